@@ -1,0 +1,112 @@
+"""The contract of a kind: one class that knows how to build, verify and load a component.
+
+`build` and `verify` run in a child process of the rebuilder, inside one snapshot of the source;
+`load` runs in every reader. They meet only in files. A kind keeps no state besides its parameters,
+and imports what is heavy (FAISS, scikit-learn) inside its methods, so that settings can be checked
+where those are not installed.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
+from indexrelay.storage.entries import SourceSnapshot
+
+
+class KindParameters(BaseModel):
+    """The kind's own keys in ``[components.NAME]``; an unknown key is a mistake."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Served(Protocol):
+    """What `Kind.load` hands to a reader: immutable, and safe to query from many threads."""
+
+    def close(self) -> None:
+        """Let go of files and maps; called once, by its last user."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentInput:
+    """Another component, as a build sees it."""
+
+    manifest: VersionManifest
+    value: Any
+    """What its kind's `load` gave; closed by the caller of `build`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviousVersion:
+    """The version that is served today, with its files opened in place."""
+
+    manifest: VersionManifest
+    files: Mapping[str, Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything that a build and its verification may use."""
+
+    component: str
+    collections: Mapping[str, SourceSnapshot]
+    """The inputs that are collections, in the order of the definition."""
+    components: Mapping[str, ComponentInput]
+    """The inputs that are components, in the order of the definition."""
+    previous: PreviousVersion | None
+    """``None`` for the first version, after a changed definition, or in another epoch."""
+    workdir: Path
+    """An empty folder for new files; removed afterwards, whatever happens."""
+    threads: int
+    """At most this many threads."""
+    progress: Callable[[float], None]
+    """Call it now and then with the share done, 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """What `Kind.build` made."""
+
+    files: Mapping[str, Path | BlobRef]
+    """A new file in the work folder, or a blob of the previous version that stays as it is."""
+    entries: int
+    """How many entries it contains."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """JSON for the manifest."""
+
+
+ServedT = TypeVar("ServedT", bound=Served, covariant=True)
+
+
+class Kind(ABC, Generic[ServedT]):
+    """One kind of component.
+
+    To add one: derive, set `Parameters`, write the three methods, and name the class in
+    ``kind = "module:Class"`` or in an entry point of the group ``indexrelay.kinds``.
+    """
+
+    Parameters: ClassVar[type[KindParameters]] = KindParameters
+
+    def __init__(self, parameters: KindParameters) -> None:
+        self.parameters = parameters
+
+    @abstractmethod
+    def build(self, job: Job) -> Built:
+        """Write the files of a new version; whatever it raises fails this component only."""
+
+    @abstractmethod
+    def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
+        """Judge what lies on disk, from ``files``, in handles of its own.
+
+        A gate that raises has failed; one `Check` with ``passed=False`` keeps the version from
+        being released.
+        """
+
+    @abstractmethod
+    def load(self, files: Mapping[str, Path]) -> ServedT:
+        """Open a version for serving: mapped rather than read, and warm when this returns."""

@@ -1,0 +1,4 @@
+"""What is said: events, definitions, versions, releases, results, settings. Pydantic models only.
+
+Nothing in here opens a file (but the settings file), a socket or a database.
+"""

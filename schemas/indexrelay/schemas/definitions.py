@@ -1,0 +1,79 @@
+"""What was asked for: a component as its user declares it."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from indexrelay.schemas.canonical import canonical_json, sha256_hex
+from indexrelay.schemas.names import Name
+
+
+def _as_tuple(value: Any) -> Any:
+    """Let ``from = "tracks"`` stand for ``from = ["tracks"]``."""
+    return (value,) if isinstance(value, str) else value
+
+
+class ComponentDefinition(BaseModel):
+    """One table ``[components.NAME]``: the keys that every kind has, and the kind's own.
+
+    Keys that are not listed here are the kind's parameters; the kind's own model checks them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Annotated[str, Field(min_length=1)]
+    """An installed kind (``vector_index``), or ``module:Class``."""
+
+    inputs: Annotated[
+        tuple[Name, ...], Field(alias="from", min_length=1), BeforeValidator(_as_tuple)
+    ]
+    """The collections and components that it is made from, in the order the kind sees them."""
+
+    group: Name | None = None
+    """Components of one group flip together in a reader or not at all; ``None``: by itself."""
+
+    required: bool = True
+    """Whether a reader is ready only when it serves this component."""
+
+    max_shrink: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """The share of entries that may vanish from one version to the next without ``--force``.
+
+    Half: losing more is nearly always a broken source, and it costs one command to say it is not.
+    """
+
+    build_timeout_seconds: Annotated[float, Field(gt=0)] | None = None
+    """The time limit of one build; ``None``: the rebuilder's."""
+
+    build_memory_bytes: Annotated[int, Field(gt=0)] | None = None
+    """The memory limit of one build (its data segments); ``None``: the rebuilder's."""
+
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """The kind's own keys, as given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_parameters(cls, data: Any) -> Any:
+        """Move what is not a common key into ``parameters``: a table in TOML is flat."""
+        if not isinstance(data, dict) or "parameters" in data:
+            return data
+        own = {field.alias or name for name, field in cls.model_fields.items()} | {"inputs"}
+        common = {key: value for key, value in data.items() if key in own}
+        rest = {key: value for key, value in data.items() if key not in own}
+        return {**common, "parameters": rest}
+
+    @property
+    def digest(self) -> str:
+        """The sha256 that says what a version was built *as*.
+
+        Kind, inputs and parameters only: a changed time limit or group makes nothing due.
+        """
+        return sha256_hex(
+            canonical_json(
+                {"kind": self.kind, "from": list(self.inputs), "parameters": self.parameters}
+            )
+        )
+
+    @classmethod
+    def of(cls, kind: str, *inputs: str, **keys: Any) -> Self:
+        """Declare a component in Python: ``ComponentDefinition.of("vector_index", "tracks")``."""
+        return cls.model_validate({"kind": kind, "from": list(inputs), **keys})

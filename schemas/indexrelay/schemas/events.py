@@ -1,0 +1,182 @@
+"""The messages: CloudEvents 1.0 in JSON, one class for what each type says.
+
+An event never carries truth, it says "look now": whoever reads one goes to the catalog or to the
+artifacts. The envelope follows the CloudEvents JSON event format 1.0 (attribute names in lower
+case, ``data`` as a JSON object), with two extension attributes: ``schemaversion`` (major.minor of
+``data``) and ``traceparent`` (W3C Trace Context, carried along untouched).
+
+A type ends in its major version. A newer minor version's unknown fields are ignored; another major
+version, or an unknown type, is unreadable here and goes to the dead letters.
+"""
+
+import json
+import secrets
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Final
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+
+from indexrelay.schemas.canonical import canonical_json
+from indexrelay.schemas.errors import UnreadableEventError
+from indexrelay.schemas.names import BatchId, Digest, Name, ReaderId
+from indexrelay.schemas.results import ComponentState, RebuildResult
+from indexrelay.schemas.versions import Generation
+
+SCHEMA_VERSION: Final = "1.0"
+FIELD: Final = b"event"
+"""The one field of a stream entry; its value is the event's JSON."""
+
+MAX_EVENT_BYTES: Final = 1024 * 1024
+"""Larger entries are not parsed: an event says "look now" and never needs this much."""
+
+
+class EventData(BaseModel):
+    """What an event says; each subclass belongs to one ``type``."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    TYPE: ClassVar[str]
+
+
+class BatchCompleted(EventData):
+    """A job committed a batch: its collection has a new generation."""
+
+    TYPE: ClassVar[str] = "batch.completed.v1"
+
+    collection: Name
+    epoch: str
+    batch_id: BatchId
+    generation: Generation
+    upserts: NonNegativeInt = 0
+    deletes: NonNegativeInt = 0
+
+
+class RebuildRequested(EventData):
+    """A person or a schedule asked for a rebuild; the request itself is a row in the inbox."""
+
+    TYPE: ClassVar[str] = "rebuild.requested.v1"
+
+    request_id: Annotated[str, Field(min_length=1, max_length=200)]
+    components: tuple[Name, ...] = ()
+    """What to build even if it is not due; empty: whatever is due."""
+    force: bool = False
+    """Release it although it lost more entries than ``max_shrink`` allows."""
+    reason: Annotated[str, Field(max_length=1000)] = ""
+
+
+class RebuildFinished(EventData, RebuildResult):
+    """A rebuild ended; the result as operators read it."""
+
+    TYPE: ClassVar[str] = "rebuild.finished.v1"
+
+
+class ReleasePublished(EventData):
+    """A release was committed: readers look for it."""
+
+    TYPE: ClassVar[str] = "release.published.v1"
+
+    release: Annotated[int, Field(gt=0)]
+    digest: Digest
+    components: dict[Name, Digest] = Field(default_factory=dict)
+
+
+class ReleaseApplied(EventData):
+    """A reader worked through a release; each component's own outcome."""
+
+    TYPE: ClassVar[str] = "release.applied.v1"
+
+    reader: ReaderId
+    release: Annotated[int, Field(gt=0)]
+    ready: bool
+    seconds: Annotated[float, Field(ge=0)]
+    """From taking up the release to the snapshot in place."""
+    components: dict[Name, ComponentState]
+
+
+EVENT_TYPES: Final[dict[str, type[EventData]]] = {
+    data.TYPE: data
+    for data in (
+        BatchCompleted,
+        RebuildFinished,
+        RebuildRequested,
+        ReleaseApplied,
+        ReleasePublished,
+    )
+}
+
+
+class Event(BaseModel):
+    """The envelope around one `EventData`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    specversion: Annotated[str, Field(pattern=r"^1\.\d+$")] = "1.0"
+    id: Annotated[str, Field(min_length=1, max_length=200)]
+    source: Annotated[str, Field(min_length=1)]
+    type: str
+    subject: str | None = None
+    time: AwareDatetime
+    datacontenttype: str = "application/json"
+    schemaversion: Annotated[str, Field(pattern=r"^1\.\d+$")] = SCHEMA_VERSION
+    traceparent: str | None = None
+    data: EventData
+
+    @classmethod
+    def of(
+        cls,
+        data: EventData,
+        *,
+        source: str,
+        time: datetime,
+        id: str | None = None,  # noqa: A002 - CloudEvents calls it so
+        subject: str | None = None,
+        traceparent: str | None = None,
+    ) -> "Event":
+        """Wrap ``data``; ``id`` is drawn at random (128 bits) unless it is given."""
+        return cls(
+            id=id or secrets.token_hex(16),
+            source=source,
+            type=data.TYPE,
+            subject=subject,
+            time=time,
+            traceparent=traceparent,
+            data=data,
+        )
+
+    def to_bytes(self) -> bytes:
+        """The JSON that travels; attributes without a value are left out."""
+        envelope = self.model_dump(mode="json", exclude={"data"}, exclude_none=True)
+        return canonical_json({**envelope, "data": self.data.model_dump(mode="json")})
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> "Event":
+        """Read an event of any known type.
+
+        Raises:
+            UnreadableEventError: not JSON, not a CloudEvent, of an unknown type or another major
+                version, larger than `MAX_EVENT_BYTES`, or with data that does not fit its type.
+        """
+        if len(raw) > MAX_EVENT_BYTES:
+            raise UnreadableEventError(f"{len(raw)} bytes; at most {MAX_EVENT_BYTES}", raw)
+        try:
+            envelope = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise UnreadableEventError(f"not JSON: {error}", raw) from error
+        if not isinstance(envelope, dict):
+            raise UnreadableEventError("not a JSON object", raw)
+        data_class = EVENT_TYPES.get(str(envelope.get("type")))
+        if data_class is None:
+            raise UnreadableEventError(f"unknown type {envelope.get('type')!r}", raw)
+        try:
+            data: Any = data_class.model_validate(envelope.pop("data", None))
+            return cls.model_validate({**envelope, "data": data})
+        except ValidationError as error:
+            raise UnreadableEventError(_shown(error), raw) from error
+
+
+def _shown(error: ValidationError) -> str:
+    """A validation error in one line, without the input (it may hold anything)."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in item['loc']) or 'event'}: {item['msg']}"
+        for item in error.errors(include_url=False, include_input=False)
+    )

@@ -1,0 +1,154 @@
+"""Every mistake in the settings at once, each with its key, its value and what would be right."""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.names import NAME_PATTERN
+
+_SECRET_KEYS = {"url"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """One thing that is wrong in the settings."""
+
+    key: str
+    """Dotted, as one would write it in TOML: ``collections.tracks.dimension``."""
+    value: Any
+    right: str
+    """What would be right."""
+
+    def __str__(self) -> str:
+        return f"{self.key} = {self.value!r}: {self.right}"
+
+
+class SettingsError(IndexRelayError):
+    """Raised when the settings hold mistakes; ``mistakes`` lists every one of them."""
+
+    def __init__(self, mistakes: Iterable[Mistake], *, origin: str) -> None:
+        self.mistakes = tuple(mistakes)
+        self.origin = origin
+        lines = "\n".join(f"  {mistake}" for mistake in self.mistakes)
+        super().__init__(f"{origin}: {len(self.mistakes)} mistake(s)\n{lines}")
+
+
+def mistakes_of(error: ValidationError, *, root: str, model: type[BaseModel]) -> Iterator[Mistake]:
+    """Turn what pydantic found into mistakes; ``root`` is the dotted key that it looked at."""
+    for item in error.errors(include_url=False):
+        parts = [str(part) for part in item["loc"] if part != "[key]"]
+        # A tagged union puts its tag into the location; nobody wrote that.
+        parts = [part for i, part in enumerate(parts) if not (i and parts[i - 1] == "source")]
+        key = ".".join([*([root] if root else []), *parts])
+        secret = bool(parts) and parts[-1] in _SECRET_KEYS
+        value = None if item["type"] == "missing" else item["input"]
+        yield Mistake(key=key, value="(hidden)" if secret else value, right=_right(item, model))
+
+
+def _right(item: Any, model: type[BaseModel]) -> str:
+    """What would be right instead of what pydantic refused."""
+    context = item.get("ctx", {})
+    match item["type"]:
+        case "extra_forbidden":
+            return "no such key" + suggestion(str(item["loc"][-1]), _keys_beside(item, model))
+        case "missing":
+            return "this key must be given"
+        case "string_pattern_mismatch" if context.get("pattern") == NAME_PATTERN:
+            return (
+                "a name starts with a lower-case letter and has at most 64 "
+                "lower-case letters, digits and underscores"
+            )
+        case "union_tag_invalid":
+            return f"must be one of {context['expected_tags']}"
+        case _:
+            return _sentence(item["msg"])
+
+
+def _sentence(message: str) -> str:
+    """pydantic's own sentence, as the end of one of ours."""
+    return message.replace("Input should be", "must be").replace("Input", "it").lower()
+
+
+def _keys_beside(item: Any, model: type[BaseModel]) -> list[str]:
+    """The keys that the table with the unknown one does know."""
+    current: Any = model
+    for part in item["loc"][:-1]:
+        field = current.model_fields.get(part) if hasattr(current, "model_fields") else None
+        if field is None:
+            break
+        current = field.annotation
+        for argument in getattr(current, "__args__", ()):
+            if hasattr(argument, "model_fields"):
+                current = argument
+    known = getattr(current, "model_fields", {})
+    return [field.alias or name for name, field in known.items()]
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean …?"`` for a near miss, else the list of what there is."""
+    choices = sorted(known)
+    near = difflib.get_close_matches(word, choices, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; there is {', '.join(choices)}" if choices else "; there is none"
+
+
+def reference_mistakes(raw: dict[str, Any]) -> Iterator[Mistake]:
+    """What no single key shows: inputs that do not exist, names used twice, circles.
+
+    Works on the raw tables, so that it reports even where other keys are wrong.
+    """
+    collections = _tables(raw, "collections")
+    components = _tables(raw, "components")
+    for name in sorted(set(collections) & set(components)):
+        yield Mistake(
+            key=f"components.{name}", value=name, right="a collection has that name; choose another"
+        )
+    inputs = {name: _inputs(table) for name, table in components.items()}
+    for name, sources in inputs.items():
+        for source in sources:
+            if source not in components and source not in collections:
+                yield Mistake(
+                    key=f"components.{name}.from",
+                    value=source,
+                    right="no such collection or component"
+                    + suggestion(source, [*collections, *components]),
+                )
+    yield from _circle(inputs)
+    serve = raw.get("reader", {})
+    for name in (serve.get("components") or ()) if isinstance(serve, dict) else ():
+        if name not in components:
+            yield Mistake(
+                key="reader.components",
+                value=name,
+                right="no such component" + suggestion(str(name), components),
+            )
+
+
+def _circle(inputs: dict[str, list[str]]) -> Iterator[Mistake]:
+    try:
+        TopologicalSorter(inputs).prepare()
+    except CycleError as error:
+        circle = list(reversed(error.args[1]))
+        yield Mistake(
+            key=f"components.{circle[0]}.from",
+            value=" → ".join(circle),
+            right="a component cannot be made from itself; break the circle",
+        )
+
+
+def _tables(raw: dict[str, Any], key: str) -> dict[str, dict[str, Any]]:
+    tables = raw.get(key)
+    if not isinstance(tables, dict):
+        return {}
+    return {name: table for name, table in tables.items() if isinstance(table, dict)}
+
+
+def _inputs(table: dict[str, Any]) -> list[str]:
+    given = table.get("from", [])
+    return [given] if isinstance(given, str) else [str(part) for part in given or ()]

@@ -1,0 +1,35 @@
+"""The names that cross a boundary, and what each may look like.
+
+A name becomes a Redis key, a folder and a line in a log, so the alphabet is the one that is
+safe in all three. Nothing here ever becomes part of a path without having matched one of these.
+"""
+
+import re
+from typing import Annotated
+
+from pydantic import StringConstraints
+
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
+DIGEST_PATTERN = r"^[0-9a-f]{64}$"
+READER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
+FILE_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
+
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+"""A collection, component, group or namespace."""
+
+Digest = Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)]
+"""A sha256 in lower-case hexadecimal: a blob, a version id, a definition, a release's content."""
+
+ReaderId = Annotated[str, StringConstraints(pattern=READER_PATTERN)]
+"""A reader process; stable across its restarts, unique within a namespace."""
+
+FileName = Annotated[str, StringConstraints(pattern=FILE_PATTERN)]
+"""The label of a file inside a version (``index.faiss``); a label, never a path."""
+
+BatchId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+"""What an analysis job calls one batch; the same id again is the same batch."""
+
+
+def is_name(text: str) -> bool:
+    """Whether ``text`` may name a collection or a component."""
+    return re.fullmatch(NAME_PATTERN[1:-1], text) is not None

@@ -1,0 +1,189 @@
+"""What one installation is set to: the tables of ``indexrelay.toml``.
+
+Read once at the edge (`indexrelay.schemas.settings_file`) and passed in. Each setting says its
+unit, what ``None`` means and why its default is what it is.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.names import Name
+
+PositiveSeconds = Annotated[float, Field(gt=0)]
+PositiveCount = Annotated[int, Field(gt=0)]
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
+
+
+class _Table(BaseModel):
+    """One table of the file; a key that it does not know is a mistake."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Metric(StrEnum):
+    """How near two vectors are."""
+
+    COSINE = "cosine"
+    INNER_PRODUCT = "inner_product"
+    L2 = "l2"
+
+
+class CatalogSource(_Table):
+    """Entries live in the catalog; jobs write them with ``producer.batch()``."""
+
+    kind: Literal["catalog"] = "catalog"
+
+
+class TableSource(_Table):
+    """Entries live in a user's own SQL table; jobs say ``producer.batch_completed()``."""
+
+    kind: Literal["table"]
+    url: SecretStr
+    """An SQLAlchemy URL; it may hold a password and is never shown."""
+    table: Identifier
+    id_column: Identifier = "id"
+    vector_column: Identifier = "vector"
+    """Float32 values in the machine's byte order as bytes, or a JSON array of numbers as text."""
+    text_column: Identifier | None = None
+    payload_column: Identifier | None = None
+    """A JSON value as text."""
+    updated_at_column: Identifier | None = None
+    """Its greatest value, with the row count, says that there is something new.
+
+    ``None``: only ``batch_completed()`` does."""
+
+
+class FolderSource(_Table):
+    """Entries live in a folder of ``.npy`` / ``.npz`` files, read in the order of their names."""
+
+    kind: Literal["folder"]
+    path: Path
+    """Relative to the file that names it."""
+
+
+Source = Annotated[CatalogSource | TableSource | FolderSource, Field(discriminator="kind")]
+
+
+class CollectionSettings(_Table):
+    """One table ``[collections.NAME]``."""
+
+    dimension: Annotated[int, Field(ge=1, le=65536)]
+    metric: Metric = Metric.COSINE
+    source: Source = CatalogSource()
+
+
+class RedisSettings(_Table):
+    """The server that carries signals, leases and presence."""
+
+    url: SecretStr | None = None
+    """``redis://``, ``rediss://`` or ``unix://``; ``None``: the embedded server."""
+    timeout_seconds: PositiveSeconds = 5.0
+    """How long one command may take before it counts as failed."""
+
+
+class CatalogSettings(_Table):
+    """The database that says what the data is and what was asked for."""
+
+    url: SecretStr | None = None
+    """An SQLAlchemy URL (SQLite or PostgreSQL); ``None``: ``DATA_DIR/catalog.db``."""
+
+
+class ArtifactSettings(_Table):
+    """Where blobs, versions and releases are kept."""
+
+    dir: Path | None = None
+    """``None``: ``DATA_DIR/artifacts``."""
+
+
+class RebuilderSettings(_Table):
+    """How events become builds."""
+
+    quiet_seconds: Annotated[float, Field(ge=0)] = 0.2
+    """A pass starts this long after the last event: a burst becomes one pass."""
+    max_delay_seconds: PositiveSeconds = 5.0
+    """… but never later than this after the first one, so that a steady stream gets through."""
+    max_batches: PositiveCount = 1000
+    """… or when this many came together."""
+    workers: PositiveCount = 2
+    """Builds at the same time on this host."""
+    build_threads: PositiveCount = 2
+    """OpenMP threads of one build: bounded, so that queries on the same host are not starved."""
+    build_timeout_seconds: PositiveSeconds = 3600.0
+    build_memory_bytes: PositiveCount | None = None
+    """Limit of one build's data segments; ``None``: none. Mapped files do not count."""
+    lease_ttl_seconds: PositiveSeconds = 15.0
+    """How long a dead host blocks a component; renewed at a third of it."""
+    block_seconds: Annotated[float, Field(gt=0, le=2)] = 1.0
+    """How long one blocking read waits; also how long a stop takes at most."""
+    claim_idle_seconds: PositiveSeconds = 10.0
+    """Events that another consumer took this long ago, and did not acknowledge, are taken over."""
+    reconcile_seconds: PositiveSeconds = 30.0
+    """How often sources, artifacts and Redis are compared without any event."""
+    max_consecutive_failures: PositiveCount = 3
+    """After this many failed builds in a row a component is not tried again until its input
+    changes, its definition changes, or someone asks."""
+    failure_cooldown_seconds: PositiveSeconds = 10.0
+    """Wait before the first retry of a failed build; doubled each time."""
+    presence_ttl_seconds: PositiveSeconds = 15.0
+
+
+class ReaderSettings(_Table):
+    """How releases become snapshots."""
+
+    components: tuple[Name, ...] | None = None
+    """What to serve; ``None``: everything that a release names."""
+    poll_seconds: PositiveSeconds = 5.0
+    """How often the release number is checked without any message."""
+    block_seconds: Annotated[float, Field(gt=0, le=2)] = 1.0
+    """How long one blocking read waits; also how long a stop takes at most."""
+    presence_ttl_seconds: PositiveSeconds = 15.0
+    """A reader that did not report for this long counts as gone; renewed at a third of it."""
+    retry_seconds: PositiveSeconds = 1.0
+    """Wait before a load that failed for want of memory, disk or network is tried again;
+    doubled each time, up to a minute."""
+
+
+class LogSettings(_Table):
+    """How log lines look."""
+
+    format: Literal["auto", "console", "json"] = "auto"
+    """``auto``: lines for people on a terminal, JSON elsewhere."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(_Table):
+    """The whole file."""
+
+    namespace: Name = "indexrelay"
+    """Prefix of every Redis key; installations with different ones do not see each other."""
+    data_dir: Path = Path("indexrelay-data")
+    """Where what has no place of its own is kept; relative to the file that names it."""
+    redis: RedisSettings = RedisSettings()
+    catalog: CatalogSettings = CatalogSettings()
+    artifacts: ArtifactSettings = ArtifactSettings()
+    rebuilder: RebuilderSettings = RebuilderSettings()
+    reader: ReaderSettings = ReaderSettings()
+    log: LogSettings = LogSettings()
+    collections: dict[Name, CollectionSettings] = Field(default_factory=dict)
+    components: dict[Name, ComponentDefinition] = Field(default_factory=dict)
+
+    @property
+    def artifacts_dir(self) -> Path:
+        """Where the artifact store is."""
+        return self.artifacts.dir or self.data_dir / "artifacts"
+
+    @property
+    def catalog_url(self) -> str:
+        """The catalog's SQLAlchemy URL; it may hold a password: never log it."""
+        if self.catalog.url is not None:
+            return self.catalog.url.get_secret_value()
+        return f"sqlite:///{self.data_dir / 'catalog.db'}"
+
+    @property
+    def redis_url(self) -> str | None:
+        """The server's URL, or ``None`` for the embedded one; it may hold a password."""
+        return None if self.redis.url is None else self.redis.url.get_secret_value()
