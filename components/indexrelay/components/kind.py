@@ -80,10 +80,10 @@ class Built:
     """JSON for the manifest."""
 
 
-ServedT = TypeVar("ServedT", bound=Served, covariant=True)
+ServedT_co = TypeVar("ServedT_co", bound=Served, covariant=True)
 
 
-class Kind(ABC, Generic[ServedT]):
+class Kind(ABC, Generic[ServedT_co]):
     """One kind of component.
 
     To add one: derive, set `Parameters`, write the three methods, and name the class in
@@ -108,5 +108,5 @@ class Kind(ABC, Generic[ServedT]):
         """
 
     @abstractmethod
-    def load(self, files: Mapping[str, Path]) -> ServedT:
+    def load(self, files: Mapping[str, Path]) -> ServedT_co:
         """Open a version for serving: mapped rather than read, and warm when this returns."""
