@@ -91,6 +91,8 @@ class Kind(ABC, Generic[ServedT_co]):
     """
 
     Parameters: ClassVar[type[KindParameters]] = KindParameters
+    preload: ClassVar[tuple[str, ...]] = ()
+    """Modules that `build` imports; the rebuilder imports them once, before it forks children."""
 
     def __init__(self, parameters: KindParameters) -> None:
         self.parameters = parameters

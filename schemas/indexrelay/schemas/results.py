@@ -73,6 +73,8 @@ class RebuildResult(_Fact):
     """The number of the release that came of it; ``None`` when nothing was rebuilt."""
     batch_ids: tuple[BatchId, ...] = ()
     """The batches that the rebuilt components newly cover, oldest first."""
+    request_ids: tuple[str, ...] = ()
+    """The requests of people and schedules that this rebuild answers."""
     woken_at: datetime | None = None
     """When the first signal of this pass was seen."""
     started_at: datetime
