@@ -57,3 +57,28 @@ class UnknownEntryError(IndexRelayError, KeyError):
 
     def __str__(self) -> str:
         return f"there is no entry {self.entry_id!r} in this version"
+
+
+class DocumentFunctionError(IndexRelayError):
+    """Raised when a JSON cache's function cannot be imported, or called as its table says.
+
+    Change ``function`` or ``arguments`` in the component's definition, or install its module where
+    the rebuilder runs.
+    """
+
+    def __init__(self, function: str, reason: str) -> None:
+        super().__init__(f"function {function!r}: {reason}")
+        self.function = function
+        self.reason = reason
+
+
+class DocumentError(IndexRelayError):
+    """Raised when what a JSON cache's function returned is not JSON; ``path`` is where.
+
+    Change the function: leave the value out, or turn it into numbers, text, lists and objects.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"the document is not JSON at {path}: {reason}")
+        self.path = path
+        self.reason = reason
