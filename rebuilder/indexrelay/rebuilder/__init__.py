@@ -2,3 +2,24 @@
 
 Never talks to a reader: what it has to say is in the release.
 """
+
+from indexrelay.rebuilder.errors import (
+    BuildCancelledError,
+    BuildDiedError,
+    BuildError,
+    BuildTimedOutError,
+    GateFailedError,
+)
+from indexrelay.rebuilder.runners import BuildRunner, InlineRunner
+from indexrelay.rebuilder.service import Rebuilder
+
+__all__ = [
+    "BuildCancelledError",
+    "BuildDiedError",
+    "BuildError",
+    "BuildRunner",
+    "BuildTimedOutError",
+    "GateFailedError",
+    "InlineRunner",
+    "Rebuilder",
+]

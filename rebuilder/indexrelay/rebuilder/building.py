@@ -1,0 +1,195 @@
+"""One build, from the source to a version in the store: what a child process does.
+
+The source is read in one snapshot, which stays open until the gates have judged, so that both see
+the same entries. The version covers the generation that was read inside it, whatever was asked for.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from indexrelay.components.kind import Built, ComponentInput, Job, Kind, PreviousVersion
+from indexrelay.components.registry import kind_class, kind_of
+from indexrelay.rebuilder.errors import GateFailedError
+from indexrelay.rebuilder.gates import run_gates
+from indexrelay.rebuilder.requests import BuildRequest
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.results import BuildOutcome, ComponentResult
+from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
+from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.catalog import Catalog
+from indexrelay.storage.entries import SourceSnapshot
+from indexrelay.storage.sources import open_source
+
+Progress = Callable[[float], None]
+
+
+def build_component(
+    request: BuildRequest,
+    *,
+    catalog: Catalog,
+    store: ArtifactStore,
+    clock: Clock,
+    progress: Progress,
+) -> ComponentResult:
+    """Build, store and verify one component; never raises for what the build did wrong."""
+    started_at, started = clock.now(), clock.monotonic()
+    checks: tuple[Check, ...] = ()
+    try:
+        with ExitStack() as stack:
+            build = _Build(request, catalog=catalog, store=store, clock=clock, stack=stack)
+            manifest = build.run(progress)
+    except Exception as error:  # noqa: BLE001 - the component fails, nothing else
+        if isinstance(error, GateFailedError):
+            checks = error.checks
+        return ComponentResult(
+            outcome=BuildOutcome.FAILED,
+            version=request.previous,
+            started_at=started_at,
+            seconds=clock.monotonic() - started,
+            checks=checks,
+            error=_sentence(error),
+        )
+    return ComponentResult(
+        outcome=BuildOutcome.REBUILT,
+        version=manifest.id,
+        covers=manifest.covers,
+        entries=manifest.entries,
+        bytes=manifest.size,
+        started_at=started_at,
+        seconds=clock.monotonic() - started,
+        build_seconds=manifest.build_seconds,
+        verify_seconds=manifest.verify_seconds,
+        checks=manifest.checks,
+    )
+
+
+class _Build:
+    """The steps of one build; everything that it opens is on ``stack``."""
+
+    def __init__(
+        self,
+        request: BuildRequest,
+        *,
+        catalog: Catalog,
+        store: ArtifactStore,
+        clock: Clock,
+        stack: ExitStack,
+    ) -> None:
+        self.request = request
+        self.catalog = catalog
+        self.store = store
+        self.clock = clock
+        self.stack = stack
+
+    def run(self, progress: Progress) -> VersionManifest:
+        """Build, store, verify, and write the manifest."""
+        definition = self.request.definition
+        kind = kind_of(definition)
+        job = self._job(progress)
+        started = self.clock.monotonic()
+        built = kind.build(job)
+        blobs = {name: self._stored(file) for name, file in built.files.items()}
+        build_seconds = self.clock.monotonic() - started
+        checks = self._verified(kind, job, built, blobs)
+        covers, epochs = _coverage(job)
+        manifest = VersionManifest(
+            component=self.request.component,
+            kind=definition.kind,
+            definition=definition.digest,
+            parameters=definition.parameters,
+            covers=covers,
+            epochs=epochs,
+            parents=self.request.parents,
+            files=blobs,
+            entries=built.entries,
+            checks=checks,
+            details=built.details,
+            created_at=self.clock.now(),
+            build_seconds=build_seconds,
+            verify_seconds=self.clock.monotonic() - started - build_seconds,
+        )
+        self.store.put_version(manifest)
+        return manifest
+
+    def _job(self, progress: Progress) -> Job:
+        request = self.request
+        collections: dict[str, SourceSnapshot] = {}
+        components: dict[str, ComponentInput] = {}
+        for name in request.definition.inputs:
+            if name in request.parents:
+                components[name] = self._parent(name, request.parents[name])
+            else:
+                source = open_source(name, request.collections[name], self.catalog)
+                collections[name] = self.stack.enter_context(source.snapshot())
+        return Job(
+            component=request.component,
+            collections=collections,
+            components=components,
+            previous=self._previous(collections),
+            workdir=request.workdir,
+            threads=request.threads,
+            progress=progress,
+        )
+
+    def _parent(self, name: str, version_id: str) -> ComponentInput:
+        opened = self.store.open_version(name, version_id)
+        kind = kind_class(opened.manifest.kind)
+        value = kind(kind.Parameters.model_validate(opened.manifest.parameters)).load(opened.files)
+        self.stack.callback(value.close)
+        return ComponentInput(manifest=opened.manifest, value=value)
+
+    def _previous(self, collections: Mapping[str, SourceSnapshot]) -> PreviousVersion | None:
+        """The served version, if the new one continues it: same definition, same epochs."""
+        if self.request.previous is None:
+            return None
+        opened = self.store.open_version(self.request.component, self.request.previous)
+        manifest = opened.manifest
+        same_epochs = all(
+            manifest.epochs.get(name) == snapshot.epoch for name, snapshot in collections.items()
+        )
+        if manifest.definition != self.request.definition.digest or not same_epochs:
+            return None
+        return PreviousVersion(manifest=manifest, files=opened.files)
+
+    def _stored(self, file: Path | BlobRef) -> BlobRef:
+        if isinstance(file, Path):
+            return self.store.put_blob(file)
+        return file
+
+    def _verified(
+        self, kind: Kind[Any], job: Job, built: Built, blobs: Mapping[str, BlobRef]
+    ) -> tuple[Check, ...]:
+        checks = run_gates(
+            kind,
+            job,
+            built,
+            blobs=blobs,
+            files={name: self.store.blob(blob) for name, blob in blobs.items()},
+            min_kept=None if self.request.force else 1 - self.request.definition.max_shrink,
+        )
+        if not all(check.passed for check in checks):
+            raise GateFailedError(checks)
+        return checks
+
+
+def _coverage(job: Job) -> tuple[dict[str, int], dict[str, str]]:
+    """What the version contains: the least that any of its inputs contains of each collection."""
+    covers: dict[str, int] = {}
+    epochs: dict[str, str] = {}
+    for name, snapshot in job.collections.items():
+        covers[name] = snapshot.generation
+        epochs[name] = snapshot.epoch
+    for parent in job.components.values():
+        for name, generation in parent.manifest.covers.items():
+            covers[name] = min(generation, covers.get(name, generation))
+            epochs.setdefault(name, parent.manifest.epochs[name])
+    return covers, epochs
+
+
+def _sentence(error: Exception) -> str:
+    """The error in one line; its own words first, the type where they say too little."""
+    if isinstance(error, MemoryError):
+        return f"ran out of memory: {error}" if str(error) else "ran out of memory"
+    return str(error) if isinstance(error, GateFailedError) else f"{type(error).__name__}: {error}"

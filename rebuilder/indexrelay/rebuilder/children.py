@@ -1,0 +1,208 @@
+"""Builds in child processes: a crash, a kill or a hang fails one component and nothing else.
+
+The other side is `indexrelay.rebuilder.build_server`. A server that died is started again by the
+next build.
+"""
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from indexrelay.rebuilder.build_server import MESSAGE_BYTES
+from indexrelay.rebuilder.building import Progress
+from indexrelay.rebuilder.errors import (
+    BuildCancelledError,
+    BuildDiedError,
+    BuildError,
+    BuildTimedOutError,
+)
+from indexrelay.rebuilder.requests import BuildRequest
+from indexrelay.schemas.results import ComponentResult
+
+_log = structlog.get_logger(__name__)
+_STOP_SECONDS = 5.0
+"""How long the build server may take to kill its children and go."""
+
+
+@dataclass(kw_only=True)
+class _Build:
+    """One running build, as the client sees it."""
+
+    channel: socket.socket
+    """To the server that runs it."""
+    progress: Progress
+    ended: threading.Event = field(default_factory=threading.Event)
+    exit_code: int | None = None
+    """``None`` after ``ended``: the server went away first."""
+
+
+class ForkingRunner:
+    """Runs each build in a fork of a process that has everything imported."""
+
+    parallel = True
+
+    def __init__(self, *, preload: Sequence[str], threads: int) -> None:
+        """``preload``: modules to import before forking; ``threads``: of the numeric libraries."""
+        self._preload = tuple(preload)
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._server: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._builds: dict[str, _Build] = {}
+        self._stopped = False
+
+    def start(self) -> None:
+        """Start the server, unless it runs."""
+        with self._lock:
+            self._ensure_server()
+
+    def run(
+        self,
+        request: BuildRequest,
+        *,
+        timeout_seconds: float,
+        memory_bytes: int | None,
+        progress: Progress,
+    ) -> ComponentResult:
+        """Build in a child; see `BuildRunner`."""
+        name = secrets.token_hex(8)
+        result = request.workdir.with_suffix(".result")
+        message = {
+            "build": name,
+            "request": json.loads(request.to_json()),
+            "memory_bytes": memory_bytes,
+            "result": str(result),
+        }
+        try:
+            with self._lock:
+                if self._stopped:
+                    raise BuildCancelledError("the rebuilder is stopping")
+                channel = self._ensure_server()
+                build = self._builds[name] = _Build(channel=channel, progress=progress)
+                _send(channel, message)
+            if not build.ended.wait(timeout_seconds):
+                self._kill(name)
+                build.ended.wait()
+                raise BuildTimedOutError(timeout_seconds)
+            if build.exit_code == 0:
+                return ComponentResult.model_validate_json(result.read_bytes())
+            raise self._death(build.exit_code, memory_bytes)
+        finally:
+            with self._lock:
+                self._builds.pop(name, None)
+            result.unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """Kill what is being built, and the server; its waiting callers get an error."""
+        with self._lock:
+            self._stopped = True
+            server, channel = self._server, self._channel
+            self._server = self._channel = None
+        if channel is not None:
+            channel.shutdown(socket.SHUT_RDWR)
+        if server is not None:
+            try:
+                server.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+    def _ensure_server(self) -> socket.socket:
+        """The channel to a live server; the caller holds the lock."""
+        if self._channel is not None and self._server is not None and self._server.poll() is None:
+            return self._channel
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            threads = str(self._threads)
+            self._server = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "indexrelay.rebuilder.build_server",
+                    str(theirs.fileno()),
+                    *self._preload,
+                ],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
+            )
+        self._channel = ours
+        threading.Thread(
+            target=self._listen, args=(ours,), name="indexrelay-builds", daemon=True
+        ).start()
+        return ours
+
+    def _listen(self, channel: socket.socket) -> None:
+        """Pass on what the server says, until it is gone."""
+        with channel:
+            while raw := _received(channel):
+                message = json.loads(raw)
+                with self._lock:
+                    build = self._builds.get(message["build"])
+                if build is None:
+                    continue
+                if "progress" in message:
+                    build.progress(message["progress"])
+                else:
+                    build.exit_code = message["exit"]
+                    build.ended.set()
+        self._abandon(channel)
+
+    def _abandon(self, channel: socket.socket) -> None:
+        """A server is gone, and with it each of its builds that had not ended."""
+        with self._lock:
+            if self._channel is channel:
+                self._channel = None
+            lost = [
+                build
+                for build in self._builds.values()
+                if build.channel is channel and not build.ended.is_set()
+            ]
+            if lost and not self._stopped:
+                _log.error("build_server.died", builds=len(lost))
+        for build in lost:
+            build.ended.set()
+
+    def _kill(self, name: str) -> None:
+        with self._lock:
+            if self._channel is not None:
+                _send(self._channel, {"kill": name})
+
+    def _death(self, exit_code: int | None, memory_bytes: int | None) -> BuildError:
+        """The error for a child that left no result."""
+        if self._stopped:
+            return BuildCancelledError("the rebuilder stopped during the build")
+        if exit_code is None:
+            return BuildDiedError("the build server died; the next build starts another one")
+        if exit_code > 0:
+            return BuildDiedError(
+                f"the build's process ended by itself, with exit code {exit_code}"
+            )
+        how = signal.Signals(-exit_code).name
+        limit = f"; its memory limit is {memory_bytes:,} bytes" if memory_bytes is not None else ""
+        return BuildDiedError(f"the build's process was killed by {how}{limit}")
+
+
+def _send(channel: socket.socket, message: dict[str, object]) -> None:
+    raw = json.dumps(message).encode()
+    if len(raw) > MESSAGE_BYTES:
+        raise BuildError(
+            f"the component's definition takes {len(raw):,} bytes; {MESSAGE_BYTES:,} is the most"
+        )
+    channel.send(raw)
+
+
+def _received(channel: socket.socket) -> bytes:
+    try:
+        return channel.recv(MESSAGE_BYTES)
+    except OSError:  # shut down by `stop`
+        return b""

@@ -1,0 +1,102 @@
+"""What follows a pass: commit the release, announce it, say what came of it.
+
+Each step stands by itself. Versions that were built stay built if the release cannot be committed;
+a release stands if it cannot be announced; and the result says which of the three happened.
+"""
+
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from indexrelay.rebuilder.announcing import AnnounceError, Announcer
+from indexrelay.rebuilder.passes import PassOrder
+from indexrelay.rebuilder.releasing import Publisher
+from indexrelay.rebuilder.reporting import newly_covered, not_announced, not_released, summarise
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.events import RebuildRequested
+from indexrelay.schemas.results import BuildOutcome, ComponentResult, RebuildResult, RebuildStatus
+from indexrelay.schemas.versions import Release
+from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
+from indexrelay.storage.catalog import Catalog
+
+_log = structlog.get_logger(__name__)
+_LEVELS: Mapping[RebuildStatus, Callable[..., object]] = {
+    RebuildStatus.SUCCESS: _log.info,
+    RebuildStatus.PARTIAL_SUCCESS: _log.warning,
+    RebuildStatus.FAILURE: _log.error,
+}
+
+
+class Completer:
+    """Turns the results of passes into releases and messages."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        store: ArtifactStore,
+        publisher: Publisher,
+        announcer: Announcer,
+        clock: Clock,
+    ) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._publisher = publisher
+        self._announcer = announcer
+        self._clock = clock
+
+    def complete(self, order: PassOrder, results: Mapping[str, ComponentResult]) -> RebuildResult:
+        """Commit, announce, report; never raises for what Redis or the store refuse."""
+        facts = order.facts
+        release, problem = self._commit(order, results)
+        result = summarise(
+            results,
+            facts=facts,
+            release=release,
+            batch_ids=newly_covered(results, facts, self._catalog),
+            request_ids=[row.event_id for row in order.rows if row.type == RebuildRequested.TYPE],
+            woken_at=order.woken_at,
+            finished_at=self._clock.now(),
+        )
+        if problem is not None:
+            result = not_released(result, problem)
+        try:
+            if release is None:
+                self._announcer.report(result)
+            else:
+                self._announcer.announce(release, result)
+        except AnnounceError as error:
+            if release is not None:
+                result = not_announced(result, error)
+            _log.error("result.not_announced", error=str(error))
+        _LEVELS[result.status](
+            "rebuild.finished",
+            status=str(result.status),
+            message=result.message,
+            release=result.release,
+            rebuilt=list(result.indexes_rebuilt),
+            failed=list(result.indexes_failed),
+        )
+        return result
+
+    def _commit(
+        self, order: PassOrder, results: Mapping[str, ComponentResult]
+    ) -> tuple[Release | None, Exception | None]:
+        """The new release, if there is one, and what kept it from being committed."""
+        try:
+            built = {
+                name: self._store.version(name, result.version)
+                for name, result in results.items()
+                if result.outcome is BuildOutcome.REBUILT and result.version is not None
+            }
+            if not built:
+                return None, None
+            release = self._publisher.publish(
+                built,
+                definitions=order.facts.definitions,
+                anyway=order.facts.requested | set(order.facts.damaged),
+                reason=f"rebuilt {', '.join(sorted(built))}",
+            )
+        except (OSError, ArtifactError) as error:
+            return None, error
+        return release, None

@@ -1,0 +1,160 @@
+"""Which components are due, and why: a pure function of facts.
+
+Level-triggered: it compares what is with what should be, and does not care which event, retry or
+timer made someone look. Asking twice gives the same answer; a lost event changes nothing but time.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from indexrelay.rebuilder.backoff import Patience
+from indexrelay.rebuilder.ordering import Definitions, in_order, parents_of, root_collections
+from indexrelay.schemas.canonical import canonical_json, sha256_hex
+from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.versions import Release, VersionManifest
+from indexrelay.storage.catalog import Attempt
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFact:
+    """Where a collection stands."""
+
+    epoch: str
+    generation: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Everything that decides what is due, gathered at one moment."""
+
+    definitions: Definitions
+    sources: Mapping[str, SourceFact]
+    """Collections that cannot be read at the moment are absent: nothing is due because of them."""
+    release: Release | None
+    versions: Mapping[str, VersionManifest]
+    """What the release names, as far as its files are whole."""
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    """Components whose released version does not pass a check of its files, with the reason."""
+    attempts: Mapping[str, Attempt] = field(default_factory=dict)
+    paused: AbstractSet[str] = frozenset()
+    requested: AbstractSet[str] = frozenset()
+    now: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Due:
+    """What to build, with the reason for each, parents first."""
+
+    reasons: Mapping[str, str]
+    retry_at: datetime | None = None
+    """When the next failed component may be tried again."""
+
+
+def find_due(facts: Facts, patience: Patience) -> Due:
+    """Compare what is covered with what should be.
+
+    A component that failed is left alone until its cool-down is over, unless its input or its
+    definition changed since, or someone asks for it by name.
+    """
+    reasons: dict[str, str] = {}
+    retries: list[datetime] = []
+    for name in in_order(facts.definitions):
+        if name in facts.paused and name not in facts.requested:
+            continue
+        reason = _reason(name, facts, reasons)
+        if reason is None:
+            continue
+        attempt = facts.attempts.get(name)
+        if (
+            attempt is not None
+            and name not in facts.requested
+            and _same(name, attempt, facts, reasons)
+        ):
+            retry_at = patience.retry_at(attempt)
+            if retry_at is None:
+                continue
+            if retry_at > facts.now:
+                retries.append(retry_at)
+                continue
+        reasons[name] = reason
+    return Due(reasons=reasons, retry_at=min(retries, default=None))
+
+
+def targets_of(name: str, facts: Facts) -> dict[str, int]:
+    """The generations that a build of ``name`` would cover now."""
+    roots = root_collections(name, facts.definitions)
+    return {root: facts.sources[root].generation for root in sorted(roots & set(facts.sources))}
+
+
+def _reason(name: str, facts: Facts, due: Mapping[str, str]) -> str | None:
+    """Why ``name`` is due, or ``None``."""
+    if not _buildable(name, facts, due):
+        return None
+    version = facts.versions.get(name)
+    changed = version is not None and version.definition != facts.definitions[name].digest
+    if facts.release is not None and name in facts.release.holds and not changed:
+        return None
+    if name in facts.requested:
+        return "someone asked for it"
+    if name in facts.damaged:
+        return f"its files are damaged: {facts.damaged[name]}"
+    if version is None:
+        return "it was never built"
+    if changed:
+        return "its definition changed"
+    return _behind(version, facts) or _other_parent(version, facts, due)
+
+
+def _behind(version: VersionManifest, facts: Facts) -> str | None:
+    """Which of its collections has something that it does not contain."""
+    for source in facts.definitions[version.component].inputs:
+        fact = facts.sources.get(source)
+        if source in facts.definitions or fact is None:
+            continue
+        if version.epochs.get(source) != fact.epoch:
+            return f"{source} was created anew"
+        covered = version.covers.get(source, 0)
+        if covered < fact.generation:
+            return f"{source} is at generation {fact.generation}, it covers {covered}"
+    return None
+
+
+def _other_parent(version: VersionManifest, facts: Facts, due: Mapping[str, str]) -> str | None:
+    """Which component that it is made from is no longer the one that it was made from."""
+    released = facts.release.components if facts.release is not None else {}
+    for parent in parents_of(facts.definitions[version.component], facts.definitions):
+        if parent in due:
+            return f"{parent} is built anew"
+        if version.parents.get(parent) != released.get(parent):
+            return f"{parent} has a new version"
+    return None
+
+
+def _buildable(name: str, facts: Facts, due: Mapping[str, str]) -> bool:
+    """Whether all that it is made from is there, or will be in this pass."""
+    released = facts.release.components if facts.release is not None else {}
+    for source in facts.definitions[name].inputs:
+        if source in facts.definitions:
+            if source not in due and (source not in released or source in facts.damaged):
+                return False
+        elif source not in facts.sources or facts.sources[source].generation == 0:
+            return False  # unreadable just now, or nothing was ever committed to it
+    return True
+
+
+def inputs_digest(definition: ComponentDefinition, parents: Mapping[str, str]) -> str:
+    """What a build was tried with, besides the generations: definition and parents' versions."""
+    return sha256_hex(canonical_json([definition.digest, sorted(parents.items())]))
+
+
+def _same(name: str, attempt: Attempt, facts: Facts, due: Mapping[str, str]) -> bool:
+    """Whether trying again would try the very same thing."""
+    definition = facts.definitions[name]
+    parents = parents_of(definition, facts.definitions)
+    if any(parent in due for parent in parents) or (facts.release is None and parents):
+        return False
+    released = facts.release.components if facts.release is not None else {}
+    inputs = inputs_digest(definition, {parent: released[parent] for parent in parents})
+    return attempt.inputs == inputs and attempt.targets == targets_of(name, facts)

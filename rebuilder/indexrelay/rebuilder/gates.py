@@ -1,0 +1,93 @@
+"""The gates that every kind shares, and how a kind's own are run.
+
+Gates look at what lies on disk, in handles of their own. A gate that raises has failed: passing on
+an exception is how bad indexes get released.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from indexrelay.components.kind import Built, Job, Kind, Served
+from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
+
+
+def run_gates(
+    kind: Kind[Served],
+    job: Job,
+    built: Built,
+    *,
+    blobs: Mapping[str, BlobRef],
+    files: Mapping[str, Path],
+    min_kept: float | None,
+) -> tuple[Check, ...]:
+    """Every check of one new version, in the order in which they ran.
+
+    Args:
+        blobs: the version's files, by content.
+        files: the same, as they lie in the store.
+        min_kept: the share of the previous version's entries that must still be there;
+            ``None``: any number will do.
+    """
+    known = _inherited(job.previous.manifest if job.previous else None)
+    checks = [
+        known.get(("bytes", blob.digest)) or _check_bytes(name, blob, files[name])
+        for name, blob in sorted(blobs.items())
+    ]
+    if job.previous is not None:
+        checks.append(_check_count(built.entries, job.previous.manifest.entries, min_kept))
+    checks.extend(_kind_checks(kind, job, built, files))
+    return tuple(checks)
+
+
+def _inherited(previous: VersionManifest | None) -> dict[tuple[str, str], Check]:
+    """Checks that concern only a blob hold for every version that names it."""
+    if previous is None:
+        return {}
+    return {
+        (check.name, check.blob): check
+        for check in previous.checks
+        if check.blob is not None and check.passed
+    }
+
+
+def _check_bytes(name: str, blob: BlobRef, file: Path) -> Check:
+    """Read a file back: what is on disk must be what was hashed when it was written."""
+    started = time.perf_counter()
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    passed = digest == blob.digest
+    return Check(
+        name="bytes",
+        passed=passed,
+        detail="" if passed else f"{name} reads back as {digest}, not as {blob.digest}",
+        measured=file.stat().st_size,
+        seconds=time.perf_counter() - started,
+        blob=blob.digest,
+    )
+
+
+def _check_count(entries: int, before: int, min_kept: float | None) -> Check:
+    """A collection that lost most of its entries is nearly always a broken source."""
+    kept = entries / before if before else 1.0
+    passed = min_kept is None or kept >= min_kept
+    return Check(
+        name="count_kept",
+        passed=passed,
+        detail=""
+        if passed
+        else f"{entries} entries where the last version has {before}; "
+        "if that is right, ask for a rebuild with --force",
+        measured=kept,
+        limit=min_kept,
+    )
+
+
+def _kind_checks(
+    kind: Kind[Served], job: Job, built: Built, files: Mapping[str, Path]
+) -> Iterator[Check]:
+    try:
+        yield from kind.verify(job, built, files)
+    except Exception as error:  # noqa: BLE001 - whatever a gate raises, it has failed
+        yield Check(name="verify", passed=False, detail=f"{type(error).__name__}: {error}")

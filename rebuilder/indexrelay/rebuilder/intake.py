@@ -1,0 +1,71 @@
+"""From the stream into the inbox: record first, acknowledge then.
+
+Between the two the process may die: the event is delivered again, and recording it again is
+nothing, because its id is the key. What cannot be read goes to the dead letters, bytes and all, and
+holds up nobody.
+"""
+
+import structlog
+
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.errors import UnreadableEventError
+from indexrelay.schemas.events import BatchCompleted, Event, RebuildRequested
+from indexrelay.storage.catalog import Catalog, ReceivedEvent
+from indexrelay.streams import ConsumerGroup, Delivery
+
+_log = structlog.get_logger(__name__)
+_COUNT = 500
+"""Events taken at a time: a burst becomes a few transactions."""
+
+
+class Intake:
+    """Takes events for the rebuilder's group."""
+
+    def __init__(
+        self, group: ConsumerGroup, *, stream: str, catalog: Catalog, clock: Clock
+    ) -> None:
+        self._group = group
+        self._stream = stream
+        self._catalog = catalog
+        self._clock = clock
+
+    def take(self, *, block_seconds: float | None) -> int:
+        """Wait at most ``block_seconds`` for events (``None``: not at all); how many there were.
+
+        Repeated and unreadable ones count as well: each of them said "look now".
+
+        Raises:
+            redis.exceptions.RedisError: the server is away; nothing was acknowledged.
+        """
+        deliveries = self._group.read(count=_COUNT, block_seconds=block_seconds)
+        if not deliveries:
+            return 0
+        received = [event for delivery in deliveries if (event := self._read(delivery))]
+        new = self._catalog.inbox.receive(received)
+        self._group.acknowledge([delivery.entry_id for delivery in deliveries])
+        _log.debug("events.received", count=len(deliveries), new=new)
+        return len(deliveries)
+
+    def _read(self, delivery: Delivery) -> ReceivedEvent | None:
+        if delivery.raw is None:
+            # Trimmed before anyone read it. What it said is in the catalog, so looking is enough.
+            _log.warning("event.trimmed", entry=delivery.entry_id.decode())
+            return None
+        try:
+            event = Event.from_bytes(delivery.raw)
+        except UnreadableEventError as error:
+            self._bury(delivery, error.reason)
+            return None
+        if not isinstance(event.data, BatchCompleted | RebuildRequested):
+            self._bury(delivery, f"{event.type} does not belong into this stream")
+            return None
+        return ReceivedEvent(
+            event_id=event.id, type=event.type, body=delivery.raw, received_at=self._clock.now()
+        )
+
+    def _bury(self, delivery: Delivery, reason: str) -> None:
+        entry = delivery.entry_id.decode()
+        letter = self._catalog.dead_letters.bury(
+            stream=self._stream, entry_id=entry, raw=delivery.raw or b"", reason=reason
+        )
+        _log.error("event.unreadable", entry=entry, dead_letter=letter, reason=reason)

@@ -1,0 +1,79 @@
+"""Gathers the facts: sources, the newest release, what was tried."""
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+
+import structlog
+
+from indexrelay.rebuilder.due import Facts, SourceFact
+from indexrelay.rebuilder.ordering import root_collections
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.versions import Release, VersionManifest
+from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
+from indexrelay.storage.catalog import Catalog, UnknownCollectionError
+from indexrelay.storage.sources import SourceError, open_source
+
+_log = structlog.get_logger(__name__)
+
+
+class Observer:
+    """Looks at the catalog, the sources and the artifact store."""
+
+    def __init__(
+        self, settings: Settings, *, catalog: Catalog, store: ArtifactStore, clock: Clock
+    ) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._store = store
+        self._clock = clock
+
+    def facts(self, requested: AbstractSet[str] = frozenset()) -> Facts:
+        """How things stand now."""
+        release = self._store.newest_release()
+        versions, damaged = self._versions(release)
+        return Facts(
+            definitions=self._settings.components,
+            sources=self._sources(),
+            release=release,
+            versions=versions,
+            damaged=damaged,
+            attempts=self._catalog.attempts.all(),
+            paused=set(self._catalog.attempts.paused()),
+            requested=requested,
+            now=self._clock.now(),
+        )
+
+    def _sources(self) -> Mapping[str, SourceFact]:
+        """Every collection that some component is made from, as far as it can be read."""
+        definitions = self._settings.components
+        wanted = set().union(*(root_collections(name, definitions) for name in definitions))
+        facts = {}
+        for name in sorted(wanted & set(self._settings.collections)):
+            source = open_source(name, self._settings.collections[name], self._catalog)
+            try:
+                generation = source.observe()
+                epoch = self._catalog.collections.get(name).epoch
+            except UnknownCollectionError:
+                continue  # nobody has declared it yet, so it holds nothing
+            except SourceError as error:
+                _log.warning("source.unreadable", collection=name, error=str(error))
+                continue
+            facts[name] = SourceFact(epoch=epoch, generation=generation)
+        return facts
+
+    def _versions(
+        self, release: Release | None
+    ) -> tuple[dict[str, VersionManifest], dict[str, str]]:
+        """The released versions that are whole, and what is wrong with the others."""
+        versions: dict[str, VersionManifest] = {}
+        damaged: dict[str, str] = {}
+        for name, version_id in (release.components if release is not None else {}).items():
+            try:
+                versions[name] = self._store.open_version(name, version_id).manifest
+            except ArtifactError as error:
+                damaged[name] = str(error)
+                _log.error(
+                    "component.damaged", component=name, version=version_id, error=str(error)
+                )
+        return versions, damaged

@@ -1,0 +1,38 @@
+"""Parents before children, and nobody built from a parent that failed."""
+
+from collections.abc import Iterable, Mapping
+from graphlib import TopologicalSorter
+
+from indexrelay.schemas.definitions import ComponentDefinition
+
+Definitions = Mapping[str, ComponentDefinition]
+
+
+def parents_of(definition: ComponentDefinition, definitions: Definitions) -> list[str]:
+    """Those of its inputs that are components (the others are collections)."""
+    return [name for name in definition.inputs if name in definitions]
+
+
+def in_order(definitions: Definitions) -> list[str]:
+    """Every component, parents first; equals in the order of their names."""
+    graph = {
+        name: sorted(parents_of(definitions[name], definitions)) for name in sorted(definitions)
+    }
+    return list(TopologicalSorter(graph).static_order())
+
+
+def with_descendants(names: Iterable[str], definitions: Definitions) -> set[str]:
+    """``names`` and everything that is made from them, directly or not."""
+    found = set(names)
+    for name in in_order(definitions):
+        if found.intersection(parents_of(definitions[name], definitions)):
+            found.add(name)
+    return found
+
+
+def root_collections(name: str, definitions: Definitions) -> set[str]:
+    """The collections that a component is made from, directly or through other components."""
+    roots: set[str] = set()
+    for source in definitions[name].inputs:
+        roots |= root_collections(source, definitions) if source in definitions else {source}
+    return roots

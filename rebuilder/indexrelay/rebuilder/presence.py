@@ -1,0 +1,85 @@
+"""What a rebuilder says about itself: its whole current state, under a key that expires.
+
+Jobs that wait for a batch read here that a component failed, so that they need not wait for a
+time-out.
+"""
+
+import os
+import socket
+from collections.abc import Sequence
+from datetime import datetime
+
+import structlog
+from redis.exceptions import RedisError
+
+from indexrelay.rebuilder.backoff import Patience
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.results import ComponentFailure, RebuilderState, RebuildResult
+from indexrelay.storage.catalog import Attempt, Catalog
+from indexrelay.streams import Connection, Keys, Presence
+
+_log = structlog.get_logger(__name__)
+
+
+class RebuilderPresence:
+    """Publishes one rebuilder's state."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        keys: Keys,
+        *,
+        rebuilder_id: str,
+        ttl_seconds: float,
+        catalog: Catalog,
+        patience: Patience,
+        clock: Clock,
+    ) -> None:
+        self._presence = Presence(connection, keys, "rebuilder")
+        self._id = rebuilder_id
+        self._ttl_seconds = ttl_seconds
+        self._catalog = catalog
+        self._patience = patience
+        self._clock = clock
+        self._started_at: datetime = clock.now()
+
+    def publish(
+        self, *, release: int, building: Sequence[str], last_result: RebuildResult | None
+    ) -> None:
+        """Say how things stand; Redis being away is logged and otherwise nothing."""
+        state = RebuilderState(
+            rebuilder=self._id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started_at=self._started_at,
+            updated_at=self._clock.now(),
+            release=release,
+            building=tuple(building),
+            failures={
+                name: self._failure(attempt)
+                for name, attempt in self._catalog.attempts.all().items()
+            },
+            last_result=last_result,
+        )
+        try:
+            self._presence.publish(
+                self._id, state.model_dump_json().encode(), ttl_seconds=self._ttl_seconds
+            )
+        except RedisError as error:
+            _log.warning("presence.not_published", error=str(error))
+
+    def withdraw(self) -> None:
+        """Be gone at once, rather than when the key expires."""
+        try:
+            self._presence.remove(self._id)
+        except RedisError as error:
+            _log.debug("presence.not_withdrawn", error=str(error))
+
+    def _failure(self, attempt: Attempt) -> ComponentFailure:
+        return ComponentFailure(
+            error=attempt.error,
+            failures=attempt.failures,
+            targets=attempt.targets,
+            failed_at=attempt.failed_at,
+            retry_at=self._patience.retry_at(attempt),
+        )

@@ -1,0 +1,137 @@
+"""From verified versions to the next release: the only commit point of the pipeline.
+
+No lock is needed. The release file is created only if its number is free; of two publishers one
+wins, and the other looks again at what is released now and keeps only those of its versions that
+are still newer. A publisher that slept through three releases therefore changes nothing by waking up.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+
+import structlog
+
+from indexrelay.rebuilder.ordering import Definitions
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.versions import Release, VersionManifest
+from indexrelay.storage.artifacts import ArtifactStore, ReleaseExistsError
+
+_log = structlog.get_logger(__name__)
+
+
+class Publisher:
+    """Commits releases to one artifact store."""
+
+    def __init__(self, *, store: ArtifactStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    def publish(
+        self,
+        built: Mapping[str, VersionManifest],
+        *,
+        definitions: Definitions,
+        anyway: AbstractSet[str] = frozenset(),
+        reason: str,
+    ) -> Release | None:
+        """Release what is newer than what is released; ``None`` when nothing is.
+
+        Components that are no longer defined, and groups that changed, are put right on the way.
+
+        Args:
+            anyway: components whose new version replaces one that covers just as much, because
+                someone asked for it or the released files are damaged.
+
+        Raises:
+            OSError: the store cannot be written; nothing was released.
+        """
+        while True:
+            current = self._store.newest_release()
+            newer = self._newer(built, current, anyway)
+            release = self._next(current, newer, definitions, reason)
+            if current is not None and _same_content(current, release):
+                return None
+            if not release.components:
+                return None
+            try:
+                return self._store.commit_release(release)
+            except ReleaseExistsError:
+                _log.info("release.contended", release=release.number)
+
+    def _next(
+        self,
+        current: Release | None,
+        newer: Mapping[str, VersionManifest],
+        definitions: Definitions,
+        reason: str,
+    ) -> Release:
+        number = current.number if current is not None else 0
+        before = current.components if current is not None else {}
+        holds = current.holds if current is not None else {}
+        components = {name: version for name, version in before.items() if name in definitions}
+        components |= {name: manifest.id for name, manifest in newer.items()}
+        return Release(
+            number=number + 1,
+            components=components,
+            groups={
+                name: group for name in components if (group := definitions[name].group) is not None
+            },
+            holds={
+                name: hold
+                for name, hold in holds.items()
+                if name in components and name not in newer
+            },
+            created_at=self._clock.now(),
+            reason=reason,
+            previous=number,
+        ).sealed()
+
+    def _newer(
+        self,
+        built: Mapping[str, VersionManifest],
+        current: Release | None,
+        anyway: AbstractSet[str],
+    ) -> dict[str, VersionManifest]:
+        """Those of the built versions that may replace what is released now."""
+        before = current.components if current is not None else {}
+        after = {**before, **{name: manifest.id for name, manifest in built.items()}}
+        newer = {}
+        for name, mine in built.items():
+            released_id = before.get(name)
+            released = (
+                self._store.find_version(name, released_id) if released_id is not None else None
+            )
+            held = current is not None and name in current.holds
+            # Nothing released yet, or nothing readable: anything whole is better.
+            if released is None or _replaces(mine, released, after, held, name in anyway):
+                newer[name] = mine
+        return newer
+
+
+def _replaces(
+    mine: VersionManifest,
+    released: VersionManifest,
+    after: Mapping[str, str],
+    held: bool,
+    anyway: bool,
+) -> bool:
+    """Whether ``mine`` may take the place of ``released``; ``after``: the versions beside it."""
+    if mine.definition != released.definition:
+        return True
+    if held or mine.id == released.id:
+        return False
+    if mine.epochs != released.epochs:
+        return True
+    if any(mine.covers.get(name, -1) < covered for name, covered in released.covers.items()):
+        return False
+    fits_better = mine.parents != released.parents and all(
+        after.get(parent) == version for parent, version in mine.parents.items()
+    )
+    return anyway or fits_better or mine.covers != released.covers
+
+
+def _same_content(current: Release, release: Release) -> bool:
+    return (
+        current.components == release.components
+        and current.groups == release.groups
+        and current.holds == release.holds
+    )

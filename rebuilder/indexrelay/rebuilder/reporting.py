@@ -1,0 +1,110 @@
+"""What a pass has to say for itself: one result, in the words that operators know."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from indexrelay.rebuilder.due import Facts
+from indexrelay.rebuilder.ordering import in_order
+from indexrelay.schemas.results import (
+    BuildOutcome,
+    ComponentResult,
+    RebuildResult,
+    RebuildStatus,
+)
+from indexrelay.schemas.versions import Release
+from indexrelay.storage.catalog import Catalog
+
+
+def summarise(
+    results: Mapping[str, ComponentResult],
+    *,
+    facts: Facts,
+    release: Release | None,
+    batch_ids: Sequence[str],
+    request_ids: Sequence[str],
+    woken_at: datetime | None,
+    finished_at: datetime,
+) -> RebuildResult:
+    """The result of one pass, with its components in the order of their dependencies."""
+    order = [name for name in in_order(facts.definitions) if name in results]
+    rebuilt = _with(results, order, BuildOutcome.REBUILT)
+    failed = _with(results, order, BuildOutcome.FAILED)
+    status, message = _verdict(rebuilt, failed)
+    return RebuildResult(
+        status=status,
+        message=message,
+        indexes_rebuilt=tuple(rebuilt),
+        indexes_failed=tuple(failed),
+        components={name: results[name] for name in order},
+        release=release.number if release is not None else None,
+        batch_ids=tuple(batch_ids),
+        request_ids=tuple(request_ids),
+        woken_at=woken_at,
+        started_at=facts.now,
+        finished_at=finished_at,
+    )
+
+
+def not_announced(result: RebuildResult, error: Exception) -> RebuildResult:
+    """The same result, when the release stands but the readers were not told."""
+    return result.model_copy(
+        update={
+            "status": RebuildStatus.PARTIAL_SUCCESS,
+            "message": f"{len(result.indexes_rebuilt)} index(es) rebuilt "
+            f"but reload notification failed: {error}",
+        }
+    )
+
+
+def not_released(result: RebuildResult, error: Exception) -> RebuildResult:
+    """The same result, when the versions were built but no release could be committed."""
+    return result.model_copy(
+        update={
+            "status": RebuildStatus.FAILURE,
+            "message": f"{len(result.indexes_rebuilt)} index(es) rebuilt but not released: {error}",
+        }
+    )
+
+
+def newly_covered(
+    results: Mapping[str, ComponentResult], facts: Facts, catalog: Catalog
+) -> list[str]:
+    """The batches that the rebuilt components cover and the versions before them did not."""
+    spans: dict[str, tuple[int, int]] = {}
+    for name, result in results.items():
+        if result.outcome is not BuildOutcome.REBUILT:
+            continue
+        before = facts.versions.get(name)
+        for collection, upto in result.covers.items():
+            fact = facts.sources.get(collection)
+            same = before is not None and fact is not None
+            after = (
+                before.covers.get(collection, 0)
+                if same and before.epochs.get(collection) == fact.epoch
+                else 0
+            )
+            low, high = spans.get(collection, (after, upto))
+            spans[collection] = (min(low, after), max(high, upto))
+    return [
+        batch_id
+        for collection, (after, upto) in sorted(spans.items())
+        for batch_id in catalog.entries.batch_ids(collection, after=after, upto=upto)
+    ]
+
+
+def _with(
+    results: Mapping[str, ComponentResult], order: Iterable[str], outcome: BuildOutcome
+) -> list[str]:
+    return [name for name in order if results[name].outcome is outcome]
+
+
+def _verdict(rebuilt: Sequence[str], failed: Sequence[str]) -> tuple[RebuildStatus, str]:
+    if failed and not rebuilt:
+        return RebuildStatus.FAILURE, "All index rebuilds failed"
+    if failed:
+        of_all = f"{len(rebuilt)} of {len(rebuilt) + len(failed)} index(es)"
+        message = f"Rebuilt {of_all}; failed: {', '.join(failed)}"
+        return RebuildStatus.PARTIAL_SUCCESS, message
+    if rebuilt:
+        return RebuildStatus.SUCCESS, f"Successfully rebuilt {len(rebuilt)} index(es)"
+    return RebuildStatus.SUCCESS, "Nothing was due"

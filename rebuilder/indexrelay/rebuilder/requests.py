@@ -1,0 +1,49 @@
+"""What a build is told: one JSON document, from the rebuilder to a child process of its own.
+
+It travels over a socket that nobody else holds and never touches a disk, because the catalog's URL
+in it may hold a password.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.names import Digest, Name
+from indexrelay.schemas.settings import CollectionSettings
+
+
+class BuildRequest(BaseModel):
+    """Everything that one build needs to know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    component: Name
+    definition: ComponentDefinition
+    collections: dict[Name, CollectionSettings]
+    """Its inputs that are collections."""
+    parents: dict[Name, Digest]
+    """Its inputs that are components, each with the version to build from."""
+    previous: Digest | None
+    """The version that is served today."""
+    catalog_url: SecretStr
+    artifacts_dir: Path
+    workdir: Path
+    """An empty folder on the artifacts' file system."""
+    threads: int = Field(gt=0)
+    force: bool = False
+    """Accept it although it lost more entries than ``max_shrink`` allows."""
+
+    def to_json(self) -> str:
+        """The document, secrets and all: for the child's socket only."""
+        return json.dumps(self.model_dump(by_alias=True), default=_revealed)
+
+
+def _revealed(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} does not belong into a build request")

@@ -1,0 +1,210 @@
+"""The rebuilder: one loop that takes events and starts passes.
+
+The loop takes events into the inbox, waits until it is quiet, looks at the facts, and starts a pass
+for what is due and free. It looks at the facts without any event too: at start, when a failed
+component may be tried again, when a pass ended that held others back, and every
+``reconcile_seconds``. That is all there is to recovery: what was missed is seen at the next look.
+"""
+
+import secrets
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+
+import structlog
+
+from indexrelay.rebuilder.children import ForkingRunner
+from indexrelay.rebuilder.coalescing import Coalescer
+from indexrelay.rebuilder.intake import Intake
+from indexrelay.rebuilder.passes import PassOrder
+from indexrelay.rebuilder.preloading import modules_to_preload
+from indexrelay.rebuilder.runners import BuildRunner
+from indexrelay.rebuilder.timers import Timer
+from indexrelay.rebuilder.workshop import Workshop
+from indexrelay.schemas.clock import Clock, SystemClock
+from indexrelay.schemas.results import RebuildResult
+from indexrelay.schemas.settings import Settings
+from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.catalog import Catalog
+from indexrelay.streams import Connection, ConsumerGroup, Keys
+
+_log = structlog.get_logger(__name__)
+GROUP = "rebuilder"
+_PASSES = 8
+"""Passes at a time: enough that slow ones do not hold up the next, few enough to read a log."""
+_ATTENTIVE_SECONDS = 0.05
+"""While passes run, the loop looks up this often, so that what they held back goes on at once."""
+_ELSEWHERE_SECONDS = 1.0
+"""How soon to look again for a component that another host is building."""
+_FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.1, 5.0
+"""Wait before trying again when Redis or the catalog is away: doubled each time, up to this."""
+
+
+class Rebuilder:
+    """Keeps components up to date with their sources.
+
+    Starts one thread, and one process that builds are forked from. Once stopped it stays stopped.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        catalog: Catalog,
+        store: ArtifactStore,
+        connection: Connection,
+        runner: BuildRunner | None = None,
+        clock: Clock | None = None,
+        rebuilder_id: str | None = None,
+    ) -> None:
+        """What is handed in stays the caller's to close.
+
+        Args:
+            runner: where builds run; ``None``: in child processes.
+            rebuilder_id: its name as a consumer, stable across restarts; ``None``: the host's
+                name and a random part.
+        """
+        limits = settings.rebuilder
+        self.id = rebuilder_id or f"{socket.gethostname()[:100]}-{secrets.token_hex(4)}"
+        self._clock = clock or SystemClock()
+        self._block_seconds = min(limits.block_seconds, limits.lease_ttl_seconds / 3)
+        self._workshop = Workshop(
+            settings,
+            rebuilder_id=self.id,
+            catalog=catalog,
+            store=store,
+            connection=connection,
+            runner=runner
+            or ForkingRunner(preload=modules_to_preload(settings), threads=limits.build_threads),
+            clock=self._clock,
+        )
+        events = Keys(settings.namespace).events
+        self._intake = Intake(
+            ConsumerGroup(connection, events, group=GROUP, consumer=self.id),
+            stream=events,
+            catalog=catalog,
+            clock=self._clock,
+        )
+        self._coalescer = Coalescer(
+            quiet_seconds=limits.quiet_seconds,
+            max_delay_seconds=limits.max_delay_seconds,
+            max_signals=limits.max_batches,
+        )
+        self._woken_at: datetime | None = None
+        self._reconcile = Timer(limits.reconcile_seconds)
+        self._lease = Timer(limits.lease_ttl_seconds / 3)
+        self._show = Timer(limits.presence_ttl_seconds / 3)
+        self._look_again = Timer(_ELSEWHERE_SECONDS)
+        self._pass_ended = threading.Event()
+        self._stopping = threading.Event()
+        self._passes = ThreadPoolExecutor(_PASSES, thread_name_prefix="indexrelay-pass")
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread; safe twice."""
+        if self._thread is not None or self._stopping.is_set():
+            return
+        self._workshop.open()
+        self._thread = threading.Thread(target=self._loop, name="indexrelay-rebuilder", daemon=True)
+        self._thread.start()
+        _log.info("rebuilder.started", rebuilder=self.id)
+
+    def stop(self) -> None:
+        """Stop running builds, release nothing half-done, and return when all has ended.
+
+        Safe twice and before `start`. Takes at most as long as one blocking read. What was not
+        finished is found by the next rebuilder.
+        """
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        self._workshop.close()
+        self._passes.shutdown()
+        if self._thread is not None:
+            self._thread.join()
+            _log.info("rebuilder.stopped", rebuilder=self.id)
+
+    def step(self) -> RebuildResult | None:
+        """Take what is there and run one pass if one is due, in the calling thread.
+
+        For tests and one-off passes: neither blocks on Redis nor waits for quiet. Not to be mixed
+        with `start`.
+        """
+        now = self._clock.now()
+        self._intake.take(block_seconds=None)
+        self._workshop.reconcile()
+        order = self._workshop.next_order(woken_at=now)
+        result = self._workshop.carry_out(order) if order is not None else None
+        self._workshop.show()
+        return result
+
+    def _loop(self) -> None:
+        self._woken()  # at start everything is looked at once, without any event
+        pause = _FIRST_PAUSE_SECONDS
+        while not self._stopping.is_set():
+            try:
+                self._turn()
+                pause = _FIRST_PAUSE_SECONDS
+            except Exception as error:  # noqa: BLE001 - the loop outlives whatever one turn meets
+                if self._stopping.is_set():
+                    break
+                _log.warning(
+                    "rebuilder.interrupted", error=f"{type(error).__name__}: {error}", wait=pause
+                )
+                self._stopping.wait(pause)
+                pause = min(pause * 2, _MAX_PAUSE_SECONDS)
+
+    def _turn(self) -> None:
+        """One round: take events, start a pass if it is time, and do what is due by the clock."""
+        count = self._intake.take(block_seconds=self._patience())
+        if count:
+            self._woken(count)
+        now = self._clock.monotonic()
+        if self._lease.due(now):
+            self._workshop.keep_leases()
+        if self._reconcile.due(now):
+            self._workshop.reconcile()
+            self._woken()
+        if self._show.due(now):
+            self._workshop.show()
+        if self._coalescer.remaining(now) == 0 or self._held_back_may_go(now):
+            self._start_pass()
+
+    def _woken(self, count: int = 1) -> None:
+        self._woken_at = self._woken_at or self._clock.now()
+        self._coalescer.note(self._clock.monotonic(), count)
+
+    def _patience(self) -> float:
+        """How long the next read may wait for an event."""
+        quiet = self._coalescer.remaining(self._clock.monotonic())
+        wait = self._block_seconds if quiet is None else min(self._block_seconds, quiet)
+        return min(wait, _ATTENTIVE_SECONDS) if self._workshop.dispatcher.building else wait
+
+    def _held_back_may_go(self, now: float) -> bool:
+        """Whether something that could not be built before may be built now."""
+        dispatcher = self._workshop.dispatcher
+        retry_at = dispatcher.retry_at
+        if retry_at is not None and retry_at <= self._clock.now():
+            return True
+        if not dispatcher.held_back:
+            return False
+        return self._pass_ended.is_set() or self._look_again.due(now)
+
+    def _start_pass(self) -> None:
+        """Look at the facts, and hand out what is due."""
+        self._coalescer.take()
+        self._pass_ended.clear()
+        woken_at, self._woken_at = self._woken_at, None
+        order = self._workshop.next_order(woken_at=woken_at)
+        if order is not None:
+            self._passes.submit(self._carry_out, order)
+
+    def _carry_out(self, order: PassOrder) -> None:
+        try:
+            self._workshop.carry_out(order)
+            self._workshop.show()
+        except Exception as error:  # noqa: BLE001 - the next look finds what this pass did not do
+            _log.exception("pass.failed", error=f"{type(error).__name__}: {error}")
+        finally:
+            self._pass_ended.set()

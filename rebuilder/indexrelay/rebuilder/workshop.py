@@ -1,0 +1,143 @@
+"""Everything that a rebuilder does, without the waiting: look, carry out, reconcile, keep up.
+
+Put together here, so that the loop (`indexrelay.rebuilder.service`) and a single pass by hand use
+the very same parts.
+"""
+
+import os
+import secrets
+from concurrent.futures import Executor, ThreadPoolExecutor
+from datetime import datetime
+
+import structlog
+
+from indexrelay.rebuilder.announcing import Announcer
+from indexrelay.rebuilder.backoff import Patience
+from indexrelay.rebuilder.completing import Completer
+from indexrelay.rebuilder.dispatching import Dispatcher
+from indexrelay.rebuilder.errors import BuildCancelledError
+from indexrelay.rebuilder.leasing import Leases
+from indexrelay.rebuilder.observing import Observer
+from indexrelay.rebuilder.passes import PassOrder, PassRunner
+from indexrelay.rebuilder.presence import RebuilderPresence
+from indexrelay.rebuilder.reconciling import Reconciler
+from indexrelay.rebuilder.releasing import Publisher
+from indexrelay.rebuilder.runners import BuildRunner, SerialExecutor
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.results import RebuildResult
+from indexrelay.schemas.settings import Settings
+from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.catalog import Catalog
+from indexrelay.streams import Connection, Keys
+
+_log = structlog.get_logger(__name__)
+
+
+class Workshop:
+    """The parts of one rebuilder; each method does one thing and returns."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        rebuilder_id: str,
+        catalog: Catalog,
+        store: ArtifactStore,
+        connection: Connection,
+        runner: BuildRunner,
+        clock: Clock,
+    ) -> None:
+        limits = settings.rebuilder
+        keys = Keys(settings.namespace)
+        self._catalog = catalog
+        self._store = store
+        self._runner = runner
+        self._builds: Executor = (
+            ThreadPoolExecutor(limits.workers, thread_name_prefix="indexrelay-build")
+            if runner.parallel
+            else SerialExecutor()
+        )
+        patience = Patience(
+            cooldown_seconds=limits.failure_cooldown_seconds,
+            max_consecutive_failures=limits.max_consecutive_failures,
+        )
+        self._leases = Leases(
+            connection,
+            keys,
+            # A process that comes back under the same id must not take its old lease for its own.
+            owner=f"{rebuilder_id}:{os.getpid()}:{secrets.token_hex(8)}",
+            ttl_seconds=limits.lease_ttl_seconds,
+        )
+        observer = Observer(settings, catalog=catalog, store=store, clock=clock)
+        self.dispatcher = Dispatcher(
+            settings.components,
+            catalog=catalog,
+            observe=observer.facts,
+            leases=self._leases,
+            patience=patience,
+        )
+        self._passes = PassRunner(settings, catalog=catalog, runner=runner, executor=self._builds)
+        publisher = Publisher(store=store, clock=clock)
+        announcer = Announcer(connection, keys, source=f"rebuilder/{rebuilder_id}", clock=clock)
+        self._completer = Completer(
+            catalog=catalog, store=store, publisher=publisher, announcer=announcer, clock=clock
+        )
+        self._reconciler = Reconciler(
+            settings, store=store, publisher=publisher, announcer=announcer
+        )
+        self._presence = RebuilderPresence(
+            connection,
+            keys,
+            rebuilder_id=rebuilder_id,
+            ttl_seconds=limits.presence_ttl_seconds,
+            catalog=catalog,
+            patience=patience,
+            clock=clock,
+        )
+        self.last_result: RebuildResult | None = None
+
+    def open(self) -> None:
+        """Get ready for builds; remove what a killed predecessor left."""
+        self._passes.workdirs.sweep()
+        self._runner.start()
+
+    def next_order(self, *, woken_at: datetime | None) -> PassOrder | None:
+        """Look at the facts; the next pass, or ``None`` when there is nothing to do."""
+        return self.dispatcher.next_order(woken_at=woken_at)
+
+    def carry_out(self, order: PassOrder) -> RebuildResult | None:
+        """Run one pass to its end; ``None`` when it was cancelled because the rebuilder stops."""
+        answered = False
+        try:
+            results = self._passes.run(order)
+            self.last_result = self._completer.complete(order, results)
+            answered = True
+        except BuildCancelledError:
+            _log.info("pass.cancelled", components=sorted(order.reasons))
+            return None
+        finally:
+            self.dispatcher.done(order, answered=answered)
+        return self.last_result
+
+    def reconcile(self) -> list[str]:
+        """Compare and repair; what was repaired, a sentence each."""
+        return self._reconciler.reconcile()
+
+    def keep_leases(self) -> None:
+        """Renew what is held; to be called at a third of the leases' TTL."""
+        self._leases.renew()
+
+    def show(self) -> None:
+        """Publish this rebuilder's state; to be called at a third of the presence's TTL."""
+        newest = self._store.newest_release()
+        self._presence.publish(
+            release=newest.number if newest is not None else 0,
+            building=self.dispatcher.building,
+            last_result=self.last_result,
+        )
+
+    def close(self) -> None:
+        """Stop every build, and be gone; passes that run end as cancelled."""
+        self._runner.stop()
+        self._builds.shutdown()
+        self._presence.withdraw()
