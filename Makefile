@@ -1,0 +1,100 @@
+# Everything a person or CI does with a checkout. `make` alone lists the targets.
+#
+# A machine with Python >= 3.11 and make is enough: each target that needs the environment depends
+# on a stamp, which makes .venv once and again only when pyproject.toml or the pins have changed.
+
+PYTHON ?= python3
+VENV ?= .venv
+# More for pytest: make test PYTEST_ARGS="-k coalescing -x"
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+SOURCES := schemas streams storage components producers rebuilder reloaders console testing
+CODE := $(SOURCES) tests scripts deploy $(wildcard examples benchmarks)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | \
+		awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+
+.PHONY: demo
+demo: $(INSTALLED) ## Run the whole pipeline on this Python's own docstrings
+	@$(BIN)/indexrelay demo
+
+.PHONY: test
+test: $(INSTALLED) ## Run the tests
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(INSTALLED) ## Check style and format
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/ruff format --check $(CODE)
+
+.PHONY: format
+format: $(INSTALLED) ## Repair what lint can repair
+	@$(BIN)/ruff check --fix $(CODE)
+	@$(BIN)/ruff format $(CODE)
+
+.PHONY: types
+types: $(INSTALLED) ## Check the types, strictly
+	@$(BIN)/mypy
+	@$(BIN)/mypy scripts deploy
+
+.PHONY: imports
+imports: $(INSTALLED) ## Check that imports point one way
+	@$(BIN)/lint-imports
+
+.PHONY: docs
+docs: $(INSTALLED) ## Generate the JSON Schema files and the AsyncAPI document anew
+	@$(BIN)/python -m indexrelay.schemas.documents docs
+
+.PHONY: check-docs
+check-docs: $(INSTALLED) ## Check that the generated documents are those of the models
+	@$(BIN)/python -m indexrelay.schemas.documents docs --check
+
+.PHONY: examples
+examples: $(INSTALLED) ## Run every example against its expected output
+	@$(BIN)/python -m scripts.run_examples
+
+.PHONY: readme
+readme: $(INSTALLED) ## Run the README's commands in a copy of the checkout
+	@$(BIN)/python -m scripts.readme_commands
+
+.PHONY: package
+package: $(INSTALLED) ## Build wheel and sdist, and try the wheel in an environment of its own
+	@scripts/try_package.sh $(BIN)/python
+
+.PHONY: ci
+ci: ## Do everything that CI does
+	@.ci/run
+
+.PHONY: constraints
+constraints: ## Pin the newest versions that pyproject.toml allows
+	@scripts/renew_constraints.sh $(PYTHON)
+
+.PHONY: clean
+clean: ## Remove the environment and every cache
+	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt scripts/dev_requirements.py
+	@command -v $(PYTHON) > /dev/null || { \
+		echo "There is no '$(PYTHON)' here; name one: make PYTHON=/path/to/python3.11 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed, and '$(PYTHON)' is" \
+			"$$($(PYTHON) --version); name another: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { \
+		echo "'$(PYTHON)' comes without venv; on Debian or Ubuntu: apt-get install python3-venv" >&2; \
+		exit 1; }
+	@echo "indexrelay: setting up $(VENV) (once; about a minute) …" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) scripts/dev_requirements.py > $(VENV)/dev-requirements.txt
+	@echo "indexrelay: installing …" >&2
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[all]' --requirement $(VENV)/dev-requirements.txt
+	@touch $@
+	@echo "indexrelay: ready" >&2
