@@ -1,0 +1,135 @@
+"""The ids of a version: row number → id by offset, id → row number by binary search.
+
+Both work on mapped bytes, so a reader holds no dictionary of a million strings. A look-up among a
+million ids compares twenty of them, about ten microseconds.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from operator import eq, index, le
+from pathlib import Path
+from typing import Self, overload
+
+import numpy as np
+
+from indexrelay.components.errors import DamagedFileError, UnknownEntryError
+from indexrelay.components.string_table import Rows, StringTable, StringTableWriter
+
+_BLOCK = 4096
+"""Ids compared at a time in `IdTable.check`."""
+
+
+class IdTable(Sequence[str]):
+    """A mapped sequence of ids; immutable, and safe to read from many threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Map the file.
+
+        Raises:
+            DamagedFileError: it is no table of ids, or not as long as it says.
+            OSError: it cannot be opened.
+        """
+        self._table = StringTable(path)
+        if not self._table.searchable:
+            raise DamagedFileError(path, "it is a string table, but not one of ids")
+
+    @classmethod
+    def write(cls, path: Path, ids: Sequence[str]) -> Self:
+        """Write ``ids`` to a new file and open it; `writer` does it a chunk at a time."""
+        with cls.writer(path) as writer:
+            writer.extend(ids)
+        return cls(path)
+
+    @staticmethod
+    def writer(path: Path) -> StringTableWriter:
+        """A writer of a new file; ids in the order of their UTF-8 bytes need no sorting."""
+        return StringTableWriter(path, searchable=True)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._id(text) for text in self._table)
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[str]: ...
+    def __getitem__(self, row: int | slice) -> str | list[str]:
+        if isinstance(row, slice):
+            return self.many(np.arange(*row.indices(len(self))))
+        place = index(row) + (len(self) if row < 0 else 0)
+        if not 0 <= place < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        return self.many(np.array([place]))[0]
+
+    def __contains__(self, entry_id: object) -> bool:
+        return isinstance(entry_id, str) and self._find(entry_id) is not None
+
+    def many(self, rows: Rows) -> list[str]:
+        """The ids of ``rows`` (int64, each 0 ≤ row < ``len``), in that order."""
+        return [self._id(text) for text in self._table.many(rows)]
+
+    def row(self, entry_id: str) -> int:
+        """The row of one id.
+
+        Raises:
+            UnknownEntryError: it is not in here.
+        """
+        row = self._find(entry_id)
+        if row is None:
+            raise UnknownEntryError(entry_id)
+        return row
+
+    def check(self) -> int:
+        """Look at every id, and say how many repeat another one (0: they are unique).
+
+        Raises:
+            DamagedFileError: the file is not what was written, or its ids are not in order.
+        """
+        self._table.check()
+        repeats = 0
+        last: list[str] = []
+        for start in range(0, len(self), _BLOCK):
+            # Texts compare by code point, which is the order of their UTF-8 bytes.
+            ids = last + self.many(self._rows_at(start, start + _BLOCK))
+            if not all(map(le, ids, ids[1:])):
+                raise DamagedFileError(self._table.path, "its order is not that of the ids")
+            repeats += sum(map(eq, ids, ids[1:]))
+            last = ids[-1:]
+        return repeats
+
+    def close(self) -> None:
+        """Let go of the map; nothing may be read afterwards."""
+        self._table.close()
+
+    def _find(self, entry_id: str) -> int | None:
+        # Half a surrogate pair has no UTF-8, so no stored id has one: let it simply not be found.
+        wanted = entry_id.encode("utf-8", "surrogatepass")
+        places = range(len(self))
+        place = bisect_left(places, wanted, key=lambda place: self._table.raw(self._at(place)))
+        if place == len(self):
+            return None
+        row = self._at(place)
+        return row if self._table.raw(row) == wanted else None
+
+    def _at(self, place: int) -> int:
+        """The row at one place of the sorted order."""
+        order = self._table.order
+        if order is None:
+            return place
+        row = int(order[place])
+        if not 0 <= row < len(self):
+            raise DamagedFileError(self._table.path, "its order names a row that does not exist")
+        return row
+
+    def _rows_at(self, start: int, end: int) -> Rows:
+        """The rows at a stretch of the sorted order, which `StringTable.check` has looked at."""
+        end = min(end, len(self))
+        order = self._table.order
+        return np.arange(start, end) if order is None else order[start:end].astype(np.int64)
+
+    def _id(self, text: str | None) -> str:
+        if text is None:
+            raise DamagedFileError(self._table.path, "an id is missing")
+        return text

@@ -1,0 +1,52 @@
+"""The payloads of a version: JSON by row number, parsed when it is asked for."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.string_table import Rows, StringTable, StringTableWriter
+
+
+class PayloadTable:
+    """Mapped payloads; immutable, and safe to read from many threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Map the file.
+
+        Raises:
+            DamagedFileError: it is no table, or not as long as it says.
+            OSError: it cannot be opened.
+        """
+        self._table = StringTable(path)
+
+    @staticmethod
+    def writer(path: Path) -> StringTableWriter:
+        """A writer of a new file; its rows are JSON texts or ``None``."""
+        return StringTableWriter(path)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def many(self, rows: Rows) -> list[Any]:
+        """The parsed payloads of ``rows`` (int64, each 0 ≤ row < ``len``), in that order."""
+        return [None if text is None else self._parse(text) for text in self._table.many(rows)]
+
+    def texts(self) -> Iterator[str | None]:
+        """Every payload as it was given, row after row."""
+        return iter(self._table)
+
+    def check(self) -> None:
+        """Look at every row; raises `DamagedFileError` where the file is not what was written."""
+        self._table.check()
+
+    def close(self) -> None:
+        """Let go of the map; nothing may be read afterwards."""
+        self._table.close()
+
+    def _parse(self, text: str) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise DamagedFileError(self._table.path, "a payload is not JSON") from error

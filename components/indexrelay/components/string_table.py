@@ -1,0 +1,260 @@
+"""Strings by row number, in one file that is mapped and never read as a whole.
+
+A Python list of a million ids takes 80 MB in every process that serves them; a mapped file takes
+what is touched, once for all processes of a host. All numbers are little-endian, all sections but
+the first start at a multiple of 8:
+
+    header   magic, version, flags, number of rows, bytes of text
+    text     UTF-8, row after row, nothing between
+    offsets  int64, rows + 1: row i is text[offsets[i] : offsets[i + 1]]
+    nulls    one bit for each row, least significant first; only where some row is ``None``
+    order    int32 (int64 from 2**31 rows on): the rows sorted by their bytes; only in searchable
+             tables whose rows do not already stand in that order
+
+Opening costs the same for a thousand rows and for a hundred million: it compares the size of the
+file with what the header promises. Everything else is checked where it is used, so a damaged file
+raises and neither crashes nor reads past the text; `StringTable.check` looks at all of it.
+"""
+
+import mmap
+import struct
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexrelay.components.errors import DamagedFileError
+
+Rows = NDArray[np.int64]
+
+_MAGIC: Final = b"irstrtab"
+_VERSION: Final = 1
+_HEADER: Final = struct.Struct("<8sIIQQ")
+_NULLS, _SEARCHABLE, _ORDER = 1, 2, 4
+_BLOCK: Final = 4096
+"""Rows decoded at a time where all are wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where each section starts, from what the header says."""
+
+    flags: int
+    rows: int
+    text_bytes: int
+
+    @property
+    def offsets(self) -> int:
+        return _aligned(_HEADER.size + self.text_bytes)
+
+    @property
+    def nulls(self) -> int:
+        return self.offsets + 8 * (self.rows + 1)
+
+    @property
+    def order(self) -> int:
+        return self.nulls + (_aligned(-(-self.rows // 8)) if self.flags & _NULLS else 0)
+
+    @property
+    def end(self) -> int:
+        return self.order + (self.order_type.itemsize * self.rows if self.flags & _ORDER else 0)
+
+    @property
+    def order_type(self) -> np.dtype[np.signedinteger]:
+        return np.dtype("<i4" if self.rows < 2**31 else "<i8")
+
+
+class StringTableWriter:
+    """Writes a table a chunk at a time; memory is 8 bytes a row, whatever the texts.
+
+    Use it in a ``with``: the header is written last, so a table that was not finished is refused.
+    A searchable table whose rows come out of order also holds their bytes while it sorts them.
+    """
+
+    def __init__(self, path: Path, *, searchable: bool = False) -> None:
+        self._path = path
+        self._searchable = searchable
+        self._offsets = array("q", [0])
+        self._nulls: list[int] = []
+        self._last = b""
+        self._ordered = True
+        self._file: BinaryIO = path.open("wb")
+        self._file.write(bytes(_HEADER.size))
+
+    def extend(self, texts: Iterable[str | None]) -> None:
+        """Append rows.
+
+        Raises:
+            UnicodeEncodeError: a text holds half a surrogate pair and has no UTF-8.
+        """
+        chunk = bytearray()
+        end = self._offsets[-1]
+        for text in texts:
+            if text is None:
+                self._nulls.append(len(self._offsets) - 1)
+            raw = b"" if text is None else text.encode()
+            if self._searchable and self._ordered:
+                self._ordered = self._last <= raw
+                self._last = raw
+            chunk += raw
+            end += len(raw)
+            self._offsets.append(end)
+        self._file.write(chunk)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._file:
+            if kind is None:
+                self._finish()
+
+    def _finish(self) -> None:
+        rows = len(self._offsets) - 1
+        flags = (
+            (_NULLS if self._nulls else 0)
+            | (_SEARCHABLE if self._searchable else 0)
+            | (0 if self._ordered else _ORDER)
+        )
+        layout = _Layout(flags, rows, self._offsets[-1])
+        self._pad(layout.offsets)
+        self._file.write(np.frombuffer(self._offsets, dtype=np.int64).astype("<i8").tobytes())
+        if self._nulls:
+            bits = np.zeros(rows, dtype=bool)
+            bits[self._nulls] = True
+            self._file.write(np.packbits(bits, bitorder="little").tobytes())
+            self._pad(layout.order)
+        if not self._ordered:
+            self._file.write(self._sorted_rows().astype(layout.order_type).tobytes())
+        self._file.seek(0)
+        self._file.write(_HEADER.pack(_MAGIC, _VERSION, flags, rows, layout.text_bytes))
+
+    def _pad(self, position: int) -> None:
+        self._file.write(bytes(position - self._file.tell()))
+
+    def _sorted_rows(self) -> Rows:
+        self._file.flush()
+        text = self._path.read_bytes()[_HEADER.size :]
+        bounds = self._offsets
+        rows = range(len(bounds) - 1)
+        return np.array(sorted(rows, key=lambda row: text[bounds[row] : bounds[row + 1]]))
+
+
+class StringTable:
+    """A mapped table; immutable, and safe to read from many threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Map the file.
+
+        Raises:
+            DamagedFileError: it is no such table, of another version, or not as long as it says.
+            OSError: it cannot be opened.
+        """
+        self.path = path
+        with path.open("rb") as file:
+            self._layout = layout = _read_layout(path, file)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._text = memoryview(mapped)[_HEADER.size : _HEADER.size + layout.text_bytes]
+        self._offsets = np.frombuffer(mapped, "<i8", layout.rows + 1, layout.offsets)
+        has_nulls = bool(layout.flags & _NULLS)
+        self._nulls = (
+            np.frombuffer(mapped, np.uint8, -(-layout.rows // 8), layout.nulls)
+            if has_nulls
+            else None
+        )
+        self.searchable = bool(layout.flags & _SEARCHABLE)
+        """Whether it was written to be looked up by text."""
+        self.order: NDArray[np.signedinteger] | None = (
+            np.frombuffer(mapped, layout.order_type, layout.rows, layout.order)
+            if layout.flags & _ORDER
+            else None
+        )
+        """The rows sorted by their bytes; ``None``: they stand in that order."""
+
+    def __len__(self) -> int:
+        return self._layout.rows
+
+    def __iter__(self) -> Iterator[str | None]:
+        for start in range(0, len(self), _BLOCK):
+            yield from self.many(np.arange(start, min(start + _BLOCK, len(self))))
+
+    def raw(self, row: int) -> bytes:
+        """The bytes of one row, 0 ≤ ``row`` < ``len``; empty where it is ``None``."""
+        start, end = self._offsets[row : row + 2].tolist()
+        return bytes(self._slice(start, end))
+
+    def many(self, rows: Rows) -> list[str | None]:
+        """The texts of ``rows`` (int64, each 0 ≤ row < ``len``), in that order.
+
+        Raises:
+            IndexError: there is no such row.
+            DamagedFileError: what the file says about a row cannot be.
+        """
+        starts, ends = self._offsets[rows].tolist(), self._offsets[rows + 1].tolist()
+        try:
+            texts: list[str | None] = [
+                str(self._slice(start, end), "utf-8")
+                for start, end in zip(starts, ends, strict=True)
+            ]
+        except UnicodeDecodeError as error:
+            raise DamagedFileError(self.path, "a row is not UTF-8") from error
+        if self._nulls is not None:
+            for place in np.flatnonzero(self._nulls[rows >> 3] >> (rows & 7) & 1).tolist():
+                texts[place] = None
+        return texts
+
+    def check(self) -> None:
+        """Look at every row; takes time and memory in proportion to the rows.
+
+        Raises:
+            DamagedFileError: offsets that do not grow, text that is not UTF-8, or an order that is
+                none.
+        """
+        offsets = self._offsets
+        if (
+            offsets[0] != 0
+            or offsets[-1] != self._layout.text_bytes
+            or np.any(np.diff(offsets) < 0)
+        ):
+            raise DamagedFileError(self.path, "its offsets do not grow from 0 to the text's end")
+        for _ in self:
+            pass
+        if self.order is not None:
+            seen = np.zeros(len(self), dtype=bool)
+            seen[self.order[(self.order >= 0) & (self.order < len(self))]] = True
+            if not seen.all():
+                raise DamagedFileError(self.path, "its order does not name every row once")
+
+    def close(self) -> None:
+        """Let go of the map; nothing may be read afterwards."""
+        del self._text, self._offsets, self._nulls, self.order
+
+    def _slice(self, start: int, end: int) -> memoryview:
+        if not 0 <= start <= end <= self._layout.text_bytes:
+            raise DamagedFileError(self.path, "a row lies outside of the text")
+        return self._text[start:end]
+
+
+def _read_layout(path: Path, file: BinaryIO) -> _Layout:
+    head = file.read(_HEADER.size)
+    if len(head) < _HEADER.size:
+        raise DamagedFileError(path, "it is shorter than a header")
+    magic, version, flags, rows, text_bytes = _HEADER.unpack(head)
+    if magic != _MAGIC:
+        raise DamagedFileError(path, "it is not a string table")
+    if version != _VERSION:
+        raise DamagedFileError(path, f"it is a string table of version {version}, not {_VERSION}")
+    layout = _Layout(flags, rows, text_bytes)
+    size = file.seek(0, 2)
+    if size != layout.end:
+        raise DamagedFileError(path, f"it has {size} bytes where its header promises {layout.end}")
+    return layout
+
+
+def _aligned(size: int) -> int:
+    """The next multiple of 8."""
+    return -(-size // 8) * 8
