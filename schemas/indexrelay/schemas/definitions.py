@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from indexrelay.schemas.canonical import canonical_json, sha256_hex
 from indexrelay.schemas.names import Name
@@ -13,13 +13,22 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _json_value(value: Any) -> Any:
+    """Refuse what TOML has and JSON has not: the definition's digest is taken over JSON."""
+    try:
+        canonical_json(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError("must be JSON: write a date as text, and no nan or inf") from error
+    return value
+
+
 class ComponentDefinition(BaseModel):
     """One table ``[components.NAME]``: the keys that every kind has, and the kind's own.
 
     Keys that are not listed here are the kind's parameters; the kind's own model checks them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Annotated[str, Field(min_length=1)]
     """An installed kind (``vector_index``), or ``module:Class``."""
@@ -47,7 +56,7 @@ class ComponentDefinition(BaseModel):
     build_memory_bytes: Annotated[int, Field(gt=0)] | None = None
     """The memory limit of one build (its data segments); ``None``: the rebuilder's."""
 
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: dict[str, Annotated[Any, AfterValidator(_json_value)]] = Field(default_factory=dict)
     """The kind's own keys, as given."""
 
     @model_validator(mode="before")

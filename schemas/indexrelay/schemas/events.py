@@ -10,9 +10,10 @@ version, or an unknown type, is unreadable here and goes to the dead letters.
 """
 
 import json
+import reprlib
 import secrets
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final, NoReturn
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
@@ -29,11 +30,13 @@ FIELD: Final = b"event"
 MAX_EVENT_BYTES: Final = 1024 * 1024
 """Larger entries are not parsed: an event says "look now" and never needs this much."""
 
+_MAX_SHOWN: Final = 10
+
 
 class EventData(BaseModel):
     """What an event says; each subclass belongs to one ``type``."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     TYPE: ClassVar[str]
 
@@ -110,14 +113,14 @@ class Event(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    specversion: Annotated[str, Field(pattern=r"^1\.\d+$")] = "1.0"
+    specversion: Annotated[str, Field(pattern=r"^1\.[0-9]{1,9}$")] = "1.0"
     id: Annotated[str, Field(min_length=1, max_length=200)]
     source: Annotated[str, Field(min_length=1)]
     type: str
     subject: str | None = None
     time: AwareDatetime
     datacontenttype: str = "application/json"
-    schemaversion: Annotated[str, Field(pattern=r"^1\.\d+$")] = SCHEMA_VERSION
+    schemaversion: Annotated[str, Field(pattern=r"^1\.[0-9]{1,9}$")] = SCHEMA_VERSION
     traceparent: str | None = None
     data: EventData
 
@@ -159,14 +162,17 @@ class Event(BaseModel):
         if len(raw) > MAX_EVENT_BYTES:
             raise UnreadableEventError(f"{len(raw)} bytes; at most {MAX_EVENT_BYTES}", raw)
         try:
-            envelope = json.loads(raw)
+            # Decoded here, since json would also guess UTF-16 and UTF-32 from the first bytes.
+            envelope = json.loads(raw.decode(), parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise UnreadableEventError(f"not JSON: {error}", raw) from error
         if not isinstance(envelope, dict):
             raise UnreadableEventError("not a JSON object", raw)
-        data_class = EVENT_TYPES.get(str(envelope.get("type")))
+        given = envelope.get("type")
+        data_class = EVENT_TYPES.get(given) if isinstance(given, str) else None
         if data_class is None:
-            raise UnreadableEventError(f"unknown type {envelope.get('type')!r}", raw)
+            shown = reprlib.repr(given)
+            raise UnreadableEventError(f"unknown type {shown}", raw)
         try:
             data: Any = data_class.model_validate(envelope.pop("data", None))
             return cls.model_validate({**envelope, "data": data})
@@ -174,9 +180,21 @@ class Event(BaseModel):
             raise UnreadableEventError(_shown(error), raw) from error
 
 
+def _refuse_constant(name: str) -> NoReturn:
+    """Python reads and writes NaN and Infinity; JSON has neither, and no other reader would."""
+    raise ValueError(f"{name} is not a JSON number")
+
+
 def _shown(error: ValidationError) -> str:
-    """A validation error in one line, without the input (it may hold anything)."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc']) or 'event'}: {item['msg']}"
-        for item in error.errors(include_url=False, include_input=False)
-    )
+    """A validation error in one line, without the input (it may hold anything).
+
+    The places hold keys that somebody else wrote, so their number and their length are bounded.
+    """
+    found = error.errors(include_url=False, include_input=False)
+    shown = [
+        f"{'.'.join(str(part) for part in item['loc'])[:200] or 'event'}: {item['msg']}"
+        for item in found[:_MAX_SHOWN]
+    ]
+    if len(found) > _MAX_SHOWN:
+        shown.append(f"and {len(found) - _MAX_SHOWN} more")
+    return "; ".join(shown)

@@ -9,9 +9,25 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from indexrelay.schemas.errors import IndexRelayError
-from indexrelay.schemas.names import NAME_PATTERN
+from indexrelay.schemas.names import IDENTIFIER_PATTERN, NAME_PATTERN
+from indexrelay.schemas.redaction import redacted
 
-_SECRET_KEYS = {"url"}
+_SHAPES = {
+    "dict_type": "a table",
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+    "tuple_type": "a list",
+    "string_type": "a text",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "path_type": "a path, as text",
+}
+"""What pydantic calls by Python's names, in TOML's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +58,26 @@ def mistakes_of(error: ValidationError, *, root: str, model: type[BaseModel]) ->
     """Turn what pydantic found into mistakes; ``root`` is the dotted key that it looked at."""
     for item in error.errors(include_url=False):
         parts = [str(part) for part in item["loc"] if part != "[key]"]
-        # A tagged union puts its tag into the location; nobody wrote that.
-        parts = [part for i, part in enumerate(parts) if not (i and parts[i - 1] == "source")]
-        key = ".".join([*([root] if root else []), *parts])
-        secret = bool(parts) and parts[-1] in _SECRET_KEYS
-        value = None if item["type"] == "missing" else item["input"]
-        yield Mistake(key=key, value="(hidden)" if secret else value, right=_right(item, model))
+        parts = [*(root.split(".") if root else []), *_written(parts)]
+        value = None
+        if item["type"] != "missing":
+            unknown = item["type"] == "extra_forbidden"
+            value = redacted(item["input"], key=parts, unknown=unknown)
+        yield Mistake(key=".".join(parts), value=value, right=_right(item, model))
+
+
+def _written(parts: list[str]) -> list[str]:
+    """The parts of a location that somebody wrote.
+
+    A tagged union puts its tag behind ``source``; a kind's own keys stand beside the common ones
+    in TOML, and under ``parameters`` in the model.
+    """
+    return [
+        part
+        for i, part in enumerate(parts)
+        if not (i and parts[i - 1] == "source")
+        and not (part == "parameters" and i == 2 and parts[0] == "components")
+    ]
 
 
 def _right(item: Any, model: type[BaseModel]) -> str:
@@ -63,15 +93,27 @@ def _right(item: Any, model: type[BaseModel]) -> str:
                 "a name starts with a lower-case letter and has at most 64 "
                 "lower-case letters, digits and underscores"
             )
+        case "string_pattern_mismatch" if context.get("pattern") == IDENTIFIER_PATTERN:
+            return (
+                "the name of a table or column starts with a letter or underscore and has at most "
+                "63 letters, digits and underscores"
+            )
         case "union_tag_invalid":
-            return f"must be one of {context['expected_tags']}"
+            return f"kind must be one of {context['expected_tags']}"
+        case "union_tag_not_found":
+            return "this table needs a kind: catalog, table or folder"
+        case kind if kind in _SHAPES:
+            return f"must be {_SHAPES[kind]}"
         case _:
             return _sentence(item["msg"])
 
 
 def _sentence(message: str) -> str:
     """pydantic's own sentence, as the end of one of ours."""
-    return message.replace("Input should be", "must be").replace("Input", "it").lower()
+    message = message.removeprefix("Value error, ")
+    message = message.replace("Input should be", "must be").replace("Input", "it")
+    # Only the first letter: what follows may be a pattern or a name.
+    return message[:1].lower() + message[1:]
 
 
 def _keys_beside(item: Any, model: type[BaseModel]) -> list[str]:
@@ -120,8 +162,9 @@ def reference_mistakes(raw: dict[str, Any]) -> Iterator[Mistake]:
                     + suggestion(source, [*collections, *components]),
                 )
     yield from _circle(inputs)
-    serve = raw.get("reader", {})
-    for name in (serve.get("components") or ()) if isinstance(serve, dict) else ():
+    serve = raw.get("reader")
+    served = serve.get("components") if isinstance(serve, dict) else None
+    for name in served if isinstance(served, list | tuple) else ():
         if name not in components:
             yield Mistake(
                 key="reader.components",

@@ -12,6 +12,7 @@ from pydantic import StringConstraints
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
 DIGEST_PATTERN = r"^[0-9a-f]{64}$"
 READER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
+IDENTIFIER_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
 FILE_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
@@ -25,6 +26,9 @@ ReaderId = Annotated[str, StringConstraints(pattern=READER_PATTERN)]
 
 FileName = Annotated[str, StringConstraints(pattern=FILE_PATTERN)]
 """The label of a file inside a version (``index.faiss``); a label, never a path."""
+
+Identifier = Annotated[str, StringConstraints(pattern=IDENTIFIER_PATTERN)]
+"""A table or column of a user's own database."""
 
 BatchId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 """What an analysis job calls one batch; the same id again is the same batch."""

@@ -12,7 +12,7 @@ from indexrelay.schemas.versions import Check, Generation, Seconds
 class _Fact(BaseModel):
     """A frozen fact; fields that a newer minor version added are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class RebuildStatus(StrEnum):

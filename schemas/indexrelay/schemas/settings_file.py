@@ -1,19 +1,18 @@
 """Reads the settings, once, at the edge: ``indexrelay.toml``, then ``INDEXRELAY_…`` variables.
 
-A variable names its key with double underscores for the dots and wins over the file:
-``INDEXRELAY_REDIS__URL``, ``INDEXRELAY_REBUILDER__QUIET_SECONDS``. ``INDEXRELAY_CONFIG`` names the
-file itself. Relative paths are relative to the file's folder, so that a program may be started
-from anywhere.
+A variable wins over the file (`indexrelay.schemas.variables` says how it is read);
+``INDEXRELAYCONFIG`` names the file itself. Relative paths, those in ``sqlite:///`` URLs among
+them, are relative to the file's folder, so that a program may be started from anywhere.
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic import SecretStr, ValidationError
 
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.mistakes import (
@@ -21,24 +20,21 @@ from indexrelay.schemas.mistakes import (
     SettingsError,
     mistakes_of,
     reference_mistakes,
-    suggestion,
 )
-from indexrelay.schemas.settings import FolderSource, Settings
+from indexrelay.schemas.settings import (
+    CollectionSettings,
+    FolderSource,
+    Settings,
+    TableSource,
+)
+from indexrelay.schemas.variables import CONFIG, merged, tables_of
 
 DEFAULT_FILE = "indexrelay.toml"
-PREFIX = "INDEXRELAY_"
-_CONFIG = f"{PREFIX}CONFIG"
+
+_SQLITE = re.compile(r"(?P<scheme>sqlite(?:\+\w+)?:///)(?P<path>[^?]+)(?P<rest>(?:\?.*)?)")
 
 KindCheck = Callable[[str, ComponentDefinition], Iterable[Mistake]]
 """Finds the mistakes in one component's kind and parameters; the kinds live a layer above."""
-
-
-class _Variables(Settings, BaseSettings):
-    """Only there to let pydantic-settings read the variables; never instantiated."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
-    )
 
 
 def load_settings(
@@ -50,7 +46,7 @@ def load_settings(
     """Read and check everything, and report every mistake at once.
 
     Args:
-        path: the file; ``None``: ``INDEXRELAY_CONFIG``, else ``indexrelay.toml`` here if there is
+        path: the file; ``None``: ``INDEXRELAYCONFIG``, else ``indexrelay.toml`` here if there is
             one, else no file.
         environ: the variables; ``None``: the process's own.
         check_kind: also check each component against its kind.
@@ -60,8 +56,8 @@ def load_settings(
     """
     environ = os.environ if environ is None else environ
     file = _file(path, environ)
-    raw = _merged(_from_file(file), _from_variables(environ))
-    mistakes = list(_unknown_variables(environ))
+    variables, mistakes = tables_of(environ, known=frozenset(Settings.model_fields))
+    raw = merged(_from_file(file), variables)
     settings: Settings | None = None
     try:
         settings = Settings.model_validate(raw)
@@ -76,8 +72,8 @@ def load_settings(
 
 
 def _file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
-    if path is None and environ.get(_CONFIG):
-        path = Path(environ[_CONFIG])
+    if path is None and environ.get(CONFIG):
+        path = Path(environ[CONFIG])
     if path is not None:
         if not path.is_file():
             raise SettingsError(
@@ -94,42 +90,16 @@ def _from_file(file: Path | None) -> dict[str, Any]:
         return {}
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            [Mistake(key="config", value=str(file), right=f"cannot be read: {error.strerror}")],
+            origin=str(file),
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(
             [Mistake(key="config", value=str(file), right=f"not valid TOML: {error}")],
             origin=str(file),
         ) from error
-
-
-def _from_variables(environ: Mapping[str, str]) -> dict[str, Any]:
-    source = EnvSettingsSource(_Variables)
-    source.env_vars = {key.lower(): value for key, value in environ.items()}
-    return source()
-
-
-def _unknown_variables(environ: Mapping[str, str]) -> Iterable[Mistake]:
-    """A misspelt variable would otherwise do nothing, silently."""
-    known = {name.upper() for name in Settings.model_fields}
-    for variable in sorted(environ):
-        if variable.startswith(PREFIX) and variable != _CONFIG:
-            head = variable.removeprefix(PREFIX).split("__", 1)[0]
-            if head not in known:
-                yield Mistake(
-                    key=variable,
-                    value="(hidden)",
-                    right="no such variable" + suggestion(head, known),
-                )
-
-
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Both, table by table; ``above`` wins."""
-    merged = dict(below)
-    for key, value in above.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = _merged(merged[key], value)
-        else:
-            merged[key] = value
-    return merged
 
 
 def _kind_mistakes(raw: dict[str, Any], check_kind: KindCheck) -> Iterable[Mistake]:
@@ -144,25 +114,36 @@ def _kind_mistakes(raw: dict[str, Any], check_kind: KindCheck) -> Iterable[Mista
 
 def _anchored(settings: Settings, folder: Path) -> Settings:
     """Make every path absolute, seen from the file's folder."""
-    collections = {
-        name: collection.model_copy(
-            update={
-                "source": collection.source.model_copy(
-                    update={"path": folder / collection.source.path}
-                )
-            }
-        )
-        if isinstance(collection.source, FolderSource)
-        else collection
-        for name, collection in settings.collections.items()
-    }
-    artifacts = settings.artifacts
+    artifacts, catalog = settings.artifacts, settings.catalog
     if artifacts.dir is not None:
         artifacts = artifacts.model_copy(update={"dir": folder / artifacts.dir})
+    if catalog.url is not None:
+        catalog = catalog.model_copy(update={"url": _anchored_url(catalog.url, folder)})
     return settings.model_copy(
         update={
             "data_dir": folder / settings.data_dir,
             "artifacts": artifacts,
-            "collections": collections,
+            "catalog": catalog,
+            "collections": {
+                name: _anchored_source(collection, folder)
+                for name, collection in settings.collections.items()
+            },
         }
     )
+
+
+def _anchored_source(collection: CollectionSettings, folder: Path) -> CollectionSettings:
+    source = collection.source
+    if isinstance(source, FolderSource):
+        source = source.model_copy(update={"path": folder / source.path})
+    elif isinstance(source, TableSource):
+        source = source.model_copy(update={"url": _anchored_url(source.url, folder)})
+    return collection.model_copy(update={"source": source})
+
+
+def _anchored_url(url: SecretStr, folder: Path) -> SecretStr:
+    """An SQLite URL's path, made absolute; every other URL as it is."""
+    found = _SQLITE.fullmatch(url.get_secret_value())
+    if found is None or found["path"].startswith((":memory:", "file:")):
+        return url
+    return SecretStr(f"{found['scheme']}{folder / found['path']}{found['rest']}")

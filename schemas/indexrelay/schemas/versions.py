@@ -19,7 +19,7 @@ Generation = Annotated[int, Field(ge=0, lt=2**63)]
 class _Document(BaseModel):
     """A frozen document; fields that a newer minor version added are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     def canonical(self) -> bytes:
         """The bytes that are written to disk and digested."""
