@@ -1,0 +1,31 @@
+"""The catalog: what the data is, and what was asked for, in SQLite or PostgreSQL.
+
+One file for each group of rows; `schema` has the tables, `database` the transactions, and the two
+``bulk_`` files what each driver does with many entries at once.
+"""
+
+from indexrelay.storage.catalog.attempts import Attempt, Attempts, Pause
+from indexrelay.storage.catalog.catalog import Catalog
+from indexrelay.storage.catalog.collections import Collection, Collections
+from indexrelay.storage.catalog.commits import Commit
+from indexrelay.storage.catalog.dead_letters import DeadLetter, DeadLetters
+from indexrelay.storage.catalog.entry_log import EntryLog
+from indexrelay.storage.catalog.inbox import Inbox, InboxRow, ReceivedEvent
+from indexrelay.storage.catalog.snapshot import CatalogSnapshot
+
+__all__ = [
+    "Attempt",
+    "Attempts",
+    "Catalog",
+    "CatalogSnapshot",
+    "Collection",
+    "Collections",
+    "Commit",
+    "DeadLetter",
+    "DeadLetters",
+    "EntryLog",
+    "Inbox",
+    "InboxRow",
+    "Pause",
+    "ReceivedEvent",
+]

@@ -1,0 +1,106 @@
+"""Attempts: which components failed to build, how often, and which ones people paused.
+
+Kept in the catalog, so that a rebuilder that starts again goes on counting where it stopped.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import case, delete, select
+
+from indexrelay.schemas.clock import Clock
+from indexrelay.storage.catalog.database import Database
+from indexrelay.storage.catalog.schema import attempts, pauses
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """The last failure of a component that has not been built since."""
+
+    component: str
+    failures: int
+    """How many times in a row the present definition failed."""
+    error: str
+    definition: str
+    """The digest of what was to be built."""
+    targets: dict[str, int]
+    """For each collection: the generation that was to be covered."""
+    failed_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pause:
+    """A component that is not to be built until someone resumes it."""
+
+    component: str
+    reason: str
+    since: datetime
+
+
+class Attempts:
+    """The rows of failures and pauses."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def failed(
+        self, component: str, *, error: str, definition: str, targets: dict[str, int]
+    ) -> Attempt:
+        """Count one more failure; another definition starts again at 1, new input does not."""
+        statement = self._database.insert(attempts).values(
+            component=component,
+            failures=1,
+            error=error,
+            definition=definition,
+            targets=targets,
+            failed_at=self._clock.now(),
+        )
+        new = statement.excluded
+        statement = statement.on_conflict_do_update(
+            index_elements=[attempts.c.component],
+            set_={
+                "failures": case(
+                    (attempts.c.definition == new.definition, attempts.c.failures + 1), else_=1
+                ),
+                "error": new.error,
+                "definition": new.definition,
+                "targets": new.targets,
+                "failed_at": new.failed_at,
+            },
+        )
+        with self._database.write() as connection:
+            return Attempt(**connection.execute(statement.returning(attempts)).mappings().one())
+
+    def succeeded(self, component: str) -> None:
+        """Forget its failures."""
+        with self._database.write() as connection:
+            connection.execute(delete(attempts).where(attempts.c.component == component))
+
+    def all(self) -> dict[str, Attempt]:
+        """The components whose last build failed, by name."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(attempts).order_by(attempts.c.component))
+            return {row["component"]: Attempt(**row) for row in rows.mappings()}
+
+    def pause(self, component: str, reason: str) -> None:
+        """Keep it from being built; a component that is paused already gets the new reason."""
+        statement = self._database.insert(pauses).values(
+            component=component, reason=reason, since=self._clock.now()
+        )
+        statement = statement.on_conflict_do_update(
+            index_elements=[pauses.c.component], set_={"reason": statement.excluded.reason}
+        )
+        with self._database.write() as connection:
+            connection.execute(statement)
+
+    def resume(self, component: str) -> None:
+        """Let it be built again; nothing happens to one that is not paused."""
+        with self._database.write() as connection:
+            connection.execute(delete(pauses).where(pauses.c.component == component))
+
+    def paused(self) -> dict[str, Pause]:
+        """What is paused, by name."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(pauses).order_by(pauses.c.component))
+            return {row["component"]: Pause(**row) for row in rows.mappings()}

@@ -1,0 +1,97 @@
+"""Bulk rows on SQLite: executemany for what is written, one JSON array for what is looked up.
+
+``json_each`` turns a list of ids into a table inside one statement; a temporary table or a
+statement per id would cost several times as much.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from typing import Any
+
+from sqlalchemy import Connection
+
+from indexrelay.storage.catalog.bulk import ChangedRow, StoredRow, vector_bytes
+from indexrelay.storage.entries import Entries
+
+_UPSERT = """
+INSERT INTO indexrelay_entries (collection, generation, deleted, id, vector, text, payload)
+VALUES (?, ?, 0, ?, ?, ?, ?)
+ON CONFLICT (collection, id) DO UPDATE SET
+  generation = excluded.generation, deleted = 0,
+  vector = excluded.vector, text = excluded.text, payload = excluded.payload
+"""
+_DELETE = """
+UPDATE indexrelay_entries
+SET generation = ?, deleted = 1, vector = NULL, text = NULL, payload = NULL
+WHERE collection = ? AND NOT deleted AND id IN (SELECT value FROM json_each(?))
+"""
+_COUNT_LIVE = """
+SELECT count(*) FROM indexrelay_entries
+WHERE collection = ? AND NOT deleted AND id IN (SELECT value FROM json_each(?))
+"""
+_LIVE = """
+SELECT id, vector, text, payload FROM indexrelay_entries
+WHERE collection = ? AND NOT deleted ORDER BY id
+"""
+_CHANGED = """
+SELECT id, vector, text, payload, deleted FROM indexrelay_entries
+WHERE collection = ? AND generation > ? ORDER BY id
+"""
+
+
+class SqliteRows:
+    """`BulkRows` on the standard library's `sqlite3`."""
+
+    def upsert(self, connection: Connection, key: int, generation: int, chunk: Entries) -> None:
+        """One prepared statement, run for each row."""
+        rows = zip(
+            repeat(key),
+            repeat(generation),
+            chunk.ids,
+            vector_bytes(chunk.vectors),
+            chunk.texts,
+            chunk.payloads,
+            strict=False,  # the first two never end
+        )
+        _cursor(connection).executemany(_UPSERT, rows)
+
+    def delete(self, connection: Connection, key: int, generation: int, ids: Sequence[str]) -> int:
+        """One statement for all of them."""
+        cursor = _cursor(connection).execute(_DELETE, (generation, key, _array(ids)))
+        return int(cursor.rowcount)
+
+    def count_live(self, connection: Connection, key: int, ids: Sequence[str]) -> int:
+        """One statement for all of them."""
+        found = _cursor(connection).execute(_COUNT_LIVE, (key, _array(ids))).fetchone()
+        return int(found[0])
+
+    def live(self, connection: Connection, key: int, rows: int) -> Iterator[list[StoredRow]]:
+        """Through the primary key, which has the order."""
+        return _stream(connection, _LIVE, (key,), rows)
+
+    def changed(
+        self, connection: Connection, key: int, after: int, rows: int
+    ) -> Iterator[list[ChangedRow]]:
+        """Through the index by generation, then sorted."""
+        return _stream(connection, _CHANGED, (key, after), rows)
+
+
+def _cursor(connection: Connection) -> Any:
+    return connection.connection.cursor()
+
+
+def _array(ids: Sequence[str]) -> str:
+    return json.dumps(ids, ensure_ascii=False)
+
+
+def _stream(
+    connection: Connection, statement: str, parameters: tuple[int, ...], rows: int
+) -> Iterator[list[Any]]:
+    cursor = _cursor(connection)
+    try:
+        cursor.execute(statement, parameters)
+        while chunk := cursor.fetchmany(rows):
+            yield chunk
+    finally:
+        cursor.close()

@@ -1,0 +1,45 @@
+"""The catalog as its users hold it: one database, its rows grouped by what they are about."""
+
+from typing import Self
+
+from indexrelay.schemas.clock import Clock, SystemClock
+from indexrelay.storage.catalog.attempts import Attempts
+from indexrelay.storage.catalog.collections import Collections
+from indexrelay.storage.catalog.database import Database
+from indexrelay.storage.catalog.dead_letters import DeadLetters
+from indexrelay.storage.catalog.entry_log import EntryLog
+from indexrelay.storage.catalog.inbox import Inbox
+
+
+class Catalog:
+    """The truth about what the data is and what was asked for.
+
+    Safe to use from several threads and, opened in each, from several processes. A forked child
+    may go on using it.
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self.collections = Collections(database, clock)
+        self.entries = EntryLog(database, clock)
+        self.inbox = Inbox(database, clock)
+        self.attempts = Attempts(database, clock)
+        self.dead_letters = DeadLetters(database, clock)
+
+    @classmethod
+    def open(cls, url: str, *, clock: Clock = SystemClock()) -> Self:  # noqa: B008 - it has no state
+        """Open the catalog at an SQLAlchemy URL, and make its tables where they are missing.
+
+        ``sqlite:///PATH`` (the folder is made, too) or ``postgresql://…``.
+
+        Raises:
+            CatalogUrlError: the URL names no database that can hold a catalog.
+            CatalogVersionError: the tables are those of another release.
+            MissingExtraError: PostgreSQL without psycopg installed.
+            sqlalchemy.exc.OperationalError: the database cannot be reached.
+        """
+        return cls(Database.open(url), clock)
+
+    def close(self) -> None:
+        """Close every connection; safe twice."""
+        self._database.close()

@@ -1,0 +1,189 @@
+"""Collections: what there is, and which generation each of them has reached.
+
+The row of a collection is also its lock. Whoever changes a collection updates this row first, so
+the database lets one writer through at a time, and the order of commits is the order of numbers.
+"""
+
+import secrets
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Row, delete, select, update
+
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.settings import Metric
+from indexrelay.storage.catalog.database import Database
+from indexrelay.storage.catalog.schema import batches, collections, entries
+from indexrelay.storage.errors import CollectionMismatchError, UnknownCollectionError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """A collection as it stood when it was looked at."""
+
+    name: str
+    epoch: str
+    """Drawn at random when it was declared: another epoch is another collection."""
+    dimension: int
+    metric: Metric
+    generation: int
+    """0 before the first commit."""
+    count: int
+    """Live entries; 0 where the entries are kept elsewhere."""
+
+
+class Collections:
+    """The rows of all collections."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def declare(self, name: str, *, dimension: int, metric: Metric) -> Collection:
+        """Make the collection where it is missing; the same declaration again changes nothing.
+
+        Two processes may declare it at the same moment: one makes it, both get it.
+
+        Raises:
+            CollectionMismatchError: it is there with another dimension or metric.
+        """
+        with self._database.read() as connection:
+            row = find(connection, name)
+        if row is None:
+            row = self._declare(name, dimension=dimension, metric=metric)
+        differences: list[tuple[str, object, object]] = []
+        if row.dimension != dimension:
+            differences.append(("dimension", row.dimension, dimension))
+        if row.metric != metric:
+            differences.append(("metric", row.metric, metric.value))
+        if differences:
+            raise CollectionMismatchError(name, differences)
+        return _collection(row)
+
+    def get(self, name: str) -> Collection:
+        """The collection as it stands.
+
+        Raises:
+            UnknownCollectionError: it was never declared, or was dropped.
+        """
+        with self._database.read() as connection:
+            return _collection(require(connection, name))
+
+    def all(self) -> list[Collection]:
+        """Every collection, by name."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(collections).order_by(collections.c.name))
+            return [_collection(row) for row in rows]
+
+    def drop(self, name: str) -> None:
+        """Forget the collection with its entries and batches; a running snapshot keeps seeing them.
+
+        Raises:
+            UnknownCollectionError: it is not there.
+        """
+        with self._database.write() as connection:
+            # Commits update this row before they write entries: after this none is under way.
+            key = lock(connection, name)
+            for table in (entries, batches):
+                connection.execute(delete(table).where(table.c.collection == key))
+            connection.execute(delete(collections).where(collections.c.key == key))
+
+    def number(self, name: str, fingerprint: str) -> int:
+        """Give what an outside source looks like now its generation.
+
+        ``fingerprint`` is any text that differs when the source does. The one that was numbered
+        last gets its generation again; every other takes the next, once, however many processes
+        see it at the same time.
+
+        Raises:
+            UnknownCollectionError: the collection is not there.
+        """
+        with self._database.read() as connection:
+            row = require(connection, name)
+        if row.fingerprint == fingerprint:  # nearly always; and nobody waits for a lock
+            return int(row.generation)
+        with self._database.write() as connection:
+            generation = connection.scalar(
+                update(collections)
+                .where(collections.c.name == name)
+                .where(collections.c.fingerprint.is_distinct_from(fingerprint))
+                .values(generation=collections.c.generation + 1, fingerprint=fingerprint)
+                .returning(collections.c.generation)
+            )
+            return int(generation or require(connection, name).generation)
+
+    def _declare(self, name: str, *, dimension: int, metric: Metric) -> Row[tuple[object, ...]]:
+        statement = self._database.insert(collections).values(
+            name=name,
+            epoch=secrets.token_hex(8),
+            dimension=dimension,
+            metric=metric.value,
+            declared_at=self._clock.now(),
+        )
+        # An update that changes nothing gives the row of whoever came first; DO NOTHING gives none.
+        statement = statement.on_conflict_do_update(
+            index_elements=[collections.c.name], set_={"name": name}
+        )
+        with self._database.write() as connection:
+            return connection.execute(statement.returning(collections)).one()
+
+
+def find(connection: Connection, name: str) -> Row[tuple[object, ...]] | None:
+    """The collection's row, if it is there."""
+    return connection.execute(select(collections).where(collections.c.name == name)).one_or_none()
+
+
+def require(connection: Connection, name: str) -> Row[tuple[object, ...]]:
+    """The collection's row.
+
+    Raises:
+        UnknownCollectionError: it is not there.
+    """
+    row = find(connection, name)
+    if row is None:
+        raise UnknownCollectionError(name)
+    return row
+
+
+def advance(connection: Connection, name: str) -> Row[tuple[object, ...]]:
+    """Take the next generation; this must be the first statement of its transaction.
+
+    Until the transaction ends no other one gets a generation of this collection: a number is never
+    visible before the numbers below it. Taken last instead, it deadlocks.
+
+    Raises:
+        UnknownCollectionError: it is not there.
+    """
+    row = connection.execute(
+        update(collections)
+        .where(collections.c.name == name)
+        .values(generation=collections.c.generation + 1)
+        .returning(collections)
+    ).one_or_none()
+    if row is None:
+        raise UnknownCollectionError(name)
+    return row
+
+
+def lock(connection: Connection, name: str) -> int:
+    """Keep every other writer away from the collection until this transaction ends; say its key.
+
+    Raises:
+        UnknownCollectionError: it is not there.
+    """
+    key = connection.scalar(
+        select(collections.c.key).where(collections.c.name == name).with_for_update()
+    )
+    if key is None:
+        raise UnknownCollectionError(name)
+    return int(key)
+
+
+def _collection(row: Row[tuple[object, ...]]) -> Collection:
+    return Collection(
+        name=row.name,
+        epoch=row.epoch,
+        dimension=row.dimension,
+        metric=Metric(row.metric),
+        generation=row.generation,
+        count=row.live,
+    )

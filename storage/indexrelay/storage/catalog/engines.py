@@ -1,0 +1,92 @@
+"""An SQLAlchemy engine for each of the two databases, set so that both keep the same promises.
+
+**SQLite.** Python's driver opens transactions at moments of its own choosing; it is told not to,
+and ``BEGIN`` is said here: plain for readers, ``BEGIN IMMEDIATE`` for writers, because a
+transaction that reads first and writes later gets "database is locked" at once, whatever the
+time-out (101 times in one probe). WAL lets readers go on beside a writer. ``synchronous=FULL``
+costs one fsync per commit and is not optional here: without it a power cut can take back the last
+commits, and their generation numbers would be given out a second time.
+
+**PostgreSQL.** Writers run at READ COMMITTED, so that after waiting for the generation's row they
+see what the one before them wrote; snapshots run at REPEATABLE READ, read-only.
+
+An open connection must not be carried across a fork: closing it in the child would break the
+parent's. The child forgets them and opens its own.
+"""
+
+import os
+import weakref
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import ArgumentError
+
+from indexrelay.storage.errors import CatalogUrlError
+from indexrelay.storage.urls import driver_url
+
+BUSY_SECONDS = 30
+"""How long a writer waits for the one before it; SQLite has one writer at a time."""
+
+BEGIN = "indexrelay_begin"
+"""The execution option that holds the statement with which SQLite transactions begin."""
+
+
+def make_engine(url: str) -> Engine:
+    """An engine for ``url``; connects to nothing yet.
+
+    Raises:
+        CatalogUrlError: no URL, an SQLite database in memory, or another kind of database.
+        MissingExtraError: the URL is PostgreSQL's and psycopg is not installed.
+    """
+    try:
+        parsed = driver_url(url)
+    except ArgumentError as error:
+        raise CatalogUrlError("catalog.url cannot be read as an SQLAlchemy URL") from error
+    if parsed.drivername == "postgresql+psycopg":
+        engine = create_engine(parsed, pool_pre_ping=True)
+    elif parsed.get_backend_name() == "sqlite":
+        engine = _sqlite_engine(parsed)
+    else:
+        raise CatalogUrlError(
+            f"catalog.url names {parsed.drivername!r}; a catalog is kept in SQLite "
+            "(sqlite:///PATH) or PostgreSQL (postgresql://…)"
+        )
+    _forget_in_children(engine)
+    return engine
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    if url.database in (None, "", ":memory:"):
+        raise CatalogUrlError(
+            "catalog.url names an SQLite database in memory, which no other process could see; "
+            "name a file: sqlite:///PATH"
+        )
+    if not url.database.startswith("file:"):
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(
+        url, connect_args={"timeout": BUSY_SECONDS, "isolation_level": None}
+    ).execution_options(**{BEGIN: "BEGIN"})
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options()[BEGIN])
+
+    return engine
+
+
+def _forget_in_children(engine: Engine) -> None:
+    """Let a forked child drop this process's connections without closing them."""
+    known = weakref.ref(engine)  # the hook stays for ever; the engine need not
+
+    def forget() -> None:
+        engine = known()
+        if engine is not None:
+            engine.dispose(close=False)
+
+    os.register_at_fork(after_in_child=forget)

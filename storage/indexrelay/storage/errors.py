@@ -1,0 +1,109 @@
+"""What can go wrong with the catalog, with rows and with sources, and what to do about it.
+
+What the database itself raises (unreachable, disk full) is not renamed: it arrives as SQLAlchemy's
+or the driver's own error.
+"""
+
+from collections.abc import Sequence
+
+from indexrelay.schemas.errors import IndexRelayError
+
+
+class CatalogUrlError(IndexRelayError):
+    """Raised when a catalog's URL names no database that can hold one.
+
+    The URL may hold a password, so the message does not repeat it.
+    """
+
+
+class CatalogVersionError(IndexRelayError):
+    """Raised when a catalog was made by a release of indexrelay whose tables differ from ours."""
+
+    def __init__(self, found: int, expected: int) -> None:
+        super().__init__(
+            f"the catalog's tables are of version {found}, this release of indexrelay works with "
+            f"version {expected}; "
+            + (
+                "upgrade indexrelay"
+                if found > expected
+                else "point catalog.url at a new database and let the jobs fill it"
+            )
+        )
+        self.found = found
+        self.expected = expected
+
+
+class UnknownCollectionError(IndexRelayError):
+    """Raised when a collection is named that was never declared, or that was dropped."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"there is no collection {name!r} in the catalog; "
+            f"declare it, or add [collections.{name}] to the settings"
+        )
+        self.name = name
+
+
+class CollectionMismatchError(IndexRelayError):
+    """Raised when a collection is declared with another dimension or metric than it has."""
+
+    def __init__(self, name: str, differences: Sequence[tuple[str, object, object]]) -> None:
+        said = " and ".join(
+            f"{what} {has} in the catalog but {wanted} in the declaration"
+            for what, has, wanted in differences
+        )
+        super().__init__(
+            f"collection {name!r} has {said}; change the declaration back, "
+            "or drop the collection and fill it again"
+        )
+        self.name = name
+        self.differences = tuple(differences)
+        """For each: what it is (``dimension``, ``metric``), the catalog's value, the declared."""
+
+
+class InvalidBatchIdError(IndexRelayError):
+    """Raised when a batch id is empty, longer than 200 characters or not plain Unicode text."""
+
+    def __init__(self, batch_id: object) -> None:
+        super().__init__(
+            f"{batch_id!r:.300} cannot be a batch id; "
+            "give 1 to 200 characters of Unicode text without NUL"
+        )
+        self.batch_id = batch_id
+
+
+class SnapshotClosedError(IndexRelayError):
+    """Raised when a snapshot is read after the ``with`` that opened it has ended."""
+
+    def __init__(self, collection: str) -> None:
+        super().__init__(
+            f"the snapshot of {collection!r} is closed; read it inside the with that opened it"
+        )
+        self.collection = collection
+
+
+class InvalidEntriesError(IndexRelayError):
+    """Raised when rows cannot be entries of their collection; nothing was written.
+
+    ``rows`` are the first offending row numbers, counted from 0 in the call that was refused;
+    empty when the columns as a whole are wrong. ``total`` counts all offending rows.
+    """
+
+    def __init__(self, problem: str, *, rows: Sequence[int] = (), total: int = 0) -> None:
+        super().__init__(problem)
+        self.rows = tuple(rows)
+        self.total = total
+
+
+class SourceError(IndexRelayError):
+    """Raised when a source cannot be read, or holds what its collection cannot take.
+
+    The message names the file or the rows. Reading it again gives the same until it is mended.
+    """
+
+
+class SourceChangedError(SourceError):
+    """Raised when a folder changed while it was read. It passes: the read is tried again.
+
+    Write new files under another name (``.part``) and rename them, and it gets rare.
+    """

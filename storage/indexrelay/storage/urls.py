@@ -1,0 +1,24 @@
+"""Database URLs as users write them, and the driver that each of them means."""
+
+from importlib.util import find_spec
+
+from sqlalchemy import URL, make_url
+
+from indexrelay.schemas.errors import MissingExtraError
+
+_POSTGRESQL = {"postgres", "postgresql", "postgresql+psycopg"}
+
+
+def driver_url(url: str) -> URL:
+    """``url`` with psycopg 3 named for PostgreSQL, however it was spelt; others stay.
+
+    Raises:
+        MissingExtraError: the URL is PostgreSQL's and psycopg is not installed.
+        sqlalchemy.exc.ArgumentError: it is no URL.
+    """
+    parsed = make_url(url)
+    if parsed.drivername not in _POSTGRESQL:
+        return parsed
+    if find_spec("psycopg") is None:
+        raise MissingExtraError("psycopg", "postgresql")
+    return parsed.set(drivername="postgresql+psycopg")

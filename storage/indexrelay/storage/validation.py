@@ -1,0 +1,240 @@
+"""What an entry must be like, checked before anything is written and on everything that is read.
+
+Every check looks at the whole column first, at array speed, and only looks for the guilty rows when
+there are any. The message names the first few of them and says how many there are in all.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from indexrelay.schemas.settings import Metric
+from indexrelay.storage.entries import Entries, Vectors
+from indexrelay.storage.errors import InvalidEntriesError
+
+MAX_ID_BYTES = 1024
+"""Of UTF-8: PostgreSQL indexes keys up to a third of a page, about 2,700 bytes."""
+
+_SHOWN = 5
+
+
+def check_entries(
+    ids: Sequence[str],
+    vectors: ArrayLike,
+    texts: Sequence[str | None] | None = None,
+    payloads: Sequence[Any] | None = None,
+    *,
+    dimension: int,
+    metric: Metric,
+) -> Entries:
+    """Turn what a job has at hand into `Entries`.
+
+    Args:
+        ids: ``n`` different strings, none of them empty, each at most `MAX_ID_BYTES` long.
+        vectors: anything that `numpy.asarray` turns into real numbers of shape ``(n, dimension)``.
+        texts: ``n`` strings or ``None``; ``None`` for the whole column: no texts.
+        payloads: ``n`` values that `json` can write, or ``None``; ``None`` for the whole column:
+            no payloads.
+        dimension: length of every vector.
+        metric: under cosine every vector needs a direction.
+
+    Raises:
+        InvalidEntriesError: with the first offending rows and how many there are in all.
+    """
+    known = check_ids(ids)
+    return Entries(
+        ids=known,
+        vectors=check_vectors(vectors, known, dimension=dimension, metric=metric),
+        texts=check_texts(texts, known),
+        payloads=encode_payloads(payloads, known),
+    )
+
+
+def check_ids(ids: Sequence[str]) -> list[str]:
+    """The ids as plain strings.
+
+    Raises:
+        InvalidEntriesError: one is no string, empty, too long, repeated, holds a NUL character or
+            a lone surrogate.
+    """
+    if isinstance(ids, str | bytes):
+        raise InvalidEntriesError("ids must be a sequence of strings, not one string")
+    known = list(ids)
+    _refuse_text(known, "id", _no_id)
+    if len(set(known)) != len(known):
+        seen: set[str] = set()
+        repeated = [row for row, id_ in enumerate(known) if id_ in seen or seen.add(id_)]  # type: ignore[func-returns-value] # add() gives None
+        raise _offending("id given more than once", repeated, known)
+    return [str(id_) for id_ in known]
+
+
+def check_vectors(
+    vectors: ArrayLike, ids: Sequence[str], *, dimension: int, metric: Metric
+) -> Vectors:
+    """The vectors as C-contiguous float32 of shape ``(len(ids), dimension)``.
+
+    Raises:
+        InvalidEntriesError: another shape or no real numbers; NaN or infinity, also such as come
+            from float64 values beyond float32; under cosine a vector whose length is 0, or beyond
+            float32.
+    """
+    array = _as_array(vectors, ids, dimension)
+    if array.ndim != 2 or array.shape[1] != dimension:
+        # No rows have no second axis in `[]`; that is as good as (0, dimension).
+        if len(ids) == 0 and array.size == 0:
+            return np.empty((0, dimension), np.float32)
+        raise InvalidEntriesError(
+            f"vectors have shape {array.shape}, they must have ({len(ids)}, {dimension})"
+        )
+    _same_length("vectors", len(array), ids)
+    if array.dtype.kind not in "fiu":
+        raise InvalidEntriesError(f"vectors are of dtype {array.dtype}, they must be real numbers")
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below, by row
+        checked: Vectors = np.ascontiguousarray(array, dtype=np.float32)
+        squares: NDArray[np.float32] = np.einsum("ij,ij->i", checked, checked)
+    if not np.isfinite(squares).all():
+        infinite = ~np.isfinite(checked).all(axis=1)
+        _refuse_rows("vector holds NaN or infinity (as float32)", infinite, ids)
+    if metric is Metric.COSINE:
+        _refuse_rows("zero vector, which has no direction under cosine", squares == 0, ids)
+        _refuse_rows("vector too long for its length in float32", np.isinf(squares), ids)
+    return checked
+
+
+def check_texts(texts: Sequence[str | None] | None, ids: Sequence[str]) -> list[str | None]:
+    """One text or ``None`` for each id.
+
+    Raises:
+        InvalidEntriesError: another length; something that is no string, holds a NUL character or
+            a lone surrogate.
+    """
+    if texts is None:
+        return [None] * len(ids)
+    known = list(texts)
+    _same_length("texts", len(known), ids)
+    _refuse_text(known, "text", _no_text, ids)
+    return [None if text is None else str(text) for text in known]
+
+
+def encode_payloads(payloads: Sequence[Any] | None, ids: Sequence[str]) -> list[str | None]:
+    """Each payload written as JSON; ``None`` stays ``None``.
+
+    Raises:
+        InvalidEntriesError: another length, or a value that JSON has no form for.
+    """
+    if payloads is None:
+        return [None] * len(ids)
+    _same_length("payloads", len(payloads), ids)
+    encoded: list[str | None] = []
+    wrong: list[int] = []
+    for row, payload in enumerate(payloads):
+        try:
+            encoded.append(None if payload is None else _to_json(payload))
+        except (TypeError, ValueError, RecursionError):
+            wrong.append(row)
+    if wrong:
+        raise _offending("payload that is no JSON value", wrong, ids)
+    return encoded
+
+
+def check_payload_texts(
+    payloads: Sequence[str | None] | None, ids: Sequence[str]
+) -> list[str | None]:
+    """Payloads that are JSON text already, as they come from a file or a table.
+
+    Raises:
+        InvalidEntriesError: another length, or a text that is not JSON.
+    """
+    checked = check_texts(payloads, ids)
+    wrong = [row for row, text in enumerate(checked) if text is not None and not _is_json(text)]
+    if wrong:
+        raise _offending("payload that is no JSON text", wrong, ids)
+    return checked
+
+
+def _to_json(payload: Any) -> str:
+    text = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text.encode()  # a lone surrogate has no UTF-8; UnicodeEncodeError is a ValueError
+    return text
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _refuse_constant(constant: str) -> None:
+    """Python reads NaN and Infinity; JSON has neither."""
+    raise ValueError(constant)
+
+
+def _as_array(vectors: ArrayLike, ids: Sequence[str], dimension: int) -> NDArray[Any]:
+    try:
+        return np.asarray(vectors)
+    except ValueError as error:  # numpy: inhomogeneous
+        rows = vectors if isinstance(vectors, Sequence) else ()
+        wrong = [row for row, vector in enumerate(rows) if np.shape(vector) != (dimension,)]
+        raise _offending(f"vector whose length is not {dimension}", wrong, ids) from error
+
+
+def _same_length(column: str, length: int, ids: Sequence[str]) -> None:
+    if length != len(ids):
+        raise InvalidEntriesError(f"there are {len(ids)} ids but {length} {column}")
+
+
+def _refuse_rows(problem: str, wrong: NDArray[np.bool_], ids: Sequence[str]) -> None:
+    if wrong.any():
+        raise _offending(problem, np.flatnonzero(wrong).tolist(), ids)
+
+
+def _refuse_text(
+    column: list[Any],
+    what: str,
+    problem_of: Callable[[Any], str | None],
+    ids: Sequence[str] | None = None,
+) -> None:
+    wrong = [(row, problem) for row, value in enumerate(column) if (problem := problem_of(value))]
+    if wrong:
+        rows = [row for row, problem in wrong if problem == wrong[0][1]]
+        raise _offending(f"{what} that {wrong[0][1]}", rows, column if ids is None else ids)
+
+
+def _no_id(value: Any) -> str | None:
+    """Why ``value`` cannot be an id."""
+    if value == "":
+        return "is empty"
+    problem = "is no string" if value is None else _no_text(value)
+    if problem is None and len(value) * 4 > MAX_ID_BYTES and len(value.encode()) > MAX_ID_BYTES:
+        return f"is longer than {MAX_ID_BYTES} bytes of UTF-8"
+    return problem
+
+
+def _no_text(value: Any) -> str | None:
+    """Why ``value`` cannot be stored as text."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        return "is no string"
+    if "\0" in value:
+        return "holds a NUL character"
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return "holds a lone surrogate, which is no Unicode text"
+    return None
+
+
+def _offending(problem: str, rows: Sequence[int], ids: Sequence[Any]) -> InvalidEntriesError:
+    """The error for ``rows``: the first few with their ids, and how many in all."""
+    shown = ", ".join(
+        f"row {row} ({ids[row]!r:.80})" if row < len(ids) else f"row {row}" for row in rows[:_SHOWN]
+    )
+    more = f" … {len(rows)} rows in all" if len(rows) > _SHOWN else ""
+    return InvalidEntriesError(f"{problem}: {shown}{more}", rows=rows[:_SHOWN], total=len(rows))
