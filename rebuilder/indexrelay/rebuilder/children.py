@@ -60,6 +60,11 @@ class ForkingRunner:
         self._builds: dict[str, _Build] = {}
         self._stopped = False
 
+    @property
+    def server_pid(self) -> int | None:
+        """The build server's process id; ``None``: it was not started yet."""
+        return self._server.pid if self._server is not None else None
+
     def start(self) -> None:
         """Start the server, unless it runs."""
         with self._lock:
@@ -126,6 +131,7 @@ class ForkingRunner:
             self._server = subprocess.Popen(
                 [
                     sys.executable,
+                    "-P",
                     "-m",
                     "indexrelay.rebuilder.build_server",
                     str(theirs.fileno()),
@@ -133,7 +139,13 @@ class ForkingRunner:
                 ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
+                env={
+                    **os.environ,
+                    # A user's kind is found where this process found it, and nowhere else.
+                    "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+                    "OMP_NUM_THREADS": threads,
+                    "OPENBLAS_NUM_THREADS": threads,
+                },
             )
         self._channel = ours
         threading.Thread(

@@ -5,7 +5,6 @@ component that becomes due again while it is built is left alone until its pass 
 then built once more, once.
 """
 
-import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
@@ -18,7 +17,7 @@ from indexrelay.rebuilder.due import Facts, find_due
 from indexrelay.rebuilder.leasing import Leases
 from indexrelay.rebuilder.ordering import Definitions, with_descendants
 from indexrelay.rebuilder.passes import PassOrder
-from indexrelay.schemas.events import RebuildRequested
+from indexrelay.schemas.events import Event, RebuildRequested
 from indexrelay.storage.catalog import Catalog, InboxRow
 
 _log = structlog.get_logger(__name__)
@@ -113,9 +112,8 @@ class Dispatcher:
 
 def _request(row: InboxRow) -> RebuildRequested | None:
     """What a row asks for, if it is a request."""
-    if row.type != RebuildRequested.TYPE:
-        return None
-    return RebuildRequested.model_validate(json.loads(row.body)["data"])
+    data = Event.from_bytes(row.body).data
+    return data if isinstance(data, RebuildRequested) else None
 
 
 def _waits(request: RebuildRequested | None, held_back: AbstractSet[str]) -> bool:

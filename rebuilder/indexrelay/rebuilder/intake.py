@@ -29,8 +29,8 @@ class Intake:
         self._catalog = catalog
         self._clock = clock
 
-    def take(self, *, block_seconds: float | None) -> int:
-        """Wait at most ``block_seconds`` for events (``None``: not at all); how many there were.
+    def take(self, *, block_seconds: float) -> int:
+        """Wait at most ``block_seconds`` for events (0: not at all); how many there were.
 
         Repeated and unreadable ones count as well: each of them said "look now".
 

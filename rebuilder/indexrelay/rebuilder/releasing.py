@@ -1,8 +1,8 @@
 """From verified versions to the next release: the only commit point of the pipeline.
 
 No lock is needed. The release file is created only if its number is free; of two publishers one
-wins, and the other looks again at what is released now and keeps only those of its versions that
-are still newer. A publisher that slept through three releases therefore changes nothing by waking up.
+wins, the other looks again at what is released now and keeps only those of its versions that are
+still newer. A publisher that slept through three releases changes nothing by waking up.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import structlog
 from indexrelay.rebuilder.ordering import Definitions
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.versions import Release, VersionManifest
-from indexrelay.storage.artifacts import ArtifactStore, ReleaseExistsError
+from indexrelay.storage.artifacts import ArtifactError, ArtifactStore, ReleaseExistsError
 
 _log = structlog.get_logger(__name__)
 
@@ -64,13 +64,12 @@ class Publisher:
         definitions: Definitions,
         reason: str,
     ) -> Release:
-        number = current.number if current is not None else 0
         before = current.components if current is not None else {}
         holds = current.holds if current is not None else {}
         components = {name: version for name, version in before.items() if name in definitions}
         components |= {name: manifest.id for name, manifest in newer.items()}
         return Release(
-            number=number + 1,
+            number=self._store.next_number(),
             components=components,
             groups={
                 name: group for name in components if (group := definitions[name].group) is not None
@@ -82,7 +81,7 @@ class Publisher:
             },
             created_at=self._clock.now(),
             reason=reason,
-            previous=number,
+            previous=current.number if current is not None else 0,
         ).sealed()
 
     def _newer(
@@ -97,14 +96,20 @@ class Publisher:
         newer = {}
         for name, mine in built.items():
             released_id = before.get(name)
-            released = (
-                self._store.find_version(name, released_id) if released_id is not None else None
-            )
+            released = self._released(name, released_id) if released_id is not None else None
             held = current is not None and name in current.holds
             # Nothing released yet, or nothing readable: anything whole is better.
             if released is None or _replaces(mine, released, after, held, name in anyway):
                 newer[name] = mine
         return newer
+
+    def _released(self, name: str, version_id: str) -> VersionManifest | None:
+        """The manifest of a released version; ``None``: it cannot be read any more."""
+        try:
+            return self._store.version(name, version_id)
+        except ArtifactError as error:
+            _log.error("version.unreadable", component=name, version=version_id, error=str(error))
+            return None
 
 
 def _replaces(

@@ -81,7 +81,13 @@ class Rebuilder:
         )
         events = Keys(settings.namespace).events
         self._intake = Intake(
-            ConsumerGroup(connection, events, group=GROUP, consumer=self.id),
+            ConsumerGroup(
+                connection,
+                events,
+                group=GROUP,
+                consumer=self.id,
+                claim_idle_seconds=limits.claim_idle_seconds,
+            ),
             stream=events,
             catalog=catalog,
             clock=self._clock,
@@ -132,7 +138,7 @@ class Rebuilder:
         with `start`.
         """
         now = self._clock.now()
-        self._intake.take(block_seconds=None)
+        self._intake.take(block_seconds=0)
         self._workshop.reconcile()
         order = self._workshop.next_order(woken_at=now)
         result = self._workshop.carry_out(order) if order is not None else None

@@ -1,0 +1,117 @@
+"""A rebuilder on a real catalog and a real artifact store; its Redis is fakeredis."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import numpy as np
+import pytest
+
+from indexrelay.rebuilder import InlineRunner, Rebuilder
+from indexrelay.rebuilder.runners import BuildRunner
+from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.events import Event
+from indexrelay.schemas.results import RebuildResult
+from indexrelay.schemas.settings import Settings
+from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.catalog import Catalog, Commit
+from indexrelay.storage.entries import Entries
+from indexrelay.streams import Connection, Keys
+
+KIND = "tests.rebuilder.kinds:Behaving"
+
+
+def behaving(*inputs: str, **keys: Any) -> dict[str, Any]:
+    """A component of the test kind."""
+    return {"kind": KIND, "from": list(inputs), **keys}
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """What a rebuilder works on, and a rebuilder."""
+
+    settings: Settings
+    catalog: Catalog
+    store: ArtifactStore
+    connection: Connection
+    keys: Keys
+    runner: BuildRunner | None = None
+
+    def __post_init__(self) -> None:
+        for name, collection in self.settings.collections.items():
+            self.catalog.collections.declare(
+                name, dimension=collection.dimension, metric=collection.metric
+            )
+        self.rebuilder = self.another()
+
+    def another(self, **settings: Any) -> Rebuilder:
+        """One more rebuilder on the same catalog, store and Redis."""
+        return Rebuilder(
+            Settings.model_validate({**self.settings.model_dump(by_alias=True), **settings}),
+            catalog=self.catalog,
+            store=self.store,
+            connection=self.connection,
+            runner=self.runner
+            or InlineRunner(catalog=self.catalog, store=self.store, clock=SystemClock()),
+        )
+
+    def commit(
+        self, *ids: str, collection: str = "tracks", deletes: tuple[str, ...] = ()
+    ) -> Commit:
+        """A batch of entries, committed without any event."""
+        batch_id = f"batch-{self.catalog.collections.get(collection).generation + 1}"
+        entries = Entries(
+            ids=list(ids),
+            vectors=np.ones((len(ids), 2), dtype=np.float32),
+            texts=[None] * len(ids),
+            payloads=[None] * len(ids),
+        )
+        upserts = [entries] if ids else []
+        return self.catalog.entries.commit(collection, batch_id, upserts=upserts, deletes=deletes)
+
+    def rebuild(self) -> RebuildResult:
+        """One pass, which must have had something to do."""
+        result = self.rebuilder.step()
+        assert result is not None
+        return result
+
+    def messages(self, key: str) -> list[Event]:
+        """Everything in one stream."""
+        entries = self.connection.commands.xrange(key)
+        return [Event.from_bytes(fields[b"event"]) for _, fields in entries]
+
+
+@pytest.fixture
+def make_bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
+    """Makes benches: ``make_bench(index=behaving("tracks"))``."""
+    opened: list[Bench] = []
+
+    def make(**components: dict[str, Any]) -> Bench:
+        settings = Settings.model_validate(
+            {
+                "data_dir": tmp_path,
+                "collections": {"tracks": {"dimension": 2, "metric": "l2"}},
+                "components": components,
+            }
+        )
+        server = fakeredis.FakeServer()
+        bench = Bench(
+            settings=settings,
+            catalog=Catalog.open(settings.catalog_url),
+            store=ArtifactStore(settings.artifacts_dir),
+            connection=Connection(
+                commands=fakeredis.FakeRedis(server=server),
+                blocking=fakeredis.FakeRedis(server=server),
+            ),
+            keys=Keys(settings.namespace),
+        )
+        opened.append(bench)
+        return bench
+
+    yield make
+    for bench in opened:
+        bench.rebuilder.stop()
+        bench.connection.close()
+        bench.catalog.close()

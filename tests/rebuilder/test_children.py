@@ -1,0 +1,192 @@
+"""Builds in real child processes, and everything that can become of one."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from indexrelay.rebuilder import BuildCancelledError, BuildDiedError, BuildTimedOutError
+from indexrelay.rebuilder.children import ForkingRunner
+from indexrelay.rebuilder.requests import BuildRequest
+from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.results import BuildOutcome, ComponentResult
+from tests.rebuilder.conftest import Bench, behaving
+
+
+@pytest.fixture
+def bench(make_bench) -> Bench:
+    bench = make_bench(index=behaving("tracks"))
+    bench.commit("a", "b", "c")
+    return bench
+
+
+@pytest.fixture
+def runner() -> Iterator[ForkingRunner]:
+    runner = ForkingRunner(preload=["tests.rebuilder.kinds"], threads=1)
+    yield runner
+    runner.stop()
+
+
+def build(
+    bench: Bench,
+    runner: ForkingRunner,
+    behaviour: str = "fine",
+    *,
+    name: str = "index",
+    timeout: float = 60,
+    memory: int | None = None,
+    progress=lambda share: None,
+) -> ComponentResult:
+    workdir = bench.settings.artifacts_dir / f"work-{name}-{behaviour}"
+    workdir.mkdir()
+    request = BuildRequest(
+        component=name,
+        definition=ComponentDefinition.model_validate(behaving("tracks", behaviour=behaviour)),
+        collections=bench.settings.collections,
+        parents={},
+        previous=None,
+        catalog_url=SecretStr(bench.settings.catalog_url),
+        artifacts_dir=bench.settings.artifacts_dir,
+        workdir=workdir,
+        threads=1,
+    )
+    return runner.run(request, timeout_seconds=timeout, memory_bytes=memory, progress=progress)
+
+
+def test_a_child_builds_from_the_catalog_into_the_store(bench, runner):
+    shares: list[float] = []
+    result = build(bench, runner, progress=shares.append)
+    assert result.outcome is BuildOutcome.REBUILT, result.error
+    assert (result.entries, result.covers) == (3, {"tracks": 1})
+    assert bench.store.version("index", result.version).entries == 3
+    assert shares == [0.5]
+
+
+def test_a_build_that_raises_is_a_result_in_its_own_words(bench, runner):
+    result = build(bench, runner, "raises")
+    assert (result.outcome, result.error) == (BuildOutcome.FAILED, "ValueError: the build raised")
+
+
+def test_a_build_that_exits_fails_and_the_next_one_runs(bench, runner):
+    with pytest.raises(BuildDiedError, match="exit code 7"):
+        build(bench, runner, "exits")
+    assert build(bench, runner).outcome is BuildOutcome.REBUILT
+
+
+def test_a_build_that_crashes_names_the_signal(bench, runner):
+    with pytest.raises(BuildDiedError, match="SIGSEGV"):
+        build(bench, runner, "dies")
+
+
+def test_a_build_that_hangs_is_killed_at_its_time_limit(bench, runner):
+    with pytest.raises(BuildTimedOutError, match=r"longer than 0\.5 s"):
+        build(bench, runner, "hangs", timeout=0.5)
+    assert children_of(runner.server_pid) == []
+
+
+def test_a_build_that_eats_memory_fails_at_its_limit(bench, runner):
+    result = build(bench, runner, "eats", memory=200_000_000)
+    assert result.outcome is BuildOutcome.FAILED
+    assert result.error.startswith("ran out of memory")
+
+
+def test_a_memory_limit_does_not_count_what_was_loaded_before(bench, runner):
+    assert build(bench, runner, memory=20_000_000).outcome is BuildOutcome.REBUILT
+
+
+def test_stopping_ends_a_running_build_and_its_processes(bench, runner):
+    errors: list[Exception] = []
+
+    def attempt() -> None:
+        try:
+            build(bench, runner, "hangs")
+        except BuildCancelledError as error:
+            errors.append(error)
+
+    runner.start()
+    server = runner.server_pid
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    wait_until(lambda: children_of(server))
+    [child] = children_of(server)
+    runner.stop()
+    thread.join(10)
+    assert len(errors) == 1
+    assert not alive(child)
+    assert not alive(server)
+
+
+def test_after_stopping_nothing_is_built(bench, runner):
+    runner.stop()
+    with pytest.raises(BuildCancelledError):
+        build(bench, runner)
+
+
+def test_stopping_is_safe_twice_and_before_start(runner):
+    runner.stop()
+    runner.stop()
+
+
+def test_a_build_server_that_was_killed_fails_its_builds_and_is_started_again(bench, runner):
+    outcomes: list[object] = []
+
+    def attempt() -> None:
+        try:
+            build(bench, runner, "hangs")
+        except BuildDiedError as error:
+            outcomes.append(error)
+
+    runner.start()
+    server = runner.server_pid
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    wait_until(lambda: children_of(server))
+    [child] = children_of(server)
+    os.kill(server, 9)
+    thread.join(10)
+    assert "build server died" in str(outcomes[0])
+    wait_until(lambda: not alive(child))
+    assert build(bench, runner).outcome is BuildOutcome.REBUILT
+    assert runner.server_pid != server
+
+
+def test_builds_run_side_by_side(bench, runner):
+    """The second build ends while the first still hangs."""
+    thread = threading.Thread(target=lambda: pytest.raises(BuildCancelledError, hang))
+
+    def hang() -> None:
+        build(bench, runner, "hangs")
+
+    thread.start()
+    wait_until(lambda: children_of(runner.server_pid))
+    assert build(bench, runner, name="other").outcome is BuildOutcome.REBUILT
+    runner.stop()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def children_of(pid: int | None) -> list[int]:
+    if pid is None:
+        return []
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def wait_until(condition, seconds: float = 20.0) -> None:
+    """Look again and again; what is waited for happens in another process."""
+    ticker = threading.Event()
+    for _ in range(int(seconds / 0.01)):
+        if condition():
+            return
+        ticker.wait(0.01)
+    raise AssertionError(f"not within {seconds} s")

@@ -1,0 +1,192 @@
+"""What is due is a function of facts; here are the facts, one at a time."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from indexrelay.rebuilder.backoff import Patience
+from indexrelay.rebuilder.due import Facts, SourceFact, find_due, inputs_digest
+from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.versions import Hold, Release, VersionManifest
+from indexrelay.storage.catalog import Attempt
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+PATIENCE = Patience(cooldown_seconds=10, max_consecutive_failures=3)
+DEFINITIONS = {
+    "index": ComponentDefinition.of("vector_index", "tracks"),
+    "plot": ComponentDefinition.of("projection", "tracks"),
+    "plot_cache": ComponentDefinition.of("json_cache", "plot", function="a:b"),
+}
+
+
+def version(name, *, generation=3, parents=None, definition=None, epoch="e1"):
+    return VersionManifest(
+        component=name,
+        kind=DEFINITIONS[name].kind,
+        definition=definition or DEFINITIONS[name].digest,
+        covers={"tracks": generation},
+        epochs={"tracks": epoch},
+        parents=parents or {},
+        files={},
+        entries=10,
+        created_at=NOW,
+    )
+
+
+def facts(*, generation=3, **changes):
+    """A healthy system; ``changes`` replace single facts."""
+    plot = version("plot")
+    versions = {
+        "index": version("index"),
+        "plot": plot,
+        "plot_cache": version("plot_cache", parents={"plot": plot.id}),
+    }
+    healthy = Facts(
+        definitions=DEFINITIONS,
+        sources={"tracks": SourceFact(epoch="e1", generation=generation)},
+        release=release_of(versions),
+        versions=versions,
+        now=NOW,
+    )
+    return replace(healthy, **changes)
+
+
+def release_of(versions, **changes):
+    return Release(
+        number=7,
+        components={name: manifest.id for name, manifest in versions.items()},
+        created_at=NOW,
+        reason="test",
+        previous=6,
+        **changes,
+    )
+
+
+def due(given):
+    return dict(find_due(given, PATIENCE).reasons)
+
+
+def attempt(name, *, failures=1, generation=4, parents=None):
+    return Attempt(
+        component=name,
+        failures=failures,
+        error="it broke",
+        inputs=inputs_digest(DEFINITIONS[name], parents or {}),
+        targets={"tracks": generation},
+        failed_at=NOW,
+    )
+
+
+def test_nothing_is_due_in_a_healthy_system():
+    assert due(facts()) == {}
+
+
+def test_everything_is_due_at_the_very_first_parents_first():
+    given = facts(release=None, versions={})
+    assert list(due(given)) == ["index", "plot", "plot_cache"]
+
+
+def test_a_new_generation_makes_due_what_is_made_from_it_and_its_descendants():
+    assert due(facts(generation=4)) == {
+        "index": "tracks is at generation 4, it covers 3",
+        "plot": "tracks is at generation 4, it covers 3",
+        "plot_cache": "plot is built anew",
+    }
+
+
+def test_a_dropped_and_recreated_collection_is_due_whatever_its_number():
+    given = facts(sources={"tracks": SourceFact(epoch="e2", generation=1)})
+    assert due(given)["index"] == "tracks was created anew"
+
+
+def test_nothing_is_built_from_a_collection_that_never_had_a_batch():
+    given = facts(
+        release=None, versions={}, sources={"tracks": SourceFact(epoch="e1", generation=0)}
+    )
+    assert due(given) == {}
+
+
+def test_nothing_is_due_because_of_a_source_that_cannot_be_read():
+    assert due(facts(sources={})) == {}
+
+
+def test_a_changed_definition_is_due():
+    versions = {**facts().versions, "index": version("index", definition="0" * 64)}
+    given = facts(versions=versions, release=release_of(versions))
+    assert due(given) == {"index": "its definition changed"}
+
+
+def test_a_child_whose_parent_has_another_version_is_due():
+    versions = {**facts().versions, "plot": version("plot", generation=3, epoch="e1")}
+    versions["plot_cache"] = version("plot_cache", parents={"plot": "f" * 64})
+    assert due(facts(versions=versions, release=release_of(versions))) == {
+        "plot_cache": "plot has a new version"
+    }
+
+
+def test_damaged_files_are_due_and_so_is_what_is_made_from_them():
+    given = facts(damaged={"plot": "blob x is missing"})
+    assert due(given) == {
+        "plot": "its files are damaged: blob x is missing",
+        "plot_cache": "plot is built anew",
+    }
+
+
+def test_a_held_component_is_not_due_until_its_definition_changes():
+    versions = facts().versions
+    held = release_of(versions, holds={"index": Hold(reason="rollback", since=NOW)})
+    assert "index" not in due(facts(generation=9, release=held))
+    versions = {**versions, "index": version("index", definition="0" * 64)}
+    held = release_of(versions, holds={"index": Hold(reason="rollback", since=NOW)})
+    assert "index" in due(facts(versions=versions, release=held))
+
+
+def test_a_held_component_is_not_due_even_when_asked_for():
+    held = release_of(facts().versions, holds={"index": Hold(reason="rollback", since=NOW)})
+    assert due(facts(release=held, requested={"index"})) == {}
+
+
+def test_a_paused_component_is_due_only_when_someone_asks():
+    assert "index" not in due(facts(generation=4, paused={"index"}))
+    assert "index" in due(facts(generation=4, paused={"index"}, requested={"index"}))
+
+
+def test_asking_makes_a_current_component_due():
+    assert due(facts(requested={"index"})) == {"index": "someone asked for it"}
+
+
+@pytest.mark.parametrize(("failures", "seconds"), [(1, 10), (2, 20)])
+def test_a_failed_component_is_left_alone_until_its_cooldown_is_over(failures, seconds):
+    given = facts(generation=4, attempts={"index": attempt("index", failures=failures)})
+    early = find_due(replace(given, now=NOW + timedelta(seconds=seconds - 1)), PATIENCE)
+    assert "index" not in early.reasons
+    assert early.retry_at == NOW + timedelta(seconds=seconds)
+    late = find_due(replace(given, now=NOW + timedelta(seconds=seconds)), PATIENCE)
+    assert "index" in late.reasons
+    assert late.retry_at is None
+
+
+def test_after_enough_failures_only_new_input_a_new_definition_or_a_request_helps():
+    tried = {"index": attempt("index", failures=3)}
+    later = NOW + timedelta(days=30)
+    assert "index" not in due(facts(generation=4, attempts=tried, now=later))
+    assert "index" in due(facts(generation=5, attempts=tried, now=later))
+    assert "index" in due(facts(generation=4, attempts=tried, now=later, requested={"index"}))
+    given = facts(generation=4, attempts=tried, now=later)
+    changed = {
+        **DEFINITIONS,
+        "index": ComponentDefinition.of("vector_index", "tracks", index="Flat"),
+    }
+    assert "index" in due(replace(given, definitions=changed))
+
+
+def test_a_failing_component_does_not_keep_others_from_being_due():
+    given = facts(generation=4, attempts={"index": attempt("index", failures=3)})
+    assert set(due(given)) == {"plot", "plot_cache"}
+
+
+def test_a_failed_child_is_tried_again_when_its_parent_is_rebuilt():
+    plot = facts().versions["plot"]
+    tried = {"plot_cache": attempt("plot_cache", failures=3, parents={"plot": plot.id})}
+    assert "plot_cache" in due(facts(generation=4, attempts=tried))

@@ -1,0 +1,255 @@
+"""One pass after another, in this process: what is built, released and said."""
+
+import pytest
+import redis
+
+from indexrelay.schemas.events import BatchCompleted, Event, RebuildFinished, ReleasePublished
+from indexrelay.schemas.results import BuildOutcome, RebuildStatus
+from tests.rebuilder.conftest import behaving
+
+
+def test_a_batch_becomes_a_release(make_bench):
+    bench = make_bench(index=behaving("tracks"))
+    bench.commit("a", "b")
+    result = bench.rebuild()
+    assert (result.status, result.message) == (
+        RebuildStatus.SUCCESS,
+        "Successfully rebuilt 1 index(es)",
+    )
+    assert result.indexes_rebuilt == ("index",)
+    assert result.batch_ids == ("batch-1",)
+    release = bench.store.newest_release()
+    assert release.number == result.release == 1
+    opened = bench.store.open_version("index", release.components["index"])
+    assert opened.files["count.txt"].read_text() == "index: 2\n"
+    assert opened.manifest.covers == {"tracks": 1}
+
+
+def test_a_release_is_announced_after_it_is_stored_and_the_result_said(make_bench):
+    bench = make_bench(index=behaving("tracks"))
+    bench.commit("a")
+    result = bench.rebuild()
+    [published] = bench.messages(bench.keys.reloads)
+    assert isinstance(published.data, ReleasePublished)
+    assert published.data.release == 1
+    assert published.data.digest == bench.store.release(1).digest
+    [finished] = bench.messages(bench.keys.results)
+    assert isinstance(finished.data, RebuildFinished)
+    assert finished.data.message == result.message
+    assert bench.connection.commands.get(bench.keys.release) == b"1"
+
+
+def test_nothing_is_built_when_everything_is_covered(make_bench):
+    bench = make_bench(index=behaving("tracks"))
+    bench.commit("a")
+    bench.rebuild()
+    assert bench.rebuilder.step() is None
+    assert bench.store.newest_release().number == 1
+
+
+def test_an_event_for_what_is_covered_already_gives_a_result_and_no_release(make_bench):
+    bench = make_bench(index=behaving("tracks"))
+    commit = bench.commit("a")
+    bench.rebuild()
+    event = Event.of(
+        BatchCompleted(collection="tracks", epoch=commit.epoch, batch_id="batch-1", generation=1),
+        source="test",
+        time=bench.store.newest_release().created_at,
+    )
+    bench.connection.commands.xadd(bench.keys.events, {"event": event.to_bytes()})
+    result = bench.rebuild()
+    assert (result.status, result.message, result.release) == (
+        RebuildStatus.SUCCESS,
+        "Nothing was due",
+        None,
+    )
+    assert bench.store.newest_release().number == 1
+
+
+def test_several_batches_that_came_together_make_one_release(make_bench):
+    bench = make_bench(index=behaving("tracks"))
+    bench.commit("a")
+    bench.commit("b")
+    bench.commit("c")
+    result = bench.rebuild()
+    assert result.batch_ids == ("batch-1", "batch-2", "batch-3")
+    assert result.components["index"].covers == {"tracks": 3}
+    assert bench.rebuilder.step() is None
+
+
+def test_a_failed_component_keeps_its_last_version_and_the_others_go_on(make_bench):
+    bench = make_bench(good=behaving("tracks"), bad=behaving("tracks"))
+    bench.commit("a")
+    bench.rebuild()
+    before = bench.store.newest_release().components
+    bad = behaving("tracks", behaviour="raises")
+    rebuilder = bench.another(components={"good": behaving("tracks"), "bad": bad})
+    bench.commit("b")
+    result = rebuilder.step()
+    assert result.status is RebuildStatus.PARTIAL_SUCCESS
+    assert result.message == "Rebuilt 1 of 2 index(es); failed: bad"
+    assert (result.indexes_rebuilt, result.indexes_failed) == (("good",), ("bad",))
+    assert result.components["bad"].error == "ValueError: the build raised"
+    after = bench.store.newest_release().components
+    assert after["bad"] == before["bad"]
+    assert after["good"] != before["good"]
+
+
+def test_when_all_fail_there_is_a_result_and_no_release(make_bench):
+    bench = make_bench(bad=behaving("tracks", behaviour="raises"))
+    bench.commit("a")
+    result = bench.rebuild()
+    assert (result.status, result.message) == (RebuildStatus.FAILURE, "All index rebuilds failed")
+    assert result.release is None
+    assert bench.store.newest_release() is None
+    assert bench.messages(bench.keys.reloads) == []
+    [finished] = bench.messages(bench.keys.results)
+    assert finished.data.status is RebuildStatus.FAILURE
+
+
+def test_what_is_made_from_a_failed_component_is_skipped_with_the_reason(make_bench):
+    bench = make_bench(
+        good=behaving("tracks"),
+        parent=behaving("tracks", behaviour="raises"),
+        child=behaving("parent"),
+        grandchild=behaving("child"),
+    )
+    bench.commit("a")
+    result = bench.rebuild()
+    assert result.indexes_failed == ("parent",)
+    assert result.components["child"].outcome is BuildOutcome.SKIPPED
+    assert result.components["child"].error == "parent, which it is made from, was not rebuilt"
+    assert result.components["grandchild"].outcome is BuildOutcome.SKIPPED
+    assert set(bench.store.newest_release().components) == {"good"}
+
+
+def test_a_child_is_made_from_the_version_that_its_parent_got_in_the_same_pass(make_bench):
+    bench = make_bench(parent=behaving("tracks"), child=behaving("parent"))
+    bench.commit("a", "b")
+    result = bench.rebuild()
+    child = bench.store.version("child", result.components["child"].version)
+    assert child.parents == {"parent": result.components["parent"].version}
+    assert child.covers == {"tracks": 1}
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "error"),
+    [
+        ("gate_raises", "gate verify: ValueError: the gate raised"),
+        ("gate_fails", "gate taste: measured 0.1, limit 0.9"),
+    ],
+)
+def test_what_does_not_pass_its_gates_is_not_released(make_bench, behaviour, error):
+    bench = make_bench(index=behaving("tracks", behaviour=behaviour))
+    bench.commit("a")
+    result = bench.rebuild()
+    assert result.components["index"].error == error
+    assert bench.store.newest_release() is None
+
+
+def test_losing_most_entries_needs_force(make_bench):
+    bench = make_bench(index=behaving("tracks"))
+    bench.commit("a", "b", "c", "d")
+    bench.rebuild()
+    bench.commit(deletes=("a", "b", "c"))
+    result = bench.rebuild()
+    assert result.status is RebuildStatus.FAILURE
+    assert "1 entries where the last version has 4" in result.components["index"].error
+    assert bench.store.newest_release().number == 1
+    bench.catalog.inbox.request("r1", components=("index",), force=True, reason="it is right")
+    result = bench.rebuild()
+    assert result.status is RebuildStatus.SUCCESS
+    assert result.request_ids == ("r1",)
+    assert result.components["index"].entries == 1
+
+
+def test_a_release_stands_when_nobody_could_be_told_and_is_announced_later(make_bench, monkeypatch):
+    bench = make_bench(index=behaving("tracks"))
+    bench.commit("a")
+
+    def refuse(*_args: object, **_keys: object) -> bool:
+        raise redis.ConnectionError("connection refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("indexrelay.rebuilder.announcing.announce", refuse)
+        patch.setattr("indexrelay.rebuilder.announcing.publish", refuse)
+        result = bench.rebuild()
+    assert result.status is RebuildStatus.PARTIAL_SUCCESS
+    assert (
+        result.message == "1 index(es) rebuilt but reload notification failed: connection refused"
+    )
+    assert bench.store.newest_release().number == 1
+    assert bench.messages(bench.keys.reloads) == []
+    bench.rebuilder.step()
+    [published] = bench.messages(bench.keys.reloads)
+    assert published.data.release == 1
+    assert bench.connection.commands.get(bench.keys.release) == b"1"
+
+
+def test_an_emptied_redis_is_told_the_release_again_and_nothing_is_rebuilt(make_bench):
+    bench = make_bench(index=behaving("tracks"))
+    bench.commit("a")
+    bench.rebuild()
+    bench.connection.commands.flushall()
+    assert bench.rebuilder.step() is None
+    assert bench.connection.commands.get(bench.keys.release) == b"1"
+    assert bench.store.newest_release().number == 1
+
+
+def test_a_damaged_blob_is_rebuilt(make_bench):
+    bench = make_bench(index=behaving("tracks"))
+    bench.commit("a")
+    bench.rebuild()
+    release = bench.store.newest_release()
+    path = bench.store.open_version("index", release.components["index"]).files["count.txt"]
+    path.unlink()
+    result = bench.rebuild()
+    assert result.status is RebuildStatus.SUCCESS
+    release = bench.store.newest_release()
+    files = bench.store.open_version("index", release.components["index"]).files
+    assert files["count.txt"].read_text() == "index: 1\n"
+
+
+def test_a_component_that_is_no_longer_defined_leaves_the_release(make_bench):
+    bench = make_bench(index=behaving("tracks"), old=behaving("tracks"))
+    bench.commit("a")
+    bench.rebuild()
+    rebuilder = bench.another(components={"index": behaving("tracks")})
+    assert rebuilder.step() is None
+    release = bench.store.newest_release()
+    assert (release.number, set(release.components)) == (2, {"index"})
+
+
+def test_what_cannot_be_read_becomes_a_dead_letter_and_holds_up_nobody(make_bench):
+    bench = make_bench(index=behaving("tracks"))
+    bench.commit("a")
+    poison = b"\xff\x00 not an event"
+    bench.connection.commands.xadd(bench.keys.events, {"event": poison})
+    assert bench.rebuild().status is RebuildStatus.SUCCESS
+    [letter] = bench.catalog.dead_letters.all()
+    assert letter.raw == poison
+    assert bench.connection.commands.xpending(bench.keys.events, "rebuilder")["pending"] == 0
+
+
+def test_a_lease_held_elsewhere_leaves_the_component_and_its_children_to_later(make_bench):
+    bench = make_bench(
+        parent=behaving("tracks"), child=behaving("parent"), other=behaving("tracks")
+    )
+    bench.commit("a")
+    bench.connection.commands.set(bench.keys.lease("parent"), "somebody", px=60_000)
+    result = bench.rebuild()
+    assert result.indexes_rebuilt == ("other",)
+    bench.connection.commands.delete(bench.keys.lease("parent"))
+    assert bench.rebuild().indexes_rebuilt == ("parent", "child")
+
+
+def test_a_request_waits_for_its_component_to_be_free(make_bench):
+    bench = make_bench(index=behaving("tracks"))
+    bench.commit("a")
+    bench.rebuild()
+    bench.connection.commands.set(bench.keys.lease("index"), "somebody", px=60_000)
+    bench.catalog.inbox.request("r1", components=("index",), force=False, reason="")
+    assert bench.rebuilder.step() is None
+    bench.connection.commands.delete(bench.keys.lease("index"))
+    assert bench.rebuild().request_ids == ("r1",)
+    assert bench.catalog.inbox.open() == []
