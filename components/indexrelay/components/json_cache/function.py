@@ -1,0 +1,49 @@
+"""Finds the function that makes the document, and calls it.
+
+It is resolved when a version is built, in the build's own process: readers never import it, so a
+reader host needs none of what it imports.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from indexrelay.components.errors import DocumentFunctionError
+
+FUNCTION_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+"""``module:function``, both as Python spells them."""
+
+
+def resolve_function(name: str) -> Callable[..., Any]:
+    """Import the function called ``name`` (``module:function``).
+
+    Raises:
+        DocumentFunctionError: the module cannot be imported, or has no such function.
+    """
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise DocumentFunctionError(name, f"{module_name} cannot be imported: {error}") from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        raise DocumentFunctionError(name, f"{module_name} has no function {attribute!r}")
+    return function  # type: ignore[no-any-return] # callable() narrows to an unknown signature
+
+
+def call_function(name: str, inputs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
+    """Call ``name(inputs, **arguments)`` and hand back the document.
+
+    Whatever the function raises of its own goes through as it is.
+
+    Raises:
+        DocumentFunctionError: it cannot be found, or does not take these arguments.
+    """
+    function = resolve_function(name)
+    try:
+        inspect.signature(function).bind(inputs, **arguments)
+    except TypeError as error:
+        given = ", ".join(["inputs", *arguments])
+        raise DocumentFunctionError(name, f"it cannot be called with ({given}): {error}") from error
+    return function(inputs, **arguments)

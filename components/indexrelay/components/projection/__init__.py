@@ -1,0 +1,21 @@
+"""A map: two coordinates for each entry of a collection, or of several.
+
+A map is something that people learn their way around in, so a rebuild must not stir it. Three
+things keep it still:
+
+* **The start.** t-SNE begins from the last map's coordinates; an entry that is new begins at the
+  mean of its nearest neighbours that are on that map (`starting`).
+* **The frame.** Whatever the method did, the result is turned, mirrored and moved onto the last
+  map by the entries that both show, and keeps its scale (`framing`). Principal axes may flip their
+  sign from one build to the next; the map does not.
+* **The range.** Coordinates lie in [-1, 1]. A new map fills 80 % of that, and is only scaled again
+  when it has outgrown the range or shrunk below half of where it began.
+
+What moved all the same is measured and recorded as ``drift``.
+"""
+
+from indexrelay.components.projection.kind import Projection
+from indexrelay.components.projection.parameters import ProjectionParameters
+from indexrelay.components.projection.served import ProjectionMap
+
+__all__ = ["Projection", "ProjectionMap", "ProjectionParameters"]

@@ -1,0 +1,97 @@
+"""A map's two files, written and served: coordinates as a ``.npy``, ids beside them.
+
+Both are mapped, so that a million points cost a reader nothing until they are drawn.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.id_table import IdTable
+
+Coordinates = NDArray[np.float32]
+"""Shape ``(n, 2)``."""
+
+COORDINATES: Final = "coordinates.npy"
+IDS: Final = "ids.table"
+
+
+class ProjectionMap:
+    """Immutable; safe to use from many threads."""
+
+    def __init__(self, ids: IdTable, coordinates: Coordinates) -> None:
+        self._ids = ids
+        self._coordinates = coordinates
+
+    @classmethod
+    def open(cls, files: Mapping[str, Path]) -> Self:
+        """Map both files, and touch what a first look would.
+
+        Raises:
+            DamagedFileError: a file is not what was written, or they do not belong together.
+            OSError: a file cannot be opened.
+        """
+        coordinates = _mapped(files[COORDINATES])
+        ids = IdTable(files[IDS])
+        if len(ids) != len(coordinates):
+            ids.close()
+            raise DamagedFileError(
+                files[COORDINATES], f"it has {len(coordinates)} rows for {len(ids)} ids"
+            )
+        coordinates.sum()
+        return cls(ids, coordinates)
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """Shape ``(n, 2)``, float32, in [-1, 1], read-only; row for row with `ids`."""
+        return self._coordinates
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The entries, in the order of the inputs and then of the ids' UTF-8 bytes."""
+        return self._ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __contains__(self, entry_id: object) -> bool:
+        return entry_id in self._ids
+
+    def get(self, entry_id: str) -> Coordinates:
+        """Where an entry is: shape ``(2,)``, float32, read-only.
+
+        Raises:
+            UnknownEntryError: it is not on this map.
+        """
+        place: Coordinates = self._coordinates[self._ids.row(entry_id)]
+        return place
+
+    def close(self) -> None:
+        """Let go of both maps; arrays that were handed out keep theirs until they are dropped."""
+        self._ids.close()
+        del self._coordinates
+
+
+def write_map(folder: Path, ids: Sequence[str], coordinates: Coordinates) -> dict[str, Path]:
+    """Write both files into ``folder``; what `ProjectionMap.open` takes."""
+    files = {COORDINATES: folder / COORDINATES, IDS: folder / IDS}
+    np.save(files[COORDINATES], coordinates, allow_pickle=False)
+    IdTable.write(files[IDS], ids).close()
+    return files
+
+
+def _mapped(path: Path) -> Coordinates:
+    if path.stat().st_size == 0:
+        raise DamagedFileError(path, "it is empty")
+    try:
+        # An empty array has no bytes to map.
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DamagedFileError(path, str(error)) from error
+    if found.ndim != 2 or found.shape[1] != 2 or found.dtype != np.float32:
+        raise DamagedFileError(path, f"it holds {found.dtype} of shape {found.shape}")
+    return np.asarray(found)
