@@ -1,4 +1,47 @@
 """How it travels: Redis connections, streams, groups, cursors, leases, presence, Lua scripts.
 
 Nothing in here knows what an event means, and nothing in Redis is the truth about anything.
+Whatever fails in a way that is worth trying again (`is_passing`) is raised to the caller, who backs
+off: nothing in this portion sleeps, and nothing loops on an error.
 """
+
+from indexrelay.streams.announcing import announce, current_release
+from indexrelay.streams.connection import Connection
+from indexrelay.streams.delivery import Delivery
+from indexrelay.streams.errors import (
+    BackendRefusedError,
+    NoServerError,
+    RedisUrlError,
+    ServerStartError,
+)
+from indexrelay.streams.groups import ConsumerGroup
+from indexrelay.streams.keys import Keys
+from indexrelay.streams.leases import Lease
+from indexrelay.streams.passing import is_passing
+from indexrelay.streams.presence import Presence
+from indexrelay.streams.publishing import publish, publish_many
+from indexrelay.streams.server import EmbeddedServer
+from indexrelay.streams.tail import Tail, TailRead
+from indexrelay.streams.trimming import trim
+
+__all__ = [
+    "BackendRefusedError",
+    "Connection",
+    "ConsumerGroup",
+    "Delivery",
+    "EmbeddedServer",
+    "Keys",
+    "Lease",
+    "NoServerError",
+    "Presence",
+    "RedisUrlError",
+    "ServerStartError",
+    "Tail",
+    "TailRead",
+    "announce",
+    "current_release",
+    "is_passing",
+    "publish",
+    "publish_many",
+    "trim",
+]

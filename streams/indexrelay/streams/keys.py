@@ -1,0 +1,85 @@
+"""The names of everything that one installation keeps in Redis.
+
+All of them share the hash tag ``{namespace}``, so that on a Redis Cluster they live in one slot and
+a script may touch several of them.
+"""
+
+from dataclasses import dataclass
+
+from indexrelay.schemas.names import is_name
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of ``namespace``; installations with different ones do not see each other.
+
+    Raises:
+        ValueError: ``namespace`` is not a name (it would break out of the hash tag).
+    """
+
+    namespace: str
+
+    def __post_init__(self) -> None:
+        if not is_name(self.namespace):
+            raise ValueError(
+                f"namespace {self.namespace!r}: lower-case letters, digits and _ after a letter, "
+                "at most 64"
+            )
+
+    @property
+    def events(self) -> str:
+        """Stream: what jobs and people say to the rebuilders."""
+        return self._key("events")
+
+    @property
+    def results(self) -> str:
+        """Stream: what came of each rebuild."""
+        return self._key("results")
+
+    @property
+    def reloads(self) -> str:
+        """Stream: published releases, for every reader."""
+        return self._key("reloads")
+
+    @property
+    def reports(self) -> str:
+        """Stream: what each reader made of a release."""
+        return self._key("reports")
+
+    @property
+    def release(self) -> str:
+        """String: the number of the newest announced release."""
+        return self._key("release")
+
+    @property
+    def readers(self) -> str:
+        """Sorted set: the ids of readers, by when their presence ends."""
+        return self._key("readers")
+
+    @property
+    def rebuilders(self) -> str:
+        """Sorted set: the ids of rebuilders, by when their presence ends."""
+        return self._key("rebuilders")
+
+    def changes(self, collection: str) -> str:
+        """Stream: live upserts and deletes of one collection."""
+        return self._key(f"changes:{collection}")
+
+    def lease(self, component: str) -> str:
+        """String: who builds the component now."""
+        return self._key(f"lease:{component}")
+
+    def reader(self, reader_id: str) -> str:
+        """String with a TTL: the whole state of one reader."""
+        return self._key(f"reader:{reader_id}")
+
+    def rebuilder(self, rebuilder_id: str) -> str:
+        """String with a TTL: the whole state of one rebuilder."""
+        return self._key(f"rebuilder:{rebuilder_id}")
+
+    def announced(self, digest: str) -> str:
+        """String with a TTL: the result with this digest was announced."""
+        return self._key(f"announced:{digest}")
+
+    def _key(self, rest: str) -> str:
+        return f"{{{self.namespace}}}:{rest}"

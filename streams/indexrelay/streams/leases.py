@@ -1,0 +1,55 @@
+"""A lease: at most one owner at a time, and it ends by itself when its owner dies.
+
+A script compares the owner before anything is written, so nobody prolongs or ends what has passed
+to another. An error is never a yes: it is raised, and whoever gets one does not hold the lease, as
+far as it may know.
+
+A lease saves work, it does not guard the truth: an owner that was stopped for longer than the TTL
+can go on for a while beside the next one, and a failover can forget it. What must not happen twice
+is decided where it is written (a release file is created only if it is absent).
+"""
+
+from indexrelay.streams.connection import Connection
+from indexrelay.streams.refusing import refusals_of
+
+
+class Lease:
+    """The lease ``key``, as ``owner`` sees it; safe to use from any thread.
+
+    Args:
+        connection: to the server that holds the lease.
+        key: the lease's key.
+        owner: unique among everyone who may want it, one life of a process long: a process that
+            was killed and started again is another owner.
+        ttl_seconds: how long a dead owner blocks it; renew at a third of that.
+
+    Every method raises:
+        BackendRefusedError: the server refused it.
+        redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: it did not answer.
+    """
+
+    def __init__(self, connection: Connection, key: str, *, owner: str, ttl_seconds: float) -> None:
+        if not owner:
+            raise ValueError("a lease needs an owner")
+        if ttl_seconds < 0.001:
+            raise ValueError(f"ttl_seconds={ttl_seconds}: at least a millisecond")
+        self._connection = connection
+        self._key = key
+        self._owner = owner
+        self._ttl_ms = round(ttl_seconds * 1000)
+
+    def acquire(self) -> bool:
+        """Take it if it is free; an owner that has it already prolongs it."""
+        return self._run("lease_acquire", self._owner, self._ttl_ms)
+
+    def renew(self) -> bool:
+        """Prolong it from now on; false: it is no longer ours, so stop what it was for."""
+        return self._run("lease_renew", self._owner, self._ttl_ms)
+
+    def release(self) -> bool:
+        """Give it back; false: it was no longer ours."""
+        return self._run("lease_release", self._owner)
+
+    def _run(self, script: str, *arguments: str | int) -> bool:
+        with refusals_of(self._key):
+            return bool(self._connection.script(script)(keys=[self._key], args=arguments))

@@ -1,0 +1,18 @@
+"""Letting go of entries that nobody needs any more."""
+
+from indexrelay.streams.connection import Connection
+from indexrelay.streams.refusing import refusals_of
+
+
+def trim(connection: Connection, key: str, *, below: bytes) -> int:
+    """Remove the entries before the id ``below``; returns how many went.
+
+    By id and never by length: a length removes what a slow consumer has not read. ``below`` itself
+    stays. Give the lowest of what any group has pending (or was delivered last) and of the living
+    readers' cursors: a `Tail` whose cursor is still in the stream knows that it missed nothing.
+
+    Raises:
+        BackendRefusedError: the server refused it.
+    """
+    with refusals_of(key):
+        return int(connection.commands.xtrim(key, minid=below, approximate=False))

@@ -1,0 +1,24 @@
+"""Waiting for what another process or thread does: a condition and a deadline, no bare sleep."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from redis.exceptions import RedisError
+
+from indexrelay.streams.passing import is_passing
+
+
+def eventually(condition: Callable[[], object], *, seconds: float = 10.0) -> None:
+    """Return as soon as ``condition`` holds; a passing error counts as "not yet"."""
+    deadline = time.monotonic() + seconds
+    pause = threading.Event()
+    while True:
+        try:
+            if condition():
+                return
+        except RedisError as error:
+            if not is_passing(error):
+                raise
+        assert time.monotonic() < deadline, "it did not happen in time"
+        pause.wait(0.005)
