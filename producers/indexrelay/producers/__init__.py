@@ -2,3 +2,19 @@
 
 Works without FAISS; knows nothing of builds or reloads but what readers' presence says.
 """
+
+from indexrelay.producers.asynchronous import AsyncBatch, AsyncProducer
+from indexrelay.producers.batch import Batch
+from indexrelay.producers.errors import Behind, NotServedError
+from indexrelay.producers.producer import Producer
+from indexrelay.producers.waiting import ServedBy
+
+__all__ = [
+    "AsyncBatch",
+    "AsyncProducer",
+    "Batch",
+    "Behind",
+    "NotServedError",
+    "Producer",
+    "ServedBy",
+]

@@ -1,0 +1,150 @@
+"""What can go wrong for an analysis job, and what it can do about it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.mistakes import suggestion
+from indexrelay.schemas.results import ComponentFailure, LoadOutcome
+
+_SHOWN = 5
+"""How many ids or readers a message names; more would bury the sentence."""
+
+
+class UndeclaredCollectionError(IndexRelayError):
+    """Raised when a job names a collection that the settings do not declare."""
+
+    def __init__(self, collection: str, known: Iterable[str]) -> None:
+        super().__init__(
+            f"the settings declare no collection {collection!r}{suggestion(collection, known)}; "
+            f"add a table [collections.{collection}] with its dimension"
+        )
+        self.collection = collection
+
+
+class UndeclaredComponentError(IndexRelayError):
+    """Raised when a rebuild is requested of a component that the settings do not declare."""
+
+    def __init__(self, component: str, known: Iterable[str]) -> None:
+        super().__init__(
+            f"the settings declare no component {component!r}{suggestion(component, known)}"
+        )
+        self.component = component
+
+
+class NoRunningServerError(IndexRelayError):
+    """Raised when no Redis URL is set and the embedded server of the data folder does not run."""
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(
+            f"no server runs in {data_dir}: start one with indexrelay up, "
+            "or give the URL of another in redis.url (INDEXRELAY_REDIS__URL)"
+        )
+        self.data_dir = data_dir
+
+
+class WrongSourceError(IndexRelayError):
+    """Raised when entries are handed over for a collection that reads them elsewhere, or when
+    `batch_completed` is called for one whose entries the catalog keeps."""
+
+    def __init__(self, collection: str, source: str) -> None:
+        advice = (
+            "commit its entries with batch()"
+            if source == "catalog"
+            else "write them there, then call batch_completed()"
+        )
+        super().__init__(f"the entries of {collection!r} come from its {source}: {advice}")
+        self.collection = collection
+        self.source = source
+
+
+class RepeatedIdsError(IndexRelayError):
+    """Raised when one batch says two things about the same id; nothing of it is committed."""
+
+    def __init__(self, collection: str, ids: Sequence[str], *, said: str) -> None:
+        super().__init__(
+            f"batch for {collection!r}: {len(ids)} id(s) {said}: {_listed(map(repr, ids))}; "
+            "name each id once in a batch, or use a second batch"
+        )
+        self.collection = collection
+        self.ids = tuple(ids)
+
+
+class NotCommittedError(IndexRelayError):
+    """Raised when the commit of a batch is asked for that has none."""
+
+    def __init__(self, collection: str, reason: str) -> None:
+        super().__init__(f"batch for {collection!r} has no commit: {reason}")
+        self.collection = collection
+        self.reason = reason
+
+
+class BatchClosedError(IndexRelayError):
+    """Raised when a batch is changed, or entered again, after its ``with`` block ended."""
+
+    def __init__(self, collection: str) -> None:
+        super().__init__(
+            f"the batch for {collection!r} has ended; open another with producer.batch()"
+        )
+        self.collection = collection
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behind:
+    """One reader that does not serve a commit yet, and where it stands."""
+
+    reader: str
+    component: str | None = None
+    """``None``: the reader serves nothing of the collection, or is not there."""
+    generation: int | None = None
+    """What it serves of the collection; ``None``: nothing, or another epoch's."""
+    outcome: LoadOutcome | None = None
+    error: str | None = None
+
+    def __str__(self) -> str:
+        if self.component is None:
+            return f"{self.reader}: {self.error or 'serves nothing of it'}"
+        served = "nothing" if self.generation is None else f"generation {self.generation}"
+        why = f" ({self.error})" if self.error else ""
+        return f"{self.reader}: {self.component} at {served}{why}"
+
+
+class NotServedError(IndexRelayError):
+    """Raised when readers do not serve a commit in time, or when a component of it failed.
+
+    The commit itself stands in every case: the pipeline keeps trying, and waiting again is safe.
+    """
+
+    def __init__(
+        self,
+        *,
+        collection: str,
+        generation: int,
+        seconds: float,
+        behind: Sequence[Behind],
+        failures: Mapping[str, ComponentFailure],
+        reason: str | None = None,
+    ) -> None:
+        told = [
+            reason,
+            *(f"component {name} failed: {failure.error}" for name, failure in failures.items()),
+            _listed(map(str, behind)) if behind else None,
+        ]
+        super().__init__(
+            f"generation {generation} of {collection!r} is committed, but not served after "
+            f"{seconds:.1f} s: {'; '.join(part for part in told if part)}"
+        )
+        self.collection = collection
+        self.generation = generation
+        self.seconds = seconds
+        self.behind = tuple(behind)
+        self.failures = dict(failures)
+        self.reason = reason
+
+
+def _listed(items: Iterable[str]) -> str:
+    """The first few, and how many more there are."""
+    listed = list(items)
+    more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+    return ", ".join(listed[:_SHOWN]) + more

@@ -1,0 +1,272 @@
+"""The producer: what an analysis job holds.
+
+The commit goes first and the event after it. The catalog is the truth, so a commit whose event
+could not be sent is delayed by one reconcile round, never lost; the other way round a rebuild could
+look before there is anything to see.
+"""
+
+import secrets
+import socket
+import time
+from collections.abc import Callable, Collection, Sequence
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from indexrelay.producers.batch import Batch
+from indexrelay.producers.errors import (
+    UndeclaredCollectionError,
+    UndeclaredComponentError,
+    WrongSourceError,
+)
+from indexrelay.producers.reaching import reach
+from indexrelay.producers.signals import Signals
+from indexrelay.producers.standing import Readers
+from indexrelay.producers.waiting import ServedBy, Waiting
+from indexrelay.schemas.clock import Clock, SystemClock
+from indexrelay.schemas.events import BatchCompleted, RebuildRequested
+from indexrelay.schemas.settings import CollectionSettings, Settings
+from indexrelay.storage.catalog import Catalog, Commit
+from indexrelay.storage.entries import Entries
+from indexrelay.streams.connection import Connection
+from indexrelay.streams.keys import Keys
+
+log = structlog.get_logger(__name__)
+
+
+class Producer:
+    """Commits batches, says so, and waits until readers serve them.
+
+    Safe to use from several threads; each batch belongs to one. Used as a context manager it closes
+    what it opened, and nothing that it was given.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        catalog: Catalog,
+        connection: Connection | None = None,
+        clock: Clock | None = None,
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Work with a catalog that the caller closes.
+
+        Args:
+            settings: which collections there are.
+            catalog: where batches are committed.
+            connection: to Redis; ``None``: opened by the settings when it is first needed.
+            clock: stamps events and measures waits.
+            wait: pauses between two looks in `wait_served`; takes seconds.
+        """
+        self._settings = settings
+        self._catalog = catalog
+        self._owns_catalog = False
+        self._clock = clock or SystemClock()
+        self._wait = wait
+        self._signals = Signals(
+            keys=Keys(settings.namespace),
+            clock=self._clock,
+            source=f"indexrelay/producer/{socket.gethostname()}",
+            connect=lambda: reach(settings),
+            connection=connection,
+        )
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Open the catalog that the settings name; Redis only when it is first needed.
+
+        Raises:
+            CatalogUrlError, CatalogVersionError: the settings name no catalog of ours.
+            sqlalchemy.exc.OperationalError: the database cannot be reached.
+        """
+        producer = cls(settings, catalog=Catalog.open(settings.catalog_url))
+        producer._owns_catalog = True
+        return producer
+
+    def batch(
+        self, collection: str, batch_id: str | None = None, *, traceparent: str | None = None
+    ) -> Batch:
+        """A batch for one ``with`` block; the collection is declared on first use.
+
+        Args:
+            collection: its name in the settings.
+            batch_id: what the job calls this batch: the same id again is the same batch, commits
+                nothing, and gives the commit that it got before. ``None``: drawn at random, so that
+                a job which repeats itself commits again.
+            traceparent: a W3C trace context that the event carries along.
+
+        Raises:
+            UndeclaredCollectionError: the settings do not declare it.
+            WrongSourceError: its entries do not live in the catalog.
+            CollectionMismatchError: it exists with another dimension or metric.
+        """
+        declared = self._declare(collection, own_data=False)
+        batch_id = batch_id or secrets.token_hex(16)
+
+        def commit(upserts: Sequence[Entries], deletes: Sequence[str]) -> tuple[Commit, bool]:
+            done = self._catalog.entries.commit(
+                collection, batch_id, upserts=upserts, deletes=deletes
+            )
+            return done, self._announce(done, traceparent)
+
+        return Batch(
+            collection, dimension=declared.dimension, metric=declared.metric, commit=commit
+        )
+
+    def batch_completed(
+        self, collection: str, *, batch_id: str | None = None, traceparent: str | None = None
+    ) -> Commit:
+        """Say that a collection whose entries live elsewhere (a table, a folder) has new ones.
+
+        Raises:
+            UndeclaredCollectionError: the settings do not declare it.
+            WrongSourceError: its entries live in the catalog; use `batch`.
+            CollectionMismatchError: it exists with another dimension or metric.
+        """
+        self._declare(collection, own_data=True)
+        commit = self._catalog.entries.mark(collection, batch_id or secrets.token_hex(16))
+        self._announce(commit, traceparent)
+        return commit
+
+    def request_rebuild(
+        self, components: Collection[str] = (), *, force: bool = False, reason: str = ""
+    ) -> str:
+        """Ask for a rebuild, due or not; the request is a row that outlives a lost event.
+
+        Args:
+            components: what to build; empty: whatever is due.
+            force: release it although more entries went than ``max_shrink`` allows.
+            reason: for the people who read the result.
+
+        Returns:
+            The request's id; the result that answers it names it.
+
+        Raises:
+            UndeclaredComponentError: the settings declare components, but not that one.
+        """
+        if isinstance(components, str):
+            raise TypeError("components takes several names: write ['a'], not 'a'")
+        declared = self._settings.components
+        for name in components:
+            # A job's own settings may leave the components out; then only the rebuilder knows.
+            if declared and name not in declared:
+                raise UndeclaredComponentError(name, declared)
+        request_id = secrets.token_hex(16)
+        names = tuple(dict.fromkeys(components))
+        self._catalog.inbox.request(request_id, components=names, force=force, reason=reason)
+        self._signals.emit(
+            RebuildRequested(request_id=request_id, components=names, force=force, reason=reason),
+            subject=request_id,
+            event_id=request_id,
+        )
+        return request_id
+
+    def wait_served(
+        self,
+        commit: Commit,
+        *,
+        timeout_seconds: float,
+        readers: Readers = None,
+        components: Collection[str] | None = None,
+        fail_fast: bool = True,
+    ) -> ServedBy:
+        """Block until readers serve a commit.
+
+        Args:
+            commit: ``batch.commit``, or what `batch_completed` gave.
+            timeout_seconds: how long to wait; 0 looks once.
+            readers: how many, or the ids of those, that must serve it; ``None``: every live one,
+                and at least one.
+            components: those that must cover it, in every counted reader; ``None``: all of the
+                reader's own that are made from the collection, and at least one.
+            fail_fast: give up as soon as a rebuilder says that one of them failed to build.
+
+        Raises:
+            NotServedError: the time is over, or a component failed; the commit stands.
+            RedisError: presence cannot be read, and waiting would not change that.
+        """
+        waiting = self.waiting(
+            commit,
+            timeout_seconds=timeout_seconds,
+            readers=readers,
+            components=components,
+            fail_fast=fail_fast,
+        )
+        while (served := waiting.look()) is None:
+            self._wait(waiting.pause_seconds())
+        return served
+
+    def waiting(
+        self,
+        commit: Commit,
+        *,
+        timeout_seconds: float,
+        readers: Readers = None,
+        components: Collection[str] | None = None,
+        fail_fast: bool = True,
+    ) -> Waiting:
+        """The wait of `wait_served`, for a caller with a loop of its own."""
+        return Waiting(
+            commit,
+            signals=self._signals,
+            clock=self._clock,
+            timeout_seconds=timeout_seconds,
+            readers=readers,
+            components=components,
+            fail_fast=fail_fast,
+            definitions=self._settings.components,
+        )
+
+    def close(self) -> None:
+        """Close what was opened here; safe twice."""
+        self._signals.close()
+        if self._owns_catalog:
+            self._owns_catalog = False
+            self._catalog.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _declare(self, name: str, *, own_data: bool) -> CollectionSettings:
+        settings = self._settings.collections.get(name)
+        if settings is None:
+            raise UndeclaredCollectionError(name, self._settings.collections)
+        if own_data == (settings.source.kind == "catalog"):
+            raise WrongSourceError(name, settings.source.kind)
+        self._catalog.collections.declare(
+            name, dimension=settings.dimension, metric=settings.metric
+        )
+        return settings
+
+    def _announce(self, commit: Commit, traceparent: str | None) -> bool:
+        log.info(
+            "batch.committed",
+            collection=commit.collection,
+            batch_id=commit.batch_id,
+            generation=commit.generation,
+            upserts=commit.upserts,
+            deletes=commit.deletes,
+            repeated=commit.repeated,
+        )
+        return self._signals.emit(
+            BatchCompleted(
+                collection=commit.collection,
+                epoch=commit.epoch,
+                batch_id=commit.batch_id,
+                generation=commit.generation,
+                upserts=commit.upserts,
+                deletes=commit.deletes,
+            ),
+            subject=commit.collection,
+            traceparent=traceparent,
+        )

@@ -1,0 +1,123 @@
+"""What a job does with Redis: it adds events and reads presence, and can do without either.
+
+The connection is opened when it is first needed and again after it was lost, so that a job can
+start, and commit, while Redis is away. An event carries no truth; one that cannot be added is
+logged and left to the rebuilder's reconcile loop, which finds the commit in the catalog.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
+import structlog
+from pydantic import BaseModel, ValidationError
+from redis.exceptions import RedisError
+
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.events import Event, EventData
+from indexrelay.schemas.results import ReaderState, RebuilderState
+from indexrelay.streams.connection import Connection
+from indexrelay.streams.keys import Keys
+from indexrelay.streams.presence import Presence
+from indexrelay.streams.publishing import publish
+
+log = structlog.get_logger(__name__)
+
+StateT = TypeVar("StateT", bound=BaseModel)
+
+
+class Signals:
+    """A job's side of Redis; safe to use from several threads."""
+
+    def __init__(
+        self,
+        *,
+        keys: Keys,
+        clock: Clock,
+        source: str,
+        connect: Callable[[], Connection],
+        connection: Connection | None = None,
+    ) -> None:
+        self._keys = keys
+        self._clock = clock
+        self._source = source
+        self._connect = connect
+        self._given = connection
+        self._opened: Connection | None = None
+        self._opening = threading.Lock()
+
+    def emit(
+        self,
+        data: EventData,
+        *,
+        subject: str,
+        event_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> bool:
+        """Add an event to the events stream; ``False``, and a warning, when that cannot be done.
+
+        ``event_id`` makes it a repeat of a row that is in the inbox already; ``None``: drawn.
+        """
+        event = Event.of(
+            data,
+            source=self._source,
+            time=self._clock.now(),
+            id=event_id,
+            subject=subject,
+            traceparent=traceparent,
+        )
+        try:
+            publish(self.connection, self._keys.events, event.to_bytes())
+        except (RedisError, IndexRelayError, OSError) as error:
+            log.warning(
+                "event.not_emitted",
+                type=data.TYPE,
+                subject=subject,
+                error=str(error),
+                consequence="nothing is lost: the reconcile loop finds it in the catalog",
+            )
+            return False
+        return True
+
+    def readers(self) -> list[ReaderState]:
+        """What every live reader says of itself.
+
+        Raises:
+            RedisError, IndexRelayError, OSError: presence cannot be read.
+        """
+        return self._states("reader", ReaderState)
+
+    def rebuilders(self) -> list[RebuilderState]:
+        """What every live rebuilder says of itself; raises what `readers` raises."""
+        return self._states("rebuilder", RebuilderState)
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that was given, or the one that is opened now."""
+        if self._given is not None:
+            return self._given
+        with self._opening:
+            if self._opened is None:
+                self._opened = self._connect()
+            return self._opened
+
+    def close(self) -> None:
+        """Close what was opened here; a connection that was given stays open."""
+        with self._opening:
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            # The server may be gone already; there is nothing left to tell it.
+            with contextlib.suppress(RedisError, OSError):
+                opened.close()
+
+    def _states(self, kind: Literal["reader", "rebuilder"], model: type[StateT]) -> list[StateT]:
+        states = []
+        for member, raw in Presence(self.connection, self._keys, kind).all().items():
+            try:
+                states.append(model.model_validate_json(raw))
+            except ValidationError as error:
+                # One member of another major version must not blind us to the others.
+                log.warning("presence.unreadable", kind=kind, member=member, error=str(error))
+        return states

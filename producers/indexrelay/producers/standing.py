@@ -1,0 +1,173 @@
+"""Where the readers stand with one commit: a judgement over what they say of themselves.
+
+A component *concerns* a commit when any live reader says that it covers the commit's collection, or
+when the settings say that it is made from it; so a reader whose first load of it failed, and which
+therefore cannot say what it covers, still counts as behind. A generation counts only in the epoch
+of the commit: a collection that was dropped and made again starts a new count.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from indexrelay.producers.errors import Behind
+from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.results import (
+    ComponentFailure,
+    ComponentState,
+    ReaderState,
+    RebuilderState,
+)
+from indexrelay.storage.catalog import Commit
+
+Readers: TypeAlias = int | Collection[str] | None
+"""Which readers must serve it: that many, these, or (``None``) every live one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What one look at presence showed."""
+
+    serving: tuple[str, ...]
+    """Ids of the readers that serve the commit in every component that concerns it."""
+    release: int
+    """The newest release that all of those have worked through; 0 when there are none."""
+    behind: tuple[Behind, ...]
+    """Why it does not count as served; empty when it does."""
+
+    @property
+    def served(self) -> bool:
+        """Whether the readers that were asked for serve it."""
+        return not self.behind
+
+
+def standing(
+    commit: Commit,
+    states: Iterable[ReaderState],
+    *,
+    readers: Readers,
+    components: Collection[str] | None,
+    definitions: Mapping[str, ComponentDefinition],
+) -> Standing:
+    """Judge ``states`` (one per live reader) against ``commit``."""
+    live = {state.reader: state for state in states}
+    concerned = (
+        frozenset(components)
+        if components is not None
+        else made_from(commit.collection, definitions) | _covering(commit.collection, live.values())
+    )
+    found = {
+        name: tuple(_behind(commit, state, concerned, named=components is not None))
+        for name, state in sorted(live.items())
+    }
+    serving = tuple(name for name, behind in found.items() if not behind)
+    release = min((live[name].release for name in serving), default=0)
+    lacking = _lacking(found, serving, readers)
+    return Standing(serving=serving, release=release, behind=tuple(lacking))
+
+
+def failed_components(
+    commit: Commit,
+    rebuilders: Iterable[RebuilderState],
+    readers: Sequence[ReaderState],
+    *,
+    components: Collection[str] | None,
+) -> dict[str, ComponentFailure]:
+    """The components whose last build was to cover the commit, and failed.
+
+    A component that readers serve at the commit nevertheless has been mended since: a rebuilder
+    says so only with its next heartbeat, the readers are ahead of it.
+    """
+    return {
+        name: failure
+        for state in rebuilders
+        for name, failure in state.failures.items()
+        if (components is None or name in components)
+        and failure.targets.get(commit.collection, -1) >= commit.generation
+        and not _served_everywhere(commit, name, readers)
+    }
+
+
+def _served_everywhere(commit: Commit, component: str, readers: Sequence[ReaderState]) -> bool:
+    generations = [
+        _generation(commit, state.components[component])
+        for state in readers
+        if component in state.components
+    ]
+    return bool(generations) and all(
+        generation is not None and generation >= commit.generation for generation in generations
+    )
+
+
+def made_from(collection: str, definitions: Mapping[str, ComponentDefinition]) -> frozenset[str]:
+    """The components that are made from a collection, directly or through others."""
+    reached = {collection}
+    while True:
+        more = {
+            name
+            for name, definition in definitions.items()
+            if name not in reached and reached.intersection(definition.inputs)
+        }
+        if not more:
+            return frozenset(reached - {collection})
+        reached |= more
+
+
+def _covering(collection: str, states: Iterable[ReaderState]) -> frozenset[str]:
+    return frozenset(
+        name
+        for state in states
+        for name, component in state.components.items()
+        if collection in component.covers
+    )
+
+
+def _behind(
+    commit: Commit, state: ReaderState, concerned: frozenset[str], *, named: bool
+) -> Iterable[Behind]:
+    """What keeps one reader from serving the commit.
+
+    Components that were asked for by name must all be there; otherwise a reader answers for those
+    that it serves, since its settings may leave the others out.
+    """
+    mine = {name: state.components[name] for name in sorted(concerned) if name in state.components}
+    if named:
+        for name in sorted(concerned - mine.keys()):
+            yield Behind(reader=state.reader, component=name)
+    elif not mine:
+        yield Behind(reader=state.reader)
+    for name, component in mine.items():
+        generation = _generation(commit, component)
+        if generation is None or generation < commit.generation:
+            yield Behind(
+                reader=state.reader,
+                component=name,
+                generation=generation,
+                outcome=component.outcome,
+                error=component.error,
+            )
+
+
+def _generation(commit: Commit, component: ComponentState) -> int | None:
+    if component.epochs.get(commit.collection) != commit.epoch:
+        return None
+    return component.covers.get(commit.collection)
+
+
+def _lacking(
+    found: Mapping[str, tuple[Behind, ...]], serving: tuple[str, ...], readers: Readers
+) -> Iterable[Behind]:
+    """What is missing to the readers that were asked for."""
+    match readers:
+        case int():
+            if len(serving) < readers:
+                yield from (behind for each in found.values() for behind in each)
+                if len(found) < readers:
+                    yield Behind(reader="readers", error=f"{len(found)} alive, {readers} asked for")
+        case None:
+            if not found:
+                yield Behind(reader="readers", error="none is alive")
+            yield from (behind for each in found.values() for behind in each)
+        case _:
+            for name in sorted(readers):
+                yield from found.get(name, (Behind(reader=name, error="not alive"),))

@@ -1,0 +1,137 @@
+"""Waiting until a commit is served: look at presence, pause a little longer each time, look again.
+
+The waiting itself (`Waiting`) neither sleeps nor blocks on anything but Redis, so that the threaded
+and the asyncio producer share it: they call `look` until it answers and pause in between in their
+own way. Presence is all that is read, since that is all a job's Redis user may read.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import structlog
+from redis.exceptions import RedisError
+
+from indexrelay.producers.errors import NotServedError
+from indexrelay.producers.signals import Signals
+from indexrelay.producers.standing import Readers, Standing, failed_components, standing
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.results import ComponentFailure
+from indexrelay.storage.catalog import Commit
+from indexrelay.streams.passing import is_passing
+
+log = structlog.get_logger(__name__)
+
+FIRST_PAUSE_SECONDS = 0.01
+LONGEST_PAUSE_SECONDS = 0.05
+"""Twenty looks a second cost a server nothing, and add little to the time that a job sees."""
+_GROWTH = 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedBy:
+    """Who serves a commit."""
+
+    readers: tuple[str, ...]
+    """Their ids, sorted."""
+    seconds: float
+    """How long the wait took."""
+    release: int
+    """The newest release that all of them have worked through."""
+
+
+class Waiting:
+    """One wait for one commit."""
+
+    def __init__(
+        self,
+        commit: Commit,
+        *,
+        signals: Signals,
+        clock: Clock,
+        timeout_seconds: float,
+        readers: Readers,
+        components: Collection[str] | None,
+        fail_fast: bool,
+        definitions: Mapping[str, ComponentDefinition],
+    ) -> None:
+        _check(timeout_seconds, readers, components)
+        self._commit = commit
+        self._signals = signals
+        self._clock = clock
+        self._timeout = timeout_seconds
+        self._readers = readers
+        self._components = components
+        self._fail_fast = fail_fast
+        self._definitions = definitions
+        self._began = clock.monotonic()
+        self._pause = FIRST_PAUSE_SECONDS
+        self._away: Exception | None = None
+
+    def look(self) -> ServedBy | None:
+        """Look once; ``None``: not yet.
+
+        Raises:
+            NotServedError: the time is over, or (``fail_fast``) a component failed.
+            RedisError: presence cannot be read, and waiting would not change that.
+        """
+        seen, failures = self._seen()
+        seconds = self._clock.monotonic() - self._began
+        given_up = bool(failures) and self._fail_fast
+        if seen is not None and seen.served and not given_up:
+            return ServedBy(readers=seen.serving, seconds=seconds, release=seen.release)
+        if seconds < self._timeout and not given_up:
+            return None
+        raise NotServedError(
+            collection=self._commit.collection,
+            generation=self._commit.generation,
+            seconds=seconds,
+            behind=() if seen is None else seen.behind,
+            failures=failures,
+            reason=None if self._away is None else f"presence cannot be read: {self._away}",
+        ) from self._away
+
+    def pause_seconds(self) -> float:
+        """How long to pause before the next look; never beyond the time-out."""
+        left = self._timeout - (self._clock.monotonic() - self._began)
+        pause, self._pause = self._pause, min(self._pause * _GROWTH, LONGEST_PAUSE_SECONDS)
+        return max(0.0, min(pause, left))
+
+    def _seen(self) -> tuple[Standing | None, dict[str, ComponentFailure]]:
+        """Presence as it is now; ``None`` while Redis is away, which may pass."""
+        try:
+            # Failures first: one that a later success has already cleared is not looked at again.
+            rebuilders = self._signals.rebuilders()
+            readers = self._signals.readers()
+        except (RedisError, OSError) as error:
+            if not is_passing(error):
+                raise
+            if self._away is None:
+                log.warning("presence.away", error=str(error), consequence="still waiting")
+            self._away = error
+            return None, {}
+        self._away = None
+        return (
+            standing(
+                self._commit,
+                readers,
+                readers=self._readers,
+                components=self._components,
+                definitions=self._definitions,
+            ),
+            failed_components(self._commit, rebuilders, readers, components=self._components),
+        )
+
+
+def _check(timeout_seconds: float, readers: Readers, components: Collection[str] | None) -> None:
+    """Refuse what could only wait in vain, or not at all."""
+    if timeout_seconds < 0:
+        raise ValueError(f"timeout_seconds is {timeout_seconds}; it must be at least 0")
+    if isinstance(readers, str) or isinstance(components, str):
+        raise TypeError("readers and components take several names: write ['a'], not 'a'")
+    if isinstance(readers, int) and readers < 1:
+        raise ValueError(f"readers is {readers}; ask for at least 1")
+    if readers is not None and not isinstance(readers, int) and not readers:
+        raise ValueError("readers is empty; name at least one, or leave it out")
+    if components is not None and not components:
+        raise ValueError("components is empty; name at least one, or leave it out")

@@ -1,0 +1,66 @@
+"""The awaitable producer does what the other one does."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.producers.presence import HandClock, reader
+
+from indexrelay.producers import AsyncProducer, NotServedError, Producer
+from indexrelay.producers.errors import NotCommittedError, UndeclaredCollectionError
+from indexrelay.schemas.settings import Settings
+from indexrelay.storage.catalog import Catalog
+from indexrelay.streams import Connection, Keys, Presence
+
+
+def test_a_batch_is_committed_and_waited_for(
+    settings: Settings, catalog: Catalog, connection: Connection
+) -> None:
+    async def job() -> None:
+        async with AsyncProducer(
+            Producer(settings, catalog=catalog, connection=connection)
+        ) as producer:
+            async with producer.batch("tracks") as batch:
+                await batch.upsert(["a"], np.ones((1, 3), np.float32))
+                await batch.delete(["b"])
+            assert batch.announced
+            with pytest.raises(NotServedError):
+                await producer.wait_served(batch.commit, timeout_seconds=0)
+            waiting = asyncio.create_task(producer.wait_served(batch.commit, timeout_seconds=30))
+            await asyncio.sleep(0)
+            state = reader("one", {"voyager": 1}, epoch=batch.commit.epoch)
+            Presence(connection, Keys("indexrelay"), "reader").publish(
+                "one", state.model_dump_json().encode(), ttl_seconds=60
+            )
+            assert (await waiting).readers == ("one",)
+            assert await producer.request_rebuild(["map"])
+            assert (await producer.batch_completed("files")).generation == 1
+
+    asyncio.run(job())
+
+
+def test_an_exception_in_the_block_commits_nothing(settings: Settings, clock: HandClock) -> None:
+    async def job() -> int:
+        async with await AsyncProducer.open(settings) as producer:
+            with pytest.raises(UndeclaredCollectionError):
+                async with producer.batch("trakcs"):
+                    pass
+            with pytest.raises(KeyError):  # noqa: PT012 - the whole block is meant
+                async with producer.batch("tracks") as batch:
+                    await batch.upsert(["a"], np.ones((1, 3), np.float32))
+                    raise KeyError
+            with pytest.raises(NotCommittedError):
+                _ = batch.commit
+            return producer._producer._catalog.collections.get("tracks").generation
+
+    assert asyncio.run(job()) == 0
+
+
+def test_a_batch_needs_its_block(settings: Settings, tmp_path: Path) -> None:
+    async def job() -> None:
+        async with await AsyncProducer.open(settings) as producer:
+            with pytest.raises(RuntimeError, match="async with"):
+                await producer.batch("tracks").upsert(["a"], np.ones((1, 3), np.float32))
+
+    asyncio.run(job())

@@ -1,0 +1,74 @@
+"""A job commits whether Redis is there or not, and uses it again when it is back."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import structlog
+
+from indexrelay.producers import NotServedError, Producer
+from indexrelay.producers.errors import NoRunningServerError
+from indexrelay.producers.reaching import reach
+from indexrelay.schemas.settings import Settings
+from indexrelay.streams import EmbeddedServer, Keys
+
+ROW = np.ones((1, 3), np.float32)
+
+
+def settings_in(folder: Path, url: str | None = None) -> Settings:
+    return Settings.model_validate(
+        {
+            "data_dir": folder,
+            "redis": {"url": url, "timeout_seconds": 0.5},
+            "collections": {"tracks": {"dimension": 3}},
+        }
+    )
+
+
+def commit_one(producer: Producer, name: str) -> bool:
+    with producer.batch("tracks") as batch:
+        batch.upsert([name], ROW)
+    assert batch.commit.upserts == 1
+    return batch.announced
+
+
+def test_a_commit_stands_while_no_server_was_ever_started(tmp_path: Path) -> None:
+    with Producer.open(settings_in(tmp_path)) as producer, structlog.testing.capture_logs() as logs:
+        assert not commit_one(producer, "a")
+    (warning,) = [line for line in logs if line["log_level"] == "warning"]
+    assert warning["event"] == "event.not_emitted"
+    assert "indexrelay up" in warning["error"]
+
+
+def test_a_commit_stands_while_the_server_does_not_answer(tmp_path: Path) -> None:
+    url = f"unix://{tmp_path}/nobody.sock"
+    with Producer.open(settings_in(tmp_path, url)) as producer:
+        assert not commit_one(producer, "a")
+
+
+def test_waiting_without_any_server_says_what_to_start(tmp_path: Path) -> None:
+    with Producer.open(settings_in(tmp_path)) as producer:
+        with producer.batch("tracks") as batch:
+            batch.upsert(["a"], ROW)
+        with pytest.raises(NoRunningServerError, match="indexrelay up"):
+            producer.wait_served(batch.commit, timeout_seconds=1)
+
+
+@pytest.mark.server
+def test_a_job_finds_the_embedded_server_and_finds_it_again_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    settings = settings_in(tmp_path)
+    with Producer.open(settings) as producer:
+        assert not commit_one(producer, "before")
+        for name in ("first", "second"):
+            with EmbeddedServer(tmp_path):
+                assert commit_one(producer, name)
+        with EmbeddedServer(tmp_path):
+            with producer.batch("tracks") as batch:
+                batch.upsert(["last"], ROW)
+            with pytest.raises(NotServedError, match="none is alive"):
+                producer.wait_served(batch.commit, timeout_seconds=0)
+            connection = reach(settings)
+            assert connection.commands.xlen(Keys("indexrelay").events) == 3
+            connection.close()

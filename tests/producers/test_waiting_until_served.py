@@ -1,0 +1,214 @@
+"""A commit counts as served when readers say so, and a failure ends the wait."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from tests.producers.presence import HandClock, Readers, reader, rebuilder
+
+from indexrelay.producers import NotServedError, Producer
+from indexrelay.storage.catalog import Commit
+from indexrelay.streams import Connection, Presence
+
+
+@pytest.fixture
+def commit(producer: Producer) -> Commit:
+    for name in ("a", "b"):
+        with producer.batch("tracks") as batch:
+            batch.upsert([name], np.ones((1, 3), np.float32))
+    return batch.commit
+
+
+def test_it_is_served_when_every_live_reader_covers_it(
+    producer: Producer, commit: Commit, readers: Readers
+) -> None:
+    readers.say(reader("one", {"voyager": 2, "map": 3}, epoch=commit.epoch, release=7))
+    readers.say(reader("two", {"voyager": 2}, epoch=commit.epoch, release=6))
+    served = producer.wait_served(commit, timeout_seconds=1)
+    assert served.readers == ("one", "two")
+    assert served.release == 6
+    assert served.seconds == 0
+
+
+@pytest.mark.parametrize(
+    ("states", "reason"),
+    [
+        ({}, "none is alive"),
+        ({"one": {}}, "one: serves nothing of it"),
+        ({"one": {"voyager": 1}}, "voyager at generation 1"),
+        ({"one": {"voyager": 2, "map": 1}}, "map at generation 1"),
+        ({"one": {"voyager": 2}, "two": {"voyager": 1}}, "two: voyager at generation 1"),
+        ({"one": {"voyager": 2, "map": None}}, r"map at nothing \(no memory\)"),
+    ],
+)
+def test_it_is_not_served_while_one_reader_is_behind(
+    producer: Producer,
+    commit: Commit,
+    readers: Readers,
+    states: dict[str, dict[str, int | None]],
+    reason: str,
+) -> None:
+    for name, generations in states.items():
+        readers.say(reader(name, generations, epoch=commit.epoch))
+    with pytest.raises(NotServedError, match=reason) as caught:
+        producer.wait_served(commit, timeout_seconds=2)
+    assert caught.value.seconds >= 2
+    assert caught.value.behind
+
+
+def test_a_generation_of_another_epoch_does_not_count(
+    producer: Producer, commit: Commit, readers: Readers
+) -> None:
+    readers.say(reader("one", {"voyager": 99}, epoch="another"))
+    with pytest.raises(NotServedError, match="voyager at nothing"):
+        producer.wait_served(commit, timeout_seconds=0)
+
+
+def test_so_many_readers_may_be_enough(
+    producer: Producer, commit: Commit, readers: Readers
+) -> None:
+    readers.say(reader("one", {"voyager": 2}, epoch=commit.epoch))
+    readers.say(reader("two", {"voyager": 1}, epoch=commit.epoch))
+    assert producer.wait_served(commit, timeout_seconds=0, readers=1).readers == ("one",)
+    with pytest.raises(NotServedError, match="two: voyager"):
+        producer.wait_served(commit, timeout_seconds=0, readers=2)
+    with pytest.raises(NotServedError, match="2 alive, 3 asked for"):
+        producer.wait_served(commit, timeout_seconds=0, readers=3)
+
+
+def test_named_readers_must_be_there(producer: Producer, commit: Commit, readers: Readers) -> None:
+    readers.say(reader("one", {"voyager": 2}, epoch=commit.epoch))
+    readers.say(reader("slow", {"voyager": 1}, epoch=commit.epoch))
+    assert producer.wait_served(commit, timeout_seconds=0, readers={"one"})
+    with pytest.raises(NotServedError, match="gone: not alive"):
+        producer.wait_served(commit, timeout_seconds=0, readers={"one", "gone"})
+
+
+def test_named_components_must_all_be_covered_and_others_need_not(
+    producer: Producer, commit: Commit, readers: Readers
+) -> None:
+    readers.say(reader("one", {"voyager": 2, "map": 1}, epoch=commit.epoch))
+    assert producer.wait_served(commit, timeout_seconds=0, components=["voyager"])
+    with pytest.raises(NotServedError, match="map_cache at nothing"):
+        producer.wait_served(commit, timeout_seconds=0, components=["voyager", "map_cache"])
+
+
+def test_it_looks_again_until_they_are_there(
+    producer: Producer, commit: Commit, readers: Readers, clock: HandClock
+) -> None:
+    readers.say(reader("one", {"voyager": 1}, epoch=commit.epoch))
+    pass_by = clock.pass_by
+
+    def catch_up(seconds: float) -> None:
+        pass_by(seconds)
+        if clock.seconds > 3:
+            readers.say(reader("one", {"voyager": 2}, epoch=commit.epoch))
+
+    producer._wait = catch_up
+    served = producer.wait_served(commit, timeout_seconds=10)
+    assert 3 < served.seconds < 3.2
+
+
+def test_a_failed_build_ends_the_wait_at_once(
+    producer: Producer, commit: Commit, readers: Readers, clock: HandClock
+) -> None:
+    readers.say(reader("one", {"voyager": 2, "map": 1}, epoch=commit.epoch))
+    readers.say_rebuilder(rebuilder(map=2))
+    with pytest.raises(NotServedError, match="component map failed: the gate recall") as caught:
+        producer.wait_served(commit, timeout_seconds=60)
+    assert set(caught.value.failures) == {"map"}
+    assert clock.seconds == 0
+
+
+def test_a_component_that_failed_before_any_reader_had_it_ends_the_wait_too(
+    producer: Producer, commit: Commit, readers: Readers
+) -> None:
+    readers.say(reader("one", {"voyager": 2}, epoch=commit.epoch))
+    readers.say_rebuilder(rebuilder(map=2))
+    with pytest.raises(NotServedError, match="component map failed"):
+        producer.wait_served(commit, timeout_seconds=60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "failures"),
+    [
+        ({"components": ["voyager"]}, {"map": 2}),
+        ({"fail_fast": False}, {"map": 2}),
+        ({}, {"map": 1}),
+        ({}, {"voyager": 2}),
+    ],
+    ids=["of another component", "asked to wait on", "of an earlier commit", "mended since"],
+)
+def test_a_failure_that_does_not_concern_the_wait_does_not_end_it(
+    producer: Producer,
+    commit: Commit,
+    readers: Readers,
+    arguments: dict[str, Any],
+    failures: dict[str, int],
+) -> None:
+    readers.say(reader("one", {"voyager": 2}, epoch=commit.epoch))
+    readers.say_rebuilder(rebuilder(**failures))
+    assert producer.wait_served(commit, timeout_seconds=1, **arguments).readers == ("one",)
+
+
+def test_redis_being_away_is_waited_out(
+    producer: Producer,
+    commit: Commit,
+    readers: Readers,
+    clock: HandClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    readers.say(reader("one", {"voyager": 2}, epoch=commit.epoch))
+    present = Presence.all
+
+    def away(presence: Presence) -> dict[str, bytes]:
+        if clock.seconds < 1:
+            raise RedisConnectionError("connection refused")
+        return present(presence)
+
+    monkeypatch.setattr(Presence, "all", away)
+    assert 1 <= producer.wait_served(commit, timeout_seconds=5).seconds < 1.1
+    clock.seconds = 0
+    with pytest.raises(NotServedError, match="presence cannot be read: connection refused"):
+        producer.wait_served(commit, timeout_seconds=0.5)
+
+
+def test_a_refusal_that_stays_is_raised(
+    producer: Producer, commit: Commit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: Presence) -> dict[str, bytes]:
+        raise ResponseError("WRONGTYPE not a sorted set")
+
+    monkeypatch.setattr(Presence, "all", refused)
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        producer.wait_served(commit, timeout_seconds=60)
+
+
+def test_a_state_that_cannot_be_read_does_not_hide_the_others(
+    producer: Producer, commit: Commit, readers: Readers, connection: Connection
+) -> None:
+    readers.say(reader("one", {"voyager": 2}, epoch=commit.epoch))
+    Presence(connection, readers._keys, "reader").publish("alien", b"{}", ttl_seconds=60)
+    assert producer.wait_served(commit, timeout_seconds=0).readers == ("one",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"readers": "one"}, TypeError),
+        ({"readers": 0}, ValueError),
+        ({"readers": ()}, ValueError),
+        ({"components": "map"}, TypeError),
+        ({"components": ()}, ValueError),
+        ({"timeout_seconds": -1}, ValueError),
+    ],
+)
+def test_a_wait_that_means_nothing_is_refused(
+    producer: Producer, commit: Commit, arguments: dict[str, Any], error: type[Exception]
+) -> None:
+    wait: Callable[..., object] = producer.wait_served
+    with pytest.raises(error):
+        wait(commit, **{"timeout_seconds": 1, **arguments})
