@@ -1,0 +1,36 @@
+"""The artifacts: blobs, versions and releases, as immutable files, there whole or not at all.
+
+Nothing in here knows what a file means, or who builds and who reads.
+"""
+
+from indexrelay.storage.artifacts.errors import (
+    ArtifactError,
+    BlobCorruptError,
+    BlobMissingError,
+    ComponentNotReleasedError,
+    NothingReleasedError,
+    ReleaseExistsError,
+    ReleaseUnreadableError,
+    StoreAccessError,
+    UnsafeNameError,
+    VersionUnreadableError,
+)
+from indexrelay.storage.artifacts.store import ArtifactStore
+from indexrelay.storage.artifacts.sweeping import Swept
+from indexrelay.storage.artifacts.versions import OpenedVersion
+
+__all__ = [
+    "ArtifactError",
+    "ArtifactStore",
+    "BlobCorruptError",
+    "BlobMissingError",
+    "ComponentNotReleasedError",
+    "NothingReleasedError",
+    "OpenedVersion",
+    "ReleaseExistsError",
+    "ReleaseUnreadableError",
+    "StoreAccessError",
+    "Swept",
+    "UnsafeNameError",
+    "VersionUnreadableError",
+]

@@ -1,0 +1,169 @@
+"""Immutable files, named by the sha256 of their content.
+
+A file is hashed, made read-only, forced to disk and linked to its name; the same content again is
+nothing. A reader opens a blob in place, after its digest was checked once on this host. A blob that
+turns out to be damaged is replaced when the same content is put again: the new file takes over the
+name, and who has mapped the old one keeps the old one.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from indexrelay.schemas.versions import BlobRef
+from indexrelay.storage.artifacts.checked import CheckedBlobs
+from indexrelay.storage.artifacts.durable import (
+    READ_ONLY,
+    accessing,
+    make_folder,
+    open_file,
+    staged_name,
+    sync_folder,
+)
+from indexrelay.storage.artifacts.errors import (
+    BlobCorruptError,
+    BlobMissingError,
+    StoreAccessError,
+)
+from indexrelay.storage.artifacts.layout import Layout
+from indexrelay.storage.artifacts.locking import StoreLock
+
+PIN_SUFFIX = ".pin"
+
+
+class Blobs:
+    """The blobs of one store."""
+
+    def __init__(self, layout: Layout, *, lock: StoreLock, checked: CheckedBlobs) -> None:
+        self._layout = layout
+        self._lock = lock
+        self._checked = checked
+
+    def put(self, file: Path) -> BlobRef:
+        """Move a finished file into the store; nobody may write to it any more.
+
+        Raises:
+            StoreAccessError: it is not a regular file, or cannot be read or moved.
+        """
+        with accessing(file, "store"):
+            ref = _settle(file)
+        target = self._layout.blob(ref.digest)
+        make_folder(target.parent)
+        with self._lock.writing(), accessing(target, "write"):
+            if not self._link(file, target):
+                self._reuse(file, ref, target)
+            sync_folder(target.parent)
+        with accessing(file, "remove"):
+            # A kind may hand over a blob itself, by the path where it was opened.
+            if file.resolve() != target.resolve():
+                file.unlink(missing_ok=True)
+        with accessing(target, "read"):
+            # Only now, since removing the other name changed the ctime.
+            self._checked.remember(ref.digest, target.stat())
+        return ref
+
+    def path(self, ref: BlobRef) -> Path:
+        """Where the blob lies, once it is known to be intact.
+
+        Raises:
+            BlobMissingError: it is not there.
+            BlobCorruptError: its size or its digest is another.
+            StoreAccessError: it cannot be read.
+        """
+        path = self._layout.blob(ref.digest)
+        try:
+            found = path.lstat()
+            if not stat.S_ISREG(found.st_mode):
+                raise BlobCorruptError(ref.digest, path, "not a regular file")
+            if found.st_size != ref.size:
+                reason = f"{found.st_size} bytes instead of {ref.size}"
+                raise BlobCorruptError(ref.digest, path, reason)
+            if not self._checked.known(ref.digest, found):
+                self._check(ref, path)
+        except FileNotFoundError as error:
+            raise BlobMissingError(ref.digest, path) from error
+        except OSError as error:
+            raise StoreAccessError(path, "read", error) from error
+        return path
+
+    def present(self, ref: BlobRef) -> None:
+        """Make sure that a blob of this size is there, without reading it.
+
+        Raises:
+            BlobMissingError, BlobCorruptError, StoreAccessError: as `path` does.
+        """
+        path = self._layout.blob(ref.digest)
+        try:
+            size = path.lstat().st_size
+        except FileNotFoundError as error:
+            raise BlobMissingError(ref.digest, path) from error
+        except OSError as error:
+            raise StoreAccessError(path, "read", error) from error
+        if size != ref.size:
+            raise BlobCorruptError(ref.digest, path, f"{size} bytes instead of {ref.size}")
+
+    def _check(self, ref: BlobRef, path: Path) -> None:
+        with open_file(path) as stream:
+            before = os.fstat(stream.fileno())
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            after = os.fstat(stream.fileno())
+        if digest != ref.digest:
+            self._checked.forget(ref.digest)
+            raise BlobCorruptError(ref.digest, path, f"its content has the digest {digest}")
+        if before.st_ctime_ns == after.st_ctime_ns:
+            self._checked.remember(ref.digest, after)
+
+    def _link(self, file: Path, target: Path) -> bool:
+        """Give the file its name; ``False`` when a file of that name is there."""
+        try:
+            os.link(file, target)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            with self._copied(file) as copy:
+                return self._link(copy, target)
+        return True
+
+    def _reuse(self, file: Path, ref: BlobRef, target: Path) -> None:
+        """Keep what is there if it is intact, else put the new file in its place."""
+        try:
+            self.path(ref)
+        except (BlobCorruptError, BlobMissingError):
+            with self._copied(file) as copy:
+                copy.replace(target)
+        # Sweeping must not take what an old version left and a running build now counts on. A pin
+        # says so; touching the blob would change its ctime and make every host check it again.
+        (self._layout.staging / f"{ref.digest}{PIN_SUFFIX}").touch()
+
+    @contextlib.contextmanager
+    def _copied(self, file: Path) -> Iterator[Path]:
+        """The file's content in the staging folder, on the store's own file system."""
+        with staged_name(self._layout.staging) as copy:
+            shutil.copyfile(file, copy)
+            _force(copy)
+            yield copy
+
+
+def _settle(file: Path) -> BlobRef:
+    """Hash a file, make it read-only, force it to disk."""
+    with open_file(file) as stream:
+        found = os.fstat(stream.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        size = os.fstat(stream.fileno()).st_size
+    _force(file)
+    return BlobRef(digest=digest, size=size)
+
+
+def _force(file: Path) -> None:
+    with open_file(file) as stream:
+        os.fchmod(stream.fileno(), READ_ONLY)
+        os.fsync(stream.fileno())

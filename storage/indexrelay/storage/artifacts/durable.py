@@ -1,0 +1,128 @@
+"""Files that are there whole or not at all, also after a power cut.
+
+A file is written beside its place and forced to disk, then *linked* to its name, and the name is
+forced to disk. `os.link` fails where the name exists, so of two writers one wins and nobody is
+overwritten; `O_EXCL` on the final name would show half a file, and after a kill leave one.
+`os.replace`, which overwrites, is for repairs only.
+"""
+
+import contextlib
+import io
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from indexrelay.storage.artifacts.errors import StoreAccessError
+
+READ_ONLY = 0o444
+
+
+@contextlib.contextmanager
+def accessing(path: Path, doing: str) -> Iterator[None]:
+    """Turn an `OSError` into one that says what was done to which path, chained."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreAccessError(path, doing, error) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents, each forced to disk; nothing when it is there.
+
+    Raises:
+        StoreAccessError: it cannot be made.
+    """
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    with accessing(path, "make the folder"):
+        path.mkdir(exist_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Force a folder's names to disk.
+
+    Raises:
+        StoreAccessError: it cannot be done.
+    """
+    with accessing(path, "force to disk"):
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a small file; a symbolic link is refused.
+
+    Raises:
+        FileNotFoundError: there is no such file; left as it is, since callers know what it means.
+        StoreAccessError: it cannot be read.
+    """
+    try:
+        with open_file(path) as stream:
+            return stream.read()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreAccessError(path, "read", error) from error
+
+
+def open_file(path: Path) -> io.BufferedReader:
+    """Open a file for reading; not through a symbolic link, and without waiting for a pipe."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags), "rb")
+
+
+def write_once(data: bytes, path: Path, *, staging: Path) -> bool:
+    """Put ``data`` at ``path``, read-only; ``False``, and nothing done, when ``path`` exists.
+
+    Raises:
+        StoreAccessError: it cannot be written; nothing is at ``path`` then.
+    """
+    with accessing(path, "write"), _staged(data, staging) as file:
+        try:
+            os.link(file, path)
+        except FileExistsError:
+            return False
+    sync_folder(path.parent)
+    return True
+
+
+def overwrite(data: bytes, path: Path, *, staging: Path) -> None:
+    """Put ``data`` at ``path``, read-only, in place of what is there.
+
+    Raises:
+        StoreAccessError: it cannot be written; what was at ``path`` is still there then.
+    """
+    with accessing(path, "write"), _staged(data, staging) as file:
+        file.replace(path)
+    sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def staged_name(staging: Path) -> Iterator[Path]:
+    """A name in the staging folder; what is there in the end is removed."""
+    path = staging / f"{secrets.token_hex(16)}.tmp"
+    try:
+        yield path
+    finally:
+        # Left behind it is swept later; the outcome of what was staged must not depend on it.
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _staged(data: bytes, staging: Path) -> Iterator[Path]:
+    """``data`` in a read-only file of its own, forced to disk."""
+    with staged_name(staging) as path:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with os.fdopen(os.open(path, flags, READ_ONLY), "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fchmod(stream.fileno(), READ_ONLY)  # whatever the umask is
+            os.fsync(stream.fileno())
+        yield path

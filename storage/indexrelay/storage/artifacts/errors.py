@@ -1,0 +1,107 @@
+"""What can go wrong with artifacts, and what to do about it."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from indexrelay.schemas.errors import IndexRelayError
+
+
+class ArtifactError(IndexRelayError):
+    """The root of what the artifact store raises."""
+
+
+class StoreAccessError(ArtifactError):
+    """Raised when the operating system refuses to read or write a path of the store.
+
+    The cause (`OSError`) is chained and its number is in ``errno``: a full or failing disk may
+    pass, missing permissions need someone who grants them.
+    """
+
+    def __init__(self, path: Path, doing: str, error: OSError) -> None:
+        super().__init__(f"cannot {doing} {path}: {error.strerror or error}")
+        self.path = path
+        self.errno = error.errno
+
+
+class UnsafeNameError(ArtifactError, ValueError):
+    """Raised when a name or a digest does not look like one, before it can become a path."""
+
+    def __init__(self, what: str, given: str) -> None:
+        super().__init__(f"not a {what}: {given[:80]!r}")
+        self.given = given
+
+
+class BlobMissingError(ArtifactError):
+    """Raised when a blob is not in the store.
+
+    It may still be on its way here (a network file system shows new files late); if it stays away,
+    rebuild the component that names it.
+    """
+
+    def __init__(self, digest: str, path: Path) -> None:
+        super().__init__(f"blob {digest} is not in the store; it should be {path}")
+        self.digest = digest
+        self.path = path
+
+
+class BlobCorruptError(ArtifactError):
+    """Raised when a blob's bytes are not those that its name promises.
+
+    Rebuild the component that names it: a build that yields the same bytes repairs the blob, any
+    other names a new one.
+    """
+
+    def __init__(self, digest: str, path: Path, reason: str) -> None:
+        super().__init__(f"blob {digest} is damaged: {reason} ({path})")
+        self.digest = digest
+        self.path = path
+        self.reason = reason
+
+
+class VersionUnreadableError(ArtifactError):
+    """Raised when a version's manifest is missing or damaged; rebuild its component."""
+
+    def __init__(self, component: str, version_id: str, reason: str, *, missing: bool) -> None:
+        super().__init__(f"version {version_id} of {component} cannot be read: {reason}")
+        self.component = component
+        self.version_id = version_id
+        self.reason = reason
+        self.missing = missing
+
+
+class ReleaseUnreadableError(ArtifactError):
+    """Raised when a release is missing or damaged; the newest intact one is served meanwhile."""
+
+    def __init__(self, number: int, reason: str, *, missing: bool) -> None:
+        super().__init__(f"release {number} cannot be read: {reason}")
+        self.number = number
+        self.reason = reason
+        self.missing = missing
+
+
+class ReleaseExistsError(ArtifactError):
+    """Raised when a release does not follow the newest one, since somebody else published.
+
+    Read the newest release again, decide again what to publish, and try ``next_number``.
+    """
+
+    def __init__(self, number: int, *, next_number: int) -> None:
+        super().__init__(f"release {number} does not follow the newest one; next is {next_number}")
+        self.number = number
+        self.next_number = next_number
+
+
+class NothingReleasedError(ArtifactError):
+    """Raised when the newest release is to be changed and there is none yet; rebuild first."""
+
+    def __init__(self) -> None:
+        super().__init__("nothing is released yet")
+
+
+class ComponentNotReleasedError(ArtifactError):
+    """Raised when a hold, a lift or a rollback names a component that the release has not."""
+
+    def __init__(self, component: str, released: Iterable[str]) -> None:
+        there = ", ".join(sorted(released)) or "nothing"
+        super().__init__(f"no version of {component!r} is released; there is {there}")
+        self.component = component

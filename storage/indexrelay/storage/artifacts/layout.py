@@ -1,0 +1,88 @@
+"""Where each thing lies under the store's root, and the one place where names become paths.
+
+    blobs/sha256/ab/abcdef…          immutable, read-only, named by content
+    versions/<component>/<id>.json   manifests, named by content
+    releases/00000042.json           the releases, numbered
+    staging/                         what is being written; on the same file system as the rest
+    checked/<host>/<digest>          what this host has checked already
+    lock                             shared by writers, exclusive to sweeping
+
+Names and digests reach the store from manifests, messages and people, so each is matched again
+here, whatever was checked before: nothing else can point outside the root.
+"""
+
+import re
+from pathlib import Path
+
+from indexrelay.schemas.names import DIGEST_PATTERN, is_name
+from indexrelay.storage.artifacts.durable import make_folder
+from indexrelay.storage.artifacts.errors import UnsafeNameError
+
+_RELEASE = re.compile(r"(\d{8,18})\.json")
+
+
+class Layout:
+    """The paths of one store."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.blobs = root / "blobs" / "sha256"
+        self.versions = root / "versions"
+        self.releases = root / "releases"
+        self.staging = root / "staging"
+        self.checked = root / "checked"
+        self.lock = root / "lock"
+
+    def make(self) -> None:
+        """Make the folders that are not there yet.
+
+        Raises:
+            StoreAccessError: one of them cannot be made.
+        """
+        for folder in (self.blobs, self.versions, self.releases, self.staging):
+            make_folder(folder)
+
+    def blob(self, digest: str) -> Path:
+        """The path of a blob."""
+        return self.blobs / check_digest(digest)[:2] / digest
+
+    def version(self, component: str, version_id: str) -> Path:
+        """The path of a manifest."""
+        return self.versions / check_name(component) / f"{check_digest(version_id)}.json"
+
+    def release(self, number: int) -> Path:
+        """The path of a release; eight digits, and more when eight are not enough."""
+        if number < 1:
+            raise UnsafeNameError("release number", str(number))
+        return self.releases / f"{number:08d}.json"
+
+    def release_number(self, file_name: str) -> int | None:
+        """The number of the release that such a file holds; ``None``: it is not a release."""
+        match = _RELEASE.fullmatch(file_name)
+        if match is None:
+            return None
+        number = int(match[1])
+        # `release()` must lead back to the same file, or two files would claim one number.
+        return number if number > 0 and file_name == f"{number:08d}.json" else None
+
+
+def check_digest(text: str) -> str:
+    """Return ``text`` if it is a sha256 in lower-case hexadecimal.
+
+    Raises:
+        UnsafeNameError: it is not.
+    """
+    if re.fullmatch(DIGEST_PATTERN[1:-1], text) is None:
+        raise UnsafeNameError("sha256", text)
+    return text
+
+
+def check_name(text: str) -> str:
+    """Return ``text`` if it may name a component.
+
+    Raises:
+        UnsafeNameError: it may not.
+    """
+    if not is_name(text):
+        raise UnsafeNameError("component name", text)
+    return text

@@ -1,0 +1,132 @@
+"""Numbered releases; linking one to its number is the pipeline's only commit point.
+
+A release says which one it was made from, and only the very next number is free: so of two
+publishers one wins, and the other gets `ReleaseExistsError`, as does one that slept and would undo
+what was released meanwhile. A damaged release keeps its number, and the one before it is served.
+"""
+
+import json
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from indexrelay.schemas.canonical import canonical_json, sha256_hex
+from indexrelay.schemas.versions import Release
+from indexrelay.storage.artifacts.durable import accessing, read_file, write_once
+from indexrelay.storage.artifacts.errors import ReleaseExistsError, ReleaseUnreadableError
+from indexrelay.storage.artifacts.layout import Layout
+from indexrelay.storage.artifacts.locking import StoreLock
+from indexrelay.storage.artifacts.versions import Versions
+
+log = structlog.get_logger(__name__)
+
+
+class Releases:
+    """The releases of one store."""
+
+    def __init__(self, layout: Layout, *, lock: StoreLock, versions: Versions) -> None:
+        self._layout = layout
+        self._lock = lock
+        self._versions = versions
+        self.broken: dict[int, ReleaseUnreadableError] = {}
+        """The damaged ones that stood above the newest intact one when it was last looked for."""
+
+    def numbers(self) -> list[int]:
+        """The numbers that are there, intact or not, newest first.
+
+        Raises:
+            StoreAccessError: the folder cannot be listed.
+        """
+        with accessing(self._layout.releases, "list"):
+            names = [path.name for path in self._layout.releases.iterdir()]
+        numbers = (self._layout.release_number(name) for name in names)
+        return sorted((number for number in numbers if number is not None), reverse=True)
+
+    def next_number(self) -> int:
+        """The lowest number that was never used."""
+        return next(iter(self.numbers()), 0) + 1
+
+    def read(self, number: int) -> Release:
+        """One release, once it is known to be intact.
+
+        Raises:
+            ReleaseUnreadableError: it is not there, or damaged.
+            StoreAccessError: it cannot be read.
+        """
+        path = self._layout.release(number)
+        try:
+            data = read_file(path)
+        except FileNotFoundError as error:
+            raise ReleaseUnreadableError(number, f"there is no {path}", missing=True) from error
+        try:
+            fields = json.loads(data)
+            digest = _content_digest(fields)
+            release = Release.model_validate(fields)
+        except (ValueError, TypeError, RecursionError) as error:
+            reason = f"{path} is damaged or not a release: {_first_line(error)}"
+            raise ReleaseUnreadableError(number, reason, missing=False) from error
+        if release.digest != digest or release.number != number:
+            reason = f"{path} is damaged: it does not carry the digest of its content and number"
+            raise ReleaseUnreadableError(number, reason, missing=False)
+        return release
+
+    def newest(self) -> Release | None:
+        """The newest intact release; a damaged one above it is logged once, and is in `broken`.
+
+        Raises:
+            StoreAccessError: the operating system refuses; then nobody knows which is the newest.
+        """
+        broken: dict[int, ReleaseUnreadableError] = {}
+        intact: Release | None = None
+        for number in self.numbers():
+            try:
+                intact = self.read(number)
+                break
+            except ReleaseUnreadableError as error:
+                if not error.missing:  # else it was swept since it was listed
+                    broken[number] = error
+        for number in broken.keys() - self.broken.keys():
+            log.error("release.unreadable", release=number, error=str(broken[number]))
+        self.broken = broken
+        return intact
+
+    def commit(self, release: Release) -> Release:
+        """Make it the newest release, whole or not at all; returns it with its digest.
+
+        What it names beyond the newest release must be intact in the store; what it only carries
+        along is not looked at, so that one damaged component does not hold up the others.
+
+        Raises:
+            ReleaseExistsError: the number is not the next one, or the release was not made from the
+                newest one; read that again and decide anew.
+            VersionUnreadableError, BlobMissingError, BlobCorruptError: a version that it brings is
+                not there as a whole.
+            StoreAccessError: it cannot be written; nothing was released then.
+        """
+        sealed = release.sealed()
+        with self._lock.writing():
+            free, newest = self.next_number(), self.newest()
+            made_from = newest.number if newest else 0
+            # Whoever is faster from here on takes the same number, and our link fails.
+            if (sealed.number, sealed.previous) != (free, made_from):
+                raise ReleaseExistsError(sealed.number, next_number=free)
+            carried = newest.components.items() if newest else ()
+            for component, version_id in sealed.components.items() - carried:
+                self._versions.open(component, version_id)
+            path = self._layout.release(sealed.number)
+            if not write_once(sealed.canonical(), path, staging=self._layout.staging):
+                raise ReleaseExistsError(sealed.number, next_number=self.next_number())
+        return sealed
+
+
+def _content_digest(fields: Any) -> str:
+    """The digest over everything but itself, fields of a newer minor version included."""
+    return sha256_hex(canonical_json({key: fields[key] for key in fields if key != "digest"}))
+
+
+def _first_line(error: Exception) -> str:
+    """A reason in one line; pydantic's would repeat whatever the file holds."""
+    if isinstance(error, ValidationError):
+        return f"{error.error_count()} field(s) that do not fit"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,215 @@
+"""The artifact store: what was built and what is to be served, as files under one root.
+
+One object for everybody: rebuilders put and commit, readers open, people hold and roll back. It
+keeps no file open and no thread, so it is safe to share between threads and survives a fork.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from indexrelay.schemas.clock import Clock, SystemClock
+from indexrelay.schemas.versions import BlobRef, Release, VersionManifest
+from indexrelay.storage.artifacts.blobs import Blobs
+from indexrelay.storage.artifacts.checked import CheckedBlobs, host_id
+from indexrelay.storage.artifacts.errors import (
+    NothingReleasedError,
+    ReleaseExistsError,
+    ReleaseUnreadableError,
+)
+from indexrelay.storage.artifacts.holding import Change, holding, lifting, rolling_back
+from indexrelay.storage.artifacts.layout import Layout
+from indexrelay.storage.artifacts.locking import StoreLock
+from indexrelay.storage.artifacts.releases import Releases
+from indexrelay.storage.artifacts.sweeping import Sweeper, Swept
+from indexrelay.storage.artifacts.versions import OpenedVersion, Versions
+
+_ATTEMPTS = 100
+"""How often a change of holds is tried again; each lost attempt means that another one won."""
+
+
+class ArtifactStore:
+    """Blobs, versions and releases under ``root``; the folders are made where they are missing.
+
+    Every method that touches a file raises `StoreAccessError` when the operating system refuses.
+    """
+
+    def __init__(self, root: Path, *, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._layout = Layout(root)
+        self._layout.make()
+        self._lock = StoreLock(self._layout.lock)
+        checked = CheckedBlobs(self._layout.checked / host_id())
+        self._blobs = Blobs(self._layout, lock=self._lock, checked=checked)
+        self._versions = Versions(self._layout, lock=self._lock, blobs=self._blobs)
+        self._releases = Releases(self._layout, lock=self._lock, versions=self._versions)
+
+    @property
+    def root(self) -> Path:
+        """Where the store is."""
+        return self._layout.root
+
+    @property
+    def staging(self) -> Path:
+        """A folder on the store's file system: files that are built here are moved, not copied."""
+        return self._layout.staging
+
+    @property
+    def broken_releases(self) -> dict[int, ReleaseUnreadableError]:
+        """The damaged ones that stood above the newest intact one at the last look."""
+        return dict(self._releases.broken)
+
+    def put_blob(self, file: Path) -> BlobRef:
+        """Move a finished file into the store; the same content again is nothing.
+
+        Nobody may write to the file any more. It is hashed, made read-only and forced to disk.
+        """
+        return self._blobs.put(file)
+
+    def blob(self, ref: BlobRef) -> Path:
+        """Where a blob lies; its digest is checked once per host.
+
+        Raises:
+            BlobMissingError: it is not there.
+            BlobCorruptError: it is damaged.
+        """
+        return self._blobs.path(ref)
+
+    def put_version(self, manifest: VersionManifest) -> str:
+        """Write a manifest whose blobs are all in the store; returns the version's id.
+
+        Raises:
+            BlobMissingError, BlobCorruptError: it names a blob that is not there.
+        """
+        return self._versions.put(manifest)
+
+    def version(self, component: str, version_id: str) -> VersionManifest:
+        """A manifest; its digest is checked.
+
+        Raises:
+            VersionUnreadableError: it is missing or damaged.
+        """
+        return self._versions.read(component, version_id)
+
+    def open_version(self, component: str, version_id: str) -> OpenedVersion:
+        """A manifest and the paths of its files, all checked.
+
+        Raises:
+            VersionUnreadableError, BlobMissingError, BlobCorruptError: it is not there as a whole.
+        """
+        return self._versions.open(component, version_id)
+
+    def newest_release(self) -> Release | None:
+        """The newest intact release; ``None``: there is none. See `broken_releases`."""
+        return self._releases.newest()
+
+    def next_number(self) -> int:
+        """The number for the next release: one more than the highest, intact or not."""
+        return self._releases.next_number()
+
+    def release(self, number: int) -> Release:
+        """One release.
+
+        Raises:
+            ReleaseUnreadableError: it is missing or damaged.
+        """
+        return self._releases.read(number)
+
+    def commit_release(self, release: Release) -> Release:
+        """Make it the newest release, whole or not at all; returns it with its digest.
+
+        Raises:
+            ReleaseExistsError: it is not the next one, or ``previous`` is not the newest one: read
+                that again, decide again, try again.
+            VersionUnreadableError, BlobMissingError, BlobCorruptError: a version that it adds to
+                the newest release is not there as a whole.
+        """
+        return self._releases.commit(release)
+
+    def hold(self, *components: str, reason: str) -> Release:
+        """Keep components at the versions that they have, until `lift`.
+
+        Raises:
+            ComponentNotReleasedError: the newest release does not have one of them.
+            NothingReleasedError: there is no release.
+        """
+        return self._change(holding(components, reason=reason, now=self._clock.now()))
+
+    def lift(self, *components: str, reason: str) -> Release:
+        """Let held components follow their sources again; the newest release if none is held.
+
+        Raises:
+            ComponentNotReleasedError: the newest release does not have one of them.
+            NothingReleasedError: there is no release.
+        """
+        return self._change(lifting(components, reason=reason))
+
+    def rollback(
+        self, to: int, *, reason: str, components: Collection[str] | None = None
+    ) -> Release:
+        """Serve again what release ``to`` served, and hold it.
+
+        Args:
+            to: the number of an earlier release.
+            reason: why, for the people who find the holds later.
+            components: only these; ``None``: all that ``to`` names.
+
+        Raises:
+            ReleaseUnreadableError: ``to`` is missing (it may have been swept) or damaged.
+            ComponentNotReleasedError: ``to`` does not have one of ``components``.
+            VersionUnreadableError, BlobMissingError, BlobCorruptError: what it named is not there
+                as a whole any more.
+        """
+        target = self.release(to)
+        now = self._clock.now()
+        return self._change(rolling_back(target, components, reason=reason, now=now))
+
+    def sweep(
+        self,
+        *,
+        keep_releases: int,
+        used_versions: Collection[str] | None,
+        grace_seconds: float,
+        clock: Clock | None = None,
+    ) -> Swept:
+        """Remove what neither the kept releases nor the readers use; returns what was removed.
+
+        Args:
+            keep_releases: how many of the newest intact releases stay; at least 1.
+            used_versions: ids of the versions that readers serve; ``None``: nobody knows.
+            grace_seconds: nothing that got its name later than this ago is removed; longer than the
+                longest build, whose blobs no version names yet.
+            clock: whose time it is; ``None``: the store's own.
+        """
+        if keep_releases < 1:
+            raise ValueError(f"keep_releases is {keep_releases}; at least 1 must stay")
+        sweeper = Sweeper(
+            self._layout,
+            releases=self._releases,
+            versions=self._versions,
+            now=(clock or self._clock).now().timestamp(),
+            grace_seconds=grace_seconds,
+        )
+        with self._lock.sweeping():
+            return sweeper.sweep(keep_releases=keep_releases, used_versions=used_versions)
+
+    def _change(self, change: Change) -> Release:
+        """Commit what becomes of the newest release, against whoever else publishes."""
+        attempts = 0
+        while True:
+            newest = self.newest_release()
+            if newest is None:
+                raise NothingReleasedError
+            changed = change(newest)
+            if changed is None:
+                return newest
+            update = {
+                "number": self.next_number(),
+                "previous": newest.number,
+                "created_at": self._clock.now(),
+            }
+            try:
+                return self.commit_release(changed.model_copy(update=update))
+            except ReleaseExistsError:
+                attempts += 1
+                if attempts == _ATTEMPTS:
+                    raise

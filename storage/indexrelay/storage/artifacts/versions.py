@@ -1,0 +1,94 @@
+"""Manifests: each immutable build of one component, named by the sha256 of its manifest.
+
+The digest is taken over the bytes as they lie on disk, so that a manifest with fields of a newer
+minor version is as good as any.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from indexrelay.schemas.canonical import sha256_hex
+from indexrelay.schemas.versions import VersionManifest
+from indexrelay.storage.artifacts.blobs import Blobs
+from indexrelay.storage.artifacts.durable import make_folder, overwrite, read_file, write_once
+from indexrelay.storage.artifacts.errors import VersionUnreadableError
+from indexrelay.storage.artifacts.layout import Layout
+from indexrelay.storage.artifacts.locking import StoreLock
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedVersion:
+    """A version whose manifest and blobs were found intact."""
+
+    manifest: VersionManifest
+    files: Mapping[str, Path]
+    """By the labels of the manifest; read-only, and gone only when the version is swept."""
+
+
+class Versions:
+    """The manifests of one store."""
+
+    def __init__(self, layout: Layout, *, lock: StoreLock, blobs: Blobs) -> None:
+        self._layout = layout
+        self._lock = lock
+        self._blobs = blobs
+
+    def put(self, manifest: VersionManifest) -> str:
+        """Write a manifest, once everything that it names is there; returns its id.
+
+        Raises:
+            BlobMissingError, BlobCorruptError: it names a blob that is not in the store.
+            StoreAccessError: it cannot be written.
+        """
+        data = manifest.canonical()
+        version_id = sha256_hex(data)
+        path = self._layout.version(manifest.component, version_id)
+        make_folder(path.parent)
+        with self._lock.writing():
+            for ref in manifest.files.values():
+                self._blobs.present(ref)
+            staging = self._layout.staging
+            if not write_once(data, path, staging=staging) and read_file(path) != data:
+                overwrite(data, path, staging=staging)
+        return version_id
+
+    def read(self, component: str, version_id: str) -> VersionManifest:
+        """The manifest, once it is known to be intact.
+
+        Raises:
+            VersionUnreadableError: it is not there, damaged, or of another component.
+            StoreAccessError: it cannot be read.
+        """
+        path = self._layout.version(component, version_id)
+        try:
+            data = read_file(path)
+        except FileNotFoundError as error:
+            reason = f"there is no {path}"
+            raise VersionUnreadableError(component, version_id, reason, missing=True) from error
+        digest = sha256_hex(data)
+        if digest != version_id:
+            reason = f"{path} is damaged: its content has the digest {digest}"
+            raise VersionUnreadableError(component, version_id, reason, missing=False)
+        try:
+            manifest = VersionManifest.model_validate_json(data)
+        except ValidationError as error:
+            reason = f"{path} is not a manifest that this release of indexrelay can read"
+            raise VersionUnreadableError(component, version_id, reason, missing=False) from error
+        if manifest.component != component:
+            reason = f"{path} is a version of {manifest.component}"
+            raise VersionUnreadableError(component, version_id, reason, missing=False)
+        return manifest
+
+    def open(self, component: str, version_id: str) -> OpenedVersion:
+        """The manifest and where its files lie, all checked.
+
+        Raises:
+            VersionUnreadableError, BlobMissingError, BlobCorruptError, StoreAccessError: as `read`
+                and `Blobs.path` do.
+        """
+        manifest = self.read(component, version_id)
+        files = {label: self._blobs.path(ref) for label, ref in manifest.files.items()}
+        return OpenedVersion(manifest=manifest, files=files)

@@ -1,0 +1,18 @@
+"""A store of its own for every test."""
+
+from pathlib import Path
+
+import pytest
+from tests.storage.artifacts.making import MovedClock
+
+from indexrelay.storage.artifacts import ArtifactStore
+
+
+@pytest.fixture
+def clock() -> MovedClock:
+    return MovedClock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: MovedClock) -> ArtifactStore:
+    return ArtifactStore(tmp_path / "store", clock=clock)
