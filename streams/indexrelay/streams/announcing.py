@@ -28,9 +28,17 @@ _log = structlog.get_logger(__name__)
 
 
 def announce(
-    connection: Connection, keys: Keys, *, number: int, release_event: bytes, result_event: bytes
+    connection: Connection,
+    keys: Keys,
+    *,
+    number: int,
+    release_event: bytes,
+    result_event: bytes | None,
 ) -> bool:
     """Tell everyone that release ``number`` is there.
+
+    Args:
+        result_event: what came of the rebuild; ``None``: there is nothing new to say about it.
 
     Returns:
         True: it became the current release by this call. False: it, or a newer one, already was.
@@ -43,11 +51,12 @@ def announce(
     """
     if number < 1:
         raise ValueError(f"release {number}: releases are numbered from 1")
-    mark = keys.announced(hashlib.sha256(result_event).hexdigest())
+    result = result_event or b""
+    mark = keys.announced(hashlib.sha256(result).hexdigest())
     with refusals_of(keys.release):
         became = connection.script("announce")(
             keys=[keys.reloads, keys.results, mark, keys.release],
-            args=[number, release_event, result_event, FIELD, MARK_SECONDS * 1000],
+            args=[number, release_event, result, FIELD, MARK_SECONDS * 1000],
         )
     return bool(became)
 

@@ -51,7 +51,7 @@ _CODE_OF_CLASS: Final = {
     TryAgainError: "TRYAGAIN",
 }
 
-_CODE_IN_TEXT: Final = re.compile(r"(?:^|: -)([A-Z]{2,}) ")
+_CODE_IN_TEXT: Final = re.compile(r"(?:^-?|: -)([A-Z]{2,}) ")
 """First in the text; Redis 6.2 puts it later where a script met the error."""
 
 
