@@ -22,13 +22,27 @@ def _json_value(value: Any) -> Any:
     return value
 
 
+def _as_written(schema: dict[str, Any]) -> None:
+    """Describe the table as it stands in TOML: flat, and with one input as a plain text."""
+    properties = schema["properties"]
+    del properties["parameters"]
+    inputs = properties["from"]
+    properties["from"] = {
+        "anyOf": [dict(inputs["items"]), inputs],
+        "description": "One collection or component, or a list of them.",
+    }
+    schema["additionalProperties"] = True
+
+
 class ComponentDefinition(BaseModel):
     """One table ``[components.NAME]``: the keys that every kind has, and the kind's own.
 
     Keys that are not listed here are the kind's parameters; the kind's own model checks them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, json_schema_extra=_as_written
+    )
 
     kind: Annotated[str, Field(min_length=1)]
     """An installed kind (``vector_index``), or ``module:Class``."""

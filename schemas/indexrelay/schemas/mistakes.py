@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -40,6 +40,12 @@ class Mistake:
     right: str
     """What would be right."""
 
+    def __post_init__(self) -> None:
+        # Here, so that no way of finding a mistake can show a password: not even one in a key.
+        shown = redacted(self.value, key=self.key.split("."))
+        object.__setattr__(self, "value", shown)
+        object.__setattr__(self, "key", redacted(self.key, key=()))
+
     def __str__(self) -> str:
         return f"{self.key} = {self.value!r}: {self.right}"
 
@@ -59,10 +65,15 @@ def mistakes_of(error: ValidationError, *, root: str, model: type[BaseModel]) ->
     for item in error.errors(include_url=False):
         parts = [str(part) for part in item["loc"] if part != "[key]"]
         parts = [*(root.split(".") if root else []), *_written(parts)]
-        value = None
-        if item["type"] != "missing":
-            unknown = item["type"] == "extra_forbidden"
-            value = redacted(item["input"], key=parts, unknown=unknown)
+        value = item["input"]
+        match item["type"]:
+            case "missing":
+                value = None
+            case "extra_forbidden":
+                value = redacted(value, key=parts, unknown=True)
+            case "union_tag_invalid" | "union_tag_not_found":
+                parts.append("kind")
+                value = item["ctx"].get("tag")
         yield Mistake(key=".".join(parts), value=value, right=_right(item, model))
 
 
@@ -99,9 +110,9 @@ def _right(item: Any, model: type[BaseModel]) -> str:
                 "63 letters, digits and underscores"
             )
         case "union_tag_invalid":
-            return f"kind must be one of {context['expected_tags']}"
+            return f"must be one of {context['expected_tags']}"
         case "union_tag_not_found":
-            return "this table needs a kind: catalog, table or folder"
+            return "must be given: 'catalog', 'table' or 'folder'"
         case kind if kind in _SHAPES:
             return f"must be {_SHAPES[kind]}"
         case _:
@@ -118,22 +129,28 @@ def _sentence(message: str) -> str:
 
 def _keys_beside(item: Any, model: type[BaseModel]) -> list[str]:
     """The keys that the table with the unknown one does know."""
-    current: Any = model
+    table: Any = model
     for part in item["loc"][:-1]:
-        field = current.model_fields.get(part) if hasattr(current, "model_fields") else None
-        if field is None:
-            break
-        current = field.annotation
-        for argument in getattr(current, "__args__", ()):
-            if hasattr(argument, "model_fields"):
-                current = argument
-    known = getattr(current, "model_fields", {})
-    return [field.alias or name for name, field in known.items()]
+        table = _inside(table, part)
+    fields = getattr(table, "model_fields", {})
+    return [field.alias or name for name, field in fields.items()]
+
+
+def _inside(annotation: Any, part: Any) -> Any:
+    """What stands at ``part``: a model's field, a table's value, or the union's member of a tag."""
+    fields = getattr(annotation, "model_fields", None)
+    if fields is not None:
+        return fields[part].annotation if part in fields else None
+    arguments = get_args(annotation)
+    if get_origin(annotation) is dict:
+        return arguments[1]
+    tagged = (member for member in arguments if part in get_args(_inside(member, "kind")))
+    return next(tagged, None)
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """``"; did you mean …?"`` for a near miss, else the list of what there is."""
-    choices = sorted(known)
+    choices = sorted(name for name in known if redacted(name, key=()) == name)
     near = difflib.get_close_matches(word, choices, n=1)
     if near:
         return f"; did you mean {near[0]!r}?"

@@ -1,0 +1,157 @@
+"""Where the settings come from: the file, the variables above it, and what is relative to what."""
+
+from pathlib import Path
+
+import pytest
+
+from indexrelay.schemas.settings import FolderSource, Settings, TableSource
+from indexrelay.schemas.settings_file import load_settings
+
+FILE = """
+namespace = "music"
+data_dir = "state"
+
+[rebuilder]
+quiet_seconds = 0.5
+workers = 3
+
+[artifacts]
+dir = "artifacts"
+
+[collections.songs]
+dimension = 8
+source = { kind = "folder", path = "songs" }
+
+[components.voyager]
+kind = "vector_index"
+from = "songs"
+nprobe = 16
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    file = tmp_path / "etc" / "indexrelay.toml"
+    file.parent.mkdir()
+    file.write_text(FILE, encoding="utf-8")
+    return file
+
+
+def test_without_a_file_everything_has_its_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(environ={})
+    assert settings == Settings(data_dir=tmp_path / "indexrelay-data")
+    assert settings.redis_url is None
+    assert settings.catalog_url == f"sqlite:///{tmp_path}/indexrelay-data/catalog.db"
+
+
+def test_the_file_in_the_current_folder_is_read_when_none_is_named(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(file.parent)
+    assert load_settings(environ={}).namespace == "music"
+
+
+def test_a_variable_names_the_file(file: Path) -> None:
+    assert load_settings(environ={"INDEXRELAY_CONFIG": str(file)}).namespace == "music"
+
+
+def test_a_named_file_comes_before_the_variable_that_names_one(file: Path, tmp_path: Path) -> None:
+    variables = {"INDEXRELAY_CONFIG": str(tmp_path / "no such file")}
+    assert load_settings(file, environ=variables).namespace == "music"
+
+
+def test_variables_win_over_the_file_key_by_key(file: Path) -> None:
+    settings = load_settings(
+        file,
+        environ={
+            "INDEXRELAY_NAMESPACE": "other",
+            "INDEXRELAY_REBUILDER__QUIET_SECONDS": "0.75",
+            "INDEXRELAY_COMPONENTS__VOYAGER__REQUIRED": "false",
+            "INDEXRELAY_READER__COMPONENTS": '["voyager"]',
+        },
+    )
+    assert settings.namespace == "other"
+    assert settings.rebuilder.quiet_seconds == 0.75
+    assert settings.rebuilder.workers == 3
+    assert settings.components["voyager"].required is False
+    assert settings.components["voyager"].parameters == {"nprobe": 16}
+    assert settings.reader.components == ("voyager",)
+
+
+def test_a_whole_component_fits_into_one_variable(file: Path) -> None:
+    settings = load_settings(
+        file,
+        environ={
+            "INDEXRELAY_COMPONENTS__MAP": '{"kind": "projection", "from": ["songs"], "seed": 1}',
+            "INDEXRELAY_COMPONENTS__MAP__SEED": "2",
+        },
+    )
+    assert settings.components["map"].inputs == ("songs",)
+    assert settings.components["map"].parameters == {"seed": 2}
+
+
+def test_a_component_from_variables_has_the_digest_of_the_one_in_the_file(file: Path) -> None:
+    settings = load_settings(
+        file,
+        environ={
+            "INDEXRELAY_COMPONENTS__SAME__KIND": "vector_index",
+            "INDEXRELAY_COMPONENTS__SAME__FROM": "songs",
+            "INDEXRELAY_COMPONENTS__SAME__NPROBE": "16",
+        },
+    )
+    assert settings.components["same"].digest == settings.components["voyager"].digest
+
+
+def test_an_empty_variable_counts_as_not_set(file: Path) -> None:
+    settings = load_settings(
+        file, environ={"INDEXRELAY_REDIS__URL": "", "INDEXRELAY_NAMESPACE": ""}
+    )
+    assert settings.redis_url is None
+    assert settings.namespace == "music"
+
+
+def test_other_programs_variables_are_left_alone(file: Path) -> None:
+    assert load_settings(file, environ={"REDIS_URL": "x", "indexrelay_namespace": "y", "PATH": ""})
+
+
+def test_relative_paths_are_relative_to_the_file(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(Path("etc/indexrelay.toml"), environ={})
+    assert settings.data_dir == file.parent / "state"
+    assert settings.artifacts_dir == file.parent / "artifacts"
+    source = settings.collections["songs"].source
+    assert isinstance(source, FolderSource)
+    assert source.path == file.parent / "songs"
+
+
+def test_absolute_paths_stay_as_they_are(file: Path) -> None:
+    settings = load_settings(file, environ={"INDEXRELAY_DATA_DIR": "/var/lib/indexrelay"})
+    assert settings.data_dir == Path("/var/lib/indexrelay")
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [
+        ("sqlite:///catalog.db", "sqlite:///{folder}/catalog.db"),
+        ("sqlite+pysqlite:///a/b.db?mode=ro", "sqlite+pysqlite:///{folder}/a/b.db?mode=ro"),
+        ("sqlite:////var/lib/catalog.db", "sqlite:////var/lib/catalog.db"),
+        ("sqlite:///:memory:", "sqlite:///:memory:"),
+        ("sqlite://", "sqlite://"),
+        ("postgresql://user@host/name", "postgresql://user@host/name"),
+    ],
+)
+def test_the_path_in_an_sqlite_url_is_relative_to_the_file(url: str, seen: str, file: Path) -> None:
+    table = f'{{"dimension": 1, "source": {{"kind": "table", "table": "t", "url": "{url}"}}}}'
+    settings = load_settings(
+        file,
+        environ={"INDEXRELAY_CATALOG__URL": url, "INDEXRELAY_COLLECTIONS__OTHER": table},
+    )
+    source = settings.collections["other"].source
+    assert isinstance(source, TableSource)
+    wanted = seen.format(folder=file.parent)
+    assert (settings.catalog_url, source.url.get_secret_value()) == (wanted, wanted)
