@@ -66,7 +66,6 @@ def test_a_mistake_does_not_show_a_secret(text: str, tmp_path: Path) -> None:
     error = caught.value
     shown = "".join(traceback.format_exception(error)) + repr(error) + repr(error.mistakes)
     assert SECRET not in shown
-    assert "hidden" in shown
 
 
 @pytest.mark.parametrize(

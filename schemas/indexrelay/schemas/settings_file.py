@@ -19,8 +19,8 @@ from indexrelay.schemas.mistakes import (
     Mistake,
     SettingsError,
     mistakes_of,
-    reference_mistakes,
 )
+from indexrelay.schemas.references import reference_mistakes
 from indexrelay.schemas.settings import (
     CollectionSettings,
     FolderSource,
