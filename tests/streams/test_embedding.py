@@ -109,8 +109,8 @@ def test_it_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
     thread.start()
     thread.join()
     with Connection.open(urls[0]) as connection:
-        # A parent-death signal would be there by now: it is sent when the thread ends.
-        assert connection.commands.ping()
+        # A parent-death signal is sent when the thread ends, and looked at within 0.1 s.
+        assert connection.blocking.xread({"nothing": "0"}, block=300) == []
         assert connection.commands.info("server")["process_id"] == server.pid
     server.stop()
 
@@ -172,6 +172,20 @@ def test_a_stalled_server_is_killed_in_bounded_time(
         server.stop()
     assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["server.killed"]
     assert logs[-1]["exit_code"] == -signal.SIGKILL
+
+
+def test_no_second_server_is_started_beside_one_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "STOP_SECONDS", 0.1)
+    server = EmbeddedServer(tmp_path)
+    server.start()
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    monkeypatch.setattr(server_module, "START_SECONDS", 0.1)
+    with pytest.raises(ServerStartError, match="another one still runs"):
+        EmbeddedServer(tmp_path).start()
+    server.stop()
 
 
 def test_a_deep_folder_moves_the_socket_to_a_short_path_and_says_so(tmp_path: Path) -> None:

@@ -12,29 +12,31 @@ What `ConsumerGroup.read` hands out stays pending until it is acknowledged. In t
 **When the group is gone.** Somebody deletes the stream, or flushes the server, or it fails over to
 a copy that never heard of the group. Redis 6.2 lets a blocked read run out and then says NOGROUP,
 Redis 7 says UNBLOCKED at once, Valkey NOGROUP at once: one answer for all, it is made again.
-Not from ``$``, which loses what arrived meanwhile. `acknowledge` keeps a **floor**: the highest id
-up to which the whole group, not only this consumer, has acknowledged everything. If the stream has
-got at least that far it is still the one that we knew, and the group goes on behind the floor; if
-not, or without a floor, from ``0``. What is handed out again by that is harmless, since its event
-ids are known; what is lost would not be. `recreated` counts, for whoever then looks at the truth.
+Not from ``$``, which loses what arrived meanwhile. `ConsumerGroup.acknowledge` keeps an **anchor**:
+the newest entry up to which nothing was pending, for the whole group and not only this consumer.
+If the stream still holds that very entry, id and bytes, the group goes on behind it. If not, from
+``0``: an id alone proves nothing, since a stream that is deleted and made again within one
+millisecond gives the same ids to other events. What comes again by that is harmless, for the inbox
+knows the ids of its events; what is lost would not be. `ConsumerGroup.recreated` counts, for whoever
+then looks at the truth.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.delivery import Delivery, deliveries_of, entries_in
-from indexrelay.streams.inspection import last_generated
 from indexrelay.streams.outage import Outage
 from indexrelay.streams.passing import GONE_CODES, refusal_code
-from indexrelay.streams.position import START, Position
+from indexrelay.streams.position import Position
 from indexrelay.streams.refusing import replies_of
 
 _OWN_START: Final = b"0"
 _SCAN_START: Final = b"0-0"
+_STREAM_START: Final = b"0"
 _log = structlog.get_logger(__name__)
 
 
@@ -67,7 +69,7 @@ class ConsumerGroup:
         self._ensured = False
         self._own: bytes | None = _OWN_START
         self._scan = _SCAN_START
-        self._floor = START
+        self._anchor: list[Any] = []
         self.recreated = 0
         """How often the group was found gone: events may have gone with it."""
 
@@ -98,20 +100,20 @@ class ConsumerGroup:
         """
         if not entry_ids:
             return 0
+        newest = max(entry_ids, key=Position.of)
         with self._connection.commands.pipeline(transaction=False) as pipeline:
             pipeline.xack(self._key, self._group, *entry_ids)
             pipeline.xpending(self._key, self._group)
+            pipeline.xrange(self._key, newest, newest)
             try:
-                acknowledged, pending = replies_of(pipeline)
+                acknowledged, pending, entry = replies_of(pipeline)
             except ResponseError as error:
                 if refusal_code(error) in GONE_CODES:
                     return 0
                 raise
-        lowest = pending["min"]
-        # The group hands out in order: below its lowest pending entry everything is acknowledged,
-        # and with none pending at least what we have just acknowledged ourselves is.
-        floor = Position.of(lowest).before() if lowest else max(map(Position.of, entry_ids))
-        self._floor = max(self._floor, floor)
+        # Entries are handed out in order, so below the lowest pending one all are acknowledged.
+        if not pending["min"] or Position.of(pending["min"]) > Position.of(newest):
+            self._anchor = entry
         return int(acknowledged)
 
     def ensure(self) -> bool:
@@ -119,10 +121,7 @@ class ConsumerGroup:
 
         `read` does it by itself.
         """
-        # A shorter stream than the floor is another one: it was deleted, or has gone back in time.
-        if last_generated(self._connection, self._key) < self._floor:
-            self._floor = START
-        begin = self._floor.to_bytes()
+        begin = self._begin()
         try:
             self._connection.commands.xgroup_create(self._key, self._group, begin, mkstream=True)
         except ResponseError as error:
@@ -138,6 +137,14 @@ class ConsumerGroup:
             )
         self._ensured = True
         return created
+
+    def _begin(self) -> bytes:
+        """Where a group that is made now begins."""
+        if not self._anchor:
+            return _STREAM_START
+        entry_id: bytes = self._anchor[0][0]
+        found = self._connection.commands.xrange(self._key, entry_id, entry_id)
+        return entry_id if found == self._anchor else _STREAM_START
 
     def _read_or_recreate(self, count: int, block: int | None) -> list[Delivery]:
         if not self._ensured:

@@ -31,8 +31,3 @@ def extent(connection: Connection, key: str) -> Extent:
         first=None if first is None else Position.of(first[0]),
         last_generated=Position.of(info["last-generated-id"]),
     )
-
-
-def last_generated(connection: Connection, key: str) -> Position:
-    """The newest id that the stream ``key`` ever gave; `START` for none."""
-    return extent(connection, key).last_generated

@@ -23,14 +23,17 @@ _log = structlog.get_logger(__name__)
 class Launched:
     """The program ``command``, running; its output goes to the end of ``log_file``.
 
+    It keeps the file descriptor ``held_open``, and so a lock on that, until it ends.
+
     Raises:
         OSError: it cannot be started.
     """
 
-    def __init__(self, command: Sequence[str], *, log_file: Path) -> None:
+    def __init__(self, command: Sequence[str], *, log_file: Path, held_open: int) -> None:
         self._command = [sys.executable, "-I", "-S", dying_with_parent.__file__, str(os.getpid())]
         self._command += command
         self._log_file = log_file
+        self._held_open = held_open
         self._started = threading.Event()
         self._ended = threading.Event()
         self._ending = False
@@ -87,6 +90,7 @@ class Launched:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
+                    pass_fds=(self._held_open,),
                     # Ctrl-C is for us: we stop the server when we are done with it.
                     start_new_session=True,
                 )

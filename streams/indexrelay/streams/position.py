@@ -2,8 +2,6 @@
 
 from typing import Final, NamedTuple
 
-_MAX_SEQUENCE: Final = 2**64 - 1
-
 
 class Position(NamedTuple):
     """Milliseconds and sequence number; ``0-0`` comes before every entry."""
@@ -16,14 +14,6 @@ class Position(NamedTuple):
         """Read ``b"<milliseconds>-<sequence>"``."""
         milliseconds, _, sequence = entry_id.partition(b"-")
         return cls(int(milliseconds), int(sequence or 0))
-
-    def before(self) -> "Position":
-        """The last position before this one; ``0-0`` has none and stays."""
-        if self.sequence:
-            return Position(self.milliseconds, self.sequence - 1)
-        if self.milliseconds:
-            return Position(self.milliseconds - 1, _MAX_SEQUENCE)
-        return self
 
     def to_bytes(self) -> bytes:
         """The id as Redis writes it."""

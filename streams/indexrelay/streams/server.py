@@ -7,11 +7,15 @@ is flushed every second, so a crash costs at most that: signals, which reconcile
 that answers uses it; who started it stops it, and for the others it is then gone as any server that
 is stopped. Calling `start` again finds the next one, or becomes its starter.
 
-**It does not outlive its starter**, however that ends (`indexrelay.streams.launched`).
+**It does not outlive its starter**, however that ends (`indexrelay.streams.launched`). But it takes
+a moment to flush and go, and a starter that is restarted at once must not start a second server on
+the same files meanwhile. So every server process holds a lock on the file ``alive``, inherited at
+its start and let go by the kernel at its end, and the next one waits for that.
 """
 
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,11 +121,13 @@ class EmbeddedServer:
     def _launch(self, socket: Path) -> None:
         command = _command(self._program or find_server(), self._folder, socket)
         said_before = self.log_file.stat().st_size if self.log_file.exists() else 0
-        try:
-            launched = Launched(command, log_file=self.log_file)
-        except OSError as error:
-            raise ServerStartError(self._folder, str(error)) from error
         deadline = self._clock.monotonic() + START_SECONDS
+        with (self._folder / "alive").open("wb") as alive:
+            self._wait_for_predecessor(alive.fileno(), deadline)
+            try:
+                launched = Launched(command, log_file=self.log_file, held_open=alive.fileno())
+            except OSError as error:
+                raise ServerStartError(self._folder, str(error)) from error
         while not _answers(socket):
             ended = launched.wait(_POLL_SECONDS)
             if not ended and self._clock.monotonic() < deadline:
@@ -133,6 +139,20 @@ class EmbeddedServer:
             raise ServerStartError(self._folder, reason, log_tail=self._log_tail(said_before))
         self._launched, self._starter = launched, os.getpid()
         _log.info("server.started", program=command[0], pid=launched.pid, socket=str(socket))
+
+    def _wait_for_predecessor(self, alive: int, deadline: float) -> None:
+        """Take the lock that every server process of this folder holds until it has ended."""
+        pause = threading.Event()
+        while True:
+            try:
+                fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if self._clock.monotonic() >= deadline:
+                    reason = "another one still runs there and does not answer; end it first"
+                    raise ServerStartError(self._folder, reason) from error
+                pause.wait(_POLL_SECONDS)
+            else:
+                return
 
     def _log_tail(self, said_before: int) -> str:
         """The end of what this start added to the log."""
