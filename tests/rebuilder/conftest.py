@@ -15,7 +15,8 @@ from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.events import Event
 from indexrelay.schemas.results import RebuildResult
 from indexrelay.schemas.settings import Settings
-from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.schemas.versions import Release
+from indexrelay.storage.artifacts import ArtifactStore, OpenedVersion
 from indexrelay.storage.catalog import Catalog, Commit
 from indexrelay.storage.entries import Entries
 from indexrelay.streams import Connection, Keys
@@ -71,20 +72,33 @@ class Bench:
         upserts = [entries] if ids else []
         return self.catalog.entries.commit(collection, batch_id, upserts=upserts, deletes=deletes)
 
-    def rebuild(self) -> RebuildResult:
+    def rebuild(self, rebuilder: Rebuilder | None = None) -> RebuildResult:
         """One pass, which must have had something to do."""
-        result = self.rebuilder.step()
+        result = (rebuilder or self.rebuilder).step()
         assert result is not None
         return result
 
+    def release(self) -> Release:
+        """The newest release, which must exist."""
+        release = self.store.newest_release()
+        assert release is not None
+        return release
+
+    def opened(self, component: str) -> OpenedVersion:
+        """What is released of a component."""
+        return self.store.open_version(component, self.release().components[component])
+
     def messages(self, key: str) -> list[Event]:
         """Everything in one stream."""
-        entries = self.connection.commands.xrange(key)
+        entries: Any = self.connection.commands.xrange(key)
         return [Event.from_bytes(fields[b"event"]) for _, fields in entries]
 
 
+MakeBench = Callable[..., Bench]
+
+
 @pytest.fixture
-def make_bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
+def make_bench(tmp_path: Path) -> Iterator[MakeBench]:
     """Makes benches: ``make_bench(index=behaving("tracks"))``."""
     opened: list[Bench] = []
 

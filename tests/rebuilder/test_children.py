@@ -2,22 +2,22 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from tests.rebuilder.conftest import Bench, MakeBench, behaving
 
 from indexrelay.rebuilder import BuildCancelledError, BuildDiedError, BuildTimedOutError
 from indexrelay.rebuilder.children import ForkingRunner
 from indexrelay.rebuilder.requests import BuildRequest
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.results import BuildOutcome, ComponentResult
-from tests.rebuilder.conftest import Bench, behaving
 
 
 @pytest.fixture
-def bench(make_bench) -> Bench:
+def bench(make_bench: MakeBench) -> Bench:
     bench = make_bench(index=behaving("tracks"))
     bench.commit("a", "b", "c")
     return bench
@@ -38,7 +38,7 @@ def build(
     name: str = "index",
     timeout: float = 60,
     memory: int | None = None,
-    progress=lambda share: None,
+    progress: Callable[[float], None] = lambda _share: None,
 ) -> ComponentResult:
     workdir = bench.settings.artifacts_dir / f"work-{name}-{behaviour}"
     workdir.mkdir()
@@ -56,48 +56,61 @@ def build(
     return runner.run(request, timeout_seconds=timeout, memory_bytes=memory, progress=progress)
 
 
-def test_a_child_builds_from_the_catalog_into_the_store(bench, runner):
+def test_a_child_builds_from_the_catalog_into_the_store(
+    bench: Bench, runner: ForkingRunner
+) -> None:
     shares: list[float] = []
     result = build(bench, runner, progress=shares.append)
     assert result.outcome is BuildOutcome.REBUILT, result.error
     assert (result.entries, result.covers) == (3, {"tracks": 1})
+    assert result.version is not None
     assert bench.store.version("index", result.version).entries == 3
     assert shares == [0.5]
 
 
-def test_a_build_that_raises_is_a_result_in_its_own_words(bench, runner):
+def test_a_build_that_raises_is_a_result_in_its_own_words(
+    bench: Bench, runner: ForkingRunner
+) -> None:
     result = build(bench, runner, "raises")
     assert (result.outcome, result.error) == (BuildOutcome.FAILED, "ValueError: the build raised")
 
 
-def test_a_build_that_exits_fails_and_the_next_one_runs(bench, runner):
+def test_a_build_that_exits_fails_and_the_next_one_runs(
+    bench: Bench, runner: ForkingRunner
+) -> None:
     with pytest.raises(BuildDiedError, match="exit code 7"):
         build(bench, runner, "exits")
     assert build(bench, runner).outcome is BuildOutcome.REBUILT
 
 
-def test_a_build_that_crashes_names_the_signal(bench, runner):
+def test_a_build_that_crashes_names_the_signal(bench: Bench, runner: ForkingRunner) -> None:
     with pytest.raises(BuildDiedError, match="SIGSEGV"):
         build(bench, runner, "dies")
 
 
-def test_a_build_that_hangs_is_killed_at_its_time_limit(bench, runner):
+def test_a_build_that_hangs_is_killed_at_its_time_limit(
+    bench: Bench, runner: ForkingRunner
+) -> None:
     with pytest.raises(BuildTimedOutError, match=r"longer than 0\.5 s"):
         build(bench, runner, "hangs", timeout=0.5)
     assert children_of(runner.server_pid) == []
 
 
-def test_a_build_that_eats_memory_fails_at_its_limit(bench, runner):
+def test_a_build_that_eats_memory_fails_at_its_limit(bench: Bench, runner: ForkingRunner) -> None:
     result = build(bench, runner, "eats", memory=200_000_000)
     assert result.outcome is BuildOutcome.FAILED
-    assert result.error.startswith("ran out of memory")
+    assert str(result.error).startswith("ran out of memory")
 
 
-def test_a_memory_limit_does_not_count_what_was_loaded_before(bench, runner):
+def test_a_memory_limit_does_not_count_what_was_loaded_before(
+    bench: Bench, runner: ForkingRunner
+) -> None:
     assert build(bench, runner, memory=20_000_000).outcome is BuildOutcome.REBUILT
 
 
-def test_stopping_ends_a_running_build_and_its_processes(bench, runner):
+def test_stopping_ends_a_running_build_and_its_processes(
+    bench: Bench, runner: ForkingRunner
+) -> None:
     errors: list[Exception] = []
 
     def attempt() -> None:
@@ -106,8 +119,7 @@ def test_stopping_ends_a_running_build_and_its_processes(bench, runner):
         except BuildCancelledError as error:
             errors.append(error)
 
-    runner.start()
-    server = runner.server_pid
+    server = started(runner)
     thread = threading.Thread(target=attempt)
     thread.start()
     wait_until(lambda: children_of(server))
@@ -119,18 +131,20 @@ def test_stopping_ends_a_running_build_and_its_processes(bench, runner):
     assert not alive(server)
 
 
-def test_after_stopping_nothing_is_built(bench, runner):
+def test_after_stopping_nothing_is_built(bench: Bench, runner: ForkingRunner) -> None:
     runner.stop()
     with pytest.raises(BuildCancelledError):
         build(bench, runner)
 
 
-def test_stopping_is_safe_twice_and_before_start(runner):
+def test_stopping_is_safe_twice_and_before_start(runner: ForkingRunner) -> None:
     runner.stop()
     runner.stop()
 
 
-def test_a_build_server_that_was_killed_fails_its_builds_and_is_started_again(bench, runner):
+def test_a_build_server_that_was_killed_fails_its_builds_and_is_started_again(
+    bench: Bench, runner: ForkingRunner
+) -> None:
     outcomes: list[object] = []
 
     def attempt() -> None:
@@ -139,8 +153,7 @@ def test_a_build_server_that_was_killed_fails_its_builds_and_is_started_again(be
         except BuildDiedError as error:
             outcomes.append(error)
 
-    runner.start()
-    server = runner.server_pid
+    server = started(runner)
     thread = threading.Thread(target=attempt)
     thread.start()
     wait_until(lambda: children_of(server))
@@ -153,19 +166,27 @@ def test_a_build_server_that_was_killed_fails_its_builds_and_is_started_again(be
     assert runner.server_pid != server
 
 
-def test_builds_run_side_by_side(bench, runner):
+def test_builds_run_side_by_side(bench: Bench, runner: ForkingRunner) -> None:
     """The second build ends while the first still hangs."""
-    thread = threading.Thread(target=lambda: pytest.raises(BuildCancelledError, hang))
 
     def hang() -> None:
-        build(bench, runner, "hangs")
+        with pytest.raises(BuildCancelledError):
+            build(bench, runner, "hangs")
 
+    thread = threading.Thread(target=hang)
     thread.start()
     wait_until(lambda: children_of(runner.server_pid))
     assert build(bench, runner, name="other").outcome is BuildOutcome.REBUILT
     runner.stop()
     thread.join(10)
     assert not thread.is_alive()
+
+
+def started(runner: ForkingRunner) -> int:
+    """The process id of its build server."""
+    runner.start()
+    assert runner.server_pid is not None
+    return runner.server_pid
 
 
 def alive(pid: int) -> bool:
@@ -182,7 +203,7 @@ def children_of(pid: int | None) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def wait_until(condition, seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
     """Look again and again; what is waited for happens in another process."""
     ticker = threading.Event()
     for _ in range(int(seconds / 0.01)):

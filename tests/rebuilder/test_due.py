@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,14 @@ DEFINITIONS = {
 }
 
 
-def version(name, *, generation=3, parents=None, definition=None, epoch="e1"):
+def version(
+    name: str,
+    *,
+    generation: int = 3,
+    parents: dict[str, str] | None = None,
+    definition: str | None = None,
+    epoch: str = "e1",
+) -> VersionManifest:
     return VersionManifest(
         component=name,
         kind=DEFINITIONS[name].kind,
@@ -34,7 +42,7 @@ def version(name, *, generation=3, parents=None, definition=None, epoch="e1"):
     )
 
 
-def facts(*, generation=3, **changes):
+def facts(*, generation: int = 3, **changes: Any) -> Facts:
     """A healthy system; ``changes`` replace single facts."""
     plot = version("plot")
     versions = {
@@ -52,7 +60,7 @@ def facts(*, generation=3, **changes):
     return replace(healthy, **changes)
 
 
-def release_of(versions, **changes):
+def release_of(versions: dict[str, VersionManifest], **changes: Any) -> Release:
     return Release(
         number=7,
         components={name: manifest.id for name, manifest in versions.items()},
@@ -63,11 +71,13 @@ def release_of(versions, **changes):
     )
 
 
-def due(given):
+def due(given: Facts) -> dict[str, str]:
     return dict(find_due(given, PATIENCE).reasons)
 
 
-def attempt(name, *, failures=1, generation=4, parents=None):
+def attempt(
+    name: str, *, failures: int = 1, generation: int = 4, parents: dict[str, str] | None = None
+) -> Attempt:
     return Attempt(
         component=name,
         failures=failures,
@@ -78,16 +88,16 @@ def attempt(name, *, failures=1, generation=4, parents=None):
     )
 
 
-def test_nothing_is_due_in_a_healthy_system():
+def test_nothing_is_due_in_a_healthy_system() -> None:
     assert due(facts()) == {}
 
 
-def test_everything_is_due_at_the_very_first_parents_first():
+def test_everything_is_due_at_the_very_first_parents_first() -> None:
     given = facts(release=None, versions={})
     assert list(due(given)) == ["index", "plot", "plot_cache"]
 
 
-def test_a_new_generation_makes_due_what_is_made_from_it_and_its_descendants():
+def test_a_new_generation_makes_due_what_is_made_from_it_and_its_descendants() -> None:
     assert due(facts(generation=4)) == {
         "index": "tracks is at generation 4, it covers 3",
         "plot": "tracks is at generation 4, it covers 3",
@@ -95,29 +105,29 @@ def test_a_new_generation_makes_due_what_is_made_from_it_and_its_descendants():
     }
 
 
-def test_a_dropped_and_recreated_collection_is_due_whatever_its_number():
+def test_a_dropped_and_recreated_collection_is_due_whatever_its_number() -> None:
     given = facts(sources={"tracks": SourceFact(epoch="e2", generation=1)})
     assert due(given)["index"] == "tracks was created anew"
 
 
-def test_nothing_is_built_from_a_collection_that_never_had_a_batch():
+def test_nothing_is_built_from_a_collection_that_never_had_a_batch() -> None:
     given = facts(
         release=None, versions={}, sources={"tracks": SourceFact(epoch="e1", generation=0)}
     )
     assert due(given) == {}
 
 
-def test_nothing_is_due_because_of_a_source_that_cannot_be_read():
+def test_nothing_is_due_because_of_a_source_that_cannot_be_read() -> None:
     assert due(facts(sources={})) == {}
 
 
-def test_a_changed_definition_is_due():
+def test_a_changed_definition_is_due() -> None:
     versions = {**facts().versions, "index": version("index", definition="0" * 64)}
     given = facts(versions=versions, release=release_of(versions))
     assert due(given) == {"index": "its definition changed"}
 
 
-def test_a_child_whose_parent_has_another_version_is_due():
+def test_a_child_whose_parent_has_another_version_is_due() -> None:
     versions = {**facts().versions, "plot": version("plot", generation=3, epoch="e1")}
     versions["plot_cache"] = version("plot_cache", parents={"plot": "f" * 64})
     assert due(facts(versions=versions, release=release_of(versions))) == {
@@ -125,7 +135,7 @@ def test_a_child_whose_parent_has_another_version_is_due():
     }
 
 
-def test_damaged_files_are_due_and_so_is_what_is_made_from_them():
+def test_damaged_files_are_due_and_so_is_what_is_made_from_them() -> None:
     given = facts(damaged={"plot": "blob x is missing"})
     assert due(given) == {
         "plot": "its files are damaged: blob x is missing",
@@ -133,8 +143,8 @@ def test_damaged_files_are_due_and_so_is_what_is_made_from_them():
     }
 
 
-def test_a_held_component_is_not_due_until_its_definition_changes():
-    versions = facts().versions
+def test_a_held_component_is_not_due_until_its_definition_changes() -> None:
+    versions = dict(facts().versions)
     held = release_of(versions, holds={"index": Hold(reason="rollback", since=NOW)})
     assert "index" not in due(facts(generation=9, release=held))
     versions = {**versions, "index": version("index", definition="0" * 64)}
@@ -142,22 +152,24 @@ def test_a_held_component_is_not_due_until_its_definition_changes():
     assert "index" in due(facts(versions=versions, release=held))
 
 
-def test_a_held_component_is_not_due_even_when_asked_for():
-    held = release_of(facts().versions, holds={"index": Hold(reason="rollback", since=NOW)})
+def test_a_held_component_is_not_due_even_when_asked_for() -> None:
+    held = release_of(dict(facts().versions), holds={"index": Hold(reason="rollback", since=NOW)})
     assert due(facts(release=held, requested={"index"})) == {}
 
 
-def test_a_paused_component_is_due_only_when_someone_asks():
+def test_a_paused_component_is_due_only_when_someone_asks() -> None:
     assert "index" not in due(facts(generation=4, paused={"index"}))
     assert "index" in due(facts(generation=4, paused={"index"}, requested={"index"}))
 
 
-def test_asking_makes_a_current_component_due():
+def test_asking_makes_a_current_component_due() -> None:
     assert due(facts(requested={"index"})) == {"index": "someone asked for it"}
 
 
 @pytest.mark.parametrize(("failures", "seconds"), [(1, 10), (2, 20)])
-def test_a_failed_component_is_left_alone_until_its_cooldown_is_over(failures, seconds):
+def test_a_failed_component_is_left_alone_until_its_cooldown_is_over(
+    failures: int, seconds: int
+) -> None:
     given = facts(generation=4, attempts={"index": attempt("index", failures=failures)})
     early = find_due(replace(given, now=NOW + timedelta(seconds=seconds - 1)), PATIENCE)
     assert "index" not in early.reasons
@@ -167,7 +179,7 @@ def test_a_failed_component_is_left_alone_until_its_cooldown_is_over(failures, s
     assert late.retry_at is None
 
 
-def test_after_enough_failures_only_new_input_a_new_definition_or_a_request_helps():
+def test_after_enough_failures_only_new_input_a_new_definition_or_a_request_helps() -> None:
     tried = {"index": attempt("index", failures=3)}
     later = NOW + timedelta(days=30)
     assert "index" not in due(facts(generation=4, attempts=tried, now=later))
@@ -181,12 +193,12 @@ def test_after_enough_failures_only_new_input_a_new_definition_or_a_request_help
     assert "index" in due(replace(given, definitions=changed))
 
 
-def test_a_failing_component_does_not_keep_others_from_being_due():
+def test_a_failing_component_does_not_keep_others_from_being_due() -> None:
     given = facts(generation=4, attempts={"index": attempt("index", failures=3)})
     assert set(due(given)) == {"plot", "plot_cache"}
 
 
-def test_a_failed_child_is_tried_again_when_its_parent_is_rebuilt():
+def test_a_failed_child_is_tried_again_when_its_parent_is_rebuilt() -> None:
     plot = facts().versions["plot"]
     tried = {"plot_cache": attempt("plot_cache", failures=3, parents={"plot": plot.id})}
     assert "plot_cache" in due(facts(generation=4, attempts=tried))

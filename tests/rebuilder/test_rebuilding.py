@@ -2,13 +2,13 @@
 
 import pytest
 import redis
+from tests.rebuilder.conftest import MakeBench, behaving
 
 from indexrelay.schemas.events import BatchCompleted, Event, RebuildFinished, ReleasePublished
 from indexrelay.schemas.results import BuildOutcome, RebuildStatus
-from tests.rebuilder.conftest import behaving
 
 
-def test_a_batch_becomes_a_release(make_bench):
+def test_a_batch_becomes_a_release(make_bench: MakeBench) -> None:
     bench = make_bench(index=behaving("tracks"))
     bench.commit("a", "b")
     result = bench.rebuild()
@@ -18,14 +18,15 @@ def test_a_batch_becomes_a_release(make_bench):
     )
     assert result.indexes_rebuilt == ("index",)
     assert result.batch_ids == ("batch-1",)
-    release = bench.store.newest_release()
-    assert release.number == result.release == 1
-    opened = bench.store.open_version("index", release.components["index"])
+    assert bench.release().number == result.release == 1
+    opened = bench.opened("index")
     assert opened.files["count.txt"].read_text() == "index: 2\n"
     assert opened.manifest.covers == {"tracks": 1}
 
 
-def test_a_release_is_announced_after_it_is_stored_and_the_result_said(make_bench):
+def test_a_release_is_announced_after_it_is_stored_and_the_result_said(
+    make_bench: MakeBench,
+) -> None:
     bench = make_bench(index=behaving("tracks"))
     bench.commit("a")
     result = bench.rebuild()
@@ -39,22 +40,24 @@ def test_a_release_is_announced_after_it_is_stored_and_the_result_said(make_benc
     assert bench.connection.commands.get(bench.keys.release) == b"1"
 
 
-def test_nothing_is_built_when_everything_is_covered(make_bench):
+def test_nothing_is_built_when_everything_is_covered(make_bench: MakeBench) -> None:
     bench = make_bench(index=behaving("tracks"))
     bench.commit("a")
     bench.rebuild()
     assert bench.rebuilder.step() is None
-    assert bench.store.newest_release().number == 1
+    assert bench.release().number == 1
 
 
-def test_an_event_for_what_is_covered_already_gives_a_result_and_no_release(make_bench):
+def test_an_event_for_what_is_covered_already_gives_a_result_and_no_release(
+    make_bench: MakeBench,
+) -> None:
     bench = make_bench(index=behaving("tracks"))
     commit = bench.commit("a")
     bench.rebuild()
     event = Event.of(
         BatchCompleted(collection="tracks", epoch=commit.epoch, batch_id="batch-1", generation=1),
         source="test",
-        time=bench.store.newest_release().created_at,
+        time=bench.release().created_at,
     )
     bench.connection.commands.xadd(bench.keys.events, {"event": event.to_bytes()})
     result = bench.rebuild()
@@ -63,10 +66,10 @@ def test_an_event_for_what_is_covered_already_gives_a_result_and_no_release(make
         "Nothing was due",
         None,
     )
-    assert bench.store.newest_release().number == 1
+    assert bench.release().number == 1
 
 
-def test_several_batches_that_came_together_make_one_release(make_bench):
+def test_several_batches_that_came_together_make_one_release(make_bench: MakeBench) -> None:
     bench = make_bench(index=behaving("tracks"))
     bench.commit("a")
     bench.commit("b")
@@ -77,25 +80,27 @@ def test_several_batches_that_came_together_make_one_release(make_bench):
     assert bench.rebuilder.step() is None
 
 
-def test_a_failed_component_keeps_its_last_version_and_the_others_go_on(make_bench):
+def test_a_failed_component_keeps_its_last_version_and_the_others_go_on(
+    make_bench: MakeBench,
+) -> None:
     bench = make_bench(good=behaving("tracks"), bad=behaving("tracks"))
     bench.commit("a")
     bench.rebuild()
-    before = bench.store.newest_release().components
+    before = bench.release().components
     bad = behaving("tracks", behaviour="raises")
     rebuilder = bench.another(components={"good": behaving("tracks"), "bad": bad})
     bench.commit("b")
-    result = rebuilder.step()
+    result = bench.rebuild(rebuilder)
     assert result.status is RebuildStatus.PARTIAL_SUCCESS
     assert result.message == "Rebuilt 1 of 2 index(es); failed: bad"
     assert (result.indexes_rebuilt, result.indexes_failed) == (("good",), ("bad",))
     assert result.components["bad"].error == "ValueError: the build raised"
-    after = bench.store.newest_release().components
+    after = bench.release().components
     assert after["bad"] == before["bad"]
     assert after["good"] != before["good"]
 
 
-def test_when_all_fail_there_is_a_result_and_no_release(make_bench):
+def test_when_all_fail_there_is_a_result_and_no_release(make_bench: MakeBench) -> None:
     bench = make_bench(bad=behaving("tracks", behaviour="raises"))
     bench.commit("a")
     result = bench.rebuild()
@@ -104,10 +109,13 @@ def test_when_all_fail_there_is_a_result_and_no_release(make_bench):
     assert bench.store.newest_release() is None
     assert bench.messages(bench.keys.reloads) == []
     [finished] = bench.messages(bench.keys.results)
+    assert isinstance(finished.data, RebuildFinished)
     assert finished.data.status is RebuildStatus.FAILURE
 
 
-def test_what_is_made_from_a_failed_component_is_skipped_with_the_reason(make_bench):
+def test_what_is_made_from_a_failed_component_is_skipped_with_the_reason(
+    make_bench: MakeBench,
+) -> None:
     bench = make_bench(
         good=behaving("tracks"),
         parent=behaving("tracks", behaviour="raises"),
@@ -120,14 +128,16 @@ def test_what_is_made_from_a_failed_component_is_skipped_with_the_reason(make_be
     assert result.components["child"].outcome is BuildOutcome.SKIPPED
     assert result.components["child"].error == "parent, which it is made from, was not rebuilt"
     assert result.components["grandchild"].outcome is BuildOutcome.SKIPPED
-    assert set(bench.store.newest_release().components) == {"good"}
+    assert set(bench.release().components) == {"good"}
 
 
-def test_a_child_is_made_from_the_version_that_its_parent_got_in_the_same_pass(make_bench):
+def test_a_child_is_made_from_the_version_that_its_parent_got_in_the_same_pass(
+    make_bench: MakeBench,
+) -> None:
     bench = make_bench(parent=behaving("tracks"), child=behaving("parent"))
     bench.commit("a", "b")
     result = bench.rebuild()
-    child = bench.store.version("child", result.components["child"].version)
+    child = bench.opened("child").manifest
     assert child.parents == {"parent": result.components["parent"].version}
     assert child.covers == {"tracks": 1}
 
@@ -139,7 +149,9 @@ def test_a_child_is_made_from_the_version_that_its_parent_got_in_the_same_pass(m
         ("gate_fails", "gate taste: measured 0.1, limit 0.9"),
     ],
 )
-def test_what_does_not_pass_its_gates_is_not_released(make_bench, behaviour, error):
+def test_what_does_not_pass_its_gates_is_not_released(
+    make_bench: MakeBench, behaviour: str, error: str
+) -> None:
     bench = make_bench(index=behaving("tracks", behaviour=behaviour))
     bench.commit("a")
     result = bench.rebuild()
@@ -147,15 +159,15 @@ def test_what_does_not_pass_its_gates_is_not_released(make_bench, behaviour, err
     assert bench.store.newest_release() is None
 
 
-def test_losing_most_entries_needs_force(make_bench):
+def test_losing_most_entries_needs_force(make_bench: MakeBench) -> None:
     bench = make_bench(index=behaving("tracks"))
     bench.commit("a", "b", "c", "d")
     bench.rebuild()
     bench.commit(deletes=("a", "b", "c"))
     result = bench.rebuild()
     assert result.status is RebuildStatus.FAILURE
-    assert "1 entries where the last version has 4" in result.components["index"].error
-    assert bench.store.newest_release().number == 1
+    assert "1 entries where the last version has 4" in str(result.components["index"].error)
+    assert bench.release().number == 1
     bench.catalog.inbox.request("r1", components=("index",), force=True, reason="it is right")
     result = bench.rebuild()
     assert result.status is RebuildStatus.SUCCESS
@@ -163,7 +175,9 @@ def test_losing_most_entries_needs_force(make_bench):
     assert result.components["index"].entries == 1
 
 
-def test_a_release_stands_when_nobody_could_be_told_and_is_announced_later(make_bench, monkeypatch):
+def test_a_release_that_could_not_be_announced_stands_and_is_announced_later(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = make_bench(index=behaving("tracks"))
     bench.commit("a")
 
@@ -178,49 +192,50 @@ def test_a_release_stands_when_nobody_could_be_told_and_is_announced_later(make_
     assert (
         result.message == "1 index(es) rebuilt but reload notification failed: connection refused"
     )
-    assert bench.store.newest_release().number == 1
+    assert bench.release().number == 1
     assert bench.messages(bench.keys.reloads) == []
     bench.rebuilder.step()
     [published] = bench.messages(bench.keys.reloads)
+    assert isinstance(published.data, ReleasePublished)
     assert published.data.release == 1
     assert bench.connection.commands.get(bench.keys.release) == b"1"
 
 
-def test_an_emptied_redis_is_told_the_release_again_and_nothing_is_rebuilt(make_bench):
+def test_an_emptied_redis_is_told_the_release_again_and_nothing_is_rebuilt(
+    make_bench: MakeBench,
+) -> None:
     bench = make_bench(index=behaving("tracks"))
     bench.commit("a")
     bench.rebuild()
     bench.connection.commands.flushall()
     assert bench.rebuilder.step() is None
     assert bench.connection.commands.get(bench.keys.release) == b"1"
-    assert bench.store.newest_release().number == 1
+    assert bench.release().number == 1
 
 
-def test_a_damaged_blob_is_rebuilt(make_bench):
+def test_a_damaged_blob_is_rebuilt(make_bench: MakeBench) -> None:
     bench = make_bench(index=behaving("tracks"))
     bench.commit("a")
     bench.rebuild()
-    release = bench.store.newest_release()
-    path = bench.store.open_version("index", release.components["index"]).files["count.txt"]
-    path.unlink()
+    bench.opened("index").files["count.txt"].unlink()
     result = bench.rebuild()
     assert result.status is RebuildStatus.SUCCESS
-    release = bench.store.newest_release()
-    files = bench.store.open_version("index", release.components["index"]).files
-    assert files["count.txt"].read_text() == "index: 1\n"
+    assert bench.opened("index").files["count.txt"].read_text() == "index: 1\n"
 
 
-def test_a_component_that_is_no_longer_defined_leaves_the_release(make_bench):
+def test_a_component_that_is_no_longer_defined_leaves_the_release(make_bench: MakeBench) -> None:
     bench = make_bench(index=behaving("tracks"), old=behaving("tracks"))
     bench.commit("a")
     bench.rebuild()
     rebuilder = bench.another(components={"index": behaving("tracks")})
     assert rebuilder.step() is None
-    release = bench.store.newest_release()
+    release = bench.release()
     assert (release.number, set(release.components)) == (2, {"index"})
 
 
-def test_what_cannot_be_read_becomes_a_dead_letter_and_holds_up_nobody(make_bench):
+def test_what_cannot_be_read_becomes_a_dead_letter_and_holds_up_nobody(
+    make_bench: MakeBench,
+) -> None:
     bench = make_bench(index=behaving("tracks"))
     bench.commit("a")
     poison = b"\xff\x00 not an event"
@@ -231,7 +246,9 @@ def test_what_cannot_be_read_becomes_a_dead_letter_and_holds_up_nobody(make_benc
     assert bench.connection.commands.xpending(bench.keys.events, "rebuilder")["pending"] == 0
 
 
-def test_a_lease_held_elsewhere_leaves_the_component_and_its_children_to_later(make_bench):
+def test_a_lease_held_elsewhere_leaves_the_component_and_its_children_to_later(
+    make_bench: MakeBench,
+) -> None:
     bench = make_bench(
         parent=behaving("tracks"), child=behaving("parent"), other=behaving("tracks")
     )
@@ -243,7 +260,7 @@ def test_a_lease_held_elsewhere_leaves_the_component_and_its_children_to_later(m
     assert bench.rebuild().indexes_rebuilt == ("parent", "child")
 
 
-def test_a_request_waits_for_its_component_to_be_free(make_bench):
+def test_a_request_waits_for_its_component_to_be_free(make_bench: MakeBench) -> None:
     bench = make_bench(index=behaving("tracks"))
     bench.commit("a")
     bench.rebuild()

@@ -11,11 +11,18 @@ from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.events import Event, EventData, RebuildFinished, ReleasePublished
 from indexrelay.schemas.results import RebuildResult
 from indexrelay.schemas.versions import Release
-from indexrelay.streams import Connection, Keys, StreamsError, announce, current_release, publish
+from indexrelay.streams import (
+    BackendRefusedError,
+    Connection,
+    Keys,
+    announce,
+    current_release,
+    publish,
+)
 
 _log = structlog.get_logger(__name__)
 
-AnnounceError = (RedisError, StreamsError)
+AnnounceError = (RedisError, BackendRefusedError)
 """What `Announcer` raises when Redis is away or refuses."""
 
 
@@ -32,7 +39,7 @@ class Announcer:
         """Reload message, result (if this is the first time) and release key, in one script.
 
         Raises:
-            redis.exceptions.RedisError, StreamsError: nobody was told; the release stands.
+            redis.exceptions.RedisError, BackendRefusedError: nobody was told; the release stands.
         """
         announce(
             self._connection,
@@ -47,7 +54,7 @@ class Announcer:
         """A result without a release.
 
         Raises:
-            redis.exceptions.RedisError, StreamsError: nobody was told.
+            redis.exceptions.RedisError, BackendRefusedError: nobody was told.
         """
         publish(self._connection, self._keys.results, self._event(_finished(result)))
 

@@ -32,13 +32,10 @@ from typing import Any
 
 from indexrelay.rebuilder.building import build_component
 from indexrelay.rebuilder.limits import be_nice, die_with_parent, limit_memory
-from indexrelay.rebuilder.requests import BuildRequest
+from indexrelay.rebuilder.requests import MESSAGE_BYTES, BuildRequest
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
-
-MESSAGE_BYTES = 128 * 1024
-"""Below the kernel's default socket buffer (about 200 KiB), so that a message always fits."""
 
 
 class BuildServer:

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from indexrelay.rebuilder.build_server import MESSAGE_BYTES
 from indexrelay.rebuilder.building import Progress
 from indexrelay.rebuilder.errors import (
     BuildCancelledError,
@@ -25,7 +24,7 @@ from indexrelay.rebuilder.errors import (
     BuildError,
     BuildTimedOutError,
 )
-from indexrelay.rebuilder.requests import BuildRequest
+from indexrelay.rebuilder.requests import MESSAGE_BYTES, BuildRequest
 from indexrelay.schemas.results import ComponentResult
 
 _log = structlog.get_logger(__name__)
@@ -114,17 +113,13 @@ class ForkingRunner:
             self._server = self._channel = None
         if channel is not None:
             channel.shutdown(socket.SHUT_RDWR)
-        if server is not None:
-            try:
-                server.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+        _reap(server)
 
     def _ensure_server(self) -> socket.socket:
         """The channel to a live server; the caller holds the lock."""
         if self._channel is not None and self._server is not None and self._server.poll() is None:
             return self._channel
+        _reap(self._server)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             threads = str(self._threads)
@@ -202,6 +197,17 @@ class ForkingRunner:
         how = signal.Signals(-exit_code).name
         limit = f"; its memory limit is {memory_bytes:,} bytes" if memory_bytes is not None else ""
         return BuildDiedError(f"the build's process was killed by {how}{limit}")
+
+
+def _reap(server: "subprocess.Popen[bytes] | None") -> None:
+    """Wait for a server whose channel is closed; one that does not go is killed."""
+    if server is None:
+        return
+    try:
+        server.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 def _send(channel: socket.socket, message: dict[str, object]) -> None:

@@ -11,8 +11,9 @@ from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release, VersionManifest
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
-from indexrelay.storage.catalog import Catalog, UnknownCollectionError
-from indexrelay.storage.sources import SourceError, open_source
+from indexrelay.storage.catalog import Catalog
+from indexrelay.storage.errors import SourceError, UnknownCollectionError
+from indexrelay.storage.sources import open_source
 
 _log = structlog.get_logger(__name__)
 

@@ -141,7 +141,7 @@ class PassRunner:
                     timeout_seconds=definition.build_timeout_seconds
                     or defaults.build_timeout_seconds,
                     memory_bytes=definition.build_memory_bytes or defaults.build_memory_bytes,
-                    progress=partial(_log.debug, "component.progress", component=name),
+                    progress=partial(_log_progress, name),
                 )
         except BuildCancelledError:
             raise
@@ -180,6 +180,10 @@ class PassRunner:
                 "entries": served.entries if served is not None else 0,
             }
         )
+
+
+def _log_progress(component: str, share: float) -> None:
+    _log.debug("component.progress", component=component, share=round(share, 3))
 
 
 def _version_of(parent: str, facts: Facts, results: Mapping[str, ComponentResult]) -> str:

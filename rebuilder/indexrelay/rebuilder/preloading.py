@@ -1,6 +1,7 @@
 """What the build server imports before it forks."""
 
-from indexrelay.components.registry import KindNotFoundError, kind_class
+from indexrelay.components.errors import KindNotFoundError
+from indexrelay.components.registry import kind_class
 from indexrelay.schemas.settings import Settings
 
 

@@ -14,6 +14,9 @@ from indexrelay.schemas.results import (
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.catalog import Catalog
 
+MOST_BATCHES = 1000
+"""Batch ids of one collection that a result names at most: a message is no archive."""
+
 
 def summarise(
     results: Mapping[str, ComponentResult],
@@ -69,27 +72,33 @@ def not_released(result: RebuildResult, error: Exception) -> RebuildResult:
 def newly_covered(
     results: Mapping[str, ComponentResult], facts: Facts, catalog: Catalog
 ) -> list[str]:
-    """The batches that the rebuilt components cover and the versions before them did not."""
+    """The batches that the rebuilt components cover and the versions before them did not.
+
+    At most the newest `MOST_BATCHES` of each collection: a component that is built for the first
+    time covers all there ever were.
+    """
     spans: dict[str, tuple[int, int]] = {}
     for name, result in results.items():
-        if result.outcome is not BuildOutcome.REBUILT:
-            continue
-        before = facts.versions.get(name)
-        for collection, upto in result.covers.items():
-            fact = facts.sources.get(collection)
-            same = before is not None and fact is not None
-            after = (
-                before.covers.get(collection, 0)
-                if same and before.epochs.get(collection) == fact.epoch
-                else 0
-            )
-            low, high = spans.get(collection, (after, upto))
-            spans[collection] = (min(low, after), max(high, upto))
+        if result.outcome is BuildOutcome.REBUILT:
+            for collection, upto in result.covers.items():
+                after = _covered_before(name, collection, facts)
+                low, high = spans.get(collection, (after, upto))
+                spans[collection] = (min(low, after), max(high, upto))
     return [
         batch_id
         for collection, (after, upto) in sorted(spans.items())
-        for batch_id in catalog.entries.batch_ids(collection, after=after, upto=upto)
+        for batch_id in catalog.entries.batch_ids(
+            collection, after=max(after, upto - MOST_BATCHES), upto=upto
+        )
     ]
+
+
+def _covered_before(name: str, collection: str, facts: Facts) -> int:
+    """What the released version covers of a collection, in the collection's present epoch."""
+    before, source = facts.versions.get(name), facts.sources.get(collection)
+    if before is None or source is None or before.epochs.get(collection) != source.epoch:
+        return 0
+    return before.covers.get(collection, 0)
 
 
 def _with(

@@ -6,13 +6,16 @@ in it may hold a password.
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.names import Digest, Name
 from indexrelay.schemas.settings import CollectionSettings
+
+MESSAGE_BYTES: Final = 128 * 1024
+"""The most that one message may take: below the kernel's default socket buffer (about 200 KiB)."""
 
 
 class BuildRequest(BaseModel):

@@ -19,10 +19,10 @@ class Attempt:
 
     component: str
     failures: int
-    """How many times in a row the present definition failed."""
+    """How many times in a row the same inputs failed."""
     error: str
-    definition: str
-    """The digest of what was to be built."""
+    inputs: str
+    """The digest of what was to be built, and from which versions."""
     targets: dict[str, int]
     """For each collection: the generation that was to be covered."""
     failed_at: datetime
@@ -45,14 +45,14 @@ class Attempts:
         self._clock = clock
 
     def failed(
-        self, component: str, *, error: str, definition: str, targets: dict[str, int]
+        self, component: str, *, error: str, inputs: str, targets: dict[str, int]
     ) -> Attempt:
-        """Count one more failure; another definition starts again at 1, new input does not."""
+        """Count one more failure; other ``inputs`` start again at 1, new targets do not."""
         statement = self._database.insert(attempts).values(
             component=component,
             failures=1,
             error=error,
-            definition=definition,
+            inputs=inputs,
             targets=targets,
             failed_at=self._clock.now(),
         )
@@ -61,10 +61,10 @@ class Attempts:
             index_elements=[attempts.c.component],
             set_={
                 "failures": case(
-                    (attempts.c.definition == new.definition, attempts.c.failures + 1), else_=1
+                    (attempts.c.inputs == new.inputs, attempts.c.failures + 1), else_=1
                 ),
                 "error": new.error,
-                "definition": new.definition,
+                "inputs": new.inputs,
                 "targets": new.targets,
                 "failed_at": new.failed_at,
             },

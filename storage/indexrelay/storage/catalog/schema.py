@@ -101,7 +101,7 @@ attempts = Table(
     Column("component", Text, primary_key=True),
     Column("failures", Integer, nullable=False),
     Column("error", ForeignText, nullable=False),
-    Column("definition", Text, nullable=False),
+    Column("inputs", Text, nullable=False),
     Column("targets", JSON, nullable=False),
     Column("failed_at", Instant, nullable=False),
 )
