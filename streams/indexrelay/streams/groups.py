@@ -17,8 +17,8 @@ the newest entry up to which nothing was pending, for the whole group and not on
 If the stream still holds that very entry, id and bytes, the group goes on behind it. If not, from
 ``0``: an id alone proves nothing, since a stream that is deleted and made again within one
 millisecond gives the same ids to other events. What comes again by that is harmless, for the inbox
-knows the ids of its events; what is lost would not be. `ConsumerGroup.recreated` counts, for whoever
-then looks at the truth.
+knows the ids of its events; what is lost would not be. `ConsumerGroup.recreated` counts, for
+whoever then looks at the truth.
 """
 
 from collections.abc import Sequence
