@@ -1,0 +1,186 @@
+"""Gathers the facts of an overview: the catalog and the artifacts first, then what Redis adds.
+
+Redis being away is one of the facts, not a failure: the truth does not live there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from redis.exceptions import RedisError
+
+from indexrelay.console.installation import Installation
+from indexrelay.console.judging import judge
+from indexrelay.console.overview import CollectionFacts, ComponentFacts, Condition, Overview
+from indexrelay.producers.standing import made_from
+from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.results import ReaderState, RebuilderState
+from indexrelay.schemas.versions import Release, VersionManifest
+from indexrelay.storage.catalog import Attempt, Pause
+from indexrelay.streams.announcing import current_release
+from indexrelay.streams.presence import Presence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signals:
+    """What Redis says; ``error`` when it says nothing."""
+
+    announced: int | None = None
+    readers: Mapping[str, ReaderState] = field(default_factory=dict)
+    rebuilders: Mapping[str, RebuilderState] = field(default_factory=dict)
+    error: str | None = None
+
+
+def overview(installation: Installation) -> Overview:
+    """Look at everything once.
+
+    Raises:
+        IndexRelayError: the catalog or the artifacts cannot be read.
+    """
+    collections = _collections(installation)
+    release = installation.store.newest_release()
+    signals = signals_of(installation)
+    components = _components(installation, release, collections, signals)
+    number = release.number if release is not None else 0
+    problems = judge(
+        release=number,
+        announced=signals.announced,
+        redis_error=signals.error,
+        components=components,
+        readers=signals.readers,
+        rebuilders=signals.rebuilders,
+    )
+    return Overview(
+        healthy=not problems,
+        release=number,
+        announced=signals.announced,
+        collections=collections,
+        components=components,
+        readers=dict(signals.readers),
+        rebuilders=dict(signals.rebuilders),
+        problems=problems,
+    )
+
+
+def signals_of(installation: Installation) -> Signals:
+    """The announced release and everyone's presence."""
+    try:
+        connection, keys = installation.connection, installation.keys
+        return Signals(
+            announced=current_release(connection, keys),
+            readers={
+                name: ReaderState.model_validate_json(raw)
+                for name, raw in Presence(connection, keys, "reader").all().items()
+            },
+            rebuilders={
+                name: RebuilderState.model_validate_json(raw)
+                for name, raw in Presence(connection, keys, "rebuilder").all().items()
+            },
+        )
+    except (RedisError, IndexRelayError, OSError) as error:
+        return Signals(error=str(error))
+
+
+def _collections(installation: Installation) -> dict[str, CollectionFacts]:
+    declared = installation.settings.collections
+    facts = {
+        name: CollectionFacts(
+            dimension=settings.dimension,
+            metric=settings.metric,
+            source=settings.source.kind,
+            generation=0,
+            entries=0,
+        )
+        for name, settings in declared.items()
+    }
+    for collection in installation.catalog.collections.all():
+        settings = declared.get(collection.name)
+        facts[collection.name] = CollectionFacts(
+            dimension=collection.dimension,
+            metric=collection.metric,
+            source=None if settings is None else settings.source.kind,
+            generation=collection.generation,
+            entries=collection.count,
+        )
+    return facts
+
+
+def _components(
+    installation: Installation,
+    release: Release | None,
+    collections: Mapping[str, CollectionFacts],
+    signals: Signals,
+) -> dict[str, ComponentFacts]:
+    catalog, store = installation.catalog, installation.store
+    versions = {} if release is None else dict(release.components)
+    declared = installation.settings.components
+    attempts, paused = catalog.attempts.all(), catalog.attempts.paused()
+    building = {name for state in signals.rebuilders.values() for name in state.building}
+    roots = {name: made_from(name, declared) for name in collections}
+    facts = {}
+    for name in sorted({*declared, *versions}):
+        manifest = store.version(name, versions[name]) if name in versions else None
+        covers = {} if manifest is None else manifest.covers
+        definition = declared.get(name)
+        behind = {
+            root: seen.generation - covers.get(root, 0)
+            for root, seen in collections.items()
+            if (root in covers or name in roots[root]) and seen.generation > covers.get(root, 0)
+        }
+        held = release.holds.get(name) if release is not None else None
+        condition = _condition(
+            name,
+            definition=definition,
+            manifest=manifest,
+            held=held is not None,
+            paused=paused,
+            building=name in building,
+            attempts=attempts,
+            behind=bool(behind),
+        )
+        attempt, pause = attempts.get(name), paused.get(name)
+        facts[name] = ComponentFacts(
+            kind=definition.kind if definition else manifest.kind if manifest else "?",
+            condition=condition,
+            version=versions.get(name),
+            covers=covers,
+            behind=behind,
+            entries=0 if manifest is None else manifest.entries,
+            bytes=0 if manifest is None else manifest.size,
+            built_at=None if manifest is None else manifest.created_at,
+            failures=0 if attempt is None else attempt.failures,
+            error=(held.reason if held else None)
+            or (pause.reason if pause else None)
+            or (attempt.error if attempt else None),
+        )
+    return facts
+
+
+def _condition(
+    name: str,
+    *,
+    definition: ComponentDefinition | None,
+    manifest: VersionManifest | None,
+    held: bool,
+    paused: Mapping[str, Pause],
+    building: bool,
+    attempts: Mapping[str, Attempt],
+    behind: bool,
+) -> Condition:
+    """The first that is true, in the order of `Condition`."""
+    candidates = (
+        (definition is None, Condition.UNDECLARED),
+        (held, Condition.HELD),
+        (name in paused, Condition.PAUSED),
+        (building, Condition.BUILDING),
+        (name in attempts, Condition.FAILED),
+        (manifest is None, Condition.MISSING),
+        (
+            manifest is not None
+            and definition is not None
+            and manifest.definition != definition.digest,
+            Condition.CHANGED,
+        ),
+        (behind, Condition.BEHIND),
+    )
+    return next((condition for true, condition in candidates if true), Condition.CURRENT)

@@ -1,0 +1,55 @@
+"""``indexrelay components`` and ``indexrelay components show NAME``."""
+
+from typing import Annotated
+
+import typer
+
+from indexrelay.console.options import Config, Json
+
+
+def build_app() -> typer.Typer:
+    """The command with its one sub-command."""
+    app = typer.Typer(help="What is built: each component, or one in detail.")
+    app.callback(invoke_without_command=True)(components)
+    app.command("show")(show)
+    return app
+
+
+def components(context: typer.Context, config: Config = None, json: Json = False) -> None:
+    """Each component: what it covers, how it stands, how large it is."""
+    if context.invoked_subcommand is not None:
+        return
+    from indexrelay.console.collecting import overview
+    from indexrelay.console.installation import Installation
+    from indexrelay.console.output import print_json, stdout
+
+    with Installation.at(config) as installation:
+        facts = overview(installation).components
+    if json:
+        print_json(
+            {"components": {name: each.model_dump(mode="json") for name, each in facts.items()}}
+        )
+    else:
+        from indexrelay.console.tables import components_table
+
+        stdout().print(components_table(facts))
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="The component.")],
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """The released version of one component: its checks, its details, its files."""
+    from indexrelay.console.installation import Installation
+    from indexrelay.console.output import print_json, stdout
+    from indexrelay.console.released import released_manifest
+
+    with Installation.at(config) as installation:
+        manifest = released_manifest(installation, name)
+    if json:
+        print_json({"version": manifest.id, **manifest.model_dump(mode="json")})
+    else:
+        from indexrelay.console.manifest_page import manifest_page
+
+        stdout().print(manifest_page(manifest))

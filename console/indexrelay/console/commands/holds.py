@@ -1,0 +1,101 @@
+"""What a person decides over the rebuilder's head: pause, hold, roll back, and the way back.
+
+*Pausing* keeps a component from being built. *Holding* keeps the version that is served, and a
+*rollback* serves earlier ones and holds them. The last two are new releases.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from indexrelay.console.options import Config, Json, Reason
+
+Names = Annotated[list[str], typer.Argument(metavar="COMPONENT...", help="Components.")]
+_BY_HAND = "by hand"
+
+
+def pause(
+    names: Names, reason: Reason = _BY_HAND, config: Config = None, json: Json = False
+) -> None:
+    """Keep components from being built; what they serve stays."""
+    from indexrelay.console.holding import require_declared
+    from indexrelay.console.installation import Installation
+
+    with Installation.at(config) as installation:
+        require_declared(installation.settings, names)
+        for name in names:
+            installation.catalog.attempts.pause(name, reason)
+    _say(json, {"paused": names}, f"paused {', '.join(names)}; back with: indexrelay resume")
+
+
+def resume(names: Names, config: Config = None, json: Json = False) -> None:
+    """Let paused components be built again."""
+    from indexrelay.console.holding import require_declared
+    from indexrelay.console.installation import Installation
+
+    with Installation.at(config) as installation:
+        require_declared(installation.settings, names)
+        for name in names:
+            installation.catalog.attempts.resume(name)
+        installation.producer.request_rebuild(reason=f"resumed {', '.join(names)}")
+    _say(json, {"resumed": names}, f"resumed {', '.join(names)}")
+
+
+def hold(
+    names: Names, reason: Reason = _BY_HAND, config: Config = None, json: Json = False
+) -> None:
+    """Keep components at the versions that are served now."""
+    from indexrelay.console.holding import announced
+    from indexrelay.console.installation import Installation
+
+    with Installation.at(config) as installation:
+        release = announced(installation, installation.store.hold(*names, reason=reason))
+    _say(json, {"release": release, "held": names}, f"held {', '.join(names)} in release {release}")
+
+
+def lift(
+    names: Names, reason: Reason = _BY_HAND, config: Config = None, json: Json = False
+) -> None:
+    """Let held components follow their sources again."""
+    from indexrelay.console.holding import announced
+    from indexrelay.console.installation import Installation
+
+    with Installation.at(config) as installation:
+        release = announced(installation, installation.store.lift(*names, reason=reason))
+        installation.producer.request_rebuild(reason=f"lifted {', '.join(names)}")
+    _say(json, {"release": release, "lifted": names}, f"lifted {', '.join(names)}")
+
+
+def rollback(
+    release: Annotated[int, typer.Argument(min=1, help="The release to serve again.")],
+    component: Annotated[
+        list[str] | None,
+        typer.Option("--component", help="Only this one; may be given several times."),
+    ] = None,
+    reason: Reason = _BY_HAND,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Serve again what an earlier release served, and hold it."""
+    from indexrelay.console.holding import announced
+    from indexrelay.console.installation import Installation
+
+    with Installation.at(config) as installation:
+        rolled = installation.store.rollback(release, reason=reason, components=component or None)
+        number = announced(installation, rolled)
+    _say(
+        json,
+        {"release": number, "rolled_back_to": release, "held": sorted(rolled.holds)},
+        f"release {number} serves what release {release} served, and holds it: "
+        f"{', '.join(sorted(rolled.holds))}; back with: indexrelay lift",
+    )
+
+
+def _say(json: bool, document: dict[str, int | str | Sequence[str]], sentence: str) -> None:
+    from indexrelay.console.output import print_json, stdout
+
+    if json:
+        print_json(dict(document))
+    else:
+        stdout().print(f"✓ {sentence}", soft_wrap=True)

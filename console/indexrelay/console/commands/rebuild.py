@@ -1,0 +1,65 @@
+"""``indexrelay rebuild``: ask for a rebuild, and wait for what came of it."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from indexrelay.console.exits import ExitCode
+from indexrelay.console.options import Config, Json, Reason, Wait
+
+if TYPE_CHECKING:
+    from indexrelay.console.requesting import Requested
+
+
+def rebuild(
+    components: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[COMPONENT]...", help="Default: whatever is due."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if more entries went than max_shrink allows.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the result.")] = False,
+    here: Annotated[
+        bool, typer.Option("--here", help="Run one pass in this process, without a rebuilder.")
+    ] = False,
+    timeout: Wait = 3600.0,
+    reason: Reason = "by hand",
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Ask for a rebuild; exits 3 when some of it failed."""
+    from indexrelay.console.installation import Installation
+    from indexrelay.console.output import print_json, stdout
+    from indexrelay.console.requesting import rebuild_here, request
+
+    with Installation.at(config) as installation:
+        if here:
+            requested = rebuild_here(installation, components or (), force=force, reason=reason)
+        else:
+            requested = request(
+                installation,
+                components or (),
+                force=force,
+                reason=reason,
+                timeout_seconds=timeout if wait else None,
+            )
+    if json:
+        print_json(requested)
+    else:
+        from indexrelay.console.tables import result_page
+
+        stdout().print(result_page(requested))
+    raise typer.Exit(_exit_code(requested))
+
+
+def _exit_code(requested: "Requested") -> ExitCode:
+    from indexrelay.schemas.results import RebuildStatus
+
+    if requested.result is None:
+        return ExitCode.SUCCESS
+    return {
+        RebuildStatus.SUCCESS: ExitCode.SUCCESS,
+        RebuildStatus.PARTIAL_SUCCESS: ExitCode.PARTIAL,
+        RebuildStatus.FAILURE: ExitCode.FAILURE,
+    }[requested.result.status]

@@ -1,0 +1,99 @@
+"""The demo's settings: one collection, five components, written as the file a user would write.
+
+The file stays in the data folder with ``--data``, so that ``indexrelay status --config …`` and every
+other command work on what the demo has left.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from indexrelay.components.registry import check_kind
+from indexrelay.console.demo import failing
+from indexrelay.console.errors import CommandError
+from indexrelay.schemas.mistakes import suggestion
+from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.settings_file import load_settings
+
+COLLECTION = "docstrings"
+VECTOR_INDEX = "meanings"
+TEXT_INDEX = "words"
+
+COMPONENTS: Mapping[str, Mapping[str, Any]] = {
+    VECTOR_INDEX: {"kind": "vector_index", "from": COLLECTION},
+    TEXT_INDEX: {"kind": "text_index", "from": COLLECTION},
+    "map": {"kind": "projection", "from": COLLECTION},
+    "map_cache": {
+        "kind": "json_cache",
+        "from": ["map", COLLECTION],
+        "function": "indexrelay.components.json_cache.map_points:map_points",
+    },
+    "embeddings": {"kind": "embedding_cache", "from": COLLECTION},
+}
+
+
+def declare(
+    data_dir: Path,
+    *,
+    namespace: str,
+    dimension: int,
+    breakable: str | None,
+    environ: Mapping[str, str],
+) -> tuple[Path, Settings]:
+    """Write ``indexrelay.toml`` into ``data_dir``, and read it as every command does.
+
+    Args:
+        data_dir: where everything of this installation goes.
+        namespace: of the keys in Redis.
+        dimension: of the vectors.
+        breakable: the component whose build is to fail once; see `marker`.
+        environ: the variables that the demo's processes have.
+
+    Raises:
+        CommandError: ``breakable`` is none of the demo's components.
+    """
+    if breakable is not None and breakable not in COMPONENTS:
+        near = suggestion(breakable, COMPONENTS)
+        raise CommandError(f"--fail: the demo has no component {breakable!r}{near}")
+    tables: dict[str, Mapping[str, Any]] = {
+        f"collections.{COLLECTION}": {"dimension": dimension, "metric": "cosine"},
+    }
+    for name, definition in COMPONENTS.items():
+        tables[f"components.{name}"] = (
+            _broken(definition, data_dir) if name == breakable else definition
+        )
+    file = data_dir / "indexrelay.toml"
+    file.write_text(_toml({"namespace": namespace, "data_dir": "."}, tables), encoding="utf-8")
+    return file, load_settings(file, environ=environ, check_kind=check_kind)
+
+
+def marker(data_dir: Path) -> Path:
+    """While this file exists, the breakable component's builds fail."""
+    return data_dir / "fail-next-build"
+
+
+def _broken(definition: Mapping[str, Any], data_dir: Path) -> dict[str, Any]:
+    parameters = {key: value for key, value in definition.items() if key not in ("kind", "from")}
+    return {
+        "kind": failing.KIND,
+        "from": definition["from"],
+        "marker": str(marker(data_dir).absolute()),
+        "wraps": definition["kind"],
+        "settings": parameters,
+    }
+
+
+def _toml(top: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) -> str:
+    """TOML of strings, numbers, lists of strings and flat inner tables, which is all it takes."""
+    lines = [f"{key} = {_value(value)}" for key, value in top.items()]
+    for name, table in tables.items():
+        lines += ["", f"[{name}]", *(f"{key} = {_value(value)}" for key, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {_value(inner)}" for key, inner in value.items()) + "}"
+    # A JSON string, number or list of strings is also TOML.
+    return json.dumps(value, ensure_ascii=False)

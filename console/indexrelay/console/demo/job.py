@@ -1,0 +1,160 @@
+"""The analysis job: embeds a batch, commits it, waits until every reader serves it.
+
+It is what a user's job would be, plus a stop-watch: it follows the results stream to learn how much
+of a batch's time went into building.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from indexrelay.console.demo.batches import PlannedBatch
+from indexrelay.console.demo.declaring import COLLECTION, COMPONENTS
+from indexrelay.console.demo.embedding import Embedding
+from indexrelay.console.demo.report import BatchReport
+from indexrelay.console.demo.starting import check_running
+from indexrelay.console.demo.timing import own_share
+from indexrelay.console.installation import Installation
+from indexrelay.console.processes import Child
+from indexrelay.console.requesting import results_in
+from indexrelay.producers.errors import NotServedError
+from indexrelay.producers.producer import Producer
+from indexrelay.producers.standing import made_from
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.results import RebuildResult, RebuildStatus
+from indexrelay.storage.catalog import Commit
+from indexrelay.streams.tail import Tail
+
+_SERVED_SECONDS = 120.0
+_RESULT_SECONDS = 10.0
+"""A result goes out with its release, so it is nearly always there before the readers are."""
+_COUNT = 1000
+
+
+class Job:
+    """Runs one planned batch after the other."""
+
+    def __init__(
+        self,
+        installation: Installation,
+        *,
+        embedding: Embedding,
+        clock: Clock,
+        children: Sequence[Child],
+        readers: int,
+        fail: str | None,
+        marker: Path,
+    ) -> None:
+        self.batches: list[BatchReport] = []
+        self.results: list[RebuildResult] = []
+        self.without_vector: set[str] = set()
+        """Ids of entries whose text has no vector."""
+        self._embedding = embedding
+        self._clock = clock
+        self._children = children
+        self._readers = readers
+        self._fail = fail
+        self._marker = marker
+        self._producer = Producer(
+            installation.settings,
+            catalog=installation.catalog,
+            connection=installation.connection,
+            clock=clock,
+            wait=self._pause,
+        )
+        self._tail = Tail(installation.connection, installation.keys.results)
+        self._tail.read(count=_COUNT, block_seconds=0)  # from here on
+        self._lost = (
+            frozenset()
+            if fail is None
+            else {fail} | made_from(fail, installation.settings.components)
+        )
+
+    def run(self, planned: PlannedBatch, *, failing: bool) -> str:
+        """Hand over one batch, and wait until it is served; says in a line what came of it.
+
+        Raises:
+            NotServedError: it was not served, or a component failed that was not meant to.
+            ProcessEndedError: a reader or the rebuilder died.
+        """
+        if failing:
+            self._marker.touch()
+        try:
+            commit, seconds, release = self._served(planned, failing=failing)
+        finally:
+            self._marker.unlink(missing_ok=True)
+        mine = self._results_of(commit)
+        self.batches.append(
+            BatchReport(
+                batch_id=commit.batch_id,
+                generation=commit.generation,
+                upserts=commit.upserts,
+                deletes=commit.deletes,
+                status=_worst(mine),
+                event_to_served_seconds=seconds,
+                own_share_seconds=own_share(seconds, mine),
+                release=release,
+            )
+        )
+        line = (
+            f"{commit.batch_id}: {commit.upserts:,} upserts, {commit.deletes:,} deletes, "
+            f"served by {self._readers} reader(s) after {seconds:.2f} s"
+        )
+        told = [f"{result.status}: {result.message}" for result in mine if result.indexes_failed]
+        return "\n  ".join([line, *told])
+
+    def _served(self, planned: PlannedBatch, *, failing: bool) -> tuple[Commit, float, int]:
+        with self._producer.batch(COLLECTION, planned.batch_id) as batch:
+            vectors, known = self._embedding([each.searched for each in planned.upserts])
+            kept = [each for each, has in zip(planned.upserts, known, strict=True) if has]
+            batch.upsert(
+                [each.id for each in kept],
+                vectors[known],
+                texts=[each.searched for each in kept],
+                payloads=[{"place": each.place, "summary": each.summary} for each in kept],
+            )
+            # An entry that lost its vector with its new text would otherwise keep the old one.
+            lost = [each.id for each, has in zip(planned.upserts, known, strict=True) if not has]
+            self.without_vector.update(lost)
+            batch.delete([*planned.deletes, *lost])
+        began = self._clock.monotonic()
+        components = set(COMPONENTS)
+        if failing:
+            try:
+                self._wait(batch.commit, components)
+            except NotServedError as error:
+                if set(error.failures) != {self._fail}:
+                    raise
+            # The others are served all the same; the failed one keeps its last good version.
+            components -= self._lost
+        served = self._wait(batch.commit, components)
+        return batch.commit, self._clock.monotonic() - began, served
+
+    def _wait(self, commit: Commit, components: set[str]) -> int:
+        return self._producer.wait_served(
+            commit,
+            timeout_seconds=_SERVED_SECONDS,
+            readers=self._readers,
+            components=components,
+        ).release
+
+    def _results_of(self, commit: Commit) -> list[RebuildResult]:
+        """The rebuilds that covered a batch; waits for the first of them."""
+        deadline = self._clock.monotonic() + _RESULT_SECONDS
+        while True:
+            self.results += results_in(self._tail.read(count=_COUNT, block_seconds=0).deliveries)
+            mine = [each for each in self.results if commit.batch_id in each.batch_ids]
+            if mine or self._clock.monotonic() > deadline:
+                return mine
+            self._pause(0.01)
+
+    def _pause(self, seconds: float) -> None:
+        """Between two looks; a child that died would otherwise be waited for in vain."""
+        check_running(self._children)
+        time.sleep(seconds)
+
+
+def _worst(results: Sequence[RebuildResult]) -> RebuildStatus:
+    statuses = {result.status for result in results}
+    order = (RebuildStatus.FAILURE, RebuildStatus.PARTIAL_SUCCESS)
+    return next((status for status in order if status in statuses), RebuildStatus.SUCCESS)

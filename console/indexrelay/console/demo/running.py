@@ -1,0 +1,191 @@
+"""The demo from beginning to end: read, embed, start, commit batch by batch, ask, report, stop.
+
+Everything that is started or made is put on one stack and taken off it in the reverse order,
+however the demo ends: at its end, by an error, or by Ctrl-C.
+"""
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from indexrelay.console.demo.asking import ask_all
+from indexrelay.console.demo.batches import plan
+from indexrelay.console.demo.corpus import Corpus, standard_library, text_folder
+from indexrelay.console.demo.declaring import COLLECTION, COMPONENTS, declare, marker
+from indexrelay.console.demo.embedding import Embedding
+from indexrelay.console.demo.job import Job
+from indexrelay.console.demo.narrating import Narrator
+from indexrelay.console.demo.page import report_page
+from indexrelay.console.demo.reporting import Observed, summarise
+from indexrelay.console.demo.starting import started
+from indexrelay.console.errors import CommandError
+from indexrelay.console.exits import ExitCode
+from indexrelay.console.installation import Installation
+from indexrelay.console.output import print_json, stdout
+from indexrelay.console.roles import REDIS_URL
+from indexrelay.console.stopping import Stop
+from indexrelay.schemas.clock import SystemClock
+from indexrelay.streams.server import EmbeddedServer
+
+_OUR_VARIABLES = "INDEXRELAY_"
+_CATALOG_URL = "INDEXRELAY_CATALOG__URL"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """What was asked for on the command line."""
+
+    readers: int
+    batches: int
+    corpus: Path | None
+    fail: str | None
+    data: Path | None
+    redis_url: str | None
+    catalog_url: str | None
+    json: bool
+
+
+def run_demo(options: DemoOptions) -> ExitCode:
+    """Run it, print its report, and say how it went.
+
+    Raises:
+        CorpusError, CommandError, NotServedError, ProcessEndedError: with what to do about it.
+    """
+    with ExitStack() as stack:
+        stop = stack.enter_context(Stop(interrupt=True))
+        try:
+            return _run(options, stack)
+        except KeyboardInterrupt:
+            return stop.exit_code
+
+
+def _run(options: DemoOptions, stack: ExitStack) -> ExitCode:
+    clock = SystemClock()
+    began = clock.monotonic()
+    narrator = stack.enter_context(Narrator(steps=options.batches))
+    narrator.say("reading the texts")
+    corpus = _corpus(options.corpus)
+    narrator.say(str(corpus))
+    planned = plan(corpus.documents, batches=options.batches)
+    embedding = Embedding([document.searched for document in corpus.documents])
+    narrator.say(f"embedded as vectors of {embedding.dimension} dimensions")
+
+    data_dir = _data_dir(options.data, stack)
+    environ = _environ(options, data_dir, stack)
+    config, settings = declare(
+        data_dir,
+        namespace=f"demo_{secrets.token_hex(4)}",
+        dimension=embedding.dimension,
+        breakable=options.fail,
+        environ=environ,
+    )
+    installation = stack.enter_context(Installation(settings))
+    _claim(installation, options, stack)
+    children = started(
+        installation, config=config, environ=environ, readers=options.readers, stack=stack
+    )
+    narrator.say(f"started a rebuilder and {options.readers} reader(s)")
+    job = Job(
+        installation,
+        embedding=embedding,
+        clock=clock,
+        children=children,
+        readers=options.readers,
+        fail=options.fail,
+        marker=marker(data_dir),
+    )
+    for number, batch in enumerate(planned.batches):
+        failing = options.fail is not None and number == options.batches // 2
+        narrator.step(job.run(batch, failing=failing))
+    answers = ask_all(installation, embedding)
+    report = summarise(
+        Observed(
+            corpus=corpus,
+            live=planned.live - job.without_vector,
+            batches=job.batches,
+            results=job.results,
+            answers=answers,
+            readers=options.readers,
+            seconds=clock.monotonic() - began,
+        ),
+        installation,
+    )
+    narrator.close()
+    if options.json:
+        print_json(report)
+    else:
+        stdout().print(report_page(report))
+        if options.data is not None:
+            stdout().print(f"look around with: indexrelay status --config {config}", soft_wrap=True)
+    return ExitCode.SUCCESS if report.converged and report.agree else ExitCode.FAILURE
+
+
+def _corpus(folder: Path | None) -> Corpus:
+    return standard_library() if folder is None else text_folder(folder)
+
+
+def _data_dir(chosen: Path | None, stack: ExitStack) -> Path:
+    """An empty folder: the one that was asked for, or a temporary one that is removed."""
+    if chosen is None:
+        temporary = Path(tempfile.mkdtemp(prefix="indexrelay-demo-"))
+        stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+        return temporary
+    chosen.mkdir(parents=True, exist_ok=True)
+    if any(chosen.iterdir()):
+        raise CommandError(f"{chosen} is not empty; give the demo a folder of its own")
+    return chosen.resolve()
+
+
+def _environ(options: DemoOptions, data_dir: Path, stack: ExitStack) -> Mapping[str, str]:
+    """The children's variables: none of the user's own installation, and where the servers are."""
+    environ = {
+        key: value for key, value in os.environ.items() if not key.startswith(_OUR_VARIABLES)
+    }
+    if options.catalog_url is not None:
+        environ[_CATALOG_URL] = options.catalog_url
+    if options.redis_url is not None:
+        environ[REDIS_URL] = options.redis_url
+    else:
+        server = EmbeddedServer(data_dir)
+        stack.callback(server.stop)
+        environ[REDIS_URL] = server.start()
+    return environ
+
+
+def _claim(installation: Installation, options: DemoOptions, stack: ExitStack) -> None:
+    """On servers that are not ours: disturb nothing that is there, and leave nothing."""
+    if options.catalog_url is not None:
+        catalog = installation.catalog
+        if any(collection.name == COLLECTION for collection in catalog.collections.all()):
+            raise CommandError(
+                f"the catalog at --catalog-url holds a collection {COLLECTION!r} already; "
+                "give the demo a database of its own"
+            )
+        collection = installation.settings.collections[COLLECTION]
+        catalog.collections.declare(
+            COLLECTION, dimension=collection.dimension, metric=collection.metric
+        )
+        stack.callback(catalog.collections.drop, COLLECTION)
+    if options.redis_url is not None:
+        stack.callback(_forget_keys, installation)
+
+
+def _forget_keys(installation: Installation) -> None:
+    """Remove the keys of the demo's own namespace."""
+    keys, commands = installation.keys, installation.connection.commands
+    per_component = [keys.lease(name) for name in COMPONENTS]
+    commands.delete(
+        keys.events,
+        keys.results,
+        keys.reloads,
+        keys.reports,
+        keys.release,
+        keys.readers,
+        keys.rebuilders,
+        *per_component,
+    )

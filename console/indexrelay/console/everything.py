@@ -1,0 +1,116 @@
+"""Everything on one machine: the server, a rebuilder, readers; each in a process of its own.
+
+They start in the order in which they need each other and stop in the reverse. One that dies is
+started again. A terminal sees the state of the whole installation, redrawn every second; without
+one, the log lines of all processes go to stderr, as a service's journal likes them.
+"""
+
+import os
+import shutil
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from indexrelay.console.collecting import overview
+from indexrelay.console.exits import ExitCode
+from indexrelay.console.explaining import explain
+from indexrelay.console.installation import Installation
+from indexrelay.console.output import note, stderr
+from indexrelay.console.roles import (
+    REDIS_URL,
+    RoleSettings,
+    reader_child,
+    rebuilder_child,
+    socket_folder,
+)
+from indexrelay.console.stopping import Stop
+from indexrelay.console.supervising import Supervisor
+from indexrelay.console.tables import overview_page
+from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.logs import configure_logs
+from indexrelay.streams.server import EmbeddedServer
+
+_LOOK_SECONDS = 0.2
+_REDRAW_SECONDS = 1.0
+_GRACE_SECONDS = 15.0
+"""Longer than a blocking read and the end of a build; then a child is killed."""
+
+
+def run_everything(config: Path | None, *, readers: int, port: int | None) -> ExitCode:
+    """Start all, watch over them until a signal comes, stop all.
+
+    Raises:
+        SettingsError: the settings are wrong, or there are none.
+        NoServerError, ServerStartError: there is no server, and none can be started.
+    """
+    with ExitStack() as stack:
+        stop = stack.enter_context(Stop())
+        installation = stack.enter_context(Installation.at(config))
+        settings = installation.settings
+        live = sys.stderr.isatty()
+        if not live:
+            configure_logs(settings.log)
+        url = settings.redis_url
+        if url is None:
+            server = EmbeddedServer(settings.data_dir)
+            stack.callback(server.stop)
+            url = server.start()
+        shared = RoleSettings(
+            config=config,
+            environ={**os.environ, REDIS_URL: url},
+            logs=settings.data_dir / "logs" if live else None,
+        )
+        sockets = socket_folder(settings.data_dir)
+        if settings.data_dir not in sockets.parents:
+            stack.callback(shutil.rmtree, sockets, ignore_errors=True)
+        supervisor = Supervisor(
+            [
+                rebuilder_child(shared),
+                *(
+                    reader_child(
+                        shared,
+                        f"reader-{number}",
+                        socket=sockets / f"reader-{number}.sock" if port is None else None,
+                        port=None if port is None else port + number - 1,
+                    )
+                    for number in range(1, readers + 1)
+                ),
+            ],
+            clock=SystemClock(),
+        )
+        stack.callback(supervisor.stop, grace_seconds=_GRACE_SECONDS)
+        supervisor.start()
+        note(f"up: 1 rebuilder, {readers} reader(s), data in {settings.data_dir}; Ctrl-C stops")
+        if live:
+            _watch_live(installation, supervisor, stop)
+        else:
+            while not stop.wait(_LOOK_SECONDS):
+                supervisor.look()
+        note("stopping")
+        return stop.role_exit_code
+
+
+def _watch_live(installation: Installation, supervisor: Supervisor, stop: Stop) -> None:
+    """Redraw the overview until a signal comes."""
+    with Live(console=stderr(), auto_refresh=False, screen=True) as live:
+        while True:
+            live.update(_page(installation), refresh=True)
+            for _ in range(round(_REDRAW_SECONDS / _LOOK_SECONDS)):
+                if stop.wait(_LOOK_SECONDS):
+                    return
+                supervisor.look()
+
+
+def _page(installation: Installation) -> RenderableType:
+    """The overview, or why there is none at this moment; the next look may have one again."""
+    try:
+        return overview_page(overview(installation))
+    except Exception as error:
+        explained = explain(error)
+        if explained is None:
+            raise
+        return Text(f"error: {explained.sentence}", style="red")

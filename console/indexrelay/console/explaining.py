@@ -1,0 +1,42 @@
+"""Errors as a person reads them: one sentence and an exit code, no traceback.
+
+What indexrelay raises says by itself what to do. What the network, the database and the operating
+system raise is given the one word that tells where it came from. Anything else is a fault of ours
+and keeps its traceback.
+"""
+
+from dataclasses import dataclass
+
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from indexrelay.console.exits import ExitCode
+from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.mistakes import SettingsError
+
+
+@dataclass(frozen=True)
+class Explained:
+    """An error, ready to be shown."""
+
+    sentence: str
+    exit_code: ExitCode
+
+
+def explain(error: BaseException) -> Explained | None:
+    """The sentence for ``error``; ``None``: it is a fault of the program itself."""
+    match error:
+        case SettingsError():
+            return Explained(str(error), ExitCode.USAGE)
+        case IndexRelayError():
+            return Explained(str(error), ExitCode.FAILURE)
+        case RedisError():
+            return Explained(f"Redis: {error}", ExitCode.FAILURE)
+        case SQLAlchemyError():
+            # Only the driver's own words: the statement and its values help nobody here.
+            told = getattr(error, "orig", None) or error
+            return Explained(f"the catalog: {told}", ExitCode.FAILURE)
+        case OSError():
+            return Explained(str(error), ExitCode.FAILURE)
+        case _:
+            return None

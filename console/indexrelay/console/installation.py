@@ -1,0 +1,75 @@
+"""One installation as a command sees it: settings, and what they name, opened when first needed.
+
+A command that only reads the artifacts never opens a database; one that only checks the settings
+opens nothing at all.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from indexrelay.components.registry import check_kind
+from indexrelay.producers.producer import Producer
+from indexrelay.producers.reaching import reach
+from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.settings_file import load_settings
+from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.catalog import Catalog
+from indexrelay.streams.connection import Connection
+from indexrelay.streams.keys import Keys
+
+
+class Installation:
+    """Opens what a command needs, and closes what it opened."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.keys = Keys(settings.namespace)
+
+    @classmethod
+    def at(cls, config: Path | None) -> Self:
+        """The installation whose settings are in ``config`` (or found as `load_settings` says).
+
+        Raises:
+            SettingsError: with every mistake in them.
+        """
+        return cls(load_settings(config, check_kind=check_kind))
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The catalog; its tables are made where they are missing."""
+        return Catalog.open(self.settings.catalog_url)
+
+    @cached_property
+    def store(self) -> ArtifactStore:
+        """The artifact store; its folders are made where they are missing."""
+        return ArtifactStore(self.settings.artifacts_dir)
+
+    @cached_property
+    def connection(self) -> Connection:
+        """Redis, as a client: no server is started for a command that only looks."""
+        return reach(self.settings)
+
+    @cached_property
+    def producer(self) -> Producer:
+        """A producer on the same catalog; Redis is opened when it is first needed."""
+        return Producer(self.settings, catalog=self.catalog)
+
+    def close(self) -> None:
+        """Close what was opened; safe twice."""
+        for name in ("producer", "connection", "catalog"):
+            opened = self.__dict__.pop(name, None)
+            if opened is not None:
+                opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

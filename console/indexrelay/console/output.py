@@ -1,0 +1,40 @@
+"""What goes where: one JSON document or tables on stdout, everything else on stderr.
+
+So ``indexrelay status --json | jq`` works whatever is being said meanwhile. Names and errors come
+from data and may hold brackets, so nothing that is printed is read as markup.
+"""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def stdout() -> "Console":
+    """For what was asked for."""
+    from rich.console import Console
+
+    return Console(markup=False, highlight=False, emoji=False)
+
+
+def stderr() -> "Console":
+    """For progress, notes and errors."""
+    from rich.console import Console
+
+    return Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+def print_json(document: BaseModel | dict[str, Any] | list[Any]) -> None:
+    """Write one JSON document, indented for a person who looks at it anyway."""
+    value = document.model_dump(mode="json") if isinstance(document, BaseModel) else document
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """Say something beside the result."""
+    stderr().print(text, soft_wrap=True)

@@ -1,0 +1,149 @@
+"""Asking for a rebuild and waiting for what came of it.
+
+The request is a row in the catalog; the event only wakes a rebuilder. The results stream is read
+from before the request was made, and the result that names the request answers it. A request for
+whatever is due may find that nothing is; its row is closed then, and no result comes.
+"""
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from indexrelay.console.collecting import signals_of
+from indexrelay.console.errors import CommandError
+from indexrelay.console.installation import Installation
+from indexrelay.schemas.clock import Clock, SystemClock
+from indexrelay.schemas.errors import UnreadableEventError
+from indexrelay.schemas.events import Event, RebuildFinished
+from indexrelay.schemas.results import RebuildResult
+from indexrelay.streams.delivery import Delivery
+from indexrelay.streams.tail import Tail
+
+_LOOK_SECONDS = 0.5
+_COUNT = 100
+
+
+class Requested(BaseModel):
+    """A request, and its result if that was waited for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    request_id: str | None
+    """``None`` for a pass in this process, which needs no request."""
+    rebuilders: tuple[str, ...]
+    """The ids of the rebuilders that were alive."""
+    waited: bool
+    result: RebuildResult | None
+    """``None``: not waited for, or nothing was due."""
+
+
+def request(
+    installation: Installation,
+    components: Sequence[str],
+    *,
+    force: bool,
+    reason: str,
+    timeout_seconds: float | None,
+) -> Requested:
+    """Ask; ``timeout_seconds=None`` does not wait for the result.
+
+    Raises:
+        CommandError: nobody is there to wait for, or no result came in time.
+        UndeclaredComponentError: the settings do not declare one of them.
+    """
+    signals = signals_of(installation)
+    waits = timeout_seconds is not None
+    if waits and signals.error is not None:
+        raise CommandError(f"results come through Redis, which does not answer: {signals.error}")
+    if waits and not signals.rebuilders:
+        raise CommandError(
+            "no rebuilder is running: start one with indexrelay rebuilder, "
+            "or build in this process with --here"
+        )
+    tail = Tail(installation.connection, installation.keys.results) if waits else None
+    if tail is not None:
+        tail.read(count=_COUNT, block_seconds=0)  # from here on
+    request_id = installation.producer.request_rebuild(components, force=force, reason=reason)
+    result = None
+    if tail is not None and timeout_seconds is not None:
+        result = _awaited(
+            installation, tail, request_id, timeout_seconds=timeout_seconds, clock=SystemClock()
+        )
+    return Requested(
+        request_id=request_id,
+        rebuilders=tuple(sorted(signals.rebuilders)),
+        waited=waits,
+        result=result,
+    )
+
+
+def rebuild_here(
+    installation: Installation, components: Sequence[str], *, force: bool, reason: str
+) -> Requested:
+    """Run one pass in this process; builds still have child processes of their own.
+
+    Raises:
+        UndeclaredComponentError: the settings do not declare one of them.
+        RedisError, IndexRelayError: events cannot be read.
+    """
+    from indexrelay.rebuilder.service import Rebuilder
+
+    signals = signals_of(installation)
+    request_id = installation.producer.request_rebuild(components, force=force, reason=reason)
+    rebuilder = Rebuilder(
+        installation.settings,
+        catalog=installation.catalog,
+        store=installation.store,
+        connection=installation.connection,
+    )
+    try:
+        result = rebuilder.step()
+    finally:
+        rebuilder.stop()
+    return Requested(
+        request_id=request_id,
+        rebuilders=tuple(sorted(signals.rebuilders)),
+        waited=True,
+        result=result,
+    )
+
+
+def _awaited(
+    installation: Installation,
+    tail: Tail,
+    request_id: str,
+    *,
+    timeout_seconds: float,
+    clock: Clock,
+) -> RebuildResult | None:
+    deadline = clock.monotonic() + timeout_seconds
+    closed = False
+    while True:
+        found = tail.read(count=_COUNT, block_seconds=_LOOK_SECONDS).deliveries
+        for result in results_in(found):
+            if request_id in result.request_ids:
+                return result
+        if closed:
+            return None
+        # One more look at the stream after the row was closed: the result goes out just before.
+        closed = all(row.event_id != request_id for row in installation.catalog.inbox.open())
+        if clock.monotonic() >= deadline:
+            raise CommandError(
+                f"no result within {timeout_seconds:g} s; the request stands, "
+                "and indexrelay status shows what came of it"
+            )
+
+
+def results_in(deliveries: Sequence[Delivery]) -> list[RebuildResult]:
+    """The results among what was read from the results stream, in their order."""
+    found = []
+    for delivery in deliveries:
+        if delivery.raw is None:
+            continue
+        try:
+            data = Event.from_bytes(delivery.raw).data
+        except UnreadableEventError:
+            continue  # a rebuilder of another major version; it is not ours to bury
+        if isinstance(data, RebuildFinished):
+            found.append(RebuildResult.model_validate(data.model_dump()))
+    return found
