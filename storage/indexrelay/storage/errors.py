@@ -85,20 +85,32 @@ class SnapshotClosedError(IndexRelayError):
 class InvalidEntriesError(IndexRelayError):
     """Raised when rows cannot be entries of their collection; nothing was written.
 
-    ``rows`` are the first offending row numbers, counted from 0 in the call that was refused;
-    empty when the columns as a whole are wrong. ``total`` counts all offending rows.
+    ``problem`` says what is wrong, ``rows`` are the first offending row numbers, counted from 0
+    in the call that was refused (none when a column as a whole is wrong), and ``total`` is how many
+    there are in all.
     """
 
-    def __init__(self, problem: str, *, rows: Sequence[int] = (), total: int = 0) -> None:
-        super().__init__(problem)
-        self.rows = tuple(rows)
-        self.total = total
+    SHOWN = 5
+    """So many of the offending rows are named."""
+
+    def __init__(
+        self, problem: str, *, rows: Sequence[int] = (), ids: Sequence[object] = ()
+    ) -> None:
+        self.problem = problem
+        self.rows = tuple(rows[: self.SHOWN])
+        self.total = len(rows)
+        places = [
+            f"row {row} ({ids[row]!r:.80})" if row < len(ids) else f"row {row}" for row in self.rows
+        ]
+        if self.total > len(places):
+            places[-1] += f" … {self.total} rows in all"
+        super().__init__(f"{problem}: {', '.join(places)}" if places else problem)
 
 
 class SourceError(IndexRelayError):
     """Raised when a source cannot be read, or holds what its collection cannot take.
 
-    The message names the file or the rows. Reading it again gives the same until it is mended.
+    The message names the file or the rows; what the database or the file system said is chained.
     """
 
 

@@ -18,7 +18,8 @@ from indexrelay.storage.errors import InvalidEntriesError
 MAX_ID_BYTES = 1024
 """Of UTF-8: PostgreSQL indexes keys up to a third of a page, about 2,700 bytes."""
 
-_SHOWN = 5
+_REAL = "fiu"
+"""numpy's kinds of real numbers: floats and integers."""
 
 
 def check_entries(
@@ -67,7 +68,7 @@ def check_ids(ids: Sequence[str]) -> list[str]:
     if len(set(known)) != len(known):
         seen: set[str] = set()
         repeated = [row for row, id_ in enumerate(known) if id_ in seen or seen.add(id_)]  # type: ignore[func-returns-value] # add() gives None
-        raise _offending("id given more than once", repeated, known)
+        raise InvalidEntriesError("id given more than once", rows=repeated, ids=known)
     return [str(id_) for id_ in known]
 
 
@@ -90,14 +91,18 @@ def check_vectors(
             f"vectors have shape {array.shape}, they must have ({len(ids)}, {dimension})"
         )
     _same_length("vectors", len(array), ids)
-    if array.dtype.kind not in "fiu":
-        raise InvalidEntriesError(f"vectors are of dtype {array.dtype}, they must be real numbers")
+    if array.dtype.kind not in _REAL:
+        given = vectors if isinstance(vectors, Sequence) else array
+        wrong = [
+            row for row, vector in enumerate(given) if np.asarray(vector).dtype.kind not in _REAL
+        ]
+        problem = f"vector of {array.dtype} values, not of real numbers"
+        raise InvalidEntriesError(problem, rows=wrong, ids=ids)
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below, by row
         checked: Vectors = np.ascontiguousarray(array, dtype=np.float32)
         squares: NDArray[np.float32] = np.einsum("ij,ij->i", checked, checked)
     if not np.isfinite(squares).all():
-        infinite = ~np.isfinite(checked).all(axis=1)
-        _refuse_rows("vector holds NaN or infinity (as float32)", infinite, ids)
+        _refuse_rows("vector holds NaN or infinity", ~np.isfinite(checked).all(axis=1), ids)
     if metric is Metric.COSINE:
         _refuse_rows("zero vector, which has no direction under cosine", squares == 0, ids)
         _refuse_rows("vector too long for its length in float32", np.isinf(squares), ids)
@@ -136,7 +141,7 @@ def encode_payloads(payloads: Sequence[Any] | None, ids: Sequence[str]) -> list[
         except (TypeError, ValueError, RecursionError):
             wrong.append(row)
     if wrong:
-        raise _offending("payload that is no JSON value", wrong, ids)
+        raise InvalidEntriesError("payload that is no JSON value", rows=wrong, ids=ids)
     return encoded
 
 
@@ -151,7 +156,7 @@ def check_payload_texts(
     checked = check_texts(payloads, ids)
     wrong = [row for row, text in enumerate(checked) if text is not None and not _is_json(text)]
     if wrong:
-        raise _offending("payload that is no JSON text", wrong, ids)
+        raise InvalidEntriesError("payload that is no JSON text", rows=wrong, ids=ids)
     return checked
 
 
@@ -179,8 +184,17 @@ def _as_array(vectors: ArrayLike, ids: Sequence[str], dimension: int) -> NDArray
         return np.asarray(vectors)
     except ValueError as error:  # numpy: inhomogeneous
         rows = vectors if isinstance(vectors, Sequence) else ()
-        wrong = [row for row, vector in enumerate(rows) if np.shape(vector) != (dimension,)]
-        raise _offending(f"vector whose length is not {dimension}", wrong, ids) from error
+        wrong = [row for row, vector in enumerate(rows) if not _fits(vector, dimension)]
+        raise InvalidEntriesError(
+            f"vector whose length is not {dimension}", rows=wrong, ids=ids
+        ) from error
+
+
+def _fits(vector: Any, dimension: int) -> bool:
+    try:
+        return bool(np.shape(vector) == (dimension,))
+    except ValueError:  # ragged in itself
+        return False
 
 
 def _same_length(column: str, length: int, ids: Sequence[str]) -> None:
@@ -188,9 +202,10 @@ def _same_length(column: str, length: int, ids: Sequence[str]) -> None:
         raise InvalidEntriesError(f"there are {len(ids)} ids but {length} {column}")
 
 
-def _refuse_rows(problem: str, wrong: NDArray[np.bool_], ids: Sequence[str]) -> None:
-    if wrong.any():
-        raise _offending(problem, np.flatnonzero(wrong).tolist(), ids)
+def _refuse_rows(problem: str, wrong: ArrayLike, ids: Sequence[str]) -> None:
+    rows = np.flatnonzero(wrong)
+    if rows.size:
+        raise InvalidEntriesError(problem, rows=rows.tolist(), ids=ids)
 
 
 def _refuse_text(
@@ -202,7 +217,8 @@ def _refuse_text(
     wrong = [(row, problem) for row, value in enumerate(column) if (problem := problem_of(value))]
     if wrong:
         rows = [row for row, problem in wrong if problem == wrong[0][1]]
-        raise _offending(f"{what} that {wrong[0][1]}", rows, column if ids is None else ids)
+        shown = column if ids is None else ids
+        raise InvalidEntriesError(f"{what} that {wrong[0][1]}", rows=rows, ids=shown)
 
 
 def _no_id(value: Any) -> str | None:
@@ -229,12 +245,3 @@ def _no_text(value: Any) -> str | None:
         except UnicodeEncodeError:
             return "holds a lone surrogate, which is no Unicode text"
     return None
-
-
-def _offending(problem: str, rows: Sequence[int], ids: Sequence[Any]) -> InvalidEntriesError:
-    """The error for ``rows``: the first few with their ids, and how many in all."""
-    shown = ", ".join(
-        f"row {row} ({ids[row]!r:.80})" if row < len(ids) else f"row {row}" for row in rows[:_SHOWN]
-    )
-    more = f" … {len(rows)} rows in all" if len(rows) > _SHOWN else ""
-    return InvalidEntriesError(f"{problem}: {shown}{more}", rows=rows[:_SHOWN], total=len(rows))

@@ -1,0 +1,185 @@
+"""The source of collections that lie in a folder of ``.npy`` and ``.npz`` files.
+
+``.npy``: a 2-D array of floats. ``.npz``: an array ``vectors`` of that kind and, if wished,
+``ids``, ``texts`` and ``payloads`` (JSON), unicode arrays of its length in which an empty text or
+payload stands for none. Names that begin with a dot, other suffixes and folders are passed over.
+
+The folder looks new when a file's name, size or time of change does. It cannot be frozen while it
+is read, so its looks are compared before and after: if they differ, what was read is thrown away.
+Put files there whole (write under another name, then rename): a mapped file that is cut short under
+its reader kills that reader's process, which for a build is a child that may fail alone.
+"""
+
+import heapq
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from indexrelay.schemas.canonical import canonical_json, sha256_hex
+from indexrelay.storage.catalog import Collection
+from indexrelay.storage.entries import CHUNK_ROWS, Entries, SourceSnapshot
+from indexrelay.storage.errors import InvalidEntriesError, SourceChangedError, SourceError
+from indexrelay.storage.sources.declared import DeclaredCollection
+from indexrelay.storage.sources.folder_files import FolderFile, open_file
+from indexrelay.storage.sources.outside import OutsideSnapshot, refused
+from indexrelay.storage.validation import (
+    check_ids,
+    check_payload_texts,
+    check_texts,
+    check_vectors,
+)
+
+_Place = tuple[str, int, int]
+"""id, number of the file, row in the file."""
+
+
+class EntriesFromFolder:
+    """`CollectionSource` of a folder."""
+
+    def __init__(self, declared: DeclaredCollection, folder: Path) -> None:
+        self._declared = declared
+        self._folder = folder
+
+    def observe(self) -> int:
+        """Number the folder as it looks now.
+
+        Raises:
+            SourceError: there is no such folder.
+        """
+        return self._declared.numbered(_fingerprint(self._folder)).generation
+
+    @contextmanager
+    def snapshot(self) -> Iterator[SourceSnapshot]:
+        """The folder as it looks now; reading it fails if that changes.
+
+        Raises:
+            SourceError: a file does not fit; raised here for shapes, while reading for rows.
+            SourceChangedError: the folder changed.
+        """
+        looks = _fingerprint(self._folder)
+        collection = self._declared.numbered(looks)
+
+        def check_unchanged() -> None:
+            if _fingerprint(self._folder) != looks:
+                raise SourceChangedError(f"{self._folder} changed while it was read")
+
+        with tempfile.TemporaryDirectory(prefix="indexrelay-npz-") as unpacked:
+            try:
+                files = [
+                    open_file(path, dimension=collection.dimension, unpack_to=Path(unpacked))
+                    for path in _files(self._folder)
+                ]
+            except SourceError:
+                check_unchanged()  # a file that was half written is no broken file
+                raise
+            check_unchanged()
+            yield FolderSnapshot(collection, files, check_unchanged=check_unchanged)
+
+
+class FolderSnapshot(OutsideSnapshot):
+    """The mapped files, merged in the order of their ids."""
+
+    def __init__(
+        self,
+        collection: Collection,
+        files: list[FolderFile],
+        *,
+        check_unchanged: Callable[[], None],
+    ) -> None:
+        super().__init__(collection, sum(map(len, files)))
+        self._files = files
+        self._check_unchanged = check_unchanged
+
+    def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Entries]:
+        """Every row once, in the order of the ids' UTF-8 bytes; what is held is one chunk.
+
+        Raises:
+            SourceError: rows that cannot be entries; the message names their files.
+            SourceChangedError: the folder changed meanwhile.
+        """
+        try:
+            places = self._in_order()
+            while chunk := list(islice(places, rows)):
+                yield self._read(chunk)
+        except SourceError:
+            self._check_unchanged()
+            raise
+        self._check_unchanged()
+
+    def _in_order(self) -> Iterator[_Place]:
+        before: _Place | None = None
+        for place in heapq.merge(*(_places(*numbered) for numbered in enumerate(self._files))):
+            if before is not None and before[0] == place[0]:
+                raise SourceError(
+                    f"id {place[0]!r:.80} is given twice: "
+                    f"{self._shown(before)} and {self._shown(place)}"
+                )
+            yield place
+            before = place
+
+    def _shown(self, place: _Place) -> str:
+        return f"{self._files[place[1]].name} row {place[2]}"
+
+    def _read(self, places: list[_Place]) -> Entries:
+        """Gather the rows of one chunk, file by file, and check them."""
+        vectors = np.empty((len(places), self.dimension), np.float32)
+        texts: list[str | None] = [None] * len(places)
+        payloads: list[str | None] = [None] * len(places)
+        owners = np.array([number for _, number, _ in places])
+        numbers = np.array([row for _, _, row in places])
+        for number in np.unique(owners):
+            file = self._files[number]
+            at = np.flatnonzero(owners == number)
+            with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused below
+                vectors[at] = file.vectors[numbers[at]]
+            for column, array in ((texts, file.texts), (payloads, file.payloads)):
+                if array is not None:
+                    for position, text in zip(at, array[numbers[at]].tolist(), strict=True):
+                        column[position] = text or None
+        try:
+            ids = check_ids([id_ for id_, _, _ in places])
+            return Entries(
+                ids=ids,
+                vectors=check_vectors(vectors, ids, dimension=self.dimension, metric=self.metric),
+                texts=check_texts(texts, ids),
+                payloads=check_payload_texts(payloads, ids),
+            )
+        except InvalidEntriesError as error:
+            where = f"collection {self.collection!r}"
+            raise refused(error, where, lambda row: self._shown(places[row])) from error
+
+
+def _places(number: int, file: FolderFile) -> Iterator[_Place]:
+    return ((id_, number, row) for id_, row in file.in_order())
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files that count, by name.
+
+    Raises:
+        SourceError: the folder cannot be listed.
+    """
+    try:
+        return sorted(
+            path
+            for path in folder.iterdir()
+            if path.suffix in {".npy", ".npz"} and not path.name.startswith(".") and path.is_file()
+        )
+    except OSError as error:
+        raise SourceError(f"{folder} cannot be read: {error.strerror}") from error
+
+
+def _fingerprint(folder: Path) -> str:
+    """What the folder looks like: names, sizes and times of change."""
+    looks = []
+    for path in _files(folder):
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            continue  # removed since it was listed: then it is not there
+        looks.append([path.name, found.st_size, found.st_mtime_ns])
+    return sha256_hex(canonical_json(looks))

@@ -1,0 +1,23 @@
+"""From a collection's settings to its source."""
+
+from indexrelay.schemas.settings import CollectionSettings, FolderSource, TableSource
+from indexrelay.storage.catalog import Catalog
+from indexrelay.storage.entries import CollectionSource
+from indexrelay.storage.sources.catalog_source import EntriesFromCatalog
+from indexrelay.storage.sources.declared import DeclaredCollection
+from indexrelay.storage.sources.folder_source import EntriesFromFolder
+from indexrelay.storage.sources.table_source import EntriesFromTable
+
+
+def open_source(name: str, settings: CollectionSettings, catalog: Catalog) -> CollectionSource:
+    """The source of a collection; nothing is read, declared or connected to yet."""
+    declared = DeclaredCollection(
+        catalog=catalog, name=name, dimension=settings.dimension, metric=settings.metric
+    )
+    match settings.source:
+        case TableSource() as table:
+            return EntriesFromTable(declared, table)
+        case FolderSource() as folder:
+            return EntriesFromFolder(declared, folder.path)
+        case _:
+            return EntriesFromCatalog(declared)

@@ -1,0 +1,67 @@
+"""What tables and folders have in common: their generation is given to them from outside.
+
+A snapshot of them covers the generation that the catalog had **before** the first row was read.
+What is written in between is then in the rows and not yet in the number, so it makes the component
+due once more; the other order would call rows current that are not.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+
+from indexrelay.schemas.settings import Metric
+from indexrelay.storage.catalog import Collection
+from indexrelay.storage.entries import CHUNK_ROWS, Changes, Entries
+from indexrelay.storage.errors import InvalidEntriesError, SourceError
+
+
+class OutsideSnapshot(ABC):
+    """`SourceSnapshot` of a collection whose entries the catalog does not keep."""
+
+    def __init__(self, collection: Collection, count: int) -> None:
+        self._collection = collection
+        self._count = count
+
+    @property
+    def collection(self) -> str:
+        """Its name."""
+        return self._collection.name
+
+    @property
+    def epoch(self) -> str:
+        """The life of the collection that ``generation`` counts in."""
+        return self._collection.epoch
+
+    @property
+    def generation(self) -> int:
+        """What the catalog had numbered before the first row was read."""
+        return self._collection.generation
+
+    @property
+    def dimension(self) -> int:
+        """Length of every vector."""
+        return self._collection.dimension
+
+    @property
+    def metric(self) -> Metric:
+        """How near two of its vectors are."""
+        return self._collection.metric
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return self._count
+
+    @abstractmethod
+    def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Entries]:
+        """Every row once, in the order of the ids' UTF-8 bytes."""
+
+    def changes(self, after: int, rows: int = CHUNK_ROWS) -> Iterator[Changes] | None:  # noqa: ARG002 - the protocol's signature
+        """Always ``None``: nobody notes there what changed."""
+        return None
+
+
+def refused(error: InvalidEntriesError, where: str, place: Callable[[int], str]) -> SourceError:
+    """The same complaint in terms of the source: ``place`` says where a row of the chunk is."""
+    places = ", ".join(place(row) for row in error.rows)
+    more = f" … at least {error.total} rows" if error.total > len(error.rows) else ""
+    return SourceError(f"{where}: {error.problem}{': ' if places else ''}{places}{more}")

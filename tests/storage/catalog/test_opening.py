@@ -1,0 +1,84 @@
+import importlib.util
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from tests.storage.rows import entries, ids_of
+
+from indexrelay.schemas.errors import MissingExtraError
+from indexrelay.storage.catalog import Catalog
+from indexrelay.storage.errors import CatalogUrlError, CatalogVersionError
+from indexrelay.storage.urls import driver_url
+
+
+def test_what_was_written_is_there_when_it_is_opened_again(tracks: Catalog, url: str) -> None:
+    tracks.entries.commit("tracks", "b1", upserts=[entries("a")], deletes=[])
+    tracks.close()
+    tracks.close()
+
+    again = Catalog.open(url)
+    with again.entries.snapshot("tracks") as snapshot:
+        assert ids_of(snapshot.chunks()) == ["a"]
+    again.close()
+
+
+def test_opening_does_not_wait_for_a_writer(tracks: Catalog, url: str) -> None:
+    with tracks._database.write() as connection:
+        connection.exec_driver_sql("UPDATE indexrelay_collections SET generation = 5")
+        other = Catalog.open(url)
+        assert other.collections.get("tracks").generation == 0
+        other.collections.declare("tracks", dimension=4, metric=other.collections.all()[0].metric)
+        other.close()
+
+
+def test_a_catalog_of_another_version_is_refused(catalog: Catalog, url: str) -> None:
+    with catalog._database.write() as connection:
+        connection.exec_driver_sql("UPDATE indexrelay_schema SET version = 99")
+
+    with pytest.raises(CatalogVersionError, match=r"version 99.*version 1; upgrade indexrelay"):
+        Catalog.open(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "mysql://me:secret@host/db"]
+)
+def test_a_url_that_can_hold_no_catalog_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(CatalogUrlError) as refused:
+        Catalog.open(url)
+    assert "secret" not in str(refused.value)
+
+
+def test_postgresql_without_its_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr("indexrelay.storage.urls.find_spec", lambda _: None)
+
+    with pytest.raises(MissingExtraError, match=r"indexrelay\[postgresql\]"):
+        Catalog.open("postgresql://host/db")
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_every_spelling_of_postgresql_means_psycopg_3(scheme: str) -> None:
+    assert driver_url(f"{scheme}://me@host/db").drivername == "postgresql+psycopg"
+
+
+def test_sqlite_keeps_every_commit_through_a_power_cut(tmp_path: Path) -> None:
+    catalog = Catalog.open(f"sqlite:///{tmp_path / 'catalog.db'}")
+    with catalog._database.read() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 30_000
+    catalog.close()
+
+
+@pytest.mark.postgresql
+def test_postgresql_does_not_try_to_compress_vectors(postgresql_url: str) -> None:
+    catalog = Catalog.open(postgresql_url)
+    with catalog._database.read() as connection:
+        storage = connection.execute(
+            sa.text(
+                "SELECT attstorage FROM pg_attribute "
+                "WHERE attrelid = 'indexrelay_entries'::regclass AND attname = 'vector'"
+            )
+        ).scalar()
+    catalog.close()
+    assert storage in ("e", b"e")
