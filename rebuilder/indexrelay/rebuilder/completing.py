@@ -45,8 +45,14 @@ class Completer:
         self._announcer = announcer
         self._clock = clock
 
-    def complete(self, order: PassOrder, results: Mapping[str, ComponentResult]) -> RebuildResult:
-        """Commit, announce, report; never raises for what Redis or the store refuse."""
+    def complete(
+        self, order: PassOrder, results: Mapping[str, ComponentResult], *, last: bool
+    ) -> RebuildResult:
+        """Commit, announce, report; never raises for what Redis or the store refuse.
+
+        Args:
+            last: nothing more comes of this pass, so its requests are answered.
+        """
         facts = order.facts
         release, problem = self._commit(order, results)
         result = summarise(
@@ -54,7 +60,7 @@ class Completer:
             facts=facts,
             release=release,
             batch_ids=newly_covered(results, facts, self._catalog),
-            request_ids=[row.event_id for row in order.rows if row.type == RebuildRequested.TYPE],
+            request_ids=_request_ids(order) if last else [],
             woken_at=order.woken_at,
             finished_at=self._clock.now(),
         )
@@ -100,3 +106,7 @@ class Completer:
         except (OSError, ArtifactError) as error:
             return None, error
         return release, None
+
+
+def _request_ids(order: PassOrder) -> list[str]:
+    return [row.event_id for row in order.rows if row.type == RebuildRequested.TYPE]

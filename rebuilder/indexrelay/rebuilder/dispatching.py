@@ -78,15 +78,22 @@ class Dispatcher:
             woken_at=woken_at,
         )
 
-    def done(self, order: PassOrder, *, answered: bool) -> None:
-        """The pass has ended; ``answered``: its events and requests need no other one."""
-        for name in order.reasons:
+    def free(self, names: Iterable[str]) -> None:
+        """These are no longer being built: others may take them."""
+        for name in names:
             self._leases.give_back(name)
+            with self._lock:
+                self._building.discard(name)
+
+    def close(self, order: PassOrder, *, answered: bool) -> None:
+        """The pass has ended; ``answered``: its events and requests need no other one."""
+        with self._lock:
+            left = self._building.intersection(order.reasons)
+        self.free(left)
         ids = [row.event_id for row in order.rows]
         if answered and ids:
             self._catalog.inbox.finish(ids)
         with self._lock:
-            self._building -= set(order.reasons)
             self._taken -= set(ids)
 
     def _free(self, reasons: Mapping[str, str]) -> dict[str, str]:

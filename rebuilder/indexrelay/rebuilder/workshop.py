@@ -14,11 +14,12 @@ import structlog
 from indexrelay.rebuilder.announcing import Announcer
 from indexrelay.rebuilder.backoff import Patience
 from indexrelay.rebuilder.completing import Completer
+from indexrelay.rebuilder.component_building import ComponentBuilder
 from indexrelay.rebuilder.dispatching import Dispatcher
 from indexrelay.rebuilder.errors import BuildCancelledError
 from indexrelay.rebuilder.leasing import Leases
 from indexrelay.rebuilder.observing import Observer
-from indexrelay.rebuilder.passes import PassOrder, PassRunner
+from indexrelay.rebuilder.passes import PassOrder, run_pass
 from indexrelay.rebuilder.presence import RebuilderPresence
 from indexrelay.rebuilder.reconciling import Reconciler
 from indexrelay.rebuilder.releasing import Publisher
@@ -76,7 +77,8 @@ class Workshop:
             leases=self._leases,
             patience=patience,
         )
-        self._passes = PassRunner(settings, catalog=catalog, runner=runner, executor=self._builds)
+        self._builder = ComponentBuilder(settings, catalog=catalog, runner=runner)
+        self._release_after_seconds = limits.release_after_seconds
         publisher = Publisher(store=store, clock=clock)
         announcer = Announcer(connection, keys, source=f"rebuilder/{rebuilder_id}", clock=clock)
         self._completer = Completer(
@@ -98,7 +100,7 @@ class Workshop:
 
     def open(self) -> None:
         """Get ready for builds; remove what a killed predecessor left."""
-        self._passes.workdirs.sweep()
+        self._builder.workdirs.sweep()
         self._runner.start()
 
     def next_order(self, *, woken_at: datetime | None) -> PassOrder | None:
@@ -106,17 +108,29 @@ class Workshop:
         return self.dispatcher.next_order(woken_at=woken_at)
 
     def carry_out(self, order: PassOrder) -> RebuildResult | None:
-        """Run one pass to its end; ``None`` when it was cancelled because the rebuilder stops."""
+        """Run one pass to its end; its last result.
+
+        ``None`` when the pass was cancelled because the rebuilder stops.
+        """
         answered = False
+        pending = set(order.reasons)
+        parts = run_pass(
+            order,
+            self._builder,
+            executor=self._builds,
+            release_after_seconds=self._release_after_seconds,
+        )
         try:
-            results = self._passes.run(order)
-            self.last_result = self._completer.complete(order, results)
+            for results in parts:
+                pending -= set(results)
+                self.last_result = self._completer.complete(order, results, last=not pending)
+                self.dispatcher.free(results)
             answered = True
         except BuildCancelledError:
-            _log.info("pass.cancelled", components=sorted(order.reasons))
+            _log.info("pass.cancelled", components=sorted(pending))
             return None
         finally:
-            self.dispatcher.done(order, answered=answered)
+            self.dispatcher.close(order, answered=answered)
         return self.last_result
 
     def reconcile(self) -> list[str]:

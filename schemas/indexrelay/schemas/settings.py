@@ -107,6 +107,9 @@ class RebuilderSettings(_Table):
     """… but never later than this after the first one, so that a steady stream gets through."""
     max_batches: PositiveCount = 1000
     """… or when this many came together."""
+    release_after_seconds: PositiveSeconds = 10.0
+    """Finished components wait this long for slower ones of their pass, to be released together;
+    then they are released, and the others follow with a release of their own."""
     workers: PositiveCount = 2
     """Builds at the same time on this host."""
     build_threads: PositiveCount = 2

@@ -1,0 +1,134 @@
+"""One component's turn in a pass: build it within its limits, and write down how it went."""
+
+from collections.abc import Mapping
+from functools import partial
+
+import structlog
+from pydantic import SecretStr
+
+from indexrelay.rebuilder.due import Facts, inputs_digest, targets_of
+from indexrelay.rebuilder.errors import BuildCancelledError, BuildError
+from indexrelay.rebuilder.ordering import parents_of
+from indexrelay.rebuilder.passes import PassOrder
+from indexrelay.rebuilder.requests import BuildRequest
+from indexrelay.rebuilder.runners import BuildRunner
+from indexrelay.rebuilder.workdirs import Workdirs
+from indexrelay.schemas.results import BuildOutcome, ComponentResult
+from indexrelay.schemas.settings import Settings
+from indexrelay.storage.catalog import Catalog
+
+_log = structlog.get_logger(__name__)
+
+
+class ComponentBuilder:
+    """Builds single components for passes; safe to use from several threads."""
+
+    def __init__(self, settings: Settings, *, catalog: Catalog, runner: BuildRunner) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._runner = runner
+        self.workdirs = Workdirs(settings.artifacts_dir / "work")
+
+    def skip(self, name: str, facts: Facts, parent: str) -> ComponentResult:
+        """Leave it as it is, because ``parent``, which it is made from, was not rebuilt."""
+        served = facts.versions.get(name)
+        _log.warning("component.skipped", component=name, parent=parent)
+        return ComponentResult(
+            outcome=BuildOutcome.SKIPPED,
+            version=served.id if served is not None else None,
+            covers=served.covers if served is not None else {},
+            entries=served.entries if served is not None else 0,
+            error=f"{parent}, which it is made from, was not rebuilt",
+        )
+
+    def build(
+        self, name: str, order: PassOrder, results: Mapping[str, ComponentResult]
+    ) -> ComponentResult:
+        """Build it, from the versions that its parents got in this pass or have in the release.
+
+        Raises:
+            BuildCancelledError: the rebuilder stops.
+        """
+        facts = order.facts
+        definition = facts.definitions[name]
+        _log.info("component.building", component=name, reason=order.reasons[name])
+        defaults = self._settings.rebuilder
+        parents = {
+            parent: _version_of(parent, facts, results)
+            for parent in parents_of(definition, facts.definitions)
+        }
+        try:
+            with self.workdirs.new() as workdir:
+                result = self._runner.run(
+                    BuildRequest(
+                        component=name,
+                        definition=definition,
+                        collections={
+                            source: self._settings.collections[source]
+                            for source in definition.inputs
+                            if source not in facts.definitions
+                        },
+                        parents=parents,
+                        previous=facts.versions[name].id if name in facts.versions else None,
+                        catalog_url=SecretStr(self._settings.catalog_url),
+                        artifacts_dir=self._settings.artifacts_dir,
+                        workdir=workdir,
+                        threads=defaults.build_threads,
+                        force=name in order.force,
+                    ),
+                    timeout_seconds=definition.build_timeout_seconds
+                    or defaults.build_timeout_seconds,
+                    memory_bytes=definition.build_memory_bytes or defaults.build_memory_bytes,
+                    progress=partial(_log_progress, name),
+                )
+        except BuildCancelledError:
+            raise
+        except (BuildError, OSError) as error:
+            result = ComponentResult(outcome=BuildOutcome.FAILED, error=str(error))
+        return self._remembered(name, result, facts, parents)
+
+    def _remembered(
+        self, name: str, result: ComponentResult, facts: Facts, parents: Mapping[str, str]
+    ) -> ComponentResult:
+        """Write the outcome down, so that a restart does not forget how often it failed."""
+        if result.outcome is BuildOutcome.REBUILT:
+            self._catalog.attempts.succeeded(name)
+            _log.info(
+                "component.rebuilt",
+                component=name,
+                version=result.version,
+                entries=result.entries,
+                seconds=round(result.seconds, 3),
+            )
+            return result
+        attempt = self._catalog.attempts.failed(
+            name,
+            error=result.error or "unknown",
+            inputs=inputs_digest(facts.definitions[name], parents),
+            targets=targets_of(name, facts),
+        )
+        _log.error(
+            "component.failed", component=name, error=result.error, failures=attempt.failures
+        )
+        served = facts.versions.get(name)
+        return result.model_copy(
+            update={
+                "version": served.id if served is not None else None,
+                "covers": served.covers if served is not None else {},
+                "entries": served.entries if served is not None else 0,
+            }
+        )
+
+
+def _log_progress(component: str, share: float) -> None:
+    _log.debug("component.progress", component=component, share=round(share, 3))
+
+
+def _version_of(parent: str, facts: Facts, results: Mapping[str, ComponentResult]) -> str:
+    """The parent's version to build from: the one of this pass, else the released one."""
+    built = results.get(parent)
+    if built is not None and built.version is not None:
+        return built.version
+    if facts.release is None:  # not due without a parent: see `find_due`
+        raise LookupError(f"{parent} has no version")
+    return facts.release.components[parent]

@@ -1,0 +1,174 @@
+"""The loop itself, on a real server and with real child processes."""
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.rebuilder.conftest import Bench, behaving
+
+from indexrelay.rebuilder import Rebuilder
+from indexrelay.schemas.events import BatchCompleted, Event, RebuildFinished
+from indexrelay.schemas.results import RebuilderState, RebuildStatus
+from indexrelay.schemas.settings import Settings
+from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.catalog import Catalog, Commit
+from indexrelay.streams import Connection, Keys, Presence, publish
+
+pytestmark = pytest.mark.server
+FAST = {
+    "quiet_seconds": 0.05,
+    "block_seconds": 0.2,
+    "lease_ttl_seconds": 2.0,
+    "failure_cooldown_seconds": 0.2,
+    "presence_ttl_seconds": 2.0,
+    "reconcile_seconds": 600.0,
+    "release_after_seconds": 0.2,
+}
+
+
+class Live(Bench):
+    """A bench whose rebuilders run, each with child processes of its own."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.running: list[Rebuilder] = []
+
+    def start(self, **components: dict[str, Any]) -> Rebuilder:
+        """Start a rebuilder with these components."""
+        given = {**self.settings.model_dump(by_alias=True), "components": components}
+        rebuilder = Rebuilder(
+            Settings.model_validate(given),
+            catalog=self.catalog,
+            store=self.store,
+            connection=self.connection,
+        )
+        self.running.append(rebuilder)
+        rebuilder.start()
+        return rebuilder
+
+    def emit(self, commit: Commit) -> None:
+        """The event of a batch."""
+        data = BatchCompleted(
+            collection=commit.collection,
+            epoch=commit.epoch,
+            batch_id=commit.batch_id,
+            generation=commit.generation,
+        )
+        event = Event.of(data, source="test", time=datetime.now(UTC))
+        publish(self.connection, self.keys.events, event.to_bytes())
+
+    def results(self) -> list[RebuildFinished]:
+        """Every result so far."""
+        events = self.messages(self.keys.results)
+        return [event.data for event in events if isinstance(event.data, RebuildFinished)]
+
+    def wait(self, condition: Callable[[], object], seconds: float = 20.0) -> None:
+        """Look again and again, until ``condition`` holds."""
+        ticker = threading.Event()
+        for _ in range(int(seconds / 0.02)):
+            if condition():
+                return
+            ticker.wait(0.02)
+        raise AssertionError(f"not within {seconds} s; results: {self.results()}")
+
+
+@pytest.fixture
+def live(tmp_path: Path, redis_connection: Connection) -> Iterator[Live]:
+    settings = Settings.model_validate(
+        {
+            "data_dir": tmp_path,
+            "collections": {"tracks": {"dimension": 2, "metric": "l2"}},
+            "rebuilder": FAST,
+        }
+    )
+    live = Live(
+        settings=settings,
+        catalog=Catalog.open(settings.catalog_url),
+        store=ArtifactStore(settings.artifacts_dir),
+        connection=redis_connection,
+        keys=Keys(settings.namespace),
+    )
+    yield live
+    for rebuilder in live.running:
+        rebuilder.stop()
+    live.catalog.close()
+
+
+def test_an_event_leads_to_a_release(live: Live) -> None:
+    live.start(index=behaving("tracks"))
+    live.emit(live.commit("a", "b"))
+    live.wait(live.results)
+    [result] = live.results()
+    assert (result.status, result.batch_ids) == (RebuildStatus.SUCCESS, ("batch-1",))
+    assert live.opened("index").files["count.txt"].read_text() == "index: 2\n"
+
+
+def test_what_was_committed_without_any_event_is_found_at_start(live: Live) -> None:
+    live.commit("a")
+    live.start(index=behaving("tracks"))
+    live.wait(lambda: live.store.newest_release() is not None)
+
+
+def test_a_slow_component_holds_up_neither_the_others_of_its_pass_nor_the_next_one(
+    live: Live,
+) -> None:
+    live.start(slow=behaving("tracks", behaviour="hangs"), quick=behaving("tracks"))
+    live.emit(live.commit("a"))
+    live.wait(live.results)
+    live.emit(live.commit("b"))
+    live.wait(lambda: len(live.results()) == 2)
+    assert [result.indexes_rebuilt for result in live.results()] == [("quick",), ("quick",)]
+    assert live.opened("quick").manifest.covers == {"tracks": 2}
+    [state] = Presence(live.connection, live.keys, "rebuilder").all().values()
+    assert RebuilderState.model_validate_json(state).building == ("slow",)
+
+
+def test_a_failed_component_is_tried_again_after_its_cooldown_and_then_left_alone(
+    live: Live,
+) -> None:
+    live.commit("a")
+    live.start(bad=behaving("tracks", behaviour="raises"))
+    live.wait(lambda: len(live.results()) == 3)
+    assert live.catalog.attempts.all()["bad"].failures == 3
+    assert {result.status for result in live.results()} == {RebuildStatus.FAILURE}
+
+
+def test_stopping_during_a_build_ends_it_and_leaves_the_request_for_the_next_rebuilder(
+    live: Live,
+) -> None:
+    rebuilder = live.start(index=behaving("tracks", behaviour="hangs"))
+    live.emit(live.commit("a"))
+    live.wait(lambda: live.connection.commands.exists(live.keys.lease("index")))
+    rebuilder.stop()
+    assert not live.connection.commands.exists(live.keys.lease("index"))
+    assert live.store.newest_release() is None
+    assert live.results() == []
+    live.start(index=behaving("tracks"))
+    live.wait(lambda: live.store.newest_release() is not None)
+
+
+def test_stop_is_safe_twice_and_before_start(live: Live) -> None:
+    rebuilder = live.start(index=behaving("tracks"))
+    rebuilder.stop()
+    rebuilder.stop()
+    idle = Rebuilder(
+        live.settings, catalog=live.catalog, store=live.store, connection=live.connection
+    )
+    idle.stop()
+
+
+def test_two_rebuilders_share_the_work_and_nothing_is_built_twice(live: Live) -> None:
+    components = {f"index_{letter}": behaving("tracks") for letter in "abcdef"}
+    live.start(**components)
+    live.start(**components)
+    live.emit(live.commit("a"))
+    live.wait(
+        lambda: (
+            (release := live.store.newest_release()) is not None and len(release.components) == 6
+        )
+    )
+    built = [name for result in live.results() for name in result.indexes_rebuilt]
+    assert sorted(built) == sorted(components)
