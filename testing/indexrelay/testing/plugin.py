@@ -2,4 +2,76 @@
 
 So importing it costs next to nothing; FAISS, scikit-learn and fakeredis are imported when a test
 first asks for a pipeline.
+
+    def test_a_new_track_is_found(indexrelay_pipeline):
+        pipeline = indexrelay_pipeline(
+            collections={"tracks": {"dimension": 3}},
+            components={"similar": {"kind": "vector_index", "from": "tracks"}},
+        )
+        reader = pipeline.reader("a")
+        with pipeline.producer.batch("tracks") as batch:
+            batch.upsert(["one"], [[1, 0, 0]])
+        pipeline.settle()
+        with reader.acquire() as snapshot:
+            assert snapshot["similar"].search([1, 0, 0], k=1)[0].id == "one"
 """
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+if TYPE_CHECKING:
+    from indexrelay.schemas.settings import Settings
+    from indexrelay.testing.pipeline import Pipeline
+
+
+class MakePipeline(Protocol):
+    """What the fixture ``indexrelay_pipeline`` hands to a test."""
+
+    def __call__(self, settings: "Settings | None" = None, /, **tables: Any) -> "Pipeline":
+        """Make a pipeline.
+
+        Args:
+            settings: the application's own, as ``load_settings`` read them; their places (Redis,
+                catalog, artifacts, data folder) are replaced by the test's own.
+            tables: tables as in ``indexrelay.toml``, instead of ``settings``' or as all there is.
+
+        Raises:
+            pydantic.ValidationError: a table holds a mistake.
+        """
+        ...
+
+
+@pytest.fixture
+def indexrelay_pipeline(tmp_path: Path) -> "Iterator[MakePipeline]":
+    """Make pipelines on fakeredis with injected time, and close them after the test."""
+    with ExitStack() as stack:
+        made = 0
+
+        def make(settings: "Settings | None" = None, /, **tables: Any) -> "Pipeline":
+            nonlocal made
+            made += 1
+            _require_fakeredis()
+            from indexrelay.schemas.settings import Settings
+            from indexrelay.testing.pipeline import Pipeline
+
+            given = settings.model_dump(by_alias=True) if settings is not None else {}
+            whole = Settings.model_validate({**given, **tables})
+            pipeline = Pipeline(whole, tmp_path / f"indexrelay-{made}")
+            stack.callback(pipeline.close)
+            return pipeline
+
+        yield make
+
+
+def _require_fakeredis() -> None:
+    """Name the extra that is missing, rather than a module that nobody asked for."""
+    try:
+        import fakeredis  # noqa: F401 - only whether it is there
+    except ImportError as error:
+        from indexrelay.schemas.errors import MissingExtraError
+
+        raise MissingExtraError("fakeredis", "testing") from error

@@ -1,0 +1,112 @@
+"""Faults that a test orders, put where the real ones come from.
+
+A failed build is raised by the runner, as when a child process dies. A damaged version is a blob
+whose bytes on disk are not what its name says, as after a bad disk: the reader's own check finds
+it. An absent Redis is fakeredis refusing connections.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from indexrelay.rebuilder import BuildError, BuildRunner
+from indexrelay.rebuilder.building import Progress
+from indexrelay.rebuilder.requests import BuildRequest
+from indexrelay.schemas.results import ComponentResult
+from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.testing.errors import NothingToDamageError
+
+if TYPE_CHECKING:
+    from fakeredis import FakeServer
+
+
+@dataclass
+class _Fault:
+    error: str
+    times: int | None
+
+
+class FaultyRunner:
+    """Hands every build to another runner, but those that were ordered to fail."""
+
+    parallel = False
+
+    def __init__(self, runner: BuildRunner) -> None:
+        self._runner = runner
+        self._faults: dict[str, _Fault] = {}
+
+    def fail(self, component: str, *, error: str, times: int | None) -> None:
+        """Let the next ``times`` builds of ``component`` fail; ``None``: all until `heal`."""
+        self._faults[component] = _Fault(error, times)
+
+    def heal(self, component: str) -> None:
+        """Let it build again; nothing if it does."""
+        self._faults.pop(component, None)
+
+    def start(self) -> None:
+        """Get ready."""
+        self._runner.start()
+
+    def run(
+        self,
+        request: BuildRequest,
+        *,
+        timeout_seconds: float,
+        memory_bytes: int | None,
+        progress: Progress,
+    ) -> ComponentResult:
+        """Build, or fail as ordered."""
+        fault = self._faults.get(request.component)
+        if fault is not None:
+            if fault.times is not None:
+                fault.times -= 1
+                if fault.times <= 0:
+                    self.heal(request.component)
+            raise BuildError(fault.error)
+        return self._runner.run(
+            request,
+            timeout_seconds=timeout_seconds,
+            memory_bytes=memory_bytes,
+            progress=progress,
+        )
+
+    def stop(self) -> None:
+        """End it."""
+        self._runner.stop()
+
+
+def damage_version(store: ArtifactStore, component: str) -> None:
+    """Change the last byte of the files of ``component`` that the newest release names.
+
+    Files with the same content are one blob: those that another component has too stay whole.
+
+    Raises:
+        NothingToDamageError: there is no such version, or all of its files are others' too.
+    """
+    release = store.newest_release()
+    if release is None or component not in release.components:
+        raise NothingToDamageError(component)
+    blobs = {
+        name: set(store.version(name, version).files.values())
+        for name, version in release.components.items()
+    }
+    own = blobs.pop(component).difference(*blobs.values())
+    if not own:
+        raise NothingToDamageError(component)
+    for path in map(store.blob, own):
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 0xFF
+        # In place would change what readers have mapped already, which a bad disk does not.
+        path.unlink()
+        path.write_bytes(content)
+
+
+@contextmanager
+def refusing(server: "FakeServer") -> Iterator[None]:
+    """Let every command fail with a `redis.exceptions.ConnectionError` inside the ``with``."""
+    server.connected = False
+    try:
+        yield
+    finally:
+        server.connected = True
