@@ -115,17 +115,17 @@ def _load(installation: Installation, manifest: VersionManifest) -> Served:
 
 
 def _hits(component: str, served: Any, query: Query) -> list[Hit]:
-    by_id, search = getattr(served, "search_by_id", None), getattr(served, "search", None)
+    search = getattr(served, "search", None)
+    by_id = getattr(served, "search_by_id", None)
     if search is None:
         raise CommandError(f"{component} cannot be searched; it is no vector index or text index")
     if query.text is not None and by_id is not None:
         raise CommandError(f"{component} holds vectors; ask it with --vector or --id")
     if query.text is None and by_id is None:
         raise CommandError(f"{component} holds texts; ask it with --text")
-    if query.id is not None:
-        found: list[Hit] = by_id(query.id, k=query.k)
-        return found
-    return list(search(query.text if query.text is not None else query.vector, k=query.k))
+    if query.id is not None and by_id is not None:
+        return list(by_id(query.id, k=query.k))
+    return list(search(query.vector if query.text is None else query.text, k=query.k))
 
 
 def _shown(hit: Hit) -> dict[str, Any]:

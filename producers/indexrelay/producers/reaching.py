@@ -19,10 +19,18 @@ def reach(settings: Settings) -> Connection:
         NoRunningServerError: no URL is given, and no embedded server was started there.
         RedisUrlError: the URL cannot be read.
     """
-    url = settings.redis_url
-    if url is None:
-        socket = noted_socket(settings.data_dir.absolute() / "redis")
-        if socket is None or not socket.exists():
-            raise NoRunningServerError(settings.data_dir)
-        url = f"unix://{quote(str(socket))}"
-    return Connection.open(url, timeout_seconds=settings.redis.timeout_seconds)
+    return Connection.open(server_url(settings), timeout_seconds=settings.redis.timeout_seconds)
+
+
+def server_url(settings: Settings) -> str:
+    """The URL of the server to use; it may hold a password: never log it.
+
+    Raises:
+        NoRunningServerError: no URL is given, and no embedded server was started there.
+    """
+    if settings.redis_url is not None:
+        return settings.redis_url
+    socket = noted_socket(settings.data_dir.absolute() / "redis")
+    if socket is None or not socket.exists():
+        raise NoRunningServerError(settings.data_dir)
+    return f"unix://{quote(str(socket))}"

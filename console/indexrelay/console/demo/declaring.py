@@ -1,7 +1,7 @@
 """The demo's settings: one collection, five components, written as the file a user would write.
 
-The file stays in the data folder with ``--data``, so that ``indexrelay status --config …`` and every
-other command work on what the demo has left.
+The file stays in the data folder with ``--data``, so that ``indexrelay status --config …`` and
+every other command work on what the demo has left.
 """
 
 import json

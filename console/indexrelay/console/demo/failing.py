@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from indexrelay.components.kind import Built, Job, Kind, KindParameters, Served
 from indexrelay.components.registry import kind_class
 from indexrelay.schemas.errors import IndexRelayError
@@ -30,7 +32,7 @@ class BreakableParameters(KindParameters):
     """The installed kind that does the work."""
     marker: Path
     """While this file exists every build raises."""
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
     """The parameters of that kind."""
 
 

@@ -1,8 +1,8 @@
 """How long a batch took to be served, and how much of that was the pipeline's own.
 
 Own is what is neither the quiet wait (asked for by ``quiet_seconds``) nor build and verification:
-events, bookkeeping, leases, the start of the child processes, release, reload and report. Builds run
-side by side, so it is the union of their times that is taken off, not the sum.
+events, bookkeeping, leases, the start of the child processes, release, reload and report. Builds
+run side by side, so it is the union of their times that is taken off, not the sum.
 """
 
 from collections.abc import Iterable

@@ -1,0 +1,109 @@
+"""Children are started in order, restarted with growing pauses, stopped in reverse."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from indexrelay.console.supervising import LONGEST_PAUSE_SECONDS, SETTLED_SECONDS, Supervisor
+
+
+class HandClock:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+class FakeChild:
+    """Runs until a test says that it died."""
+
+    def __init__(self, name: str, story: list[str]) -> None:
+        self.name = name
+        self.running = False
+        self.exit_code: int | None = None
+        self._story = story
+
+    def start(self) -> None:
+        self.running = True
+        self._story.append(f"start {self.name}")
+
+    def stop(self, *, grace_seconds: float) -> None:
+        self.running = False
+        assert grace_seconds > 0
+        self._story.append(f"stop {self.name}")
+
+    def die(self) -> None:
+        self.running = False
+        self.exit_code = -7
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def story() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def children(story: list[str]) -> list[FakeChild]:
+    return [FakeChild("rebuilder", story), FakeChild("reader", story)]
+
+
+def test_they_stop_in_the_reverse_order(
+    children: list[FakeChild], clock: HandClock, story: list[str]
+) -> None:
+    supervisor = Supervisor(children, clock=clock)
+    supervisor.start()
+    supervisor.stop(grace_seconds=1)
+    assert story == ["start rebuilder", "start reader", "stop reader", "stop rebuilder"]
+
+
+def test_one_that_dies_is_started_again_and_the_others_are_left_alone(
+    children: list[FakeChild], clock: HandClock, story: list[str]
+) -> None:
+    supervisor = Supervisor(children, clock=clock)
+    supervisor.start()
+    children[1].die()
+    supervisor.look()
+    assert not children[1].running
+    clock.seconds = 0.5
+    supervisor.look()
+    assert story == ["start rebuilder", "start reader", "start reader"]
+    assert supervisor.restarts == {"rebuilder": 0, "reader": 1}
+
+
+def restart_after(supervisor: Supervisor, child: FakeChild, clock: HandClock) -> float:
+    child.die()
+    died = clock.seconds
+    while not child.running:
+        supervisor.look()
+        clock.seconds += 0.125
+    return clock.seconds - 0.125 - died
+
+
+def test_one_that_keeps_dying_is_started_later_each_time_up_to_a_limit(
+    children: list[FakeChild], clock: HandClock
+) -> None:
+    supervisor = Supervisor(children, clock=clock)
+    supervisor.start()
+    pauses = [restart_after(supervisor, children[1], clock) for _ in range(9)]
+    assert pauses[:4] == [0.5, 1, 2, 4]
+    assert pauses[-1] == LONGEST_PAUSE_SECONDS
+
+
+def test_one_that_lived_for_a_while_is_started_again_soon(
+    children: list[FakeChild], clock: HandClock
+) -> None:
+    supervisor = Supervisor(children, clock=clock)
+    supervisor.start()
+    for _ in range(4):
+        restart_after(supervisor, children[1], clock)
+    clock.seconds += SETTLED_SECONDS
+    assert restart_after(supervisor, children[1], clock) == 0.5
