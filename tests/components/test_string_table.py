@@ -90,7 +90,7 @@ def test_a_table_without_order_is_not_taken_for_ids(tmp_path: Path) -> None:
 def test_payloads_are_parsed_and_may_be_missing(tmp_path: Path) -> None:
     table = PayloadTable(write(tmp_path / "p", ['{"a": [1, null]}', None, '"x"', "null"]))
     assert table.many(np.array([2, 0, 1, 3])) == ["x", {"a": [1, None]}, None, None]
-    assert list(table.texts()) == ['{"a": [1, null]}', None, '"x"', "null"]
+    assert table.text_many(np.arange(4)) == ['{"a": [1, null]}', None, '"x"', "null"]
 
 
 def test_a_payload_that_is_not_json_says_that_the_file_is_damaged(tmp_path: Path) -> None:

@@ -32,6 +32,14 @@ class UnusableInputError(IndexRelayError):
     """
 
 
+class UnbuildableIndexError(IndexRelayError):
+    """Raised when FAISS cannot make the index that was asked for over these vectors."""
+
+
+class MemoryLimitError(IndexRelayError):
+    """Raised when an index cannot be made as small as its definition's ``max_bytes`` asks."""
+
+
 class DamagedFileError(IndexRelayError):
     """Raised when a file of a version is not what was written: cut short, or changed.
 

@@ -93,6 +93,8 @@ class Kind(ABC, Generic[ServedT_co]):
     Parameters: ClassVar[type[KindParameters]] = KindParameters
     preload: ClassVar[tuple[str, ...]] = ()
     """Modules that `build` imports; the rebuilder imports them once, before it forks children."""
+    max_inputs: ClassVar[int | None] = None
+    """How many inputs a component of this kind may have; ``None``: any number."""
 
     def __init__(self, parameters: KindParameters) -> None:
         self.parameters = parameters

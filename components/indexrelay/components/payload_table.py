@@ -1,7 +1,6 @@
 """The payloads of a version: JSON by row number, parsed when it is asked for."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +30,11 @@ class PayloadTable:
 
     def many(self, rows: Rows) -> list[Any]:
         """The parsed payloads of ``rows`` (int64, each 0 ≤ row < ``len``), in that order."""
-        return [None if text is None else self._parse(text) for text in self._table.many(rows)]
+        return [None if text is None else self._parse(text) for text in self.text_many(rows)]
 
-    def texts(self) -> Iterator[str | None]:
-        """Every payload as it was given, row after row."""
-        return iter(self._table)
+    def text_many(self, rows: Rows) -> list[str | None]:
+        """The payloads of ``rows`` as they were given."""
+        return self._table.many(rows)
 
     def check(self) -> None:
         """Look at every row; raises `DamagedFileError` where the file is not what was written."""

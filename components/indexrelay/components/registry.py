@@ -1,15 +1,15 @@
-"""Finds a kind by its name: an entry point of the group ``indexrelay.kinds``, or ``module:Class``.
+"""Finds kinds by name, and holds definitions against them.
 
-A new kind needs nothing else: no list here names the kinds that there are. Only what a user's own
-settings name, or what is installed, is ever imported.
+A kind is installed under an entry point of the group ``indexrelay.kinds``, which is how the built-in
+ones are found too, or named outright as ``module:Class``. The parameters are the kind's own model,
+so what is wrong with a table is said in the same words wherever its kind comes from.
 """
 
 import importlib
-import re
-from collections.abc import Iterable, Iterator
-from functools import cache
+from collections.abc import Iterator
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pydantic import ValidationError
 
@@ -19,74 +19,81 @@ from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.mistakes import Mistake, mistakes_of, suggestion
 
 GROUP: Final = "indexrelay.kinds"
-_PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
-def installed_kinds() -> dict[str, EntryPoint]:
-    """The kinds that installed distributions offer, by name."""
-    return {point.name: point for point in entry_points(group=GROUP)}
-
-
-@cache
+@lru_cache(maxsize=256)
 def kind_class(name: str) -> type[Kind[Any]]:
-    """The class of a kind.
+    """The class of one kind. Found once in a process; safe to call from many threads.
 
     Raises:
-        KindNotFoundError: no such entry point, no such module or class, or not a `Kind`.
+        KindNotFoundError: nothing of that name is installed or importable, or it is no kind.
     """
-    found = _import_path(name) if ":" in name else _load_installed(name)
+    found = _imported(name) if ":" in name else _installed(name)
     if not (isinstance(found, type) and issubclass(found, Kind)):
-        raise KindNotFoundError(name, "it is not a class derived from indexrelay's Kind")
+        raise KindNotFoundError(name, f"{found!r} is not a class derived from Kind")
     return found
 
 
 def kind_of(definition: ComponentDefinition) -> Kind[Any]:
-    """The kind of a component, with its parameters.
+    """A kind with the definition's parameters, which are checked.
 
     Raises:
         KindNotFoundError: there is no such kind.
-        InvalidParametersError: its keys are not what the kind takes.
+        InvalidParametersError: it does not take these parameters.
     """
-    found = kind_class(definition.kind)
+    kind = kind_class(definition.kind)
     try:
-        return found(found.Parameters.model_validate(definition.parameters))
+        parameters = kind.Parameters.model_validate(definition.parameters)
     except ValidationError as error:
-        mistakes = mistakes_of(error, root="", model=found.Parameters)
-        raise InvalidParametersError(definition.kind, mistakes) from error
+        found = mistakes_of(error, root="", model=kind.Parameters)
+        raise InvalidParametersError(definition.kind, found) from error
+    return kind(parameters)
 
 
-def check_kind(name: str, definition: ComponentDefinition) -> Iterable[Mistake]:
-    """The mistakes in one component's ``kind`` and in the keys that belong to it."""
-    return tuple(_mistakes(f"components.{name}", definition))
-
-
-def _mistakes(root: str, definition: ComponentDefinition) -> Iterator[Mistake]:
+def check_kind(name: str, definition: ComponentDefinition) -> Iterator[Mistake]:
+    """What is wrong with component ``name``: its kind, the number of its inputs, its parameters."""
+    root = f"components.{name}"
     try:
-        found = kind_class(definition.kind)
+        kind = kind_class(definition.kind)
     except KindNotFoundError as error:
         yield Mistake(key=f"{root}.kind", value=definition.kind, right=error.reason)
         return
+    limit = kind.max_inputs
+    if limit is not None and len(definition.inputs) > limit:
+        right = f"{definition.kind} is made from at most {limit}"
+        yield Mistake(key=f"{root}.from", value=list(definition.inputs), right=right)
     try:
-        found.Parameters.model_validate(definition.parameters)
+        kind.Parameters.model_validate(definition.parameters)
     except ValidationError as error:
-        yield from mistakes_of(error, root=root, model=found.Parameters)
+        yield from mistakes_of(error, root=root, model=kind.Parameters)
 
 
-def _load_installed(name: str) -> object:
-    installed = installed_kinds()
+def _installed(name: str) -> Any:
+    # Two distributions may name a kind alike; sorted, every process takes the same one.
+    installed: dict[str, EntryPoint] = {
+        point.name: point
+        for point in sorted(entry_points(group=GROUP), key=lambda point: point.value, reverse=True)
+    }
     if name not in installed:
-        raise KindNotFoundError(name, "no such kind" + suggestion(name, installed))
+        raise KindNotFoundError(
+            name, f"no such kind{suggestion(name, installed)}; another is named module:Class"
+        )
     try:
         return installed[name].load()
     except (ImportError, AttributeError) as error:
-        raise KindNotFoundError(name, f"it cannot be imported: {error}") from error
+        raise KindNotFoundError(name, f"{installed[name].value} does not load: {error}") from error
 
 
-def _import_path(path: str) -> object:
-    if _PATH.fullmatch(path) is None:
-        raise KindNotFoundError(path, "a kind of your own is written module:Class")
-    module, _, name = path.partition(":")
+def _imported(name: str) -> Any:
+    module_name, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise KindNotFoundError(path, f"it cannot be imported: {error}") from error
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError) as error:  # ValueError: an empty name
+        raise KindNotFoundError(name, f"{module_name!r} cannot be imported: {error}") from error
+    try:
+        return cast(object, getattr(module, attribute))
+    except AttributeError:
+        classes = (key for key, value in vars(module).items() if isinstance(value, type))
+        raise KindNotFoundError(
+            name, f"{module_name} has no {attribute!r}{suggestion(attribute, classes)}"
+        ) from None

@@ -1,0 +1,93 @@
+"""FAISS factory strings: which ones are taken, and what each says about itself.
+
+The grammar is a regular expression, so settings can be checked where FAISS is not installed. It
+takes what can be mapped or at least read back, searched with parameters of its own, and built from
+rows that are numbered 0, 1, 2, …:
+
+    [transform ,]* [IVFn[_HNSWm] ,] encoding [, refinement]
+
+Left out on purpose: ``IDMap`` (ids are row numbers here, the names lie beside the index),
+``L2norm`` (the collection's metric says that), ``LSH``, lattices and ``IMI`` (they have no inner
+product, or cannot be read back).
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+_TRANSFORM: Final = r"(?:OPQ\d+(?:_\d+)?|PCA[RW]?\d+|RR\d+|Pad\d+),"
+_COARSE: Final = r"IVF(?P<lists>\d+)(?:_HNSW\d+)?,"
+_SCALAR: Final = r"SQ(?:4|6|8|fp16|bf16)"
+_PRODUCT: Final = r"PQ\d+(?:x(?P<bits>\d+)(?:fsr?)?)?"
+_GRAPH: Final = rf"(?:HNSW\d+(?:,(?:Flat|{_SCALAR}|PQ\d+))?|NSG\d+(?:,Flat)?)"
+_PATTERN: Final = re.compile(
+    rf"(?P<transforms>(?:{_TRANSFORM})*)"
+    rf"(?:(?:{_COARSE})?(?P<encoding>Flat|{_SCALAR}|{_PRODUCT}|RQ\d+x(?P<rq_bits>\d+)|RaBitQ)"
+    rf"|(?P<graph>{_GRAPH}))"
+    rf"(?P<refinement>,RFlat|,Refine\({_SCALAR}\))?"
+)
+
+_POINTS_PER_CENTROID: Final = 39
+"""FAISS warns, rightly, where k-means has fewer than this many points for each centroid."""
+_TRAINED_PER_LIST: Final = 64
+"""Points for each list that training sees; more cost time and hardly move the centroids."""
+_TRAINED_AT_LEAST: Final = 65_536
+"""Points that training sees where there are fewer lists: enough for 256 centroids of a codebook."""
+_GRAPH_ROWS: Final = 1_000
+"""NSG first needs a neighbour graph of its own, which very few rows do not fill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Factory:
+    """One factory string, taken apart."""
+
+    text: str
+    lists: int
+    """Inverted lists; 0: it has none."""
+    code_bits: int
+    """Bits of one code of a trained codebook; 0: it trains none."""
+    transformed: bool
+    graph: str
+    """``"HNSW"``, ``"NSG"`` or nothing."""
+    refined: bool
+
+    @property
+    def needed_rows(self) -> int:
+        """With fewer rows than this, training has nothing to go by."""
+        needed = _POINTS_PER_CENTROID * max(self.lists, 2**self.code_bits if self.code_bits else 0)
+        if self.transformed:
+            needed = max(needed, _POINTS_PER_CENTROID * 256)
+        return max(needed, _GRAPH_ROWS) if self.graph == "NSG" else needed
+
+    @property
+    def trained_rows(self) -> int:
+        """How many rows training looks at, at most; a larger collection is sampled."""
+        return max(_TRAINED_PER_LIST * self.lists, _TRAINED_AT_LEAST)
+
+
+def parse_factory(text: str) -> Factory:
+    """Take a factory string apart.
+
+    Raises:
+        ValueError: it is none that can be served; the message shows some that can.
+    """
+    match = _PATTERN.fullmatch(text)
+    if match is None or match["lists"] == "0":
+        raise ValueError(
+            "not a FAISS factory string that can be served; write 'auto', or for example 'Flat', "
+            "'IVF1024,Flat', 'IVF1024,SQ8', 'HNSW32', 'OPQ16,IVF1024,PQ16' or "
+            "'IVF1024,PQ16x4fs,RFlat'"
+        )
+    encoding = match["encoding"] or ""
+    graph = match["graph"] or ""
+    code_bits = match["bits"] or match["rq_bits"]
+    if code_bits is None and ("PQ" in encoding or "PQ" in graph):
+        code_bits = "8"
+    return Factory(
+        text=text,
+        lists=int(match["lists"] or 0),
+        code_bits=int(code_bits or 0),
+        transformed=bool(match["transforms"]),
+        graph=graph[:4].rstrip("0123456789"),
+        refined=match["refinement"] is not None,
+    )

@@ -1,0 +1,58 @@
+"""What a reader must know about an index before it can search it: a small JSON file of the version.
+
+A reader is handed files and nothing else, so the metric and the tuned effort travel as a file, and
+so does the length of the big file: FAISS maps a file that lacks its last bytes without a word.
+"""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
+
+from indexrelay.components.errors import DamagedFileError
+from indexrelay.schemas.canonical import canonical_json
+from indexrelay.schemas.settings import Metric
+
+
+class Effort(BaseModel):
+    """How hard to search; what an index has no use for is ``None``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    nprobe: PositiveInt | None = None
+    """Inverted lists to look into."""
+    ef_search: PositiveInt | None = None
+    """Candidates that a graph search keeps."""
+    k_factor: PositiveInt | None = None
+    """Candidates for each hit that a refinement looks at again."""
+
+
+class IndexFacts(BaseModel):
+    """The content of ``index.json``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    factory: str
+    """The FAISS factory string that was built."""
+    metric: Metric
+    dimension: PositiveInt
+    count: NonNegativeInt
+    base_bytes: PositiveInt
+    """Length of the FAISS file."""
+    effort: Effort
+
+    def save(self, path: Path) -> None:
+        """Write it in canonical form."""
+        path.write_bytes(canonical_json(self.model_dump(mode="json")))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read it.
+
+        Raises:
+            DamagedFileError: the file is not what was written.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise DamagedFileError(path, str(error)) from error

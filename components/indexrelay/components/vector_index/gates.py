@@ -1,0 +1,212 @@
+"""The gates of a vector index: the files, in fresh handles, held against the collection.
+
+The index is asked first, and then the collection is read once more, from the source itself: every
+id and payload must stand in its row, every vector must be finite, and the true vectors of all that
+was asked and answered are picked out on the way. Recall and distances are computed from those, so
+neither what the build had in memory nor what a compressed index believes can make it pass.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Final
+
+import numpy as np
+
+from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.id_table import IdTable
+from indexrelay.components.judging import Verdict, equal, judge
+from indexrelay.components.kind import Built
+from indexrelay.components.payload_table import PayloadTable
+from indexrelay.components.string_table import Rows
+from indexrelay.components.vector_index.metrics import (
+    Distances,
+    distances,
+    distances_of_found,
+    tolerance,
+)
+from indexrelay.components.vector_index.nearest import NearestRows, others, without_itself
+from indexrelay.components.vector_index.parameters import VectorIndexParameters
+from indexrelay.components.vector_index.reading import IDS, PAYLOADS
+from indexrelay.components.vector_index.sample import KEPT, SAMPLE, QuerySample
+from indexrelay.components.vector_index.search import VectorSearch
+from indexrelay.components.vector_index.source_pass import SourcePass
+from indexrelay.schemas.settings import Metric
+from indexrelay.schemas.versions import Check
+from indexrelay.storage.entries import SourceSnapshot
+
+_TIMED_QUERIES: Final = 100
+_RECOMPUTED: Final = 16
+"""Queries whose exact neighbours are searched again, to judge the sample itself."""
+_SAME: Final = 1e-5
+"""Two float32 computations of one value differ by this share of the largest."""
+
+
+def gates(
+    source: SourceSnapshot,
+    built: Built,
+    files: Mapping[str, Path],
+    parameters: VectorIndexParameters,
+) -> Iterator[Check]:
+    """Yield one `Check` for each gate.
+
+    Where the files do not open, or hold another number of vectors, nothing else can be judged.
+    """
+    started = perf_counter()
+    try:
+        index = VectorSearch(files)
+        sample = QuerySample.load(files[SAMPLE], count=len(index), dimension=index.dimension)
+        ids, payloads = IdTable(files[IDS]), PayloadTable(files[PAYLOADS])
+    except DamagedFileError as error:
+        yield Check(name="reads_back", passed=False, detail=str(error))
+        return
+    yield Check(name="reads_back", passed=True, seconds=perf_counter() - started)
+    with closing(index), closing(ids), closing(payloads):
+        yield judge("count", lambda: _count(index, source, built))
+        yield judge("dimension", lambda: equal(index.dimension, source.dimension, "built anew?"))
+        yield judge("metric", lambda: _metric(index, source))
+        yield judge("ids_unique", lambda: equal(ids.check(), 0, "ids repeat in the source"))
+        if not len(index) == source.count == built.entries or index.dimension != source.dimension:
+            return
+        yield from _answers(index, sample, ids, payloads, source, parameters)
+
+
+def _answers(
+    index: VectorSearch,
+    sample: QuerySample,
+    ids: IdTable,
+    payloads: PayloadTable,
+    source: SourceSnapshot,
+    parameters: VectorIndexParameters,
+) -> Iterator[Check]:
+    """The gates that need the collection's own vectors."""
+    found = index.nearest_rows(sample.vectors, k=sample.depth + 1)
+    seen = SourcePass(
+        ids=ids,
+        payloads=payloads,
+        metric=index.metric,
+        dimension=index.dimension,
+        wanted=np.union1d(sample.rows, found[found >= 0]),
+        nearest=NearestRows(sample.vectors[:_RECOMPUTED], k=KEPT + 1, metric=index.metric),
+    )
+    yield judge("entries_match_source", lambda: _entries(seen, source))
+    yield judge("vectors_finite", lambda: equal(seen.infinite, 0, "the source holds NaN or ±inf"))
+    if seen.infinite or seen.rows != len(index):
+        return
+    yield judge("vectors_match_source", lambda: _vectors(seen, index, sample))
+    yield judge("sample_is_exact", lambda: _sample(seen, sample))
+    if index.metric is not Metric.INNER_PRODUCT:
+        yield judge("own_distance", lambda: _own_distance(seen, found, sample, parameters))
+    yield judge("recall_at_10", lambda: _recall(seen, found, sample, parameters))
+    yield judge("latency_ms", lambda: _latency(index, sample, parameters))
+
+
+def _count(index: VectorSearch, source: SourceSnapshot, built: Built) -> Verdict:
+    if built.entries != source.count:
+        return equal(built.entries, source.count, "the build counted other entries than there are")
+    return equal(len(index), source.count, "the files hold another number of entries")
+
+
+def _metric(index: VectorSearch, source: SourceSnapshot) -> Verdict:
+    same = index.metric is source.metric
+    return Verdict(same, "" if same else f"built for {index.metric}, wanted {source.metric}")
+
+
+def _entries(seen: SourcePass, source: SourceSnapshot) -> Verdict:
+    """Every id and every payload stands in the row where the source has it."""
+    seen.run(source)
+    if seen.rows != len(seen.ids):
+        return equal(seen.rows, len(seen.ids), "the source gave another number of entries")
+    if seen.wrong_id:
+        return Verdict(False, f"the row of {seen.wrong_id!r} names another entry")
+    if seen.wrong_payload:
+        return Verdict(False, f"the payload of {seen.wrong_payload!r} is another one")
+    return Verdict(True, measured=seen.rows)
+
+
+def _vectors(seen: SourcePass, index: VectorSearch, sample: QuerySample) -> Verdict:
+    """What a look-up returns, and what the sample asks with, is what the source has."""
+    if not len(seen.wanted):
+        return Verdict(True, measured=0)
+    true = seen.gather(seen.wanted)
+    kept = np.array([index.vector_at(row) for row in seen.wanted.tolist()])
+    asked = np.abs(sample.vectors - seen.gather(sample.rows)).max()
+    worst = float(max(np.abs(kept - true).max(), asked))
+    limit = _SAME * float(np.abs(true).max())
+    return Verdict(
+        worst <= limit,
+        "" if worst <= limit else "vectors are not those of their ids",
+        measured=worst,
+        limit=limit,
+    )
+
+
+def _sample(seen: SourcePass, sample: QuerySample) -> Verdict:
+    """The sample's neighbours are the nearest: some queries are searched again, exactly."""
+    claimed = sample.distances[:_RECOMPUTED]
+    if not claimed.size:
+        return Verdict(True, measured=0)
+    kept = others(seen.nearest.rows, sample.rows[:_RECOMPUTED])
+    true = seen.nearest.distances[kept].reshape(claimed.shape)
+    worst = float(np.abs(true - claimed).max())
+    # FAISS subtracts nearly equal numbers here; the error goes with the largest of them.
+    limit = _SAME * float(max(np.abs(claimed).max(), np.square(sample.vectors).sum(axis=1).max()))
+    return Verdict(
+        worst <= limit,
+        "" if worst <= limit else "the sample's neighbours are not the nearest ones",
+        measured=worst,
+        limit=limit,
+    )
+
+
+def _own_distance(
+    seen: SourcePass, found: Rows, sample: QuerySample, parameters: VectorIndexParameters
+) -> Verdict:
+    """An entry that is asked for by its own vector is answered, or one that is just as near."""
+    if not len(sample.rows):
+        return Verdict(True, "there is nothing to ask for")
+    true = _true_distances(seen, found, sample)
+    own = distances(sample.vectors, sample.vectors[:, None, :], seen.metric)
+    share = float(np.mean((true <= own + tolerance(own)).any(axis=1)))
+    return _at_least(share, parameters.min_recall, "entries do not find themselves")
+
+
+def _recall(
+    seen: SourcePass, found: Rows, sample: QuerySample, parameters: VectorIndexParameters
+) -> Verdict:
+    if not sample.depth:
+        return Verdict(True, "there is nothing to find")
+    others = without_itself(found, sample.rows)
+    share = sample.recall(_true_distances(seen, others, sample))
+    return _at_least(
+        share, parameters.min_recall, "lower min_recall, or choose an index that keeps more"
+    )
+
+
+def _true_distances(seen: SourcePass, found: Rows, sample: QuerySample) -> Distances:
+    there = np.where(found < 0, sample.rows[:, None], found)
+    return distances_of_found(sample.vectors, found, seen.gather(there), seen.metric)
+
+
+def _latency(
+    index: VectorSearch, sample: QuerySample, parameters: VectorIndexParameters
+) -> Verdict:
+    """The median of single queries, as a reader asks them."""
+    seconds = []
+    for vector in sample.vectors[:_TIMED_QUERIES]:
+        started = perf_counter()
+        index.search(vector)
+        seconds.append(perf_counter() - started)
+    measured = 1000 * median(seconds) if seconds else 0.0
+    fast = measured <= parameters.max_latency_ms
+    otherwise = "raise max_latency_ms, lower min_recall, or choose a faster index"
+    return Verdict(
+        fast, "" if fast else otherwise, measured=measured, limit=parameters.max_latency_ms
+    )
+
+
+def _at_least(share: float, limit: float, otherwise: str) -> Verdict:
+    reached = share >= limit
+    return Verdict(reached, "" if reached else otherwise, measured=share, limit=limit)

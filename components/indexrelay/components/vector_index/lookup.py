@@ -1,0 +1,132 @@
+"""From a row number back to the exact vector, for "more like this" and for whoever asks.
+
+Most indexes do not keep what was put in, or cannot find it by row. Three ways lead back, and the
+version holds whatever its index needs:
+
+* the index itself keeps every vector by row (a scan, a graph over full vectors, a flat refinement);
+* inverted lists keep it in full, but by list: ``places.npy`` names list and position of each row,
+  as ``list << 32 | position``. FAISS's own direct map would be memory of every process's own;
+* anything compressed or transformed: ``vectors.npy`` keeps the vectors beside it. It is mapped,
+  and nobody but a look-up touches it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.optional import require_faiss
+from indexrelay.components.vector_index.reading import VECTORS
+from indexrelay.storage.entries import Vectors
+
+PLACES: Final = "places.npy"
+_POSITION_BITS: Final = 32
+
+
+class Lookup(Protocol):
+    """Exact vectors by row; safe to use from many threads."""
+
+    def vector(self, row: int) -> Vectors:
+        """A fresh array of shape ``(dimension,)``; 0 ≤ ``row`` < count."""
+        ...
+
+
+def write_lookup(index: Any, folder: Path, matrix: Path) -> dict[str, Path]:
+    """Write the file that a look-up in ``index`` needs; ``matrix`` is the ``.npy`` of vectors."""
+    faiss = require_faiss()
+    index = faiss.downcast_index(index)
+    if _keeps_rows(faiss, index):
+        return {}
+    if type(index) is faiss.IndexIVFFlat:
+        np.save(folder / PLACES, _places(faiss, index))
+        return {PLACES: folder / PLACES}
+    return {VECTORS: matrix}
+
+
+def open_lookup(index: Any, files: Mapping[str, Path]) -> Lookup:
+    """The look-up that `write_lookup` prepared.
+
+    Raises:
+        DamagedFileError: its file is not what was written.
+    """
+    faiss = require_faiss()
+    index = faiss.downcast_index(index)
+    if PLACES in files:
+        return _ByPlace(faiss, index, mapped_array(files[PLACES], (index.ntotal,), np.int64))
+    if VECTORS in files:
+        return _ByMatrix(mapped_array(files[VECTORS], (index.ntotal, index.d), np.float32))
+    return _ByIndex(index)
+
+
+def mapped_array(path: Path, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Map an ``.npy`` file that holds exactly this.
+
+    Raises:
+        DamagedFileError: it does not.
+    """
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DamagedFileError(path, str(error)) from error
+    if array.shape != shape or array.dtype != dtype:
+        raise DamagedFileError(
+            path, f"it holds {array.dtype} {array.shape} instead of {np.dtype(dtype)} {shape}"
+        )
+    return array
+
+
+@dataclass(frozen=True, slots=True)
+class _ByIndex:
+    index: Any
+
+    def vector(self, row: int) -> Vectors:
+        return np.asarray(self.index.reconstruct(row), dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class _ByMatrix:
+    matrix: Vectors
+
+    def vector(self, row: int) -> Vectors:
+        return np.array(self.matrix[row])
+
+
+@dataclass(frozen=True, slots=True)
+class _ByPlace:
+    faiss: Any
+    index: Any
+    places: NDArray[np.int64]
+
+    def vector(self, row: int) -> Vectors:
+        place = int(self.places[row])
+        within, position = place >> _POSITION_BITS, place & (2**_POSITION_BITS - 1)
+        lists = self.index.invlists
+        if not (0 <= within < lists.nlist and position < lists.list_size(within)):
+            raise DamagedFileError(Path(PLACES), f"row {row} lies in no list")
+        vector = np.empty(self.index.d, dtype=np.float32)
+        self.index.reconstruct_from_offset(within, position, self.faiss.swig_ptr(vector))
+        return vector
+
+
+def _keeps_rows(faiss: Any, index: Any) -> bool:
+    """Whether the index keeps each vector in full, by its row."""
+    match index:
+        case faiss.IndexRefineFlat() | faiss.IndexHNSWFlat() | faiss.IndexNSGFlat():
+            return True
+        case _:
+            return isinstance(index, faiss.IndexFlat)
+
+
+def _places(faiss: Any, index: Any) -> NDArray[np.int64]:
+    places = np.full(index.ntotal, -1, dtype=np.int64)
+    lists = index.invlists
+    for within in range(index.nlist):
+        size = lists.list_size(within)
+        if size:
+            rows = faiss.rev_swig_ptr(lists.get_ids(within), size)
+            places[rows] = (within << _POSITION_BITS) | np.arange(size)
+    return places

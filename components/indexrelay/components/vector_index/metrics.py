@@ -1,0 +1,76 @@
+"""What a metric means in numbers, in one place.
+
+Inside this package everything is a *distance*: smaller is nearer, whatever the metric. Under cosine
+vectors are stored at unit length and compared by inner product, so the distance of both is the
+inner product with its sign turned; under L2 it is the squared distance, as FAISS computes it. A
+`Hit` shows the score that people expect: the similarity, or the distance itself.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexrelay.components.optional import require_faiss
+from indexrelay.schemas.settings import Metric
+from indexrelay.storage.entries import Vectors
+
+Distances = NDArray[np.float64]
+
+_RELATIVE: Final = 1e-5
+_ABSOLUTE: Final = 1e-9
+"""Two float32 computations of one distance differ by this much, and mean the same."""
+
+
+def faiss_metric(metric: Metric) -> int:
+    """FAISS's own number for it."""
+    faiss = require_faiss()
+    l2 = metric is Metric.L2
+    return int(faiss.METRIC_L2 if l2 else faiss.METRIC_INNER_PRODUCT)
+
+
+def prepared(vectors: Vectors, metric: Metric) -> Vectors:
+    """Vectors as they are indexed: at unit length under cosine. The length must not be zero."""
+    if metric is not Metric.COSINE:
+        return vectors
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / lengths, dtype=np.float32)
+
+
+def distances(queries: Vectors, candidates: Vectors, metric: Metric) -> Distances:
+    """The distance of each query to its own candidates, in float64.
+
+    ``queries`` has the shape ``(q, d)``, ``candidates`` ``(q, k, d)``; the result ``(q, k)``.
+    """
+    wide = candidates.astype(np.float64)
+    if metric is Metric.L2:
+        wide -= queries[:, None, :]
+        return np.asarray(np.einsum("qkd,qkd->qk", wide, wide))
+    return np.asarray(-np.einsum("qd,qkd->qk", queries.astype(np.float64), wide))
+
+
+def distances_of_found(
+    queries: Vectors, rows: NDArray[np.int64], vectors: Vectors, metric: Metric
+) -> Distances:
+    """`distances` to what FAISS found: infinity where it found nothing (row -1).
+
+    ``rows`` has the shape ``(q, k)``; ``vectors`` are theirs, ``(q, k, d)``, anything at row -1.
+    """
+    true = distances(queries, vectors, metric)
+    true[rows < 0] = np.inf
+    return true
+
+
+def as_distances(found: NDArray[Any], metric: Metric) -> NDArray[Any]:
+    """What FAISS returned, as distances."""
+    return found if metric is Metric.L2 else -found
+
+
+def as_scores(found: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
+    """What FAISS returned, as scores: a similarity, or under L2 the distance itself."""
+    return np.sqrt(np.maximum(found, 0)) if metric is Metric.L2 else found
+
+
+def tolerance(limit: Distances) -> Distances:
+    """How much farther than ``limit`` still counts as equally far."""
+    return np.asarray(_RELATIVE * np.abs(limit) + _ABSOLUTE)

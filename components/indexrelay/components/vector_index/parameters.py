@@ -1,0 +1,61 @@
+"""The keys of a ``kind = "vector_index"`` table."""
+
+from typing import Annotated, Final, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from indexrelay.components.kind import KindParameters
+from indexrelay.components.vector_index.factory import parse_factory
+
+AUTO: Final = "auto"
+
+
+class VectorIndexParameters(KindParameters):
+    """How an index is made, and what it must reach before it is released."""
+
+    index: str = AUTO
+    """``auto``, or any FAISS factory string that `factory.parse_factory` takes."""
+
+    min_recall: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """Recall@10 that the index must reach; search is tuned to the least effort that does."""
+
+    max_latency_ms: Annotated[float, Field(gt=0)] = 100.0
+    """Milliseconds that one query may take at the median, on one thread of the building host."""
+
+    nprobe: Annotated[int, Field(ge=1)] | None = None
+    """Inverted lists to look into; ``None``: tuned."""
+
+    ef_search: Annotated[int, Field(ge=1)] | None = None
+    """Candidates that a graph search keeps; ``None``: tuned."""
+
+    max_bytes: Annotated[int, Field(gt=0)] | None = None
+    """Memory that the searched part of an ``auto`` index may take; ``None``: what it needs.
+
+    What a look-up by id and a payload take is mapped beside it and not counted.
+    """
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Decides which rows are trained on and asked for in the gates, and where k-means starts."""
+
+    @field_validator("index")
+    @classmethod
+    def _index_is_known(cls, index: str) -> str:
+        if index != AUTO:
+            parse_factory(index)
+        return index
+
+    @model_validator(mode="after")
+    def _keys_fit_the_index(self) -> Self:
+        """A key that would do nothing is a mistake of its writer."""
+        if self.index == AUTO:
+            if self.ef_search is not None:
+                raise ValueError("`auto` chooses no graph, so ef_search does nothing; remove it")
+            return self
+        factory = parse_factory(self.index)
+        if self.nprobe is not None and not factory.lists:
+            raise ValueError(f"{self.index} has no inverted lists, so nprobe does nothing")
+        if self.ef_search is not None and not factory.graph:
+            raise ValueError(f"{self.index} is no graph, so ef_search does nothing")
+        if self.max_bytes is not None:
+            raise ValueError(f"max_bytes guides `auto` only, and index is {self.index}")
+        return self
