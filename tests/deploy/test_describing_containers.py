@@ -1,0 +1,116 @@
+"""What docker-compose.yml and the Dockerfile promise about every container."""
+
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deploy import make_passwords
+from tests.deploy.compose import FILE, ROOT, load, seconds
+
+VARIABLES = {name: f"{name.lower()}-0123456789" for name in make_passwords.variables()}
+SERVICES = load(VARIABLES)
+LASTING = {name: service for name, service in SERVICES.items() if service["restart"] != "no"}
+every_service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
+every_lasting_service = pytest.mark.parametrize("service", LASTING.values(), ids=LASTING)
+
+
+def test_the_services_are_those_of_one_installation() -> None:
+    assert set(SERVICES) == {
+        "redis_acl",
+        "redis",
+        "rebuilder",
+        "reader_a",
+        "reader_b",
+        "postgres",
+    }
+    assert SERVICES["postgres"]["profiles"] == ["postgresql"]
+
+
+@every_lasting_service
+def test_a_lasting_service_is_watched_restarted_and_stopped_gently(service: Any) -> None:
+    assert service["restart"] == "unless-stopped"
+    assert service["healthcheck"]["test"]
+    assert seconds(service["healthcheck"]["interval"]) <= 10
+    assert seconds(service["stop_grace_period"]) >= 30
+
+
+@pytest.mark.parametrize("name", ["redis_acl", "redis", "rebuilder", "reader_a", "reader_b"])
+def test_a_container_runs_as_an_ordinary_user_with_no_privileges(name: str) -> None:
+    service = SERVICES[name]
+    assert service["user"] not in {"", "0", "root", "0:0"}
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+@every_service
+def test_ports_are_published_to_this_host_only(service: Any) -> None:
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+
+
+@every_service
+def test_no_image_floats(service: Any) -> None:
+    image = service["image"]
+    assert image == "indexrelay" or re.fullmatch(r"\w+:\d[\w.-]+", image)
+
+
+def test_no_password_is_written_down() -> None:
+    text = FILE.read_text(encoding="utf-8")
+    for line in text.splitlines():
+        if "PASSWORD" in line and not line.lstrip().startswith("#"):
+            assert re.search(r"\$\{[A-Z_]+_PASSWORD:\?", line), line
+        assert not re.search(r"redis://\w+:[^$]", line), line
+
+
+@pytest.mark.parametrize("name", ["reader_a", "reader_b"])
+def test_a_reader_cannot_change_the_artifacts(name: str) -> None:
+    assert "artifacts:/artifacts:ro" in SERVICES[name]["volumes"]
+    assert SERVICES[name]["environment"]["INDEXRELAY_ARTIFACTS__DIR"] == "/artifacts"
+
+
+def test_each_role_is_its_own_user_of_redis() -> None:
+    urls = {
+        name: service["environment"]["INDEXRELAY_REDIS__URL"]
+        for name, service in SERVICES.items()
+        if "INDEXRELAY_REDIS__URL" in service.get("environment", {})
+    }
+    assert set(urls) == {"rebuilder", "reader_a", "reader_b"}
+    for name, url in urls.items():
+        assert url.startswith(f"redis://{name}:{VARIABLES[f'{name.upper()}_PASSWORD']}@redis:")
+
+
+@pytest.mark.parametrize("missing", sorted(VARIABLES))
+def test_a_missing_password_stops_everything(missing: str) -> None:
+    with pytest.raises(KeyError, match=missing):
+        load({name: value for name, value in VARIABLES.items() if name != missing})
+
+
+def test_every_copied_file_of_the_image_exists() -> None:
+    dockerfile = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
+    copied = [
+        source
+        for line in dockerfile.splitlines()
+        if line.startswith("COPY ") and "--from" not in line
+        for source in line.split()[1:-1]
+    ]
+    assert copied
+    assert all((ROOT / source).exists() for source in copied)
+    assert "USER indexrelay" in dockerfile
+
+
+def test_passwords_are_drawn_once_and_kept_from_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make_passwords, "ROOT", tmp_path)
+    assert make_passwords.main() == 0
+    file = tmp_path / ".env"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    drawn = dict(line.split("=") for line in file.read_text().split())
+    assert set(drawn) == set(VARIABLES)
+    assert len(set(drawn.values())) == len(drawn)
+    assert all(len(password) >= 32 for password in drawn.values())
+    before = file.read_text()
+    assert make_passwords.main() == 1
+    assert file.read_text() == before

@@ -1,0 +1,189 @@
+"""Each user of the shipped ACL file may do its own work, and nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.exceptions import AuthenticationError, NoPermissionError
+from tests.deploy.conftest import ConnectAs, client_of
+
+from indexrelay.streams import (
+    ConsumerGroup,
+    Keys,
+    Lease,
+    Presence,
+    Tail,
+    announce,
+    current_release,
+    publish,
+)
+from indexrelay.streams.errors import BackendRefusedError
+
+USERS = ("health", "producer", "reader_a", "reader_b", "rebuilder")
+
+
+def test_a_producer_adds_events_and_reads_presence(connect_as: ConnectAs, keys: Keys) -> None:
+    Presence(connect_as("reader_a"), keys, "reader").publish("reader_a", b"{}", ttl_seconds=60)
+    Presence(connect_as("rebuilder"), keys, "rebuilder").publish("builder", b"{}", ttl_seconds=60)
+    producer = connect_as("producer")
+    assert publish(producer, keys.events, b"{}")
+    assert Presence(producer, keys, "reader").all() == {"reader_a": b"{}"}
+    assert Presence(producer, keys, "rebuilder").all() == {"builder": b"{}"}
+
+
+def test_a_reader_follows_releases_and_reports(connect_as: ConnectAs, keys: Keys) -> None:
+    rebuilder, reader = connect_as("rebuilder"), connect_as("reader_a")
+    tail = Tail(reader, keys.reloads)
+    tail.read(count=10, block_seconds=0)
+    number = current_release(rebuilder, keys) + 1
+    assert announce(
+        rebuilder, keys, number=number, release_event=b"release", result_event=b"%d" % number
+    )
+    (delivery,) = tail.read(count=10, block_seconds=1).deliveries
+    assert delivery.raw == b"release"
+    assert current_release(reader, keys) == number
+    assert publish(reader, keys.reports, b"{}")
+
+
+def test_a_reader_comes_and_goes(connect_as: ConnectAs, keys: Keys) -> None:
+    presence = Presence(connect_as("reader_b"), keys, "reader")
+    seen = Presence(connect_as("producer"), keys, "reader")
+    presence.publish("reader_b", b"{}", ttl_seconds=60)
+    assert "reader_b" in seen.all()
+    presence.remove("reader_b")
+    assert "reader_b" not in seen.all()
+
+
+def test_a_reader_speaks_for_no_other(connect_as: ConnectAs, keys: Keys) -> None:
+    presence = Presence(connect_as("reader_a"), keys, "reader")
+    with pytest.raises((NoPermissionError, BackendRefusedError)):
+        presence.publish("reader_b", b"{}", ttl_seconds=60)
+    with pytest.raises((NoPermissionError, BackendRefusedError)):
+        presence.remove("reader_b")
+
+
+def test_a_rebuilder_takes_events_and_holds_leases(connect_as: ConnectAs, keys: Keys) -> None:
+    rebuilder = connect_as("rebuilder")
+    group = ConsumerGroup(rebuilder, keys.events, group="rebuilder", consumer="builder")
+    group.read(count=100, block_seconds=0)
+    publish(connect_as("producer"), keys.events, b"event")
+    deliveries = group.read(count=100, block_seconds=1)
+    assert b"event" in [delivery.raw for delivery in deliveries]
+    group.acknowledge([delivery.entry_id for delivery in deliveries])
+    lease = Lease(rebuilder, keys.lease("voyager"), owner="builder", ttl_seconds=60)
+    assert lease.acquire()
+    assert lease.renew()
+    assert lease.release()
+    publish(rebuilder, keys.events, b"wake")
+    publish(rebuilder, keys.results, b"{}")
+    presence = Presence(rebuilder, keys, "rebuilder")
+    presence.publish("builder", b"{}", ttl_seconds=60)
+    presence.remove("builder")
+    assert Presence(rebuilder, keys, "reader").all() is not None
+    assert rebuilder.commands.info("memory")["maxmemory_policy"] == "noeviction"
+
+
+def test_the_health_check_may_only_ping(connect_as: ConnectAs, keys: Keys) -> None:
+    health = connect_as("health").commands
+    assert health.ping()
+    with pytest.raises(NoPermissionError):
+        health.get(keys.release)
+
+
+FORBIDDEN: dict[str, list[tuple[Any, ...]]] = {
+    "producer": [
+        ("XRANGE", "{music}:events", "-", "+"),
+        ("XTRIM", "{music}:events", "MAXLEN", 0),
+        ("XADD", "{music}:reloads", "*", "event", "x"),
+        ("XADD", "{music}:results", "*", "event", "x"),
+        ("XADD", "{music}:reports", "*", "event", "x"),
+        ("XADD", "{other}:events", "*", "event", "x"),
+        ("XADD", "{music}:readers", "*", "event", "x"),
+        ("GET", "{music}:release"),
+        ("SET", "{music}:release", 9),
+        ("MGET", "{music}:release"),
+        ("MGET", "{music}:lease:voyager"),
+        ("SET", "{music}:reader:reader_a", "x"),
+        ("ZADD", "{music}:readers", 1, "x"),
+        ("XREAD", "STREAMS", "{music}:reloads", "0"),
+        ("EVAL", "return 1", 0),
+        ("SCRIPT", "LOAD", "return 1"),
+    ],
+    "reader_a": [
+        ("XADD", "{music}:reloads", "*", "event", "x"),
+        ("XADD", "{music}:events", "*", "event", "x"),
+        ("XADD", "{music}:results", "*", "event", "x"),
+        ("SET", "{music}:reports", "x"),
+        ("DEL", "{music}:reports"),
+        ("XREAD", "STREAMS", "{music}:events", "0"),
+        ("XREAD", "STREAMS", "{music}:reports", "0"),
+        ("SET", "{music}:release", 9),
+        ("SET", "{music}:reader:reader_b", "x"),
+        ("DEL", "{music}:reader:reader_b"),
+        ("SET", "{music}:reader:reader_abc", "x"),
+        ("SET", "{music}:lease:voyager", "x"),
+        ("MGET", "{music}:reader:reader_b"),
+        ("EVAL", "return redis.call('GET', KEYS[1])", 1, "{music}:reader:reader_a"),
+    ],
+    "rebuilder": [
+        ("SET", "{music}:reader:reader_a", "x"),
+        ("XADD", "{music}:reports", "*", "event", "x"),
+        ("DEL", "{music}:events"),
+        ("SET", "{music}:events", "x"),
+        ("GET", "{other}:release"),
+        ("SET", "{other}:release", 9),
+    ],
+}
+EVERYBODY: list[tuple[Any, ...]] = [
+    ("FLUSHALL",),
+    ("CONFIG", "GET", "*"),
+    ("CONFIG", "SET", "maxmemory", 1),
+    ("ACL", "LIST"),
+    ("ACL", "SETUSER", "x", "on"),
+    ("KEYS", "*"),
+    ("SCAN", 0),
+    ("CLIENT", "LIST"),
+    ("CLIENT", "KILL", "ID", 1),
+    ("MONITOR",),
+    ("SHUTDOWN", "NOSAVE"),
+    ("SAVE",),
+    ("REPLICAOF", "NO", "ONE"),
+    ("SCRIPT", "FLUSH"),
+    ("FUNCTION", "LIST"),
+    ("PUBLISH", "x", "x"),
+    ("GET", "other"),
+]
+
+
+@pytest.mark.parametrize(
+    ("user", "command"),
+    [(user, command) for user, commands in FORBIDDEN.items() for command in commands]
+    + [(user, command) for user in USERS for command in EVERYBODY],
+    ids=lambda value: value if isinstance(value, str) else " ".join(map(str, value)),
+)
+def test_nothing_else_is_allowed(
+    user: str, command: tuple[Any, ...], connect_as: ConnectAs
+) -> None:
+    redis: Any = connect_as(user).commands
+    with pytest.raises(NoPermissionError):
+        redis.execute_command(*command)
+
+
+def test_a_script_may_do_no_more_than_its_user(connect_as: ConnectAs, keys: Keys) -> None:
+    reader = connect_as("reader_a").commands
+    digest = reader.script_load("return redis.call('SET', KEYS[1], 'x')")
+    with pytest.raises(NoPermissionError):
+        reader.evalsha(digest, 1, keys.release)
+
+
+@pytest.mark.parametrize(
+    ("name", "password"), [(None, None), ("default", ""), ("producer", "wrong"), ("x", "x")]
+)
+def test_nobody_comes_in_without_a_password(
+    name: str | None, password: str | None, guarded_socket: Path
+) -> None:
+    with (
+        client_of(guarded_socket, username=name, password=password) as redis,
+        pytest.raises(AuthenticationError),
+    ):
+        redis.ping()
