@@ -16,7 +16,6 @@ from tests.components.jobs import MemorySnapshot, make_job, make_snapshot, run
 from indexrelay.components.errors import DocumentError, DocumentFunctionError
 from indexrelay.components.json_cache import CollectionReader, JsonCache, JsonCacheParameters
 from indexrelay.components.json_cache.document import count_items
-from indexrelay.components.kind import Built
 from indexrelay.schemas.settings import Metric
 
 
@@ -232,13 +231,22 @@ def test_the_gates_read_what_lies_on_disk(tracks: MemorySnapshot, tmp_path: Path
 
 
 @pytest.mark.usefixtures("functions")
-def test_a_damaged_gzip_makes_its_gate_raise(tracks: MemorySnapshot, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "gates"),
+    [
+        ("document.json", {"parses_back", "gzip_equals_document", "not_empty"}),
+        ("document.json.gz", {"gzip_equals_document"}),
+    ],
+)
+def test_a_file_cut_short_fails_its_gates(
+    name: str, gates: set[str], tracks: MemorySnapshot, tmp_path: Path
+) -> None:
     kind, job = cache(), make_job(tmp_path / "work", tracks)
     done = run(kind, job)
-    path = done.files["document.json.gz"]
+    path = done.files[name]
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(EOFError):
-        list(kind.verify(job, Built(files={}, entries=done.built.entries), done.files))
+    failed = {check.name for check in kind.verify(job, done.built, done.files) if not check.passed}
+    assert failed == gates
 
 
 def test_a_collection_is_read_entry_by_entry_or_in_chunks(tracks: MemorySnapshot) -> None:

@@ -5,50 +5,54 @@ which is what is being checked.
 """
 
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from time import perf_counter
 
+from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.json_cache.document import count_items
 from indexrelay.components.json_cache.served import unpack
+from indexrelay.components.judging import Verdict, equal, judge
 from indexrelay.schemas.versions import Check
 
 
-def judge(
+def judged(
     document: Path, gzipped: Path, *, entries: int, max_bytes: int, may_be_empty: bool
 ) -> Iterator[Check]:
-    """Yield one `Check` for each gate; a file that cannot be read or parsed raises."""
+    """Yield one `Check` for each gate."""
+    yield judge("size_bytes", lambda: _size(document, max_bytes))
+    yield judge(
+        "parses_back",
+        lambda: equal(_items(document), entries, "it holds another number of items than was built"),
+    )
+    yield judge("gzip_equals_document", lambda: _same(document, gzipped))
+    if not may_be_empty:
+        yield judge("not_empty", lambda: _not_empty(document))
+
+
+def _size(document: Path, max_bytes: int) -> Verdict:
     size = document.stat().st_size
-    yield Check(
-        name="size_bytes",
-        passed=size <= max_bytes,
-        measured=size,
-        limit=max_bytes,
-        detail="" if size <= max_bytes else "raise max_bytes, or put less into the document",
-    )
-    started = perf_counter()
-    body = document.read_bytes()
-    found = count_items(json.loads(body))
-    yield Check(
-        name="parses_back",
-        passed=found == entries,
-        measured=found,
-        limit=entries,
-        detail="" if found == entries else "the file holds another number of items than was built",
-        seconds=perf_counter() - started,
-    )
-    started = perf_counter()
-    same = unpack(gzipped.read_bytes()) == body
-    yield Check(
-        name="gzip_equals_document",
-        passed=same,
-        detail="" if same else "the gzipped form holds something else",
-        seconds=perf_counter() - started,
-    )
-    filled = found > 0 or may_be_empty
-    yield Check(
-        name="not_empty",
-        passed=filled,
-        measured=found,
-        detail="" if filled else "the inputs have entries; set allow_empty if this is right",
-    )
+    fits = size <= max_bytes
+    detail = "" if fits else "raise max_bytes, or put less into the document"
+    return Verdict(fits, detail, measured=size, limit=max_bytes)
+
+
+def _same(document: Path, gzipped: Path) -> Verdict:
+    try:
+        same = unpack(gzipped.read_bytes()) == document.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DamagedFileError(gzipped, str(error)) from error
+    return Verdict(same, "" if same else "the gzipped form holds something else")
+
+
+def _not_empty(document: Path) -> Verdict:
+    items = _items(document)
+    detail = "" if items else "the inputs have entries; set allow_empty if this is right"
+    return Verdict(items > 0, detail, measured=items)
+
+
+def _items(document: Path) -> int:
+    try:
+        return count_items(json.loads(document.read_bytes()))
+    except ValueError as error:
+        raise DamagedFileError(document, f"not JSON: {error}") from error

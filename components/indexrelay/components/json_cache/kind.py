@@ -8,7 +8,7 @@ from pydantic import Field
 
 from indexrelay.components.json_cache.document import compress, count_items, encode
 from indexrelay.components.json_cache.function import FUNCTION_PATTERN, call_function
-from indexrelay.components.json_cache.gates import judge
+from indexrelay.components.json_cache.gates import judged
 from indexrelay.components.json_cache.inputs import CollectionReader
 from indexrelay.components.json_cache.served import CachedDocument
 from indexrelay.components.kind import Built, Job, Kind, KindParameters
@@ -72,7 +72,7 @@ class JsonCache(Kind[CachedDocument]):
 
     def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
         """Parses back; gzip holds the same; within ``max_bytes``; not empty."""
-        return judge(
+        return judged(
             files[DOCUMENT],
             files[GZIPPED],
             entries=built.entries,

@@ -7,7 +7,7 @@ from typing import Any, cast
 from indexrelay.components.errors import UnusableInputError
 from indexrelay.components.kind import Built, Job, Kind
 from indexrelay.components.projection.framing import frame, measure_drift
-from indexrelay.components.projection.gates import judge
+from indexrelay.components.projection.gates import judged
 from indexrelay.components.projection.layouts import lay_out
 from indexrelay.components.projection.parameters import ProjectionParameters
 from indexrelay.components.projection.reading import read_points
@@ -64,7 +64,7 @@ class Projection(Kind[ProjectionMap]):
         """Shows the source, each entry once; finite; in range; not collapsed; trustworthy."""
         chart = self.load(files)
         try:
-            yield from judge(
+            yield from judged(
                 chart,
                 job.collections,
                 min_trustworthiness=self._parameters.min_trustworthiness,

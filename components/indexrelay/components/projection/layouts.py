@@ -7,6 +7,7 @@ few entries to have neighbourhoods.
 
 import numpy as np
 
+from indexrelay.components.optional import require
 from indexrelay.components.projection.parameters import ProjectionParameters
 from indexrelay.components.projection.reading import Points
 from indexrelay.components.projection.served import Coordinates
@@ -36,12 +37,10 @@ def lay_out(
     points: Points, parameters: ProjectionParameters, last: LastMap | None, *, threads: int
 ) -> Coordinates:
     """Raw coordinates, shape ``(n, 2)``, float32, on at most ``threads`` threads."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # ships no types
-
     if not len(points.ids) or not points.differ:
         return np.zeros((len(points.ids), 2), np.float32)
     threads = threads if len(points.ids) >= _FEWEST_FOR_THREADS else 1
-    with threadpool_limits(threads):
+    with require("threadpoolctl", extra="rebuilder").threadpool_limits(threads):
         if parameters.method == "pca" or len(points.ids) < _FEWEST_FOR_TSNE:
             return _principal(points.vectors, 2, seed=parameters.seed)
         return _neighbourly(points.vectors, parameters, last, threads=threads)
@@ -49,10 +48,11 @@ def lay_out(
 
 def _principal(vectors: Vectors, components: int, *, seed: int) -> Vectors:
     """The first principal components; missing ones (one dimension, two entries) are zero."""
-    from sklearn.decomposition import PCA
-
     there_are = min(components, *vectors.shape)
-    found = PCA(n_components=there_are, random_state=seed).fit_transform(vectors)
+    method = require("sklearn.decomposition", extra="rebuilder").PCA(
+        n_components=there_are, random_state=seed
+    )
+    found = method.fit_transform(vectors)
     return np.pad(found, ((0, 0), (0, components - there_are))).astype(np.float32, copy=False)
 
 
@@ -60,8 +60,6 @@ def _neighbourly(
     vectors: Vectors, parameters: ProjectionParameters, last: LastMap | None, *, threads: int
 ) -> Coordinates:
     """t-SNE, from the last map where it guides, else from the principal plane."""
-    from sklearn.manifold import TSNE
-
     count, dimension = vectors.shape
     if dimension > _DENOISED:
         vectors = _principal(vectors, _DENOISED, seed=parameters.seed)
@@ -75,7 +73,7 @@ def _neighbourly(
         start = (plane / plane[:, 0].std() * 1e-4).astype(np.float32)
         iterations, exaggeration = parameters.iterations, _EXAGGERATION
         least_rate = _LEAST_RATE
-    layout = TSNE(
+    method = require("sklearn.manifold", extra="rebuilder").TSNE(
         perplexity=min(parameters.perplexity, (count - 1) / 3),
         init=start,
         early_exaggeration=exaggeration,
@@ -86,4 +84,4 @@ def _neighbourly(
         random_state=parameters.seed,
         n_jobs=threads,
     )
-    return np.asarray(layout.fit_transform(vectors), dtype=np.float32)
+    return np.asarray(method.fit_transform(vectors), dtype=np.float32)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from indexrelay.components.optional import require
 from indexrelay.components.projection.served import Coordinates, ProjectionMap
 from indexrelay.storage.entries import Vectors
 
@@ -59,13 +60,14 @@ def look_up(last: ProjectionMap, details: Mapping[str, Any], ids: list[str]) -> 
 
 def starting_places(vectors: Vectors, last: LastMap, *, seed: int, threads: int) -> Coordinates:
     """Places for all entries in the layout's own unit, shape ``(n, 2)``."""
-    from sklearn.neighbors import NearestNeighbors
-
     places = last.places.copy()
     new = np.flatnonzero(~last.known)
     if len(new):
         known = np.flatnonzero(last.known)
-        search = NearestNeighbors(n_neighbors=min(_NEIGHBOURS, len(known)), n_jobs=threads)
+        neighbors = require("sklearn.neighbors", extra="rebuilder")
+        search = neighbors.NearestNeighbors(
+            n_neighbors=min(_NEIGHBOURS, len(known)), n_jobs=threads
+        )
         nearest = search.fit(vectors[known]).kneighbors(vectors[new], return_distance=False)
         size = float(np.ptp(last.places[known], axis=0).max())
         jitter = np.random.default_rng(seed).normal(scale=_JITTER * size, size=(len(new), 2))
