@@ -33,14 +33,18 @@ def make_file(folder: Path, content: bytes) -> Path:
 
 
 def make_version(
-    store: ArtifactStore, component: str, *contents: bytes, generation: int = 1
+    store: ArtifactStore,
+    component: str,
+    *contents: bytes,
+    generation: int = 1,
+    kind: str = "bytes",
 ) -> str:
     """Put a version of ``component`` whose files hold ``contents``; returns its id."""
     blobs = [store.put_blob(make_file(store.staging, content)) for content in contents]
     return store.put_version(
         VersionManifest(
             component=component,
-            kind="bytes",
+            kind=kind,
             definition="d" * 64,
             covers={"tracks": generation},
             epochs={"tracks": "e"},

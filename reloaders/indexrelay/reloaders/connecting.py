@@ -1,0 +1,51 @@
+"""A reader's connection, which it can do without.
+
+The one that was handed in is used as it is. Otherwise one is opened when it is first needed, on the
+reloading thread, so that a server that does not answer delays nobody's start. Without a URL there
+is none, and the reader lives from the artifact store alone.
+"""
+
+import structlog
+
+from indexrelay.schemas.settings import Settings
+from indexrelay.streams import Connection, RedisUrlError
+
+log = structlog.get_logger(__name__)
+
+
+class Link:
+    """Gives the connection, if there is one; closes only what it opened."""
+
+    def __init__(self, settings: Settings, given: Connection | None) -> None:
+        self._settings = settings
+        self._given = given
+        self._own: Connection | None = None
+        self._unusable = False
+
+    @property
+    def connection(self) -> Connection | None:
+        """The connection; ``None``: no server is configured."""
+        if self._given is not None:
+            return self._given
+        url = self._settings.redis_url
+        if self._own is None and url is not None and not self._unusable:
+            try:
+                self._own = Connection.open(
+                    url,
+                    timeout_seconds=self._settings.redis.timeout_seconds,
+                    block_seconds=self._settings.reader.block_seconds,
+                )
+            except RedisUrlError as error:
+                self._unusable = True
+                log.error("redis.url_unusable", error=str(error))  # noqa: TRY400 - the sentence says it
+        return self._own
+
+    def forget(self) -> None:
+        """In a forked child: leave the parent's sockets to the parent, and open new ones."""
+        self._own = None
+
+    def close(self) -> None:
+        """Close what was opened here; safe twice."""
+        own, self._own = self._own, None
+        if own is not None:
+            own.close()

@@ -1,0 +1,53 @@
+"""A reloader in a FastAPI application: started and stopped with it, and borrowed from per request.
+
+    app = FastAPI(lifespan=reloader_lifespan(reloader))
+
+    @app.get("/similar/{song}")
+    def similar(song: str, snapshot: Annotated[Snapshot, Depends(borrowing(reloader))]):
+        return snapshot["voyager"].search_by_id(song, k=10)
+
+Searches are work for a thread: write such routes with ``def``, and FastAPI runs them on one.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from indexrelay.reloaders.reloader import Reloader
+from indexrelay.reloaders.snapshot import Snapshot
+
+Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
+
+
+def reloader_lifespan(reloader: Reloader, *, wait_ready_seconds: float = 0.0) -> Lifespan:
+    """A lifespan for a FastAPI or Starlette application that starts and stops ``reloader``.
+
+    Args:
+        reloader: the one to start.
+        wait_ready_seconds: hold requests back so long for the reader to become ready; 0: serve at
+            once, and let a readiness probe decide who is sent here.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_app: Any) -> AsyncIterator[None]:
+        reloader.start()
+        try:
+            if wait_ready_seconds > 0:
+                await asyncio.to_thread(reloader.wait_ready, wait_ready_seconds)
+            yield
+        finally:
+            # It waits for a blocking read; the event loop has other requests to finish.
+            await asyncio.to_thread(reloader.stop)
+
+    return lifespan
+
+
+def borrowing(reloader: Reloader) -> Callable[[], Iterator[Snapshot]]:
+    """A dependency that lends a snapshot to one request."""
+
+    def borrowed() -> Iterator[Snapshot]:
+        with reloader.acquire() as snapshot:
+            yield snapshot
+
+    return borrowed

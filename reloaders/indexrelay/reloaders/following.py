@@ -1,0 +1,163 @@
+"""Follows the releases: finds the one to serve, has it loaded, swaps, and says what came of it.
+
+Only the artifact store says what the newest release is, and only an intact one counts. A lower
+number than the one that was worked through is never followed: what is served may stem from a
+release that was damaged since, and a rollback has a higher number anyway.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import structlog
+
+from indexrelay.reloaders.loading import Loader, Round
+from indexrelay.reloaders.outcomes import states_after
+from indexrelay.reloaders.readiness import Readiness, required_names
+from indexrelay.reloaders.swapping import Current
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.results import ComponentState
+from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.versions import Release
+from indexrelay.storage.artifacts import ArtifactStore, StoreAccessError
+
+log = structlog.get_logger(__name__)
+
+Renewing = Callable[[], AbstractContextManager[None]]
+"""Keeps presence alive while the body runs."""
+Applied = Callable[[int, float], None]
+"""Told the number of a release that was worked through, and how many seconds that took."""
+
+
+class Follower:
+    """Brings what is served to the newest release; used by one thread at a time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: ArtifactStore,
+        loader: Loader,
+        current: Current,
+        readiness: Readiness,
+        clock: Clock,
+    ) -> None:
+        self._chosen = settings.reader.components
+        self._definitions = settings.components
+        self._store = store
+        self._loader = loader
+        self._current = current
+        self._readiness = readiness
+        self._clock = clock
+        self._release: Release | None = None
+        self._complaint = ""
+        self.states: dict[str, ComponentState] = {}
+        """The state of each component after the last round; replaced, never changed."""
+
+    @property
+    def retry_at(self) -> float | None:
+        """When a failed load may be tried again, by the monotonic clock."""
+        return self._loader.retry_at
+
+    def look(
+        self,
+        *,
+        announced: int,
+        renewing: Renewing,
+        applied: Applied,
+        stopping: Callable[[], bool],
+    ) -> bool:
+        """Work through the newest release if there is anything to do; whether a swap was made.
+
+        Args:
+            announced: the number that Redis gives; only used to say that the store lags behind.
+            renewing: entered around the loads.
+            applied: called after each round that changed something, or met a new release.
+            stopping: whether to leave what superseded the last round for another time.
+        """
+        swapped = False
+        while (release := self._due(announced)) is not None:
+            result, changed = self._round(release, renewing, applied)
+            swapped = swapped or changed
+            if not result.superseded or stopping():
+                break
+        return swapped
+
+    def forget(self) -> None:
+        """Start from nothing at the next look."""
+        self._release = None
+        self._loader.forget()
+        self.states = {}
+        self._readiness.put(ready=False)
+
+    def _due(self, announced: int) -> Release | None:
+        """The release to work through now; ``None``: there is nothing to do."""
+        known = self._release
+        try:
+            newest = self._store.newest_release()
+        except StoreAccessError as error:
+            self._complain("store.unreadable", error=str(error))
+            return None
+        number = newest.number if newest is not None else 0
+        serving = self._current.contents.release
+        if number < serving:
+            self._complain("release.went_back", newest=number, serving=serving)
+            newest = known
+        elif announced > number:
+            self._complain("release.not_visible", announced=announced, newest=number)
+        else:
+            self._complaint = ""
+        if newest is None:
+            return None
+        if known is None or (known.number, known.digest) != (newest.number, newest.digest):
+            return newest
+        retry_at = self._loader.retry_at
+        return newest if retry_at is not None and self._clock.monotonic() >= retry_at else None
+
+    def _round(self, release: Release, renewing: Renewing, applied: Applied) -> tuple[Round, bool]:
+        """Load, swap, and say so; returns what came of it, and whether anything is different."""
+        started = self._clock.monotonic()
+        before = self._current.contents
+        parts = self._loader.parts(release, before)
+        with renewing():
+            result = self._loader.work_through(release, before, parts)
+        is_new = self._release is None or self._release.digest != release.digest
+        changed = is_new or bool(result.applied or result.dropped)
+        if changed:
+            self._current.swap(result.contents)
+        self.states = states_after(
+            result, release, chosen=self._chosen, before={} if is_new else self.states
+        )
+        self._release = release
+        required = required_names(
+            release.components, chosen=self._chosen, definitions=self._definitions
+        )
+        self._readiness.put(ready=required <= result.contents.components.keys())
+        if changed:
+            seconds = self._clock.monotonic() - started
+            _log_summary(release, result, ready=bool(self._readiness), seconds=seconds)
+            applied(release.number, seconds)
+        return result, changed
+
+    def _complain(self, event: str, **fields: object) -> None:
+        """Log what is wrong once, not at every look."""
+        complaint = f"{event} {fields}"
+        if complaint != self._complaint:
+            log.warning(event, **fields)
+        self._complaint = complaint
+
+
+def _log_summary(release: Release, result: Round, *, ready: bool, seconds: float) -> None:
+    """One line per release: which components are there now, and which are not."""
+    say = log.info
+    if result.failed:
+        say = log.warning if result.applied else log.error
+    say(
+        "release.applied",
+        release=release.number,
+        succeeded=sorted(result.applied),
+        failed=sorted(result.failed),
+        dropped=sorted(result.dropped),
+        superseded=sorted(result.superseded),
+        ready=ready,
+        seconds=round(seconds, 6),
+    )

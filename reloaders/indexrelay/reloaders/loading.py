@@ -1,0 +1,205 @@
+"""Works through one release: each changed component is loaded by itself, and the good ones flip.
+
+A load that fails costs nobody else anything, and the component keeps its last good version. Only
+the members of a group wait for each other. A failure that may pass is tried again with growing
+waits; any other is remembered by its version, and not tried until another version is named.
+
+While it loads, a newer release may arrive. What that names differently and was not loaded yet is
+`superseded`: left for the next round, where it comes first, so that a component whose versions
+follow faster than others load gets its turn.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+import structlog
+
+from indexrelay.reloaders.opening import Opener
+from indexrelay.reloaders.passing import Failure, failure_of
+from indexrelay.reloaders.planning import Part, parts_of
+from indexrelay.reloaders.served import ServedComponent
+from indexrelay.reloaders.snapshot import Contents
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.versions import Release
+from indexrelay.storage.artifacts import ArtifactStore, StoreAccessError
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Round:
+    """What became of the components in one round."""
+
+    contents: Contents
+    """What to serve from now on."""
+    applied: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    """By component: why; the ones that are waiting for another try are among them."""
+    superseded: list[str] = field(default_factory=list)
+
+
+class Loader:
+    """Loads what a release names; used by one thread at a time."""
+
+    def __init__(
+        self,
+        opener: Opener,
+        store: ArtifactStore,
+        *,
+        chosen: Collection[str] | None,
+        retry_seconds: float,
+        clock: Clock,
+    ) -> None:
+        self._opener = opener
+        self._store = store
+        self._chosen = chosen
+        self._retry_seconds = retry_seconds
+        self._clock = clock
+        self.forget()
+
+    def forget(self) -> None:
+        """Know of no failure, so that everything is tried at the next round."""
+        self._failures: dict[str, Failure] = {}
+        self._first: set[str] = set()
+        self.retry_at: float | None = None
+        """When a failed part may be tried again, by the monotonic clock; ``None``: none may."""
+
+    def parts(self, release: Release, current: Contents) -> list[Part]:
+        """Every part of the release; the ones whose turn it is come first."""
+        parts = parts_of(release, current, self._chosen)
+        return sorted(parts, key=lambda part: self._first.isdisjoint(part.changed))
+
+    def work_through(self, release: Release, current: Contents, parts: Iterable[Part]) -> Round:
+        """Load what changed and may be tried; say what came of every component that changed."""
+        components = dict(current.components)
+        groups = dict(current.groups)
+        result = Round(contents=current)
+        retries: list[float | None] = []
+        loads = 0
+        for part in parts:
+            if not part.changed:
+                self._settle(part, components, groups, release)
+            elif not self._may_try(part):
+                result.failed |= self._reasons(part)
+                retries.append(self._retry_at(part))
+            elif loads and self._superseded(part, release):
+                result.superseded += part.changed
+            else:
+                loads += 1
+                loaded = self._load(part, current, result)
+                if loaded is None:
+                    retries.append(self._retry_at(part))
+                else:
+                    components |= loaded
+                    self._settle(part, components, groups, release)
+                    result.applied += loaded
+                    result.dropped += (name for name in part.changed if name not in loaded)
+        self._first = set(result.superseded)
+        self.retry_at = min((at for at in retries if at is not None), default=None)
+        self._failures = {
+            name: failure for name, failure in self._failures.items() if name in result.failed
+        }
+        result.contents = Contents(
+            release=release.number, digest=release.digest, components=components, groups=groups
+        )
+        return result
+
+    def _settle(
+        self,
+        part: Part,
+        components: dict[str, ServedComponent],
+        groups: dict[str, str],
+        release: Release,
+    ) -> None:
+        """The part is as the release wants it: drop what left, and take over the groups."""
+        for name, version in part.wanted.items():
+            groups.pop(name, None)
+            if version is None:
+                components.pop(name, None)
+            elif name in release.groups:
+                groups[name] = release.groups[name]
+
+    def _may_try(self, part: Part) -> bool:
+        """Whether no member of the part is known to fail, or all that do may be tried again."""
+        now = self._clock.monotonic()
+        return all(failure.due(now) for failure in self._known(part).values())
+
+    def _retry_at(self, part: Part) -> float | None:
+        """When all failed members may be tried again; ``None``: one of them never."""
+        times = [failure.retry_at for failure in self._known(part).values()]
+        return None if None in times else max(at for at in times if at is not None)
+
+    def _known(self, part: Part) -> dict[str, Failure]:
+        """The members whose wanted version was tried and failed."""
+        return {
+            name: failure
+            for name in part.changed
+            if (failure := self._failures.get(name)) is not None
+            and failure.version == part.wanted[name]
+        }
+
+    def _reasons(self, part: Part) -> dict[str, str]:
+        """Why each changed member of a part that cannot flip is not at the wanted version."""
+        known = self._known(part)
+        culprits = ", ".join(sorted(known))
+        waits = f"waits for {culprits}, which failed: group {part.name} flips as a whole"
+        return {name: known[name].error if name in known else waits for name in part.changed}
+
+    def _superseded(self, part: Part, release: Release) -> bool:
+        """Whether a newer release wants something else of this part."""
+        try:
+            newest = self._store.newest_release()
+        except StoreAccessError as error:
+            log.debug("release.newer_unknown", error=str(error))  # the next look says so aloud
+            return False
+        if newest is None or newest.number <= release.number:
+            return False
+        return any(newest.components.get(name) != part.wanted[name] for name in part.changed)
+
+    def _load(
+        self, part: Part, current: Contents, result: Round
+    ) -> dict[str, ServedComponent] | None:
+        """Load the changed members; ``None`` when one failed, and then none of them flips."""
+        loaded: dict[str, ServedComponent] = {}
+        for name in part.changed:
+            version = part.wanted[name]
+            if version is None:
+                continue
+            try:
+                loaded[name] = self._opener.open(name, version)
+            except Exception as error:  # noqa: BLE001 - this component fails, and nothing else
+                self._failed(name, version, error, current)
+            else:
+                self._failures.pop(name, None)
+        if self._known(part):
+            result.failed |= self._reasons(part)
+            return None
+        for name, served in loaded.items():
+            log.info(
+                "component.reloaded",
+                component=name,
+                version=served.version,
+                entries=served.manifest.entries,
+                seconds=round(served.seconds, 6),
+            )
+        return loaded
+
+    def _failed(self, name: str, version: str, error: Exception, current: Contents) -> None:
+        now = self._clock.monotonic()
+        failure = self._failures[name] = failure_of(
+            error,
+            version=version,
+            before=self._failures.get(name),
+            first_wait_seconds=self._retry_seconds,
+            now=now,
+        )
+        served = current.components.get(name)
+        log.error(
+            "component.load_failed",
+            component=name,
+            version=version,
+            serving=served.version if served is not None else None,
+            error=failure.error,
+            retry_in_seconds=None if failure.retry_at is None else failure.retry_at - now,
+        )

@@ -1,0 +1,59 @@
+"""From a version in the store to an object that answers queries.
+
+A release and its manifests are data. They choose among what this process was told it may run: kinds
+that are installed as entry points, and a class that the reader's own settings declare for that very
+component. They never choose a path, since files are found by digest.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from indexrelay.components.kind import Kind
+from indexrelay.components.registry import kind_class
+from indexrelay.reloaders.errors import KindNotAllowedError
+from indexrelay.reloaders.served import ServedComponent
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.versions import VersionManifest
+from indexrelay.storage.artifacts import ArtifactStore
+
+
+class Opener:
+    """Loads single versions from one store."""
+
+    def __init__(
+        self,
+        store: ArtifactStore,
+        *,
+        definitions: Mapping[str, ComponentDefinition],
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._definitions = definitions
+        self._clock = clock
+
+    def open(self, component: str, version: str) -> ServedComponent:
+        """Check every file of the version and load it, warm.
+
+        Raises:
+            Exception: whatever the store or the kind raises; nothing is left open then.
+        """
+        started = self._clock.monotonic()
+        opened = self._store.open_version(component, version)
+        kind = self._kind(opened.manifest)
+        value = kind.load(opened.files)
+        return ServedComponent(
+            value,
+            version=version,
+            manifest=opened.manifest,
+            seconds=self._clock.monotonic() - started,
+            applied_at=self._clock.now(),
+        )
+
+    def _kind(self, manifest: VersionManifest) -> Kind[Any]:
+        component, kind = manifest.component, manifest.kind
+        declared = self._definitions.get(component)
+        if ":" in kind and (declared is None or declared.kind != kind):
+            raise KindNotAllowedError(component, kind)
+        found = kind_class(kind)
+        return found(found.Parameters.model_validate(manifest.parameters))

@@ -1,0 +1,264 @@
+"""The reloader: keeps what a process serves at the newest release.
+
+One daemon thread waits for messages and, whatever they say, looks into the artifact store for the
+newest intact release: at start, on every message, after any gap or outage, every ``poll_seconds``,
+and when a failed load may be tried again. So Redis only makes it quick. Queries borrow what is
+served and never wait for any of this.
+"""
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterable
+
+import structlog
+
+from indexrelay.reloaders.connecting import Link
+from indexrelay.reloaders.following import Follower, Renewing
+from indexrelay.reloaders.forking import follow_forks
+from indexrelay.reloaders.identity import (
+    check_reader_id,
+    default_reader_id,
+    forked_reader_id,
+    host_name,
+)
+from indexrelay.reloaders.loading import Loader
+from indexrelay.reloaders.opening import Opener
+from indexrelay.reloaders.readiness import Readiness
+from indexrelay.reloaders.reporting import Reporter
+from indexrelay.reloaders.snapshot import Snapshot
+from indexrelay.reloaders.swapping import Current, SwapCallback
+from indexrelay.reloaders.watching import ReleaseWatch
+from indexrelay.schemas.clock import Clock, SystemClock
+from indexrelay.schemas.events import ReleaseApplied
+from indexrelay.schemas.results import ReaderState
+from indexrelay.schemas.settings import Settings
+from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.streams import Connection, Keys
+
+log = structlog.get_logger(__name__)
+
+_PAUSE_SECONDS = 1.0
+"""Wait after an error that nobody foresaw, so that the loop does not run at full speed."""
+
+
+class Reloader:
+    """Serves the newest release in this process; safe to use from any thread, and across forks."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        reader_id: str | None = None,
+        store: ArtifactStore | None = None,
+        connection: Connection | None = None,
+        clock: Clock | None = None,
+        address: str | None = None,
+        before_swap: Iterable[SwapCallback] = (),
+        after_swap: Iterable[SwapCallback] = (),
+    ) -> None:
+        """Take what it works with; nothing is loaded or connected before `start` or `step`.
+
+        Args:
+            reader_id: stable across restarts and unique in the namespace; ``None``: host and
+                process. A forked child appends its process.
+            store: ``None``: the one that the settings name.
+            connection: stays open at `stop`; ``None``: one of its own, if the settings name a
+                server. Without any it looks into the store every ``poll_seconds``.
+            address: where this process answers queries, for others to see.
+            before_swap: called with the old and the new snapshot, before queries get the new one.
+            after_swap: called with both, once queries get the new one. None of them can veto.
+
+        Raises:
+            ValueError: ``reader_id`` may not name a reader.
+            StoreAccessError: the store's folders cannot be made.
+        """
+        self._settings = settings
+        self._given_id = check_reader_id(reader_id) if reader_id is not None else None
+        self._id = self._given_id or default_reader_id()
+        self._clock = clock or SystemClock()
+        self._store = store or ArtifactStore(settings.artifacts_dir, clock=self._clock)
+        self._address = address
+        self._keys = Keys(settings.namespace)
+        self._link = Link(settings, connection)
+        self._current = Current(before_swap=before_swap, after_swap=after_swap)
+        self._readiness = Readiness()
+        self._follows_forks = False
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make everything that holds a lock or belongs to one process."""
+        reader = self._settings.reader
+        self._started_at = self._clock.now()
+        self._starting = threading.Lock()
+        self._looking = threading.RLock()  # a callback may call `stop`
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._watch = ReleaseWatch(self._link, self._keys)
+        self._reporter = Reporter(
+            self._link, self._keys, ttl_seconds=reader.presence_ttl_seconds, clock=self._clock
+        )
+        self._follower = Follower(
+            self._settings,
+            store=self._store,
+            loader=Loader(
+                Opener(self._store, definitions=self._settings.components, clock=self._clock),
+                self._store,
+                chosen=reader.components,
+                retry_seconds=reader.retry_seconds,
+                clock=self._clock,
+            ),
+            current=self._current,
+            readiness=self._readiness,
+            clock=self._clock,
+        )
+
+    @property
+    def reader_id(self) -> str:
+        """Who this reader is, in this process."""
+        return self._id
+
+    @property
+    def ready(self) -> bool:
+        """Whether every required component is served."""
+        return bool(self._readiness)
+
+    @property
+    def state(self) -> ReaderState:
+        """The whole current state, as its presence shows it."""
+        return ReaderState(
+            reader=self._id,
+            host=host_name(),
+            pid=os.getpid(),
+            address=self._address,
+            started_at=self._started_at,
+            updated_at=self._clock.now(),
+            ready=self.ready,
+            release=self._current.contents.release,
+            components=self._follower.states,
+        )
+
+    def acquire(self) -> Snapshot:
+        """Borrow what is served now: ``with reloader.acquire() as snapshot:``.
+
+        Never waits. Before the first release the snapshot is empty.
+
+        Raises:
+            ReloaderStoppedError: the reloader was stopped.
+        """
+        return self._current.acquire()
+
+    def wait_ready(self, timeout_seconds: float) -> bool:
+        """Wait until every required component is served; whether that is so."""
+        return self._readiness.wait(timeout_seconds)
+
+    def start(self) -> None:
+        """Start the thread; nothing when it runs. After `stop` it starts again from nothing."""
+        with self._starting:
+            if self._thread is not None:
+                if not self._stopping.is_set():
+                    return
+                self._thread.join()
+            if not self._follows_forks:
+                self._follows_forks = True
+                follow_forks(self)
+            self._stopping = threading.Event()
+            self._watch = ReleaseWatch(self._link, self._keys)
+            self._current.open()
+            self._thread = threading.Thread(
+                target=self._run, args=(self._stopping,), name="indexrelay-reloader", daemon=True
+            )
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread, leave presence and serve nothing more.
+
+        Waits for a load that runs and for one blocking read (``block_seconds``). Safe twice and
+        before `start`; in a callback it does not wait. Queries keep what they have borrowed.
+        """
+        self._stopping.set()
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            self._leave()
+        elif thread is not threading.current_thread():
+            thread.join()
+
+    def step(self) -> bool:
+        """Look once, without blocking on Redis; `True` when a snapshot was swapped.
+
+        Raises nothing that the store or a load raises: that is in `state` and in the log.
+        """
+        with self._looking:
+            self._current.open()
+            return self._look(contextlib.nullcontext)
+
+    def after_fork_in_child(self) -> None:
+        """Become a reader of this child; `indexrelay.reloaders.forking` calls it."""
+        was_running = self._thread is not None and not self._stopping.is_set()
+        self._id = forked_reader_id(self._given_id)
+        self._link.forget()
+        # What is served stays, and the first look finds that it is as the release wants it.
+        self._readiness = self._readiness.copied()
+        states = self._follower.states
+        self._prepare()
+        self._follower.states = states
+        if was_running:
+            self.start()
+
+    def _run(self, stopping: threading.Event) -> None:
+        """The thread: look, say, wait for the next reason to do either."""
+        log.info("reader.started", reader=self._id)
+        look_at = say_at = self._clock.monotonic()
+        while not stopping.is_set():
+            try:
+                now = self._clock.monotonic()
+                if now >= look_at or now >= (self._follower.retry_at or now + 1):
+                    with self._looking:
+                        self._look(self._reporter.renewing)
+                    now = self._clock.monotonic()
+                    look_at = now + self._settings.reader.poll_seconds
+                    say_at = now + self._reporter.renew_seconds
+                elif now >= say_at:
+                    self._reporter.say(self.state)
+                    say_at = now + self._reporter.renew_seconds
+                due_at = min(look_at, say_at, self._follower.retry_at or look_at)
+                patience = min(due_at - now, self._settings.reader.block_seconds)
+                if self._watch.wait(max(patience, 0.0), stopping):
+                    look_at = now
+            except Exception:
+                log.exception("reader.interrupted", reader=self._id)
+                stopping.wait(_PAUSE_SECONDS)
+        self._leave()
+        log.info("reader.stopped", reader=self._id)
+
+    def _look(self, renewing: Renewing) -> bool:
+        swapped = self._follower.look(
+            announced=self._watch.announced(),
+            renewing=renewing,
+            applied=self._tell,
+            stopping=self._stopping.is_set,
+        )
+        self._reporter.say(self.state)
+        return swapped
+
+    def _tell(self, release: int, seconds: float) -> None:
+        """Report a release that was worked through."""
+        # Presence first: who hears of the report may look there at once.
+        self._reporter.say(self.state)
+        self._reporter.tell(
+            ReleaseApplied(
+                reader=self._id,
+                release=release,
+                ready=self.ready,
+                seconds=max(seconds, 0.0),
+                components=self._follower.states,
+            )
+        )
+
+    def _leave(self) -> None:
+        """Give back everything; safe twice."""
+        with self._looking:
+            self._reporter.withdraw(self._id)
+            self._link.close()
+            self._current.close()
+            self._follower.forget()

@@ -1,0 +1,114 @@
+"""What a reader says of itself, and for how long that counts.
+
+Its presence key holds its whole current state under a TTL, and is renewed at a third of it, also
+while a long load keeps the reloading thread busy. The `reports` stream carries the changes. Both
+are for others: when Redis is away the reader serves on and says nothing.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import structlog
+from redis.exceptions import RedisError
+
+from indexrelay.reloaders.connecting import Link
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.events import Event, ReleaseApplied
+from indexrelay.schemas.results import ReaderState
+from indexrelay.streams import BackendRefusedError, Keys, Presence, publish
+
+log = structlog.get_logger(__name__)
+
+
+class Reporter:
+    """Speaks for one reader; safe to use from several threads."""
+
+    def __init__(self, link: Link, keys: Keys, *, ttl_seconds: float, clock: Clock) -> None:
+        self._link = link
+        self._keys = keys
+        self._ttl_seconds = ttl_seconds
+        self._clock = clock
+        self._speaking = threading.Lock()
+        self._last: ReaderState | None = None
+        self._unheard = False
+
+    @property
+    def renew_seconds(self) -> float:
+        """How often the state has to be said again: two may get lost before it counts as gone."""
+        return self._ttl_seconds / 3
+
+    def say(self, state: ReaderState) -> None:
+        """Replace the state that others see."""
+        with self._speaking:
+            self._last = state
+            self._publish(state)
+
+    def tell(self, applied: ReleaseApplied) -> None:
+        """Add what became of a release to the reports."""
+        event = Event.of(
+            applied,
+            source=f"/{self._keys.namespace}/readers/{applied.reader}",
+            subject=str(applied.release),
+            time=self._clock.now(),
+        )
+        connection = self._link.connection
+        if connection is None:
+            return
+        try:
+            publish(connection, self._keys.reports, event.to_bytes())
+        except (RedisError, BackendRefusedError) as error:
+            # Presence says the same as soon as it can be said again.
+            log.warning("report.not_published", release=applied.release, error=str(error))
+
+    @contextlib.contextmanager
+    def renewing(self) -> Iterator[None]:
+        """Say the last state again and again while something takes long."""
+        done = threading.Event()
+        # Not joined: it may hang in a stalled server, and the swap is not to wait for that. It
+        # cannot undo anything, since it says what was said last.
+        threading.Thread(
+            target=self._renew_until, args=(done,), name="indexrelay-presence", daemon=True
+        ).start()
+        try:
+            yield
+        finally:
+            done.set()
+
+    def withdraw(self, reader_id: str) -> None:
+        """Be gone at once, instead of being missed after the TTL."""
+        connection = self._link.connection
+        with self._speaking:
+            said, self._last = self._last, None
+            if connection is None or said is None:
+                return
+            try:
+                Presence(connection, self._keys, "reader").remove(reader_id)
+            except (RedisError, BackendRefusedError) as error:
+                log.debug("presence.not_withdrawn", reader=reader_id, error=str(error))
+
+    def _renew_until(self, done: threading.Event) -> None:
+        while not done.wait(self.renew_seconds):
+            with self._speaking:
+                if self._last is not None and not done.is_set():
+                    update = {"updated_at": self._clock.now()}
+                    self._last = self._last.model_copy(update=update)
+                    self._publish(self._last)
+
+    def _publish(self, state: ReaderState) -> None:
+        connection = self._link.connection
+        if connection is None:
+            return
+        raw = state.model_dump_json().encode()
+        try:
+            Presence(connection, self._keys, "reader").publish(
+                state.reader, raw, ttl_seconds=self._ttl_seconds
+            )
+        except (RedisError, BackendRefusedError) as error:
+            if not self._unheard:
+                log.warning("presence.not_published", reader=state.reader, error=str(error))
+            self._unheard = True
+        else:
+            if self._unheard:
+                log.info("presence.published", reader=state.reader)
+            self._unheard = False

@@ -1,0 +1,72 @@
+"""When to look: a message, a gap, or a number that is higher than ours.
+
+Nothing that comes from Redis is believed. A message is not even read: that there is one means "look
+now", and what is there to see is in the artifact store. So a forged or damaged message costs one
+look, and the number in Redis only helps to say that the store lags behind.
+"""
+
+import threading
+
+import structlog
+from redis.exceptions import RedisError
+
+from indexrelay.reloaders.connecting import Link
+from indexrelay.streams import Keys, Tail, current_release, is_passing
+
+log = structlog.get_logger(__name__)
+
+_BURST = 1000
+"""Messages taken at once; they are worth one look together."""
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+
+
+class ReleaseWatch:
+    """Waits for releases; `wait` belongs to the reloading thread."""
+
+    def __init__(self, link: Link, keys: Keys) -> None:
+        self._link = link
+        self._keys = keys
+        self._tail: Tail | None = None
+        self._pause = _FIRST_PAUSE_SECONDS
+        self._away = False
+
+    def wait(self, seconds: float, stopping: threading.Event) -> bool:
+        """Wait up to ``seconds``, or until ``stopping``; whether there is a reason to look.
+
+        A blocking read is never cancelled, so it is cut into pieces that are short enough for
+        `stop` to wait for.
+        """
+        connection = self._link.connection
+        if connection is None:
+            stopping.wait(seconds)
+            return False
+        try:
+            if self._tail is None:
+                self._tail = Tail(connection, self._keys.reloads)
+            read = self._tail.read(
+                count=_BURST, block_seconds=min(seconds, connection.block_seconds)
+            )
+        except RedisError:
+            # The tail has logged it; its next read has a gap, and that is a reason to look.
+            stopping.wait(min(seconds, self._pause))
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
+            return False
+        self._pause = _FIRST_PAUSE_SECONDS
+        return read.gap or bool(read.deliveries)
+
+    def announced(self) -> int:
+        """The newest announced release; 0 when none is, or nobody can say."""
+        connection = self._link.connection
+        if connection is None:
+            return 0
+        try:
+            number = current_release(connection, self._keys)
+        except RedisError as error:
+            if not self._away:
+                advice = "it may come back" if is_passing(error) else "see the server's ACL"
+                log.warning("release.number_unknown", error=str(error), advice=advice)
+            self._away = True
+            return 0
+        self._away = False
+        return number

@@ -1,0 +1,106 @@
+"""A store, settings that allow the tests' own kind, and readers on them."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from tests.reloaders.kinds import WORDS
+from tests.storage.artifacts.making import MOMENT, MovedClock, make_version
+
+from indexrelay.reloaders import Reloader
+from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.results import ComponentState
+from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.versions import Release
+from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.streams import Connection
+
+NAMES = ("clap", "map", "voyager")
+
+
+def make_settings(folder: Path, *, names: Iterable[str] = NAMES, **reader: Any) -> Settings:
+    """Settings that declare components of the tests' kind; ``reader`` is the table of that name."""
+    return Settings.model_validate(
+        {
+            "namespace": "test",
+            "data_dir": folder,
+            "reader": reader,
+            "components": {
+                name: ComponentDefinition.of(WORDS, "tracks", required=name == "voyager")
+                for name in names
+            },
+        }
+    )
+
+
+class Bench:
+    """Publishes releases, and makes readers that follow them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clock = MovedClock()
+        self.settings = make_settings(folder)
+        self.store = ArtifactStore(self.settings.artifacts_dir, clock=self.clock)
+        self.components: dict[str, str] = {}
+        self._generation = 0
+
+    def publish(
+        self, *, groups: dict[str, str] | None = None, kind: str = WORDS, **texts: str
+    ) -> Release:
+        """Release new versions with these texts, beside what was released before."""
+        self._generation += 1
+        for name, text in texts.items():
+            self.components[name] = make_version(
+                self.store, name, text.encode(), generation=self._generation, kind=kind
+            )
+        return self.release(groups=groups)
+
+    def drop(self, name: str, *, groups: dict[str, str] | None = None) -> Release:
+        """Release everything but one component."""
+        del self.components[name]
+        return self.release(groups=groups)
+
+    def release(self, *, groups: dict[str, str] | None = None) -> Release:
+        newest = self.store.newest_release()
+        return self.store.commit_release(
+            Release(
+                number=self.store.next_number(),
+                components=self.components,
+                groups=groups or {},
+                created_at=MOMENT,
+                reason="a test",
+                previous=newest.number if newest else 0,
+            )
+        )
+
+    def reader(
+        self,
+        reader_id: str = "a",
+        *,
+        connection: Connection | None = None,
+        **callbacks: Iterable[Callable[..., object]],
+    ) -> Reloader:
+        return Reloader(
+            self.settings,
+            reader_id=reader_id,
+            store=self.store,
+            connection=connection,
+            clock=self.clock,
+            before_swap=callbacks.get("before_swap", ()),
+            after_swap=callbacks.get("after_swap", ()),
+        )
+
+
+def texts(reader: Reloader) -> dict[str, str]:
+    """What a reader serves."""
+    with reader.acquire() as snapshot:
+        return {name: served.read() for name, served in snapshot.items()}
+
+
+def outcomes(reader: Reloader) -> dict[str, str]:
+    """What came of each component."""
+    return {name: state.outcome.value for name, state in reader.state.components.items()}
+
+
+def state_of(reader: Reloader, name: str) -> ComponentState:
+    return reader.state.components[name]

@@ -1,0 +1,318 @@
+"""Each changed component is loaded by itself; the good ones flip and the bad ones change nothing.
+
+Scenarios of tensorflow/serving's aspired_versions_manager_test, carried over: an error does not
+unload, a retry finally succeeds or fails, unaspire and reaspire, revert to a smaller number.
+"""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+from tests.reloaders.bench import Bench, make_settings, outcomes, state_of, texts
+from tests.reloaders.kinds import WORDS
+
+from indexrelay.reloaders.passing import may_pass
+from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.storage.artifacts import BlobCorruptError, BlobMissingError, StoreAccessError
+
+
+def _blob_of(bench: Bench, name: str) -> Path:
+    (path,) = bench.store.open_version(name, bench.components[name]).files.values()
+    return path
+
+
+def test_a_load_error_does_not_unload_and_the_others_flip(bench: Bench) -> None:
+    first = bench.publish(voyager="v1", clap="c1", map="m1")
+    reader = bench.reader()
+    reader.step()
+    second = bench.publish(voyager="rubbish", clap="c2")
+    assert reader.step()
+    assert texts(reader) == {"voyager": "v1", "clap": "c2", "map": "m1"}
+    assert outcomes(reader) == {"voyager": "failed", "clap": "applied", "map": "unchanged"}
+    state = state_of(reader, "voyager")
+    assert state.version == first.components["voyager"]
+    assert state.wanted == second.components["voyager"]
+    assert state.error == "ValueError: the format cannot be read"
+    assert state.covers == {"tracks": 1}
+    assert (reader.state.release, reader.ready) == (2, True)
+
+
+def test_the_log_names_each_component_and_sums_up(bench: Bench) -> None:
+    first = bench.publish(voyager="v1", clap="c1")
+    reader = bench.reader()
+    reader.step()
+    bench.publish(voyager="rubbish", clap="c2", map="m1")
+    with capture_logs() as lines:
+        reader.step()
+    assert [line["component"] for line in lines if line["event"] == "component.reloaded"] == [
+        "clap",
+        "map",
+    ]
+    (failed,) = [line for line in lines if line["event"] == "component.load_failed"]
+    assert failed["component"] == "voyager"
+    assert failed["serving"] == first.components["voyager"]
+    (summary,) = [line for line in lines if line["event"] == "release.applied"]
+    assert (summary["succeeded"], summary["failed"]) == (["clap", "map"], ["voyager"])
+    assert (summary["release"], summary["log_level"]) == (2, "warning")
+
+
+def test_a_load_that_failed_for_want_of_memory_is_tried_again_with_growing_waits(
+    bench: Bench,
+) -> None:
+    """Retry on load error finally succeeds."""
+    cause = bench.folder / "cause"
+    cause.touch()
+    bench.publish(voyager="v1")
+    reader = bench.reader()
+    reader.step()
+    bench.publish(voyager=f"memory {cause}")
+    reader.step()
+    assert outcomes(reader) == {"voyager": "failed"}
+    tries: list[int] = []
+    with capture_logs() as lines:
+        for second in range(1, 200):
+            bench.clock.advance(1.0)
+            reader.step()
+            if len(lines) > len(tries):
+                tries.append(second)
+    assert tries == [1, 3, 7, 15, 31, 63, 123, 183]
+    cause.unlink()
+    bench.clock.advance(60.0)
+    assert reader.step()
+    assert outcomes(reader) == {"voyager": "applied"}
+    assert state_of(reader, "voyager").error is None
+    bench.clock.advance(600.0)
+    with capture_logs() as lines:
+        assert not reader.step()
+    assert lines == []
+
+
+def test_a_format_that_cannot_be_read_is_not_tried_again_until_another_version_is_named(
+    bench: Bench,
+) -> None:
+    """Retry on load error finally fails."""
+    bench.publish(voyager="v1")
+    reader = bench.reader()
+    reader.step()
+    bench.publish(voyager="rubbish")
+    reader.step()
+    with capture_logs() as lines:
+        bench.clock.advance(3600.0)
+        assert not reader.step()
+        bench.publish(clap="c1")
+        assert reader.step()
+    assert "component.load_failed" not in [line["event"] for line in lines]
+    assert outcomes(reader) == {"clap": "applied", "voyager": "failed"}
+    bench.publish(voyager="v3")
+    assert reader.step()
+    assert texts(reader) == {"clap": "c1", "voyager": "v3"}
+    assert outcomes(reader) == {"clap": "unchanged", "voyager": "applied"}
+
+
+def test_a_retry_does_not_call_unchanged_what_was_applied_before(bench: Bench) -> None:
+    cause = bench.folder / "cause"
+    cause.touch()
+    bench.publish(voyager="v1", clap=f"disk {cause}")
+    reader = bench.reader()
+    reader.step()
+    cause.unlink()
+    bench.clock.advance(1.0)
+    assert reader.step()
+    assert outcomes(reader) == {"clap": "applied", "voyager": "applied"}
+
+
+def test_a_damaged_blob_is_not_served_and_a_missing_one_is_tried_again(bench: Bench) -> None:
+    bench.publish(voyager="v1", clap="c1")
+    voyager, clap = _blob_of(bench, "voyager"), _blob_of(bench, "clap")
+    voyager.chmod(0o644)
+    voyager.write_text("vX")
+    hidden = clap.with_suffix(".hidden")
+    clap.rename(hidden)
+    reader = bench.reader()
+    reader.step()
+    assert texts(reader) == {}
+    assert "BlobCorruptError" in str(state_of(reader, "voyager").error)
+    assert "BlobMissingError" in str(state_of(reader, "clap").error)
+    assert not reader.ready
+    hidden.rename(clap)
+    bench.clock.advance(1.0)
+    assert reader.step()
+    assert texts(reader) == {"clap": "c1"}
+
+
+def test_a_group_flips_together_or_not_at_all(bench: Bench) -> None:
+    groups = {"voyager": "songs", "map": "songs"}
+    bench.publish(groups=groups, voyager="v1", map="m1", clap="c1")
+    reader = bench.reader()
+    reader.step()
+    bench.publish(groups=groups, voyager="v2", map="rubbish", clap="c2")
+    reader.step()
+    assert texts(reader) == {"voyager": "v1", "map": "m1", "clap": "c2"}
+    assert outcomes(reader) == {"voyager": "failed", "map": "failed", "clap": "applied"}
+    assert state_of(reader, "voyager").error == (
+        "waits for map, which failed: group songs flips as a whole"
+    )
+    bench.publish(groups=groups, map="m3")
+    reader.step()
+    assert texts(reader) == {"voyager": "v2", "map": "m3", "clap": "c2"}
+
+
+def test_a_new_group_appears_together_or_not_at_all(bench: Bench) -> None:
+    bench.publish(groups={"voyager": "songs", "map": "songs"}, voyager="v1", map="rubbish")
+    reader = bench.reader()
+    reader.step()
+    assert texts(reader) == {}
+
+
+def test_a_component_leaves_with_the_group_that_it_was_served_in(bench: Bench) -> None:
+    groups = {"voyager": "songs", "map": "songs"}
+    bench.publish(groups=groups, voyager="v1", map="m1")
+    reader = bench.reader()
+    reader.step()
+    bench.publish(groups=groups, voyager="rubbish")
+    bench.drop("map", groups={"voyager": "songs"})
+    reader.step()
+    assert texts(reader) == {"voyager": "v1", "map": "m1"}
+    bench.publish(groups={"voyager": "songs"}, voyager="v3")
+    reader.step()
+    assert texts(reader) == {"voyager": "v3"}
+    assert list(reader.state.components) == ["voyager"]
+
+
+def test_a_group_with_a_hopeless_member_does_not_keep_the_reader_busy(bench: Bench) -> None:
+    cause = bench.folder / "cause"
+    cause.touch()
+    groups = {"voyager": "songs", "map": "songs"}
+    bench.publish(groups=groups, voyager=f"memory {cause}", map="rubbish")
+    reader = bench.reader()
+    reader.step()
+    bench.clock.advance(600.0)
+    with capture_logs() as lines:
+        assert not reader.step()
+    assert lines == []
+
+
+def test_a_component_that_left_the_release_is_dropped_and_may_return(bench: Bench) -> None:
+    """Unaspire, then immediately reaspire."""
+    bench.publish(voyager="v1", clap="c1")
+    reader = bench.reader()
+    reader.step()
+    version = bench.components["clap"]
+    bench.drop("clap")
+    assert reader.step()
+    assert texts(reader) == {"voyager": "v1"}
+    bench.components["clap"] = version
+    bench.release()
+    assert reader.step()
+    assert texts(reader) == {"voyager": "v1", "clap": "c1"}
+
+
+def test_a_rollback_brings_back_the_older_version(bench: Bench) -> None:
+    """Revert to a smaller version number."""
+    bench.publish(voyager="v1")
+    bench.publish(voyager="v2")
+    reader = bench.reader()
+    reader.step()
+    bench.store.rollback(1, reason="bad songs")
+    assert reader.step()
+    assert texts(reader) == {"voyager": "v1"}
+    assert reader.state.release == 3
+
+
+def test_a_reader_serves_only_what_its_settings_choose(bench: Bench) -> None:
+    bench.settings = make_settings(bench.folder, components=("clap",))
+    bench.publish(voyager="v1", clap="c1")
+    reader = bench.reader()
+    reader.step()
+    assert texts(reader) == {"clap": "c1"}
+    assert list(reader.state.components) == ["clap"]
+
+
+def test_a_manifest_does_not_choose_what_is_imported(bench: Bench, tmp_path: Path) -> None:
+    witness = tmp_path / "imported"
+    module = tmp_path / "hostile_kind.py"
+    module.write_text(f"import pathlib; pathlib.Path({str(witness)!r}).touch()\nKind = object\n")
+    bench.publish(voyager="v1")
+    bench.publish(kind="hostile_kind:Kind", clap="c1", stranger="s1")
+    reader = bench.reader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        reader.step()
+    assert texts(reader) == {"voyager": "v1"}
+    assert "KindNotAllowedError" in str(state_of(reader, "clap").error)
+    assert "KindNotAllowedError" in str(state_of(reader, "stranger").error)
+    assert not witness.exists()
+
+
+def test_a_class_that_is_allowed_for_one_component_is_not_allowed_for_another(
+    bench: Bench,
+) -> None:
+    bench.settings = bench.settings.model_copy(
+        update={"components": {"voyager": ComponentDefinition.of(WORDS, "tracks")}}
+    )
+    bench.publish(voyager="v1", clap="c1")
+    reader = bench.reader()
+    reader.step()
+    assert texts(reader) == {"voyager": "v1"}
+
+
+def test_what_a_newer_release_names_differently_is_superseded_and_comes_first_then(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.publish(clap="c1", map="m1", voyager="v1")
+    reader = bench.reader()
+    order: list[str] = []
+    seen: list[dict[str, str]] = []
+    opener = reader._follower._loader._opener
+    load = opener.open
+
+    def loading(component: str, version: str) -> object:
+        order.append(component)
+        if len(order) == 1:  # while the first is loading, the next release arrives
+            bench.publish(clap="c2", voyager="v2")
+        return load(component, version)
+
+    monkeypatch.setattr(opener, "open", loading)
+    monkeypatch.setattr(
+        reader._reporter,
+        "tell",
+        lambda applied: seen.append(
+            {name: state.outcome.value for name, state in applied.components.items()}
+        ),
+    )
+    assert reader.step()
+    assert order == ["clap", "map", "voyager", "clap"]
+    assert seen == [
+        {"clap": "applied", "map": "applied", "voyager": "superseded"},
+        {"clap": "applied", "map": "unchanged", "voyager": "applied"},
+    ]
+    assert texts(reader) == {"clap": "c2", "map": "m1", "voyager": "v2"}
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (MemoryError(), True),
+        (OSError(errno.ENOSPC, "x"), True),
+        (OSError(errno.EIO, "x"), True),
+        (OSError(errno.ENOMEM, "x"), True),
+        (ConnectionResetError(), True),
+        (TimeoutError(), True),
+        (BlobMissingError("a" * 64, Path("x")), True),
+        (StoreAccessError(Path("x"), "read", OSError(errno.ESTALE, "x")), True),
+        (RuntimeError("could not mmap(): " + os.strerror(errno.ENOMEM)), True),
+        (RuntimeError("Index type 0x62726167 not recognized"), False),
+        (BlobCorruptError("a" * 64, Path("x"), "cut"), False),
+        (OSError("Not a gzipped file"), False),
+        (FileNotFoundError(errno.ENOENT, "x"), False),
+        (ValueError("format"), False),
+    ],
+    ids=repr,
+)
+def test_which_failures_may_pass(error: Exception, *, passes: bool) -> None:
+    assert may_pass(error) is passes
+    wrapped = LookupError()
+    wrapped.__cause__ = error
+    assert may_pass(wrapped) is passes
