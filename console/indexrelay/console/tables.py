@@ -67,7 +67,8 @@ def collections_table(overview: Overview) -> Table:
 
 def components_table(components: Mapping[str, ComponentFacts]) -> Table:
     """One row for each component."""
-    table = _table("Components", ("component", "kind", "state", "covers", "version"))
+    table = _table("Components", ("component", "kind", "state", "covers"))
+    table.add_column("version", no_wrap=True)
     table.add_column("entries", justify="right")
     table.add_column("size", justify="right")
     for name, facts in components.items():
@@ -113,7 +114,8 @@ def rebuilders_table(rebuilders: Mapping[str, RebuilderState]) -> Table:
 def served_table(state: ReaderState) -> Table:
     """One reader in detail: a row for each component."""
     title = f"{state.reader}: release {state.release}, {'ready' if state.ready else 'not ready'}"
-    table = _table(title, ("", "component", "outcome", "covers", "version"))
+    table = _table(title, ("", "component", "outcome", "covers"))
+    table.add_column("version", no_wrap=True)
     table.add_column("entries", justify="right")
     table.add_column("load", justify="right")
     table.add_column("error", overflow="fold")
@@ -153,6 +155,10 @@ def result_page(requested: "Requested") -> RenderableType:
         return Text(
             f"requested as {requested.request_id}{seen if requested.rebuilders else nobody}"
         )
+    release = "" if result.release is None else f" (release {result.release})"
+    verdict = Text(f"{result.status}: {result.message}{release}")
+    if not result.components:
+        return verdict
     table = _table("", ("", "component", "outcome", "covers"))
     table.add_column("entries", justify="right")
     table.add_column("seconds", justify="right")
@@ -167,8 +173,7 @@ def result_page(requested: "Requested") -> RenderableType:
             f"{component.seconds:.2f}",
             Text(component.error or ""),
         )
-    release = "" if result.release is None else f" (release {result.release})"
-    return Group(table, Text(f"{result.status}: {result.message}{release}"))
+    return Group(table, verdict)
 
 
 def problems_list(problems: Iterable[Problem], *, release: int) -> RenderableType:

@@ -1,0 +1,80 @@
+"""One installation with two components, built once; and the command line in this process."""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexrelay.console import main as command_line
+from indexrelay.producers import Producer
+from indexrelay.schemas.settings_file import load_settings
+from indexrelay.streams import EmbeddedServer
+
+CONFIG = """
+[collections.tracks]
+dimension = 3
+
+[components.map]
+kind = "projection"
+from = "tracks"
+
+[components.map_cache]
+kind = "json_cache"
+from = ["map", "tracks"]
+function = "indexrelay.components.json_cache.map_points:map_points"
+"""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Said]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run ``indexrelay ARGUMENTS`` in this process."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def running(*arguments: str) -> Said:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["indexrelay", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+        said = capsys.readouterr()
+        return Said(int(ended.value.code or 0), said.out, said.err)
+
+    return running
+
+
+def commit(config: Path, batch_id: str, count: int) -> None:
+    """A job that commits ``count`` entries."""
+    vectors = np.random.default_rng(0).normal(size=(count, 3))
+    with (
+        Producer.open(load_settings(config, environ={})) as producer,
+        producer.batch("tracks", batch_id) as batch,
+    ):
+        batch.upsert([f"t{number}" for number in range(count)], vectors)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The settings file of an installation with a server, one batch and one release."""
+    config = tmp_path_factory.mktemp("installation") / "indexrelay.toml"
+    config.write_text(CONFIG)
+    with EmbeddedServer(config.parent / "indexrelay-data"), pytest.MonkeyPatch.context() as patch:
+        commit(config, "first", 20)
+        patch.setattr(sys, "argv", ["indexrelay", "rebuild", "--here", "--config", str(config)])
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+        assert ended.value.code == 0
+        yield config

@@ -1,0 +1,183 @@
+"""What each command says, on which stream, and with which exit code."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.console.conftest import CONFIG, Run, commit
+
+pytestmark = pytest.mark.server
+
+
+def test_help_comes_without_importing_what_commands_need() -> None:
+    program = (
+        "import sys; sys.argv = ['indexrelay', '--help']\n"
+        "from indexrelay.console.main import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as ended:\n    assert not ended.code\n"
+        "heavy = {'faiss', 'sklearn', 'sqlalchemy', 'numpy', 'redis', 'pydantic', 'structlog'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "demo" in done.stdout
+
+
+def test_the_version_is_that_of_the_distribution(run: Run) -> None:
+    from importlib.metadata import version
+
+    assert run("--version").out == f"indexrelay {version('indexrelay')}\n"
+
+
+def test_a_command_that_does_not_exist_is_a_wrong_call(run: Run) -> None:
+    said = run("nope")
+    assert said.code == 2
+    assert "No such command" in said.err
+    assert said.out == ""
+
+
+def test_right_settings_are_said_to_be_right(run: Run, built: Path) -> None:
+    said = run("check", "--config", str(built))
+    assert said.code == 0
+    assert "1 collection(s), 2 component(s)" in said.out
+
+
+def test_every_mistake_in_the_settings_is_named_without_a_traceback(
+    run: Run, tmp_path: Path
+) -> None:
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text(
+        CONFIG.replace("dimension = 3", "dimension = 0").replace('"projection"', '"projektion"')
+    )
+    said = run("check", "--config", str(wrong))
+    assert said.code == 2
+    assert "collections.tracks.dimension = 0" in said.err
+    assert "did you mean 'projection'" in said.err
+    assert "Traceback" not in said.err
+
+
+def test_status_as_json_is_one_document_and_3_while_nobody_serves(run: Run, built: Path) -> None:
+    said = run("status", "--json", "--config", str(built))
+    assert said.code == 3
+    document = json.loads(said.out)
+    assert document["release"] >= 1
+    assert document["announced"] == document["release"]
+    assert document["collections"]["tracks"]["entries"] == 20
+    assert document["components"]["map"]["covers"] == {"tracks": 1}
+    assert [problem["what"] for problem in document["problems"]] == [
+        "no rebuilder is running, so nothing new is built",
+        "no reader is running, so nothing is served",
+    ]
+
+
+def test_status_for_people_shows_the_same(run: Run, built: Path) -> None:
+    said = run("status", "--config", str(built))
+    assert said.code == 3
+    for shown in ("tracks", "map_cache", "current", "⚠ no reader is running"):
+        assert shown in said.out
+
+
+def test_status_without_a_server_still_tells_what_there_is(run: Run, tmp_path: Path) -> None:
+    config = tmp_path / "indexrelay.toml"
+    config.write_text(CONFIG)
+    commit(config, "first", 2)
+    said = run("status", "--json", "--config", str(config))
+    document = json.loads(said.out)
+    assert said.code == 3
+    assert document["announced"] is None
+    assert document["components"]["map"]["condition"] == "missing"
+    assert document["components"]["map"]["behind"] == {"tracks": 1}
+    assert "Redis does not answer" in document["problems"][0]["what"]
+
+
+def test_readers_without_any_is_a_failure_that_says_what_to_start(run: Run, built: Path) -> None:
+    said = run("readers", "--json", "--config", str(built))
+    assert said.code == 1
+    assert json.loads(said.out) == {"readers": {}}
+    assert "indexrelay reader --id NAME" in said.err
+
+
+def test_a_component_in_detail_shows_its_checks(run: Run, built: Path) -> None:
+    document = json.loads(run("components", "show", "map", "--json", "--config", str(built)).out)
+    assert document["entries"] == 20
+    assert all(check["passed"] for check in document["checks"])
+    shown = run("components", "show", "map", "--config", str(built))
+    assert "trustworthiness" in shown.out
+    assert "coordinates.npy" in shown.out
+
+
+def test_a_component_that_is_not_released_is_refused_with_a_suggestion(
+    run: Run, built: Path
+) -> None:
+    said = run("components", "show", "mapp", "--config", str(built))
+    assert said.code == 1
+    assert "did you mean 'map'" in said.err
+
+
+def test_searching_what_cannot_be_searched_says_so(run: Run, built: Path) -> None:
+    said = run("search", "map", "--text", "x", "--config", str(built))
+    assert said.code == 1
+    assert "map cannot be searched" in said.err
+
+
+@pytest.mark.parametrize("arguments", [(), ("--text", "x", "--id", "y")])
+def test_a_search_takes_exactly_one_question(
+    run: Run, built: Path, arguments: tuple[str, ...]
+) -> None:
+    said = run("search", "map", *arguments, "--config", str(built))
+    assert said.code == 2
+    assert "exactly one of" in said.err
+
+
+def test_a_vector_that_is_none_is_refused(run: Run, built: Path, tmp_path: Path) -> None:
+    file = tmp_path / "vector.npy"
+    file.write_text("not numpy")
+    said = run("search", "map", "--vector", str(file), "--config", str(built))
+    assert said.code == 1
+    assert "holds no vector" in said.err
+
+
+def test_a_rebuild_is_requested_and_nobody_there_to_see_it_is_said(run: Run, built: Path) -> None:
+    said = run("rebuild", "map", "--config", str(built))
+    assert said.code == 0
+    assert "no rebuilder is running" in said.out
+    waited = run("rebuild", "map", "--wait", "--config", str(built))
+    assert waited.code == 1
+    assert "--here" in waited.err
+
+
+def test_a_rebuild_of_an_unknown_component_is_refused(run: Run, built: Path) -> None:
+    said = run("rebuild", "mop", "--here", "--config", str(built))
+    assert said.code == 1
+    assert "did you mean 'map'" in said.err
+
+
+def test_what_is_paused_is_shown_and_resumed(run: Run, built: Path) -> None:
+    at = ("--config", str(built))
+    assert run("pause", "map", "--reason", "too loud", *at).code == 0
+    paused = json.loads(run("components", "--json", *at).out)["components"]["map"]
+    assert (paused["condition"], paused["error"]) == ("paused", "too loud")
+    assert run("resume", "map", *at).code == 0
+    resumed = json.loads(run("components", "--json", *at).out)["components"]["map"]
+    assert resumed["condition"] == "current"
+    assert run("pause", "mop", *at).code == 1
+
+
+def test_holds_and_rollbacks_are_releases_that_are_announced(run: Run, built: Path) -> None:
+    at = ("--json", "--config", str(built))
+    held = json.loads(run("hold", "map", "--reason", "bad maps", *at).out)["release"]
+    seen = json.loads(run("status", *at).out)
+    assert (seen["release"], seen["announced"]) == (held, held)
+    assert seen["components"]["map"]["condition"] == "held"
+    rolled = json.loads(run("rollback", "1", "--component", "map_cache", *at).out)
+    assert rolled["release"] == held + 1
+    assert rolled["held"] == ["map", "map_cache"]
+    assert run("lift", "map", "map_cache", *at).code == 0
+    seen = json.loads(run("status", *at).out)
+    assert {facts["condition"] for facts in seen["components"].values()} == {"current"}
+    assert run("rollback", "99", *at).code == 1
+    assert run("hold", "mop", *at).code == 1
