@@ -11,29 +11,19 @@ import re
 
 def difference(expected: str, printed: str) -> str | None:
     """A unified diff, or ``None`` when ``printed`` is what was expected."""
-    if re.fullmatch(_pattern(expected), _trimmed(printed), re.DOTALL):
+    wanted, got = _lines(expected), _lines(printed)
+    if re.fullmatch("".join(map(_pattern, wanted)), "".join(f"{line}\n" for line in got)):
         return None
-    lines = difflib.unified_diff(
-        _trimmed(expected).splitlines(),
-        _trimmed(printed).splitlines(),
-        fromfile="expected",
-        tofile="printed",
-        lineterm="",
-    )
+    lines = difflib.unified_diff(wanted, got, fromfile="expected", tofile="printed", lineterm="")
     return "\n".join(lines)
 
 
-def _trimmed(text: str) -> str:
-    return "\n".join(line.rstrip() for line in text.strip("\n").splitlines())
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.strip("\n").splitlines()]
 
 
-def _pattern(expected: str) -> str:
-    """A regular expression; a line of dots also stands for no line at all."""
-    pattern = ""
-    for line in _trimmed(expected).splitlines():
-        if line.strip() == "...":
-            pattern += r"(?:[^\n]*\n)*?"
-        else:
-            pattern += r"[^\n]*?".join(re.escape(part) for part in line.split("...")) + "\n"
-    # The last line has no end; a closing line of dots may have swallowed everything before it.
-    return pattern.removesuffix("\n") if pattern.endswith("\n") else pattern + r"[^\n]*"
+def _pattern(line: str) -> str:
+    """A regular expression for one expected line and its end."""
+    if line.strip() == "...":
+        return r"(?:[^\n]*\n)*?"
+    return r"[^\n]*?".join(re.escape(part) for part in line.split("...")) + r"\n"
