@@ -49,13 +49,7 @@ def declare(
         dimension: of the vectors.
         breakable: the component whose build is to fail once; see `marker`.
         environ: the variables that the demo's processes have.
-
-    Raises:
-        CommandError: ``breakable`` is none of the demo's components.
     """
-    if breakable is not None and breakable not in COMPONENTS:
-        near = suggestion(breakable, COMPONENTS)
-        raise CommandError(f"--fail: the demo has no component {breakable!r}{near}")
     tables: dict[str, Mapping[str, Any]] = {
         f"collections.{COLLECTION}": {"dimension": dimension, "metric": "cosine"},
     }
@@ -66,6 +60,17 @@ def declare(
     file = data_dir / "indexrelay.toml"
     file.write_text(_toml({"namespace": namespace, "data_dir": "."}, tables), encoding="utf-8")
     return file, load_settings(file, environ=environ, check_kind=check_kind)
+
+
+def check_component(name: str | None) -> None:
+    """Refuse a component to break that the demo does not have.
+
+    Raises:
+        CommandError: with the one that may have been meant.
+    """
+    if name is not None and name not in COMPONENTS:
+        near = suggestion(name, COMPONENTS)
+        raise CommandError(f"--fail: the demo has no component {name!r}{near}")
 
 
 def marker(data_dir: Path) -> Path:

@@ -16,7 +16,13 @@ from pathlib import Path
 from indexrelay.console.demo.asking import ask_all
 from indexrelay.console.demo.batches import plan
 from indexrelay.console.demo.corpus import Corpus, standard_library, text_folder
-from indexrelay.console.demo.declaring import COLLECTION, COMPONENTS, declare, marker
+from indexrelay.console.demo.declaring import (
+    COLLECTION,
+    COMPONENTS,
+    check_component,
+    declare,
+    marker,
+)
 from indexrelay.console.demo.embedding import Embedding
 from indexrelay.console.demo.job import Job
 from indexrelay.console.demo.narrating import Narrator
@@ -65,6 +71,7 @@ def run_demo(options: DemoOptions) -> ExitCode:
 
 
 def _run(options: DemoOptions, stack: ExitStack) -> ExitCode:
+    check_component(options.fail)
     clock = SystemClock()
     began = clock.monotonic()
     narrator = stack.enter_context(Narrator(steps=options.batches))
