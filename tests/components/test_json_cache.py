@@ -173,9 +173,11 @@ def test_what_the_function_raises_itself_goes_through(
         cache("users_functions:broken").build(make_job(tmp_path / "work", tracks))
 
 
-@pytest.mark.parametrize("function", ["genres", "users functions:genres", "a:b:c", ":f", "m:"])
+@pytest.mark.parametrize(
+    "function", ["genres", "users functions:genres", "a:b:c", ":f", "m:", "a..b:c"]
+)
 def test_a_function_is_written_as_module_and_name(function: str) -> None:
-    with pytest.raises(ValueError, match="function"):
+    with pytest.raises(ValueError, match="module:function"):
         cache(function)
 
 

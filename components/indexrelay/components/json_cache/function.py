@@ -6,13 +6,24 @@ reader host needs none of what it imports.
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from indexrelay.components.errors import DocumentFunctionError
 
-FUNCTION_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
-"""``module:function``, both as Python spells them."""
+_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def check_function_name(name: str) -> str:
+    """Return ``name`` if it is ``module:function``, both as Python spells them.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise ValueError("a function is written module:function")
+    return name
 
 
 def resolve_function(name: str) -> Callable[..., Any]:

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from indexrelay.components.json_cache.document import compress, count_items, encode
-from indexrelay.components.json_cache.function import FUNCTION_PATTERN, call_function
+from indexrelay.components.json_cache.function import call_function, check_function_name
 from indexrelay.components.json_cache.gates import judged
 from indexrelay.components.json_cache.inputs import CollectionReader
 from indexrelay.components.json_cache.served import CachedDocument
@@ -21,7 +21,7 @@ GZIPPED = "document.json.gz"
 class JsonCacheParameters(KindParameters):
     """The keys of a ``kind = "json_cache"`` table."""
 
-    function: Annotated[str, Field(pattern=FUNCTION_PATTERN)]
+    function: Annotated[str, AfterValidator(check_function_name)]
     """``module:function``; called as ``function(inputs, **arguments)``.
 
     ``inputs`` holds, under its name and in the order of ``from``, a `CollectionReader` for each
