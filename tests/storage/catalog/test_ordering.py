@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 
+from sqlalchemy import QueuePool
 from tests.storage.rows import entries, ids_of
 
 from indexrelay.storage.catalog import Catalog
@@ -185,4 +186,8 @@ def test_a_forked_child_may_go_on_using_the_catalog(tracks: Catalog) -> None:
 
 
 def _mark(catalog: Catalog, batch_id: str) -> None:
+    # The parent's connections are not the child's to use, nor to close.
+    pool = catalog._database._engine.pool
+    assert isinstance(pool, QueuePool)
+    assert pool.checkedin() == 0
     assert catalog.entries.mark("tracks", batch_id).generation == 2

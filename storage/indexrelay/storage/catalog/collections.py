@@ -7,6 +7,7 @@ the database lets one writer through at a time, and the order of commits is the 
 import secrets
 from dataclasses import dataclass
 
+import structlog
 from sqlalchemy import Connection, Row, delete, select, update
 
 from indexrelay.schemas.clock import Clock
@@ -14,6 +15,8 @@ from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog.database import Database
 from indexrelay.storage.catalog.schema import batches, collections, entries
 from indexrelay.storage.errors import CollectionMismatchError, UnknownCollectionError
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +89,7 @@ class Collections:
             for table in (entries, batches):
                 connection.execute(delete(table).where(table.c.collection == key))
             connection.execute(delete(collections).where(collections.c.key == key))
+        _log.info("collection.dropped", collection=name)
 
     def number(self, name: str, fingerprint: str) -> int:
         """Give what an outside source looks like now its generation.
@@ -112,9 +116,10 @@ class Collections:
             return int(generation or require(connection, name).generation)
 
     def _declare(self, name: str, *, dimension: int, metric: Metric) -> Row[tuple[object, ...]]:
+        epoch = secrets.token_hex(8)
         statement = self._database.insert(collections).values(
             name=name,
-            epoch=secrets.token_hex(8),
+            epoch=epoch,
             dimension=dimension,
             metric=metric.value,
             declared_at=self._clock.now(),
@@ -124,7 +129,10 @@ class Collections:
             index_elements=[collections.c.name], set_={"name": name}
         )
         with self._database.write() as connection:
-            return connection.execute(statement.returning(collections)).one()
+            row = connection.execute(statement.returning(collections)).one()
+        if row.epoch == epoch:
+            _log.info("collection.declared", collection=name, epoch=epoch)
+        return row
 
 
 def find(connection: Connection, name: str) -> Row[tuple[object, ...]] | None:

@@ -1,6 +1,6 @@
 """From a collection's settings to its source."""
 
-from indexrelay.schemas.settings import CollectionSettings, FolderSource, TableSource
+from indexrelay.schemas.settings import CatalogSource, CollectionSettings, FolderSource, TableSource
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.entries import CollectionSource
 from indexrelay.storage.sources.catalog_source import EntriesFromCatalog
@@ -19,5 +19,5 @@ def open_source(name: str, settings: CollectionSettings, catalog: Catalog) -> Co
             return EntriesFromTable(declared, table)
         case FolderSource() as folder:
             return EntriesFromFolder(declared, folder.path)
-        case _:
+        case CatalogSource():
             return EntriesFromCatalog(declared)
