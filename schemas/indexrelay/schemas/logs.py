@@ -1,0 +1,125 @@
+"""How log lines look: for people on a terminal, JSON for machines.
+
+Every event is a dotted name with fields. On a console a mark comes first, so that an operator finds
+what went wrong with ``grep ✗``: ✓ for what was done, ⚠ for what deserves a look, ✗ for what
+failed, · for detail. Elsewhere each event is one JSON object on a line of its own. Lines of other
+libraries, which use `logging`, go the same way. All go to stderr: stdout belongs to a command's
+answer.
+"""
+
+import json
+import logging
+import sys
+from typing import Any, Final, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from indexrelay.schemas.settings import LogSettings
+
+_MARKS: Final = {"debug": "·", "info": "✓", "warning": "⚠", "error": "✗", "critical": "✗"}
+_PLAIN_MARKS: Final = {"·": "-", "✓": "ok", "⚠": "!!", "✗": "XX"}
+"""For streams whose encoding knows none of the others."""
+_COLOURS: Final = {"✓": "\x1b[32m", "⚠": "\x1b[33m", "✗": "\x1b[31m", "·": "\x1b[2m"}
+_PLAIN: Final = "\x1b[0m"
+
+
+def configure_logs(settings: LogSettings, *, stream: TextIO | None = None) -> None:
+    """Set up structlog and `logging` for this process; the last call counts.
+
+    Args:
+        settings: the format and the lowest level.
+        stream: where lines go; ``None``: stderr.
+    """
+    stream = stream or sys.stderr
+    terminal = stream.isatty()
+    for_people = settings.format == "console" or (settings.format == "auto" and terminal)
+    renderer: Processor = (
+        ConsoleLines(colours=terminal, marks=_marks(stream)) if for_people else _json_line
+    )
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+    ]
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=settings.level.upper(), force=True)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        # Module-level loggers must follow a later call, as tests and commands make one.
+        cache_logger_on_first_use=False,
+    )
+
+
+class ConsoleLines:
+    """Renders ``✓ 12:03:04 component.reloaded  component=voyager seconds=0.012``."""
+
+    def __init__(self, *, colours: bool, marks: dict[str, str]) -> None:
+        self._colours = colours
+        self._marks = marks
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> str:
+        """One event as one line, and its traceback below it."""
+        mark = _MARKS.get(str(event.pop("level", "info")), "·")
+        time = str(event.pop("timestamp", ""))[11:19]
+        name = event.pop("event", "")
+        event.pop("logger", None)
+        trace = event.pop("exception", None) or event.pop("stack", None)
+        shown = self._marks[mark]
+        if self._colours:
+            shown = f"{_COLOURS[mark]}{shown}{_PLAIN}"
+        fields = " ".join(f"{key}={_value(value)}" for key, value in event.items())
+        line = f"{shown} {time} {_one_line(str(name))}" + (f"  {fields}" if fields else "")
+        return f"{line}\n{trace}" if trace else line
+
+
+def _marks(stream: TextIO) -> dict[str, str]:
+    """The marks as the stream can write them."""
+    marks = {mark: mark for mark in _PLAIN_MARKS}
+    try:
+        "".join(marks).encode(stream.encoding or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return dict(_PLAIN_MARKS)
+    return marks
+
+
+def _value(value: Any) -> str:
+    """A field as a person would write it: lists without quotes, long digests cut."""
+    match value:
+        case float():
+            return f"{value:.6g}"
+        case list() | tuple() | set() | frozenset():
+            return "[" + ",".join(_value(item) for item in value) + "]"
+        case str() if len(value) == 64 and value.isalnum():
+            return value[:12]
+        case str() if value and value.isprintable() and " " not in value:
+            return value
+        case str():
+            return json.dumps(value, ensure_ascii=False)
+        case _:
+            return _one_line(str(value))
+
+
+def _one_line(text: str) -> str:
+    """Text that cannot forge a line of its own."""
+    return text if text.isprintable() else json.dumps(text, ensure_ascii=False)
+
+
+def _json_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    return json.dumps(event, default=str, ensure_ascii=False)
