@@ -148,6 +148,9 @@ def test_a_batch_of_the_producer_is_served_by_both_readers(installation: Install
     with Connection.open(settings.redis_url) as connection, pytest.raises(NoPermissionError):
         current_release(connection, Keys(settings.namespace))
 
+    for name in ("rebuilder", *READERS):
+        assert "permission" not in installation.said(name).lower()
+
     # In the order in which compose stops them: who waits for others goes first.
     for name in ("reader_a", "reader_b", "rebuilder", "redis"):
         code, seconds = installation.stop(name)
