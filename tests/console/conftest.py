@@ -1,5 +1,6 @@
 """One installation with two components, built once; and the command line in this process."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import structlog
 
 from indexrelay.console import main as command_line
 from indexrelay.producers import Producer
@@ -51,6 +53,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         with pytest.raises(SystemExit) as ended:
             command_line.main()
         said = capsys.readouterr()
+        # The logs of a command go to the stderr of its test, which is closed afterwards.
+        structlog.reset_defaults()
+        logging.basicConfig(handlers=[logging.NullHandler()], force=True)
         return Said(int(ended.value.code or 0), said.out, said.err)
 
     return running

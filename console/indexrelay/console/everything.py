@@ -31,7 +31,6 @@ from indexrelay.console.stopping import Stop
 from indexrelay.console.supervising import Supervisor
 from indexrelay.console.tables import overview_page
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.logs import configure_logs
 from indexrelay.streams.server import EmbeddedServer
 
 _LOOK_SECONDS = 0.2
@@ -49,11 +48,9 @@ def run_everything(config: Path | None, *, readers: int, port: int | None) -> Ex
     """
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
-        installation = stack.enter_context(Installation.at(config))
-        settings = installation.settings
         live = sys.stderr.isatty()
-        if not live:
-            configure_logs(settings.log)
+        installation = stack.enter_context(Installation.at(config, talkative=not live))
+        settings = installation.settings
         url = settings.redis_url
         if url is None:
             server = EmbeddedServer(settings.data_dir)

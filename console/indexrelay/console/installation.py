@@ -12,6 +12,7 @@ from typing import Self
 from indexrelay.components.registry import check_kind
 from indexrelay.producers.producer import Producer
 from indexrelay.producers.reaching import reach
+from indexrelay.schemas.logs import configure_logs
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import load_settings
 from indexrelay.storage.artifacts import ArtifactStore
@@ -28,13 +29,19 @@ class Installation:
         self.keys = Keys(settings.namespace)
 
     @classmethod
-    def at(cls, config: Path | None) -> Self:
+    def at(cls, config: Path | None, *, talkative: bool = False) -> Self:
         """The installation whose settings are in ``config`` (or found as `load_settings` says).
+
+        Sets up this process's logs as well: a role is ``talkative`` and logs as the settings say; a
+        command that answers and ends shows warnings only.
 
         Raises:
             SettingsError: with every mistake in them.
         """
-        return cls(load_settings(config, check_kind=check_kind))
+        settings = load_settings(config, check_kind=check_kind)
+        quiet = settings.log.model_copy(update={"level": "warning"})
+        configure_logs(settings.log if talkative else quiet)
+        return cls(settings)
 
     @cached_property
     def catalog(self) -> Catalog:

@@ -34,7 +34,6 @@ class AsyncBatch:
         self,
         ids: Sequence[str],
         vectors: ArrayLike,
-        *,
         texts: Sequence[str | None] | None = None,
         payloads: Sequence[Any] | None = None,
     ) -> None:

@@ -46,7 +46,6 @@ class Batch:
         self,
         ids: Sequence[str],
         vectors: ArrayLike,
-        *,
         texts: Sequence[str | None] | None = None,
         payloads: Sequence[Any] | None = None,
     ) -> None:

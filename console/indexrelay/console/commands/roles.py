@@ -18,10 +18,8 @@ def rebuilder(
     """Build what is due until SIGTERM or Ctrl-C."""
     from indexrelay.console.installation import Installation
     from indexrelay.console.serving import run_rebuilder
-    from indexrelay.schemas.logs import configure_logs
 
-    with Installation.at(config) as installation:
-        configure_logs(installation.settings.log)
+    with Installation.at(config, talkative=True) as installation:
         code = run_rebuilder(installation, rebuilder_id=rebuilder_id)
     raise typer.Exit(code)
 
@@ -38,12 +36,10 @@ def reader(
     """Serve what is released, over HTTP, until SIGTERM or Ctrl-C."""
     from indexrelay.console.installation import Installation
     from indexrelay.console.serving_reader import run_reader
-    from indexrelay.schemas.logs import configure_logs
 
     if (port is None) == (uds is None):
         raise typer.BadParameter("give exactly one of --port and --uds")
-    with Installation.at(config) as installation:
-        configure_logs(installation.settings.log)
+    with Installation.at(config, talkative=True) as installation:
         raise typer.Exit(
             run_reader(installation, reader_id=reader_id, host=host, port=port, uds=uds)
         )

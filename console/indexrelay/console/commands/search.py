@@ -27,18 +27,16 @@ def search(
     """Find the nearest entries; give one of --text, --id and --vector."""
     from indexrelay.console.installation import Installation
     from indexrelay.console.output import print_json, stdout
-    from indexrelay.console.searching import Query, ask_reader, ask_release, read_vector
+    from indexrelay.console.searching import ask_reader, ask_release, question
 
     if sum(given is not None for given in (text, entry_id, vector)) != 1:
         raise typer.BadParameter("give exactly one of --text, --id and --vector")
-    query = Query(
-        text=text, id=entry_id, vector=None if vector is None else read_vector(vector), k=k
-    )
+    request = question(text=text, entry_id=entry_id, vector=vector, k=k)
     with Installation.at(config) as installation:
         if reader is None:
-            hits = ask_release(installation, component, query)
+            hits = ask_release(installation, component, request)
         else:
-            hits = ask_reader(installation, reader, component, query)
+            hits = ask_reader(installation, reader, component, request)
     if json:
         print_json({"component": component, "reader": reader, "hits": hits})
     else:

@@ -40,7 +40,14 @@ class Breakable(Kind[Served]):
     """Builds, verifies and loads by another kind."""
 
     Parameters: ClassVar[type[KindParameters]] = BreakableParameters
-    preload: ClassVar[tuple[str, ...]] = ("faiss", "sklearn.decomposition", "sqlite3")
+    preload: ClassVar[tuple[str, ...]] = (
+        "faiss",
+        "sklearn.decomposition",
+        "sklearn.manifold",
+        "sklearn.neighbors",
+        "threadpoolctl",
+    )
+    """What any of the demo's kinds imports: which one it is, is a parameter."""
 
     def __init__(self, parameters: KindParameters) -> None:
         super().__init__(parameters)

@@ -36,6 +36,8 @@ from indexrelay.console.output import print_json, stdout
 from indexrelay.console.roles import REDIS_URL
 from indexrelay.console.stopping import Stop
 from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.logs import configure_logs
+from indexrelay.schemas.settings import LogSettings
 from indexrelay.streams.server import EmbeddedServer
 
 _OUR_VARIABLES = "INDEXRELAY_"
@@ -72,6 +74,7 @@ def run_demo(options: DemoOptions) -> ExitCode:
 
 def _run(options: DemoOptions, stack: ExitStack) -> ExitCode:
     check_component(options.fail)
+    configure_logs(LogSettings(level="warning"))
     clock = SystemClock()
     began = clock.monotonic()
     narrator = stack.enter_context(Narrator(steps=options.batches))
