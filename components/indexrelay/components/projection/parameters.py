@@ -11,7 +11,7 @@ class ProjectionParameters(KindParameters):
     """The keys of a ``kind = "projection"`` table."""
 
     method: Literal["pca", "tsne"] = "pca"
-    """``pca``: linear, seconds for a million entries; shows the broad directions.
+    """``pca``: linear, a second for 100,000 entries; shows the broad directions.
     ``tsne``: shows neighbourhoods; 25 seconds for a first map of 10,000 entries on two cores, 8
     for the next one."""
 

@@ -1,0 +1,36 @@
+"""A producer in five lines: what an analysis job does with its results.
+
+The batch is checked as it comes and committed whole when its block ends; then the event goes out.
+"""
+
+import sys
+from pathlib import Path
+
+from indexrelay.producers import Producer
+from indexrelay.schemas.settings import Settings
+from indexrelay.storage.catalog import Commit
+
+
+def job(settings: Settings) -> Commit:
+    with Producer.open(settings) as producer:
+        with producer.batch("tracks", batch_id="monday") as batch:
+            batch.upsert(["calm", "loud"], [[1.0, 0.1], [0.1, 1.0]])
+            batch.delete(["gone"])
+        return batch.commit
+
+
+def main() -> None:
+    from examples.minimal.surroundings import surroundings
+
+    with surroundings() as around:
+        for _ in range(2):
+            commit = job(around.settings)
+            again = ", as before" if commit.repeated else ""
+            print(
+                f"{commit.batch_id}: generation {commit.generation} of {commit.collection}{again}"
+            )
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # where `examples` is found
+    main()
