@@ -1,5 +1,7 @@
 """The pipeline that users' tests get: the real thing but for its edges."""
 
+import multiprocessing
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -50,6 +52,16 @@ def test_nothing_happens_until_the_test_says_so(pipeline: Pipeline) -> None:
     assert result.indexes_rebuilt == ("cache", "chart")
     assert pipeline.rebuild() is None
     assert pipeline.results == [result]
+
+
+def test_no_thread_and_no_process_is_started(pipeline: Pipeline) -> None:
+    threads = set(threading.enumerate())
+    pipeline.reader("a")
+    commit(pipeline, "one")
+    pipeline.settle()
+    assert pipeline.results[0].status is RebuildStatus.SUCCESS
+    assert set(threading.enumerate()) == threads
+    assert multiprocessing.active_children() == []
 
 
 def test_a_reader_that_comes_later_serves_at_once(pipeline: Pipeline) -> None:
@@ -202,3 +214,17 @@ def test_a_clock_does_not_go_back() -> None:
     assert clock.monotonic() == 1.5
     with pytest.raises(ValueError, match="does not go back"):
         clock.advance(-1)
+
+
+def test_a_new_track_is_found(indexrelay_pipeline: MakePipeline) -> None:
+    """The example in the plugin's docstring, word for word."""
+    pipeline = indexrelay_pipeline(
+        collections={"tracks": {"dimension": 3}},
+        components={"similar": {"kind": "vector_index", "from": "tracks"}},
+    )
+    reader = pipeline.reader("a")
+    with pipeline.producer.batch("tracks") as batch:
+        batch.upsert(["one"], [[1, 0, 0]])
+    pipeline.settle()
+    with reader.acquire() as snapshot:
+        assert snapshot["similar"].search([1, 0, 0], k=1)[0].id == "one"
