@@ -1,8 +1,16 @@
-"""What a component is made from, where its kind takes exactly one collection."""
+"""What a component is made from: one collection, read from its first entry to its last."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
 
 from indexrelay.components.errors import UnusableInputError
 from indexrelay.components.kind import Job
-from indexrelay.storage.entries import SourceSnapshot
+from indexrelay.storage.entries import Entries, SourceSnapshot
+
+_NAMED = 5
+"""Entries that a message names; more would only bury what is wrong."""
 
 
 def only_collection(job: Job) -> SourceSnapshot:
@@ -17,3 +25,39 @@ def only_collection(job: Job) -> SourceSnapshot:
             f"components.{job.component}.from must name exactly one collection, not: {given}"
         )
     return next(iter(job.collections.values()))
+
+
+def numbered_chunks(snapshot: SourceSnapshot) -> Iterator[tuple[int, Entries]]:
+    """Every chunk, with the row number of its first entry.
+
+    Raises:
+        UnusableInputError: the source gave another number of entries than it says it has; raised
+            before more than that many are handed out.
+    """
+    first = 0
+    for chunk in snapshot.chunks():
+        if first + len(chunk) > snapshot.count:
+            raise UnusableInputError(
+                f"{snapshot.collection} says it has {snapshot.count} entries, but gives more"
+            )
+        yield first, chunk
+        first += len(chunk)
+    if first < snapshot.count:
+        raise UnusableInputError(
+            f"{snapshot.collection} says it has {snapshot.count} entries, but gives only {first}"
+        )
+
+
+def refuse_infinite(chunk: Entries) -> None:
+    """Raise `UnusableInputError` where a vector holds a NaN or an infinity, naming the entries."""
+    finite = np.isfinite(chunk.vectors).all(axis=1)
+    refuse_entries(chunk, np.logical_not(finite), "holds a NaN or an infinity")
+
+
+def refuse_entries(chunk: Entries, refused: NDArray[np.bool_], reason: str) -> None:
+    """Raise `UnusableInputError` where ``refused`` (bool, one for each entry) is true anywhere."""
+    rows = np.flatnonzero(refused).tolist()
+    if rows:
+        named = ", ".join(repr(chunk.ids[row]) for row in rows[:_NAMED])
+        more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+        raise UnusableInputError(f"the vector of {named}{more} {reason}")

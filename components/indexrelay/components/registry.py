@@ -1,8 +1,8 @@
 """Finds kinds by name, and holds definitions against them.
 
-A kind is installed under an entry point of the group ``indexrelay.kinds``, which is how the built-in
-ones are found too, or named outright as ``module:Class``. The parameters are the kind's own model,
-so what is wrong with a table is said in the same words wherever its kind comes from.
+A kind is installed under an entry point of the group ``indexrelay.kinds``, which is how those that
+come along are found too, or named outright as ``module:Class``. Its parameters are a model of its
+own, so what is wrong with a table is said in the same words wherever its kind comes from.
 """
 
 import importlib
@@ -91,7 +91,7 @@ def _imported(name: str) -> Any:
     except (ImportError, ValueError) as error:  # ValueError: an empty name
         raise KindNotFoundError(name, f"{module_name!r} cannot be imported: {error}") from error
     try:
-        return cast(object, getattr(module, attribute))
+        return cast("object", getattr(module, attribute))
     except AttributeError:
         classes = (key for key, value in vars(module).items() if isinstance(value, type))
         raise KindNotFoundError(

@@ -22,7 +22,7 @@ _PRODUCT: Final = r"PQ\d+(?:x(?P<bits>\d+)(?:fsr?)?)?"
 _GRAPH: Final = rf"(?:HNSW\d+(?:,(?:Flat|{_SCALAR}|PQ\d+))?|NSG\d+(?:,Flat)?)"
 _PATTERN: Final = re.compile(
     rf"(?P<transforms>(?:{_TRANSFORM})*)"
-    rf"(?:(?:{_COARSE})?(?P<encoding>Flat|{_SCALAR}|{_PRODUCT}|RQ\d+x(?P<rq_bits>\d+)|RaBitQ)"
+    rf"(?:(?:{_COARSE})?(?:Flat|{_SCALAR}|{_PRODUCT}|RQ\d+x(?P<rq_bits>\d+)|RaBitQ)"
     rf"|(?P<graph>{_GRAPH}))"
     rf"(?P<refinement>,RFlat|,Refine\({_SCALAR}\))?"
 )
@@ -33,8 +33,8 @@ _TRAINED_PER_LIST: Final = 64
 """Points for each list that training sees; more cost time and hardly move the centroids."""
 _TRAINED_AT_LEAST: Final = 65_536
 """Points that training sees where there are fewer lists: enough for 256 centroids of a codebook."""
-_GRAPH_ROWS: Final = 1_000
-"""NSG first needs a neighbour graph of its own, which very few rows do not fill."""
+_FITTED_ROWS: Final = 1_000
+"""Fewer rows say little to a fitted transform, and do not fill NSG's neighbour graph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,7 @@ class Factory:
     def needed_rows(self) -> int:
         """With fewer rows than this, training has nothing to go by."""
         needed = _POINTS_PER_CENTROID * max(self.lists, 2**self.code_bits if self.code_bits else 0)
-        if self.transformed:
-            needed = max(needed, _POINTS_PER_CENTROID * 256)
-        return max(needed, _GRAPH_ROWS) if self.graph == "NSG" else needed
+        return max(needed, _FITTED_ROWS) if self.transformed or self.graph == "NSG" else needed
 
     @property
     def trained_rows(self) -> int:
@@ -78,10 +76,9 @@ def parse_factory(text: str) -> Factory:
             "'IVF1024,Flat', 'IVF1024,SQ8', 'HNSW32', 'OPQ16,IVF1024,PQ16' or "
             "'IVF1024,PQ16x4fs,RFlat'"
         )
-    encoding = match["encoding"] or ""
     graph = match["graph"] or ""
     code_bits = match["bits"] or match["rq_bits"]
-    if code_bits is None and ("PQ" in encoding or "PQ" in graph):
+    if code_bits is None and "PQ" in text:  # OPQ trains a codebook too, to rotate for it
         code_bits = "8"
     return Factory(
         text=text,

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.mapped_array import mapped_array
 from indexrelay.components.optional import require_faiss
 from indexrelay.components.vector_index.reading import VECTORS
 from indexrelay.storage.entries import Vectors
@@ -60,23 +61,6 @@ def open_lookup(index: Any, files: Mapping[str, Path]) -> Lookup:
     if VECTORS in files:
         return _ByMatrix(mapped_array(files[VECTORS], (index.ntotal, index.d), np.float32))
     return _ByIndex(index)
-
-
-def mapped_array(path: Path, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """Map an ``.npy`` file that holds exactly this.
-
-    Raises:
-        DamagedFileError: it does not.
-    """
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise DamagedFileError(path, str(error)) from error
-    if array.shape != shape or array.dtype != dtype:
-        raise DamagedFileError(
-            path, f"it holds {array.dtype} {array.shape} instead of {np.dtype(dtype)} {shape}"
-        )
-    return array
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,8 +49,7 @@ class NearestRows:
 def others(found: Rows, askers: Rows) -> NDArray[np.bool_]:
     """Which answers to keep for queries that are entries themselves: all but the one that asked.
 
-    ``found`` has the shape ``(q, k + 1)``, ``askers`` ``(q,)``; each line of the mask has ``k`` true
-    ones.
+    ``found`` has the shape ``(q, k + 1)``, ``askers`` ``(q,)``; each line of the mask keeps ``k``.
     Where the asker is not found (others may be just as near) the last answer goes instead.
     """
     itself = found == askers[:, None]

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from indexrelay.components.errors import UnusableInputError
 from indexrelay.components.id_table import IdTable
+from indexrelay.components.inputs import numbered_chunks, refuse_entries, refuse_infinite
 from indexrelay.components.payload_table import PayloadTable
 from indexrelay.components.vector_index.metrics import prepared
 from indexrelay.schemas.settings import Metric
@@ -48,37 +48,22 @@ def read_columns(
     count, dimension = snapshot.count, snapshot.dimension
     ids, payloads, matrix = folder / IDS, folder / PAYLOADS, folder / VECTORS
     vectors = open_memmap(matrix, mode="w+", dtype=np.float32, shape=(count, dimension))
-    row = 0
     with IdTable.writer(ids) as id_writer, PayloadTable.writer(payloads) as payload_writer:
-        for chunk in snapshot.chunks():
-            end = row + len(chunk)
-            if end > count:
-                break
-            _refuse_unusable(chunk, snapshot.metric)
-            vectors[row:end] = prepared(chunk.vectors, snapshot.metric)
+        for first, chunk in numbered_chunks(snapshot):
+            end = first + len(chunk)
+            refuse_infinite(chunk)
+            vectors[first:end] = _prepared(chunk, snapshot.metric)
             id_writer.extend(chunk.ids)
             payload_writer.extend(chunk.payloads)
-            row = end
-            progress(row / count)
-        else:
-            end = row
-    if end != count:
-        more = "more" if end > count else f"only {end}"
-        raise UnusableInputError(
-            f"{snapshot.collection} says it has {count} entries, but gave {more}"
-        )
+            progress(end / count)
     vectors.flush()
     return Columns(vectors=vectors, ids=ids, payloads=payloads, matrix=matrix)
 
 
-def _refuse_unusable(chunk: Entries, metric: Metric) -> None:
-    finite = np.isfinite(chunk.vectors).all(axis=1)
-    bad, reason = np.flatnonzero(~finite), "holds a NaN or an infinity"
-    if not len(bad) and metric is Metric.COSINE:
-        lengths = np.linalg.norm(chunk.vectors, axis=1)
-        bad = np.flatnonzero((lengths == 0) | ~np.isfinite(lengths))
-        reason = "is zero or too long, and has no direction for cosine"
-    if len(bad):
-        named = ", ".join(repr(chunk.ids[row]) for row in bad[:5].tolist())
-        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-        raise UnusableInputError(f"the vector of {named}{more} {reason}")
+def _prepared(chunk: Entries, metric: Metric) -> Vectors:
+    if metric is Metric.COSINE:
+        with np.errstate(over="ignore"):
+            lengths = np.linalg.norm(chunk.vectors, axis=1)
+        no_direction = (lengths == 0) | ~np.isfinite(lengths)
+        refuse_entries(chunk, no_direction, "is zero or too long, and has no direction for cosine")
+    return prepared(chunk.vectors, metric)

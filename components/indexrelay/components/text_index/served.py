@@ -1,0 +1,133 @@
+"""A text index as a reader serves it.
+
+Queries of several threads each borrow a connection: as many are opened as there are queries at the
+same time, and a thread that ends leaves nothing open.
+"""
+
+import json
+import sqlite3
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
+from indexrelay.components.hits import Hit
+from indexrelay.components.text_index.database import open_database, reading
+from indexrelay.components.text_index.tokens import match_expression
+
+_SEARCH: Final = """
+    SELECT entries.id, -found.rank, entries.payload
+    FROM (
+        SELECT rowid, rank FROM texts WHERE texts MATCH ? ORDER BY rank, rowid LIMIT ?
+    ) AS found
+    JOIN entries ON entries.row = found.rowid
+    ORDER BY found.rank, found.rowid
+"""
+
+
+class TextSearch:
+    """Searches texts by BM25; immutable, and safe to use from many threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file.
+
+        Raises:
+            DamagedFileError: it is not what was written.
+            OSError: it cannot be opened.
+        """
+        self._path = path
+        self._idle = deque([open_database(path)])
+        self._entries, self._texts = self._one("SELECT entries, texts FROM facts", ()) or (0, 0)
+
+    def __len__(self) -> int:
+        """How many entries it holds, those without a text among them."""
+        return int(self._entries)
+
+    def __bool__(self) -> bool:
+        """An index is there, even one without entries; ask for its ``len``."""
+        return True
+
+    def __contains__(self, entry_id: object) -> bool:
+        return self._one("SELECT 1 FROM entries WHERE id = ?", (entry_id,)) is not None
+
+    @property
+    def texts(self) -> int:
+        """How many of its entries have a text and can be found."""
+        return int(self._texts)
+
+    def search(self, text: str, *, k: int = 10) -> list[Hit]:
+        """The ``k`` entries that fit best to any of the words of ``text``, the best first.
+
+        ``text`` is plain words: nothing in it is syntax, and of very long ones only the first 64
+        different words count. Without any word there is no hit. The score is BM25 with its sign
+        turned, so that higher is better; it only compares within one answer.
+
+        Raises:
+            InvalidQueryError: ``k`` is less than 1.
+        """
+        if k < 1:
+            raise InvalidQueryError(f"k is at least 1, not {k}")
+        expression = match_expression(text)
+        if not expression:
+            return []
+        with self._connection() as connection:
+            found = connection.execute(_SEARCH, (expression, k)).fetchall()
+        return [Hit(entry_id, score, _parsed(payload)) for entry_id, score, payload in found]
+
+    def text(self, entry_id: str) -> str | None:
+        """The text of one entry, or ``None`` where it has none.
+
+        Raises:
+            UnknownEntryError: it is not in here.
+        """
+        query = """
+            SELECT texts.body FROM entries LEFT JOIN texts ON texts.rowid = entries.row
+            WHERE entries.id = ?
+        """
+        return self._of(entry_id, query)  # type: ignore[no-any-return] # a column of text
+
+    def payload(self, entry_id: str) -> Any:
+        """The parsed payload of one entry, or ``None``.
+
+        Raises:
+            UnknownEntryError: it is not in here.
+        """
+        return _parsed(self._of(entry_id, "SELECT payload FROM entries WHERE id = ?"))
+
+    def warm(self) -> None:
+        """Touch what a first query would have to fetch from disk."""
+        self._one("SELECT rowid FROM texts WHERE texts MATCH 'a' LIMIT 1", ())
+
+    def close(self) -> None:
+        """Close every connection; nothing may be searched afterwards."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _of(self, entry_id: str, query: str) -> Any:
+        row = self._one(query, (entry_id,))
+        if row is None:
+            raise UnknownEntryError(entry_id)
+        return row[0]
+
+    def _one(self, query: str, values: tuple[object, ...]) -> tuple[Any, ...] | None:
+        with self._connection() as connection:
+            row: tuple[Any, ...] | None = connection.execute(query, values).fetchone()
+            return row
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = open_database(self._path)
+        try:
+            with reading(self._path):
+                yield connection
+        finally:
+            self._idle.append(connection)
+
+
+def _parsed(payload: str | None) -> Any:
+    return None if payload is None else json.loads(payload)

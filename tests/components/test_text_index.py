@@ -1,0 +1,227 @@
+"""A text index: built, judged, served; what people type is never syntax."""
+
+import sqlite3
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.components.jobs import MemorySnapshot, Run, make_job, make_snapshot, run
+
+from indexrelay.components.errors import DamagedFileError, InvalidQueryError, UnknownEntryError
+from indexrelay.components.text_index import TextIndex, TextIndexParameters, TextSearch
+from indexrelay.components.text_index.kind import DATABASE
+from indexrelay.components.text_index.tokens import MAX_RUNS, Tokenizer, match_expression
+
+TEXTS = [
+    "Read a CSV file row by row.",
+    "Split a path into folder and name.",
+    "Caf\u00e9 au lait, and a na\u00efve question.",
+    None,
+    "Read a file, line by line; reading files is what this reads.",
+    "",
+    'snake_case and don\'t: NEAR(this) AND that OR (other) NOT "quoted" *',
+]
+
+
+def snapshot(texts: Sequence[str | None] = TEXTS) -> MemorySnapshot:
+    return make_snapshot(
+        np.ones((len(texts), 2), dtype=np.float32),
+        texts=texts,
+        payloads=[None if row % 2 else f'{{"row": {row}}}' for row in range(len(texts))],
+    )
+
+
+def build(folder: Path, source: MemorySnapshot, tokenizer: Tokenizer | None = None) -> Run:
+    parameters = {} if tokenizer is None else {"tokenizer": tokenizer}
+    return run(TextIndex(TextIndexParameters(**parameters)), make_job(folder, source))
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> TextSearch:
+    return TextIndex(TextIndexParameters()).load(build(tmp_path, snapshot()).files)
+
+
+def found(index: TextSearch, text: str) -> list[str]:
+    return [hit.id for hit in index.search(text)]
+
+
+@pytest.mark.parametrize("tokenizer", get_args(Tokenizer))
+def test_every_tokenizer_passes_every_gate(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    done = build(tmp_path, snapshot(), tokenizer)
+    assert done.failed == []
+    assert done.built.entries == len(TEXTS)
+    assert done.built.details["texts"] == 6
+    assert [check.name for check in done.checks] == [
+        "reads_back",
+        "integrity",
+        "count",
+        "ids_unique",
+        "entries_match_source",
+        "found_by_own_words",
+    ]
+
+
+def test_the_best_match_comes_first_with_its_payload(index: TextSearch) -> None:
+    hits = index.search("csv file by row")
+    assert [hit.id for hit in hits[:2]] == ["e000000", "e000004"]
+    assert hits[0].score > hits[1].score > 0
+    assert hits[0].payload == {"row": 0}
+
+
+def test_no_more_than_k_are_returned(index: TextSearch) -> None:
+    assert [hit.id for hit in index.search("read a file", k=1)] == ["e000000"]
+    with pytest.raises(InvalidQueryError, match="at least 1"):
+        index.search("read", k=0)
+
+
+@pytest.mark.parametrize("text", ["cafe", "CAF\u00c9", "cafe\u0301", "naive"])
+def test_case_and_accents_do_not_matter_however_they_are_written(
+    index: TextSearch, text: str
+) -> None:
+    assert found(index, text) == ["e000002"]
+
+
+def test_endings_are_cut_where_the_tokenizer_does_so(tmp_path: Path) -> None:
+    kind = TextIndex(TextIndexParameters(tokenizer="porter unicode61 remove_diacritics 2"))
+    index = kind.load(run(kind, make_job(tmp_path, snapshot())).files)
+    assert found(index, "questions") == ["e000002"]
+
+
+def test_parts_of_words_are_found_where_the_tokenizer_cuts_threes(tmp_path: Path) -> None:
+    kind = TextIndex(TextIndexParameters(tokenizer="trigram"))
+    index = kind.load(run(kind, make_job(tmp_path, snapshot())).files)
+    assert found(index, "older") == ["e000001"]
+
+
+@pytest.mark.parametrize("text", ["", "  ", '"', "*", "()", "\x00", "-^:", "_"])
+def test_a_query_without_a_word_finds_nothing(index: TextSearch, text: str) -> None:
+    assert index.search(text) == []
+
+
+def test_operators_are_words(index: TextSearch) -> None:
+    assert found(index, "NOT") == ["e000006"]
+    assert found(index, "body: NEAR(nothing") == ["e000006"]
+    assert found(index, 'csv NOT "row') == ["e000000", "e000006"]
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(text=st.text(max_size=60) | st.text('"*()^:-+{}ANDORTNE \x00', max_size=30))
+def test_nothing_that_can_be_typed_raises(index: TextSearch, text: str) -> None:
+    assert len(index.search(text)) <= len(index)
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(texts=st.lists(st.none() | st.text(max_size=30), max_size=12))
+def test_any_texts_pass_the_gates(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str | None]
+) -> None:
+    texts = [None if text is None else text.encode("utf-8", "ignore").decode() for text in texts]
+    assert build(tmp_path_factory.mktemp("job"), snapshot(texts)).failed == []
+
+
+def test_a_pasted_page_asks_for_its_first_words_only() -> None:
+    expression = match_expression(" ".join(f"w{row}" for row in range(1000)))
+    assert expression.count(" OR ") == MAX_RUNS - 1
+
+
+def test_entries_without_a_text_are_counted_and_keep_their_payload(index: TextSearch) -> None:
+    assert (len(index), index.texts) == (7, 6)
+    assert "e000003" in index
+    assert index.text("e000003") is None
+    assert index.text("e000001") == TEXTS[1]
+    assert index.payload("e000004") == {"row": 4}
+    assert index.payload("e000003") is None
+    with pytest.raises(UnknownEntryError, match="'nobody'"):
+        index.payload("nobody")
+
+
+def test_an_empty_collection_is_a_valid_index_that_finds_nothing(tmp_path: Path) -> None:
+    done = build(tmp_path, snapshot([]))
+    index = TextIndex(TextIndexParameters()).load(done.files)
+    assert (done.failed, len(index), index.search("anything")) == ([], 0, [])
+
+
+def test_equal_entries_make_equal_files(tmp_path: Path) -> None:
+    texts = [f"word{row % 17} and word{row % 29}" for row in range(3000)]
+    files = [build(tmp_path / name, snapshot(texts)).files[DATABASE] for name in ("a", "b")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_threads_search_side_by_side_and_close_leaves_nothing_open(tmp_path: Path) -> None:
+    texts = [f"word{row} common" for row in range(500)]
+    index = TextIndex(TextIndexParameters()).load(build(tmp_path, snapshot(texts)).files)
+
+    def ask(row: int) -> bool:
+        return found(index, f"word{row}") == [f"e{row:06d}"]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, range(500)))
+    connections = list(index._idle)
+    assert 1 <= len(connections) <= 4
+    index.close()
+    for connection in connections:
+        with pytest.raises(sqlite3.ProgrammingError):
+            connection.execute("SELECT 1")
+
+
+@pytest.mark.parametrize("keep", [0, 50, 4096, -1, -4096])
+def test_a_file_that_was_cut_short_is_refused(tmp_path: Path, keep: int) -> None:
+    source = snapshot()
+    kind = TextIndex(TextIndexParameters())
+    job = make_job(tmp_path, source)
+    built = kind.build(job)
+    path = tmp_path / DATABASE
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DamagedFileError):
+        kind.load({DATABASE: path})
+    assert [check.name for check in kind.verify(job, built, {DATABASE: path})] == ["reads_back"]
+
+
+def test_another_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / DATABASE
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE t (x)")
+    with pytest.raises(DamagedFileError, match="not a text index"):
+        TextSearch(path)
+
+
+CHANGES = {
+    "count": "DELETE FROM entries WHERE row = 1",
+    "ids_unique": "UPDATE entries SET id = 'e000000' WHERE row = 1",
+    "entries_match_source": "UPDATE entries SET payload = '{}' WHERE row = 1",
+    "found_by_own_words": "DELETE FROM texts_data WHERE id > 10",
+    "integrity": "DELETE FROM texts_docsize WHERE id = 1",
+}
+
+
+@pytest.mark.parametrize("gate", CHANGES)
+def test_each_gate_fails_on_what_it_is_there_for(tmp_path: Path, gate: str) -> None:
+    kind = TextIndex(TextIndexParameters())
+    job = make_job(tmp_path, snapshot())
+    built = kind.build(job)
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as connection, connection:
+        connection.execute(CHANGES[gate])
+    checks = kind.verify(job, built, {DATABASE: tmp_path / DATABASE})
+    assert gate in [check.name for check in checks if not check.passed]
+
+
+def test_swapped_ids_fail(tmp_path: Path) -> None:
+    kind = TextIndex(TextIndexParameters())
+    job = make_job(tmp_path, snapshot())
+    built = kind.build(job)
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as connection, connection:
+        connection.execute("UPDATE entries SET id = printf('e%06d', 1 - row) WHERE row < 2")
+    failed = [
+        c.name for c in kind.verify(job, built, {DATABASE: tmp_path / DATABASE}) if not c.passed
+    ]
+    assert failed == ["entries_match_source"]
