@@ -95,10 +95,18 @@ class Service:
     def is_healthy(self, folder: Path) -> bool:
         """Run the health check's own command once."""
         assert self.health is not None
-        check = subprocess.run(
-            self.health, env=self._environment(), cwd=folder, capture_output=True, check=False
+        return self.execute(self.health, folder).returncode == 0
+
+    def execute(self, command: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
+        """Run something else where this service runs."""
+        return subprocess.run(
+            command,
+            env=self._environment(),
+            cwd=folder,
+            capture_output=True,
+            check=False,
+            text=True,
         )
-        return check.returncode == 0
 
     def _environment(self) -> dict[str, str]:
         """Its own variables and nothing of ours but the programs: those stand in the image."""

@@ -5,7 +5,6 @@ asks for, and each health check is the file's own command (`tests.deploy.compose
 """
 
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -70,6 +69,10 @@ class Installation:
                 assert time.monotonic() < deadline, f"waited for {what}\n{self.said(alive)}"
             else:
                 pytest.fail(f"waited for {what}, and {alive} ended\n{self.said(alive)}")
+
+    def execute(self, name: str, command: list[str]) -> "subprocess.CompletedProcess[str]":
+        """Run a command where the service runs, as ``docker compose exec`` does."""
+        return self.services[name].execute(command, self.folder)
 
     def stop(self, name: str) -> tuple[int, float]:
         """SIGTERM, as ``docker stop`` says it; the exit code, and the seconds it took."""
@@ -148,6 +151,16 @@ def test_a_batch_of_the_producer_is_served_by_both_readers(installation: Install
     with Connection.open(settings.redis_url) as connection, pytest.raises(NoPermissionError):
         current_release(connection, Keys(settings.namespace))
 
+    # What a person does in the rebuilder's container, as its user of Redis.
+    for command in (
+        ["status"],
+        ["rebuild", "similar", "--wait", "--timeout", "60"],
+        ["hold", "similar"],
+        ["lift", "similar"],
+    ):
+        done = installation.execute("rebuilder", ["indexrelay", *command])
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+
     for name in ("rebuilder", *READERS):
         assert "permission" not in installation.said(name).lower()
 
@@ -159,14 +172,7 @@ def test_a_batch_of_the_producer_is_served_by_both_readers(installation: Install
 
 
 def test_the_containers_settings_are_right(installation: Installation) -> None:
-    environment = installation.services["reader_a"].environment
-    check = subprocess.run(
-        [Path(sys.executable).with_name("indexrelay"), "check"],
-        env=environment,
-        cwd=installation.folder,
-        capture_output=True,
-        check=False,
-        text=True,
-    )
+    check = installation.execute("reader_a", ["indexrelay", "check"])
     assert check.returncode == 0, check.stderr
+    environment = installation.services["reader_a"].environment
     assert environment["INDEXRELAY_CONFIG"] == str(ROOT / "deploy" / "indexrelay.toml")
