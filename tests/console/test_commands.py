@@ -121,7 +121,7 @@ def test_a_component_that_is_not_released_is_refused_with_a_suggestion(
 def test_searching_what_cannot_be_searched_says_so(run: Run, built: Path) -> None:
     said = run("search", "map", "--text", "x", "--config", str(built))
     assert said.code == 1
-    assert "map cannot be searched" in said.err
+    assert "answers no search" in said.err
 
 
 @pytest.mark.parametrize("arguments", [(), ("--text", "x", "--id", "y")])

@@ -5,7 +5,7 @@ of a batch's time went into building.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from indexrelay.console.demo.batches import PlannedBatch
@@ -21,7 +21,7 @@ from indexrelay.producers.errors import NotServedError
 from indexrelay.producers.producer import Producer
 from indexrelay.producers.standing import made_from
 from indexrelay.schemas.clock import Clock
-from indexrelay.schemas.results import RebuildResult, RebuildStatus
+from indexrelay.schemas.results import BuildOutcome, RebuildResult, RebuildStatus
 from indexrelay.storage.catalog import Commit
 from indexrelay.streams.tail import Tail
 
@@ -100,8 +100,7 @@ class Job:
             f"{commit.batch_id}: {commit.upserts:,} upserts, {commit.deletes:,} deletes, "
             f"served by {self._readers} reader(s) after {seconds:.2f} s"
         )
-        told = [f"{result.status}: {result.message}" for result in mine if result.indexes_failed]
-        return "\n  ".join([line, *told])
+        return "\n  ".join([line, *(told for result in mine for told in _told(result))])
 
     def _served(self, planned: PlannedBatch, *, failing: bool) -> tuple[Commit, float, int]:
         with self._producer.batch(COLLECTION, planned.batch_id) as batch:
@@ -152,6 +151,20 @@ class Job:
         """Between two looks; a child that died would otherwise be waited for in vain."""
         check_running(self._children)
         time.sleep(seconds)
+
+
+def _told(result: RebuildResult) -> Iterator[str]:
+    """What went wrong in a rebuild, and what is served instead."""
+    if result.status is RebuildStatus.SUCCESS:
+        return
+    yield f"{result.status}: {result.message}"
+    for name, component in result.components.items():
+        if component.outcome is not BuildOutcome.REBUILT:
+            served = max(component.covers.values(), default=0)
+            yield (
+                f"{component.outcome} {name}: {component.error}; "
+                f"its last good version still serves, at generation {served}"
+            )
 
 
 def _worst(results: Sequence[RebuildResult]) -> RebuildStatus:

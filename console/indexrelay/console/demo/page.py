@@ -51,7 +51,7 @@ def _components(report: DemoReport) -> Table:
 
 
 def _readers(report: DemoReport) -> Table:
-    table = _table("Readers", "reader", "release", *report.components)
+    table = _table("Readers (generation served)", "reader", "release", *report.components)
     for name, reader in report.readers.items():
         cells = []
         for component in report.components:
@@ -60,7 +60,7 @@ def _readers(report: DemoReport) -> Table:
                 cells.append("-")
                 continue
             mark = "✗" if served.outcome is LoadOutcome.FAILED else "✓"
-            cells.append(f"{mark} {covered(served.covers, {})}")
+            cells.append(f"{mark} {max(served.covers.values(), default=0)}")
         table.add_row(name, str(reader.release), *cells)
     return table
 
