@@ -49,13 +49,13 @@ class VectorIndexParameters(KindParameters):
         """A key that would do nothing is a mistake of its writer."""
         if self.index == AUTO:
             if self.ef_search is not None:
-                raise ValueError("`auto` chooses no graph, so ef_search does nothing; remove it")
+                raise ValueError("ef_search does nothing for auto, which chooses no graph")
             return self
         factory = parse_factory(self.index)
         if self.nprobe is not None and not factory.lists:
-            raise ValueError(f"{self.index} has no inverted lists, so nprobe does nothing")
-        if self.ef_search is not None and not factory.graph:
-            raise ValueError(f"{self.index} is no graph, so ef_search does nothing")
+            raise ValueError(f"nprobe does nothing for {self.index}, which has no lists")
+        if self.ef_search is not None and factory.graph != "HNSW":
+            raise ValueError(f"ef_search does nothing for {self.index}, which is no HNSW")
         if self.max_bytes is not None:
-            raise ValueError(f"max_bytes guides `auto` only, and index is {self.index}")
+            raise ValueError(f"max_bytes does nothing for {self.index}; it guides auto")
         return self

@@ -1,0 +1,167 @@
+"""Kinds by name, and definitions held against them."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pytest
+
+from indexrelay.components import check_kind, kind_class, kind_of
+from indexrelay.components.errors import InvalidParametersError, KindNotFoundError
+from indexrelay.components.kind import Built, Job, Kind, KindParameters, Served
+from indexrelay.components.text_index import TextIndex
+from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters
+from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.versions import Check
+
+BUILT_IN = ["embedding_cache", "json_cache", "projection", "text_index", "vector_index"]
+
+
+class Parameters(KindParameters):
+    size: int = 3
+
+
+class UsersKind(Kind[Served]):
+    Parameters = Parameters
+
+    def build(self, job: Job) -> Built:
+        raise NotImplementedError
+
+    def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
+        raise NotImplementedError
+
+    def load(self, files: Mapping[str, Path]) -> Served:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def users_kind(monkeypatch: pytest.MonkeyPatch) -> Iterable[str]:
+    monkeypatch.setitem(sys.modules, "users_kinds", sys.modules[__name__])
+    kind_class.cache_clear()
+    yield "users_kinds:UsersKind"
+    kind_class.cache_clear()
+
+
+def mistakes(kind: str, *inputs: str, **keys: object) -> list[str]:
+    definition = ComponentDefinition.of(kind, *(inputs or ("tracks",)), **keys)
+    return [str(mistake) for mistake in check_kind("voyager", definition)]
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_kinds_that_come_along_are_found_by_name(name: str) -> None:
+    assert issubclass(kind_class(name), Kind)
+
+
+def test_a_users_class_is_found_by_module_and_name(users_kind: str) -> None:
+    assert kind_class(users_kind) is UsersKind
+    kind = kind_of(ComponentDefinition.of(users_kind, "tracks", size=5))
+    assert kind.parameters == Parameters(size=5)
+
+
+def test_threads_that_ask_at_once_get_the_same_class() -> None:
+    kind_class.cache_clear()
+    start = threading.Barrier(4)
+    found: list[type[Kind[Served]]] = []
+
+    def ask() -> None:
+        start.wait()
+        found.append(kind_class("text_index"))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [TextIndex] * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("vector_indx", "did you mean 'vector_index'?"),
+        ("zebra", "; there is embedding_cache, json_cache"),
+        ("no_such_module:Kind", "'no_such_module' cannot be imported"),
+        (":Kind", "'' cannot be imported"),
+        ("indexrelay.components.text_index:TextIndx", "did you mean 'TextIndex'?"),
+        ("pathlib:Path", "is not a class derived from Kind"),
+        ("pathlib:os", "is not a class derived from Kind"),
+    ],
+)
+def test_a_kind_that_is_not_there_says_what_is(name: str, reason: str) -> None:
+    with pytest.raises(KindNotFoundError) as caught:
+        kind_class(name)
+    assert reason in str(caught.value)
+    (mistake,) = mistakes(name)
+    assert mistake.startswith(f"components.voyager.kind = {name!r}: ")
+
+
+def test_a_definition_becomes_a_kind_with_its_parameters() -> None:
+    kind = kind_of(ComponentDefinition.of("vector_index", "tracks", index="HNSW32"))
+    assert isinstance(kind, VectorIndex)
+    assert kind.parameters == VectorIndexParameters(index="HNSW32")
+
+
+def test_parameters_that_a_kind_does_not_take_are_refused() -> None:
+    definition = ComponentDefinition.of("vector_index", "tracks", min_recal=0.9, seed=-1)
+    with pytest.raises(InvalidParametersError) as caught:
+        kind_of(definition)
+    assert [mistake.key for mistake in caught.value.mistakes] == ["seed", "min_recal"]
+
+
+def test_every_mistake_has_its_key_its_value_and_what_would_be_right() -> None:
+    found = mistakes("vector_index", "tracks", "artists", min_recal=0.9, max_latency_ms=0)
+    assert found == [
+        "components.voyager.from = ['tracks', 'artists']: vector_index is made from at most 1",
+        "components.voyager.max_latency_ms = 0: must be greater than 0",
+        "components.voyager.min_recal = 0.9: no such key; did you mean 'min_recall'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    "index", ["IVF64,Flatt", "IVF,Flat", "IVF0,Flat", "flat", "", "IDMap,Flat", "Flat\n", "HNSW"]
+)
+def test_an_index_that_faiss_would_not_know_is_a_mistake(index: str) -> None:
+    (mistake,) = mistakes("vector_index", index=index)
+    assert mistake.startswith(f"components.voyager.index = {index!r}: not a FAISS factory string")
+    assert "IVF1024,Flat" in mistake
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({"index": "Flat", "nprobe": 4}, "nprobe does nothing for Flat, which has no lists"),
+        ({"index": "IVF64,Flat", "ef_search": 4}, "nothing for IVF64,Flat, which is no HNSW"),
+        ({"index": "NSG32", "ef_search": 4}, "nothing for NSG32, which is no HNSW"),
+        ({"ef_search": 4}, "nothing for auto, which chooses no graph"),
+        ({"index": "SQ8", "max_bytes": 10}, "nothing for SQ8; it guides auto"),
+    ],
+)
+def test_a_key_that_would_do_nothing_is_a_mistake(keys: dict[str, object], reason: str) -> None:
+    (mistake,) = mistakes("vector_index", **keys)
+    assert reason in mistake
+
+
+def test_definitions_without_mistakes_have_none() -> None:
+    assert mistakes("vector_index", index="OPQ16,IVF1024,PQ16x4fsr,RFlat", nprobe=8) == []
+    assert mistakes("vector_index", max_bytes=1) == []
+    assert mistakes("text_index", tokenizer="trigram") == []
+    assert mistakes("embedding_cache") == []
+
+
+def test_checking_a_definition_imports_nothing_heavy() -> None:
+    program = f"""
+import sys
+from indexrelay.components import check_kind, kind_class
+from indexrelay.schemas.definitions import ComponentDefinition
+for kind in {BUILT_IN}:
+    kind_class(kind)
+definition = ComponentDefinition.of("vector_index", "tracks", index="IVF64,Flat")
+assert list(check_kind("voyager", definition)) == []
+print(sorted({{"faiss", "sklearn", "scipy"}} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
