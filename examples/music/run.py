@@ -52,17 +52,16 @@ def main() -> int:
         for name, artifacts in (("stage", folder / "stage"), ("studio", settings.artifacts_dir)):
             readers[name] = ReaderProcess(settings, name, artifacts=artifacts)
             stack.callback(readers[name].stop)
+        rebuilder = Rebuilder(settings, catalog=catalog, store=store, connection=connection)
+        stack.callback(rebuilder.stop)
         story = Story(
             analysis=Analysis(producer),
+            rebuilder=rebuilder,
             store=store,
             readers=readers,
             watcher=Watcher(settings, connection),
         )
-        story.prepare()
-        rebuilder = Rebuilder(settings, catalog=catalog, store=store, connection=connection)
-        stack.callback(rebuilder.stop)
-        rebuilder.start()
-        well = all([story.serve(), story.damage(), story.heal()])
+        well = story.tell()
     print("\nAll is well." if well else "\nThis should not have happened.")
     return 0 if well else 1
 

@@ -8,6 +8,7 @@ from examples.music.disk import copy_artifacts, repair
 from examples.music.reader import ReaderProcess
 from examples.music.watching import Watcher, print_states
 
+from indexrelay.rebuilder import Rebuilder
 from indexrelay.storage.artifacts import ArtifactStore
 
 BROKEN = ("artist_similarity", "clap")
@@ -24,26 +25,29 @@ class Story:
         self,
         *,
         analysis: Analysis,
+        rebuilder: Rebuilder,
         store: ArtifactStore,
         readers: Mapping[str, ReaderProcess],
         watcher: Watcher,
     ) -> None:
         self._analysis = analysis
+        self._rebuilder = rebuilder
         self._store = store
         self._readers = readers
         self._watcher = watcher
 
-    def prepare(self) -> None:
-        """Commit the first catalogue; nobody needs to be there to build it yet."""
+    def tell(self) -> bool:
+        """All three chapters; whether each ended as it should."""
+        return self._serve() and self._damage() and self._heal()
+
+    def _serve(self) -> bool:
+        """Everything is built, released, and served by both readers."""
         songs = list(catalogue())
         artists = {song.artist for song in songs}
         genres = {song.genre for song in songs}
         print(f"Listening to {len(songs)} songs by {len(artists)} artists in {len(genres)} genres")
         self._hand_over(songs, name="first catalogue")
-
-    def serve(self) -> bool:
-        """Everything is built, released, and served by both readers."""
-        failed = self._release(1)
+        failed = self._release()
         print("\nWhat both readers answer:")
         agreed = all(
             [
@@ -56,11 +60,11 @@ class Story:
         )
         return self._map_is_sound() and agreed and not failed
 
-    def damage(self) -> bool:
+    def _damage(self) -> bool:
         """A new album; two of its files go bad on the way to the disk of ``stage``."""
         print("\nA new album by Nachtzug; on the disk of stage, two files are damaged")
         self._hand_over([song("techno", "Nachtzug", number) for number in range(5, 11)], name="two")
-        failed = self._release(2, damaging=BROKEN)
+        failed = self._release(damaging=BROKEN)
         print("\nThe last good version still answers there:")
         old, new = (
             self._readers[reader].ask("clap", "nachtzug-1") for reader in ("stage", "studio")
@@ -68,12 +72,12 @@ class Story:
         print(f"  clap, nachtzug-1: stage {', '.join(old)} | studio {', '.join(new)}")
         return failed == [f"stage/{name}" for name in BROKEN]
 
-    def heal(self) -> bool:
+    def _heal(self) -> bool:
         """The disk is repaired, and the next release is loaded as a whole."""
         repaired = repair(self._store, self._readers["stage"].artifacts)
         print(f"\nThe disk of stage is repaired ({repaired} files), and Wren records two songs")
         self._hand_over([song("folk", "Wren", number) for number in (5, 6)], name="three")
-        failed = self._release(3)
+        failed = self._release()
         print("\nWhat both readers answer:")
         agreed = all([self._ask("clap", "nachtzug-5"), self._ask("artist_similarity", "Wren")])
         return agreed and not failed
@@ -85,12 +89,18 @@ class Story:
                 f"  {commit.collection}: {commit.upserts} entries, generation {commit.generation}"
             )
 
-    def _release(self, number: int, *, damaging: Sequence[str] = ()) -> list[str]:
-        """Wait until ``number`` is built, carry it to the other host, and see what came of it."""
-        result = self._watcher.result_of(number)
-        print(f"\nRelease {number}: {result.status}, {result.message}")
+    def _release(self, *, damaging: Sequence[str] = ()) -> list[str]:
+        """Build what is due, carry it to the other host, and see what became of it there.
+
+        The rebuilder is told when to look, so that each chapter has one release. Left to itself
+        (`Rebuilder.start`, or ``indexrelay rebuilder``) it looks when the events say so.
+        """
+        result = self._rebuilder.step()
+        if result is None or result.release is None:
+            raise RuntimeError(f"nothing was released: {result.message if result else 'not due'}")
+        print(f"\nRelease {result.release}: {result.status}, {result.message}")
         copy_artifacts(self._store, self._readers["stage"].artifacts, damaging=damaging)
-        return print_states(self._watcher.states_at(number, self._readers))
+        return print_states(self._watcher.states_at(result.release, self._readers))
 
     def _map_is_sound(self) -> bool:
         """Whether songs lie beside songs of their own genre on the map, as they should."""

@@ -1,11 +1,10 @@
-"""What an operator sees: the results of rebuilds, and what each reader says of itself."""
+"""What an operator sees: what each reader says of itself."""
 
 import re
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-from indexrelay.schemas.events import FIELD, Event, RebuildFinished
 from indexrelay.schemas.results import ComponentState, LoadOutcome, ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.streams import Connection, Keys, Presence
@@ -28,13 +27,7 @@ class Watcher:
     """Reads Redis, and changes nothing."""
 
     def __init__(self, settings: Settings, connection: Connection) -> None:
-        self._connection = connection
-        self._keys = Keys(settings.namespace)
-        self._presence = Presence(connection, self._keys, "reader")
-
-    def result_of(self, release: int) -> RebuildFinished:
-        """The result of the rebuild that made ``release``; waits for it."""
-        return _awaited(lambda: self._find_result(release), what=f"release {release}")
+        self._presence = Presence(connection, Keys(settings.namespace), "reader")
 
     def states_at(self, release: int, readers: Collection[str]) -> dict[str, ReaderState]:
         """The readers' states once each has worked through ``release``; waits for that."""
@@ -48,14 +41,6 @@ class Watcher:
             return arrived if arrived.keys() >= set(readers) else None
 
         return _awaited(look, what=f"release {release} in {', '.join(readers)}")
-
-    def _find_result(self, release: int) -> RebuildFinished | None:
-        entries: Any = self._connection.commands.xrange(self._keys.results)
-        for _, fields in entries:
-            data = Event.from_bytes(fields[FIELD]).data
-            if isinstance(data, RebuildFinished) and data.release == release:
-                return data
-        return None
 
 
 def print_states(states: Mapping[str, ReaderState]) -> list[str]:
