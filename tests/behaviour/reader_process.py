@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from indexrelay.reloaders import Reloader
+from indexrelay.schemas.logs import configure_logs
 from indexrelay.schemas.settings_file import load_settings
 
 
 def main() -> None:
     settings = load_settings(Path(sys.argv[1]), environ={})
+    configure_logs(settings.log)  # to stderr: standard output is for answers
     reloader = Reloader(settings, reader_id=sys.argv[2])
     reloader.start()
     try:
