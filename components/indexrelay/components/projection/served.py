@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.id_table import IdTable
+from indexrelay.components.mapped_array import mapped_array
 
 Coordinates = NDArray[np.float32]
 """Shape ``(n, 2)``."""
@@ -35,7 +36,7 @@ class ProjectionMap:
             DamagedFileError: a file is not what was written, or they do not belong together.
             OSError: a file cannot be opened.
         """
-        coordinates = _mapped(files[COORDINATES])
+        coordinates = mapped_array(files[COORDINATES], (None, 2), np.float32)
         ids = IdTable(files[IDS])
         if len(ids) != len(coordinates):
             ids.close()
@@ -82,16 +83,3 @@ def write_map(folder: Path, ids: Sequence[str], coordinates: Coordinates) -> dic
     np.save(files[COORDINATES], coordinates, allow_pickle=False)
     IdTable.write(files[IDS], ids).close()
     return files
-
-
-def _mapped(path: Path) -> Coordinates:
-    if path.stat().st_size == 0:
-        raise DamagedFileError(path, "it is empty")
-    try:
-        # An empty array has no bytes to map.
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise DamagedFileError(path, str(error)) from error
-    if found.ndim != 2 or found.shape[1] != 2 or found.dtype != np.float32:
-        raise DamagedFileError(path, f"it holds {found.dtype} of shape {found.shape}")
-    return np.asarray(found)
