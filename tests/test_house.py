@@ -33,9 +33,9 @@ every_portion = pytest.mark.parametrize("folder", FOLDERS, ids=PORTIONS)
 
 
 def tracked(*patterns: str) -> list[Path]:
-    """The files that git knows, or would."""
+    """The files that git knows."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", *patterns],  # noqa: S607 - git is found on PATH
+        ["git", "ls-files", "-z", "--", *patterns],  # noqa: S607 - git is found on PATH
         cwd=ROOT,
         capture_output=True,
         check=False,
