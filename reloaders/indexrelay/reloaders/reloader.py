@@ -95,6 +95,7 @@ class Reloader:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._watch = ReleaseWatch(self._link, self._keys)
+        self._announced = 0
         self._reporter = Reporter(
             self._link, self._keys, ttl_seconds=reader.presence_ttl_seconds, clock=self._clock
         )
@@ -214,7 +215,7 @@ class Reloader:
                 now = self._clock.monotonic()
                 if now >= look_at or now >= (self._follower.retry_at or now + 1):
                     with self._looking:
-                        self._look(self._reporter.renewing)
+                        self._look(lambda: self._reporter.renewing(self.state))
                     now = self._clock.monotonic()
                     look_at = now + self._settings.reader.poll_seconds
                     say_at = now + self._reporter.renew_seconds
@@ -233,12 +234,14 @@ class Reloader:
 
     def _look(self, renewing: Renewing) -> bool:
         swapped = self._follower.look(
-            announced=self._watch.announced(),
+            announced=self._announced,
             renewing=renewing,
             applied=self._tell,
             stopping=self._stopping.is_set,
         )
+        # The server comes last: one that does not answer must not hold up what can be served.
         self._reporter.say(self.state)
+        self._announced = self._watch.announced()
         return swapped
 
     def _tell(self, release: int, seconds: float) -> None:

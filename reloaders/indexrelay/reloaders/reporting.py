@@ -30,7 +30,7 @@ class Reporter:
         self._ttl_seconds = ttl_seconds
         self._clock = clock
         self._speaking = threading.Lock()
-        self._last: ReaderState | None = None
+        self._said = False
         self._unheard = False
 
     @property
@@ -41,7 +41,6 @@ class Reporter:
     def say(self, state: ReaderState) -> None:
         """Replace the state that others see."""
         with self._speaking:
-            self._last = state
             self._publish(state)
 
     def tell(self, applied: ReleaseApplied) -> None:
@@ -62,13 +61,13 @@ class Reporter:
             log.warning("report.not_published", release=applied.release, error=str(error))
 
     @contextlib.contextmanager
-    def renewing(self) -> Iterator[None]:
-        """Say the last state again and again while something takes long."""
+    def renewing(self, state: ReaderState) -> Iterator[None]:
+        """Say ``state`` again and again while the body takes long; at once if it is the first."""
         done = threading.Event()
-        # Not joined: it may hang in a stalled server, and the swap is not to wait for that. It
-        # cannot undo anything, since it says what was said last.
+        # Not joined: it may hang in a stalled server, and a swap is not to wait for that. What is
+        # said after the body is said later, since both take the same lock.
         threading.Thread(
-            target=self._renew_until, args=(done,), name="indexrelay-presence", daemon=True
+            target=self._renew_until, args=(done, state), name="indexrelay-presence", daemon=True
         ).start()
         try:
             yield
@@ -79,23 +78,22 @@ class Reporter:
         """Be gone at once, instead of being missed after the TTL."""
         connection = self._link.connection
         with self._speaking:
-            said, self._last = self._last, None
-            if connection is None or said is None:
+            said, self._said = self._said, False
+            if connection is None or not said:
                 return
             try:
                 Presence(connection, self._keys, "reader").remove(reader_id)
             except (RedisError, BackendRefusedError) as error:
                 log.debug("presence.not_withdrawn", reader=reader_id, error=str(error))
 
-    def _renew_until(self, done: threading.Event) -> None:
-        while not done.wait(self.renew_seconds):
+    def _renew_until(self, done: threading.Event, state: ReaderState) -> None:
+        while not done.wait(self.renew_seconds if self._said else 0):
             with self._speaking:
-                if self._last is not None and not done.is_set():
-                    update = {"updated_at": self._clock.now()}
-                    self._last = self._last.model_copy(update=update)
-                    self._publish(self._last)
+                if not done.is_set():
+                    self._publish(state.model_copy(update={"updated_at": self._clock.now()}))
 
     def _publish(self, state: ReaderState) -> None:
+        self._said = True
         connection = self._link.connection
         if connection is None:
             return

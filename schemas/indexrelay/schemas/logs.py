@@ -122,4 +122,6 @@ def _one_line(text: str) -> str:
 
 
 def _json_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    return json.dumps(event, default=str, ensure_ascii=False)
+    """One event as one JSON object; what every line has comes first."""
+    first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
+    return json.dumps({**first, **event}, default=str, ensure_ascii=False)

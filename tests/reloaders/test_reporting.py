@@ -1,0 +1,139 @@
+"""What others can know of a reader: its presence, and what it made of each release."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.fixtures.servers import fake_connection
+from tests.reloaders.bench import Bench, make_settings
+
+from indexrelay.schemas.events import FIELD, Event, ReleaseApplied
+from indexrelay.schemas.results import LoadOutcome, ReaderState
+from indexrelay.streams import Connection, Keys, Presence
+
+KEYS = Keys("test")
+
+
+def _presence(connection: Connection) -> dict[str, ReaderState]:
+    states = Presence(connection, KEYS, "reader").all()
+    return {name: ReaderState.model_validate_json(raw) for name, raw in states.items()}
+
+
+def _reports(connection: Connection) -> list[ReleaseApplied]:
+    reports = []
+    entries: Any = connection.commands.xrange(KEYS.reports)
+    for _, fields in entries:
+        data = Event.from_bytes(fields[FIELD]).data
+        assert isinstance(data, ReleaseApplied)
+        reports.append(data)
+    return reports
+
+
+def eventually(condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
+    """Wait for what another thread or process brings about."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        threading.Event().wait(0.005)
+
+
+def test_presence_holds_the_whole_current_state(bench: Bench) -> None:
+    connection = fake_connection()
+    reader = bench.reader("reader-1", connection=connection)
+    reader.step()
+    assert _presence(connection)["reader-1"].release == 0
+    release = bench.publish(voyager="v1", clap="rubbish")
+    reader.step()
+    state = _presence(connection)["reader-1"]
+    assert (state.release, state.ready) == (1, True)
+    assert state.components["voyager"].outcome is LoadOutcome.APPLIED
+    assert state.components["voyager"].version == release.components["voyager"]
+    assert state.components["voyager"].covers == {"tracks": 1}
+    assert state.components["voyager"].epochs == {"tracks": "e"}
+    assert state.components["clap"].outcome is LoadOutcome.FAILED
+    assert state.components["clap"].version is None
+
+
+def test_each_release_is_reported_once_with_each_outcome(bench: Bench) -> None:
+    connection = fake_connection()
+    reader = bench.reader(connection=connection)
+    bench.publish(voyager="v1", clap="rubbish")
+    for _ in range(3):
+        reader.step()
+    (report,) = _reports(connection)
+    assert (report.reader, report.release, report.ready) == ("a", 1, True)
+    assert {name: state.outcome.value for name, state in report.components.items()} == {
+        "clap": "failed",
+        "voyager": "applied",
+    }
+
+
+def test_a_retry_that_changes_nothing_is_not_reported_again(bench: Bench) -> None:
+    connection = fake_connection()
+    cause = bench.folder / "cause"
+    cause.touch()
+    bench.publish(voyager=f"memory {cause}")
+    reader = bench.reader(connection=connection)
+    reader.step()
+    bench.clock.advance(5.0)
+    reader.step()
+    assert len(_reports(connection)) == 1
+    cause.unlink()
+    bench.clock.advance(60.0)
+    reader.step()
+    assert [report.ready for report in _reports(connection)] == [False, True]
+
+
+def test_a_reader_that_stops_is_gone_at_once(bench: Bench) -> None:
+    connection = fake_connection()
+    reader = bench.reader(connection=connection)
+    reader.step()
+    assert set(_presence(connection)) == {"a"}
+    reader.stop()
+    assert _presence(connection) == {}
+
+
+def test_presence_is_kept_alive_while_a_load_takes_longer_than_its_ttl(
+    bench: Bench, redis_connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.settings = make_settings(bench.folder, presence_ttl_seconds=0.3)
+    bench.publish(voyager="v1")
+    reader = bench.reader(connection=redis_connection)
+    loading, go_on = threading.Event(), threading.Event()
+    opener = reader._follower._loader._opener
+    load = opener.open
+
+    def slow(component: str, version: str) -> object:
+        loading.set()
+        assert go_on.wait(60)
+        return load(component, version)
+
+    monkeypatch.setattr(opener, "open", slow)
+    reader.start()
+    try:
+        assert loading.wait(20)
+        # Renewals at a third of the TTL: five of them take longer than the TTL.
+        seen: set[object] = set()
+
+        def renewed() -> bool:
+            present = _presence(redis_connection)
+            if seen:
+                assert present, "it counted as gone while it was loading"
+            seen.update(state.updated_at for state in present.values())
+            return len(seen) >= 5
+
+        eventually(renewed)
+        assert not reader.ready
+        go_on.set()
+        assert reader.wait_ready(20)
+    finally:
+        go_on.set()
+        reader.stop()
+
+
+@pytest.mark.parametrize("reader_id", ["", "-a", "a b", "a\n", "x" * 129, "../a"])
+def test_what_cannot_name_a_reader_is_refused(bench: Bench, reader_id: str) -> None:
+    with pytest.raises(ValueError, match="reader id"):
+        bench.reader(reader_id)
