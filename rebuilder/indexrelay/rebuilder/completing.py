@@ -4,7 +4,7 @@ Each step stands by itself. Versions that were built stay built if the release c
 a release stands if it cannot be announced; and the result says which of the three happened.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import structlog
 
@@ -20,10 +20,10 @@ from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from indexrelay.storage.catalog import Catalog
 
 _log = structlog.get_logger(__name__)
-_LEVELS: Mapping[RebuildStatus, Callable[..., object]] = {
-    RebuildStatus.SUCCESS: _log.info,
-    RebuildStatus.PARTIAL_SUCCESS: _log.warning,
-    RebuildStatus.FAILURE: _log.error,
+_LEVELS: Mapping[RebuildStatus, str] = {
+    RebuildStatus.SUCCESS: "info",
+    RebuildStatus.PARTIAL_SUCCESS: "warning",
+    RebuildStatus.FAILURE: "error",
 }
 
 
@@ -75,7 +75,7 @@ class Completer:
             if release is not None:
                 result = not_announced(result, error)
             _log.error("result.not_announced", error=str(error))
-        _LEVELS[result.status](
+        getattr(_log, _LEVELS[result.status])(
             "rebuild.finished",
             status=str(result.status),
             message=result.message,

@@ -44,7 +44,7 @@ class Dispatcher:
         self._building: set[str] = set()
         self._taken: set[str] = set()
         self.retry_at: datetime | None = None
-        """When a failed component may be tried again, as of the last look."""
+        """When a failed component may be tried again, as of the last look or pass."""
         self.held_back: frozenset[str] = frozenset()
         """What was due at the last look and not free: look again soon."""
 
@@ -95,6 +95,13 @@ class Dispatcher:
             self._catalog.inbox.finish(ids)
         with self._lock:
             self._taken -= set(ids)
+        self.retry_at = self._next_retry()
+
+    def _next_retry(self) -> datetime | None:
+        """When the first of the components that failed may be tried again by itself."""
+        attempts = self._catalog.attempts.all().values()
+        retries = (self._patience.retry_at(attempt) for attempt in attempts)
+        return min((retry for retry in retries if retry is not None), default=None)
 
     def _free(self, reasons: Mapping[str, str]) -> dict[str, str]:
         """Those that nobody builds, here or elsewhere, nor anything that they are made from."""

@@ -188,17 +188,15 @@ class Rebuilder:
         return min(wait, _ATTENTIVE_SECONDS) if self._workshop.dispatcher.building else wait
 
     def _held_back_may_go(self, now: float) -> bool:
-        """Whether something that could not be built before may be built now.
-
-        After every pass there is one more look: at what it held back, and at when to try again
-        what failed in it.
-        """
+        """Whether something that could not be built before may be built now."""
+        if self._coalescer.remaining(now) is not None:
+            return False  # a pass is coming anyway, once it is quiet
         dispatcher = self._workshop.dispatcher
-        if self._pass_ended.is_set():
-            return True
         if dispatcher.retry_at is not None and dispatcher.retry_at <= self._clock.now():
             return True
-        return bool(dispatcher.held_back) and self._look_again.due(now)
+        if not dispatcher.held_back:
+            return False
+        return self._pass_ended.is_set() or self._look_again.due(now)
 
     def _start_pass(self) -> None:
         """Look at the facts, and hand out what is due."""
