@@ -48,6 +48,12 @@ class Bench:
         self, *, groups: dict[str, str] | None = None, kind: str = WORDS, **texts: str
     ) -> Release:
         """Release new versions with these texts, beside what was released before."""
+        return self.publish_texts(texts, groups=groups, kind=kind)
+
+    def publish_texts(
+        self, texts: dict[str, str], *, groups: dict[str, str] | None = None, kind: str = WORDS
+    ) -> Release:
+        """`publish`, for names that are not known beforehand."""
         self._generation += 1
         for name, text in texts.items():
             self.components[name] = make_version(

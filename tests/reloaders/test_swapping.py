@@ -231,7 +231,7 @@ def test_queries_on_many_threads_never_see_a_closed_or_a_mixed_snapshot(bench: B
     threads = [threading.Thread(target=query) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for number in range(2, 32):
+    for number in range(2, 22):
         bench.publish(groups={"voyager": "g", "clap": "g"}, voyager=str(number), clap=str(number))
         reader.step()
     stop.set()

@@ -1,0 +1,122 @@
+"""A reader inside somebody's FastAPI or Flask application."""
+
+import threading
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends, FastAPI
+from flask import Flask
+from tests.reloaders.app_server import running
+from tests.reloaders.bench import Bench
+
+from indexrelay.reloaders import Reloader, ReloaderStoppedError, Snapshot
+from indexrelay.reloaders.fastapi import borrowing, reloader_lifespan
+from indexrelay.reloaders.flask import IndexRelay
+
+
+@pytest.fixture
+def reader(bench: Bench) -> Reloader:
+    bench.publish(voyager="v1")
+    return bench.reader()
+
+
+def test_a_fastapi_application_starts_lends_and_stops(bench: Bench, reader: Reloader) -> None:
+    app = FastAPI(lifespan=reloader_lifespan(reader, wait_ready_seconds=30.0))
+    lent: list[Snapshot] = []
+
+    @app.get("/")
+    def say(snapshot: Annotated[Snapshot, Depends(borrowing(reader))]) -> str:
+        lent.append(snapshot)
+        return str(snapshot["voyager"].read())
+
+    with running(app) as client:
+        assert client.get("/").json() == "v1"
+        served = _served(reader)
+        bench.publish(voyager="v2")
+        reader.step()
+        assert client.get("/").json() == "v2"
+        assert served.closed == 1, "the request gave its snapshot back"
+    assert len(lent) == 2
+    with pytest.raises(ReloaderStoppedError):
+        reader.acquire()
+
+
+def _served(reader: Reloader) -> Any:
+    with reader.acquire() as snapshot:
+        return snapshot["voyager"]
+
+
+def _flask(reader: Reloader, **options: float) -> tuple[Flask, IndexRelay]:
+    app = Flask(__name__)
+    relay = IndexRelay(reader, app, **options)
+
+    @app.get("/")
+    def say() -> str:
+        assert relay.snapshot is relay.snapshot
+        return str(relay.snapshot["voyager"].read())
+
+    return app, relay
+
+
+def test_a_flask_application_starts_the_reader_with_its_first_request(
+    bench: Bench, reader: Reloader
+) -> None:
+    app, relay = _flask(reader, wait_ready_seconds=30.0)
+    assert app.extensions["indexrelay"] is relay
+    assert "indexrelay-reloader" not in [thread.name for thread in threading.enumerate()]
+    try:
+        assert app.test_client().get("/").text == "v1"
+        served = _served(reader)
+        bench.publish(voyager="v2")
+        reader.step()
+        assert served.closed == 1, "the request gave its snapshot back"
+        assert app.test_client().get("/").text == "v2"
+    finally:
+        reader.stop()
+
+
+def test_a_flask_request_sees_one_snapshot_from_beginning_to_end(
+    bench: Bench, reader: Reloader
+) -> None:
+    app, relay = _flask(reader, wait_ready_seconds=30.0)
+    try:
+        with app.app_context():
+            assert relay.snapshot["voyager"].read() == "v1"
+            bench.publish(voyager="v2")
+            reader.step()
+            assert relay.snapshot["voyager"].read() == "v1"
+        with app.app_context():
+            assert relay.snapshot["voyager"].read() == "v2"
+    finally:
+        reader.stop()
+
+
+def test_a_flask_request_that_fails_gives_its_snapshot_back(bench: Bench, reader: Reloader) -> None:
+    app, relay = _flask(reader, wait_ready_seconds=30.0)
+    taken: list[Any] = []
+
+    @app.get("/fail")
+    def fail() -> str:
+        taken.append(relay.snapshot["voyager"])
+        raise ZeroDivisionError
+
+    try:
+        assert app.test_client().get("/fail").status_code == 500
+        bench.publish(voyager="v2")
+        reader.step()
+        assert taken[0].closed == 1
+    finally:
+        reader.stop()
+
+
+def test_two_readers_in_one_flask_application_do_not_mix(bench: Bench, reader: Reloader) -> None:
+    app, relay = _flask(reader, wait_ready_seconds=30.0)
+    other = bench.reader("b")
+    second = IndexRelay(other, wait_ready_seconds=30.0)
+    second.init_app(app)
+    try:
+        with app.app_context():
+            assert relay.snapshot is not second.snapshot
+    finally:
+        reader.stop()
+        other.stop()

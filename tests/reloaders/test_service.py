@@ -1,0 +1,204 @@
+"""The reader service: what it answers, and what it refuses with which words."""
+
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from tests.reloaders.app_server import running
+from tests.reloaders.bench import Bench
+from tests.reloaders.searchable import MODULE
+
+from indexrelay.reloaders import Reloader
+from indexrelay.reloaders.body_limit import MAX_BODY_BYTES
+from indexrelay.reloaders.documents import accepts_gzip, matches
+from indexrelay.reloaders.service import create_app
+from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.results import ReaderState
+
+KINDS = {"points": f"{MODULE}:Points", "lines": f"{MODULE}:Lines", "page": f"{MODULE}:Document"}
+CONTENTS = {
+    "points": "0 0\n1 0\n5 5\n",
+    "lines": "read a csv file\nsplit a path\n",
+    "page": '{"points":[1,2,3]}',
+}
+
+
+@pytest.fixture
+def reader(bench: Bench) -> Reloader:
+    declared = {name: ComponentDefinition.of(kind, "tracks") for name, kind in KINDS.items()}
+    bench.settings = bench.settings.model_copy(update={"components": declared})
+    return bench.reader()
+
+
+@pytest.fixture
+def empty(reader: Reloader) -> Iterator[httpx.Client]:
+    with running(create_app(reader)) as client:
+        yield client
+
+
+@pytest.fixture
+def client(bench: Bench, reader: Reloader, empty: httpx.Client) -> httpx.Client:
+    for name, content in CONTENTS.items():
+        bench.publish_texts({name: content}, kind=KINDS[name])
+    reader.step()
+    return empty
+
+
+def test_a_reader_without_a_release_is_alive_and_not_ready(empty: httpx.Client) -> None:
+    assert empty.get("/health").json() == {"status": "alive"}
+    answer = empty.get("/ready")
+    assert (answer.status_code, answer.json()) == (503, {"ready": False})
+    answer = empty.post("/components/points/search", json={"vector": [0, 0]})
+    assert answer.status_code == 404
+    assert answer.json() == {"detail": "no component 'points' is served here; there is nothing yet"}
+
+
+def test_a_reader_that_serves_all_is_ready_and_says_what(
+    client: httpx.Client, reader: Reloader
+) -> None:
+    assert client.get("/ready").json() == {"ready": True}
+    state = ReaderState.model_validate(client.get("/state").json())
+    assert (state.reader, state.release) == ("a", 3)
+    assert set(state.components) == set(KINDS)
+    listed = client.get("/components").json()
+    assert listed["release"] == 3
+    assert listed["components"]["points"]["kind"] == KINDS["points"]
+    assert listed["components"]["points"]["version"] == state.components["points"].version
+    assert listed["components"]["points"]["covers"] == {"tracks": 1}
+
+
+def test_a_search_by_vector_names_the_version_that_answered(client: httpx.Client) -> None:
+    answer = client.post("/components/points/search", json={"vector": [0.9, 0], "k": 2}).json()
+    assert [hit["id"] for hit in answer["hits"]] == ["b", "a"]
+    assert answer["hits"][0] == {"id": "b", "score": pytest.approx(0.1), "payload": {"row": 1}}
+    assert answer["component"] == "points"
+    assert answer["release"] == 3
+    listed = client.get("/components").json()
+    assert answer["version"] == listed["components"]["points"]["version"]
+
+
+def test_a_search_by_id_and_by_text(client: httpx.Client) -> None:
+    by_id = client.post("/components/points/search", json={"id": "a", "k": 1}).json()
+    assert [hit["id"] for hit in by_id["hits"]] == ["b"]
+    by_text = client.post("/components/lines/search", json={"text": "csv"}).json()
+    assert [hit["id"] for hit in by_text["hits"]] == ["read a csv file"]
+
+
+@pytest.mark.parametrize(
+    ("component", "body", "status", "says"),
+    [
+        ("points", {}, 422, "exactly one of vector, id and text, not none of them"),
+        ("points", {"vector": [0, 0], "id": "a"}, 422, "not vector and id"),
+        ("points", {"vector": [0, 0], "k": 0}, 422, "k: "),
+        ("points", {"vector": [0, 0], "k": 1001}, 422, "k: "),
+        ("points", {"vector": [0, 0], "k": "many"}, 422, "k: "),
+        ("points", {"vector": []}, 422, "vector: "),
+        ("points", {"vector": ["x"]}, 422, "vector.0: "),
+        ("points", {"vector": [0, 0, 0]}, 422, "a vector of length 2, not 3"),
+        ("points", {"vector": [0] * 65_537}, 422, "vector: "),
+        ("points", {"text": "csv"}, 422, "answers a vector or an id"),
+        ("points", {"id": "z"}, 404, "no entry 'z'"),
+        ("points", {"id": ""}, 422, "id: "),
+        ("points", {"query": "x"}, 422, "query: "),
+        ("lines", {"id": "a"}, 422, "answers a text"),
+        ("lines", {"text": "x" * 10_001}, 422, "text: "),
+        ("page", {"text": "x"}, 422, "answers no search"),
+        ("clap", {"text": "x"}, 404, "there is lines, page, points"),
+        ("..%2F..%2Fetc", {"text": "x"}, 404, ""),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_in_words(
+    client: httpx.Client, component: str, body: dict[str, object], status: int, says: str
+) -> None:
+    answer = client.post(f"/components/{component}/search", json=body)
+    assert answer.status_code == status
+    assert says in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"vector": [NaN, 0]}', b"\xff"])
+def test_a_body_that_is_no_question_is_refused(client: httpx.Client, body: bytes) -> None:
+    answer = client.post(
+        "/components/points/search", content=body, headers={"content-type": "application/json"}
+    )
+    assert answer.status_code in (400, 422)
+    assert answer.json()["detail"]
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_parsed(client: httpx.Client) -> None:
+    def pieces() -> Iterator[bytes]:
+        for _ in range(MAX_BODY_BYTES // 65_536 + 1):
+            yield b" " * 65_536
+
+    answer = client.post("/components/points/search", content=pieces())
+    assert answer.status_code == 413
+    assert str(MAX_BODY_BYTES) in answer.json()["detail"]
+
+
+def _document(client: httpx.Client, **headers: str) -> httpx.Response:
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    # The client would ask for gzip by itself.
+    return client.get("/components/page/document", headers={"accept-encoding": ""} | given)
+
+
+def test_a_document_is_sent_gzipped_to_those_who_accept_it(client: httpx.Client) -> None:
+    plain, gzipped = _document(client), _document(client, accept_encoding="br, gzip;q=0.5")
+    assert plain.content == gzipped.content == CONTENTS["page"].encode()
+    assert json.loads(plain.content) == {"points": [1, 2, 3]}
+    assert "content-encoding" not in plain.headers
+    assert gzipped.headers["content-encoding"] == "gzip"
+    for answer in (plain, gzipped):
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["vary"] == "Accept-Encoding"
+    assert plain.headers["etag"] != gzipped.headers["etag"]
+
+
+def test_a_document_that_the_client_has_is_not_sent_again(client: httpx.Client) -> None:
+    for encoding in ("", "gzip"):
+        etag = _document(client, accept_encoding=encoding).headers["etag"]
+        again = _document(client, accept_encoding=encoding, if_none_match=f'"old", {etag}')
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == etag
+
+
+def test_what_is_no_document_is_refused(client: httpx.Client) -> None:
+    answer = client.get("/components/points/document")
+    assert answer.status_code == 422
+    assert "no JSON cache" in answer.json()["detail"]
+    assert client.get("/components/clap/document").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("header", "accepted"),
+    [
+        ("", False),
+        ("gzip", True),
+        ("GZIP ; q=0.1", True),
+        ("gzip;q=0", False),
+        ("*", True),
+        ("*;q=0", False),
+        ("*, gzip;q=0", False),
+        ("br", False),
+        ("gzip;q=rubbish", False),
+    ],
+)
+def test_who_accepts_gzip(header: str, *, accepted: bool) -> None:
+    assert accepts_gzip(header) is accepted
+
+
+def test_tags_are_compared_weakly() -> None:
+    assert matches('W/"a"', '"a"')
+    assert matches("*", '"a"')
+    assert not matches("", '"a"')
+    assert not matches('"b"', '"a"')
+
+
+def test_the_application_stops_the_reader(bench: Bench) -> None:
+    reader = bench.reader()
+    with running(create_app(reader)) as client:
+        assert client.get("/health").status_code == 200
+    with running(create_app(reader)) as client:
+        reader.stop()
+        answer = client.get("/components")
+    assert answer.status_code == 503
+    assert "stopped" in answer.json()["detail"]
