@@ -18,8 +18,8 @@ WAITING = """
 import sys
 from indexrelay.console.stopping import Stop
 with Stop(interrupt=sys.argv[1] == "interrupt") as stop:
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         while not stop.wait(60):
             pass
         print("asked", flush=True)

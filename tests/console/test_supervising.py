@@ -31,6 +31,9 @@ class FakeChild:
         self.running = True
         self._story.append(f"start {self.name}")
 
+    def ask_to_stop(self) -> None:
+        self._story.append(f"ask {self.name}")
+
     def stop(self, *, grace_seconds: float) -> None:
         self.running = False
         assert grace_seconds > 0
@@ -56,13 +59,16 @@ def children(story: list[str]) -> list[FakeChild]:
     return [FakeChild("rebuilder", story), FakeChild("reader", story)]
 
 
-def test_they_stop_in_the_reverse_order(
-    children: list[FakeChild], clock: HandClock, story: list[str]
+def test_the_last_stage_stops_first_and_each_stage_together(
+    clock: HandClock, story: list[str]
 ) -> None:
-    supervisor = Supervisor(children, clock=clock)
+    one, two, three = (FakeChild(name, story) for name in ("one", "two", "three"))
+    supervisor = Supervisor([one], [two, three], clock=clock)
     supervisor.start()
+    assert story == ["start one", "start two", "start three"]
+    story.clear()
     supervisor.stop(grace_seconds=1)
-    assert story == ["start rebuilder", "start reader", "stop reader", "stop rebuilder"]
+    assert story == ["ask two", "ask three", "stop two", "stop three", "ask one", "stop one"]
 
 
 def test_one_that_dies_is_started_again_and_the_others_are_left_alone(

@@ -65,17 +65,15 @@ def run_everything(config: Path | None, *, readers: int, port: int | None) -> Ex
         if settings.data_dir not in sockets.parents:
             stack.callback(shutil.rmtree, sockets, ignore_errors=True)
         supervisor = Supervisor(
+            [rebuilder_child(shared)],
             [
-                rebuilder_child(shared),
-                *(
-                    reader_child(
-                        shared,
-                        f"reader-{number}",
-                        socket=sockets / f"reader-{number}.sock" if port is None else None,
-                        port=None if port is None else port + number - 1,
-                    )
-                    for number in range(1, readers + 1)
-                ),
+                reader_child(
+                    shared,
+                    f"reader-{number}",
+                    socket=sockets / f"reader-{number}.sock" if port is None else None,
+                    port=None if port is None else port + number - 1,
+                )
+                for number in range(1, readers + 1)
             ],
             clock=SystemClock(),
         )

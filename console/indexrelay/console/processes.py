@@ -76,13 +76,18 @@ class Child:
                 process_group=0,
             )
 
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM and return; `stop` then waits for the end."""
+        if self._process is not None and self.running:
+            self._process.terminate()
+
     def stop(self, *, grace_seconds: float) -> None:
         """Ask it to end; kill its whole group when it has not after ``grace_seconds``."""
         process = self._process
         if process is None:
             return
         if process.poll() is None:
-            process.terminate()
+            self.ask_to_stop()
             try:
                 process.wait(grace_seconds)
             except subprocess.TimeoutExpired:

@@ -40,6 +40,10 @@ class Supervised(Protocol):
         """Start it."""
         ...
 
+    def ask_to_stop(self) -> None:
+        """Ask it to stop, without waiting."""
+        ...
+
     def stop(self, *, grace_seconds: float) -> None:
         """Stop it; safe twice and before `start`."""
         ...
@@ -54,11 +58,20 @@ class _Watched:
     restart_at: float | None = None
 
 
-class Supervisor:
-    """Starts children in order, restarts those that end, stops all in the reverse order."""
+def stop_together(children: Sequence[Supervised], *, grace_seconds: float) -> None:
+    """Ask all, then wait for each: as long as the slowest takes, not as long as all of them."""
+    for child in children:
+        child.ask_to_stop()
+    for child in children:
+        child.stop(grace_seconds=grace_seconds)
 
-    def __init__(self, children: Sequence[Supervised], *, clock: Clock) -> None:
-        self._watched = [_Watched(child=child) for child in children]
+
+class Supervisor:
+    """Starts children stage by stage, restarts those that end, stops the last stage first."""
+
+    def __init__(self, *stages: Sequence[Supervised], clock: Clock) -> None:
+        self._stages = stages
+        self._watched = [_Watched(child=child) for stage in stages for child in stage]
         self._clock = clock
 
     @property
@@ -84,9 +97,9 @@ class Supervisor:
                 self._start(watched)
 
     def stop(self, *, grace_seconds: float) -> None:
-        """Stop every child, the last started first; each gets ``grace_seconds``."""
-        for watched in reversed(self._watched):
-            watched.child.stop(grace_seconds=grace_seconds)
+        """Stop every child, the last stage first; each child gets ``grace_seconds``."""
+        for stage in reversed(self._stages):
+            stop_together(stage, grace_seconds=grace_seconds)
 
     def _start(self, watched: _Watched) -> None:
         watched.child.start()

@@ -221,5 +221,6 @@ def ago(moment: datetime | None) -> str:
 def _table(title: str, columns: Iterable[str]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        # Names must stay whole to be copied; what is long may take several lines.
+        table.add_column(column, overflow="fold", no_wrap=column in ("component", "kind", "reader"))
     return table

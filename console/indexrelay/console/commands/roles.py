@@ -17,9 +17,10 @@ def rebuilder(
 ) -> None:
     """Build what is due until SIGTERM or Ctrl-C."""
     from indexrelay.console.installation import Installation
-    from indexrelay.console.serving import run_rebuilder
 
     with Installation.at(config, talkative=True) as installation:
+        from indexrelay.console.serving import run_rebuilder
+
         code = run_rebuilder(installation, rebuilder_id=rebuilder_id)
     raise typer.Exit(code)
 

@@ -1,6 +1,6 @@
 """What the demo found: one JSON document, and whether it is as it should be."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 from pydantic import BaseModel, ConfigDict
@@ -161,16 +161,15 @@ def has_converged(
     )
 
 
-def readers_agree(answers: Iterable[Answer]) -> bool:
-    """Whether each question has one answer, whichever reader was asked, and there are any.
+def readers_agree(answers: Sequence[Answer]) -> bool:
+    """Whether each question has one answer, whichever reader was asked, and there are answers.
 
-    Readers map the same files, so ids and scores must be the very same, not merely close.
+    Readers map the same files, so ids and scores must be the very same, not merely close. A corpus
+    of one's own may have no words for some of the questions; not for all of them.
     """
     by_question: dict[str, set[tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...]]]] = {}
     for answer in answers:
         key = (answer.top, answer.top_by_text, answer.scores)
         by_question.setdefault(answer.text, set()).add(key)
-    return bool(by_question) and all(
-        len(different) == 1 and all(top or by_text for top, by_text, _ in different)
-        for different in by_question.values()
-    )
+    answered = any(answer.top or answer.top_by_text for answer in answers)
+    return answered and all(len(different) == 1 for different in by_question.values())

@@ -18,7 +18,6 @@ from indexrelay.console.demo.batches import plan
 from indexrelay.console.demo.corpus import Corpus, standard_library, text_folder
 from indexrelay.console.demo.declaring import (
     COLLECTION,
-    COMPONENTS,
     check_component,
     declare,
     marker,
@@ -39,6 +38,7 @@ from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.logs import configure_logs
 from indexrelay.schemas.settings import LogSettings
 from indexrelay.streams.server import EmbeddedServer
+from indexrelay.streams.socket_path import noted_socket
 
 _OUR_VARIABLES = "INDEXRELAY_"
 _CATALOG_URL = "INDEXRELAY_CATALOG__URL"
@@ -162,9 +162,17 @@ def _environ(options: DemoOptions, data_dir: Path, stack: ExitStack) -> Mapping[
         environ[REDIS_URL] = options.redis_url
     else:
         server = EmbeddedServer(data_dir)
+        stack.callback(_forget_socket, data_dir)
         stack.callback(server.stop)
         environ[REDIS_URL] = server.start()
     return environ
+
+
+def _forget_socket(data_dir: Path) -> None:
+    """Under a deep data folder the server's socket lies elsewhere, in a folder of its own."""
+    socket = noted_socket(data_dir / "redis")
+    if socket is not None and data_dir not in socket.parents:
+        shutil.rmtree(socket.parent, ignore_errors=True)
 
 
 def _claim(installation: Installation, options: DemoOptions, stack: ExitStack) -> None:
@@ -186,16 +194,7 @@ def _claim(installation: Installation, options: DemoOptions, stack: ExitStack) -
 
 
 def _forget_keys(installation: Installation) -> None:
-    """Remove the keys of the demo's own namespace."""
-    keys, commands = installation.keys, installation.connection.commands
-    per_component = [keys.lease(name) for name in COMPONENTS]
-    commands.delete(
-        keys.events,
-        keys.results,
-        keys.reloads,
-        keys.reports,
-        keys.release,
-        keys.readers,
-        keys.rebuilders,
-        *per_component,
-    )
+    """Remove every key of the demo's own namespace, which nobody else has drawn."""
+    commands = installation.connection.commands
+    for key in commands.scan_iter(match=f"{{{installation.keys.namespace}}}:*", count=1000):
+        commands.delete(key)

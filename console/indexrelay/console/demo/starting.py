@@ -11,6 +11,7 @@ from indexrelay.console.errors import CommandError, ProcessEndedError
 from indexrelay.console.installation import Installation
 from indexrelay.console.processes import Child
 from indexrelay.console.roles import RoleSettings, reader_child, rebuilder_child, socket_folder
+from indexrelay.console.supervising import stop_together
 
 _START_SECONDS = 60.0
 """Importing FAISS in several processes at once takes a while on a small machine."""
@@ -37,15 +38,15 @@ def started(
     sockets = socket_folder(data_dir)
     if data_dir not in sockets.parents:
         stack.callback(rmtree, sockets, ignore_errors=True)
-    children = [
-        rebuilder_child(shared),
-        *(
-            reader_child(shared, f"reader-{number}", socket=sockets / f"reader-{number}.sock")
-            for number in range(1, readers + 1)
-        ),
+    rebuilder = rebuilder_child(shared)
+    serving = [
+        reader_child(shared, f"reader-{number}", socket=sockets / f"reader-{number}.sock")
+        for number in range(1, readers + 1)
     ]
+    stack.callback(stop_together, [rebuilder], grace_seconds=_GRACE_SECONDS)
+    stack.callback(stop_together, serving, grace_seconds=_GRACE_SECONDS)
+    children = [rebuilder, *serving]
     for child in children:
-        stack.callback(child.stop, grace_seconds=_GRACE_SECONDS)
         child.start()
     _await_presence(installation, children, readers=readers)
     return children

@@ -1,0 +1,154 @@
+"""``indexrelay up`` and ``indexrelay demo``, as processes, and what they leave behind: nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.console.conftest import commit
+
+pytestmark = [pytest.mark.server, pytest.mark.timeout(180)]
+
+WORDS = ("read", "write", "thread", "file", "socket", "path", "date", "archive")
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "indexrelay.console.main", *arguments]
+
+
+def processes_of(mark: str) -> list[str]:
+    """The command lines of living processes that name ``mark``."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            if mark in line:
+                found.append(line)
+    return found
+
+
+def eventually(condition: Callable[[], bool], *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def asked(arguments: Sequence[str]) -> Any:
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+    return json.loads(done.stdout) if done.stdout else {}
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small corpus: 64 files of a few words each."""
+    folder = tmp_path_factory.mktemp("texts")
+    for number in range(64):
+        first, second = WORDS[number % 8], WORDS[number // 8]
+        (folder / f"{number:02}.txt").write_text(
+            f"{first} {second} number{number}\n\nMore about {first} and {second}."
+        )
+    return folder
+
+
+def test_the_demo_converges_through_a_failing_build_and_leaves_nothing(
+    texts: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        command("demo", "--corpus", str(texts), "--fail", "map", "--readers", "2", "--json"),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["converged"] is True
+    assert report["agree"] is True
+    assert report["release"] == 8
+    assert report["collections"]["docstrings"]["generation"] == 8
+    kept = report["collections"]["docstrings"]["expected"]
+    assert 0 < kept < 64
+    for facts in report["components"].values():
+        assert facts == {"outcome": "rebuilt", "covers": {"docstrings": 8}, "entries": kept}
+    for reader in report["readers"].values():
+        assert {name: each["covers"] for name, each in reader["components"].items()} == {
+            name: {"docstrings": 8} for name in report["components"]
+        }
+    assert {query["reader"] for query in report["queries"]} == set(report["readers"])
+    assert any(query["top"] and query["top_by_text"] for query in report["queries"])
+    partial = [each for each in report["results"] if each["status"] == "PARTIAL_SUCCESS"]
+    assert [each["indexes_failed"] for each in partial] == [["map"]]
+    assert "failed: map" in partial[0]["message"]
+    assert {"p50", "max"} == set(report["event_to_served_seconds"])
+    assert 0 < report["own_share_seconds"]["p50"] <= report["own_share_seconds"]["max"]
+    assert "its last good version still serves, at generation 4" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert processes_of(str(tmp_path)) == []
+
+
+def test_ctrl_c_in_the_demo_leaves_nothing(texts: Path, tmp_path: Path) -> None:
+    with subprocess.Popen(
+        command("demo", "--corpus", str(texts), "--readers", "1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    ) as demo:
+        assert demo.stderr is not None
+        for line in demo.stderr:
+            if line.startswith("demo-1"):
+                break
+        assert processes_of(str(tmp_path))
+        demo.send_signal(signal.SIGINT)
+        _, said = demo.communicate(timeout=60)
+        assert demo.returncode == 130
+        assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+    eventually(lambda: not processes_of(str(tmp_path)), seconds=10)
+
+
+def test_everything_on_one_machine_serves_restarts_and_stops(tmp_path: Path) -> None:
+    config = tmp_path / "indexrelay.toml"
+    config.write_text(
+        "[collections.tracks]\ndimension = 3\n"
+        '[components.embeddings]\nkind = "embedding_cache"\nfrom = "tracks"\n'
+    )
+    at = ("--config", str(config))
+    with (
+        (tmp_path / "said").open("wb") as said,
+        subprocess.Popen(command("up", "--readers", "1", *at), stdout=said, stderr=said) as up,
+    ):
+        try:
+
+            def readers() -> dict[str, Any]:
+                found: dict[str, Any] = asked(["readers", "--json", *at]).get("readers", {})
+                return found
+
+            eventually(lambda: bool(readers()), seconds=60)
+            commit(config, "first", 20)
+            eventually(lambda: bool(asked(["status", "--json", *at])["healthy"]), seconds=60)
+            (state,) = readers().values()
+            assert state["components"]["embeddings"]["covers"] == {"tracks": 1}
+            rebuilt = asked(["rebuild", "embeddings", "--wait", "--json", *at])
+            assert rebuilt["result"]["indexes_rebuilt"] == ["embeddings"]
+
+            os.kill(state["pid"], signal.SIGKILL)
+            eventually(
+                lambda: any(each["pid"] != state["pid"] for each in readers().values()),
+                seconds=60,
+            )
+        finally:
+            up.send_signal(signal.SIGTERM)
+        assert up.wait(60) == 0
+    assert "Traceback" not in (tmp_path / "said").read_text()
+    eventually(lambda: not processes_of(str(tmp_path)), seconds=10)
