@@ -101,6 +101,21 @@ def test_readers_without_any_is_a_failure_that_says_what_to_start(run: Run, buil
     assert "indexrelay reader --id NAME" in said.err
 
 
+def test_a_member_that_cannot_be_understood_does_not_hide_the_rest(run: Run, built: Path) -> None:
+    from indexrelay.producers.reaching import reach
+    from indexrelay.schemas.settings_file import load_settings
+    from indexrelay.streams import Keys, Presence
+
+    with reach(load_settings(built, environ={})) as connection:
+        presence = Presence(connection, Keys("indexrelay"), "reader")
+        presence.publish("alien", b'{"reader": 7}', ttl_seconds=60)
+        said = run("status", "--json", "--config", str(built))
+        presence.remove("alien")
+    assert said.code == 3
+    assert json.loads(said.out)["readers"] == {}
+    assert "presence.unreadable" in said.err
+
+
 def test_a_component_in_detail_shows_its_checks(run: Run, built: Path) -> None:
     document = json.loads(run("components", "show", "map", "--json", "--config", str(built)).out)
     assert document["entries"] == 20

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from indexrelay.console.installation import Installation
 from indexrelay.console.judging import judge
 from indexrelay.console.overview import CollectionFacts, ComponentFacts, Condition, Overview
+from indexrelay.producers.signals import present
 from indexrelay.producers.standing import made_from
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.errors import IndexRelayError
@@ -18,7 +19,6 @@ from indexrelay.schemas.results import ReaderState, RebuilderState
 from indexrelay.schemas.versions import Release, VersionManifest
 from indexrelay.storage.catalog import Attempt, Pause
 from indexrelay.streams.announcing import current_release
-from indexrelay.streams.presence import Presence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +69,11 @@ def signals_of(installation: Installation) -> Signals:
         return Signals(
             announced=current_release(connection, keys),
             readers={
-                name: ReaderState.model_validate_json(raw)
-                for name, raw in Presence(connection, keys, "reader").all().items()
+                state.reader: state for state in present(connection, keys, "reader", ReaderState)
             },
             rebuilders={
-                name: RebuilderState.model_validate_json(raw)
-                for name, raw in Presence(connection, keys, "rebuilder").all().items()
+                state.rebuilder: state
+                for state in present(connection, keys, "rebuilder", RebuilderState)
             },
         )
     except (RedisError, IndexRelayError, OSError) as error:

@@ -87,11 +87,11 @@ class Signals:
         Raises:
             RedisError, IndexRelayError, OSError: presence cannot be read.
         """
-        return self._states("reader", ReaderState)
+        return present(self.connection, self._keys, "reader", ReaderState)
 
     def rebuilders(self) -> list[RebuilderState]:
         """What every live rebuilder says of itself; raises what `readers` raises."""
-        return self._states("rebuilder", RebuilderState)
+        return present(self.connection, self._keys, "rebuilder", RebuilderState)
 
     @property
     def connection(self) -> Connection:
@@ -112,12 +112,22 @@ class Signals:
             with contextlib.suppress(RedisError, OSError):
                 opened.close()
 
-    def _states(self, kind: Literal["reader", "rebuilder"], model: type[StateT]) -> list[StateT]:
-        states = []
-        for member, raw in Presence(self.connection, self._keys, kind).all().items():
-            try:
-                states.append(model.model_validate_json(raw))
-            except ValidationError as error:
-                # One member of another major version must not blind us to the others.
-                log.warning("presence.unreadable", kind=kind, member=member, error=str(error))
-        return states
+
+def present(
+    connection: Connection, keys: Keys, kind: Literal["reader", "rebuilder"], model: type[StateT]
+) -> list[StateT]:
+    """What every live member of a kind says of itself, in the order of their ids.
+
+    A state that cannot be read is logged and left out: one member of another major version must
+    not hide the others.
+
+    Raises:
+        RedisError: the server is away, or refuses.
+    """
+    states = []
+    for member, raw in Presence(connection, keys, kind).all().items():
+        try:
+            states.append(model.model_validate_json(raw))
+        except ValidationError as error:
+            log.warning("presence.unreadable", kind=kind, member=member, error=str(error))
+    return states

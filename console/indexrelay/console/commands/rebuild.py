@@ -1,5 +1,6 @@
 """``indexrelay rebuild``: ask for a rebuild, and wait for what came of it."""
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,20 +31,21 @@ def rebuild(
 ) -> None:
     """Ask for a rebuild; exits 3 when some of it failed."""
     from indexrelay.console.installation import Installation
-    from indexrelay.console.output import print_json, stdout
+    from indexrelay.console.output import print_json, stderr, stdout
     from indexrelay.console.requesting import rebuild_here, request
 
     with Installation.at(config) as installation:
         if here:
             requested = rebuild_here(installation, components or (), force=force, reason=reason)
         else:
-            requested = request(
-                installation,
-                components or (),
-                force=force,
-                reason=reason,
-                timeout_seconds=timeout if wait else None,
-            )
+            with stderr().status("waiting for the result") if wait else nullcontext():
+                requested = request(
+                    installation,
+                    components or (),
+                    force=force,
+                    reason=reason,
+                    timeout_seconds=timeout if wait else None,
+                )
     if json:
         print_json(requested)
     else:
