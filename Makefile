@@ -42,7 +42,6 @@ format: $(INSTALLED) ## Repair what lint can repair
 .PHONY: types
 types: $(INSTALLED) ## Check the types, strictly
 	@$(BIN)/mypy
-	@$(BIN)/mypy scripts deploy
 
 .PHONY: imports
 imports: $(INSTALLED) ## Check that imports point one way
