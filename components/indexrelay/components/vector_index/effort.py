@@ -5,6 +5,7 @@ and refuses or ignores the wrong one. They are handed over with each search; the
 many threads share and which lies in mapped pages, is never changed.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,9 +61,18 @@ def knob_of(index: Any) -> Knob | None:
         case faiss.IndexIVF():
             return Knob("nprobe", index.nlist)
         case faiss.IndexHNSW():
-            return Knob("ef_search", max(16, min(2048, index.ntotal)))
+            return Knob("ef_search", max(index.ntotal, 1))
         case _:
             return None
+
+
+def efforts_beyond(index: Any, effort: Effort) -> Iterator[Effort]:
+    """Twice the effort, and twice again, up to all that the index has to give."""
+    knob = knob_of(index)
+    value = getattr(effort, knob.name) or 1 if knob else 1
+    while knob is not None and value < knob.most:
+        value = min(2 * value, knob.most)
+        yield effort.model_copy(update={knob.name: value})
 
 
 def _lists_class(faiss: Any, index: Any) -> Any:

@@ -68,7 +68,7 @@ class QuerySample:
             DamagedFileError: the file is not what was written, or belongs to another index.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 sample = cls(**{name: file[name] for name in _COLUMNS})
         except (ValueError, KeyError, EOFError, OSError, BadZipFile) as error:
             raise DamagedFileError(path, str(error)) from error

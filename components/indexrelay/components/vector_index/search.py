@@ -15,7 +15,7 @@ from indexrelay.components.errors import DamagedFileError, InvalidQueryError
 from indexrelay.components.hits import Hit
 from indexrelay.components.id_table import IdTable
 from indexrelay.components.payload_table import PayloadTable
-from indexrelay.components.vector_index.effort import search_parameters
+from indexrelay.components.vector_index.effort import efforts_beyond, search_parameters
 from indexrelay.components.vector_index.facts import IndexFacts
 from indexrelay.components.vector_index.lookup import open_lookup
 from indexrelay.components.vector_index.metrics import as_scores, prepared
@@ -84,7 +84,7 @@ class VectorSearch:
         return is_mapped(self._index)
 
     def search(self, vector: ArrayLike, *, k: int = 10) -> list[Hit]:
-        """The ``k`` nearest entries, or fewer where there are fewer.
+        """The ``k`` nearest entries, or all of them where there are fewer.
 
         ``vector`` has the shape ``(dimension,)`` and any length but zero: under cosine it is
         brought to unit length.
@@ -166,6 +166,11 @@ class VectorSearch:
             return np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.float32)
         with openmp_threads(1):
             found, rows = self._index.search(queries, k, params=self._parameters)
+            # Tuned for ten hits, what is looked into may hold fewer than a larger k: look wider.
+            more = efforts_beyond(self._index, self.facts.effort)
+            while (rows[:, -1] < 0).any() and (effort := next(more, None)) is not None:
+                parameters = search_parameters(self._index, effort)
+                found, rows = self._index.search(queries, k, params=parameters)
         return rows, as_scores(found, self.metric)
 
     def _hits(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> list[Hit]:
