@@ -200,23 +200,27 @@ def test_sweeping_and_releasing_at_once_never_leave_a_release_without_its_files(
     rounds = 100
 
     def sweeping() -> None:
-        for _ in range(rounds):
-            ready.wait()
-            _sweep(store)
-            ready.wait()
+        with contextlib.suppress(threading.BrokenBarrierError):
+            for _ in range(rounds):
+                ready.wait()
+                _sweep(store)
+                ready.wait()
 
     thread = threading.Thread(target=sweeping)
     thread.start()
-    for i in range(rounds):
-        version = make_version(store, "voyager", b"%d" % i)
-        ready.wait()
-        with contextlib.suppress(VersionUnreadableError, BlobMissingError):
-            make_release(store, voyager=version)
-        ready.wait()
-        newest = store.newest_release()
-        assert newest is not None
-        store.open_version("voyager", newest.components["voyager"])
-    thread.join()
+    try:
+        for i in range(rounds):
+            version = make_version(store, "voyager", b"%d" % i)
+            ready.wait()
+            with contextlib.suppress(VersionUnreadableError, BlobMissingError):
+                make_release(store, voyager=version)
+            ready.wait()
+            newest = store.newest_release()
+            assert newest is not None
+            store.open_version("voyager", newest.components["voyager"])
+    finally:
+        ready.abort()  # does nothing to a thread that is done
+        thread.join()
     assert store.next_number() > 2, "sweeping was always faster: nothing was put to the test"
 
 
