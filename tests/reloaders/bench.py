@@ -43,6 +43,7 @@ class Bench:
         self.store = ArtifactStore(self.settings.artifacts_dir, clock=self.clock)
         self.components: dict[str, str] = {}
         self._generation = 0
+        self._readers: list[Reloader] = []
 
     def publish(
         self, *, groups: dict[str, str] | None = None, kind: str = WORDS, **texts: str
@@ -86,7 +87,7 @@ class Bench:
         connection: Connection | None = None,
         **callbacks: Iterable[Callable[..., object]],
     ) -> Reloader:
-        return Reloader(
+        reader = Reloader(
             self.settings,
             reader_id=reader_id,
             store=self.store,
@@ -95,6 +96,13 @@ class Bench:
             before_swap=callbacks.get("before_swap", ()),
             after_swap=callbacks.get("after_swap", ()),
         )
+        self._readers.append(reader)
+        return reader
+
+    def stop_readers(self) -> None:
+        """Stop every reader that was made here."""
+        for reader in self._readers:
+            reader.stop()
 
 
 def texts(reader: Reloader) -> dict[str, str]:
