@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
 from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.string_table import Rows, StringTable, StringTableWriter
 
@@ -46,6 +48,10 @@ class PayloadTable:
 
     def _parse(self, text: str) -> Any:
         try:
-            return json.loads(text)
+            return from_json(text)  # a quarter of the time of `json.loads`, which …
+        except ValueError:
+            pass
+        try:
+            return json.loads(text)  # … also reads half a surrogate pair
         except ValueError as error:
             raise DamagedFileError(self._table.path, "a payload is not JSON") from error

@@ -21,6 +21,7 @@ import struct
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from operator import le
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
@@ -185,7 +186,8 @@ class StringTable:
     def raw(self, row: int) -> bytes:
         """The bytes of one row, 0 ≤ ``row`` < ``len``; empty where it is ``None``."""
         start, end = self._offsets[row : row + 2].tolist()
-        return bytes(self._slice(start, end))
+        self._refuse_outside([start], [end])
+        return bytes(self._text[start:end])
 
     def many(self, rows: Rows) -> list[str | None]:
         """The texts of ``rows`` (int64, each 0 ≤ row < ``len``), in that order.
@@ -195,16 +197,19 @@ class StringTable:
             DamagedFileError: what the file says about a row cannot be.
         """
         starts, ends = self._offsets[rows].tolist(), self._offsets[rows + 1].tolist()
+        self._refuse_outside(starts, ends)
+        text = self._text
         try:
             texts: list[str | None] = [
-                str(self._slice(start, end), "utf-8")
-                for start, end in zip(starts, ends, strict=True)
+                str(text[start:end], "utf-8") for start, end in zip(starts, ends, strict=True)
             ]
         except UnicodeDecodeError as error:
             raise DamagedFileError(self.path, "a row is not UTF-8") from error
         if self._nulls is not None:
-            for place in np.flatnonzero(self._nulls[rows >> 3] >> (rows & 7) & 1).tolist():
-                texts[place] = None
+            # Only an empty text can stand for none, and hardly any is empty.
+            for place, row in enumerate(rows.tolist() if not all(texts) else ()):
+                if not texts[place] and self._nulls[row >> 3] >> (row & 7) & 1:
+                    texts[place] = None
         return texts
 
     def check(self) -> None:
@@ -233,10 +238,10 @@ class StringTable:
         """Let go of the map; nothing may be read afterwards."""
         del self._text, self._offsets, self._nulls, self.order
 
-    def _slice(self, start: int, end: int) -> memoryview:
-        if not 0 <= start <= end <= self._layout.text_bytes:
+    def _refuse_outside(self, starts: list[int], ends: list[int]) -> None:
+        inside = min(starts, default=0) >= 0 and max(ends, default=0) <= self._layout.text_bytes
+        if not (inside and all(map(le, starts, ends))):
             raise DamagedFileError(self.path, "a row lies outside of the text")
-        return self._text[start:end]
 
 
 def _read_layout(path: Path, file: BinaryIO) -> _Layout:

@@ -18,7 +18,7 @@ from indexrelay.components.payload_table import PayloadTable
 from indexrelay.components.vector_index.effort import efforts_beyond, search_parameters
 from indexrelay.components.vector_index.facts import IndexFacts
 from indexrelay.components.vector_index.lookup import open_lookup
-from indexrelay.components.vector_index.metrics import as_scores, prepared
+from indexrelay.components.vector_index.metrics import as_scores
 from indexrelay.components.vector_index.opening import is_mapped, open_index
 from indexrelay.components.vector_index.reading import IDS, PAYLOADS
 from indexrelay.components.vector_index.threads import openmp_threads
@@ -93,13 +93,12 @@ class VectorSearch:
             InvalidQueryError: it has another shape, holds a NaN or an infinity, is zero under
                 cosine, or ``k`` is less than 1.
         """
-        queries = self._checked(vector, ndim=1)[None, :]
-        rows, scores = self._nearest(queries, k)
+        rows, scores = self._nearest(self._prepared(self._checked(vector, ndim=1)[None, :]), k)
         return self._hits(rows[0], scores[0])
 
     def search_many(self, vectors: ArrayLike, *, k: int = 10) -> list[list[Hit]]:
         """`search` for each row of ``vectors``, of shape ``(n, dimension)``."""
-        rows, scores = self._nearest(self._checked(vectors, ndim=2), k)
+        rows, scores = self._nearest(self._prepared(self._checked(vectors, ndim=2)), k)
         return [self._hits(*answer) for answer in zip(rows, scores, strict=True)]
 
     def search_by_id(self, entry_id: str, *, k: int = 10) -> list[Hit]:
@@ -168,7 +167,7 @@ class VectorSearch:
             found, rows = self._index.search(queries, k, params=self._parameters)
             # Tuned for ten hits, what is looked into may hold fewer than a larger k: look wider.
             more = efforts_beyond(self._index, self.facts.effort)
-            while (rows[:, -1] < 0).any() and (effort := next(more, None)) is not None:
+            while rows[:, -1].min() < 0 and (effort := next(more, None)) is not None:
                 parameters = search_parameters(self._index, effort)
                 found, rows = self._index.search(queries, k, params=parameters)
         return rows, as_scores(found, self.metric)
@@ -186,16 +185,19 @@ class VectorSearch:
         if vectors.ndim != ndim or vectors.shape[-1] != self.dimension:
             shape = f"({self.dimension},)" if ndim == 1 else f"(n, {self.dimension})"
             raise InvalidQueryError(f"a query has the shape {shape}, not {vectors.shape}")
-        if not np.isfinite(vectors).all():
+        return vectors
+
+    def _prepared(self, queries: Vectors) -> Vectors:
+        """`metrics.prepared`, which refuses what has no answer; one pass where all is well."""
+        squares = np.einsum("nd,nd->n", queries, queries)
+        cosine = self.metric is Metric.COSINE
+        if np.isfinite(squares).all() and (squares.all() or not cosine):
+            return queries / np.sqrt(squares)[:, None] if cosine else queries
+        if not np.isfinite(queries).all():
             raise InvalidQueryError("a query must not hold a NaN or an infinity")
-        if self.metric is not Metric.COSINE:
-            return vectors
-        # A very long vector's length is infinite in float32, and then it has no direction either.
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            unit = prepared(vectors, self.metric)
-        if not np.isfinite(unit).all() or not unit.any(axis=-1).all():
-            raise InvalidQueryError("a query must not be zero: it has no direction for cosine")
-        return unit
+        if cosine:
+            raise InvalidQueryError("a query of length zero or infinity has no direction")
+        return queries
 
 
 def _check_k(k: int) -> None:
