@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import structlog
+from tests.fixtures.logs import capture_logs
 
 from indexrelay.producers import NotServedError, Producer
 from indexrelay.producers.errors import NoRunningServerError
@@ -33,7 +33,7 @@ def commit_one(producer: Producer, name: str) -> bool:
 
 
 def test_a_commit_stands_while_no_server_was_ever_started(tmp_path: Path) -> None:
-    with Producer.open(settings_in(tmp_path)) as producer, structlog.testing.capture_logs() as logs:
+    with Producer.open(settings_in(tmp_path)) as producer, capture_logs() as logs:
         assert not commit_one(producer, "a")
     (warning,) = [line for line in logs if line["log_level"] == "warning"]
     assert warning["event"] == "event.not_emitted"

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
+from tests.fixtures.logs import capture_logs
 from tests.reloaders.bench import Bench, make_settings, outcomes, state_of, texts
 from tests.reloaders.kinds import WORDS
 

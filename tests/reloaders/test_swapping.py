@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
+from tests.fixtures.logs import capture_logs
 from tests.reloaders.bench import Bench, texts
 from tests.reloaders.kinds import ServedWords
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 from redis import exceptions
-from structlog.testing import capture_logs
+from tests.fixtures.logs import capture_logs
 from tests.fixtures.servers import ServerFactory
 
 from indexrelay.schemas.errors import IndexRelayError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
-from structlog.testing import capture_logs
+from tests.fixtures.logs import capture_logs
 from tests.fixtures.servers import program_or_skip
 from tests.streams.waiting import eventually
 

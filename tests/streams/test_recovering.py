@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from structlog.testing import capture_logs
+from tests.fixtures.logs import capture_logs
 from tests.fixtures.servers import PrivateServer, ServerFactory
 from tests.streams.waiting import eventually
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-import structlog
 from redis.exceptions import RedisError
 
 from indexrelay.console.installation import Installation
@@ -10,11 +9,12 @@ from indexrelay.producers.errors import UndeclaredComponentError
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.events import Event, ReleasePublished
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release
 from indexrelay.streams.announcing import announce
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 def announced(installation: Installation, release: Release) -> int:

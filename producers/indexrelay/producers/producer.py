@@ -12,8 +12,6 @@ from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Self
 
-import structlog
-
 from indexrelay.producers.batch import Batch
 from indexrelay.producers.errors import (
     UndeclaredCollectionError,
@@ -26,13 +24,14 @@ from indexrelay.producers.standing import Readers
 from indexrelay.producers.waiting import ServedBy, Waiting
 from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.events import BatchCompleted, RebuildRequested
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.settings import CollectionSettings, Settings
 from indexrelay.storage.catalog import Catalog, Commit
 from indexrelay.storage.entries import Entries
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.keys import Keys
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Producer:

@@ -10,20 +10,20 @@ import threading
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
-import structlog
 from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
 
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.events import Event, EventData
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ReaderState, RebuilderState
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.keys import Keys
 from indexrelay.streams.presence import Presence
 from indexrelay.streams.publishing import publish
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 StateT = TypeVar("StateT", bound=BaseModel)
 

@@ -8,7 +8,6 @@ own way. Presence is all that is read, since that is all a job's Redis user may 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-import structlog
 from redis.exceptions import RedisError
 
 from indexrelay.producers.errors import NotServedError
@@ -16,11 +15,12 @@ from indexrelay.producers.signals import Signals
 from indexrelay.producers.standing import Readers, Standing, failed_components, standing
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ComponentFailure
 from indexrelay.storage.catalog import Commit
 from indexrelay.streams.passing import is_passing
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 FIRST_PAUSE_SECONDS = 0.01
 LONGEST_PAUSE_SECONDS = 0.05

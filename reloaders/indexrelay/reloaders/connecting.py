@@ -5,12 +5,11 @@ reloading thread, so that a server that does not answer delays nobody's start. W
 is none, and the reader lives from the artifact store alone.
 """
 
-import structlog
-
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.settings import Settings
 from indexrelay.streams import Connection, RedisUrlError
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Link:

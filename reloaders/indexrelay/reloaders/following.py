@@ -8,19 +8,18 @@ release that was damaged since, and a rollback has a higher number anyway.
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-import structlog
-
 from indexrelay.reloaders.loading import Loader, Round
 from indexrelay.reloaders.outcomes import states_after
 from indexrelay.reloaders.readiness import Readiness, required_names
 from indexrelay.reloaders.swapping import Current
 from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ComponentState
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactStore, StoreAccessError
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 Renewing = Callable[[], AbstractContextManager[None]]
 """Keeps presence alive while the body runs."""

@@ -12,18 +12,17 @@ follow faster than others load gets its turn.
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-import structlog
-
 from indexrelay.reloaders.opening import Opener
 from indexrelay.reloaders.passing import Failure, failure_of
 from indexrelay.reloaders.planning import Part, parts_of
 from indexrelay.reloaders.served import ServedComponent
 from indexrelay.reloaders.snapshot import Contents
 from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactStore, StoreAccessError
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass

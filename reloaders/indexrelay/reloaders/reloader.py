@@ -11,8 +11,6 @@ import os
 import threading
 from collections.abc import Iterable
 
-import structlog
-
 from indexrelay.reloaders.connecting import Link
 from indexrelay.reloaders.following import Follower, Renewing
 from indexrelay.reloaders.forking import follow_forks
@@ -31,12 +29,13 @@ from indexrelay.reloaders.swapping import Current, SwapCallback
 from indexrelay.reloaders.watching import ReleaseWatch
 from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.events import ReleaseApplied
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.streams import Connection, Keys
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _PAUSE_SECONDS = 1.0
 """Wait after an error that nobody foresaw, so that the loop does not run at full speed."""

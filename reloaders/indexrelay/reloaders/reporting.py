@@ -9,16 +9,16 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-import structlog
 from redis.exceptions import RedisError
 
 from indexrelay.reloaders.connecting import Link
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.events import Event, ReleaseApplied
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ReaderState
 from indexrelay.streams import BackendRefusedError, Keys, Presence, publish
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Reporter:

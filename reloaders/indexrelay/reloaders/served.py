@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import structlog
-
 from indexrelay.components.kind import Served
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.versions import VersionManifest
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class ServedComponent:

@@ -7,12 +7,11 @@ old contents, whole, and one that comes a moment later the new ones, whole.
 
 from collections.abc import Callable, Iterable
 
-import structlog
-
 from indexrelay.reloaders.errors import ReloaderStoppedError
 from indexrelay.reloaders.snapshot import Contents, Snapshot
+from indexrelay.schemas.loggers import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 SwapCallback = Callable[[Snapshot, Snapshot], object]
 """Called with the old and the new snapshot, both valid until it returns."""

@@ -7,13 +7,13 @@ look, and the number in Redis only helps to say that the store lags behind.
 
 import threading
 
-import structlog
 from redis.exceptions import RedisError
 
 from indexrelay.reloaders.connecting import Link
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.streams import Keys, Tail, current_release, is_passing
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _BURST = 1000
 """Messages taken at once; they are worth one look together."""

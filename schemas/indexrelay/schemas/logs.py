@@ -15,6 +15,7 @@ from typing import Any, Final, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from indexrelay.schemas.loggers import FIELDS
 from indexrelay.schemas.settings import LogSettings
 
 _MARKS: Final = {"debug": "·", "info": "✓", "warning": "⚠", "error": "✗", "critical": "✗"}
@@ -42,6 +43,7 @@ def configure_logs(settings: LogSettings, *, stream: TextIO | None = None) -> No
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
+        _unpacked,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
@@ -54,6 +56,7 @@ def configure_logs(settings: LogSettings, *, stream: TextIO | None = None) -> No
         )
     )
     logging.basicConfig(handlers=[handler], level=settings.level.upper(), force=True)
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells which of its builds it loads
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -65,6 +68,12 @@ def configure_logs(settings: LogSettings, *, stream: TextIO | None = None) -> No
         # Module-level loggers must follow a later call, as tests and commands make one.
         cache_logger_on_first_use=False,
     )
+
+
+def _unpacked(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """One of our own events, with its fields instead of its line of text."""
+    event.update(event.pop(FIELDS, {}))
+    return event
 
 
 class ConsoleLines:

@@ -14,9 +14,8 @@ If it fails the release stands, since it was committed in the artifacts before: 
 import hashlib
 from typing import Final
 
-import structlog
-
 from indexrelay.schemas.events import FIELD
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.keys import Keys
 from indexrelay.streams.refusing import refusals_of
@@ -24,7 +23,7 @@ from indexrelay.streams.refusing import refusals_of
 MARK_SECONDS: Final = 86_400
 """Far longer than anyone goes on repeating one announcement."""
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 def announce(

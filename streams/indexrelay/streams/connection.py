@@ -17,7 +17,6 @@ redis-py's pools compare the process id and drop what they inherited without clo
 from importlib import resources
 from typing import Any, Final, Self
 
-import structlog
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.commands.core import Script
@@ -25,6 +24,7 @@ from redis.connection import ConnectionPool, UnixDomainSocketConnection, parse_u
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.streams.errors import RedisUrlError
 
 MAX_BLOCK_SECONDS: Final = 2.0
@@ -34,7 +34,7 @@ it: not longer than this."""
 HEALTH_CHECK_SECONDS: Final = 30
 """A socket that was idle for longer is pinged before its next command."""
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class Connection:

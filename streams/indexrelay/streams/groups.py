@@ -24,9 +24,9 @@ whoever then looks at the truth.
 from collections.abc import Sequence
 from typing import Any, Final
 
-import structlog
 from redis.exceptions import RedisError, ResponseError
 
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.delivery import Delivery, deliveries_of, entries_in
 from indexrelay.streams.outage import Outage
@@ -37,7 +37,7 @@ from indexrelay.streams.refusing import replies_of
 _OWN_START: Final = b"0"
 _SCAN_START: Final = b"0-0"
 _STREAM_START: Final = b"0"
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class ConsumerGroup:

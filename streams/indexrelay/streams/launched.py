@@ -13,11 +13,10 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-import structlog
-
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.streams import dying_with_parent
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class Launched:

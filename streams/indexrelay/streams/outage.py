@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import structlog
 from redis.exceptions import RedisError
 
-_log = structlog.get_logger(__name__)
+from indexrelay.schemas.loggers import get_logger
+
+_log = get_logger(__name__)
 
 
 class Outage:

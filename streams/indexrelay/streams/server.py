@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Final, Self
 from urllib.parse import quote
 
-import structlog
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from indexrelay.schemas.clock import Clock, SystemClock
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.streams.errors import ServerStartError
 from indexrelay.streams.launched import Launched
 from indexrelay.streams.server_program import find_server
@@ -40,7 +40,7 @@ STOP_SECONDS: Final = 3.0
 """How long each of the three ways to stop may take: asked, told, killed."""
 _POLL_SECONDS: Final = 0.005
 _LOG_TAIL_BYTES: Final = 2000
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class EmbeddedServer:

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
+from tests.fixtures.logs import capture_logs
 from tests.storage.artifacts.making import make_release, make_version
 
 from indexrelay.schemas.canonical import canonical_json, sha256_hex

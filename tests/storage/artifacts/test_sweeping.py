@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
+from tests.fixtures.logs import capture_logs
 from tests.storage.artifacts.making import MovedClock, make_file, make_release, make_version
 
 from indexrelay.storage.artifacts import (

@@ -16,11 +16,10 @@ import os
 import platform
 from pathlib import Path
 
-import structlog
-
 from indexrelay.schemas.canonical import sha256_hex
+from indexrelay.schemas.loggers import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 

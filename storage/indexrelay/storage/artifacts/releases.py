@@ -8,10 +8,10 @@ what was released meanwhile. A damaged release keeps its number, and the one bef
 import json
 from typing import Any
 
-import structlog
 from pydantic import ValidationError
 
 from indexrelay.schemas.canonical import canonical_json, sha256_hex
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts.durable import accessing, read_file, write_once
 from indexrelay.storage.artifacts.errors import ReleaseExistsError, ReleaseUnreadableError
@@ -19,7 +19,7 @@ from indexrelay.storage.artifacts.layout import Layout
 from indexrelay.storage.artifacts.locking import StoreLock
 from indexrelay.storage.artifacts.versions import Versions
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Releases:

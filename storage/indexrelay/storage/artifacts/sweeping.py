@@ -16,8 +16,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import structlog
-
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts.blobs import PIN_SUFFIX
 from indexrelay.storage.artifacts.durable import accessing, sync_folder
@@ -30,7 +29,7 @@ from indexrelay.storage.artifacts.layout import Layout
 from indexrelay.storage.artifacts.releases import Releases
 from indexrelay.storage.artifacts.versions import Versions
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,16 +7,16 @@ the database lets one writer through at a time, and the order of commits is the 
 import secrets
 from dataclasses import dataclass
 
-import structlog
 from sqlalchemy import Connection, Row, delete, select, update
 
 from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog.database import Database
 from indexrelay.storage.catalog.schema import batches, collections, entries
 from indexrelay.storage.errors import CollectionMismatchError, UnknownCollectionError
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

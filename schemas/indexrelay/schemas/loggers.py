@@ -1,0 +1,46 @@
+"""The loggers of our own modules: structlog in front, the standard library's `logging` behind.
+
+A library must not write anywhere on its own account, and structlog that nobody set up prints to
+stdout. So each event goes to `logging` under its module's name, whatever structlog is set to: an
+application sees it with its own handlers and levels, a script that set up nothing sees warnings and
+errors on stderr, and the command line renders the fields (`indexrelay.schemas.logs`).
+"""
+
+import logging
+from typing import Any, Final, cast
+
+import structlog
+from structlog.stdlib import BoundLogger
+from structlog.typing import EventDict, WrappedLogger
+
+FIELDS: Final = "indexrelay"
+"""The attribute of a `logging.LogRecord` that holds the event and its fields."""
+
+
+def get_logger(name: str) -> BoundLogger:
+    """The logger of a module: ``log.info("component.reloaded", component=…, seconds=…)``."""
+    logger: Any = structlog.wrap_logger(
+        logging.getLogger(name),
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.StackInfoRenderer(),
+            structlog.processors.format_exc_info,
+            _as_record,
+        ],
+        wrapper_class=BoundLogger,
+    )
+    return cast("BoundLogger", logger)
+
+
+def _as_record(
+    _logger: WrappedLogger, method: str, event: EventDict
+) -> tuple[tuple[str], dict[str, Any]]:
+    """One line of text for any handler, and the fields themselves for ours."""
+    shown = {key: value for key, value in event.items() if key not in ("event", "exception")}
+    fields = "".join(f" {key}={value!r}" for key, value in shown.items())
+    line = f"{event['event']}{fields}"
+    if "exception" in event and method != "exception":  # there `logging` adds it by itself
+        line += f"\n{event['exception']}"
+    # One frame of structlog's stands between the caller and what `logging` takes for it.
+    return (line,), {"extra": {FIELDS: dict(event)}, "stacklevel": 2}
