@@ -48,7 +48,6 @@ class Middle(Kind[Served]):
 def main() -> None:
     from examples.minimal.producer import job
     from examples.minimal.surroundings import surroundings
-
     from indexrelay.reloaders import Reloader
 
     kind = "examples.minimal.component:Middle"

@@ -7,10 +7,10 @@ That is fitted once: refitted with every album, each would move all the songs th
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+
 from examples.music.catalogue import Song
 from examples.music.features import Numbers, describe
 from examples.music.sounds import render
-
 from indexrelay.producers import Producer
 from indexrelay.storage.catalog import Commit
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+
 from examples.music.sounds import Style
 
 GENRES: Final[dict[str, Style]] = {

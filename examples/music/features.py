@@ -6,8 +6,9 @@ tempo for rhythm.
 """
 
 import numpy as np
-from examples.music.sounds import RATE, Signal
 from numpy.typing import NDArray
+
+from examples.music.sounds import RATE, Signal
 
 Numbers = NDArray[np.float64]
 

@@ -14,12 +14,12 @@ HERE = Path(__file__).resolve().parent
 
 def main() -> int:
     """Put everything together and take it apart again."""
+    from pydantic import SecretStr
+
     from examples.music.analysis import Analysis
     from examples.music.reader import ReaderProcess
     from examples.music.story import Story
     from examples.music.watching import Watcher
-    from pydantic import SecretStr
-
     from indexrelay.components.registry import check_kind
     from indexrelay.producers import Producer
     from indexrelay.rebuilder import Rebuilder

@@ -7,7 +7,6 @@ from examples.music.catalogue import Song, catalogue, song
 from examples.music.disk import copy_artifacts, repair
 from examples.music.reader import ReaderProcess
 from examples.music.watching import Watcher, print_states
-
 from indexrelay.rebuilder import Rebuilder
 from indexrelay.storage.artifacts import ArtifactStore
 

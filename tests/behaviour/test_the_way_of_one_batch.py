@@ -6,6 +6,7 @@ their own.
 
 import numpy as np
 import pytest
+
 from tests.behaviour.conftest import Install
 
 pytestmark = pytest.mark.server

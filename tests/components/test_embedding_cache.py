@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.components.jobs import MemorySnapshot, Row, clustered, make_job, make_snapshot, run
 
 from indexrelay.components.embedding_cache import EmbeddingCache, Embeddings
 from indexrelay.components.errors import DamagedFileError, UnknownEntryError, UnusableInputError
 from indexrelay.components.kind import Built, Job, KindParameters
+from tests.components.jobs import MemorySnapshot, Row, clustered, make_job, make_snapshot, run
 
 KIND = EmbeddingCache(KindParameters())
 GATES = ["reads_back", "count", "dimension", "ids_unique", "vectors_finite", "rows_match_source"]

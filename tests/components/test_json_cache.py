@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.components.jobs import MemorySnapshot, make_job, make_snapshot, run
 
 from indexrelay.components.errors import DocumentError, DocumentFunctionError
 from indexrelay.components.json_cache import CollectionReader, JsonCache, JsonCacheParameters
 from indexrelay.components.json_cache.document import count_items
 from indexrelay.schemas.settings import Metric
+from tests.components.jobs import MemorySnapshot, make_job, make_snapshot, run
 
 
 def genres(inputs: Mapping[str, Any], *, upper: bool = False) -> dict[str, list[str]]:

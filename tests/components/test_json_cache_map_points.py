@@ -6,6 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from indexrelay.components.errors import DocumentFunctionError
+from indexrelay.components.json_cache import JsonCache, JsonCacheParameters
+from indexrelay.components.kind import ComponentInput
+from indexrelay.components.projection import Projection, ProjectionParameters
 from tests.components.jobs import (
     MemorySnapshot,
     clustered,
@@ -14,11 +19,6 @@ from tests.components.jobs import (
     make_snapshot,
     run,
 )
-
-from indexrelay.components.errors import DocumentFunctionError
-from indexrelay.components.json_cache import JsonCache, JsonCacheParameters
-from indexrelay.components.kind import ComponentInput
-from indexrelay.components.projection import Projection, ProjectionParameters
 
 FUNCTION = "indexrelay.components.json_cache:map_points"
 

@@ -5,6 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from indexrelay.components.errors import DamagedFileError, UnknownEntryError, UnusableInputError
+from indexrelay.components.kind import ComponentInput, Job
+from indexrelay.components.projection import Projection, ProjectionParameters
+from indexrelay.schemas.settings import Metric
 from tests.components.jobs import (
     MemorySnapshot,
     Row,
@@ -16,11 +21,6 @@ from tests.components.jobs import (
     make_snapshot,
     run,
 )
-
-from indexrelay.components.errors import DamagedFileError, UnknownEntryError, UnusableInputError
-from indexrelay.components.kind import ComponentInput, Job
-from indexrelay.components.projection import Projection, ProjectionParameters
-from indexrelay.schemas.settings import Metric
 
 METHODS = ["pca", "tsne"]
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.components.jobs import MemorySnapshot, Run, make_job, make_snapshot, run
 
 from indexrelay.components.errors import DamagedFileError, InvalidQueryError, UnknownEntryError
 from indexrelay.components.text_index import TextIndex, TextIndexParameters, TextSearch
 from indexrelay.components.text_index.kind import DATABASE
 from indexrelay.components.text_index.tokens import MAX_RUNS, Tokenizer, match_expression
+from tests.components.jobs import MemorySnapshot, Run, make_job, make_snapshot, run
 
 TEXTS = [
     "Read a CSV file row by row.",

@@ -7,14 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.components.jobs import (
-    MemorySnapshot,
-    Row,
-    clustered,
-    make_job,
-    make_snapshot,
-    run,
-)
 
 from indexrelay.components.errors import (
     DamagedFileError,
@@ -26,6 +18,14 @@ from indexrelay.components.kind import Built, ComponentInput, Job
 from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
+from tests.components.jobs import (
+    MemorySnapshot,
+    Row,
+    clustered,
+    make_job,
+    make_snapshot,
+    run,
+)
 
 GATES = [
     "reads_back",

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.components.jobs import MemorySnapshot, Run, clustered, make_job, make_snapshot, run
 
 from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters, VectorSearch
 from indexrelay.components.vector_index.opening import open_index
 from indexrelay.components.vector_index.search import BASE
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
+from tests.components.jobs import MemorySnapshot, Run, clustered, make_job, make_snapshot, run
 
 ROWS, DIMENSION = 1100, 16
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.console.conftest import CONFIG, Run, commit
 
 pytestmark = pytest.mark.server

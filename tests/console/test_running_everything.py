@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.console.conftest import commit
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(180)]

@@ -9,15 +9,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from deploy.redis.render_acl import render
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
+
+from deploy.redis.render_acl import render
+from indexrelay.streams import Connection, Keys
 from tests.deploy.compose import ROOT
 from tests.fixtures.servers import program_or_skip
-
-from indexrelay.streams import Connection, Keys
 
 PASSWORDS = {
     f"{name.upper()}_PASSWORD": f"{name}-0123456789abcdef"

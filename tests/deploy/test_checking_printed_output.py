@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from scripts import readme_commands, run_examples
 from scripts.expected_output import difference
 from scripts.readme_commands import Command, commands_of

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from deploy import make_passwords
 from tests.deploy.compose import FILE, ROOT, load, seconds
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from redis.exceptions import AuthenticationError, NoPermissionError
-from tests.deploy.conftest import ConnectAs, client_of
 
 from indexrelay.streams import (
     ConsumerGroup,
@@ -18,6 +17,7 @@ from indexrelay.streams import (
     publish,
 )
 from indexrelay.streams.errors import BackendRefusedError
+from tests.deploy.conftest import ConnectAs, client_of
 
 USERS = ("health", "producer", "reader_a", "reader_b", "rebuilder")
 

@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from deploy.redis.render_acl import RenderError, main, render
 from tests.deploy.compose import ROOT
 from tests.deploy.conftest import PASSWORDS

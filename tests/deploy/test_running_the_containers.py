@@ -15,15 +15,15 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from deploy import make_passwords
 from redis.exceptions import NoPermissionError
-from tests.deploy.compose import LOOPBACK, ROOT, Service, free_port, services
-from tests.fixtures.servers import program_or_skip
 
+from deploy import make_passwords
 from indexrelay.producers import Producer
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import load_settings
 from indexrelay.streams import Connection, Keys, current_release
+from tests.deploy.compose import LOOPBACK, ROOT, Service, free_port, services
+from tests.fixtures.servers import program_or_skip
 
 START_SECONDS = 60.0
 READERS = ("reader_a", "reader_b")

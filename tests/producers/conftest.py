@@ -5,12 +5,12 @@ from pathlib import Path
 
 import fakeredis
 import pytest
-from tests.producers.presence import HandClock, Readers
 
 from indexrelay.producers import Producer
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection
+from tests.producers.presence import HandClock, Readers
 
 
 @pytest.fixture

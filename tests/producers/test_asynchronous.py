@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.producers.presence import HandClock, reader
 
 from indexrelay.producers import AsyncProducer, NotServedError, Producer
 from indexrelay.producers.errors import NotCommittedError, UndeclaredCollectionError
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, Keys, Presence
+from tests.producers.presence import HandClock, reader
 
 
 def test_a_batch_is_committed_and_waited_for(

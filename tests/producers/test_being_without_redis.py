@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.fixtures.logs import capture_logs
 
 from indexrelay.producers import NotServedError, Producer
 from indexrelay.producers.errors import NoRunningServerError
 from indexrelay.producers.reaching import reach
 from indexrelay.schemas.settings import Settings
 from indexrelay.streams import EmbeddedServer, Keys
+from tests.fixtures.logs import capture_logs
 
 ROW = np.ones((1, 3), np.float32)
 

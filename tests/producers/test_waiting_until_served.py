@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
-from tests.producers.presence import HandClock, Readers, reader, rebuilder
 
 from indexrelay.producers import NotServedError, Producer
 from indexrelay.storage.catalog import Commit
 from indexrelay.streams import Connection, Presence
+from tests.producers.presence import HandClock, Readers, reader, rebuilder
 
 
 @pytest.fixture

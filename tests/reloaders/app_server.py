@@ -7,9 +7,9 @@ from typing import Any
 
 import httpx
 import uvicorn
-from tests.reloaders.test_reporting import eventually
 
 from indexrelay.reloaders.listening import address_of, listening
+from tests.reloaders.test_reporting import eventually
 
 
 @contextmanager

@@ -4,9 +4,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from tests.reloaders.kinds import WORDS
-from tests.storage.artifacts.making import MOMENT, MovedClock, make_version
-
 from indexrelay.reloaders import Reloader
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.results import ComponentState
@@ -14,6 +11,8 @@ from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.streams import Connection
+from tests.reloaders.kinds import WORDS
+from tests.storage.artifacts.making import MOMENT, MovedClock, make_version
 
 NAMES = ("clap", "map", "voyager")
 

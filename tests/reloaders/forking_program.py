@@ -13,14 +13,14 @@ from typing import Any
 
 import faiss
 import numpy as np
-from tests.reloaders.bench import Bench, make_settings, texts
-from tests.reloaders.test_lifecycle import Swaps
-from tests.reloaders.test_reporting import eventually
 
 from indexrelay.reloaders import Reloader
 from indexrelay.schemas.logs import configure_logs
 from indexrelay.schemas.settings import LogSettings
 from indexrelay.streams import Connection, Keys, Presence
+from tests.reloaders.bench import Bench, make_settings, texts
+from tests.reloaders.test_lifecycle import Swaps
+from tests.reloaders.test_reporting import eventually
 
 PATIENCE_SECONDS = 20
 

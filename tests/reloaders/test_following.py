@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 import pytest
-from tests.fixtures.logs import capture_logs
-from tests.fixtures.servers import fake_connection
-from tests.reloaders.bench import Bench, outcomes, texts
 
 from indexrelay.reloaders import Reloader
 from indexrelay.streams import Connection, Keys, publish
+from tests.fixtures.logs import capture_logs
+from tests.fixtures.servers import fake_connection
+from tests.reloaders.bench import Bench, outcomes, texts
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 import pytest
 from fastapi import Depends, FastAPI
 from flask import Flask
-from tests.reloaders.app_server import running
-from tests.reloaders.bench import Bench
 
 from indexrelay.reloaders import Reloader, ReloaderStoppedError, Snapshot
 from indexrelay.reloaders.fastapi import borrowing, reloader_lifespan
 from indexrelay.reloaders.flask import IndexRelay
+from tests.reloaders.app_server import running
+from tests.reloaders.bench import Bench
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from tests.fixtures.servers import ServerFactory
-from tests.reloaders.bench import Bench, make_settings, texts
-from tests.reloaders.test_reporting import eventually
 
 from indexrelay.reloaders import Reloader, ReloaderStoppedError, Snapshot
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.streams import Connection, Keys, announce
+from tests.fixtures.servers import ServerFactory
+from tests.reloaders.bench import Bench, make_settings, texts
+from tests.reloaders.test_reporting import eventually
 
 KEYS = Keys("test")
 

@@ -9,13 +9,13 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.fixtures.logs import capture_logs
-from tests.reloaders.bench import Bench, make_settings, outcomes, state_of, texts
-from tests.reloaders.kinds import WORDS
 
 from indexrelay.reloaders.passing import may_pass
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.storage.artifacts import BlobCorruptError, BlobMissingError, StoreAccessError
+from tests.fixtures.logs import capture_logs
+from tests.reloaders.bench import Bench, make_settings, outcomes, state_of, texts
+from tests.reloaders.kinds import WORDS
 
 
 def _blob_of(bench: Bench, name: str) -> Path:

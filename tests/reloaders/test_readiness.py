@@ -1,10 +1,9 @@
 """A reader is ready when every required component is served, from whatever version."""
 
-from tests.reloaders.bench import Bench, make_settings
-from tests.reloaders.kinds import WORDS
-
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.settings import Settings
+from tests.reloaders.bench import Bench, make_settings
+from tests.reloaders.kinds import WORDS
 
 
 def test_a_reader_is_not_ready_before_it_serves_what_is_required(bench: Bench) -> None:

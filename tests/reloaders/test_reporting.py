@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.fixtures.servers import fake_connection
-from tests.reloaders.bench import Bench, make_settings
 
 from indexrelay.schemas.events import FIELD, Event, ReleaseApplied
 from indexrelay.schemas.results import LoadOutcome, ReaderState
 from indexrelay.streams import Connection, Keys, Presence
+from tests.fixtures.servers import fake_connection
+from tests.reloaders.bench import Bench, make_settings
 
 KEYS = Keys("test")
 

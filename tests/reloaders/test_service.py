@@ -5,9 +5,6 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from tests.reloaders.app_server import running
-from tests.reloaders.bench import Bench
-from tests.reloaders.searchable import MODULE
 
 from indexrelay.reloaders import Reloader
 from indexrelay.reloaders.body_limit import MAX_BODY_BYTES
@@ -15,6 +12,9 @@ from indexrelay.reloaders.documents import accepts_gzip, matches
 from indexrelay.reloaders.service import create_app
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.results import ReaderState
+from tests.reloaders.app_server import running
+from tests.reloaders.bench import Bench
+from tests.reloaders.searchable import MODULE
 
 KINDS = {"points": f"{MODULE}:Points", "lines": f"{MODULE}:Lines", "page": f"{MODULE}:Document"}
 CONTENTS = {

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.reloaders.bench import Bench
-from tests.reloaders.test_reporting import eventually
 
 from indexrelay.reloaders.listening import address_of, listening
 from indexrelay.schemas.results import ReaderState
 from indexrelay.streams import Connection, Keys, Presence
+from tests.reloaders.bench import Bench
+from tests.reloaders.test_reporting import eventually
 
 ROOT = Path(__file__).parents[2]
 

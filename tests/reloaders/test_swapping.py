@@ -10,9 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.fixtures.logs import capture_logs
-from tests.reloaders.bench import Bench, texts
-from tests.reloaders.kinds import ServedWords
 
 from indexrelay.reloaders import (
     ComponentNotServedError,
@@ -20,6 +17,9 @@ from indexrelay.reloaders import (
     Snapshot,
     SnapshotClosedError,
 )
+from tests.fixtures.logs import capture_logs
+from tests.reloaders.bench import Bench, texts
+from tests.reloaders.kinds import ServedWords
 
 
 def _borrowed(snapshot: Snapshot, name: str = "voyager") -> ServedWords:

@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 
 import numpy as np
-from tests.components.jobs import clustered, make_job, make_manifest, make_snapshot, run
-from tests.reloaders.bench import Bench
-from tests.storage.artifacts.making import MOMENT
 
 from indexrelay.components.vector_index import VectorIndex
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.versions import Release
+from tests.components.jobs import clustered, make_job, make_manifest, make_snapshot, run
+from tests.reloaders.bench import Bench
+from tests.storage.artifacts.making import MOMENT
 
 SWAPS = 30
 _BLOB = re.compile(r"/blobs/sha256/../([0-9a-f]{64})")

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from tests.schemas.said import DIGEST, NOON, OTHER
 
 from indexrelay.schemas.canonical import canonical_json
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.versions import BlobRef, Release, VersionManifest
+from tests.schemas.said import DIGEST, NOON, OTHER
 
 BASE = ComponentDefinition.of("vector_index", "tracks", "artists", nprobe=16, index="auto")
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.schemas.said import SAID, event_of
 
 from indexrelay.schemas.documents import asyncapi_document, json_schemas
 from indexrelay.schemas.documents.__main__ import main
 from indexrelay.schemas.events import EVENT_TYPES, FIELD
 from indexrelay.streams.keys import Keys
+from tests.schemas.said import SAID, event_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 

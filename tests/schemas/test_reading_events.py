@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.schemas.said import SAID, event_of
 
 from indexrelay.schemas.errors import UnreadableEventError
 from indexrelay.schemas.events import MAX_EVENT_BYTES, Event, EventData
+from tests.schemas.said import SAID, event_of
 
 by_type = pytest.mark.parametrize("data", SAID, ids=lambda data: data.TYPE)
 BATCH = SAID[0]

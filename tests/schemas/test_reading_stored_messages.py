@@ -6,9 +6,9 @@ A folder for each schema version; never change a file in it, add a folder.
 from pathlib import Path
 
 import pytest
-from tests.schemas.said import SAID, event_of
 
 from indexrelay.schemas.events import EVENT_TYPES, SCHEMA_VERSION, Event, EventData
+from tests.schemas.said import SAID, event_of
 
 MESSAGES = Path(__file__).parent / "messages"
 STORED = sorted(MESSAGES.glob("v*/*.json"))

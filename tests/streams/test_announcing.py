@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.fixtures.servers import fake_connection
 
 from indexrelay.schemas.events import FIELD
 from indexrelay.streams.announcing import announce, current_release
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.errors import BackendRefusedError
 from indexrelay.streams.keys import Keys
+from tests.fixtures.servers import fake_connection
 
 
 def tell(connection: Connection, keys: Keys, number: int, *, result: bytes | None = None) -> bool:

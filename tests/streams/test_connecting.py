@@ -4,14 +4,14 @@ import os
 
 import pytest
 from redis import exceptions
-from tests.fixtures.logs import capture_logs
-from tests.fixtures.servers import ServerFactory
 
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.errors import BackendRefusedError, RedisUrlError
 from indexrelay.streams.keys import Keys
 from indexrelay.streams.passing import is_passing, refusal_code
+from tests.fixtures.logs import capture_logs
+from tests.fixtures.servers import ServerFactory
 
 AWAY = "unix:///nowhere/server.sock"
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
-from tests.fixtures.logs import capture_logs
-from tests.fixtures.servers import program_or_skip
-from tests.streams.waiting import eventually
 
 from indexrelay.streams import server as server_module
 from indexrelay.streams import server_program, socket_path
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.errors import NoServerError, ServerStartError
 from indexrelay.streams.server import EmbeddedServer
+from tests.fixtures.logs import capture_logs
+from tests.fixtures.servers import program_or_skip
+from tests.streams.waiting import eventually
 
 
 @pytest.fixture(params=["valkey", "redis"])

@@ -3,12 +3,12 @@
 import threading
 
 import pytest
-from tests.streams.waiting import eventually
 
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.errors import BackendRefusedError
 from indexrelay.streams.keys import Keys
 from indexrelay.streams.leases import Lease
+from tests.streams.waiting import eventually
 
 
 def lease(connection: Connection, keys: Keys, owner: str, *, ttl_seconds: float = 60) -> Lease:

@@ -1,11 +1,11 @@
 """Who is there is found without a scan, and who stays away is gone after the TTL."""
 
 from redis import Redis
-from tests.streams.waiting import eventually
 
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.keys import Keys
 from indexrelay.streams.presence import Presence
+from tests.streams.waiting import eventually
 
 
 def test_the_states_of_all_members_are_found(each_connection: Connection, keys: Keys) -> None:

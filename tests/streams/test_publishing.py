@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
-from tests.fixtures.servers import ServerFactory
 
 from indexrelay.schemas.events import FIELD
 from indexrelay.streams.connection import Connection
@@ -14,6 +13,7 @@ from indexrelay.streams.keys import Keys
 from indexrelay.streams.passing import is_passing
 from indexrelay.streams.publishing import publish, publish_many
 from indexrelay.streams.trimming import trim
+from tests.fixtures.servers import ServerFactory
 
 
 def test_an_event_is_one_entry_with_one_field(each_connection: Connection, keys: Keys) -> None:

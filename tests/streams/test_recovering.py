@@ -6,9 +6,6 @@ from typing import Any
 import pytest
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from tests.fixtures.logs import capture_logs
-from tests.fixtures.servers import PrivateServer, ServerFactory
-from tests.streams.waiting import eventually
 
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.groups import ConsumerGroup
@@ -16,6 +13,9 @@ from indexrelay.streams.keys import Keys
 from indexrelay.streams.passing import is_passing
 from indexrelay.streams.publishing import publish, publish_many
 from indexrelay.streams.tail import Tail
+from tests.fixtures.logs import capture_logs
+from tests.fixtures.servers import PrivateServer, ServerFactory
+from tests.streams.waiting import eventually
 
 
 def consumer(connection: Connection, keys: Keys, name: str = "a") -> ConsumerGroup:

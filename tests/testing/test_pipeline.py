@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.testing.kinds import Restless
 
 from indexrelay.producers import NotServedError
 from indexrelay.schemas.results import BuildOutcome, LoadOutcome, RebuildStatus
 from indexrelay.schemas.settings import Settings
 from indexrelay.testing import FakeClock, MakePipeline, NotSettledError, Pipeline
 from indexrelay.testing.errors import NothingToDamageError
+from tests.testing.kinds import Restless
 
 CACHE = {"kind": "embedding_cache", "from": "tracks"}
 MAP = {"kind": "projection", "from": "tracks"}

@@ -42,5 +42,4 @@ def _as_record(
     line = f"{event['event']}{fields}"
     if "exception" in event and method != "exception":  # there `logging` adds it by itself
         line += f"\n{event['exception']}"
-    # One frame of structlog's stands between the caller and what `logging` takes for it.
-    return (line,), {"extra": {FIELDS: dict(event)}, "stacklevel": 2}
+    return (line,), {"extra": {FIELDS: dict(event)}}

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from tests.storage.artifacts.making import MovedClock
 
 from indexrelay.storage.artifacts import ArtifactStore
+from tests.storage.artifacts.making import MovedClock
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import stat
 from pathlib import Path
 
 import pytest
-from tests.storage.artifacts.making import make_file
 
 from indexrelay.schemas.versions import BlobRef
 from indexrelay.storage.artifacts import (
@@ -17,6 +16,7 @@ from indexrelay.storage.artifacts import (
     StoreAccessError,
     UnsafeNameError,
 )
+from tests.storage.artifacts.making import make_file
 
 
 def test_a_blob_is_moved_to_the_name_of_its_content(store: ArtifactStore, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.storage.artifacts.making import make_release, make_version
 
 from indexrelay.storage.artifacts import (
     ArtifactStore,
@@ -18,6 +17,7 @@ from indexrelay.storage.artifacts import (
     ReleaseExistsError,
     VersionUnreadableError,
 )
+from tests.storage.artifacts.making import make_release, make_version
 
 
 def test_a_committed_release_is_the_newest(store: ArtifactStore) -> None:

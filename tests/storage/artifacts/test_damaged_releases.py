@@ -5,8 +5,6 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.fixtures.logs import capture_logs
-from tests.storage.artifacts.making import make_release, make_version
 
 from indexrelay.schemas.canonical import canonical_json, sha256_hex
 from indexrelay.storage.artifacts import (
@@ -16,6 +14,8 @@ from indexrelay.storage.artifacts import (
     StoreAccessError,
     UnsafeNameError,
 )
+from tests.fixtures.logs import capture_logs
+from tests.storage.artifacts.making import make_release, make_version
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
-from tests.storage.artifacts.making import make_release, make_version
 
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import (
@@ -14,6 +13,7 @@ from indexrelay.storage.artifacts import (
     NothingReleasedError,
     ReleaseUnreadableError,
 )
+from tests.storage.artifacts.making import make_release, make_version
 
 
 @pytest.fixture

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.fixtures.logs import capture_logs
-from tests.storage.artifacts.making import MovedClock, make_file, make_release, make_version
 
 from indexrelay.storage.artifacts import (
     ArtifactStore,
@@ -18,6 +16,8 @@ from indexrelay.storage.artifacts import (
     Swept,
     VersionUnreadableError,
 )
+from tests.fixtures.logs import capture_logs
+from tests.storage.artifacts.making import MovedClock, make_file, make_release, make_version
 
 HOUR = 3600.0
 

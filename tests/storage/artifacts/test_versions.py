@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.storage.artifacts.making import make_version
 
 from indexrelay.schemas.canonical import canonical_json, sha256_hex
 from indexrelay.schemas.versions import BlobRef
@@ -15,6 +14,7 @@ from indexrelay.storage.artifacts import (
     UnsafeNameError,
     VersionUnreadableError,
 )
+from tests.storage.artifacts.making import make_version
 
 
 def _path(store: ArtifactStore, version_id: str) -> Path:

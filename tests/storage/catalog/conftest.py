@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.storage.catalog.hand_clock import HandClock
 
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog import Catalog
+from tests.storage.catalog.hand_clock import HandClock
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])

@@ -1,11 +1,11 @@
 from collections.abc import Sequence
 
 import pytest
-from tests.storage.rows import entries, ids_of, values_of
 
 from indexrelay.storage.catalog import Catalog, Commit
 from indexrelay.storage.entries import Entries
 from indexrelay.storage.errors import InvalidBatchIdError, InvalidEntriesError
+from tests.storage.rows import entries, ids_of, values_of
 
 
 def commit(

@@ -2,11 +2,11 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
-from tests.storage.rows import entries
 
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog import Catalog, Collection
 from indexrelay.storage.errors import CollectionMismatchError, UnknownCollectionError
+from tests.storage.rows import entries
 
 
 def _open_and_declare(url: str) -> str:

@@ -1,8 +1,7 @@
 from datetime import timedelta
 
-from tests.storage.catalog.hand_clock import HandClock
-
 from indexrelay.storage.catalog import Attempt, Catalog, DeadLetter, Pause
+from tests.storage.catalog.hand_clock import HandClock
 
 
 def fail(

@@ -6,10 +6,10 @@ from pathlib import Path
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from tests.storage.rows import entries, ids_of, values_of
 
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog import Catalog
+from tests.storage.rows import entries, ids_of, values_of
 
 IDS = st.lists(st.sampled_from(["", *"abcdefÄ🎵"]).map(lambda tail: f"id{tail}"), max_size=6)
 

@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from tests.storage.rows import entries, ids_of
 
 from indexrelay.schemas.errors import MissingExtraError
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.errors import CatalogUrlError, CatalogVersionError
 from indexrelay.storage.urls import driver_url
+from tests.storage.rows import entries, ids_of
 
 
 def test_what_was_written_is_there_when_it_is_opened_again(tracks: Catalog, url: str) -> None:

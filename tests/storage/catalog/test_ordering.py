@@ -7,10 +7,10 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 
 from sqlalchemy import QueuePool
-from tests.storage.rows import entries, ids_of
 
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.errors import UnknownCollectionError
+from tests.storage.rows import entries, ids_of
 
 _WRITERS = 3
 _COMMITS = 12

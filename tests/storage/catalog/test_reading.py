@@ -1,11 +1,11 @@
 from collections.abc import Sequence
 
 import pytest
-from tests.storage.rows import entries, flat, ids_of, values_of
 
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.entries import Changes
 from indexrelay.storage.errors import SnapshotClosedError
+from tests.storage.rows import entries, flat, ids_of, values_of
 
 
 def write(catalog: Catalog, *ids: str, deletes: Sequence[str] = (), value: float = 1.0) -> int:

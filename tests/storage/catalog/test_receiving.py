@@ -1,9 +1,8 @@
 from datetime import UTC, datetime, timedelta
 
-from tests.storage.catalog.hand_clock import HandClock
-
 from indexrelay.schemas.events import Event, RebuildRequested
 from indexrelay.storage.catalog import Catalog, InboxRow, ReceivedEvent
+from tests.storage.catalog.hand_clock import HandClock
 
 _AT = datetime(2026, 1, 1, 12, 0, 0, 250, tzinfo=UTC)
 

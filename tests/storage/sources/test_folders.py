@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.storage.rows import ids_of, values_of
-from tests.storage.sources.conftest import OpenSource
 
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.errors import SourceChangedError, SourceError
+from tests.storage.rows import ids_of, values_of
+from tests.storage.sources.conftest import OpenSource
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 import pytest
-from tests.storage.rows import entries, ids_of
-from tests.storage.sources.conftest import OpenSource
 
 from indexrelay.schemas.settings import CollectionSettings, Metric
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.errors import CollectionMismatchError
 from indexrelay.storage.sources import open_source
+from tests.storage.rows import entries, ids_of
+from tests.storage.sources.conftest import OpenSource
 
 
 def test_the_catalogs_own_entries_are_declared_on_the_first_look(

@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from tests.storage.rows import ids_of
-from tests.storage.sources.conftest import OpenSource
 
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.errors import SourceError
 from indexrelay.storage.sources.table_queries import TableQueries
+from tests.storage.rows import ids_of
+from tests.storage.sources.conftest import OpenSource
 
 
 class UserTable:
