@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -40,6 +41,10 @@ class Behaving(Kind[Document]):
             case "hangs":
                 while True:
                     time.sleep(60)  # killed by the limit: nothing waits for it
+            case "leaves_a_process":
+                subprocess.Popen(["/bin/sleep", "600"])
+            case "reports_numpy":
+                job.progress(np.float32(0.25))  # type: ignore[arg-type] # as users will
             case "eats":
                 held = [np.ones(10_000_000) for _ in range(100)]
                 raise AssertionError(f"8 GB fitted: {len(held)}")

@@ -1,19 +1,27 @@
 """Builds in real child processes, and everything that can become of one."""
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
-from tests.rebuilder.conftest import Bench, MakeBench, behaving
 
-from indexrelay.rebuilder import BuildCancelledError, BuildDiedError, BuildTimedOutError
+from indexrelay.rebuilder import (
+    BuildCancelledError,
+    BuildDiedError,
+    BuildError,
+    BuildTimedOutError,
+)
 from indexrelay.rebuilder.children import ForkingRunner
 from indexrelay.rebuilder.requests import BuildRequest
 from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.results import BuildOutcome, ComponentResult
+from tests.rebuilder.conftest import Bench, MakeBench, behaving
 
 
 @pytest.fixture
@@ -39,8 +47,10 @@ def build(
     timeout: float = 60,
     memory: int | None = None,
     progress: Callable[[float], None] = lambda _share: None,
+    folder: str | None = None,
+    catalog_url: str | None = None,
 ) -> ComponentResult:
-    workdir = bench.settings.artifacts_dir / f"work-{name}-{behaviour}"
+    workdir = bench.settings.artifacts_dir / (folder or f"work-{name}-{behaviour}")
     workdir.mkdir()
     request = BuildRequest(
         component=name,
@@ -48,7 +58,7 @@ def build(
         collections=bench.settings.collections,
         parents={},
         previous=None,
-        catalog_url=SecretStr(bench.settings.catalog_url),
+        catalog_url=SecretStr(catalog_url or bench.settings.catalog_url),
         artifacts_dir=bench.settings.artifacts_dir,
         workdir=workdir,
         threads=1,
@@ -180,6 +190,124 @@ def test_builds_run_side_by_side(bench: Bench, runner: ForkingRunner) -> None:
     runner.stop()
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_a_runner_that_was_stopped_starts_no_server(runner: ForkingRunner) -> None:
+    runner.stop()
+    runner.start()
+    assert runner.server_pid is None
+
+
+def test_builds_do_not_mix_up_their_results_on_a_host_with_dots_in_its_name(
+    bench: Bench, runner: ForkingRunner
+) -> None:
+    """Their folders differ after the last dot only."""
+    errors: list[str] = []
+
+    def build_often(name: str) -> None:
+        for turn in range(5):
+            result = build(bench, runner, name=name, folder=f"host.internal~{name}~{turn}")
+            assert result.version is not None
+            bench.store.version(name, result.version)  # raises if it is the other one's
+
+    def attempt(name: str) -> None:
+        try:
+            build_often(name)
+        except (AssertionError, IndexRelayError, OSError) as error:
+            errors.append(f"{type(error).__name__}: {error}")
+
+    threads = [threading.Thread(target=attempt, args=(name,)) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert errors == []
+
+
+def test_a_child_that_can_leave_no_result_says_why(bench: Bench, runner: ForkingRunner) -> None:
+    with pytest.raises(BuildDiedError, match=r"FileNotFoundError.*/proc/nowhere"):
+        build(bench, runner, catalog_url="sqlite:////proc/nowhere/catalog.db")
+
+
+def test_a_module_that_cannot_be_imported_fails_no_other_kind(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "raising_kind.py").write_text("raise RuntimeError('not today')")
+    monkeypatch.syspath_prepend(tmp_path)
+    runner = ForkingRunner(preload=["raising_kind"], threads=1)
+    try:
+        assert build(bench, runner).outcome is BuildOutcome.REBUILT
+    finally:
+        runner.stop()
+
+
+def test_progress_that_nobody_can_take_ends_no_build(bench: Bench, runner: ForkingRunner) -> None:
+    def refuse(share: float) -> None:
+        raise BrokenPipeError(f"nobody reads {share}")
+
+    assert build(bench, runner, progress=refuse).outcome is BuildOutcome.REBUILT
+
+
+def test_progress_may_be_any_number(bench: Bench, runner: ForkingRunner) -> None:
+    shares: list[float] = []
+    result = build(bench, runner, "reports_numpy", progress=shares.append)
+    assert (result.outcome, shares) == (BuildOutcome.REBUILT, [0.25, 0.5])
+
+
+def test_what_a_build_leaves_running_is_ended_with_it(bench: Bench, runner: ForkingRunner) -> None:
+    build(bench, runner, "leaves_a_process")
+    session = os.getsid(0)
+    left = [pid for pid in sleepers() if os.getsid(pid) == session]
+    wait_until(lambda: not any(alive(pid) for pid in left))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_service_is_left_to_the_rebuilder(
+    bench: Bench, runner: ForkingRunner, number: signal.Signals
+) -> None:
+    """A service manager sends it to every process at once; builds are not to be blamed for it."""
+    server = started(runner)
+    outcomes: list[Exception] = []
+
+    def attempt() -> None:
+        try:
+            build(bench, runner, "hangs")
+        except BuildError as error:
+            outcomes.append(error)
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    wait_until(lambda: children_of(server))
+    for pid in [server, *children_of(server)]:
+        os.kill(pid, number)
+    assert build(bench, runner, name="other").outcome is BuildOutcome.REBUILT
+    assert outcomes == []
+    runner.stop()
+    thread.join(10)
+    assert [type(error) for error in outcomes] == [BuildCancelledError]
+
+
+def test_builds_leave_no_descriptors_and_no_processes(bench: Bench, runner: ForkingRunner) -> None:
+    build(bench, runner, name="first")
+    before = [descriptors_of(os.getpid()), descriptors_of(runner.server_pid)]
+    for turn in range(20):
+        build(bench, runner, name=f"index_{turn}")
+    assert [descriptors_of(os.getpid()), descriptors_of(runner.server_pid)] == before
+    assert children_of(runner.server_pid) == []
+
+
+def sleepers() -> list[int]:
+    """Every process that runs ``sleep 600``."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (folder / "cmdline").read_bytes() == b"/bin/sleep\x00600\x00":
+                found.append(int(folder.name))
+    return found
+
+
+def descriptors_of(pid: int | None) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def started(runner: ForkingRunner) -> int:

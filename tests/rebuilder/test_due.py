@@ -143,6 +143,33 @@ def test_damaged_files_are_due_and_so_is_what_is_made_from_them() -> None:
     }
 
 
+def test_what_is_made_from_a_collection_and_a_held_component_does_not_run_in_circles() -> None:
+    """It would cover no more than the component does, however often it is built."""
+    definitions = {**DEFINITIONS, "both": ComponentDefinition.of("x", "tracks", "index")}
+    index = version("index", generation=3)
+    both = VersionManifest(
+        component="both",
+        kind="x",
+        definition=definitions["both"].digest,
+        covers={"tracks": 3},
+        epochs={"tracks": "e1"},
+        parents={"index": index.id},
+        files={},
+        entries=10,
+        created_at=NOW,
+    )
+    versions = {"index": index, "both": both}
+    release = release_of(versions, holds={"index": Hold(reason="rollback", since=NOW)})
+    given = facts(
+        generation=9,
+        definitions={"index": definitions["index"], "both": definitions["both"]},
+        versions=versions,
+        release=release,
+    )
+    assert due(given) == {}
+    assert "both" in due(replace(given, release=release_of(versions)))
+
+
 def test_a_held_component_is_not_due_until_its_definition_changes() -> None:
     versions = dict(facts().versions)
     held = release_of(versions, holds={"index": Hold(reason="rollback", since=NOW)})

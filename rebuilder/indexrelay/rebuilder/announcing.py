@@ -1,14 +1,16 @@
 """Tells readers that there is a release, and everyone what came of a rebuild.
 
 A release stands from the moment its file exists; announcing it only saves readers the wait for
-their next poll. What could not be announced is kept and said again at the next occasion.
+their next poll. One that could not be announced is announced by the reconcile loop. A result that
+could not be told is in the log and in this rebuilder's presence, and nowhere else.
 """
 
-import structlog
 from redis.exceptions import RedisError
 
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.events import Event, EventData, RebuildFinished, ReleasePublished
+from indexrelay.schemas.failpoints import failpoint
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import RebuildResult
 from indexrelay.schemas.versions import Release
 from indexrelay.streams import (
@@ -20,7 +22,7 @@ from indexrelay.streams import (
     publish,
 )
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 AnnounceError = (RedisError, BackendRefusedError)
 """What `Announcer` raises when Redis is away or refuses."""
@@ -41,6 +43,7 @@ class Announcer:
         Raises:
             redis.exceptions.RedisError, BackendRefusedError: nobody was told; the release stands.
         """
+        failpoint("announce.before")
         announce(
             self._connection,
             self._keys,
@@ -48,6 +51,7 @@ class Announcer:
             release_event=self._event(_published(release)),
             result_event=None if result is None else self._event(_finished(result)),
         )
+        failpoint("announce.after")
         _log.info("release.published", release=release.number)
 
     def report(self, result: RebuildResult) -> None:

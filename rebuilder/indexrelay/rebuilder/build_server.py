@@ -10,12 +10,15 @@ that the client hands down. Each message is a JSON object:
 ====================  ==========================================================================
 from the client       ``{"build": ID, "request": {…}, "memory_bytes": N | null, "result": PATH}``
                       or ``{"kill": ID}``
-to the client         ``{"build": ID, "progress": SHARE}`` (from the child itself) or
-                      ``{"build": ID, "exit": CODE}``, CODE as in `subprocess`: -N for signal N
+from a child          ``{"build": ID, "progress": SHARE}`` or, where it can leave no result,
+                      ``{"build": ID, "error": WHY}``
+to the client         ``{"build": ID, "exit": CODE}``, CODE as in `subprocess`: -N for signal N
 ====================  ==========================================================================
 
-When the client goes away the socket ends, and every build is killed. The children's pids are
-watched through pidfds, so that nothing is ever reaped twice and no signal handler is needed.
+When the client goes away the socket ends, and every build is killed; SIGINT and SIGTERM, which
+terminals and service managers send to whole groups, are the client's to decide on. The children's
+pids are watched through pidfds, so that nothing is ever reaped twice and no signal handler is
+needed. Each child leads a process group, and what a child leaves behind in it is killed.
 """
 
 import gc
@@ -26,6 +29,7 @@ import selectors
 import signal
 import socket
 import sys
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,8 +38,12 @@ from indexrelay.rebuilder.building import build_component
 from indexrelay.rebuilder.limits import be_nice, die_with_parent, limit_memory
 from indexrelay.rebuilder.requests import MESSAGE_BYTES, BuildRequest
 from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.failpoints import arm
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
+
+_ERROR_CHARACTERS = 2000
+"""What an error says beyond this goes to standard error only."""
 
 
 class BuildServer:
@@ -58,7 +66,10 @@ class BuildServer:
                     return
 
     def _take_message(self) -> bool:
-        raw = self._channel.recv(MESSAGE_BYTES)
+        try:
+            raw = self._channel.recv(MESSAGE_BYTES)
+        except ConnectionResetError:  # the client died before it read all that was said to it
+            return False
         if not raw:
             return False
         message = json.loads(raw)
@@ -71,10 +82,16 @@ class BuildServer:
         return True
 
     def _fork(self, message: dict[str, Any]) -> None:
-        pid = os.fork()
+        server = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:  # too many processes, or no memory: this build fails, no other
+            _say(self._channel, message["build"], error=_why(error))
+            _say(self._channel, message["build"], exit=1)
+            return
         if pid == 0:
             self._selector.close()
-            _run_child(self._channel, message)
+            _run_child(self._channel, message, server=server)
         # Both sides do this, so that a kill cannot come before it is done.
         with suppress(ProcessLookupError, PermissionError):
             os.setpgid(pid, pid)
@@ -84,18 +101,33 @@ class BuildServer:
     def _reap(self, *, build: str, pidfd: int) -> None:
         self._selector.unregister(pidfd)
         os.close(pidfd)
-        _, status = os.waitpid(self._pids.pop(build), 0)
-        code = os.waitstatus_to_exitcode(status)
-        with suppress(OSError):  # the client is gone: the next select says so
-            self._channel.send(json.dumps({"build": build, "exit": code}).encode())
+        _say(self._channel, build, exit=os.waitstatus_to_exitcode(_end(self._pids.pop(build))))
 
     def _kill_all(self) -> None:
         for pid in self._pids.values():
-            os.killpg(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            _end(pid)
 
 
-def _run_child(channel: socket.socket, message: dict[str, Any]) -> None:
+def _end(pid: int) -> int:
+    """Kill a child's whole process group, and reap the child; its wait status.
+
+    The number belongs to the child until it is reaped, so that nobody else is hit.
+    """
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    return os.waitpid(pid, 0)[1]
+
+
+def _say(channel: socket.socket, build: str, **what: object) -> None:
+    with suppress(OSError):  # the client is gone: the next select says so
+        channel.send(json.dumps({"build": build, **what}).encode())
+
+
+def _why(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:_ERROR_CHARACTERS]
+
+
+def _run_child(channel: socket.socket, message: dict[str, Any], *, server: int) -> None:
     """Build, write the result beside the work folder, and end without any clean-up of the parent's.
 
     Never returns: what the parent had on its stack is not this process's to unwind.
@@ -103,14 +135,16 @@ def _run_child(channel: socket.socket, message: dict[str, Any]) -> None:
     code = 1
     try:
         os.setpgid(0, 0)
-        die_with_parent()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the client's to decide on
+        die_with_parent(server)
         be_nice()
         request = BuildRequest.model_validate(message["request"])
         if message["memory_bytes"] is not None:
             limit_memory(message["memory_bytes"])
         _build(channel, message["build"], request, Path(message["result"]))
         code = 0
+    except BaseException as error:  # noqa: BLE001 - nobody is above this frame who could be told
+        traceback.print_exc()
+        _say(channel, message["build"], error=_why(error))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -119,10 +153,9 @@ def _run_child(channel: socket.socket, message: dict[str, Any]) -> None:
 
 def _build(channel: socket.socket, build: str, request: BuildRequest, result: Path) -> None:
     def progress(share: float) -> None:
+        said = json.dumps({"build": build, "progress": float(share)})  # numpy's floats are no JSON
         with suppress(BlockingIOError):  # a progress message that does not fit is not worth a wait
-            channel.send(
-                json.dumps({"build": build, "progress": share}).encode(), socket.MSG_DONTWAIT
-            )
+            channel.send(said.encode(), socket.MSG_DONTWAIT)
 
     clock = SystemClock()
     catalog = Catalog.open(request.catalog_url.get_secret_value(), clock=clock)
@@ -141,11 +174,13 @@ def _build(channel: socket.socket, build: str, request: BuildRequest, result: Pa
 
 def main() -> None:
     """Import what builds need, then serve; arguments: the descriptor, then modules to import."""
+    arm(os.environ)
     channel = socket.socket(fileno=int(sys.argv[1]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for ignored in (signal.SIGINT, signal.SIGTERM):  # in the children, too
+        signal.signal(ignored, signal.SIG_IGN)
     for module in sys.argv[2:]:
-        # A kind that is not installed fails when it is built, with its own words.
-        with suppress(ImportError):
+        # What cannot be imported fails when it is built, with its own words.
+        with suppress(Exception):
             importlib.import_module(module)
     gc.freeze()  # what was imported stays shared: the collector does not touch its pages
     BuildServer(channel).serve()

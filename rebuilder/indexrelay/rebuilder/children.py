@@ -13,9 +13,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-
-import structlog
+from typing import Any
 
 from indexrelay.rebuilder.building import Progress
 from indexrelay.rebuilder.errors import (
@@ -25,9 +25,10 @@ from indexrelay.rebuilder.errors import (
     BuildTimedOutError,
 )
 from indexrelay.rebuilder.requests import MESSAGE_BYTES, BuildRequest
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ComponentResult
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 _STOP_SECONDS = 5.0
 """How long the build server may take to kill its children and go."""
 
@@ -42,6 +43,8 @@ class _Build:
     ended: threading.Event = field(default_factory=threading.Event)
     exit_code: int | None = None
     """``None`` after ``ended``: the server went away first."""
+    error: str | None = None
+    """What kept the child from a result, where it could still say so."""
 
 
 class ForkingRunner:
@@ -65,9 +68,10 @@ class ForkingRunner:
         return self._server.pid if self._server is not None else None
 
     def start(self) -> None:
-        """Start the server, unless it runs."""
+        """Start the server, unless it runs; nothing once `stop` was called."""
         with self._lock:
-            self._ensure_server()
+            if not self._stopped:
+                self._ensure_server()
 
     def run(
         self,
@@ -79,7 +83,8 @@ class ForkingRunner:
     ) -> ComponentResult:
         """Build in a child; see `BuildRunner`."""
         name = secrets.token_hex(8)
-        result = request.workdir.with_suffix(".result")
+        # Not `with_suffix`: it cuts off what follows a dot, and host names have dots.
+        result = request.workdir.with_name(f"{request.workdir.name}.result")
         message = {
             "build": name,
             "request": json.loads(request.to_json()),
@@ -99,7 +104,7 @@ class ForkingRunner:
                 raise BuildTimedOutError(timeout_seconds)
             if build.exit_code == 0:
                 return ComponentResult.model_validate_json(result.read_bytes())
-            raise self._death(build.exit_code, memory_bytes)
+            raise self._death(build, memory_bytes)
         finally:
             with self._lock:
                 self._builds.pop(name, None)
@@ -112,7 +117,8 @@ class ForkingRunner:
             server, channel = self._server, self._channel
             self._server = self._channel = None
         if channel is not None:
-            channel.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # closed already: the server died a moment ago
+                channel.shutdown(socket.SHUT_RDWR)
         _reap(server)
 
     def _ensure_server(self) -> socket.socket:
@@ -134,6 +140,7 @@ class ForkingRunner:
                 ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                process_group=0,  # what a terminal sends to the rebuilder is not for its builds
                 env={
                     **os.environ,
                     # A user's kind is found where this process found it, and nowhere else.
@@ -155,13 +162,8 @@ class ForkingRunner:
                 message = json.loads(raw)
                 with self._lock:
                     build = self._builds.get(message["build"])
-                if build is None:
-                    continue
-                if "progress" in message:
-                    build.progress(message["progress"])
-                else:
-                    build.exit_code = message["exit"]
-                    build.ended.set()
+                if build is not None:
+                    _tell(build, message)
         self._abandon(channel)
 
     def _abandon(self, channel: socket.socket) -> None:
@@ -184,19 +186,43 @@ class ForkingRunner:
             if self._channel is not None:
                 _send(self._channel, {"kill": name})
 
-    def _death(self, exit_code: int | None, memory_bytes: int | None) -> BuildError:
+    def _death(self, build: _Build, memory_bytes: int | None) -> BuildError:
         """The error for a child that left no result."""
+        exit_code = build.exit_code
         if self._stopped:
             return BuildCancelledError("the rebuilder stopped during the build")
+        if build.error is not None:
+            return BuildDiedError(build.error)
         if exit_code is None:
             return BuildDiedError("the build server died; the next build starts another one")
         if exit_code > 0:
             return BuildDiedError(
                 f"the build's process ended by itself, with exit code {exit_code}"
             )
-        how = signal.Signals(-exit_code).name
+        how = _signal_name(-exit_code)
         limit = f"; its memory limit is {memory_bytes:,} bytes" if memory_bytes is not None else ""
         return BuildDiedError(f"the build's process was killed by {how}{limit}")
+
+
+def _tell(build: _Build, message: dict[str, Any]) -> None:
+    """One message of the server, to the build that it concerns."""
+    if "progress" in message:
+        try:
+            build.progress(message["progress"])
+        except Exception as error:  # noqa: BLE001 - every other build depends on this thread
+            _log.warning("build.progress_lost", error=f"{type(error).__name__}: {error}")
+    elif "error" in message:
+        build.error = message["error"]
+    else:
+        build.exit_code = message["exit"]
+        build.ended.set()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal between the two that have names
+        return f"signal {number}"
 
 
 def _reap(server: "subprocess.Popen[bytes] | None") -> None:

@@ -6,20 +6,19 @@ a release stands if it cannot be announced; and the result says which of the thr
 
 from collections.abc import Mapping
 
-import structlog
-
 from indexrelay.rebuilder.announcing import AnnounceError, Announcer
 from indexrelay.rebuilder.passes import PassOrder
 from indexrelay.rebuilder.releasing import Publisher
 from indexrelay.rebuilder.reporting import newly_covered, not_announced, not_released, summarise
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.events import RebuildRequested
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import BuildOutcome, ComponentResult, RebuildResult, RebuildStatus
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from indexrelay.storage.catalog import Catalog
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 _LEVELS: Mapping[RebuildStatus, str] = {
     RebuildStatus.SUCCESS: "info",
     RebuildStatus.PARTIAL_SUCCESS: "warning",
@@ -48,7 +47,7 @@ class Completer:
     def complete(
         self, order: PassOrder, results: Mapping[str, ComponentResult], *, last: bool
     ) -> RebuildResult:
-        """Commit, announce, report; never raises for what Redis or the store refuse.
+        """Commit, announce, report; never raises for what Redis, store or catalog refuse.
 
         Args:
             last: nothing more comes of this pass, so its requests are answered.
@@ -59,7 +58,7 @@ class Completer:
             results,
             facts=facts,
             release=release,
-            batch_ids=newly_covered(results, facts, self._catalog),
+            batch_ids=self._batch_ids(order, results) if problem is None else [],
             request_ids=_request_ids(order) if last else [],
             woken_at=order.woken_at,
             finished_at=self._clock.now(),
@@ -84,6 +83,14 @@ class Completer:
             failed=list(result.indexes_failed),
         )
         return result
+
+    def _batch_ids(self, order: PassOrder, results: Mapping[str, ComponentResult]) -> list[str]:
+        """The batches newly covered; none where the catalog cannot say: readers come first."""
+        try:
+            return newly_covered(results, order.facts, self._catalog)
+        except Exception as error:  # noqa: BLE001 - whatever the database says
+            _log.error("batches.unknown", error=str(error))
+            return []
 
     def _commit(
         self, order: PassOrder, results: Mapping[str, ComponentResult]

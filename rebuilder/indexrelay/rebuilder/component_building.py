@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from functools import partial
 
-import structlog
 from pydantic import SecretStr
 
 from indexrelay.rebuilder.due import Facts, inputs_digest, targets_of
@@ -13,11 +12,12 @@ from indexrelay.rebuilder.passes import PassOrder
 from indexrelay.rebuilder.requests import BuildRequest
 from indexrelay.rebuilder.runners import BuildRunner
 from indexrelay.rebuilder.workdirs import Workdirs
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import BuildOutcome, ComponentResult
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Catalog
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class ComponentBuilder:
@@ -85,14 +85,13 @@ class ComponentBuilder:
             raise
         except (BuildError, OSError) as error:
             result = ComponentResult(outcome=BuildOutcome.FAILED, error=str(error))
-        return self._remembered(name, result, facts, parents)
-
-    def _remembered(
-        self, name: str, result: ComponentResult, facts: Facts, parents: Mapping[str, str]
-    ) -> ComponentResult:
-        """Write the outcome down, so that a restart does not forget how often it failed."""
+        except Exception as error:  # noqa: BLE001 - the component fails, its pass goes on
+            _log.exception("component.not_built", component=name)
+            result = ComponentResult(
+                outcome=BuildOutcome.FAILED, error=f"{type(error).__name__}: {error}"
+            )
+        self._remember(name, result, facts, parents)
         if result.outcome is BuildOutcome.REBUILT:
-            self._catalog.attempts.succeeded(name)
             _log.info(
                 "component.rebuilt",
                 component=name,
@@ -101,15 +100,6 @@ class ComponentBuilder:
                 seconds=round(result.seconds, 3),
             )
             return result
-        attempt = self._catalog.attempts.failed(
-            name,
-            error=result.error or "unknown",
-            inputs=inputs_digest(facts.definitions[name], parents),
-            targets=targets_of(name, facts),
-        )
-        _log.error(
-            "component.failed", component=name, error=result.error, failures=attempt.failures
-        )
         served = facts.versions.get(name)
         return result.model_copy(
             update={
@@ -118,6 +108,29 @@ class ComponentBuilder:
                 "entries": served.entries if served is not None else 0,
             }
         )
+
+    def _remember(
+        self, name: str, result: ComponentResult, facts: Facts, parents: Mapping[str, str]
+    ) -> None:
+        """Write the outcome down, so that a restart does not forget how often it failed.
+
+        A catalog that cannot take it does not change what was built.
+        """
+        failures: int | None = None
+        try:
+            if result.outcome is BuildOutcome.REBUILT:
+                self._catalog.attempts.succeeded(name)
+            else:
+                failures = self._catalog.attempts.failed(
+                    name,
+                    error=result.error or "unknown",
+                    inputs=inputs_digest(facts.definitions[name], parents),
+                    targets=targets_of(name, facts),
+                ).failures
+        except Exception as error:  # noqa: BLE001 - whatever the database says
+            _log.error("attempt.not_recorded", component=name, error=str(error))
+        if result.outcome is not BuildOutcome.REBUILT:
+            _log.error("component.failed", component=name, error=result.error, failures=failures)
 
 
 def _log_progress(component: str, share: float) -> None:

@@ -3,24 +3,43 @@
 Two sets do the work, as in a work queue: what is being built, and what came up meanwhile. A
 component that becomes due again while it is built is left alone until its pass has ended, and is
 then built once more, once.
+
+The leases are taken between two looks. The first says what is worth a lease; by the time it is had,
+another pass or another host may have built and released the component, and only the second look,
+under the lease, knows.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-import structlog
-
 from indexrelay.rebuilder.backoff import Patience
-from indexrelay.rebuilder.due import Facts, find_due
+from indexrelay.rebuilder.due import Due, Facts, find_due
 from indexrelay.rebuilder.leasing import Leases
 from indexrelay.rebuilder.ordering import Definitions, with_descendants
 from indexrelay.rebuilder.passes import PassOrder
+from indexrelay.schemas.errors import UnreadableEventError
 from indexrelay.schemas.events import Event, RebuildRequested
+from indexrelay.schemas.failpoints import failpoint
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.storage.catalog import Catalog, InboxRow
+from indexrelay.storage.catalog.dead_letters import FROM_INBOX
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one look at the inbox and at the facts found."""
+
+    rows: list[InboxRow]
+    """Open ones that no pass is about to answer."""
+    requests: dict[str, RebuildRequested | None]
+    """What each row asks for, if it is a request."""
+    facts: Facts
+    due: Due
 
 
 class Dispatcher:
@@ -56,46 +75,87 @@ class Dispatcher:
 
     def next_order(self, *, woken_at: datetime | None) -> PassOrder | None:
         """The next pass, its leases taken; ``None`` when nothing is due and nobody asked."""
-        rows = [row for row in self._catalog.inbox.open() if row.event_id not in self._taken]
-        requests = {row.event_id: _request(row) for row in rows}
-        requested = self._named(request for request in requests.values() if request)
-        facts = self._observe(requested)
-        due = find_due(facts, self._patience)
-        reasons = self._free(due.reasons)
-        self.retry_at = due.retry_at
-        self.held_back = frozenset(set(due.reasons) - set(reasons))
-        answered = [row for row in rows if not _waits(requests[row.event_id], self.held_back)]
-        if not reasons and not answered:
+        look = self._look()
+        leased = self._lease(look.due.reasons)
+        try:
+            failpoint("dispatch.after_lease")
+            if leased:
+                # Whoever had them until now released before letting go: only this look is sure.
+                look = self._look()
+            order = self._order(look, leased, woken_at)
+        except BaseException:
+            self._leases.give_back(leased)
+            raise
+        taken = set(order.reasons)
+        self._leases.give_back(leased - taken)
+        if not taken and not order.rows:
             return None
         with self._lock:
-            self._building |= set(reasons)
-            self._taken |= {row.event_id for row in answered}
-        return PassOrder(
-            facts=facts,
-            reasons=reasons,
-            force=_forced(requests.values(), reasons),
-            rows=answered,
-            woken_at=woken_at,
-        )
+            self._building |= taken
+            self._taken |= {row.event_id for row in order.rows}
+        return order
 
     def free(self, names: Iterable[str]) -> None:
         """These are no longer being built: others may take them."""
-        for name in names:
-            self._leases.give_back(name)
-            with self._lock:
-                self._building.discard(name)
+        freed = set(names)
+        self._leases.give_back(freed)
+        with self._lock:
+            self._building -= freed
 
-    def close(self, order: PassOrder, *, answered: bool) -> None:
-        """The pass has ended; ``answered``: its events and requests need no other one."""
-        with self._lock:
-            left = self._building.intersection(order.reasons)
-        self.free(left)
+    def close(self, order: PassOrder, *, left: AbstractSet[str], answered: bool) -> None:
+        """The pass has ended.
+
+        Args:
+            left: what of it was not freed yet.
+            answered: its events and requests need no other one.
+        """
         ids = [row.event_id for row in order.rows]
-        if answered and ids:
-            self._catalog.inbox.finish(ids)
-        with self._lock:
-            self._taken -= set(ids)
+        try:
+            # Before the leases go: who takes them next must not find these requests open.
+            if answered and ids:
+                failpoint("inbox.before_finish")
+                self._catalog.inbox.finish(ids)
+                failpoint("inbox.after_finish")
+        finally:
+            with self._lock:
+                self._taken -= set(ids)
+            self.free(left)
         self.retry_at = self._next_retry()
+
+    def _look(self) -> _Look:
+        """What there is to do, as of now."""
+        with self._lock:
+            taken = set(self._taken)  # before the rows are read: a pass may finish some meanwhile
+        requests: dict[str, RebuildRequested | None] = {}
+        rows = []
+        for row in self._catalog.inbox.open():
+            if row.event_id not in taken:
+                rows.append(row)
+                requests[row.event_id] = self._request(row)
+        facts = self._observe(self._named(requests.values()))
+        return _Look(rows, requests, facts, find_due(facts, self._patience))
+
+    def _order(self, look: _Look, leased: AbstractSet[str], woken_at: datetime | None) -> PassOrder:
+        """The pass that may begin with what is ``leased``."""
+        elsewhere = set(look.due.reasons) - leased
+        held_back = with_descendants(elsewhere, self._definitions).intersection(look.due.reasons)
+        self.retry_at = look.due.retry_at
+        self.held_back = frozenset(held_back)
+        waiting = {id_ for id_, request in look.requests.items() if _waits(request, held_back)}
+        ready = {id_: request for id_, request in look.requests.items() if id_ not in waiting}
+        facts, due = look.facts, look.due
+        if waiting:
+            # A request waits as a whole: what nobody else wants would be built again and again.
+            facts = replace(facts, requested=self._named(ready.values()))
+            due = find_due(facts, self._patience)
+        reasons = {name: why for name, why in due.reasons.items() if name not in held_back}
+        return PassOrder(
+            facts=facts,
+            reasons=reasons,
+            force=_forced(ready.values(), reasons),
+            rows=[row for row in look.rows if row.event_id in ready],
+            woken_at=woken_at,
+        )
 
     def _next_retry(self) -> datetime | None:
         """When the first of the components that failed may be tried again by itself."""
@@ -103,31 +163,39 @@ class Dispatcher:
         retries = (self._patience.retry_at(attempt) for attempt in attempts)
         return min((retry for retry in retries if retry is not None), default=None)
 
-    def _free(self, reasons: Mapping[str, str]) -> dict[str, str]:
+    def _lease(self, due: Iterable[str]) -> set[str]:
         """Those that nobody builds, here or elsewhere, nor anything that they are made from."""
         blocked = with_descendants(self.building, self._definitions)
-        free: dict[str, str] = {}
-        for name, reason in reasons.items():  # parents first
+        leased: set[str] = set()
+        for name in due:  # parents first
             if name in blocked:
                 continue
             if self._leases.take(name):
-                free[name] = reason
+                leased.add(name)
             else:
                 blocked |= with_descendants([name], self._definitions)
-        return free
+        return leased
 
-    def _named(self, requests: Iterable[RebuildRequested]) -> frozenset[str]:
+    def _request(self, row: InboxRow) -> RebuildRequested | None:
+        """What a row asks for, if it is a request; one that cannot be read must not block all."""
+        try:
+            data = Event.from_bytes(row.body).data
+        except UnreadableEventError as error:
+            letter = self._catalog.dead_letters.bury(
+                stream=FROM_INBOX, entry_id=row.event_id, raw=row.body, reason=error.reason
+            )
+            _log.error(
+                "event.unreadable", entry=row.event_id, dead_letter=letter, reason=error.reason
+            )
+            return None
+        return data if isinstance(data, RebuildRequested) else None
+
+    def _named(self, requests: Iterable[RebuildRequested | None]) -> frozenset[str]:
         """The components that requests ask for by name."""
-        named = {name for request in requests for name in request.components}
+        named = {name for request in requests if request for name in request.components}
         for name in sorted(named - set(self._definitions)):
             _log.warning("request.unknown_component", component=name)
         return frozenset(named & set(self._definitions))
-
-
-def _request(row: InboxRow) -> RebuildRequested | None:
-    """What a row asks for, if it is a request."""
-    data = Event.from_bytes(row.body).data
-    return data if isinstance(data, RebuildRequested) else None
 
 
 def _waits(request: RebuildRequested | None, held_back: AbstractSet[str]) -> bool:

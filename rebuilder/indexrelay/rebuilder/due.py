@@ -108,16 +108,28 @@ def _reason(name: str, facts: Facts, due: Mapping[str, str]) -> str | None:
 
 
 def _behind(version: VersionManifest, facts: Facts) -> str | None:
-    """Which of its collections has something that it does not contain."""
-    for source in facts.definitions[version.component].inputs:
+    """Which of its collections has something that it does not contain, and a build would."""
+    definition = facts.definitions[version.component]
+    parents = parents_of(definition, facts.definitions)
+    for source in definition.inputs:
         fact = facts.sources.get(source)
         if source in facts.definitions or fact is None:
             continue
         if version.epochs.get(source) != fact.epoch:
             return f"{source} was created anew"
         covered = version.covers.get(source, 0)
-        if covered < fact.generation:
-            return f"{source} is at generation {fact.generation}, it covers {covered}"
+        # A version covers what all of its inputs contain. While a parent stays where it is (held,
+        # paused, failed), a build would cover no more than the parent does, time and again.
+        reach = min(
+            [fact.generation]
+            + [
+                facts.versions[parent].covers.get(source, fact.generation)
+                for parent in parents
+                if parent in facts.versions
+            ]
+        )
+        if covered < reach:
+            return f"{source} is at generation {reach}, it covers {covered}"
     return None
 
 

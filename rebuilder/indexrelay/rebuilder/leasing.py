@@ -6,14 +6,14 @@ commit (`indexrelay.rebuilder.releasing`). So a lease that cannot be had, for wh
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-import structlog
 from redis.exceptions import RedisError
 
-from indexrelay.streams import Connection, Keys, Lease
+from indexrelay.schemas.loggers import get_logger
+from indexrelay.streams import BackendRefusedError, Connection, Keys, Lease
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class Leases:
@@ -37,31 +37,41 @@ class Leases:
             owner=self._owner,
             ttl_seconds=self._ttl_seconds,
         )
-        if not _attempt(lease.acquire, "lease.unavailable", component):
+        if _attempt(lease.acquire, "lease.unavailable", component) is not True:
             return False
         with self._lock:
             self._held[component] = lease
         return True
 
-    def give_back(self, component: str) -> None:
-        """Let others build it; a lease that Redis has already forgotten is nothing."""
+    def give_back(self, components: Iterable[str]) -> None:
+        """Let others build them; a lease that Redis has already forgotten is nothing.
+
+        A server that did not answer once is not asked again: the leases end by themselves.
+        """
         with self._lock:
-            lease = self._held.pop(component, None)
-        if lease is not None:
-            _attempt(lease.release, "lease.not_released", component)
+            leases = {name: self._held.pop(name) for name in components if name in self._held}
+        for component, lease in leases.items():
+            if _attempt(lease.release, "lease.not_released", component) is None:
+                return
 
     def renew(self) -> None:
         """Keep what is held; to be called at a third of the TTL."""
         with self._lock:
             held = dict(self._held)
         for component, lease in held.items():
-            if not _attempt(lease.renew, "lease.not_renewed", component):
+            renewed = _attempt(lease.renew, "lease.not_renewed", component)
+            if renewed is None:
+                return  # the next one would not be renewed either
+            with self._lock:
+                lost = not renewed and self._held.get(component) is lease
+            if lost:
                 _log.warning("lease.lost", component=component)
 
 
-def _attempt(act: Callable[[], bool], event: str, component: str) -> bool:
+def _attempt(act: Callable[[], bool], event: str, component: str) -> bool | None:
+    """What the server said; ``None``: nothing, or that it refuses."""
     try:
         return act()
-    except RedisError as error:
+    except (RedisError, BackendRefusedError) as error:
         _log.warning(event, component=component, error=str(error))
-        return False
+        return None

@@ -15,11 +15,13 @@ NICENESS = 10
 """Queries on the same host come first."""
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when the one that forked it ends, however it ends."""
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when ``parent``, which forked it, ends, however it ends."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:  # it ended before the kernel was asked
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def limit_memory(allowance_bytes: int) -> None:

@@ -6,7 +6,8 @@ for a slow one for ever: after a while they are released, and the rest of the pa
 release of its own.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Generator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
@@ -51,11 +52,13 @@ class Builder(Protocol):
 
 def run_pass(
     order: PassOrder, builder: Builder, *, executor: Executor, release_after_seconds: float
-) -> Iterator[dict[str, ComponentResult]]:
+) -> Generator[dict[str, ComponentResult], None, None]:
     """Build everything in ``order``; the results, as they are to be released together.
 
     Yields once when all is done; and before that whenever a result has waited for the others for
     ``release_after_seconds``.
+
+    However it ends, no build of it runs on: others may take its components then.
 
     Raises:
         BuildCancelledError: the rebuilder stops; what was not yielded is not to be released.
@@ -68,20 +71,26 @@ def run_pass(
     sorter.prepare()
     results: dict[str, ComponentResult] = {}
     fresh: dict[str, ComponentResult] = {}
+    release_at = 0.0
     running: dict[Future[ComponentResult], str] = {}
-    while sorter.is_active():
-        for name in sorted(sorter.get_ready()):
-            running[_begin(name, order, results, builder, executor)] = name
-        patience = release_after_seconds if fresh else None
-        done = wait(running, timeout=patience, return_when=FIRST_COMPLETED).done
-        if not done:
-            yield fresh
-            fresh = {}
-        for future in done:
-            name = running.pop(future)
-            results[name] = fresh[name] = future.result()
-            sorter.done(name)
-    yield fresh
+    try:
+        while sorter.is_active():
+            for name in sorted(sorter.get_ready()):
+                running[_begin(name, order, results, builder, executor)] = name
+            patience = max(0.0, release_at - time.monotonic()) if fresh else None
+            done = wait(running, timeout=patience, return_when=FIRST_COMPLETED).done
+            if fresh and time.monotonic() >= release_at:
+                yield fresh
+                fresh = {}
+            if done and not fresh:
+                release_at = time.monotonic() + release_after_seconds
+            for future in done:
+                name = running.pop(future)
+                results[name] = fresh[name] = future.result()
+                sorter.done(name)
+        yield fresh
+    finally:
+        wait(running)
 
 
 def _begin(

@@ -9,16 +9,16 @@ import socket
 from collections.abc import Sequence
 from datetime import datetime
 
-import structlog
 from redis.exceptions import RedisError
 
 from indexrelay.rebuilder.backoff import Patience
 from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ComponentFailure, RebuilderState, RebuildResult
 from indexrelay.storage.catalog import Attempt, Catalog
-from indexrelay.streams import Connection, Keys, Presence
+from indexrelay.streams import BackendRefusedError, Connection, Keys, Presence
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class RebuilderPresence:
@@ -46,7 +46,7 @@ class RebuilderPresence:
     def publish(
         self, *, release: int, building: Sequence[str], last_result: RebuildResult | None
     ) -> None:
-        """Say how things stand; Redis being away is logged and otherwise nothing."""
+        """Say how things stand; Redis being away, or refusing, is logged and otherwise nothing."""
         state = RebuilderState(
             rebuilder=self._id,
             host=socket.gethostname(),
@@ -65,14 +65,14 @@ class RebuilderPresence:
             self._presence.publish(
                 self._id, state.model_dump_json().encode(), ttl_seconds=self._ttl_seconds
             )
-        except RedisError as error:
+        except (RedisError, BackendRefusedError) as error:
             _log.warning("presence.not_published", error=str(error))
 
     def withdraw(self) -> None:
         """Be gone at once, rather than when the key expires."""
         try:
             self._presence.remove(self._id)
-        except RedisError as error:
+        except (RedisError, BackendRefusedError) as error:
             _log.debug("presence.not_withdrawn", error=str(error))
 
     def _failure(self, attempt: Attempt) -> ComponentFailure:

@@ -12,8 +12,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
-import structlog
-
 from indexrelay.rebuilder.children import ForkingRunner
 from indexrelay.rebuilder.coalescing import Coalescer
 from indexrelay.rebuilder.intake import Intake
@@ -23,13 +21,14 @@ from indexrelay.rebuilder.runners import BuildRunner
 from indexrelay.rebuilder.timers import Timer
 from indexrelay.rebuilder.workshop import Workshop
 from indexrelay.schemas.clock import Clock, SystemClock
-from indexrelay.schemas.results import RebuildResult
+from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.results import RebuildResult, RebuildStatus
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, ConsumerGroup, Keys
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 GROUP = "rebuilder"
 _PASSES = 8
 """Passes at a time: enough that slow ones do not hold up the next, few enough to read a log."""
@@ -119,16 +118,20 @@ class Rebuilder:
     def stop(self) -> None:
         """Stop running builds, release nothing half-done, and return when all has ended.
 
-        Safe twice and before `start`. Takes at most as long as one blocking read. What was not
-        finished is found by the next rebuilder.
+        Safe twice and before `start`. Takes about as long as one blocking read; where Redis keeps
+        its sockets and does not answer, a few of the connection's time-outs. What was not finished
+        is found by the next rebuilder.
         """
         if self._stopping.is_set():
             return
         self._stopping.set()
-        self._workshop.close()
-        self._passes.shutdown()
+        self._workshop.cancel()
         if self._thread is not None:
             self._thread.join()
+        # Only now does nobody hand out passes, and only after the last pass is nobody present.
+        self._passes.shutdown()
+        self._workshop.close()
+        if self._thread is not None:
             _log.info("rebuilder.stopped", rebuilder=self.id)
 
     def step(self) -> RebuildResult | None:
@@ -200,18 +203,21 @@ class Rebuilder:
 
     def _start_pass(self) -> None:
         """Look at the facts, and hand out what is due."""
-        self._coalescer.take()
         self._pass_ended.clear()
-        woken_at, self._woken_at = self._woken_at, None
-        order = self._workshop.next_order(woken_at=woken_at)
+        order = self._workshop.next_order(woken_at=self._woken_at)
+        # Not before: what woke us is not forgotten when the catalog or the store cannot be read.
+        self._coalescer.take()
+        self._woken_at = None
         if order is not None:
             self._passes.submit(self._carry_out, order)
 
     def _carry_out(self, order: PassOrder) -> None:
         try:
-            self._workshop.carry_out(order)
-            self._workshop.show()
+            result = self._workshop.carry_out(order)
+            if result is None or result.status is not RebuildStatus.FAILURE:
+                # After a failure the timers bring the next look: at once would be in a circle.
+                self._pass_ended.set()
+            if not self._stopping.is_set():
+                self._workshop.show()
         except Exception as error:  # noqa: BLE001 - the next look finds what this pass did not do
             _log.exception("pass.failed", error=f"{type(error).__name__}: {error}")
-        finally:
-            self._pass_ended.set()

@@ -7,9 +7,8 @@ the very same parts.
 import os
 import secrets
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime
-
-import structlog
 
 from indexrelay.rebuilder.announcing import Announcer
 from indexrelay.rebuilder.backoff import Patience
@@ -25,13 +24,14 @@ from indexrelay.rebuilder.reconciling import Reconciler
 from indexrelay.rebuilder.releasing import Publisher
 from indexrelay.rebuilder.runners import BuildRunner, SerialExecutor
 from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import RebuildResult
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, Keys
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class Workshop:
@@ -113,7 +113,8 @@ class Workshop:
         ``None`` when the pass was cancelled because the rebuilder stops.
         """
         answered = False
-        pending = set(order.reasons)
+        result: RebuildResult | None = None
+        left = set(order.reasons)
         parts = run_pass(
             order,
             self._builder,
@@ -121,17 +122,20 @@ class Workshop:
             release_after_seconds=self._release_after_seconds,
         )
         try:
-            for results in parts:
-                pending -= set(results)
-                self.last_result = self._completer.complete(order, results, last=not pending)
-                self.dispatcher.free(results)
+            with closing(parts):
+                for results in parts:
+                    last = left == set(results)
+                    result = self.last_result = self._completer.complete(order, results, last=last)
+                    if not last:
+                        self.dispatcher.free(results)
+                        left -= set(results)
             answered = True
         except BuildCancelledError:
-            _log.info("pass.cancelled", components=sorted(pending))
+            _log.info("pass.cancelled", components=sorted(left))
             return None
         finally:
-            self.dispatcher.close(order, answered=answered)
-        return self.last_result
+            self.dispatcher.close(order, left=left, answered=answered)
+        return result
 
     def reconcile(self) -> list[str]:
         """Compare and repair; what was repaired, a sentence each."""
@@ -150,8 +154,11 @@ class Workshop:
             last_result=self.last_result,
         )
 
-    def close(self) -> None:
-        """Stop every build, and be gone; passes that run end as cancelled."""
+    def cancel(self) -> None:
+        """Stop every build; passes that run, or begin from now on, end as cancelled."""
         self._runner.stop()
+
+    def close(self) -> None:
+        """Be gone; to be called when no pass runs any more."""
         self._builds.shutdown()
         self._presence.withdraw()
