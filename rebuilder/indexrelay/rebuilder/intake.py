@@ -5,15 +5,15 @@ nothing, because its id is the key. What cannot be read goes to the dead letters
 holds up nobody.
 """
 
-import structlog
-
+from indexrelay.rebuilder.reading import read_event
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.errors import UnreadableEventError
-from indexrelay.schemas.events import BatchCompleted, Event, RebuildRequested
+from indexrelay.schemas.failpoints import failpoint
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.storage.catalog import Catalog, ReceivedEvent
 from indexrelay.streams import ConsumerGroup, Delivery
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 _COUNT = 500
 """Events taken at a time: a burst becomes a few transactions."""
 
@@ -40,9 +40,12 @@ class Intake:
         deliveries = self._group.read(count=_COUNT, block_seconds=block_seconds)
         if not deliveries:
             return 0
+        failpoint("intake.after_read")
         received = [event for delivery in deliveries if (event := self._read(delivery))]
         new = self._catalog.inbox.receive(received)
+        failpoint("intake.after_inbox")
         self._group.acknowledge([delivery.entry_id for delivery in deliveries])
+        failpoint("intake.after_acknowledge")
         _log.debug("events.received", count=len(deliveries), new=new)
         return len(deliveries)
 
@@ -52,16 +55,10 @@ class Intake:
             _log.warning("event.trimmed", entry=delivery.entry_id.decode())
             return None
         try:
-            event = Event.from_bytes(delivery.raw)
+            return read_event(delivery.raw, received_at=self._clock.now())
         except UnreadableEventError as error:
             self._bury(delivery, error.reason)
             return None
-        if not isinstance(event.data, BatchCompleted | RebuildRequested):
-            self._bury(delivery, f"{event.type} does not belong into this stream")
-            return None
-        return ReceivedEvent(
-            event_id=event.id, type=event.type, body=delivery.raw, received_at=self._clock.now()
-        )
 
     def _bury(self, delivery: Delivery, reason: str) -> None:
         entry = delivery.entry_id.decode()

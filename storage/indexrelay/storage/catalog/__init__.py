@@ -8,7 +8,7 @@ from indexrelay.storage.catalog.attempts import Attempt, Attempts, Pause
 from indexrelay.storage.catalog.catalog import Catalog
 from indexrelay.storage.catalog.collections import Collection, Collections
 from indexrelay.storage.catalog.commits import Commit
-from indexrelay.storage.catalog.dead_letters import DeadLetter, DeadLetters
+from indexrelay.storage.catalog.dead_letters import DeadLetter, DeadLetterHeader, DeadLetters
 from indexrelay.storage.catalog.entry_log import EntryLog
 from indexrelay.storage.catalog.inbox import Inbox, InboxRow, ReceivedEvent
 from indexrelay.storage.catalog.snapshot import CatalogSnapshot
@@ -22,6 +22,7 @@ __all__ = [
     "Collections",
     "Commit",
     "DeadLetter",
+    "DeadLetterHeader",
     "DeadLetters",
     "EntryLog",
     "Inbox",

@@ -1,0 +1,63 @@
+"""Dead letters, read a second time by the way that events take."""
+
+from indexrelay.rebuilder.reviving import Rereading, reread
+from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.events import BatchCompleted, Event, ReleasePublished
+from indexrelay.schemas.results import RebuildStatus
+from tests.rebuilder.conftest import Bench, MakeBench, behaving
+
+CLOCK = SystemClock()
+
+
+def buried(bench: Bench, raw: bytes, *, stream: str = "events") -> int:
+    return bench.catalog.dead_letters.bury(
+        stream=stream, entry_id="1-0", raw=raw, reason="the release before could not read it"
+    )
+
+
+def batch_event() -> Event:
+    data = BatchCompleted(collection="tracks", epoch="e", batch_id="batch-1", generation=1)
+    return Event.of(data, source="test", time=CLOCK.now())
+
+
+def test_a_letter_that_is_readable_now_is_answered_like_any_event(make_bench: MakeBench) -> None:
+    bench = make_bench(index=behaving("tracks"))
+    event = batch_event()
+    letter = buried(bench, event.to_bytes())
+    again = reread(letter, catalog=bench.catalog, clock=CLOCK)
+    assert (again.outcome, again.raw) == (Rereading.RECEIVED, event.to_bytes())
+    [row] = bench.catalog.inbox.open()
+    assert (row.event_id, row.body) == (event.id, event.to_bytes())
+    assert bench.rebuild().status is RebuildStatus.SUCCESS
+    assert bench.catalog.inbox.open() == []
+
+
+def test_reading_a_letter_twice_does_what_reading_it_once_does(make_bench: MakeBench) -> None:
+    bench = make_bench(index=behaving("tracks"))
+    letter = buried(bench, batch_event().to_bytes())
+    reread(letter, catalog=bench.catalog, clock=CLOCK)
+    bench.rebuild()
+    assert reread(letter, catalog=bench.catalog, clock=CLOCK).outcome is Rereading.GONE
+    assert bench.rebuilder.step() is None
+
+
+def test_a_letter_that_is_still_unreadable_stays_with_its_bytes_and_the_new_reason(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench(index=behaving("tracks"))
+    letter = buried(bench, b"\xff\x1b[31m")
+    again = reread(letter, catalog=bench.catalog, clock=CLOCK)
+    assert again.outcome is Rereading.UNREADABLE
+    [kept] = bench.catalog.dead_letters.all()
+    assert (kept.id, kept.raw, kept.reason) == (letter, b"\xff\x1b[31m", again.reason)
+    assert "not JSON" in kept.reason
+    assert bench.catalog.inbox.open() == []
+
+
+def test_an_event_of_another_stream_stays_a_letter(make_bench: MakeBench) -> None:
+    bench = make_bench(index=behaving("tracks"))
+    data = ReleasePublished(release=1, digest="0" * 64)
+    letter = buried(bench, Event.of(data, source="test", time=CLOCK.now()).to_bytes())
+    again = reread(letter, catalog=bench.catalog, clock=CLOCK)
+    assert again.outcome is Rereading.UNREADABLE
+    assert again.reason == "release.published.v1 does not belong into this stream"
