@@ -4,6 +4,7 @@ Starting up imports nothing but typer. Each command's module imports what it nee
 that ``indexrelay --help`` answers before FAISS or SQLAlchemy would have been found on the disk.
 """
 
+import os
 import sys
 from typing import Annotated
 
@@ -22,6 +23,7 @@ from indexrelay.console.commands import (
     up,
 )
 from indexrelay.console.exits import ExitCode
+from indexrelay.schemas.failpoints import arm
 
 _HELP = """Carries analysis batches into live, verified indexes in every serving process.
 
@@ -58,6 +60,7 @@ def build_app() -> typer.Typer:
 
 def main() -> None:
     """Run the command that the arguments name, and exit with its code."""
+    arm(os.environ)
     try:
         build_app()(prog_name="indexrelay")
     except KeyboardInterrupt:

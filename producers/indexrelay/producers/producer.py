@@ -24,6 +24,7 @@ from indexrelay.producers.standing import Readers
 from indexrelay.producers.waiting import ServedBy, Waiting
 from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.events import BatchCompleted, RebuildRequested
+from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.settings import CollectionSettings, Settings
 from indexrelay.storage.catalog import Catalog, Commit
@@ -248,6 +249,7 @@ class Producer:
         return settings
 
     def _announce(self, commit: Commit, traceparent: str | None) -> bool:
+        failpoint("producer.after_commit")
         log.info(
             "batch.committed",
             collection=commit.collection,

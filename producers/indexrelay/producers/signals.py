@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.events import Event, EventData
+from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ReaderState, RebuilderState
 from indexrelay.streams.connection import Connection
@@ -68,6 +69,7 @@ class Signals:
             subject=subject,
             traceparent=traceparent,
         )
+        failpoint("producer.before_emit")
         try:
             publish(self.connection, self._keys.events, event.to_bytes())
         except (RedisError, IndexRelayError, OSError) as error:
@@ -79,6 +81,7 @@ class Signals:
                 consequence="nothing is lost: the reconcile loop finds it in the catalog",
             )
             return False
+        failpoint("producer.after_emit")
         return True
 
     def readers(self) -> list[ReaderState]:

@@ -15,6 +15,7 @@ from indexrelay.rebuilder.errors import GateFailedError
 from indexrelay.rebuilder.gates import run_gates
 from indexrelay.rebuilder.requests import BuildRequest
 from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.results import BuildOutcome, ComponentResult
 from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore
@@ -110,7 +111,9 @@ class _Build:
             build_seconds=build_seconds,
             verify_seconds=self.clock.monotonic() - started - build_seconds,
         )
+        failpoint("build.before_manifest")
         self.store.put_version(manifest)
+        failpoint("build.after_manifest")
         return manifest
 
     def _job(self, progress: Progress) -> Job:
@@ -154,9 +157,12 @@ class _Build:
         return PreviousVersion(manifest=manifest, files=opened.files)
 
     def _stored(self, file: Path | BlobRef) -> BlobRef:
-        if isinstance(file, Path):
-            return self.store.put_blob(file)
-        return file
+        if not isinstance(file, Path):
+            return file
+        failpoint("build.before_blob")
+        blob = self.store.put_blob(file)
+        failpoint("build.after_blob")
+        return blob
 
     def _verified(
         self, kind: Kind[Any], job: Job, built: Built, blobs: Mapping[str, BlobRef]

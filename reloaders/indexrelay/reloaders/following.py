@@ -13,6 +13,7 @@ from indexrelay.reloaders.outcomes import states_after
 from indexrelay.reloaders.readiness import Readiness, required_names
 from indexrelay.reloaders.swapping import Current
 from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ComponentState
 from indexrelay.schemas.settings import Settings
@@ -114,6 +115,7 @@ class Follower:
 
     def _round(self, release: Release, renewing: Renewing, applied: Applied) -> tuple[Round, bool]:
         """Load, swap, and say so; returns what came of it, and whether anything is different."""
+        failpoint("reader.after_seeing")
         started = self._clock.monotonic()
         before = self._current.contents
         parts = self._loader.parts(release, before)
@@ -122,7 +124,9 @@ class Follower:
         is_new = self._release is None or self._release.digest != release.digest
         changed = is_new or bool(result.applied or result.dropped)
         if changed:
+            failpoint("reader.before_swap")
             self._current.swap(result.contents)
+            failpoint("reader.after_swap")
         self.states = states_after(
             result, release, chosen=self._chosen, before={} if is_new else self.states
         )

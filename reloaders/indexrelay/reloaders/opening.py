@@ -14,6 +14,7 @@ from indexrelay.reloaders.errors import KindNotAllowedError
 from indexrelay.reloaders.served import ServedComponent
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.versions import VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore
 
@@ -38,10 +39,12 @@ class Opener:
         Raises:
             Exception: whatever the store or the kind raises; nothing is left open then.
         """
+        failpoint("reader.before_load")
         started = self._clock.monotonic()
         opened = self._store.open_version(component, version)
         kind = self._kind(opened.manifest)
         value = kind.load(opened.files)
+        failpoint("reader.after_load")
         return ServedComponent(
             value,
             version=version,

@@ -29,6 +29,7 @@ from indexrelay.reloaders.swapping import Current, SwapCallback
 from indexrelay.reloaders.watching import ReleaseWatch
 from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.events import ReleaseApplied
+from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.settings import Settings
@@ -245,6 +246,7 @@ class Reloader:
 
     def _tell(self, release: int, seconds: float) -> None:
         """Report a release that was worked through."""
+        failpoint("reader.before_report")
         # Presence first: who hears of the report may look there at once.
         self._reporter.say(self.state)
         self._reporter.tell(
@@ -256,6 +258,7 @@ class Reloader:
                 components=self._follower.states,
             )
         )
+        failpoint("reader.after_report")
 
     def _leave(self) -> None:
         """Give back everything; safe twice."""

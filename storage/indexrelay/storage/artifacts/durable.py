@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+from indexrelay.schemas.failpoints import failpoint
 from indexrelay.storage.artifacts.errors import StoreAccessError
 
 READ_ONLY = 0o444
@@ -84,10 +85,12 @@ def write_once(data: bytes, path: Path, *, staging: Path) -> bool:
         StoreAccessError: it cannot be written; nothing is at ``path`` then.
     """
     with accessing(path, "write"), _staged(data, staging) as file:
+        failpoint("file.before_link")
         try:
             os.link(file, path)
         except FileExistsError:
             return False
+        failpoint("file.after_link")
     sync_folder(path.parent)
     return True
 

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from indexrelay.schemas.canonical import canonical_json, sha256_hex
+from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts.durable import accessing, read_file, write_once
@@ -115,8 +116,10 @@ class Releases:
             for component, version_id in sealed.components.items() - carried:
                 self._versions.open(component, version_id)
             path = self._layout.release(sealed.number)
+            failpoint("release.before_link")
             if not write_once(sealed.canonical(), path, staging=self._layout.staging):
                 raise ReleaseExistsError(sealed.number, next_number=self.next_number())
+        failpoint("release.after_link")
         return sealed
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog.collections import advance, lock, require
 from indexrelay.storage.catalog.commits import Commit, check_batch_id, parts, settled
@@ -70,6 +71,7 @@ class EntryLog:
                 )
                 .returning(batches)
             ).one()
+            failpoint("producer.before_commit")
             return _commit(row, written, repeated=False)
 
     def mark(self, collection: str, batch_id: str) -> Commit:
