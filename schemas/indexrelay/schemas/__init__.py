@@ -1,5 +1,5 @@
 """What is said: events, definitions, versions, releases, results, settings. Pydantic models only.
 
-Nothing in here opens a file (but the settings file, and what a test arms a failpoint with), a socket
-or a database.
+Nothing in here opens a file, a socket or a database, but for the settings file and the files that a
+test arms failpoints with.
 """
