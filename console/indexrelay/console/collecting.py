@@ -42,6 +42,7 @@ def overview(installation: Installation) -> Overview:
     signals = signals_of(installation)
     components = _components(installation, release, collections, signals)
     number = release.number if release is not None else 0
+    dead_letters = installation.catalog.dead_letters.count()
     problems = judge(
         release=number,
         announced=signals.announced,
@@ -49,6 +50,7 @@ def overview(installation: Installation) -> Overview:
         components=components,
         readers=signals.readers,
         rebuilders=signals.rebuilders,
+        dead_letters=dead_letters,
     )
     return Overview(
         healthy=not problems,
@@ -58,6 +60,7 @@ def overview(installation: Installation) -> Overview:
         components=components,
         readers=dict(signals.readers),
         rebuilders=dict(signals.rebuilders),
+        dead_letters=dead_letters,
         problems=problems,
     )
 

@@ -19,6 +19,7 @@ def judge(
     components: Mapping[str, ComponentFacts],
     readers: Mapping[str, ReaderState],
     rebuilders: Mapping[str, RebuilderState],
+    dead_letters: int = 0,
 ) -> tuple[Problem, ...]:
     """Every problem, the ones that explain others first."""
     return (
@@ -27,6 +28,7 @@ def judge(
         *_of_announcement(release, announced),
         *(problem for name, facts in components.items() for problem in _of_component(name, facts)),
         *(problem for state in readers.values() for problem in _of_reader(state, release)),
+        *_of_dead_letters(dead_letters),
     )
 
 
@@ -128,4 +130,12 @@ def _of_reader(state: ReaderState, release: int) -> Iterator[Problem]:
         yield Problem(
             what=f"reader {state.reader} is not ready: a required component is not served yet",
             advice="it is ready when each required component has a released version",
+        )
+
+
+def _of_dead_letters(count: int) -> Iterator[Problem]:
+    if count:
+        yield Problem(
+            what=f"{count} event(s) could not be read and are dead letters",
+            advice="see indexrelay dead list; then indexrelay dead retry, or drop",
         )

@@ -13,6 +13,7 @@ import typer
 from indexrelay.console.commands import (
     check,
     components,
+    dead,
     demo,
     holds,
     readers,
@@ -55,6 +56,7 @@ def build_app() -> typer.Typer:
     app.command("rollback")(holds.rollback)
     app.command("hold")(holds.hold)
     app.command("lift")(holds.lift)
+    app.add_typer(dead.build_app(), name="dead")
     return app
 
 

@@ -83,4 +83,6 @@ class Overview(_Fact):
     components: dict[Name, ComponentFacts]
     readers: dict[str, ReaderState]
     rebuilders: dict[str, RebuilderState]
+    dead_letters: int
+    """Events that could not be read and that nobody has dealt with."""
     problems: tuple[Problem, ...]

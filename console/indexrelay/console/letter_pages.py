@@ -1,0 +1,88 @@
+"""Dead letters for a person: a table of them, and one in detail with its bytes as a hex dump.
+
+The bytes are a stranger's. They are never printed as text: a dump shows printable ASCII beside the
+codes, and a dot for everything else.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from indexrelay.console.escaping import visible
+from indexrelay.console.letters import LetterOutcome
+from indexrelay.console.tables import ago, readable_bytes
+from indexrelay.storage.catalog import DeadLetter, DeadLetterHeader
+
+_SHOWN_BYTES = 4096
+_ROW_BYTES = 16
+_MARKS = {"received": "✓", "dropped": "✓", "unreadable": "✗", "gone": "⚠"}
+_MEANINGS = {
+    "received": "is an event in the inbox again",
+    "dropped": "is dropped",
+    "unreadable": "still cannot be read",
+    "gone": "is no letter: it was retried or dropped before, or never was",
+}
+
+
+def letters_table(letters: Sequence[DeadLetterHeader]) -> RenderableType:
+    """One row for each, oldest first."""
+    if not letters:
+        return Text("✓ there are no dead letters", style="green")
+    table = Table(title="Dead letters", title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table.add_column("id", justify="right")
+    for column in ("stream", "entry", "size", "buried"):
+        table.add_column(column, overflow="fold")
+    table.add_column("reason", overflow="fold")
+    for letter in letters:
+        table.add_row(
+            str(letter.id),
+            Text(visible(letter.stream)),
+            Text(visible(letter.entry_id)),
+            readable_bytes(letter.size),
+            ago(letter.buried_at),
+            Text(visible(letter.reason)),
+        )
+    return table
+
+
+def letter_page(letter: DeadLetter) -> RenderableType:
+    """What is known of one, and its first bytes."""
+    table = Table.grid(padding=(0, 2))
+    for key, value in (
+        ("letter", str(letter.id)),
+        ("stream", visible(letter.stream)),
+        ("entry", visible(letter.entry_id)),
+        ("buried", f"{letter.buried_at:%Y-%m-%d %H:%M:%S} UTC, {ago(letter.buried_at)}"),
+        ("size", f"{len(letter.raw):,} bytes"),
+        ("reason", visible(letter.reason)),
+    ):
+        table.add_row(Text(key, style="bold"), Text(value))
+    parts: list[RenderableType] = [table, Text(), Text("\n".join(hex_dump(letter.raw)))]
+    if len(letter.raw) > _SHOWN_BYTES:
+        more = f"… {len(letter.raw) - _SHOWN_BYTES:,} more bytes: --json has all of them, in base64"
+        parts.append(Text(more))
+    return Group(*parts)
+
+
+def hex_dump(raw: bytes) -> Iterable[str]:
+    """The first bytes, 16 in a line: where, their codes, and what of them is printable ASCII."""
+    for start in range(0, min(len(raw), _SHOWN_BYTES), _ROW_BYTES):
+        row = raw[start : start + _ROW_BYTES]
+        shown = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in row)
+        yield f"{start:08x}  {row.hex(' '):<{_ROW_BYTES * 3 - 1}}  {shown}"
+
+
+def outcomes_list(letters: Iterable[LetterOutcome]) -> RenderableType:
+    """A line for each: what became of it."""
+    return Group(
+        *(
+            Text(
+                f"{_MARKS[letter.outcome]} {letter.id} {_MEANINGS[letter.outcome]}"
+                + (f": {letter.reason}" if letter.reason else "")
+            )
+            for letter in letters
+        )
+    )
