@@ -4,12 +4,14 @@ A command that only reads the artifacts never opens a database; one that only ch
 opens nothing at all.
 """
 
+import os
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from indexrelay.components.registry import check_kind
+from indexrelay.console.importing import make_importable, settings_folder
 from indexrelay.producers.producer import Producer
 from indexrelay.producers.reaching import reach
 from indexrelay.schemas.logs import configure_logs
@@ -32,12 +34,14 @@ class Installation:
     def at(cls, config: Path | None, *, talkative: bool = False) -> Self:
         """The installation whose settings are in ``config`` (or found as `load_settings` says).
 
-        Sets up this process's logs as well: a role is ``talkative`` and logs as the settings say; a
-        command that answers and ends shows warnings only.
+        Sets up this process as well: modules beside the settings can be imported, and a role is
+        ``talkative`` and logs as the settings say; a command that answers and ends shows warnings
+        only.
 
         Raises:
             SettingsError: with every mistake in them.
         """
+        make_importable(settings_folder(config, os.environ))
         settings = load_settings(config, check_kind=check_kind)
         quiet = settings.log.model_copy(update={"level": "warning"})
         configure_logs(settings.log if talkative else quiet)

@@ -11,7 +11,8 @@ Config: TypeAlias = Annotated[
         "--config",
         "-c",
         metavar="FILE",
-        help="The settings; otherwise $INDEXRELAY_CONFIG, or indexrelay.toml here.",
+        help="The settings; otherwise $INDEXRELAY_CONFIG, or indexrelay.toml here. "
+        "Kinds and functions of your own may be modules in its folder.",
         show_default=False,
     ),
 ]

@@ -35,7 +35,8 @@ class Child:
     ) -> None:
         """Describe it; ``log`` takes what it says, ``None`` leaves that on our own stderr."""
         self.name = name
-        self._command = [sys.executable, "-m", "indexrelay.console.main", *arguments]
+        # -P: what lies in the current folder is not to stand in for an installed module.
+        self._command = [sys.executable, "-P", "-m", "indexrelay.console.main", *arguments]
         self._environ = dict(environ)
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None

@@ -6,6 +6,7 @@ whatever is due may find that nothing is; its row is closed then, and no result 
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,6 +18,7 @@ from indexrelay.schemas.errors import UnreadableEventError
 from indexrelay.schemas.events import Event, RebuildFinished
 from indexrelay.schemas.results import RebuildResult
 from indexrelay.streams.delivery import Delivery
+from indexrelay.streams.server import EmbeddedServer
 from indexrelay.streams.tail import Tail
 
 _LOOK_SECONDS = 0.5
@@ -82,24 +84,29 @@ def rebuild_here(
 ) -> Requested:
     """Run one pass in this process; builds still have child processes of their own.
 
+    Without a Redis URL the embedded server runs meanwhile, as it does for a role: the pass takes
+    leases and announces its release there.
+
     Raises:
+        NoServerError, ServerStartError: there is no server, and none can be started.
         UndeclaredComponentError: the settings do not declare one of them.
         RedisError, IndexRelayError: events cannot be read.
     """
     from indexrelay.rebuilder.service import Rebuilder
 
-    signals = signals_of(installation)
-    request_id = installation.producer.request_rebuild(components, force=force, reason=reason)
-    rebuilder = Rebuilder(
-        installation.settings,
-        catalog=installation.catalog,
-        store=installation.store,
-        connection=installation.connection,
-    )
-    try:
+    with ExitStack() as stack:
+        if installation.settings.redis_url is None:
+            stack.enter_context(EmbeddedServer(installation.settings.data_dir))
+        signals = signals_of(installation)
+        request_id = installation.producer.request_rebuild(components, force=force, reason=reason)
+        rebuilder = Rebuilder(
+            installation.settings,
+            catalog=installation.catalog,
+            store=installation.store,
+            connection=installation.connection,
+        )
+        stack.callback(rebuilder.stop)
         result = rebuilder.step()
-    finally:
-        rebuilder.stop()
     return Requested(
         request_id=request_id,
         rebuilders=tuple(sorted(signals.rebuilders)),

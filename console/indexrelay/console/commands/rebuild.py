@@ -36,7 +36,8 @@ def rebuild(
 
     with Installation.at(config) as installation:
         if here:
-            requested = rebuild_here(installation, components or (), force=force, reason=reason)
+            with stderr().status("building"):
+                requested = rebuild_here(installation, components or (), force=force, reason=reason)
         else:
             with stderr().status("waiting for the result") if wait else nullcontext():
                 requested = request(
