@@ -119,6 +119,25 @@ def test_a_store_that_cannot_be_read_keeps_what_is_served_and_is_said_once(
     assert texts(reader) == {"voyager": "v2"}
 
 
+def test_a_retry_waits_for_a_store_that_cannot_be_read(bench: Bench) -> None:
+    """Else the thread, which sleeps until the retry is due, would look again without a pause."""
+    cause = bench.folder / "cause"
+    cause.touch()
+    bench.publish(voyager=f"disk {cause}")
+    reader = bench.reader()
+    reader.step()
+    assert reader._follower.retry_at is not None
+    releases = bench.store.root / "releases"
+    releases.rename(releases.with_name("away"))
+    bench.clock.advance(10.0)
+    reader.step()
+    assert reader._follower.retry_at is None
+    cause.unlink()
+    releases.with_name("away").rename(releases)
+    assert reader.step()
+    assert reader.ready
+
+
 @pytest.mark.parametrize(
     "raw",
     [

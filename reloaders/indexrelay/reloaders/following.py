@@ -50,13 +50,18 @@ class Follower:
         self._clock = clock
         self._release: Release | None = None
         self._complaint = ""
+        self._blind = False
         self.states: dict[str, ComponentState] = {}
         """The state of each component after the last round; replaced, never changed."""
 
     @property
     def retry_at(self) -> float | None:
-        """When a failed load may be tried again, by the monotonic clock."""
-        return self._loader.retry_at
+        """When a failed load may be tried again, by the monotonic clock.
+
+        ``None`` also while the store cannot be read: its next look comes at the usual pace, and a
+        retry that is due until then would be looked for again and again without a pause.
+        """
+        return None if self._blind else self._loader.retry_at
 
     def look(
         self,
@@ -96,7 +101,9 @@ class Follower:
             newest = self._store.newest_release()
         except StoreAccessError as error:
             self._complain("store.unreadable", error=str(error))
+            self._blind = True
             return None
+        self._blind = False
         number = newest.number if newest is not None else 0
         serving = self._current.contents.release
         if number < serving:
