@@ -1,4 +1,6 @@
 import os
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +198,65 @@ def test_a_file_that_is_no_array_is_named(
         opened(kind="folder", path=folder).snapshot(),
     ):
         pass
+
+
+def _changed(archive: Path, *, local: int, central: int, value: int) -> None:
+    """Set two bytes in the first member's local header and in the central directory."""
+    raw = bytearray(archive.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", local), (b"PK\x01\x02", central)):
+        start = raw.find(signature) + offset
+        raw[start : start + 2] = value.to_bytes(2, "little")
+    archive.write_bytes(raw)
+
+
+def _encrypted(folder: Path) -> None:
+    np.savez(folder / "odd.npz", vectors=matrix(1))
+    _changed(folder / "odd.npz", local=6, central=8, value=1)
+
+
+def _compressed_otherwise(folder: Path) -> None:
+    np.savez(folder / "odd.npz", vectors=matrix(1))
+    _changed(folder / "odd.npz", local=8, central=10, value=99)
+
+
+def _damaged_within(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "odd.npz", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("vectors.npy", bytes(range(256)))
+    raw = bytearray((folder / "odd.npz").read_bytes())
+    raw[60:90] = bytes(30)
+    (folder / "odd.npz").write_bytes(raw)
+
+
+def _header_without_end(folder: Path) -> None:
+    np.save(folder / "odd.npy", matrix(1))
+    raw = (folder / "odd.npy").read_bytes()
+    (folder / "odd.npy").write_bytes(raw.replace(b"}", b"{", 1))
+
+
+@pytest.mark.parametrize(
+    "write", [_encrypted, _compressed_otherwise, _damaged_within, _header_without_end]
+)
+def test_whatever_a_parser_raises_is_told_of_the_file(
+    opened: OpenSource, folder: Path, write: Callable[[Path], None]
+) -> None:
+    write(folder)
+    with (
+        pytest.raises(SourceError, match=r"odd\.np[yz]: cannot be read"),
+        opened(kind="folder", path=folder).snapshot(),
+    ):
+        pass
+
+
+def test_a_file_whose_name_is_no_unicode_is_read_if_its_ids_are(
+    opened: OpenSource, folder: Path
+) -> None:
+    name = os.fsdecode(b"\xff")
+    np.savez(folder / f"{name}.npz", vectors=matrix(1), ids=np.array(["a"]))
+    with opened(kind="folder", path=folder).snapshot() as snapshot:
+        assert ids_of(snapshot.chunks()) == ["a"]
+    np.save(folder / f"{name}.npy", matrix(1))  # its ids would be its name and the row
+    with pytest.raises(SourceError, match="lone surrogate"):
+        _read(opened(kind="folder", path=folder))
 
 
 def test_a_pickle_is_never_loaded(opened: OpenSource, folder: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ its reader kills that reader's process, which for a build is a child that may fa
 """
 
 import heapq
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -181,5 +182,10 @@ def _fingerprint(folder: Path) -> str:
             found = path.stat()
         except FileNotFoundError:
             continue  # removed since it was listed: then it is not there
-        looks.append([path.name, found.st_size, found.st_mtime_ns])
+        looks.append([_written(path.name), found.st_size, found.st_mtime_ns])
     return sha256_hex(canonical_json(looks))
+
+
+def _written(name: str) -> str:
+    """A file's name as Unicode, also where its bytes are none."""
+    return os.fsencode(name).decode(errors="backslashreplace")
