@@ -1,10 +1,12 @@
-"""What a stream says about itself: how far it got, and where it begins."""
+"""What a stream says about itself: how far it got, where it begins, and who lags in it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from redis.exceptions import ResponseError
 
 from indexrelay.streams.connection import Connection
+from indexrelay.streams.passing import GONE_CODES, refusal_code
 from indexrelay.streams.position import START, Position
 
 
@@ -30,4 +32,56 @@ def extent(connection: Connection, key: str) -> Extent:
     return Extent(
         first=None if first is None else Position.of(first[0]),
         last_generated=Position.of(info["last-generated-id"]),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsumerState:
+    """One consumer of a group."""
+
+    name: str
+    pending: int
+    """Entries that it took and did not acknowledge."""
+    idle_seconds: float
+    """Since it last asked for any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupState:
+    """Where a group stands."""
+
+    last_delivered: Position
+    lowest_pending: Position | None
+    """The oldest entry that was taken and not acknowledged; ``None``: there is none."""
+    consumers: tuple[ConsumerState, ...]
+
+
+def group_state(connection: Connection, key: str, group: str) -> GroupState | None:
+    """Look at one group of the stream ``key``; ``None``: the stream or the group is missing.
+
+    Raises:
+        redis.exceptions.RedisError: the server is away, or says no.
+    """
+    commands: Any = connection.commands
+    try:
+        found = [each for each in commands.xinfo_groups(key) if each["name"] == group.encode()]
+        if not found:
+            return None
+        pending = commands.xpending(key, group)
+        consumers = commands.xinfo_consumers(key, group)
+    except ResponseError as error:
+        if "no such key" in str(error) or refusal_code(error) in GONE_CODES:
+            return None
+        raise
+    return GroupState(
+        last_delivered=Position.of(found[0]["last-delivered-id"]),
+        lowest_pending=Position.of(pending["min"]) if pending["min"] else None,
+        consumers=tuple(
+            ConsumerState(
+                name=each["name"].decode(errors="replace"),
+                pending=each["pending"],
+                idle_seconds=each["idle"] / 1000,
+            )
+            for each in consumers
+        ),
     )

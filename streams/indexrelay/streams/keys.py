@@ -5,8 +5,12 @@ a script may touch several of them.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from indexrelay.schemas.names import is_name
+
+REBUILDERS_GROUP: Final = "rebuilder"
+"""The group in which all rebuilders read the events together."""
 
 
 @dataclass(frozen=True)

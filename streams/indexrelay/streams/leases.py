@@ -9,8 +9,11 @@ can go on for a while beside the next one, and a failover can forget it. What mu
 is decided where it is written (a release file is created only if it is absent).
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from indexrelay.streams.connection import Connection
-from indexrelay.streams.refusing import refusals_of
+from indexrelay.streams.refusing import refusals_of, replies_of
 
 
 class Lease:
@@ -53,3 +56,46 @@ class Lease:
     def _run(self, script: str, *arguments: str | int) -> bool:
         with refusals_of(self._key):
             return bool(self._connection.script(script)(keys=[self._key], args=arguments))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldLease:
+    """A lease that somebody holds."""
+
+    owner: str
+    seconds_left: float | None
+    """``None``: it never ends, which no lease of ours does."""
+
+
+def held_leases(connection: Connection, keys: Sequence[str]) -> dict[str, HeldLease]:
+    """Those of the leases ``keys`` that are held now.
+
+    Raises:
+        redis.exceptions.RedisError: the server is away, or says no.
+    """
+    if not keys:
+        return {}
+    with connection.commands.pipeline(transaction=False) as pipeline:
+        for key in keys:
+            pipeline.get(key)
+            pipeline.pttl(key)
+        replies = replies_of(pipeline)
+    return {
+        key: HeldLease(
+            owner=owner.decode(errors="replace"),
+            seconds_left=None if milliseconds == -1 else milliseconds / 1000,
+        )
+        for key, owner, milliseconds in zip(keys, replies[::2], replies[1::2], strict=True)
+        if owner is not None and milliseconds != -2
+    }
+
+
+def limit_lease(connection: Connection, key: str, *, ttl_seconds: float) -> None:
+    """Let a lease that never ends be over after ``ttl_seconds``, unless its owner renews it.
+
+    Raises:
+        BackendRefusedError, redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: as
+            `Lease`.
+    """
+    with refusals_of(key):
+        connection.commands.pexpire(key, round(ttl_seconds * 1000))
