@@ -103,7 +103,7 @@ def _watch_live(installation: Installation, supervisor: Supervisor, stop: Stop) 
 def _page(installation: Installation) -> RenderableType:
     """The overview, or why there is none at this moment; the next look may have one again."""
     try:
-        return overview_page(overview(installation))
+        return overview_page(overview(installation), verdict_first=True)
     except Exception as error:
         explained = explain(error)
         if explained is None:

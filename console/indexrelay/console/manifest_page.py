@@ -3,11 +3,11 @@
 import json
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from indexrelay.console.sheet import Sheet, flowing, number, whole
 from indexrelay.console.tables import ago, covered, readable_bytes
 from indexrelay.schemas.versions import VersionManifest
 
@@ -37,29 +37,33 @@ def _facts(manifest: VersionManifest) -> Table:
     return table
 
 
-def _checks(manifest: VersionManifest) -> Table:
-    table = Table(title="Checks", title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    for column in ("", "check", "measured", "limit", "seconds", "detail"):
-        table.add_column(column, overflow="fold")
+def _checks(manifest: VersionManifest) -> Sheet:
+    sheet = Sheet(
+        "Checks",
+        whole(""),
+        flowing("check"),
+        number("measured"),
+        number("limit"),
+        number("seconds"),
+        flowing("detail"),
+    )
     for check in manifest.checks:
-        table.add_row(
+        sheet.add(
             Text("✓", style="green") if check.passed else Text("✗", style="red"),
             check.name,
             _number(check.measured),
             _number(check.limit),
             f"{check.seconds:.3f}",
-            Text(check.detail),
+            check.detail,
         )
-    return table
+    return sheet
 
 
-def _files(manifest: VersionManifest) -> Table:
-    table = Table(title="Files", title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    for column in ("file", "size", "sha256"):
-        table.add_column(column)
+def _files(manifest: VersionManifest) -> Sheet:
+    sheet = Sheet("Files", flowing("file"), number("size"), whole("sha256"))
     for name, blob in manifest.files.items():
-        table.add_row(name, readable_bytes(blob.size), blob.digest[:16])
-    return table
+        sheet.add(name, readable_bytes(blob.size), blob.digest[:16])
+    return sheet
 
 
 def _number(value: float | None) -> str:

@@ -1,10 +1,12 @@
 """What goes where: one JSON document or tables on stdout, everything else on stderr.
 
 So ``indexrelay status --json | jq`` works whatever is being said meanwhile. Names and errors come
-from data and may hold brackets, so nothing that is printed is read as markup.
+from data and may hold brackets, so nothing that is printed is read as markup. Without a terminal
+lines are as long as they need to be: `grep` and `awk` want a row on one line.
 """
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +15,28 @@ from pydantic import BaseModel
 if TYPE_CHECKING:
     from rich.console import Console
 
+_NO_TERMINAL_COLUMNS = 100_000
+
 
 def stdout() -> "Console":
     """For what was asked for."""
     from rich.console import Console
 
-    return Console(markup=False, highlight=False, emoji=False)
+    return _unlimited(Console(markup=False, highlight=False, emoji=False))
 
 
 def stderr() -> "Console":
     """For progress, notes and errors."""
     from rich.console import Console
 
-    return Console(stderr=True, markup=False, highlight=False, emoji=False)
+    return _unlimited(Console(stderr=True, markup=False, highlight=False, emoji=False))
+
+
+def _unlimited(console: "Console") -> "Console":
+    """Without a terminal there is no width to keep to, unless someone says so in ``COLUMNS``."""
+    if not console.is_terminal and not os.environ.get("COLUMNS"):
+        console.width = _NO_TERMINAL_COLUMNS
+    return console
 
 
 def print_json(document: BaseModel | dict[str, Any] | list[Any]) -> None:

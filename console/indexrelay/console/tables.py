@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from indexrelay.console.escaping import visible
 from indexrelay.console.overview import ComponentFacts, Condition, Overview, Problem
+from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
 from indexrelay.schemas.results import BuildOutcome, LoadOutcome, ReaderState, RebuilderState
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _STYLES = {
     Condition.FAILED: "red",
 }
 _NONE = "-"
+_LONGEST_PAYLOAD = 300
 _MARKS = {
     LoadOutcome.APPLIED: "✓",
     LoadOutcome.UNCHANGED: "✓",
@@ -36,25 +37,34 @@ _MARKS = {
 }
 
 
-def overview_page(overview: Overview) -> RenderableType:
-    """Everything, the verdict last: that is where a terminal's reader looks first."""
+def overview_page(overview: Overview, *, verdict_first: bool = False) -> RenderableType:
+    """Everything, the verdict last: that is where a terminal's reader looks first.
+
+    On a page that fills the screen it comes first, since there the end is what is cut off.
+    """
+    verdict = problems_list(overview.problems, release=overview.release)
     parts: list[RenderableType] = [
         collections_table(overview),
         components_table(overview.components),
         readers_table(overview.readers),
         rebuilders_table(overview.rebuilders),
-        problems_list(overview.problems, release=overview.release),
     ]
-    return Group(*parts)
+    return Group(verdict, Text(), *parts) if verdict_first else Group(*parts, verdict)
 
 
-def collections_table(overview: Overview) -> Table:
+def collections_table(overview: Overview) -> Sheet:
     """One row for each collection."""
-    table = _table("Collections", ("collection", "source", "dimension", "metric"))
-    table.add_column("generation", justify="right")
-    table.add_column("entries", justify="right")
+    sheet = Sheet(
+        "Collections",
+        flowing("collection"),
+        whole("source"),
+        number("dimension"),
+        whole("metric"),
+        number("generation"),
+        number("entries"),
+    )
     for name, facts in overview.collections.items():
-        table.add_row(
+        sheet.add(
             name,
             facts.source or "not declared",
             str(facts.dimension),
@@ -62,17 +72,23 @@ def collections_table(overview: Overview) -> Table:
             str(facts.generation),
             f"{facts.entries:,}",
         )
-    return table
+    return sheet
 
 
-def components_table(components: Mapping[str, ComponentFacts]) -> Table:
+def components_table(components: Mapping[str, ComponentFacts]) -> Sheet:
     """One row for each component."""
-    table = _table("Components", ("component", "kind", "state", "covers"))
-    table.add_column("version", no_wrap=True)
-    table.add_column("entries", justify="right")
-    table.add_column("size", justify="right")
+    sheet = Sheet(
+        "Components",
+        flowing("component"),
+        flowing("kind"),
+        whole("state"),
+        flowing("covers"),
+        spare("version"),
+        number("entries"),
+        number("size"),
+    )
     for name, facts in components.items():
-        table.add_row(
+        sheet.add(
             name,
             facts.kind.rpartition(":")[2],
             Text(facts.condition, style=_STYLES[facts.condition]),
@@ -81,46 +97,76 @@ def components_table(components: Mapping[str, ComponentFacts]) -> Table:
             f"{facts.entries:,}",
             readable_bytes(facts.bytes),
         )
-    return table
+    return sheet
 
 
-def readers_table(readers: Mapping[str, ReaderState]) -> Table:
-    """One row for each reader; what it serves of each component in the last column."""
-    table = _table("Readers", ("reader", "host", "pid", "ready", "release", "components"))
+def readers_table(readers: Mapping[str, ReaderState]) -> Sheet:
+    """One row for each reader; in the last column how many components it serves, and what not."""
+    sheet = Sheet(
+        "Readers",
+        flowing("reader"),
+        flowing("host"),
+        number("pid"),
+        whole("ready"),
+        number("release"),
+        flowing("components"),
+    )
     for name, state in readers.items():
-        served = "  ".join(
-            f"{_MARKS[component.outcome]} {of}" for of, component in state.components.items()
-        )
         ready = Text("yes", style="green") if state.ready else Text("no", style="yellow")
-        table.add_row(name, state.host, str(state.pid), ready, str(state.release), served or _NONE)
-    return table
+        sheet.add(name, state.host, str(state.pid), ready, str(state.release), _served(state))
+    return sheet
 
 
-def rebuilders_table(rebuilders: Mapping[str, RebuilderState]) -> Table:
+def _served(state: ReaderState) -> str:
+    """``✓ 6  ✗ map``: how many are as they should be, and the names of the others."""
+    others: dict[str, list[str]] = {}
+    for name, component in state.components.items():
+        others.setdefault(_MARKS[component.outcome], []).append(name)
+    good = others.pop("✓", [])
+    counted = [f"✓ {len(good)}"] if good else []
+    return (
+        "  ".join([*counted, *(f"{mark} {', '.join(of)}" for mark, of in others.items())]) or _NONE
+    )
+
+
+def rebuilders_table(rebuilders: Mapping[str, RebuilderState]) -> Sheet:
     """One row for each rebuilder."""
-    table = _table("Rebuilders", ("rebuilder", "host", "pid", "building", "last result"))
+    sheet = Sheet(
+        "Rebuilders",
+        flowing("rebuilder"),
+        flowing("host"),
+        number("pid"),
+        flowing("building"),
+        flowing("last result"),
+    )
     for name, state in rebuilders.items():
         last = state.last_result
-        table.add_row(
+        sheet.add(
             name,
             state.host,
             str(state.pid),
             ", ".join(state.building) or _NONE,
             _NONE if last is None else f"{last.status}: {last.message}",
         )
-    return table
+    return sheet
 
 
-def served_table(state: ReaderState) -> Table:
+def served_table(state: ReaderState) -> Sheet:
     """One reader in detail: a row for each component."""
     title = f"{state.reader}: release {state.release}, {'ready' if state.ready else 'not ready'}"
-    table = _table(title, ("", "component", "outcome", "covers"))
-    table.add_column("version", no_wrap=True)
-    table.add_column("entries", justify="right")
-    table.add_column("load", justify="right")
-    table.add_column("error", overflow="fold")
+    sheet = Sheet(
+        title,
+        whole(""),
+        flowing("component"),
+        whole("outcome"),
+        flowing("covers"),
+        spare("version"),
+        number("entries"),
+        number("load"),
+        flowing("error"),
+    )
     for name, component in state.components.items():
-        table.add_row(
+        sheet.add(
             _MARKS[component.outcome],
             name,
             str(component.outcome),
@@ -128,20 +174,21 @@ def served_table(state: ReaderState) -> Table:
             (component.version or _NONE)[:12],
             f"{component.entries:,}",
             f"{component.seconds * 1000:.1f} ms",
-            Text(component.error or ""),
+            component.error or "",
         )
-    return table
+    return sheet
 
 
-def hits_table(hits: Iterable[Mapping[str, Any]]) -> Table:
-    """Answers, the best first."""
-    table = _table("Found", ("", "id"))
-    table.add_column("score", justify="right")
-    table.add_column("payload", overflow="fold")
+def hits_table(hits: Iterable[Mapping[str, Any]]) -> Sheet:
+    """Answers, the best first; a long payload is cut, and whole with ``--json``."""
+    sheet = Sheet("Found", number(""), flowing("id"), number("score"), flowing("payload"))
     for rank, hit in enumerate(hits, 1):
         payload = "" if hit["payload"] is None else json.dumps(hit["payload"], ensure_ascii=False)
-        table.add_row(str(rank), Text(hit["id"]), f"{hit['score']:.4f}", Text(payload))
-    return table
+        if len(payload) > _LONGEST_PAYLOAD:
+            payload = f"{payload[:_LONGEST_PAYLOAD]}… ({len(payload):,} characters)"
+        # An id is one line, whatever it holds.
+        sheet.add(str(rank), visible(hit["id"]), f"{hit['score']:.4f}", payload)
+    return sheet
 
 
 def result_page(requested: "Requested") -> RenderableType:
@@ -159,21 +206,27 @@ def result_page(requested: "Requested") -> RenderableType:
     verdict = Text(f"{result.status}: {result.message}{release}")
     if not result.components:
         return verdict
-    table = _table("", ("", "component", "outcome", "covers"))
-    table.add_column("entries", justify="right")
-    table.add_column("seconds", justify="right")
-    table.add_column("error", overflow="fold")
+    sheet = Sheet(
+        "",
+        whole(""),
+        flowing("component"),
+        whole("outcome"),
+        flowing("covers"),
+        number("entries"),
+        number("seconds"),
+        flowing("error"),
+    )
     for name, component in result.components.items():
-        table.add_row(
+        sheet.add(
             "✓" if component.outcome is BuildOutcome.REBUILT else "✗",
             name,
             str(component.outcome),
             covered(component.covers, {}),
             f"{component.entries:,}",
             f"{component.seconds:.2f}",
-            Text(component.error or ""),
+            component.error or "",
         )
-    return Group(table, verdict)
+    return Group(sheet, verdict)
 
 
 def problems_list(problems: Iterable[Problem], *, release: int) -> RenderableType:
@@ -216,11 +269,3 @@ def ago(moment: datetime | None) -> str:
         if seconds >= length:
             return f"{seconds / length:.0f} {unit} ago"
     return f"{seconds:.0f} s ago"
-
-
-def _table(title: str, columns: Iterable[str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    for column in columns:
-        # Names must stay whole to be copied; what is long may take several lines.
-        table.add_column(column, overflow="fold", no_wrap=column in ("component", "kind", "reader"))
-    return table

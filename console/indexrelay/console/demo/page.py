@@ -1,11 +1,10 @@
 """The demo's report as a person reads it."""
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from indexrelay.console.demo.report import DemoReport
+from indexrelay.console.sheet import Sheet, flowing, number, whole
 from indexrelay.console.tables import covered
 from indexrelay.schemas.results import BuildOutcome, LoadOutcome, RebuildStatus
 
@@ -21,10 +20,18 @@ def report_page(report: DemoReport) -> RenderableType:
     )
 
 
-def _batches(report: DemoReport) -> Table:
-    table = _table("Batches", "batch", "upserts", "deletes", "rebuild", "served after", "own share")
+def _batches(report: DemoReport) -> Sheet:
+    sheet = Sheet(
+        "Batches",
+        whole("batch"),
+        number("upserts"),
+        number("deletes"),
+        whole("rebuild"),
+        number("served after"),
+        number("own share"),
+    )
     for batch in report.batches:
-        table.add_row(
+        sheet.add(
             batch.batch_id,
             f"{batch.upserts:,}",
             f"{batch.deletes:,}",
@@ -34,24 +41,31 @@ def _batches(report: DemoReport) -> Table:
             f"{batch.event_to_served_seconds:.2f} s",
             f"{batch.own_share_seconds * 1000:.0f} ms",
         )
-    return table
+    return sheet
 
 
-def _components(report: DemoReport) -> Table:
-    table = _table("Components", "component", "outcome", "covers", "entries")
+def _components(report: DemoReport) -> Sheet:
+    sheet = Sheet(
+        "Components", flowing("component"), whole("outcome"), flowing("covers"), number("entries")
+    )
     for name, component in report.components.items():
         good = component.outcome is BuildOutcome.REBUILT
-        table.add_row(
+        sheet.add(
             name,
             Text(f"{'✓' if good else '✗'} {component.outcome}", style="green" if good else "red"),
             covered(component.covers, {}),
             f"{component.entries:,}",
         )
-    return table
+    return sheet
 
 
-def _readers(report: DemoReport) -> Table:
-    table = _table("Readers (generation served)", "reader", "release", *report.components)
+def _readers(report: DemoReport) -> Sheet:
+    sheet = Sheet(
+        "Readers (generation served)",
+        whole("reader"),
+        number("release"),
+        *(whole(component) for component in report.components),
+    )
     for name, reader in report.readers.items():
         cells = []
         for component in report.components:
@@ -61,24 +75,28 @@ def _readers(report: DemoReport) -> Table:
                 continue
             mark = "✗" if served.outcome is LoadOutcome.FAILED else "✓"
             cells.append(f"{mark} {max(served.covers.values(), default=0)}")
-        table.add_row(name, str(reader.release), *cells)
-    return table
+        sheet.add(name, str(reader.release), *cells)
+    return sheet
 
 
-def _answers(report: DemoReport) -> Table:
-    table = _table(f"Answers, the same from {len(report.readers)} reader(s)" if report.agree
-                   else "Answers of the first reader; others differ",
-                   "question", "by vector", "by words")  # fmt: skip
+def _answers(report: DemoReport) -> Sheet:
+    same = f"Answers, the same from {len(report.readers)} reader(s)"
+    sheet = Sheet(
+        same if report.agree else "Answers of the first reader; others differ",
+        flowing("question"),
+        flowing("by vector"),
+        flowing("by words"),
+    )
     first = next(iter(report.readers), None)
     for answer in report.queries:
         if answer.reader == first:
-            table.add_row(
+            sheet.add(
                 answer.text,
                 "\n".join(answer.top[:_SHOWN_ANSWERS]),
                 "\n".join(answer.top_by_text[:_SHOWN_ANSWERS]),
                 end_section=True,
             )
-    return table
+    return sheet
 
 
 def _verdict(report: DemoReport) -> Text:
@@ -102,10 +120,3 @@ def _verdict(report: DemoReport) -> Text:
         text.append(f"✓ {yes}\n" if good else f"✗ {no}\n", style="green" if good else "red")
     text.rstrip()
     return text
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
