@@ -1,13 +1,20 @@
 """The awaitable producer does what the other one does."""
 
 import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from indexrelay.producers import AsyncProducer, NotServedError, Producer
-from indexrelay.producers.errors import NotCommittedError, UndeclaredCollectionError
+from indexrelay.producers.errors import (
+    NotCommittedError,
+    RepeatedIdsError,
+    UndeclaredCollectionError,
+)
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, Keys, Presence
@@ -64,3 +71,55 @@ def test_a_batch_needs_its_block(settings: Settings, tmp_path: Path) -> None:
                 await producer.batch("tracks").upsert(["a"], np.ones((1, 3), np.float32))
 
     asyncio.run(job())
+
+
+def test_changes_that_are_awaited_together_take_turns(settings: Settings) -> None:
+    """Of two that name the same id one must see the other's, or both would be in."""
+
+    async def job() -> list[int]:
+        together, met = threading.Barrier(2), []
+        async with await AsyncProducer.open(settings) as producer:
+            with pytest.raises(RepeatedIdsError):  # noqa: PT012 - the whole block is meant
+                async with producer.batch("tracks") as batch:
+                    check_open = batch._batch._check_open
+
+                    def meet() -> None:
+                        # It passes when both are in at once; one alone waits in vain and goes on.
+                        with contextlib.suppress(threading.BrokenBarrierError):
+                            met.append(together.wait(0.2))
+                        check_open()
+
+                    batch._batch._check_open = meet  # type: ignore[method-assign] # where they meet
+                    ones = np.ones((1, 3), np.float32)
+                    await asyncio.gather(batch.upsert(["a"], ones), batch.upsert(["a"], ones))
+        return met
+
+    assert asyncio.run(job()) == []
+
+
+def test_a_batch_whose_change_was_cancelled_is_not_committed(settings: Settings) -> None:
+    """Its thread goes on, and nobody knows how far it came."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    class SlowIds(list[str]):
+        def __iter__(self) -> Iterator[str]:
+            entered.set()
+            assert go_on.wait(20)
+            return super().__iter__()
+
+    async def job() -> int:
+        async with await AsyncProducer.open(settings) as producer:
+            with pytest.raises(NotCommittedError, match="was cancelled"):  # noqa: PT012 - as above
+                async with producer.batch("tracks") as batch:
+                    ones = np.ones((1, 3), np.float32)
+                    change = asyncio.create_task(batch.upsert(SlowIds(["a"]), ones))
+                    await asyncio.to_thread(entered.wait, 20)
+                    change.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await change
+                    asyncio.get_running_loop().call_soon(go_on.set)
+            with pytest.raises(NotCommittedError):
+                _ = batch.commit
+            return producer._producer._catalog.collections.get("tracks").generation
+
+    assert asyncio.run(job()) == 0

@@ -3,21 +3,29 @@
 Database drivers and checks of large arrays block; each such call goes through `asyncio.to_thread`.
 `wait_served` holds a thread only while it looks, not while it pauses. Cancelling ``batch()`` in its
 block commits nothing; a commit that has begun on its thread ends there.
+
+A thread cannot be cancelled. So the calls of one batch take turns, those awaited together and the
+one that goes on after its await was cancelled; and since nobody knows whether a cancelled change is
+in the batch, such a batch is not committed, even if the block goes on.
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+import threading
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ParamSpec, Self
 
 from numpy.typing import ArrayLike
 
 from indexrelay.producers.batch import Batch
+from indexrelay.producers.errors import NotCommittedError
 from indexrelay.producers.producer import Producer
 from indexrelay.producers.standing import Readers
 from indexrelay.producers.waiting import ServedBy
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Commit
+
+GivenP = ParamSpec("GivenP")
 
 
 class AsyncBatch:
@@ -29,6 +37,8 @@ class AsyncBatch:
         self._producer = producer
         self._arguments = (collection, batch_id, traceparent)
         self._opened: Batch | None = None
+        self._turn = threading.Lock()
+        self._cancelled = False
 
     async def upsert(
         self,
@@ -38,11 +48,11 @@ class AsyncBatch:
         payloads: Sequence[Any] | None = None,
     ) -> None:
         """As `Batch.upsert`."""
-        await asyncio.to_thread(self._batch.upsert, ids, vectors, texts=texts, payloads=payloads)
+        await self._change(self._batch.upsert, ids, vectors, texts=texts, payloads=payloads)
 
     async def delete(self, ids: Sequence[str]) -> None:
         """As `Batch.delete`."""
-        await asyncio.to_thread(self._batch.delete, ids)
+        await self._change(self._batch.delete, ids)
 
     @property
     def commit(self) -> Commit:
@@ -68,7 +78,31 @@ class AsyncBatch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await asyncio.to_thread(self._batch.__exit__, kind, error, trace)
+        given_up: NotCommittedError | None = None
+        if error is None and self._cancelled:
+            given_up = NotCommittedError(
+                self._batch.collection, "a change was cancelled; use another batch"
+            )
+            kind, error = NotCommittedError, given_up
+        await asyncio.to_thread(self._in_turn, self._batch.__exit__, kind, error, trace)
+        if given_up is not None:
+            raise given_up
+
+    async def _change(
+        self, call: Callable[GivenP, None], /, *args: GivenP.args, **given: GivenP.kwargs
+    ) -> None:
+        try:
+            await asyncio.to_thread(self._in_turn, call, *args, **given)
+        except asyncio.CancelledError:
+            self._cancelled = True
+            raise
+
+    def _in_turn(
+        self, call: Callable[GivenP, None], /, *args: GivenP.args, **given: GivenP.kwargs
+    ) -> None:
+        """On a worker thread: one call at a time."""
+        with self._turn:
+            call(*args, **given)
 
     @property
     def _batch(self) -> Batch:
