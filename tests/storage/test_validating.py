@@ -1,3 +1,4 @@
+import json
 from collections import OrderedDict
 from typing import Any
 
@@ -151,7 +152,7 @@ def test_a_text_that_cannot_be_one_is_named(texts: Any, problem: str) -> None:
 @pytest.mark.parametrize("payload", [{1, 2}, b"x", float("nan"), "\ud800", np.float32(1), object])
 def test_a_payload_that_json_has_no_form_for_is_named(payload: Any) -> None:
     error = refusal(["a", "b"], np.ones((2, 2)), None, [None, payload])
-    assert str(error) == "payload that is no JSON value: row 1 ('b')"
+    assert str(error) == "payload that is no JSON value, or nested deeper than 100: row 1 ('b')"
 
 
 def test_a_payload_that_contains_itself_is_named() -> None:
@@ -163,5 +164,34 @@ def test_a_payload_that_contains_itself_is_named() -> None:
 
 @pytest.mark.parametrize("text", ["{", "", "NaN", "[1,]", "nothing", "[" * 100_000])
 def test_a_stored_payload_that_is_no_json_is_named(text: str) -> None:
-    with pytest.raises(InvalidEntriesError, match=r"payload that is no JSON text: row 1 \('b'\)"):
+    with pytest.raises(
+        InvalidEntriesError, match=r"payload that is no JSON text, .*: row 1 \('b'\)"
+    ):
         check_payload_texts(["{}", text], ["a", "b"])
+
+
+@pytest.mark.parametrize("nest", ["[{}]", '{{"a":{}}}'])
+def test_a_payload_that_a_reader_could_not_parse_is_refused(nest: str) -> None:
+    def nested(levels: int) -> str:
+        text = "1"
+        for _ in range(levels):
+            text = nest.format(text)
+        return text
+
+    for text in (nested(100), "[" + "[]," * 5000 + "[]]"):
+        assert check_payload_texts([text], ["a"]) == [text]
+        assert check(["a"], np.ones((1, 2)), None, [json.loads(text)]).payloads == [text]
+    for text in (nested(101), nested(500)):
+        with pytest.raises(InvalidEntriesError, match="deeper than 100"):
+            check_payload_texts([text], ["a"])
+        assert "deeper than 100" in str(refusal(["a"], np.ones((1, 2)), None, [json.loads(text)]))
+
+
+@pytest.mark.parametrize(
+    ("column", "given"),
+    [("texts", "ab"), ("texts", b"ab"), ("payloads", "ab"), ("payloads", {"a": 1, "b": 2})],
+)
+def test_one_value_is_not_taken_for_a_column(column: str, given: Any) -> None:
+    columns = {"texts": None, "payloads": None, column: given}
+    error = refusal(["a", "b"], np.ones((2, 2)), **columns)
+    assert str(error).startswith(f"{column} must be a sequence, one for each id")

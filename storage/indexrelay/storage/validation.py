@@ -5,7 +5,7 @@ there are any. The message names the first few of them and says how many there a
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,9 @@ from indexrelay.storage.errors import InvalidEntriesError
 
 MAX_ID_BYTES = 1024
 """Of UTF-8: PostgreSQL indexes keys up to a third of a page, about 2,700 bytes."""
+
+MAX_PAYLOAD_DEPTH = 100
+"""Levels of lists and objects: a reader parses a payload in the depth of somebody's own call."""
 
 _REAL = "fiu"
 """numpy's kinds of real numbers: floats and integers."""
@@ -113,11 +116,12 @@ def check_texts(texts: Sequence[str | None] | None, ids: Sequence[str]) -> list[
     """One text or ``None`` for each id.
 
     Raises:
-        InvalidEntriesError: another length; something that is no string, holds a NUL character or
-            a lone surrogate.
+        InvalidEntriesError: no sequence, or of another length; something that is no string, holds
+            a NUL character or a lone surrogate.
     """
     if texts is None:
         return [None] * len(ids)
+    _refuse_no_column("texts", texts)
     known = list(texts)
     _same_length("texts", len(known), ids)
     _refuse_text(known, "text", _no_text, ids)
@@ -128,10 +132,12 @@ def encode_payloads(payloads: Sequence[Any] | None, ids: Sequence[str]) -> list[
     """Each payload written as JSON; ``None`` stays ``None``.
 
     Raises:
-        InvalidEntriesError: another length, or a value that JSON has no form for.
+        InvalidEntriesError: no sequence, or of another length; a value that JSON has no form for,
+            or that is nested deeper than `MAX_PAYLOAD_DEPTH`.
     """
     if payloads is None:
         return [None] * len(ids)
+    _refuse_no_column("payloads", payloads)
     _same_length("payloads", len(payloads), ids)
     encoded: list[str | None] = []
     wrong: list[int] = []
@@ -141,7 +147,8 @@ def encode_payloads(payloads: Sequence[Any] | None, ids: Sequence[str]) -> list[
         except (TypeError, ValueError, RecursionError):
             wrong.append(row)
     if wrong:
-        raise InvalidEntriesError("payload that is no JSON value", rows=wrong, ids=ids)
+        problem = f"payload that is no JSON value, or nested deeper than {MAX_PAYLOAD_DEPTH}"
+        raise InvalidEntriesError(problem, rows=wrong, ids=ids)
     return encoded
 
 
@@ -151,27 +158,47 @@ def check_payload_texts(
     """Payloads that are JSON text already, as they come from a file or a table.
 
     Raises:
-        InvalidEntriesError: another length, or a text that is not JSON.
+        InvalidEntriesError: another length, or a text that is not JSON, or nested deeper than
+            `MAX_PAYLOAD_DEPTH`.
     """
     checked = check_texts(payloads, ids)
     wrong = [row for row, text in enumerate(checked) if text is not None and not _is_json(text)]
     if wrong:
-        raise InvalidEntriesError("payload that is no JSON text", rows=wrong, ids=ids)
+        problem = f"payload that is no JSON text, or nested deeper than {MAX_PAYLOAD_DEPTH}"
+        raise InvalidEntriesError(problem, rows=wrong, ids=ids)
     return checked
 
 
 def _to_json(payload: Any) -> str:
     text = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     text.encode()  # a lone surrogate has no UTF-8; UnicodeEncodeError is a ValueError
+    _refuse_deep(payload, text)
     return text
 
 
 def _is_json(text: str) -> bool:
     try:
-        json.loads(text, parse_constant=_refuse_constant)
+        _refuse_deep(json.loads(text, parse_constant=_refuse_constant), text)
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def _refuse_deep(value: Any, text: str) -> None:
+    """A `ValueError` for a value that is nested too deep; ``text`` is its JSON."""
+    if text.count("[") + text.count("{") <= MAX_PAYLOAD_DEPTH:  # nearly always, and at once
+        return
+    level = [value]
+    for _ in range(MAX_PAYLOAD_DEPTH):
+        level = [inner for outer in level for inner in _inside(outer)]
+    if any(isinstance(inner, dict | list | tuple) for inner in level):
+        raise ValueError
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _refuse_constant(constant: str) -> None:
@@ -195,6 +222,12 @@ def _fits(vector: Any, dimension: int) -> bool:
         return bool(np.shape(vector) == (dimension,))
     except ValueError:  # ragged in itself
         return False
+
+
+def _refuse_no_column(column: str, values: object) -> None:
+    """One text would be taken for a column of letters, and one object for a column of its keys."""
+    if isinstance(values, str | bytes | Mapping):
+        raise InvalidEntriesError(f"{column} must be a sequence, one for each id, not one value")
 
 
 def _same_length(column: str, length: int, ids: Sequence[str]) -> None:
