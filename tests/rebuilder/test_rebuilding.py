@@ -2,10 +2,10 @@
 
 import pytest
 import redis
-from tests.rebuilder.conftest import MakeBench, behaving
 
 from indexrelay.schemas.events import BatchCompleted, Event, RebuildFinished, ReleasePublished
 from indexrelay.schemas.results import BuildOutcome, RebuildStatus
+from tests.rebuilder.conftest import MakeBench, behaving
 
 
 def test_a_batch_becomes_a_release(make_bench: MakeBench) -> None:
@@ -270,3 +270,50 @@ def test_a_request_waits_for_its_component_to_be_free(make_bench: MakeBench) -> 
     bench.connection.commands.delete(bench.keys.lease("index"))
     assert bench.rebuild().request_ids == ("r1",)
     assert bench.catalog.inbox.open() == []
+
+
+def test_a_request_for_a_held_component_fails_and_says_why(make_bench: MakeBench) -> None:
+    bench = make_bench(index=behaving("tracks"), other=behaving("tracks"))
+    bench.commit("a")
+    bench.rebuild()
+    bench.store.hold("index", reason="it was better")
+    bench.catalog.inbox.request("r1", components=("index",), force=False, reason="")
+    result = bench.rebuild()
+    assert (result.status, result.request_ids) == (RebuildStatus.FAILURE, ("r1",))
+    assert result.message == "index was not built: it is held (it was better); lift it first"
+    bench.catalog.inbox.request("r2", components=("index", "other"), force=False, reason="")
+    result = bench.rebuild()
+    assert result.status is RebuildStatus.PARTIAL_SUCCESS
+    assert result.indexes_rebuilt == ("other",)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("nonsense", "there is no such component"), ("index", "nothing was committed to tracks yet")],
+)
+def test_a_request_for_what_cannot_be_built_says_why(
+    make_bench: MakeBench, name: str, why: str
+) -> None:
+    bench = make_bench(index=behaving("tracks"))
+    bench.catalog.inbox.request("r1", components=(name,), force=False, reason="")
+    result = bench.rebuild()
+    assert (result.status, result.message) == (
+        RebuildStatus.FAILURE,
+        f"{name} was not built: {why}",
+    )
+
+
+def test_a_forcing_request_that_names_nothing_waits_for_all_that_is_due(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench(index=behaving("tracks"), other=behaving("tracks"))
+    bench.commit("a", "b", "c", "d")
+    bench.rebuild()
+    bench.commit(deletes=("a", "b", "c"))
+    bench.catalog.inbox.request("r1", components=(), force=True, reason="")
+    bench.connection.commands.set(bench.keys.lease("other"), "somebody", px=60_000)
+    assert bench.rebuild().indexes_failed == ("index",)  # without its force
+    bench.connection.commands.delete(bench.keys.lease("other"))
+    result = bench.rebuild()
+    assert (result.status, result.request_ids) == (RebuildStatus.SUCCESS, ("r1",))
+    assert set(result.indexes_rebuilt) <= {"index", "other"}

@@ -57,6 +57,7 @@ class Completer:
         result = summarise(
             results,
             facts=facts,
+            refused=order.refused if last else {},
             release=release,
             batch_ids=self._batch_ids(order, results) if problem is None else [],
             request_ids=_request_ids(order) if last else [],

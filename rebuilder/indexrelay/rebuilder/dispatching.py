@@ -15,29 +15,21 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from indexrelay.rebuilder.asking import Asked
 from indexrelay.rebuilder.backoff import Patience
-from indexrelay.rebuilder.due import Due, Facts, find_due
+from indexrelay.rebuilder.due import Due, Facts, find_due, why_not
 from indexrelay.rebuilder.leasing import Leases
 from indexrelay.rebuilder.ordering import Definitions, with_descendants
 from indexrelay.rebuilder.passes import PassOrder
-from indexrelay.schemas.errors import UnreadableEventError
-from indexrelay.schemas.events import Event, RebuildRequested
 from indexrelay.schemas.failpoints import failpoint
-from indexrelay.schemas.loggers import get_logger
-from indexrelay.storage.catalog import Catalog, InboxRow
-from indexrelay.storage.catalog.dead_letters import FROM_INBOX
-
-_log = get_logger(__name__)
+from indexrelay.storage.catalog import Catalog
 
 
 @dataclass(frozen=True)
 class _Look:
     """What one look at the inbox and at the facts found."""
 
-    rows: list[InboxRow]
-    """Open ones that no pass is about to answer."""
-    requests: dict[str, RebuildRequested | None]
-    """What each row asks for, if it is a request."""
+    asked: Asked
     facts: Facts
     due: Due
 
@@ -126,14 +118,9 @@ class Dispatcher:
         """What there is to do, as of now."""
         with self._lock:
             taken = set(self._taken)  # before the rows are read: a pass may finish some meanwhile
-        requests: dict[str, RebuildRequested | None] = {}
-        rows = []
-        for row in self._catalog.inbox.open():
-            if row.event_id not in taken:
-                rows.append(row)
-                requests[row.event_id] = self._request(row)
-        facts = self._observe(self._named(requests.values()))
-        return _Look(rows, requests, facts, find_due(facts, self._patience))
+        asked = Asked.read(self._catalog, besides=taken)
+        facts = self._observe(asked.named())
+        return _Look(asked, facts, find_due(facts, self._patience))
 
     def _order(self, look: _Look, leased: AbstractSet[str], woken_at: datetime | None) -> PassOrder:
         """The pass that may begin with what is ``leased``."""
@@ -141,19 +128,19 @@ class Dispatcher:
         held_back = with_descendants(elsewhere, self._definitions).intersection(look.due.reasons)
         self.retry_at = look.due.retry_at
         self.held_back = frozenset(held_back)
-        waiting = {id_ for id_, request in look.requests.items() if _waits(request, held_back)}
-        ready = {id_: request for id_, request in look.requests.items() if id_ not in waiting}
-        facts, due = look.facts, look.due
-        if waiting:
-            # A request waits as a whole: what nobody else wants would be built again and again.
-            facts = replace(facts, requested=self._named(ready.values()))
+        asked, facts, due = look.asked.ready(held_back), look.facts, look.due
+        if asked != look.asked:
+            facts = replace(facts, requested=asked.named())
             due = find_due(facts, self._patience)
         reasons = {name: why for name, why in due.reasons.items() if name not in held_back}
         return PassOrder(
             facts=facts,
             reasons=reasons,
-            force=_forced(ready.values(), reasons),
-            rows=[row for row in look.rows if row.event_id in ready],
+            refused={
+                name: why_not(name, facts) for name in sorted(facts.requested - set(due.reasons))
+            },
+            force=asked.forced(reasons),
+            rows=asked.rows,
             woken_at=woken_at,
         )
 
@@ -175,38 +162,3 @@ class Dispatcher:
             else:
                 blocked |= with_descendants([name], self._definitions)
         return leased
-
-    def _request(self, row: InboxRow) -> RebuildRequested | None:
-        """What a row asks for, if it is a request; one that cannot be read must not block all."""
-        try:
-            data = Event.from_bytes(row.body).data
-        except UnreadableEventError as error:
-            letter = self._catalog.dead_letters.bury(
-                stream=FROM_INBOX, entry_id=row.event_id, raw=row.body, reason=error.reason
-            )
-            _log.error(
-                "event.unreadable", entry=row.event_id, dead_letter=letter, reason=error.reason
-            )
-            return None
-        return data if isinstance(data, RebuildRequested) else None
-
-    def _named(self, requests: Iterable[RebuildRequested | None]) -> frozenset[str]:
-        """The components that requests ask for by name."""
-        named = {name for request in requests if request for name in request.components}
-        for name in sorted(named - set(self._definitions)):
-            _log.warning("request.unknown_component", component=name)
-        return frozenset(named & set(self._definitions))
-
-
-def _waits(request: RebuildRequested | None, held_back: AbstractSet[str]) -> bool:
-    """Whether a request has to wait for a later pass."""
-    return request is not None and not held_back.isdisjoint(request.components)
-
-
-def _forced(requests: Iterable[RebuildRequested | None], due: Iterable[str]) -> frozenset[str]:
-    """What may shrink: what a forcing request names, or all that is due if it names nothing."""
-    forced: set[str] = set()
-    for request in requests:
-        if request is not None and request.force:
-            forced |= set(request.components or due)
-    return frozenset(forced)

@@ -32,6 +32,8 @@ class Facts:
     definitions: Definitions
     sources: Mapping[str, SourceFact]
     """Collections that cannot be read at the moment are absent: nothing is due because of them."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Those collections, as far as something keeps them from being read: what."""
     release: Release | None
     versions: Mapping[str, VersionManifest]
     """What the release names, as far as its files are whole."""
@@ -80,6 +82,23 @@ def find_due(facts: Facts, patience: Patience) -> Due:
                 continue
         reasons[name] = reason
     return Due(reasons=reasons, retry_at=min(retries, default=None))
+
+
+def why_not(name: str, facts: Facts) -> str:
+    """Why a component that someone asked for cannot be built now."""
+    if name not in facts.definitions:
+        return "there is no such component"
+    if facts.release is not None and name in facts.release.holds:
+        return f"it is held ({facts.release.holds[name].reason}); lift it first"
+    for source in facts.definitions[name].inputs:
+        if source in facts.unreadable:
+            return f"{source} cannot be read: {facts.unreadable[source]}"
+        if source in facts.definitions:
+            if source in facts.damaged or source not in facts.versions:
+                return f"{source}, which it is made from, has no version that is whole"
+        elif source not in facts.sources or facts.sources[source].generation == 0:
+            return f"nothing was committed to {source} yet"
+    return "it is not due"
 
 
 def targets_of(name: str, facts: Facts) -> dict[str, int]:

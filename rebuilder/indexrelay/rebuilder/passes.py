@@ -10,7 +10,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from graphlib import TopologicalSorter
 from typing import Protocol
@@ -28,6 +28,8 @@ class PassOrder:
     facts: Facts
     reasons: Mapping[str, str]
     """The components to build, and why; their leases are held."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """What was asked for by name and cannot be built, with the reason."""
     force: AbstractSet[str] = frozenset()
     """Those that may lose more entries than ``max_shrink`` allows."""
     rows: Sequence[InboxRow] = ()

@@ -22,17 +22,22 @@ def summarise(
     results: Mapping[str, ComponentResult],
     *,
     facts: Facts,
+    refused: Mapping[str, str],
     release: Release | None,
     batch_ids: Sequence[str],
     request_ids: Sequence[str],
     woken_at: datetime | None,
     finished_at: datetime,
 ) -> RebuildResult:
-    """The result of one pass, with its components in the order of their dependencies."""
+    """The result of one pass, with its components in the order of their dependencies.
+
+    Args:
+        refused: what was asked for by name and could not be built, with the reason.
+    """
     order = [name for name in in_order(facts.definitions) if name in results]
     rebuilt = _with(results, order, BuildOutcome.REBUILT)
     failed = _with(results, order, BuildOutcome.FAILED)
-    status, message = _verdict(rebuilt, failed)
+    status, message = _verdict(rebuilt, failed, refused)
     return RebuildResult(
         status=status,
         message=message,
@@ -107,7 +112,21 @@ def _with(
     return [name for name in order if results[name].outcome is outcome]
 
 
-def _verdict(rebuilt: Sequence[str], failed: Sequence[str]) -> tuple[RebuildStatus, str]:
+def _verdict(
+    rebuilt: Sequence[str], failed: Sequence[str], refused: Mapping[str, str]
+) -> tuple[RebuildStatus, str]:
+    status, message = _outcome(rebuilt, failed)
+    if not refused:
+        return status, message
+    reasons = "; ".join(f"{name} was not built: {reason}" for name, reason in refused.items())
+    if not rebuilt and not failed:
+        return RebuildStatus.FAILURE, reasons
+    if status is RebuildStatus.SUCCESS:
+        status = RebuildStatus.PARTIAL_SUCCESS
+    return status, f"{message}; {reasons}"
+
+
+def _outcome(rebuilt: Sequence[str], failed: Sequence[str]) -> tuple[RebuildStatus, str]:
     if failed and not rebuilt:
         return RebuildStatus.FAILURE, "All index rebuilds failed"
     if failed:
