@@ -28,6 +28,24 @@ def test_help_comes_without_importing_what_commands_need() -> None:
     assert "demo" in done.stdout
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["status"]])
+@pytest.mark.parametrize("module", ["typer", "rich"])
+def test_without_its_extra_the_command_says_what_to_install(
+    module: str, arguments: list[str]
+) -> None:
+    program = (
+        f"import sys; sys.argv = ['indexrelay', *{arguments}]; sys.modules[{module!r}] = None\n"
+        "from indexrelay.console.main import main; main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    said = f"{module} is not installed; install it with: pip install 'indexrelay[console]'"
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_version_is_that_of_the_distribution(run: Run) -> None:
     from importlib.metadata import version
 

@@ -11,6 +11,11 @@ def visible(text: str) -> str:
     return "".join(each if each.isprintable() else _code(ord(each)) for each in text)
 
 
+def visible_lines(text: str) -> str:
+    """The same for text that may take several lines: these stay."""
+    return "\n".join(visible(line) for line in text.split("\n"))
+
+
 def _code(point: int) -> str:
     if point < 0x100:
         return f"\\x{point:02x}"

@@ -11,8 +11,11 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.console.exits import ExitCode
-from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.errors import IndexRelayError, MissingExtraError
 from indexrelay.schemas.mistakes import SettingsError
+
+_OURS = frozenset({"click", "httpx", "rich", "typer"})
+"""What the extra ``console`` brings for the command line itself."""
 
 
 @dataclass(frozen=True)
@@ -38,5 +41,7 @@ def explain(error: BaseException) -> Explained | None:
             return Explained(f"the catalog: {told}", ExitCode.FAILURE)
         case OSError():
             return Explained(str(error), ExitCode.FAILURE)
+        case ModuleNotFoundError() if (module := (error.name or "").partition(".")[0]) in _OURS:
+            return Explained(str(MissingExtraError(module, "console")), ExitCode.FAILURE)
         case _:
             return None

@@ -16,7 +16,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from indexrelay.console.escaping import visible
+from indexrelay.console.escaping import visible_lines
 
 _ANY_WIDTH = 100_000
 _FEWEST = 12
@@ -63,7 +63,7 @@ class Sheet:
 
     def add(self, *cells: str | Text, end_section: bool = False) -> None:
         """One row: a cell for each column. What comes as `Text` is ours, and printed as it is."""
-        texts = [cell if isinstance(cell, Text) else Text(_shown(cell)) for cell in cells]
+        texts = [cell if isinstance(cell, Text) else Text(visible_lines(cell)) for cell in cells]
         self._rows.append((texts, end_section))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -98,10 +98,6 @@ class Sheet:
         for cells, end_section in self._rows:
             table.add_row(*(cells[index] for index in kept), end_section=end_section)
         return table
-
-
-def _shown(text: str) -> str:
-    return "\n".join(visible(line) for line in text.split("\n"))
 
 
 def _width(cell: Text) -> int:
