@@ -7,7 +7,7 @@ import pytest
 
 from indexrelay.reloaders import Reloader, ReloaderStoppedError, Snapshot
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.streams import Connection, Keys, announce
+from indexrelay.streams import Connection, EmbeddedServer, Keys, Presence, announce
 from tests.fixtures.servers import ServerFactory
 from tests.reloaders.bench import Bench, make_settings, texts
 from tests.reloaders.test_reporting import eventually
@@ -82,6 +82,18 @@ def test_what_was_missed_while_the_server_was_away_is_found_when_it_is_back(
             swaps.wait_for(2)
         finally:
             reader.stop()
+
+
+@pytest.mark.server
+def test_without_a_url_a_reader_finds_the_embedded_server_once_that_runs(bench: Bench) -> None:
+    bench.publish(voyager="v1")
+    reader = bench.reader()
+    reader.step()
+    with EmbeddedServer(bench.folder) as server, Connection.open(server.start()) as connection:
+        reader.step()
+        assert list(Presence(connection, KEYS, "reader").all()) == ["a"]
+        reader.stop()
+        assert Presence(connection, KEYS, "reader").all() == {}
 
 
 def test_a_failed_load_is_tried_again_by_itself(bench: Bench) -> None:

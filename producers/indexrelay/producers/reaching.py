@@ -4,12 +4,10 @@ A job never starts a server. It would end with the job, under the feet of everyo
 meanwhile; the one to use is that of ``indexrelay up`` or of a rebuilder, in the same data folder.
 """
 
-from urllib.parse import quote
-
 from indexrelay.producers.errors import NoRunningServerError
 from indexrelay.schemas.settings import Settings
 from indexrelay.streams.connection import Connection
-from indexrelay.streams.socket_path import noted_socket
+from indexrelay.streams.socket_path import embedded_url
 
 
 def reach(settings: Settings) -> Connection:
@@ -28,9 +26,7 @@ def server_url(settings: Settings) -> str:
     Raises:
         NoRunningServerError: no URL is given, and no embedded server was started there.
     """
-    if settings.redis_url is not None:
-        return settings.redis_url
-    socket = noted_socket(settings.data_dir.absolute() / "redis")
-    if socket is None or not socket.exists():
+    url = settings.redis_url or embedded_url(settings.data_dir)
+    if url is None:
         raise NoRunningServerError(settings.data_dir)
-    return f"unix://{quote(str(socket))}"
+    return url

@@ -1,13 +1,15 @@
 """A reader's connection, which it can do without.
 
 The one that was handed in is used as it is. Otherwise one is opened when it is first needed, on the
-reloading thread, so that a server that does not answer delays nobody's start. Without a URL there
-is none, and the reader lives from the artifact store alone.
+reloading thread, so that a server that does not answer delays nobody's start. Without a URL it is
+to the embedded server of the data folder, from when that is first found there; until then there is
+none, and the reader lives from the artifact store alone.
 """
 
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.settings import Settings
 from indexrelay.streams import Connection, RedisUrlError
+from indexrelay.streams.socket_path import embedded_url
 
 log = get_logger(__name__)
 
@@ -23,11 +25,13 @@ class Link:
 
     @property
     def connection(self) -> Connection | None:
-        """The connection; ``None``: no server is configured."""
+        """The connection; ``None``: no server is configured, and no embedded one was started."""
         if self._given is not None:
             return self._given
-        url = self._settings.redis_url
-        if self._own is None and url is not None and not self._unusable:
+        if self._own is None and not self._unusable:
+            url = self._settings.redis_url or embedded_url(self._settings.data_dir)
+            if url is None:
+                return None
             try:
                 self._own = Connection.open(
                     url,

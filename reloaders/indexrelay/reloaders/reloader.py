@@ -63,8 +63,9 @@ class Reloader:
             reader_id: stable across restarts and unique in the namespace; ``None``: host and
                 process. A forked child appends its process.
             store: ``None``: the one that the settings name.
-            connection: stays open at `stop`; ``None``: one of its own, if the settings name a
-                server. Without any it looks into the store every ``poll_seconds``.
+            connection: stays open at `stop`; ``None``: one of its own, to the server that the
+                settings name or to the embedded one of the data folder. While there is none it
+                looks into the store every ``poll_seconds``.
             address: where this process answers queries, for others to see.
             before_swap: called with the old and the new snapshot, before queries get the new one.
             after_swap: called with both, once queries get the new one. None of them can veto.

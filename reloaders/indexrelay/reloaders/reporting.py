@@ -76,10 +76,10 @@ class Reporter:
 
     def withdraw(self, reader_id: str) -> None:
         """Be gone at once, instead of being missed after the TTL."""
-        connection = self._link.connection
         with self._speaking:
             said, self._said = self._said, False
-            if connection is None or not said:
+            connection = self._link.connection if said else None
+            if connection is None:
                 return
             try:
                 Presence(connection, self._keys, "reader").remove(reader_id)

@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
-from urllib.parse import quote
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -32,7 +31,7 @@ from indexrelay.schemas.loggers import get_logger
 from indexrelay.streams.errors import ServerStartError
 from indexrelay.streams.launched import Launched
 from indexrelay.streams.server_program import find_server
-from indexrelay.streams.socket_path import choose_socket, noted_socket
+from indexrelay.streams.socket_path import FOLDER, choose_socket, noted_socket, socket_url
 
 START_SECONDS: Final = 20.0
 """How long it may take until it answers: a large append-only file is read first."""
@@ -55,7 +54,7 @@ class EmbeddedServer:
     def __init__(
         self, data_dir: Path, *, program: Path | None = None, clock: Clock | None = None
     ) -> None:
-        self._folder = data_dir.absolute() / "redis"
+        self._folder = data_dir.absolute() / FOLDER
         self._program = program
         self._clock = clock or SystemClock()
         self._launched: Launched | None = None
@@ -82,10 +81,10 @@ class EmbeddedServer:
         with self._locked():
             socket = noted_socket(self._folder)
             if socket is not None and _answers(socket):
-                return _url(socket)
+                return socket_url(socket)
             socket = choose_socket(self._folder)
             self._launch(socket)
-            return _url(socket)
+            return socket_url(socket)
 
     def stop(self) -> None:
         """Stop the server if this object started it; safe twice, before start and in a fork."""
@@ -177,10 +176,6 @@ def _command(program: Path, folder: Path, socket: Path) -> list[str]:
     return [str(program)] + [
         part for key, value in settings.items() for part in (f"--{key}", value)
     ]
-
-
-def _url(socket: Path) -> str:
-    return f"unix://{quote(str(socket))}"
 
 
 def _client(socket: Path) -> Redis:

@@ -12,11 +12,15 @@ import stat
 import tempfile
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from indexrelay.streams.errors import ServerStartError
 
 MAX_PATH_BYTES: Final = 100
 """Below every system's limit, and room for the suffix of a temporary name."""
+
+FOLDER: Final = "redis"
+"""The server's folder, in the data folder."""
 
 _SOCKET: Final = "server.sock"
 _NOTE: Final = "socket"
@@ -42,6 +46,17 @@ def noted_socket(folder: Path) -> Path | None:
     except FileNotFoundError:
         return None
     return Path(text.rstrip("\n"))
+
+
+def embedded_url(data_dir: Path) -> str | None:
+    """The URL of the embedded server that was started in ``data_dir``; ``None``: there is none."""
+    socket = noted_socket(data_dir.absolute() / FOLDER)
+    return None if socket is None or not socket.exists() else socket_url(socket)
+
+
+def socket_url(socket: Path) -> str:
+    """The URL of a unix socket."""
+    return f"unix://{quote(str(socket))}"
 
 
 def _private_folder(folder: Path) -> Path:
