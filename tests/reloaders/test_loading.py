@@ -111,6 +111,15 @@ def test_a_format_that_cannot_be_read_is_not_tried_again_until_another_version_i
     assert outcomes(reader) == {"clap": "unchanged", "voyager": "applied"}
 
 
+def test_an_error_that_quotes_a_whole_file_is_cut(bench: Bench) -> None:
+    bench.publish(voyager="v1", kind="a" * 100_000)
+    reader = bench.reader()
+    reader.step()
+    error = str(state_of(reader, "voyager").error)
+    assert error.startswith("KindNotFoundError: kind 'aaa")
+    assert len(error) < 1100
+
+
 def test_a_retry_does_not_call_unchanged_what_was_applied_before(bench: Bench) -> None:
     cause = bench.folder / "cause"
     cause.touch()

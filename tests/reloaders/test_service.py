@@ -10,6 +10,7 @@ from indexrelay.reloaders import Reloader
 from indexrelay.reloaders.body_limit import MAX_BODY_BYTES
 from indexrelay.reloaders.documents import accepts_gzip, matches
 from indexrelay.reloaders.service import create_app
+from indexrelay.schemas.canonical import canonical_json, sha256_hex
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.results import ReaderState
 from tests.reloaders.app_server import running
@@ -66,6 +67,20 @@ def test_a_reader_that_serves_all_is_ready_and_says_what(
     assert listed["components"]["points"]["kind"] == KINDS["points"]
     assert listed["components"]["points"]["version"] == state.components["points"].version
     assert listed["components"]["points"]["covers"] == {"tracks": 1}
+
+
+def test_a_version_of_a_newer_minor_version_is_named_as_it_is_released(
+    bench: Bench, reader: Reloader, empty: httpx.Client
+) -> None:
+    first = bench.publish_texts({"points": CONTENTS["points"]}, kind=KINDS["points"])
+    manifest = bench.store.version("points", first.components["points"])
+    data = canonical_json(manifest.model_dump(mode="json") | {"colour": "blue"})
+    version = sha256_hex(data)
+    (bench.store.root / "versions" / "points" / f"{version}.json").write_bytes(data)
+    bench.components["points"] = version
+    bench.release()
+    reader.step()
+    assert empty.get("/components").json()["components"]["points"]["version"] == version
 
 
 def test_a_search_by_vector_names_the_version_that_answered(client: httpx.Client) -> None:

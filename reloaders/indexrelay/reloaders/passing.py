@@ -17,6 +17,7 @@ from indexrelay.storage.artifacts import (
 )
 
 MAX_WAIT_SECONDS = 60.0
+MAX_WORDS = 1000
 
 _PASSING = frozenset(
     {
@@ -115,6 +116,10 @@ def failure_of(
 
 
 def in_words(error: BaseException) -> str:
-    """The error in one line: its type, unless its own sentence says it all."""
+    """The error's type and its message in one line, of which the first `MAX_WORDS` characters.
+
+    Presence and reports carry it, and what a kind raises may quote a whole file.
+    """
     sentence = " ".join(str(error).split()) or "no message"
-    return f"{type(error).__name__}: {sentence}"
+    words = f"{type(error).__name__}: {sentence}"
+    return words if len(words) <= MAX_WORDS else f"{words[:MAX_WORDS]}…"

@@ -71,7 +71,8 @@ def create_app(reloader: Reloader) -> FastAPI:
             return {
                 "release": snapshot.release,
                 "components": {
-                    name: _described(snapshot.manifest(name)) for name in sorted(snapshot)
+                    name: _described(snapshot.versions[name], snapshot.manifest(name))
+                    for name in sorted(snapshot)
                 },
             }
 
@@ -168,11 +169,12 @@ def _ending_well() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _described(manifest: VersionManifest) -> dict[str, Any]:
+def _described(version: str, manifest: VersionManifest) -> dict[str, Any]:
     """What a component's entry in the list says."""
     return {
         "kind": manifest.kind,
-        "version": manifest.id,
+        # The manifest's own `id` is another where a newer minor version wrote fields unknown here.
+        "version": version,
         "covers": manifest.covers,
         "entries": manifest.entries,
         "bytes": manifest.size,
