@@ -63,6 +63,13 @@ def test_an_index_entry_without_a_key_is_nobody(each_connection: Connection, key
     assert Presence(each_connection, keys, "reader").all() == {}
 
 
+def test_a_member_whose_id_is_no_text_hides_nobody(each_connection: Connection, keys: Keys) -> None:
+    presence = Presence(each_connection, keys, "reader")
+    presence.publish("a", b"{}", ttl_seconds=60)
+    each_connection.commands.zadd(keys.readers, {b"\xff": 1e18})
+    assert presence.all() == {"a": b"{}"}
+
+
 def test_looking_writes_nothing(real_connection: Connection, keys: Keys) -> None:
     """A producer's access rights do not let it write presence."""
     readers = Presence(real_connection, keys, "reader")

@@ -39,7 +39,8 @@ class Presence:
     def all(self) -> dict[str, bytes]:
         """The states of all who are there, by their ids, in the order of the ids."""
         index: Any = self._connection.commands.zrange(self._index, 0, -1)
-        ids = sorted(member.decode() for member in index)
+        # A member whose id is no text has no key of ours; it must not hide the others.
+        ids = sorted(member.decode(errors="replace") for member in index)
         if not ids:
             return {}
         states: Any = self._connection.commands.mget([self._member_key(member) for member in ids])
