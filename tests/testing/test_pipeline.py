@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 
 from indexrelay.producers import NotServedError
+from indexrelay.schemas.mistakes import SettingsError
 from indexrelay.schemas.results import BuildOutcome, LoadOutcome, RebuildStatus
 from indexrelay.schemas.settings import Settings
-from indexrelay.testing import FakeClock, MakePipeline, NotSettledError, Pipeline
-from indexrelay.testing.errors import NothingToDamageError
+from indexrelay.testing import (
+    FakeClock,
+    MakePipeline,
+    NothingToDamageError,
+    NotSettledError,
+    Pipeline,
+)
 from tests.testing.kinds import Restless
 
 CACHE = {"kind": "embedding_cache", "from": "tracks"}
@@ -228,3 +234,18 @@ def test_a_new_track_is_found(indexrelay_pipeline: MakePipeline) -> None:
     pipeline.settle()
     with reader.acquire() as snapshot:
         assert snapshot["similar"].search([1, 0, 0], k=1)[0].id == "one"
+
+
+def test_mistakes_in_tables_are_told_as_in_a_settings_file(
+    indexrelay_pipeline: MakePipeline,
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        indexrelay_pipeline(
+            collections={"tracks": {"dimension": 3}},
+            components={
+                "similar": {"kind": "vector_idx", "from": "tracks"},
+                "words": {"kind": "text_index", "from": "traks"},
+            },
+        )
+    keys = {mistake.key for mistake in refused.value.mistakes}
+    assert keys == {"components.similar.kind", "components.words.from"}

@@ -5,7 +5,17 @@ Works without FAISS; knows nothing of builds or reloads but what readers' presen
 
 from indexrelay.producers.asynchronous import AsyncBatch, AsyncProducer
 from indexrelay.producers.batch import Batch
-from indexrelay.producers.errors import Behind, NotServedError
+from indexrelay.producers.errors import (
+    BatchClosedError,
+    Behind,
+    NoRunningServerError,
+    NotCommittedError,
+    NotServedError,
+    RepeatedIdsError,
+    UndeclaredCollectionError,
+    UndeclaredComponentError,
+    WrongSourceError,
+)
 from indexrelay.producers.producer import Producer
 from indexrelay.producers.waiting import ServedBy
 
@@ -13,8 +23,15 @@ __all__ = [
     "AsyncBatch",
     "AsyncProducer",
     "Batch",
+    "BatchClosedError",
     "Behind",
+    "NoRunningServerError",
+    "NotCommittedError",
     "NotServedError",
     "Producer",
+    "RepeatedIdsError",
     "ServedBy",
+    "UndeclaredCollectionError",
+    "UndeclaredComponentError",
+    "WrongSourceError",
 ]

@@ -58,6 +58,31 @@ def load_settings(
     file = _file(path, environ)
     variables, mistakes = tables_of(environ, known=frozenset(Settings.model_fields))
     raw = merged(_from_file(file), variables)
+    settings = check_settings(
+        raw, origin=str(file or "settings"), check_kind=check_kind, found=mistakes
+    )
+    return _anchored(settings, file.resolve().parent if file else Path.cwd())
+
+
+def check_settings(
+    raw: dict[str, Any],
+    *,
+    origin: str,
+    check_kind: KindCheck | None = None,
+    found: Iterable[Mistake] = (),
+) -> Settings:
+    """Check tables as TOML gives them, and report every mistake at once.
+
+    Args:
+        raw: the tables by name.
+        origin: where they come from, for the message.
+        check_kind: also check each component against its kind.
+        found: mistakes that are known already, to be reported with the others.
+
+    Raises:
+        SettingsError: with every mistake.
+    """
+    mistakes = list(found)
     settings: Settings | None = None
     try:
         settings = Settings.model_validate(raw)
@@ -67,8 +92,8 @@ def load_settings(
     if check_kind is not None:
         mistakes += _kind_mistakes(raw, check_kind)
     if mistakes or settings is None:
-        raise SettingsError(mistakes, origin=str(file or "settings"))
-    return _anchored(settings, file.resolve().parent if file else Path.cwd())
+        raise SettingsError(mistakes, origin=origin)
+    return settings
 
 
 def _file(path: Path | None, environ: Mapping[str, str]) -> Path | None:

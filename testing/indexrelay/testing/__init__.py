@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from indexrelay.testing.clock import FakeClock
-    from indexrelay.testing.errors import NotSettledError
+    from indexrelay.testing.errors import NothingToDamageError, NotSettledError
     from indexrelay.testing.pipeline import Pipeline
     from indexrelay.testing.plugin import MakePipeline
 
-__all__ = ["FakeClock", "MakePipeline", "NotSettledError", "Pipeline"]
+__all__ = ["FakeClock", "MakePipeline", "NotSettledError", "NothingToDamageError", "Pipeline"]
 
 _HOMES = {
     "FakeClock": "clock",
     "MakePipeline": "plugin",
     "NotSettledError": "errors",
+    "NothingToDamageError": "errors",
     "Pipeline": "pipeline",
 }
 

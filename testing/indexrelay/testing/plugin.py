@@ -40,7 +40,8 @@ class MakePipeline(Protocol):
             tables: tables as in ``indexrelay.toml``, instead of ``settings``' or as all there is.
 
         Raises:
-            pydantic.ValidationError: a table holds a mistake.
+            SettingsError: with every mistake in the tables, as an application would report them.
+            MissingExtraError: fakeredis is not installed.
         """
         ...
 
@@ -55,11 +56,14 @@ def indexrelay_pipeline(tmp_path: Path) -> "Iterator[MakePipeline]":
             nonlocal made
             made += 1
             _require_fakeredis()
-            from indexrelay.schemas.settings import Settings
+            from indexrelay.components.registry import check_kind
+            from indexrelay.schemas.settings_file import check_settings
             from indexrelay.testing.pipeline import Pipeline
 
             given = settings.model_dump(by_alias=True) if settings is not None else {}
-            whole = Settings.model_validate({**given, **tables})
+            whole = check_settings(
+                {**given, **tables}, origin="indexrelay_pipeline", check_kind=check_kind
+            )
             pipeline = Pipeline(whole, tmp_path / f"indexrelay-{made}")
             stack.callback(pipeline.close)
             return pipeline
