@@ -17,6 +17,8 @@ from indexrelay.streams import (
     publish,
 )
 from indexrelay.streams.errors import BackendRefusedError
+from indexrelay.streams.inspection import group_state
+from indexrelay.streams.leases import held_leases, limit_lease
 from tests.deploy.conftest import ConnectAs, client_of
 
 USERS = ("health", "producer", "reader_a", "reader_b", "rebuilder")
@@ -43,6 +45,17 @@ def test_a_reader_follows_releases_and_reports(connect_as: ConnectAs, keys: Keys
     assert delivery.raw == b"release"
     assert current_release(reader, keys) == number
     assert publish(reader, keys.reports, b"{}")
+
+
+def test_a_rebuilder_sees_what_reconciling_needs(connect_as: ConnectAs, keys: Keys) -> None:
+    rebuilder = connect_as("rebuilder")
+    ConsumerGroup(rebuilder, keys.events, group="rebuilder", consumer="one").ensure()
+    assert group_state(rebuilder, keys.events, "rebuilder") is not None
+    lease = Lease(rebuilder, keys.lease("map"), owner="one", ttl_seconds=60)
+    assert lease.acquire()
+    limit_lease(rebuilder, keys.lease("map"), ttl_seconds=30)
+    assert held_leases(rebuilder, [keys.lease("map")])[keys.lease("map")].owner == "one"
+    assert lease.release()
 
 
 def test_a_reader_comes_and_goes(connect_as: ConnectAs, keys: Keys) -> None:

@@ -172,3 +172,16 @@ def test_two_rebuilders_share_the_work_and_nothing_is_built_twice(live: Live) ->
 
     live.wait(lambda: len(built()) >= len(components))
     assert sorted(built()) == sorted(components)
+
+
+def test_a_server_that_comes_back_empty_is_told_everything_at_once_and_nothing_is_rebuilt(
+    live: Live,
+) -> None:
+    live.start(index=behaving("tracks"))
+    live.emit(live.commit("a"))
+    live.wait(live.results)
+    live.connection.commands.flushall()  # under the blocked read; the next timer is minutes away
+    live.wait(lambda: live.connection.commands.get(live.keys.release) == b"1")
+    live.emit(live.commit("b"))
+    live.wait(lambda: len(live.results()) == 1 and live.release().number == 2)
+    assert live.opened("index").manifest.covers == {"tracks": 2}

@@ -14,3 +14,11 @@ def test_a_timer_that_was_not_looked_at_for_long_is_due_once_not_often() -> None
     timer.due(0.0)
     assert timer.due(100.0)
     assert not timer.due(100.5)
+
+
+def test_a_timer_that_is_hastened_is_due_at_the_next_look() -> None:
+    timer = Timer(5.0)
+    timer.due(0.0)
+    timer.hasten()
+    assert timer.due(1.0)
+    assert not timer.due(5.9)

@@ -16,6 +16,7 @@ from indexrelay.console.commands import (
     holds,
     readers,
     rebuild,
+    reconcile,
     roles,
     search,
     status,
@@ -53,6 +54,7 @@ def build_app() -> typer.Typer:
     app.command("hold")(holds.hold)
     app.command("lift")(holds.lift)
     app.add_typer(dead.build_app(), name="dead")
+    app.command("reconcile")(reconcile.reconcile)
     return app
 
 

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Self
 
+from indexrelay.schemas.settings import RebuilderSettings
 from indexrelay.storage.catalog import Attempt
 
 
@@ -12,6 +14,14 @@ class Patience:
 
     cooldown_seconds: float
     max_consecutive_failures: int
+
+    @classmethod
+    def of(cls, limits: RebuilderSettings) -> Self:
+        """What the settings say."""
+        return cls(
+            cooldown_seconds=limits.failure_cooldown_seconds,
+            max_consecutive_failures=limits.max_consecutive_failures,
+        )
 
     def retry_at(self, attempt: Attempt) -> datetime | None:
         """When the same build may be tried again; ``None``: not by itself any more.

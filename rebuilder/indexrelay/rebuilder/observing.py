@@ -1,13 +1,11 @@
 """Gathers the facts: sources, the newest release, what was tried."""
 
-from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-
-import structlog
 
 from indexrelay.rebuilder.due import Facts, SourceFact
 from indexrelay.rebuilder.ordering import root_collections
 from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release, VersionManifest
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
@@ -15,7 +13,7 @@ from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.errors import SourceError, UnknownCollectionError
 from indexrelay.storage.sources import open_source
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class Observer:
@@ -33,9 +31,11 @@ class Observer:
         """How things stand now."""
         release = self._store.newest_release()
         versions, damaged = self._versions(release)
+        sources, unreadable = self._sources()
         return Facts(
             definitions=self._settings.components,
-            sources=self._sources(),
+            sources=sources,
+            unreadable=unreadable,
             release=release,
             versions=versions,
             damaged=damaged,
@@ -45,11 +45,12 @@ class Observer:
             now=self._clock.now(),
         )
 
-    def _sources(self) -> Mapping[str, SourceFact]:
-        """Every collection that some component is made from, as far as it can be read."""
+    def _sources(self) -> tuple[dict[str, SourceFact], dict[str, str]]:
+        """Every collection that some component is made from; and why others cannot be read."""
         definitions = self._settings.components
         wanted = set().union(*(root_collections(name, definitions) for name in definitions))
-        facts = {}
+        facts: dict[str, SourceFact] = {}
+        unreadable: dict[str, str] = {}
         for name in sorted(wanted & set(self._settings.collections)):
             source = open_source(name, self._settings.collections[name], self._catalog)
             try:
@@ -59,9 +60,10 @@ class Observer:
                 continue  # nobody has declared it yet, so it holds nothing
             except SourceError as error:
                 _log.warning("source.unreadable", collection=name, error=str(error))
+                unreadable[name] = str(error)
                 continue
             facts[name] = SourceFact(epoch=epoch, generation=generation)
-        return facts
+        return facts, unreadable
 
     def _versions(
         self, release: Release | None

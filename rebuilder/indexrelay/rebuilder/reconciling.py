@@ -1,51 +1,103 @@
 """Compares what is released with what was said about it, and repairs the difference.
 
-Sources, versions and leases need no repair of their own: every look at the facts sees them. What is
-left is the release itself: components that are defined no longer, groups that changed, and a Redis
-that knows less than the store, because an announcement failed or because it came back empty.
+Sources and versions need no repair of their own: every look at the facts sees them. What is left is
+the release itself (components that are defined no longer, groups that changed) and a Redis that
+knows less than the store, because an announcement failed, because a stream or its group was
+removed, or because it came back empty. What cannot be repaired from here is told.
 """
 
-import structlog
+from collections.abc import Iterator
+from itertools import chain
 
 from indexrelay.rebuilder.announcing import AnnounceError, Announcer
+from indexrelay.rebuilder.findings import Finding, Reconciliation, Standing
 from indexrelay.rebuilder.releasing import Publisher
+from indexrelay.rebuilder.surveying import Survey
+from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
-
-_log = structlog.get_logger(__name__)
+from indexrelay.streams import Connection, ConsumerGroup, Keys
 
 
 class Reconciler:
-    """Repairs, and says what it repaired."""
+    """Repairs, and says what it repaired; for use by one thread, that of the group."""
 
     def __init__(
         self,
         settings: Settings,
         *,
         store: ArtifactStore,
-        publisher: Publisher,
-        announcer: Announcer,
+        connection: Connection,
+        group: ConsumerGroup,
+        source: str,
+        clock: Clock,
     ) -> None:
+        """Speak as ``source`` where something has to be announced."""
+        keys = Keys(settings.namespace)
         self._definitions = settings.components
         self._store = store
-        self._publisher = publisher
-        self._announcer = announcer
+        self._publisher = Publisher(store=store, clock=clock)
+        self._announcer = Announcer(connection, keys, source=source, clock=clock)
+        self._group = group
+        self._survey = Survey(settings, connection, keys)
+        self._clock = clock
 
-    def reconcile(self) -> list[str]:
-        """One comparison; what was repaired, a sentence each."""
-        repaired: list[str] = []
+    def reconcile(self) -> Reconciliation:
+        """One comparison of the store with itself and with Redis; raises for neither of them."""
+        return Reconciliation(findings=(*self._in_the_store(), *self._in_redis()))
+
+    def _in_the_store(self) -> Iterator[Finding]:
         try:
             tidied = self._publisher.publish(
                 {}, definitions=self._definitions, reason="the definitions changed"
             )
-            if tidied is not None:
-                repaired.append(f"release {tidied.number} follows the changed definitions")
-            newest = self._store.newest_release()
-            if newest is not None and self._announcer.is_behind(newest):
-                self._announcer.announce(newest, None)
-                repaired.append(f"release {newest.number} was announced")
-        except (*AnnounceError, ArtifactError, OSError) as error:
-            _log.warning("reconcile.interrupted", error=str(error))
-        for repair in repaired:
-            _log.info("reconcile.repaired", what=repair)
-        return repaired
+        except (ArtifactError, OSError) as error:
+            yield _unusable("store", "the artifact store cannot be used", error)
+            return
+        if tidied is not None:
+            yield _mended("release", f"release {tidied.number} follows the changed definitions")
+        yield from _broken_releases(self._store)
+
+    def _in_redis(self) -> Iterator[Finding]:
+        try:
+            yield from chain(self._announcement(), self._missing_group())
+            alive = self._survey.rebuilders()
+            yield from self._survey.pending(alive)
+            yield from self._survey.leases(alive)
+            yield from self._survey.readers(self._store.newest_release(), self._clock.now())
+        except AnnounceError as error:
+            yield _unusable("redis", "Redis does not answer, or refuses", error)
+        except (ArtifactError, OSError) as error:
+            yield _unusable("store", "the artifact store cannot be used", error)
+
+    def _announcement(self) -> Iterator[Finding]:
+        newest = self._store.newest_release()
+        if newest is not None and self._announcer.is_behind(newest):
+            self._announcer.announce(newest, None)
+            yield _mended("release", f"release {newest.number} was announced")
+
+    def _missing_group(self) -> Iterator[Finding]:
+        if self._group.ensure():
+            yield _mended("group", "the group of the rebuilders was missing and was made")
+
+
+def _broken_releases(store: ArtifactStore) -> Iterator[Finding]:
+    for number, error in store.broken_releases.items():
+        yield Finding(
+            about="store",
+            what=f"release {number} is damaged and is passed over: {error}",
+            standing=Standing.LEFT,
+            advice="restore its file from a backup, or remove it; the newest intact one serves",
+        )
+
+
+def _mended(about: str, what: str) -> Finding:
+    return Finding(about=about, what=what, standing=Standing.MENDED)
+
+
+def _unusable(about: str, what: str, error: Exception) -> Finding:
+    advice = {
+        "redis": "start it, or correct redis.url; commits stand, and readers keep what they serve",
+        "store": "see that artifacts.dir can be read and written",
+    }[about]
+    return Finding(about=about, what=f"{what}: {error}", standing=Standing.LEFT, advice=advice)

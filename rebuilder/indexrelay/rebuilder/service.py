@@ -27,9 +27,9 @@ from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, ConsumerGroup, Keys
+from indexrelay.streams.keys import REBUILDERS_GROUP
 
 _log = get_logger(__name__)
-GROUP = "rebuilder"
 _PASSES = 8
 """Passes at a time: enough that slow ones do not hold up the next, few enough to read a log."""
 _ATTENTIVE_SECONDS = 0.05
@@ -68,29 +68,26 @@ class Rebuilder:
         self.id = rebuilder_id or f"{socket.gethostname()[:100]}-{secrets.token_hex(4)}"
         self._clock = clock or SystemClock()
         self._block_seconds = min(limits.block_seconds, limits.lease_ttl_seconds / 3)
+        events = Keys(settings.namespace).events
+        self._group = ConsumerGroup(
+            connection,
+            events,
+            group=REBUILDERS_GROUP,
+            consumer=self.id,
+            claim_idle_seconds=limits.claim_idle_seconds,
+        )
         self._workshop = Workshop(
             settings,
             rebuilder_id=self.id,
             catalog=catalog,
             store=store,
             connection=connection,
+            group=self._group,
             runner=runner
             or ForkingRunner(preload=modules_to_preload(settings), threads=limits.build_threads),
             clock=self._clock,
         )
-        events = Keys(settings.namespace).events
-        self._intake = Intake(
-            ConsumerGroup(
-                connection,
-                events,
-                group=GROUP,
-                consumer=self.id,
-                claim_idle_seconds=limits.claim_idle_seconds,
-            ),
-            stream=events,
-            catalog=catalog,
-            clock=self._clock,
-        )
+        self._intake = Intake(self._group, stream=events, catalog=catalog, clock=self._clock)
         self._coalescer = Coalescer(
             quiet_seconds=limits.quiet_seconds,
             max_delay_seconds=limits.max_delay_seconds,
@@ -101,6 +98,7 @@ class Rebuilder:
         self._lease = Timer(limits.lease_ttl_seconds / 3)
         self._show = Timer(limits.presence_ttl_seconds / 3)
         self._look_again = Timer(_ELSEWHERE_SECONDS)
+        self._groups_made = 0
         self._pass_ended = threading.Event()
         self._stopping = threading.Event()
         self._passes = ThreadPoolExecutor(_PASSES, thread_name_prefix="indexrelay-pass")
@@ -161,6 +159,8 @@ class Rebuilder:
                 _log.warning(
                     "rebuilder.interrupted", error=f"{type(error).__name__}: {error}", wait=pause
                 )
+                # A server that comes back may have come back empty, or older than it was.
+                self._reconcile.hasten()
                 self._stopping.wait(pause)
                 pause = min(pause * 2, _MAX_PAUSE_SECONDS)
 
@@ -169,14 +169,17 @@ class Rebuilder:
         count = self._intake.take(block_seconds=self._patience())
         if count:
             self._woken(count)
+        if self._group.recreated != self._groups_made:  # events may have gone with it
+            self._groups_made = self._group.recreated
+            self._reconcile.hasten()
         now = self._clock.monotonic()
         if self._lease.due(now):
             self._workshop.keep_leases()
+        if self._show.due(now):
+            self._workshop.show()
         if self._reconcile.due(now):
             self._workshop.reconcile()
             self._woken()
-        if self._show.due(now):
-            self._workshop.show()
         if self._coalescer.remaining(now) == 0 or self._held_back_may_go(now):
             self._start_pass()
 

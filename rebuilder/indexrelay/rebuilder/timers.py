@@ -14,3 +14,7 @@ class Timer:
             return False
         self._next = now + self._period_seconds
         return True
+
+    def hasten(self) -> None:
+        """Be due at the next look."""
+        self._next = None

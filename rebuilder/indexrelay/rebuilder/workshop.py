@@ -16,6 +16,7 @@ from indexrelay.rebuilder.completing import Completer
 from indexrelay.rebuilder.component_building import ComponentBuilder
 from indexrelay.rebuilder.dispatching import Dispatcher
 from indexrelay.rebuilder.errors import BuildCancelledError
+from indexrelay.rebuilder.findings import Reconciliation
 from indexrelay.rebuilder.leasing import Leases
 from indexrelay.rebuilder.observing import Observer
 from indexrelay.rebuilder.passes import PassOrder, run_pass
@@ -23,13 +24,14 @@ from indexrelay.rebuilder.presence import RebuilderPresence
 from indexrelay.rebuilder.reconciling import Reconciler
 from indexrelay.rebuilder.releasing import Publisher
 from indexrelay.rebuilder.runners import BuildRunner, SerialExecutor
+from indexrelay.rebuilder.telling import FindingsLog
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import RebuildResult
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
-from indexrelay.streams import Connection, Keys
+from indexrelay.streams import Connection, ConsumerGroup, Keys
 
 _log = get_logger(__name__)
 
@@ -45,6 +47,7 @@ class Workshop:
         catalog: Catalog,
         store: ArtifactStore,
         connection: Connection,
+        group: ConsumerGroup,
         runner: BuildRunner,
         clock: Clock,
     ) -> None:
@@ -58,10 +61,7 @@ class Workshop:
             if runner.parallel
             else SerialExecutor()
         )
-        patience = Patience(
-            cooldown_seconds=limits.failure_cooldown_seconds,
-            max_consecutive_failures=limits.max_consecutive_failures,
-        )
+        patience = Patience.of(limits)
         self._leases = Leases(
             connection,
             keys,
@@ -80,13 +80,15 @@ class Workshop:
         self._builder = ComponentBuilder(settings, catalog=catalog, runner=runner)
         self._release_after_seconds = limits.release_after_seconds
         publisher = Publisher(store=store, clock=clock)
-        announcer = Announcer(connection, keys, source=f"rebuilder/{rebuilder_id}", clock=clock)
+        source = f"rebuilder/{rebuilder_id}"
+        announcer = Announcer(connection, keys, source=source, clock=clock)
         self._completer = Completer(
             catalog=catalog, store=store, publisher=publisher, announcer=announcer, clock=clock
         )
         self._reconciler = Reconciler(
-            settings, store=store, publisher=publisher, announcer=announcer
+            settings, store=store, connection=connection, group=group, source=source, clock=clock
         )
+        self._findings = FindingsLog()
         self._presence = RebuilderPresence(
             connection,
             keys,
@@ -137,9 +139,11 @@ class Workshop:
             self.dispatcher.close(order, left=left, answered=answered)
         return result
 
-    def reconcile(self) -> list[str]:
-        """Compare and repair; what was repaired, a sentence each."""
-        return self._reconciler.reconcile()
+    def reconcile(self) -> Reconciliation:
+        """Compare and repair; to be called by the thread that reads the group."""
+        found = self._reconciler.reconcile()
+        self._findings.tell(found)
+        return found
 
     def keep_leases(self) -> None:
         """Renew what is held; to be called at a third of the leases' TTL."""

@@ -1,0 +1,71 @@
+"""``indexrelay reconcile``: what it mends, what it tells, and its exit code."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from indexrelay.console.installation import Installation
+from indexrelay.streams import Lease, Presence
+from tests.console.conftest import CONFIG, Run, commit
+
+pytestmark = pytest.mark.server
+
+
+def test_what_an_emptied_server_lost_is_mended_and_nobody_is_needed(run: Run, built: Path) -> None:
+    at = ("--config", str(built))
+    with Installation.at(built) as installation:
+        installation.connection.commands.flushall()
+        said = run("reconcile", "--json", *at)
+        document = json.loads(said.out)
+        assert (said.code, document["needs_a_person"]) == (0, False)
+        assert [each["about"] for each in document["findings"]] == ["release", "group"]
+        assert {each["standing"] for each in document["findings"]} == {"mended"}
+        assert installation.connection.commands.get(installation.keys.release) is not None
+    again = run("reconcile", *at)
+    assert again.code == 0
+    assert "✓ nothing differs" in again.out
+
+
+def test_what_only_a_person_can_mend_is_told_with_what_to_do(run: Run, built: Path) -> None:
+    at = ("--config", str(built))
+    run("reconcile", *at)
+    with Installation.at(built) as installation:
+        letter = installation.catalog.dead_letters.bury(
+            stream="events", entry_id="1-0", raw=b"?", reason="not JSON"
+        )
+        presence = Presence(installation.connection, installation.keys, "reader")
+        presence.publish("web", b"{}", ttl_seconds=60)
+        lease = Lease(
+            installation.connection,
+            installation.keys.lease("map"),
+            owner="gone:1:a",
+            ttl_seconds=60,
+        )
+        lease.acquire()
+        said = run("reconcile", *at)
+        lease.release()
+        presence.remove("web")
+        installation.catalog.dead_letters.discard(letter)
+    assert said.code == 3
+    for told in (
+        "⚠ 1 event(s) could not be read",
+        "→ see indexrelay dead list",
+        "⚠ reader web reports in a form",
+        "… map is leased by a rebuilder that is gone",
+        "2 of 3 need(s) a person",
+    ):
+        assert told in said.out
+    assert said.err == ""
+
+
+def test_without_a_server_the_rest_is_compared_all_the_same(run: Run, tmp_path: Path) -> None:
+    config = tmp_path / "indexrelay.toml"
+    config.write_text(CONFIG)
+    commit(config, "first", 2)
+    said = run("reconcile", "--json", "--config", str(config))
+    found = {each["about"]: each for each in json.loads(said.out)["findings"]}
+    assert said.code == 3
+    assert "indexrelay up" in found["redis"]["advice"]
+    assert found["component"]["standing"] == "left"
+    assert "indexrelay rebuild --here" in found["component"]["advice"]
