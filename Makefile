@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # More for pytest: make test PYTEST_ARGS="-k coalescing -x"
 PYTEST_ARGS ?=
+# make faults: valkey, redis, redis62 or all.
+SERVER ?= valkey
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -28,6 +30,11 @@ demo: $(INSTALLED) ## Run the whole pipeline on this Python's own docstrings
 .PHONY: test
 test: $(INSTALLED) ## Run the tests
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: faults
+faults: $(INSTALLED) ## Break it in every way that we know: SERVER=all FAULT=F1,F13 RUNS=20
+	@$(BIN)/python -m tests.faults --server $(SERVER) \
+		$(if $(FAULT),--fault $(FAULT)) $(if $(RUNS),--runs $(RUNS))
 
 .PHONY: lint
 lint: $(INSTALLED) ## Check style and format

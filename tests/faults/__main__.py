@@ -1,0 +1,81 @@
+"""Breaks the installation in every way that we know: ``python -m tests.faults``; see ``--help``.
+
+Prints one row for each fault and server, and says below the table what did not hold. Ends with 0
+only if everything held.
+"""
+
+import argparse
+import json
+import logging
+import sys
+
+from tests.faults.rows import Row, head
+from tests.faults.scenarios import SCENARIOS
+from tests.fixtures.servers import OPTIONAL, PROGRAMS
+
+
+def main() -> int:
+    asked = _arguments()
+    logging.getLogger("indexrelay").setLevel(
+        logging.CRITICAL
+    )  # ours: the processes log for themselves
+    rows: list[Row] = []
+    if not asked.json:
+        sys.stdout.write(head() + "\n")
+    for server in asked.server:
+        program = PROGRAMS[server]()
+        if program is None:
+            sys.stderr.write(f"no {server} server on this machine\n")
+            if server not in OPTIONAL:
+                return 1
+            continue
+        for fault in asked.fault:
+            row = Row(fault=fault, server=server)
+            scenario = SCENARIOS[fault]
+            scenario.run(program, row, asked.runs or scenario.runs)
+            rows.append(row)
+            if not asked.json:
+                _show(row)
+    if asked.json:
+        sys.stdout.write(json.dumps([row.as_json() for row in rows], indent=2) + "\n")
+    return 0 if all(row.held == row.runs for row in rows) else 1
+
+
+def _show(row: Row) -> None:
+    sys.stdout.write(row.line + "\n")
+    for figure in row.figures:
+        sys.stdout.write(f"         {figure}\n")
+    for broken in row.broken:
+        sys.stdout.write(f"       ✗ {broken}\n")
+    sys.stdout.flush()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument(
+        "--server",
+        type=lambda text: list(PROGRAMS) if text == "all" else _known(text, PROGRAMS),
+        default=["valkey"],
+        help=f"{', '.join(PROGRAMS)} or all; default: valkey",
+    )
+    parser.add_argument(
+        "--fault",
+        type=lambda text: _known(text, SCENARIOS),
+        default=list(SCENARIOS),
+        help=f"some of {', '.join(SCENARIOS)}; default: all",
+    )
+    parser.add_argument("--runs", type=int, help="how often; default: as each fault asks for")
+    parser.add_argument("--json", action="store_true", help="the rows as JSON")
+    return parser.parse_args()
+
+
+def _known(text: str, names: object) -> list[str]:
+    chosen = text.split(",")
+    unknown = [name for name in chosen if name not in list(names)]  # type: ignore[call-overload]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"there is no {', '.join(unknown)}")
+    return chosen
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""A whole installation of real processes on a real server, with short timings, for one scenario.
+
+Every process is armed at every failpoint with a token of its own: a point does nothing until a
+scenario puts its token there, and whoever passes it then is the one.
+"""
+
+import json
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from indexrelay.producers import Producer
+from indexrelay.schemas.failpoints import FAILPOINTS, VARIABLE
+from indexrelay.schemas.results import ReaderState
+from indexrelay.schemas.settings_file import load_settings
+from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.catalog import Catalog, Commit
+from indexrelay.streams import Connection, Keys, Presence, current_release
+from tests.faults.checking import check
+from tests.faults.processes import Process
+from tests.faults.recording import COLLECTION, Recorder
+from tests.fixtures.servers import PrivateServer
+from tests.streams.waiting import eventually
+
+LEASE_SECONDS = 0.6
+BLOCK_SECONDS = 0.3
+RECONCILE_SECONDS = 1.0
+PATIENCE_SECONDS = 30.0
+"""Long enough on a busy machine; that it went quickly enough is judged by the recovery time."""
+NAMESPACE = "faults"
+TIMINGS = f"""
+[rebuilder]
+quiet_seconds = 0.02
+max_delay_seconds = 0.5
+lease_ttl_seconds = {LEASE_SECONDS}
+block_seconds = {BLOCK_SECONDS}
+claim_idle_seconds = 0.5
+reconcile_seconds = {RECONCILE_SECONDS}
+failure_cooldown_seconds = 0.1
+presence_ttl_seconds = 1.5
+[reader]
+poll_seconds = 0.5
+block_seconds = {BLOCK_SECONDS}
+presence_ttl_seconds = 1.5
+retry_seconds = 0.2
+[log]
+format = "json"
+[collections.{COLLECTION}]
+dimension = 2
+metric = "l2"
+"""
+KIND = "tests.faults.kinds:RollCall"
+COMPONENTS: Mapping[str, Mapping[str, Any]] = {
+    "left": {"from": [COLLECTION], "group": "pair"},
+    "right": {"from": [COLLECTION], "group": "pair"},
+}
+
+
+class Bench:
+    """One namespace: a server, rebuilders, readers, a job, and a witness."""
+
+    def __init__(
+        self,
+        program: Path,
+        *,
+        components: Mapping[str, Mapping[str, Any]] = COMPONENTS,
+        deed: str = "kill",
+    ) -> None:
+        """``deed``: what every failpoint does to whoever takes its token."""
+        self._closing = ExitStack()
+        # Not among pytest's folders: their paths are long, and a socket's path is short.
+        folder = self._closing.enter_context(tempfile.TemporaryDirectory(prefix="ir-"))
+        self.folder = Path(folder)
+        self.server = PrivateServer(self.folder / "server", program)
+        self._closing.callback(self.server.stop)
+        self.config = self.folder / "indexrelay.toml"
+        self.config.write_text(self._settings(components), encoding="utf-8")
+        self.settings = load_settings(self.config, environ={})
+        self.keys = Keys(NAMESPACE)
+        self.catalog = Catalog.open(self.settings.catalog_url)
+        self._closing.callback(self.catalog.close)
+        self.store = ArtifactStore(self.settings.artifacts_dir)
+        self.connection = self._closing.enter_context(
+            Connection.open(self.server.url, timeout_seconds=2)
+        )
+        self.producer = Producer(self.settings, catalog=self.catalog, connection=self.connection)
+        for name in ("tokens", "logs", "samples"):
+            (self.folder / name).mkdir()
+        self.recorder = Recorder(
+            self.settings,
+            catalog=self.catalog,
+            store=self.store,
+            connection=self.connection,
+            samples=self.folder / "samples",
+        )
+        self._closing.callback(self.recorder.close)
+        self._deed = deed
+        self.processes: dict[str, Process] = {}
+        self._batches = 0
+
+    def _settings(self, components: Mapping[str, Mapping[str, Any]]) -> str:
+        head = f'namespace = "{NAMESPACE}"\ndata_dir = "data"\n[redis]\nurl = "{self.server.url}"\n'
+        tables = ""
+        for name, keys in components.items():
+            tables += f"[components.{name}]\n"
+            tables += "".join(
+                f"{key} = {json.dumps(value)}\n" for key, value in {"kind": KIND, **keys}.items()
+            )
+        return f"{head}timeout_seconds = 1.0\n{TIMINGS}{tables}"
+
+    def token(self, point: str) -> Path:
+        """The file that makes ``point`` act on whoever comes by next."""
+        return self.folder / "tokens" / point
+
+    def start(self, role: str, name: str, *, environ: Mapping[str, str] | None = None) -> Process:
+        """Start a ``rebuilder``, ``reader`` or ``producer``."""
+        roles: dict[str, tuple[str, list[object]]] = {
+            "rebuilder": (
+                "indexrelay.console.main",
+                ["rebuilder", "--id", name, "--config", self.config],
+            ),
+            "reader": (
+                "tests.faults.reader_process",
+                [self.config, name, self.folder / "samples" / f"{name}.jsonl"],
+            ),
+            "producer": ("tests.faults.producer_process", [self.config]),
+        }
+        module, arguments = roles[role]
+        armed = {point: {"do": self._deed, "token": str(self.token(point))} for point in FAILPOINTS}
+        process = self.processes[name] = Process(
+            name,
+            module,
+            arguments,
+            log=self.folder / "logs" / f"{name}.log",
+            environ={VARIABLE: json.dumps(armed), **(environ or {})},
+        )
+        self._closing.callback(process.kill)
+        process.start()
+        return process
+
+    def new_batch(self) -> tuple[str, tuple[str, ...]]:
+        """The id and the entries of a batch that nobody has committed yet."""
+        self._batches += 1
+        name = f"{self._batches:05d}-{secrets.token_hex(4)}"
+        ids = tuple(f"{name}-{number}" for number in range(3))
+        self.recorder.committed[name] = ids
+        return name, ids
+
+    def commit(self, batch: tuple[str, Sequence[str]] | None = None) -> Commit:
+        """Commit a batch, or a new one, from this process, which no failpoint ever hits."""
+        name, ids = batch or self.new_batch()
+        with self.producer.batch(COLLECTION, name) as changes:
+            changes.upsert(ids, np.ones((len(ids), 2), dtype=np.float32))
+        return changes.commit
+
+    def states(self) -> dict[str, ReaderState]:
+        """What every live reader says of itself."""
+        found = Presence(self.connection, self.keys, "reader").all()
+        return {name: ReaderState.model_validate_json(raw) for name, raw in found.items()}
+
+    def settled(self) -> bool:
+        """Whether everybody agrees on the newest generation, and nothing is left to do."""
+        newest = self.store.newest_release()
+        generation = self.catalog.collections.get(COLLECTION).generation
+        readers = {name for name in self.processes if name.startswith("reader")}
+        states = self.states()
+        if newest is None or not readers <= states.keys():
+            return False
+        return (
+            current_release(self.connection, self.keys) == newest.number
+            and all(states[name].release == newest.number for name in readers)
+            and all(
+                self.store.version(name, version).covers[COLLECTION] == generation
+                for name, version in newest.components.items()
+            )
+            and set(newest.components) == set(self.settings.components)
+            and not any(vars(self.recorder.left()).values())
+        )
+
+    def settle(self, seconds: float = PATIENCE_SECONDS) -> float:
+        """Wait until all is `settled`; how many seconds that took."""
+        started = time.monotonic()
+        self.wait(self.settled, seconds)
+        return time.monotonic() - started
+
+    def wait(self, condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
+        """Wait for what another process does."""
+        eventually(condition, seconds=seconds)
+
+    def violations(self) -> list[str]:
+        """What the history of this bench, up to now, breaks."""
+        return [str(violation) for violation in check(self.recorder.history())]
+
+    def close(self) -> None:
+        self._closing.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,134 @@
+"""What happened in one run, as facts: the only thing that the checker looks at.
+
+The facts come from different witnesses (the catalog, the artifact store, the streams, the readers'
+own logs), which do not know of each other. That is the point: what one of them lost, another tells.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+
+def content_digest(ids: Iterable[str]) -> str:
+    """One name for a set of entries: what a build counted, and what the batches add up to."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One commit, by the catalog; what was in it, by who committed it."""
+
+    batch_id: str
+    generation: int
+    upserts: tuple[str, ...]
+    deletes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """One build, by its manifest and its file."""
+
+    component: str
+    id: str
+    covers: int
+    content: str
+    """`content_digest` of the entries that its file names."""
+    blob: str
+    """The digest of its file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Released:
+    """One release, by its file."""
+
+    number: int
+    components: Mapping[str, str]
+    groups: Mapping[str, str] = field(default_factory=dict)
+    holds: frozenset[str] = frozenset()
+    digest: str = ""
+    seen: frozenset[str] = frozenset()
+    """The digests of the file's bytes, whenever someone looked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Announced:
+    """One reload message."""
+
+    number: int
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One component in a sample."""
+
+    version: str
+    covers: int
+    content: str
+    """`content_digest` of the entries that it answers from."""
+    blob: str
+    """The digest of the bytes that were loaded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What one query saw in one snapshot."""
+
+    reader: str
+    process: int
+    thread: str
+    release: int
+    release_after: int
+    """The release of the same snapshot, asked once more when the query was through."""
+    parts: Mapping[str, Part]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryFailed:
+    """A query that got an error instead of an answer."""
+
+    reader: str
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reported:
+    """One message of a reader that it worked through a release."""
+
+    reader: str
+    release: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Left:
+    """What was still to do at the end."""
+
+    unread: int = 0
+    """Groups that have not read to the stream's end."""
+    pending: int = 0
+    inbox: int = 0
+    retries: int = 0
+    leases: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """One run."""
+
+    components: tuple[str, ...]
+    """All that are made from the collection."""
+    batches: tuple[Batch, ...] = ()
+    emitted: tuple[int, ...] = ()
+    """Generations, one for each event in the stream."""
+    versions: tuple[Version, ...] = ()
+    releases: tuple[Released, ...] = ()
+    announced: tuple[Announced, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    """Those of one thread in the order in which it took them, processes in order of their start."""
+    query_failures: tuple[QueryFailed, ...] = ()
+    reports: tuple[Reported, ...] = ()
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """By component that failed: the generation that it was to cover."""
+    dead: frozenset[int] = frozenset()
+    """Generations whose events are among the dead letters."""
+    left: Left = Left()

@@ -1,0 +1,99 @@
+"""The processes under test: started, killed, stopped and started again under the same name."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+END_SECONDS = 20.0
+
+
+class Process:
+    """One role of the installation; what it says goes to the end of ``log``."""
+
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        arguments: Sequence[object],
+        *,
+        log: Path,
+        environ: Mapping[str, str],
+    ) -> None:
+        self.name = name
+        self.log = log
+        self._command = [sys.executable, "-m", module, *map(str, arguments)]
+        self._environ = {**os.environ, **environ}
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def ended(self) -> int | None:
+        """How it ended; ``None``: it runs."""
+        assert self._process is not None
+        return self._process.poll()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a SIGSTOP holds it."""
+        stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8")
+        return stat.rsplit(")", 1)[1].split()[0] == "T"
+
+    @property
+    def descendants(self) -> set[int]:
+        """Its children and theirs, as long as they run."""
+        found: set[int] = set()
+        parents = [self.pid]
+        while parents:
+            tasks = Path(f"/proc/{parents.pop()}/task")
+            children = {
+                int(pid)
+                for file in tasks.glob("*/children")
+                for pid in file.read_text(encoding="ascii").split()
+            }
+            found |= children
+            parents += children
+        return found
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=ROOT,
+                env=self._environ,
+                text=True,
+                process_group=0,  # Ctrl-C at the runner is the runner's
+            )
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self, seconds: float = END_SECONDS) -> int:
+        """Its exit code, once it has ended."""
+        assert self._process is not None
+        return self._process.wait(seconds)
+
+    def kill(self) -> None:
+        """End it, whatever state it is in; safe twice."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate(timeout=END_SECONDS)
+
+    def ask(self, line: str) -> str:
+        """One line in, one line out; empty when it died over it."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline()

@@ -1,0 +1,199 @@
+"""Asks every witness what happened, and makes one history of it."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import create_engine, text
+
+from indexrelay.schemas.errors import UnreadableEventError
+from indexrelay.schemas.events import BatchCompleted, Event, ReleaseApplied, ReleasePublished
+from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.versions import VersionManifest
+from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.catalog import Catalog
+from indexrelay.streams import Connection, Keys
+from indexrelay.streams.inspection import extent
+from tests.faults.history import (
+    Announced,
+    Batch,
+    History,
+    Left,
+    Part,
+    QueryFailed,
+    Released,
+    Reported,
+    Sample,
+    Version,
+    content_digest,
+)
+from tests.faults.kinds import FILE
+
+COLLECTION = "tracks"
+_GROUP = "rebuilder"
+
+
+class Recorder:
+    """Watches one installation, and tells its history at the end."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        catalog: Catalog,
+        store: ArtifactStore,
+        connection: Connection,
+        samples: Path,
+    ) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._store = store
+        self._connection = connection
+        self._keys = Keys(settings.namespace)
+        self._samples = samples
+        self._engine = create_engine(settings.catalog_url)
+        self._seen: dict[int, set[str]] = {}
+        self._versions: dict[str, Version] = {}
+        self._announced: dict[bytes, Announced] = {}
+        self._emitted: dict[bytes, int] = {}
+        self._reports: dict[bytes, Reported] = {}
+        self.committed: dict[str, tuple[str, ...]] = {}
+        """What was in each batch, by its id; told by whoever commits."""
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def watch(self) -> None:
+        """Look at what may be changed or wiped later; call it before a server loses its data."""
+        for file in (self._store.root / "releases").glob("*.json"):
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            self._seen.setdefault(int(file.stem), set()).add(digest)
+        for entry, event in self._events(self._keys.events):
+            if isinstance(event.data, BatchCompleted):
+                self._emitted[entry] = event.data.generation
+        for entry, event in self._events(self._keys.reloads):
+            if isinstance(event.data, ReleasePublished):
+                data = event.data
+                self._announced[entry] = Announced(number=data.release, digest=data.digest)
+        for entry, event in self._events(self._keys.reports):
+            if isinstance(event.data, ReleaseApplied):
+                self._reports[entry] = Reported(
+                    reader=event.data.reader, release=event.data.release
+                )
+
+    def left(self) -> Left:
+        """What is still to do."""
+        commands = self._connection.commands
+        there = commands.exists(self._keys.events)
+        groups: Any = commands.xinfo_groups(self._keys.events) if there else []
+        mine = [group for group in groups if group["name"] == _GROUP.encode()]
+        last = extent(self._connection, self._keys.events).last_generated.to_bytes()
+        leases = [self._keys.lease(name) for name in self._settings.components]
+        return Left(
+            unread=sum(group["last-delivered-id"] != last for group in mine),
+            pending=sum(group["pending"] for group in mine),
+            inbox=len(self._catalog.inbox.open()),
+            retries=len(self._catalog.attempts.all()),
+            leases=int(commands.exists(*leases)),
+        )
+
+    def history(self) -> History:
+        """Everything, as of now."""
+        self.watch()
+        releases = tuple(self._released(number) for number in sorted(self._seen))
+        samples, failed = _read_samples(self._samples)
+        letters = self._catalog.dead_letters.all()
+        return History(
+            components=tuple(self._settings.components),
+            batches=tuple(self._batches()),
+            emitted=tuple(self._emitted.values()),
+            versions=tuple(self._version(file) for file in self.manifests()),
+            releases=releases,
+            announced=tuple(self._announced.values()),
+            samples=tuple(samples),
+            query_failures=tuple(failed),
+            reports=tuple(self._reports.values()),
+            failures={
+                name: attempt.targets.get(COLLECTION, 0)
+                for name, attempt in self._catalog.attempts.all().items()
+            },
+            dead=frozenset(_generations(letter.raw for letter in letters)),
+            left=self.left(),
+        )
+
+    def inbox_rows(self) -> int:
+        """How many events were ever taken for news."""
+        with self._engine.connect() as connection:
+            return int(connection.scalar(text("SELECT count(*) FROM indexrelay_inbox")) or 0)
+
+    def _batches(self) -> Iterator[Batch]:
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                text("SELECT batch_id, generation FROM indexrelay_batches ORDER BY generation")
+            )
+            for batch_id, generation in rows:
+                ids = self.committed[batch_id]
+                yield Batch(batch_id=batch_id, generation=generation, upserts=ids)
+
+    def manifests(self) -> list[Path]:
+        """Every version that was ever built."""
+        return sorted((self._store.root / "versions").glob("*/*.json"))
+
+    def _version(self, file: Path) -> Version:
+        if file.stem not in self._versions:
+            manifest = VersionManifest.model_validate_json(file.read_bytes())
+            blob = manifest.files[FILE]
+            path = self._store.blob(blob)
+            self._versions[file.stem] = Version(
+                component=manifest.component,
+                id=file.stem,
+                covers=manifest.covers[COLLECTION],
+                content=content_digest(json.loads(path.read_bytes())),
+                blob=blob.digest,
+            )
+        return self._versions[file.stem]
+
+    def _released(self, number: int) -> Released:
+        release = self._store.release(number)
+        return Released(
+            number=number,
+            components=release.components,
+            groups=release.groups,
+            holds=frozenset(release.holds),
+            digest=release.digest,
+            seen=frozenset(self._seen[number]),
+        )
+
+    def _events(self, key: str) -> Iterator[tuple[bytes, Event]]:
+        entries: Any = self._connection.commands.xrange(key)
+        for entry, fields in entries:
+            try:
+                yield entry, Event.from_bytes(fields[b"event"])
+            except UnreadableEventError:
+                continue  # poison that a scenario put there: the dead letters tell of it
+
+
+def _generations(raws: Iterable[bytes]) -> Iterator[int]:
+    for raw in raws:
+        try:
+            data = Event.from_bytes(raw).data
+        except UnreadableEventError:
+            continue
+        if isinstance(data, BatchCompleted):
+            yield data.generation
+
+
+def _read_samples(folder: Path) -> tuple[list[Sample], list[QueryFailed]]:
+    samples: list[Sample] = []
+    failed: list[QueryFailed] = []
+    for file in sorted(folder.glob("*.jsonl")):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            said: Mapping[str, Any] = json.loads(line)
+            if "error" in said:
+                failed.append(QueryFailed(reader=file.stem, error=said["error"]))
+            elif "parts" in said:
+                parts = {name: Part(**part) for name, part in said["parts"].items()}
+                samples.append(Sample(**{**said, "reader": file.stem, "parts": parts}))
+    return samples, failed

@@ -1,0 +1,61 @@
+"""F3: SIGTERM during a blocked read and during a build: an end in time, and nothing left behind."""
+
+import signal
+import time
+from pathlib import Path
+
+from tests.faults.bench import BLOCK_SECONDS, Bench
+from tests.faults.processes import Process
+from tests.faults.rows import Row
+
+_ALLOWED_SECONDS = BLOCK_SECONDS + 1
+
+
+def run(program: Path, row: Row, runs: int) -> None:
+    """End a rebuilder and a reader that wait for news, and a rebuilder that builds."""
+    with Bench(program, deed="stop") as bench:
+        bench.start("rebuilder", "rebuilder-1")
+        bench.start("reader", "reader-1")
+        bench.commit()
+        bench.settle()
+        for number in range(runs):
+            for name in ("rebuilder-1", "reader-1"):
+                with row.run(f"{name}, blocked, run {number}"):
+                    _end(bench, row, bench.processes[name])
+            with row.run(f"build, run {number}"):
+                _during_a_build(bench, row)
+        row.broke(bench.violations())
+
+
+def _end(bench: Bench, row: Row, process: Process) -> None:
+    children = process.descendants
+    started = time.monotonic()
+    process.send(signal.SIGTERM)
+    assert process.wait() == 0, f"it ended with {process.ended}"
+    row.recovered(time.monotonic() - started, within=_ALLOWED_SECONDS)
+    left = {pid for pid in children if Path(f"/proc/{pid}").exists()}
+    assert not left, f"processes outlived it: {left}"
+    process.start()
+    bench.settle()
+
+
+def _during_a_build(bench: Bench, row: Row) -> None:
+    """The build stands still at a failpoint, so that the signal finds it there."""
+    token = bench.token("build.before_blob")
+    token.touch()
+    bench.commit()
+    bench.wait(lambda: not token.exists())
+    rebuilder = bench.processes["rebuilder-1"]
+    children = rebuilder.descendants
+    started = time.monotonic()
+    rebuilder.send(signal.SIGTERM)
+    assert rebuilder.wait() == 0, f"it ended with {rebuilder.ended}"
+    row.recovered(time.monotonic() - started, within=_ALLOWED_SECONDS)
+    left = {pid for pid in children if Path(f"/proc/{pid}").exists()}
+    assert not left, f"processes outlived it: {left}"
+    work = [each.name for each in (bench.store.root / "work").iterdir()]
+    assert not work, f"the build left {work}"
+    remains = bench.recorder.left()
+    assert (remains.pending, remains.leases, remains.retries) == (0, 0, 0), remains
+    rebuilder.start()
+    bench.settle()

@@ -1,0 +1,32 @@
+"""The shortened set: each failpoint once, and one run of every other fault, on the embedded server.
+
+``make faults`` runs them as often as they deserve.
+"""
+
+import pytest
+
+from indexrelay.schemas.failpoints import FAILPOINTS
+from tests.faults.rows import Row
+from tests.faults.scenarios import SCENARIOS, killing
+from tests.fixtures.servers import program_or_skip
+
+AREAS = sorted({point.split(".", maxsplit=1)[0] for point in FAILPOINTS})
+
+pytestmark = pytest.mark.server
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_a_kill_at_any_failpoint_loses_nothing(area: str) -> None:
+    row = Row(fault="F1")
+    points = [point for point in FAILPOINTS if point.startswith(f"{area}.")]
+    killing.run(program_or_skip("valkey"), row, 1, points)
+    assert row.broken == []
+    assert row.held == row.runs == len(points)
+
+
+@pytest.mark.parametrize("fault", sorted(SCENARIOS.keys() - {"F1"}))
+def test_what_is_guaranteed_holds_under_each_fault(fault: str) -> None:
+    row = Row(fault=fault)
+    SCENARIOS[fault].run(program_or_skip("valkey"), row, 1)
+    assert row.broken == []
+    assert row.held == row.runs > 0
