@@ -14,6 +14,8 @@ from indexrelay.schemas.names import Digest, FileName, Name
 
 Seconds = Annotated[float, Field(ge=0)]
 Generation = Annotated[int, Field(ge=0, lt=2**63)]
+SchemaVersion = Annotated[str, Field(pattern=r"^1\.[0-9]{1,9}$")]
+"""major.minor; a document of another major version would be misread, so it is refused."""
 
 
 class _Document(BaseModel):
@@ -53,7 +55,7 @@ class Check(_Document):
 class VersionManifest(_Document):
     """One immutable build of one component."""
 
-    schema_version: str = "1.0"
+    schema_version: SchemaVersion = "1.0"
     component: Name
     kind: str
     definition: Digest
@@ -94,7 +96,7 @@ class Hold(_Document):
 class Release(_Document):
     """The complete map of what readers should serve."""
 
-    schema_version: str = "1.0"
+    schema_version: SchemaVersion = "1.0"
     number: PositiveInt
     components: dict[Name, Digest]
     groups: dict[Name, Name] = Field(default_factory=dict)

@@ -120,6 +120,18 @@ def test_a_release_of_a_newer_minor_version_is_read(store: ArtifactStore, versio
     assert store.release(4).schema_version == "1.9"
 
 
+def test_a_release_of_another_major_version_is_not_followed(
+    store: ArtifactStore, version: str
+) -> None:
+    fields = json.loads(_path(store, 3).read_bytes())
+    del fields["digest"]
+    fields |= {"number": 4, "schema_version": "2.0"}
+    fields["digest"] = sha256_hex(canonical_json(fields))
+    _path(store, 4).write_bytes(canonical_json(fields))
+    assert store.newest_release() == store.release(3)
+    assert set(store.broken_releases) == {4}
+
+
 def test_a_missing_release_says_so(store: ArtifactStore, version: str) -> None:
     with pytest.raises(ReleaseUnreadableError) as caught:
         store.release(9)

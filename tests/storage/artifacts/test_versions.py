@@ -89,6 +89,14 @@ def test_a_manifest_of_a_newer_minor_version_is_read(store: ArtifactStore) -> No
     assert store.version("voyager", sha256_hex(data)).schema_version == "1.9"
 
 
+def test_a_manifest_of_another_major_version_is_refused(store: ArtifactStore) -> None:
+    fields = json.loads(_path(store, make_version(store, "voyager", b"base")).read_bytes())
+    data = canonical_json(fields | {"schema_version": "2.0"})
+    _path(store, sha256_hex(data)).write_bytes(data)
+    with pytest.raises(VersionUnreadableError, match="this release of indexrelay"):
+        store.version("voyager", sha256_hex(data))
+
+
 def test_what_has_the_right_digest_but_is_no_manifest_is_refused(store: ArtifactStore) -> None:
     make_version(store, "voyager", b"base")
     data = b'{"component":"voyager"}'
