@@ -151,6 +151,45 @@ def test_a_damaged_blob_is_not_served_and_a_missing_one_is_tried_again(bench: Be
     assert texts(reader) == {"clap": "c1"}
 
 
+def test_a_damaged_blob_that_was_repaired_is_taken_up_without_another_release(
+    bench: Bench,
+) -> None:
+    bench.publish(voyager="v1")
+    blob = _blob_of(bench, "voyager")
+    blob.chmod(0o644)
+    blob.write_text("vX")
+    reader = bench.reader()
+    reader.step()
+    with capture_logs() as lines:
+        bench.clock.advance(3600.0)
+        assert not reader.step()
+        blob.write_text("vY")  # another one, and no better
+        assert not reader.step()
+        assert not reader.step()
+    events = [line["event"] for line in lines]
+    assert events == ["component.files_replaced", "component.load_failed"]
+    blob.write_text("v1")
+    assert reader.step()
+    assert texts(reader) == {"voyager": "v1"}
+    assert outcomes(reader) == {"voyager": "applied"}
+
+
+def test_a_damaged_manifest_that_was_repaired_is_taken_up(bench: Bench) -> None:
+    release = bench.publish(voyager="v1")
+    version = release.components["voyager"]
+    path = bench.store.root / "versions" / "voyager" / f"{version}.json"
+    intact = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(b"{}")
+    reader = bench.reader()
+    reader.step()
+    bench.clock.advance(3600.0)
+    assert not reader.step()
+    path.write_bytes(intact)
+    assert reader.step()
+    assert texts(reader) == {"voyager": "v1"}
+
+
 def test_a_group_flips_together_or_not_at_all(bench: Bench) -> None:
     groups = {"voyager": "songs", "map": "songs"}
     bench.publish(groups=groups, voyager="v1", map="m1", clap="c1")

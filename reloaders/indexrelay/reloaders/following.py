@@ -117,6 +117,7 @@ class Follower:
             return None
         if known is None or (known.number, known.digest) != (newest.number, newest.digest):
             return newest
+        self._loader.notice_repairs()
         retry_at = self._loader.retry_at
         return newest if retry_at is not None and self._clock.monotonic() >= retry_at else None
 

@@ -2,7 +2,8 @@
 
 A load that fails costs nobody else anything, and the component keeps its last good version. Only
 the members of a group wait for each other. A failure that may pass is tried again with growing
-waits; any other is remembered by its version, and not tried until another version is named.
+waits; any other is remembered by its version, and not tried until another version is named or its
+files are replaced (restore a damaged blob from a backup, and every reader takes it up by itself).
 
 While it loads, a newer release may arrive. What that names differently and was not loaded yet is
 `superseded`: left for the next round, where it comes first, so that a component whose versions
@@ -10,7 +11,7 @@ follow faster than others load gets its turn.
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from indexrelay.reloaders.opening import Opener
 from indexrelay.reloaders.passing import Failure, failure_of
@@ -63,6 +64,16 @@ class Loader:
         self._first: set[str] = set()
         self.retry_at: float | None = None
         """When a failed part may be tried again, by the monotonic clock; ``None``: none may."""
+
+    def notice_repairs(self) -> None:
+        """Let what failed for good be tried again where its files were replaced since."""
+        for name, failure in self._failures.items():
+            if failure.retry_at is not None:
+                continue
+            if self._store.version_looks(name, failure.version) != failure.looks:
+                self.retry_at = self._clock.monotonic()
+                self._failures[name] = replace(failure, retry_at=self.retry_at)
+                log.info("component.files_replaced", component=name, version=failure.version)
 
     def parts(self, release: Release, current: Contents) -> list[Part]:
         """Every part of the release; the ones whose turn it is come first."""
@@ -165,10 +176,12 @@ class Loader:
             version = part.wanted[name]
             if version is None:
                 continue
+            # Before the load: a repair in the middle of it must look like one afterwards.
+            looks = self._store.version_looks(name, version)
             try:
                 loaded[name] = self._opener.open(name, version)
             except Exception as error:  # noqa: BLE001 - this component fails, and nothing else
-                self._failed(name, version, error, current)
+                self._failed(name, version, looks, error, current)
             else:
                 self._failures.pop(name, None)
         if self._known(part):
@@ -184,11 +197,14 @@ class Loader:
             )
         return loaded
 
-    def _failed(self, name: str, version: str, error: Exception, current: Contents) -> None:
+    def _failed(
+        self, name: str, version: str, looks: str, error: Exception, current: Contents
+    ) -> None:
         now = self._clock.monotonic()
         failure = self._failures[name] = failure_of(
             error,
             version=version,
+            looks=looks,
             before=self._failures.get(name),
             first_wait_seconds=self._retry_seconds,
             now=now,

@@ -2,8 +2,8 @@
 
 Short of memory, a full or failing disk, a network that is away, a blob that is not visible yet: the
 same load may work in a moment. A wrong digest, a format that cannot be read, a kind that is not
-installed: it will fail in the same way until another version is named, and trying would only burn
-time and fill the log.
+installed: it will fail in the same way until another version is named or its files are replaced,
+and trying would only burn time and fill the log.
 """
 
 import errno
@@ -87,8 +87,10 @@ class Failure:
     error: str
     count: int
     """How often in a row."""
+    looks: str
+    """What the version's files looked like then."""
     retry_at: float | None
-    """By the monotonic clock; ``None``: not before another version is named."""
+    """By the monotonic clock; ``None``: not as long as they look like that."""
 
     def due(self, now: float) -> bool:
         """Whether it is time to try again."""
@@ -99,6 +101,7 @@ def failure_of(
     error: BaseException,
     *,
     version: str,
+    looks: str,
     before: Failure | None,
     first_wait_seconds: float,
     now: float,
@@ -109,6 +112,7 @@ def failure_of(
     wait = min(first_wait_seconds * 2 ** min(count - 1, 16), MAX_WAIT_SECONDS)
     return Failure(
         version=version,
+        looks=looks,
         error=in_words(error),
         count=count,
         retry_at=now + wait if may_pass(error) else None,

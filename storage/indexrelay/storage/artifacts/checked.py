@@ -42,7 +42,7 @@ class CheckedBlobs:
 
     def known(self, digest: str, file: os.stat_result) -> bool:
         """Whether this very file was checked on this host."""
-        identity = _identity(file)
+        identity = file_identity(file)
         if self._seen.get(digest) == identity:
             return True
         try:
@@ -56,7 +56,7 @@ class CheckedBlobs:
 
     def remember(self, digest: str, file: os.stat_result) -> None:
         """This very file is what its digest says."""
-        identity = self._seen[digest] = _identity(file)
+        identity = self._seen[digest] = file_identity(file)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             # Not staged: half a line equals no file's identity, because its end is missing.
@@ -71,5 +71,6 @@ class CheckedBlobs:
             (self._folder / digest).unlink(missing_ok=True)
 
 
-def _identity(file: os.stat_result) -> str:
+def file_identity(file: os.stat_result) -> str:
+    """Other text once the file was written to or replaced."""
     return f"{file.st_ino} {file.st_size} {file.st_ctime_ns}\n"

@@ -98,6 +98,13 @@ class ArtifactStore:
         """
         return self._versions.open(component, version_id)
 
+    def version_looks(self, component: str, version_id: str) -> str:
+        """What a version's files look like: other text once one of them was replaced.
+
+        For whoever found it damaged and waits for its repair: no blob is read.
+        """
+        return self._versions.looks(component, version_id)
+
     def newest_release(self) -> Release | None:
         """The newest intact release; ``None``: there is none. See `broken_releases`."""
         return self._releases.newest()

@@ -4,6 +4,7 @@ The digest is taken over the bytes as they lie on disk, so that a manifest with 
 minor version is as good as any.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ from pydantic import ValidationError
 from indexrelay.schemas.canonical import sha256_hex
 from indexrelay.schemas.versions import VersionManifest
 from indexrelay.storage.artifacts.blobs import Blobs
+from indexrelay.storage.artifacts.checked import file_identity
 from indexrelay.storage.artifacts.durable import make_folder, overwrite, read_file, write_once
-from indexrelay.storage.artifacts.errors import VersionUnreadableError
+from indexrelay.storage.artifacts.errors import ArtifactError, VersionUnreadableError
 from indexrelay.storage.artifacts.layout import Layout
 from indexrelay.storage.artifacts.locking import StoreLock
 
@@ -92,3 +94,21 @@ class Versions:
         manifest = self.read(component, version_id)
         files = {label: self._blobs.path(ref) for label, ref in manifest.files.items()}
         return OpenedVersion(manifest=manifest, files=files)
+
+    def looks(self, component: str, version_id: str) -> str:
+        """What the version's files look like: other text once one of them was replaced.
+
+        Reads no blob. What is missing or damaged is a look, too.
+        """
+        paths = [self._layout.version(component, version_id)]
+        with contextlib.suppress(ArtifactError):  # a damaged manifest names no blobs
+            manifest = self.read(component, version_id)
+            paths += [self._layout.blob(ref.digest) for ref in manifest.files.values()]
+        return "".join(map(_look, paths))
+
+
+def _look(path: Path) -> str:
+    try:
+        return file_identity(path.lstat())
+    except OSError as error:
+        return f"{error.errno}\n"
