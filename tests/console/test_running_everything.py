@@ -178,6 +178,12 @@ def test_everything_on_one_machine_serves_restarts_and_stops(tmp_path: Path) -> 
                 lambda: any(each["pid"] != state["pid"] for each in readers().values()),
                 seconds=60,
             )
+
+            server = tmp_path / "indexrelay-data" / "redis" / "server.pid"
+            os.kill(int(server.read_text()), signal.SIGKILL)
+            commit(config, "second", 30)
+            eventually(lambda: bool(asked(["status", "--json", *at])["healthy"]), seconds=60)
+            assert asked(["components", "--json", *at])["components"]["mine"]["entries"] == 30
         finally:
             up.send_signal(signal.SIGTERM)
         assert up.wait(60) == 0

@@ -1,13 +1,15 @@
 """Everything on one machine: the server, a rebuilder, readers; each in a process of its own.
 
 They start in the order in which they need each other and stop in the reverse. One that dies is
-started again. A terminal sees the state of the whole installation, redrawn every second; without
-one, the log lines of all processes go to stderr, as a service's journal likes them.
+started again, the server as well. A terminal sees the state of the whole installation, redrawn
+every second; without one, the log lines of all processes go to stderr, as a service's journal likes
+them.
 """
 
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from indexrelay.console.collecting import overview
 from indexrelay.console.exits import ExitCode
 from indexrelay.console.explaining import explain
 from indexrelay.console.installation import Installation
+from indexrelay.console.keeping_server import KeptServer
 from indexrelay.console.output import note, stderr
 from indexrelay.console.roles import (
     REDIS_URL,
@@ -31,7 +34,6 @@ from indexrelay.console.stopping import Stop
 from indexrelay.console.supervising import Supervisor
 from indexrelay.console.tables import overview_page
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.streams.server import EmbeddedServer
 
 _LOOK_SECONDS = 0.2
 _REDRAW_SECONDS = 1.0
@@ -51,9 +53,9 @@ def run_everything(config: Path | None, *, readers: int, port: int | None) -> Ex
         live = sys.stderr.isatty()
         installation = stack.enter_context(Installation.at(config, talkative=not live))
         settings = installation.settings
-        url = settings.redis_url
+        url, server = settings.redis_url, None
         if url is None:
-            server = EmbeddedServer(settings.data_dir)
+            server = KeptServer(settings.data_dir, clock=SystemClock())
             stack.callback(server.stop)
             url = server.start()
         shared = RoleSettings(
@@ -80,16 +82,22 @@ def run_everything(config: Path | None, *, readers: int, port: int | None) -> Ex
         stack.callback(supervisor.stop, grace_seconds=_GRACE_SECONDS)
         supervisor.start()
         note(f"up: 1 rebuilder, {readers} reader(s), data in {settings.data_dir}; Ctrl-C stops")
+
+        def look() -> None:
+            if server is not None:
+                server.look()
+            supervisor.look()
+
         if live:
-            _watch_live(installation, supervisor, stop)
+            _watch_live(installation, look, stop)
         else:
             while not stop.wait(_LOOK_SECONDS):
-                supervisor.look()
+                look()
         note("stopping")
         return stop.role_exit_code
 
 
-def _watch_live(installation: Installation, supervisor: Supervisor, stop: Stop) -> None:
+def _watch_live(installation: Installation, look: Callable[[], None], stop: Stop) -> None:
     """Redraw the overview until a signal comes."""
     with Live(console=stderr(), auto_refresh=False, screen=True) as live:
         while True:
@@ -97,7 +105,7 @@ def _watch_live(installation: Installation, supervisor: Supervisor, stop: Stop) 
             for _ in range(round(_REDRAW_SECONDS / _LOOK_SECONDS)):
                 if stop.wait(_LOOK_SECONDS):
                     return
-                supervisor.look()
+                look()
 
 
 def _page(installation: Installation) -> RenderableType:
