@@ -251,3 +251,14 @@ def test_gathered_changes_are_what_is_committed(batches: list[dict[str, str]]) -
         upserts = [name for name, what in said.items() if what == "upsert"]
         deletes = [name for name, what in said.items() if what == "delete"]
         assert committed == ([(upserts, deletes)] if said else [])
+
+
+@pytest.mark.parametrize("trace", ["", "\ud800", "a" * 2_000_000, "00-" + "G" * 52, 5, b"00"])
+def test_a_trace_context_that_an_event_cannot_carry_is_refused_before_the_commit(
+    producer: Producer, catalog: Catalog, trace: Any
+) -> None:
+    with pytest.raises(ValueError, match="traceparent="):
+        producer.batch("tracks", traceparent=trace)
+    with pytest.raises(ValueError, match="traceparent="):
+        producer.batch_completed("files", traceparent=trace)
+    assert catalog.collections.all() == []

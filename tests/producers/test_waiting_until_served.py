@@ -204,6 +204,7 @@ def test_a_state_that_cannot_be_read_does_not_hide_the_others(
         ({"components": "map"}, TypeError),
         ({"components": ()}, ValueError),
         ({"timeout_seconds": -1}, ValueError),
+        ({"timeout_seconds": float("nan")}, ValueError),
     ],
 )
 def test_a_wait_that_means_nothing_is_refused(

@@ -104,7 +104,8 @@ class Batch:
         """What was committed.
 
         Raises:
-            NotCommittedError: the block has not ended, ended by an exception, or changed nothing.
+            NotCommittedError: the block has not ended, ended by an exception, or changed nothing;
+                or its commit raised, and what that says decides whether to repeat the batch.
         """
         if self._commit is None:
             raise NotCommittedError(self.collection, self._no_commit or "its commit failed")

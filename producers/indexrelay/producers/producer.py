@@ -5,6 +5,7 @@ could not be sent is delayed by one reconcile round, never lost; the other way r
 look before there is anything to see.
 """
 
+import re
 import secrets
 import socket
 import time
@@ -33,6 +34,9 @@ from indexrelay.streams.connection import Connection
 from indexrelay.streams.keys import Keys
 
 log = get_logger(__name__)
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{1,256})?")
+"""https://www.w3.org/TR/trace-context: later versions may append to what version 00 has."""
 
 
 class Producer:
@@ -101,7 +105,9 @@ class Producer:
             UndeclaredCollectionError: the settings do not declare it.
             WrongSourceError: its entries do not live in the catalog.
             CollectionMismatchError: it exists with another dimension or metric.
+            ValueError: ``traceparent`` is none.
         """
+        _check_traceparent(traceparent)
         declared = self._declare(collection, own_data=False)
         batch_id = batch_id or secrets.token_hex(16)
 
@@ -124,7 +130,10 @@ class Producer:
             UndeclaredCollectionError: the settings do not declare it.
             WrongSourceError: its entries live in the catalog; use `batch`.
             CollectionMismatchError: it exists with another dimension or metric.
+            InvalidBatchIdError: the catalog cannot store the id.
+            ValueError: ``traceparent`` is none.
         """
+        _check_traceparent(traceparent)
         self._declare(collection, own_data=True)
         commit = self._catalog.entries.mark(collection, batch_id or secrets.token_hex(16))
         self._announce(commit, traceparent)
@@ -145,6 +154,8 @@ class Producer:
 
         Raises:
             UndeclaredComponentError: the settings declare components, but not that one.
+            ValueError: a component's name that can be none, or a reason of more than 1,000
+                characters.
         """
         if isinstance(components, str):
             raise TypeError("components takes several names: write ['a'], not 'a'")
@@ -271,3 +282,12 @@ class Producer:
             subject=commit.collection,
             traceparent=traceparent,
         )
+
+
+def _check_traceparent(given: str | None) -> None:
+    """Refuse what an event cannot carry, before the commit: after it a job could not tell."""
+    if given is None or (isinstance(given, str) and _TRACEPARENT.fullmatch(given)):
+        return
+    raise ValueError(
+        f"traceparent={given!r:.100}: a W3C trace context, 00-<32 hex>-<16 hex>-<2 hex>"
+    )

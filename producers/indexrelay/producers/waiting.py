@@ -125,7 +125,7 @@ class Waiting:
 
 def _check(timeout_seconds: float, readers: Readers, components: Collection[str] | None) -> None:
     """Refuse what could only wait in vain, or not at all."""
-    if timeout_seconds < 0:
+    if not timeout_seconds >= 0:  # so that NaN is refused, too
         raise ValueError(f"timeout_seconds is {timeout_seconds}; it must be at least 0")
     if isinstance(readers, str) or isinstance(components, str):
         raise TypeError("readers and components take several names: write ['a'], not 'a'")
