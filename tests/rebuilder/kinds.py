@@ -23,6 +23,7 @@ class Document:
 
 class Parameters(KindParameters):
     behaviour: str = "fine"
+    colour: str = ""
 
 
 class Behaving(Kind[Document]):

@@ -55,6 +55,7 @@ def facts(*, generation: int = 3, **changes: Any) -> Facts:
         sources={"tracks": SourceFact(epoch="e1", generation=generation)},
         release=release_of(versions),
         versions=versions,
+        since=NOW,
         now=NOW,
     )
     return replace(healthy, **changes)
@@ -229,3 +230,13 @@ def test_a_failed_child_is_tried_again_when_its_parent_is_rebuilt() -> None:
     plot = facts().versions["plot"]
     tried = {"plot_cache": attempt("plot_cache", failures=3, parents={"plot": plot.id})}
     assert "plot_cache" in due(facts(generation=4, attempts=tried))
+
+
+def test_what_others_built_under_later_settings_is_left_to_them() -> None:
+    index = version("index", definition="0" * 64).model_copy(
+        update={"created_at": NOW + timedelta(seconds=1)}
+    )
+    versions = {**facts().versions, "index": index}
+    given = facts(generation=9, versions=versions, release=release_of(versions))
+    assert "index" not in due(given)
+    assert "index" in due(replace(given, since=NOW + timedelta(seconds=2)))

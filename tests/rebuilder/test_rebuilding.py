@@ -317,3 +317,29 @@ def test_a_forcing_request_that_names_nothing_waits_for_all_that_is_due(
     result = bench.rebuild()
     assert (result.status, result.request_ids) == (RebuildStatus.SUCCESS, ("r1",))
     assert set(result.indexes_rebuilt) <= {"index", "other"}
+
+
+def test_rebuilders_with_different_settings_do_not_fight(make_bench: MakeBench) -> None:
+    bench = make_bench(index=behaving("tracks"), old=behaving("tracks", group="pair"))
+    bench.commit("a")
+    bench.rebuild()
+    later = bench.another(
+        components={
+            "index": behaving("tracks", colour="blue"),
+            "new": behaving("tracks", group="pair"),
+        }
+    )
+    assert set(bench.rebuild(later).indexes_rebuilt) == {"index", "new"}
+    assert set(bench.release().components) == {"index", "new"}
+    bench.rebuilder.step()  # has "old", knows no "new", and another definition of "index"
+    settled = bench.release()
+    assert set(settled.components) == {"index", "new", "old"}
+    for _ in range(3):
+        assert later.step() is None
+        assert bench.rebuilder.step() is None
+    assert bench.release().number == settled.number
+    bench.commit("b")
+    later.step()
+    bench.rebuilder.step()
+    index = bench.opened("index").manifest
+    assert (index.parameters["colour"], index.covers) == ("blue", {"tracks": 2})

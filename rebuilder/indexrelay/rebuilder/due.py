@@ -42,6 +42,8 @@ class Facts:
     attempts: Mapping[str, Attempt] = field(default_factory=dict)
     paused: AbstractSet[str] = frozenset()
     requested: AbstractSet[str] = frozenset()
+    since: datetime
+    """When these definitions were taken up: what was built later under others is not for us."""
     now: datetime
 
 
@@ -88,6 +90,8 @@ def why_not(name: str, facts: Facts) -> str:
     """Why a component that someone asked for cannot be built now."""
     if name not in facts.definitions:
         return "there is no such component"
+    if _is_newer_elsewhere(name, facts):
+        return "another rebuilder has newer settings for it; restart this one with them"
     if facts.release is not None and name in facts.release.holds:
         return f"it is held ({facts.release.holds[name].reason}); lift it first"
     for source in facts.definitions[name].inputs:
@@ -113,6 +117,8 @@ def _reason(name: str, facts: Facts, due: Mapping[str, str]) -> str | None:
         return None
     version = facts.versions.get(name)
     changed = version is not None and version.definition != facts.definitions[name].digest
+    if changed and _is_newer_elsewhere(name, facts):
+        return None
     if facts.release is not None and name in facts.release.holds and not changed:
         return None
     if name in facts.requested:
@@ -124,6 +130,17 @@ def _reason(name: str, facts: Facts, due: Mapping[str, str]) -> str | None:
     if changed:
         return "its definition changed"
     return _behind(version, facts) or _other_parent(version, facts, due)
+
+
+def _is_newer_elsewhere(name: str, facts: Facts) -> bool:
+    """Whether a rebuilder that took up other definitions after us has built it.
+
+    While settings are rolled out, two rebuilders would otherwise replace each other's versions
+    for ever; so the one that started last decides.
+    """
+    version = facts.versions.get(name)
+    other = version is not None and version.definition != facts.definitions[name].digest
+    return version is not None and other and version.created_at > facts.since
 
 
 def _behind(version: VersionManifest, facts: Facts) -> str | None:

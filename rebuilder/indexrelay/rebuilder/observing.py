@@ -26,6 +26,7 @@ class Observer:
         self._catalog = catalog
         self._store = store
         self._clock = clock
+        self._since = clock.now()
 
     def facts(self, requested: AbstractSet[str] = frozenset()) -> Facts:
         """How things stand now."""
@@ -42,6 +43,7 @@ class Observer:
             attempts=self._catalog.attempts.all(),
             paused=set(self._catalog.attempts.paused()),
             requested=requested,
+            since=self._since,
             now=self._clock.now(),
         )
 

@@ -8,22 +8,26 @@ still newer. A publisher that slept through three releases changes nothing by wa
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
-import structlog
-
 from indexrelay.rebuilder.ordering import Definitions
 from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.versions import Release, VersionManifest
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore, ReleaseExistsError
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class Publisher:
-    """Commits releases to one artifact store."""
+    """Commits releases to one artifact store.
+
+    Of several publishers with different definitions the one that was made last decides: what
+    others built or grouped since then is left as it is.
+    """
 
     def __init__(self, *, store: ArtifactStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._since = clock.now()
 
     def publish(
         self,
@@ -42,7 +46,7 @@ class Publisher:
                 someone asked for it or the released files are damaged.
 
         Raises:
-            OSError: the store cannot be written; nothing was released.
+            ArtifactError: the store cannot be read or written; nothing was released.
         """
         while True:
             current = self._store.newest_release()
@@ -66,13 +70,19 @@ class Publisher:
     ) -> Release:
         before = current.components if current is not None else {}
         holds = current.holds if current is not None else {}
-        components = {name: version for name, version in before.items() if name in definitions}
+        components = {
+            name: version
+            for name, version in before.items()
+            if name in definitions or self._is_recent(name, version)
+        }
         components |= {name: manifest.id for name, manifest in newer.items()}
         return Release(
             number=self._store.next_number(),
             components=components,
             groups={
-                name: group for name in components if (group := definitions[name].group) is not None
+                name: group
+                for name in components
+                if (group := self._group(name, current, definitions)) is not None
             },
             holds={
                 name: hold
@@ -99,9 +109,29 @@ class Publisher:
             released = self._released(name, released_id) if released_id is not None else None
             held = current is not None and name in current.holds
             # Nothing released yet, or nothing readable: anything whole is better.
-            if released is None or _replaces(mine, released, after, held, name in anyway):
+            if released is None or (
+                not self._is_later(mine, released)
+                and _replaces(mine, released, after, held, name in anyway)
+            ):
                 newer[name] = mine
         return newer
+
+    def _is_later(self, mine: VersionManifest, released: VersionManifest) -> bool:
+        """Whether ``released`` follows other definitions, taken up after ours."""
+        return mine.definition != released.definition and released.created_at > self._since
+
+    def _is_recent(self, name: str, version_id: str) -> bool:
+        """Whether a version was built since this publisher was made."""
+        released = self._released(name, version_id)
+        return released is not None and released.created_at > self._since
+
+    def _group(self, name: str, current: Release | None, definitions: Definitions) -> str | None:
+        """The group of a component: as defined here, or as a later publisher has it."""
+        if current is not None and name in current.components:
+            later = current.created_at > self._since
+            if later or name not in definitions:
+                return current.groups.get(name)
+        return definitions[name].group
 
     def _released(self, name: str, version_id: str) -> VersionManifest | None:
         """The manifest of a released version; ``None``: it cannot be read any more."""
