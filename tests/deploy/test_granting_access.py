@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from redis.exceptions import AuthenticationError, NoPermissionError
 
+from indexrelay.rebuilder.janitor import Janitor
+from indexrelay.schemas.settings import Settings
 from indexrelay.streams import (
     ConsumerGroup,
     Keys,
@@ -56,6 +58,14 @@ def test_a_rebuilder_sees_what_reconciling_needs(connect_as: ConnectAs, keys: Ke
     limit_lease(rebuilder, keys.lease("map"), ttl_seconds=30)
     assert held_leases(rebuilder, [keys.lease("map")])[keys.lease("map")].owner == "one"
     assert lease.release()
+
+
+def test_a_rebuilder_trims_the_streams(connect_as: ConnectAs, keys: Keys) -> None:
+    rebuilder = connect_as("rebuilder")
+    ConsumerGroup(rebuilder, keys.events, group="rebuilder", consumer="one").ensure()
+    publish(connect_as("reader_a"), keys.reports, b"{}")
+    settings = Settings.model_validate({"namespace": keys.namespace})
+    assert not Janitor(settings, rebuilder, keys).trim()
 
 
 def test_a_reader_comes_and_goes(connect_as: ConnectAs, keys: Keys) -> None:

@@ -185,3 +185,14 @@ def test_a_server_that_comes_back_empty_is_told_everything_at_once_and_nothing_i
     live.emit(live.commit("b"))
     live.wait(lambda: len(live.results()) == 1 and live.release().number == 2)
     assert live.opened("index").manifest.covers == {"tracks": 2}
+
+
+def test_a_running_rebuilder_trims_what_it_has_read(live: Live) -> None:
+    for number in range(5):
+        live.emit(live.commit(f"{number}"))
+    rebuilder = {**live.settings.rebuilder.model_dump(), "trim_seconds": 0.1}
+    live.settings = Settings.model_validate(
+        {**live.settings.model_dump(by_alias=True), "rebuilder": rebuilder}
+    )
+    live.start(index=behaving("tracks"))
+    live.wait(lambda: live.connection.commands.xlen(live.keys.events) == 1)

@@ -9,7 +9,7 @@ import pytest
 
 from indexrelay.schemas.events import FIELD, Event, ReleaseApplied
 from indexrelay.schemas.results import LoadOutcome, ReaderState
-from indexrelay.streams import Connection, Keys, Presence
+from indexrelay.streams import Connection, Keys, Presence, publish
 from tests.fixtures.servers import fake_connection
 from tests.reloaders.bench import Bench, make_settings
 
@@ -137,3 +137,15 @@ def test_presence_is_kept_alive_while_a_load_takes_longer_than_its_ttl(
 def test_what_cannot_name_a_reader_is_refused(bench: Bench, reader_id: str) -> None:
     with pytest.raises(ValueError, match="reader id"):
         bench.reader(reader_id)
+
+
+@pytest.mark.server
+def test_presence_tells_how_far_the_reload_messages_were_read(
+    bench: Bench, redis_connection: Connection
+) -> None:
+    reader = bench.reader("reader-1", connection=redis_connection)
+    reader.start()
+    eventually(lambda: _presence(redis_connection).get("reader-1") is not None)
+    eventually(lambda: _presence(redis_connection)["reader-1"].cursor == "0-0")
+    entry_id = publish(redis_connection, KEYS.reloads, b"look")
+    eventually(lambda: _presence(redis_connection)["reader-1"].cursor == entry_id.decode())

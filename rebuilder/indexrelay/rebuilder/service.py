@@ -97,6 +97,7 @@ class Rebuilder:
         self._reconcile = Timer(limits.reconcile_seconds)
         self._lease = Timer(limits.lease_ttl_seconds / 3)
         self._show = Timer(limits.presence_ttl_seconds / 3)
+        self._trim = Timer(limits.trim_seconds)
         self._look_again = Timer(_ELSEWHERE_SECONDS)
         self._groups_made = 0
         self._pass_ended = threading.Event()
@@ -179,6 +180,8 @@ class Rebuilder:
             self._workshop.show()
         if self._reconcile.due(now):
             self._workshop.reconcile()
+            self._woken()
+        if self._trim.due(now) and self._workshop.trim():
             self._woken()
         if self._coalescer.remaining(now) == 0 or self._held_back_may_go(now):
             self._start_pass()

@@ -10,6 +10,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime
 
+from redis.exceptions import RedisError
+
 from indexrelay.rebuilder.announcing import Announcer
 from indexrelay.rebuilder.backoff import Patience
 from indexrelay.rebuilder.completing import Completer
@@ -17,6 +19,7 @@ from indexrelay.rebuilder.component_building import ComponentBuilder
 from indexrelay.rebuilder.dispatching import Dispatcher
 from indexrelay.rebuilder.errors import BuildCancelledError
 from indexrelay.rebuilder.findings import Reconciliation
+from indexrelay.rebuilder.janitor import Janitor
 from indexrelay.rebuilder.leasing import Leases
 from indexrelay.rebuilder.observing import Observer
 from indexrelay.rebuilder.passes import PassOrder, run_pass
@@ -31,7 +34,7 @@ from indexrelay.schemas.results import RebuildResult
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
-from indexrelay.streams import Connection, ConsumerGroup, Keys
+from indexrelay.streams import BackendRefusedError, Connection, ConsumerGroup, Keys
 
 _log = get_logger(__name__)
 
@@ -89,6 +92,7 @@ class Workshop:
             settings, store=store, connection=connection, group=group, source=source, clock=clock
         )
         self._findings = FindingsLog()
+        self._janitor = Janitor(settings, connection, keys)
         self._presence = RebuilderPresence(
             connection,
             keys,
@@ -144,6 +148,14 @@ class Workshop:
         found = self._reconciler.reconcile()
         self._findings.tell(found)
         return found
+
+    def trim(self) -> bool:
+        """Trim the streams; whether events went that nobody had read, so that one has to look."""
+        try:
+            return self._janitor.trim()
+        except (RedisError, BackendRefusedError) as error:
+            _log.warning("streams.not_trimmed", error=str(error))
+            return False
 
     def keep_leases(self) -> None:
         """Renew what is held; to be called at a third of the leases' TTL."""

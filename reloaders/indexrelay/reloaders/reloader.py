@@ -137,6 +137,7 @@ class Reloader:
             updated_at=self._clock.now(),
             ready=self.ready,
             release=self._current.contents.release,
+            cursor=self._watch.cursor,
             components=self._follower.states,
         )
 

@@ -55,6 +55,12 @@ class ReleaseWatch:
         self._pause = _FIRST_PAUSE_SECONDS
         return read.gap or bool(read.deliveries)
 
+    @property
+    def cursor(self) -> str | None:
+        """How far the reload messages were read; ``None``: not at all."""
+        cursor = self._tail.cursor if self._tail is not None else None
+        return None if cursor is None else cursor.decode()
+
     def announced(self) -> int:
         """The newest announced release; 0 when none is, or nobody can say."""
         connection = self._link.connection

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
@@ -112,6 +113,8 @@ class ReaderState(_Fact):
     ready: bool
     release: NonNegativeInt
     """The newest release that it has worked through; 0: none yet."""
+    cursor: Annotated[str, Field(pattern=r"^[0-9]{1,20}-[0-9]{1,20}$")] | None = None
+    """How far it has read the reload messages, kept from there on; ``None``: not at all."""
     components: dict[Name, ComponentState] = Field(default_factory=dict)
 
 

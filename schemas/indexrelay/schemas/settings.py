@@ -131,6 +131,16 @@ class RebuilderSettings(_Table):
     failure_cooldown_seconds: PositiveSeconds = 10.0
     """Wait before the first retry of a failed build; doubled each time."""
     presence_ttl_seconds: PositiveSeconds = 15.0
+    trim_seconds: PositiveSeconds = 60.0
+    """How often streams are trimmed to what somebody may still need. An entry takes about
+    410 bytes, so that what a busy minute adds is small."""
+    history_seconds: PositiveSeconds = 604800.0
+    """Results and reports are kept this long for people to read: a week, as the inbox does."""
+    history_entries: PositiveCount = 10_000
+    """… but no more of each than this, so that a restless fleet does not fill the memory."""
+    stream_max_entries: PositiveCount = 100_000
+    """Entries that a stream may hold at most (about 40 MB), read or not. Above it the oldest go:
+    events that were cut off are found in the catalog, readers look at the newest release."""
 
 
 class ReaderSettings(_Table):

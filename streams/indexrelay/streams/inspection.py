@@ -56,32 +56,44 @@ class GroupState:
     consumers: tuple[ConsumerState, ...]
 
 
-def group_state(connection: Connection, key: str, group: str) -> GroupState | None:
-    """Look at one group of the stream ``key``; ``None``: the stream or the group is missing.
+def group_states(connection: Connection, key: str) -> dict[str, GroupState]:
+    """Look at every group of the stream ``key``, by their names; none where it is missing.
 
     Raises:
         redis.exceptions.RedisError: the server is away, or says no.
     """
     commands: Any = connection.commands
     try:
-        found = [each for each in commands.xinfo_groups(key) if each["name"] == group.encode()]
-        if not found:
-            return None
-        pending = commands.xpending(key, group)
-        consumers = commands.xinfo_consumers(key, group)
-    except ResponseError as error:
-        if "no such key" in str(error) or refusal_code(error) in GONE_CODES:
-            return None
-        raise
-    return GroupState(
-        last_delivered=Position.of(found[0]["last-delivered-id"]),
-        lowest_pending=Position.of(pending["min"]) if pending["min"] else None,
-        consumers=tuple(
-            ConsumerState(
-                name=each["name"].decode(errors="replace"),
-                pending=each["pending"],
-                idle_seconds=each["idle"] / 1000,
+        return {
+            found["name"].decode(errors="replace"): GroupState(
+                last_delivered=Position.of(found["last-delivered-id"]),
+                lowest_pending=_lowest_pending(commands.xpending(key, found["name"])),
+                consumers=tuple(
+                    ConsumerState(
+                        name=each["name"].decode(errors="replace"),
+                        pending=each["pending"],
+                        idle_seconds=each["idle"] / 1000,
+                    )
+                    for each in commands.xinfo_consumers(key, found["name"])
+                ),
             )
-            for each in consumers
-        ),
-    )
+            for found in commands.xinfo_groups(key)
+        }
+    except ResponseError as error:
+        # It may go between two of these questions, and the servers say so differently.
+        if "no such key" in str(error) or refusal_code(error) in GONE_CODES:
+            return {}
+        raise
+
+
+def group_state(connection: Connection, key: str, group: str) -> GroupState | None:
+    """Look at one group; ``None``: the stream or the group is missing.
+
+    Raises:
+        redis.exceptions.RedisError: the server is away, or says no.
+    """
+    return group_states(connection, key).get(group)
+
+
+def _lowest_pending(summary: Any) -> Position | None:
+    return Position.of(summary["min"]) if summary["min"] else None

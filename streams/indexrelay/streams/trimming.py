@@ -16,3 +16,26 @@ def trim(connection: Connection, key: str, *, below: bytes) -> int:
     """
     with refusals_of(key):
         return int(connection.commands.xtrim(key, minid=below, approximate=False))
+
+
+def cap(connection: Connection, key: str, *, entries: int) -> int:
+    """Keep the newest ``entries`` and no more, whoever has not read the others; how many went.
+
+    For when memory is worth more than what was not read: a group finds such an entry trimmed, a
+    `Tail` has a gap.
+
+    Raises:
+        BackendRefusedError: the server refused it.
+    """
+    with refusals_of(key):
+        return int(connection.commands.xtrim(key, maxlen=entries, approximate=False))
+
+
+def server_milliseconds(connection: Connection) -> int:
+    """The server's time, which the ids of entries are made from; our own clock may be off.
+
+    Raises:
+        redis.exceptions.RedisError: the server is away, or says no.
+    """
+    seconds, microseconds = connection.commands.time()
+    return int(seconds) * 1000 + int(microseconds) // 1000

@@ -1,0 +1,83 @@
+"""The janitor: lets go of stream entries that nobody needs any more.
+
+Below the slowest group, and for the reload messages below the slowest live reader as well, every
+entry was read. A reader's cursor is in its presence, so one that is gone holds up nothing after its
+TTL. The entry *at* the place that was reached stays: by it a group, or a reader, proves that it is
+in the same stream as before. Results and reports are read by people, and kept for a while.
+
+Above all that stands a hard cap: memory that runs out would stop every producer. What is cut off by
+it costs a look and no truth: events are found in the catalog, and a reader has a gap and looks at
+the newest release. Every rebuilder does all this; doing it twice changes nothing.
+"""
+
+from collections.abc import Iterator
+
+from indexrelay.rebuilder.members import members
+from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.results import ReaderState
+from indexrelay.schemas.settings import Settings
+from indexrelay.streams import Connection, Keys, trim
+from indexrelay.streams.inspection import extent, group_states
+from indexrelay.streams.position import Position
+from indexrelay.streams.trimming import cap, server_milliseconds
+
+_log = get_logger(__name__)
+
+
+class Janitor:
+    """Trims the streams of one installation."""
+
+    def __init__(self, settings: Settings, connection: Connection, keys: Keys) -> None:
+        self._limits = settings.rebuilder
+        self._connection = connection
+        self._keys = keys
+
+    def trim(self) -> bool:
+        """Trim every stream once; whether the hard cap removed events, so that one has to look.
+
+        Raises:
+            redis.exceptions.RedisError, BackendRefusedError: the server is away, or says no.
+        """
+        keys, most = self._keys, self._limits.stream_max_entries
+        self._trim(keys.events, [])
+        self._trim(keys.reloads, [*self._reached_by_readers(), *self._ends(keys.reloads)])
+        kept_since = server_milliseconds(self._connection) - self._limits.history_seconds * 1000
+        for key in (keys.results, keys.reports):
+            self._trim(key, [Position(max(0, round(kept_since)), 0)])
+            cap(self._connection, key, entries=min(most, self._limits.history_entries))
+        self._cap(keys.reloads, most)
+        return self._cap(keys.events, most)
+
+    def _trim(self, key: str, reached: list[Position]) -> None:
+        """Remove what lies below all of ``reached``, and below what any group has reached."""
+        floor = min([*reached, *self._reached_by_groups(key)], default=None)
+        if floor is None:
+            return
+        removed = trim(self._connection, key, below=floor.to_bytes())
+        if removed:
+            _log.debug("stream.trimmed", key=key, entries=removed)
+
+    def _cap(self, key: str, entries: int) -> bool:
+        removed = cap(self._connection, key, entries=entries)
+        if removed:
+            _log.warning(
+                "stream.capped",
+                key=key,
+                entries=removed,
+                consequence="somebody has not read these; the catalog and the artifacts are looked "
+                "at instead",
+            )
+        return removed > 0
+
+    def _reached_by_groups(self, key: str) -> Iterator[Position]:
+        for group in group_states(self._connection, key).values():
+            yield group.lowest_pending or group.last_delivered
+
+    def _reached_by_readers(self) -> Iterator[Position]:
+        for state in members(self._connection, self._keys, "reader", ReaderState).values():
+            if state is not None and state.cursor is not None:
+                yield Position.of(state.cursor.encode())
+
+    def _ends(self, key: str) -> Iterator[Position]:
+        """The newest entry: it stays even where no reader is alive."""
+        yield extent(self._connection, key).last_generated
