@@ -109,6 +109,14 @@ def test_a_flask_request_that_fails_gives_its_snapshot_back(bench: Bench, reader
         reader.stop()
 
 
+def test_a_late_flask_request_does_not_revive_a_stopped_reader(reader: Reloader) -> None:
+    app, relay = _flask(reader, wait_ready_seconds=30.0)
+    assert app.test_client().get("/").text == "v1"
+    reader.stop()
+    with app.app_context(), pytest.raises(ReloaderStoppedError):
+        _ = relay.snapshot
+
+
 def test_two_readers_in_one_flask_application_do_not_mix(bench: Bench, reader: Reloader) -> None:
     app, relay = _flask(reader, wait_ready_seconds=30.0)
     other = bench.reader("b")

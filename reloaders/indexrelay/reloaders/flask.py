@@ -30,11 +30,13 @@ class IndexRelay:
         Args:
             reloader: started with the first request.
             app: an application to extend at once.
-            wait_ready_seconds: how long the first request may wait for the reader to become ready.
+            wait_ready_seconds: how long the first request, and those that come meanwhile, may wait
+                for the reader to become ready; later ones find what is served.
         """
         self.reloader = reloader
         self._wait_ready_seconds = wait_ready_seconds
         self._key = f"indexrelay_snapshot_{id(self)}"
+        self._started = False
         if app is not None:
             self.init_app(app)
 
@@ -52,12 +54,19 @@ class IndexRelay:
             ReloaderStoppedError: the reloader was stopped.
         """
         if self._key not in g:
-            self.reloader.start()
-            if self._wait_ready_seconds > 0 and not self.reloader.ready:
-                self.reloader.wait_ready(self._wait_ready_seconds)
+            self._start_once()
             setattr(g, self._key, self.reloader.acquire())
         snapshot: Snapshot = getattr(g, self._key)
         return snapshot
+
+    def _start_once(self) -> None:
+        """Once only: a reader that the application has stopped stays so."""
+        if self._started:
+            return
+        self.reloader.start()
+        if self._wait_ready_seconds > 0:
+            self.reloader.wait_ready(self._wait_ready_seconds)
+        self._started = True
 
     def _give_back(self, _error: BaseException | None) -> None:
         snapshot: Snapshot | None = g.pop(self._key, None)
