@@ -31,14 +31,15 @@ def test_help_comes_without_importing_what_commands_need() -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["status"]])
 @pytest.mark.parametrize("module", ["typer", "rich"])
 def test_without_its_extra_the_command_says_what_to_install(
-    module: str, arguments: list[str]
+    tmp_path: Path, module: str, arguments: list[str]
 ) -> None:
+    (tmp_path / "indexrelay.toml").write_text(CONFIG)
     program = (
         f"import sys; sys.argv = ['indexrelay', *{arguments}]; sys.modules[{module!r}] = None\n"
         "from indexrelay.console.main import main; main()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode == 1, done.stderr
     said = f"{module} is not installed; install it with: pip install 'indexrelay[console]'"
@@ -63,6 +64,17 @@ def test_right_settings_are_said_to_be_right(run: Run, built: Path) -> None:
     said = run("check", "--config", str(built))
     assert said.code == 0
     assert "1 collection(s), 2 component(s)" in said.out
+
+
+@pytest.mark.parametrize("command", ["check", "status", "up"])
+def test_a_folder_without_settings_is_a_wrong_call_and_stays_empty(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = run(command)
+    assert said.code == 2
+    assert "nothing is declared" in said.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_mistake_in_the_settings_is_named_without_a_traceback(

@@ -12,8 +12,8 @@ def visible(text: str) -> str:
 
 
 def visible_lines(text: str) -> str:
-    """The same for text that may take several lines: these stay."""
-    return "\n".join(visible(line) for line in text.split("\n"))
+    """The same for text that may take several lines: these stay, and tabs are spaces."""
+    return "\n".join(visible(line) for line in text.expandtabs(4).split("\n"))
 
 
 def _code(point: int) -> str:

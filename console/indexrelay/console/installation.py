@@ -15,6 +15,7 @@ from indexrelay.console.importing import make_importable, settings_folder
 from indexrelay.producers.producer import Producer
 from indexrelay.producers.reaching import reach
 from indexrelay.schemas.logs import configure_logs
+from indexrelay.schemas.mistakes import Mistake, SettingsError
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import load_settings
 from indexrelay.storage.artifacts import ArtifactStore
@@ -39,10 +40,18 @@ class Installation:
         only.
 
         Raises:
-            SettingsError: with every mistake in them.
+            SettingsError: with every mistake in them, or there are none at all.
         """
         make_importable(settings_folder(config, os.environ))
         settings = load_settings(config, check_kind=check_kind)
+        if not (settings.collections or settings.components):
+            # Most likely the wrong folder; going on would leave a data folder of nothing there.
+            nothing = Mistake(
+                key="collections",
+                value={},
+                right="nothing is declared; go where indexrelay.toml is, or name it with --config",
+            )
+            raise SettingsError([nothing], origin=str(config or Path.cwd()))
         quiet = settings.log.model_copy(update={"level": "warning"})
         configure_logs(settings.log if talkative else quiet)
         return cls(settings)
