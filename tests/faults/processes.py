@@ -63,6 +63,7 @@ class Process:
         return found
 
     def start(self) -> None:
+        self.kill()  # what an earlier process left open
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -85,9 +86,10 @@ class Process:
 
     def kill(self) -> None:
         """End it, whatever state it is in; safe twice."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate(timeout=END_SECONDS)
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate(timeout=END_SECONDS)
 
     def ask(self, line: str) -> str:
         """One line in, one line out; empty when it died over it."""
