@@ -30,6 +30,7 @@ from indexrelay.console.roles import (
     rebuilder_child,
     socket_folder,
 )
+from indexrelay.console.sole_owner import sole_owner
 from indexrelay.console.stopping import Stop
 from indexrelay.console.supervising import Supervisor
 from indexrelay.console.tables import overview_page
@@ -46,6 +47,7 @@ def run_everything(config: Path | None, *, readers: int, port: int | None) -> Ex
 
     Raises:
         SettingsError: the settings are wrong, or there are none.
+        CommandError: another one runs on the same data folder.
         NoServerError, ServerStartError: there is no server, and none can be started.
     """
     with ExitStack() as stack:
@@ -53,6 +55,7 @@ def run_everything(config: Path | None, *, readers: int, port: int | None) -> Ex
         live = sys.stderr.isatty()
         installation = stack.enter_context(Installation.at(config, talkative=not live))
         settings = installation.settings
+        stack.enter_context(sole_owner(settings.data_dir))
         url, server = settings.redis_url, None
         if url is None:
             server = KeptServer(settings.data_dir, clock=SystemClock())

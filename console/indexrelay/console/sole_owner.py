@@ -1,0 +1,38 @@
+"""One ``indexrelay up`` for each data folder: a second one would fight over names and sockets.
+
+The lock is the kernel's, on an open file: it is let go when its holder ends, however that happens.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from indexrelay.console.errors import CommandError
+
+_FILE = "up.pid"
+
+
+@contextmanager
+def sole_owner(data_dir: Path) -> Iterator[None]:
+    """Own ``data_dir``, which is made when it is missing, for the length of a ``with`` block.
+
+    Raises:
+        CommandError: another process does; with its process id.
+        OSError: the folder cannot be written to.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / _FILE).open("a+", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise CommandError(
+                f"indexrelay up runs on {data_dir} already, as process {file.read().strip()}; "
+                "stop that one first, or give this one a data_dir of its own"
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
