@@ -1,7 +1,8 @@
 """A text index as a reader serves it.
 
 Queries of several threads each borrow a connection: as many are opened as there are queries at the
-same time, and a thread that ends leaves nothing open.
+same time, and a thread that ends leaves nothing open. The process may fork at any time
+(`forking`): the connections are inherited, which SQLite allows to files that nobody ever writes.
 """
 
 import json
@@ -15,6 +16,7 @@ from typing import Any, Final
 from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
 from indexrelay.components.hits import Hit
 from indexrelay.components.text_index.database import open_database, reading
+from indexrelay.components.text_index.forking import fork_gate
 from indexrelay.components.text_index.tokens import match_expression
 
 _SEARCH: Final = """
@@ -38,7 +40,9 @@ class TextSearch:
             OSError: it cannot be opened.
         """
         self._path = path
-        self._idle = deque([open_database(path)])
+        self._gate = fork_gate()
+        with self._gate.inside():
+            self._idle = deque([open_database(path)])
         self._entries, self._texts = self._one("SELECT entries, texts FROM facts", ()) or (0, 0)
 
     def __len__(self) -> int:
@@ -102,8 +106,9 @@ class TextSearch:
 
     def close(self) -> None:
         """Close every connection; nothing may be searched afterwards."""
-        while self._idle:
-            self._idle.pop().close()
+        with self._gate.inside():
+            while self._idle:
+                self._idle.pop().close()
 
     def _of(self, entry_id: str, query: str) -> Any:
         row = self._one(query, (entry_id,))
@@ -118,15 +123,16 @@ class TextSearch:
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = open_database(self._path)
-        try:
-            with reading(self._path):
-                yield connection
-        finally:
-            self._idle.append(connection)
+        with self._gate.inside():
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = open_database(self._path)
+            try:
+                with reading(self._path):
+                    yield connection
+            finally:
+                self._idle.append(connection)
 
 
 def _parsed(payload: str | None) -> Any:
