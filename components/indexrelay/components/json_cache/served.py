@@ -2,8 +2,6 @@
 
 import gzip
 import json
-from functools import cached_property
-from threading import Lock
 from typing import Any
 
 from indexrelay.schemas.canonical import sha256_hex
@@ -24,7 +22,7 @@ class CachedDocument:
         """`body` for a client that accepts gzip."""
         self.etag = f'"{sha256_hex(body)}"'
         """A strong entity tag of `body`, quoted as HTTP wants it (RFC 9110, section 8.8.3)."""
-        self._parsing = Lock()
+        self._parsed: dict[str, Any] = {}
 
     def __len__(self) -> int:
         """Bytes of `body`."""
@@ -33,12 +31,10 @@ class CachedDocument:
     @property
     def document(self) -> Any:
         """The parsed document, the same object each time: do not change it."""
-        with self._parsing:
-            return self._parsed
-
-    @cached_property
-    def _parsed(self) -> Any:
-        return json.loads(self.body)
+        if "document" not in self._parsed:
+            # No lock: in a child that was forked meanwhile nobody would ever let go of it.
+            self._parsed.setdefault("document", json.loads(self.body))
+        return self._parsed["document"]
 
     def close(self) -> None:
         """Nothing is held open; what was handed out stays usable."""
