@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from indexrelay.components.errors import UnusableInputError
+from indexrelay.components.inputs import numbered_chunks
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import SourceSnapshot, Vectors
 
@@ -33,7 +34,8 @@ def read_points(collections: Mapping[str, SourceSnapshot]) -> Points:
     """All entries of ``collections``: ``4 * n * dimension`` bytes, as every layout needs them.
 
     Raises:
-        UnusableInputError: the collections have different dimensions or metrics, or share ids.
+        UnusableInputError: the collections have different dimensions or metrics, or share ids, or
+            one of them gives another number of entries than it says it has.
     """
     snapshots = list(collections.values())
     _check_alike(snapshots)
@@ -49,7 +51,7 @@ def read_points(collections: Mapping[str, SourceSnapshot]) -> Points:
 
 def _chunks(snapshots: list[SourceSnapshot]) -> Iterator[tuple[list[str], Vectors]]:
     for snapshot in snapshots:
-        for chunk in snapshot.chunks():
+        for _, chunk in numbered_chunks(snapshot):
             vectors = chunk.vectors
             if snapshot.metric is Metric.COSINE:
                 lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
