@@ -9,6 +9,7 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 # make faults: valkey, redis, redis62 or all.
 SERVER ?= valkey
+MINUTES ?= 30
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -35,6 +36,10 @@ test: $(INSTALLED) ## Run the tests
 faults: $(INSTALLED) ## Break it in every way that we know: SERVER=all FAULT=F1,F13 RUNS=20
 	@$(BIN)/python -m tests.faults --server $(SERVER) \
 		$(if $(FAULT),--fault $(FAULT)) $(if $(RUNS),--runs $(RUNS))
+
+.PHONY: soak
+soak: $(INSTALLED) ## Kill at random for long: MINUTES=30 SERVER=all
+	@$(BIN)/python -m tests.faults --fault F2 --minutes $(MINUTES) --server $(SERVER)
 
 .PHONY: lint
 lint: $(INSTALLED) ## Check style and format

@@ -8,9 +8,11 @@ import argparse
 import json
 import logging
 import sys
+import time
+from pathlib import Path
 
 from tests.faults.rows import Row, head
-from tests.faults.scenarios import SCENARIOS
+from tests.faults.scenarios import SCENARIOS, Entry
 from tests.fixtures.servers import OPTIONAL, PROGRAMS
 
 
@@ -32,13 +34,23 @@ def main() -> int:
         for fault in asked.fault:
             row = Row(fault=fault, server=server)
             scenario = SCENARIOS[fault]
-            scenario.run(program, row, asked.runs or scenario.runs)
+            if asked.minutes is None:
+                scenario.run(program, row, asked.runs or scenario.runs)
+            else:
+                _soak(scenario, program, row, asked.minutes)
             rows.append(row)
             if not asked.json:
                 _show(row)
     if asked.json:
         sys.stdout.write(json.dumps([row.as_json() for row in rows], indent=2) + "\n")
     return 0 if all(row.held == row.runs for row in rows) else 1
+
+
+def _soak(scenario: Entry, program: Path, row: Row, minutes: float) -> None:
+    """One run after the other until the time is over."""
+    end = time.monotonic() + minutes * 60
+    while time.monotonic() < end:
+        scenario.run(program, row, 1)
 
 
 def _show(row: Row) -> None:
@@ -65,6 +77,7 @@ def _arguments() -> argparse.Namespace:
         help=f"some of {', '.join(SCENARIOS)}; default: all",
     )
     parser.add_argument("--runs", type=int, help="how often; default: as each fault asks for")
+    parser.add_argument("--minutes", type=float, help="run each that long, instead of so often")
     parser.add_argument("--json", action="store_true", help="the rows as JSON")
     return parser.parse_args()
 

@@ -70,14 +70,14 @@ class Recorder:
         for file in (self._store.root / "releases").glob("*.json"):
             digest = hashlib.sha256(file.read_bytes()).hexdigest()
             self._seen.setdefault(int(file.stem), set()).add(digest)
-        for entry, event in self._events(self._keys.events):
+        for entry, event in self.events(self._keys.events):
             if isinstance(event.data, BatchCompleted):
                 self._emitted[entry] = event.data.generation
-        for entry, event in self._events(self._keys.reloads):
+        for entry, event in self.events(self._keys.reloads):
             if isinstance(event.data, ReleasePublished):
                 data = event.data
                 self._announced[entry] = Announced(number=data.release, digest=data.digest)
-        for entry, event in self._events(self._keys.reports):
+        for entry, event in self.events(self._keys.reports):
             if isinstance(event.data, ReleaseApplied):
                 self._reports[entry] = Reported(
                     reader=event.data.reader, release=event.data.release
@@ -166,7 +166,8 @@ class Recorder:
             seen=frozenset(self._seen[number]),
         )
 
-    def _events(self, key: str) -> Iterator[tuple[bytes, Event]]:
+    def events(self, key: str) -> Iterator[tuple[bytes, Event]]:
+        """Everything readable in one stream, by entry id."""
         entries: Any = self._connection.commands.xrange(key)
         for entry, fields in entries:
             try:

@@ -3,7 +3,20 @@
 from dataclasses import dataclass
 
 from tests.faults.rows import Scenario
-from tests.faults.scenarios import emptying, killing, repeating, sleeping, terminating
+from tests.faults.scenarios import (
+    crashing_servers,
+    emptying,
+    flooding,
+    killing,
+    killing_at_random,
+    oversleeping,
+    poisoning,
+    repeating,
+    sleeping,
+    stalling,
+    terminating,
+    unsettling,
+)
 
 
 @dataclass(frozen=True)
@@ -21,4 +34,11 @@ SCENARIOS = {
     "F3": Entry(terminating.run),
     "F6": Entry(emptying.run),
     "F4": Entry(sleeping.run, runs=100),
+    "F7": Entry(unsettling.run, runs=4),
+    "F5": Entry(crashing_servers.run, runs=10),
+    "F2": Entry(killing_at_random.run, runs=10),
+    "F14": Entry(oversleeping.run),
+    "F16": Entry(flooding.run, runs=5),
+    "F12": Entry(poisoning.run, runs=5),
+    "F8": Entry(stalling.run),
 }
