@@ -8,12 +8,13 @@ import pytest
 
 from indexrelay.rebuilder.backoff import Patience
 from indexrelay.rebuilder.due import Facts, SourceFact, find_due, inputs_digest
+from indexrelay.schemas.backoff import SHARE, backoff_seconds
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.versions import Hold, Release, VersionManifest
 from indexrelay.storage.catalog import Attempt
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-PATIENCE = Patience(cooldown_seconds=10, max_consecutive_failures=3)
+PATIENCE = Patience(cooldown_seconds=10, max_cooldown_seconds=600, max_consecutive_failures=3)
 DEFINITIONS = {
     "index": ComponentDefinition.of("vector_index", "tracks"),
     "plot": ComponentDefinition.of("projection", "tracks"),
@@ -199,12 +200,22 @@ def test_a_failed_component_is_left_alone_until_its_cooldown_is_over(
     failures: int, seconds: int
 ) -> None:
     given = facts(generation=4, attempts={"index": attempt("index", failures=failures)})
-    early = find_due(replace(given, now=NOW + timedelta(seconds=seconds - 1)), PATIENCE)
+    wait = backoff_seconds(failures, first=10, longest=600, key="index")
+    assert abs(wait - seconds) <= SHARE * seconds
+    early = find_due(replace(given, now=NOW + timedelta(seconds=wait - 1)), PATIENCE)
     assert "index" not in early.reasons
-    assert early.retry_at == NOW + timedelta(seconds=seconds)
-    late = find_due(replace(given, now=NOW + timedelta(seconds=seconds)), PATIENCE)
+    assert early.retry_at == NOW + timedelta(seconds=wait)
+    late = find_due(replace(given, now=NOW + timedelta(seconds=wait)), PATIENCE)
     assert "index" in late.reasons
     assert late.retry_at is None
+
+
+def test_a_component_that_may_fail_often_is_tried_again_within_the_longest_cooldown() -> None:
+    patient = replace(PATIENCE, max_consecutive_failures=5000)
+    given = facts(generation=4, attempts={"index": attempt("index", failures=4000)})
+    retry_at = find_due(given, patient).retry_at
+    assert retry_at is not None
+    assert retry_at - NOW <= timedelta(seconds=720)
 
 
 def test_after_enough_failures_only_new_input_a_new_definition_or_a_request_helps() -> None:

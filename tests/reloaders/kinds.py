@@ -27,7 +27,7 @@ class ServedWords:
 
 
 class Words(Kind[ServedWords]):
-    """One file of text. ``memory PATH`` and ``disk PATH`` fail to load while there is a PATH."""
+    """One file of text. ``memory``, ``disk`` and ``bad PATH`` fail to load while PATH is."""
 
     def build(self, job: Job) -> Built:
         raise NotImplementedError
@@ -40,6 +40,8 @@ class Words(Kind[ServedWords]):
         fault, _, path = text.partition(" ")
         if fault == "rubbish":
             raise ValueError("the format cannot be read")
+        if fault == "bad" and Path(path).exists():
+            raise ValueError("what the kind reads besides cannot be read")
         if fault == "memory" and Path(path).exists():
             raise MemoryError
         if fault == "disk" and Path(path).exists():

@@ -112,6 +112,25 @@ def test_a_failed_load_is_tried_again_by_itself(bench: Bench) -> None:
         reader.stop()
 
 
+def test_what_failed_for_good_is_tried_again_when_someone_says_so(bench: Bench) -> None:
+    cause = bench.folder / "cause"
+    cause.touch()
+    bench.publish(voyager=f"bad {cause}")
+    settings = make_settings(bench.folder, poll_seconds=3600.0, block_seconds=0.05)
+    reader = Reloader(settings, store=bench.store)
+    reader.start()
+    try:
+        eventually(lambda: "voyager" in reader.state.components)
+        reader.retry_failed()
+        eventually(lambda: not reader._told.is_set())
+        assert not reader.ready
+        cause.unlink()
+        reader.retry_failed()
+        assert reader.wait_ready(30)
+    finally:
+        reader.stop()
+
+
 def test_start_and_stop_are_safe_twice_and_in_any_order(
     bench: Bench, redis_connection: Connection
 ) -> None:

@@ -70,16 +70,18 @@ def test_a_load_that_failed_for_want_of_memory_is_tried_again_with_growing_waits
     bench.publish(voyager=f"memory {cause}")
     reader.step()
     assert outcomes(reader) == {"voyager": "failed"}
-    tries: list[int] = []
+    waits: list[float] = []
     with capture_logs() as lines:
-        for second in range(1, 200):
-            bench.clock.advance(1.0)
-            reader.step()
-            if len(lines) > len(tries):
-                tries.append(second)
-    assert tries == [1, 3, 7, 15, 31, 63, 123, 183]
+        for _ in range(8):
+            before = bench.clock.monotonic()
+            while len(lines) == len(waits):
+                bench.clock.advance(0.125)
+                reader.step()
+            waits.append(bench.clock.monotonic() - before)
+    for wait, wanted in zip(waits, [1, 2, 4, 8, 16, 32, 60, 60], strict=True):
+        assert abs(wait - wanted) <= 0.2 * wanted + 0.125
     cause.unlink()
-    bench.clock.advance(60.0)
+    bench.clock.advance(72.0)
     assert reader.step()
     assert outcomes(reader) == {"voyager": "applied"}
     assert state_of(reader, "voyager").error is None

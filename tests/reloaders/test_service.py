@@ -217,3 +217,19 @@ def test_the_application_stops_the_reader(bench: Bench) -> None:
         answer = client.get("/components")
     assert answer.status_code == 503
     assert "stopped" in answer.json()["detail"]
+
+
+def test_a_reader_can_be_told_to_try_again(bench: Bench) -> None:
+    cause = bench.folder / "cause"
+    cause.touch()
+    bench.publish(voyager=f"bad {cause}")
+    reader = bench.reader()
+    reader.step()
+    with running(create_app(reader)) as client:
+        cause.unlink()
+        reader.step()
+        assert not reader.ready
+        answer = client.post("/retry")
+        assert (answer.status_code, answer.json()) == (202, {"accepted": True})
+        reader.step()
+        assert reader.ready

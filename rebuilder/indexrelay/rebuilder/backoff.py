@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
 
+from indexrelay.schemas.backoff import backoff_seconds
 from indexrelay.schemas.settings import RebuilderSettings
 from indexrelay.storage.catalog import Attempt
 
@@ -13,6 +14,7 @@ class Patience:
     """The cool-down after each failure in a row, and when to stop trying."""
 
     cooldown_seconds: float
+    max_cooldown_seconds: float
     max_consecutive_failures: int
 
     @classmethod
@@ -20,15 +22,21 @@ class Patience:
         """What the settings say."""
         return cls(
             cooldown_seconds=limits.failure_cooldown_seconds,
+            max_cooldown_seconds=limits.max_failure_cooldown_seconds,
             max_consecutive_failures=limits.max_consecutive_failures,
         )
 
     def retry_at(self, attempt: Attempt) -> datetime | None:
         """When the same build may be tried again; ``None``: not by itself any more.
 
-        The wait doubles with every failure in a row.
+        Every rebuilder says the same: the wait follows from the component and the count.
         """
         if attempt.failures >= self.max_consecutive_failures:
             return None
-        wait = self.cooldown_seconds * 2 ** (attempt.failures - 1)
+        wait = backoff_seconds(
+            attempt.failures,
+            first=self.cooldown_seconds,
+            longest=self.max_cooldown_seconds,
+            key=attempt.component,
+        )
         return attempt.failed_at + timedelta(seconds=wait)

@@ -3,7 +3,14 @@
 Between the two the process may die: the event is delivered again, and recording it again is
 nothing, because its id is the key. What cannot be read goes to the dead letters, bytes and all, and
 holds up nobody.
+
+An event may also end the process that reads it, and the next one, and so on. The server counts how
+often an entry was handed out, but that counts outages too. So at ``max_deliveries`` an event is
+read by itself, for the last time, and as a dead letter already: if reading it ends well the letter
+goes, and if it ends the process the letter is found, and the event is not read again.
 """
+
+from collections.abc import Sequence
 
 from indexrelay.rebuilder.reading import read_event
 from indexrelay.schemas.clock import Clock
@@ -22,11 +29,18 @@ class Intake:
     """Takes events for the rebuilder's group."""
 
     def __init__(
-        self, group: ConsumerGroup, *, stream: str, catalog: Catalog, clock: Clock
+        self,
+        group: ConsumerGroup,
+        *,
+        stream: str,
+        catalog: Catalog,
+        max_deliveries: int,
+        clock: Clock,
     ) -> None:
         self._group = group
         self._stream = stream
         self._catalog = catalog
+        self._max_deliveries = max_deliveries
         self._clock = clock
 
     def take(self, *, block_seconds: float) -> int:
@@ -41,13 +55,37 @@ class Intake:
         if not deliveries:
             return 0
         failpoint("intake.after_read")
+        harmless = [each for each in deliveries if not self._is_suspect(each)]
+        if harmless:
+            self._receive(harmless)
+        for suspect in filter(self._is_suspect, deliveries):
+            self._receive_warily(suspect)
+        return len(deliveries)
+
+    def _is_suspect(self, delivery: Delivery) -> bool:
+        return delivery.raw is not None and delivery.deliveries >= self._max_deliveries
+
+    def _receive(self, deliveries: Sequence[Delivery]) -> None:
         received = [event for delivery in deliveries if (event := self._read(delivery))]
         new = self._catalog.inbox.receive(received)
         failpoint("intake.after_inbox")
         self._group.acknowledge([delivery.entry_id for delivery in deliveries])
         failpoint("intake.after_acknowledge")
         _log.debug("events.received", count=len(deliveries), new=new)
-        return len(deliveries)
+
+    def _receive_warily(self, delivery: Delivery) -> None:
+        """Read an event that may have ended those who read it before."""
+        letters, raw = self._catalog.dead_letters, delivery.raw or b""
+        entry = delivery.entry_id.decode()
+        if not letters.holds(stream=self._stream, entry_id=entry, raw=raw):
+            reason = f"it ended the process that read it, {self._max_deliveries} times"
+            letter = letters.bury(stream=self._stream, entry_id=entry, raw=raw, reason=reason)
+            event = self._read(delivery)
+            if event is not None:
+                letters.revive(letter, event)
+        else:
+            _log.error("event.deadly", entry=entry, deliveries=delivery.deliveries)
+        self._group.acknowledge([delivery.entry_id])
 
     def _read(self, delivery: Delivery) -> ReceivedEvent | None:
         if delivery.raw is None:

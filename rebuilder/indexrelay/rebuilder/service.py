@@ -87,7 +87,13 @@ class Rebuilder:
             or ForkingRunner(preload=modules_to_preload(settings), threads=limits.build_threads),
             clock=self._clock,
         )
-        self._intake = Intake(self._group, stream=events, catalog=catalog, clock=self._clock)
+        self._intake = Intake(
+            self._group,
+            stream=events,
+            catalog=catalog,
+            max_deliveries=limits.max_deliveries,
+            clock=self._clock,
+        )
         self._coalescer = Coalescer(
             quiet_seconds=limits.quiet_seconds,
             max_delay_seconds=limits.max_delay_seconds,

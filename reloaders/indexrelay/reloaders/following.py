@@ -87,6 +87,10 @@ class Follower:
                 break
         return swapped
 
+    def try_again(self) -> None:
+        """Let every load that failed be tried at the next look."""
+        self._loader.try_again()
+
     def forget(self) -> None:
         """Start from nothing at the next look."""
         self._release = None

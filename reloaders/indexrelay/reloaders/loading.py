@@ -49,12 +49,14 @@ class Loader:
         *,
         chosen: Collection[str] | None,
         retry_seconds: float,
+        reader_id: str,
         clock: Clock,
     ) -> None:
         self._opener = opener
         self._store = store
         self._chosen = chosen
         self._retry_seconds = retry_seconds
+        self._reader_id = reader_id
         self._clock = clock
         self.forget()
 
@@ -64,6 +66,16 @@ class Loader:
         self._first: set[str] = set()
         self.retry_at: float | None = None
         """When a failed part may be tried again, by the monotonic clock; ``None``: none may."""
+
+    def try_again(self) -> None:
+        """Let everything that failed be tried at the next look, however it failed."""
+        now = self._clock.monotonic()
+        self._failures = {
+            name: replace(failure, retry_at=now) for name, failure in self._failures.items()
+        }
+        if self._failures:
+            self.retry_at = now
+            log.info("components.told_to_retry", components=sorted(self._failures))
 
     def notice_repairs(self) -> None:
         """Let what failed for good be tried again where its files were replaced since."""
@@ -207,6 +219,7 @@ class Loader:
             looks=looks,
             before=self._failures.get(name),
             first_wait_seconds=self._retry_seconds,
+            key=f"{self._reader_id}/{name}",  # readers that failed together come back apart
             now=now,
         )
         served = current.components.get(name)

@@ -10,6 +10,7 @@ import errno
 import os
 from dataclasses import dataclass
 
+from indexrelay.schemas.backoff import backoff_seconds
 from indexrelay.storage.artifacts import (
     BlobMissingError,
     StoreAccessError,
@@ -104,12 +105,12 @@ def failure_of(
     looks: str,
     before: Failure | None,
     first_wait_seconds: float,
+    key: str,
     now: float,
 ) -> Failure:
-    """What to remember of a failed load: the wait doubles with each, up to a minute."""
+    """What to remember of a failed load; ``key``: whose load of what, see `backoff_seconds`."""
     count = before.count + 1 if before is not None and before.version == version else 1
-    # The exponent is bounded, since a reader may try for weeks.
-    wait = min(first_wait_seconds * 2 ** min(count - 1, 16), MAX_WAIT_SECONDS)
+    wait = backoff_seconds(count, first=first_wait_seconds, longest=MAX_WAIT_SECONDS, key=key)
     return Failure(
         version=version,
         looks=looks,

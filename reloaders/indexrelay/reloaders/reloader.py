@@ -94,6 +94,7 @@ class Reloader:
         self._starting = threading.Lock()
         self._looking = threading.RLock()  # a callback may call `stop`
         self._stopping = threading.Event()
+        self._told = threading.Event()
         self._thread: threading.Thread | None = None
         self._watch = ReleaseWatch(self._link, self._keys)
         self._announced = 0
@@ -108,6 +109,7 @@ class Reloader:
                 self._store,
                 chosen=reader.components,
                 retry_seconds=reader.retry_seconds,
+                reader_id=self._id,
                 clock=self._clock,
             ),
             current=self._current,
@@ -186,6 +188,15 @@ class Reloader:
         elif thread is not threading.current_thread():
             thread.join()
 
+    def retry_failed(self) -> None:
+        """Try again what could not be loaded, however it failed.
+
+        At the next look; a running thread looks within ``block_seconds``. What may pass is tried
+        again anyway, and so is a damaged version whose files were replaced. This is for what only
+        a person knows to be mended, such as a file that a kind reads besides.
+        """
+        self._told.set()
+
     def step(self) -> bool:
         """Look once, without blocking on Redis; `True` when a snapshot was swapped.
 
@@ -215,7 +226,8 @@ class Reloader:
         while not stopping.is_set():
             try:
                 now = self._clock.monotonic()
-                if now >= look_at or now >= (self._follower.retry_at or now + 1):
+                retry_at = self._follower.retry_at or now + 1
+                if now >= look_at or now >= retry_at or self._told.is_set():
                     with self._looking:
                         self._look(lambda: self._reporter.renewing(self.state))
                     now = self._clock.monotonic()
@@ -235,6 +247,9 @@ class Reloader:
         log.info("reader.stopped", reader=self._id)
 
     def _look(self, renewing: Renewing) -> bool:
+        if self._told.is_set():
+            self._told.clear()  # before: told once more meanwhile is one more time
+            self._follower.try_again()
         swapped = self._follower.look(
             announced=self._announced,
             renewing=renewing,

@@ -65,6 +65,11 @@ def create_app(reloader: Reloader) -> FastAPI:
     def state() -> Response:
         return Response(reloader.state.model_dump_json(), media_type="application/json")
 
+    @app.post("/retry", status_code=202)
+    def retry() -> dict[str, bool]:
+        reloader.retry_failed()
+        return {"accepted": True}
+
     @app.get("/components")
     def components() -> dict[str, Any]:
         with reloader.acquire() as snapshot:

@@ -129,7 +129,12 @@ class RebuilderSettings(_Table):
     """After this many failed builds in a row a component is not tried again until its input
     changes, its definition changes, or someone asks."""
     failure_cooldown_seconds: PositiveSeconds = 10.0
-    """Wait before the first retry of a failed build; doubled each time."""
+    """Wait before the first retry of a failed build; doubled each time, moved by up to a fifth."""
+    max_failure_cooldown_seconds: PositiveSeconds = 600.0
+    """… up to this: who lets a component fail often still sees it mended within minutes."""
+    max_deliveries: PositiveCount = 5
+    """An event that ended the process which read it so many times in a row is a dead letter, and
+    not read again: enough for what is killed by chance, few enough to stop a circle of restarts."""
     presence_ttl_seconds: PositiveSeconds = 15.0
     trim_seconds: PositiveSeconds = 60.0
     """How often streams are trimmed to what somebody may still need. An entry takes about
@@ -156,7 +161,7 @@ class ReaderSettings(_Table):
     """A reader that did not report for this long counts as gone; renewed at a third of it."""
     retry_seconds: PositiveSeconds = 1.0
     """Wait before a load that failed for want of memory, disk or network is tried again;
-    doubled each time, up to a minute."""
+    doubled each time, up to a minute, and moved by up to a fifth."""
 
 
 class LogSettings(_Table):

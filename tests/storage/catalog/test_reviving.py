@@ -65,6 +65,8 @@ def test_letters_are_listed_without_their_bytes_and_amended(
 ) -> None:
     buried = letter(catalog)
     assert catalog.dead_letters.count() == 1
+    assert catalog.dead_letters.holds(stream="events", entry_id="1-0", raw=RAW)
+    assert not catalog.dead_letters.holds(stream="events", entry_id="1-0", raw=b"other")
     assert catalog.dead_letters.amend(buried, reason="still too new")
     assert catalog.dead_letters.headers() == [
         DeadLetterHeader(

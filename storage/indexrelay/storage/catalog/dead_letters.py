@@ -69,6 +69,16 @@ class DeadLetters:
         with self._database.write() as connection:
             return int(connection.execute(statement.returning(dead_letters.c.id)).scalar_one())
 
+    def holds(self, *, stream: str, entry_id: str, raw: bytes) -> bool:
+        """Whether this very entry is among them."""
+        found = select(dead_letters.c.id).where(
+            dead_letters.c.stream == stream,
+            dead_letters.c.entry_id == entry_id,
+            dead_letters.c.digest == sha256_hex(raw),
+        )
+        with self._database.read() as connection:
+            return connection.scalar(found) is not None
+
     def headers(self) -> list[DeadLetterHeader]:
         """All of them, oldest first, without their bytes: a flood of them fits into memory."""
         columns = (

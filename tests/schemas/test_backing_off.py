@@ -1,0 +1,30 @@
+"""Waits double, end at the longest one, and lie a fifth around it, the same for everyone."""
+
+import pytest
+
+from indexrelay.schemas.backoff import SHARE, backoff_seconds
+
+
+def wait(count: int, *, key: str = "voyager") -> float:
+    return backoff_seconds(count, first=10.0, longest=60.0, key=key)
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds"), [(1, 10), (2, 20), (3, 40), (4, 60), (5, 60), (10_000, 60)]
+)
+def test_the_wait_doubles_up_to_the_longest_and_is_moved_by_a_fifth_at_most(
+    count: int, seconds: float
+) -> None:
+    for key in ("voyager", "clap", "map"):
+        assert abs(wait(count, key=key) - seconds) <= SHARE * seconds
+
+
+def test_whoever_asks_about_the_same_failure_gets_the_same_answer() -> None:
+    assert wait(3) == wait(3)
+
+
+def test_what_failed_together_comes_back_spread_over_the_whole_range() -> None:
+    waits = [wait(1, key=f"reader-{number}/voyager") for number in range(200)]
+    assert min(waits) < 8.2
+    assert max(waits) > 11.8
+    assert len(set(waits)) == 200
