@@ -36,25 +36,25 @@ RECONCILE_SECONDS = 1.0
 PATIENCE_SECONDS = 30.0
 """Long enough on a busy machine; that it went quickly enough is judged by the recovery time."""
 NAMESPACE = "faults"
-TIMINGS = f"""
+TIMINGS = """
 [rebuilder]
 quiet_seconds = 0.02
 max_delay_seconds = 0.5
 release_after_seconds = 0.5
-lease_ttl_seconds = {LEASE_SECONDS}
-block_seconds = {BLOCK_SECONDS}
+lease_ttl_seconds = {lease}
+block_seconds = {block}
 claim_idle_seconds = 0.5
-reconcile_seconds = {RECONCILE_SECONDS}
+reconcile_seconds = {reconcile}
 failure_cooldown_seconds = 0.1
 presence_ttl_seconds = 1.5
 [reader]
 poll_seconds = 0.5
-block_seconds = {BLOCK_SECONDS}
+block_seconds = {block}
 presence_ttl_seconds = 1.5
 retry_seconds = 0.2
 [log]
 format = "json"
-[collections.{COLLECTION}]
+[collections.{collection}]
 dimension = 2
 metric = "l2"
 """
@@ -74,8 +74,16 @@ class Bench:
         *,
         components: Mapping[str, Mapping[str, Any]] = COMPONENTS,
         deed: str = "kill",
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
-        """``deed``: what every failpoint does to whoever takes its token."""
+        """Nothing runs yet.
+
+        Args:
+            program: the server's.
+            components: their tables in the settings, by name.
+            deed: what every failpoint does to whoever takes its token.
+            lease_seconds: the leases' TTL; long where nobody dies and none must be lost.
+        """
         self._closing = ExitStack()
         # Not among pytest's folders: their paths are long, and a socket's path is short.
         folder = self._closing.enter_context(tempfile.TemporaryDirectory(prefix="ir-"))
@@ -83,7 +91,13 @@ class Bench:
         self.server = PrivateServer(self.folder / "server", program)
         self._closing.callback(self.server.stop)
         self.config = self.folder / "indexrelay.toml"
-        self.config.write_text(self._settings(components), encoding="utf-8")
+        timings = TIMINGS.format(
+            lease=lease_seconds,
+            block=BLOCK_SECONDS,
+            reconcile=RECONCILE_SECONDS,
+            collection=COLLECTION,
+        )
+        self.config.write_text(self._settings(components) + timings, encoding="utf-8")
         self.settings = load_settings(self.config, environ={})
         self.keys = Keys(NAMESPACE)
         self.catalog = Catalog.open(self.settings.catalog_url)
@@ -115,14 +129,18 @@ class Bench:
             tables += "".join(
                 f"{key} = {json.dumps(value)}\n" for key, value in {"kind": KIND, **keys}.items()
             )
-        return f"{head}timeout_seconds = 1.0\n{TIMINGS}{tables}"
+        return f"{head}timeout_seconds = 1.0\n{tables}"
 
     def token(self, point: str) -> Path:
         """The file that makes ``point`` act on whoever comes by next."""
         return self.folder / "tokens" / point
 
+    def clock(self, name: str) -> Path:
+        """The file that says by how many seconds the clock of a ``misdated`` one is wrong."""
+        return self.folder / f"{name}.clock"
+
     def start(self, role: str, name: str, *, environ: Mapping[str, str] | None = None) -> Process:
-        """Start a ``rebuilder``, ``reader`` or ``producer``."""
+        """Start a ``rebuilder``, a ``misdated`` one, a ``reader`` or a ``producer``."""
         roles: dict[str, tuple[str, list[object]]] = {
             "rebuilder": (
                 "indexrelay.console.main",
@@ -131,6 +149,10 @@ class Bench:
             "reader": (
                 "tests.faults.reader_process",
                 [self.config, name, self.folder / "samples" / f"{name}.jsonl"],
+            ),
+            "misdated": (
+                "tests.faults.rebuilder_process",
+                [self.config, name, self.clock(name)],
             ),
             "producer": ("tests.faults.producer_process", [self.config]),
         }

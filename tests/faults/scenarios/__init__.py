@@ -9,6 +9,7 @@ from tests.faults.scenarios import (
     flooding,
     killing,
     killing_at_random,
+    misdating,
     oversleeping,
     poisoning,
     repeating,
@@ -41,4 +42,5 @@ SCENARIOS = {
     "F16": Entry(flooding.run, runs=5),
     "F12": Entry(poisoning.run, runs=5),
     "F8": Entry(stalling.run),
+    "F17": Entry(misdating.run),
 }
