@@ -105,6 +105,17 @@ def test_status_as_json_is_one_document_and_3_while_nobody_serves(run: Run, buil
     ]
 
 
+def test_settings_that_contradict_the_catalog_are_a_problem(run: Run, tmp_path: Path) -> None:
+    config = tmp_path / "indexrelay.toml"
+    config.write_text(CONFIG)
+    commit(config, "first", 2)
+    config.write_text(CONFIG.replace("dimension = 3", "dimension = 4"))
+    said = run("status", "--json", "--config", str(config))
+    assert said.code == 3
+    first = json.loads(said.out)["problems"][0]["what"]
+    assert "its dimension is 3 in the catalog and 4 in the settings" in first
+
+
 def test_status_for_people_shows_the_same(run: Run, built: Path) -> None:
     said = run("status", "--config", str(built))
     assert said.code == 3

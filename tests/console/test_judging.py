@@ -33,6 +33,7 @@ def problems(**update: Any) -> list[str]:
         "release": 3,
         "announced": 3,
         "redis_error": None,
+        "collections": {},
         "components": {"map": component(Condition.CURRENT)},
         "readers": {"one": reader()},
         "rebuilders": {"r": REBUILDER},

@@ -16,8 +16,9 @@ from indexrelay.producers.standing import made_from
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.results import ReaderState, RebuilderState
+from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import Release, VersionManifest
-from indexrelay.storage.catalog import Attempt, Pause
+from indexrelay.storage.catalog import Attempt, Collection, Pause
 from indexrelay.streams.announcing import current_release
 
 
@@ -47,6 +48,7 @@ def overview(installation: Installation) -> Overview:
         release=number,
         announced=signals.announced,
         redis_error=signals.error,
+        collections=collections,
         components=components,
         readers=signals.readers,
         rebuilders=signals.rebuilders,
@@ -103,8 +105,24 @@ def _collections(installation: Installation) -> dict[str, CollectionFacts]:
             source=None if settings is None else settings.source.kind,
             generation=collection.generation,
             entries=collection.count,
+            conflict=_conflict(collection, settings),
         )
     return facts
+
+
+def _conflict(collection: Collection, settings: CollectionSettings | None) -> str | None:
+    """What the settings say otherwise; a collection keeps what it was made with."""
+    if settings is None:
+        return None
+    parts = [
+        f"its {what} is {there} in the catalog and {wanted} in the settings"
+        for what, there, wanted in (
+            ("dimension", collection.dimension, settings.dimension),
+            ("metric", collection.metric, settings.metric),
+        )
+        if there != wanted
+    ]
+    return ", ".join(parts) or None
 
 
 def _components(

@@ -7,7 +7,7 @@ comes with the command or the setting that ends it.
 
 from collections.abc import Iterator, Mapping
 
-from indexrelay.console.overview import ComponentFacts, Condition, Problem
+from indexrelay.console.overview import CollectionFacts, ComponentFacts, Condition, Problem
 from indexrelay.schemas.results import LoadOutcome, ReaderState, RebuilderState
 
 
@@ -16,6 +16,7 @@ def judge(
     release: int,
     announced: int | None,
     redis_error: str | None,
+    collections: Mapping[str, CollectionFacts],
     components: Mapping[str, ComponentFacts],
     readers: Mapping[str, ReaderState],
     rebuilders: Mapping[str, RebuilderState],
@@ -23,6 +24,11 @@ def judge(
 ) -> tuple[Problem, ...]:
     """Every problem, the ones that explain others first."""
     return (
+        *(
+            problem
+            for name, facts in collections.items()
+            for problem in _of_collection(name, facts)
+        ),
         *_of_redis(redis_error),
         *(_of_roles(readers, rebuilders) if redis_error is None else ()),
         *_of_announcement(release, announced),
@@ -30,6 +36,14 @@ def judge(
         *(problem for state in readers.values() for problem in _of_reader(state, release)),
         *_of_dead_letters(dead_letters),
     )
+
+
+def _of_collection(name: str, facts: CollectionFacts) -> Iterator[Problem]:
+    if facts.conflict is not None:
+        yield Problem(
+            what=f"collection {name} cannot be used: {facts.conflict}",
+            advice="change the settings back, or declare a collection of another name",
+        )
 
 
 def _of_redis(error: str | None) -> Iterator[Problem]:

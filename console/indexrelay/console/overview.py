@@ -28,6 +28,8 @@ class CollectionFacts(_Fact):
     """Where its entries come from; ``None``: the settings do not declare it any more."""
     generation: Generation
     entries: int
+    conflict: str | None = None
+    """How the settings contradict what the catalog holds; nothing is committed or built then."""
 
 
 class Condition(StrEnum):
