@@ -25,6 +25,7 @@ from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog, Commit
 from indexrelay.streams import Connection, Keys, Presence, current_release
 from tests.faults.checking import check
+from tests.faults.links import Link
 from tests.faults.processes import Process
 from tests.faults.recording import COLLECTION, Recorder
 from tests.fixtures.servers import PrivateServer
@@ -75,6 +76,7 @@ class Bench:
         components: Mapping[str, Mapping[str, Any]] = COMPONENTS,
         deed: str = "kill",
         lease_seconds: float = LEASE_SECONDS,
+        linked: Sequence[str] = (),
     ) -> None:
         """Nothing runs yet.
 
@@ -83,6 +85,7 @@ class Bench:
             components: their tables in the settings, by name.
             deed: what every failpoint does to whoever takes its token.
             lease_seconds: the leases' TTL; long where nobody dies and none must be lost.
+            linked: the roles that reach the server over a `Link` of their own.
         """
         self._closing = ExitStack()
         # Not among pytest's folders: their paths are long, and a socket's path is short.
@@ -97,7 +100,13 @@ class Bench:
             reconcile=RECONCILE_SECONDS,
             collection=COLLECTION,
         )
-        self.config.write_text(self._settings(components) + timings, encoding="utf-8")
+        self._tables = timings + _component_tables(components)
+        self._configure(self.config, self.server.url)
+        self.links: dict[str, Link] = {}
+        for role in linked:
+            link = self.links[role] = Link(Path(self.server.url.removeprefix("unix://")))
+            self._closing.callback(link.close)
+            self._configure(self._config_of(role), link.url)
         self.settings = load_settings(self.config, environ={})
         self.keys = Keys(NAMESPACE)
         self.catalog = Catalog.open(self.settings.catalog_url)
@@ -121,15 +130,12 @@ class Bench:
         self.processes: dict[str, Process] = {}
         self._batches = 0
 
-    def _settings(self, components: Mapping[str, Mapping[str, Any]]) -> str:
-        head = f'namespace = "{NAMESPACE}"\ndata_dir = "data"\n[redis]\nurl = "{self.server.url}"\n'
-        tables = ""
-        for name, keys in components.items():
-            tables += f"[components.{name}]\n"
-            tables += "".join(
-                f"{key} = {json.dumps(value)}\n" for key, value in {"kind": KIND, **keys}.items()
-            )
-        return f"{head}timeout_seconds = 1.0\n{tables}"
+    def _configure(self, file: Path, url: str) -> None:
+        head = f'namespace = "{NAMESPACE}"\ndata_dir = "data"\n[redis]\nurl = "{url}"\n'
+        file.write_text(f"{head}timeout_seconds = 1.0\n{self._tables}", encoding="utf-8")
+
+    def _config_of(self, role: str) -> Path:
+        return self.folder / f"{role}.toml" if role in self.links else self.config
 
     def token(self, point: str) -> Path:
         """The file that makes ``point`` act on whoever comes by next."""
@@ -141,20 +147,21 @@ class Bench:
 
     def start(self, role: str, name: str, *, environ: Mapping[str, str] | None = None) -> Process:
         """Start a ``rebuilder``, a ``misdated`` one, a ``reader`` or a ``producer``."""
+        config = self._config_of(role)
         roles: dict[str, tuple[str, list[object]]] = {
             "rebuilder": (
                 "indexrelay.console.main",
-                ["rebuilder", "--id", name, "--config", self.config],
+                ["rebuilder", "--id", name, "--config", config],
             ),
             "reader": (
                 "tests.faults.reader_process",
-                [self.config, name, self.folder / "samples" / f"{name}.jsonl"],
+                [config, name, self.folder / "samples" / f"{name}.jsonl"],
             ),
             "misdated": (
                 "tests.faults.rebuilder_process",
-                [self.config, name, self.clock(name)],
+                [config, name, self.clock(name)],
             ),
-            "producer": ("tests.faults.producer_process", [self.config]),
+            "producer": ("tests.faults.producer_process", [config]),
         }
         module, arguments = roles[role]
         armed = {point: {"do": self._deed, "token": str(self.token(point))} for point in FAILPOINTS}
@@ -240,3 +247,11 @@ class Bench:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _component_tables(components: Mapping[str, Mapping[str, Any]]) -> str:
+    tables = ""
+    for name, keys in components.items():
+        lines = [f"{key} = {json.dumps(value)}" for key, value in {"kind": KIND, **keys}.items()]
+        tables += "\n".join([f"[components.{name}]", *lines, ""])
+    return tables

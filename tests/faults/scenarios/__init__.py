@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from tests.faults.rows import Scenario
 from tests.faults.scenarios import (
     crashing_servers,
+    disconnecting,
     emptying,
     flooding,
     killing,
@@ -43,4 +44,5 @@ SCENARIOS = {
     "F12": Entry(poisoning.run, runs=5),
     "F8": Entry(stalling.run),
     "F17": Entry(misdating.run),
+    "F9": Entry(disconnecting.run, runs=3),
 }
