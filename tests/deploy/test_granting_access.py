@@ -18,6 +18,7 @@ from indexrelay.streams import (
     current_release,
     publish,
 )
+from indexrelay.streams.backlog import backlog
 from indexrelay.streams.errors import BackendRefusedError
 from indexrelay.streams.inspection import group_state
 from indexrelay.streams.leases import held_leases, limit_lease
@@ -33,6 +34,17 @@ def test_a_producer_adds_events_and_reads_presence(connect_as: ConnectAs, keys: 
     assert publish(producer, keys.events, b"{}")
     assert Presence(producer, keys, "reader").all() == {"reader_a": b"{}"}
     assert Presence(producer, keys, "rebuilder").all() == {"builder": b"{}"}
+
+
+def test_a_producer_sees_how_many_events_wait(connect_as: ConnectAs, keys: Keys) -> None:
+    rebuilder, producer = connect_as("rebuilder"), connect_as("producer")
+    group = ConsumerGroup(rebuilder, keys.events, group="rebuilder", consumer="one")
+    group.ensure()
+    while group.read(count=100, block_seconds=0):
+        pass
+    assert backlog(producer, keys.events, "rebuilder", most=0) == 0
+    publish(producer, keys.events, b"{}")
+    assert backlog(producer, keys.events, "rebuilder", most=0) == 1
 
 
 def test_a_reader_follows_releases_and_reports(connect_as: ConnectAs, keys: Keys) -> None:

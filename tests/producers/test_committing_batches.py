@@ -242,7 +242,13 @@ def test_gathered_changes_are_what_is_committed(batches: list[dict[str, str]]) -
             into.append(([name for chunk in upserts for name in chunk.ids], list(deletes)))
             return object(), True
 
-        with Batch("tracks", dimension=3, metric=Metric.COSINE, commit=commit) as batch:
+        with Batch(
+            "tracks",
+            dimension=3,
+            metric=Metric.COSINE,
+            commit=commit,
+            announce=lambda _commit: True,
+        ) as batch:
             for name, what in said.items():
                 if what == "upsert":
                     batch.upsert([name], ROWS[:1])

@@ -6,8 +6,11 @@ Works without FAISS; knows nothing of builds or reloads but what readers' presen
 from indexrelay.producers.asynchronous import AsyncBatch, AsyncProducer
 from indexrelay.producers.batch import Batch
 from indexrelay.producers.errors import (
+    BacklogFullError,
+    BackPressureError,
     BatchClosedError,
     Behind,
+    EventRefusedError,
     NoRunningServerError,
     NotCommittedError,
     NotServedError,
@@ -22,9 +25,12 @@ from indexrelay.producers.waiting import ServedBy
 __all__ = [
     "AsyncBatch",
     "AsyncProducer",
+    "BackPressureError",
+    "BacklogFullError",
     "Batch",
     "BatchClosedError",
     "Behind",
+    "EventRefusedError",
     "NoRunningServerError",
     "NotCommittedError",
     "NotServedError",

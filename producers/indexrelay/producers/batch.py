@@ -19,8 +19,10 @@ from indexrelay.storage.catalog import Commit
 from indexrelay.storage.entries import Entries
 from indexrelay.storage.validation import check_entries, check_ids
 
-Commits = Callable[[Sequence[Entries], Sequence[str]], tuple[Commit, bool]]
-"""Commits upserts and deletes; says whether the event went out as well."""
+Commits = Callable[[Sequence[Entries], Sequence[str]], Commit]
+"""Commits upserts and deletes."""
+Announces = Callable[[Commit], bool]
+"""Adds the event of a commit; whether it went out. May raise, and the commit stands."""
 
 
 class Batch:
@@ -29,11 +31,20 @@ class Batch:
     For one thread at a time, and for one ``with`` block.
     """
 
-    def __init__(self, collection: str, *, dimension: int, metric: Metric, commit: Commits) -> None:
+    def __init__(
+        self,
+        collection: str,
+        *,
+        dimension: int,
+        metric: Metric,
+        commit: Commits,
+        announce: Announces,
+    ) -> None:
         self.collection = collection
         self._dimension = dimension
         self._metric = metric
         self._commits = commit
+        self._announces = announce
         self._upserts: list[Entries] = []
         self._upserted: set[str] = set()
         self._deletes: dict[str, None] = {}
@@ -134,9 +145,11 @@ class Batch:
             self._no_commit = "nothing was upserted or deleted"
         else:
             self._no_commit = "its commit failed"
-            self._commit, self._announced = self._commits(self._upserts, list(self._deletes))
+            self._commit = self._commits(self._upserts, list(self._deletes))
         # What was gathered may be large, and the job may keep the batch for its commit.
         self._upserts, self._upserted, self._deletes = [], set(), {}
+        if self._commit is not None:
+            self._announced = self._announces(self._commit)
 
     def _check_open(self) -> None:
         if self._ended:

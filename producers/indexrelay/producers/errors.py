@@ -7,6 +7,7 @@ from pathlib import Path
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.mistakes import suggestion
 from indexrelay.schemas.results import ComponentFailure, LoadOutcome
+from indexrelay.storage.catalog import Commit
 
 _SHOWN = 5
 """How many ids or readers a message names; more would bury the sentence."""
@@ -78,6 +79,38 @@ class NotCommittedError(IndexRelayError):
         super().__init__(f"batch for {collection!r} has no commit: {reason}")
         self.collection = collection
         self.reason = reason
+
+
+class BackPressureError(IndexRelayError):
+    """Raised when a batch was committed and its event could not be added: slow down.
+
+    The commit stands, and rebuilders find it without the event. The same ``batch_id`` again commits
+    nothing twice.
+    """
+
+    def __init__(self, commit: Commit, reason: str) -> None:
+        super().__init__(
+            f"generation {commit.generation} of {commit.collection!r} is committed and will be "
+            f"found, but its event was not added: {reason}"
+        )
+        self.commit = commit
+        self.reason = reason
+
+
+class EventRefusedError(BackPressureError):
+    """Raised when Redis refuses the event of a batch that was committed; its answer is chained."""
+
+
+class BacklogFullError(BackPressureError):
+    """Raised when more than ``max_backlog`` events wait for a rebuilder; the batch is committed."""
+
+    def __init__(self, commit: Commit, max_backlog: int) -> None:
+        super().__init__(
+            commit,
+            f"more than {max_backlog} events wait for a rebuilder; see that one runs and keeps up "
+            "(indexrelay status), commit larger batches, or raise producer.max_backlog",
+        )
+        self.max_backlog = max_backlog
 
 
 class BatchClosedError(IndexRelayError):

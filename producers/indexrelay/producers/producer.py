@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Self
 
+from indexrelay.producers.announcing import announce
 from indexrelay.producers.batch import Batch
 from indexrelay.producers.errors import (
     UndeclaredCollectionError,
@@ -24,16 +25,13 @@ from indexrelay.producers.signals import Signals
 from indexrelay.producers.standing import Readers
 from indexrelay.producers.waiting import ServedBy, Waiting
 from indexrelay.schemas.clock import Clock, SystemClock
-from indexrelay.schemas.events import BatchCompleted, RebuildRequested
-from indexrelay.schemas.failpoints import failpoint
-from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.events import RebuildRequested
 from indexrelay.schemas.settings import CollectionSettings, Settings
 from indexrelay.storage.catalog import Catalog, Commit
 from indexrelay.storage.entries import Entries
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.keys import Keys
 
-log = get_logger(__name__)
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{1,256})?")
 """https://www.w3.org/TR/trace-context: later versions may append to what version 00 has."""
@@ -75,6 +73,7 @@ class Producer:
             source=f"indexrelay/producer/{socket.gethostname()}",
             connect=lambda: reach(settings),
             connection=connection,
+            max_backlog=settings.producer.max_backlog,
         )
 
     @classmethod
@@ -94,6 +93,8 @@ class Producer:
     ) -> Batch:
         """A batch for one ``with`` block; the collection is declared on first use.
 
+        Leaving the block commits, and may then raise a `BackPressureError`: the commit stands.
+
         Args:
             collection: its name in the settings.
             batch_id: what the job calls this batch: the same id again is the same batch, commits
@@ -111,14 +112,17 @@ class Producer:
         declared = self._declare(collection, own_data=False)
         batch_id = batch_id or secrets.token_hex(16)
 
-        def commit(upserts: Sequence[Entries], deletes: Sequence[str]) -> tuple[Commit, bool]:
-            done = self._catalog.entries.commit(
+        def commit(upserts: Sequence[Entries], deletes: Sequence[str]) -> Commit:
+            return self._catalog.entries.commit(
                 collection, batch_id, upserts=upserts, deletes=deletes
             )
-            return done, self._announce(done, traceparent)
 
         return Batch(
-            collection, dimension=declared.dimension, metric=declared.metric, commit=commit
+            collection,
+            dimension=declared.dimension,
+            metric=declared.metric,
+            commit=commit,
+            announce=lambda done: self._announce(done, traceparent),
         )
 
     def batch_completed(
@@ -131,6 +135,7 @@ class Producer:
             WrongSourceError: its entries live in the catalog; use `batch`.
             CollectionMismatchError: it exists with another dimension or metric.
             InvalidBatchIdError: the catalog cannot store the id.
+            BackPressureError: the commit stands, but Redis or the rebuilders cannot follow.
             ValueError: ``traceparent`` is none.
         """
         _check_traceparent(traceparent)
@@ -260,26 +265,10 @@ class Producer:
         return settings
 
     def _announce(self, commit: Commit, traceparent: str | None) -> bool:
-        failpoint("producer.after_commit")
-        log.info(
-            "batch.committed",
-            collection=commit.collection,
-            batch_id=commit.batch_id,
-            generation=commit.generation,
-            upserts=commit.upserts,
-            deletes=commit.deletes,
-            repeated=commit.repeated,
-        )
-        return self._signals.emit(
-            BatchCompleted(
-                collection=commit.collection,
-                epoch=commit.epoch,
-                batch_id=commit.batch_id,
-                generation=commit.generation,
-                upserts=commit.upserts,
-                deletes=commit.deletes,
-            ),
-            subject=commit.collection,
+        return announce(
+            commit,
+            signals=self._signals,
+            max_backlog=self._settings.producer.max_backlog,
             traceparent=traceparent,
         )
 

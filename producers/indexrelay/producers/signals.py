@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
 
+from indexrelay.producers.pressing_back import BacklogGauge
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.events import Event, EventData
@@ -20,6 +21,7 @@ from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ReaderState, RebuilderState
 from indexrelay.streams.connection import Connection
+from indexrelay.streams.errors import BackendRefusedError
 from indexrelay.streams.keys import Keys
 from indexrelay.streams.presence import Presence
 from indexrelay.streams.publishing import publish
@@ -40,6 +42,7 @@ class Signals:
         source: str,
         connect: Callable[[], Connection],
         connection: Connection | None = None,
+        max_backlog: int | None = None,
     ) -> None:
         self._keys = keys
         self._clock = clock
@@ -48,6 +51,7 @@ class Signals:
         self._given = connection
         self._opened: Connection | None = None
         self._opening = threading.Lock()
+        self._gauge = BacklogGauge(keys.events, max_backlog=max_backlog, clock=clock)
 
     def emit(
         self,
@@ -56,10 +60,14 @@ class Signals:
         subject: str,
         event_id: str | None = None,
         traceparent: str | None = None,
+        refusal_raises: bool = False,
     ) -> bool:
         """Add an event to the events stream; ``False``, and a warning, when that cannot be done.
 
         ``event_id`` makes it a repeat of a row that is in the inbox already; ``None``: drawn.
+
+        Raises:
+            BackendRefusedError: with ``refusal_raises``: the server is there, and said no.
         """
         event = Event.of(
             data,
@@ -80,9 +88,19 @@ class Signals:
                 error=str(error),
                 consequence="nothing is lost: the reconcile loop finds it in the catalog",
             )
+            if refusal_raises and isinstance(error, BackendRefusedError):
+                raise
             return False
         failpoint("producer.after_emit")
         return True
+
+    def backlog_is_full(self) -> bool:
+        """Whether more events than ``max_backlog`` wait; no, where that cannot be said."""
+        try:
+            connection = self.connection
+        except (RedisError, IndexRelayError, OSError):
+            return False  # adding the event says the same aloud
+        return self._gauge.is_full(connection)
 
     def readers(self) -> list[ReaderState]:
         """What every live reader says of itself.

@@ -98,6 +98,15 @@ class ArtifactSettings(_Table):
     """``None``: ``DATA_DIR/artifacts``."""
 
 
+class ProducerSettings(_Table):
+    """How jobs hand over batches."""
+
+    max_backlog: PositiveCount | None = 50_000
+    """Events that may wait for a rebuilder; above it a batch is committed and raises
+    `BacklogFullError`. Half of what a stream may hold, so that none is cut off; ``None``: no limit.
+    """
+
+
 class RebuilderSettings(_Table):
     """How events become builds."""
 
@@ -182,6 +191,7 @@ class Settings(_Table):
     redis: RedisSettings = RedisSettings()
     catalog: CatalogSettings = CatalogSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
+    producer: ProducerSettings = ProducerSettings()
     rebuilder: RebuilderSettings = RebuilderSettings()
     reader: ReaderSettings = ReaderSettings()
     log: LogSettings = LogSettings()
