@@ -1,5 +1,6 @@
 """Kinds that do what a build must not do, so that tests see what becomes of it."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -33,6 +34,8 @@ class Behaving(Kind[Document]):
 
     def build(self, job: Job) -> Built:
         match self.parameters.behaviour:  # type: ignore[attr-defined]
+            case "full":
+                raise OSError(errno.ENOSPC, "No space left on device")
             case "raises":
                 raise ValueError("the build raised")
             case "exits":

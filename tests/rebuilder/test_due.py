@@ -78,7 +78,12 @@ def due(given: Facts) -> dict[str, str]:
 
 
 def attempt(
-    name: str, *, failures: int = 1, generation: int = 4, parents: dict[str, str] | None = None
+    name: str,
+    *,
+    failures: int = 1,
+    generation: int = 4,
+    parents: dict[str, str] | None = None,
+    passing: bool = False,
 ) -> Attempt:
     return Attempt(
         component=name,
@@ -86,6 +91,7 @@ def attempt(
         error="it broke",
         inputs=inputs_digest(DEFINITIONS[name], parents or {}),
         targets={"tracks": generation},
+        passing=passing,
         failed_at=NOW,
     )
 
@@ -251,3 +257,9 @@ def test_what_others_built_under_later_settings_is_left_to_them() -> None:
     given = facts(generation=9, versions=versions, release=release_of(versions))
     assert "index" not in due(given)
     assert "index" in due(replace(given, since=NOW + timedelta(seconds=2)))
+
+
+def test_what_failed_for_a_cause_outside_is_tried_for_as_long_as_that_lasts() -> None:
+    tried = {"index": attempt("index", failures=50, passing=True)}
+    later = NOW + timedelta(days=1)
+    assert "index" in due(facts(generation=4, attempts=tried, now=later))

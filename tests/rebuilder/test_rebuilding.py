@@ -343,3 +343,14 @@ def test_rebuilders_with_different_settings_do_not_fight(make_bench: MakeBench) 
     bench.rebuilder.step()
     index = bench.opened("index").manifest
     assert (index.parameters["colour"], index.covers) == ("blue", {"tracks": 2})
+
+
+def test_a_full_disk_is_remembered_as_a_cause_outside(make_bench: MakeBench) -> None:
+    bench = make_bench(
+        full=behaving("tracks", behaviour="full"), bad=behaving("tracks", behaviour="raises")
+    )
+    bench.commit("a")
+    result = bench.rebuild()
+    assert str(result.components["full"].error).endswith("No space left on device")
+    passing = {name: tried.passing for name, tried in bench.catalog.attempts.all().items()}
+    assert passing == {"full": True, "bad": False}

@@ -4,15 +4,11 @@ Scenarios of tensorflow/serving's aspired_versions_manager_test, carried over: a
 unload, a retry finally succeeds or fails, unaspire and reaspire, revert to a smaller number.
 """
 
-import errno
-import os
 from pathlib import Path
 
 import pytest
 
-from indexrelay.reloaders.passing import may_pass
 from indexrelay.schemas.definitions import ComponentDefinition
-from indexrelay.storage.artifacts import BlobCorruptError, BlobMissingError, StoreAccessError
 from tests.fixtures.logs import capture_logs
 from tests.reloaders.bench import Bench, make_settings, outcomes, state_of, texts
 from tests.reloaders.kinds import WORDS
@@ -339,30 +335,3 @@ def test_what_a_newer_release_names_differently_is_superseded_and_comes_first_th
         {"clap": "applied", "map": "unchanged", "voyager": "applied"},
     ]
     assert texts(reader) == {"clap": "c2", "map": "m1", "voyager": "v2"}
-
-
-@pytest.mark.parametrize(
-    ("error", "passes"),
-    [
-        (MemoryError(), True),
-        (OSError(errno.ENOSPC, "x"), True),
-        (OSError(errno.EIO, "x"), True),
-        (OSError(errno.ENOMEM, "x"), True),
-        (ConnectionResetError(), True),
-        (TimeoutError(), True),
-        (BlobMissingError("a" * 64, Path("x")), True),
-        (StoreAccessError(Path("x"), "read", OSError(errno.ESTALE, "x")), True),
-        (RuntimeError("could not mmap(): " + os.strerror(errno.ENOMEM)), True),
-        (RuntimeError("Index type 0x62726167 not recognized"), False),
-        (BlobCorruptError("a" * 64, Path("x"), "cut"), False),
-        (OSError("Not a gzipped file"), False),
-        (FileNotFoundError(errno.ENOENT, "x"), False),
-        (ValueError("format"), False),
-    ],
-    ids=repr,
-)
-def test_which_failures_may_pass(error: Exception, *, passes: bool) -> None:
-    assert may_pass(error) is passes
-    wrapped = LookupError()
-    wrapped.__cause__ = error
-    assert may_pass(wrapped) is passes

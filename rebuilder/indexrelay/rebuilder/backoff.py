@@ -29,9 +29,10 @@ class Patience:
     def retry_at(self, attempt: Attempt) -> datetime | None:
         """When the same build may be tried again; ``None``: not by itself any more.
 
+        What failed for a cause outside, such as a full disk, is tried for as long as that lasts.
         Every rebuilder says the same: the wait follows from the component and the count.
         """
-        if attempt.failures >= self.max_consecutive_failures:
+        if not attempt.passing and attempt.failures >= self.max_consecutive_failures:
             return None
         wait = backoff_seconds(
             attempt.failures,

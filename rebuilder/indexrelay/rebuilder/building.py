@@ -21,6 +21,7 @@ from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.entries import SourceSnapshot
+from indexrelay.storage.passing import may_pass
 from indexrelay.storage.sources import open_source
 
 Progress = Callable[[float], None]
@@ -51,6 +52,7 @@ def build_component(
             seconds=clock.monotonic() - started,
             checks=checks,
             error=_sentence(error),
+            passing=may_pass(error, memory=False),
         )
     return ComponentResult(
         outcome=BuildOutcome.REBUILT,

@@ -16,6 +16,7 @@ from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import BuildOutcome, ComponentResult
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Catalog
+from indexrelay.storage.passing import may_pass
 
 _log = get_logger(__name__)
 
@@ -84,7 +85,11 @@ class ComponentBuilder:
         except BuildCancelledError:
             raise
         except (BuildError, OSError) as error:
-            result = ComponentResult(outcome=BuildOutcome.FAILED, error=str(error))
+            result = ComponentResult(
+                outcome=BuildOutcome.FAILED,
+                error=str(error),
+                passing=may_pass(error, memory=False),
+            )
         except Exception as error:  # noqa: BLE001 - the component fails, its pass goes on
             _log.exception("component.not_built", component=name)
             result = ComponentResult(
@@ -126,6 +131,7 @@ class ComponentBuilder:
                     error=result.error or "unknown",
                     inputs=inputs_digest(facts.definitions[name], parents),
                     targets=targets_of(name, facts),
+                    passing=result.passing,
                 ).failures
         except Exception as error:  # noqa: BLE001 - whatever the database says
             _log.error("attempt.not_recorded", component=name, error=str(error))

@@ -13,8 +13,8 @@ follow faster than others load gets its turn.
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
+from indexrelay.reloaders.failures import Failure, failure_of
 from indexrelay.reloaders.opening import Opener
-from indexrelay.reloaders.passing import Failure, failure_of
 from indexrelay.reloaders.planning import Part, parts_of
 from indexrelay.reloaders.served import ServedComponent
 from indexrelay.reloaders.snapshot import Contents

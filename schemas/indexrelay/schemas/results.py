@@ -60,6 +60,9 @@ class ComponentResult(_Fact):
     verify_seconds: Seconds = 0.0
     checks: tuple[Check, ...] = ()
     error: str | None = None
+    passing: bool = False
+    """For a failed one: whether the cause lies outside (no room, no database, no network), so that
+    it is tried again for as long as it lasts."""
 
 
 class RebuildResult(_Fact):

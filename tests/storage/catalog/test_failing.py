@@ -24,6 +24,7 @@ def test_failures_count_up_and_remember_the_last_one(catalog: Catalog, clock: Ha
         error="still broken",
         inputs="i1",
         targets={"tracks": 2},
+        passing=False,
         failed_at=clock.now(),
     )
     assert catalog.attempts.all() == {"voyager": last}

@@ -25,6 +25,8 @@ class Attempt:
     """The digest of what was to be built, and from which versions."""
     targets: dict[str, int]
     """For each collection: the generation that was to be covered."""
+    passing: bool
+    """Whether the cause lay outside, so that the same build may work later."""
     failed_at: datetime
 
 
@@ -45,7 +47,13 @@ class Attempts:
         self._clock = clock
 
     def failed(
-        self, component: str, *, error: str, inputs: str, targets: dict[str, int]
+        self,
+        component: str,
+        *,
+        error: str,
+        inputs: str,
+        targets: dict[str, int],
+        passing: bool = False,
     ) -> Attempt:
         """Count one more failure; other ``inputs`` start again at 1, new targets do not."""
         statement = self._database.insert(attempts).values(
@@ -54,6 +62,7 @@ class Attempts:
             error=error,
             inputs=inputs,
             targets=targets,
+            passing=passing,
             failed_at=self._clock.now(),
         )
         new = statement.excluded
@@ -66,6 +75,7 @@ class Attempts:
                 "error": new.error,
                 "inputs": new.inputs,
                 "targets": new.targets,
+                "passing": new.passing,
                 "failed_at": new.failed_at,
             },
         )

@@ -103,6 +103,7 @@ attempts = Table(
     Column("error", ForeignText, nullable=False),
     Column("inputs", Text, nullable=False),
     Column("targets", JSON, nullable=False),
+    Column("passing", Boolean, nullable=False),
     Column("failed_at", Instant, nullable=False),
 )
 

@@ -1,0 +1,45 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from indexrelay.storage.artifacts import BlobCorruptError, BlobMissingError, StoreAccessError
+from indexrelay.storage.errors import SourceChangedError
+from indexrelay.storage.passing import may_pass
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (MemoryError(), True),
+        (OSError(errno.ENOSPC, "x"), True),
+        (OSError(errno.EIO, "x"), True),
+        (OSError(errno.ENOMEM, "x"), True),
+        (ConnectionResetError(), True),
+        (TimeoutError(), True),
+        (BlobMissingError("a" * 64, Path("x")), True),
+        (StoreAccessError(Path("x"), "read", OSError(errno.ESTALE, "x")), True),
+        (RuntimeError("could not mmap(): " + os.strerror(errno.ENOMEM)), True),
+        (RuntimeError("Index type 0x62726167 not recognized"), False),
+        (BlobCorruptError("a" * 64, Path("x"), "cut"), False),
+        (OSError("Not a gzipped file"), False),
+        (FileNotFoundError(errno.ENOENT, "x"), False),
+        (ValueError("format"), False),
+        (SourceChangedError("a folder changed"), True),
+        (OperationalError("SELECT 1", {}, Exception("database is locked")), True),
+        (IntegrityError("INSERT", {}, Exception("duplicate")), False),
+    ],
+    ids=repr,
+)
+def test_which_failures_may_pass(error: Exception, *, passes: bool) -> None:
+    assert may_pass(error) is passes
+    wrapped = LookupError()
+    wrapped.__cause__ = error
+    assert may_pass(wrapped) is passes
+
+
+def test_a_want_of_memory_does_not_pass_under_a_limit_of_ones_own() -> None:
+    assert may_pass(MemoryError())
+    assert not may_pass(MemoryError(), memory=False)
