@@ -32,7 +32,6 @@ from indexrelay.storage.entries import Entries
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.keys import Keys
 
-
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{1,256})?")
 """https://www.w3.org/TR/trace-context: later versions may append to what version 00 has."""
 
