@@ -14,8 +14,9 @@ from indexrelay.storage.catalog.inbox import Inbox
 class Catalog:
     """The truth about what the data is and what was asked for.
 
-    Safe to use from several threads and, opened in each, from several processes. A forked child
-    may go on using it.
+    Safe to use from several threads and, opened in each, from several processes. A child that was
+    forked while no other thread was in the middle of a query may go on using it; to be sure, let it
+    open its own (SQLite's locks are the process's, and a fork copies them as they are).
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
