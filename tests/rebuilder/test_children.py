@@ -141,6 +141,25 @@ def test_stopping_ends_a_running_build_and_its_processes(
     assert not alive(server)
 
 
+def test_who_hears_that_a_build_was_cancelled_may_clear_up_after_it(
+    bench: Bench, runner: ForkingRunner
+) -> None:
+    outlived: list[bool] = []
+
+    def attempt() -> None:
+        with pytest.raises(BuildCancelledError):
+            build(bench, runner, "hangs")
+        outlived.append(alive(server))
+
+    server = started(runner)
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    wait_until(lambda: children_of(server))
+    runner.stop()
+    thread.join(10)
+    assert outlived == [False]
+
+
 def test_after_stopping_nothing_is_built(bench: Bench, runner: ForkingRunner) -> None:
     runner.stop()
     with pytest.raises(BuildCancelledError):

@@ -151,11 +151,11 @@ class ForkingRunner:
             )
         self._channel = ours
         threading.Thread(
-            target=self._listen, args=(ours,), name="indexrelay-builds", daemon=True
+            target=self._listen, args=(ours, self._server), name="indexrelay-builds", daemon=True
         ).start()
         return ours
 
-    def _listen(self, channel: socket.socket) -> None:
+    def _listen(self, channel: socket.socket, server: "subprocess.Popen[bytes]") -> None:
         """Pass on what the server says, until it is gone."""
         with channel:
             while raw := _received(channel):
@@ -164,6 +164,9 @@ class ForkingRunner:
                     build = self._builds.get(message["build"])
                 if build is not None:
                     _tell(build, message)
+        # A server that is told to go kills its children first. Until it has gone they may still
+        # write, and whoever waits for a build clears up after it.
+        _reap(server)
         self._abandon(channel)
 
     def _abandon(self, channel: socket.socket) -> None:
