@@ -7,6 +7,7 @@ only if everything held.
 import argparse
 import json
 import logging
+import signal
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.fixtures.servers import OPTIONAL, PROGRAMS
 
 def main() -> int:
     asked = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and clear up
     logging.getLogger("indexrelay").setLevel(
         logging.CRITICAL
     )  # ours: the processes log for themselves

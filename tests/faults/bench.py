@@ -145,7 +145,7 @@ class Bench:
         """The file that says by how many seconds the clock of a ``misdated`` one is wrong."""
         return self.folder / f"{name}.clock"
 
-    def start(self, role: str, name: str, *, environ: Mapping[str, str] | None = None) -> Process:
+    def start(self, role: str, name: str) -> Process:
         """Start a ``rebuilder``, a ``misdated`` one, a ``reader`` or a ``producer``."""
         config = self._config_of(role)
         roles: dict[str, tuple[str, list[object]]] = {
@@ -170,7 +170,7 @@ class Bench:
             module,
             arguments,
             log=self.folder / "logs" / f"{name}.log",
-            environ={VARIABLE: json.dumps(armed), **(environ or {})},
+            environ={VARIABLE: json.dumps(armed)},
         )
         self._closing.callback(process.kill)
         process.start()

@@ -83,6 +83,9 @@ def _rewritten(history: History) -> Iterator[str]:
     for announced in history.announced:
         if digests.get(announced.number) != announced.digest:
             yield f"release {announced.number} was announced with the digest of another"
+    for reported in history.reports:
+        if reported.release not in digests:
+            yield f"{reported.reader} reported release {reported.release}, which there is not"
 
 
 def _backwards(history: History) -> Iterator[str]:

@@ -15,6 +15,7 @@ from tests.faults.history import (
     Part,
     QueryFailed,
     Released,
+    Reported,
     Sample,
     Version,
     content_digest,
@@ -64,6 +65,7 @@ GOOD = History(
     releases=(released(1, 1, 1), released(2, 2, 2)),
     announced=(Announced(number=1, digest="digest 1"), Announced(number=2, digest="digest 2")),
     samples=(sample(1, 1, 1), sample(2, 2, 2)),
+    reports=(Reported(reader="a", release=1), Reported(reader="a", release=2)),
 )
 HELD = frozenset(NAMES)
 
@@ -86,9 +88,17 @@ def test_a_good_history_passes() -> None:
             releases=GOOD.releases[:1],
             announced=(),
             samples=(),
+            reports=(),
             failures=dict.fromkeys(NAMES, 2),
         ),
-        replace(GOOD, releases=GOOD.releases[:1], announced=(), samples=(), dead=frozenset({2})),
+        replace(
+            GOOD,
+            releases=GOOD.releases[:1],
+            announced=(),
+            samples=(),
+            reports=(),
+            dead=frozenset({2}),
+        ),
         # A process that starts again serves nothing at first.
         replace(GOOD, samples=(*GOOD.samples, sample(0, 1, 1, process=8, parts={}))),
         # A group whose load failed stays where it was, whole.
@@ -101,7 +111,7 @@ def test_what_may_happen_passes(history: History) -> None:
 
 
 WRONG = {
-    "I1 lost": replace(GOOD, releases=GOOD.releases[:1], announced=(), samples=()),
+    "I1 lost": replace(GOOD, releases=GOOD.releases[:1], announced=(), samples=(), reports=()),
     "I1 other entries": replace(
         GOOD, versions=(*GOOD.versions[:3], version("right", 2, content=FIRST)), samples=()
     ),
@@ -113,9 +123,10 @@ WRONG = {
         GOOD, releases=(GOOD.releases[0], replace(GOOD.releases[1], seen=frozenset({"x", "y"})))
     ),
     "I2 gap": replace(
-        GOOD, releases=(GOOD.releases[0], released(3, 2, 2)), announced=(), samples=()
+        GOOD, releases=(GOOD.releases[0], released(3, 2, 2)), announced=(), samples=(), reports=()
     ),
     "I2 digest": replace(GOOD, announced=(Announced(number=2, digest="digest 1"),)),
+    "I2 report": replace(GOOD, reports=(Reported(reader="a", release=3),)),
     "I3 release": replace(GOOD, releases=(released(1, 2, 2), released(2, 1, 1)), samples=()),
     "I3 reader": replace(GOOD, samples=(sample(2, 2, 2), sample(1, 1, 1))),
     "I3 generation": replace(GOOD, samples=(sample(2, 2, 2), sample(2, 1, 1))),
