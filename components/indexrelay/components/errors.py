@@ -56,6 +56,19 @@ class InvalidQueryError(IndexRelayError, ValueError):
     """Raised when a query cannot be answered as it stands; the message says what would be right."""
 
 
+class ClosedVersionError(IndexRelayError, AttributeError):
+    """Raised when something of a snapshot is used after the snapshot was given back.
+
+    Ask inside the ``with reloader.acquire() as snapshot``, and take along only answers.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"this {what} was closed: a snapshot's parts may be used inside "
+            "`with reloader.acquire() as snapshot` only"
+        )
+
+
 class UnknownEntryError(IndexRelayError, KeyError):
     """Raised when an id is asked for that this version does not hold."""
 

@@ -28,6 +28,7 @@ from typing import BinaryIO, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from indexrelay.components.closing import Closable
 from indexrelay.components.errors import DamagedFileError
 
 Rows = NDArray[np.int64]
@@ -145,8 +146,10 @@ class StringTableWriter:
         return np.array(sorted(rows, key=lambda row: text[bounds[row] : bounds[row + 1]]))
 
 
-class StringTable:
+class StringTable(Closable):
     """A mapped table; immutable, and safe to read from many threads."""
+
+    _closed_by = frozenset({"_text", "_offsets", "_nulls", "order"})
 
     def __init__(self, path: Path) -> None:
         """Map the file.

@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from indexrelay.components.closing import Closable
 from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.id_table import IdTable
 from indexrelay.components.mapped_array import mapped_array
@@ -15,8 +16,10 @@ MATRIX: Final = "matrix.npy"
 IDS: Final = "ids.table"
 
 
-class Embeddings:
+class Embeddings(Closable):
     """Vectors by id; immutable, and safe to use from many threads."""
+
+    _closed_by = frozenset({"_matrix"})
 
     def __init__(self, files: Mapping[str, Path]) -> None:
         """Map the files of a version.

@@ -10,6 +10,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from indexrelay.components.closing import Closable
 from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.id_table import IdTable
 from indexrelay.components.mapped_array import mapped_array
@@ -21,8 +22,10 @@ COORDINATES: Final = "coordinates.npy"
 IDS: Final = "ids.table"
 
 
-class ProjectionMap:
+class ProjectionMap(Closable):
     """Immutable; safe to use from many threads."""
+
+    _closed_by = frozenset({"_coordinates"})
 
     def __init__(self, ids: IdTable, coordinates: Coordinates) -> None:
         self._ids = ids

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from indexrelay.components.closing import Closable
 from indexrelay.components.errors import DamagedFileError, InvalidQueryError
 from indexrelay.components.hits import Hit
 from indexrelay.components.id_table import IdTable
@@ -29,12 +30,14 @@ BASE: Final = "base.faiss"
 FACTS: Final = "index.json"
 
 
-class VectorSearch:
+class VectorSearch(Closable):
     """Searches by vector and by entry; immutable, and safe to use from many threads.
 
     The score of a `Hit` is the cosine or the inner product, where higher is nearer, or under L2 the
     Euclidean distance, where lower is nearer; `metric` says which. Hits come nearest first.
     """
+
+    _closed_by = frozenset({"_index", "_lookup", "_parameters"})
 
     def __init__(self, files: Mapping[str, Path]) -> None:
         """Map the files of a version.
