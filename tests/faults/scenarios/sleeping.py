@@ -48,7 +48,8 @@ def _once(bench: Bench, row: Row, point: str) -> None:
     passes = _passes(sleeper)
     sleeper.send(signal.SIGCONT)
     bench.wait(lambda: _passes(sleeper) > passes)
-    assert _what_is_served(bench) == before, "a late publish changed what is served"
+    after = _what_is_served(bench)
+    assert after == before, f"a late publish changed what is served from {before} to {after}"
     bench.settle()
 
 

@@ -28,15 +28,11 @@ def run(program: Path, row: Row, runs: int) -> None:
 
 
 def _end(bench: Bench, row: Row, process: Process) -> None:
-    children = process.descendants
-    started = time.monotonic()
-    process.send(signal.SIGTERM)
-    assert process.wait() == 0, f"it ended with {process.ended}"
-    row.recovered(time.monotonic() - started, within=_ALLOWED_SECONDS)
-    left = {pid for pid in children if Path(f"/proc/{pid}").exists()}
-    assert not left, f"processes outlived it: {left}"
-    process.start()
-    bench.settle()
+    try:
+        _terminate(row, process)
+    finally:  # the next run finds everybody there, whatever this one found
+        process.start()
+        bench.settle()
 
 
 def _during_a_build(bench: Bench, row: Row) -> None:
@@ -46,16 +42,24 @@ def _during_a_build(bench: Bench, row: Row) -> None:
     bench.commit()
     bench.wait(lambda: not token.exists())
     rebuilder = bench.processes["rebuilder-1"]
-    children = rebuilder.descendants
+    try:
+        _terminate(row, rebuilder)
+        work = [each.name for each in (bench.store.root / "work").iterdir()]
+        assert not work, f"the build left {work}"
+        remains = bench.recorder.left()
+        assert (remains.pending, remains.leases, remains.retries) == (0, 0, 0), remains
+    finally:
+        rebuilder.start()
+        bench.settle()
+
+
+def _terminate(row: Row, process: Process) -> None:
+    """It ends as it should, in time, and so does all that it started."""
+    children = process.descendants
     started = time.monotonic()
-    rebuilder.send(signal.SIGTERM)
-    assert rebuilder.wait() == 0, f"it ended with {rebuilder.ended}"
-    row.recovered(time.monotonic() - started, within=_ALLOWED_SECONDS)
+    process.send(signal.SIGTERM)
+    assert process.wait() == 0, f"it ended with {process.ended}"
+    seconds = time.monotonic() - started
     left = {pid for pid in children if Path(f"/proc/{pid}").exists()}
     assert not left, f"processes outlived it: {left}"
-    work = [each.name for each in (bench.store.root / "work").iterdir()]
-    assert not work, f"the build left {work}"
-    remains = bench.recorder.left()
-    assert (remains.pending, remains.leases, remains.retries) == (0, 0, 0), remains
-    rebuilder.start()
-    bench.settle()
+    row.recovered(seconds, within=_ALLOWED_SECONDS)
