@@ -1,8 +1,12 @@
 """One pass after another, in this process: what is built, released and said."""
 
+from datetime import UTC, datetime
+
 import pytest
 import redis
 
+from indexrelay.rebuilder.releasing import Publisher
+from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.events import BatchCompleted, Event, RebuildFinished, ReleasePublished
 from indexrelay.schemas.results import BuildOutcome, RebuildStatus
 from tests.rebuilder.conftest import MakeBench, behaving
@@ -354,3 +358,22 @@ def test_a_full_disk_is_remembered_as_a_cause_outside(make_bench: MakeBench) -> 
     assert str(result.components["full"].error).endswith("No space left on device")
     passing = {name: tried.passing for name, tried in bench.catalog.attempts.all().items()}
     assert passing == {"full": True, "bad": False}
+
+
+def test_a_publisher_that_was_overtaken_changes_nothing(make_bench: MakeBench) -> None:
+    bench = make_bench(parent=behaving("tracks"), child=behaving("parent"))
+    publisher = Publisher(store=bench.store, clock=SystemClock())
+    bench.commit("a")
+    bench.rebuild()
+    released = bench.release()
+    parent = bench.opened("parent").manifest.model_copy(update={"created_at": datetime.now(UTC)})
+    child = bench.opened("child").manifest.model_copy(update={"parents": {"parent": parent.id}})
+    late = {"parent": parent, "child": child}
+    for manifest in late.values():
+        bench.store.put_version(manifest)
+    definitions = bench.settings.components
+    assert publisher.publish(late, definitions=definitions, reason="late") is None
+    assert bench.release() == released
+    asked = publisher.publish(late, definitions=definitions, anyway={"parent"}, reason="asked")
+    assert asked is not None
+    assert asked.components == {name: manifest.id for name, manifest in late.items()}

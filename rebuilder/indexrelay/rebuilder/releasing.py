@@ -8,7 +8,7 @@ still newer. A publisher that slept through three releases changes nothing by wa
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
-from indexrelay.rebuilder.ordering import Definitions
+from indexrelay.rebuilder.ordering import Definitions, in_order
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.versions import Release, VersionManifest
@@ -50,7 +50,7 @@ class Publisher:
         """
         while True:
             current = self._store.newest_release()
-            newer = self._newer(built, current, anyway)
+            newer = self._newer(built, current, definitions, anyway)
             release = self._next(current, newer, definitions, reason)
             if current is not None and _same_content(current, release):
                 return None
@@ -98,13 +98,18 @@ class Publisher:
         self,
         built: Mapping[str, VersionManifest],
         current: Release | None,
+        definitions: Definitions,
         anyway: AbstractSet[str],
     ) -> dict[str, VersionManifest]:
         """Those of the built versions that may replace what is released now."""
         before = current.components if current is not None else {}
-        after = {**before, **{name: manifest.id for name, manifest in built.items()}}
+        after = dict(before)
         newer = {}
-        for name, mine in built.items():
+        # Parents first: a child whose parent was overtaken must not come in on its account.
+        for name in in_order(definitions):
+            mine = built.get(name)
+            if mine is None:
+                continue
             released_id = before.get(name)
             released = self._released(name, released_id) if released_id is not None else None
             held = current is not None and name in current.holds
@@ -114,6 +119,7 @@ class Publisher:
                 and _replaces(mine, released, after, held, name in anyway)
             ):
                 newer[name] = mine
+                after[name] = mine.id
         return newer
 
     def _is_later(self, mine: VersionManifest, released: VersionManifest) -> bool:
