@@ -165,3 +165,12 @@ print(sorted({{"faiss", "sklearn", "scipy"}} & set(sys.modules)))
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_kind_whose_module_raises_says_what_it_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "raising_kind.py").write_text("raise RuntimeError('no device')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(KindNotFoundError, match="RuntimeError: no device"):
+        kind_class("raising_kind:Thing")

@@ -304,3 +304,12 @@ def test_nothing_but_the_files_of_the_version_is_left_in_the_work_folder(
     for name, factory in (("a", "Flat"), ("b", "IVF16,Flat"), ("c", "SQ8")):
         built = kind(index=factory, min_recall=0.5).build(make_job(tmp_path / name, source))
         assert {file.name for file in (tmp_path / name).iterdir()} == set(built.files)
+
+
+def test_rounding_between_almost_orthogonal_vectors_is_no_lost_recall(tmp_path: Path) -> None:
+    # Texts without a common word: every similarity is rounding, and any neighbour is right.
+    generator = np.random.default_rng(3)
+    basis, _ = np.linalg.qr(generator.normal(size=(64, 64)))
+    vectors = (basis[:40] + generator.normal(scale=1e-9, size=(40, 64))).astype(np.float32)
+    job = make_job(tmp_path, make_snapshot(vectors))
+    assert run(VectorIndex(VectorIndexParameters(index="Flat")), job).failed == []

@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from tests.fixtures.servers import system_path
+
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yml"
 LOOPBACK = "127.0.0.1"
@@ -110,7 +112,9 @@ class Service:
 
     def _environment(self) -> dict[str, str]:
         """Its own variables and nothing of ours but the programs: those stand in the image."""
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        path = system_path()
+        if self.name != "redis":  # its image is Redis's own; ours has the environment
+            path = f"{Path(sys.executable).parent}{os.pathsep}{path}"
         return {"PATH": path, "HOME": os.environ.get("HOME", "/"), **self.environment}
 
 

@@ -80,7 +80,7 @@ def _installed(name: str) -> Any:
         )
     try:
         return installed[name].load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a module may raise anything while it is imported
         raise KindNotFoundError(name, f"{installed[name].value} does not load: {error}") from error
 
 
@@ -88,8 +88,9 @@ def _imported(name: str) -> Any:
     module_name, _, attribute = name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, ValueError) as error:  # ValueError: an empty name
-        raise KindNotFoundError(name, f"{module_name!r} cannot be imported: {error}") from error
+    except Exception as error:  # a module may raise anything while it is imported
+        reason = f"{type(error).__name__}: {error}"
+        raise KindNotFoundError(name, f"{module_name!r} cannot be imported: {reason}") from error
     try:
         return cast("object", getattr(module, attribute))
     except AttributeError:

@@ -1,7 +1,7 @@
 """Reads the settings, once, at the edge: ``indexrelay.toml``, then ``INDEXRELAY_…`` variables.
 
 A variable wins over the file (`indexrelay.schemas.variables` says how it is read);
-``INDEXRELAYCONFIG`` names the file itself. Relative paths, those in ``sqlite:///`` URLs among
+``INDEXRELAY_CONFIG`` names the file itself. Relative paths, those in ``sqlite:///`` URLs among
 them, are relative to the file's folder, so that a program may be started from anywhere.
 """
 
@@ -46,7 +46,7 @@ def load_settings(
     """Read and check everything, and report every mistake at once.
 
     Args:
-        path: the file; ``None``: ``INDEXRELAYCONFIG``, else ``indexrelay.toml`` here if there is
+        path: the file; ``None``: ``INDEXRELAY_CONFIG``, else ``indexrelay.toml`` here if there is
             one, else no file.
         environ: the variables; ``None``: the process's own.
         check_kind: also check each component against its kind.

@@ -63,6 +63,8 @@ def _private_folder(folder: Path) -> Path:
     """A short folder that only this user can use, always the same for ``folder``."""
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
     short = Path(tempfile.gettempdir(), f"indexrelay-{os.geteuid()}-{digest}")
+    if len(os.fsencode(short / _SOCKET)) > MAX_PATH_BYTES:  # TMPDIR itself may be deep
+        short = Path("/tmp", short.name)  # noqa: S108 - made private, and checked, below
     short.mkdir(mode=0o700, exist_ok=True)
     found = short.lstat()
     # The temporary folder belongs to everyone: another user may have put something there first.

@@ -169,7 +169,7 @@ def _own_distance(
         return Verdict(True, "there is nothing to ask for")
     true = _true_distances(seen, found, sample)
     own = distances(sample.vectors, sample.vectors[:, None, :], seen.metric)
-    share = float(np.mean((true <= own + tolerance(own)).any(axis=1)))
+    share = float(np.mean((true <= own + tolerance(own, sample.vectors)).any(axis=1)))
     return _at_least(share, parameters.min_recall, "entries do not find themselves")
 
 

@@ -18,8 +18,10 @@ from indexrelay.storage.entries import Vectors
 Distances = NDArray[np.float64]
 
 _RELATIVE: Final = 1e-5
-_ABSOLUTE: Final = 1e-9
-"""Two float32 computations of one distance differ by this much, and mean the same."""
+_ROUNDING: Final = 1e-6
+"""Two float32 computations of one distance differ by this much, and mean the same: by a share of
+the distance, and by one of the squared length of what is compared, from whose products a small
+distance is the difference (float32 keeps 1.2e-7 of each)."""
 
 
 def faiss_metric(metric: Metric) -> int:
@@ -71,6 +73,11 @@ def as_scores(found: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]
     return np.sqrt(np.maximum(found, 0)) if metric is Metric.L2 else found
 
 
-def tolerance(limit: Distances) -> Distances:
-    """How much farther than ``limit`` still counts as equally far."""
-    return np.asarray(_RELATIVE * np.abs(limit) + _ABSOLUTE)
+def tolerance(limit: Distances, queries: Vectors) -> Distances:
+    """How much farther than ``limit`` still counts as equally far.
+
+    ``queries`` has the shape ``(q, d)``; ``limit``, of the shape ``(q, k)``, holds distances from
+    them.
+    """
+    squared = np.einsum("qd,qd->q", queries, queries, dtype=np.float64)
+    return np.asarray(_RELATIVE * np.abs(limit) + _ROUNDING * squared[:, None])

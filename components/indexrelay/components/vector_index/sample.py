@@ -54,7 +54,7 @@ class QuerySample:
         distance and not by row, because of several equal entries any one is right.
         """
         limit = self.distances[:, self.depth - 1 : self.depth]
-        return float(np.mean(found <= limit + tolerance(limit)))
+        return float(np.mean(found <= limit + tolerance(limit, self.vectors)))
 
     def save(self, path: Path) -> None:
         """Write it; equal samples make equal files."""
