@@ -17,16 +17,7 @@ def reach(settings: Settings) -> Connection:
         NoRunningServerError: no URL is given, and no embedded server was started there.
         RedisUrlError: the URL cannot be read.
     """
-    return Connection.open(server_url(settings), timeout_seconds=settings.redis.timeout_seconds)
-
-
-def server_url(settings: Settings) -> str:
-    """The URL of the server to use; it may hold a password: never log it.
-
-    Raises:
-        NoRunningServerError: no URL is given, and no embedded server was started there.
-    """
     url = settings.redis_url or embedded_url(settings.data_dir)
     if url is None:
         raise NoRunningServerError(settings.data_dir)
-    return url
+    return Connection.open(url, timeout_seconds=settings.redis.timeout_seconds)
