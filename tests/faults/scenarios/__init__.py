@@ -13,6 +13,7 @@ from tests.faults.scenarios import (
     misdating,
     oversleeping,
     poisoning,
+    publishing_at_once,
     repeating,
     sleeping,
     stalling,
@@ -45,4 +46,5 @@ SCENARIOS = {
     "F8": Entry(stalling.run),
     "F17": Entry(misdating.run),
     "F9": Entry(disconnecting.run, runs=3),
+    "F19": Entry(publishing_at_once.run, runs=100),
 }
