@@ -11,9 +11,9 @@ follow faster than others load gets its turn.
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from indexrelay.reloaders.failures import Failure, failure_of
+from indexrelay.reloaders.failures import Failures
 from indexrelay.reloaders.opening import Opener
 from indexrelay.reloaders.planning import Part, parts_of
 from indexrelay.reloaders.served import ServedComponent
@@ -47,45 +47,33 @@ class Loader:
         opener: Opener,
         store: ArtifactStore,
         *,
+        failures: Failures,
         chosen: Collection[str] | None,
-        retry_seconds: float,
-        reader_id: str,
         clock: Clock,
     ) -> None:
         self._opener = opener
         self._store = store
+        self._failures = failures
         self._chosen = chosen
-        self._retry_seconds = retry_seconds
-        self._reader_id = reader_id
         self._clock = clock
         self.forget()
 
     def forget(self) -> None:
         """Know of no failure, so that everything is tried at the next round."""
-        self._failures: dict[str, Failure] = {}
+        self._failures.forget()
         self._first: set[str] = set()
         self.retry_at: float | None = None
         """When a failed part may be tried again, by the monotonic clock; ``None``: none may."""
 
     def try_again(self) -> None:
         """Let everything that failed be tried at the next look, however it failed."""
-        now = self._clock.monotonic()
-        self._failures = {
-            name: replace(failure, retry_at=now) for name, failure in self._failures.items()
-        }
-        if self._failures:
-            self.retry_at = now
-            log.info("components.told_to_retry", components=sorted(self._failures))
+        if self._failures.try_again():
+            self.retry_at = self._clock.monotonic()
 
     def notice_repairs(self) -> None:
         """Let what failed for good be tried again where its files were replaced since."""
-        for name, failure in self._failures.items():
-            if failure.retry_at is not None:
-                continue
-            if self._store.version_looks(name, failure.version) != failure.looks:
-                self.retry_at = self._clock.monotonic()
-                self._failures[name] = replace(failure, retry_at=self.retry_at)
-                log.info("component.files_replaced", component=name, version=failure.version)
+        if self._failures.notice_repairs():
+            self.retry_at = self._clock.monotonic()
 
     def parts(self, release: Release, current: Contents) -> list[Part]:
         """Every part of the release; the ones whose turn it is come first."""
@@ -102,16 +90,16 @@ class Loader:
         for part in parts:
             if not part.changed:
                 self._settle(part, components, groups, release)
-            elif not self._may_try(part):
-                result.failed |= self._reasons(part)
-                retries.append(self._retry_at(part))
+            elif not self._failures.may_try(part):
+                result.failed |= self._failures.reasons(part)
+                retries.append(self._failures.retry_at(part))
             elif loads and self._superseded(part, release):
                 result.superseded += part.changed
             else:
                 loads += 1
                 loaded = self._load(part, current, result)
                 if loaded is None:
-                    retries.append(self._retry_at(part))
+                    retries.append(self._failures.retry_at(part))
                 else:
                     components |= loaded
                     self._settle(part, components, groups, release)
@@ -119,9 +107,7 @@ class Loader:
                     result.dropped += (name for name in part.changed if name not in loaded)
         self._first = set(result.superseded)
         self.retry_at = min((at for at in retries if at is not None), default=None)
-        self._failures = {
-            name: failure for name, failure in self._failures.items() if name in result.failed
-        }
+        self._failures.keep(result.failed)
         result.contents = Contents(
             release=release.number, digest=release.digest, components=components, groups=groups
         )
@@ -141,32 +127,6 @@ class Loader:
                 components.pop(name, None)
             elif name in release.groups:
                 groups[name] = release.groups[name]
-
-    def _may_try(self, part: Part) -> bool:
-        """Whether no member of the part is known to fail, or all that do may be tried again."""
-        now = self._clock.monotonic()
-        return all(failure.due(now) for failure in self._known(part).values())
-
-    def _retry_at(self, part: Part) -> float | None:
-        """When all failed members may be tried again; ``None``: one of them never."""
-        times = [failure.retry_at for failure in self._known(part).values()]
-        return None if None in times else max(at for at in times if at is not None)
-
-    def _known(self, part: Part) -> dict[str, Failure]:
-        """The members whose wanted version was tried and failed."""
-        return {
-            name: failure
-            for name in part.changed
-            if (failure := self._failures.get(name)) is not None
-            and failure.version == part.wanted[name]
-        }
-
-    def _reasons(self, part: Part) -> dict[str, str]:
-        """Why each changed member of a part that cannot flip is not at the wanted version."""
-        known = self._known(part)
-        culprits = ", ".join(sorted(known))
-        waits = f"waits for {culprits}, which failed: group {part.name} flips as a whole"
-        return {name: known[name].error if name in known else waits for name in part.changed}
 
     def _superseded(self, part: Part, release: Release) -> bool:
         """Whether a newer release wants something else of this part."""
@@ -195,9 +155,9 @@ class Loader:
             except Exception as error:  # noqa: BLE001 - this component fails, and nothing else
                 self._failed(name, version, looks, error, current)
             else:
-                self._failures.pop(name, None)
-        if self._known(part):
-            result.failed |= self._reasons(part)
+                self._failures.succeeded(name)
+        if self._failures.known(part):
+            result.failed |= self._failures.reasons(part)
             return None
         for name, served in loaded.items():
             log.info(
@@ -212,16 +172,7 @@ class Loader:
     def _failed(
         self, name: str, version: str, looks: str, error: Exception, current: Contents
     ) -> None:
-        now = self._clock.monotonic()
-        failure = self._failures[name] = failure_of(
-            error,
-            version=version,
-            looks=looks,
-            before=self._failures.get(name),
-            first_wait_seconds=self._retry_seconds,
-            key=f"{self._reader_id}/{name}",  # readers that failed together come back apart
-            now=now,
-        )
+        failure = self._failures.remember(name, version, looks, error)
         served = current.components.get(name)
         log.error(
             "component.load_failed",
@@ -229,5 +180,7 @@ class Loader:
             version=version,
             serving=served.version if served is not None else None,
             error=failure.error,
-            retry_in_seconds=None if failure.retry_at is None else failure.retry_at - now,
+            retry_in_seconds=None
+            if failure.retry_at is None
+            else failure.retry_at - self._clock.monotonic(),
         )

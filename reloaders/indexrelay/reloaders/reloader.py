@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterable
 
 from indexrelay.reloaders.connecting import Link
+from indexrelay.reloaders.failures import Failures
 from indexrelay.reloaders.following import Follower, Renewing
 from indexrelay.reloaders.forking import follow_forks
 from indexrelay.reloaders.identity import (
@@ -107,9 +108,13 @@ class Reloader:
             loader=Loader(
                 Opener(self._store, definitions=self._settings.components, clock=self._clock),
                 self._store,
+                failures=Failures(
+                    self._store,
+                    first_wait_seconds=reader.retry_seconds,
+                    reader_id=self._id,
+                    clock=self._clock,
+                ),
                 chosen=reader.components,
-                retry_seconds=reader.retry_seconds,
-                reader_id=self._id,
                 clock=self._clock,
             ),
             current=self._current,
