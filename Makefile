@@ -10,6 +10,9 @@ PYTEST_ARGS ?=
 # make faults: valkey, redis, redis62 or all.
 SERVER ?= valkey
 MINUTES ?= 30
+# make bench: --quick, --only events,entries, --keep
+ARGS ?=
+PEERS := .venv-peers
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -21,7 +24,7 @@ CODE := $(SOURCES) tests scripts deploy $(wildcard examples benchmarks)
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | \
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort -t : -k 1,1 | \
 		awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
 .PHONY: demo
@@ -40,6 +43,13 @@ faults: $(INSTALLED) ## Break it in every way that we know: SERVER=all FAULT=F1,
 .PHONY: soak
 soak: $(INSTALLED) ## Kill at random for long: MINUTES=30 SERVER=all
 	@$(BIN)/python -m tests.faults --fault F2 --minutes $(MINUTES) --server $(SERVER)
+
+.PHONY: bench
+bench: $(INSTALLED) ## Measure, and write benchmarks/RESULTS.md: ARGS=--quick ARGS="--only events"
+	@PYTHONPATH=benchmarks $(BIN)/python -m measuring $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: $(PEERS)/.installed ## Install what make bench compares with, in .venv-peers
 
 .PHONY: lint
 lint: $(INSTALLED) ## Check style and format
@@ -89,8 +99,15 @@ constraints: ## Pin the newest versions that pyproject.toml allows
 
 .PHONY: clean
 clean: ## Remove the environment and every cache
-	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(PEERS) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(PEERS)/.installed: benchmarks/peers.txt | $(INSTALLED)
+	@echo "indexrelay: setting up $(PEERS) …" >&2
+	@$(BIN)/python -m venv $(PEERS)
+	@$(PEERS)/bin/pip install --quiet --disable-pip-version-check --no-deps \
+		--requirement benchmarks/peers.txt
+	@touch $@
 
 $(INSTALLED): pyproject.toml constraints.txt scripts/dev_requirements.py
 	@command -v $(PYTHON) > /dev/null || { \

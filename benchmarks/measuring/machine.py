@@ -1,0 +1,60 @@
+"""What a figure was measured on: enough to compare, nothing that names somebody's machine."""
+
+import os
+import platform
+import sqlite3
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_LIBRARIES = {
+    "faiss": "faiss-cpu",
+    "numpy": "numpy",
+    "redis-py": "redis",
+    "hiredis": "hiredis",
+    "pydantic": "pydantic",
+    "sqlalchemy": "SQLAlchemy",
+}
+
+
+def machine(servers: dict[str, str]) -> dict[str, Any]:
+    """Processor, memory, system and versions; ``servers`` are those that took part."""
+    return {
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "libraries": {
+            **{name: _version(distribution) for name, distribution in _LIBRARIES.items()},
+            "sqlite": sqlite3.sqlite_version,
+        },
+        "servers": servers,
+    }
+
+
+def load() -> float:
+    """How many processes wanted a processor, on average over the last minute.
+
+    Well above 0 before a benchmark starts, it was not alone on the machine.
+    """
+    return round(os.getloadavg()[0], 2)
+
+
+def _cpu() -> str:
+    """The model's name; Linux keeps it in a file, ``platform`` does not look there."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            field, _, value = line.partition(":")
+            if field.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(distribution: str) -> str | None:
+    """As installed; ``None``: it is not."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
