@@ -68,6 +68,8 @@ def test_each_error_says_what_would_be_right(key: str, right: str) -> None:
     ("text", "key", "right"),
     [
         ("redis = 3", "redis", "must be a table"),
+        ("redis.url = 'http://host'", "redis.url", "must begin with one of redis://"),
+        ("redis.url = 'redis+sentinel://host'", "redis.url", "HOST:PORT,HOST:PORT/SERVICE/DB"),
         ("[reader]\ncomponents = 3", "reader.components", "must be a list"),
         ("[reader]\ncomponents = ['x']", "reader.components", "no such component; there is none"),
         ("[reader]\npoll_seconds = inf", "reader.poll_seconds", "must be a finite number"),

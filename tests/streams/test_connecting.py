@@ -46,6 +46,9 @@ def test_a_url_cannot_change_what_the_reads_rely_on() -> None:
         "redis://user:s3cret/x@host:6379/0",
         "redis://user:s3cret@host:notaport/0",
         "redis://user:s3cret@host:6379/0?socket_keepalive_options=x&max_connections=s3cret",
+        "redis://user:s3cret@host:6379/0?s3cret=1",
+        "redis+sentinel://user:s3cret@host:26379",
+        "redis+sentinel://host:26379/service?sentinel_s3cret=1",
         "s3cret",
     ],
 )
@@ -64,6 +67,19 @@ def test_a_password_is_in_no_error_and_no_log() -> None:
             connection.commands.ping()
     assert "s3cret" not in str(refused.value)
     assert "s3cret" not in str(logs)
+
+
+def test_where_no_sentinel_answers_the_error_says_what_to_look_at() -> None:
+    url = "redis+sentinel://user:s3cret@127.0.0.1:1,127.0.0.1:2/tracks?sentinel_password=s3cret"
+    with capture_logs() as logs, Connection.open(url, timeout_seconds=1) as connection:
+        with pytest.raises(exceptions.ConnectionError, match="No master found") as refused:
+            connection.commands.ping()
+        shown = f"{refused.value} {connection.commands!r} {logs}"
+    assert "'tracks' (SENTINEL MASTERS)" in shown
+    assert "port=1" in shown
+    assert "port=2" in shown
+    assert "s3cret" not in shown
+    assert is_passing(refused.value)
 
 
 def test_a_server_that_evicts_is_warned_about(server_factory: ServerFactory) -> None:

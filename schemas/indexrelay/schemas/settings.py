@@ -8,10 +8,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.names import Identifier, Name
+from indexrelay.schemas.server_url import read_server_url
 
 PositiveSeconds = Annotated[float, Field(gt=0)]
 PositiveCount = Annotated[int, Field(gt=0)]
@@ -79,9 +80,18 @@ class RedisSettings(_Table):
     """The server that carries signals, leases and presence."""
 
     url: SecretStr | None = None
-    """``redis://``, ``rediss://`` or ``unix://``; ``None``: the embedded server."""
+    """``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB``;
+    ``None``: the embedded server."""
     timeout_seconds: PositiveSeconds = 5.0
     """How long one command may take before it counts as failed."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_understood(cls, url: SecretStr | None) -> SecretStr | None:
+        """Here and not when connecting, so that every mistake is found before anything starts."""
+        if url is not None:
+            read_server_url(url.get_secret_value())
+        return url
 
 
 class CatalogSettings(_Table):

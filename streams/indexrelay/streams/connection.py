@@ -15,24 +15,18 @@ redis-py's pools compare the process id and drop what they inherited without clo
 """
 
 from importlib import resources
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from redis import Redis
-from redis.backoff import NoBackoff
 from redis.commands.core import Script
-from redis.connection import ConnectionPool, UnixDomainSocketConnection, parse_url
 from redis.exceptions import RedisError, ResponseError
-from redis.retry import Retry
 
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.streams.errors import RedisUrlError
+from indexrelay.streams.clients import client_of
 
 MAX_BLOCK_SECONDS: Final = 2.0
 """A blocking read is never cancelled (what it took would stay pending, unseen), so a stop waits for
 it: not longer than this."""
-
-HEALTH_CHECK_SECONDS: Final = 30
-"""A socket that was idle for longer is pinged before its next command."""
 
 _log = get_logger(__name__)
 
@@ -69,7 +63,8 @@ class Connection:
         is asked whether it evicts keys under memory pressure, which would lose events silently.
 
         Args:
-            url: ``redis://``, ``rediss://`` or ``unix://``.
+            url: ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://``; see
+                `indexrelay.schemas.server_url`.
             timeout_seconds: how long connecting, and one command, may take.
             block_seconds: the longest wait of a blocking read on this connection; at most 2.
 
@@ -78,8 +73,14 @@ class Connection:
             ValueError: ``block_seconds`` is out of range.
         """
         connection = cls(
-            commands=_client(url, connect=timeout_seconds, answer=timeout_seconds),
-            blocking=_client(url, connect=timeout_seconds, answer=block_seconds + timeout_seconds),
+            commands=client_of(
+                url, connect_seconds=timeout_seconds, answer_seconds=timeout_seconds
+            ),
+            blocking=client_of(
+                url,
+                connect_seconds=timeout_seconds,
+                answer_seconds=block_seconds + timeout_seconds,
+            ),
             block_seconds=block_seconds,
         )
         connection._check_eviction()
@@ -129,26 +130,3 @@ class Connection:
         else:
             if policy not in (None, "noeviction"):
                 _log.warning("redis.evicts", maxmemory_policy=policy, wanted="noeviction")
-
-
-def _client(url: str, *, connect: float, answer: float) -> Redis:
-    """A client that owns its pool; ``connect`` and ``answer`` are time-outs in seconds."""
-    try:
-        settings: dict[str, Any] = dict(parse_url(url))  # type: ignore[no-untyped-call] # redis-py has no types here
-    except ValueError as error:
-        # Where urllib complains it quotes what it could not read, which may be the password.
-        reason = str(error) if "scheme" in str(error) else "its port or query cannot be read"
-        raise RedisUrlError(reason) from None
-    settings |= {
-        "decode_responses": False,
-        "health_check_interval": HEALTH_CHECK_SECONDS,
-        "protocol": 2,
-        "retry": Retry(NoBackoff(), 0),
-        "retry_on_error": [],
-        "retry_on_timeout": False,
-        "socket_connect_timeout": connect,
-        "socket_timeout": answer,
-    }
-    if settings.get("connection_class") is not UnixDomainSocketConnection:
-        settings["socket_keepalive"] = True
-    return Redis.from_pool(ConnectionPool(**settings))

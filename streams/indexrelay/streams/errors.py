@@ -35,8 +35,9 @@ class RedisUrlError(IndexRelayError):
     def __init__(self, reason: str) -> None:
         super().__init__(
             f"the Redis URL cannot be used: {reason}; write redis://HOST:PORT/DB, "
-            "rediss://HOST:PORT/DB or unix:///PATH?db=DB, with special characters of a password "
-            "percent-encoded"
+            "rediss://HOST:PORT/DB, unix:///PATH?db=DB or "
+            "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB, with special characters of a "
+            "password percent-encoded"
         )
         self.reason = reason
 

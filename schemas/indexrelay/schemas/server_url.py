@@ -1,0 +1,123 @@
+"""The URL of the server that carries signals: what may be written, and what it means.
+
+There are three forms::
+
+    redis://[USER:PASSWORD@]HOST[:PORT][/DB]                                one server
+    unix://[USER:PASSWORD@]/PATH[?db=DB]                                    one on this machine
+    redis+sentinel://[USER:PASSWORD@]HOST[:PORT],HOST[:PORT]…/SERVICE[/DB]  whichever is primary
+
+With ``rediss`` instead of ``redis`` the connection is encrypted. Behind ``redis+sentinel`` stand
+the Sentinels, as other clients of Redis write it; user and password are those of the servers, and
+the Sentinels' own go into the query: ``?sentinel_username=…&sentinel_password=…``.
+
+Read with the settings, so that ``indexrelay check`` finds a mistake, and again where it is used.
+What is wrong is said without any part of the URL: where it is wrong, a password may stand anywhere.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
+
+SENTINEL_PORT: Final = 26379
+_SINGLE: Final = ("redis", "rediss", "unix")
+_GUARDED: Final = ("redis+sentinel", "rediss+sentinel")
+_OF_SENTINELS: Final = "sentinel_"
+"""Options of the query that begin like this are for the Sentinels, without it."""
+_ENCODED: Final = "special characters of a password are percent-encoded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerUrl:
+    """A URL that was understood; it may hold a password, and does not show it."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SingleUrl(ServerUrl):
+    """One server, for redis-py to reach as it is written."""
+
+    url: str
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SentinelUrl(ServerUrl):
+    """Servers of which one is the primary, and the Sentinels that say which."""
+
+    sentinels: tuple[tuple[str, int], ...]
+    """Host and port of each."""
+    service: str
+    """The name under which they watch the servers."""
+    server: str
+    """User, password, database and options of the servers, as a URL of one of them."""
+    sentinel: str
+    """… and those of a Sentinel."""
+
+
+def read_server_url(url: str) -> SingleUrl | SentinelUrl:
+    """Understand ``url``.
+
+    Raises:
+        ValueError: with what is wrong and what would be right, and with no part of the URL.
+    """
+    scheme, separator, _ = url.partition("://")
+    if not separator or scheme not in (*_SINGLE, *_GUARDED):
+        raise ValueError(
+            f"must begin with one of {', '.join(f'{s}://' for s in _SINGLE)}, {_GUARDED[0]}://"
+        )
+    try:
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+    except ValueError:  # it quotes what it could not read
+        raise ValueError(f"its host or query cannot be read; {_ENCODED}") from None
+    if "db" in options:
+        _database(options["db"])
+    if scheme in _GUARDED:
+        return _guarded(parts, options)
+    if scheme == "unix":
+        if not parts.path.strip("/"):
+            raise ValueError("must name a socket: unix:///PATH")
+    else:
+        _host_and_port(parts.netloc.rpartition("@")[2], default=0)
+        _database(unquote(parts.path).strip("/"))
+    return SingleUrl(url=url)
+
+
+def _guarded(parts: SplitResult, options: dict[str, str]) -> SentinelUrl:
+    login, _, hosts = parts.netloc.rpartition("@")
+    sentinels = tuple(_host_and_port(each, default=SENTINEL_PORT) for each in hosts.split(","))
+    service, _, database = unquote(parts.path).strip("/").partition("/")
+    if not all(host for host, _ in sentinels) or not service:
+        raise ValueError(
+            "must name the Sentinels and the service that they watch: "
+            "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB"
+        )
+    _database(database)
+    scheme = parts.scheme.removesuffix("+sentinel")
+    own = {key: value for key, value in options.items() if not key.startswith(_OF_SENTINELS)}
+    theirs = {
+        key.removeprefix(_OF_SENTINELS): value
+        for key, value in options.items()
+        if key.startswith((_OF_SENTINELS, "ssl_"))
+    }
+    return SentinelUrl(
+        sentinels=sentinels,
+        service=service,
+        server=f"{scheme}://{login + '@' if login else ''}localhost/{database}?{urlencode(own)}",
+        sentinel=f"{scheme}://localhost?{urlencode(theirs)}",
+    )
+
+
+def _host_and_port(text: str, *, default: int) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{text}")
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"its port must be a number up to 65535; {_ENCODED}") from None
+    return parts.hostname or "", default if port is None else port
+
+
+def _database(text: str) -> None:
+    if text and not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"its database must be a number; {_ENCODED}")

@@ -1,0 +1,108 @@
+"""From a URL to a client: of one server, or of whichever the Sentinels call the primary.
+
+Whatever the URL says, three things hold for each client: no built-in retries, replies in RESP2 as
+bytes, and the time-outs that were asked for (`indexrelay.streams.connection` says why).
+
+Behind Sentinels every new socket goes to the server that they call the primary at that moment, so
+a failover needs nothing but the reconnecting that any error brings: the old primary's sockets die
+with it, or it hangs up when it is made a replica, or answers READONLY, which closes them as well.
+What the new primary never heard of is lost in Redis, and found by the look that follows every
+error. Until a primary is agreed on there is none, which is an error that passes.
+"""
+
+from typing import Any, Final
+
+from redis import Redis, SSLConnection
+from redis.backoff import NoBackoff
+from redis.connection import ConnectionPool, UnixDomainSocketConnection, parse_url
+from redis.exceptions import RedisError
+from redis.retry import Retry
+from redis.sentinel import (
+    MasterNotFoundError,
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
+
+from indexrelay.schemas.server_url import SentinelUrl, read_server_url
+from indexrelay.streams.errors import RedisUrlError
+
+HEALTH_CHECK_SECONDS: Final = 30
+"""A socket that was idle for longer is pinged before its next command."""
+
+
+def client_of(url: str, *, connect_seconds: float, answer_seconds: float) -> Redis:
+    """A client that owns its pool; no socket is opened yet.
+
+    Args:
+        url: as `indexrelay.schemas.server_url` reads it.
+        connect_seconds: how long connecting may take, to the server or to one Sentinel.
+        answer_seconds: how long the server may take to answer.
+
+    Raises:
+        RedisUrlError: the URL cannot be read.
+    """
+    try:
+        understood = read_server_url(url)
+    except ValueError as error:
+        raise RedisUrlError(str(error)) from None
+    try:
+        if isinstance(understood, SentinelUrl):
+            pool = _guarded(understood, connect_seconds, answer_seconds)
+        else:
+            pool = ConnectionPool(**_settings(url, connect_seconds, answer_seconds))
+        pool.make_connection()  # no socket yet: only what the options mean is looked at
+    except (TypeError, ValueError, RedisError):
+        # It may quote what it could not read, which may be the password.
+        raise RedisUrlError("an option in its query is not known or cannot be read") from None
+    return Redis.from_pool(pool)
+
+
+def _guarded(url: SentinelUrl, connect: float, answer: float) -> ConnectionPool:
+    settings = _settings(url.server, connect, answer)
+    encrypted = settings.pop("connection_class", None) is SSLConnection
+    asking = _settings(url.sentinel, connect, connect)
+    asking["ssl"] = asking.pop("connection_class", None) is SSLConnection
+    del settings["host"], asking["host"]
+    del asking["retry_on_timeout"]  # `retry` says it all, and `Redis` warns of both
+    sentinels = _Sentinels(url.sentinels, sentinel_kwargs=asking)  # type: ignore[no-untyped-call] # redis-py has no types here
+    return SentinelConnectionPool(  # type: ignore[no-untyped-call] # as above
+        url.service,
+        sentinels,
+        connection_class=SentinelManagedSSLConnection if encrypted else SentinelManagedConnection,
+        **settings,
+    )
+
+
+class _Sentinels(Sentinel):
+    """Says what to do where no primary is found."""
+
+    def discover_master(self, service_name: str) -> Any:
+        """Host and port of the primary, as the first Sentinel that can tell has it."""
+        try:
+            return super().discover_master(service_name)  # type: ignore[no-untyped-call] # as above
+        except MasterNotFoundError as error:
+            raise MasterNotFoundError(
+                f"{error}; a failover may be under way. If it lasts: are the Sentinels in "
+                "redis.url right, can they be reached, and do they watch a service named "
+                f"{service_name!r} (SENTINEL MASTERS)?"
+            ) from error
+
+
+def _settings(url: str, connect: float, answer: float) -> dict[str, Any]:
+    """redis-py's arguments for one connection."""
+    settings: dict[str, Any] = dict(parse_url(url))  # type: ignore[no-untyped-call] # as above
+    settings |= {
+        "decode_responses": False,
+        "health_check_interval": HEALTH_CHECK_SECONDS,
+        "protocol": 2,
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_error": [],
+        "retry_on_timeout": False,
+        "socket_connect_timeout": connect,
+        "socket_timeout": answer,
+    }
+    if settings.get("connection_class") is not UnixDomainSocketConnection:
+        settings["socket_keepalive"] = True
+    return settings
