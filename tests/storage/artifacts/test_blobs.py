@@ -134,6 +134,21 @@ def test_putting_the_same_content_repairs_a_damaged_blob(
         assert mapped.read() != b"0123456789"
 
 
+def test_putting_the_same_content_repairs_a_blob_whose_name_a_folder_has_taken(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
+    ref = store.put_blob(make_file(tmp_path, b"0123456789"))
+    path = store.blob(ref)
+    path.unlink()
+    path.mkdir()
+    (path / "of somebody else").touch()
+    with pytest.raises(BlobCorruptError, match="not a regular file"):
+        store.blob(ref)
+    store.put_blob(make_file(tmp_path, b"0123456789"))
+    assert store.blob(ref).read_bytes() == b"0123456789"
+    assert len(list(store.staging.glob("*.displaced/of somebody else"))) == 1
+
+
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A line for every file that is hashed."""

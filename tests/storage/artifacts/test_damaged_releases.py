@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,28 @@ def test_what_is_no_release_is_passed_over(
     with pytest.raises(ReleaseUnreadableError, match=r"00000003\.json") as caught:
         store.release(3)
     assert not caught.value.missing
+
+
+def _a_folder(path: Path) -> None:
+    path.mkdir()
+    (path / "inside").touch()
+
+
+def _a_link(path: Path) -> None:
+    path.symlink_to(path.with_name("00000002.json"))
+
+
+@pytest.mark.parametrize("put", [_a_folder, _a_link, os.mkfifo])
+def test_what_is_no_file_is_a_damaged_release_like_any_other(
+    store: ArtifactStore, version: str, put: Callable[[Path], None]
+) -> None:
+    _path(store, 3).unlink()
+    put(_path(store, 3))
+    newest = store.newest_release()
+    assert newest is not None
+    assert newest.number == 2
+    assert "not a regular file" in str(store.broken_releases[3])
+    assert make_release(store, voyager=version).number == 4
 
 
 def test_one_changed_bit_anywhere_is_found(store: ArtifactStore, version: str) -> None:

@@ -67,6 +67,19 @@ def test_a_damaged_manifest_is_found_and_repaired_by_the_same_version(
     assert store.version("voyager", version_id).entries == 1
 
 
+def test_a_manifest_whose_name_a_folder_has_taken_is_damaged_and_repaired(
+    store: ArtifactStore,
+) -> None:
+    version_id = make_version(store, "voyager", b"base")
+    _path(store, version_id).unlink()
+    _path(store, version_id).mkdir()
+    with pytest.raises(VersionUnreadableError, match="not a regular file") as caught:
+        store.version("voyager", version_id)
+    assert not caught.value.missing
+    assert make_version(store, "voyager", b"base") == version_id
+    assert store.version("voyager", version_id).id == version_id
+
+
 def test_a_missing_manifest_says_so(store: ArtifactStore) -> None:
     with pytest.raises(VersionUnreadableError) as caught:
         store.version("voyager", "a" * 64)

@@ -24,6 +24,7 @@ from indexrelay.storage.artifacts.durable import (
     open_file,
     staged_name,
     sync_folder,
+    take_place,
 )
 from indexrelay.storage.artifacts.errors import (
     BlobCorruptError,
@@ -137,7 +138,7 @@ class Blobs:
             self.path(ref)
         except (BlobCorruptError, BlobMissingError):
             with self._copied(file) as copy:
-                copy.replace(target)
+                take_place(copy, target, staging=self._layout.staging)
         # Sweeping must not take what an old version left and a running build now counts on. A pin
         # says so; touching the blob would change its ctime and make every host check it again.
         (self._layout.staging / f"{ref.digest}{PIN_SUFFIX}").touch()
@@ -154,9 +155,6 @@ class Blobs:
 def _settle(file: Path) -> BlobRef:
     """Hash a file, make it read-only, force it to disk."""
     with open_file(file) as stream:
-        found = os.fstat(stream.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         size = os.fstat(stream.fileno()).st_size
     _force(file)

@@ -7,16 +7,20 @@ overwritten; `O_EXCL` on the final name would show half a file, and after a kill
 """
 
 import contextlib
+import errno
 import io
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from indexrelay.schemas.failpoints import failpoint
-from indexrelay.storage.artifacts.errors import StoreAccessError
+from indexrelay.storage.artifacts.errors import NotAFileError, StoreAccessError
 
 READ_ONLY = 0o444
+_NO_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.ENXIO})
+"""What opening says of a symbolic link, a folder, a pipe and a socket."""
 
 
 @contextlib.contextmanager
@@ -61,6 +65,7 @@ def read_file(path: Path) -> bytes:
 
     Raises:
         FileNotFoundError: there is no such file; left as it is, since callers know what it means.
+        NotAFileError: a folder, a link or the like has that name.
         StoreAccessError: it cannot be read.
     """
     try:
@@ -69,13 +74,24 @@ def read_file(path: Path) -> bytes:
     except FileNotFoundError:
         raise
     except OSError as error:
+        if error.errno in _NO_FILE:
+            raise NotAFileError(path, "read", error) from error
         raise StoreAccessError(path, "read", error) from error
 
 
 def open_file(path: Path) -> io.BufferedReader:
-    """Open a file for reading; not through a symbolic link, and without waiting for a pipe."""
+    """Open a regular file for reading; a symbolic link or a pipe is not one."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags), "rb")
+    file = os.open(path, flags)
+    try:
+        mode = os.fstat(file).st_mode
+        if not stat.S_ISREG(mode):
+            number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+            raise OSError(number, "not a regular file")
+        return os.fdopen(file, "rb")
+    except OSError:
+        os.close(file)
+        raise
 
 
 def write_once(data: bytes, path: Path, *, staging: Path) -> bool:
@@ -102,8 +118,17 @@ def overwrite(data: bytes, path: Path, *, staging: Path) -> None:
         StoreAccessError: it cannot be written; what was at ``path`` is still there then.
     """
     with accessing(path, "write"), _staged(data, staging) as file:
-        file.replace(path)
+        take_place(file, path, staging=staging)
     sync_folder(path.parent)
+
+
+def take_place(file: Path, path: Path, *, staging: Path) -> None:
+    """Give ``file`` the name ``path``; a folder of that name goes to the staging folder, whole."""
+    try:
+        file.replace(path)
+    except IsADirectoryError:
+        path.rename(staging / f"{secrets.token_hex(16)}.displaced")
+        file.replace(path)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,13 @@ class StoreAccessError(ArtifactError):
         self.errno = error.errno
 
 
+class NotAFileError(StoreAccessError):
+    """Raised when a folder, a symbolic link or a pipe lies where a file of the store should be.
+
+    The store never makes one there: it counts as damage. Move it away.
+    """
+
+
 class UnsafeNameError(ArtifactError, ValueError):
     """Raised when a name or a digest does not look like one, before it can become a path."""
 

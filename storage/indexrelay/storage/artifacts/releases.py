@@ -15,7 +15,11 @@ from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts.durable import accessing, read_file, write_once
-from indexrelay.storage.artifacts.errors import ReleaseExistsError, ReleaseUnreadableError
+from indexrelay.storage.artifacts.errors import (
+    NotAFileError,
+    ReleaseExistsError,
+    ReleaseUnreadableError,
+)
 from indexrelay.storage.artifacts.layout import Layout
 from indexrelay.storage.artifacts.locking import StoreLock
 from indexrelay.storage.artifacts.versions import Versions
@@ -60,6 +64,9 @@ class Releases:
             data = read_file(path)
         except FileNotFoundError as error:
             raise ReleaseUnreadableError(number, f"there is no {path}", missing=True) from error
+        except NotAFileError as error:
+            reason = f"{path} is damaged: it is not a regular file"
+            raise ReleaseUnreadableError(number, reason, missing=False) from error
         try:
             fields = json.loads(data)
             digest = _content_digest(fields)

@@ -16,7 +16,11 @@ from indexrelay.schemas.versions import VersionManifest
 from indexrelay.storage.artifacts.blobs import Blobs
 from indexrelay.storage.artifacts.checked import file_identity
 from indexrelay.storage.artifacts.durable import make_folder, overwrite, read_file, write_once
-from indexrelay.storage.artifacts.errors import ArtifactError, VersionUnreadableError
+from indexrelay.storage.artifacts.errors import (
+    ArtifactError,
+    NotAFileError,
+    VersionUnreadableError,
+)
 from indexrelay.storage.artifacts.layout import Layout
 from indexrelay.storage.artifacts.locking import StoreLock
 
@@ -53,7 +57,7 @@ class Versions:
             for ref in manifest.files.values():
                 self._blobs.present(ref)
             staging = self._layout.staging
-            if not write_once(data, path, staging=staging) and read_file(path) != data:
+            if not write_once(data, path, staging=staging) and not _holds(path, data):
                 overwrite(data, path, staging=staging)
         return version_id
 
@@ -70,6 +74,9 @@ class Versions:
         except FileNotFoundError as error:
             reason = f"there is no {path}"
             raise VersionUnreadableError(component, version_id, reason, missing=True) from error
+        except NotAFileError as error:
+            reason = f"{path} is damaged: it is not a regular file"
+            raise VersionUnreadableError(component, version_id, reason, missing=False) from error
         digest = sha256_hex(data)
         if digest != version_id:
             reason = f"{path} is damaged: its content has the digest {digest}"
@@ -105,6 +112,13 @@ class Versions:
             manifest = self.read(component, version_id)
             paths += [self._layout.blob(ref.digest) for ref in manifest.files.values()]
         return "".join(map(_look, paths))
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return read_file(path) == data
+    except (FileNotFoundError, NotAFileError):
+        return False
 
 
 def _look(path: Path) -> str:
