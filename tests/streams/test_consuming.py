@@ -1,7 +1,6 @@
 """A group hands every entry to someone, in order, at least once."""
 
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -57,11 +56,6 @@ def test_published_events_are_read_and_acknowledged_once(
     assert group.read(count=10, block_seconds=0) == []
 
 
-def test_a_new_group_receives_old_events(each_connection: Connection, keys: Keys) -> None:
-    publish(each_connection, keys.events, b"before")
-    assert raws(drain(consumer(each_connection, keys, group="late"))) == [b"before"]
-
-
 def test_a_group_may_wait_for_a_stream_that_nobody_has_made(
     each_connection: Connection, keys: Keys
 ) -> None:
@@ -70,35 +64,6 @@ def test_a_group_may_wait_for_a_stream_that_nobody_has_made(
     publish(each_connection, keys.events, b"first")
     assert raws(drain(group)) == [b"first"]
     assert group.recreated == 0
-
-
-def test_events_come_in_order(real_connection: Connection, keys: Keys) -> None:
-    sent = [b"%d" % number for number in range(1000)]
-    publish_many(real_connection, keys.events, sent)
-    assert raws(drain(consumer(real_connection, keys), count=7)) == sent
-
-
-def test_each_group_sees_every_event(real_connection: Connection, keys: Keys) -> None:
-    sent = [b"%d" % number for number in range(100)]
-    publish_many(real_connection, keys.events, sent)
-    for name in ("rebuilder", "audit"):
-        assert raws(drain(consumer(real_connection, keys, group=name))) == sent
-
-
-def test_consumers_of_one_group_share_the_events(real_connection: Connection, keys: Keys) -> None:
-    sent = [b"%d" % number for number in range(2000)]
-    taken: list[list[Delivery]] = [[], [], []]
-
-    def work(index: int) -> None:
-        taken[index] = drain(consumer(real_connection, keys, f"consumer-{index}"), count=10)
-
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(3)]
-    publish_many(real_connection, keys.events, sent)
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert Counter(raw for part in taken for raw in raws(part)) == Counter(sent)
 
 
 def test_an_unacknowledged_event_comes_first_after_a_restart(
@@ -113,14 +78,6 @@ def test_an_unacknowledged_event_comes_first_after_a_restart(
     assert all(delivery.deliveries > 1 for delivery in first)
     again.acknowledge([delivery.entry_id for delivery in first])
     assert raws(drain(again)) == [b"3", b"4"]
-
-
-def test_another_consumer_is_not_given_what_is_being_worked_on(
-    real_connection: Connection, keys: Keys
-) -> None:
-    publish(real_connection, keys.events, b"1")
-    assert len(consumer(real_connection, keys, "a").read(count=10, block_seconds=0)) == 1
-    assert consumer(real_connection, keys, "b").read(count=10, block_seconds=0) == []
 
 
 def test_an_event_that_its_consumer_forgot_is_claimed_with_its_count(
@@ -143,21 +100,6 @@ def test_claiming_goes_on_where_it_stopped(real_connection: Connection, keys: Ke
     group = consumer(real_connection, keys, "b", claim_idle_seconds=0)
     seen = [raw for _ in range(4) for raw in raws(group.read(count=10, block_seconds=0))]
     assert seen == sent
-
-
-def test_a_failing_event_does_not_hold_up_the_others(
-    real_connection: Connection, keys: Keys
-) -> None:
-    publish_many(real_connection, keys.events, [b"bad", b"good"])
-    group = consumer(real_connection, keys)
-    bad, good = group.read(count=10, block_seconds=0)
-    group.acknowledge([good.entry_id])
-    publish(real_connection, keys.events, b"later")
-    assert raws(group.read(count=10, block_seconds=0)) == [b"later"]
-    pending = real_connection.commands.xpending_range(
-        keys.events, "rebuilder", min="-", max="+", count=10
-    )
-    assert pending[0]["message_id"] == bad.entry_id
 
 
 @pytest.mark.parametrize("taker", ["same", "other"])
@@ -231,31 +173,3 @@ def test_a_waiting_consumer_is_woken_by_an_event(real_connection: Connection, ke
     group = consumer(real_connection, keys)
     with publishing_behind(real_connection, keys, b"now"):
         assert raws(group.read(count=10, block_seconds=2)) == [b"now"]
-
-
-def test_a_closed_connection_leaves_the_rest_for_the_next_consumer(
-    real_connection: Connection, keys: Keys, started_servers: dict[str, str]
-) -> None:
-    publish_many(real_connection, keys.events, [b"1", b"2", b"3"])
-    other = Connection(
-        commands=real_connection.commands, blocking=real_connection.blocking, block_seconds=1
-    )
-    group = consumer(other, keys)
-    (first,) = group.read(count=1, block_seconds=0)
-    group.acknowledge([first.entry_id])
-    other.close()
-    assert raws(drain(consumer(real_connection, keys))) == [b"2", b"3"]
-
-
-def test_connections_may_be_closed_at_the_same_time(started_servers: dict[str, str]) -> None:
-    connections = [Connection.open(url) for url in started_servers.values() for _ in range(4)]
-    threads = [
-        threading.Thread(target=connection.close) for connection in connections for _ in range(3)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(connection.commands.ping() for connection in connections), "usable again"
-    for connection in connections:
-        connection.close()

@@ -14,7 +14,7 @@ from indexrelay.streams.passing import is_passing
 from indexrelay.streams.publishing import publish, publish_many
 from indexrelay.streams.tail import Tail
 from tests.fixtures.logs import capture_logs
-from tests.fixtures.servers import PrivateServer, ServerFactory
+from tests.fixtures.servers import ServerFactory
 from tests.streams.waiting import eventually
 
 
@@ -210,62 +210,3 @@ def test_what_a_lost_reply_took_comes_first(server_factory: ServerFactory, keys:
         publish(connection, keys.events, b"2")
         assert take(group) == [b"1"]
         assert take(group) == [b"2"]
-
-
-def _publish_all(url: str, key: str, raws: list[bytes]) -> None:
-    """A producer that repeats a write whose fate it does not know."""
-    pause = threading.Event()
-    with Connection.open(url, timeout_seconds=5) as connection:
-        for begin in range(0, len(raws), 50):
-            while True:
-                try:
-                    publish_many(connection, key, raws[begin : begin + 50])
-                    break
-                except RedisError as error:
-                    if not is_passing(error):
-                        raise
-                    pause.wait(0.005)
-
-
-def _consume_all(url: str, keys: Keys, wanted: int, seen: set[bytes | None]) -> None:
-    pause = threading.Event()
-    with Connection.open(url, timeout_seconds=5) as connection:
-        group = consumer(connection, keys)
-        while len(seen) < wanted:
-            try:
-                deliveries = group.read(count=100, block_seconds=0.1)
-                seen.update(delivery.raw for delivery in deliveries)
-                group.acknowledge([delivery.entry_id for delivery in deliveries])
-            except RedisError as error:
-                if not is_passing(error):
-                    raise
-                pause.wait(0.005)
-
-
-def _restart(server: PrivateServer, *, hard: bool) -> None:
-    if hard:
-        server.kill()
-    else:
-        server.stop()
-    server.start()
-
-
-def test_ten_thousand_events_survive_two_restarts_of_the_server(
-    server_factory: ServerFactory, keys: Keys
-) -> None:
-    server = server_factory()
-    raws = [b"%d" % number for number in range(10_000)]
-    seen: set[bytes | None] = set()
-    threads = [
-        threading.Thread(target=_publish_all, args=(server.url, keys.events, raws)),
-        threading.Thread(target=_consume_all, args=(server.url, keys, len(raws), seen)),
-    ]
-    for thread in threads:
-        thread.start()
-    for share, hard in ((0.1, False), (0.3, True)):
-        wanted = int(share * len(raws))
-        eventually(lambda: len(seen) > wanted)  # noqa: B023 - called before the next turn
-        _restart(server, hard=hard)
-    for thread in threads:
-        thread.join(timeout=60)
-    assert seen == set(raws)

@@ -1,0 +1,39 @@
+"""Each contract is held against fakeredis and every real server."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import fakeredis
+import pytest
+
+from indexrelay.streams import Connection
+from tests.contracts.backends import FAKE, NO_PROCESS, REAL, Backend
+from tests.fixtures.servers import PrivateServer, fake_connection, program_or_skip
+
+
+@pytest.fixture(params=[FAKE, *REAL])
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """Each backend in turn, emptied."""
+    name: str = request.param
+    with ExitStack() as opened:
+        if name == FAKE:
+            server = fakeredis.FakeServer()
+            yield Backend(name, lambda: fake_connection(server), opened)
+            return
+        started: dict[str, str] = request.getfixturevalue("started_servers")
+        url = started[name]
+        with Connection.open(url) as connection:
+            connection.commands.flushall()
+        yield Backend(name, lambda: Connection.open(url), opened)
+
+
+@pytest.fixture
+def restartable(backend: Backend, server_folder: Path) -> Iterator[PrivateServer]:
+    """A server of the backend's kind that the test has to itself, and may stop and start."""
+    backend.needs_a_real_server(NO_PROCESS)
+    folder = Path(tempfile.mkdtemp(dir=server_folder))
+    server = PrivateServer(folder, program_or_skip(backend.name))
+    yield server
+    server.stop()
