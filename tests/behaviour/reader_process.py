@@ -31,6 +31,8 @@ def main() -> None:
 def answer(reloader: Reloader, question: dict[str, Any]) -> dict[str, Any]:
     with reloader.acquire() as snapshot:
         served = snapshot[question["component"]]
+        if "every" in question:
+            return {"release": snapshot.release, "ids": list(getattr(served, question["every"]))}
         if "vector" in question:
             hits = served.search(np.array(question["vector"], dtype=np.float32), k=question["k"])
         elif "text" in question:

@@ -1,6 +1,6 @@
-"""Messages as earlier releases wrote them stay readable: their bytes are kept here.
+"""Messages as earlier releases wrote them, and as a later one may, are readable.
 
-A folder for each schema version; never change a file in it, add a folder.
+Their bytes are kept beside this file; see ``messages/README.md``.
 """
 
 from pathlib import Path
@@ -8,25 +8,67 @@ from pathlib import Path
 import pytest
 
 from indexrelay.schemas.events import EVENT_TYPES, SCHEMA_VERSION, Event, EventData
+from indexrelay.schemas.versions import Release, VersionManifest
 from tests.schemas.said import SAID, event_of
+from tests.schemas.stored import (
+    DOCUMENT_MODELS,
+    DOCUMENTS,
+    MESSAGES,
+    NEXT,
+    VERSIONS,
+    document,
+    message,
+    unknown_fields,
+    written_as,
+)
 
-MESSAGES = Path(__file__).parent / "messages"
-STORED = sorted(MESSAGES.glob("v*/*.json"))
+STORED = sorted(MESSAGES.glob("*/*.json"))
+TODAY = f"v{SCHEMA_VERSION}"
 
 
 @pytest.mark.parametrize("file", STORED, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_a_stored_message_is_still_read(file: Path) -> None:
     event = Event.from_bytes(file.read_bytes())
     assert event.type == file.stem
-    assert f"v{event.schemaversion}" == file.parent.name
+    assert event.schemaversion == written_as(file.parent.name)
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("data", SAID, ids=lambda data: data.TYPE)
-def test_a_stored_message_still_says_the_same(data: EventData) -> None:
-    stored = (MESSAGES / "v1.0" / f"{data.TYPE}.json").read_bytes()
-    assert Event.from_bytes(stored) == event_of(data)
+def test_a_stored_message_still_says_the_same(data: EventData, version: str) -> None:
+    stored = Event.from_bytes(message(version, data.TYPE))
+    assert stored == event_of(data).model_copy(update={"schemaversion": written_as(version)})
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", DOCUMENT_MODELS)
+def test_a_stored_document_is_still_read(name: str, version: str) -> None:
+    read = DOCUMENT_MODELS[name].model_validate_json(document(version, name))
+    if isinstance(read, VersionManifest | Release):
+        assert read.schema_version == written_as(version)
+
+
+@pytest.mark.parametrize("name", ["reader_state", "rebuilder_state"])
+def test_a_stored_state_says_the_same_in_every_version(name: str) -> None:
+    model = DOCUMENT_MODELS[name]
+    read = {version: model.model_validate_json(document(version, name)) for version in VERSIONS}
+    assert all(each == read["v1.0"] for each in read.values())
 
 
 def test_every_type_is_stored_in_the_version_that_is_written_today() -> None:
-    stored = {file.stem for file in (MESSAGES / f"v{SCHEMA_VERSION}").iterdir()}
-    assert stored == set(EVENT_TYPES)
+    for version in (TODAY, NEXT):
+        assert {file.stem for file in (MESSAGES / version).iterdir()} == set(EVENT_TYPES)
+        assert {file.stem for file in (DOCUMENTS / version).iterdir()} == set(DOCUMENT_MODELS)
+
+
+@pytest.mark.parametrize("data", SAID, ids=lambda data: data.TYPE)
+def test_the_next_minor_version_says_more_than_anybody_knows_today(data: EventData) -> None:
+    more = unknown_fields(message(NEXT, data.TYPE), event_of(data).to_bytes())
+    assert {"/partitionkey", "/data/since_the_next_minor"} <= more
+
+
+@pytest.mark.parametrize("name", DOCUMENT_MODELS)
+def test_so_do_its_documents(name: str) -> None:
+    raw = document(NEXT, name)
+    known = DOCUMENT_MODELS[name].model_validate_json(raw).model_dump_json().encode()
+    assert "/since_the_next_minor" in unknown_fields(raw, known)

@@ -7,21 +7,23 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from indexrelay.console.released import ReleasedVersion
 from indexrelay.console.sheet import Sheet, flowing, number, whole
 from indexrelay.console.tables import ago, covered, readable_bytes
 from indexrelay.schemas.versions import VersionManifest
 
 
-def manifest_page(manifest: VersionManifest) -> RenderableType:
+def manifest_page(released: ReleasedVersion) -> RenderableType:
     """The facts, the checks, the files."""
-    return Group(_facts(manifest), _checks(manifest), _files(manifest))
+    return Group(_facts(released), _checks(released.manifest), _files(released.manifest))
 
 
-def _facts(manifest: VersionManifest) -> Table:
+def _facts(released: ReleasedVersion) -> Table:
+    manifest = released.manifest
     facts: dict[str, str] = {
         "component": manifest.component,
         "kind": manifest.kind,
-        "version": manifest.id,
+        "version": released.id,
         "covers": covered(manifest.covers, {}),
         "entries": f"{manifest.entries:,}",
         "size": readable_bytes(manifest.size),

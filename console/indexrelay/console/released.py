@@ -1,13 +1,25 @@
 """What the newest release serves of one component."""
 
+from dataclasses import dataclass
+
 from indexrelay.console.errors import CommandError
 from indexrelay.console.installation import Installation
 from indexrelay.schemas.mistakes import suggestion
 from indexrelay.schemas.versions import VersionManifest
 
 
-def released_manifest(installation: Installation, component: str) -> VersionManifest:
-    """The manifest of the version that is released now.
+@dataclass(frozen=True, kw_only=True)
+class ReleasedVersion:
+    """The version of one component that is released now."""
+
+    id: str
+    """As the release names it: a manifest of another minor version read here has fields more, or
+    fewer, and these make no id."""
+    manifest: VersionManifest
+
+
+def released_version(installation: Installation, component: str) -> ReleasedVersion:
+    """The version that is released now.
 
     Raises:
         CommandError: nothing was released yet, or not of this component.
@@ -22,4 +34,6 @@ def released_manifest(installation: Installation, component: str) -> VersionMani
     if component not in release.components:
         near = suggestion(component, release.components)
         raise CommandError(f"release {release.number} has no component {component!r}{near}")
-    return installation.store.version(component, release.components[component])
+    version_id = release.components[component]
+    manifest = installation.store.version(component, version_id)
+    return ReleasedVersion(id=version_id, manifest=manifest)

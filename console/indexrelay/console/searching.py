@@ -15,7 +15,7 @@ from indexrelay.console.collecting import signals_of
 from indexrelay.console.errors import CommandError
 from indexrelay.console.installation import Installation
 from indexrelay.console.reader_client import ReaderClient
-from indexrelay.console.released import released_manifest
+from indexrelay.console.released import released_version
 from indexrelay.reloaders.opening import Opener
 from indexrelay.reloaders.querying import SearchRequest, search
 from indexrelay.schemas.clock import SystemClock
@@ -47,12 +47,12 @@ def ask_release(
         CommandError: it is not released.
         IndexRelayError: it cannot be opened, or does not answer that.
     """
-    manifest = released_manifest(installation, component)
+    released = released_version(installation, component)
     opener = Opener(
         installation.store, definitions=installation.settings.components, clock=SystemClock()
     )
     # Closed by its last user, who is us, when this returns.
-    served = opener.open(component, manifest.id)
+    served = opener.open(component, released.id)
     return [
         {"id": hit.id, "score": hit.score, "payload": hit.payload}
         for hit in search(served.value, request)

@@ -36,7 +36,7 @@ class ComponentBuilder:
         _log.warning("component.skipped", component=name, parent=parent)
         return ComponentResult(
             outcome=BuildOutcome.SKIPPED,
-            version=served.id if served is not None else None,
+            version=facts.served_version(name),
             covers=served.covers if served is not None else {},
             entries=served.entries if served is not None else 0,
             error=f"{parent}, which it is made from, was not rebuilt",
@@ -70,7 +70,7 @@ class ComponentBuilder:
                             if source not in facts.definitions
                         },
                         parents=parents,
-                        previous=facts.versions[name].id if name in facts.versions else None,
+                        previous=facts.served_version(name),
                         catalog_url=SecretStr(self._settings.catalog_url),
                         artifacts_dir=self._settings.artifacts_dir,
                         workdir=workdir,
@@ -108,7 +108,7 @@ class ComponentBuilder:
         served = facts.versions.get(name)
         return result.model_copy(
             update={
-                "version": served.id if served is not None else None,
+                "version": facts.served_version(name),
                 "covers": served.covers if served is not None else {},
                 "entries": served.entries if served is not None else 0,
             }

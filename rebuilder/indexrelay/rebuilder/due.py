@@ -46,6 +46,15 @@ class Facts:
     """When these definitions were taken up: what was built later under others is not for us."""
     now: datetime
 
+    def served_version(self, name: str) -> str | None:
+        """The id of a released version that is whole, as the release names it.
+
+        The manifest does not say: one of another minor version has more fields, or fewer, on disk.
+        """
+        if self.release is None or name not in self.versions:
+            return None
+        return self.release.components.get(name)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Due:

@@ -116,6 +116,7 @@ class Publisher:
             # Nothing released yet, or nothing readable: anything whole is better.
             if released is None or (
                 not self._is_later(mine, released)
+                and mine.id != released_id
                 and _replaces(mine, released, after, held, name in anyway)
             ):
                 newer[name] = mine
@@ -158,7 +159,7 @@ def _replaces(
     """Whether ``mine`` may take the place of ``released``; ``after``: the versions beside it."""
     if mine.definition != released.definition:
         return True
-    if held or mine.id == released.id:
+    if held:
         return False
     if mine.epochs != released.epochs:
         return True

@@ -77,7 +77,11 @@ class VersionManifest(_Document):
 
     @property
     def id(self) -> str:
-        """The version's id: the sha256 of its canonical bytes."""
+        """The id that it gets by being written: the sha256 of its canonical bytes.
+
+        One that was read has the id under which it was asked for. Where another minor version wrote
+        it, with fields more or fewer than we know, this one is none.
+        """
         return sha256_hex(self.canonical())
 
     @property

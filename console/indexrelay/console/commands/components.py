@@ -43,13 +43,13 @@ def show(
     """The released version of one component: its checks, its details, its files."""
     from indexrelay.console.installation import Installation
     from indexrelay.console.output import print_json, stdout
-    from indexrelay.console.released import released_manifest
+    from indexrelay.console.released import released_version
 
     with Installation.at(config) as installation:
-        manifest = released_manifest(installation, name)
+        released = released_version(installation, name)
     if json:
-        print_json({"version": manifest.id, **manifest.model_dump(mode="json")})
+        print_json({"version": released.id, **released.manifest.model_dump(mode="json")})
     else:
         from indexrelay.console.manifest_page import manifest_page
 
-        stdout().print(manifest_page(manifest))
+        stdout().print(manifest_page(released))
