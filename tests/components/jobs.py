@@ -1,7 +1,8 @@
 """What a kind's test needs of a rebuilder: a collection in memory, a job, and a whole run of it."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,8 @@ def run(kind: Kind[Any], job: Job) -> Run:
     """Build and verify, as the rebuilder does."""
     built = kind.build(job)
     files = {name: _place(job, name, file) for name, file in built.files.items()}
-    return Run(built=built, files=files, checks=list(kind.verify(job, built, files)))
+    stored = replace(built, files={name: _blob(file) for name, file in files.items()})
+    return Run(built=built, files=files, checks=list(kind.verify(job, stored, files)))
 
 
 def as_previous(job: Job, done: Run) -> PreviousVersion:
@@ -202,10 +204,7 @@ def make_manifest(job: Job, done: Run, *, kind: str = "kind") -> VersionManifest
         definition="0" * 64,
         covers={name: snapshot.generation for name, snapshot in job.collections.items()},
         epochs={name: snapshot.epoch for name, snapshot in job.collections.items()},
-        files={
-            name: BlobRef(digest=f"{row:064x}", size=file.stat().st_size)
-            for row, (name, file) in enumerate(done.files.items())
-        },
+        files={name: _blob(file) for name, file in done.files.items()},
         entries=done.built.entries,
         checks=tuple(done.checks),
         details=done.built.details,
@@ -218,6 +217,11 @@ def _place(job: Job, name: str, file: Path | BlobRef) -> Path:
         return file
     assert job.previous is not None, f"{name} names a blob, but there is no previous version"
     return job.previous.files[name]
+
+
+def _blob(file: Path) -> BlobRef:
+    raw = file.read_bytes()
+    return BlobRef(digest=hashlib.sha256(raw).hexdigest(), size=len(raw))
 
 
 def _slices(names: Sequence[str], rows: int) -> Iterator[Sequence[str]]:

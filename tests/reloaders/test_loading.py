@@ -5,6 +5,7 @@ unload, a retry finally succeeds or fails, unaspire and reaspire, revert to a sm
 """
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -314,11 +315,11 @@ def test_what_a_newer_release_names_differently_is_superseded_and_comes_first_th
     opener = reader._follower._loader._opener
     load = opener.open
 
-    def loading(component: str, version: str) -> object:
+    def loading(component: str, version: str, **kept: Any) -> object:
         order.append(component)
         if len(order) == 1:  # while the first is loading, the next release arrives
             bench.publish(clap="c2", voyager="v2")
-        return load(component, version)
+        return load(component, version, **kept)
 
     monkeypatch.setattr(opener, "open", loading)
     monkeypatch.setattr(

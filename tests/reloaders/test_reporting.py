@@ -105,10 +105,10 @@ def test_presence_is_kept_alive_while_a_load_takes_longer_than_its_ttl(
     opener = reader._follower._loader._opener
     load = opener.open
 
-    def slow(component: str, version: str) -> object:
+    def slow(component: str, version: str, **kept: Any) -> object:
         loading.set()
         assert go_on.wait(60)
-        return load(component, version)
+        return load(component, version, **kept)
 
     monkeypatch.setattr(opener, "open", slow)
     reader.start()

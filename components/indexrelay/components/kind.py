@@ -59,7 +59,9 @@ class Job:
     components: Mapping[str, ComponentInput]
     """The inputs that are components, in the order of the definition."""
     previous: PreviousVersion | None
-    """``None`` for the first version, after a changed definition, or in another epoch."""
+    """What a build may continue. ``None``: everything is to be built anew, because it is the first
+    version, the definition or an epoch changed, someone forced it, or what continued the previous
+    version failed its gates."""
     workdir: Path
     """An empty folder for new files; removed afterwards, whatever happens."""
     threads: int
@@ -76,6 +78,8 @@ class Built:
     """A new file in the work folder, or a blob of the previous version that stays as it is."""
     entries: int
     """How many entries it contains."""
+    extends: bool = False
+    """Whether it continues the previous version; it is built in full if it then fails a gate."""
     details: dict[str, Any] = field(default_factory=dict)
     """JSON for the manifest."""
 
@@ -108,9 +112,26 @@ class Kind(ABC, Generic[ServedT_co]):
         """Judge what lies on disk, from ``files``, in handles of its own.
 
         A gate that raises has failed; one `Check` with ``passed=False`` keeps the version from
-        being released.
+        being released. ``built.files`` are blobs by now: a check that concerns only one of them
+        names its digest, and holds for every later version that names the same blob.
         """
 
     @abstractmethod
     def load(self, files: Mapping[str, Path]) -> ServedT_co:
         """Open a version for serving: mapped rather than read, and warm when this returns."""
+
+    def reload(self, files: Mapping[str, Path], previous: Any) -> ServedT_co:  # noqa: ARG002 - for kinds that share
+        """`load`, where a reader serves ``previous``, an earlier version of the same kind.
+
+        A kind whose versions share files takes over what is open already. ``previous`` stays open
+        until this returns, and is closed some time later.
+        """
+        return self.load(files)
+
+    @classmethod
+    def builds_on(cls, manifest: VersionManifest) -> Mapping[str, int]:
+        """From which generation of each collection the next build asks for changes.
+
+        Deletes since then are remembered for as long as a kept release names this version.
+        """
+        return manifest.covers

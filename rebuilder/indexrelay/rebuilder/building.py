@@ -6,6 +6,7 @@ the same entries. The version covers the generation that was read inside it, wha
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from indexrelay.components.registry import kind_class, kind_of
 from indexrelay.rebuilder.errors import GateFailedError
 from indexrelay.rebuilder.gates import run_gates
 from indexrelay.rebuilder.requests import BuildRequest
+from indexrelay.rebuilder.workdirs import clear
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.failpoints import failpoint
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import BuildOutcome, ComponentResult
 from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore
@@ -25,6 +28,7 @@ from indexrelay.storage.passing import may_pass
 from indexrelay.storage.sources import open_source
 
 Progress = Callable[[float], None]
+_log = get_logger(__name__)
 
 
 def build_component(
@@ -68,6 +72,21 @@ def build_component(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Judged:
+    """What was built once, and what the gates say of it."""
+
+    built: Built
+    blobs: Mapping[str, BlobRef]
+    checks: tuple[Check, ...]
+    build_seconds: float
+    verify_seconds: float
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+
 class _Build:
     """The steps of one build; everything that it opens is on ``stack``."""
 
@@ -91,11 +110,18 @@ class _Build:
         definition = self.request.definition
         kind = kind_of(definition)
         job = self._job(progress)
-        started = self.clock.monotonic()
-        built = kind.build(job)
-        blobs = {name: self._stored(file) for name, file in built.files.items()}
-        build_seconds = self.clock.monotonic() - started
-        checks = self._verified(kind, job, built, blobs)
+        previous = job.previous.manifest if job.previous else None
+        done = self._built(kind, job, previous)
+        if not done.passed and done.built.extends:
+            _log.info(
+                "component.built_in_full",
+                component=self.request.component,
+                reason=f"continuing the previous version failed: {GateFailedError(done.checks)}",
+            )
+            clear(job.workdir)
+            done = self._built(kind, replace(job, previous=None), previous)
+        if not done.passed:
+            raise GateFailedError(done.checks)
         covers, epochs = _coverage(job)
         manifest = VersionManifest(
             component=self.request.component,
@@ -105,13 +131,13 @@ class _Build:
             covers=covers,
             epochs=epochs,
             parents=self.request.parents,
-            files=blobs,
-            entries=built.entries,
-            checks=checks,
-            details=built.details,
+            files=done.blobs,
+            entries=done.built.entries,
+            checks=done.checks,
+            details=done.built.details,
             created_at=self.clock.now(),
-            build_seconds=build_seconds,
-            verify_seconds=self.clock.monotonic() - started - build_seconds,
+            build_seconds=done.build_seconds,
+            verify_seconds=done.verify_seconds,
         )
         failpoint("build.before_manifest")
         self.store.put_version(manifest)
@@ -146,8 +172,11 @@ class _Build:
         return ComponentInput(manifest=opened.manifest, value=value)
 
     def _previous(self, collections: Mapping[str, SourceSnapshot]) -> PreviousVersion | None:
-        """The served version, if the new one continues it: same definition, same epochs."""
-        if self.request.previous is None:
+        """The served version, if the new one may continue it: same definition, same epochs.
+
+        Whoever forces a rebuild does not trust what is there, so nothing of it is taken over.
+        """
+        if self.request.previous is None or self.request.force:
             return None
         opened = self.store.open_version(self.request.component, self.request.previous)
         manifest = opened.manifest
@@ -166,20 +195,28 @@ class _Build:
         failpoint("build.after_blob")
         return blob
 
-    def _verified(
-        self, kind: Kind[Any], job: Job, built: Built, blobs: Mapping[str, BlobRef]
-    ) -> tuple[Check, ...]:
+    def _built(self, kind: Kind[Any], job: Job, previous: VersionManifest | None) -> _Judged:
+        """Build once, store what was made, and judge it."""
+        started = self.clock.monotonic()
+        built = kind.build(job)
+        blobs = {name: self._stored(file) for name, file in built.files.items()}
+        stored = self.clock.monotonic()
         checks = run_gates(
             kind,
             job,
-            built,
+            replace(built, files=blobs),
             blobs=blobs,
             files={name: self.store.blob(blob) for name, blob in blobs.items()},
-            min_kept=None if self.request.force else 1 - self.request.definition.max_shrink,
+            previous=previous,
+            min_kept=1 - self.request.definition.max_shrink,
         )
-        if not all(check.passed for check in checks):
-            raise GateFailedError(checks)
-        return checks
+        return _Judged(
+            built=built,
+            blobs=blobs,
+            checks=checks,
+            build_seconds=stored - started,
+            verify_seconds=self.clock.monotonic() - stored,
+        )
 
 
 def _coverage(job: Job) -> tuple[dict[str, int], dict[str, str]]:

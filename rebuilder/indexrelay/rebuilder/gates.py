@@ -20,23 +20,25 @@ def run_gates(
     *,
     blobs: Mapping[str, BlobRef],
     files: Mapping[str, Path],
-    min_kept: float | None,
+    previous: VersionManifest | None,
+    min_kept: float,
 ) -> tuple[Check, ...]:
     """Every check of one new version, in the order in which they ran.
 
     Args:
         blobs: the version's files, by content.
         files: the same, as they lie in the store.
-        min_kept: the share of the previous version's entries that must still be there;
-            ``None``: any number will do.
+        previous: the version that this one follows; ``None``: any number of entries will do, and
+            nothing was checked before.
+        min_kept: the share of the previous version's entries that must still be there.
     """
-    known = _inherited(job.previous.manifest if job.previous else None)
+    known = _inherited(previous)
     checks = [
         known.get(("bytes", blob.digest)) or _check_bytes(name, blob, files[name])
         for name, blob in sorted(blobs.items())
     ]
-    if job.previous is not None:
-        checks.append(_check_count(built.entries, job.previous.manifest.entries, min_kept))
+    if previous is not None:
+        checks.append(_check_count(built.entries, previous.entries, min_kept))
     checks.extend(_kind_checks(kind, job, built, files))
     return tuple(checks)
 
@@ -68,10 +70,10 @@ def _check_bytes(name: str, blob: BlobRef, file: Path) -> Check:
     )
 
 
-def _check_count(entries: int, before: int, min_kept: float | None) -> Check:
+def _check_count(entries: int, before: int, min_kept: float) -> Check:
     """A collection that lost most of its entries is nearly always a broken source."""
     kept = entries / before if before else 1.0
-    passed = min_kept is None or kept >= min_kept
+    passed = kept >= min_kept
     return Check(
         name="count_kept",
         passed=passed,

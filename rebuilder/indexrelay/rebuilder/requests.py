@@ -37,7 +37,7 @@ class BuildRequest(BaseModel):
     """An empty folder on the artifacts' file system."""
     threads: int = Field(gt=0)
     force: bool = False
-    """Accept it although it lost more entries than ``max_shrink`` allows."""
+    """Build everything anew, and accept fewer entries than ``max_shrink`` allows."""
 
     def to_json(self) -> str:
         """The document, secrets and all: for the child's socket only."""

@@ -42,3 +42,12 @@ class Workdirs:
                     folder.unlink(missing_ok=True)
                 removed += 1
         return removed
+
+
+def clear(folder: Path) -> None:
+    """Empty a work folder, for another try in it."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

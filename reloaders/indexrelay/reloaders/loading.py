@@ -151,7 +151,9 @@ class Loader:
             # Before the load: a repair in the middle of it must look like one afterwards.
             looks = self._store.version_looks(name, version)
             try:
-                loaded[name] = self._opener.open(name, version)
+                loaded[name] = self._opener.open(
+                    name, version, serving=current.components.get(name)
+                )
             except Exception as error:  # noqa: BLE001 - this component fails, and nothing else
                 self._failed(name, version, looks, error, current)
             else:

@@ -33,8 +33,10 @@ class Opener:
         self._definitions = definitions
         self._clock = clock
 
-    def open(self, component: str, version: str) -> ServedComponent:
-        """Check every file of the version and load it, warm.
+    def open(
+        self, component: str, version: str, *, serving: ServedComponent | None
+    ) -> ServedComponent:
+        """Check every file of the version and load it, warm; ``serving`` may share with it.
 
         Raises:
             Exception: whatever the store or the kind raises; nothing is left open then.
@@ -43,7 +45,10 @@ class Opener:
         started = self._clock.monotonic()
         opened = self._store.open_version(component, version)
         kind = self._kind(opened.manifest)
-        value = kind.load(opened.files)
+        if serving is not None and serving.manifest.kind == opened.manifest.kind:
+            value = kind.reload(opened.files, serving.value)
+        else:
+            value = kind.load(opened.files)
         failpoint("reader.after_load")
         return ServedComponent(
             value,
