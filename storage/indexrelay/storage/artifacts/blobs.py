@@ -12,12 +12,14 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from indexrelay.schemas.versions import BlobRef
 from indexrelay.storage.artifacts.checked import CheckedBlobs
 from indexrelay.storage.artifacts.durable import (
+    NO_FILE,
     READ_ONLY,
     accessing,
     make_folder,
@@ -35,6 +37,20 @@ from indexrelay.storage.artifacts.layout import Layout
 from indexrelay.storage.artifacts.locking import StoreLock
 
 PIN_SUFFIX = ".pin"
+_PIECE_BYTES = 1 << 20
+
+GoOn = Callable[[int], bool]
+"""Told how many bytes were read since; may wait. ``False``: stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlobLook:
+    """What can be said of a blob's file without reading it."""
+
+    inode: int
+    """Another one once the file was replaced; who has mapped it still has the old one."""
+    checked_at: float | None
+    """When this host last found it intact, by the wall clock; ``None``: not as it is now."""
 
 
 class Blobs:
@@ -92,6 +108,53 @@ class Blobs:
             raise StoreAccessError(path, "read", error) from error
         return path
 
+    def look(self, ref: BlobRef) -> BlobLook | None:
+        """What there is of a blob, without reading it; ``None``: nothing.
+
+        Raises:
+            StoreAccessError: the operating system refuses to say.
+        """
+        path = self._layout.blob(ref.digest)
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreAccessError(path, "read", error) from error
+        checked_at = self._checked.checked_at(ref.digest, found)
+        return BlobLook(inode=found.st_ino, checked_at=checked_at)
+
+    def recheck(self, ref: BlobRef, *, go_on: GoOn) -> bool:
+        """Hash a blob again, whatever is remembered of it; whether it was read to its end.
+
+        Raises:
+            BlobMissingError, BlobCorruptError, StoreAccessError: as `path` does.
+        """
+        path = self._layout.blob(ref.digest)
+        found = hashlib.sha256()
+        try:
+            with open_file(path) as stream:
+                before = os.fstat(stream.fileno())
+                while piece := stream.read(_PIECE_BYTES):
+                    found.update(piece)
+                    if not go_on(len(piece)):
+                        return False
+                after = os.fstat(stream.fileno())
+        except FileNotFoundError as error:
+            raise BlobMissingError(ref.digest, path) from error
+        except OSError as error:
+            if error.errno in NO_FILE:
+                raise BlobCorruptError(ref.digest, path, "not a regular file") from error
+            raise StoreAccessError(path, "read", error) from error
+        self._judge(ref, path, found.hexdigest(), before, after)
+        return True
+
+    def doubt(self, ref: BlobRef) -> None:
+        """Check the blob again before anybody opens it, because somebody found it damaged."""
+        path = self._layout.blob(ref.digest)
+        with contextlib.suppress(FileNotFoundError), accessing(path, "read"):
+            self._checked.forget(ref.digest, path.lstat())
+
     def present(self, ref: BlobRef) -> None:
         """Make sure that a blob of this size is there, without reading it.
 
@@ -113,8 +176,19 @@ class Blobs:
             before = os.fstat(stream.fileno())
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
             after = os.fstat(stream.fileno())
+        self._judge(ref, path, digest, before, after)
+
+    def _judge(
+        self,
+        ref: BlobRef,
+        path: Path,
+        digest: str,
+        before: os.stat_result,
+        after: os.stat_result,
+    ) -> None:
+        """Remember what was found of a file that was read between ``before`` and ``after``."""
         if digest != ref.digest:
-            self._checked.forget(ref.digest)
+            self._checked.forget(ref.digest, after)
             raise BlobCorruptError(ref.digest, path, f"its content has the digest {digest}")
         if before.st_ctime_ns == after.st_ctime_ns:
             self._checked.remember(ref.digest, after)

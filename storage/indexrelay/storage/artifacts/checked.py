@@ -2,21 +2,28 @@
 
 A blob that was checked is remembered by inode, size and ctime: whoever writes to it, replaces it or
 sets its times back changes the ctime, and the blob is checked again. (Its mtime can be forged.) The
-memory is one small file per blob, in a folder for each running kernel: containers on one kernel see
-the same page cache and share what was checked, and after a reboot everything is checked once more,
-since a power cut is when disks lose what they promised. It stands inside the store because the
-builder and the readers of a host may be different users without a common home.
+memory is one small file per blob, the *mark*, in a folder for each running kernel: containers on
+one kernel see the same page cache and share what was checked, and after a reboot everything is
+checked once more, since a power cut is when disks lose what they promised. It stands inside the
+store because the builder and the readers of a host may be different users without a common home.
 
-A line that is torn, old or missing only costs another check. A store that is mounted read-only is
-remembered by each process for itself.
+A mark's own mtime says when the blob was hashed last. So the marks are also what the scrubs of all
+readers of a host share: whoever hashes a blob again spares the others that, and whoever finds it
+damaged removes the mark, which makes all others look for themselves.
+
+A mark that is torn, old or missing only costs another check. What cannot be written there (the
+store is mounted read-only) each process remembers for itself.
 """
 
 import contextlib
+import fcntl
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 from indexrelay.schemas.canonical import sha256_hex
+from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
 
 log = get_logger(__name__)
@@ -36,41 +43,86 @@ def host_id() -> str:
 class CheckedBlobs:
     """Remembers which files were found to be what their digest says; safe between processes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, clock: Clock) -> None:
         self._folder = folder
-        self._seen: dict[str, str] = {}
+        self._clock = clock
+        self._own: dict[str, tuple[str, float]] = {}
+        self._distrusted: dict[str, str] = {}
 
     def known(self, digest: str, file: os.stat_result) -> bool:
         """Whether this very file was checked on this host."""
+        return self.checked_at(digest, file) is not None
+
+    def checked_at(self, digest: str, file: os.stat_result) -> float | None:
+        """When this very file was checked last on this host, in seconds of the wall clock.
+
+        ``None``: it never was, or it was found damaged since.
+        """
         identity = file_identity(file)
-        if self._seen.get(digest) == identity:
-            return True
-        try:
-            remembered = (self._folder / digest).read_text(encoding="ascii")
-        except (OSError, UnicodeDecodeError):
-            return False
-        if remembered != identity:
-            return False
-        self._seen[digest] = identity
-        return True
+        if self._distrusted.get(digest) == identity:
+            return None
+        own, own_at = self._own.get(digest, ("", 0.0))
+        times = [own_at] if own == identity else []
+        # Read every time: whoever finds the blob damaged tells everybody by removing the mark.
+        with (
+            contextlib.suppress(OSError, UnicodeDecodeError),
+            (self._folder / digest).open(encoding="ascii") as mark,
+        ):
+            if mark.read() == identity:
+                times.append(os.fstat(mark.fileno()).st_mtime)
+        return max(times, default=None)
 
     def remember(self, digest: str, file: os.stat_result) -> None:
-        """This very file is what its digest says."""
-        identity = self._seen[digest] = file_identity(file)
+        """This very file is what its digest says, as of now."""
+        identity = file_identity(file)
+        self._distrusted.pop(digest, None)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             # Not staged: half a line equals no file's identity, because its end is missing.
             (self._folder / digest).write_text(identity, encoding="ascii")
         except OSError as error:
+            self._own[digest] = (identity, self._clock.now().timestamp())
             log.debug("blob.check_not_remembered", digest=digest, error=str(error))
+        else:
+            self._own.pop(digest, None)
 
-    def forget(self, digest: str) -> None:
-        """The blob is gone or damaged."""
-        self._seen.pop(digest, None)
-        with contextlib.suppress(OSError):  # then its line equals no file's identity
+    def forget(self, digest: str, file: os.stat_result) -> None:
+        """This very file is damaged, or in doubt: it is checked again before anybody opens it."""
+        self._own.pop(digest, None)
+        try:
             (self._folder / digest).unlink(missing_ok=True)
+        except OSError:
+            self._distrusted[digest] = file_identity(file)
+
+    @contextlib.contextmanager
+    def scrubbing(self) -> Iterator[bool]:
+        """Whether nobody else on this host is scrubbing; if so, nobody else is in the body.
+
+        Where no lock can be had, each process scrubs for itself.
+        """
+        try:
+            self._folder.parent.mkdir(parents=True, exist_ok=True)
+            path = self._folder.with_name(f"{self._folder.name}.lock")
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError:
+            yield True
+            return
+        try:
+            yield _locked(file)
+        finally:
+            os.close(file)
 
 
 def file_identity(file: os.stat_result) -> str:
     """Other text once the file was written to or replaced."""
     return f"{file.st_ino} {file.st_size} {file.st_ctime_ns}\n"
+
+
+def _locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True

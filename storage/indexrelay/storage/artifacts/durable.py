@@ -19,7 +19,7 @@ from indexrelay.schemas.failpoints import failpoint
 from indexrelay.storage.artifacts.errors import NotAFileError, StoreAccessError
 
 READ_ONLY = 0o444
-_NO_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.ENXIO})
+NO_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.ENXIO})
 """What opening says of a symbolic link, a folder, a pipe and a socket."""
 
 
@@ -74,7 +74,7 @@ def read_file(path: Path) -> bytes:
     except FileNotFoundError:
         raise
     except OSError as error:
-        if error.errno in _NO_FILE:
+        if error.errno in NO_FILE:
             raise NotAFileError(path, "read", error) from error
         raise StoreAccessError(path, "read", error) from error
 
@@ -83,15 +83,12 @@ def open_file(path: Path) -> io.BufferedReader:
     """Open a regular file for reading; a symbolic link or a pipe is not one."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     file = os.open(path, flags)
-    try:
-        mode = os.fstat(file).st_mode
-        if not stat.S_ISREG(mode):
-            number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-            raise OSError(number, "not a regular file")
-        return os.fdopen(file, "rb")
-    except OSError:
+    mode = os.fstat(file).st_mode
+    if not stat.S_ISREG(mode):
         os.close(file)
-        raise
+        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(number, "not a regular file")
+    return os.fdopen(file, "rb")
 
 
 def write_once(data: bytes, path: Path, *, staging: Path) -> bool:

@@ -5,11 +5,12 @@ keeps no file open and no thread, so it is safe to share between threads and sur
 """
 
 from collections.abc import Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.versions import BlobRef, Release, VersionManifest
-from indexrelay.storage.artifacts.blobs import Blobs
+from indexrelay.storage.artifacts.blobs import BlobLook, Blobs, GoOn
 from indexrelay.storage.artifacts.checked import CheckedBlobs, host_id
 from indexrelay.storage.artifacts.errors import (
     NothingReleasedError,
@@ -38,8 +39,8 @@ class ArtifactStore:
         self._layout = Layout(root)
         self._layout.make()
         self._lock = StoreLock(self._layout.lock)
-        checked = CheckedBlobs(self._layout.checked / host_id())
-        self._blobs = Blobs(self._layout, lock=self._lock, checked=checked)
+        self._checked = CheckedBlobs(self._layout.checked / host_id(), clock=self._clock)
+        self._blobs = Blobs(self._layout, lock=self._lock, checked=self._checked)
         self._versions = Versions(self._layout, lock=self._lock, blobs=self._blobs)
         self._releases = Releases(self._layout, lock=self._lock, versions=self._versions)
 
@@ -74,6 +75,28 @@ class ArtifactStore:
         """
         return self._blobs.path(ref)
 
+    def look_at_blob(self, ref: BlobRef) -> BlobLook | None:
+        """What there is of a blob, without reading it; ``None``: nothing."""
+        return self._blobs.look(ref)
+
+    def recheck_blob(self, ref: BlobRef, *, go_on: GoOn) -> bool:
+        """Hash a blob again, whatever this host remembers of it; whether it was read to its end.
+
+        Found damaged, it is not opened on this host any more until it was replaced.
+
+        Args:
+            go_on: called after each piece of at most a MiB; may wait, and may end it.
+
+        Raises:
+            BlobMissingError: it is not there.
+            BlobCorruptError: it is damaged.
+        """
+        return self._blobs.recheck(ref, go_on=go_on)
+
+    def scrubbing(self) -> AbstractContextManager[bool]:
+        """Keeps the scrubs of one host apart: enter it, and scrub if it says so."""
+        return self._checked.scrubbing()
+
     def put_version(self, manifest: VersionManifest) -> str:
         """Write a manifest whose blobs are all in the store; returns the version's id.
 
@@ -104,6 +127,15 @@ class ArtifactStore:
         For whoever found it damaged and waits for its repair: no blob is read.
         """
         return self._versions.looks(component, version_id)
+
+    def doubt_version(self, component: str, version_id: str) -> None:
+        """Check every blob of a version again before it is opened: somebody found it damaged.
+
+        Raises:
+            VersionUnreadableError: nobody knows any more which blobs these were.
+        """
+        for ref in self._versions.read(component, version_id).files.values():
+            self._blobs.doubt(ref)
 
     def newest_release(self) -> Release | None:
         """The newest intact release; ``None``: there is none. See `broken_releases`."""
