@@ -2,7 +2,7 @@
 
 A lease only saves work. What keeps the result right when two hosts build the same component is the
 commit (`indexrelay.rebuilder.releasing`). So a lease that cannot be had, for whatever reason, means
-"someone else's", and one that is lost is logged and changes nothing.
+"someone else's", and one that passed to another is logged and changes nothing.
 """
 
 import threading
@@ -55,17 +55,33 @@ class Leases:
                 return
 
     def renew(self) -> None:
-        """Keep what is held; to be called at a third of the TTL."""
+        """Keep what is held; to be called at a third of the TTL, from any thread.
+
+        One that ended meanwhile, because this came late or the server lost it, is taken again
+        unless another has it.
+        """
         with self._lock:
             held = dict(self._held)
         for component, lease in held.items():
             renewed = _attempt(lease.renew, "lease.not_renewed", component)
             if renewed is None:
                 return  # the next one would not be renewed either
-            with self._lock:
-                lost = not renewed and self._held.get(component) is lease
-            if lost:
-                _log.warning("lease.lost", component=component)
+            if not renewed:
+                self._take_again(component, lease)
+
+    def _take_again(self, component: str, lease: Lease) -> None:
+        taken = _attempt(lease.acquire, "lease.not_renewed", component)
+        if taken is None:
+            return
+        with self._lock:
+            given_back = self._held.get(component) is not lease
+            if not (taken or given_back):
+                del self._held[component]
+        if not given_back:
+            # What is built meanwhile goes on: its release decides whether it is still news.
+            _log.warning("lease.taken_again" if taken else "lease.lost", component=component)
+        elif taken:  # after it was given back: nobody would ever give it back again
+            _attempt(lease.release, "lease.not_released", component)
 
 
 def _attempt(act: Callable[[], bool], event: str, component: str) -> bool | None:

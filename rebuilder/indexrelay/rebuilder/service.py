@@ -15,6 +15,7 @@ from datetime import datetime
 from indexrelay.rebuilder.children import ForkingRunner
 from indexrelay.rebuilder.coalescing import Coalescer
 from indexrelay.rebuilder.intake import Intake
+from indexrelay.rebuilder.lease_keeping import LeaseKeeper
 from indexrelay.rebuilder.passes import PassOrder
 from indexrelay.rebuilder.preloading import modules_to_preload
 from indexrelay.rebuilder.runners import BuildRunner
@@ -43,7 +44,7 @@ _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.1, 5.0
 class Rebuilder:
     """Keeps components up to date with their sources.
 
-    Starts one thread, and one process that builds are forked from. Once stopped it stays stopped.
+    Starts its threads, and one process that builds are forked from. Once stopped it stays stopped.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Rebuilder:
         limits = settings.rebuilder
         self.id = rebuilder_id or f"{socket.gethostname()[:100]}-{secrets.token_hex(4)}"
         self._clock = clock or SystemClock()
-        self._block_seconds = min(limits.block_seconds, limits.lease_ttl_seconds / 3)
+        self._block_seconds = limits.block_seconds
         events = Keys(settings.namespace).events
         self._group = ConsumerGroup(
             connection,
@@ -87,6 +88,8 @@ class Rebuilder:
             or ForkingRunner(preload=modules_to_preload(settings), threads=limits.build_threads),
             clock=self._clock,
         )
+        self._lease_ttl_seconds = limits.lease_ttl_seconds
+        self._keeper = self._new_keeper()
         self._intake = Intake(
             self._group,
             stream=events,
@@ -101,7 +104,6 @@ class Rebuilder:
         )
         self._woken_at: datetime | None = None
         self._reconcile = Timer(limits.reconcile_seconds)
-        self._lease = Timer(limits.lease_ttl_seconds / 3)
         self._show = Timer(limits.presence_ttl_seconds / 3)
         self._trim = Timer(limits.trim_seconds)
         self._look_again = Timer(_ELSEWHERE_SECONDS)
@@ -116,6 +118,7 @@ class Rebuilder:
         if self._thread is not None or self._stopping.is_set():
             return
         self._workshop.open()
+        self._keeper.start()
         self._thread = threading.Thread(target=self._loop, name="indexrelay-rebuilder", daemon=True)
         self._thread.start()
         _log.info("rebuilder.started", rebuilder=self.id)
@@ -135,6 +138,7 @@ class Rebuilder:
             self._thread.join()
         # Only now does nobody hand out passes, and only after the last pass is nobody present.
         self._passes.shutdown()
+        self._keeper.stop()
         self._workshop.close()
         if self._thread is not None:
             _log.info("rebuilder.stopped", rebuilder=self.id)
@@ -149,9 +153,13 @@ class Rebuilder:
         self._intake.take(block_seconds=0)
         self._workshop.reconcile()
         order = self._workshop.next_order(woken_at=now)
-        result = self._workshop.carry_out(order) if order is not None else None
+        with self._new_keeper():
+            result = self._workshop.carry_out(order) if order is not None else None
         self._workshop.show()
         return result
+
+    def _new_keeper(self) -> LeaseKeeper:
+        return LeaseKeeper(self._workshop.keep_leases, ttl_seconds=self._lease_ttl_seconds)
 
     def _loop(self) -> None:
         self._woken()  # at start everything is looked at once, without any event
@@ -180,8 +188,6 @@ class Rebuilder:
             self._groups_made = self._group.recreated
             self._reconcile.hasten()
         now = self._clock.monotonic()
-        if self._lease.due(now):
-            self._workshop.keep_leases()
         if self._show.due(now):
             self._workshop.show()
         if self._reconcile.due(now):
