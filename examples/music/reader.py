@@ -74,7 +74,7 @@ def _answer(served: Any, question: Question) -> list[str]:
     """Indexes search; a cache of embeddings and a map are looked through from end to end."""
     if hasattr(served, "search_by_id"):
         return [hit.id for hit in served.search_by_id(question.entry_id, k=question.k)]
-    rows = served.coordinates if hasattr(served, "coordinates") else served.matrix
+    rows = served.coordinates if hasattr(served, "coordinates") else served.to_numpy()
     distances = np.linalg.norm(rows - served.get(question.entry_id), axis=1)
     nearest = np.argsort(distances, kind="stable")[: question.k + 1]
     return [served.ids[row] for row in nearest if served.ids[row] != question.entry_id]

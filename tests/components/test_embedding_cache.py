@@ -7,12 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexrelay.components.embedding_cache import EmbeddingCache, Embeddings
+from indexrelay.components.embedding_cache import (
+    EmbeddingCache,
+    EmbeddingCacheParameters,
+    Embeddings,
+)
 from indexrelay.components.errors import DamagedFileError, UnknownEntryError, UnusableInputError
-from indexrelay.components.kind import Built, Job, KindParameters
+from indexrelay.components.kind import Built, Job
 from tests.components.jobs import MemorySnapshot, Row, clustered, make_job, make_snapshot, run
 
-KIND = EmbeddingCache(KindParameters())
+KIND = EmbeddingCache(EmbeddingCacheParameters())
 GATES = ["reads_back", "count", "dimension", "ids_unique", "vectors_finite", "rows_match_source"]
 
 
@@ -46,7 +50,7 @@ def test_every_gate_passes_on_what_was_built(job: Job) -> None:
 def test_vectors_are_those_of_the_collection_bit_for_bit(
     cache: Embeddings, source: MemorySnapshot
 ) -> None:
-    np.testing.assert_array_equal(cache.matrix, source.matrix)
+    np.testing.assert_array_equal(cache.to_numpy(), source.matrix)
     np.testing.assert_array_equal(cache.get("e000007"), source.matrix[7])
     np.testing.assert_array_equal(
         cache.get_many(["e000009", "e000001", "e000009"]), source.matrix[[9, 1, 9]]
@@ -67,7 +71,7 @@ def test_an_unknown_entry_is_named(cache: Embeddings) -> None:
 
 def test_nobody_can_change_what_all_share(cache: Embeddings) -> None:
     with pytest.raises(ValueError, match="read-only"):
-        cache.matrix[0, 0] = 1
+        cache.to_numpy()[0, 0] = 1
     with pytest.raises(ValueError, match="read-only"):
         cache.get("e000001")[0] = 1
     cache.get_many(["e000001"])[0] = 1  # a copy is the caller's own
@@ -94,7 +98,7 @@ def test_threads_read_side_by_side(cache: Embeddings, source: MemorySnapshot) ->
 def test_an_empty_collection_is_an_empty_cache(tmp_path: Path) -> None:
     done = run(KIND, make_job(tmp_path, make_snapshot(np.empty((0, 5), dtype=np.float32))))
     cache = KIND.load(done.files)
-    assert (done.failed, len(cache), bool(cache), cache.matrix.shape) == ([], 0, True, (0, 5))
+    assert (done.failed, len(cache), bool(cache), cache.to_numpy().shape) == ([], 0, True, (0, 5))
 
 
 def test_a_vector_that_is_not_finite_is_named(tmp_path: Path, source: MemorySnapshot) -> None:

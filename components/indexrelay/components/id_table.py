@@ -64,7 +64,7 @@ class IdTable(Sequence[str]):
         return self.many(np.array([place]))[0]
 
     def __contains__(self, entry_id: object) -> bool:
-        return isinstance(entry_id, str) and self._find(entry_id) is not None
+        return isinstance(entry_id, str) and self.find(entry_id) is not None
 
     def many(self, rows: Rows) -> list[str]:
         """The ids of ``rows`` (int64, each 0 ≤ row < ``len``), in that order."""
@@ -76,10 +76,29 @@ class IdTable(Sequence[str]):
         Raises:
             UnknownEntryError: it is not in here.
         """
-        row = self._find(entry_id)
+        row = self.find(entry_id)
         if row is None:
             raise UnknownEntryError(entry_id)
         return row
+
+    def find(self, entry_id: str) -> int | None:
+        """The row of one id; ``None``: it is not in here."""
+        # Half a surrogate pair has no UTF-8, so no stored id has one: let it simply not be found.
+        wanted = entry_id.encode("utf-8", "surrogatepass")
+        places = range(len(self))
+        place = bisect_left(places, wanted, key=lambda place: self._table.raw(self._at(place)))
+        if place == len(self):
+            return None
+        row = self._at(place)
+        return row if self._table.raw(row) == wanted else None
+
+    def place(self, entry_id: str, start: int, end: int) -> int:
+        """The row in [``start``, ``end``] that ``entry_id`` stands at, or would stand before.
+
+        The rows from ``start`` up to ``end`` stand in the order of their UTF-8 bytes.
+        """
+        wanted = entry_id.encode()
+        return bisect_left(range(len(self)), wanted, start, end, key=self._table.raw)
 
     def check(self) -> int:
         """Look at every id, and say how many repeat another one (0: they are unique).
@@ -102,16 +121,6 @@ class IdTable(Sequence[str]):
     def close(self) -> None:
         """Let go of the map; nothing may be read afterwards."""
         self._table.close()
-
-    def _find(self, entry_id: str) -> int | None:
-        # Half a surrogate pair has no UTF-8, so no stored id has one: let it simply not be found.
-        wanted = entry_id.encode("utf-8", "surrogatepass")
-        places = range(len(self))
-        place = bisect_left(places, wanted, key=lambda place: self._table.raw(self._at(place)))
-        if place == len(self):
-            return None
-        row = self._at(place)
-        return row if self._table.raw(row) == wanted else None
 
     def _at(self, place: int) -> int:
         """The row at one place of the sorted order."""

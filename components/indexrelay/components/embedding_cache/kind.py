@@ -1,15 +1,15 @@
-"""The kind: write what the collection holds, hold it against the collection, map it."""
+"""The kind: write what the collection holds or what changed, hold it against the source, map it."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import cast
 
-import numpy as np
-from numpy.lib.format import open_memmap
-
+from indexrelay.components.continuing import build_either_way
+from indexrelay.components.embedding_cache.building import build_in_full, extend
 from indexrelay.components.embedding_cache.gates import gates
-from indexrelay.components.embedding_cache.served import IDS, MATRIX, Embeddings
-from indexrelay.components.id_table import IdTable
-from indexrelay.components.inputs import numbered_chunks, only_collection, refuse_infinite
+from indexrelay.components.embedding_cache.parameters import EmbeddingCacheParameters
+from indexrelay.components.embedding_cache.served import Embeddings
+from indexrelay.components.inputs import only_collection
 from indexrelay.components.kind import Built, Job, Kind
 from indexrelay.schemas.versions import Check
 
@@ -17,31 +17,28 @@ from indexrelay.schemas.versions import Check
 class EmbeddingCache(Kind[Embeddings]):
     """The vectors of one collection, as they are."""
 
+    Parameters = EmbeddingCacheParameters
     preload = ("numpy",)
     max_inputs = 1
 
     def build(self, job: Job) -> Built:
-        """Write matrix and ids in one pass.
+        """Write what changed beside the base of the previous version, or everything.
 
         Raises:
             UnusableInputError: it is not made from one collection, or a vector holds NaN or ±inf.
         """
-        source = only_collection(job)
-        files = {MATRIX: job.workdir / MATRIX, IDS: job.workdir / IDS}
-        shape = (source.count, source.dimension)
-        matrix = open_memmap(files[MATRIX], mode="w+", dtype=np.float32, shape=shape)
-        with IdTable.writer(files[IDS]) as ids:
-            for first, chunk in numbered_chunks(source):
-                refuse_infinite(chunk)
-                matrix[first : first + len(chunk)] = chunk.vectors
-                ids.extend(chunk.ids)
-                job.progress((first + len(chunk)) / source.count)
-        matrix.flush()
-        return Built(files=files, entries=source.count)
+        only_collection(job)
+        parameters = cast("EmbeddingCacheParameters", self.parameters)
+        return build_either_way(
+            job,
+            lambda continued: extend(job, continued, parameters),
+            lambda mode: build_in_full(job, mode),
+        )
 
     def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
-        """Open the files anew and hold every row against the collection."""
-        return gates(only_collection(job), built, files)
+        """Open the files anew and hold them against the collection: every row, or what changed."""
+        continued = job.previous if built.extends else None
+        return gates(only_collection(job), built, files, continued)
 
     def load(self, files: Mapping[str, Path]) -> Embeddings:
         """Map a version for serving.
