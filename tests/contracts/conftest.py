@@ -1,5 +1,6 @@
 """Each contract is held against fakeredis and every real server."""
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ import pytest
 
 from indexrelay.streams import Connection
 from tests.contracts.backends import FAKE, NO_PROCESS, REAL, Backend
+from tests.contracts.serving import Serving
 from tests.fixtures.servers import PrivateServer, fake_connection, program_or_skip
 
 
@@ -37,3 +39,20 @@ def restartable(backend: Backend, server_folder: Path) -> Iterator[PrivateServer
     server = PrivateServer(folder, program_or_skip(backend.name))
     yield server
     server.stop()
+
+
+@pytest.fixture
+def serving(tmp_path: Path, backend: Backend) -> Iterator[Serving]:
+    """A store whose releases are announced over the backend, and readers that follow them."""
+    serving = Serving(tmp_path, backend)
+    yield serving
+    serving.bench.stop_readers()
+
+
+@pytest.fixture
+def taking_turns_often() -> Iterator[None]:
+    """Threads take turns often: more chances to meet, and nobody waits long for the publisher."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    yield
+    sys.setswitchinterval(before)

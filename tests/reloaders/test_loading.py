@@ -1,7 +1,7 @@
 """Each changed component is loaded by itself; the good ones flip and the bad ones change nothing.
 
-Scenarios of tensorflow/serving's aspired_versions_manager_test, carried over: an error does not
-unload, a retry finally succeeds or fails, unaspire and reaspire, revert to a smaller number.
+What a reader keeps, drops and tries again when releases follow each other is held in
+`tests/contracts/test_serving_releases.py`.
 """
 
 from pathlib import Path
@@ -18,22 +18,6 @@ from tests.reloaders.kinds import WORDS
 def _blob_of(bench: Bench, name: str) -> Path:
     (path,) = bench.store.open_version(name, bench.components[name]).files.values()
     return path
-
-
-def test_a_load_error_does_not_unload_and_the_others_flip(bench: Bench) -> None:
-    first = bench.publish(voyager="v1", clap="c1", map="m1")
-    reader = bench.reader()
-    reader.step()
-    second = bench.publish(voyager="rubbish", clap="c2")
-    assert reader.step()
-    assert texts(reader) == {"voyager": "v1", "clap": "c2", "map": "m1"}
-    assert outcomes(reader) == {"voyager": "failed", "clap": "applied", "map": "unchanged"}
-    state = state_of(reader, "voyager")
-    assert state.version == first.components["voyager"]
-    assert state.wanted == second.components["voyager"]
-    assert state.error == "ValueError: the format cannot be read"
-    assert state.covers == {"tracks": 1}
-    assert (reader.state.release, reader.ready) == (2, True)
 
 
 def test_the_log_names_each_component_and_sums_up(bench: Bench) -> None:
@@ -58,7 +42,6 @@ def test_the_log_names_each_component_and_sums_up(bench: Bench) -> None:
 def test_a_load_that_failed_for_want_of_memory_is_tried_again_with_growing_waits(
     bench: Bench,
 ) -> None:
-    """Retry on load error finally succeeds."""
     cause = bench.folder / "cause"
     cause.touch()
     bench.publish(voyager="v1")
@@ -86,28 +69,6 @@ def test_a_load_that_failed_for_want_of_memory_is_tried_again_with_growing_waits
     with capture_logs() as lines:
         assert not reader.step()
     assert lines == []
-
-
-def test_a_format_that_cannot_be_read_is_not_tried_again_until_another_version_is_named(
-    bench: Bench,
-) -> None:
-    """Retry on load error finally fails."""
-    bench.publish(voyager="v1")
-    reader = bench.reader()
-    reader.step()
-    bench.publish(voyager="rubbish")
-    reader.step()
-    with capture_logs() as lines:
-        bench.clock.advance(3600.0)
-        assert not reader.step()
-        bench.publish(clap="c1")
-        assert reader.step()
-    assert "component.load_failed" not in [line["event"] for line in lines]
-    assert outcomes(reader) == {"clap": "applied", "voyager": "failed"}
-    bench.publish(voyager="v3")
-    assert reader.step()
-    assert texts(reader) == {"clap": "c1", "voyager": "v3"}
-    assert outcomes(reader) == {"clap": "unchanged", "voyager": "applied"}
 
 
 def test_an_error_that_quotes_a_whole_file_is_cut(bench: Bench) -> None:
@@ -239,33 +200,6 @@ def test_a_group_with_a_hopeless_member_does_not_keep_the_reader_busy(bench: Ben
     with capture_logs() as lines:
         assert not reader.step()
     assert lines == []
-
-
-def test_a_component_that_left_the_release_is_dropped_and_may_return(bench: Bench) -> None:
-    """Unaspire, then immediately reaspire."""
-    bench.publish(voyager="v1", clap="c1")
-    reader = bench.reader()
-    reader.step()
-    version = bench.components["clap"]
-    bench.drop("clap")
-    assert reader.step()
-    assert texts(reader) == {"voyager": "v1"}
-    bench.components["clap"] = version
-    bench.release()
-    assert reader.step()
-    assert texts(reader) == {"voyager": "v1", "clap": "c1"}
-
-
-def test_a_rollback_brings_back_the_older_version(bench: Bench) -> None:
-    """Revert to a smaller version number."""
-    bench.publish(voyager="v1")
-    bench.publish(voyager="v2")
-    reader = bench.reader()
-    reader.step()
-    bench.store.rollback(1, reason="bad songs")
-    assert reader.step()
-    assert texts(reader) == {"voyager": "v1"}
-    assert reader.state.release == 3
 
 
 def test_a_reader_serves_only_what_its_settings_choose(bench: Bench) -> None:

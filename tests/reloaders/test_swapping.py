@@ -1,19 +1,9 @@
-"""Queries borrow a snapshot and never wait; its last user closes what nobody serves any more.
-
-The scenarios of Lucene's TestSearcherManager, carried over: intermediate close, ensure open,
-listeners called, concurrent close, search and refresh.
-"""
-
-import sys
-import threading
-from collections.abc import Iterator
-from typing import Any
+"""Queries borrow a snapshot and never wait; its last user closes what nobody serves any more."""
 
 import pytest
 
 from indexrelay.reloaders import (
     ComponentNotServedError,
-    ReloaderStoppedError,
     Snapshot,
     SnapshotClosedError,
 )
@@ -122,28 +112,6 @@ def test_a_value_that_cannot_be_closed_fails_nobody(bench: Bench) -> None:
     assert "component.close_failed" in [line["event"] for line in lines]
 
 
-def test_callbacks_see_both_snapshots_before_and_after_the_swap(bench: Bench) -> None:
-    seen: list[Any] = []
-
-    def say(when: str) -> Any:
-        def callback(old: Snapshot, new: Snapshot) -> None:
-            seen.append((when, old.release, new.release, texts(reader)))
-
-        return callback
-
-    reader = bench.reader(before_swap=[say("before")], after_swap=[say("after")])
-    bench.publish(voyager="v1")
-    reader.step()
-    bench.publish(voyager="v2")
-    reader.step()
-    assert seen == [
-        ("before", 0, 1, {}),
-        ("after", 0, 1, {"voyager": "v1"}),
-        ("before", 1, 2, {"voyager": "v1"}),
-        ("after", 1, 2, {"voyager": "v2"}),
-    ]
-
-
 def test_a_callback_that_raises_stops_neither_the_swap_nor_the_next_callback(bench: Bench) -> None:
     called = []
 
@@ -176,20 +144,6 @@ def test_a_callback_that_keeps_a_snapshot_keeps_nothing_open(bench: Bench) -> No
     assert len(kept) == 4
 
 
-def test_after_stop_nothing_is_lent_and_running_queries_end_in_peace(bench: Bench) -> None:
-    bench.publish(voyager="v1")
-    reader = bench.reader()
-    reader.step()
-    with reader.acquire() as snapshot:
-        served = _borrowed(snapshot)
-        reader.stop()
-        with pytest.raises(ReloaderStoppedError):
-            reader.acquire()
-        assert _borrowed(snapshot).read() == "v1"
-    assert served.closed == 1
-    assert not reader.ready
-
-
 def test_a_stopped_reader_can_serve_again(bench: Bench) -> None:
     bench.publish(voyager="v1")
     reader = bench.reader()
@@ -197,79 +151,3 @@ def test_a_stopped_reader_can_serve_again(bench: Bench) -> None:
     reader.stop()
     assert reader.step()
     assert texts(reader) == {"voyager": "v1"}
-
-
-@pytest.fixture
-def taking_turns_often() -> Iterator[None]:
-    """Threads take turns often: more chances to meet, and nobody waits long for the publisher."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-4)
-    yield
-    sys.setswitchinterval(before)
-
-
-@pytest.mark.usefixtures("taking_turns_often")
-def test_queries_on_many_threads_never_see_a_closed_or_a_mixed_snapshot(bench: Bench) -> None:
-    """Search and refresh: both components of a release carry its number."""
-    bench.publish(groups={"voyager": "g", "clap": "g"}, voyager="1", clap="1")
-    reader = bench.reader()
-    reader.step()
-    served: set[ServedWords] = set()
-    wrong: list[str] = []
-    stop = threading.Event()
-
-    def query() -> None:
-        while not stop.is_set():
-            with reader.acquire() as snapshot:
-                voyager, clap = _borrowed(snapshot), _borrowed(snapshot, "clap")
-                served.update((voyager, clap))
-                if voyager.closed or clap.closed or voyager.text != clap.text:
-                    wrong.append(f"{voyager.text} {clap.text}")
-                if voyager.text != str(snapshot.release):
-                    wrong.append(f"{voyager.text} in {snapshot.release}")
-
-    threads = [threading.Thread(target=query) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for number in range(2, 22):
-        bench.publish(groups={"voyager": "g", "clap": "g"}, voyager=str(number), clap=str(number))
-        reader.step()
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
-    assert len(served) > 2
-    with reader.acquire() as snapshot:
-        current = {_borrowed(snapshot), _borrowed(snapshot, "clap")}
-    assert {one.closed for one in served - current} == {1}
-    assert {one.closed for one in current} == {0}
-
-
-def test_stopping_while_queries_run_closes_everything_once(bench: Bench) -> None:
-    """Concurrent close."""
-    bench.publish(voyager="v1")
-    reader = bench.reader()
-    reader.step()
-    with reader.acquire() as snapshot:
-        served = _borrowed(snapshot)
-    started = threading.Barrier(5)
-    refused = []
-
-    def query() -> None:
-        started.wait()
-        try:
-            while True:
-                with reader.acquire() as snapshot:
-                    _borrowed(snapshot).read()
-        except ReloaderStoppedError as error:
-            refused.append(error)
-
-    threads = [threading.Thread(target=query) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    started.wait()
-    reader.stop()
-    for thread in threads:
-        thread.join()
-    assert len(refused) == 4
-    assert served.closed == 1

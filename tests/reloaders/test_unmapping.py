@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from indexrelay.components.vector_index import VectorIndex
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.versions import Release
-from tests.components.jobs import clustered, make_job, make_manifest, make_snapshot, run
+from tests.components.jobs import clustered
 from tests.reloaders.bench import Bench
+from tests.reloaders.indexes import put_index
 from tests.storage.artifacts.making import MOMENT
 
 SWAPS = 30
@@ -17,12 +17,8 @@ _BLOB = re.compile(r"/blobs/sha256/../([0-9a-f]{64})")
 
 
 def _version(bench: Bench, seed: int) -> str:
-    snapshot = make_snapshot(clustered(200, 16, seed=seed))
-    job = make_job(bench.folder / f"job-{seed}", snapshot, component="voyager")
-    done = run(VectorIndex(VectorIndex.Parameters(index="Flat")), job)
-    manifest = make_manifest(job, done, kind="vector_index")
-    files = {name: bench.store.put_blob(path) for name, path in done.files.items()}
-    return bench.store.put_version(manifest.model_copy(update={"files": files}))
+    vectors = clustered(200, 16, seed=seed)
+    return put_index(bench.store, bench.folder / f"job-{seed}", vectors, component="voyager")
 
 
 def _mapped() -> set[str]:
