@@ -3,7 +3,8 @@
 Sources and versions need no repair of their own: every look at the facts sees them. What is left is
 the release itself (components that are defined no longer, groups that changed) and a Redis that
 knows less than the store, because an announcement failed, because a stream or its group was
-removed, or because it came back empty. What cannot be repaired from here is told.
+removed, or because it came back empty; or more, because the store has lost releases. What cannot be
+repaired from here is told.
 """
 
 from collections.abc import Iterator
@@ -12,11 +13,15 @@ from itertools import chain
 from indexrelay.rebuilder.announcing import AnnounceError, Announcer
 from indexrelay.rebuilder.findings import Finding, Reconciliation, Standing
 from indexrelay.rebuilder.releasing import Publisher
+from indexrelay.rebuilder.renumbering import Renumberer
 from indexrelay.rebuilder.surveying import Survey
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from indexrelay.streams import Connection, ConsumerGroup, Keys
+
+_LAGGING_LOOKS = 2
+"""A store that lags behind for so many times the usual pause has lost what it lacks."""
 
 
 class Reconciler:
@@ -37,6 +42,13 @@ class Reconciler:
         self._definitions = settings.components
         self._store = store
         self._publisher = Publisher(store=store, clock=clock)
+        self._renumberer = Renumberer(
+            store,
+            connection=connection,
+            keys=keys,
+            patience_seconds=_LAGGING_LOOKS * settings.rebuilder.reconcile_seconds,
+            clock=clock,
+        )
         self._announcer = Announcer(connection, keys, source=source, clock=clock)
         self._group = group
         self._survey = Survey(settings, connection, keys)
@@ -60,8 +72,9 @@ class Reconciler:
 
     def _in_redis(self) -> Iterator[Finding]:
         try:
-            yield from chain(self._announcement(), self._missing_group())
             alive = self._survey.rebuilders()
+            yield from self._renumberer.mend(rebuilders=bool(alive))
+            yield from chain(self._announcement(), self._missing_group())
             yield from self._survey.pending(alive)
             yield from self._survey.leases(alive)
             yield from self._survey.readers(self._store.newest_release(), self._clock.now())

@@ -110,10 +110,10 @@ def test_a_hold_does_not_undo_what_was_released_between_its_reading_and_its_writ
     make_release(store, voyager=versions[0])
     commit = store.commit_release
 
-    def overtaken(release: Release) -> Release:
+    def overtaken(release: Release, *, lost: int = 0) -> Release:
         monkeypatch.undo()
         make_release(store, voyager=versions[1])
-        return commit(release)
+        return commit(release, lost=lost)
 
     monkeypatch.setattr(store, "commit_release", overtaken)
     held = store.hold("voyager", reason="a demo today")

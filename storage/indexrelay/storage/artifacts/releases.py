@@ -99,8 +99,10 @@ class Releases:
         self.broken = broken
         return intact
 
-    def commit(self, release: Release) -> Release:
+    def commit(self, release: Release, *, lost: int = 0) -> Release:
         """Make it the newest release, whole or not at all; returns it with its digest.
+
+        ``lost``: numbers up to here were given to releases that the store does not have any more.
 
         What it names beyond the newest release must be intact in the store; what it only carries
         along is not looked at, so that one damaged component does not hold up the others.
@@ -114,7 +116,7 @@ class Releases:
         """
         sealed = release.sealed()
         with self._lock.writing():
-            free, newest = self.next_number(), self.newest()
+            free, newest = max(self.next_number(), lost + 1), self.newest()
             made_from = newest.number if newest else 0
             # Whoever is faster from here on takes the same number, and our link fails.
             if (sealed.number, sealed.previous) != (free, made_from):

@@ -153,8 +153,10 @@ class ArtifactStore:
         """
         return self._releases.read(number)
 
-    def commit_release(self, release: Release) -> Release:
+    def commit_release(self, release: Release, *, lost: int = 0) -> Release:
         """Make it the newest release, whole or not at all; returns it with its digest.
+
+        ``lost``: numbers up to here are taken by releases that are not in the store any more.
 
         Raises:
             ReleaseExistsError: it is not the next one, or ``previous`` is not the newest one: read
@@ -162,7 +164,7 @@ class ArtifactStore:
             VersionUnreadableError, BlobMissingError, BlobCorruptError: a version that it adds to
                 the newest release is not there as a whole.
         """
-        return self._releases.commit(release)
+        return self._releases.commit(release, lost=lost)
 
     def hold(self, *components: str, reason: str) -> Release:
         """Keep components at the versions that they have, until `lift`.
@@ -202,6 +204,22 @@ class ArtifactStore:
         now = self._clock.now()
         return self._change(rolling_back(target, components, reason=reason, now=now))
 
+    def renumber(self, *, lost: int, reason: str) -> Release:
+        """Serve what the newest release serves, under a number above ``lost``.
+
+        For a store that was wiped or restored from a backup while readers serve a later release:
+        they follow no lower number.
+
+        Raises:
+            NothingReleasedError: there is no release.
+        """
+        return self._change(
+            lambda newest: (
+                newest.model_copy(update={"reason": reason}) if newest.number <= lost else None
+            ),
+            lost=lost,
+        )
+
     def sweep(
         self,
         *,
@@ -231,7 +249,7 @@ class ArtifactStore:
         with self._lock.sweeping():
             return sweeper.sweep(keep_releases=keep_releases, used_versions=used_versions)
 
-    def _change(self, change: Change) -> Release:
+    def _change(self, change: Change, *, lost: int = 0) -> Release:
         """Commit what becomes of the newest release, against whoever else publishes."""
         attempts = 0
         while True:
@@ -242,12 +260,12 @@ class ArtifactStore:
             if changed is None:
                 return newest
             update = {
-                "number": self.next_number(),
+                "number": max(self.next_number(), lost + 1),
                 "previous": newest.number,
                 "created_at": self._clock.now(),
             }
             try:
-                return self.commit_release(changed.model_copy(update=update))
+                return self.commit_release(changed.model_copy(update=update), lost=lost)
             except ReleaseExistsError:
                 attempts += 1
                 if attempts == _ATTEMPTS:
