@@ -77,6 +77,7 @@ class Bench:
         deed: str = "kill",
         lease_seconds: float = LEASE_SECONDS,
         linked: Sequence[str] = (),
+        url: str | None = None,
     ) -> None:
         """Nothing runs yet.
 
@@ -86,13 +87,17 @@ class Bench:
             deed: what every failpoint does to whoever takes its token.
             lease_seconds: the leases' TTL; long where nobody dies and none must be lost.
             linked: the roles that reach the server over a `Link` of their own.
+            url: of servers that the scenario keeps itself; ``None``: one of its own, `server`.
         """
         self._closing = ExitStack()
         # Not among pytest's folders: their paths are long, and a socket's path is short.
         folder = self._closing.enter_context(tempfile.TemporaryDirectory(prefix="ir-"))
         self.folder = Path(folder)
-        self.server = PrivateServer(self.folder / "server", program)
-        self._closing.callback(self.server.stop)
+        self._server: PrivateServer | None = None
+        if url is None:
+            self._server = PrivateServer(self.folder / "server", program)
+            self._closing.callback(self._server.stop)
+            url = self._server.url
         self.config = self.folder / "indexrelay.toml"
         timings = TIMINGS.format(
             lease=lease_seconds,
@@ -101,7 +106,7 @@ class Bench:
             collection=COLLECTION,
         )
         self._tables = timings + _component_tables(components)
-        self._configure(self.config, self.server.url)
+        self._configure(self.config, url)
         self.links: dict[str, Link] = {}
         for role in linked:
             link = self.links[role] = Link(Path(self.server.url.removeprefix("unix://")))
@@ -112,9 +117,7 @@ class Bench:
         self.catalog = Catalog.open(self.settings.catalog_url)
         self._closing.callback(self.catalog.close)
         self.store = ArtifactStore(self.settings.artifacts_dir)
-        self.connection = self._closing.enter_context(
-            Connection.open(self.server.url, timeout_seconds=2)
-        )
+        self.connection = self._closing.enter_context(Connection.open(url, timeout_seconds=2))
         self.producer = Producer(self.settings, catalog=self.catalog, connection=self.connection)
         for name in ("tokens", "logs", "samples"):
             (self.folder / name).mkdir()
@@ -129,6 +132,12 @@ class Bench:
         self._deed = deed
         self.processes: dict[str, Process] = {}
         self._batches = 0
+
+    @property
+    def server(self) -> PrivateServer:
+        """The server of its own."""
+        assert self._server is not None
+        return self._server
 
     def _configure(self, file: Path, url: str) -> None:
         head = f'namespace = "{NAMESPACE}"\ndata_dir = "data"\n[redis]\nurl = "{url}"\n'

@@ -7,6 +7,7 @@ from tests.faults.scenarios import (
     crashing_servers,
     disconnecting,
     emptying,
+    failing_over,
     flooding,
     killing,
     killing_at_random,
@@ -46,5 +47,6 @@ SCENARIOS = {
     "F8": Entry(stalling.run),
     "F17": Entry(misdating.run),
     "F9": Entry(disconnecting.run, runs=3),
+    "F20": Entry(failing_over.run, runs=5),
     "F19": Entry(publishing_at_once.run, runs=100),
 }
