@@ -27,7 +27,7 @@ def chosen(count: int, dimension: int, **keys: object) -> str:
         (20_000, 128, "Flat"),
         (20_001, 128, "IVF512,Flat"),
         (160_000, 16, "Flat"),
-        (200_000, 128, "IVF2048,Flat"),
+        (200_000, 128, "IVF1024,Flat"),
         (1_000_000, 128, "IVF4096,Flat"),
         (100_000_000, 128, "IVF32768,Flat"),
     ],
@@ -42,10 +42,10 @@ def test_auto_goes_by_count_and_dimension(count: int, dimension: int, index: str
         (600, "IVF4096,Flat"),
         (300, "IVF4096,SQfp16"),
         (150, "IVF4096,SQ8"),
-        (80, "IVF4096,SQ4"),
-        (45, "IVF4096,PQ32"),
-        (30, "IVF4096,PQ16"),
-        (20, "IVF4096,PQ8"),
+        (80, "IVF4096,SQ4,RFlat"),
+        (45, "IVF4096,PQ32,RFlat"),
+        (30, "IVF4096,PQ16,RFlat"),
+        (20, "IVF4096,PQ8,RFlat"),
     ],
 )
 def test_auto_keeps_as_much_of_each_vector_as_fits(megabytes: int, index: str) -> None:

@@ -7,36 +7,41 @@ many threads share and which lies in mapped pages, is never changed.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from indexrelay.components.optional import require_faiss
 from indexrelay.components.vector_index.facts import Effort
 
+_FEWEST_CANDIDATES: Final = 8
+"""FAISS keeps at least as many candidates as hits are wanted, however few it is told to."""
 
-def search_parameters(index: Any, effort: Effort) -> Any:
+
+def search_parameters(index: Any, effort: Effort, selector: Any = None) -> Any:
     """FAISS's parameters for this index; ``None`` where it takes none.
 
-    They may be used by many threads at a time, and keep alive what they refer to.
+    They may be used by many threads at a time, and keep alive what they refer to. ``selector``, a
+    ``faiss.IDSelector``, says which rows may be found; ``None``: all.
     """
     faiss = require_faiss()
     index = faiss.downcast_index(index)
+    chosen = {} if selector is None else {"sel": selector}
     match index:
         case faiss.IndexPreTransform():
-            inner = search_parameters(index.index, effort)
+            inner = search_parameters(index.index, effort, selector)
             return inner and faiss.SearchParametersPreTransform(index_params=inner)
         case faiss.IndexRefine():
-            inner = search_parameters(index.base_index, effort)
+            inner = search_parameters(index.base_index, effort, selector)
             within = {} if inner is None else {"base_index_params": inner}
             return faiss.IndexRefineSearchParameters(k_factor=float(effort.k_factor or 1), **within)
         case faiss.IndexIVF():
             # A coarse graph that keeps fewer candidates than lists are wanted would return fewer.
             coarse = search_parameters(index.quantizer, Effort(ef_search=_coarse_ef(effort)))
             within = {} if coarse is None else {"quantizer_params": coarse}
-            return _lists_class(faiss, index)(nprobe=effort.nprobe or 1, **within)
+            return _lists_class(faiss, index)(nprobe=effort.nprobe or 1, **within, **chosen)
         case faiss.IndexHNSW():
-            return faiss.SearchParametersHNSW(efSearch=effort.ef_search or 1)
+            return faiss.SearchParametersHNSW(efSearch=effort.ef_search or 1, **chosen)
         case _:
-            return None
+            return faiss.SearchParameters(**chosen) if chosen else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,8 @@ class Knob:
 
     name: str
     """``nprobe`` or ``ef_search``."""
+    fewest: int
+    """Below this it changes nothing."""
     most: int
     """Beyond this there is nothing to gain."""
 
@@ -59,9 +66,9 @@ def knob_of(index: Any) -> Knob | None:
         case faiss.IndexRefine():
             return knob_of(index.base_index)
         case faiss.IndexIVF():
-            return Knob("nprobe", index.nlist)
+            return Knob("nprobe", 1, index.nlist)
         case faiss.IndexHNSW():
-            return Knob("ef_search", max(index.ntotal, 1))
+            return Knob("ef_search", _FEWEST_CANDIDATES, max(index.ntotal, _FEWEST_CANDIDATES))
         case _:
             return None
 

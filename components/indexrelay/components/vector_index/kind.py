@@ -2,22 +2,20 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from indexrelay.components.inputs import only_collection
 from indexrelay.components.kind import Built, Job, Kind
-from indexrelay.components.vector_index.building import build_base
-from indexrelay.components.vector_index.choice import choose
+from indexrelay.components.vector_index.deciding import decide
 from indexrelay.components.vector_index.facts import IndexFacts
 from indexrelay.components.vector_index.gates import gates
 from indexrelay.components.vector_index.lookup import write_lookup
-from indexrelay.components.vector_index.opening import is_mapped, open_index
+from indexrelay.components.vector_index.opening import is_mapped
 from indexrelay.components.vector_index.parameters import VectorIndexParameters
 from indexrelay.components.vector_index.reading import IDS, PAYLOADS, read_columns
 from indexrelay.components.vector_index.sample import SAMPLE, draw_sample
 from indexrelay.components.vector_index.search import BASE, FACTS, VectorSearch
 from indexrelay.components.vector_index.threads import openmp_threads
-from indexrelay.components.vector_index.tuning import Trial, Tuner
 from indexrelay.schemas.versions import Check
 
 
@@ -43,38 +41,28 @@ class VectorIndex(Kind[VectorSearch]):
         parameters, snapshot = self._parameters, only_collection(job)
         metric = snapshot.metric
         base, sample_file, facts_file = (job.workdir / n for n in (BASE, SAMPLE, FACTS))
-        choice = choose(parameters, count=snapshot.count, dimension=snapshot.dimension)
         with openmp_threads(job.threads):
             columns = read_columns(snapshot, job.workdir, progress=_part(job, 0.0, 0.3))
-            build_base(
+            sample = draw_sample(
+                columns.vectors, metric, seed=parameters.seed, progress=_part(job, 0.3, 0.4)
+            )
+            decision = decide(
                 base,
                 columns.vectors,
                 metric,
-                choice.factory,
-                seed=parameters.seed,
-                progress=_part(job, 0.3, 0.8),
-            )
-            sample = draw_sample(
-                columns.vectors, metric, seed=parameters.seed, progress=_part(job, 0.8, 0.9)
-            )
-            # Tuned as it will be served: from the file, and mapped.
-            index = open_index(base)
-            tuner = Tuner(
-                index=index,
+                parameters,
                 sample=sample,
-                vectors=columns.vectors,
-                metric=metric,
-                min_recall=parameters.min_recall,
+                progress=_part(job, 0.4, 0.9),
             )
-            effort = tuner.tune(parameters, refined=choice.factory.refined)
+        index = decision.index
         sample.save(sample_file)
         IndexFacts(
-            factory=choice.factory.text,
+            factory=decision.chosen.choice.factory.text,
             metric=metric,
             dimension=snapshot.dimension,
             count=snapshot.count,
             base_bytes=base.stat().st_size,
-            effort=effort,
+            effort=decision.effort,
         ).save(facts_file)
         lookup = write_lookup(index, job.workdir, columns.matrix)
         if columns.matrix not in lookup.values():
@@ -91,10 +79,7 @@ class VectorIndex(Kind[VectorSearch]):
             },
             entries=snapshot.count,
             details={
-                "index": choice.factory.text,
-                "reason": choice.reason,
-                "effort": effort.model_dump(exclude_none=True),
-                "trials": [_trial(trial) for trial in tuner.trials],
+                **decision.details(),
                 "mapped": is_mapped(index),
                 "seed": parameters.seed,
             },
@@ -124,12 +109,3 @@ class VectorIndex(Kind[VectorSearch]):
 def _part(job: Job, start: float, end: float) -> Callable[[float], None]:
     """Progress of one step, as progress of the whole."""
     return lambda share: job.progress(start + (end - start) * share)
-
-
-def _trial(trial: Trial) -> dict[str, Any]:
-    """One measured trade-off, for the manifest."""
-    return {
-        **trial.effort.model_dump(exclude_none=True),
-        "recall": round(trial.recall, 4),
-        "milliseconds": round(trial.milliseconds, 4),
-    }

@@ -1,0 +1,96 @@
+"""Adds all rows to a trained index, so that it weighs what it holds and no more.
+
+FAISS grows its arrays by doubling, and for a moment holds the old one and the new: up to three
+times the index. Here the room is made first. Inverted lists are told how many rows each will get:
+every row is assigned before any is added, which costs 8 bytes a row, and no time, since adding
+assigns anyway.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import numpy as np
+
+from indexrelay.components.optional import require_faiss
+from indexrelay.components.string_table import Rows
+from indexrelay.storage.entries import Vectors
+
+_BLOCK_BYTES: Final = 16 * 1024 * 1024
+"""What is looked at in one call: far beyond its overhead, and small beside an index."""
+_FEWEST_ROWS: Final = 1024
+
+
+def add_all(index: Any, vectors: Vectors, progress: Callable[[float], None]) -> None:
+    """Add ``vectors``, shape ``(n, dimension)``, with their row numbers as ids.
+
+    Blocks of a mapped array are handed to FAISS as they lie. ``progress`` hears shares up to 1.
+    """
+    faiss = require_faiss()
+    index = faiss.downcast_index(index)
+    base = faiss.downcast_index(index.base_index) if _refines(faiss, index) else index
+    if _has_plain_lists(faiss, base):
+        _add_to_lists(faiss, base, vectors, progress)
+        if base is not index:
+            _reserve_codes(faiss, index.refine_index, len(vectors))
+            for rows in blocks(vectors):
+                index.refine_index.add(np.ascontiguousarray(vectors[rows]))
+            index.ntotal = base.ntotal
+    elif isinstance(base, faiss.IndexHNSW | faiss.IndexNSG):
+        # In one go: links are laid once, at their full length, and NSG cannot be added to twice.
+        index.add(np.ascontiguousarray(vectors))
+    else:
+        for part in {base, getattr(index, "refine_index", base)}:
+            _reserve_codes(faiss, part, len(vectors))
+        for rows in blocks(vectors):
+            index.add(np.ascontiguousarray(vectors[rows]))
+            progress(rows.stop / len(vectors))
+    progress(1.0)
+
+
+def blocks(vectors: Vectors) -> Iterator[slice]:
+    """Slices that cover all rows, of a bounded number of bytes each."""
+    count, dimension = vectors.shape
+    step = max(_BLOCK_BYTES // (4 * dimension), _FEWEST_ROWS)
+    return (slice(start, min(start + step, count)) for start in range(0, count, step))
+
+
+def _add_to_lists(
+    faiss: Any, index: Any, vectors: Vectors, progress: Callable[[float], None]
+) -> None:
+    within: Rows = np.empty(len(vectors), dtype=np.int64)
+    for rows in blocks(vectors):
+        _, nearest = index.quantizer.search(np.ascontiguousarray(vectors[rows]), 1)
+        within[rows] = nearest[:, 0]
+        progress(0.7 * rows.stop / len(vectors))
+    for place, size in enumerate(np.bincount(within, minlength=index.nlist).tolist()):
+        index.invlists.resize(place, size)
+        index.invlists.resize(place, 0)  # the room stays
+    numbers: Rows = np.arange(len(vectors), dtype=np.int64)
+    for rows in blocks(vectors):
+        block = np.ascontiguousarray(vectors[rows])
+        index.add_core(
+            len(block),
+            faiss.swig_ptr(block),
+            faiss.swig_ptr(numbers[rows]),
+            faiss.swig_ptr(within[rows]),
+        )
+        progress(0.7 + 0.3 * rows.stop / len(vectors))
+
+
+def _reserve_codes(faiss: Any, part: Any, count: int) -> None:
+    """Make room for ``count`` rows in an index that keeps one code after another."""
+    part = faiss.downcast_index(part)
+    if isinstance(part, faiss.IndexFlatCodes):
+        part.codes.resize(count * part.code_size)
+        part.codes.resize(0)
+
+
+def _refines(faiss: Any, index: Any) -> bool:
+    return isinstance(index, faiss.IndexRefine)
+
+
+def _has_plain_lists(faiss: Any, index: Any) -> bool:
+    """Lists of one code after another; fast-scan codes are packed in another way."""
+    return isinstance(index, faiss.IndexIVF) and isinstance(
+        faiss.downcast_InvertedLists(index.invlists), faiss.ArrayInvertedLists
+    )
