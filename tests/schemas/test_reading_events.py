@@ -112,7 +112,7 @@ def test_a_number_that_json_has_not_is_unreadable(number: str) -> None:
 
 
 def test_not_a_number_is_unreadable_even_where_nobody_looks() -> None:
-    assert "NaN" in refused(b'{"ignored":NaN,' + event_of(BATCH).to_bytes()[1:])
+    assert "column 12" in refused(b'{"ignored":NaN,' + event_of(BATCH).to_bytes()[1:])
 
 
 @pytest.mark.parametrize("depth", [500, 900, 100_000])

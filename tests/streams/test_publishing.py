@@ -7,6 +7,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
 
 from indexrelay.schemas.events import FIELD
+from indexrelay.streams import publishing
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.errors import BackendRefusedError
 from indexrelay.streams.keys import Keys
@@ -31,6 +32,46 @@ def test_many_events_keep_their_order(each_connection: Connection, keys: Keys) -
 
 def test_no_events_are_no_entries(each_connection: Connection, keys: Keys) -> None:
     assert publish_many(each_connection, keys.events, []) == []
+
+
+def test_more_events_than_go_in_one_round_trip_keep_their_order_too(
+    each_connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "MOST_EVENTS", 7)
+    monkeypatch.setattr(publishing, "MOST_BYTES", 40)
+    raws = [b"%d " % number * (number % 9) for number in range(60)]
+    entry_ids = publish_many(each_connection, keys.events, raws)
+    entries: Any = each_connection.commands.xrange(keys.events)
+    assert [entry_id for entry_id, _ in entries] == entry_ids
+    assert [fields[FIELD] for _, fields in entries] == raws
+
+
+def test_a_refusal_among_many_leaves_no_reply_for_the_next_command(
+    each_connection: Connection, keys: Keys
+) -> None:
+    each_connection.commands.set(keys.events, "mine")
+    with pytest.raises(BackendRefusedError):
+        publish_many(each_connection, keys.events, [b"1", b"2", b"3"])
+    assert each_connection.commands.get(keys.events) == b"mine"
+    each_connection.commands.delete(keys.events)
+    assert len(publish_many(each_connection, keys.events, [b"4", b"5"])) == 2
+
+
+def test_a_round_trip_that_was_cut_leaves_no_reply_for_the_next_command(
+    real_connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replies = iter([b"first"])
+
+    def cut(connection: Any) -> bytes:
+        try:
+            return next(replies)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr("indexrelay.streams.round_trip._reply", cut)
+    with pytest.raises(KeyboardInterrupt):
+        publish_many(real_connection, keys.events, [b"1", b"2", b"3"])
+    assert real_connection.commands.echo("next") == b"next"
 
 
 def test_a_key_of_another_type_is_refused_for_good(each_connection: Connection, keys: Keys) -> None:
