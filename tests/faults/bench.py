@@ -46,6 +46,7 @@ lease_ttl_seconds = {lease}
 block_seconds = {block}
 claim_idle_seconds = 0.5
 reconcile_seconds = {reconcile}
+trim_seconds = {trim}
 failure_cooldown_seconds = 0.1
 presence_ttl_seconds = 1.5
 [reader]
@@ -75,7 +76,7 @@ class Bench:
         *,
         components: Mapping[str, Mapping[str, Any]] = COMPONENTS,
         deed: str = "kill",
-        lease_seconds: float = LEASE_SECONDS,
+        trim_seconds: float = 60.0,
         linked: Sequence[str] = (),
         url: str | None = None,
     ) -> None:
@@ -85,7 +86,7 @@ class Bench:
             program: the server's.
             components: their tables in the settings, by name.
             deed: what every failpoint does to whoever takes its token.
-            lease_seconds: the leases' TTL; long where nobody dies and none must be lost.
+            trim_seconds: how often streams are trimmed.
             linked: the roles that reach the server over a `Link` of their own.
             url: of servers that the scenario keeps itself; ``None``: one of its own, `server`.
         """
@@ -100,9 +101,10 @@ class Bench:
             url = self._server.url
         self.config = self.folder / "indexrelay.toml"
         timings = TIMINGS.format(
-            lease=lease_seconds,
+            lease=LEASE_SECONDS,
             block=BLOCK_SECONDS,
             reconcile=RECONCILE_SECONDS,
+            trim=trim_seconds,
             collection=COLLECTION,
         )
         self._tables = timings + _component_tables(components)

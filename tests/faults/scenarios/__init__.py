@@ -16,6 +16,7 @@ from tests.faults.scenarios import (
     poisoning,
     publishing_at_once,
     repeating,
+    running_out_of_memory,
     sleeping,
     stalling,
     terminating,
@@ -47,6 +48,7 @@ SCENARIOS = {
     "F8": Entry(stalling.run),
     "F17": Entry(misdating.run),
     "F9": Entry(disconnecting.run, runs=3),
+    "F18": Entry(running_out_of_memory.run, runs=10),
     "F20": Entry(failing_over.run, runs=5),
     "F19": Entry(publishing_at_once.run, runs=100),
 }

@@ -11,8 +11,6 @@ from tests.faults.bench import Bench
 from tests.faults.rows import Row
 
 _HOUR = 3600
-_LEASE_SECONDS = 5.0
-"""Nobody dies here, and whoever lost a lease on a busy machine might build twice: see F4."""
 _RECOVERED_SECONDS = 6.0
 _NAMES = ("rebuilder-1", "rebuilder-2")
 
@@ -20,7 +18,7 @@ _NAMES = ("rebuilder-1", "rebuilder-2")
 def run(program: Path, row: Row, runs: int) -> None:
     """Before and during each build somebody's clock is set."""
     draw = random.Random(runs)
-    with Bench(program, lease_seconds=_LEASE_SECONDS) as bench:
+    with Bench(program) as bench:
         for name in _NAMES:
             _set(bench, name, 0)
             bench.start("misdated", name)
@@ -46,7 +44,7 @@ def _once(bench: Bench, row: Row, draw: random.Random, *, fails: bool) -> None:
     row.recovered(bench.settle(), within=_RECOVERED_SECONDS)
     more = len(bench.recorder.manifests()) - built
     assert more == len(bench.settings.components), f"{more} builds came of one batch"
-    # One that failed first, or was slow, follows in a release of its own.
+    # One that failed first, was slow, or fell to the other rebuilder has a release of its own.
     releases = bench.store.next_number() - number
     assert releases <= more, f"{releases} releases came of {more} builds"
 
