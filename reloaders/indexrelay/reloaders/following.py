@@ -5,12 +5,14 @@ number than the one that was worked through is never followed: what is served ma
 release that was damaged since, and a rollback has a higher number anyway.
 """
 
+import queue
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from indexrelay.reloaders.loading import Loader, Round
 from indexrelay.reloaders.outcomes import states_after
 from indexrelay.reloaders.readiness import Readiness, required_names
+from indexrelay.reloaders.scrubbing import Doubt
 from indexrelay.reloaders.swapping import Current
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.failpoints import failpoint
@@ -51,6 +53,7 @@ class Follower:
         self._release: Release | None = None
         self._complaint = ""
         self._blind = False
+        self._doubts: queue.SimpleQueue[Doubt] = queue.SimpleQueue()
         self.states: dict[str, ComponentState] = {}
         """The state of each component after the last round; replaced, never changed."""
 
@@ -79,6 +82,8 @@ class Follower:
             applied: called after each round that changed something, or met a new release.
             stopping: whether to leave what superseded the last round for another time.
         """
+        while not self._doubts.empty():
+            self._loader.doubt(self._doubts.get(), self._current.contents)
         swapped = False
         while (release := self._due(announced)) is not None:
             result, changed = self._round(release, renewing, applied)
@@ -86,6 +91,15 @@ class Follower:
             if not result.superseded or stopping():
                 break
         return swapped
+
+    def doubt(self, doubt: Doubt) -> None:
+        """Take up at the next look that something served is damaged; from any thread."""
+        self._doubts.put(doubt)
+
+    @property
+    def has_doubts(self) -> bool:
+        """Whether there is something that a look would take up."""
+        return not self._doubts.empty()
 
     def try_again(self) -> None:
         """Let every load that failed be tried at the next look."""
@@ -134,7 +148,7 @@ class Follower:
         with renewing():
             result = self._loader.work_through(release, before, parts)
         is_new = self._release is None or self._release.digest != release.digest
-        changed = is_new or bool(result.applied or result.dropped)
+        changed = is_new or result.changed
         if changed:
             failpoint("reader.before_swap")
             self._current.swap(result.contents)
@@ -171,6 +185,7 @@ def _log_summary(release: Release, result: Round, *, ready: bool, seconds: float
         release=release.number,
         succeeded=sorted(result.applied),
         failed=sorted(result.failed),
+        fell_back=sorted(result.fell_back),
         dropped=sorted(result.dropped),
         superseded=sorted(result.superseded),
         ready=ready,

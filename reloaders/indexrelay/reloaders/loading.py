@@ -5,6 +5,12 @@ the members of a group wait for each other. A failure that may pass is tried aga
 waits; any other is remembered by its version, and not tried until another version is named or its
 files are replaced (restore a damaged blob from a backup, and every reader takes it up by itself).
 
+What is served may turn out to be damaged (`indexrelay.reloaders.scrubbing`). It is loaded again,
+which is enough where its files were replaced by good ones. Where that fails, it is not served any
+longer: the newest earlier version that is whole stands in (`indexrelay.reloaders.falling_back`), as
+it does for a reader that starts and has no last good version; and if there is none, there is no
+answer rather than a wrong one.
+
 While it loads, a newer release may arrive. What that names differently and was not loaded yet is
 `superseded`: left for the next round, where it comes first, so that a component whose versions
 follow faster than others load gets its turn.
@@ -14,8 +20,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from indexrelay.reloaders.failures import Failures
+from indexrelay.reloaders.falling_back import StandIns
 from indexrelay.reloaders.opening import Opener
 from indexrelay.reloaders.planning import Part, parts_of
+from indexrelay.reloaders.scrubbing import Doubt
 from indexrelay.reloaders.served import ServedComponent
 from indexrelay.reloaders.snapshot import Contents
 from indexrelay.schemas.clock import Clock
@@ -34,9 +42,16 @@ class Round:
     """What to serve from now on."""
     applied: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    fell_back: list[str] = field(default_factory=list)
+    """Served at an earlier version than before, or than the release names."""
     failed: dict[str, str] = field(default_factory=dict)
     """By component: why; the ones that are waiting for another try are among them."""
     superseded: list[str] = field(default_factory=list)
+
+    @property
+    def changed(self) -> bool:
+        """Whether something else is to be served."""
+        return bool(self.applied or self.dropped or self.fell_back)
 
 
 class Loader:
@@ -52,6 +67,7 @@ class Loader:
         clock: Clock,
     ) -> None:
         self._opener = opener
+        self._stand_ins = StandIns(opener, store)
         self._store = store
         self._failures = failures
         self._chosen = chosen
@@ -61,6 +77,7 @@ class Loader:
     def forget(self) -> None:
         """Know of no failure, so that everything is tried at the next round."""
         self._failures.forget()
+        self._doubts: dict[str, Doubt] = {}
         self._first: set[str] = set()
         self.retry_at: float | None = None
         """When a failed part may be tried again, by the monotonic clock; ``None``: none may."""
@@ -75,9 +92,29 @@ class Loader:
         if self._failures.notice_repairs():
             self.retry_at = self._clock.monotonic()
 
+    def doubt(self, doubt: Doubt, current: Contents) -> None:
+        """Load something again at the next look, because its files are not what they were."""
+        name = doubt.served.name
+        known = self._doubts.get(name)
+        if current.components.get(name) is not doubt.served or (
+            known is not None and known.served is doubt.served and known.wrong >= doubt.wrong
+        ):
+            return
+        self._doubts[name] = doubt
+        self.retry_at = self._clock.monotonic()
+        log.error(
+            "component.damaged",
+            component=name,
+            version=doubt.served.version,
+            error=doubt.reason,
+            answers="may be wrong, and end now" if doubt.wrong else "are right, from memory",
+            advice="a running rebuilder builds it anew, unless it is held or paused; "
+            f"or: indexrelay rebuild {name}",
+        )
+
     def parts(self, release: Release, current: Contents) -> list[Part]:
         """Every part of the release; the ones whose turn it is come first."""
-        parts = parts_of(release, current, self._chosen)
+        parts = parts_of(release, current, self._chosen, doubted=self._doubts)
         return sorted(parts, key=lambda part: self._first.isdisjoint(part.changed))
 
     def work_through(self, release: Release, current: Contents, parts: Iterable[Part]) -> Round:
@@ -93,6 +130,7 @@ class Loader:
             elif not self._failures.may_try(part):
                 result.failed |= self._failures.reasons(part)
                 retries.append(self._failures.retry_at(part))
+                self._make_do(part, release, components, groups, result)
             elif loads and self._superseded(part, release):
                 result.superseded += part.changed
             else:
@@ -100,6 +138,7 @@ class Loader:
                 loaded = self._load(part, current, result)
                 if loaded is None:
                     retries.append(self._failures.retry_at(part))
+                    self._make_do(part, release, components, groups, result)
                 else:
                     components |= loaded
                     self._settle(part, components, groups, release)
@@ -108,6 +147,11 @@ class Loader:
         self._first = set(result.superseded)
         self.retry_at = min((at for at in retries if at is not None), default=None)
         self._failures.keep(result.failed)
+        self._doubts = {
+            name: doubt
+            for name, doubt in self._doubts.items()
+            if components.get(name) is doubt.served
+        }
         result.contents = Contents(
             release=release.number, digest=release.digest, components=components, groups=groups
         )
@@ -127,6 +171,40 @@ class Loader:
                 components.pop(name, None)
             elif name in release.groups:
                 groups[name] = release.groups[name]
+
+    def _make_do(
+        self,
+        part: Part,
+        release: Release,
+        components: dict[str, ServedComponent],
+        groups: dict[str, str],
+        result: Round,
+    ) -> None:
+        """Serve what is good instead of what is not there or damaged, if that is how it is."""
+        wrong = [
+            name for name in part.wanted if name in components and self._is_wrong(components[name])
+        ]
+        if not wrong and all(name in components for name in part.wanted):
+            return
+        found = self._stand_ins.find(part, release, components, is_wrong=self._is_wrong)
+        if found is not None:
+            components |= found
+            groups |= {name: release.groups[name] for name in found if name in release.groups}
+            result.fell_back += found
+            return
+        for name in wrong:
+            del components[name]
+            groups.pop(name, None)
+            result.dropped.append(name)
+            log.error("component.withdrawn", component=name, reason="no version of it is whole")
+
+    def _good(self, served: ServedComponent | None) -> ServedComponent | None:
+        """What a new version may share with: nothing that is in doubt."""
+        return None if served is not None and served.name in self._doubts else served
+
+    def _is_wrong(self, served: ServedComponent) -> bool:
+        doubt = self._doubts.get(served.name)
+        return doubt is not None and doubt.served is served and doubt.wrong
 
     def _superseded(self, part: Part, release: Release) -> bool:
         """Whether a newer release wants something else of this part."""
@@ -152,7 +230,7 @@ class Loader:
             looks = self._store.version_looks(name, version)
             try:
                 loaded[name] = self._opener.open(
-                    name, version, serving=current.components.get(name)
+                    name, version, serving=self._good(current.components.get(name))
                 )
             except Exception as error:  # noqa: BLE001 - this component fails, and nothing else
                 self._failed(name, version, looks, error, current)

@@ -44,8 +44,12 @@ class Opener:
         failpoint("reader.before_load")
         started = self._clock.monotonic()
         opened = self._store.open_version(component, version)
+        inodes = {
+            opened.manifest.files[label].digest: path.stat().st_ino
+            for label, path in opened.files.items()
+        }
         kind = self._kind(opened.manifest)
-        if serving is not None and serving.manifest.kind == opened.manifest.kind:
+        if serving is not None and _may_share(serving, opened.manifest, inodes):
             value = kind.reload(opened.files, serving.value)
         else:
             value = kind.load(opened.files)
@@ -54,6 +58,7 @@ class Opener:
             value,
             version=version,
             manifest=opened.manifest,
+            inodes=inodes,
             seconds=self._clock.monotonic() - started,
             applied_at=self._clock.now(),
         )
@@ -65,3 +70,12 @@ class Opener:
             raise KindNotAllowedError(component, kind)
         found = kind_class(kind)
         return found(found.Parameters.model_validate(manifest.parameters))
+
+
+def _may_share(
+    serving: ServedComponent, manifest: VersionManifest, inodes: Mapping[str, int]
+) -> bool:
+    """Whether what is open already is of the same kind, and of the files that were checked now."""
+    return serving.manifest.kind == manifest.kind and all(
+        inodes.get(digest, inode) == inode for digest, inode in serving.inodes.items()
+    )

@@ -20,7 +20,7 @@ class Part:
     wanted: Mapping[str, str | None]
     """For each member: the version to serve; ``None``: serve it no more."""
     changed: tuple[str, ...]
-    """The members that are not at that version, in the order of their names."""
+    """The members that are to be loaded or dropped, in the order of their names."""
 
 
 def served_names(release: Release, chosen: Collection[str] | None) -> set[str]:
@@ -29,8 +29,18 @@ def served_names(release: Release, chosen: Collection[str] | None) -> set[str]:
     return names if chosen is None else names & set(chosen)
 
 
-def parts_of(release: Release, current: Contents, chosen: Collection[str] | None) -> list[Part]:
-    """Every part of the release and of what is served now, in the order of their names."""
+def parts_of(
+    release: Release,
+    current: Contents,
+    chosen: Collection[str] | None,
+    *,
+    doubted: Collection[str] = (),
+) -> list[Part]:
+    """Every part of the release and of what is served now, in the order of their names.
+
+    Args:
+        doubted: components that are to be loaded again although they are at the wanted version.
+    """
     names = served_names(release, chosen)
     members: dict[tuple[str, str], list[str]] = {}
     for name in sorted(names | current.components.keys()):
@@ -43,7 +53,11 @@ def parts_of(release: Release, current: Contents, chosen: Collection[str] | None
         wanted = {
             name: release.components[name] if name in names else None for name in part_members
         }
-        changed = tuple(name for name in part_members if _version(current, name) != wanted[name])
+        changed = tuple(
+            name
+            for name in part_members
+            if _version(current, name) != wanted[name] or name in doubted
+        )
         parts.append(Part(name=part_name, wanted=wanted, changed=changed))
     return parts
 

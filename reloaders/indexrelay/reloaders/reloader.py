@@ -25,6 +25,7 @@ from indexrelay.reloaders.loading import Loader
 from indexrelay.reloaders.opening import Opener
 from indexrelay.reloaders.readiness import Readiness
 from indexrelay.reloaders.reporting import Reporter
+from indexrelay.reloaders.scrubbing import Scrubber
 from indexrelay.reloaders.snapshot import Snapshot
 from indexrelay.reloaders.swapping import Current, SwapCallback
 from indexrelay.reloaders.watching import ReleaseWatch
@@ -227,12 +228,20 @@ class Reloader:
     def _run(self, stopping: threading.Event) -> None:
         """The thread: look, say, wait for the next reason to do either."""
         log.info("reader.started", reader=self._id)
+        scrubbing = Scrubber(
+            self._store,
+            self._settings.reader,
+            contents=lambda: self._current.contents,
+            tell=self._follower.doubt,
+            wait=stopping.wait,
+            clock=self._clock,
+        ).start()
         look_at = say_at = self._clock.monotonic()
         while not stopping.is_set():
             try:
                 now = self._clock.monotonic()
                 retry_at = self._follower.retry_at or now + 1
-                if now >= look_at or now >= retry_at or self._told.is_set():
+                if now >= look_at or now >= retry_at or self._asked:
                     with self._looking:
                         self._look(lambda: self._reporter.renewing(self.state))
                     now = self._clock.monotonic()
@@ -248,8 +257,14 @@ class Reloader:
             except Exception:
                 log.exception("reader.interrupted", reader=self._id)
                 stopping.wait(_PAUSE_SECONDS)
+        scrubbing.join()
         self._leave()
         log.info("reader.stopped", reader=self._id)
+
+    @property
+    def _asked(self) -> bool:
+        """Whether somebody wants a look now."""
+        return self._told.is_set() or self._follower.has_doubts
 
     def _look(self, renewing: Renewing) -> bool:
         if self._told.is_set():

@@ -21,7 +21,9 @@ log = get_logger(__name__)
 class ServedComponent:
     """What `Kind.load` gave, and what it was loaded from; never changed after it is made."""
 
-    __slots__ = ("__weakref__", "applied_at", "manifest", "seconds", "value", "version")
+    __slots__ = (
+        *("__weakref__", "applied_at", "inodes", "manifest", "seconds", "value", "version"),
+    )
 
     def __init__(
         self,
@@ -29,12 +31,15 @@ class ServedComponent:
         *,
         version: str,
         manifest: VersionManifest,
+        inodes: Mapping[str, int],
         seconds: float,
         applied_at: datetime,
     ) -> None:
         self.value: Any = value
         self.version = version
         self.manifest = manifest
+        self.inodes = inodes
+        """By the digest of each blob: the file that it was loaded from, whatever is there now."""
         self.seconds = seconds
         """How long the load took, warm-up included."""
         self.applied_at = applied_at

@@ -181,6 +181,12 @@ class ReaderSettings(_Table):
     retry_seconds: PositiveSeconds = 1.0
     """Wait before a load that failed for want of memory, disk or network is tried again;
     doubled each time, up to a minute, and moved by up to a fifth."""
+    scrub_interval_seconds: PositiveSeconds | None = 86400.0
+    """How often every byte of what is served is hashed again, once for all readers of a host: disks
+    rot in months, and a day's reading is nothing to them. ``None``: only files that somebody has
+    touched are, within ``poll_seconds``."""
+    scrub_bytes_per_second: PositiveCount = 20_000_000
+    """… and how fast at most: a tenth of what a plain disk gives, and 2 % of a core."""
 
 
 class LogSettings(_Table):
