@@ -196,11 +196,11 @@ def test_another_database_is_refused(tmp_path: Path) -> None:
 
 
 CHANGES = {
-    "count": "DELETE FROM entries WHERE row = 1",
-    "ids_unique": "UPDATE entries SET id = 'e000000' WHERE row = 1",
-    "entries_match_source": "UPDATE entries SET payload = '{}' WHERE row = 1",
+    "count": "DELETE FROM entries WHERE row = 128",
+    "ids_unique": "UPDATE entries SET id = 'e000000' WHERE row = 128",
+    "entries_match_source": "UPDATE entries SET payload = '{}' WHERE row = 128",
     "found_by_own_words": "DELETE FROM texts_data WHERE id > 10",
-    "integrity": "DELETE FROM texts_docsize WHERE id = 1",
+    "integrity": "DELETE FROM texts_docsize WHERE id = 64",
 }
 
 
@@ -220,7 +220,7 @@ def test_swapped_ids_fail(tmp_path: Path) -> None:
     job = make_job(tmp_path, snapshot())
     built = kind.build(job)
     with closing(sqlite3.connect(tmp_path / DATABASE)) as connection, connection:
-        connection.execute("UPDATE entries SET id = printf('e%06d', 1 - row) WHERE row < 2")
+        connection.execute("UPDATE entries SET id = printf('e%06d', 2 - row / 64) WHERE row <= 128")
     failed = [
         c.name for c in kind.verify(job, built, {DATABASE: tmp_path / DATABASE}) if not c.passed
     ]

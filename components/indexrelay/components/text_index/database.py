@@ -1,7 +1,9 @@
 """The one file of a text index: an SQLite database that is written once and then never changes.
 
-``entries`` has a row for each entry, with id and payload; ``texts``, an FTS5 table, one for each
-that has a text, under the same row number; ``facts`` the counts, so that nobody has to count.
+``entries`` has a row for each entry, with id and payload, numbered in the order of the ids
+(`numbering`); ``texts``, an FTS5 table, one for each that has a text, under the same row number;
+``facts`` the counts, so that nobody has to count. A small batch is applied to a copy of the last
+version's file (`changing`).
 
 Because the file never changes it is opened ``immutable``: no locks, no journal, nothing beside it.
 SQLite maps it, and all processes of a host share the pages.
@@ -10,12 +12,16 @@ SQLite maps it, and all processes of a host share the pages.
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.text_index.changing import Applied, apply
+from indexrelay.components.text_index.copying import copy_file
+from indexrelay.components.text_index.numbering import first_numbers
 from indexrelay.components.text_index.tokens import Tokenizer
-from indexrelay.storage.entries import Entries
+from indexrelay.storage.entries import Changes, Entries
 
 _APPLICATION_ID: Final = 0x69727478
 """``irtx``: what tells this file from any other SQLite database."""
@@ -30,23 +36,35 @@ _TABLES: Final = """
 """
 
 
+class TooManyChangesError(Exception):
+    """Raised inside of a build that continues another, which then is a full one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What changes made of a file."""
+
+    applied: Applied
+    entries: int
+    """How many it has now."""
+    texts: int
+    """How many of them have a text."""
+
+
 def write_database(
     path: Path, chunks: Iterable[tuple[int, Entries]], *, tokenizer: Tokenizer
 ) -> int:
     """Write a new file, and return how many entries have a text.
 
-    ``chunks`` come with the row number of their first entry. Equal chunks make equal files.
+    ``chunks`` come with how many entries came before them. Equal chunks make equal files.
     """
     entries = texts = 0
-    # No journal and no fsync: a file that was not finished is thrown away, and the store syncs.
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("PRAGMA journal_mode = OFF")
-        connection.execute("PRAGMA synchronous = OFF")
+    with _writing(path) as connection:
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {_FORMAT}")
         connection.executescript("BEGIN;" + _TABLES.format(tokenizer=tokenizer))
         for first, chunk in chunks:
-            rows = range(first, first + len(chunk))
+            rows = first_numbers(first, len(chunk))
             connection.executemany(
                 "INSERT INTO entries VALUES (?, ?, ?)",
                 zip(rows, chunk.ids, chunk.payloads, strict=True),
@@ -63,6 +81,39 @@ def write_database(
         connection.execute("INSERT INTO facts VALUES (?, ?)", (entries, texts))
         connection.execute("COMMIT")
     return texts
+
+
+def change_database(path: Path, last: Path, chunks: Iterable[Changes], *, most: int) -> Change:
+    """Apply ``chunks`` to a copy of ``last``; the words that they bring are merged bit by bit.
+
+    Args:
+        path: the new file.
+        last: the file of the previous version.
+        chunks: what changed since.
+        most: so many changes at most; beyond, the file is given up.
+
+    Raises:
+        DamagedFileError: ``last`` is not what was written.
+        NoRoomError: new ids find no row numbers.
+        TooManyChangesError: there are more than ``most``.
+    """
+    open_database(last).close()
+    copy_file(last, path)
+    applied = Applied()
+    with reading(last), _writing(path) as connection:
+        connection.execute("BEGIN")
+        for chunk in chunks:
+            applied += apply(connection, chunk)
+            if applied.changes > most:
+                raise TooManyChangesError
+        # FTS5 keeps the size of every text in a row of its own, whose number is that of the text.
+        connection.execute(
+            "UPDATE facts SET entries = (SELECT count(*) FROM entries), "
+            "texts = (SELECT count(*) FROM texts_docsize)"
+        )
+        connection.execute("COMMIT")
+        entries, texts = connection.execute("SELECT entries, texts FROM facts").fetchone()
+    return Change(applied=applied, entries=entries, texts=texts)
 
 
 def open_database(path: Path) -> sqlite3.Connection:
@@ -83,6 +134,15 @@ def open_database(path: Path) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        # No journal and no fsync: a file that was not finished is thrown away, and the store syncs.
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA synchronous = OFF")
+        yield connection
 
 
 @contextmanager

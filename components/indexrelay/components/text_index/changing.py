@@ -1,0 +1,155 @@
+"""Applies changes to a copy of a text index, so that it answers like one written in one piece.
+
+FTS5 keeps words in sorted segments, like a log-structured tree: what changes is written beside what
+is there, and merged bit by bit as more comes. BM25 needs no more than counts that FTS5 keeps up to
+date, so the scores are those of a new file to the last digit, where a second, small index beside
+the first would have scores of its own.
+
+FTS5 starts a new segment whenever row numbers do not grow. So the rows of a chunk are decided
+first, and its texts then go in two passes, each in the order of the rows: out, then in.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from indexrelay.components.text_index.numbering import number, runs
+from indexrelay.storage.entries import Changes
+
+_STORED = """
+    SELECT entries.row, entries.payload, texts.body
+    FROM entries LEFT JOIN texts ON texts.rowid = entries.row WHERE entries.id = ?
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What changes came to."""
+
+    upserts: int = 0
+    """Entries that came or differ; one that is given again as it was counts for nothing."""
+    deletes: int = 0
+    moved: int = 0
+    """Rows that were numbered again to make room."""
+
+    @property
+    def changes(self) -> int:
+        """How many entries are not what they were; 0: the file is."""
+        return self.upserts + self.deletes
+
+    def __add__(self, other: "Applied") -> "Applied":
+        return Applied(
+            self.upserts + other.upserts, self.deletes + other.deletes, self.moved + other.moved
+        )
+
+
+@dataclass(slots=True)
+class _Pass:
+    """The texts that a chunk takes out and puts in, by row."""
+
+    taken_out: set[int] = field(default_factory=set)
+    put_in: dict[int, str] = field(default_factory=dict)
+
+
+def apply(connection: sqlite3.Connection, changes: Changes) -> Applied:
+    """Apply one chunk, inside the transaction that is open.
+
+    Raises:
+        NoRoomError: new ids find no row number.
+    """
+    texts = _Pass()
+    deletes = sum(_delete(connection, texts, entry_id) for entry_id in changes.deletes)
+    given = changes.upserts
+    new: list[tuple[str, str | None, str | None]] = []
+    updates = 0
+    for upsert in zip(given.ids, given.payloads, given.texts, strict=True):
+        stored = connection.execute(_STORED, upsert[:1]).fetchone()
+        if stored is None:
+            new.append(upsert)
+        elif stored[1:] != upsert[1:]:
+            updates += 1
+            _update(connection, texts, stored, upsert)
+    moved = _insert(connection, texts, sorted(new))
+    connection.executemany(
+        "DELETE FROM texts WHERE rowid = ?", ((row,) for row in sorted(texts.taken_out))
+    )
+    connection.executemany(
+        "INSERT INTO texts (rowid, body) VALUES (?, ?)", sorted(texts.put_in.items())
+    )
+    return Applied(updates + len(new), deletes, moved)
+
+
+def _delete(connection: sqlite3.Connection, texts: _Pass, entry_id: str) -> bool:
+    stored = connection.execute(_STORED, (entry_id,)).fetchone()
+    if stored is None:
+        return False
+    row, _, body = stored
+    if body is not None:
+        texts.taken_out.add(row)
+    connection.execute("DELETE FROM entries WHERE row = ?", (row,))
+    return True
+
+
+def _update(
+    connection: sqlite3.Connection,
+    texts: _Pass,
+    stored: tuple[int, str | None, str | None],
+    upsert: tuple[str, str | None, str | None],
+) -> None:
+    row, payload, body = stored
+    if payload != upsert[1]:
+        connection.execute("UPDATE entries SET payload = ? WHERE row = ?", (upsert[1], row))
+    if body != upsert[2]:
+        if body is not None:
+            texts.taken_out.add(row)
+        if upsert[2] is not None:
+            texts.put_in[row] = upsert[2]
+
+
+def _insert(
+    connection: sqlite3.Connection,
+    texts: _Pass,
+    new: Sequence[tuple[str, str | None, str | None]],
+) -> int:
+    """Number and write new entries, and say how many old ones had to move."""
+    by_id = {entry_id: (payload, text) for entry_id, payload, text in new}
+    moves = 0
+    for run in runs(connection, list(by_id)):
+        numbered = number(connection, run)
+        _move(connection, texts, numbered.moved)
+        moves += len(numbered.moved)
+        for row, entry_id in zip(numbered.rows, run, strict=True):
+            payload, text = by_id[entry_id]
+            connection.execute("INSERT INTO entries VALUES (?, ?, ?)", (row, entry_id, payload))
+            if text is not None:
+                texts.put_in[row] = text
+    return moves
+
+
+def _move(connection: sqlite3.Connection, texts: _Pass, moved: Iterable[tuple[int, int]]) -> None:
+    """Give rows other numbers; all leave before the first arrives, since numbers are used again."""
+    arriving = []
+    for old, new in moved:
+        entry_id, payload = connection.execute(
+            "SELECT id, payload FROM entries WHERE row = ?", (old,)
+        ).fetchone()
+        text = _take_out(connection, texts, old)
+        connection.execute("DELETE FROM entries WHERE row = ?", (old,))
+        arriving.append((new, entry_id, payload, text))
+    for new, entry_id, payload, text in arriving:
+        connection.execute("INSERT INTO entries VALUES (?, ?, ?)", (new, entry_id, payload))
+        if text is not None:
+            texts.put_in[new] = text
+
+
+def _take_out(connection: sqlite3.Connection, texts: _Pass, row: int) -> str | None:
+    """The text that a row has by now, which is no longer there afterwards."""
+    if row in texts.put_in:
+        return texts.put_in.pop(row)
+    if row in texts.taken_out:
+        return None
+    stored = connection.execute("SELECT body FROM texts WHERE rowid = ?", (row,)).fetchone()
+    if stored is None:
+        return None
+    texts.taken_out.add(row)
+    return str(stored[0])
