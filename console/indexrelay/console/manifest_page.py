@@ -1,21 +1,37 @@
-"""One version in detail: what it covers, how its gates judged, what its kind remembers."""
+"""One version in detail: what it covers, why it is what it is, how its gates judged, what it holds.
+
+And where it comes from: the versions before it, so that a jump in size or time stands out.
+"""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from indexrelay.console.decision_page import DECISION, decision_page
 from indexrelay.console.released import ReleasedVersion
-from indexrelay.console.sheet import Sheet, flowing, number, whole
+from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
 from indexrelay.console.tables import ago, covered, readable_bytes
+from indexrelay.console.version_history import HistoricalVersion
 from indexrelay.schemas.versions import VersionManifest
 
 
-def manifest_page(released: ReleasedVersion) -> RenderableType:
-    """The facts, the checks, the files."""
-    return Group(_facts(released), _checks(released.manifest), _files(released.manifest))
+def manifest_page(
+    released: ReleasedVersion, history: Iterable[HistoricalVersion]
+) -> RenderableType:
+    """The facts, the decision, the checks, the files, the history."""
+    manifest = released.manifest
+    return Group(
+        _facts(released),
+        Text(),
+        *decision_page(manifest.details, manifest.parameters),
+        _checks(manifest),
+        _files(manifest),
+        _history(history),
+    )
 
 
 def _facts(released: ReleasedVersion) -> Table:
@@ -32,7 +48,8 @@ def _facts(released: ReleasedVersion) -> Table:
     }
     facts |= {f"made from {name}": version[:12] for name, version in manifest.parents.items()}
     facts |= {key: _shown(value) for key, value in manifest.parameters.items()}
-    facts |= {key: _shown(value) for key, value in manifest.details.items()}
+    hidden = DECISION if "index" in manifest.details else ()
+    facts |= {key: _shown(value) for key, value in manifest.details.items() if key not in hidden}
     table = Table.grid(padding=(0, 2))
     for key, value in facts.items():
         table.add_row(Text(key, style="bold"), Text(value))
@@ -65,6 +82,38 @@ def _files(manifest: VersionManifest) -> Sheet:
     sheet = Sheet("Files", flowing("file"), number("size"), whole("sha256"))
     for name, blob in manifest.files.items():
         sheet.add(name, readable_bytes(blob.size), blob.digest[:16])
+    return sheet
+
+
+def _history(history: Iterable[HistoricalVersion]) -> Sheet:
+    sheet = Sheet(
+        "History",
+        number("releases"),
+        whole("built"),
+        flowing("covers"),
+        number("entries"),
+        number("size"),
+        number("build"),
+        number("verify"),
+        spare("version"),
+        flowing("why"),
+    )
+    for each in history:
+        first, last, manifest = each.first_release, each.last_release, each.manifest
+        releases = str(last) if first == last else f"{first}-{last}"
+        facts = (
+            ("not readable", "", "", "", "", "")
+            if manifest is None
+            else (
+                ago(manifest.created_at),
+                covered(manifest.covers, {}),
+                f"{manifest.entries:,}",
+                readable_bytes(manifest.size),
+                f"{manifest.build_seconds:.2f} s",
+                f"{manifest.verify_seconds:.2f} s",
+            )
+        )
+        sheet.add(releases, *facts, each.version[:12], each.reason)
     return sheet
 
 

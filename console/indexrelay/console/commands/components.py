@@ -40,16 +40,25 @@ def show(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """The released version of one component: its checks, its details, its files."""
+    """The released version of one component: the decision behind it, checks, files and history."""
     from indexrelay.console.installation import Installation
     from indexrelay.console.output import print_json, stdout
     from indexrelay.console.released import released_version
+    from indexrelay.console.version_history import history
 
     with Installation.at(config) as installation:
         released = released_version(installation, name)
+        versions = history(installation.store, name)
     if json:
-        print_json({"version": released.id, **released.manifest.model_dump(mode="json")})
+        print_json(
+            {
+                "version": released.id,
+                **released.manifest.model_dump(mode="json"),
+                "bytes": released.manifest.size,
+                "history": [each.as_json() for each in versions],
+            }
+        )
     else:
         from indexrelay.console.manifest_page import manifest_page
 
-        stdout().print(manifest_page(released))
+        stdout().print(manifest_page(released, versions))

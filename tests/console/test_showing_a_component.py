@@ -1,0 +1,90 @@
+"""What `components show` says of an index: the decision, what effort buys, what came before."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexrelay.producers import Producer
+from indexrelay.schemas.settings_file import load_settings
+from indexrelay.streams import EmbeddedServer
+from tests.components.jobs import clustered
+from tests.console.conftest import Run
+
+pytestmark = pytest.mark.server
+
+CONFIG = """
+[collections.tracks]
+dimension = 8
+
+[components.similar]
+kind = "vector_index"
+from = "tracks"
+index = "IVF16,Flat"
+
+[components.words]
+kind = "text_index"
+from = "tracks"
+"""
+
+
+def commit(config: Path, batch_id: str, first: int, count: int) -> None:
+    vectors = clustered(first + count, 8)[first:]
+    with (
+        Producer.open(load_settings(config, environ={})) as producer,
+        producer.batch("tracks", batch_id) as batch,
+    ):
+        ids = [f"t{number:05d}" for number in range(first, first + count)]
+        batch.upsert(ids, vectors, texts=["sound"] * count)
+
+
+@pytest.fixture
+def twice_built(run: Run, tmp_path: Path) -> Iterator[Path]:
+    config = tmp_path / "indexrelay.toml"
+    config.write_text(CONFIG)
+    with EmbeddedServer(tmp_path / "indexrelay-data"):
+        for batch, (first, count) in enumerate([(0, 700), (700, 100)]):
+            commit(config, f"batch-{batch}", first, count)
+            assert run("rebuild", "--here", "--config", str(config)).code == 0
+        yield config
+
+
+def test_the_decision_the_trade_off_and_the_history_are_shown(run: Run, twice_built: Path) -> None:
+    said = run("components", "show", "similar", "--json", "--config", str(twice_built))
+    shown = json.loads(said.out)
+    details = shown["details"]
+    assert (details["index"], details["reason"]) == ("IVF16,Flat", "asked for")
+    chosen = {key: details["effort"][key] for key in ("nprobe",)}
+    assert any(trial["nprobe"] == chosen["nprobe"] for trial in details["trials"])
+    assert all({"nprobe", "recall", "milliseconds"} <= set(trial) for trial in details["trials"])
+    assert shown["bytes"] == sum(blob["size"] for blob in shown["files"].values())
+    newest, oldest = shown["history"]
+    assert (newest["version"], newest["entries"]) == (shown["version"], 800)
+    assert (oldest["entries"], oldest["covers"]) == (700, {"tracks": 1})
+    assert (oldest["first_release"], oldest["last_release"]) == (1, 1)
+
+    page = run("components", "show", "similar", "--config", str(twice_built)).out
+    assert "IVF16,Flat was asked for" in page
+    for heading in ("Trade-off", "Checks", "Files", "History"):
+        assert heading in page
+    marked = next(line for line in page.splitlines() if "→" in line)
+    assert marked.split()[1] == str(chosen["nprobe"])
+    assert "attempts" not in page
+
+
+def test_a_kind_without_a_decision_shows_none(run: Run, twice_built: Path) -> None:
+    page = run("components", "show", "words", "--config", str(twice_built)).out
+    assert "Trade-off" not in page
+    assert "History" in page
+
+
+def test_releases_that_change_nothing_of_a_component_stand_in_one_line(
+    run: Run, twice_built: Path
+) -> None:
+    at = ("--config", str(twice_built))
+    assert run("hold", "similar", "--reason", "looking at it", *at).code == 0
+    shown = json.loads(run("components", "show", "similar", "--json", *at).out)
+    assert [(e["first_release"], e["last_release"]) for e in shown["history"]] == [(2, 3), (1, 1)]
+    assert np.all(np.diff([e["entries"] for e in shown["history"]]) < 0)
