@@ -27,6 +27,7 @@ from indexrelay.reloaders.readiness import Readiness
 from indexrelay.reloaders.reporting import Reporter
 from indexrelay.reloaders.scrubbing import Scrubber
 from indexrelay.reloaders.snapshot import Snapshot
+from indexrelay.reloaders.spreading import Spread
 from indexrelay.reloaders.swapping import Current, SwapCallback
 from indexrelay.reloaders.watching import ReleaseWatch
 from indexrelay.schemas.clock import Clock, SystemClock
@@ -98,7 +99,7 @@ class Reloader:
         self._stopping = threading.Event()
         self._told = threading.Event()
         self._thread: threading.Thread | None = None
-        self._watch = ReleaseWatch(self._link, self._keys)
+        self._watch = ReleaseWatch(self._link, self._keys, reader_id=self._id)
         self._announced = 0
         self._reporter = Reporter(
             self._link, self._keys, ttl_seconds=reader.presence_ttl_seconds, clock=self._clock
@@ -174,7 +175,7 @@ class Reloader:
                 self._follows_forks = True
                 follow_forks(self)
             self._stopping = threading.Event()
-            self._watch = ReleaseWatch(self._link, self._keys)
+            self._watch = ReleaseWatch(self._link, self._keys, reader_id=self._id)
             self._current.open()
             self._thread = threading.Thread(
                 target=self._run, args=(self._stopping,), name="indexrelay-reloader", daemon=True
@@ -227,7 +228,10 @@ class Reloader:
 
     def _run(self, stopping: threading.Event) -> None:
         """The thread: look, say, wait for the next reason to do either."""
-        log.info("reader.started", reader=self._id)
+        spread = Spread(self._id, start_seconds=self._settings.reader.start_spread_seconds)
+        first = spread.first_look_seconds
+        log.info("reader.started", reader=self._id, first_look_in_seconds=round(first, 3))
+        stopping.wait(first)
         scrubbing = Scrubber(
             self._store,
             self._settings.reader,
@@ -245,11 +249,11 @@ class Reloader:
                     with self._looking:
                         self._look(lambda: self._reporter.renewing(self.state))
                     now = self._clock.monotonic()
-                    look_at = now + self._settings.reader.poll_seconds
-                    say_at = now + self._reporter.renew_seconds
+                    look_at = now + spread.cut(self._settings.reader.poll_seconds)
+                    say_at = now + spread.cut(self._reporter.renew_seconds)
                 elif now >= say_at:
                     self._reporter.say(self.state)
-                    say_at = now + self._reporter.renew_seconds
+                    say_at = now + spread.cut(self._reporter.renew_seconds)
                 due_at = min(look_at, say_at, self._follower.retry_at or look_at)
                 patience = min(due_at - now, self._settings.reader.block_seconds)
                 if self._watch.wait(max(patience, 0.0), stopping):

@@ -10,6 +10,7 @@ import threading
 from redis.exceptions import RedisError
 
 from indexrelay.reloaders.connecting import Link
+from indexrelay.schemas.backoff import backoff_seconds
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.streams import Keys, Tail, current_release, is_passing
 
@@ -24,11 +25,12 @@ _LONGEST_PAUSE_SECONDS = 5.0
 class ReleaseWatch:
     """Waits for releases; `wait` belongs to the reloading thread."""
 
-    def __init__(self, link: Link, keys: Keys) -> None:
+    def __init__(self, link: Link, keys: Keys, *, reader_id: str) -> None:
+        self._reader_id = reader_id
         self._link = link
         self._keys = keys
         self._tail: Tail | None = None
-        self._pause = _FIRST_PAUSE_SECONDS
+        self._failures = 0
         self._away = False
 
     def wait(self, seconds: float, stopping: threading.Event) -> bool:
@@ -49,10 +51,16 @@ class ReleaseWatch:
             )
         except RedisError:
             # The tail has logged it; its next read has a gap, and that is a reason to look.
-            stopping.wait(min(seconds, self._pause))
-            self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
+            self._failures += 1
+            pause = backoff_seconds(
+                self._failures,
+                first=_FIRST_PAUSE_SECONDS,
+                longest=_LONGEST_PAUSE_SECONDS,
+                key=self._reader_id,  # a server that comes back is not met by all at once
+            )
+            stopping.wait(min(seconds, pause))
             return False
-        self._pause = _FIRST_PAUSE_SECONDS
+        self._failures = 0
         return read.gap or bool(read.deliveries)
 
     @property

@@ -172,8 +172,11 @@ class ReaderSettings(_Table):
 
     components: tuple[Name, ...] | None = None
     """What to serve; ``None``: everything that a release names."""
+    start_spread_seconds: Annotated[float, Field(ge=0)] = 0.2
+    """Readers that start at once look first within this time, each at a moment that follows from
+    its id. Enough for fifty of them; more for hundreds. A lone one is a tenth later on average."""
     poll_seconds: PositiveSeconds = 5.0
-    """How often the release number is checked without any message."""
+    """How often the release number is checked without any message, at least."""
     block_seconds: Annotated[float, Field(gt=0, le=2)] = 1.0
     """How long one blocking read waits; also how long a stop takes at most."""
     presence_ttl_seconds: PositiveSeconds = 15.0
