@@ -178,10 +178,22 @@ def test_a_server_that_is_away_is_one_finding(
     assert "connection refused" in redis.what
 
 
-def test_a_damaged_release_file_is_told(built: Bench) -> None:
-    [file] = (built.settings.artifacts_dir / "releases").glob("*1.json")
+def damage_release(built: Bench, folder: str) -> None:
+    [file] = (built.settings.artifacts_dir / folder).glob("*1.json")
     file.chmod(0o600)
     file.write_text("{")
+
+
+def test_a_damaged_release_file_is_written_anew_from_its_copy(built: Bench) -> None:
+    for folder in ("releases", "copies"):
+        damage_release(built, folder)
+        assert found(built)["store"].standing is Standing.MENDED
+        assert found(built) == {}
+
+
+def test_a_release_whose_files_are_both_damaged_is_told(built: Bench) -> None:
+    damage_release(built, "releases")
+    damage_release(built, "copies")
     assert "release 1 is damaged" in found(built)["store"].what
 
 

@@ -44,9 +44,11 @@ def test_a_release_that_changes_no_version_is_worked_through_without_a_load(benc
 
 
 def _damage_newest(bench: Bench) -> None:
-    newest = max((bench.store.root / "releases").iterdir())
-    newest.chmod(0o644)
-    newest.write_bytes(newest.read_bytes()[:-20])
+    """Both of its files."""
+    for folder in ("releases", "copies"):
+        newest = max((bench.store.root / folder).iterdir())
+        newest.chmod(0o644)
+        newest.write_bytes(newest.read_bytes()[:-20])
 
 
 def test_a_damaged_release_is_never_followed(bench: Bench) -> None:
@@ -94,7 +96,8 @@ def test_another_release_of_the_same_number_is_followed(bench: Bench) -> None:
     first = bench.publish(voyager="v1")
     reader = bench.reader()
     reader.step()
-    (bench.store.root / "releases" / f"{first.number:08d}.json").unlink()
+    for folder in ("releases", "copies"):
+        (bench.store.root / folder / f"{first.number:08d}.json").unlink()
     assert bench.publish(voyager="other").number == first.number
     assert reader.step()
     assert texts(reader) == {"voyager": "other"}

@@ -60,6 +60,8 @@ class Reconciler:
 
     def _in_the_store(self) -> Iterator[Finding]:
         try:
+            for path in self._store.mend_release():
+                yield _mended("store", f"{path} was damaged or gone and was written anew")
             tidied = self._publisher.publish(
                 {}, definitions=self._definitions, reason="the definitions changed"
             )
@@ -100,7 +102,8 @@ def _broken_releases(store: ArtifactStore) -> Iterator[Finding]:
             about="store",
             what=f"release {number} is damaged and is passed over: {error}",
             standing=Standing.LEFT,
-            advice="restore its file from a backup, or remove it; the newest intact one serves",
+            advice="restore its file, or its copy, from a backup; the newest intact one serves, "
+            "and what a rebuild releases next replaces it",
         )
 
 

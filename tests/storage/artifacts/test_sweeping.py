@@ -110,6 +110,15 @@ def test_a_blob_that_a_running_build_found_in_the_store_is_young_again(
     assert (swept.blobs, swept.staged) == ((ref.digest,), 1)
 
 
+def test_the_copy_of_a_release_goes_with_it(store: ArtifactStore, clock: MovedClock) -> None:
+    for number in range(3):
+        make_release(store, voyager=make_version(store, "voyager", b"%d" % number))
+    clock.advance(2 * HOUR)
+    assert _sweep(store).releases == (2, 1)
+    for folder in ("releases", "copies"):
+        assert [path.name for path in (store.root / folder).iterdir()] == ["00000003.json"]
+
+
 def test_the_newest_intact_release_stays_below_damaged_ones(
     store: ArtifactStore, clock: MovedClock
 ) -> None:
@@ -117,9 +126,10 @@ def test_the_newest_intact_release_stays_below_damaged_ones(
     for _ in range(3):
         make_release(store, voyager=version)
     for number in (2, 3):
-        path = store.root / "releases" / f"{number:08d}.json"
-        path.unlink()
-        path.write_bytes(b"half a rel")
+        for folder in ("releases", "copies"):
+            path = store.root / folder / f"{number:08d}.json"
+            path.unlink()
+            path.write_bytes(b"half a rel")
     clock.advance(2 * HOUR)
     assert _sweep(store) == Swept()
     newest = store.newest_release()

@@ -3,6 +3,7 @@
     blobs/sha256/ab/abcdef…          immutable, read-only, named by content
     versions/<component>/<id>.json   manifests, named by content
     releases/00000042.json           the releases, numbered
+    copies/00000042.json             a second file of each, for when the first is damaged
     staging/                         what is being written; on the same file system as the rest
     checked/<host>/<digest>          what this host has checked already
     lock                             shared by writers, exclusive to sweeping
@@ -29,6 +30,7 @@ class Layout:
         self.blobs = root / "blobs" / "sha256"
         self.versions = root / "versions"
         self.releases = root / "releases"
+        self.copies = root / "copies"
         self.staging = root / "staging"
         self.checked = root / "checked"
         self.lock = root / "lock"
@@ -55,6 +57,10 @@ class Layout:
         if number < 1:
             raise UnsafeNameError("release number", str(number))
         return self.releases / f"{number:08d}.json"
+
+    def copy(self, number: int) -> Path:
+        """The path of a release's copy."""
+        return self.copies / self.release(number).name
 
     def release_number(self, file_name: str) -> int | None:
         """The number of the release that such a file holds; ``None``: it is not a release."""

@@ -2,10 +2,17 @@
 
 A release says which one it was made from, and only the very next number is free: so of two
 publishers one wins, and the other gets `ReleaseExistsError`, as does one that slept and would undo
-what was released meanwhile. A damaged release keeps its number, and the one before it is served.
+what was released meanwhile.
+
+A release is the only file that cannot be made anew: sources and builds do not know what was rolled
+back and held. So it is written a second time once it is committed, and where the first file is
+damaged or gone the copy is the release. Where both are damaged it keeps its number, and the release
+before it is served.
 """
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,11 +21,18 @@ from indexrelay.schemas.canonical import canonical_json, sha256_hex
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.versions import Release
-from indexrelay.storage.artifacts.durable import accessing, read_file, write_once
+from indexrelay.storage.artifacts.durable import (
+    accessing,
+    make_folder,
+    overwrite,
+    read_file,
+    write_once,
+)
 from indexrelay.storage.artifacts.errors import (
     NotAFileError,
     ReleaseExistsError,
     ReleaseUnreadableError,
+    StoreAccessError,
 )
 from indexrelay.storage.artifacts.layout import Layout
 from indexrelay.storage.artifacts.locking import StoreLock
@@ -43,10 +57,7 @@ class Releases:
         Raises:
             StoreAccessError: the folder cannot be listed.
         """
-        with accessing(self._layout.releases, "list"):
-            names = [path.name for path in self._layout.releases.iterdir()]
-        numbers = (self._layout.release_number(name) for name in names)
-        return sorted((number for number in numbers if number is not None), reverse=True)
+        return sorted({*self._numbers(self._layout.releases), *self._copied()}, reverse=True)
 
     def next_number(self) -> int:
         """The lowest number that was never used."""
@@ -59,24 +70,7 @@ class Releases:
             ReleaseUnreadableError: it is not there, or damaged.
             StoreAccessError: it cannot be read.
         """
-        path = self._layout.release(number)
-        try:
-            data = read_file(path)
-        except FileNotFoundError as error:
-            raise ReleaseUnreadableError(number, f"there is no {path}", missing=True) from error
-        except NotAFileError as error:
-            reason = f"{path} is damaged: it is not a regular file"
-            raise ReleaseUnreadableError(number, reason, missing=False) from error
-        try:
-            fields = json.loads(data)
-            digest = _content_digest(fields)
-            release = Release.model_validate(fields)
-        except (ValueError, TypeError, RecursionError) as error:
-            reason = f"{path} is damaged or not a release: {_first_line(error)}"
-            raise ReleaseUnreadableError(number, reason, missing=False) from error
-        if release.digest != digest or release.number != number:
-            reason = f"{path} is damaged: it does not carry the digest of its content and number"
-            raise ReleaseUnreadableError(number, reason, missing=False)
+        release, _ = self._either(number)
         return release
 
     def newest(self) -> Release | None:
@@ -128,8 +122,85 @@ class Releases:
             failpoint("release.before_link")
             if not write_once(sealed.canonical(), path, staging=self._layout.staging):
                 raise ReleaseExistsError(sealed.number, next_number=self.next_number())
+            self._copy(sealed)
         failpoint("release.after_link")
         return sealed
+
+    def mend(self) -> list[Path]:
+        """Write anew what is damaged of the newest release, its file or the copy; which it was.
+
+        Raises:
+            StoreAccessError: it cannot be written.
+        """
+        with self._lock.writing():
+            newest = self.newest()
+            return [] if newest is None else list(self._mend(newest.number))
+
+    def _mend(self, number: int) -> Iterator[Path]:
+        _, whole = self._either(number)
+        for path in self._files(number):
+            try:
+                _parse(number, path)
+            except ReleaseUnreadableError:
+                make_folder(path.parent)
+                # The very bytes: they may hold fields that a newer minor version has written.
+                overwrite(whole, path, staging=self._layout.staging)
+                yield path
+
+    def _files(self, number: int) -> tuple[Path, Path]:
+        return self._layout.release(number), self._layout.copy(number)
+
+    def _either(self, number: int) -> tuple[Release, bytes]:
+        """The release and its bytes, out of its file or else out of the copy."""
+        errors = []
+        for path in self._files(number):
+            try:
+                return _parse(number, path)
+            except ReleaseUnreadableError as error:
+                errors.append(error)
+        raise next((error for error in errors if not error.missing), errors[0])
+
+    def _numbers(self, folder: Path) -> set[int]:
+        with accessing(folder, "list"):
+            names = [path.name for path in folder.iterdir()]
+        return {
+            number for name in names if (number := self._layout.release_number(name)) is not None
+        }
+
+    def _copied(self) -> set[int]:
+        """The numbers that were given, whatever became of the releases; none in an older store."""
+        return self._numbers(self._layout.copies) if self._layout.copies.is_dir() else set()
+
+    def _copy(self, release: Release) -> None:
+        """Write the release a second time; it stands also where that cannot be done."""
+        path = self._layout.copy(release.number)
+        try:
+            make_folder(path.parent)
+            write_once(release.canonical(), path, staging=self._layout.staging)
+        except StoreAccessError as error:
+            log.warning("release.not_copied", release=release.number, error=str(error))
+
+
+def _parse(number: int, path: Path) -> tuple[Release, bytes]:
+    """A release and its bytes, once they are known to be intact."""
+    try:
+        data = read_file(path)
+    except FileNotFoundError as error:
+        raise ReleaseUnreadableError(number, f"there is no {path}", missing=True) from error
+    except NotAFileError as error:
+        reason = f"{path} is damaged: it is not a regular file"
+        raise ReleaseUnreadableError(number, reason, missing=False) from error
+    try:
+        fields = json.loads(data)
+        digest = _content_digest(fields)
+        release = Release.model_validate(fields)
+    except (ValueError, TypeError, RecursionError) as error:
+        reason = f"{path} is damaged or not a release: {_first_line(error)}"
+        raise ReleaseUnreadableError(number, reason, missing=False) from error
+    if release.digest != digest or release.number != number:
+        reason = f"{path} is damaged: it does not carry the digest of its content and number"
+        raise ReleaseUnreadableError(number, reason, missing=False)
+    return release, data
 
 
 def _content_digest(fields: Any) -> str:

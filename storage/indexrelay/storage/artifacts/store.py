@@ -153,6 +153,10 @@ class ArtifactStore:
         """
         return self._releases.read(number)
 
+    def mend_release(self) -> list[Path]:
+        """Write anew what is damaged of the newest release's two files; which of them was."""
+        return self._releases.mend()
+
     def commit_release(self, release: Release, *, lost: int = 0) -> Release:
         """Make it the newest release, whole or not at all; returns it with its digest.
 

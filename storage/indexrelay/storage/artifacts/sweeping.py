@@ -137,6 +137,7 @@ class Sweeper:
     def _sweep_releases(self, marked: _Marked) -> tuple[int, ...]:
         gone = [number for number in self._releases.numbers() if number not in marked.releases]
         _remove(self._layout.release(number) for number in gone)
+        _remove(copy for number in gone if (copy := self._layout.copy(number)).exists())
         return tuple(gone)
 
     def _sweep_versions(self, marked: _Marked) -> tuple[tuple[str, str], ...]:
