@@ -52,7 +52,7 @@ def ask_release(
         installation.store, definitions=installation.settings.components, clock=SystemClock()
     )
     # Closed by its last user, who is us, when this returns.
-    served = opener.open(component, released.id)
+    served = opener.open(component, released.id, serving=None)
     return [
         {"id": hit.id, "score": hit.score, "payload": hit.payload}
         for hit in search(served.value, request)
