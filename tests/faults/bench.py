@@ -34,6 +34,8 @@ from tests.streams.waiting import eventually
 LEASE_SECONDS = 0.6
 BLOCK_SECONDS = 0.3
 RECONCILE_SECONDS = 1.0
+HERD = 50
+"""Readers of a ``herd``, a process each."""
 PATIENCE_SECONDS = 30.0
 """Long enough on a busy machine; that it went quickly enough is judged by the recovery time."""
 NAMESPACE = "faults"
@@ -157,7 +159,7 @@ class Bench:
         return self.folder / f"{name}.clock"
 
     def start(self, role: str, name: str) -> Process:
-        """Start a ``rebuilder``, a ``misdated`` one, a ``reader`` or a ``producer``."""
+        """Start a ``rebuilder``, a ``misdated`` one, a ``reader``, a ``herd`` or a ``producer``."""
         config = self._config_of(role)
         roles: dict[str, tuple[str, list[object]]] = {
             "rebuilder": (
@@ -173,6 +175,10 @@ class Bench:
                 [config, name, self.clock(name)],
             ),
             "producer": ("tests.faults.producer_process", [config]),
+            "herd": (
+                "tests.faults.herd_process",
+                [config, HERD, self.folder / "logs"],
+            ),
         }
         module, arguments = roles[role]
         armed = {point: {"do": self._deed, "token": str(self.token(point))} for point in FAILPOINTS}

@@ -19,6 +19,7 @@ from tests.faults.scenarios import (
     running_out_of_memory,
     sleeping,
     stalling,
+    starting,
     terminating,
     unsettling,
 )
@@ -48,6 +49,7 @@ SCENARIOS = {
     "F8": Entry(stalling.run),
     "F17": Entry(misdating.run),
     "F9": Entry(disconnecting.run, runs=3),
+    "F15": Entry(starting.run, runs=5),
     "F18": Entry(running_out_of_memory.run, runs=10),
     "F20": Entry(failing_over.run, runs=5),
     "F19": Entry(publishing_at_once.run, runs=100),
