@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from indexrelay.console.output import print_json
 from tests.console.conftest import CONFIG, Run, commit
 
 pytestmark = pytest.mark.server
@@ -89,6 +90,37 @@ def test_every_mistake_in_the_settings_is_named_without_a_traceback(
     assert "collections.tracks.dimension = 0" in said.err
     assert "did you mean 'projection'" in said.err
     assert "Traceback" not in said.err
+
+
+def test_mistakes_in_the_settings_are_a_document_as_well(run: Run, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text(
+        CONFIG.replace("dimension = 3", "dimension = 1979-05-27") + "\n[redis]\nurll = true\n"
+    )
+    said = run("check", "--json", "--config", str(wrong))
+    assert said.code == 2
+    document = json.loads(said.out)
+    assert document["right"] is False
+    found = {each["key"]: each for each in document["mistakes"]}
+    assert found["collections.tracks.dimension"]["value"] == "1979-05-27"
+    assert "did you mean 'url'" in found["redis.urll"]["right"]
+    assert "2 mistake(s)" in said.err  # and a person reads it, too
+
+
+def test_right_settings_are_a_document_without_mistakes(run: Run, built: Path) -> None:
+    document = json.loads(run("check", "--json", "--config", str(built)).out)
+    assert (document["right"], document["mistakes"]) == (True, [])
+
+
+def test_strangers_text_in_a_document_is_harmless_and_says_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = {"error": "\x9b31m \N{RIGHT-TO-LEFT OVERRIDE} \x1b[2J \N{LANGUAGE TAG} ♫ ü"}
+    print_json(said)
+    text = capsys.readouterr().out
+    assert json.loads(text) == said
+    assert all(each.isprintable() or each == "\n" for each in text)
+    assert "♫ ü" in text
 
 
 def test_status_as_json_is_one_document_and_3_while_nobody_serves(run: Run, built: Path) -> None:

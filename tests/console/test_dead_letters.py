@@ -1,15 +1,19 @@
 """``indexrelay dead``: strangers' bytes, looked at safely, read again or dropped."""
 
 import base64
+import io
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from indexrelay.console.installation import Installation
+from indexrelay.console.letter_pages import letters_table
 from indexrelay.schemas.events import BatchCompleted, Event
+from indexrelay.storage.catalog.dead_letters import DeadLetterHeader
 from tests.console.conftest import CONFIG, Run
 
 pytestmark = pytest.mark.server
@@ -59,6 +63,25 @@ def test_no_byte_and_no_reason_of_a_stranger_reaches_the_terminal_as_it_is(
             said = run("dead", *command, *form, "--config", str(built)).out
             assert all(each.isprintable() or each == "\n" for each in said), (command, form)
             assert "\\x1b[31m" in said.replace("\\\\", "\\")
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_narrow_terminal_breaks_neither_numbers_nor_times(columns: int) -> None:
+    header = DeadLetterHeader(
+        id=12_345,
+        stream="{indexrelay}:events",
+        entry_id="1772366400250-0",
+        size=1536,
+        reason="not JSON: Expecting value: line 1 column 1 (char 0)",
+        buried_at=datetime.now(UTC) - timedelta(minutes=59),
+    )
+    page = io.StringIO()
+    Console(file=page, width=columns).print(letters_table([header]))
+    shown = page.getvalue()
+    for unbroken in ("12345", "1.5 KiB", "59 min ago", "Expecting"):
+        assert unbroken in shown
+    assert ("1772366400250-0" in shown) is (columns == 80)
+    assert max(len(line) for line in shown.splitlines()) <= columns
 
 
 def test_a_letter_is_shown_as_a_dump_and_whole_in_base64(

@@ -1,5 +1,6 @@
 """A job commits whether Redis is there or not, and uses it again when it is back."""
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ from indexrelay.producers import NotServedError, Producer
 from indexrelay.producers.errors import NoRunningServerError
 from indexrelay.producers.reaching import reach
 from indexrelay.schemas.settings import Settings
-from indexrelay.streams import EmbeddedServer, Keys
+from indexrelay.storage.catalog import Catalog
+from indexrelay.streams import EmbeddedServer, Keys, Presence
 from tests.fixtures.logs import capture_logs
+from tests.producers.presence import reader
 
 ROW = np.ones((1, 3), np.float32)
 
@@ -50,8 +53,32 @@ def test_waiting_without_any_server_says_what_to_start(tmp_path: Path) -> None:
     with Producer.open(settings_in(tmp_path)) as producer:
         with producer.batch("tracks") as batch:
             batch.upsert(["a"], ROW)
-        with pytest.raises(NoRunningServerError, match="indexrelay up"):
-            producer.wait_served(batch.commit, timeout_seconds=1)
+        with pytest.raises(NotServedError, match="start one with indexrelay up") as caught:
+            producer.wait_served(batch.commit, timeout_seconds=0)
+    assert isinstance(caught.value.__cause__, NoRunningServerError)
+
+
+@pytest.mark.server
+def test_a_server_that_is_started_yet_is_waited_for(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    server = EmbeddedServer(tmp_path)
+
+    def come_up(_: float) -> None:
+        """What happens during the first pause."""
+        server.start()
+        state = reader("late", {"voyager": 1}, epoch=batch.commit.epoch)
+        with reach(settings) as connection:
+            Presence(connection, Keys("indexrelay"), "reader").publish(
+                "late", state.model_dump_json().encode(), ttl_seconds=60
+            )
+
+    catalog = Catalog.open(settings.catalog_url)
+    with Producer(settings, catalog=catalog, wait=come_up) as producer, closing(catalog):
+        with producer.batch("tracks") as batch:
+            batch.upsert(["a"], ROW)
+        served = producer.wait_served(batch.commit, timeout_seconds=30)
+        assert served.readers == ("late",)
+        server.stop()
 
 
 @pytest.mark.server

@@ -197,7 +197,36 @@ def test_a_deep_folder_moves_the_socket_to_a_short_path_and_says_so(tmp_path: Pa
         assert len(os.fsencode(socket)) <= socket_path.MAX_PATH_BYTES
         assert socket.parent.stat().st_mode & 0o777 == 0o700
         assert EmbeddedServer(deep).start() == url
-    socket.parent.rmdir()
+    assert not socket.parent.exists()
+
+
+def test_the_short_path_of_a_server_that_was_killed_is_cleared_up_as_well(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 60) / ("e" * 60)
+    server = EmbeddedServer(deep)
+    socket = Path(server.start().removeprefix("unix://"))
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    eventually(lambda: not server_module._answers(socket))
+    assert socket.exists()
+    server.stop()
+    assert not socket.parent.exists()
+    with server:  # and it comes back in the same place
+        assert server_module._answers(socket)
+    assert not socket.parent.exists()
+
+
+def test_a_short_path_that_another_server_took_over_is_left_to_it(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 60) / ("e" * 60)
+    first, second = EmbeddedServer(deep), EmbeddedServer(deep)
+    url = first.start()
+    assert first.pid is not None
+    os.kill(first.pid, signal.SIGKILL)
+    eventually(lambda: gone(url))
+    assert second.start() == url
+    first.stop()
+    assert answers(url)
+    second.stop()
+    assert not Path(url.removeprefix("unix://")).parent.exists()
 
 
 def test_a_short_path_that_others_can_write_to_is_refused(

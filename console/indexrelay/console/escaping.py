@@ -5,6 +5,8 @@ move or rename the terminal, or turn the direction of the text around. What is n
 shown as its code instead.
 """
 
+import json
+
 
 def visible(text: str) -> str:
     r"""``text`` with everything unprintable as ``\xNN``, ``\uNNNN`` or ``\UNNNNNNNN``."""
@@ -14,6 +16,14 @@ def visible(text: str) -> str:
 def visible_lines(text: str) -> str:
     """The same for text that may take several lines: these stay, and tabs are spaces."""
     return "\n".join(visible(line) for line in text.expandtabs(4).split("\n"))
+
+
+def visible_json(document: str) -> str:
+    r"""The same for a JSON document: it still says the same, with ``\uNNNN`` in its texts."""
+    return "".join(
+        each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1]
+        for each in document
+    )
 
 
 def _code(point: int) -> str:

@@ -6,13 +6,13 @@ codes, and a dot for everything else.
 
 from collections.abc import Iterable, Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from indexrelay.console.escaping import visible
 from indexrelay.console.letters import LetterOutcome
+from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
 from indexrelay.console.tables import ago, readable_bytes
 from indexrelay.storage.catalog import DeadLetter, DeadLetterHeader
 
@@ -31,21 +31,25 @@ def letters_table(letters: Sequence[DeadLetterHeader]) -> RenderableType:
     """One row for each, oldest first."""
     if not letters:
         return Text("✓ there are no dead letters", style="green")
-    table = Table(title="Dead letters", title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    table.add_column("id", justify="right")
-    for column in ("stream", "entry", "size", "buried"):
-        table.add_column(column, overflow="fold")
-    table.add_column("reason", overflow="fold")
+    sheet = Sheet(
+        "Dead letters",
+        number("id"),
+        spare("stream"),
+        flowing("entry"),
+        number("size"),
+        whole("buried"),
+        flowing("reason"),
+    )
     for letter in letters:
-        table.add_row(
+        sheet.add(
             str(letter.id),
-            Text(visible(letter.stream)),
-            Text(visible(letter.entry_id)),
+            visible(letter.stream),
+            visible(letter.entry_id),
             readable_bytes(letter.size),
             ago(letter.buried_at),
-            Text(visible(letter.reason)),
+            visible(letter.reason),
         )
-    return table
+    return sheet
 
 
 def letter_page(letter: DeadLetter) -> RenderableType:

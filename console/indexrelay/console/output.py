@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from indexrelay.console.escaping import visible_json
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -40,9 +42,13 @@ def _unlimited(console: "Console") -> "Console":
 
 
 def print_json(document: BaseModel | dict[str, Any] | list[Any]) -> None:
-    """Write one JSON document, indented for a person who looks at it anyway."""
+    """Write one JSON document, indented for a person who looks at it anyway.
+
+    It may quote strangers; JSON itself escapes only what is below a space.
+    """
     value = document.model_dump(mode="json") if isinstance(document, BaseModel) else document
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(visible_json(text) + "\n")
     sys.stdout.flush()
 
 

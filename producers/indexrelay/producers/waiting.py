@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
-from indexrelay.producers.errors import NotServedError
+from indexrelay.producers.errors import NoRunningServerError, NotServedError
 from indexrelay.producers.signals import Signals
 from indexrelay.producers.standing import Readers, Standing, failed_components, standing
 from indexrelay.schemas.clock import Clock
@@ -103,8 +103,9 @@ class Waiting:
             # Failures first: one that a later success has already cleared is not looked at again.
             rebuilders = self._signals.rebuilders()
             readers = self._signals.readers()
-        except (RedisError, OSError) as error:
-            if not is_passing(error):
+        except (RedisError, OSError, NoRunningServerError) as error:
+            # The embedded server may be started yet, like any other.
+            if not (isinstance(error, NoRunningServerError) or is_passing(error)):
                 raise
             if self._away is None:
                 log.warning("presence.away", error=str(error), consequence="still waiting")

@@ -31,7 +31,13 @@ from indexrelay.schemas.loggers import get_logger
 from indexrelay.streams.errors import ServerStartError
 from indexrelay.streams.launched import Launched
 from indexrelay.streams.server_program import find_server
-from indexrelay.streams.socket_path import FOLDER, choose_socket, noted_socket, socket_url
+from indexrelay.streams.socket_path import (
+    FOLDER,
+    choose_socket,
+    forget_socket,
+    noted_socket,
+    socket_url,
+)
 
 START_SECONDS: Final = 20.0
 """How long it may take until it answers: a large append-only file is read first."""
@@ -102,6 +108,17 @@ class EmbeddedServer:
             launched.kill()
             launched.wait(STOP_SECONDS)
         _log.debug("server.stopped", exit_code=launched.exit_code)
+        if socket is not None:
+            self._clear_up(socket)
+
+    def _clear_up(self, socket: Path) -> None:
+        """Leave no folder of ours among the temporary files, unless another server uses it."""
+        try:
+            with self._locked():
+                if not _answers(socket):
+                    forget_socket(self._folder, socket)
+        except FileNotFoundError:  # the whole data folder went with the server
+            forget_socket(self._folder, socket)
 
     def __enter__(self) -> Self:
         self.start()

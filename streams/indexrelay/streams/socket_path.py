@@ -6,6 +6,7 @@ user and named after the data folder. Either way the file ``socket`` in the serv
 where it is, since another process may have another ``TMPDIR``.
 """
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -46,6 +47,18 @@ def noted_socket(folder: Path) -> Path | None:
     except FileNotFoundError:
         return None
     return Path(text.rstrip("\n"))
+
+
+def forget_socket(folder: Path, socket: Path) -> None:
+    """Remove what a server that ended left of its socket, and the folder of its own, if it had one.
+
+    To be called only while no other server can start in ``folder``.
+    """
+    # Somebody may have cleared up before us, or put something of theirs beside it.
+    with contextlib.suppress(OSError):
+        socket.unlink(missing_ok=True)
+        if socket.parent != folder:
+            socket.parent.rmdir()
 
 
 def embedded_url(data_dir: Path) -> str | None:

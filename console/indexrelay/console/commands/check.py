@@ -1,5 +1,8 @@
 """``indexrelay check``: are the settings right? Opens nothing else."""
 
+from json import dumps, loads
+from typing import Any
+
 from indexrelay.console.options import Config, Json
 
 
@@ -7,11 +10,23 @@ def check(config: Config = None, json: Json = False) -> None:
     """Check the settings; every mistake is named at once, and exits 2."""
     from indexrelay.console.installation import Installation
     from indexrelay.console.output import print_json, stdout
+    from indexrelay.schemas.mistakes import SettingsError
 
-    settings = Installation.at(config).settings
+    try:
+        settings = Installation.at(config).settings
+    except SettingsError as error:
+        if json:
+            mistakes = [
+                {"key": each.key, "value": jsonable(each.value), "right": each.right}
+                for each in error.mistakes
+            ]
+            print_json({"right": False, "mistakes": mistakes})
+        raise
     if json:
         print_json(
             {
+                "right": True,
+                "mistakes": [],
                 "namespace": settings.namespace,
                 "data_dir": str(settings.data_dir),
                 "collections": sorted(settings.collections),
@@ -24,3 +39,8 @@ def check(config: Config = None, json: Json = False) -> None:
             f"{len(settings.components)} component(s), data in {settings.data_dir}",
             soft_wrap=True,
         )
+
+
+def jsonable(value: Any) -> Any:
+    """A setting's value as JSON has it; what JSON has not (a date, a path) as text."""
+    return loads(dumps(value, default=str, allow_nan=True), parse_constant=str)
