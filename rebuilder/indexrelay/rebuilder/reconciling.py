@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from indexrelay.rebuilder.announcing import AnnounceError, Announcer
+from indexrelay.rebuilder.doubting import ReaderDoubts
 from indexrelay.rebuilder.findings import Finding, Reconciliation, Standing
 from indexrelay.rebuilder.releasing import Publisher
 from indexrelay.rebuilder.renumbering import Renumberer
@@ -51,6 +52,7 @@ class Reconciler:
         )
         self._announcer = Announcer(connection, keys, source=source, clock=clock)
         self._group = group
+        self._doubts = ReaderDoubts(store)
         self._survey = Survey(settings, connection, keys)
         self._clock = clock
 
@@ -79,7 +81,9 @@ class Reconciler:
             yield from chain(self._announcement(), self._missing_group())
             yield from self._survey.pending(alive)
             yield from self._survey.leases(alive)
-            yield from self._survey.readers(self._store.newest_release(), self._clock.now())
+            readers = self._survey.readers()
+            self._doubts.take(readers)
+            yield from self._survey.behind(readers, self._store.newest_release(), self._clock.now())
         except AnnounceError as error:
             yield _unusable("redis", "Redis does not answer, or refuses", error)
         except (ArtifactError, OSError) as error:

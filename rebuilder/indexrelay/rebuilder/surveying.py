@@ -72,9 +72,15 @@ class Survey:
                     advice=f"the lease ends by itself in {lease.seconds_left:.0f} s",
                 )
 
-    def readers(self, newest: Release | None, now: datetime) -> Iterator[Finding]:
+    def readers(self) -> dict[str, ReaderState | None]:
+        """Those that are alive."""
+        return members(self._connection, self._keys, "reader", ReaderState)
+
+    def behind(
+        self, readers: Mapping[str, ReaderState | None], newest: Release | None, now: datetime
+    ) -> Iterator[Finding]:
         """Readers that do not serve the newest release, or not all of it."""
-        for reader, state in members(self._connection, self._keys, "reader", ReaderState).items():
+        for reader, state in readers.items():
             if state is None:
                 yield Finding(
                     about="reader",
