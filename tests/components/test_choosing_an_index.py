@@ -29,7 +29,7 @@ def chosen(count: int, dimension: int, **keys: object) -> str:
         (160_000, 16, "Flat"),
         (200_000, 128, "IVF1024,Flat"),
         (1_000_000, 128, "IVF4096,Flat"),
-        (100_000_000, 128, "IVF32768,Flat"),
+        (100_000_000, 128, "IVF16384,Flat"),
     ],
 )
 def test_auto_goes_by_count_and_dimension(count: int, dimension: int, index: str) -> None:

@@ -7,8 +7,10 @@ from numpy.typing import NDArray
 
 from indexrelay.components.errors import UnusableInputError
 from indexrelay.components.kind import Job
-from indexrelay.storage.entries import Entries, SourceSnapshot
+from indexrelay.storage.entries import CHUNK_ROWS, Entries, SourceSnapshot
 
+_CHUNK_BYTES = 8 * 1024 * 1024
+"""Vectors read at a time: 10,000 rows up to a dimension of 209."""
 _NAMED = 5
 """Entries that a message names; more would only bury what is wrong."""
 
@@ -35,7 +37,7 @@ def numbered_chunks(snapshot: SourceSnapshot) -> Iterator[tuple[int, Entries]]:
             before more than that many are handed out.
     """
     first = 0
-    for chunk in snapshot.chunks():
+    for chunk in snapshot.chunks(_rows_at_a_time(snapshot.dimension)):
         if first + len(chunk) > snapshot.count:
             raise UnusableInputError(
                 f"{snapshot.collection} says it has {snapshot.count} entries, but gives more"
@@ -46,6 +48,11 @@ def numbered_chunks(snapshot: SourceSnapshot) -> Iterator[tuple[int, Entries]]:
         raise UnusableInputError(
             f"{snapshot.collection} says it has {snapshot.count} entries, but gives only {first}"
         )
+
+
+def _rows_at_a_time(dimension: int) -> int:
+    """So that long vectors do not make chunks large: each is held about three times on its way."""
+    return max(min(CHUNK_ROWS, _CHUNK_BYTES // (4 * dimension)), 1)
 
 
 def refuse_infinite(chunk: Entries) -> None:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from indexrelay.components.build_memory import UNLIMITED, BuildMemory
 from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
 from indexrelay.storage.entries import SourceSnapshot
 
@@ -68,6 +69,8 @@ class Job:
     """At most this many threads."""
     progress: Callable[[float], None]
     """Call it now and then with the share done, 0 to 1."""
+    memory: BuildMemory = UNLIMITED
+    """What it may hold; whoever makes something large says so first."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ It talks to its one client over a socket of message boundaries (``SOCK_SEQPACKET
 that the client hands down. Each message is a JSON object:
 
 ====================  ==========================================================================
-from the client       ``{"build": ID, "request": {…}, "memory_bytes": N | null, "result": PATH}``
-                      or ``{"kill": ID}``
+from the client       ``{"build": ID, "request": {…}, "memory_bytes": N | null, "niceness": N,
+                      "result": PATH}`` or ``{"kill": ID}``
 from a child          ``{"build": ID, "progress": SHARE}`` or, where it can leave no result,
                       ``{"build": ID, "error": WHY}``
 to the client         ``{"build": ID, "exit": CODE}``, CODE as in `subprocess`: -N for signal N
@@ -34,6 +34,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from indexrelay.components.build_memory import UNLIMITED, BuildMemory
 from indexrelay.rebuilder.building import build_component
 from indexrelay.rebuilder.limits import be_nice, die_with_parent, limit_memory
 from indexrelay.rebuilder.requests import MESSAGE_BYTES, BuildRequest
@@ -136,11 +137,11 @@ def _run_child(channel: socket.socket, message: dict[str, Any], *, server: int) 
     try:
         os.setpgid(0, 0)
         die_with_parent(server)
-        be_nice()
+        be_nice(message["niceness"])
         request = BuildRequest.model_validate(message["request"])
-        if message["memory_bytes"] is not None:
-            limit_memory(message["memory_bytes"])
-        _build(channel, message["build"], request, Path(message["result"]))
+        allowed = message["memory_bytes"]
+        memory = UNLIMITED if allowed is None else limit_memory(allowed)
+        _build(channel, message["build"], request, Path(message["result"]), memory)
         code = 0
     except BaseException as error:  # noqa: BLE001 - nobody is above this frame who could be told
         traceback.print_exc()
@@ -151,7 +152,9 @@ def _run_child(channel: socket.socket, message: dict[str, Any], *, server: int) 
         os._exit(code)
 
 
-def _build(channel: socket.socket, build: str, request: BuildRequest, result: Path) -> None:
+def _build(
+    channel: socket.socket, build: str, request: BuildRequest, result: Path, memory: BuildMemory
+) -> None:
     def progress(share: float) -> None:
         said = json.dumps({"build": build, "progress": float(share)})  # numpy's floats are no JSON
         with suppress(BlockingIOError):  # a progress message that does not fit is not worth a wait
@@ -166,6 +169,7 @@ def _build(channel: socket.socket, build: str, request: BuildRequest, result: Pa
             store=ArtifactStore(request.artifacts_dir),
             clock=clock,
             progress=progress,
+            memory=memory,
         )
     finally:
         catalog.close()

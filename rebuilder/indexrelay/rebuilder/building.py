@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from indexrelay.components.build_memory import UNLIMITED, BuildMemory
 from indexrelay.components.kind import Built, ComponentInput, Job, Kind, PreviousVersion
 from indexrelay.components.registry import kind_class, kind_of
 from indexrelay.rebuilder.errors import GateFailedError
@@ -38,6 +39,7 @@ def build_component(
     store: ArtifactStore,
     clock: Clock,
     progress: Progress,
+    memory: BuildMemory = UNLIMITED,
 ) -> ComponentResult:
     """Build, store and verify one component; never raises for what the build did wrong."""
     started_at, started = clock.now(), clock.monotonic()
@@ -45,7 +47,7 @@ def build_component(
     try:
         with ExitStack() as stack:
             build = _Build(request, catalog=catalog, store=store, clock=clock, stack=stack)
-            manifest = build.run(progress)
+            manifest = build.run(progress, memory)
     except Exception as error:  # noqa: BLE001 - the component fails, nothing else
         if isinstance(error, GateFailedError):
             checks = error.checks
@@ -105,11 +107,11 @@ class _Build:
         self.clock = clock
         self.stack = stack
 
-    def run(self, progress: Progress) -> VersionManifest:
+    def run(self, progress: Progress, memory: BuildMemory) -> VersionManifest:
         """Build, store, verify, and write the manifest."""
         definition = self.request.definition
         kind = kind_of(definition)
-        job = self._job(progress)
+        job = self._job(progress, memory)
         previous = job.previous.manifest if job.previous else None
         done = self._built(kind, job, previous)
         if not done.passed and done.built.extends:
@@ -144,7 +146,7 @@ class _Build:
         failpoint("build.after_manifest")
         return manifest
 
-    def _job(self, progress: Progress) -> Job:
+    def _job(self, progress: Progress, memory: BuildMemory) -> Job:
         request = self.request
         collections: dict[str, SourceSnapshot] = {}
         components: dict[str, ComponentInput] = {}
@@ -162,6 +164,7 @@ class _Build:
             workdir=request.workdir,
             threads=request.threads,
             progress=progress,
+            memory=memory,
         )
 
     def _parent(self, name: str, version_id: str) -> ComponentInput:

@@ -52,9 +52,16 @@ class ForkingRunner:
 
     parallel = True
 
-    def __init__(self, *, preload: Sequence[str], threads: int) -> None:
-        """``preload``: modules to import before forking; ``threads``: of the numeric libraries."""
+    def __init__(self, *, preload: Sequence[str], threads: int, niceness: int = 10) -> None:
+        """Prepare; nothing is started yet.
+
+        Args:
+            preload: modules to import before forking.
+            threads: of the numeric libraries.
+            niceness: how far a build stands back behind other processes, as in nice(2).
+        """
         self._preload = tuple(preload)
+        self._niceness = niceness
         self._threads = threads
         self._lock = threading.Lock()
         self._server: subprocess.Popen[bytes] | None = None
@@ -89,6 +96,7 @@ class ForkingRunner:
             "build": name,
             "request": json.loads(request.to_json()),
             "memory_bytes": memory_bytes,
+            "niceness": self._niceness,
             "result": str(result),
         }
         try:
@@ -203,7 +211,11 @@ class ForkingRunner:
                 f"the build's process ended by itself, with exit code {exit_code}"
             )
         how = _signal_name(-exit_code)
-        limit = f"; its memory limit is {memory_bytes:,} bytes" if memory_bytes is not None else ""
+        limit = (
+            f"; its memory limit is {memory_bytes:,} bytes beside what it makes"
+            if memory_bytes is not None
+            else ""
+        )
         return BuildDiedError(f"the build's process was killed by {how}{limit}")
 
 

@@ -10,9 +10,9 @@ import resource
 import signal
 from pathlib import Path
 
+from indexrelay.components.build_memory import BuildMemory
+
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-NICENESS = 10
-"""Queries on the same host come first."""
 
 
 def die_with_parent(parent: int) -> None:
@@ -24,17 +24,35 @@ def die_with_parent(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def limit_memory(allowance_bytes: int) -> None:
-    """Allow this process that much more private memory than it has now.
+def limit_memory(allowance_bytes: int) -> BuildMemory:
+    """Allow this process that much more private memory than it has now, and what it says it makes.
 
     The libraries that were loaded before the fork are not the build's doing, so they do not count.
+    Only the soft limit is set: it is there against a build that eats more than it knows of, and a
+    build that knows raises it.
     """
-    resource.setrlimit(resource.RLIMIT_DATA, (_data_bytes() + allowance_bytes,) * 2)
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    _set_soft_limit(_data_bytes() + allowance_bytes, hard)
+    return BuildMemory(working_bytes=allowance_bytes, raise_limit=_raise_limit)
 
 
-def be_nice() -> None:
-    """Let other processes of the host go first."""
-    os.nice(NICENESS)
+def be_nice(niceness: int) -> None:
+    """Let other processes of the host go first, at the processor and at the disk.
+
+    Where nobody set an I/O priority it follows from the niceness: see ioprio_set(2).
+    """
+    os.nice(niceness)
+
+
+def _raise_limit(more_bytes: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if soft != resource.RLIM_INFINITY:
+        _set_soft_limit(soft + more_bytes, hard)
+
+
+def _set_soft_limit(wanted: int, hard: int) -> None:
+    soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _data_bytes() -> int:

@@ -12,11 +12,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from indexrelay.components.build_memory import UNLIMITED, BuildMemory
 from indexrelay.components.errors import UnbuildableIndexError
 from indexrelay.components.optional import require_faiss
 from indexrelay.components.vector_index.adding import add_all
 from indexrelay.components.vector_index.factory import Factory
 from indexrelay.components.vector_index.metrics import faiss_metric
+from indexrelay.components.vector_index.weighing import trainable_rows, version_bytes
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
 
@@ -35,10 +37,12 @@ def build_base(
     seed: int,
     progress: Callable[[float], None],
     trained: Path | None = None,
+    memory: BuildMemory = UNLIMITED,
 ) -> None:
     """Build ``factory`` over ``vectors`` (ids are row numbers) and write it to ``path``.
 
     ``trained`` is where the index is written before anything is added to it; ``None``: nowhere.
+    ``memory`` is told what the index will hold, and bounds the rows that it is trained on.
 
     Raises:
         UnbuildableIndexError: FAISS refuses, for example because the codes do not divide the
@@ -49,8 +53,11 @@ def build_base(
     try:
         index = faiss.index_factory(dimension, factory.text, faiss_metric(metric))
         _prepare(faiss, index, seed)
+        memory.hold(version_bytes(index, count))
         if count and not index.is_trained:
-            index.train(_training_rows(vectors, factory.trained_rows, seed))
+            rows = min(factory.trained_rows, trainable_rows(dimension, memory))
+            rows = max(rows, factory.needed_rows)  # whoever names so many lists wants them trained
+            index.train(_training_rows(vectors, rows, seed))
         if trained is not None:
             faiss.write_index(index, str(trained))
         progress(0.4)

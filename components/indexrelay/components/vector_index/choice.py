@@ -22,15 +22,19 @@ from enum import StrEnum
 from math import log2, sqrt
 from typing import Final
 
+from indexrelay.components.build_memory import UNLIMITED, BuildMemory
 from indexrelay.components.errors import MemoryLimitError
 from indexrelay.components.vector_index.factory import Factory, parse_factory
 from indexrelay.components.vector_index.parameters import AUTO, VectorIndexParameters
+from indexrelay.components.vector_index.weighing import trainable_rows
 
 _SCANNED_ROWS: Final = 10_000
 _SCANNED_VALUES: Final = 20_000 * 128
 """Up to here one thread scans everything in under 0.4 ms (2.2 ms for 10,000 rows of 1536)."""
 _POINTS_PER_LIST: Final = 39
 """What k-means wants for each list."""
+_FEWEST_LISTS: Final = 16
+"""With fewer lists than this, looking for the right ones costs what it saves."""
 _GRAPH_VALUES: Final = 2_000_000 * 128
 """A graph over so much takes about five minutes on two cores; beyond it `auto` builds none."""
 _GRAPH_LINKS: Final = 32
@@ -67,19 +71,31 @@ class _Encoding:
     """The recall@10 that is expected of it without looking at full vectors; 0: never without."""
 
 
-def choose(parameters: VectorIndexParameters, *, count: int, dimension: int) -> Choice:
+def choose(
+    parameters: VectorIndexParameters,
+    *,
+    count: int,
+    dimension: int,
+    memory: BuildMemory = UNLIMITED,
+) -> Choice:
     """What suits ``count`` vectors of length ``dimension`` best, before anything is measured.
 
     Raises:
         MemoryLimitError: nothing that `auto` may choose is as small as ``max_bytes``.
     """
-    return candidates(parameters, count=count, dimension=dimension)[0]
+    return candidates(parameters, count=count, dimension=dimension, memory=memory)[0]
 
 
 def candidates(
-    parameters: VectorIndexParameters, *, count: int, dimension: int
+    parameters: VectorIndexParameters,
+    *,
+    count: int,
+    dimension: int,
+    memory: BuildMemory = UNLIMITED,
 ) -> tuple[Choice, ...]:
     """What suits best, and its remedies in the order in which they are worth a try.
+
+    There are no more lists than can be trained within ``memory``.
 
     Raises:
         MemoryLimitError: nothing that `auto` may choose is as small as ``max_bytes``.
@@ -91,7 +107,7 @@ def candidates(
     if scanned:
         reason = f"scanning {count} entries is fast, and exact"
         found += _encoded("", 0, reason, parameters, count=count, dimension=dimension)
-    lists = _lists(count)
+    lists = _lists(count, trained=min(count, trainable_rows(dimension, memory)))
     if not scanned or lists >= _FEWEST_LISTS:
         reason = f"{lists} lists suit {count} entries"
         remedied = frozenset({Shortfall.LATENCY}) if found else frozenset[Shortfall]()
@@ -109,10 +125,6 @@ def candidates(
             "of each vector"
         )
     return (*found, *_graphs(parameters.max_bytes, count=count, dimension=dimension))
-
-
-_FEWEST_LISTS: Final = 16
-"""With fewer lists than this, looking for the right ones costs what it saves."""
 
 
 def _asked(asked: Factory, count: int) -> Choice:
@@ -166,12 +178,12 @@ def _graphs(limit: int | None, *, count: int, dimension: int) -> Iterator[Choice
             return
 
 
-def _lists(count: int) -> int:
-    """About 3·√n, as a power of two, and no more than can be trained."""
+def _lists(count: int, *, trained: int) -> int:
+    """About 3·√n, as a power of two, and no more than so many rows can train."""
     if not count:
         return 0
     lists: int = 2 ** round(log2(3 * sqrt(count)))
-    while lists * _POINTS_PER_LIST > count:
+    while lists > 1 and lists * _POINTS_PER_LIST > trained:
         lists //= 2
     return lists
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
+from indexrelay.components.build_memory import UNLIMITED, BuildMemory
 from indexrelay.components.vector_index.building import build_base
 from indexrelay.components.vector_index.choice import Choice, Shortfall, candidates
 from indexrelay.components.vector_index.facts import Effort
@@ -123,6 +124,7 @@ def decide(
     sample: QuerySample,
     progress: Callable[[float], None],
     trained: Path | None = None,
+    memory: BuildMemory = UNLIMITED,
 ) -> Decision:
     """Build at ``path`` what ``parameters`` ask for over ``vectors``.
 
@@ -134,6 +136,7 @@ def decide(
         sample: drawn from ``vectors``.
         progress: told shares up to 1.
         trained: where the chosen index goes as it was before anything was added; ``None``: nowhere.
+        memory: told what each index that is tried will hold.
 
     Raises:
         UnbuildableIndexError: FAISS refuses the index over these vectors.
@@ -142,7 +145,7 @@ def decide(
     count, dimension = vectors.shape
     attempts: list[Attempt] = []
     kept: Attempt | None = None
-    for choice in candidates(parameters, count=count, dimension=dimension):
+    for choice in candidates(parameters, count=count, dimension=dimension, memory=memory):
         if kept is not None and not choice.remedies & kept.shortfalls:
             continue
         files = _Files(path, trained) if kept is None else _Files(path, trained).of_a_remedy()
@@ -155,6 +158,7 @@ def decide(
             seed=parameters.seed,
             progress=progress if kept is None else lambda _share: None,
             trained=files.trained,
+            memory=memory,
         )
         attempt = _measured(files.index, vectors, metric, choice, parameters, sample, started)
         attempts.append(attempt)

@@ -88,7 +88,7 @@ class Tuner:
         if not self.sample.depth:
             return None
         knob = knob_of(self.index)
-        fixed = parameters.nprobe or parameters.ef_search
+        fixed = getattr(parameters, knob.name) if knob is not None else None
         best: Trial | None = None
         for k_factor in _K_FACTORS if refined else (None,):
             found = self._least(knob, fixed, k_factor)
