@@ -17,9 +17,10 @@ from indexrelay.producers.errors import (
     UndeclaredCollectionError,
     WrongSourceError,
 )
+from indexrelay.producers.outcome import Outcome
 from indexrelay.schemas.events import FIELD, BatchCompleted, Event
 from indexrelay.schemas.settings import Metric
-from indexrelay.storage.catalog import Catalog
+from indexrelay.storage.catalog import BatchChanges, Catalog
 from indexrelay.storage.errors import InvalidEntriesError
 from indexrelay.streams import Connection, Keys
 
@@ -238,17 +239,15 @@ def test_gathered_changes_are_what_is_committed(batches: list[dict[str, str]]) -
     for said in batches:
         committed: list[tuple[list[str], list[str]]] = []
 
-        def commit(upserts, deletes, into=committed):  # type: ignore[no-untyped-def] # a stand-in
-            into.append(([name for chunk in upserts for name in chunk.ids], list(deletes)))
-            return object(), True
+        def hand_over(
+            changes: BatchChanges,
+            _outcome: Outcome,
+            into: list[tuple[list[str], list[str]]] = committed,
+        ) -> None:
+            upserts = [name for chunk in changes.upserts for name in chunk.ids]
+            into.append((upserts, list(changes.deletes)))
 
-        with Batch(
-            "tracks",
-            dimension=3,
-            metric=Metric.COSINE,
-            commit=commit,
-            announce=lambda _commit: True,
-        ) as batch:
+        with Batch("tracks", "b1", dimension=3, metric=Metric.COSINE, hand_over=hand_over) as batch:
             for name, what in said.items():
                 if what == "upsert":
                     batch.upsert([name], ROWS[:1])

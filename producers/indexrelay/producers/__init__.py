@@ -3,8 +3,9 @@
 Works without FAISS; knows nothing of builds or reloads but what readers' presence says.
 """
 
-from indexrelay.producers.asynchronous import AsyncBatch, AsyncProducer
+from indexrelay.producers.asynchronous import AsyncBatch, AsyncBatches, AsyncProducer
 from indexrelay.producers.batch import Batch
+from indexrelay.producers.batches import Batches
 from indexrelay.producers.errors import (
     BacklogFullError,
     BackPressureError,
@@ -24,11 +25,13 @@ from indexrelay.producers.waiting import ServedBy
 
 __all__ = [
     "AsyncBatch",
+    "AsyncBatches",
     "AsyncProducer",
     "BackPressureError",
     "BacklogFullError",
     "Batch",
     "BatchClosedError",
+    "Batches",
     "Behind",
     "EventRefusedError",
     "NoRunningServerError",

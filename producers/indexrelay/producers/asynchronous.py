@@ -12,12 +12,14 @@ in the batch, such a batch is not committed, even if the block goes on.
 import asyncio
 import threading
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, ParamSpec, Self
 
 from numpy.typing import ArrayLike
 
 from indexrelay.producers.batch import Batch
+from indexrelay.producers.batches import Batches
 from indexrelay.producers.errors import NotCommittedError
 from indexrelay.producers.producer import Producer
 from indexrelay.producers.standing import Readers
@@ -31,11 +33,8 @@ GivenP = ParamSpec("GivenP")
 class AsyncBatch:
     """A `Batch` for one ``async with`` block; made by `AsyncProducer.batch`."""
 
-    def __init__(
-        self, producer: Producer, collection: str, batch_id: str | None, traceparent: str | None
-    ) -> None:
-        self._producer = producer
-        self._arguments = (collection, batch_id, traceparent)
+    def __init__(self, opens: Callable[[], Batch]) -> None:
+        self._opens = opens
         self._opened: Batch | None = None
         self._turn = threading.Lock()
         self._cancelled = False
@@ -65,10 +64,7 @@ class AsyncBatch:
         return self._batch.announced
 
     async def __aenter__(self) -> Self:
-        collection, batch_id, traceparent = self._arguments
-        batch = await asyncio.to_thread(
-            self._producer.batch, collection, batch_id, traceparent=traceparent
-        )
+        batch = await asyncio.to_thread(self._opens)
         self._opened = batch.__enter__()
         return self
 
@@ -111,6 +107,56 @@ class AsyncBatch:
         return self._opened
 
 
+class AsyncBatches:
+    """`Batches` for one ``async with`` block; made by `AsyncProducer.batches`."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+
+    def batch(
+        self, collection: str, batch_id: str | None = None, *, traceparent: str | None = None
+    ) -> AsyncBatch:
+        """As `Batches.batch`; several may be open at the same time, in tasks of their own."""
+        return AsyncBatch(
+            partial(self._batches.batch, collection, batch_id, traceparent=traceparent)
+        )
+
+    async def batch_completed(
+        self, collection: str, *, batch_id: str | None = None, traceparent: str | None = None
+    ) -> None:
+        """As `Batches.batch_completed`."""
+        await asyncio.to_thread(
+            self._batches.batch_completed, collection, batch_id=batch_id, traceparent=traceparent
+        )
+
+    @property
+    def commits(self) -> tuple[Commit, ...]:
+        """As `Batches.commits`."""
+        return self._batches.commits
+
+    @property
+    def announced(self) -> bool:
+        """As `Batches.announced`."""
+        return self._batches.announced
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __bool__(self) -> bool:
+        return True
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self._batches.__exit__, kind, error, trace)
+
+
 class AsyncProducer:
     """A `Producer` whose methods are awaited."""
 
@@ -127,7 +173,13 @@ class AsyncProducer:
         self, collection: str, batch_id: str | None = None, *, traceparent: str | None = None
     ) -> AsyncBatch:
         """As `Producer.batch`; what that raises comes from ``async with``."""
-        return AsyncBatch(self._producer, collection, batch_id, traceparent)
+        return AsyncBatch(
+            partial(self._producer.batch, collection, batch_id, traceparent=traceparent)
+        )
+
+    def batches(self) -> AsyncBatches:
+        """As `Producer.batches`."""
+        return AsyncBatches(self._producer.batches())
 
     async def batch_completed(
         self, collection: str, *, batch_id: str | None = None, traceparent: str | None = None

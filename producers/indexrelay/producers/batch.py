@@ -1,9 +1,9 @@
 """One batch: changes gathered in memory, checked as they come, committed when the block ends.
 
 Everything that can be wrong is found while the ``with`` block runs, before the catalog is touched;
-leaving the block normally commits all of it in one transaction, leaving it by an exception commits
-nothing. A batch is held in memory whole (a vector takes ``4 * dimension`` bytes), so a job with
-more than that has several batches.
+leaving the block normally commits all of it in one transaction (or hands it over to the `Batches`
+that it belongs to), leaving it by an exception commits nothing. A batch is held in memory whole (a
+vector takes ``4 * dimension`` bytes), so a job with more than that has several batches.
 """
 
 import dataclasses
@@ -14,19 +14,20 @@ from typing import Any, Self
 from numpy.typing import ArrayLike
 
 from indexrelay.producers.errors import BatchClosedError, NotCommittedError, RepeatedIdsError
+from indexrelay.producers.outcome import Outcome
 from indexrelay.schemas.settings import Metric
-from indexrelay.storage.catalog import Commit
+from indexrelay.storage.catalog import BatchChanges, Commit
 from indexrelay.storage.entries import Entries
 from indexrelay.storage.validation import check_entries, check_ids
 
-Commits = Callable[[Sequence[Entries], Sequence[str]], Commit]
-"""Commits upserts and deletes."""
-Announces = Callable[[Commit], bool]
-"""Adds the event of a commit; whether it went out. May raise, and the commit stands."""
+HandsOver = Callable[[BatchChanges, Outcome], None]
+"""Commits what was gathered, now or together with other batches, and tells the outcome."""
 
 
 class Batch:
-    """Changes to one collection that are committed together; made by `Producer.batch`.
+    """Changes to one collection that are committed together.
+
+    Made by `Producer.batch`, or by `Batches.batch` to be committed together with others.
 
     For one thread at a time, and for one ``with`` block.
     """
@@ -34,23 +35,21 @@ class Batch:
     def __init__(
         self,
         collection: str,
+        batch_id: str,
         *,
         dimension: int,
         metric: Metric,
-        commit: Commits,
-        announce: Announces,
+        hand_over: HandsOver,
     ) -> None:
         self.collection = collection
+        self.batch_id = batch_id
         self._dimension = dimension
         self._metric = metric
-        self._commits = commit
-        self._announces = announce
+        self._hand_over = hand_over
         self._upserts: list[Entries] = []
         self._upserted: set[str] = set()
         self._deletes: dict[str, None] = {}
-        self._commit: Commit | None = None
-        self._announced = False
-        self._no_commit: str | None = "its block has not ended"
+        self._outcome = Outcome()
         self._ended = False
 
     def upsert(
@@ -115,17 +114,18 @@ class Batch:
         """What was committed.
 
         Raises:
-            NotCommittedError: the block has not ended, ended by an exception, or changed nothing;
-                or its commit raised, and what that says decides whether to repeat the batch.
+            NotCommittedError: the block has not ended (nor that of `Producer.batches` around it),
+                ended by an exception, or changed nothing; or its commit raised, and what that says
+                decides whether to repeat the batch.
         """
-        if self._commit is None:
-            raise NotCommittedError(self.collection, self._no_commit or "its commit failed")
-        return self._commit
+        if self._outcome.commit is None:
+            raise NotCommittedError(self.collection, self._outcome.no_commit)
+        return self._outcome.commit
 
     @property
     def announced(self) -> bool:
         """Whether the event went out; if not, the reconcile loop finds the commit."""
-        return self._announced
+        return self._outcome.announced
 
     def __enter__(self) -> Self:
         self._check_open()
@@ -139,17 +139,21 @@ class Batch:
     ) -> None:
         self._check_open()
         self._ended = True
-        if error is not None:
-            self._no_commit = f"its block ended by {type(error).__name__}"
-        elif not len(self):
-            self._no_commit = "nothing was upserted or deleted"
-        else:
-            self._no_commit = "its commit failed"
-            self._commit = self._commits(self._upserts, list(self._deletes))
+        changes = BatchChanges(
+            collection=self.collection,
+            batch_id=self.batch_id,
+            upserts=self._upserts,
+            deletes=list(self._deletes),
+        )
+        changed = len(self)
         # What was gathered may be large, and the job may keep the batch for its commit.
         self._upserts, self._upserted, self._deletes = [], set(), {}
-        if self._commit is not None:
-            self._announced = self._announces(self._commit)
+        if error is not None:
+            self._outcome.no_commit = f"its block ended by {type(error).__name__}"
+        elif not changed:
+            self._outcome.no_commit = "nothing was upserted or deleted"
+        else:
+            self._hand_over(changes, self._outcome)
 
     def _check_open(self) -> None:
         if self._ended:

@@ -82,18 +82,29 @@ class NotCommittedError(IndexRelayError):
 
 
 class BackPressureError(IndexRelayError):
-    """Raised when a batch was committed and its event could not be added: slow down.
+    """Raised when batches were committed and their events could not be added: slow down.
 
-    The commit stands, and rebuilders find it without the event. The same ``batch_id`` again commits
-    nothing twice.
+    The commits stand, and rebuilders find them without the events. The same ``batch_id`` again
+    commits nothing twice.
     """
 
-    def __init__(self, commit: Commit, reason: str) -> None:
-        super().__init__(
-            f"generation {commit.generation} of {commit.collection!r} is committed and will be "
-            f"found, but its event was not added: {reason}"
-        )
+    def __init__(self, commits: Sequence[Commit], reason: str) -> None:
+        commit = commits[-1]
+        if len(commits) == 1:
+            told = (
+                f"generation {commit.generation} of {commit.collection!r} is committed and will be "
+                "found, but its event was not added"
+            )
+        else:
+            told = (
+                f"{len(commits)} batches, the last of them generation {commit.generation} of "
+                f"{commit.collection!r}, are committed and will be found, but not all of their "
+                "events were added"
+            )
+        super().__init__(f"{told}: {reason}")
+        self.commits = tuple(commits)
         self.commit = commit
+        """The last of them; of a single batch, its own."""
         self.reason = reason
 
 
@@ -104,9 +115,9 @@ class EventRefusedError(BackPressureError):
 class BacklogFullError(BackPressureError):
     """Raised when more than ``max_backlog`` events wait for a rebuilder; the batch is committed."""
 
-    def __init__(self, commit: Commit, max_backlog: int) -> None:
+    def __init__(self, commits: Sequence[Commit], max_backlog: int) -> None:
         super().__init__(
-            commit,
+            commits,
             f"more than {max_backlog} events wait for a rebuilder; see that one runs and keeps up "
             "(indexrelay status), commit larger batches, or raise producer.max_backlog",
         )

@@ -5,7 +5,6 @@ could not be sent is delayed by one reconcile round, never lost; the other way r
 look before there is anything to see.
 """
 
-import re
 import secrets
 import socket
 import time
@@ -14,26 +13,26 @@ from types import TracebackType
 from typing import Self
 
 from indexrelay.producers.announcing import announce
-from indexrelay.producers.batch import Batch
+from indexrelay.producers.batch import Batch, HandsOver
+from indexrelay.producers.batches import Batches
 from indexrelay.producers.errors import (
     UndeclaredCollectionError,
     UndeclaredComponentError,
     WrongSourceError,
 )
+from indexrelay.producers.outcome import Handed, Outcome
 from indexrelay.producers.reaching import reach
 from indexrelay.producers.signals import Signals
 from indexrelay.producers.standing import Readers
+from indexrelay.producers.tracing import check_traceparent
 from indexrelay.producers.waiting import ServedBy, Waiting
 from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.events import RebuildRequested
 from indexrelay.schemas.settings import CollectionSettings, Settings
-from indexrelay.storage.catalog import Catalog, Commit
-from indexrelay.storage.entries import Entries
+from indexrelay.storage.catalog import BatchChanges, Catalog, Commit
+from indexrelay.storage.catalog.commits import check_batch_id
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.keys import Keys
-
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{1,256})?")
-"""https://www.w3.org/TR/trace-context: later versions may append to what version 00 has."""
 
 
 class Producer:
@@ -105,23 +104,26 @@ class Producer:
             UndeclaredCollectionError: the settings do not declare it.
             WrongSourceError: its entries do not live in the catalog.
             CollectionMismatchError: it exists with another dimension or metric.
+            InvalidBatchIdError: the catalog cannot store the id.
             ValueError: ``traceparent`` is none.
         """
-        _check_traceparent(traceparent)
-        declared = self._declare(collection, own_data=False)
-        batch_id = batch_id or secrets.token_hex(16)
+        check_traceparent(traceparent)
 
-        def commit(upserts: Sequence[Entries], deletes: Sequence[str]) -> Commit:
-            return self._catalog.entries.commit(
-                collection, batch_id, upserts=upserts, deletes=deletes
-            )
+        def hand_over(changes: BatchChanges, outcome: Outcome) -> None:
+            self._commit([Handed(changes=changes, outcome=outcome, traceparent=traceparent)])
 
-        return Batch(
-            collection,
-            dimension=declared.dimension,
-            metric=declared.metric,
-            commit=commit,
-            announce=lambda done: self._announce(done, traceparent),
+        return self._open_batch(collection, batch_id, hand_over)
+
+    def batches(self) -> Batches:
+        """For one ``with`` block: batches that are opened with it are committed together.
+
+        One transaction and one round trip, however many there are, where `batch` takes one of each
+        for every batch. Leaving the block may raise a `BackPressureError`: the commits stand.
+        """
+        return Batches(
+            opens=self._open_batch,
+            marks=lambda collection: self._declare(collection, own_data=True),
+            commits=self._commit,
         )
 
     def batch_completed(
@@ -137,11 +139,10 @@ class Producer:
             BackPressureError: the commit stands, but Redis or the rebuilders cannot follow.
             ValueError: ``traceparent`` is none.
         """
-        _check_traceparent(traceparent)
-        self._declare(collection, own_data=True)
-        commit = self._catalog.entries.mark(collection, batch_id or secrets.token_hex(16))
-        self._announce(commit, traceparent)
-        return commit
+        batches = self.batches()
+        with batches:
+            batches.batch_completed(collection, batch_id=batch_id, traceparent=traceparent)
+        return batches.commits[0]
 
     def request_rebuild(
         self, components: Collection[str] = (), *, force: bool = False, reason: str = ""
@@ -263,19 +264,31 @@ class Producer:
         )
         return settings
 
-    def _announce(self, commit: Commit, traceparent: str | None) -> bool:
-        return announce(
-            commit,
-            signals=self._signals,
-            max_backlog=self._settings.producer.max_backlog,
-            traceparent=traceparent,
+    def _open_batch(self, collection: str, batch_id: str | None, hand_over: HandsOver) -> Batch:
+        batch_id = batch_id or secrets.token_hex(16)
+        check_batch_id(batch_id)
+        declared = self._declare(collection, own_data=False)
+        return Batch(
+            collection,
+            batch_id,
+            dimension=declared.dimension,
+            metric=declared.metric,
+            hand_over=hand_over,
         )
 
-
-def _check_traceparent(given: str | None) -> None:
-    """Refuse what an event cannot carry, before the commit: after it a job could not tell."""
-    if given is None or (isinstance(given, str) and _TRACEPARENT.fullmatch(given)):
-        return
-    raise ValueError(
-        f"traceparent={given!r:.100}: a W3C trace context, 00-<32 hex>-<16 hex>-<2 hex>"
-    )
+    def _commit(self, handed: Sequence[Handed]) -> bool:
+        """Commit what batches handed over, then say so; whether the events went out."""
+        for each in handed:
+            each.outcome.no_commit = "its commit failed"
+        commits = self._catalog.entries.commit_many([each.changes for each in handed])
+        for each, commit in zip(handed, commits, strict=True):
+            each.outcome.commit = commit
+        announced = announce(
+            commits,
+            [each.traceparent for each in handed],
+            signals=self._signals,
+            max_backlog=self._settings.producer.max_backlog,
+        )
+        for each in handed:
+            each.outcome.announced = announced
+        return announced

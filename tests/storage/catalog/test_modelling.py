@@ -8,10 +8,12 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from indexrelay.schemas.settings import Metric
-from indexrelay.storage.catalog import Catalog
+from indexrelay.storage.catalog import BatchChanges, Catalog, Commit
 from tests.storage.rows import entries, ids_of, values_of
 
 IDS = st.lists(st.sampled_from(["", *"abcdefÄ🎵"]).map(lambda tail: f"id{tail}"), max_size=6)
+
+CHUNKS = st.lists(IDS, max_size=3)
 
 
 class EntryLogModel(RuleBasedStateMachine):
@@ -29,16 +31,43 @@ class EntryLogModel(RuleBasedStateMachine):
         self.written: dict[str, int] = {}
         self.floor = 0
 
-    @rule(batch=st.integers(0, 12), chunks=st.lists(IDS, max_size=3), deletes=IDS)
+    @rule(batch=st.integers(0, 12), chunks=CHUNKS, deletes=IDS)
     def commit(self, batch: int, chunks: list[list[str]], deletes: list[str]) -> None:
-        batch_id = f"b{batch}"
         value = float(len(self.history))
         commit = self.catalog.entries.commit(
             "tracks",
-            batch_id,
+            f"b{batch}",
             upserts=[entries(*ids, value=value) for ids in chunks],
             deletes=deletes,
         )
+        self.was_committed(commit, f"b{batch}", chunks, deletes, value)
+
+    @rule(several=st.lists(st.tuples(st.integers(0, 12), CHUNKS, IDS), max_size=4))
+    def commit_together(self, several: list[tuple[int, list[list[str]], list[str]]]) -> None:
+        values = [1000.0 * len(self.history) + number for number in range(len(several))]
+        commits = self.catalog.entries.commit_many(
+            [
+                BatchChanges(
+                    collection="tracks",
+                    batch_id=f"b{batch}",
+                    upserts=[entries(*ids, value=value) for ids in chunks],
+                    deletes=deletes,
+                )
+                for (batch, chunks, deletes), value in zip(several, values, strict=True)
+            ]
+        )
+        for commit, given, value in zip(commits, several, values, strict=True):
+            batch, chunks, deletes = given
+            self.was_committed(commit, f"b{batch}", chunks, deletes, value)
+
+    def was_committed(
+        self,
+        commit: Commit,
+        batch_id: str,
+        chunks: list[list[str]],
+        deletes: list[str],
+        value: float,
+    ) -> None:
         if batch_id in self.batches:
             assert commit.repeated
             assert commit.generation == self.batches[batch_id]

@@ -7,7 +7,7 @@ One file for each group of rows; `schema` has the tables, `database` the transac
 from indexrelay.storage.catalog.attempts import Attempt, Attempts, Pause
 from indexrelay.storage.catalog.catalog import Catalog
 from indexrelay.storage.catalog.collections import Collection, Collections
-from indexrelay.storage.catalog.commits import Commit
+from indexrelay.storage.catalog.commits import BatchChanges, Commit
 from indexrelay.storage.catalog.dead_letters import DeadLetter, DeadLetterHeader, DeadLetters
 from indexrelay.storage.catalog.entry_log import EntryLog
 from indexrelay.storage.catalog.inbox import Inbox, InboxRow, ReceivedEvent
@@ -16,6 +16,7 @@ from indexrelay.storage.catalog.snapshot import CatalogSnapshot
 __all__ = [
     "Attempt",
     "Attempts",
+    "BatchChanges",
     "Catalog",
     "CatalogSnapshot",
     "Collection",

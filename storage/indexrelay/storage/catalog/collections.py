@@ -152,11 +152,12 @@ def require(connection: Connection, name: str) -> Row[tuple[object, ...]]:
     return row
 
 
-def advance(connection: Connection, name: str) -> Row[tuple[object, ...]]:
-    """Take the next generation; this must be the first statement of its transaction.
+def advance(connection: Connection, name: str, *, by: int = 1) -> Row[tuple[object, ...]]:
+    """Take the next generations; nothing of the collection may be touched before that.
 
     Until the transaction ends no other one gets a generation of this collection: a number is never
-    visible before the numbers below it. Taken last instead, it deadlocks.
+    visible before the numbers below it. Taken last instead, it deadlocks. A transaction that
+    advances several collections does so in the order of their names, for the same reason.
 
     Raises:
         UnknownCollectionError: it is not there.
@@ -164,7 +165,7 @@ def advance(connection: Connection, name: str) -> Row[tuple[object, ...]]:
     row = connection.execute(
         update(collections)
         .where(collections.c.name == name)
-        .values(generation=collections.c.generation + 1)
+        .values(generation=collections.c.generation + by)
         .returning(collections)
     ).one_or_none()
     if row is None:

@@ -11,6 +11,17 @@ MAX_BATCH_ID = 200
 
 
 @dataclass(frozen=True, kw_only=True)
+class BatchChanges:
+    """What a job hands over under one batch id."""
+
+    collection: str
+    batch_id: str
+    upserts: Sequence[Entries] = ()
+    """As `indexrelay.storage.validation.check_entries` gives them."""
+    deletes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Commit:
     """What became of a batch."""
 

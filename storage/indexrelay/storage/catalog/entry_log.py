@@ -7,19 +7,20 @@ snapshot: without one, a row that is upserted meanwhile moves past G and is in n
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import delete, select, update
 
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.settings import Metric
-from indexrelay.storage.catalog.collections import advance, lock, require
-from indexrelay.storage.catalog.commits import Commit, check_batch_id, parts, settled
+from indexrelay.storage.catalog.batch_writing import BatchWriter
+from indexrelay.storage.catalog.collections import lock, require
+from indexrelay.storage.catalog.commits import BatchChanges, Commit, check_batch_id, settled
 from indexrelay.storage.catalog.database import Database
 from indexrelay.storage.catalog.schema import batches, collections, entries
 from indexrelay.storage.catalog.snapshot import CatalogSnapshot
-from indexrelay.storage.entries import CHUNK_ROWS, Entries
-from indexrelay.storage.errors import InvalidEntriesError
+from indexrelay.storage.entries import Entries
 
 
 class EntryLog:
@@ -44,35 +45,37 @@ class EntryLog:
             InvalidBatchIdError: the id cannot be stored.
             InvalidEntriesError: the vectors are of another dimension than the collection's.
         """
-        check_batch_id(batch_id)
-        chunks = settled(upserts, deletes)
+        changes = BatchChanges(
+            collection=collection, batch_id=batch_id, upserts=upserts, deletes=deletes
+        )
+        return self.commit_many([changes])[0]
+
+    def commit_many(self, batches: Sequence[BatchChanges]) -> list[Commit]:
+        """Write batches, of any collections, all of them or none, in one transaction.
+
+        Each gets a generation of its own, in the order in which they are given; so a job with many
+        small batches pays for one fsync instead of many. What `commit` says of one holds for each.
+
+        Raises:
+            UnknownCollectionError, InvalidBatchIdError, InvalidEntriesError: as `commit`; nothing
+                is written.
+        """
+        by_collection: dict[str, list[BatchChanges]] = {}
+        for each in batches:
+            check_batch_id(each.batch_id)
+            chunks = settled(each.upserts, each.deletes)
+            by_collection.setdefault(each.collection, []).append(replace(each, upserts=chunks))
+        if not batches:
+            return []
         with self._database.write() as connection:
-            row = advance(connection, collection)
-            earlier = _batch(connection, row.key, batch_id)
-            if earlier is not None:
-                connection.rollback()  # the generation that was taken for nothing
-                return _commit(row, earlier, repeated=True)
-            upserted, deleted, grown = self._apply(connection, row, chunks, deletes)
-            if grown:
-                connection.execute(
-                    update(collections)
-                    .where(collections.c.key == row.key)
-                    .values(live=collections.c.live + grown)
-                )
-            written = connection.execute(
-                insert(batches)
-                .values(
-                    collection=row.key,
-                    batch_id=batch_id,
-                    generation=row.generation,
-                    upserts=upserted,
-                    deletes=deleted,
-                    committed_at=self._clock.now(),
-                )
-                .returning(batches)
-            ).one()
+            writer = BatchWriter(connection, self._database.bulk, self._clock)
+            done = {
+                # In this order, so that no two transactions wait for each other.
+                name: iter(writer.write(name, by_collection[name]))
+                for name in sorted(by_collection)
+            }
             failpoint("producer.before_commit")
-            return _commit(row, written, repeated=False)
+        return [next(done[each.collection]) for each in batches]
 
     def mark(self, collection: str, batch_id: str) -> Commit:
         """Number a batch of a job that keeps its own data: a commit without rows.
@@ -147,51 +150,3 @@ class EntryLog:
                 .where(entries.c.generation <= floor)
             )
             return purged.rowcount
-
-    def _apply(
-        self,
-        connection: Connection,
-        row: Row[tuple[object, ...]],
-        chunks: Sequence[Entries],
-        deletes: Sequence[str],
-    ) -> tuple[int, int, int]:
-        """Write the rows: how many were upserted, how many deleted, by how many the count grew."""
-        bulk = self._database.bulk
-        upserted = known = 0
-        for chunk in chunks:
-            _check_dimension(chunk, row.dimension)
-            for part in parts(chunk, CHUNK_ROWS):
-                if row.live:  # into an empty collection everything is new
-                    known += bulk.count_live(connection, row.key, part.ids)
-                bulk.upsert(connection, row.key, row.generation, part)
-            upserted += len(chunk)
-        deleted = bulk.delete(connection, row.key, row.generation, deletes) if deletes else 0
-        return upserted, deleted, upserted - known - deleted
-
-
-def _check_dimension(chunk: Entries, dimension: int) -> None:
-    if chunk.vectors.shape != (len(chunk), dimension):
-        raise InvalidEntriesError(
-            f"vectors have shape {chunk.vectors.shape}, "
-            f"the collection's have ({len(chunk)}, {dimension})"
-        )
-
-
-def _batch(connection: Connection, key: int, batch_id: str) -> Row[tuple[object, ...]] | None:
-    return connection.execute(
-        select(batches).where(batches.c.collection == key, batches.c.batch_id == batch_id)
-    ).one_or_none()
-
-
-def _commit(
-    collection: Row[tuple[object, ...]], batch: Row[tuple[object, ...]], *, repeated: bool
-) -> Commit:
-    return Commit(
-        collection=collection.name,
-        epoch=collection.epoch,
-        batch_id=batch.batch_id,
-        generation=batch.generation,
-        upserts=batch.upserts,
-        deletes=batch.deletes,
-        repeated=repeated,
-    )
