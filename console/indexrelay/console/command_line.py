@@ -10,6 +10,7 @@ import typer
 
 from indexrelay.console.commands import (
     check,
+    collections,
     components,
     dead,
     demo,
@@ -45,6 +46,7 @@ def build_app() -> typer.Typer:
     app.command("search")(search.search)
     app.command("readers")(readers.readers)
     app.add_typer(components.build_app(), name="components")
+    app.add_typer(collections.build_app(), name="collections")
     app.command("check")(check.check)
     app.command("rebuilder")(roles.rebuilder)
     app.command("reader")(roles.reader)

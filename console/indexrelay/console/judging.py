@@ -42,7 +42,8 @@ def _of_collection(name: str, facts: CollectionFacts) -> Iterator[Problem]:
     if facts.conflict is not None:
         yield Problem(
             what=f"collection {name} cannot be used: {facts.conflict}",
-            advice="change the settings back, or declare a collection of another name",
+            advice="change the settings back, declare a collection of another name, "
+            f"or drop it and fill it again: indexrelay collections drop {name}",
         )
 
 

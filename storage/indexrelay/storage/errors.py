@@ -54,7 +54,7 @@ class CollectionMismatchError(IndexRelayError):
         )
         super().__init__(
             f"collection {name!r} has {said}; change the declaration back, "
-            "or drop the collection and fill it again"
+            f"or drop the collection (indexrelay collections drop {name}) and fill it again"
         )
         self.name = name
         self.differences = tuple(differences)

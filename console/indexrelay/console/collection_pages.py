@@ -1,0 +1,53 @@
+"""One collection for a person, and what it means that it goes."""
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from indexrelay.console.collections import CollectionDetails, Dropped
+from indexrelay.console.escaping import visible
+from indexrelay.console.tables import components_table
+
+
+def collection_page(details: CollectionDetails) -> RenderableType:
+    """The facts, and a row for each component that is made from it."""
+    facts = details.facts
+    rows = {
+        "collection": details.name,
+        "source": facts.source or "not declared in the settings",
+        "dimension": str(facts.dimension),
+        "metric": str(facts.metric),
+        "epoch": details.epoch or "none: nothing was committed yet",
+        "generation": str(facts.generation),
+        "entries": f"{facts.entries:,}",
+        "last batches": ", ".join(details.last_batches) or "none",
+    }
+    table = Table.grid(padding=(0, 2))
+    for key, value in rows.items():
+        table.add_row(Text(key, style="bold"), Text(visible(value)))
+    parts: list[RenderableType] = [table, components_table(details.components)]
+    if facts.conflict is not None:
+        parts.append(Text(f"⚠ it cannot be used: {facts.conflict}", style="yellow"))
+        parts.append(
+            Text(f"  → change the settings back, or: indexrelay collections drop {details.name}")
+        )
+    return Group(*parts)
+
+
+def what_goes(dropped: Dropped) -> str:
+    """The sentence before the question."""
+    return (
+        f"{dropped.collection} has {dropped.entries:,} entries at generation "
+        f"{dropped.generation}; they cannot be brought back."
+    )
+
+
+def dropped_page(dropped: Dropped) -> RenderableType:
+    """That it is gone, and what comes next."""
+    lines = [Text(f"✓ {dropped.collection} is gone, with {dropped.entries:,} entries")]
+    if dropped.components:
+        serving = ", ".join(dropped.components)
+        lines.append(Text(f"  {serving}: served as before, until it is filled again"))
+        again = f"indexrelay rebuild {' '.join(dropped.components)} --force"
+        lines.append(Text(f"  → if it will have far fewer entries then: {again}"))
+    return Group(*lines)

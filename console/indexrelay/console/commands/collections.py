@@ -1,0 +1,82 @@
+"""``indexrelay collections``: what there is, one in detail, and an end to one."""
+
+from typing import Annotated
+
+import typer
+
+from indexrelay.console.options import Config, Json
+
+Name = Annotated[str, typer.Argument(help="The collection.")]
+
+
+def build_app() -> typer.Typer:
+    """The command with its three sub-commands."""
+    app = typer.Typer(
+        help="Where entries are: each collection, one in detail, or an end to one.",
+        no_args_is_help=True,
+    )
+    app.command("list")(list_collections)
+    app.command("show")(show)
+    app.command("drop")(drop)
+    return app
+
+
+def list_collections(config: Config = None, json: Json = False) -> None:
+    """Each collection: where its entries come from, and how many there are."""
+    from indexrelay.console.collecting import overview
+    from indexrelay.console.installation import Installation
+    from indexrelay.console.output import print_json, stdout
+
+    with Installation.at(config) as installation:
+        seen = overview(installation)
+    if json:
+        facts = {name: each.model_dump(mode="json") for name, each in seen.collections.items()}
+        print_json({"collections": facts})
+    else:
+        from indexrelay.console.tables import collections_table
+
+        stdout().print(collections_table(seen))
+
+
+def show(name: Name, config: Config = None, json: Json = False) -> None:
+    """One collection, and the components that are made from it."""
+    from indexrelay.console.collections import details
+    from indexrelay.console.installation import Installation
+    from indexrelay.console.output import print_json, stdout
+
+    with Installation.at(config) as installation:
+        found = details(installation, name)
+    if json:
+        print_json(found)
+    else:
+        from indexrelay.console.collection_pages import collection_page
+
+        stdout().print(collection_page(found))
+
+
+def drop(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Forget a collection with its entries and batches, for good; what serves them goes on."""
+    from indexrelay.console.collections import drop as drop_collection
+    from indexrelay.console.collections import droppable
+    from indexrelay.console.installation import Installation
+    from indexrelay.console.output import print_json, stdout
+
+    with Installation.at(config) as installation:
+        dropped = droppable(installation, name)
+        if not yes:
+            from indexrelay.console.collection_pages import what_goes
+            from indexrelay.console.confirming import confirm
+
+            confirm(what_goes(dropped))
+        drop_collection(installation, name)
+    if json:
+        print_json({"dropped": dropped.model_dump(mode="json")})
+    else:
+        from indexrelay.console.collection_pages import dropped_page
+
+        stdout().print(dropped_page(dropped))
