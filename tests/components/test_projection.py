@@ -23,6 +23,7 @@ from tests.components.jobs import (
 )
 
 METHODS = ["pca", "tsne"]
+THREE = list(enumerate(clustered(3, 8, seed=1)))
 
 
 def projection(method: str = "pca", **keys: Any) -> Projection:
@@ -71,22 +72,24 @@ def test_a_map_shows_every_entry_and_passes_its_gates(
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 6])
 def test_few_entries_make_a_map_too(method: str, count: int, tmp_path: Path) -> None:
     kind = projection(method, iterations=250)
-    job = make_job(tmp_path / "1", make_snapshot(clustered(count, 8)))
+    before = make_snapshot(clustered(count, 8))
+    job = make_job(tmp_path / "1", before)
     done = run(kind, job)
     assert done.failed == []
     assert len(kind.load(done.files)) == count
-    grown = make_snapshot(clustered(count + 3, 8))
+    grown = before.commit({f"new{row}": Row(vector=vector) for row, vector in THREE})
     assert rebuilt(kind, job, done, grown, tmp_path / "2").failed == []
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_equal_vectors_share_one_place(method: str, tmp_path: Path) -> None:
     kind = projection(method)
-    job = make_job(tmp_path / "1", make_snapshot(np.ones((9, 4), np.float32)))
+    same = make_snapshot(np.ones((9, 4), np.float32))
+    job = make_job(tmp_path / "1", same)
     done = run(kind, job)
     assert done.failed == []
     # ... and a map that was one point does not hold back the next one.
-    parted = make_snapshot(clustered(30, 4))
+    parted = same.commit({f"e{row:06d}": Row(vector=v) for row, v in enumerate(clustered(30, 4))})
     assert rebuilt(kind, job, done, parted, tmp_path / "2").failed == []
 
 
@@ -110,17 +113,21 @@ def test_the_same_entries_and_seed_make_the_same_bytes(method: str, tmp_path: Pa
 def test_a_pca_map_does_not_flip_when_the_data_does(tmp_path: Path) -> None:
     kind = projection()
     vectors = clustered(100, 8)
-    job = make_job(tmp_path / "1", make_snapshot(vectors, metric=Metric.L2))
+    before = make_snapshot(vectors, metric=Metric.L2)
+    job = make_job(tmp_path / "1", before)
     done = run(kind, job)
-    flipped = make_snapshot(-vectors, metric=Metric.L2)
+    rows = {f"e{row:06d}": Row(vector=-vector) for row, vector in enumerate(vectors)}
+    flipped = before.commit(rows)
     after = rebuilt(kind, job, done, flipped, tmp_path / "2")
     assert after.built.details["drift"]["maximum"] < 1e-4
     assert after.built.details["drift"]["shared"] == 100
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_entries_stay_where_they_are_when_others_come_and_go(method: str, tmp_path: Path) -> None:
-    kind = projection(method, perplexity=15)
+def test_entries_stay_about_where_they_are_when_all_are_laid_out_anew(
+    method: str, tmp_path: Path
+) -> None:
+    kind = projection(method, perplexity=15, max_placed=0)
     vectors = clustered(210, 16, clusters=5)
     before = make_snapshot(vectors[:200])
     job = make_job(tmp_path / "1", before)
@@ -139,7 +146,7 @@ def test_a_t_sne_map_that_is_drawn_anew_jumps_and_one_from_the_last_does_not(
 ) -> None:
     """The promise, with its counter-proof: the same change without the last map."""
     vectors = clustered(210, 16, clusters=5)
-    before, kind = make_snapshot(vectors[:200]), projection("tsne", perplexity=15)
+    before, kind = make_snapshot(vectors[:200]), projection("tsne", perplexity=15, max_placed=0)
     job = make_job(tmp_path / "1", before)
     done = run(kind, job)
     new = {f"new{row}": Row(vector=vectors[row]) for row in range(200, 210)}

@@ -59,6 +59,18 @@ class Layers:
             return "its places are not row numbers of the base in their order"
         return ""
 
+    @property
+    def live_base_rows(self) -> Rows:
+        """Base rows that are shown."""
+        live = np.ones(self.base, dtype=bool)
+        live[self.tombstones] = False
+        return np.flatnonzero(live)
+
+    @property
+    def delta_rows(self) -> Rows:
+        """All rows of the delta."""
+        return np.arange(len(self.places))
+
     def locate(self, positions: Rows) -> tuple[NDArray[np.bool_], Rows]:
         """For each position (int64, from 0 below ``len``): is it in the delta, and in which row."""
         before = np.searchsorted(self._delta_at, positions)

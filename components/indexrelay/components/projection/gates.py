@@ -41,9 +41,9 @@ def judged(
     finite = bool(np.isfinite(chart.coordinates).all())
     yield judge("finite", lambda: Verdict(finite, "" if finite else "NaN or infinity in it"))
     if finite and len(chart):
-        yield judge("range", lambda: _in_range(chart))
+        yield judge("range", lambda: in_range(chart))
     if finite and ids == points.ids and points.differ:
-        yield judge("not_collapsed", lambda: _spread(chart))
+        yield judge("not_collapsed", lambda: spread(chart))
         # Neighbourhoods need three entries.
         if len(ids) > 2:
             yield judge(
@@ -59,12 +59,13 @@ def _same_ids(found: list[str], expected: list[str]) -> Verdict:
     return Verdict(wrong is None, detail)
 
 
-def _in_range(chart: ProjectionMap) -> Verdict:
+def in_range(chart: ProjectionMap) -> Verdict:
+    """No entry is beyond the edge."""
     reach = float(np.abs(chart.coordinates).max())
     return Verdict(reach <= _REACH, measured=reach, limit=1.0)
 
 
-def _spread(chart: ProjectionMap) -> Verdict:
+def spread(chart: ProjectionMap) -> Verdict:
     """Entries that differ are not all in one place."""
     extent = float(np.ptp(chart.coordinates, axis=0).max())
     return Verdict(extent >= _SMALLEST_EXTENT, measured=extent, limit=_SMALLEST_EXTENT)

@@ -1,18 +1,19 @@
-"""The kind: read, lay out, frame, write; and open it again."""
+"""The kind: lay out and frame, or place into the last map; judge it; open it again."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
+from indexrelay.components.continuing import build_either_way
 from indexrelay.components.errors import UnusableInputError
 from indexrelay.components.kind import Built, Job, Kind
-from indexrelay.components.projection.framing import frame, measure_drift
+from indexrelay.components.projection.building import build_in_full
 from indexrelay.components.projection.gates import judged
-from indexrelay.components.projection.layouts import lay_out
+from indexrelay.components.projection.gates_of_placing import judged_placing
 from indexrelay.components.projection.parameters import ProjectionParameters
-from indexrelay.components.projection.reading import read_points
-from indexrelay.components.projection.served import ProjectionMap, write_map
-from indexrelay.components.projection.starting import LastMap, look_up
+from indexrelay.components.projection.placing import extend
+from indexrelay.components.projection.served import ProjectionMap
 from indexrelay.schemas.versions import Check
 
 
@@ -23,7 +24,7 @@ class Projection(Kind[ProjectionMap]):
     preload = ("sklearn.decomposition", "sklearn.manifold", "sklearn.neighbors", "threadpoolctl")
 
     def build(self, job: Job) -> Built:
-        """Lay out all entries.
+        """Place what changed into the last map, or lay all entries out.
 
         Raises:
             UnusableInputError: an input is a component, or the collections do not go together.
@@ -33,60 +34,33 @@ class Projection(Kind[ProjectionMap]):
                 f"{', '.join(job.components)}: a map is made from collections, not from "
                 "components; name in `from` the collections that those are made from"
             )
-        points = read_points(job.collections)
-        last = _last_map(job, points.ids)
-        job.progress(0.1)
-        raw = lay_out(points, self._parameters, last, threads=job.threads)
-        framed = frame(raw, last)
-        job.progress(0.9)
-        files = write_map(job.workdir, points.ids, framed.coordinates)
-        details: dict[str, Any] = {
-            "method": self._parameters.method,
-            "unit": framed.unit,
-            "rescaled": framed.rescaled,
-        }
-        if last is not None:
-            drift = measure_drift(framed.coordinates, last)
-            details["drift"] = {
-                "shared": drift.shared,
-                "median": drift.median,
-                "maximum": drift.maximum,
-            }
-        job.progress(1.0)
-        return Built(files=files, entries=len(points.ids), details=details)
+        return build_either_way(
+            job,
+            lambda continued: extend(job, continued, self._parameters),
+            lambda mode: build_in_full(job, self._parameters, mode),
+        )
 
-    def verify(
-        self,
-        job: Job,
-        built: Built,  # noqa: ARG002 - the files say it all
-        files: Mapping[str, Path],
-    ) -> Iterable[Check]:
+    def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
         """Shows the source, each entry once; finite; in range; not collapsed; trustworthy."""
-        chart = self.load(files)
-        try:
-            yield from judged(
-                chart,
-                job.collections,
-                min_trustworthiness=self._parameters.min_trustworthiness,
-                seed=self._parameters.seed,
-            )
-        finally:
-            chart.close()
+        with closing(self.load(files)) as chart:
+            if built.extends and job.previous is not None:
+                yield from judged_placing(chart, job, built, job.previous, files)
+            else:
+                yield from judged(
+                    chart,
+                    job.collections,
+                    min_trustworthiness=self._parameters.min_trustworthiness,
+                    seed=self._parameters.seed,
+                )
 
     def load(self, files: Mapping[str, Path]) -> ProjectionMap:
-        """Map both files."""
+        """Map the files of a version.
+
+        Raises:
+            DamagedFileError: one of them is not what was written.
+        """
         return ProjectionMap.open(files)
 
     @property
     def _parameters(self) -> ProjectionParameters:
         return cast("ProjectionParameters", self.parameters)
-
-
-def _last_map(job: Job, ids: list[str]) -> LastMap | None:
-    if job.previous is None:
-        return None
-    chart = ProjectionMap.open(job.previous.files)
-    try:
-        return look_up(chart, job.previous.manifest.details, ids)
-    finally:
-        chart.close()

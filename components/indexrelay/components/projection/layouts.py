@@ -1,9 +1,15 @@
 """The two methods: vectors in, raw coordinates in the method's own unit out.
 
+A linear layout also hands out its axes, by which further entries find their place.
+
 Few entries and degenerate ones are settled here, so that no method has to refuse them: none and
 one need no layout, equal vectors share one place, and t-SNE hands over to PCA where there are too
 few entries to have neighbourhoods.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -33,17 +39,55 @@ _LEAST_RATE, _LEAST_UPDATE_RATE = 50.0, 10.0
 with it: at 200 entries by three times as much, for the same trustworthiness."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Axes:
+    """A linear layout: ``(vectors - mean) @ directions``."""
+
+    mean: Vectors
+    """Shape ``(dimension,)``."""
+    directions: Vectors
+    """Shape ``(dimension, 2)``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What a method made."""
+
+    raw: Coordinates
+    """Shape ``(n, 2)``, float32."""
+    axes: Axes | None
+    """``None``: it is not linear."""
+
+
 def lay_out(
     points: Points, parameters: ProjectionParameters, last: LastMap | None, *, threads: int
-) -> Coordinates:
-    """Raw coordinates, shape ``(n, 2)``, float32, on at most ``threads`` threads."""
+) -> Layout:
+    """Lay all entries out, on at most ``threads`` threads."""
     if not len(points.ids) or not points.differ:
-        return np.zeros((len(points.ids), 2), np.float32)
-    threads = threads if len(points.ids) >= _FEWEST_FOR_THREADS else 1
-    with require("threadpoolctl", extra="rebuilder").threadpool_limits(threads):
+        return Layout(raw=np.zeros((len(points.ids), 2), np.float32), axes=None)
+    with some_threads(threads if len(points.ids) >= _FEWEST_FOR_THREADS else 1) as used:
         if parameters.method == "pca" or len(points.ids) < _FEWEST_FOR_TSNE:
-            return _principal(points.vectors, 2, seed=parameters.seed)
-        return _neighbourly(points.vectors, parameters, last, threads=threads)
+            return _linear(points.vectors, seed=parameters.seed)
+        return Layout(raw=_neighbourly(points.vectors, parameters, last, threads=used), axes=None)
+
+
+@contextmanager
+def some_threads(threads: int) -> Iterator[int]:
+    """Let numerical libraries use so many."""
+    with require("threadpoolctl", extra="rebuilder").threadpool_limits(threads):
+        yield threads
+
+
+def _linear(vectors: Vectors, *, seed: int) -> Layout:
+    there_are = min(2, *vectors.shape)
+    method = require("sklearn.decomposition", extra="rebuilder").PCA(
+        n_components=there_are, random_state=seed
+    )
+    raw = np.pad(method.fit_transform(vectors), ((0, 0), (0, 2 - there_are)))
+    directions = np.pad(method.components_.T, ((0, 0), (0, 2 - there_are)))
+    return Layout(
+        raw=raw.astype(np.float32, copy=False), axes=Axes(mean=method.mean_, directions=directions)
+    )
 
 
 def _principal(vectors: Vectors, components: int, *, seed: int) -> Vectors:

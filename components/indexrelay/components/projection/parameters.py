@@ -34,3 +34,8 @@ class ProjectionParameters(KindParameters):
 
     0, so that it is recorded and stops nothing: how far data can be laid flat is a property of the
     data, and an honest map of high-dimensional noise is no reason to keep an outdated one."""
+
+    max_placed: Annotated[float, Field(ge=0, le=1)] = 0.10
+    """Entries that may be put into the map that is there, or be gone from it, as a share of those
+    that it was laid out from; beyond, all are laid out anew. 0.10: so many cannot change the shape
+    of a map much, whatever they are. 0: every change lays the map out anew."""

@@ -5,7 +5,7 @@ squared distance is then twice the cosine distance, so near means near in either
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +38,7 @@ def read_points(collections: Mapping[str, SourceSnapshot]) -> Points:
             one of them gives another number of entries than it says it has.
     """
     snapshots = list(collections.values())
-    _check_alike(snapshots)
+    check_alike(snapshots)
     vectors = np.empty((sum(s.count for s in snapshots), snapshots[0].dimension), np.float32)
     ids: list[str] = []
     for chunk_ids, chunk in _chunks(snapshots):
@@ -52,14 +52,20 @@ def read_points(collections: Mapping[str, SourceSnapshot]) -> Points:
 def _chunks(snapshots: list[SourceSnapshot]) -> Iterator[tuple[list[str], Vectors]]:
     for snapshot in snapshots:
         for _, chunk in numbered_chunks(snapshot):
-            vectors = chunk.vectors
-            if snapshot.metric is Metric.COSINE:
-                lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-                vectors = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
-            yield chunk.ids, vectors
+            yield chunk.ids, as_laid_out(chunk.vectors, snapshot.metric)
 
 
-def _check_alike(snapshots: list[SourceSnapshot]) -> None:
+def as_laid_out(vectors: Vectors, metric: Metric) -> Vectors:
+    """Vectors of a collection as layouts see them: at unit length under cosine."""
+    if metric is not Metric.COSINE:
+        return vectors
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: Vectors = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return unit
+
+
+def check_alike(snapshots: Sequence[SourceSnapshot]) -> None:
+    """Raise `UnusableInputError` where the collections do not go together."""
     first = snapshots[0]
     for other in snapshots[1:]:
         for what, left, right in (

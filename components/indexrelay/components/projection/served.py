@@ -1,9 +1,11 @@
-"""A map's two files, written and served: coordinates as a ``.npy``, ids beside them.
+"""A map as a reader serves it: coordinates as a ``.npy``, ids beside them.
 
-Both are mapped, so that a million points cost a reader nothing until they are drawn.
+Both are mapped, so that a million points cost a reader nothing until they are drawn. The
+coordinates are written in one piece each time, 8 bytes an entry; ids, which weigh more and take
+longer, as a base and what came since (`indexrelay.components.layered_ids`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self
 
@@ -12,14 +14,13 @@ from numpy.typing import NDArray
 
 from indexrelay.components.closing import Closable
 from indexrelay.components.errors import DamagedFileError
-from indexrelay.components.id_table import IdTable
+from indexrelay.components.layered_ids import LayeredIds
 from indexrelay.components.mapped_array import mapped_array
 
 Coordinates = NDArray[np.float32]
 """Shape ``(n, 2)``."""
 
 COORDINATES: Final = "coordinates.npy"
-IDS: Final = "ids.table"
 
 
 class ProjectionMap(Closable):
@@ -27,24 +28,25 @@ class ProjectionMap(Closable):
 
     _closed_by = frozenset({"_coordinates"})
 
-    def __init__(self, ids: IdTable, coordinates: Coordinates) -> None:
+    def __init__(self, ids: LayeredIds, coordinates: Coordinates) -> None:
         self._ids = ids
         self._coordinates = coordinates
 
     @classmethod
     def open(cls, files: Mapping[str, Path]) -> Self:
-        """Map both files, and touch what a first look would.
+        """Map the files, and touch what a first look would.
 
         Raises:
             DamagedFileError: a file is not what was written, or they do not belong together.
             OSError: a file cannot be opened.
         """
         coordinates = mapped_array(files[COORDINATES], (None, 2), np.float32)
-        ids = IdTable(files[IDS])
-        if len(ids) != len(coordinates):
+        ids = LayeredIds(files)
+        count = len(ids)
+        if count != len(coordinates):
             ids.close()
             raise DamagedFileError(
-                files[COORDINATES], f"it has {len(coordinates)} rows for {len(ids)} ids"
+                files[COORDINATES], f"it has {len(coordinates)} rows for {count} ids"
             )
         coordinates.sum()
         return cls(ids, coordinates)
@@ -55,7 +57,7 @@ class ProjectionMap(Closable):
         return self._coordinates
 
     @property
-    def ids(self) -> Sequence[str]:
+    def ids(self) -> LayeredIds:
         """The entries, in the order of the inputs and then of the ids' UTF-8 bytes."""
         return self._ids
 
@@ -75,14 +77,6 @@ class ProjectionMap(Closable):
         return place
 
     def close(self) -> None:
-        """Let go of both maps; arrays that were handed out keep theirs until they are dropped."""
+        """Let go of the maps; arrays that were handed out keep theirs until they are dropped."""
         self._ids.close()
         del self._coordinates
-
-
-def write_map(folder: Path, ids: Sequence[str], coordinates: Coordinates) -> dict[str, Path]:
-    """Write both files into ``folder``; what `ProjectionMap.open` takes."""
-    files = {COORDINATES: folder / COORDINATES, IDS: folder / IDS}
-    np.save(files[COORDINATES], coordinates, allow_pickle=False)
-    IdTable.write(files[IDS], ids).close()
-    return files
