@@ -26,7 +26,7 @@ texts = st.none() | st.lists(st.sampled_from(WORDS), max_size=5).map(" ".join)
 
 
 class ChangingCollection(RuleBasedStateMachine):
-    """Commits, and rebuilds that continue the last version or begin anew."""
+    """Commits, half of them followed by a rebuild; now and then one continues no version."""
 
     kind: Kind[Any]
     first: int = 20
@@ -41,7 +41,6 @@ class ChangingCollection(RuleBasedStateMachine):
         self.snapshot = MemorySnapshot(rows, dimension=DIMENSION, metric=Metric.L2)
         self.job: Job | None = None
         self.done: Run | None = None
-        self.changed = False
         self.rebuild()
 
     def row(self, text: str | None = None) -> Row:
@@ -49,26 +48,25 @@ class ChangingCollection(RuleBasedStateMachine):
         payload = f'{{"n": {self.rng.integers(1000)}}}'
         return Row(vector=vector, text=text, payload=payload)
 
-    @rule(names=ids, text=texts)
-    def upsert(self, names: list[str], text: str | None) -> None:
-        self.commit({name: self.row(text) for name in names}, [])
+    @rule(names=ids, text=texts, build=st.booleans())
+    def upsert(self, names: list[str], text: str | None, *, build: bool) -> None:
+        self.commit({name: self.row(text) for name in names}, [], build=build)
 
-    @rule(names=ids)
-    def give_again(self, names: list[str]) -> None:
+    @rule(names=ids, build=st.booleans())
+    def give_again(self, names: list[str], *, build: bool) -> None:
         """A job hands over what is there already, as many do each time."""
         same = {name: self.snapshot.rows[name] for name in names if name in self.snapshot.rows}
-        self.commit(same, [])
+        self.commit(same, [], build=build)
 
-    @rule(names=ids)
-    def delete(self, names: list[str]) -> None:
-        self.commit({}, names)
+    @rule(names=ids, build=st.booleans())
+    def delete(self, names: list[str], *, build: bool) -> None:
+        self.commit({}, names, build=build)
 
-    def commit(self, upserts: dict[str, Row], deletes: list[str]) -> None:
+    def commit(self, upserts: dict[str, Row], deletes: list[str], *, build: bool) -> None:
         self.snapshot = self.snapshot.commit(upserts, deletes)
-        self.changed = True
+        if build:
+            self.rebuild()
 
-    @precondition(lambda self: self.changed)
-    @rule()
     def rebuild(self) -> None:
         previous = None
         if self.job is not None and self.done is not None:
@@ -78,8 +76,9 @@ class ChangingCollection(RuleBasedStateMachine):
         assert done.failed == [], [check for check in done.checks if not check.passed]
         self.builds += 1
         self.compare(done)
-        self.job, self.done, self.changed = job, done, False
+        self.job, self.done = job, done
 
+    @precondition(lambda self: self.builds % 5 == 4)
     @rule()
     def begin_anew(self) -> None:
         """Someone forces a full build."""

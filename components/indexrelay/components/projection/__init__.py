@@ -2,8 +2,8 @@
 
 A map is something that people learn their way around in, so a rebuild must not stir it. A small
 batch does not: its entries are placed into the map that is there, and nothing else moves at all
-(`placing`). Only when a tenth has changed, or new entries resemble nothing on it, everything is laid
-out anew, and then three things keep it still:
+(`placing`). Only when a tenth has changed, or new entries resemble nothing on it, everything is
+laid out anew, and then three things keep it still:
 
 * **The start.** t-SNE begins from the last map's coordinates; an entry that is new begins at the
   mean of its nearest neighbours that are on that map (`starting`).
