@@ -1,6 +1,7 @@
 """The loop itself, on a real server and with real child processes."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +16,11 @@ from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog, Commit
 from indexrelay.streams import Connection, Keys, Presence, publish
+from tests.fixtures.servers import ServerFactory
 from tests.rebuilder.conftest import Bench, behaving
 
 pytestmark = pytest.mark.server
+_TIMEOUT_SECONDS = 3.0
 FAST = {
     "quiet_seconds": 0.05,
     "block_seconds": 0.2,
@@ -153,6 +156,32 @@ def test_stopping_during_a_build_ends_it_and_leaves_the_request_for_the_next_reb
     assert live.results() == []
     live.start(index=behaving("tracks"))
     live.wait(lambda: live.store.newest_release() is not None)
+
+
+def test_a_server_that_does_not_answer_holds_up_a_stop_for_one_time_out_only(
+    live: Live, server_factory: ServerFactory
+) -> None:
+    server = server_factory()
+    block = FAST["block_seconds"]
+    with Connection.open(
+        server.url, timeout_seconds=_TIMEOUT_SECONDS, block_seconds=block
+    ) as connection:
+        live.connection = connection
+        rebuilder = live.start(index=behaving("tracks", behaviour="hangs"))
+        live.commit("a")
+        rebuilders = Presence(connection, live.keys, "rebuilder")
+        live.wait(lambda: connection.commands.exists(live.keys.lease("index")))
+        live.wait(rebuilders.all)
+        server.stall()
+        try:
+            started = time.monotonic()
+            rebuilder.stop()
+            seconds = time.monotonic() - started
+        finally:
+            server.go_on()
+        # The read that runs and the lease that is given back wait at once, and nothing after them;
+        # before them the build is ended, which takes a moment.
+        assert seconds < block + 1.9 * _TIMEOUT_SECONDS
 
 
 def test_stop_is_safe_twice_and_before_start(live: Live) -> None:

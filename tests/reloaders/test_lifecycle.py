@@ -1,6 +1,7 @@
 """The reloading thread: what wakes it, what it outlives, and how it ends."""
 
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -82,6 +83,28 @@ def test_what_was_missed_while_the_server_was_away_is_found_when_it_is_back(
             swaps.wait_for(2)
         finally:
             reader.stop()
+
+
+@pytest.mark.server
+def test_a_server_that_does_not_answer_holds_up_a_stop_for_one_time_out_only(
+    bench: Bench, server_factory: ServerFactory
+) -> None:
+    server = server_factory()
+    with Connection.open(server.url, timeout_seconds=2.0, block_seconds=1.0) as connection:
+        reader = bench.reader(connection=connection)
+        bench.publish(voyager="v1")
+        reader.start()
+        eventually(
+            lambda: connection.commands.xlen(KEYS.reports) == 1
+        )  # it has said all that it had to
+        server.stall()
+        try:
+            started = time.monotonic()
+            reader.stop()
+            seconds = time.monotonic() - started
+        finally:
+            server.go_on()
+        assert seconds < 1.0 + 1.5 * 2.0
 
 
 @pytest.mark.server

@@ -9,7 +9,9 @@ import socket
 from collections.abc import Sequence
 from datetime import datetime
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from indexrelay.rebuilder.backoff import Patience
 from indexrelay.schemas.clock import Clock
@@ -42,6 +44,7 @@ class RebuilderPresence:
         self._patience = patience
         self._clock = clock
         self._started_at: datetime = clock.now()
+        self._silent = False
 
     def publish(
         self, *, release: int, building: Sequence[str], last_result: RebuildResult | None
@@ -66,10 +69,18 @@ class RebuilderPresence:
                 self._id, state.model_dump_json().encode(), ttl_seconds=self._ttl_seconds
             )
         except (RedisError, BackendRefusedError) as error:
+            self._silent = isinstance(error, RedisConnectionError | RedisTimeoutError)
             _log.warning("presence.not_published", error=str(error))
+        else:
+            self._silent = False
 
     def withdraw(self) -> None:
-        """Be gone at once, rather than when the key expires."""
+        """Be gone at once, rather than when the key expires.
+
+        A server that did not answer the last time is not asked: the key expires by itself.
+        """
+        if self._silent:
+            return
         try:
             self._presence.remove(self._id)
         except (RedisError, BackendRefusedError) as error:

@@ -12,6 +12,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
 from indexrelay.rebuilder.children import ForkingRunner
 from indexrelay.rebuilder.coalescing import Coalescer
 from indexrelay.rebuilder.intake import Intake
@@ -85,7 +88,11 @@ class Rebuilder:
             connection=connection,
             group=self._group,
             runner=runner
-            or ForkingRunner(preload=modules_to_preload(settings), threads=limits.build_threads),
+            or ForkingRunner(
+                preload=modules_to_preload(settings),
+                threads=limits.build_threads,
+                niceness=limits.build_niceness,
+            ),
             clock=self._clock,
         )
         self._lease_ttl_seconds = limits.lease_ttl_seconds
@@ -108,6 +115,7 @@ class Rebuilder:
         self._trim = Timer(limits.trim_seconds)
         self._look_again = Timer(_ELSEWHERE_SECONDS)
         self._groups_made = 0
+        self._silent = False
         self._pass_ended = threading.Event()
         self._stopping = threading.Event()
         self._passes = ThreadPoolExecutor(_PASSES, thread_name_prefix="indexrelay-pass")
@@ -127,8 +135,8 @@ class Rebuilder:
         """Stop running builds, release nothing half-done, and return when all has ended.
 
         Safe twice and before `start`. Takes about as long as one blocking read; where Redis keeps
-        its sockets and does not answer, a few of the connection's time-outs. What was not finished
-        is found by the next rebuilder.
+        its sockets and does not answer, one of the connection's time-outs more. What was not
+        finished is found by the next rebuilder.
         """
         if self._stopping.is_set():
             return
@@ -139,7 +147,8 @@ class Rebuilder:
         # Only now does nobody hand out passes, and only after the last pass is nobody present.
         self._passes.shutdown()
         self._keeper.stop()
-        self._workshop.close()
+        # Whoever did not answer the last read would keep us waiting once more for nothing.
+        self._workshop.close(say_so=not self._silent)
         if self._thread is not None:
             _log.info("rebuilder.stopped", rebuilder=self.id)
 
@@ -168,7 +177,9 @@ class Rebuilder:
             try:
                 self._turn()
                 pause = _FIRST_PAUSE_SECONDS
+                self._silent = False
             except Exception as error:  # noqa: BLE001 - the loop outlives whatever one turn meets
+                self._silent = isinstance(error, RedisConnectionError | RedisTimeoutError)
                 if self._stopping.is_set():
                     break
                 _log.warning(
@@ -188,15 +199,26 @@ class Rebuilder:
             self._groups_made = self._group.recreated
             self._reconcile.hasten()
         now = self._clock.monotonic()
-        if self._show.due(now):
-            self._workshop.show()
-        if self._reconcile.due(now):
-            self._workshop.reconcile()
-            self._woken()
-        if self._trim.due(now) and self._workshop.trim():
-            self._woken()
+        regular = (
+            (self._show, self._workshop.show),
+            (self._reconcile, self._compare),
+            (self._trim, self._tidy),
+        )
+        for timer, act in regular:
+            if self._stopping.is_set():
+                return  # each of them may wait for a server that does not answer
+            if timer.due(now):
+                act()
         if self._coalescer.remaining(now) == 0 or self._held_back_may_go(now):
             self._start_pass()
+
+    def _compare(self) -> None:
+        self._workshop.reconcile()
+        self._woken()
+
+    def _tidy(self) -> None:
+        if self._workshop.trim():
+            self._woken()
 
     def _woken(self, count: int = 1) -> None:
         self._woken_at = self._woken_at or self._clock.now()

@@ -174,7 +174,12 @@ class Workshop:
         """Stop every build; passes that run, or begin from now on, end as cancelled."""
         self._runner.stop()
 
-    def close(self) -> None:
-        """Be gone; to be called when no pass runs any more."""
+    def close(self, *, say_so: bool = True) -> None:
+        """Be gone; to be called when no pass runs any more.
+
+        Args:
+            say_so: leave presence at once; otherwise it ends with its TTL.
+        """
         self._builds.shutdown()
-        self._presence.withdraw()
+        if say_so:
+            self._presence.withdraw()

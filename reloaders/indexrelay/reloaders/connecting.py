@@ -6,12 +6,20 @@ to the embedded server of the data folder, from when that is first found there; 
 none, and the reader lives from the artifact store alone.
 """
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.settings import Settings
 from indexrelay.streams import Connection, RedisUrlError
 from indexrelay.streams.socket_path import embedded_url
 
 log = get_logger(__name__)
+
+
+def is_silence(error: Exception) -> bool:
+    """Whether the server did not answer at all: asked again at once it would not either."""
+    return isinstance(error, RedisConnectionError | RedisTimeoutError)
 
 
 class Link:

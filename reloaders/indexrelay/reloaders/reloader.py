@@ -185,8 +185,9 @@ class Reloader:
     def stop(self) -> None:
         """Stop the thread, leave presence and serve nothing more.
 
-        Waits for a load that runs and for one blocking read (``block_seconds``). Safe twice and
-        before `start`; in a callback it does not wait. Queries keep what they have borrowed.
+        Waits for a load that runs and for one blocking read (``block_seconds``; where Redis does
+        not answer, one of its time-outs more). Safe twice and before `start`; in a callback it does
+        not wait. Queries keep what they have borrowed.
         """
         self._stopping.set()
         thread = self._thread
@@ -256,7 +257,7 @@ class Reloader:
                     say_at = now + spread.cut(self._reporter.renew_seconds)
                 due_at = min(look_at, say_at, self._follower.retry_at or look_at)
                 patience = min(due_at - now, self._settings.reader.block_seconds)
-                if self._watch.wait(max(patience, 0.0), stopping):
+                if not stopping.is_set() and self._watch.wait(max(patience, 0.0), stopping):
                     look_at = now
             except Exception:
                 log.exception("reader.interrupted", reader=self._id)
@@ -281,15 +282,24 @@ class Reloader:
             stopping=self._stopping.is_set,
         )
         # The server comes last: one that does not answer must not hold up what can be served.
-        self._reporter.say(self.state)
-        self._announced = self._watch.announced()
+        if self._may_speak:
+            self._reporter.say(self.state)
+        if self._may_speak:
+            self._announced = self._watch.announced()
         return swapped
+
+    @property
+    def _may_speak(self) -> bool:
+        """Whether it is worth telling the server something: not while leaving a silent one."""
+        return not (self._stopping.is_set() and self._reporter.silent)
 
     def _tell(self, release: int, seconds: float) -> None:
         """Report a release that was worked through."""
         failpoint("reader.before_report")
         # Presence first: who hears of the report may look there at once.
         self._reporter.say(self.state)
+        if not self._may_speak:
+            return
         self._reporter.tell(
             ReleaseApplied(
                 reader=self._id,
@@ -304,7 +314,7 @@ class Reloader:
     def _leave(self) -> None:
         """Give back everything; safe twice."""
         with self._looking:
-            self._reporter.withdraw(self._id)
+            self._reporter.withdraw(self._id, answered=not self._watch.silent)
             self._link.close()
             self._current.close()
             self._follower.forget()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from redis.exceptions import RedisError
 
-from indexrelay.reloaders.connecting import Link
+from indexrelay.reloaders.connecting import Link, is_silence
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.events import Event, ReleaseApplied
 from indexrelay.schemas.loggers import get_logger
@@ -32,6 +32,8 @@ class Reporter:
         self._speaking = threading.Lock()
         self._said = False
         self._unheard = False
+        self.silent = False
+        """Whether the server did not answer when it was told last; a refusal is an answer."""
 
     @property
     def renew_seconds(self) -> float:
@@ -74,11 +76,17 @@ class Reporter:
         finally:
             done.set()
 
-    def withdraw(self, reader_id: str) -> None:
-        """Be gone at once, instead of being missed after the TTL."""
+    def withdraw(self, reader_id: str, *, answered: bool = True) -> None:
+        """Be gone at once, instead of being missed after the TTL.
+
+        Args:
+            answered: whether the server answered whoever asked it last. One that did not would keep
+                us waiting once more, and the TTL does the same a little later.
+        """
         with self._speaking:
             said, self._said = self._said, False
-            connection = self._link.connection if said else None
+            told = said and answered and not self.silent
+            connection = self._link.connection if told else None
             if connection is None:
                 return
             try:
@@ -103,10 +111,11 @@ class Reporter:
                 state.reader, raw, ttl_seconds=self._ttl_seconds
             )
         except (RedisError, BackendRefusedError) as error:
+            self.silent = is_silence(error)
             if not self._unheard:
                 log.warning("presence.not_published", reader=state.reader, error=str(error))
             self._unheard = True
         else:
             if self._unheard:
                 log.info("presence.published", reader=state.reader)
-            self._unheard = False
+            self._unheard = self.silent = False

@@ -9,7 +9,7 @@ import threading
 
 from redis.exceptions import RedisError
 
-from indexrelay.reloaders.connecting import Link
+from indexrelay.reloaders.connecting import Link, is_silence
 from indexrelay.schemas.backoff import backoff_seconds
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.streams import Keys, Tail, current_release, is_passing
@@ -32,6 +32,8 @@ class ReleaseWatch:
         self._tail: Tail | None = None
         self._failures = 0
         self._away = False
+        self.silent = False
+        """Whether the server did not answer when it was asked last; a refusal is an answer."""
 
     def wait(self, seconds: float, stopping: threading.Event) -> bool:
         """Wait up to ``seconds``, or until ``stopping``; whether there is a reason to look.
@@ -49,7 +51,8 @@ class ReleaseWatch:
             read = self._tail.read(
                 count=_BURST, block_seconds=min(seconds, connection.block_seconds)
             )
-        except RedisError:
+        except RedisError as error:
+            self.silent = is_silence(error)
             # The tail has logged it; its next read has a gap, and that is a reason to look.
             self._failures += 1
             pause = backoff_seconds(
@@ -61,6 +64,7 @@ class ReleaseWatch:
             stopping.wait(min(seconds, pause))
             return False
         self._failures = 0
+        self.silent = False
         return read.gap or bool(read.deliveries)
 
     @property
@@ -77,10 +81,11 @@ class ReleaseWatch:
         try:
             number = current_release(connection, self._keys)
         except RedisError as error:
+            self.silent = is_silence(error)
             if not self._away:
                 advice = "it may come back" if is_passing(error) else "see the server's ACL"
                 log.warning("release.number_unknown", error=str(error), advice=advice)
             self._away = True
             return 0
-        self._away = False
+        self._away = self.silent = False
         return number
