@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from indexrelay.components.errors import DamagedFileError
-from indexrelay.schemas.versions import Check
+from indexrelay.components.kind import Built
+from indexrelay.schemas.versions import BlobRef, Check
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,13 @@ def judge(name: str, gate: Callable[[], Verdict]) -> Check:
         limit=verdict.limit,
         seconds=perf_counter() - started,
     )
+
+
+def concerning(check: Check, built: Built, file: str) -> Check:
+    """The check as one of ``file`` alone: versions that name the same blob may take it over."""
+    blob = built.files[file]
+    digest = blob.digest if isinstance(blob, BlobRef) else None
+    return check.model_copy(update={"blob": digest})
 
 
 def equal(measured: float, expected: float, otherwise: str) -> Verdict:

@@ -43,14 +43,15 @@ class LayeredIds(Closable, Sequence[str]):
 
     _closed_by = frozenset({"base", "delta", "layers"})
 
-    def __init__(self, files: Mapping[str, Path]) -> None:
-        """Map the files of a version.
+    def __init__(self, files: Mapping[str, Path], *, base: IdTable | None = None) -> None:
+        """Map the files of a version; ``base``, if it is open already, stays open afterwards.
 
         Raises:
             DamagedFileError: one is not what was written, or they do not belong together.
             OSError: one cannot be opened.
         """
-        self.base = IdTable(files[IDS])
+        self.base = IdTable(files[IDS]) if base is None else base
+        self._opened_base = base is None
         self.delta: IdTable | None = None
         self.layers = in_one_layer(len(self.base))
         if DELTA_IDS in files:
@@ -153,7 +154,8 @@ class LayeredIds(Closable, Sequence[str]):
 
     def close(self) -> None:
         """Let go of the maps; nothing may be read afterwards."""
-        self.base.close()
+        if self._opened_base:
+            self.base.close()
         if self.delta is not None:
             self.delta.close()
         del self.base, self.delta, self.layers

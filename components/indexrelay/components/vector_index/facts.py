@@ -27,6 +27,19 @@ class Effort(BaseModel):
     """Candidates for each hit that a refinement looks at again."""
 
 
+class DeltaFacts(BaseModel):
+    """What stands beside the base."""
+
+    model_config = ConfigDict(frozen=True)
+
+    count: NonNegativeInt
+    """Entries that came or changed since the base was built."""
+    dead: NonNegativeInt
+    """Rows of the base that no longer count."""
+    index_bytes: PositiveInt | None = None
+    """Length of its FAISS file; ``None``: it has none and is scanned."""
+
+
 class IndexFacts(BaseModel):
     """The content of ``index.json``."""
 
@@ -37,9 +50,20 @@ class IndexFacts(BaseModel):
     metric: Metric
     dimension: PositiveInt
     count: NonNegativeInt
+    """Rows of the base."""
     base_bytes: PositiveInt
-    """Length of the FAISS file."""
+    """Length of the base's FAISS file."""
     effort: Effort
+    refusal: str = ""
+    """Why this index cannot be searched around tombstones; empty: it can, and may be extended."""
+    delta: DeltaFacts | None = None
+    """``None``: there is only the base."""
+
+    @property
+    def entries(self) -> int:
+        """How many entries the version holds."""
+        delta = self.delta
+        return self.count if delta is None else self.count - delta.dead + delta.count
 
     def save(self, path: Path) -> None:
         """Write it in canonical form."""

@@ -4,12 +4,14 @@ The index is asked first, and then the collection is read once more, from the so
 id and payload must stand in its row, every vector must be finite, and the true vectors of all that
 was asked and answered are picked out on the way. Recall and distances are computed from those, so
 neither what the build had in memory nor what a compressed index believes can make it pass.
+
+What is judged of a base alone is written down with its digest: versions that continue this one name
+the same base, and take these checks over.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 from typing import Final
 
@@ -17,19 +19,15 @@ import numpy as np
 
 from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.id_table import IdTable
-from indexrelay.components.judging import Verdict, equal, judge
+from indexrelay.components.judging import Verdict, concerning, equal, judge
 from indexrelay.components.kind import Built
+from indexrelay.components.layered_ids import IDS
 from indexrelay.components.payload_table import PayloadTable
-from indexrelay.components.string_table import Rows
-from indexrelay.components.vector_index.metrics import (
-    Distances,
-    distances,
-    distances_of_found,
-    tolerance,
-)
-from indexrelay.components.vector_index.nearest import NearestRows, others, without_itself
+from indexrelay.components.vector_index.answering import Answers, latency
+from indexrelay.components.vector_index.base import BASE
+from indexrelay.components.vector_index.nearest import NearestRows, others
 from indexrelay.components.vector_index.parameters import VectorIndexParameters
-from indexrelay.components.vector_index.reading import IDS, PAYLOADS
+from indexrelay.components.vector_index.reading import PAYLOADS
 from indexrelay.components.vector_index.sample import KEPT, SAMPLE, QuerySample
 from indexrelay.components.vector_index.search import VectorSearch
 from indexrelay.components.vector_index.source_pass import SourcePass
@@ -37,7 +35,6 @@ from indexrelay.schemas.settings import Metric
 from indexrelay.schemas.versions import Check
 from indexrelay.storage.entries import SourceSnapshot
 
-_TIMED_QUERIES: Final = 100
 _RECOMPUTED: Final = 16
 """Queries whose exact neighbours are searched again, to judge the sample itself."""
 _SAME: Final = 1e-5
@@ -57,7 +54,7 @@ def gates(
     started = perf_counter()
     try:
         index = VectorSearch(files)
-        sample = QuerySample.load(files[SAMPLE], count=len(index), dimension=index.dimension)
+        sample = QuerySample.load(files[SAMPLE], rows=len(index), dimension=index.dimension)
         ids, payloads = IdTable(files[IDS]), PayloadTable(files[PAYLOADS])
     except DamagedFileError as error:
         yield Check(name="reads_back", passed=False, detail=str(error))
@@ -67,10 +64,11 @@ def gates(
         yield judge("count", lambda: _count(index, source, built))
         yield judge("dimension", lambda: equal(index.dimension, source.dimension, "built anew?"))
         yield judge("metric", lambda: _metric(index, source))
-        yield judge("ids_unique", lambda: equal(ids.check(), 0, "ids repeat in the source"))
+        unique = judge("ids_unique", lambda: equal(ids.check(), 0, "ids repeat in the source"))
+        yield concerning(unique, built, IDS)
         if not len(index) == source.count == built.entries or index.dimension != source.dimension:
             return
-        yield from _answers(index, sample, ids, payloads, source, parameters)
+        yield from _answers(index, sample, ids, payloads, source, built, parameters)
 
 
 def _answers(
@@ -79,6 +77,7 @@ def _answers(
     ids: IdTable,
     payloads: PayloadTable,
     source: SourceSnapshot,
+    built: Built,
     parameters: VectorIndexParameters,
 ) -> Iterator[Check]:
     """The gates that need the collection's own vectors."""
@@ -91,16 +90,29 @@ def _answers(
         wanted=np.union1d(sample.rows, found[found >= 0]),
         nearest=NearestRows(sample.vectors[:_RECOMPUTED], k=KEPT + 1, metric=index.metric),
     )
-    yield judge("entries_match_source", lambda: _entries(seen, source))
-    yield judge("vectors_finite", lambda: equal(seen.infinite, 0, "the source holds NaN or ±inf"))
+    matching = judge("entries_match_source", lambda: _entries(seen, source))
+    yield concerning(matching, built, BASE)
+    finite = judge(
+        "vectors_finite", lambda: equal(seen.infinite, 0, "the source holds NaN or ±inf")
+    )
+    yield concerning(finite, built, BASE)
     if seen.infinite or seen.rows != len(index):
         return
-    yield judge("vectors_match_source", lambda: _vectors(seen, index, sample))
+    yield concerning(
+        judge("vectors_match_source", lambda: _vectors(seen, index, sample)), built, BASE
+    )
     yield judge("sample_is_exact", lambda: _sample(seen, sample))
+    answers = Answers(
+        sample=sample,
+        found=found,
+        gather=seen.gather,
+        metric=index.metric,
+        parameters=parameters,
+    )
     if index.metric is not Metric.INNER_PRODUCT:
-        yield judge("own_distance", lambda: _own_distance(seen, found, sample, parameters))
-    yield judge("recall_at_10", lambda: _recall(seen, found, sample, parameters))
-    yield judge("latency_ms", lambda: _latency(index, sample, parameters))
+        yield judge("own_distance", answers.own_distance)
+    yield judge("recall_at_10", answers.recall)
+    yield judge("latency_ms", lambda: latency(index, sample, parameters))
 
 
 def _count(index: VectorSearch, source: SourceSnapshot, built: Built) -> Verdict:
@@ -131,7 +143,7 @@ def _vectors(seen: SourcePass, index: VectorSearch, sample: QuerySample) -> Verd
     if not len(seen.wanted):
         return Verdict(True, measured=0)
     true = seen.gather(seen.wanted)
-    kept = np.array([index.vector_at(row) for row in seen.wanted.tolist()])
+    kept = np.array([index.contents.vector(row) for row in seen.wanted.tolist()])
     asked = np.abs(sample.vectors - seen.gather(sample.rows)).max()
     worst = float(max(np.abs(kept - true).max(), asked))
     limit = _SAME * float(np.abs(true).max())
@@ -159,54 +171,3 @@ def _sample(seen: SourcePass, sample: QuerySample) -> Verdict:
         measured=worst,
         limit=limit,
     )
-
-
-def _own_distance(
-    seen: SourcePass, found: Rows, sample: QuerySample, parameters: VectorIndexParameters
-) -> Verdict:
-    """An entry that is asked for by its own vector is answered, or one that is just as near."""
-    if not len(sample.rows):
-        return Verdict(True, "there is nothing to ask for")
-    true = _true_distances(seen, found, sample)
-    own = distances(sample.vectors, sample.vectors[:, None, :], seen.metric)
-    share = float(np.mean((true <= own + tolerance(own, sample.vectors)).any(axis=1)))
-    return _at_least(share, parameters.min_recall, "entries do not find themselves")
-
-
-def _recall(
-    seen: SourcePass, found: Rows, sample: QuerySample, parameters: VectorIndexParameters
-) -> Verdict:
-    if not sample.depth:
-        return Verdict(True, "there is nothing to find")
-    others = without_itself(found, sample.rows)
-    share = sample.recall(_true_distances(seen, others, sample))
-    return _at_least(
-        share, parameters.min_recall, "lower min_recall, or choose an index that keeps more"
-    )
-
-
-def _true_distances(seen: SourcePass, found: Rows, sample: QuerySample) -> Distances:
-    there = np.where(found < 0, sample.rows[:, None], found)
-    return distances_of_found(sample.vectors, found, seen.gather(there), seen.metric)
-
-
-def _latency(
-    index: VectorSearch, sample: QuerySample, parameters: VectorIndexParameters
-) -> Verdict:
-    """The median of single queries, as a reader asks them."""
-    seconds = []
-    for vector in sample.vectors[:_TIMED_QUERIES]:
-        started = perf_counter()
-        index.search(vector)
-        seconds.append(perf_counter() - started)
-    measured = 1000 * median(seconds) if seconds else 0.0
-    fast = measured <= parameters.max_latency_ms
-    otherwise = "raise max_latency_ms, lower min_recall, or choose a faster index"
-    return Verdict(
-        fast, "" if fast else otherwise, measured=measured, limit=parameters.max_latency_ms
-    )
-
-
-def _at_least(share: float, limit: float, otherwise: str) -> Verdict:
-    reached = share >= limit
-    return Verdict(reached, "" if reached else otherwise, measured=share, limit=limit)

@@ -1,20 +1,18 @@
-"""The kind: read the collection, choose, build, tune; judge; open."""
+"""The kind: continue the last version or build anew; judge; open."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+from indexrelay.components.continuing import build_either_way
 from indexrelay.components.inputs import only_collection
 from indexrelay.components.kind import Built, Job, Kind
-from indexrelay.components.vector_index.deciding import decide
-from indexrelay.components.vector_index.facts import IndexFacts
+from indexrelay.components.vector_index.extending import extend
+from indexrelay.components.vector_index.full_build import build_in_full
 from indexrelay.components.vector_index.gates import gates
-from indexrelay.components.vector_index.lookup import write_lookup
-from indexrelay.components.vector_index.opening import is_mapped
+from indexrelay.components.vector_index.gates_of_change import gates_of_change
 from indexrelay.components.vector_index.parameters import VectorIndexParameters
-from indexrelay.components.vector_index.reading import IDS, PAYLOADS, read_columns
-from indexrelay.components.vector_index.sample import SAMPLE, draw_sample
-from indexrelay.components.vector_index.search import BASE, FACTS, VectorSearch
+from indexrelay.components.vector_index.search import VectorSearch
 from indexrelay.components.vector_index.threads import openmp_threads
 from indexrelay.schemas.versions import Check
 
@@ -31,64 +29,27 @@ class VectorIndex(Kind[VectorSearch]):
     max_inputs = 1
 
     def build(self, job: Job) -> Built:
-        """Write a new index.
+        """Write what changed beside the base of the previous version, or everything.
 
         Raises:
             UnusableInputError: it is not made from one collection, or a vector cannot be indexed.
             UnbuildableIndexError: FAISS refuses the index over these vectors.
             MemoryLimitError: ``max_bytes`` cannot be met.
         """
-        parameters, snapshot = self._parameters, only_collection(job)
-        metric = snapshot.metric
-        base, sample_file, facts_file = (job.workdir / n for n in (BASE, SAMPLE, FACTS))
-        with openmp_threads(job.threads):
-            columns = read_columns(snapshot, job.workdir, progress=_part(job, 0.0, 0.3))
-            sample = draw_sample(
-                columns.vectors, metric, seed=parameters.seed, progress=_part(job, 0.3, 0.4)
-            )
-            decision = decide(
-                base,
-                columns.vectors,
-                metric,
-                parameters,
-                sample=sample,
-                progress=_part(job, 0.4, 0.9),
-            )
-        index = decision.index
-        sample.save(sample_file)
-        IndexFacts(
-            factory=decision.chosen.choice.factory.text,
-            metric=metric,
-            dimension=snapshot.dimension,
-            count=snapshot.count,
-            base_bytes=base.stat().st_size,
-            effort=decision.effort,
-        ).save(facts_file)
-        lookup = write_lookup(index, job.workdir, columns.matrix)
-        if columns.matrix not in lookup.values():
-            columns.matrix.unlink()
-        job.progress(1.0)
-        return Built(
-            files={
-                BASE: base,
-                FACTS: facts_file,
-                IDS: columns.ids,
-                PAYLOADS: columns.payloads,
-                SAMPLE: sample_file,
-                **lookup,
-            },
-            entries=snapshot.count,
-            details={
-                **decision.details(),
-                "mapped": is_mapped(index),
-                "seed": parameters.seed,
-            },
+        only_collection(job)
+        return build_either_way(
+            job,
+            lambda continued: extend(job, continued, self._parameters),
+            lambda mode: build_in_full(job, mode, self._parameters),
         )
 
     def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
-        """Open the files anew and hold them against the collection."""
+        """Open the files anew and hold them against the collection: every row, or what changed."""
         with openmp_threads(job.threads):
-            yield from gates(only_collection(job), built, files, self._parameters)
+            if built.extends and job.previous is not None:
+                yield from gates_of_change(job, job.previous, built, files, self._parameters)
+            else:
+                yield from gates(only_collection(job), built, files, self._parameters)
 
     def load(self, files: Mapping[str, Path]) -> VectorSearch:
         """Map a version for serving.
@@ -101,11 +62,12 @@ class VectorIndex(Kind[VectorSearch]):
         served.warm()
         return served
 
+    def reload(self, files: Mapping[str, Path], previous: Any) -> VectorSearch:
+        """`load`, with the base that ``previous`` has open, and warmed by what that was asked."""
+        served = VectorSearch(files, previous)
+        served.warm(previous)
+        return served
+
     @property
     def _parameters(self) -> VectorIndexParameters:
         return cast("VectorIndexParameters", self.parameters)
-
-
-def _part(job: Job, start: float, end: float) -> Callable[[float], None]:
-    """Progress of one step, as progress of the whole."""
-    return lambda share: job.progress(start + (end - start) * share)

@@ -10,7 +10,7 @@ version holds whatever its index needs:
   and nobody but a look-up touches it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -21,10 +21,14 @@ from numpy.typing import NDArray
 from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.mapped_array import mapped_array
 from indexrelay.components.optional import require_faiss
+from indexrelay.components.string_table import Rows
+from indexrelay.components.vector_index.nearest import BLOCK_ROWS
 from indexrelay.components.vector_index.reading import VECTORS
 from indexrelay.storage.entries import Vectors
 
 PLACES: Final = "places.npy"
+LOOKUP_FILES: Final = (PLACES, VECTORS)
+"""Of which a version holds one, or none."""
 _POSITION_BITS: Final = 32
 
 
@@ -33,6 +37,10 @@ class Lookup(Protocol):
 
     def vector(self, row: int) -> Vectors:
         """A fresh array of shape ``(dimension,)``; 0 ≤ ``row`` < count."""
+        ...
+
+    def blocks(self) -> Iterator[tuple[Rows, Vectors]]:
+        """Every row once, in whatever order is cheapest: row numbers and their vectors."""
         ...
 
 
@@ -70,6 +78,11 @@ class _ByIndex:
     def vector(self, row: int) -> Vectors:
         return np.asarray(self.index.reconstruct(row), dtype=np.float32)
 
+    def blocks(self) -> Iterator[tuple[Rows, Vectors]]:
+        for start in range(0, self.index.ntotal, BLOCK_ROWS):
+            rows = np.arange(start, min(start + BLOCK_ROWS, self.index.ntotal))
+            yield rows, self.index.reconstruct_n(start, len(rows))
+
 
 @dataclass(frozen=True, slots=True)
 class _ByMatrix:
@@ -77,6 +90,11 @@ class _ByMatrix:
 
     def vector(self, row: int) -> Vectors:
         return np.array(self.matrix[row])
+
+    def blocks(self) -> Iterator[tuple[Rows, Vectors]]:
+        for start in range(0, len(self.matrix), BLOCK_ROWS):
+            vectors = self.matrix[start : start + BLOCK_ROWS]
+            yield np.arange(start, start + len(vectors)), vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +112,15 @@ class _ByPlace:
         vector = np.empty(self.index.d, dtype=np.float32)
         self.index.reconstruct_from_offset(within, position, self.faiss.swig_ptr(vector))
         return vector
+
+    def blocks(self) -> Iterator[tuple[Rows, Vectors]]:
+        lists = self.index.invlists
+        for within in range(lists.nlist):
+            size = lists.list_size(within)
+            if size:
+                rows = self.faiss.rev_swig_ptr(lists.get_ids(within), size)
+                codes = self.faiss.rev_swig_ptr(lists.get_codes(within), size * lists.code_size)
+                yield rows, codes.view(np.float32).reshape(size, self.index.d)
 
 
 def _keeps_rows(faiss: Any, index: Any) -> bool:

@@ -34,6 +34,14 @@ class VectorIndexParameters(KindParameters):
     What a look-up by id and a payload take is mapped beside it and not counted.
     """
 
+    max_delta: Annotated[float, Field(ge=0, le=1)] = 0.10
+    """Entries beside the base, as a share of it, above which everything is built anew. 0.10: each
+    query looks through both, and each build writes the delta. 0: always anew."""
+
+    max_tombstones: Annotated[float, Field(ge=0, le=1)] = 0.10
+    """Rows of the base that no longer count, as a share of it, above which everything is built
+    anew. 0.10: a query steps over them."""
+
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Decides which rows are trained on and asked for in the gates, and where k-means starts."""
 

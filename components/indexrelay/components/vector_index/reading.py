@@ -14,12 +14,12 @@ from numpy.lib.format import open_memmap
 
 from indexrelay.components.id_table import IdTable
 from indexrelay.components.inputs import numbered_chunks, refuse_entries, refuse_infinite
+from indexrelay.components.layered_ids import IDS
 from indexrelay.components.payload_table import PayloadTable
 from indexrelay.components.vector_index.metrics import prepared
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Entries, SourceSnapshot, Vectors
 
-IDS = "ids.table"
 PAYLOADS = "payloads.table"
 VECTORS = "vectors.npy"
 
@@ -52,7 +52,7 @@ def read_columns(
         for first, chunk in numbered_chunks(snapshot):
             end = first + len(chunk)
             refuse_infinite(chunk)
-            vectors[first:end] = _prepared(chunk, snapshot.metric)
+            vectors[first:end] = indexable(chunk, snapshot.metric)
             id_writer.extend(chunk.ids)
             payload_writer.extend(chunk.payloads)
             progress(end / count)
@@ -60,7 +60,12 @@ def read_columns(
     return Columns(vectors=vectors, ids=ids, payloads=payloads, matrix=matrix)
 
 
-def _prepared(chunk: Entries, metric: Metric) -> Vectors:
+def indexable(chunk: Entries, metric: Metric) -> Vectors:
+    """The vectors of finite entries as they are indexed, shape ``(n, dimension)``.
+
+    Raises:
+        UnusableInputError: one has no direction for cosine.
+    """
     if metric is Metric.COSINE:
         with np.errstate(over="ignore"):
             lengths = np.linalg.norm(chunk.vectors, axis=1)

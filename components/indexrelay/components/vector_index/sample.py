@@ -3,7 +3,7 @@
 Queries are entries of the collection, each with itself left out of its own answer: that is how
 "more like this" asks, and it needs nobody's query log. Each keeps its exact nearest 50, although
 recall looks at 10, so that a later version can drop those that were deleted and still know the
-nearest ten.
+nearest ten (see `carrying`).
 """
 
 from collections.abc import Callable
@@ -31,21 +31,22 @@ MEASURED: Final = 10
 
 @dataclass(frozen=True, kw_only=True)
 class QuerySample:
-    """``q`` queries with ``m`` neighbours each: 50, or all others where there are fewer."""
+    """``q`` queries with at most ``m`` neighbours each: 50, or all others where there are fewer."""
 
     rows: Rows
-    """The entries that ask, shape ``(q,)``, ascending."""
+    """The entries that ask, shape ``(q,)``; -1: that entry went or changed since it was drawn."""
     vectors: Vectors
     """Shape ``(q, dimension)``."""
     neighbours: Rows
-    """Shape ``(q, m)``, the nearest first."""
+    """Shape ``(q, m)``, the nearest first; -1 where no more are known."""
     distances: Distances
-    """Theirs, shape ``(q, m)``, as `metrics.distances` computes them."""
+    """Theirs, shape ``(q, m)``, as `metrics.distances` computes them; infinite beside -1."""
 
     @property
     def depth(self) -> int:
-        """How many neighbours recall looks at: 10, or as many as there are."""
-        return min(MEASURED, int(self.neighbours.shape[1]))
+        """How many neighbours recall looks at: 10, or as many as all queries know."""
+        known = (self.neighbours >= 0).sum(axis=1)
+        return min(MEASURED, int(known.min(initial=self.neighbours.shape[1])))
 
     def recall(self, found: Distances) -> float:
         """The share of ``found`` that is not farther than the exact neighbour of that depth.
@@ -61,8 +62,8 @@ class QuerySample:
         np.savez(path, **{name: getattr(self, name) for name in _COLUMNS})
 
     @classmethod
-    def load(cls, path: Path, *, count: int, dimension: int) -> Self:
-        """Read the sample of an index of ``count`` vectors.
+    def load(cls, path: Path, *, rows: int, dimension: int) -> Self:
+        """Read the sample of a version whose rows number from 0 to ``rows``.
 
         Raises:
             DamagedFileError: the file is not what was written, or belongs to another index.
@@ -72,12 +73,22 @@ class QuerySample:
                 sample = cls(**{name: file[name] for name in _COLUMNS})
         except (ValueError, KeyError, EOFError, OSError, BadZipFile) as error:
             raise DamagedFileError(path, str(error)) from error
-        queries, kept = min(MAX_QUERIES, count), max(min(KEPT, count - 1), 0)
-        shapes = ((queries,), (queries, dimension), (queries, kept), (queries, kept))
-        found = tuple(getattr(sample, name).shape for name in _COLUMNS)
-        if found != shapes or np.any((sample.rows < 0) | (sample.rows >= count)):
-            raise DamagedFileError(path, f"it is not the sample of {count} vectors")
+        if not sample._fits(rows, dimension):
+            raise DamagedFileError(path, f"it is not the sample of {rows} vectors")
         return sample
+
+    def _fits(self, rows: int, dimension: int) -> bool:
+        queries, kept = len(self.vectors), self.neighbours.shape[-1]
+        shapes = ((queries,), (queries, dimension), (queries, kept), (queries, kept))
+        found = tuple(getattr(self, name).shape for name in _COLUMNS)
+        named = np.concatenate([self.rows.ravel(), self.neighbours.ravel()])
+        return (
+            found == shapes
+            and min(1, rows) <= queries <= MAX_QUERIES
+            and kept <= KEPT
+            and not np.any((named < -1) | (named >= rows))
+            and np.array_equal(np.isinf(self.distances), self.neighbours < 0)
+        )
 
 
 _COLUMNS: Final = ("rows", "vectors", "neighbours", "distances")

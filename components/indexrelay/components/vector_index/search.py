@@ -1,9 +1,11 @@
 """A vector index as a reader serves it.
 
 Everything is mapped and nothing ever changes, so queries of any number of threads run side by side
-without a lock; FAISS lets go of the interpreter while it searches. One query takes one thread.
+without a lock; FAISS lets go of the interpreter while it searches. One query takes one thread. Base
+and delta are searched one after the other, and the nearest of both are the answer.
 """
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -12,22 +14,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from indexrelay.components.closing import Closable
-from indexrelay.components.errors import DamagedFileError, InvalidQueryError
 from indexrelay.components.hits import Hit
-from indexrelay.components.id_table import IdTable
-from indexrelay.components.payload_table import PayloadTable
-from indexrelay.components.vector_index.effort import efforts_beyond, search_parameters
-from indexrelay.components.vector_index.facts import IndexFacts
-from indexrelay.components.vector_index.lookup import open_lookup
+from indexrelay.components.string_table import Rows
+from indexrelay.components.vector_index.contents import Contents
+from indexrelay.components.vector_index.delta import Delta
+from indexrelay.components.vector_index.index_search import Found, IndexSearch
 from indexrelay.components.vector_index.metrics import as_scores
-from indexrelay.components.vector_index.opening import is_mapped, open_index
-from indexrelay.components.vector_index.reading import IDS, PAYLOADS
+from indexrelay.components.vector_index.opening import is_mapped
+from indexrelay.components.vector_index.queries import Queries, check_k
 from indexrelay.components.vector_index.threads import openmp_threads
+from indexrelay.components.vector_index.tombstones import selector_around
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
 
-BASE: Final = "base.faiss"
-FACTS: Final = "index.json"
+_REMEMBERED: Final = 32
+"""Queries that are asked again to warm the next version: enough to touch what is asked for."""
 
 
 class VectorSearch(Closable):
@@ -37,54 +38,53 @@ class VectorSearch(Closable):
     Euclidean distance, where lower is nearer; `metric` says which. Hits come nearest first.
     """
 
-    _closed_by = frozenset({"_index", "_lookup", "_parameters"})
+    _closed_by = frozenset({"contents", "_in_base"})
 
-    def __init__(self, files: Mapping[str, Path]) -> None:
-        """Map the files of a version.
+    def __init__(self, files: Mapping[str, Path], previous: "VectorSearch | None" = None) -> None:
+        """Map the files of a version; what ``previous`` has open of them is taken over.
 
         Raises:
             DamagedFileError: one of them is not what was written.
             MissingExtraError: FAISS is not installed.
             OSError: one of them cannot be opened.
         """
-        self.facts = facts = IndexFacts.load(files[FACTS])
-        size = files[BASE].stat().st_size
-        if size != facts.base_bytes:
-            raise DamagedFileError(files[BASE], f"it has {size} bytes, not {facts.base_bytes}")
-        self._index = open_index(files[BASE])
-        if self._index.d != facts.dimension or self._index.ntotal != facts.count:
-            raise DamagedFileError(
-                files[BASE], f"it holds {self._index.ntotal} vectors of length {self._index.d}"
-            )
+        self.contents: Contents = Contents(files, None if previous is None else previous.contents)
+        """What it holds, by row: what gates and the next build look at."""
+        self.facts = facts = self.contents.facts
+        self.ids: Sequence[str] = self.contents.ids
+        """Every id, in the order in which the collection gives them: mapped, not a list."""
         self.metric: Metric = facts.metric
         """What the score of a hit is."""
         self.dimension: int = facts.dimension
         """Length of every vector."""
-        self.ids: Sequence[str]
-        """The id of every row: a mapped sequence, not a list."""
-        self.ids = self._ids = IdTable(files[IDS])
-        self._payloads = PayloadTable(files[PAYLOADS])
-        for table, name in ((self._ids, IDS), (self._payloads, PAYLOADS)):
-            if len(table) != facts.count:
-                raise DamagedFileError(files[name], f"it has {len(table)} rows, not {facts.count}")
-        self._lookup = open_lookup(self._index, files)
-        self._parameters = search_parameters(self._index, facts.effort)
+        tombstones = self.contents.ids.layers.tombstones
+        self._alive = facts.count - len(tombstones)
+        self._in_base = IndexSearch(
+            self.contents.base.index, facts.effort, selector_around(tombstones, rows=facts.count)
+        )
+        self._queries = Queries(dimension=facts.dimension, metric=facts.metric)
+        self._asked: deque[Vectors] = deque(maxlen=_REMEMBERED)
 
     def __len__(self) -> int:
         """How many entries it holds."""
-        return self.facts.count
+        return self.facts.entries
 
     def __bool__(self) -> bool:
         """An index is there, even one without entries; ask for its ``len``."""
         return True
 
     def __contains__(self, entry_id: object) -> bool:
-        return entry_id in self._ids
+        return entry_id in self.contents.ids
 
     @property
     def mapped(self) -> bool:
         """Whether its bulk lies in pages that all processes of the host share."""
-        return is_mapped(self._index)
+        return is_mapped(self.contents.base.index)
+
+    @property
+    def recent_queries(self) -> list[Vectors]:
+        """The last few that `search` was asked, each of the shape ``(1, dimension)``, prepared."""
+        return list(self._asked)
 
     def search(self, vector: ArrayLike, *, k: int = 10) -> list[Hit]:
         """The ``k`` nearest entries, or all of them where there are fewer.
@@ -96,12 +96,14 @@ class VectorSearch(Closable):
             InvalidQueryError: it has another shape, holds a NaN or an infinity, is zero under
                 cosine, or ``k`` is less than 1.
         """
-        rows, scores = self._nearest(self._prepared(self._checked(vector, ndim=1)[None, :]), k)
+        query = self._queries.one(vector)
+        self._asked.append(query)
+        rows, scores = self._nearest(query, k)
         return self._hits(rows[0], scores[0])
 
     def search_many(self, vectors: ArrayLike, *, k: int = 10) -> list[list[Hit]]:
         """`search` for each row of ``vectors``, of shape ``(n, dimension)``."""
-        rows, scores = self._nearest(self._prepared(self._checked(vectors, ndim=2)), k)
+        rows, scores = self._nearest(self._queries.many(vectors), k)
         return [self._hits(*answer) for answer in zip(rows, scores, strict=True)]
 
     def search_by_id(self, entry_id: str, *, k: int = 10) -> list[Hit]:
@@ -111,9 +113,9 @@ class VectorSearch(Closable):
             UnknownEntryError: it is not in here.
             InvalidQueryError: ``k`` is less than 1.
         """
-        _check_k(k)
-        row = self._ids.row(entry_id)
-        rows, scores = self._nearest(self._lookup.vector(row)[None, :], k + 1)
+        check_k(k)
+        row = self.contents.row(entry_id)
+        rows, scores = self._nearest(self.contents.vector(row)[None, :], k + 1)
         others = rows[0] != row
         return self._hits(rows[0][others][:k], scores[0][others][:k])
 
@@ -123,13 +125,11 @@ class VectorSearch(Closable):
         Raises:
             UnknownEntryError: it is not in here.
         """
-        return self._lookup.vector(self._ids.row(entry_id))
+        return self.contents.vector(self.contents.row(entry_id))
 
-    def vector_at(self, row: int) -> Vectors:
-        """The vector of ``ids[row]``."""
-        if not 0 <= row < len(self):
-            raise IndexError(f"row {row} of {len(self)}")
-        return self._lookup.vector(row)
+    def vector_at(self, position: int) -> Vectors:
+        """The vector of ``ids[position]``; raises `IndexError` where there is none."""
+        return self.contents.vector(self.contents.row_at(position))
 
     def payload(self, entry_id: str) -> Any:
         """The parsed payload of one entry, or ``None``.
@@ -137,10 +137,10 @@ class VectorSearch(Closable):
         Raises:
             UnknownEntryError: it is not in here.
         """
-        return self._payloads.many(np.array([self._ids.row(entry_id)]))[0]
+        return self.contents.payloads_of(np.array([self.contents.row(entry_id)]))[0]
 
-    def nearest_rows(self, queries: Vectors, *, k: int) -> NDArray[np.int64]:
-        """The rows of the ``k`` nearest of each query; -1 where there are fewer.
+    def nearest_rows(self, queries: Vectors, *, k: int) -> Rows:
+        """The rows (see `Contents`) of the ``k`` nearest of each query; -1 where there are fewer.
 
         ``queries``, of shape ``(n, dimension)``, are taken as they are: float32, contiguous,
         finite, and at unit length under cosine. The result has the shape ``(n, k)``.
@@ -149,60 +149,59 @@ class VectorSearch(Closable):
         missing = np.full((len(rows), k - rows.shape[1]), -1, dtype=np.int64)
         return np.hstack([rows, missing])
 
-    def warm(self) -> None:
-        """Touch what a first query would have to fetch from disk."""
-        if len(self):
-            self.search_by_id(self._ids[0])
+    def warm(self, like: "VectorSearch | None" = None) -> None:
+        """Touch what the first queries would have to fetch from disk.
+
+        Asks again what ``like``, which is served until now, was asked of late; where it was asked
+        nothing, one query has to do.
+        """
+        if not len(self):
+            return
+        if like is not None and like.dimension == self.dimension:
+            self._asked.extend(like.recent_queries)
+        for query in self.recent_queries or [self.vector_at(0)[None, :]]:
+            rows, scores = self._nearest(query, 10)
+            self._hits(rows[0], scores[0])
 
     def close(self) -> None:
         """Let go of the maps; nothing may be searched afterwards."""
-        del self._index, self._lookup, self._parameters
-        self._ids.close()
-        self._payloads.close()
+        self.contents.close()
+        del self.contents, self._in_base
 
-    def _nearest(self, queries: Vectors, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        _check_k(k)
+    def _nearest(self, queries: Vectors, k: int) -> tuple[Rows, NDArray[np.float32]]:
+        check_k(k)
         k = min(k, len(self))
         if not k or not len(queries):
             shape = (len(queries), 0)
             return np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.float32)
+        delta = self.contents.delta
         with openmp_threads(1):
-            found, rows = self._index.search(queries, k, params=self._parameters)
-            # Tuned for ten hits, what is looked into may hold fewer than a larger k: look wider.
-            more = efforts_beyond(self._index, self.facts.effort)
-            while rows[:, -1].min() < 0 and (effort := next(more, None)) is not None:
-                parameters = search_parameters(self._index, effort)
-                found, rows = self._index.search(queries, k, params=parameters)
+            if delta is None:
+                found, rows = self._in_base.nearest(queries, k)
+            else:
+                found, rows = self._merged(delta, queries, k)
         return rows, as_scores(found, self.metric)
 
-    def _hits(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> list[Hit]:
+    def _merged(self, delta: Delta, queries: Vectors, k: int) -> Found:
+        """The nearest of base and delta together."""
+        answers = []
+        if self._alive:
+            answers.append(self._in_base.nearest(queries, min(k, self._alive)))
+        if len(delta):
+            found, rows = delta.nearest(queries, min(k, len(delta)))
+            rows[rows >= 0] += self.contents.first_of_delta
+            answers.append((found, rows))
+        if len(answers) == 1:
+            return answers[0]
+        found = np.concatenate([answer[0] for answer in answers], axis=1)
+        rows = np.concatenate([answer[1] for answer in answers], axis=1)
+        # Where something is missing FAISS says that it is as far as can be, so it comes last.
+        near = found if self.metric is Metric.L2 else -found
+        best = near.argsort(axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(found, best, axis=1), np.take_along_axis(rows, best, axis=1)
+
+    def _hits(self, rows: Rows, scores: NDArray[np.float32]) -> list[Hit]:
         if len(rows) and rows[-1] < 0:  # FAISS found fewer; what is missing comes last
             rows, scores = rows[rows >= 0], scores[rows >= 0]
-        return list(map(Hit, self._ids.many(rows), scores.tolist(), self._payloads.many(rows)))
-
-    def _checked(self, given: ArrayLike, *, ndim: int) -> Vectors:
-        try:
-            vectors = np.ascontiguousarray(given, dtype=np.float32)
-        except (ValueError, TypeError) as error:
-            raise InvalidQueryError(f"a query is an array of numbers: {error}") from error
-        if vectors.ndim != ndim or vectors.shape[-1] != self.dimension:
-            shape = f"({self.dimension},)" if ndim == 1 else f"(n, {self.dimension})"
-            raise InvalidQueryError(f"a query has the shape {shape}, not {vectors.shape}")
-        return vectors
-
-    def _prepared(self, queries: Vectors) -> Vectors:
-        """`metrics.prepared`, which refuses what has no answer; one pass where all is well."""
-        squares = np.einsum("nd,nd->n", queries, queries)
-        cosine = self.metric is Metric.COSINE
-        if np.isfinite(squares).all() and (squares.all() or not cosine):
-            return queries / np.sqrt(squares)[:, None] if cosine else queries
-        if not np.isfinite(queries).all():
-            raise InvalidQueryError("a query must not hold a NaN or an infinity")
-        if cosine:
-            raise InvalidQueryError("a query of length zero or infinity has no direction")
-        return queries
-
-
-def _check_k(k: int) -> None:
-    if k < 1:
-        raise InvalidQueryError(f"k is at least 1, not {k}")
+        contents = self.contents
+        return list(map(Hit, contents.ids_of(rows), scores.tolist(), contents.payloads_of(rows)))

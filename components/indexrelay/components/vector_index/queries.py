@@ -1,0 +1,71 @@
+"""What a query must be, checked before FAISS sees it: that would read past it, or answer it."""
+
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from indexrelay.components.errors import InvalidQueryError
+from indexrelay.schemas.settings import Metric
+from indexrelay.storage.entries import Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """Takes queries for one index, and makes them what is indexed: at unit length under cosine."""
+
+    dimension: int
+    metric: Metric
+
+    def one(self, given: ArrayLike) -> Vectors:
+        """One query as an array of the shape ``(1, dimension)``.
+
+        Raises:
+            InvalidQueryError: it has another shape, holds a NaN or an infinity, or is zero under
+                cosine.
+        """
+        vector = _array(given)
+        if vector.shape != (self.dimension,):
+            raise InvalidQueryError(
+                f"a query has the shape ({self.dimension},), not {vector.shape}"
+            )
+        squares = float(np.einsum("d,d->", vector, vector))  # NaN and infinity show in it
+        if 0 < squares < inf:
+            if self.metric is Metric.COSINE:
+                vector = vector / np.sqrt(np.float32(squares))
+            return vector[None, :]
+        return self._prepared(vector[None, :])
+
+    def many(self, given: ArrayLike) -> Vectors:
+        """Several queries, of the shape ``(n, dimension)``; raises as `one` does."""
+        vectors = _array(given)
+        if vectors.ndim != 2 or vectors.shape[1] != self.dimension:
+            raise InvalidQueryError(
+                f"a query has the shape (n, {self.dimension}), not {vectors.shape}"
+            )
+        return self._prepared(vectors)
+
+    def _prepared(self, queries: Vectors) -> Vectors:
+        squares = np.einsum("nd,nd->n", queries, queries)
+        cosine = self.metric is Metric.COSINE
+        if np.isfinite(squares).all() and (squares.all() or not cosine):
+            return queries / np.sqrt(squares)[:, None] if cosine else queries
+        if not np.isfinite(queries).all():
+            raise InvalidQueryError("a query must not hold a NaN or an infinity")
+        if cosine:
+            raise InvalidQueryError("a query of length zero or infinity has no direction")
+        return queries
+
+
+def check_k(k: int) -> None:
+    """Raise `InvalidQueryError` where nothing, or less, is asked for."""
+    if k < 1:
+        raise InvalidQueryError(f"k is at least 1, not {k}")
+
+
+def _array(given: ArrayLike) -> Vectors:
+    try:
+        return np.ascontiguousarray(given, dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise InvalidQueryError(f"a query is an array of numbers: {error}") from error
