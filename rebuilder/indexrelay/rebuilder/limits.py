@@ -13,6 +13,8 @@ from pathlib import Path
 from indexrelay.components.build_memory import BuildMemory
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_OPENBLAS_BYTES = 128 * 1024 * 1024
+"""Its buffer on processors with AVX-512, elsewhere less; where it cannot be mapped it crashes."""
 
 
 def die_with_parent(parent: int) -> None:
@@ -27,12 +29,13 @@ def die_with_parent(parent: int) -> None:
 def limit_memory(allowance_bytes: int) -> BuildMemory:
     """Allow this process that much more private memory than it has now, and what it says it makes.
 
-    The libraries that were loaded before the fork are not the build's doing, so they do not count.
+    The libraries that were loaded before the fork are not the build's doing, so they do not count,
+    nor does what OpenBLAS maps for itself at its first product of matrices, and hardly touches.
     Only the soft limit is set: it is there against a build that eats more than it knows of, and a
     build that knows raises it.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    _set_soft_limit(_data_bytes() + allowance_bytes, hard)
+    _set_soft_limit(_data_bytes() + _OPENBLAS_BYTES + allowance_bytes, hard)
     return BuildMemory(working_bytes=allowance_bytes, raise_limit=_raise_limit)
 
 

@@ -68,7 +68,7 @@ class ComponentDefinition(BaseModel):
     """The time limit of one build; ``None``: the rebuilder's."""
 
     build_memory_bytes: Annotated[int, Field(gt=0)] | None = None
-    """The memory limit of one build (its data segments); ``None``: the rebuilder's."""
+    """Private memory of one build beside what it makes; ``None``: the rebuilder's."""
 
     parameters: dict[str, Annotated[Any, AfterValidator(_json_value)]] = Field(default_factory=dict)
     """The kind's own keys, as given."""

@@ -135,7 +135,11 @@ class RebuilderSettings(_Table):
     """OpenMP threads of one build: bounded, so that queries on the same host are not starved."""
     build_timeout_seconds: PositiveSeconds = 3600.0
     build_memory_bytes: PositiveCount | None = None
-    """Limit of one build's data segments; ``None``: none. Mapped files do not count."""
+    """Private memory of one build beside the index that it makes: rows to train on, chunks on their
+    way. ``None``: no limit. Mapped files do not count, and no index has to be known beforehand."""
+    build_niceness: Annotated[int, Field(ge=0, le=19)] = 10
+    """How far builds stand back behind other processes of the host, at the processor and, since its
+    priority follows from this one, at the disk. 10: a tenth of a busy processor; 19: what is left."""
     lease_ttl_seconds: PositiveSeconds = 15.0
     """How long a dead host blocks a component; renewed at a third of it."""
     block_seconds: Annotated[float, Field(gt=0, le=2)] = 1.0
