@@ -60,7 +60,7 @@ class CacheMachine(ChangingCollection):
 
 
 CacheMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, print_blob=True
+    max_examples=25, stateful_step_count=15, deadline=None, print_blob=True
 )
 test_any_sequence_of_changes_and_builds_gives_what_the_collection_holds = CacheMachine.TestCase
 

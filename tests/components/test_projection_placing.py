@@ -90,7 +90,7 @@ class MapMachine(ChangingCollection):
 
 
 MapMachine.TestCase.settings = settings(
-    max_examples=30, stateful_step_count=20, deadline=None, print_blob=True
+    max_examples=15, stateful_step_count=15, deadline=None, print_blob=True
 )
 test_any_sequence_of_changes_and_builds_moves_only_what_changed = MapMachine.TestCase
 

@@ -96,7 +96,9 @@ class _Changed:
         """Everything that did not change is where it was, bit for bit."""
         changed, here, there = self.ids(), chart.ids.layers, last.ids.layers
         gone = np.setdiff1d(here.tombstones, there.tombstones)
-        rows = np.setdiff1d(here.live_base_rows, there.tombstones)
+        stays = np.ones(here.base, dtype=bool)  # as a mask: sets of a million rows take seconds
+        stays[here.tombstones] = stays[there.tombstones] = False
+        rows = np.flatnonzero(stays)
         base_alike = (
             chart.coordinates[here.base_positions(rows)]
             == last.coordinates[there.base_positions(rows)]

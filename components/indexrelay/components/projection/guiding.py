@@ -28,14 +28,14 @@ from indexrelay.components.projection.trusting import FEWEST, squared_distances,
 from indexrelay.storage.entries import Vectors
 
 LANDMARKS: Final = "landmarks.npy"
-LANDMARK_PLACES: Final = "landmark_coordinates.npy"
+"""A row for each: its vector, then its place."""
 LINEAR: Final = "linear.npy"
 
 MOST_LANDMARKS: Final = 10_000
 """5 MB at 128 dimensions; a thousand entries are placed among them in a tenth of a second."""
 _NEIGHBOURS: Final = 5
-_JUDGED: Final = 500
-"""Entries that are judged, of many: half a second at 128 dimensions."""
+_JUDGED: Final = 200
+"""Entries that are judged, of many: 0.1 s at 128 dimensions, and within 0.01 of all of them."""
 _BLOCK: Final = 1000
 _WORSE: Final = 0.05
 """So much less trustworthy than the landmarks may placed entries be, besides what chance does."""
@@ -65,24 +65,25 @@ class Guide:
         """
         if LANDMARKS not in files:
             return None
-        vectors = mapped_array(files[LANDMARKS], (None, None), np.float32)
-        dimension = vectors.shape[1]
-        linear = LINEAR in files
+        landmarks = mapped_array(files[LANDMARKS], (None, None), np.float32)
+        vectors, places = landmarks[:, :-2], landmarks[:, -2:]
+        shape = (vectors.shape[1] + 1, 2)
         return cls(
             vectors=vectors,
-            places=mapped_array(files[LANDMARK_PLACES], (len(vectors), 2), np.float32),
-            linear=mapped_array(files[LINEAR], (dimension + 1, 2), np.float64) if linear else None,
+            places=places,
+            linear=mapped_array(files[LINEAR], shape, np.float64) if LINEAR in files else None,
             trust=details["guide"]["trust"],
             spread=details["guide"]["spread"],
         )
 
     def write(self, folder: Path) -> dict[str, Path]:
         """Write what `open` takes, but for the details."""
-        arrays = {LANDMARKS: self.vectors, LANDMARK_PLACES: self.places, LINEAR: self.linear}
-        files = {name: folder / name for name, array in arrays.items() if array is not None}
-        for name, file in files.items():
-            np.save(file, np.asarray(arrays[name]), allow_pickle=False)
-        return files
+        arrays = {LANDMARKS: np.hstack([self.vectors, self.places])}
+        if self.linear is not None:
+            arrays[LINEAR] = self.linear
+        for name, array in arrays.items():
+            np.save(folder / name, array, allow_pickle=False)
+        return {name: folder / name for name in arrays}
 
     @property
     def details(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from indexrelay.components.projection.batches import Batch, Held, in_two_inputs,
 from indexrelay.components.projection.building import drift_details
 from indexrelay.components.projection.fingerprints import DELTA_FINGERPRINTS, FINGERPRINTS
 from indexrelay.components.projection.framing import Drift
-from indexrelay.components.projection.guiding import LANDMARK_PLACES, LANDMARKS, LINEAR, Guide
+from indexrelay.components.projection.guiding import LANDMARKS, LINEAR, Guide
 from indexrelay.components.projection.layouts import some_threads
 from indexrelay.components.projection.parameters import ProjectionParameters
 from indexrelay.components.projection.reading import check_alike
@@ -89,7 +89,7 @@ def _written(
     prints = next_.column(held.delta, batch.fingerprints)
     np.save(job.workdir / COORDINATES, coordinates, allow_pickle=False)
     np.save(job.workdir / DELTA_FINGERPRINTS, prints, allow_pickle=False)
-    same = (IDS, FINGERPRINTS, LANDMARKS, LANDMARK_PLACES, LINEAR)
+    same = (IDS, FINGERPRINTS, LANDMARKS, LINEAR)
     files = previous.manifest.files
     details = previous.manifest.details
     job.progress(1.0)
