@@ -29,7 +29,7 @@ class Serving:
     def __init__(self, folder: Path, backend: Backend) -> None:
         self.backend = backend
         self.bench = Bench(folder)
-        self.bench.settings = make_settings(folder, block_seconds=0.05)
+        self.bench.settings = make_settings(folder, start_spread_seconds=0.0, block_seconds=0.05)
         self._announcing = backend.connect()
         self._reports = backend.subscriber("test", key=backend.keys.reports, group="test")
         self._unread: list[ReleaseApplied] = []
