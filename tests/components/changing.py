@@ -29,6 +29,7 @@ class ChangingCollection(RuleBasedStateMachine):
     """Commits, half of them followed by a rebuild; now and then one continues no version."""
 
     kind: Kind[Any]
+    metric = Metric.L2
     first: int = 20
     """Entries of the first version."""
 
@@ -38,7 +39,7 @@ class ChangingCollection(RuleBasedStateMachine):
         self.builds = 0
         self.rng = np.random.default_rng(0)
         rows = {name: self.row(f"text of {name}") for name in POOL[:: len(POOL) // self.first]}
-        self.snapshot = MemorySnapshot(rows, dimension=DIMENSION, metric=Metric.L2)
+        self.snapshot = MemorySnapshot(rows, dimension=DIMENSION, metric=self.metric)
         self.job: Job | None = None
         self.done: Run | None = None
         self.rebuild()
