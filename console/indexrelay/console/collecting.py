@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from redis.exceptions import RedisError
 
+from indexrelay.console.advising import advised
 from indexrelay.console.installation import Installation
 from indexrelay.console.judging import judge
 from indexrelay.console.overview import CollectionFacts, ComponentFacts, Condition, Overview
@@ -30,6 +31,7 @@ class Signals:
     readers: Mapping[str, ReaderState] = field(default_factory=dict)
     rebuilders: Mapping[str, RebuilderState] = field(default_factory=dict)
     error: str | None = None
+    """With what to do about it."""
 
 
 def overview(installation: Installation) -> Overview:
@@ -82,7 +84,7 @@ def signals_of(installation: Installation) -> Signals:
             },
         )
     except (RedisError, IndexRelayError, OSError) as error:
-        return Signals(error=str(error))
+        return Signals(error=advised(error))
 
 
 def _collections(installation: Installation) -> dict[str, CollectionFacts]:

@@ -1,8 +1,8 @@
 """Errors as a person reads them: one sentence and an exit code, no traceback.
 
 What indexrelay raises says by itself what to do. What the network, the database and the operating
-system raise is given the one word that tells where it came from. Anything else is a fault of ours
-and keeps its traceback.
+system raise is given the one word that tells where it came from, and what to do. Anything else is a
+fault of ours and keeps its traceback.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
+from indexrelay.console.advising import advice_for
 from indexrelay.console.exits import ExitCode
 from indexrelay.schemas.errors import IndexRelayError, MissingExtraError
 from indexrelay.schemas.mistakes import SettingsError
@@ -24,6 +25,8 @@ class Explained:
 
     sentence: str
     exit_code: ExitCode
+    advice: str | None = None
+    """What to do, where the sentence does not say so itself."""
 
 
 def explain(error: BaseException) -> Explained | None:
@@ -34,13 +37,13 @@ def explain(error: BaseException) -> Explained | None:
         case IndexRelayError():
             return Explained(str(error), ExitCode.FAILURE)
         case RedisError():
-            return Explained(f"Redis: {error}", ExitCode.FAILURE)
+            return Explained(f"Redis: {error}", ExitCode.FAILURE, advice_for(error))
         case SQLAlchemyError():
             # Only the driver's own words: the statement and its values help nobody here.
             told = getattr(error, "orig", None) or error
-            return Explained(f"the catalog: {told}", ExitCode.FAILURE)
+            return Explained(f"the catalog: {told}", ExitCode.FAILURE, advice_for(error))
         case OSError():
-            return Explained(str(error), ExitCode.FAILURE)
+            return Explained(str(error), ExitCode.FAILURE, advice_for(error))
         case ModuleNotFoundError() if (module := (error.name or "").partition(".")[0]) in _OURS:
             return Explained(str(MissingExtraError(module, "console")), ExitCode.FAILURE)
         case _:

@@ -51,8 +51,7 @@ def _of_redis(error: str | None) -> Iterator[Problem]:
     if error is not None:
         yield Problem(
             what=f"Redis does not answer: {error}",
-            advice="start it (indexrelay up starts one) or correct redis.url; "
-            "commits stand meanwhile, and readers keep serving what they have",
+            advice="commits stand meanwhile, and readers keep serving what they have",
         )
 
 

@@ -28,6 +28,8 @@ def main() -> None:
         if explained is None:
             raise  # ours to mend: the traceback says where
         sys.stderr.write(f"error: {visible_lines(explained.sentence)}\n")
+        if explained.advice is not None:
+            sys.stderr.write(f"  → {explained.advice}\n")
         sys.exit(explained.exit_code)
 
 

@@ -58,7 +58,10 @@ class ReaderClient:
             response = self._http.request(method, path, json=json)
             answer = response.json()
         except (httpx.HTTPError, ValueError) as error:
-            raise CommandError(f"reader {self.reader!r} does not answer: {error}") from error
+            raise CommandError(
+                f"reader {self.reader!r} does not answer: {error}; "
+                "see whether it still runs: indexrelay readers"
+            ) from error
         if response.is_error:
             told = answer.get("detail", answer) if isinstance(answer, dict) else answer
             raise CommandError(f"reader {self.reader!r} refused: {told}")

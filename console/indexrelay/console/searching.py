@@ -72,9 +72,16 @@ def ask_reader(
         raise CommandError(f"readers report to Redis, which does not answer: {signals.error}")
     state = signals.readers.get(reader)
     if state is None:
-        raise CommandError(f"no reader {reader!r} is running{suggestion(reader, signals.readers)}")
+        near = suggestion(reader, signals.readers)
+        raise CommandError(
+            f"no reader {reader!r} is running{near}; start it with "
+            f"indexrelay reader --id {reader}, or leave --reader out to ask the artifacts"
+        )
     if state.address is None:
-        raise CommandError(f"reader {reader!r} runs inside a program and has no HTTP service")
+        raise CommandError(
+            f"reader {reader!r} runs inside a program and has no HTTP service; "
+            "leave --reader out to ask the artifacts"
+        )
     with ReaderClient(reader, state.address) as client:
         return client.search(component, request.model_dump(exclude_none=True))
 

@@ -177,7 +177,8 @@ class NotServedError(IndexRelayError):
         ]
         super().__init__(
             f"generation {generation} of {collection!r} is committed, but not served after "
-            f"{seconds:.1f} s: {'; '.join(part for part in told if part)}"
+            f"{seconds:.1f} s: {'; '.join(part for part in told if part)}; waiting again is safe, "
+            "and indexrelay status says what is wrong"
         )
         self.collection = collection
         self.generation = generation

@@ -101,10 +101,9 @@ def _file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
         path = Path(environ[CONFIG])
     if path is not None:
         if not path.is_file():
-            raise SettingsError(
-                [Mistake(key="config", value=str(path), right="there is no such file")],
-                origin=str(path),
-            )
+            right = f"there is no such file; name another with --config or {CONFIG}"
+            mistake = Mistake(key="config", value=str(path), right=right)
+            raise SettingsError([mistake], origin=str(path))
         return path
     default = Path(DEFAULT_FILE)
     return default if default.is_file() else None

@@ -21,6 +21,7 @@ from indexrelay.components.text_index.changing import Applied, apply
 from indexrelay.components.text_index.copying import copy_file
 from indexrelay.components.text_index.numbering import first_numbers
 from indexrelay.components.text_index.tokens import Tokenizer
+from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.storage.entries import Changes, Entries
 
 _APPLICATION_ID: Final = 0x69727478
@@ -36,7 +37,7 @@ _TABLES: Final = """
 """
 
 
-class TooManyChangesError(Exception):
+class TooManyChangesError(IndexRelayError):
     """Raised inside of a build that continues another, which then is a full one."""
 
 

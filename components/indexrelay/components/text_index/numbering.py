@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
+from indexrelay.schemas.errors import IndexRelayError
+
 GAP: Final = 64
 """Below 128, so that the distance of neighbours in an FTS5 list still is one byte."""
 _ROOM: Final = 8
@@ -22,7 +24,7 @@ _WIDEST: Final = 4096
 """Rows that may be numbered again for one place; a file in which that is too few is full of ids."""
 
 
-class NoRoomError(Exception):
+class NoRoomError(IndexRelayError):
     """Raised inside of a build that continues another, which then is a full one."""
 
 

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.mistakes import suggestion
+from indexrelay.schemas.system_advice import advice_on
 
 
 class ArtifactError(IndexRelayError):
@@ -18,7 +20,10 @@ class StoreAccessError(ArtifactError):
     """
 
     def __init__(self, path: Path, doing: str, error: OSError) -> None:
-        super().__init__(f"cannot {doing} {path}: {error.strerror or error}")
+        advice = advice_on(error.errno)
+        super().__init__(
+            f"cannot {doing} {path}: {error.strerror or error}" + (f"; {advice}" if advice else "")
+        )
         self.path = path
         self.errno = error.errno
 
@@ -46,7 +51,10 @@ class BlobMissingError(ArtifactError):
     """
 
     def __init__(self, digest: str, path: Path) -> None:
-        super().__init__(f"blob {digest} is not in the store; it should be {path}")
+        super().__init__(
+            f"blob {digest} is not in the store; it should be {path}; if it stays away, "
+            "rebuild the component that names it: indexrelay rebuild COMPONENT"
+        )
         self.digest = digest
         self.path = path
 
@@ -59,7 +67,10 @@ class BlobCorruptError(ArtifactError):
     """
 
     def __init__(self, digest: str, path: Path, reason: str) -> None:
-        super().__init__(f"blob {digest} is damaged: {reason} ({path})")
+        super().__init__(
+            f"blob {digest} is damaged: {reason} ({path}); "
+            "rebuild the component that names it: indexrelay rebuild COMPONENT"
+        )
         self.digest = digest
         self.path = path
         self.reason = reason
@@ -69,7 +80,10 @@ class VersionUnreadableError(ArtifactError):
     """Raised when a version's manifest is missing or damaged; rebuild its component."""
 
     def __init__(self, component: str, version_id: str, reason: str, *, missing: bool) -> None:
-        super().__init__(f"version {version_id} of {component} cannot be read: {reason}")
+        super().__init__(
+            f"version {version_id} of {component} cannot be read: {reason}; "
+            f"build another: indexrelay rebuild {component}"
+        )
         self.component = component
         self.version_id = version_id
         self.reason = reason
@@ -80,7 +94,12 @@ class ReleaseUnreadableError(ArtifactError):
     """Raised when a release is missing or damaged; the newest intact one is served meanwhile."""
 
     def __init__(self, number: int, reason: str, *, missing: bool) -> None:
-        super().__init__(f"release {number} cannot be read: {reason}")
+        advice = (
+            "it was swept, or never was: name one that is in that folder (rollback), or a later one"
+            if missing
+            else "the newest intact one is served meanwhile, and a rebuild makes the next"
+        )
+        super().__init__(f"release {number} cannot be read: {reason}; {advice}")
         self.number = number
         self.reason = reason
         self.missing = missing
@@ -102,13 +121,16 @@ class NothingReleasedError(ArtifactError):
     """Raised when the newest release is to be changed and there is none yet; rebuild first."""
 
     def __init__(self) -> None:
-        super().__init__("nothing is released yet")
+        super().__init__(
+            "nothing is released yet: commit a batch while a rebuilder runs, "
+            "or build what is due now with indexrelay rebuild --here"
+        )
 
 
 class ComponentNotReleasedError(ArtifactError):
     """Raised when a hold, a lift or a rollback names a component that the release has not."""
 
     def __init__(self, component: str, released: Iterable[str]) -> None:
-        there = ", ".join(sorted(released)) or "nothing"
-        super().__init__(f"no version of {component!r} is released; there is {there}")
+        near = suggestion(component, released)
+        super().__init__(f"no version of {component!r} is released{near}")
         self.component = component

@@ -42,7 +42,10 @@ def make_engine(url: str) -> Engine:
     try:
         parsed = driver_url(url)
     except ArgumentError as error:
-        raise CatalogUrlError("catalog.url cannot be read as an SQLAlchemy URL") from error
+        raise CatalogUrlError(
+            "catalog.url cannot be read as an SQLAlchemy URL; write sqlite:///PATH or "
+            "postgresql://USER:PASSWORD@HOST/DATABASE"
+        ) from error
     if parsed.drivername == "postgresql+psycopg":
         engine = create_engine(parsed, pool_pre_ping=True)
     elif parsed.get_backend_name() == "sqlite":
