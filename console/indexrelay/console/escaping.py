@@ -21,8 +21,7 @@ def visible_lines(text: str) -> str:
 def visible_json(document: str) -> str:
     r"""The same for a JSON document: it still says the same, with ``\uNNNN`` in its texts."""
     return "".join(
-        each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1]
-        for each in document
+        each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in document
     )
 
 
