@@ -104,11 +104,16 @@ def _backwards(history: History) -> Iterator[str]:
                 yield f"{reader} started again at an older release than {reached}"
             reached = max([reached, *(each.release for each in serving)])
         for threads in processes.values():
-            yield from _backwards_in_a_thread(reader, threads, _rolled_back(history.releases))
+            yield from _backwards_in_a_thread(
+                reader, threads, _rolled_back(history.releases), history.damaged
+            )
 
 
 def _backwards_in_a_thread(
-    reader: str, samples: list[Sample], rolled_back: Mapping[str, set[int]]
+    reader: str,
+    samples: list[Sample],
+    rolled_back: Mapping[str, set[int]],
+    damaged: frozenset[str],
 ) -> Iterator[str]:
     threads: dict[str, list[Sample]] = {}
     for sample in samples:
@@ -122,6 +127,7 @@ def _backwards_in_a_thread(
             if (
                 old
                 and part.covers < old.covers
+                and old.version not in damaged  # the newest whole version may be an older one
                 and rolled_back.get(name, set()).isdisjoint(between)
             ):
                 yield f"{reader} went from generation {old.covers} of {name} to {part.covers}"

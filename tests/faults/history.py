@@ -132,3 +132,5 @@ class History:
     dead: frozenset[int] = frozenset()
     """Generations whose events are among the dead letters."""
     left: Left = Left()
+    damaged: frozenset[str] = frozenset()
+    """The ids of versions whose files were damaged: a reader may have to leave them."""

@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, text
 from indexrelay.schemas.errors import UnreadableEventError
 from indexrelay.schemas.events import BatchCompleted, Event, ReleaseApplied, ReleasePublished
 from indexrelay.schemas.settings import Settings
-from indexrelay.schemas.versions import VersionManifest
+from indexrelay.schemas.versions import BlobRef, VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, Keys
@@ -61,6 +61,8 @@ class Recorder:
         self._reports: dict[bytes, Reported] = {}
         self.committed: dict[str, tuple[str, ...]] = {}
         """What was in each batch, by its id; told by whoever commits."""
+        self.damaged: set[Path] = set()
+        """Files of the store that a scenario damaged; what they hold now proves nothing."""
 
     def close(self) -> None:
         self._engine.dispose()
@@ -68,8 +70,11 @@ class Recorder:
     def watch(self) -> None:
         """Look at what may be changed or wiped later; call it before a server loses its data."""
         for file in (self._store.root / "releases").glob("*.json"):
-            digest = hashlib.sha256(file.read_bytes()).hexdigest()
-            self._seen.setdefault(int(file.stem), set()).add(digest)
+            if file not in self.damaged:
+                digest = hashlib.sha256(file.read_bytes()).hexdigest()
+                self._seen.setdefault(int(file.stem), set()).add(digest)
+        for file in self.manifests():
+            self._look_at(file)
         for entry, event in self.events(self._keys.events):
             if isinstance(event.data, BatchCompleted):
                 self._emitted[entry] = event.data.generation
@@ -109,7 +114,7 @@ class Recorder:
             components=tuple(self._settings.components),
             batches=tuple(self._batches()),
             emitted=tuple(self._emitted.values()),
-            versions=tuple(self._version(file) for file in self.manifests()),
+            versions=tuple(self._versions.values()),
             releases=releases,
             announced=tuple(self._announced.values()),
             samples=tuple(samples),
@@ -121,7 +126,14 @@ class Recorder:
             },
             dead=frozenset(_generations(letter.raw for letter in letters)),
             left=self.left(),
+            damaged=frozenset(self._damaged_versions()),
         )
+
+    def _damaged_versions(self) -> Iterator[str]:
+        names = {path.name for path in self.damaged}
+        for version in self._versions.values():
+            if not names.isdisjoint({f"{version.id}.json", version.blob}):
+                yield version.id
 
     def inbox_rows(self) -> int:
         """How many events were ever taken for news."""
@@ -141,19 +153,31 @@ class Recorder:
         """Every version that was ever built."""
         return sorted((self._store.root / "versions").glob("*/*.json"))
 
-    def _version(self, file: Path) -> Version:
-        if file.stem not in self._versions:
-            manifest = VersionManifest.model_validate_json(file.read_bytes())
-            blob = manifest.files[FILE]
-            path = self._store.blob(blob)
-            self._versions[file.stem] = Version(
-                component=manifest.component,
-                id=file.stem,
-                covers=manifest.covers[COLLECTION],
-                content=content_digest(json.loads(path.read_bytes())),
-                blob=blob.digest,
-            )
-        return self._versions[file.stem]
+    def _look_at(self, file: Path) -> None:
+        """Take down a version when it is seen first, since its files may be damaged later."""
+        if file.stem in self._versions or file in self.damaged:
+            return
+        manifest = VersionManifest.model_validate_json(file.read_bytes())
+        blob = manifest.files.get(FILE)
+        if blob is None:
+            return  # of a kind that does not say what it holds
+        path = self.path_of(blob)
+        # Read by ourselves: the store would note for all that it was checked.
+        raw = path.read_bytes() if path.is_file() else b""
+        if hashlib.sha256(raw).hexdigest() != blob.digest:
+            assert path in self.damaged, f"{path} is not what it was"
+            return
+        self._versions[file.stem] = Version(
+            component=manifest.component,
+            id=file.stem,
+            covers=manifest.covers[COLLECTION],
+            content=content_digest(json.loads(raw)),
+            blob=blob.digest,
+        )
+
+    def path_of(self, blob: BlobRef) -> Path:
+        """Where a blob lies, whatever is there."""
+        return self._store.root / "blobs" / "sha256" / blob.digest[:2] / blob.digest
 
     def _released(self, number: int) -> Released:
         release = self._store.release(number)

@@ -103,8 +103,14 @@ def test_a_good_history_passes() -> None:
         replace(GOOD, samples=(*GOOD.samples, sample(0, 1, 1, process=8, parts={}))),
         # A group whose load failed stays where it was, whole.
         replace(GOOD, samples=(sample(1, 1, 1), sample(2, 1, 1))),
+        # What a reader serves was damaged, and what came before was not.
+        replace(
+            GOOD,
+            samples=(sample(2, 2, 2), sample(2, 1, 1)),
+            damaged=frozenset({"left-2", "right-2"}),
+        ),
     ],
-    ids=["rollback", "rollback served", "failure", "dead letter", "start", "kept"],
+    ids=["rollback", "rollback served", "failure", "dead letter", "start", "kept", "damaged"],
 )
 def test_what_may_happen_passes(history: History) -> None:
     assert check(history) == []
@@ -130,6 +136,9 @@ WRONG = {
     "I3 release": replace(GOOD, releases=(released(1, 2, 2), released(2, 1, 1)), samples=()),
     "I3 reader": replace(GOOD, samples=(sample(2, 2, 2), sample(1, 1, 1))),
     "I3 generation": replace(GOOD, samples=(sample(2, 2, 2), sample(2, 1, 1))),
+    "I3 whole": replace(
+        GOOD, samples=(sample(2, 2, 2), sample(2, 1, 1)), damaged=frozenset({"left-2"})
+    ),
     "I3 restart": replace(GOOD, samples=(sample(2, 2, 2), sample(1, 1, 1, process=8))),
     "I4 bytes": replace(
         GOOD,

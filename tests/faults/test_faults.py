@@ -30,6 +30,7 @@ def test_a_kill_at_any_failpoint_loses_nothing(area: str) -> None:
     assert row.held == row.runs == len(points)
 
 
+@pytest.mark.timeout(300)  # a run of F11 builds a real index ten times
 @pytest.mark.parametrize("fault", sorted(SCENARIOS.keys() - {"F1"}))
 def test_what_is_guaranteed_holds_under_each_fault(fault: str) -> None:
     row = Row(fault=fault)

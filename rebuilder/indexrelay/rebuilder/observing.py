@@ -1,5 +1,6 @@
 """Gathers the facts: sources, the newest release, what was tried."""
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
 from indexrelay.rebuilder.due import Facts, SourceFact
@@ -27,6 +28,7 @@ class Observer:
         self._store = store
         self._clock = clock
         self._since = clock.now()
+        self._told: dict[str, str] = {}
 
     def facts(self, requested: AbstractSet[str] = frozenset()) -> Facts:
         """How things stand now."""
@@ -78,7 +80,12 @@ class Observer:
                 versions[name] = self._store.open_version(name, version_id).manifest
             except ArtifactError as error:
                 damaged[name] = str(error)
-                _log.error(
-                    "component.damaged", component=name, version=version_id, error=str(error)
-                )
+        self._tell(damaged)
         return versions, damaged
+
+    def _tell(self, damaged: Mapping[str, str]) -> None:
+        """Log what is damaged once, and not at every look until it is built anew."""
+        for name, error in damaged.items():
+            if self._told.get(name) != error:
+                _log.error("component.damaged", component=name, error=error)
+        self._told = dict(damaged)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from tests.faults.rows import Scenario
 from tests.faults.scenarios import (
+    corrupting,
     crashing_servers,
     disconnecting,
     emptying,
@@ -52,5 +53,6 @@ SCENARIOS = {
     "F15": Entry(starting.run, runs=5),
     "F18": Entry(running_out_of_memory.run, runs=10),
     "F20": Entry(failing_over.run, runs=5),
+    "F11": Entry(corrupting.run, runs=18),
     "F19": Entry(publishing_at_once.run, runs=100),
 }
