@@ -8,7 +8,9 @@ commit (`indexrelay.rebuilder.releasing`). So a lease that cannot be had, for wh
 import threading
 from collections.abc import Callable, Iterable
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.streams import BackendRefusedError, Connection, Keys, Lease
@@ -28,6 +30,8 @@ class Leases:
         self._ttl_seconds = ttl_seconds
         self._held: dict[str, Lease] = {}
         self._lock = threading.Lock()
+        self.silent = False
+        """Whether the server did not answer when it was asked last; a refusal is an answer."""
 
     def take(self, component: str) -> bool:
         """Whether this rebuilder may build ``component`` now."""
@@ -37,7 +41,7 @@ class Leases:
             owner=self._owner,
             ttl_seconds=self._ttl_seconds,
         )
-        if _attempt(lease.acquire, "lease.unavailable", component) is not True:
+        if self._attempt(lease.acquire, "lease.unavailable", component) is not True:
             return False
         with self._lock:
             self._held[component] = lease
@@ -51,7 +55,7 @@ class Leases:
         with self._lock:
             leases = {name: self._held.pop(name) for name in components if name in self._held}
         for component, lease in leases.items():
-            if _attempt(lease.release, "lease.not_released", component) is None:
+            if self._attempt(lease.release, "lease.not_released", component) is None:
                 return
 
     def renew(self) -> None:
@@ -63,14 +67,14 @@ class Leases:
         with self._lock:
             held = dict(self._held)
         for component, lease in held.items():
-            renewed = _attempt(lease.renew, "lease.not_renewed", component)
+            renewed = self._attempt(lease.renew, "lease.not_renewed", component)
             if renewed is None:
                 return  # the next one would not be renewed either
             if not renewed:
                 self._take_again(component, lease)
 
     def _take_again(self, component: str, lease: Lease) -> None:
-        taken = _attempt(lease.acquire, "lease.not_renewed", component)
+        taken = self._attempt(lease.acquire, "lease.not_renewed", component)
         if taken is None:
             return
         with self._lock:
@@ -81,13 +85,15 @@ class Leases:
             # What is built meanwhile goes on: its release decides whether it is still news.
             _log.warning("lease.taken_again" if taken else "lease.lost", component=component)
         elif taken:  # after it was given back: nobody would ever give it back again
-            _attempt(lease.release, "lease.not_released", component)
+            self._attempt(lease.release, "lease.not_released", component)
 
-
-def _attempt(act: Callable[[], bool], event: str, component: str) -> bool | None:
-    """What the server said; ``None``: nothing, or that it refuses."""
-    try:
-        return act()
-    except (RedisError, BackendRefusedError) as error:
-        _log.warning(event, component=component, error=str(error))
-        return None
+    def _attempt(self, act: Callable[[], bool], event: str, component: str) -> bool | None:
+        """What the server said; ``None``: nothing, or that it refuses."""
+        try:
+            said = act()
+        except (RedisError, BackendRefusedError) as error:
+            self.silent = isinstance(error, RedisConnectionError | RedisTimeoutError)
+            _log.warning(event, component=component, error=str(error))
+            return None
+        self.silent = False
+        return said

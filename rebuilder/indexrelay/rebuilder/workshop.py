@@ -181,5 +181,6 @@ class Workshop:
             say_so: leave presence at once; otherwise it ends with its TTL.
         """
         self._builds.shutdown()
-        if say_so:
+        # Whoever did not take a lease back would keep us waiting once more for nothing.
+        if say_so and not self._leases.silent:
             self._presence.withdraw()
