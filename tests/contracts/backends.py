@@ -22,7 +22,6 @@ REAL: Final = ("valkey", "redis", "redis62")
 
 NO_PROCESS: Final = "fakeredis is no process that could be stopped and started again"
 KEEPS_ITS_GROUPS: Final = "fakeredis: a group read whose group has gone is not NOGROUP"
-NEVER_WAITS: Final = "fakeredis: a group read does not wait"
 
 
 class Backend:
