@@ -48,7 +48,7 @@ class TextIndex(Kind[TextSearch]):
     max_inputs = 1
     most_changed: ClassVar[float] = 0.2
     """Share of the entries that may change before the file is written anew. Applying so many takes
-    a third of writing all, and leaves words in more segments, and the file a fifth larger."""
+    about a third of the time of writing all, and leaves the file a tenth larger."""
 
     def build(self, job: Job) -> Built:
         """Apply what changed to a copy of the last version's file, or write a new one in one pass.
