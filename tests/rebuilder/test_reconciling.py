@@ -18,7 +18,7 @@ from indexrelay.schemas.results import (
     ReaderState,
     RebuilderState,
 )
-from indexrelay.streams import ConsumerGroup, Lease, Presence, publish
+from indexrelay.streams import Connection, ConsumerGroup, Lease, Presence, publish
 from indexrelay.streams.keys import REBUILDERS_GROUP
 from indexrelay.testing.clock import FakeClock
 from tests.fixtures.logs import capture_logs
@@ -101,6 +101,23 @@ def test_an_emptied_redis_is_mended_in_one_look_and_needs_nobody(built: Bench) -
     assert not mended.needs_a_person
     assert built.connection.commands.get(built.keys.release) == b"1"
     assert reconciler(built).reconcile() == Reconciliation()
+
+
+@pytest.mark.server
+def test_a_server_that_forgets_what_does_not_fit_is_told(
+    built: Bench, real_connection: Connection
+) -> None:
+    built.connection = real_connection
+    reconciler(built).reconcile()
+    assert "redis" not in found(built)
+    real_connection.commands.config_set("maxmemory-policy", "volatile-lru")
+    try:
+        finding = found(built)["redis"]
+    finally:
+        real_connection.commands.config_set("maxmemory-policy", "noeviction")
+    assert "maxmemory-policy volatile-lru" in finding.what
+    assert finding.standing is Standing.LEFT
+    assert "noeviction" in finding.advice
 
 
 def test_events_of_a_rebuilder_that_went_away_wait_for_another_one(built: Bench) -> None:

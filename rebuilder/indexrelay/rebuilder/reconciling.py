@@ -79,6 +79,7 @@ class Reconciler:
             alive = self._survey.rebuilders()
             yield from self._renumberer.mend(rebuilders=bool(alive))
             yield from chain(self._announcement(), self._missing_group())
+            yield from self._survey.eviction()
             yield from self._survey.pending(alive)
             yield from self._survey.leases(alive)
             readers = self._survey.readers()

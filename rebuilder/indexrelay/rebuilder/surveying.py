@@ -14,6 +14,7 @@ from indexrelay.schemas.results import LoadOutcome, ReaderState, RebuilderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release
 from indexrelay.streams import Connection, Keys
+from indexrelay.streams.connection import NO_EVICTION
 from indexrelay.streams.inspection import group_state
 from indexrelay.streams.keys import REBUILDERS_GROUP
 from indexrelay.streams.leases import HeldLease, held_leases, limit_lease
@@ -37,6 +38,19 @@ class Survey:
     def rebuilders(self) -> dict[str, RebuilderState | None]:
         """Those that are alive."""
         return members(self._connection, self._keys, "rebuilder", RebuilderState)
+
+    def eviction(self) -> Iterator[Finding]:
+        """A server that makes room by forgetting; it may be another one than at the start."""
+        policy = self._connection.eviction_policy()
+        if policy not in (None, NO_EVICTION):
+            yield Finding(
+                about="redis",
+                what=f"with maxmemory-policy {policy} the server may drop events and leases "
+                "silently when its memory is full",
+                standing=Standing.LEFT,
+                advice=f"set maxmemory-policy {NO_EVICTION} in its configuration: it then refuses "
+                "what does not fit, and jobs are told",
+            )
 
     def pending(self, alive: Mapping[str, RebuilderState | None]) -> Iterator[Finding]:
         """Events that somebody took and never acknowledged."""

@@ -28,6 +28,9 @@ MAX_BLOCK_SECONDS: Final = 2.0
 """A blocking read is never cancelled (what it took would stay pending, unseen), so a stop waits for
 it: not longer than this."""
 
+NO_EVICTION: Final = "noeviction"
+"""The one policy under which a full server refuses instead of forgetting."""
+
 _log = get_logger(__name__)
 
 
@@ -118,15 +121,28 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _check_eviction(self) -> None:
-        """Warn where the server may drop streams to make room."""
+    def eviction_policy(self) -> str | None:
+        """What the server does at its memory limit; ``None``: it does not tell us.
+
+        Anything but ``noeviction`` may drop events, leases and presence without a word.
+
+        Raises:
+            redis.exceptions.RedisError: the server is away.
+        """
         try:
             policy = self.commands.info("memory").get("maxmemory_policy")
         except ResponseError as error:
             # An ACL may forbid INFO, and that is no fault.
             _log.debug("redis.eviction_unknown", error=str(error))
+            return None
+        return None if policy is None else str(policy)
+
+    def _check_eviction(self) -> None:
+        """Warn where the server may drop streams to make room."""
+        try:
+            policy = self.eviction_policy()
         except RedisError as error:
             _log.warning("redis.away", error=str(error))
         else:
-            if policy not in (None, "noeviction"):
-                _log.warning("redis.evicts", maxmemory_policy=policy, wanted="noeviction")
+            if policy not in (None, NO_EVICTION):
+                _log.warning("redis.evicts", maxmemory_policy=policy, wanted=NO_EVICTION)
