@@ -6,8 +6,9 @@ One that refuses, and rebuilders that do not follow, are for the job to hear: it
 
 from collections.abc import Sequence
 
+from indexrelay.producers.enveloping import Said
 from indexrelay.producers.errors import BacklogFullError, EventRefusedError
-from indexrelay.producers.signals import Said, Signals
+from indexrelay.producers.signals import Signals
 from indexrelay.schemas.events import BatchCompleted
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
@@ -45,7 +46,7 @@ def announce(
     try:
         return signals.emit_many(
             [
-                Said(data=_completed(commit), subject=commit.collection, traceparent=traceparent)
+                Said(_completed(commit), commit.collection, traceparent=traceparent)
                 for commit, traceparent in zip(commits, traceparents, strict=True)
             ],
             refusal_raises=True,

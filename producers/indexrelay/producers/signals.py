@@ -8,16 +8,16 @@ logged and left to the rebuilder's reconcile loop, which finds the commit in the
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
 
+from indexrelay.producers.enveloping import Said, enveloped
 from indexrelay.producers.pressing_back import BacklogGauge
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.errors import IndexRelayError
-from indexrelay.schemas.events import Event, EventData
+from indexrelay.schemas.events import EventData
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ReaderState, RebuilderState
@@ -30,17 +30,6 @@ from indexrelay.streams.publishing import publish_many
 log = get_logger(__name__)
 
 StateT = TypeVar("StateT", bound=BaseModel)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Said:
-    """What one event is to say."""
-
-    data: EventData
-    subject: str
-    event_id: str | None = None
-    """Makes it a repeat of a row that is in the inbox already; ``None``: drawn."""
-    traceparent: str | None = None
 
 
 class Signals:
@@ -81,7 +70,7 @@ class Signals:
         Raises:
             BackendRefusedError: with ``refusal_raises``: the server is there, and said no.
         """
-        said = Said(data=data, subject=subject, event_id=event_id, traceparent=traceparent)
+        said = Said(data, subject, event_id, traceparent)
         return self.emit_many([said], refusal_raises=refusal_raises)
 
     def emit_many(self, said: Sequence[Said], *, refusal_raises: bool = False) -> bool:
@@ -89,18 +78,7 @@ class Signals:
 
         ``False``: not all of them were added, and perhaps none.
         """
-        now = self._clock.now()
-        raws = [
-            Event.of(
-                each.data,
-                source=self._source,
-                time=now,
-                id=each.event_id,
-                subject=each.subject,
-                traceparent=each.traceparent,
-            ).to_bytes()
-            for each in said
-        ]
+        raws = list(enveloped(said, source=self._source, time=self._clock.now()))
         failpoint("producer.before_emit")
         try:
             publish_many(self.connection, self._keys.events, raws)

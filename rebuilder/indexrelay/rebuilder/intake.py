@@ -11,6 +11,7 @@ goes, and if it ends the process the letter is found, and the event is not read 
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from indexrelay.rebuilder.reading import read_event
 from indexrelay.schemas.clock import Clock
@@ -66,7 +67,8 @@ class Intake:
         return delivery.raw is not None and delivery.deliveries >= self._max_deliveries
 
     def _receive(self, deliveries: Sequence[Delivery]) -> None:
-        received = [event for delivery in deliveries if (event := self._read(delivery))]
+        now = self._clock.now()
+        received = [event for delivery in deliveries if (event := self._read(delivery, now))]
         new = self._catalog.inbox.receive(received)
         failpoint("intake.after_inbox")
         self._group.acknowledge([delivery.entry_id for delivery in deliveries])
@@ -80,20 +82,20 @@ class Intake:
         if not letters.holds(stream=self._stream, entry_id=entry, raw=raw):
             reason = f"it ended the process that read it, {self._max_deliveries} times"
             letter = letters.bury(stream=self._stream, entry_id=entry, raw=raw, reason=reason)
-            event = self._read(delivery)
+            event = self._read(delivery, self._clock.now())
             if event is not None:
                 letters.revive(letter, event)
         else:
             _log.error("event.deadly", entry=entry, deliveries=delivery.deliveries)
         self._group.acknowledge([delivery.entry_id])
 
-    def _read(self, delivery: Delivery) -> ReceivedEvent | None:
+    def _read(self, delivery: Delivery, now: datetime) -> ReceivedEvent | None:
         if delivery.raw is None:
             # Trimmed before anyone read it. What it said is in the catalog, so looking is enough.
             _log.warning("event.trimmed", entry=delivery.entry_id.decode())
             return None
         try:
-            return read_event(delivery.raw, received_at=self._clock.now())
+            return read_event(delivery.raw, received_at=now)
         except UnreadableEventError as error:
             self._bury(delivery, error.reason)
             return None

@@ -174,10 +174,13 @@ class Event(BaseModel):
             shown = reprlib.repr(given)
             raise UnreadableEventError(f"unknown type {shown}", raw)
         try:
-            envelope["data"] = data_class.model_validate(envelope.get("data"))
-            return cls.model_validate(envelope)
+            # The validators themselves: on the way through model_validate goes a fifth of the time.
+            data = envelope.get("data")
+            envelope["data"] = data_class.__pydantic_validator__.validate_python(data)
+            event: Event = cls.__pydantic_validator__.validate_python(envelope)
         except ValidationError as error:
             raise UnreadableEventError(_shown(error), raw) from error
+        return event
 
 
 def _shown(error: ValidationError) -> str:

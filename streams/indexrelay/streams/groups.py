@@ -93,14 +93,16 @@ class ConsumerGroup:
     def acknowledge(self, entry_ids: Sequence[bytes]) -> int:
         """Say that these need never be handed out again; returns how many were still pending.
 
-        None are where the group has gone: the next read makes it again.
+        Given in the order in which they were read, the last is the newest, and the group finds its
+        place again without a step back. None are where the group has gone: the next read makes it
+        again.
 
         Raises:
             redis.exceptions.RedisError: not acknowledged, as far as is known: they come again.
         """
         if not entry_ids:
             return 0
-        newest = max(entry_ids, key=Position.of)
+        newest = entry_ids[-1]
         with self._connection.commands.pipeline(transaction=False) as pipeline:
             pipeline.xack(self._key, self._group, *entry_ids)
             pipeline.xpending(self._key, self._group)

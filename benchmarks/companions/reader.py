@@ -1,0 +1,139 @@
+"""A real reader that says when it swapped and what a query took: ``reader.py FOLDER URL SEED``.
+
+Questions are ``do`` and what belongs to it:
+
+- ``served`` (``release``): wait until the release is in place; when that was, by the clock that all
+  processes of a machine share, and how long the warm-up took;
+- ``ask`` (``count``): queries one after another;
+- ``watch`` (``seconds``): queries for so long, each timed, while releases come as they may;
+- ``hold`` (``count``): the next swap is held until so many queries were answered.
+
+Queries are asked on the main thread. Where a query fails, the answer says so and goes on.
+"""
+
+import gc
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from indexrelay.reloaders import Reloader
+from indexrelay.reloaders.snapshot import Snapshot
+from measuring.arrays import drawn
+from measuring.companion_side import answering
+from measuring.releasing import COMPONENT, reader_settings
+
+PATIENCE_SECONDS = 60.0
+QUERIES = 10_000
+
+
+class Reader:
+    """The reloader, and what its callbacks saw."""
+
+    def __init__(self, folder: Path, url: str, seed: int) -> None:
+        self._queries = drawn(QUERIES, seed=seed)
+        self._next = 0
+        self._swapped = threading.Condition()
+        self._swaps: dict[int, tuple[float, float]] = {}
+        self._held = threading.Event()
+        self._answered = threading.Event()
+        self._hold = False
+        self._reloader = Reloader(
+            reader_settings(folder, url),
+            before_swap=[self._before_swap],
+            after_swap=[self._after_swap],
+        )
+        self._reloader.start()
+
+    def stop(self) -> None:
+        self._reloader.stop()
+
+    def served(self, release: int) -> dict[str, Any]:
+        with self._swapped:
+            if not self._swapped.wait_for(lambda: release in self._swaps, PATIENCE_SECONDS):
+                raise TimeoutError(f"release {release} did not come: {self._reloader.state}")
+            at, warm_up = self._swaps.pop(release)
+        return {"at": at, "warm_up": warm_up}
+
+    def ask(self, count: int) -> dict[str, Any]:
+        seconds, failed = [], 0
+        for _ in range(count):
+            began = time.perf_counter()
+            failed += not self._query()
+            seconds.append(time.perf_counter() - began)
+        return {"failed": failed, **_quantiles(seconds)}
+
+    def watch(self, seconds: float) -> dict[str, Any]:
+        gc.collect()
+        swaps = len(self._swaps)
+        took, failed = [], 0
+        now = time.perf_counter()
+        end = now + seconds
+        while now < end:
+            failed += not self._query()
+            then, now = now, time.perf_counter()
+            took.append(now - then)
+        with self._swapped:
+            swaps, _ = len(self._swaps) - swaps, self._swaps.clear()
+        return {"failed": failed, "asked": len(took), "swaps": swaps, **_quantiles(took)}
+
+    def hold(self, count: int) -> dict[str, Any]:
+        self._hold = True
+        if not self._held.wait(PATIENCE_SECONDS):
+            raise TimeoutError("no release came that could be held")
+        answered = self.ask(count)
+        self._hold = False
+        self._answered.set()
+        return {"asked": count, **answered}
+
+    def _query(self) -> bool:
+        """Whether it was answered with ten hits."""
+        query = self._queries[self._next % QUERIES]
+        self._next += 1
+        try:
+            with self._reloader.acquire() as snapshot:
+                return len(snapshot[COMPONENT].search(query, k=10)) == 10
+        except Exception as error:  # noqa: BLE001 - it is counted, whatever it is
+            sys.stderr.write(f"a query failed: {error!r}\n")
+            return False
+
+    def _before_swap(self, _old: Snapshot, _new: Snapshot) -> None:
+        """Runs in the middle of a reload, with everything locked that a reload locks."""
+        if self._hold:
+            self._held.set()
+            self._answered.wait(PATIENCE_SECONDS)
+            self._held.clear()
+            self._answered.clear()
+
+    def _after_swap(self, _old: Snapshot, new: Snapshot) -> None:
+        at = time.perf_counter()
+        with self._swapped:
+            self._swaps[new.release] = (at, new[COMPONENT].warm_up_seconds)
+            self._swapped.notify_all()
+
+
+def _quantiles(seconds: list[float]) -> dict[str, float]:
+    taken = np.array(seconds)
+    return {
+        "median": float(np.quantile(taken, 0.5)),
+        "p99": float(np.quantile(taken, 0.99)),
+        "p999": float(np.quantile(taken, 0.999)),
+        "longest": float(taken.max()),
+    }
+
+
+def main() -> None:
+    folder, url, seed = sys.argv[1:]
+    reader = Reader(Path(folder), url, int(seed))
+    does = {name: getattr(reader, name) for name in ("served", "ask", "watch", "hold")}
+    try:
+        answering(lambda do, **given: does[do](**given))
+    finally:
+        reader.stop()
+
+
+if __name__ == "__main__":
+    main()
