@@ -5,7 +5,7 @@ scenario gets a connection of its own from it, as a process of its own would hav
 opened is closed when it ends.
 
 What fakeredis cannot do is no lack of the machine: those scenarios are skipped for it everywhere,
-in CI too, with the reason below.
+in CI too, with the reason.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,6 @@ FAKE: Final = "fakeredis"
 REAL: Final = ("valkey", "redis", "redis62")
 
 NO_PROCESS: Final = "fakeredis is no process that could be stopped and started again"
-KEEPS_ITS_GROUPS: Final = "fakeredis: a group read whose group has gone is not NOGROUP"
 
 
 class Backend:

@@ -2,7 +2,7 @@
 
 from indexrelay.streams.inspection import group_state
 from indexrelay.streams.position import Position
-from tests.contracts.backends import KEEPS_ITS_GROUPS, Backend
+from tests.contracts.backends import Backend
 from tests.contracts.subscribing import Subscriber, numbered, raws
 
 
@@ -34,7 +34,6 @@ def test_a_group_that_is_lost_begins_again_at_the_first_unacknowledged_event(
     backend: Backend,
 ) -> None:
     """Redpanda Connect: StreamTestCheckpointCapture, by its offsets: C, D and E come again."""
-    backend.needs_a_real_server(KEEPS_ITS_GROUPS)
     subscriber, _ = _take_five_and_refuse_c_and_e(backend)
     backend.connect().commands.xgroup_destroy(backend.keys.events, "rebuilder")
     assert subscriber.drain() == [b"C", b"D", b"E"]
