@@ -244,8 +244,19 @@ def test_builds_do_not_mix_up_their_results_on_a_host_with_dots_in_its_name(
 
 
 def test_a_child_that_can_leave_no_result_says_why(bench: Bench, runner: ForkingRunner) -> None:
-    with pytest.raises(BuildDiedError, match=r"FileNotFoundError.*/proc/nowhere"):
+    with pytest.raises(BuildDiedError, match=r"FileNotFoundError.*/proc/nowhere") as caught:
         build(bench, runner, catalog_url="sqlite:////proc/nowhere/catalog.db")
+    assert not caught.value.passing
+
+
+def test_a_child_that_has_no_room_for_its_result_says_that_this_may_pass(
+    bench: Bench, runner: ForkingRunner
+) -> None:
+    """On a full volume the result is what cannot be written, whatever the build has done."""
+    (bench.settings.artifacts_dir / "cramped.result").symlink_to("/dev/full")
+    with pytest.raises(BuildDiedError, match="No space left on device") as caught:
+        build(bench, runner, folder="cramped")
+    assert caught.value.passing
 
 
 def test_a_module_that_cannot_be_imported_fails_no_other_kind(

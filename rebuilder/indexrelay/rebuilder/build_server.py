@@ -11,7 +11,7 @@ that the client hands down. Each message is a JSON object:
 from the client       ``{"build": ID, "request": {…}, "memory_bytes": N | null, "niceness": N,
                       "result": PATH}`` or ``{"kill": ID}``
 from a child          ``{"build": ID, "progress": SHARE}`` or, where it can leave no result,
-                      ``{"build": ID, "error": WHY}``
+                      ``{"build": ID, "error": WHY, "passing": BOOL}``
 to the client         ``{"build": ID, "exit": CODE}``, CODE as in `subprocess`: -N for signal N
 ====================  ==========================================================================
 
@@ -42,6 +42,7 @@ from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.failpoints import arm
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
+from indexrelay.storage.passing import may_pass
 
 _ERROR_CHARACTERS = 2000
 """What an error says beyond this goes to standard error only."""
@@ -87,7 +88,8 @@ class BuildServer:
         try:
             pid = os.fork()
         except OSError as error:  # too many processes, or no memory: this build fails, no other
-            _say(self._channel, message["build"], error=_why(error))
+            passing = may_pass(error, memory=False)
+            _say(self._channel, message["build"], error=_why(error), passing=passing)
             _say(self._channel, message["build"], exit=1)
             return
         if pid == 0:
@@ -145,7 +147,8 @@ def _run_child(channel: socket.socket, message: dict[str, Any], *, server: int) 
         code = 0
     except BaseException as error:  # noqa: BLE001 - nobody is above this frame who could be told
         traceback.print_exc()
-        _say(channel, message["build"], error=_why(error))
+        passing = may_pass(error, memory=False)
+        _say(channel, message["build"], error=_why(error), passing=passing)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -45,6 +45,8 @@ class _Build:
     """``None`` after ``ended``: the server went away first."""
     error: str | None = None
     """What kept the child from a result, where it could still say so."""
+    passing: bool = False
+    """Whether that may pass."""
 
 
 class ForkingRunner:
@@ -203,7 +205,7 @@ class ForkingRunner:
         if self._stopped:
             return BuildCancelledError("the rebuilder stopped during the build")
         if build.error is not None:
-            return BuildDiedError(build.error)
+            return BuildDiedError(build.error, passing=build.passing)
         if exit_code is None:
             return BuildDiedError("the build server died; the next build starts another one")
         if exit_code > 0:
@@ -227,7 +229,7 @@ def _tell(build: _Build, message: dict[str, Any]) -> None:
         except Exception as error:  # noqa: BLE001 - every other build depends on this thread
             _log.warning("build.progress_lost", error=f"{type(error).__name__}: {error}")
     elif "error" in message:
-        build.error = message["error"]
+        build.error, build.passing = message["error"], message.get("passing", False)
     else:
         build.exit_code = message["exit"]
         build.ended.set()

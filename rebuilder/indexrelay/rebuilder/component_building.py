@@ -6,7 +6,7 @@ from functools import partial
 from pydantic import SecretStr
 
 from indexrelay.rebuilder.due import Facts, inputs_digest, targets_of
-from indexrelay.rebuilder.errors import BuildCancelledError, BuildError
+from indexrelay.rebuilder.errors import BuildCancelledError, BuildDiedError, BuildError
 from indexrelay.rebuilder.ordering import parents_of
 from indexrelay.rebuilder.passes import PassOrder
 from indexrelay.rebuilder.requests import BuildRequest
@@ -88,7 +88,8 @@ class ComponentBuilder:
             result = ComponentResult(
                 outcome=BuildOutcome.FAILED,
                 error=str(error),
-                passing=may_pass(error, memory=False),
+                passing=may_pass(error, memory=False)
+                or (isinstance(error, BuildDiedError) and error.passing),
             )
         except Exception as error:  # noqa: BLE001 - the component fails, its pass goes on
             _log.exception("component.not_built", component=name)

@@ -31,7 +31,15 @@ class BuildTimedOutError(BuildError):
 
 
 class BuildDiedError(BuildError):
-    """Raised when the child process of a build ended without a result."""
+    """Raised when the child process of a build ended without a result.
+
+    ``passing``: whether what kept it from one lies outside (no room to write it down, no database),
+    so that the same may work later.
+    """
+
+    def __init__(self, reason: str, *, passing: bool = False) -> None:
+        super().__init__(reason)
+        self.passing = passing
 
 
 class BuildCancelledError(BuildError):
