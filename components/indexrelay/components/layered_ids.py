@@ -97,7 +97,7 @@ class LayeredIds(Closable, Sequence[str]):
             if row is not None:
                 return Found(in_delta=True, row=row)
         row = self.base.find(entry_id)
-        if row is None or self.layers.dead(row):
+        if row is None or (self.delta is not None and self.layers.dead(row)):
             return None
         return Found(in_delta=False, row=row)
 
