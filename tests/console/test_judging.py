@@ -57,6 +57,7 @@ FAILED_LOAD = ComponentState(outcome=LoadOutcome.FAILED, version=DIGEST, error="
         ({"readers": {}}, "start one with: indexrelay reader --id NAME"),
         ({"announced": 2}, "Redis was only told of 2"),
         ({"readers": {"one": reader(release=2)}}, "one is at release 2, 3 is the newest"),
+        ({"announced": 5}, "release 5 was announced, but the newest in the artifacts is 3"),
         ({"readers": {"one": reader(ready=False)}}, "a required component is not served"),
         (
             {"readers": {"one": reader(components={"map": FAILED_LOAD})}},

@@ -77,6 +77,12 @@ def _of_announcement(release: int, announced: int | None) -> Iterator[Problem]:
             advice="nothing to do: readers look at the artifacts by themselves, "
             "and a rebuilder announces it at its next reconcile",
         )
+    elif announced is not None and announced > release:
+        yield Problem(
+            what=f"release {announced} was announced, but the newest in the artifacts is {release}",
+            advice="see that artifacts.dir is the right one, and mounted; if it has lost releases, "
+            "a running rebuilder goes on above their numbers within minutes",
+        )
 
 
 def _of_component(name: str, facts: ComponentFacts) -> Iterator[Problem]:
