@@ -121,7 +121,9 @@ class Tuner:
             return last or _within_reach([trial.recall for trial in trials], self.min_recall)
 
         least(knob.most, enough, first=knob.fewest, worth_more=worth_more)
-        return min(tried.values(), key=self._rank)
+        # By effort and not by the clock, which would take the larger of two that are nearly equal.
+        reached = [value for value, trial in tried.items() if self._reached(trial)]
+        return tried[min(reached)] if reached else min(tried.values(), key=self._rank)
 
     def _rank(self, trial: Trial) -> tuple[bool, bool, float]:
         """The lower the better: recall enough, then fast enough, then the cheapest or nearest."""

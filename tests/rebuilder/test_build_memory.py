@@ -1,0 +1,148 @@
+"""A build holds the index that it makes, and `build_memory_bytes` beside it.
+
+Built in a real child, under the kernel's own limit on private memory (RLIMIT_DATA), and watched
+from outside: what it held at most must stay below the index and the working memory.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+from pydantic import SecretStr
+
+from indexrelay.rebuilder import BuildError
+from indexrelay.rebuilder.children import ForkingRunner
+from indexrelay.rebuilder.requests import BuildRequest
+from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.results import BuildOutcome, ComponentResult
+from indexrelay.schemas.settings import CollectionSettings, Metric
+from indexrelay.storage.entries import Entries
+from tests.components.jobs import clustered
+from tests.rebuilder.conftest import Bench, MakeBench, behaving
+
+ROWS, DIMENSION = 100_000, 128
+WORKING_BYTES = 40 * 1024 * 1024
+"""Less than the index, which has 52 MB: so an index that is held twice is found."""
+
+
+@pytest.fixture
+def bench(make_bench: MakeBench) -> Bench:
+    bench = make_bench(index=behaving("tracks"))
+    bench.catalog.collections.declare("songs", dimension=DIMENSION, metric=Metric.L2)
+    vectors = clustered(ROWS, DIMENSION)
+    chunks = [
+        Entries(
+            ids=[f"s{row:07d}" for row in range(start, start + 10_000)],
+            vectors=vectors[start : start + 10_000],
+            texts=[None] * 10_000,
+            payloads=[None] * 10_000,
+        )
+        for start in range(0, ROWS, 10_000)
+    ]
+    bench.catalog.entries.commit("songs", "all", upserts=chunks, deletes=[])
+    return bench
+
+
+@pytest.fixture
+def runner() -> Iterator[ForkingRunner]:
+    modules = ["faiss", "indexrelay.components.vector_index"]
+    runner = ForkingRunner(preload=modules, threads=2, niceness=1)
+    yield runner
+    runner.stop()
+
+
+def build(bench: Bench, runner: ForkingRunner, *, memory: int, **keys: Any) -> ComponentResult:
+    workdir = bench.settings.artifacts_dir / f"work-{memory}"
+    workdir.mkdir()
+    request = BuildRequest(
+        component="songs_index",
+        definition=ComponentDefinition.of("vector_index", "songs", **keys),
+        collections={"songs": CollectionSettings(dimension=DIMENSION, metric=Metric.L2)},
+        parents={},
+        previous=None,
+        catalog_url=SecretStr(bench.settings.catalog_url),
+        artifacts_dir=bench.settings.artifacts_dir,
+        workdir=workdir,
+        threads=2,
+    )
+    return runner.run(
+        request, timeout_seconds=300, memory_bytes=memory, progress=lambda _share: None
+    )
+
+
+@pytest.mark.parametrize(
+    ("index", "row_bytes"),
+    [
+        ("auto", 4 * DIMENSION + 8),
+        ("Flat", 4 * DIMENSION),
+        ("IVF256,SQ8,RFlat", 5 * DIMENSION + 8),
+    ],
+)
+def test_a_build_holds_its_index_once_and_little_beside_it(
+    bench: Bench, runner: ForkingRunner, index: str, row_bytes: int
+) -> None:
+    # `auto` takes half as many lists as it would like: so much can be trained on.
+    with Watched(runner) as watched:
+        result = build(bench, runner, memory=WORKING_BYTES, index=index)
+    assert result.outcome is BuildOutcome.REBUILT, result.error
+    assert result.entries == ROWS
+    held = watched.most_bytes - watched.first_bytes
+    assert held < 1.03 * ROWS * (row_bytes + 24) + WORKING_BYTES
+    # It was watched while it held the index; otherwise nothing is proved.
+    assert held > ROWS * row_bytes
+
+
+def test_a_build_that_needs_more_beside_its_index_is_stopped(
+    bench: Bench, runner: ForkingRunner
+) -> None:
+    outcome = "none"
+    try:
+        outcome = str(build(bench, runner, memory=1024 * 1024).error)
+    except BuildError as error:  # a library that could not allocate ended the child
+        outcome = str(error)
+    assert "memory" in outcome
+
+
+def test_a_child_stands_back_as_far_as_it_is_told(bench: Bench, runner: ForkingRunner) -> None:
+    with Watched(runner) as watched:
+        build(bench, runner, memory=WORKING_BYTES, index="Flat")
+    assert watched.niceness == 1
+
+
+class Watched:
+    """Looks at a runner's child while it builds: its anonymous memory, and its niceness."""
+
+    def __init__(self, runner: ForkingRunner) -> None:
+        runner.start()
+        self._server = runner.server_pid
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self.first_bytes = 0
+        self.most_bytes = 0
+        self.niceness = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        children = Path(f"/proc/{self._server}/task/{self._server}/children")
+        while not self._over.wait(0.002):
+            for child in children.read_text().split():
+                with suppress(OSError, StopIteration):  # it has just ended
+                    self._look_at(Path("/proc") / child)
+
+    def _look_at(self, child: Path) -> None:
+        lines = (child / "status").read_text().splitlines()
+        kilobytes = next(line.split()[1] for line in lines if line.startswith("RssAnon:"))
+        self.most_bytes = max(self.most_bytes, 1024 * int(kilobytes))
+        self.first_bytes = self.first_bytes or self.most_bytes
+        # Field 19 of proc(5)'s stat, counted behind the name, which may hold anything.
+        self.niceness = int((child / "stat").read_text().rpartition(")")[2].split()[16])
