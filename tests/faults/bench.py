@@ -81,6 +81,7 @@ class Bench:
         trim_seconds: float = 60.0,
         linked: Sequence[str] = (),
         url: str | None = None,
+        tables: str = "",
     ) -> None:
         """Nothing runs yet.
 
@@ -91,6 +92,7 @@ class Bench:
             trim_seconds: how often streams are trimmed.
             linked: the roles that reach the server over a `Link` of their own.
             url: of servers that the scenario keeps itself; ``None``: one of its own, `server`.
+            tables: more of the settings file.
         """
         self._closing = ExitStack()
         # Not among pytest's folders: their paths are long, and a socket's path is short.
@@ -109,7 +111,7 @@ class Bench:
             trim=trim_seconds,
             collection=COLLECTION,
         )
-        self._tables = timings + _component_tables(components)
+        self._tables = timings + tables + _component_tables(components)
         self._configure(self.config, url)
         self.links: dict[str, Link] = {}
         for role in linked:

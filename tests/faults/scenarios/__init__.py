@@ -9,6 +9,7 @@ from tests.faults.scenarios import (
     disconnecting,
     emptying,
     failing_over,
+    filling,
     flooding,
     killing,
     killing_at_random,
@@ -53,6 +54,7 @@ SCENARIOS = {
     "F15": Entry(starting.run, runs=5),
     "F18": Entry(running_out_of_memory.run, runs=10),
     "F20": Entry(failing_over.run, runs=5),
+    "F10": Entry(filling.run, runs=10),
     "F11": Entry(corrupting.run, runs=18),
     "F19": Entry(publishing_at_once.run, runs=100),
 }

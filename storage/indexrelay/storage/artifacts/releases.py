@@ -132,16 +132,18 @@ class Releases:
         Raises:
             StoreAccessError: it cannot be written.
         """
+        newest = self.newest()
+        if newest is None:
+            return []
+        if all(_is_intact(newest.number, path) for path in self._files(newest.number)):
+            return []  # without the lock, which somebody who may not write cannot have
         with self._lock.writing():
-            newest = self.newest()
-            return [] if newest is None else list(self._mend(newest.number))
+            return list(self._mend(newest.number))
 
     def _mend(self, number: int) -> Iterator[Path]:
         _, whole = self._either(number)
         for path in self._files(number):
-            try:
-                _parse(number, path)
-            except ReleaseUnreadableError:
+            if not _is_intact(number, path):
                 make_folder(path.parent)
                 # The very bytes: they may hold fields that a newer minor version has written.
                 overwrite(whole, path, staging=self._layout.staging)
@@ -201,6 +203,14 @@ def _parse(number: int, path: Path) -> tuple[Release, bytes]:
         reason = f"{path} is damaged: it does not carry the digest of its content and number"
         raise ReleaseUnreadableError(number, reason, missing=False)
     return release, data
+
+
+def _is_intact(number: int, path: Path) -> bool:
+    try:
+        _parse(number, path)
+    except ReleaseUnreadableError:
+        return False
+    return True
 
 
 def _content_digest(fields: Any) -> str:
