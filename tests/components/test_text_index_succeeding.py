@@ -1,5 +1,7 @@
 """A text index that continues another: the same answers and scores as one written anew."""
 
+import errno
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -11,6 +13,7 @@ from hypothesis import settings
 
 from indexrelay.components.kind import Job
 from indexrelay.components.text_index import TextIndex, TextIndexParameters
+from indexrelay.components.text_index.copying import copy_file
 from indexrelay.components.text_index.kind import DATABASE
 from indexrelay.components.text_index.numbering import GAP
 from tests.components.changing import POOL, WORDS, ChangingCollection
@@ -154,6 +157,50 @@ def test_ids_that_crowd_into_one_place_make_their_neighbours_move(
     with closing(sqlite3.connect(done.files[DATABASE])) as connection:
         ids = [one for (one,) in connection.execute("SELECT id FROM entries ORDER BY row")]
     assert ids == source.ids
+
+
+def test_rows_that_had_to_move_are_judged_like_changed_ones(tmp_path: Path) -> None:
+    source = songs(2000)
+    job = make_job(tmp_path / "1", source)
+    crowd = {f"e001000-{number:03d}": row("crowd") for number in range(2 * GAP)}
+    before = run(KIND, job)
+    following, done = next_of(tmp_path / "2", job, before, source.commit(crowd))
+    assert (done.failed, done.built.details["moved"] > 0) == ([], True)
+    rows = []
+    for files in (before.files, done.files):
+        with closing(sqlite3.connect(files[DATABASE])) as connection:
+            rows.append(dict(connection.execute("SELECT id, row FROM entries")))
+    moved = next(one for one, number in rows[0].items() if rows[1][one] != number)
+    with closing(sqlite3.connect(done.files[DATABASE])) as connection, connection:
+        place = (rows[1][moved],)
+        (text,) = connection.execute("SELECT body FROM texts WHERE rowid = ?", place).fetchone()
+        connection.execute("UPDATE texts_content SET c0 = 'other' WHERE id = ?", place)
+        connection.execute("INSERT INTO texts (texts) VALUES ('rebuild')")
+        connection.execute("UPDATE texts_content SET c0 = ? WHERE id = ?", (text, *place))
+    failed = [c.name for c in KIND.verify(following, done.built, done.files) if not c.passed]
+    assert failed == ["found_by_own_words"]
+
+
+def no_copies(*_: int) -> int:
+    raise OSError(errno.EXDEV, "another file system")
+
+
+def half_copies(source: int, target: int, count: int) -> int:
+    """Copies a little at first, and then no more, as where a kernel's copy is interrupted."""
+    return os.sendfile(target, source, None, 100) if os.fstat(target).st_size == 0 else 0
+
+
+@pytest.mark.parametrize("kernel", [os.copy_file_range, no_copies, half_copies])
+def test_a_file_is_copied_whole_whatever_the_kernel_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: Callable[..., int]
+) -> None:
+    monkeypatch.setattr(os, "copy_file_range", kernel)
+    content = bytes(range(256)) * 1000
+    (tmp_path / "source").write_bytes(content)
+    copy_file(tmp_path / "source", tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == content
+    with pytest.raises(FileExistsError):
+        copy_file(tmp_path / "source", tmp_path / "target")
 
 
 def test_many_ids_in_one_place_find_room_at_once(tmp_path: Path) -> None:

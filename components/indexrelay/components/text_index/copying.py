@@ -19,16 +19,21 @@ def copy_file(source: Path, target: Path) -> None:
         OSError: one cannot be read, the other not be written.
     """
     with source.open("rb") as read, target.open("xb") as written:
-        left = os.fstat(read.fileno()).st_size
-        try:
-            while left > 0:
-                copied = os.copy_file_range(read.fileno(), written.fileno(), min(left, _PIECE))
-                if not copied:
-                    break
-                left -= copied
-        except OSError:
+        if not _copied_by_kernel(read.fileno(), written.fileno()):
             # Two file systems, or one that cannot do it: from the start, the usual way.
-            read.seek(0)
-            written.seek(0)
-            written.truncate()
+            os.lseek(read.fileno(), 0, os.SEEK_SET)
+            os.lseek(written.fileno(), 0, os.SEEK_SET)
             shutil.copyfileobj(read, written, 2**20)
+
+
+def _copied_by_kernel(source: int, target: int) -> bool:
+    left = os.fstat(source).st_size
+    try:
+        while left > 0:
+            copied = os.copy_file_range(source, target, min(left, _PIECE))
+            if not copied:
+                return False
+            left -= copied
+    except OSError:
+        return False
+    return True
