@@ -8,6 +8,7 @@ and delta are searched one after the other, and the nearest of both are the answ
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from indexrelay.components.closing import Closable
 from indexrelay.components.hits import Hit
+from indexrelay.components.optional import require_faiss
 from indexrelay.components.string_table import Rows
 from indexrelay.components.vector_index.contents import Contents
 from indexrelay.components.vector_index.delta import Delta
@@ -29,6 +31,8 @@ from indexrelay.storage.entries import Vectors
 
 _REMEMBERED: Final = 32
 """Queries that are asked again to warm the next version: enough to touch what is asked for."""
+_WARM_SECONDS: Final = 1.0
+"""… for as long as this: what is slower still waits for its disk, and so would the release."""
 
 
 class VectorSearch(Closable):
@@ -64,6 +68,8 @@ class VectorSearch(Closable):
         )
         self._queries = Queries(dimension=facts.dimension, metric=facts.metric)
         self._asked: deque[Vectors] = deque(maxlen=_REMEMBERED)
+        self.warm_up_seconds = 0.0
+        """How long `warm` took, as a part of the load."""
 
     def __len__(self) -> int:
         """How many entries it holds."""
@@ -153,20 +159,32 @@ class VectorSearch(Closable):
         """Touch what the first queries would have to fetch from disk.
 
         Asks again what ``like``, which is served until now, was asked of late; where it was asked
-        nothing, one query has to do.
+        nothing, one query has to do. It has to do as well where one query touches everything there
+        is, or where only the delta is new.
         """
         if not len(self):
             return
+        started = perf_counter()
         if like is not None and like.dimension == self.dimension:
             self._asked.extend(like.recent_queries)
-        for query in self.recent_queries or [self.vector_at(0)[None, :]]:
+        queries = self.recent_queries or [self.vector_at(0)[None, :]]
+        for query in queries[:1] if self._is_warm(like) else queries:
             rows, scores = self._nearest(query, 10)
             self._hits(rows[0], scores[0])
+            if perf_counter() - started > _WARM_SECONDS:
+                break
+        self.warm_up_seconds = perf_counter() - started
 
     def close(self) -> None:
         """Let go of the maps; nothing may be searched afterwards."""
         self.contents.close()
         del self.contents, self._in_base
+
+    def _is_warm(self, like: "VectorSearch | None") -> bool:
+        """Whether a single query will have touched all that another one does."""
+        base = self.contents.base
+        shared = like is not None and base is like.contents.base
+        return shared or isinstance(base.index, require_faiss().IndexFlat)
 
     def _nearest(self, queries: Vectors, k: int) -> tuple[Rows, NDArray[np.float32]]:
         check_k(k)

@@ -1,0 +1,94 @@
+"""A new version is asked before it is served, by what its predecessor was asked of late."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexrelay.components.vector_index import VectorIndex, VectorSearch
+from tests.components.jobs import (
+    MemorySnapshot,
+    Row,
+    Run,
+    as_previous,
+    clustered,
+    make_job,
+    make_snapshot,
+    run,
+)
+
+VECTORS = clustered(500, 8)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[VectorSearch]:
+    """Whoever was searched, in turn."""
+    seen: list[VectorSearch] = []
+    search = VectorSearch._nearest
+
+    def spying(self: VectorSearch, *args: object) -> object:
+        seen.append(self)
+        return search(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(VectorSearch, "_nearest", spying)
+    return seen
+
+
+def _kind(index: str) -> VectorIndex:
+    return VectorIndex(VectorIndex.Parameters(index=index))
+
+
+def _built(kind: VectorIndex, folder: Path, snapshot: MemorySnapshot) -> Run:
+    return run(kind, make_job(folder, snapshot))
+
+
+def _served(kind: VectorIndex, done: Run, *, queries: int) -> VectorSearch:
+    served = kind.load(done.files)
+    for vector in VECTORS[:queries]:
+        served.search(vector)
+    return served
+
+
+def test_a_new_base_is_asked_what_the_last_one_was_asked_of_late(
+    tmp_path: Path, asked: list[VectorSearch]
+) -> None:
+    kind = _kind("IVF8,Flat")
+    first = _built(kind, tmp_path / "1", make_snapshot(VECTORS))
+    second = _built(kind, tmp_path / "2", make_snapshot(VECTORS[::-1]))
+    last = _served(kind, first, queries=5)
+    asked.clear()
+    now = kind.reload(second.files, last)
+    assert asked == [now] * 5
+    for mine, given in zip(now.recent_queries, last.recent_queries, strict=True):
+        np.testing.assert_array_equal(mine, given)
+    assert now.warm_up_seconds > 0
+
+
+def test_one_query_warms_a_base_that_each_query_reads_in_full(
+    tmp_path: Path, asked: list[VectorSearch]
+) -> None:
+    kind = _kind("Flat")
+    first = _built(kind, tmp_path / "1", make_snapshot(VECTORS))
+    second = _built(kind, tmp_path / "2", make_snapshot(VECTORS[::-1]))
+    last = _served(kind, first, queries=5)
+    asked.clear()
+    now = kind.reload(second.files, last)
+    assert asked == [now]
+    assert len(now.recent_queries) == 5, "the version after it may be of another type"
+
+
+def test_one_query_warms_a_new_delta_beside_a_base_that_is_served(
+    tmp_path: Path, asked: list[VectorSearch]
+) -> None:
+    kind = _kind("IVF8,Flat")
+    source = make_snapshot(VECTORS)
+    job = make_job(tmp_path / "1", source)
+    first = run(kind, job)
+    changed = source.commit({"e000007": Row(vector=VECTORS[8])})
+    second = run(kind, make_job(tmp_path / "2", changed, previous=as_previous(job, first)))
+    assert second.built.extends
+    last = _served(kind, first, queries=5)
+    asked.clear()
+    now = kind.reload(second.files, last)
+    assert now.contents.base is last.contents.base
+    assert asked == [now]
