@@ -12,11 +12,13 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from indexrelay.console.requesting import results_in
+from indexrelay.rebuilder.janitor import Janitor
 from indexrelay.rebuilder.members import members
 from indexrelay.rebuilder.reviving import Rereading, reread
 from indexrelay.schemas.canonical import sha256_hex
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.events import (
+    FIELD,
     BatchCompleted,
     RebuildFinished,
     RebuildRequested,
@@ -39,6 +41,8 @@ pytestmark = pytest.mark.server
 COMPONENT = "voyager"
 EPOCH = "5f3a"
 STORED_RELEASE = 42
+AROUND_THE_CURSOR = ["1772366400249-0", "1772366400250-0", "1772366400251-0"]
+"""The stored reader has read up to the second of these."""
 CONTENT = b'["a", "b"]'
 """What the stored manifest names."""
 TABLES = """
@@ -213,6 +217,18 @@ def test_results_and_reports_of_another_version_are_read_and_trimmed(
     [result] = results_in(tail.read(count=10, block_seconds=0).deliveries)
     assert (result.release, result.request_ids) == (STORED_RELEASE, ("r-1",))
     assert result.indexes_failed == ("main_map",)
+    commands, published = installation.connection.commands, message(version, ReleasePublished.TYPE)
+    for entry in AROUND_THE_CURSOR:
+        publish(installation.connection, keys.reports, message(version, ReleaseApplied.TYPE))
+        commands.xadd(keys.reloads, {FIELD: published}, id=entry)
+    Presence(installation.connection, keys, "reader").publish(
+        "reader-a", document(version, "reader_state"), ttl_seconds=60
+    )
+    brief = installation.settings.rebuilder.model_copy(update={"history_entries": 2})
+    settings = installation.settings.model_copy(update={"rebuilder": brief})
+    Janitor(settings, installation.connection, keys).trim()
+    assert commands.xlen(keys.reports) == 2
+    assert [entry.decode() for entry, _ in commands.xrange(keys.reloads)] == AROUND_THE_CURSOR[1:]
 
 
 @each_version
