@@ -77,6 +77,10 @@ docs: $(INSTALLED) ## Generate the JSON Schema files and the AsyncAPI document a
 check-docs: $(INSTALLED) ## Check that the generated documents are those of the models
 	@$(BIN)/python -m indexrelay.schemas.documents docs --check
 
+.PHONY: guarantees
+guarantees: $(INSTALLED) ## Check that what proves each guarantee exists
+	@$(BIN)/python -m scripts.check_guarantees
+
 .PHONY: examples
 examples: $(INSTALLED) ## Run every example against its expected output
 	@$(BIN)/python -m scripts.run_examples
