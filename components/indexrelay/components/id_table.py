@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from operator import eq, index, le
 from pathlib import Path
-from typing import Self, overload
+from typing import Self, cast, overload
 
 import numpy as np
 
@@ -68,7 +68,10 @@ class IdTable(Sequence[str]):
 
     def many(self, rows: Rows) -> list[str]:
         """The ids of ``rows`` (int64, each 0 ≤ row < ``len``), in that order."""
-        return [self._id(text) for text in self._table.many(rows)]
+        ids = self._table.many(rows)
+        if None in ids:
+            raise DamagedFileError(self._table.path, "an id is missing")
+        return cast("list[str]", ids)
 
     def row(self, entry_id: str) -> int:
         """The row of one id.

@@ -1,6 +1,7 @@
 """Modules that only some processes have: imported where they are used, and named when missing."""
 
 import importlib
+from functools import cache
 from typing import Any
 
 from indexrelay.schemas.errors import MissingExtraError
@@ -20,6 +21,10 @@ def require(module: str, *, extra: str) -> Any:
         raise MissingExtraError(module, extra) from error
 
 
+@cache
 def require_faiss() -> Any:
-    """FAISS, which every reader and every builder of a vector index needs."""
+    """FAISS, which every reader and every builder of a vector index needs.
+
+    Asked for by every query, so it is looked up once.
+    """
     return require("faiss", extra="reloaders")

@@ -32,7 +32,12 @@ class PayloadTable:
 
     def many(self, rows: Rows) -> list[Any]:
         """The parsed payloads of ``rows`` (int64, each 0 ≤ row < ``len``), in that order."""
-        return [None if text is None else self._parse(text) for text in self.text_many(rows)]
+        if not self._table.text_bytes:  # JSON is never empty: there is no payload at all
+            return [None] * len(rows)
+        try:  # a quarter of the time of `json.loads`, which …
+            return [None if raw is None else from_json(raw) for raw in self._table.raw_many(rows)]
+        except ValueError:  # … also reads half a surrogate pair
+            return [None if text is None else self._parse(text) for text in self.text_many(rows)]
 
     def text_many(self, rows: Rows) -> list[str | None]:
         """The payloads of ``rows`` as they were given."""
@@ -48,10 +53,6 @@ class PayloadTable:
 
     def _parse(self, text: str) -> Any:
         try:
-            return from_json(text)  # a quarter of the time of `json.loads`, which …
-        except ValueError:
-            pass
-        try:
-            return json.loads(text)  # … also reads half a surrogate pair
+            return json.loads(text)
         except ValueError as error:
             raise DamagedFileError(self._table.path, "a payload is not JSON") from error

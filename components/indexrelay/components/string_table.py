@@ -18,12 +18,12 @@ raises and neither crashes nor reads past the text; `StringTable.check` looks at
 
 import mmap
 import struct
+import sys
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from operator import le
 from pathlib import Path
-from typing import BinaryIO, Final, Self
+from typing import Any, BinaryIO, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,7 @@ Rows = NDArray[np.int64]
 _MAGIC: Final = b"irstrtab"
 _VERSION: Final = 1
 _HEADER: Final = struct.Struct("<8sIIQQ")
+_HEADER_SIZE: Final = _HEADER.size
 _NULLS, _SEARCHABLE, _ORDER = 1, 2, 4
 _BLOCK: Final = 4096
 """Rows decoded at a time where all are wanted."""
@@ -149,7 +150,7 @@ class StringTableWriter:
 class StringTable(Closable):
     """A mapped table; immutable, and safe to read from many threads."""
 
-    _closed_by = frozenset({"_text", "_offsets", "_nulls", "order"})
+    _closed_by = frozenset({"_bounds", "_bytes", "_offsets", "_nulls", "order"})
 
     def __init__(self, path: Path) -> None:
         """Map the file.
@@ -162,8 +163,11 @@ class StringTable(Closable):
         with path.open("rb") as file:
             self._layout = layout = _read_layout(path, file)
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._text = memoryview(mapped)[_HEADER.size : _HEADER.size + layout.text_bytes]
+        self._bytes = mapped
         self._offsets = np.frombuffer(mapped, "<i8", layout.rows + 1, layout.offsets)
+        # The same numbers as plain integers, which takes half the time for a few rows.
+        bounds = memoryview(mapped)[layout.offsets : layout.nulls]
+        self._bounds: Any = bounds.cast("q") if sys.byteorder == "little" else self._offsets
         has_nulls = bool(layout.flags & _NULLS)
         self._nulls = (
             np.frombuffer(mapped, np.uint8, -(-layout.rows // 8), layout.nulls)
@@ -182,38 +186,46 @@ class StringTable(Closable):
     def __len__(self) -> int:
         return self._layout.rows
 
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of all texts together; 0: every row is empty or ``None``."""
+        return self._layout.text_bytes
+
     def __iter__(self) -> Iterator[str | None]:
         for start in range(0, len(self), _BLOCK):
             yield from self.many(np.arange(start, min(start + _BLOCK, len(self))))
 
     def raw(self, row: int) -> bytes:
         """The bytes of one row, 0 ≤ ``row`` < ``len``; empty where it is ``None``."""
-        start, end = self._offsets[row : row + 2].tolist()
-        self._refuse_outside([start], [end])
-        return bytes(self._text[start:end])
+        start, end = int(self._bounds[row]), int(self._bounds[row + 1])
+        if not 0 <= start <= end <= self._layout.text_bytes:
+            raise DamagedFileError(self.path, "a row lies outside of the text")
+        return self._bytes[_HEADER.size + start : _HEADER.size + end]
 
-    def many(self, rows: Rows) -> list[str | None]:
-        """The texts of ``rows`` (int64, each 0 ≤ row < ``len``), in that order.
+    def raw_many(self, rows: Rows) -> list[bytes | None]:
+        """The bytes of ``rows`` (int64, each 0 ≤ row < ``len``), in that order.
 
         Raises:
             IndexError: there is no such row.
             DamagedFileError: what the file says about a row cannot be.
         """
-        starts, ends = self._offsets[rows].tolist(), self._offsets[rows + 1].tolist()
-        self._refuse_outside(starts, ends)
-        text = self._text
+        bounds, size, file = self._bounds, self._layout.text_bytes, self._bytes
+        found: list[bytes | None] = []
+        for row in rows.tolist():
+            start, end = bounds[row], bounds[row + 1]
+            if not 0 <= start <= end <= size:
+                raise DamagedFileError(self.path, "a row lies outside of the text")
+            raw = file[_HEADER_SIZE + start : _HEADER_SIZE + end]
+            # Only an empty text can stand for none, and hardly any is empty.
+            found.append(raw or self._empty(row))
+        return found
+
+    def many(self, rows: Rows) -> list[str | None]:
+        """The texts of ``rows``; raises as `raw_many` does."""
         try:
-            texts: list[str | None] = [
-                str(text[start:end], "utf-8") for start, end in zip(starts, ends, strict=True)
-            ]
+            return [None if raw is None else raw.decode() for raw in self.raw_many(rows)]
         except UnicodeDecodeError as error:
             raise DamagedFileError(self.path, "a row is not UTF-8") from error
-        if self._nulls is not None:
-            # Only an empty text can stand for none, and hardly any is empty.
-            for place, row in enumerate(rows.tolist() if not all(texts) else ()):
-                if not texts[place] and self._nulls[row >> 3] >> (row & 7) & 1:
-                    texts[place] = None
-        return texts
 
     def check(self) -> None:
         """Look at every row; takes time and memory in proportion to the rows.
@@ -239,12 +251,11 @@ class StringTable(Closable):
 
     def close(self) -> None:
         """Let go of the map; nothing may be read afterwards."""
-        del self._text, self._offsets, self._nulls, self.order
+        del self._bounds, self._bytes, self._offsets, self._nulls, self.order
 
-    def _refuse_outside(self, starts: list[int], ends: list[int]) -> None:
-        inside = min(starts, default=0) >= 0 and max(ends, default=0) <= self._layout.text_bytes
-        if not (inside and all(map(le, starts, ends))):
-            raise DamagedFileError(self.path, "a row lies outside of the text")
+    def _empty(self, row: int) -> bytes | None:
+        """What a row without any bytes is."""
+        return None if self._nulls is not None and self._nulls[row >> 3] >> (row & 7) & 1 else b""
 
 
 def _read_layout(path: Path, file: BinaryIO) -> _Layout:

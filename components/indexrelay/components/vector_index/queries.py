@@ -1,7 +1,7 @@
 """What a query must be, checked before FAISS sees it: that would read past it, or answer it."""
 
 from dataclasses import dataclass
-from math import inf
+from math import inf, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,7 +33,7 @@ class Queries:
         squares = float(np.einsum("d,d->", vector, vector))  # NaN and infinity show in it
         if 0 < squares < inf:
             if self.metric is Metric.COSINE:
-                vector = vector / np.sqrt(np.float32(squares))
+                vector = vector / np.float32(sqrt(squares))
             return vector[None, :]
         return self._prepared(vector[None, :])
 
