@@ -7,6 +7,7 @@ Around them all is real: a server, a catalog, a store, a rebuilder, readers in p
 import json
 import secrets
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -228,7 +229,8 @@ def test_results_and_reports_of_another_version_are_read_and_trimmed(
     settings = installation.settings.model_copy(update={"rebuilder": brief})
     Janitor(settings, installation.connection, keys).trim()
     assert commands.xlen(keys.reports) == 2
-    assert [entry.decode() for entry, _ in commands.xrange(keys.reloads)] == AROUND_THE_CURSOR[1:]
+    kept: Any = commands.xrange(keys.reloads)
+    assert [entry.decode() for entry, _ in kept] == AROUND_THE_CURSOR[1:]
 
 
 @each_version
