@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,66 +75,81 @@ class Succession:
         return files
 
 
-class _Row(NamedTuple):
-    """One row of the next delta; they sort as they will stand."""
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """The delta's rows of one input; columns of equal length."""
 
-    number: int
-    """Which input."""
-    entry_id: str  # by code point, which is the order of the UTF-8 bytes
-    place: int
-    kept: int
-    given: int
+    ids: list[str]
+    places: Rows
+    kept: Rows
+    given: Rows
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def merged(self, other: "_Stretch") -> "_Stretch":
+        """Both, in the order of the ids."""
+        ids = self.ids + other.ids
+        # By code point, which is the order of the UTF-8 bytes; two sorted runs are merged.
+        order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
+        return _Stretch(
+            ids=[ids[row] for row in order.tolist()],
+            places=np.concatenate([self.places, other.places])[order],
+            kept=np.concatenate([self.kept, other.kept])[order],
+            given=np.concatenate([self.given, other.given])[order],
+        )
 
 
 def succeed(last: LayeredIds, inputs: InputRows, changes: Sequence[ChangedIds]) -> Succession:
     """Apply one batch, which has ``changes`` for each of the inputs."""
-    dead = set(last.layers.tombstones.tolist())
-    rows: list[_Row] = []
+    dead: list[int] = []
+    stretches: list[_Stretch] = []
     first_given = 0
     for number, changed in enumerate(changes):
         of_base, of_delta = inputs.of(number)
-        touched = {*changed.upserts, *changed.deletes}
-        rows += (row for row in _old_rows(last, number, of_delta) if row.entry_id not in touched)
-        for entry_id in changed.deletes:
-            dead.update(_base_row(last.base, entry_id, of_base)[1])
-        for given, entry_id in enumerate(changed.upserts, start=first_given):
-            place, replaced = _base_row(last.base, entry_id, of_base)
-            dead.update(replaced)
-            rows.append(_Row(number, entry_id, place, -1, given))
-        first_given += len(changed.upserts)
-    rows.sort()
+        upserts = sorted(changed.upserts)
+        found = [_base_row(last.base, entry_id, of_base) for entry_id in upserts]
+        gone = [_base_row(last.base, entry_id, of_base) for entry_id in changed.deletes]
+        dead += (place for place, there in found + gone if there)
+        old = _last_stretch(last, of_delta, {*changed.upserts, *changed.deletes})
+        given = {entry_id: row for row, entry_id in enumerate(changed.upserts, first_given)}
+        new = _Stretch(
+            ids=upserts,
+            places=_column(place for place, _ in found),
+            kept=np.full(len(upserts), -1),
+            given=_column(given[entry_id] for entry_id in upserts),
+        )
+        stretches.append(old.merged(new))
+        first_given += len(upserts)
     return Succession(
         layers=Layers(
             last.layers.base,
-            np.array(sorted(dead), dtype=np.int64),
-            _column(row.place for row in rows),
+            np.union1d(last.layers.tombstones, np.array(dead, dtype=np.int64)),
+            np.concatenate([one.places for one in stretches]),
         ),
-        ids=[row.entry_id for row in rows],
-        kept=_column(row.kept for row in rows),
-        given=_column(row.given for row in rows),
-        inputs=InputRows(
-            base=inputs.base,
-            delta=tuple(
-                sum(row.number == number for row in rows) for number in range(len(inputs.base))
-            ),
-        ),
+        ids=[entry_id for one in stretches for entry_id in one.ids],
+        kept=np.concatenate([one.kept for one in stretches]),
+        given=np.concatenate([one.given for one in stretches]),
+        inputs=InputRows(base=inputs.base, delta=tuple(map(len, stretches))),
     )
 
 
-def _old_rows(last: LayeredIds, number: int, stretch: slice) -> Iterator[_Row]:
-    if last.delta is None:
-        return
-    places = last.layers.places[stretch].tolist()
-    named = zip(last.delta[stretch], places, strict=True)
-    for row, (entry_id, place) in enumerate(named, start=stretch.start):
-        yield _Row(number, entry_id, place, row, -1)
+def _last_stretch(last: LayeredIds, stretch: slice, without: set[str]) -> _Stretch:
+    ids = [] if last.delta is None else last.delta[stretch]
+    rows = [row for row, entry_id in enumerate(ids) if entry_id not in without]
+    kept = np.array(rows, dtype=np.int64) + stretch.start
+    return _Stretch(
+        ids=[ids[row] for row in rows],
+        places=last.layers.places[kept],
+        kept=kept,
+        given=np.full(len(kept), -1),
+    )
 
 
-def _base_row(base: IdTable, entry_id: str, stretch: slice) -> tuple[int, tuple[int, ...]]:
-    """Where an id stands in the base or would stand, and the row that already is it, if one is."""
+def _base_row(base: IdTable, entry_id: str, stretch: slice) -> tuple[int, bool]:
+    """Where an id stands in the base or would stand, and whether it is there."""
     place = base.place(entry_id, stretch.start, stretch.stop)
-    there = place < stretch.stop and base[place] == entry_id
-    return place, (place,) if there else ()
+    return place, place < stretch.stop and base[place] == entry_id
 
 
 def _stretch(counts: tuple[int, ...], number: int) -> slice:
