@@ -12,6 +12,7 @@ from datetime import datetime
 
 from redis.exceptions import RedisError
 
+from indexrelay.rebuilder.adopting import Adopter
 from indexrelay.rebuilder.announcing import Announcer
 from indexrelay.rebuilder.backoff import Patience
 from indexrelay.rebuilder.completing import Completer
@@ -81,6 +82,7 @@ class Workshop:
             patience=patience,
         )
         self._builder = ComponentBuilder(settings, catalog=catalog, runner=runner)
+        self._adopter = Adopter(self._builder, store=store, catalog=catalog, clock=clock)
         self._release_after_seconds = limits.release_after_seconds
         publisher = Publisher(store=store, clock=clock)
         source = f"rebuilder/{rebuilder_id}"
@@ -123,7 +125,7 @@ class Workshop:
         left = set(order.reasons)
         parts = run_pass(
             order,
-            self._builder,
+            self._adopter,
             executor=self._builds,
             release_after_seconds=self._release_after_seconds,
         )

@@ -121,6 +121,23 @@ class ArtifactStore:
         """
         return self._versions.open(component, version_id)
 
+    def newest_versions(self, component: str, *, most: int) -> list[str]:
+        """The ids of a component's versions that were written last, newest first."""
+        return self._versions.newest(component, most=most)
+
+    def was_released(self, component: str, version_id: str) -> bool:
+        """Whether a release that is there names the version; those that cannot be read count."""
+        for number in self._releases.numbers():
+            try:
+                named = self._releases.read(number).components
+            except ReleaseUnreadableError as error:
+                if error.missing:
+                    continue
+                return True  # nobody knows
+            if named.get(component) == version_id:
+                return True
+        return False
+
     def version_looks(self, component: str, version_id: str) -> str:
         """What a version's files look like: other text once one of them was replaced.
 

@@ -5,6 +5,8 @@ minor version is as good as any.
 """
 
 import contextlib
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +14,23 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from indexrelay.schemas.canonical import sha256_hex
+from indexrelay.schemas.names import DIGEST_PATTERN
 from indexrelay.schemas.versions import VersionManifest
 from indexrelay.storage.artifacts.blobs import Blobs
 from indexrelay.storage.artifacts.checked import file_identity
-from indexrelay.storage.artifacts.durable import make_folder, overwrite, read_file, write_once
+from indexrelay.storage.artifacts.durable import (
+    accessing,
+    make_folder,
+    overwrite,
+    read_file,
+    write_once,
+)
 from indexrelay.storage.artifacts.errors import (
     ArtifactError,
     NotAFileError,
     VersionUnreadableError,
 )
-from indexrelay.storage.artifacts.layout import Layout
+from indexrelay.storage.artifacts.layout import Layout, check_name
 from indexrelay.storage.artifacts.locking import StoreLock
 
 
@@ -90,6 +99,21 @@ class Versions:
             reason = f"{path} is a version of {manifest.component}"
             raise VersionUnreadableError(component, version_id, reason, missing=False)
         return manifest
+
+    def newest(self, component: str, *, most: int) -> list[str]:
+        """The ids of the versions that were written last, newest first; none is read.
+
+        Raises:
+            StoreAccessError: the folder cannot be listed.
+        """
+        folder = self._layout.versions / check_name(component)
+        with accessing(folder, "list"):
+            try:
+                found = [(entry.stat().st_mtime_ns, entry.name) for entry in os.scandir(folder)]
+            except FileNotFoundError:  # never built, or swept while it was listed
+                return []
+        names = [name.removesuffix(".json") for _, name in sorted(found, reverse=True)]
+        return [name for name in names if re.fullmatch(DIGEST_PATTERN, name)][:most]
 
     def open(self, component: str, version_id: str) -> OpenedVersion:
         """The manifest and where its files lie, all checked.
