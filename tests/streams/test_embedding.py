@@ -239,6 +239,7 @@ def test_a_short_path_that_others_can_write_to_is_refused(
     short.chmod(0o777)
     with pytest.raises(ServerStartError, match="not a private folder"):
         socket_path.choose_socket(deep)
+    short.rmdir()  # the temporary folder of a test is too deep itself, so this was in /tmp
 
 
 def test_a_folder_with_odd_characters_gives_a_usable_url(tmp_path: Path) -> None:
