@@ -145,7 +145,7 @@ def test_what_failed_for_good_is_tried_again_when_someone_says_so(bench: Bench) 
     try:
         eventually(lambda: "voyager" in reader.state.components)
         reader.retry_failed()
-        eventually(lambda: not reader._told.is_set())
+        eventually(lambda: not reader._follower.asked)
         assert not reader.ready
         cause.unlink()
         reader.retry_failed()

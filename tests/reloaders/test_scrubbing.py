@@ -140,7 +140,7 @@ def test_a_scrub_is_as_slow_as_it_is_told_looks_up_meanwhile_and_ends_when_told(
     overwrite(blob_of(bench, "voyager"), "vX")  # found by a look in the middle of the other blob
     scrub.scrub()
     assert waits.seconds == [1.0, 0.0, 1.0, 1.0]
-    assert reader._follower.has_doubts
+    assert reader._follower.asked
     reader.step()
     assert list(texts(reader)) == ["clap"]
 
@@ -164,7 +164,7 @@ def test_what_was_replaced_by_a_whole_file_is_loaded_again_from_that(bench: Benc
     assert texts(reader) == {"voyager": "v1"}
     assert outcomes(reader) == {"voyager": "applied"}
     scrubber(bench, reader).look()
-    assert not reader._follower.has_doubts
+    assert not reader._follower.asked
 
 
 def test_a_removed_file_is_told_and_answers_from_memory_until_it_is_back(bench: Bench) -> None:

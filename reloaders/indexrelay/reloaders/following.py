@@ -6,10 +6,14 @@ release that was damaged since, and a rollback has a higher number anyway.
 """
 
 import queue
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Self
 
+from indexrelay.reloaders.failures import Failures
 from indexrelay.reloaders.loading import Loader, Round
+from indexrelay.reloaders.opening import Opener
 from indexrelay.reloaders.outcomes import states_after
 from indexrelay.reloaders.readiness import Readiness, required_names
 from indexrelay.reloaders.scrubbing import Doubt
@@ -53,9 +57,44 @@ class Follower:
         self._release: Release | None = None
         self._complaint = ""
         self._blind = False
+        self._told = threading.Event()
         self._doubts: queue.SimpleQueue[Doubt] = queue.SimpleQueue()
         self.states: dict[str, ComponentState] = {}
         """The state of each component after the last round; replaced, never changed."""
+
+    @classmethod
+    def made(
+        cls,
+        settings: Settings,
+        *,
+        reader_id: str,
+        store: ArtifactStore,
+        current: Current,
+        readiness: Readiness,
+        clock: Clock,
+    ) -> Self:
+        """A follower with a loader of its own, which knows of no failure yet."""
+        failures = Failures(
+            store,
+            first_wait_seconds=settings.reader.retry_seconds,
+            reader_id=reader_id,
+            clock=clock,
+        )
+        loader = Loader(
+            Opener(store, definitions=settings.components, clock=clock),
+            store,
+            failures=failures,
+            chosen=settings.reader.components,
+            clock=clock,
+        )
+        return cls(
+            settings,
+            store=store,
+            loader=loader,
+            current=current,
+            readiness=readiness,
+            clock=clock,
+        )
 
     @property
     def retry_at(self) -> float | None:
@@ -82,6 +121,9 @@ class Follower:
             applied: called after each round that changed something, or met a new release.
             stopping: whether to leave what superseded the last round for another time.
         """
+        if self._told.is_set():
+            self._told.clear()  # before: told once more meanwhile is one more time
+            self._loader.try_again()
         while not self._doubts.empty():
             self._loader.doubt(self._doubts.get(), self._current.contents)
         swapped = False
@@ -96,14 +138,14 @@ class Follower:
         """Take up at the next look that something served is damaged; from any thread."""
         self._doubts.put(doubt)
 
-    @property
-    def has_doubts(self) -> bool:
-        """Whether there is something that a look would take up."""
-        return not self._doubts.empty()
+    def retry_failed(self) -> None:
+        """Let every load that failed be tried at the next look; from any thread."""
+        self._told.set()
 
-    def try_again(self) -> None:
-        """Let every load that failed be tried at the next look."""
-        self._loader.try_again()
+    @property
+    def asked(self) -> bool:
+        """Whether somebody wants a look now."""
+        return self._told.is_set() or not self._doubts.empty()
 
     def forget(self) -> None:
         """Start from nothing at the next look."""

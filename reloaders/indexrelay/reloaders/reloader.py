@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterable
 
 from indexrelay.reloaders.connecting import Link
-from indexrelay.reloaders.failures import Failures
 from indexrelay.reloaders.following import Follower, Renewing
 from indexrelay.reloaders.forking import follow_forks
 from indexrelay.reloaders.identity import (
@@ -21,8 +20,6 @@ from indexrelay.reloaders.identity import (
     forked_reader_id,
     host_name,
 )
-from indexrelay.reloaders.loading import Loader
-from indexrelay.reloaders.opening import Opener
 from indexrelay.reloaders.readiness import Readiness
 from indexrelay.reloaders.reporting import Reporter
 from indexrelay.reloaders.scrubbing import Scrubber
@@ -97,28 +94,16 @@ class Reloader:
         self._starting = threading.Lock()
         self._looking = threading.RLock()  # a callback may call `stop`
         self._stopping = threading.Event()
-        self._told = threading.Event()
         self._thread: threading.Thread | None = None
         self._watch = ReleaseWatch(self._link, self._keys, reader_id=self._id)
         self._announced = 0
         self._reporter = Reporter(
             self._link, self._keys, ttl_seconds=reader.presence_ttl_seconds, clock=self._clock
         )
-        self._follower = Follower(
+        self._follower = Follower.made(
             self._settings,
+            reader_id=self._id,
             store=self._store,
-            loader=Loader(
-                Opener(self._store, definitions=self._settings.components, clock=self._clock),
-                self._store,
-                failures=Failures(
-                    self._store,
-                    first_wait_seconds=reader.retry_seconds,
-                    reader_id=self._id,
-                    clock=self._clock,
-                ),
-                chosen=reader.components,
-                clock=self._clock,
-            ),
             current=self._current,
             readiness=self._readiness,
             clock=self._clock,
@@ -203,7 +188,7 @@ class Reloader:
         again anyway, and so is a damaged version whose files were replaced. This is for what only
         a person knows to be mended, such as a file that a kind reads besides.
         """
-        self._told.set()
+        self._follower.retry_failed()
 
     def step(self) -> bool:
         """Look once, without blocking on Redis; `True` when a snapshot was swapped.
@@ -246,7 +231,7 @@ class Reloader:
             try:
                 now = self._clock.monotonic()
                 retry_at = self._follower.retry_at or now + 1
-                if now >= look_at or now >= retry_at or self._asked:
+                if now >= look_at or now >= retry_at or self._follower.asked:
                     with self._looking:
                         self._look(lambda: self._reporter.renewing(self.state))
                     now = self._clock.monotonic()
@@ -266,15 +251,7 @@ class Reloader:
         self._leave()
         log.info("reader.stopped", reader=self._id)
 
-    @property
-    def _asked(self) -> bool:
-        """Whether somebody wants a look now."""
-        return self._told.is_set() or self._follower.has_doubts
-
     def _look(self, renewing: Renewing) -> bool:
-        if self._told.is_set():
-            self._told.clear()  # before: told once more meanwhile is one more time
-            self._follower.try_again()
         swapped = self._follower.look(
             announced=self._announced,
             renewing=renewing,
