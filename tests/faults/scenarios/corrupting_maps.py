@@ -89,7 +89,8 @@ def _once(
     damaged_at = time.monotonic()
     if kill:
         os.kill(pid, signal.SIGKILL)  # a reader that starts has no last good version
-    bench.wait(lambda: is_whole(bench.store) and _is_served(bench), seconds=90)
+    # An answer of the newest version: a query on the one before may still end the reader.
+    bench.wait(lambda: is_whole(bench.store) and _is_served(bench) and _answers(bench, asker), 90)
     mended_at = time.monotonic()
     _take_down(bench, truth)
     bench.wait(lambda: _answered_since(asker, mended_at) >= len(truth.queries))
@@ -107,6 +108,11 @@ def _once(
         f"{len(wrong)} wrong, the last after {latest:.1f} s; mended after "
         f"{mended_at - damaged_at:.1f} s"
     )
+
+
+def _answers(bench: Bench, asker: Asker) -> bool:
+    newest = bench.store.newest_release()
+    return newest is not None and asker.answers[-1].version == newest.components[COMPONENT]
 
 
 def _answered_since(asker: Asker, moment: float) -> int:
