@@ -4,7 +4,7 @@ Read as `layers` says. A version that was written in one piece has the first fil
 as fast as the table in it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import eq, ge, index
 from pathlib import Path
@@ -124,30 +124,30 @@ class LayeredIds(Closable, Sequence[str]):
         at = layers.delta_positions if found.in_delta else layers.base_positions
         return int(at(np.array([found.row]))[0])
 
-    def check_delta(self) -> int:
-        """Look at every id of the delta, and say how many repeat another live one (0: unique).
+    def delta_rows(self, entry_ids: Iterable[str]) -> Rows:
+        """The delta's rows of those of ``entry_ids`` that are in it, in growing order."""
+        found = () if self.delta is None else map(self.delta.find, entry_ids)
+        return np.array(sorted(row for row in found if row is not None), dtype=np.int64)
+
+    def repeats(self, rows: Rows) -> int:
+        """How many of these delta rows have the id of a live base row.
 
         It looks where the places say, so it is complete where `out_of_order` finds nothing.
-
-        Raises:
-            DamagedFileError: the file of the delta is not what was written.
         """
         if self.delta is None:
             return 0
-        places = self.layers.places
-        rows = np.flatnonzero(places < self.layers.base)
-        in_base, in_delta = self.base.many(places[rows]), self.delta.many(rows)
-        same = np.array(list(map(eq, in_base, in_delta)), dtype=bool)
-        return self.delta.check() + int(
-            (~np.isin(places[rows[same]], self.layers.tombstones)).sum()
-        )
+        rows = rows[self.layers.places[rows] < self.layers.base]
+        places = self.layers.places[rows]
+        same = np.array(list(map(eq, self.base.many(places), self.delta.many(rows))), dtype=bool)
+        return int((~np.isin(places[same], self.layers.tombstones)).sum())
 
-    def out_of_order(self, starts: Sequence[int] = ()) -> int:
-        """How many delta ids do not stand where the order of their UTF-8 bytes has them.
+    def out_of_order(self, starts: Sequence[int] = (), *, rows: Rows | None = None) -> int:
+        """How often an id of the delta does not stand where the order of the UTF-8 bytes has it.
 
-        ``starts`` are the positions where the rows of another input begin, and with them the order.
+        ``starts`` are the positions where the rows of another input begin, and with them the order;
+        ``rows`` are those of the delta to look at, ``None``: all.
         """
-        at = self.layers.delta_positions(np.arange(len(self.layers.places)))
+        at = self.layers.delta_positions(self.layers.delta_rows if rows is None else rows)
         after = np.unique(np.concatenate([at, at + 1]))
         after = after[(after > 0) & (after < len(self)) & ~np.isin(after, starts)]
         return sum(map(ge, self.many(after - 1), self.many(after)))

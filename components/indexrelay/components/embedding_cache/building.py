@@ -18,7 +18,7 @@ from indexrelay.components.errors import UnknownEntryError
 from indexrelay.components.id_table import IdTable
 from indexrelay.components.inputs import numbered_chunks, only_collection, refuse_infinite
 from indexrelay.components.kind import Built, Job, PreviousVersion
-from indexrelay.components.layered_ids import IDS, LayeredIds
+from indexrelay.components.layered_ids import IDS
 from indexrelay.components.layers import Layers
 from indexrelay.components.succession import ChangedIds, InputRows, Succession, succeed
 from indexrelay.storage.entries import Changes, Entries, Vectors
@@ -56,7 +56,8 @@ def extend(job: Job, continued: Continued, parameters: EmbeddingCacheParameters)
         DamagedFileError: a file of the previous version is not what was written.
     """
     source, previous = only_collection(job), continued.previous
-    with closing(Embeddings(previous.files)) as last, closing(LayeredIds(previous.files)) as ids:
+    with closing(Embeddings(previous.files)) as last:
+        ids = last.ids
         base = len(ids.base)
         most = int(parameters.max_delta * base)
         batch = _read(last, continued.changes[source.collection], most)

@@ -14,11 +14,14 @@ from time import perf_counter
 import numpy as np
 
 from indexrelay.components.embedding_cache.served import Embeddings
-from indexrelay.components.embedding_cache.succeeding import changed_entries, kept_entries
+from indexrelay.components.embedding_cache.succeeding import (
+    changed_entries,
+    kept_entries,
+    upserted_ids,
+)
 from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.judging import Verdict, equal, judge
 from indexrelay.components.kind import Built, PreviousVersion
-from indexrelay.components.layered_ids import LayeredIds
 from indexrelay.schemas.versions import Check
 from indexrelay.storage.entries import SourceSnapshot, Vectors
 
@@ -35,36 +38,39 @@ def gates(
     """
     started = perf_counter()
     try:
-        cache, ids = Embeddings(files), LayeredIds(files)
+        cache = Embeddings(files)
     except DamagedFileError as error:
         yield Check(name="reads_back", passed=False, detail=str(error))
         return
     yield Check(name="reads_back", passed=True, seconds=perf_counter() - started)
-    with closing(cache), closing(ids):
+    with closing(cache):
         yield judge("count", lambda: _count(cache, source, built))
         yield judge(
             "dimension",
             lambda: equal(cache.dimension, source.dimension, "vectors have another length"),
         )
         if continued is None:
-            yield from _of_everything(source, cache, ids)
+            yield from _of_everything(source, cache)
         else:
-            yield from _of_what_changed(source, cache, ids, continued)
+            yield from _of_what_changed(source, cache, continued)
 
 
-def _of_everything(source: SourceSnapshot, cache: Embeddings, ids: LayeredIds) -> Iterator[Check]:
-    yield judge("ids_unique", lambda: equal(ids.base.check(), 0, "ids repeat in the source"))
+def _of_everything(source: SourceSnapshot, cache: Embeddings) -> Iterator[Check]:
+    yield judge("ids_unique", lambda: equal(cache.ids.base.check(), 0, "ids repeat in the source"))
     yield judge("vectors_finite", lambda: _finite(vectors for _, vectors in cache.blocks()))
     yield judge("rows_match_source", lambda: _rows(cache, source))
 
 
 def _of_what_changed(
-    source: SourceSnapshot, cache: Embeddings, ids: LayeredIds, continued: PreviousVersion
+    source: SourceSnapshot, cache: Embeddings, continued: PreviousVersion
 ) -> Iterator[Check]:
+    ids = cache.ids
+    new = ids.delta_rows(upserted_ids(source, continued))
     with closing(Embeddings(continued.files)) as last:
-        yield judge("ids_unique", lambda: equal(ids.check_delta(), 0, "ids repeat each other"))
+        yield judge("ids_unique", lambda: equal(ids.repeats(new), 0, "ids repeat each other"))
         yield judge(
-            "ids_in_order", lambda: equal(ids.out_of_order(), 0, "ids of the delta stand elsewhere")
+            "ids_in_order",
+            lambda: equal(ids.out_of_order(rows=new), 0, "ids of the delta stand elsewhere"),
         )
         yield judge("vectors_finite", lambda: _finite([cache.delta]))
         yield judge("rows_match_source", lambda: changed_entries(source, cache, continued))

@@ -1,6 +1,6 @@
 """An embedding cache as a reader serves it."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -38,7 +38,7 @@ class Embeddings(Closable):
             self._delta = _rows(files[DELTA], len(self._ids.delta), self.dimension)
 
     @property
-    def ids(self) -> Sequence[str]:
+    def ids(self) -> LayeredIds:
         """Every id, in the order of their UTF-8 bytes: a mapped sequence, not a list."""
         return self._ids
 
@@ -113,11 +113,6 @@ class Embeddings(Closable):
     def delta(self) -> Vectors:
         """The vectors that came or changed since the base was written, shape ``(m, dimension)``."""
         return self._delta
-
-    @property
-    def delta_ids(self) -> Sequence[str]:
-        """Whose they are."""
-        return () if self._ids.delta is None else self._ids.delta
 
     def warm(self) -> None:
         """Touch what a first look-up would have to fetch from disk."""

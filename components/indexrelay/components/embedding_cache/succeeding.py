@@ -5,17 +5,25 @@ its own gates; so this costs what the batch costs, and what the delta weighs.
 """
 
 from collections.abc import Iterator
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from indexrelay.components.embedding_cache.served import Embeddings
 from indexrelay.components.judging import Verdict, equal
 from indexrelay.components.kind import PreviousVersion
-from indexrelay.storage.entries import Changes, SourceSnapshot, Vectors
+from indexrelay.storage.entries import Changes, SourceSnapshot
 
 _SAMPLED: Final = 500
 """Entries of the base that are looked up as a user would: 20 microseconds each."""
+
+
+def upserted_ids(source: SourceSnapshot, continued: PreviousVersion) -> Iterator[str]:
+    """Every id that came, changed, or was handed over again."""
+    for chunk in _changes(source, continued):
+        yield from chunk.upserts.ids
 
 
 def changed_entries(
@@ -41,7 +49,7 @@ def kept_entries(
     for chunk in _changes(source, continued):
         changed.update(chunk.upserts.ids, chunk.deletes)
     here, there = _without(changed, cache), _without(changed, last)
-    if here[0] != there[0] or not np.array_equal(here[1], there[1]):
+    if here.ids != there.ids or not all(map(np.array_equal, here.columns, there.columns)):
         return Verdict(False, "the delta lost or changed rows that are not in the batch")
     some = np.linspace(0, len(last) - 1, num=min(_SAMPLED, len(last))).astype(np.int64)
     asked = {last.ids[row] for row in some.tolist()} - changed
@@ -52,11 +60,19 @@ def kept_entries(
     return equal(wrong, 0, "entries that did not change are not what they were")
 
 
-def _without(changed: set[str], cache: Embeddings) -> tuple[list[str], Vectors]:
-    """Ids and vectors of the delta, but for those that changed."""
-    ids = list(cache.delta_ids)
+@dataclass(frozen=True, slots=True)
+class _Delta:
+    """Some rows of a delta."""
+
+    ids: list[str]
+    columns: tuple[NDArray[Any], ...]
+
+
+def _without(changed: set[str], cache: Embeddings) -> _Delta:
+    """All of the delta, but for what changed."""
+    ids = list(cache.ids.delta or ())
     rows = [row for row, entry_id in enumerate(ids) if entry_id not in changed]
-    return [ids[row] for row in rows], cache.delta[rows]
+    return _Delta([ids[row] for row in rows], (cache.delta[rows], cache.ids.layers.places[rows]))
 
 
 def _changes(source: SourceSnapshot, continued: PreviousVersion) -> Iterator[Changes]:

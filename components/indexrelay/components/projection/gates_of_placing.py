@@ -39,14 +39,16 @@ def judged_placing(
     count = sum(source.count for source in job.collections.values())
     yield judge("count", lambda: equal(len(ids), count, "it is not of this generation"))
     starts = list(accumulate(source.count for source in job.collections.values()))
-    yield judge("ids_unique", lambda: equal(ids.check_delta(), 0, "ids repeat each other"))
+    changes = _Changed(tuple(job.collections.values()), previous)
+    new = ids.delta_rows(changes.ids())
+    yield judge("ids_unique", lambda: equal(ids.repeats(new), 0, "ids repeat each other"))
     yield judge(
-        "ids_in_order", lambda: equal(ids.out_of_order(starts), 0, "ids stand in other rows")
+        "ids_in_order",
+        lambda: equal(ids.out_of_order(starts, rows=new), 0, "ids stand in other rows"),
     )
     finite = bool(np.isfinite(chart.coordinates).all())
     yield judge("finite", lambda: Verdict(finite, "" if finite else "NaN or infinity in it"))
     with closing(ProjectionMap.open(previous.files)) as last:
-        changes = _Changed(tuple(job.collections.values()), previous)
         yield judge("ids_match_source", lambda: changes.shown(Held.open(ids, files, built.details)))
         yield judge("unchanged_kept", lambda: changes.kept(chart, last))
         if finite and len(chart):
