@@ -282,17 +282,23 @@ def sending(asked: Asked, server: BenchServer, companion: Companion | None) -> F
 def reading(asked: Asked, server: BenchServer, companion: Companion | None) -> Findings:
     """As a member of a group."""
     count = 2_000 if asked.quick else 20_000
-    both = Reading(server, count)
-    contenders = {"read": both.ours(), "bare read": both.bare()}
-    if companion is not None:
-        contenders["FastStream consume"] = lambda: companion.seconds(do="consume", count=count)
+    few = count // 5  # FastStream takes its time
+    many, less = Reading(server, count), Reading(server, few)
+    contenders = {"read": many.ours(), "bare read": many.bare()}
     rounds = interleaved(contenders, rounds=asked.rounds, say=asked.say)
+    beside = {"read": less.ours()}
+    if companion is not None:
+        beside["FastStream consume"] = lambda: companion.seconds(do="consume", count=few)
+    peers = interleaved(beside, rounds=asked.rounds, say=asked.say)
     return Findings(
         figures=(
             against("read", rounds, "bare read", at_least(0.6)),
-            against("read", rounds, "FastStream consume", at_least(10)),
+            against("read", peers, "FastStream consume", at_least(10)),
         ),
-        measured=tuple(rounds.rates(name, count, "events/s") for name in rounds.seconds),
+        measured=(
+            *(rounds.rates(name, count, "events/s") for name in rounds.seconds),
+            *(peers.rates(name, few, "events/s") for name in peers.seconds if name != "read"),
+        ),
     )
 
 

@@ -46,14 +46,14 @@ class Rounds:
         """Seconds in the middle round."""
         return statistics.median(self.seconds[name])
 
-    def rates(self, name: str, amount: float, unit: str) -> Measured:
-        """How much a second, where one round does ``amount``."""
+    def rates(self, name: str, amount: float, unit: str, *, called: str = "") -> Measured:
+        """How much a second, where one round does ``amount``; ``called``: in the result."""
         values = tuple(amount / seconds for seconds in self.seconds[name])
-        return Measured(name=name, unit=unit, values=values)
+        return Measured(name=called or name, unit=unit, values=values)
 
-    def durations(self, name: str) -> Measured:
-        """How long."""
-        return Measured(name=name, unit="s", values=self.seconds[name])
+    def durations(self, name: str, *, called: str = "") -> Measured:
+        """How long; ``called``: in the result."""
+        return Measured(name=called or name, unit="s", values=self.seconds[name])
 
 
 def interleaved(

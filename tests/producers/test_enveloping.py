@@ -1,11 +1,11 @@
 """Events that are written together are what they would be one by one."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexrelay.producers.enveloping import Said, enveloped
+from indexrelay.producers.enveloping import Envelopes, Said
 from indexrelay.schemas.events import BatchCompleted, Event, EventData, RebuildRequested
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -39,7 +39,9 @@ said = st.builds(
 
 @given(st.lists(said, max_size=8))
 def test_each_event_reads_as_if_it_had_been_made_alone(several: list[Said]) -> None:
-    events = [Event.from_bytes(raw) for raw in enveloped(several, source="a job", time=NOW)]
+    envelopes = Envelopes("a job")
+    halves = several[: len(several) // 2], several[len(several) // 2 :]
+    events = [Event.from_bytes(raw) for half in halves for raw in envelopes.written(half, NOW)]
     alone = [
         Event.of(
             each.data,
@@ -57,3 +59,16 @@ def test_each_event_reads_as_if_it_had_been_made_alone(several: list[Said]) -> N
     assert {len(each) for each in drawn} <= {32}
     given_ids = [event.id for each, event in zip(several, events, strict=True) if each.event_id]
     assert set(given_ids) <= {"given"}
+
+
+def test_time_goes_on_and_kinds_that_are_too_many_are_forgotten() -> None:
+    envelopes = Envelopes("a job")
+    data = completed("tracks", "b", 1)
+    later = NOW + timedelta(seconds=1, microseconds=1)
+    for time in (NOW, later):
+        (raw,) = envelopes.written([Said(data, "tracks")], time)
+        assert Event.from_bytes(raw).time == time
+    subjects = [f"subject {number}" for number in range(2_500)]
+    raws = envelopes.written([Said(data, subject) for subject in subjects], NOW)
+    assert [Event.from_bytes(raw).subject for raw in raws] == subjects
+    assert len(envelopes._shared) <= 1000

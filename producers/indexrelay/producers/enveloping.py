@@ -1,21 +1,23 @@
-"""What events say, and their bytes: envelopes that differ in nothing but the id are written once.
+"""What events say, and their bytes: what two envelopes share is written once.
 
-An event's envelope costs five times what its data costs. A job with many batches says the same in
-nearly all of them, so the first event of each kind is made and validated whole, and its text serves
-the others: their ids are drawn here and their data are models that were validated when they were
-made.
+An envelope costs ten times what its data costs. A job says the same in nearly all of them: source,
+type, collection. So the first event of each kind is made and validated whole, and its text serves
+the later ones, whose ids are drawn here, whose time is the clock's, and whose data are models that
+were validated when they were made.
 """
 
 import secrets
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pydantic_core import to_json
 
 from indexrelay.schemas.events import Event, EventData
 
-_ID_BYTES = 16
+_ID_BYTES: Final = 16
+_MOST_KINDS: Final = 1000
+"""A job has a few collections; whoever has more than this pays for some envelopes again."""
 
 
 class Said(NamedTuple):
@@ -28,28 +30,41 @@ class Said(NamedTuple):
     traceparent: str | None = None
 
 
-def enveloped(said: Sequence[Said], *, source: str, time: datetime) -> Iterator[bytes]:
-    """The bytes of each event, as `Event.to_bytes` would give them but for the order of names."""
-    envelopes: dict[tuple[str, str, str | None], bytes] = {}
-    ids = secrets.token_hex(_ID_BYTES * len(said))
-    for number, (data, subject, event_id, traceparent) in enumerate(said):
-        if event_id is not None:
-            yield Event.of(
-                data,
-                source=source,
-                time=time,
-                id=event_id,
-                subject=subject,
-                traceparent=traceparent,
-            ).to_bytes()
-            continue
-        kind = (data.TYPE, subject, traceparent)
-        envelope = envelopes.get(kind)
-        if envelope is None:
-            event = Event.of(
-                data, source=source, time=time, subject=subject, traceparent=traceparent
-            )
-            envelope = to_json(event, exclude={"id", "data"}, exclude_none=True)[:-1]
-            envelopes[kind] = envelope
-        drawn = ids[2 * _ID_BYTES * number : 2 * _ID_BYTES * (number + 1)]
-        yield b'%b,"id":"%b","data":%b}' % (envelope, drawn.encode(), to_json(data))
+class Envelopes:
+    """Writes the events of one source; safe to use from several threads."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._shared: dict[tuple[str, str], bytes] = {}
+
+    def written(self, said: Sequence[Said], time: datetime) -> Iterator[bytes]:
+        """The bytes of each event, as `Event.to_bytes` gives them but for the order of names."""
+        ids = secrets.token_hex(_ID_BYTES * len(said)).encode()
+        moment = to_json(time)
+        for number, each in enumerate(said):
+            if each.event_id is not None or each.traceparent is not None:
+                yield self._event(each, time).to_bytes()
+                continue
+            shared = self._shared.get((each.data.TYPE, each.subject)) or self._share(each, time)
+            drawn = ids[2 * _ID_BYTES * number : 2 * _ID_BYTES * (number + 1)]
+            data = to_json(each.data)
+            yield b'%b,"time":%b,"id":"%b","data":%b}' % (shared, moment, drawn, data)
+
+    def _event(self, said: Said, time: datetime) -> Event:
+        return Event.of(
+            said.data,
+            source=self._source,
+            time=time,
+            id=said.event_id,
+            subject=said.subject,
+            traceparent=said.traceparent,
+        )
+
+    def _share(self, said: Said, time: datetime) -> bytes:
+        """Validate a whole event, and keep the text of what the next ones of its kind share."""
+        event = self._event(said, time)
+        shared = to_json(event, exclude={"id", "time", "data"}, exclude_none=True)[:-1]
+        if len(self._shared) >= _MOST_KINDS:
+            self._shared.clear()
+        self._shared[said.data.TYPE, said.subject] = shared
+        return shared

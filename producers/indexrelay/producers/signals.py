@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
 
-from indexrelay.producers.enveloping import Said, enveloped
+from indexrelay.producers.enveloping import Envelopes, Said
 from indexrelay.producers.pressing_back import BacklogGauge
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.errors import IndexRelayError
@@ -47,7 +47,7 @@ class Signals:
     ) -> None:
         self._keys = keys
         self._clock = clock
-        self._source = source
+        self._envelopes = Envelopes(source)
         self._connect = connect
         self._given = connection
         self._opened: Connection | None = None
@@ -78,7 +78,7 @@ class Signals:
 
         ``False``: not all of them were added, and perhaps none.
         """
-        raws = list(enveloped(said, source=self._source, time=self._clock.now()))
+        raws = list(self._envelopes.written(said, self._clock.now()))
         failpoint("producer.before_emit")
         try:
             publish_many(self.connection, self._keys.events, raws)

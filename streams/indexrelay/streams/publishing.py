@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 
 from indexrelay.schemas.events import FIELD
 from indexrelay.streams.connection import Connection
-from indexrelay.streams.refusing import refusals_of
+from indexrelay.streams.refusing import refused
 from indexrelay.streams.round_trip import packed, round_trip
 
 MOST_EVENTS: Final = 1000
@@ -30,7 +30,11 @@ def publish(connection: Connection, key: str, raw: bytes) -> bytes:
         redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: it did not answer; the
             event may have arrived or not.
     """
-    return publish_many(connection, key, [raw])[0]
+    reply = round_trip(connection.commands, [packed(b"XADD", key.encode(), b"*", FIELD, raw)])[0]
+    if isinstance(reply, ResponseError):
+        raise refused(key, reply) from reply
+    entry_id: bytes = reply
+    return entry_id
 
 
 def publish_many(connection: Connection, key: str, raws: Sequence[bytes]) -> list[bytes]:
@@ -44,13 +48,12 @@ def publish_many(connection: Connection, key: str, raws: Sequence[bytes]) -> lis
     """
     name = key.encode()
     entry_ids: list[bytes] = []
-    with refusals_of(key):
-        for some in _portions(raws):
-            commands = [packed(b"XADD", name, b"*", FIELD, raw) for raw in some]
-            for reply in round_trip(connection.commands, commands):
-                if isinstance(reply, ResponseError):
-                    raise reply
-                entry_ids.append(reply)
+    for some in _portions(raws):
+        commands = [packed(b"XADD", name, b"*", FIELD, raw) for raw in some]
+        for reply in round_trip(connection.commands, commands):
+            if isinstance(reply, ResponseError):
+                raise refused(key, reply) from reply
+            entry_ids.append(reply)
     return entry_ids
 
 

@@ -25,7 +25,12 @@ def refusals_of(key: str) -> Iterator[None]:
     try:
         yield
     except ResponseError as error:
-        raise BackendRefusedError(key, refusal_code(error), str(error)) from error
+        raise refused(key, error) from error
+
+
+def refused(key: str, error: ResponseError) -> BackendRefusedError:
+    """Our own error for a refused write to ``key``; chain it to the server's."""
+    return BackendRefusedError(key, refusal_code(error), str(error))
 
 
 def replies_of(pipeline: Pipeline) -> list[Any]:

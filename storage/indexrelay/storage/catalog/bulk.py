@@ -5,8 +5,8 @@ because a row that passes through SQLAlchemy costs about twice as much (0.54 of 
 when writing, 0.65 when reading).
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 from sqlalchemy import Connection
@@ -38,7 +38,9 @@ class BulkRows(Protocol):
         """How many of ``ids``, which differ, are live."""
         ...
 
-    def live(self, connection: Connection, key: int, rows: int) -> Iterator[list[StoredRow]]:
+    def live(
+        self, connection: Connection, key: int, dimension: int, rows: int
+    ) -> Iterator[Entries]:
         """Every live entry in the order of the ids' bytes, ``rows`` at a time."""
         ...
 
@@ -56,17 +58,43 @@ def vector_bytes(vectors: Vectors) -> Iterator[memoryview]:
     return (stored[start : start + width] for start in range(0, len(stored), width))
 
 
+def gathered(
+    fetch: Callable[[int], Sequence[StoredRow]], dimension: int, *, rows: int, portion: int
+) -> Iterator[Entries]:
+    """What ``fetch(at most so many)`` gives until it gives nothing, ``rows`` at a time, as columns.
+
+    A ``portion`` that fits the processor's cache is taken apart before the next one is fetched: row
+    by row into 10,000 objects first, and then through all of them again, takes a third longer.
+    """
+    width = dimension * STORED.itemsize
+    more = True
+    while more:
+        ids: list[str] = []
+        texts: list[str | None] = []
+        payloads: list[str | None] = []
+        vectors = np.empty((rows, dimension), dtype=STORED)
+        stored = vectors.data.cast("B")
+        while more and len(ids) < rows:
+            fetched = fetch(min(portion, rows - len(ids)))
+            start = len(ids) * width
+            stored[start : start + len(fetched) * width] = b"".join([row[1] for row in fetched])
+            ids += [row[0] for row in fetched]
+            texts += [row[2] for row in fetched]
+            payloads += [row[3] for row in fetched]
+            more = bool(fetched)
+        if ids:
+            found = vectors if len(ids) == rows else vectors[: len(ids)].copy()
+            yield Entries(
+                ids=ids,
+                vectors=found.astype(np.float32, copy=False),
+                texts=texts,
+                payloads=payloads,
+            )
+
+
 def entries_of(rows: Sequence[StoredRow], dimension: int) -> Entries:
-    """Stored rows as columns; the vectors are one array, made in one go."""
+    """Stored rows as columns; the vectors are one array."""
     if not rows:
         return Entries(ids=[], vectors=np.empty((0, dimension), np.float32), texts=[], payloads=[])
-    columns: tuple[Any, ...] = tuple(zip(*rows, strict=True))
-    ids, vectors, texts, payloads = columns
-    # A bytearray rather than bytes: numpy leaves the array writable.
-    stored = np.frombuffer(bytearray().join(vectors), dtype=STORED)
-    return Entries(
-        ids=list(ids),
-        vectors=stored.reshape(len(rows), dimension).astype(np.float32, copy=False),
-        texts=list(texts),
-        payloads=list(payloads),
-    )
+    left = iter((rows,))
+    return next(gathered(lambda _: next(left, ()), dimension, rows=len(rows), portion=len(rows)))

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from indexrelay.storage.catalog.bulk import ChangedRow, StoredRow, vector_bytes
+from indexrelay.storage.catalog.bulk import ChangedRow, gathered, vector_bytes
 from indexrelay.storage.entries import Entries
 
 _UPSERT = """
@@ -62,24 +62,26 @@ class PostgresqlRows:
         """One statement for all of them."""
         return int(_execute(connection, _COUNT_LIVE, (key, list(ids))).fetchone()[0])
 
-    def live(self, connection: Connection, key: int, rows: int) -> Iterator[list[StoredRow]]:
-        """Through a server-side cursor."""
-        return self._stream(connection, _LIVE, (key,), rows)
+    def live(
+        self, connection: Connection, key: int, dimension: int, rows: int
+    ) -> Iterator[Entries]:
+        """Through a server-side cursor; smaller portions would be more round trips."""
+        with self._cursor(connection) as cursor:
+            cursor.execute(_LIVE, (key,))
+            yield from gathered(cursor.fetchmany, dimension, rows=rows, portion=rows)
 
     def changed(
         self, connection: Connection, key: int, after: int, rows: int
     ) -> Iterator[list[ChangedRow]]:
         """Through a server-side cursor."""
-        return self._stream(connection, _CHANGED, (key, after), rows)
-
-    def _stream(
-        self, connection: Connection, statement: str, parameters: tuple[int, ...], rows: int
-    ) -> Iterator[list[Any]]:
-        name = f"indexrelay_{next(self._numbers)}"
-        with _driver(connection).cursor(name, binary=True) as cursor:
-            cursor.execute(statement, parameters)
+        with self._cursor(connection) as cursor:
+            cursor.execute(_CHANGED, (key, after))
             while chunk := cursor.fetchmany(rows):
                 yield chunk
+
+    def _cursor(self, connection: Connection) -> Any:
+        name = f"indexrelay_{next(self._numbers)}"
+        return _driver(connection).cursor(name, binary=True)
 
 
 def _driver(connection: Connection) -> Any:

@@ -70,9 +70,16 @@ def settled(upserts: Sequence[Entries], deletes: Sequence[str]) -> list[Entries]
 
 
 def parts(chunk: Entries, rows: int) -> list[Entries]:
-    """The chunk in pieces of at most ``rows``."""
+    """The chunk in pieces of at most ``rows``; their vectors are views."""
+    if len(chunk) <= rows:
+        return [chunk] if len(chunk) else []
     return [
-        _rows(chunk, range(start, min(start + rows, len(chunk))))
+        Entries(
+            ids=chunk.ids[start : start + rows],
+            vectors=chunk.vectors[start : start + rows],
+            texts=chunk.texts[start : start + rows],
+            payloads=chunk.payloads[start : start + rows],
+        )
         for start in range(0, len(chunk), rows)
     ]
 

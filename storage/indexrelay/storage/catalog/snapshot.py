@@ -34,8 +34,8 @@ class CatalogSnapshot:
             SnapshotClosedError: the ``with`` is over.
         """
         self._check_open()
-        for chunk in self._bulk.live(self._connection, self._key, rows):
-            yield entries_of(chunk, self.dimension)
+        for chunk in self._bulk.live(self._connection, self._key, self.dimension, rows):
+            yield chunk
             self._check_open()
 
     def changes(self, after: int, rows: int = CHUNK_ROWS) -> Iterator[Changes] | None:
