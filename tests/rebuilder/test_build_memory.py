@@ -112,6 +112,15 @@ def test_a_child_stands_back_as_far_as_it_is_told(bench: Bench, runner: ForkingR
     assert watched.niceness == 1
 
 
+def test_threads_that_wait_for_each_other_sleep(
+    runner: ForkingRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    runner.start()
+    given = Path(f"/proc/{runner.server_pid}/environ").read_bytes().split(b"\0")
+    assert b"OMP_WAIT_POLICY=PASSIVE" in given
+
+
 class Watched:
     """Looks at a runner's child while it builds: its anonymous memory, and its niceness."""
 

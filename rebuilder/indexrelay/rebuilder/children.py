@@ -157,6 +157,9 @@ class ForkingRunner:
                     "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
                     "OMP_NUM_THREADS": threads,
                     "OPENBLAS_NUM_THREADS": threads,
+                    # A thread that waits for the other must not spin on a processor that queries
+                    # need: on a busy host spinning also makes a build take twice as long.
+                    "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
                 },
             )
         self._channel = ours
