@@ -11,7 +11,9 @@ before it is served.
 """
 
 import json
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,14 @@ class Releases:
         """
         release, _ = self._either(number)
         return release
+
+    def intact(self) -> list[Release]:
+        """Every release that can be read, the newest first."""
+        found = []
+        for number in self.numbers():
+            with suppress(ReleaseUnreadableError):
+                found.append(self.read(number))
+        return found
 
     def newest(self) -> Release | None:
         """The newest intact release; a damaged one above it is logged once, and is in `broken`.
@@ -163,8 +173,9 @@ class Releases:
         raise next((error for error in errors if not error.missing), errors[0])
 
     def _numbers(self, folder: Path) -> set[int]:
+        # Every look of every reader lists them: a `Path` for each would cost it more than a load.
         with accessing(folder, "list"):
-            names = [path.name for path in folder.iterdir()]
+            names = os.listdir(folder)  # noqa: PTH208 - as said
         return {
             number for name in names if (number := self._layout.release_number(name)) is not None
         }
