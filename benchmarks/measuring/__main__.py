@@ -54,16 +54,17 @@ def measured(program: Path, *, quick: bool) -> dict[str, Any] | None:
     """Run one program; ``None``: it failed, and said why on stderr."""
     command = [sys.executable, str(program), "--json", *(["--quick"] if quick else [])]
     # A session of its own: when it must be ended, so must what it started.
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    try:
-        out, _ = process.communicate(timeout=LIMIT_SECONDS)
-    except BaseException as error:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if not isinstance(error, subprocess.TimeoutExpired):
-            raise
-        stderr().print(f"{program.stem} took more than {LIMIT_SECONDS:g} s")
-        return None
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            out, _ = process.communicate(timeout=LIMIT_SECONDS)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            stderr().print(f"{program.stem} took more than {LIMIT_SECONDS:g} s")
+            return None
     if process.returncode != 0:
         return None
     result: dict[str, Any] = json.loads(out)
