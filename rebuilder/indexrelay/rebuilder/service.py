@@ -113,6 +113,7 @@ class Rebuilder:
         self._reconcile = Timer(limits.reconcile_seconds)
         self._show = Timer(limits.presence_ttl_seconds / 3)
         self._trim = Timer(limits.trim_seconds)
+        self._sweep = Timer(limits.sweep_seconds)
         self._look_again = Timer(_ELSEWHERE_SECONDS)
         self._groups_made = 0
         self._silent = False
@@ -203,6 +204,7 @@ class Rebuilder:
             (self._show, self._workshop.show),
             (self._reconcile, self._compare),
             (self._trim, self._tidy),
+            (self._sweep, self._workshop.retire),
         )
         for timer, act in regular:
             if self._stopping.is_set():

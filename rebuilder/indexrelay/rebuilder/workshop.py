@@ -27,6 +27,7 @@ from indexrelay.rebuilder.passes import PassOrder, run_pass
 from indexrelay.rebuilder.presence import RebuilderPresence
 from indexrelay.rebuilder.reconciling import Reconciler
 from indexrelay.rebuilder.releasing import Publisher
+from indexrelay.rebuilder.retiring import Retirer
 from indexrelay.rebuilder.runners import BuildRunner, SerialExecutor
 from indexrelay.rebuilder.telling import FindingsLog
 from indexrelay.schemas.clock import Clock
@@ -95,6 +96,9 @@ class Workshop:
         )
         self._findings = FindingsLog()
         self._janitor = Janitor(settings, connection, keys)
+        self._retirer = Retirer(
+            settings, catalog=catalog, store=store, connection=connection, keys=keys, clock=clock
+        )
         self._presence = RebuilderPresence(
             connection,
             keys,
@@ -158,6 +162,13 @@ class Workshop:
         except (RedisError, BackendRefusedError) as error:
             _log.warning("streams.not_trimmed", error=str(error))
             return False
+
+    def retire(self) -> None:
+        """Let go of files and of deletes that no kept release needs."""
+        try:
+            self._retirer.retire()
+        except Exception as error:  # noqa: BLE001 - whatever disk and database say, builds go on
+            _log.warning("artifacts.not_swept", error=f"{type(error).__name__}: {error}")
 
     def keep_leases(self) -> None:
         """Renew what is held; to be called at a third of the leases' TTL."""

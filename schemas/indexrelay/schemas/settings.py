@@ -139,7 +139,7 @@ class RebuilderSettings(_Table):
     way. ``None``: no limit. Mapped files do not count, and no index has to be known beforehand."""
     build_niceness: Annotated[int, Field(ge=0, le=19)] = 10
     """How far builds stand back behind other processes of the host, at the processor and, since its
-    priority follows from this one, at the disk. 10: a tenth of a busy processor; 19: what is left."""
+    priority follows from this one, at the disk. 10: a tenth of a busy processor; 19: the rest."""
     lease_ttl_seconds: PositiveSeconds = 15.0
     """How long a dead host blocks a component; renewed at a third of it."""
     block_seconds: Annotated[float, Field(gt=0, le=2)] = 1.0
@@ -162,6 +162,12 @@ class RebuilderSettings(_Table):
     trim_seconds: PositiveSeconds = 60.0
     """How often streams are trimmed to what somebody may still need. An entry takes about
     410 bytes, so that what a busy minute adds is small."""
+    sweep_seconds: PositiveSeconds = 600.0
+    """How often artifacts are swept of what no kept release and no reader needs: a look at every
+    file's name, and no hurry."""
+    keep_releases: PositiveCount = 10
+    """The newest releases stay, with all that they name, to roll back to. Versions share most of
+    their files, so that ten weigh little more than one. Readers' versions stay in any case."""
     history_seconds: PositiveSeconds = 604800.0
     """Results and reports are kept this long for people to read: a week, as the inbox does."""
     history_entries: PositiveCount = 10_000

@@ -170,6 +170,10 @@ class ArtifactStore:
         """
         return self._releases.read(number)
 
+    def releases(self) -> list[Release]:
+        """Every intact release that is kept, the newest first."""
+        return self._releases.intact()
+
     def mend_release(self) -> list[Path]:
         """Write anew what is damaged of the newest release's two files; which of them was."""
         return self._releases.mend()

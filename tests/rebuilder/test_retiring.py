@@ -1,0 +1,105 @@
+"""What is let go of when no kept release needs it, and what stays for whom."""
+
+from datetime import UTC, datetime, timedelta
+
+from indexrelay.rebuilder.retiring import Retirer
+from indexrelay.schemas.results import ComponentState, LoadOutcome, ReaderState
+from indexrelay.schemas.settings import Settings
+from indexrelay.streams import Presence
+from indexrelay.testing import FakeClock
+from tests.rebuilder.conftest import Bench, MakeBench, behaving
+
+LATER = timedelta(days=1)
+
+
+def retire(bench: Bench, *, keep_releases: int = 1) -> None:
+    """A day later, when nothing is young any more."""
+    limits = {"keep_releases": keep_releases}
+    settings = {**bench.settings.model_dump(by_alias=True), "rebuilder": limits}
+    Retirer(
+        Settings.model_validate(settings),
+        catalog=bench.catalog,
+        store=bench.store,
+        connection=bench.connection,
+        keys=bench.keys,
+        clock=FakeClock(datetime.now(UTC) + LATER),
+    ).retire()
+
+
+def served_by_a_reader(bench: Bench, version: str) -> None:
+    now = datetime.now(UTC)
+    component = ComponentState(outcome=LoadOutcome.APPLIED, version=version)
+    state = ReaderState(
+        reader="slow",
+        host="h",
+        pid=1,
+        started_at=now,
+        updated_at=now,
+        ready=True,
+        release=1,
+        components={"index": component},
+    )
+    presence = Presence(bench.connection, bench.keys, "reader")
+    presence.publish("slow", state.model_dump_json().encode(), ttl_seconds=60)
+
+
+def rebuilt(bench: Bench, *ids: str, deletes: tuple[str, ...] = ()) -> str:
+    """One more batch; the version that was made of it."""
+    bench.commit(*ids, deletes=deletes)
+    bench.rebuild()
+    return bench.release().components["index"]
+
+
+def blobs(bench: Bench) -> int:
+    return sum(file.is_file() for file in (bench.store.root / "blobs").rglob("*"))
+
+
+def test_versions_that_no_kept_release_names_go_with_their_files(make_bench: MakeBench) -> None:
+    bench = make_bench(index=behaving("tracks"))
+    for number in range(4):
+        rebuilt(bench, f"e{number}")
+    before = blobs(bench)
+    retire(bench, keep_releases=2)
+    assert [release.number for release in bench.store.releases()] == [4, 3]
+    assert blobs(bench) < before
+    assert bench.opened("index").files["count.txt"].read_text() == "index: 4\n"
+
+
+def test_what_a_reader_serves_stays(make_bench: MakeBench) -> None:
+    bench = make_bench(index=behaving("tracks"))
+    first = rebuilt(bench, "a")
+    second = rebuilt(bench, "b")
+    rebuilt(bench, "c")
+    served_by_a_reader(bench, first)
+    retire(bench)
+    assert bench.store.open_version("index", first).files["count.txt"].exists()
+    assert second not in bench.store.newest_versions("index", most=10)
+
+
+def test_deletes_are_remembered_for_as_long_as_a_kept_version_has_to_learn_of_them(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench(index=behaving("tracks"))
+    rebuilt(bench, "a", "b", "c")
+    rebuilt(bench, deletes=("a",))
+    rebuilt(bench, deletes=("b",))
+
+    def told_since(generation: int) -> bool:
+        with bench.catalog.entries.snapshot("tracks") as snapshot:
+            return snapshot.changes(generation) is not None
+
+    retire(bench, keep_releases=2)
+    assert (told_since(1), told_since(2), told_since(3)) == (False, True, True)
+    retire(bench, keep_releases=1)
+    assert (told_since(2), told_since(3)) == (False, True)
+
+
+def test_nothing_is_forgotten_of_a_collection_that_nothing_is_made_from(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench()
+    bench.commit("a")
+    bench.commit(deletes=("a",))
+    retire(bench)
+    with bench.catalog.entries.snapshot("tracks") as snapshot:
+        assert snapshot.changes(0) is not None
