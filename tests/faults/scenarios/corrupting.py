@@ -22,6 +22,7 @@ from tests.faults.wholeness import blob_files, is_whole, manifest_file, release_
 
 MENDED_SECONDS = 10.0
 """A look for touched files, a reconcile, a build and a reload; on a busy machine."""
+START_SECONDS = 90.0
 CASES = tuple(product(DAMAGES.items(), ("before", "served")))
 FILES: Mapping[str, Callable[[Bench, Release], Path]] = {
     "blob": lambda bench, newest: _blob(bench, newest, "left"),
@@ -41,7 +42,7 @@ def run(program: Path, row: Row, runs: int) -> None:
         for name in ("reader-1", "reader-2"):
             bench.start("reader", name)
         bench.commit()
-        bench.settle()
+        bench.settle(START_SECONDS)
         for number in range(runs):
             for offset, file in enumerate(FILES):
                 (name, damage), moment = CASES[(number + offset) % len(CASES)]

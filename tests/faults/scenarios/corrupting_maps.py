@@ -38,7 +38,7 @@ def run(program: Path, row: Row, runs: int) -> None:
         with Bench(program, components={COMPONENT: index}) as bench, _up(bench):
             truth = Truth()
             truth.commit(bench, BASE_ENTRIES)
-            bench.wait(lambda: _is_served(bench), seconds=60)
+            bench.wait(lambda: _is_served(bench), seconds=90)
             _take_down(bench, truth)
             with Asker(bench.settings.data_dir / "sockets" / f"{READER}.sock", truth) as asker:
                 _every_third_file(bench, row, truth, asker, number)
