@@ -7,9 +7,13 @@ from indexrelay.reloaders import (
     Snapshot,
     SnapshotClosedError,
 )
+from indexrelay.reloaders.served import ServedComponent
+from indexrelay.reloaders.snapshot import Contents
+from indexrelay.reloaders.swapping import Current
 from tests.fixtures.logs import capture_logs
 from tests.reloaders.bench import Bench, texts
 from tests.reloaders.kinds import ServedWords
+from tests.storage.artifacts.making import MOMENT
 
 
 def _borrowed(snapshot: Snapshot, name: str = "voyager") -> ServedWords:
@@ -54,6 +58,31 @@ def test_a_borrowed_snapshot_stays_as_it_is_and_its_last_user_closes_it(bench: B
         assert _borrowed(first).read() == _borrowed(second).read() == "v1"
         first.close()
         assert old.closed == 0
+    assert old.closed == 1
+
+
+def test_a_query_that_gives_back_the_last_snapshot_of_a_version_need_not_close_it(
+    bench: Bench,
+) -> None:
+    release = bench.publish(voyager="v1")
+    version = release.components["voyager"]
+    old = ServedWords("v1")
+    served = ServedComponent(
+        old,
+        version=version,
+        manifest=bench.store.version("voyager", version),
+        inodes={},
+        seconds=0.0,
+        applied_at=MOMENT,
+    )
+    current = Current()
+    current.swap(Contents(release=1, components={"voyager": served}))
+    del served
+    with current.acquire() as snapshot:
+        assert _borrowed(snapshot) is old
+        current.swap(Contents(release=2))
+    assert old.closed == 0
+    current.let_go()  # as the thread that swaps does a moment later
     assert old.closed == 1
 
 

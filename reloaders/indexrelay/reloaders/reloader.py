@@ -197,7 +197,9 @@ class Reloader:
         """
         with self._looking:
             self._current.open()
-            return self._look(contextlib.nullcontext)
+            swapped = self._look(contextlib.nullcontext)
+            self._current.let_go()
+            return swapped
 
     def after_fork_in_child(self) -> None:
         """Become a reader of this child; `indexrelay.reloaders.forking` calls it."""
@@ -244,6 +246,7 @@ class Reloader:
                 patience = min(due_at - now, self._settings.reader.block_seconds)
                 if not stopping.is_set() and self._watch.wait(max(patience, 0.0), stopping):
                     look_at = now
+                self._current.let_go()  # by now the queries that used it are over
             except Exception:
                 log.exception("reader.interrupted", reader=self._id)
                 stopping.wait(_PAUSE_SECONDS)

@@ -3,6 +3,10 @@
 A query reads the reference and holds what it read; a reload replaces the reference. Reading an
 attribute is atomic, so there is no lock between them: a query that comes a moment earlier gets the
 old contents, whole, and one that comes a moment later the new ones, whole.
+
+What was swapped out closes with its last user, and that takes time: milliseconds for a few hundred
+mapped megabytes. So that it is hardly ever a query that spends them, the reloading thread stays a
+user until a moment later, when the queries that ran during the swap are over.
 """
 
 from collections.abc import Callable, Iterable
@@ -34,6 +38,7 @@ class Current:
         self._before = tuple(before_swap)
         self._after = tuple(after_swap)
         self._contents: Contents | None = Contents()
+        self._leaving: Contents | None = None
 
     @property
     def contents(self) -> Contents:
@@ -52,13 +57,21 @@ class Current:
         return Snapshot(contents)
 
     def swap(self, contents: Contents) -> None:
-        """Serve ``contents`` from now on; the old contents close with their last user."""
+        """Serve ``contents`` from now on; the old contents close with their last user.
+
+        That is not before `let_go`, or the next swap.
+        """
         old = self.contents
         self._call(self._before, old, contents, when="before")
         if self._contents is None:  # a callback stopped the reloader
             return
+        self._leaving = old
         self._contents = contents
         self._call(self._after, old, contents, when="after")
+
+    def let_go(self) -> None:
+        """Use what was swapped out no longer."""
+        self._leaving = None
 
     def open(self) -> None:
         """Serve again, nothing at first; what is served already stays."""
@@ -67,7 +80,7 @@ class Current:
 
     def close(self) -> None:
         """Serve nothing any more; running queries keep what they have borrowed. Safe twice."""
-        self._contents = None
+        self._contents = self._leaving = None
 
     def _call(
         self, callbacks: Iterable[SwapCallback], old: Contents, new: Contents, *, when: str
