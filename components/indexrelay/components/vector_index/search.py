@@ -18,11 +18,13 @@ from indexrelay.components.closing import Closable
 from indexrelay.components.hits import Hit
 from indexrelay.components.optional import require_faiss
 from indexrelay.components.string_table import Rows
+from indexrelay.components.vector_index.base import BASE
 from indexrelay.components.vector_index.contents import Contents
 from indexrelay.components.vector_index.delta import Delta
 from indexrelay.components.vector_index.index_search import Found, IndexSearch
 from indexrelay.components.vector_index.metrics import as_scores
 from indexrelay.components.vector_index.opening import is_mapped
+from indexrelay.components.vector_index.prefaulting import enter_pages
 from indexrelay.components.vector_index.queries import Queries, check_k
 from indexrelay.components.vector_index.threads import openmp_threads
 from indexrelay.components.vector_index.tombstones import selector_around
@@ -160,7 +162,8 @@ class VectorSearch(Closable):
 
         Asks again what ``like``, which is served until now, was asked of late; where it was asked
         nothing, one query has to do. It has to do as well where one query touches everything there
-        is, or where only the delta is new.
+        is, or where only the delta is new. Then, as far as there is time, the rest of a new base is
+        entered into the page table (`prefaulting`).
         """
         if not len(self):
             return
@@ -173,6 +176,9 @@ class VectorSearch(Closable):
             self._hits(rows[0], scores[0])
             if perf_counter() - started > _WARM_SECONDS:
                 break
+        base = self.contents.base
+        if like is None or base is not like.contents.base:
+            enter_pages(base.paths[BASE], go_on=lambda: perf_counter() - started <= _WARM_SECONDS)
         self.warm_up_seconds = perf_counter() - started
 
     def close(self) -> None:

@@ -1,0 +1,65 @@
+"""Pages of a mapped file are entered before somebody touches them, as far as there is time."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexrelay.components.vector_index import VectorIndex
+from indexrelay.components.vector_index.base import BASE
+from indexrelay.components.vector_index.prefaulting import enter_pages
+from tests.components.jobs import clustered, make_job, make_snapshot, run
+
+BYTES = 12 << 20
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux")
+
+
+def _resident(path: Path) -> int:
+    """How many bytes of a file are in this process's page table."""
+    found = 0
+    inside = False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            inside = line.endswith(str(path))
+        elif inside and line.startswith("Rss:"):
+            found += 1024 * int(line.split()[1])
+    return found
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "a file of some length"
+    path.write_bytes(bytes(BYTES))
+    return path
+
+
+def test_all_pages_of_a_mapped_file_are_entered(file: Path) -> None:
+    mapped = np.memmap(file, mode="r")
+    assert _resident(file) < BYTES
+    assert enter_pages(file, go_on=lambda: True) == BYTES
+    assert _resident(file) == BYTES
+    assert not mapped[:10].any()
+
+
+def test_entering_ends_when_there_is_no_more_time(file: Path) -> None:
+    mapped = np.memmap(file, mode="r")
+    answers = iter([True, False])
+    entered = enter_pages(file, go_on=lambda: next(answers))
+    assert 0 < entered < BYTES
+    assert entered <= _resident(file) < BYTES
+    assert not mapped[:10].any()
+
+
+def test_of_a_file_that_is_not_mapped_nothing_is_entered(file: Path) -> None:
+    assert enter_pages(file, go_on=lambda: True) == 0
+
+
+def test_a_base_is_entered_when_it_is_loaded(tmp_path: Path) -> None:
+    kind = VectorIndex(VectorIndex.Parameters(index="IVF64,Flat", nprobe=1, min_recall=0.0))
+    done = run(kind, make_job(tmp_path, make_snapshot(clustered(4000, 64))))
+    served = kind.load(done.files)
+    size = done.files[BASE].stat().st_size
+    assert _resident(done.files[BASE]) >= size
+    served.close()
