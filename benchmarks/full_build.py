@@ -39,7 +39,7 @@ CAVEATS = """\
 - Ours reads a database; bare FAISS has its vectors in memory, and keeps no ids.
 - Bare FAISS is used as its documentation shows: `train` gets the whole array, of which it takes at
   most 256 rows for each list, and runs ten rounds of k-means. Ours trains on 40 rows for each list,
-  six rounds; that loses no recall at the same effort (decision 008). What our own work costs beside
+  six rounds; that loses no recall at the same effort (decision 011). What our own work costs beside
   FAISS is the second figure: there bare FAISS trains on as many rows, as many rounds.
 - "Without gates" is all that a build does until its files lie in the store: the exact neighbours
   of 200 queries, tuning, hashing and fsync are in it.

@@ -134,7 +134,7 @@ def test_an_index_that_faiss_would_not_know_is_a_mistake(index: str) -> None:
         ({"index": "Flat", "nprobe": 4}, "nprobe does nothing for Flat, which has no lists"),
         ({"index": "IVF64,Flat", "ef_search": 4}, "nothing for IVF64,Flat, which is no HNSW"),
         ({"index": "NSG32", "ef_search": 4}, "nothing for NSG32, which is no HNSW"),
-        ({"ef_search": 4}, "nothing for auto, which chooses no graph"),
+        ({"ef_search": 4}, "nothing for auto, which tunes a graph by itself"),
         ({"index": "SQ8", "max_bytes": 10}, "nothing for SQ8; it guides auto"),
     ],
 )

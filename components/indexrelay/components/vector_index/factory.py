@@ -31,7 +31,7 @@ _POINTS_PER_CENTROID: Final = 39
 """FAISS warns, rightly, where k-means has fewer than this many points for each centroid."""
 _TRAINED_PER_LIST: Final = 40
 """Points for each list that training sees. Six times as many take six times as long and save no
-comparison (decision 007)."""
+comparison (decision 011)."""
 _TRAINED_AT_LEAST: Final = 16_384
 """Points that training sees where there are few lists; enough for the ranges of a scalar code."""
 _TRAINED_CODES: Final = 65_536

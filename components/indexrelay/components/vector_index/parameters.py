@@ -20,7 +20,10 @@ class VectorIndexParameters(KindParameters):
     """Recall@10 that the index must reach; search is tuned to the least effort that does."""
 
     max_latency_ms: Annotated[float, Field(gt=0)] = 100.0
-    """Milliseconds that one query may take at the median, on one thread of the building host."""
+    """Milliseconds that one query may take at the median, on one thread of the building host.
+
+    Where an ``auto`` index takes longer, faster ones are built and measured, up to a graph.
+    """
 
     nprobe: Annotated[int, Field(ge=1)] | None = None
     """Inverted lists to look into; ``None``: tuned."""
@@ -31,7 +34,8 @@ class VectorIndexParameters(KindParameters):
     max_bytes: Annotated[int, Field(gt=0)] | None = None
     """Memory that the searched part of an ``auto`` index may take; ``None``: what it needs.
 
-    What a look-up by id and a payload take is mapped beside it and not counted.
+    What a query reads a few rows of is mapped beside it and not counted: look-up by id, payloads,
+    and the full vectors that a compressed index looks at again.
     """
 
     max_delta: Annotated[float, Field(ge=0, le=1)] = 0.10
@@ -57,7 +61,10 @@ class VectorIndexParameters(KindParameters):
         """A key that would do nothing is a mistake of its writer."""
         if self.index == AUTO:
             if self.ef_search is not None:
-                raise ValueError("ef_search does nothing for auto, which chooses no graph")
+                raise ValueError(
+                    "ef_search does nothing for auto, which tunes a graph by itself; name the "
+                    "graph, for example index = 'HNSW32'"
+                )
             return self
         factory = parse_factory(self.index)
         if self.nprobe is not None and not factory.lists:
