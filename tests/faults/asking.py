@@ -4,14 +4,18 @@ The truth is what exact search finds among the entries of each generation. An an
 version that it comes from, and is held against that version's generation.
 """
 
+import json
+import socket
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +24,7 @@ from tests.faults.recording import COLLECTION
 
 COMPONENT = "similar"
 _ASK_SECONDS = 0.02
+_TIMEOUT_SECONDS = 5.0
 _K = 10
 
 
@@ -96,22 +101,40 @@ class Asker:
     def _run(self) -> None:
         number = 0
         while not self._done.is_set():
-            transport = httpx.HTTPTransport(uds=str(self._socket))
-            with httpx.Client(transport=transport, base_url="http://reader", timeout=5) as http:
+            with closing(_UnixConnection(self._socket)) as http:
                 answered = True
                 while answered and not self._done.wait(_ASK_SECONDS):
                     number = (number + 1) % len(self._truth.queries)
                     self.answers.append(self._ask(http, number))
                     answered = bool(self.answers[-1].ids)
 
-    def _ask(self, http: httpx.Client, number: int) -> Answer:
-        body = {"vector": self._truth.queries[number].tolist(), "k": _K}
+    def _ask(self, http: HTTPConnection, number: int) -> Answer:
+        body = json.dumps({"vector": self._truth.queries[number].tolist(), "k": _K})
         try:
-            response = http.post(f"/components/{COMPONENT}/search", json=body)
-        except httpx.HTTPError:
+            http.request(
+                "POST",
+                f"/components/{COMPONENT}/search",
+                body=body,
+                headers={"Content-Type": "application/json"},
+            )
+            response = http.getresponse()
+            said = json.loads(response.read())
+        except (OSError, HTTPException, ValueError):
             return Answer(time.monotonic(), number)
-        if response.status_code != httpx.codes.OK:
+        if response.status != HTTPStatus.OK:
             return Answer(time.monotonic(), number)
-        said = response.json()
         ids = tuple(hit["id"] for hit in said["hits"])
         return Answer(time.monotonic(), number, said["version"], ids)
+
+
+class _UnixConnection(HTTPConnection):
+    """Over a unix socket; closed whole also where nobody listens."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("reader", timeout=_TIMEOUT_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_TIMEOUT_SECONDS)
+        self.sock.connect(str(self._path))
