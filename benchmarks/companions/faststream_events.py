@@ -74,6 +74,8 @@ async def consume(url: str, count: int) -> float:
             await asyncio.sleep(0)
         seconds = time.perf_counter() - began
         await broker.stop()
+        left = asyncio.all_tasks() - {asyncio.current_task()}  # readers that it cancelled
+        await asyncio.gather(*left, return_exceptions=True)
     return seconds
 
 

@@ -2,8 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
+from operator import lt
 
-from indexrelay.storage.entries import Entries
+import numpy as np
+
+from indexrelay.storage.entries import CHUNK_ROWS, Entries
 from indexrelay.storage.errors import InvalidBatchIdError
 
 MAX_BATCH_ID = 200
@@ -84,14 +88,49 @@ def parts(chunk: Entries, rows: int) -> list[Entries]:
     ]
 
 
+def arranged(chunks: Sequence[Entries]) -> list[Entries]:
+    """The same rows, small chunks put together, each in the order of its ids.
+
+    Neighbours by id lie on the same pages of the database. In any other order it reads and writes a
+    page once for each row on it: overwriting a tenth of a million rows takes twice as long. And a
+    job that hands over row by row would pay for a statement for each.
+    """
+    gathered: list[list[Entries]] = []
+    room = 0
+    width = None
+    for chunk in chunks:
+        if len(chunk) > room or chunk.vectors.shape != (len(chunk), width):
+            gathered.append([])
+            room, width = CHUNK_ROWS, chunk.vectors.shape[-1]
+        gathered[-1].append(chunk)
+        room -= len(chunk)
+    return [_in_id_order(_together(some)) for some in gathered]
+
+
+def _together(chunks: list[Entries]) -> Entries:
+    if len(chunks) == 1:
+        return chunks[0]
+    return Entries(
+        ids=[id_ for chunk in chunks for id_ in chunk.ids],
+        vectors=np.concatenate([chunk.vectors for chunk in chunks]),
+        texts=[text for chunk in chunks for text in chunk.texts],
+        payloads=[payload for chunk in chunks for payload in chunk.payloads],
+    )
+
+
+def _in_id_order(chunk: Entries) -> Entries:
+    in_order = all(map(lt, chunk.ids, islice(chunk.ids, 1, None)))
+    if in_order or len(chunk.vectors) != len(chunk):  # the latter is refused by whoever writes it
+        return chunk
+    return _rows(chunk, sorted(range(len(chunk)), key=chunk.ids.__getitem__))
+
+
 def _undecided(chunk: Entries, decided: set[str]) -> Entries:
     last = {id_: row for row, id_ in enumerate(chunk.ids) if id_ not in decided}
-    return _rows(chunk, sorted(last.values()))
+    return chunk if len(last) == len(chunk) else _rows(chunk, sorted(last.values()))
 
 
 def _rows(chunk: Entries, rows: Sequence[int]) -> Entries:
-    if len(rows) == len(chunk):
-        return chunk
     return Entries(
         ids=[chunk.ids[row] for row in rows],
         vectors=chunk.vectors[list(rows)],

@@ -16,7 +16,13 @@ from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog.batch_writing import BatchWriter
 from indexrelay.storage.catalog.collections import lock, require
-from indexrelay.storage.catalog.commits import BatchChanges, Commit, check_batch_id, settled
+from indexrelay.storage.catalog.commits import (
+    BatchChanges,
+    Commit,
+    arranged,
+    check_batch_id,
+    settled,
+)
 from indexrelay.storage.catalog.database import Database
 from indexrelay.storage.catalog.schema import batches, collections, entries
 from indexrelay.storage.catalog.snapshot import CatalogSnapshot
@@ -63,7 +69,7 @@ class EntryLog:
         by_collection: dict[str, list[BatchChanges]] = {}
         for each in batches:
             check_batch_id(each.batch_id)
-            chunks = settled(each.upserts, each.deletes)
+            chunks = arranged(settled(each.upserts, each.deletes))
             by_collection.setdefault(each.collection, []).append(replace(each, upserts=chunks))
         if not batches:
             return []
