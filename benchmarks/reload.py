@@ -6,6 +6,7 @@ it, `faiss.read_index` reads the same file in a fresh process. And what does it 
 is ten times as large?
 """
 
+import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from measuring.arrays import ArrayCollection, drawn
 from measuring.companions import Companion, companion
@@ -37,8 +40,10 @@ CAVEATS = """\
 LARGE, SMALL = 500_000, 50_000
 QUICK_LARGE, QUICK_SMALL = 20_000, 5_000
 DIMENSION = 128
+RELEASES = 4
+"""Timed in each turn, which counts as their median: each takes milliseconds."""
 WARMING_QUERIES = 40
-"""Asked before each release, so that there is something to warm up with."""
+"""Asked after each release, so that there is something to warm the next one up with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,22 +68,21 @@ class Reloading:
         versions = cycle(self.case.versions)
 
         def turn() -> float:
-            # Not what another contender left behind: the reader comes from an index of this size.
+            # The first does not count: the reader comes from another contender's index.
             self._release(next(versions))
-            self.reader.ask(do="ask", count=WARMING_QUERIES)
-            seconds, warm_up = self._release(next(versions))
-            # An odd number of releases a turn: the next one starts with the other version.
-            next(versions)
-            self.warm_ups.append(warm_up)
-            return seconds
+            timed = [self._release(next(versions)) for _ in range(RELEASES)]
+            self.warm_ups.append(statistics.median(warm_up for _, warm_up in timed))
+            return statistics.median(seconds for seconds, _ in timed)
 
         return turn
 
     def _release(self, version: StoredVersion) -> tuple[float, float]:
         release = self.publisher.commit(version)
+        self.reader.ask(do="settled")
         began = time.perf_counter()
         self.publisher.announce(release)
         served = self.reader.ask(do="served", release=release.number)
+        self.reader.ask(do="ask", count=WARMING_QUERIES)
         warm_up = float(served["warm_up"])
         return float(served["at"]) - began - warm_up, warm_up
 
@@ -111,25 +115,17 @@ def cases(asked: Asked, publisher: Publisher) -> dict[str, Case]:
             for number, shift in enumerate((0, 1), start=1):
                 asked.say(f"building {name}, {rows} vectors, version {number}")
                 # The same vectors under other ids: other files, and as much work.
-                source = ArrayCollection(vectors=_rolled(vectors, shift))
+                source = ArrayCollection(vectors=np.roll(vectors, shift, axis=0))
                 versions.append(publisher.build(source, **parameters))
             found[f"{name} {size}"] = Case(name=name, size=size, versions=versions)
     return found
-
-
-def _rolled(vectors: Any, shift: int) -> Any:
-    import numpy as np
-
-    return np.roll(vectors, shift, axis=0)
 
 
 def measure(asked: Asked) -> Findings:
     with bench_server() as server, publishing(server) as (publisher, folder):
         known = cases(asked, publisher)
         with companion("reader", str(folder), server.url, "3") as reader:
-            reloads = {
-                name: Reloading(publisher, reader, case) for name, case in known.items()
-            }
+            reloads = {name: Reloading(publisher, reader, case) for name, case in known.items()}
             contenders = {f"reload {name}": each.contender() for name, each in reloads.items()}
             for name in ("flat", "IVF"):
                 file = publisher.path(known[f"{name} large"].versions[0], "base.faiss")

@@ -4,9 +4,11 @@ Questions are ``do`` and what belongs to it:
 
 - ``served`` (``release``): wait until the release is in place; when that was, by the clock that all
   processes of a machine share, and how long the warm-up took;
+- ``settled``: wait until what was served before is closed;
 - ``ask`` (``count``): queries one after another;
 - ``watch`` (``seconds``): queries for so long, each timed, while releases come as they may;
-- ``hold`` (``count``): the next swap is held until so many queries were answered.
+- ``hold``: the next swap is held in its middle; ``ask_held`` (``count``): queries while it is, and
+  how many of them had to wait for it.
 
 Queries are asked on the main thread. Where a query fails, the answer says so and goes on.
 """
@@ -15,6 +17,8 @@ import gc
 import sys
 import threading
 import time
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,8 @@ from measuring.companion_side import answering
 from measuring.releasing import COMPONENT, reader_settings
 
 PATIENCE_SECONDS = 60.0
+HELD_SECONDS = 10.0
+"""How long a swap is held at most; no query takes half as long by itself."""
 QUERIES = 10_000
 
 
@@ -38,8 +44,9 @@ class Reader:
         self._next = 0
         self._swapped = threading.Condition()
         self._swaps: dict[int, tuple[float, float]] = {}
+        self._left: Callable[[], object] = _nothing
         self._held = threading.Event()
-        self._answered = threading.Event()
+        self._let_go = threading.Event()
         self._hold = False
         self._reloader = Reloader(
             reader_settings(folder, url),
@@ -58,6 +65,16 @@ class Reader:
             at, warm_up = self._swaps.pop(release)
         return {"at": at, "warm_up": warm_up}
 
+    def settled(self) -> dict[str, Any]:
+        with self._swapped:
+            left = self._left
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while left() is not None:
+            if time.monotonic() > deadline:
+                raise TimeoutError("what was served before is still open")
+            time.sleep(0.01)
+        return {}
+
     def ask(self, count: int) -> dict[str, Any]:
         seconds, failed = [], 0
         for _ in range(count):
@@ -66,9 +83,27 @@ class Reader:
             seconds.append(time.perf_counter() - began)
         return {"failed": failed, **_quantiles(seconds)}
 
+    def hold(self) -> dict[str, Any]:
+        self._hold = True
+        return {}
+
+    def ask_held(self, count: int) -> dict[str, Any]:
+        """A query that needs what the held swap has locked waits until the hold gives up."""
+        if not self._held.wait(PATIENCE_SECONDS):
+            raise TimeoutError("no release came that could be held")
+        failed = waited = 0
+        for _ in range(count):
+            began = time.perf_counter()
+            failed += not self._query()
+            waited += time.perf_counter() - began > HELD_SECONDS / 2
+        self._hold = False
+        self._let_go.set()
+        return {"failed": failed, "waited": waited}
+
     def watch(self, seconds: float) -> dict[str, Any]:
         gc.collect()
-        swaps = len(self._swaps)
+        with self._swapped:
+            self._swaps.clear()
         took, failed = [], 0
         now = time.perf_counter()
         end = now + seconds
@@ -77,17 +112,8 @@ class Reader:
             then, now = now, time.perf_counter()
             took.append(now - then)
         with self._swapped:
-            swaps, _ = len(self._swaps) - swaps, self._swaps.clear()
+            swaps = len(self._swaps)
         return {"failed": failed, "asked": len(took), "swaps": swaps, **_quantiles(took)}
-
-    def hold(self, count: int) -> dict[str, Any]:
-        self._hold = True
-        if not self._held.wait(PATIENCE_SECONDS):
-            raise TimeoutError("no release came that could be held")
-        answered = self.ask(count)
-        self._hold = False
-        self._answered.set()
-        return {"asked": count, **answered}
 
     def _query(self) -> bool:
         """Whether it was answered with ten hits."""
@@ -103,16 +129,21 @@ class Reader:
     def _before_swap(self, _old: Snapshot, _new: Snapshot) -> None:
         """Runs in the middle of a reload, with everything locked that a reload locks."""
         if self._hold:
+            self._let_go.clear()
             self._held.set()
-            self._answered.wait(PATIENCE_SECONDS)
+            self._let_go.wait(HELD_SECONDS)
             self._held.clear()
-            self._answered.clear()
 
-    def _after_swap(self, _old: Snapshot, new: Snapshot) -> None:
+    def _after_swap(self, old: Snapshot, new: Snapshot) -> None:
         at = time.perf_counter()
         with self._swapped:
+            self._left = weakref.ref(old[COMPONENT]) if COMPONENT in old else _nothing
             self._swaps[new.release] = (at, new[COMPONENT].warm_up_seconds)
             self._swapped.notify_all()
+
+
+def _nothing() -> None:
+    """Stands for a reference to something that is gone."""
 
 
 def _quantiles(seconds: list[float]) -> dict[str, float]:
@@ -128,7 +159,10 @@ def _quantiles(seconds: list[float]) -> dict[str, float]:
 def main() -> None:
     folder, url, seed = sys.argv[1:]
     reader = Reader(Path(folder), url, int(seed))
-    does = {name: getattr(reader, name) for name in ("served", "ask", "watch", "hold")}
+    does = {
+        name: getattr(reader, name)
+        for name in ("served", "settled", "ask", "hold", "ask_held", "watch")
+    }
     try:
         answering(lambda do, **given: does[do](**given))
     finally:
