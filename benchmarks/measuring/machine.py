@@ -23,7 +23,8 @@ def machine(servers: dict[str, str]) -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "system": f"{platform.system()} {platform.release()}",
+        # Without what whoever built the kernel put behind its number.
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": platform.python_version(),
         "libraries": {
             **{name: _version(distribution) for name, distribution in _LIBRARIES.items()},
