@@ -161,3 +161,26 @@ def test_the_full_check_finds_what_opening_does_not_look_at(tmp_path: Path, dama
     path.write_bytes(raw)
     with pytest.raises(DamagedFileError):
         IdTable(path).check()
+
+
+@on_disk
+@given(rows=st.lists(st.none() | texts, max_size=30), first=st.integers(0, 31), data=st.data())
+def test_rows_are_compared_as_a_whole_as_they_are_one_by_one(
+    tmp_path: Path, rows: list[str | None], first: int, data: st.DataObject
+) -> None:
+    table = StringTable(write(tmp_path / "table", rows))
+    others = data.draw(st.just(rows[first:]) | st.lists(st.none() | texts, max_size=30))
+    inside = first + len(others) <= len(rows)
+    same = inside and table.many(np.arange(first, first + len(others))) == others
+    assert table.holds(first, others) == same
+
+
+def test_a_row_that_begins_inside_of_a_letter_is_damage(tmp_path: Path) -> None:
+    path = write(tmp_path / "table", ["ä", "b", ""])
+    StringTable(path).check()
+    raw = path.read_bytes()
+    offsets = np.array([0, 2, 3, 3], dtype="<i8").tobytes()
+    assert raw.endswith(offsets)
+    path.write_bytes(raw.replace(offsets, np.array([0, 1, 3, 3], dtype="<i8").tobytes()))
+    with pytest.raises(DamagedFileError, match="inside of a letter"):
+        StringTable(path).check()

@@ -111,15 +111,19 @@ class IdTable(Sequence[str]):
         """
         self._table.check()
         repeats = 0
-        last: list[str] = []
+        last: list[bytes] = []
         for start in range(0, len(self), _BLOCK):
-            # Texts compare by code point, which is the order of their UTF-8 bytes.
-            ids = last + self.many(self._rows_at(start, start + _BLOCK))
+            raws = self._table.raw_many(self._rows_at(start, start + _BLOCK))
+            ids = last + [raw or b"" for raw in raws]
             if not all(map(le, ids, ids[1:])):
                 raise DamagedFileError(self._table.path, "its order is not that of the ids")
             repeats += sum(map(eq, ids, ids[1:]))
             last = ids[-1:]
         return repeats
+
+    def holds(self, first: int, ids: Sequence[str]) -> bool:
+        """Whether the rows from ``first`` on are exactly ``ids``."""
+        return self._table.holds(first, ids)
 
     def close(self) -> None:
         """Let go of the map; nothing may be read afterwards."""

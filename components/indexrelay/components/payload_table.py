@@ -1,6 +1,7 @@
 """The payloads of a version: JSON by row number, parsed when it is asked for."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ class PayloadTable:
     def text_many(self, rows: Rows) -> list[str | None]:
         """The payloads of ``rows`` as they were given."""
         return self._table.many(rows)
+
+    def holds(self, first: int, payloads: Sequence[str | None]) -> bool:
+        """Whether the rows from ``first`` on are exactly ``payloads``."""
+        return self._table.holds(first, payloads)
 
     def check(self) -> None:
         """Look at every row; raises `DamagedFileError` where the file is not what was written."""

@@ -20,7 +20,7 @@ import mmap
 import struct
 import sys
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Self
@@ -227,6 +227,26 @@ class StringTable(Closable):
         except UnicodeDecodeError as error:
             raise DamagedFileError(self.path, "a row is not UTF-8") from error
 
+    def holds(self, first: int, texts: Sequence[str | None]) -> bool:
+        """Whether the rows from ``first`` on are exactly ``texts``; cheaper than `many`."""
+        end = first + len(texts)
+        if not 0 <= first <= end <= len(self):
+            return False
+        raws = [b"" if text is None else text.encode() for text in texts]
+        offsets = self._offsets[first : end + 1]
+        lengths = np.fromiter(map(len, raws), dtype=np.int64, count=len(raws))
+        if not np.array_equal(np.diff(offsets), lengths):
+            return False
+        if offsets[0] < 0 or offsets[-1] > self._layout.text_bytes:
+            return False
+        text = self._bytes[_HEADER_SIZE + int(offsets[0]) : _HEADER_SIZE + int(offsets[-1])]
+        if text != b"".join(raws):
+            return False
+        if lengths.all():
+            return True  # only an empty row can stand for none
+        empty = np.flatnonzero(lengths == 0).tolist()
+        return all((texts[row] is None) == (self._empty(first + row) is None) for row in empty)
+
     def check(self) -> None:
         """Look at every row; takes time and memory in proportion to the rows.
 
@@ -241,13 +261,25 @@ class StringTable(Closable):
             or np.any(np.diff(offsets) < 0)
         ):
             raise DamagedFileError(self.path, "its offsets do not grow from 0 to the text's end")
-        for _ in self:
-            pass
+        self._check_text()
         if self.order is not None:
             seen = np.zeros(len(self), dtype=bool)
             seen[self.order[(self.order >= 0) & (self.order < len(self))]] = True
             if not seen.all():
                 raise DamagedFileError(self.path, "its order does not name every row once")
+
+    def _check_text(self) -> None:
+        """Every row is UTF-8: a block of them is, and none begins inside of a letter."""
+        text = np.frombuffer(self._bytes, np.uint8, self._layout.text_bytes, _HEADER_SIZE)
+        for start in range(0, len(self), _BLOCK):
+            offsets = self._offsets[start : min(start + _BLOCK, len(self)) + 1]
+            begins = offsets[offsets < len(text)]
+            try:
+                text[offsets[0] : offsets[-1]].tobytes().decode()
+            except UnicodeDecodeError as error:
+                raise DamagedFileError(self.path, "a row is not UTF-8") from error
+            if np.any(text[begins] & 0xC0 == 0x80):
+                raise DamagedFileError(self.path, "a row begins inside of a letter")
 
     def close(self) -> None:
         """Let go of the map; nothing may be read afterwards."""

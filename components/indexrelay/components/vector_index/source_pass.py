@@ -56,9 +56,10 @@ class SourcePass:
     def _compare(self, chunk: Entries) -> None:
         end = min(self.rows + len(chunk), len(self.ids))
         rows = np.arange(self.rows, end)
-        if not self.wrong_id:
+        # As a whole where all is well, row by row only to name what is not.
+        if not self.wrong_id and not self.ids.holds(self.rows, chunk.ids):
             self.wrong_id = _first_difference(chunk.ids, self.ids.many(rows), chunk.ids)
-        if not self.wrong_payload:
+        if not self.wrong_payload and not self.payloads.holds(self.rows, chunk.payloads):
             self.wrong_payload = _first_difference(
                 chunk.payloads, self.payloads.text_many(rows), chunk.ids
             )
