@@ -18,6 +18,7 @@ from indexrelay.components.vector_index import (
     extending,
 )
 from indexrelay.components.vector_index import delta as delta_module
+from indexrelay.components.vector_index.both_layers import BothLayers
 from indexrelay.schemas.settings import Metric
 from tests.components.jobs import (
     MemorySnapshot,
@@ -180,7 +181,7 @@ def test_an_index_that_returns_what_it_is_told_to_leave_out_is_built_in_full(
 def test_a_delta_of_many_rows_is_an_index_of_the_bases_type(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extending, "SCANNED_ROWS", 20)
+    monkeypatch.setattr(extending, "SCANNED_BESIDE_LISTS", 20)
     history = History(tmp_path, snapshot(Metric.L2), index="IVF16,Flat", max_delta=0.2)
     done = history.commit(rows(20, seed=3))
     assert delta_module.DELTA_INDEX not in done.files
@@ -373,3 +374,23 @@ def test_a_base_that_nobody_judged_is_not_built_upon(tmp_path: Path) -> None:
     job = replace(history.job, previous=replace(previous, manifest=manifest))
     checks = history.kind.verify(job, done.built, done.files)
     assert [c.name for c in checks if not c.passed] == ["base_was_judged"]
+
+
+@pytest.mark.parametrize("factory", ["IVF16,Flat", "IVF16_HNSW8,Flat", "IVF16,SQ8", "IVF16,PQ8x4"])
+@pytest.mark.parametrize("metric", Metric)
+def test_lists_that_base_and_delta_share_give_what_two_searches_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str, metric: Metric
+) -> None:
+    monkeypatch.setattr(extending, "SCANNED_BESIDE_LISTS", 20)
+    history = History(tmp_path, snapshot(metric), index=factory, min_recall=0.1)
+    history.commit(rows(100, seed=3), history.source.ids[:50])
+    index = history.open()
+    queries = clustered(20, DIMENSION, clusters=12, spread=0.8, seed=8)
+    shared = [index.search(query, k=k) for query in queries for k in (1, 10, 300)]
+    search = index._search
+    assert isinstance(search, BothLayers)
+    assert search._shared is not None
+    search._shared = None
+    apart = [index.search(query, k=k) for query in queries for k in (1, 10, 300)]
+    assert shared == apart
+    assert any(hit.id.startswith("new") for hits in shared for hit in hits)

@@ -114,7 +114,7 @@ def test_entries_can_be_asked_for(index: VectorSearch) -> None:
 
 def test_a_large_k_looks_into_as_many_lists_as_it_takes(tmp_path: Path) -> None:
     source = make_snapshot(clustered(1000, 8, clusters=16, spread=0.05))
-    index = open_index(tmp_path, source, index="IVF16,Flat", nprobe=1)
+    index = open_index(tmp_path, source, index="IVF16,Flat", nprobe=1, min_recall=0.9)
     assert index.facts.effort.nprobe == 1
     hits = index.search(source.matrix[0], k=600)
     assert len({hit.id for hit in hits}) == 600

@@ -34,14 +34,19 @@ def search_parameters(index: Any, effort: Effort, selector: Any = None) -> Any:
             within = {} if inner is None else {"base_index_params": inner}
             return faiss.IndexRefineSearchParameters(k_factor=float(effort.k_factor or 1), **within)
         case faiss.IndexIVF():
-            # A coarse graph that keeps fewer candidates than lists are wanted would return fewer.
-            coarse = search_parameters(index.quantizer, Effort(ef_search=_coarse_ef(effort)))
+            coarse = coarse_parameters(index, effort)
             within = {} if coarse is None else {"quantizer_params": coarse}
             return _lists_class(faiss, index)(nprobe=effort.nprobe or 1, **within, **chosen)
         case faiss.IndexHNSW():
             return faiss.SearchParametersHNSW(efSearch=effort.ef_search or 1, **chosen)
         case _:
             return faiss.SearchParameters(**chosen) if chosen else None
+
+
+def coarse_parameters(index: Any, effort: Effort) -> Any:
+    """What an index of inverted lists finds its lists with; ``None``: nothing special."""
+    # A coarse graph that keeps fewer candidates than lists are wanted would return fewer.
+    return search_parameters(index.quantizer, Effort(ef_search=_coarse_ef(effort)))
 
 
 @dataclass(frozen=True, slots=True)

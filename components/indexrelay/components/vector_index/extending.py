@@ -28,6 +28,7 @@ from indexrelay.components.vector_index.delta import (
     DELTA_INDEX,
     DELTA_PAYLOADS,
     DELTA_VECTORS,
+    SCANNED_BESIDE_LISTS,
     SCANNED_ROWS,
 )
 from indexrelay.components.vector_index.factory import parse_factory
@@ -136,7 +137,8 @@ def _is_indexed(facts: IndexFacts, rows: int) -> bool:
     not be told which is nearer; a refinement measures the true ones again.
     """
     factory = parse_factory(facts.factory)
-    return rows > SCANNED_ROWS or (rows > 0 and factory.transformed and not factory.refined)
+    scanned = SCANNED_BESIDE_LISTS if factory.lists else SCANNED_ROWS
+    return rows > scanned or (rows > 0 and factory.transformed and not factory.refined)
 
 
 def _write_index(path: Path, trained: Path, vectors: Vectors) -> None:

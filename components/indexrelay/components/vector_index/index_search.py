@@ -35,21 +35,25 @@ class IndexSearch:
         self._swig_ptr = require_faiss().swig_ptr
 
     def nearest(self, queries: Vectors, k: int) -> Found:
-        """The ``k`` nearest rows to each query.
+        """The ``k`` nearest rows to each query, however wide it has to look for so many.
 
         ``queries``, of the shape ``(n, dimension)``, are float32, contiguous, finite and prepared;
         ``k`` is at least 1 and no more than there are rows to find.
         """
-        found, rows = self._searched(queries, k, self._parameters)
-        if not _missing(rows):
+        found, rows = self.near(queries, k)
+        if not missing(rows):
             return found, rows
         # Tuned for ten hits, what is looked into may hold fewer than a larger k: look wider.
         for effort in efforts_beyond(self._index, self._effort):
             parameters = search_parameters(self._index, effort, self._selector)
             found, rows = self._searched(queries, k, parameters)
-            if not _missing(rows):
+            if not missing(rows):
                 break
         return found, rows
+
+    def near(self, queries: Vectors, k: int) -> Found:
+        """As `nearest`, with the effort that was tuned and no more: rows may be missing."""
+        return self._searched(queries, k, self._parameters)
 
     def _searched(self, queries: Vectors, k: int, parameters: Any) -> Found:
         count = len(queries)
@@ -60,7 +64,7 @@ class IndexSearch:
         return found, rows
 
 
-def _missing(rows: Rows) -> bool:
+def missing(rows: Rows) -> bool:
     """Whether any query got fewer than it asked for; what is missing comes last."""
     last = rows[:, -1]
     return bool(last[0] < 0 if len(last) == 1 else last.min() < 0)

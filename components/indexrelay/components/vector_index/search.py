@@ -1,8 +1,7 @@
 """A vector index as a reader serves it.
 
 Everything is mapped and nothing ever changes, so queries of any number of threads run side by side
-without a lock; FAISS lets go of the interpreter while it searches. One query takes one thread. Base
-and delta are searched one after the other, and the nearest of both are the answer.
+without a lock; FAISS lets go of the interpreter while it searches. One query takes one thread.
 """
 
 from collections import deque
@@ -19,9 +18,9 @@ from indexrelay.components.hits import Hit
 from indexrelay.components.optional import require_faiss
 from indexrelay.components.string_table import Rows
 from indexrelay.components.vector_index.base import BASE
+from indexrelay.components.vector_index.both_layers import BothLayers
 from indexrelay.components.vector_index.contents import Contents
-from indexrelay.components.vector_index.delta import Delta
-from indexrelay.components.vector_index.index_search import Found, IndexSearch
+from indexrelay.components.vector_index.index_search import IndexSearch
 from indexrelay.components.vector_index.metrics import as_scores
 from indexrelay.components.vector_index.opening import is_mapped
 from indexrelay.components.vector_index.prefaulting import enter_pages
@@ -44,7 +43,7 @@ class VectorSearch(Closable):
     Euclidean distance, where lower is nearer; `metric` says which. Hits come nearest first.
     """
 
-    _closed_by = frozenset({"contents", "_in_base"})
+    _closed_by = frozenset({"contents", "_search"})
 
     def __init__(self, files: Mapping[str, Path], previous: "VectorSearch | None" = None) -> None:
         """Map the files of a version; what ``previous`` has open of them is taken over.
@@ -64,10 +63,18 @@ class VectorSearch(Closable):
         self.dimension: int = facts.dimension
         """Length of every vector."""
         tombstones = self.contents.ids.layers.tombstones
-        self._alive = facts.count - len(tombstones)
-        self._in_base = IndexSearch(
-            self.contents.base.index, facts.effort, selector_around(tombstones, rows=facts.count)
-        )
+        base, delta = self.contents.base.index, self.contents.delta
+        self._search: IndexSearch | BothLayers
+        if delta is None:
+            self._search = IndexSearch(base, facts.effort)
+        else:
+            self._search = BothLayers(
+                base,
+                delta,
+                facts,
+                alive=facts.count - len(tombstones),
+                selector=selector_around(tombstones, rows=facts.count),
+            )
         self._queries = Queries(dimension=facts.dimension, metric=facts.metric)
         self._asked: deque[Vectors] = deque(maxlen=_REMEMBERED)
         self.warm_up_seconds = 0.0
@@ -184,7 +191,7 @@ class VectorSearch(Closable):
     def close(self) -> None:
         """Let go of the maps; nothing may be searched afterwards."""
         self.contents.close()
-        del self.contents, self._in_base
+        del self.contents, self._search
 
     def _is_warm(self, like: "VectorSearch | None") -> bool:
         """Whether a single query will have touched all that another one does."""
@@ -198,31 +205,9 @@ class VectorSearch(Closable):
         if not k or not len(queries):
             shape = (len(queries), 0)
             return np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.float32)
-        delta = self.contents.delta
         with openmp_threads(1):
-            if delta is None:
-                found, rows = self._in_base.nearest(queries, k)
-            else:
-                found, rows = self._merged(delta, queries, k)
+            found, rows = self._search.nearest(queries, k)
         return rows, as_scores(found, self.metric)
-
-    def _merged(self, delta: Delta, queries: Vectors, k: int) -> Found:
-        """The nearest of base and delta together."""
-        answers = []
-        if self._alive:
-            answers.append(self._in_base.nearest(queries, min(k, self._alive)))
-        if len(delta):
-            found, rows = delta.nearest(queries, min(k, len(delta)))
-            rows[rows >= 0] += self.contents.first_of_delta
-            answers.append((found, rows))
-        if len(answers) == 1:
-            return answers[0]
-        found = np.concatenate([answer[0] for answer in answers], axis=1)
-        rows = np.concatenate([answer[1] for answer in answers], axis=1)
-        # Where something is missing FAISS says that it is as far as can be, so it comes last.
-        near = found if self.metric is Metric.L2 else -found
-        best = near.argsort(axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(found, best, axis=1), np.take_along_axis(rows, best, axis=1)
 
     def _hits(self, rows: Rows, scores: NDArray[np.float32]) -> list[Hit]:
         if len(rows) and rows[-1] < 0:  # FAISS found fewer; what is missing comes last

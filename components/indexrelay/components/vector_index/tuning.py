@@ -10,12 +10,17 @@ lists they come from. Each number of candidates gets its own least number of lis
 candidates make it no faster; one with which the recall stays out of reach (gains of doublings
 shrink at least geometrically) is given up soon.
 
+The effort aims a little higher than the recall asked for, by what a sample of this size may be
+wrong: else every other set of queries would miss it, and so would the same sample after the next
+small batch, and cost a full build. Where that little is out of reach, what was asked for is enough.
+
 Recall is measured in one batch; the time by single queries on one thread, as readers ask them.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import sqrt
 from statistics import median
 from time import perf_counter
 from typing import Any, Final
@@ -36,6 +41,9 @@ _TIMED: Final = 40
 """Queries asked one by one for the time; the median of so many moves by a few percent."""
 _TIMED_SECONDS: Final = 0.5
 """… but no longer than this for one effort: what is slow is known to be after a few."""
+_ERRORS: Final = 1.5
+"""Standard errors of the sample's recall to aim higher by: 0.007 for 200 queries at 0.95. More than
+one, because the ten neighbours of one query are found or missed together."""
 _SEEN: Final = 3
 """Efforts after which the next gains can be foretold."""
 
@@ -111,25 +119,38 @@ class Tuner:
 
         def enough(value: int) -> bool:
             tried[value] = self._try(_with(knob, value, k_factor))
-            return self._reached(tried[value])
+            return tried[value].recall >= self._aim
 
         def worth_more() -> bool:
             trials = list(tried.values())
             if trials[-1].milliseconds > self.max_latency_ms:
                 return False
             last = k_factor is None or k_factor == _K_FACTORS[-1]
-            return last or _within_reach([trial.recall for trial in trials], self.min_recall)
+            enough_already = trials[-1].recall >= self.min_recall
+            return (last and not enough_already) or _within_reach(
+                [trial.recall for trial in trials], self._aim
+            )
 
         least(knob.most, enough, first=knob.fewest, worth_more=worth_more)
         # By effort and not by the clock, which would take the larger of two that are nearly equal.
-        reached = [value for value, trial in tried.items() if self._reached(trial)]
-        return tried[min(reached)] if reached else min(tried.values(), key=self._rank)
+        for recall in (self._aim, self.min_recall):
+            reached = [value for value, trial in tried.items() if trial.recall >= recall]
+            if reached:
+                return tried[min(reached)]
+        return min(tried.values(), key=self._rank)
 
     def _rank(self, trial: Trial) -> tuple[bool, bool, float]:
         """The lower the better: recall enough, then fast enough, then the cheapest or nearest."""
         reached = self._reached(trial)
         slow = trial.milliseconds > self.max_latency_ms
         return (not reached, slow, trial.milliseconds if reached else -trial.recall)
+
+    @property
+    def _aim(self) -> float:
+        """The recall to search for."""
+        answers = max(self.sample.neighbours.shape[0] * self.sample.depth, 1)
+        error = sqrt(self.min_recall * (1 - self.min_recall) / answers)
+        return min(self.min_recall + _ERRORS * error, 1.0)
 
     def _reached(self, trial: Trial) -> bool:
         return trial.recall >= self.min_recall
