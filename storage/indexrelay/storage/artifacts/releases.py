@@ -59,7 +59,11 @@ class Releases:
         Raises:
             StoreAccessError: the folder cannot be listed.
         """
-        return sorted({*self._numbers(self._layout.releases), *self._copied()}, reverse=True)
+        names = _names(self._layout.releases)
+        if self._layout.copies.is_dir():  # not in an older store
+            names |= _names(self._layout.copies)
+        numbers = map(self._layout.release_number, names)
+        return sorted((number for number in numbers if number is not None), reverse=True)
 
     def next_number(self) -> int:
         """The lowest number that was never used."""
@@ -172,18 +176,6 @@ class Releases:
                 errors.append(error)
         raise next((error for error in errors if not error.missing), errors[0])
 
-    def _numbers(self, folder: Path) -> set[int]:
-        # Every look of every reader lists them: a `Path` for each would cost it more than a load.
-        with accessing(folder, "list"):
-            names = os.listdir(folder)  # noqa: PTH208 - as said
-        return {
-            number for name in names if (number := self._layout.release_number(name)) is not None
-        }
-
-    def _copied(self) -> set[int]:
-        """The numbers that were given, whatever became of the releases; none in an older store."""
-        return self._numbers(self._layout.copies) if self._layout.copies.is_dir() else set()
-
     def _copy(self, release: Release) -> None:
         """Write the release a second time; it stands also where that cannot be done."""
         path = self._layout.copy(release.number)
@@ -222,6 +214,12 @@ def _is_intact(number: int, path: Path) -> bool:
     except ReleaseUnreadableError:
         return False
     return True
+
+
+def _names(folder: Path) -> set[str]:
+    # Every look of every reader lists them: a `Path` for each would cost it more than a load.
+    with accessing(folder, "list"):
+        return set(os.listdir(folder))  # noqa: PTH208 - as said
 
 
 def _content_digest(fields: Any) -> str:
