@@ -1,0 +1,76 @@
+"""Does the same small batch cost more where the collection is larger?
+
+1,000 changes to 100,000, 300,000, 1,000,000 and, in a full run, 3,000,000 vectors of 128
+dimensions, each on a fresh base: from the commit until a reader serves them, with all gates.
+"""
+
+import sys
+from contextlib import ExitStack
+from functools import partial
+
+from measuring.arrays import drawn
+from measuring.findings import Figure, Findings, at_most
+from measuring.installation import installed
+from measuring.plots import Line, Lines
+from measuring.program import Asked, Program, main
+from measuring.rounds import Contender, interleaved
+from measuring.servers import bench_server
+
+CAVEATS = """\
+- All installations stand side by side, and their batches are timed in turn. Each delta grows from
+  round to round, by 1,000 rows: on the smallest it has reached 6 % at the end.
+- Lists grow with the collection (1,024 to 4,096), as `auto` would have it; more lists are more
+  centroids that a batch reads.
+- 100,000 vectors fit into a few caches where 3,000,000 do not.
+"""
+SIZES = {100_000: "IVF1024,Flat", 300_000: "IVF2048,Flat", 1_000_000: "IVF4096,Flat"}
+LARGEST = {3_000_000: "IVF4096,Flat"}
+QUICK_SIZES = {20_000: "IVF128,Flat", 40_000: "IVF256,Flat"}
+BATCH = 1_000
+
+
+def measure(asked: Asked) -> Findings:
+    sizes = QUICK_SIZES if asked.quick else {**SIZES, **LARGEST}
+    batch = BATCH // 10 if asked.quick else BATCH
+    with bench_server() as server, ExitStack() as stack:
+        contenders: dict[str, Contender] = {}
+        for count, index in sizes.items():
+            vectors = drawn(count)
+            bench = stack.enter_context(
+                installed(server.url, vectors, name=f"growth{count}", index=index)
+            )
+            bench.fill(asked.say)
+            contenders[f"{count:,} entries"] = partial(bench.change, batch)
+        rounds = interleaved(contenders, rounds=asked.rounds, say=asked.say)
+        names = list(contenders)
+        costs = [rounds.median(name) for name in names]
+        largest, smallest = (pick(names, key=rounds.median) for pick in (max, min))
+        return Findings(
+            figures=(
+                Figure(
+                    name="the dearest ÷ the cheapest of all sizes",
+                    value=rounds.ratio(largest, smallest),
+                    target=at_most(2),
+                    note=f"{largest} against {smallest}",
+                ),
+                Figure(name="the largest ÷ the smallest", value=rounds.ratio(names[-1], names[0])),
+            ),
+            measured=tuple(rounds.durations(name) for name in names),
+            plots=(
+                Lines(
+                    name="growth",
+                    title=f"From commit to served, {batch:,} changes",
+                    x="entries",
+                    y="s",
+                    lines=(Line(label="indexrelay", points=tuple(zip(sizes, costs, strict=True))),),
+                    log_x=True,
+                ),
+            ),
+            servers=server.versions,
+        )
+
+
+PROGRAM = Program(name="growth", question=__doc__, caveats=CAVEATS, measure=measure)
+
+if __name__ == "__main__":
+    sys.exit(main(PROGRAM))

@@ -1,0 +1,276 @@
+"""How many queries a second does a snapshot answer, beside bare FAISS on the same index?
+
+One vector at a time, k = 10, with everything that a user gets: the query is checked, hits have
+string ids and payloads. IVF and HNSW, without and with payloads, and with 5 % tombstones and a 2 %
+delta.
+"""
+
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from indexrelay.components.kind import Job, PreviousVersion
+from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters, VectorSearch
+from indexrelay.components.vector_index.effort import search_parameters
+from indexrelay.schemas.versions import BlobRef, VersionManifest
+from indexrelay.storage.entries import Changes, Entries, Vectors
+from measuring.arrays import COLLECTION, ArrayCollection, drawn, entry_id
+from measuring.findings import Figure, Findings, at_least
+from measuring.plots import Bars
+from measuring.program import Asked, Program, main
+from measuring.rounds import Contender, interleaved
+
+CAVEATS = """\
+- Both sides search the same mapped index with the same effort, on one thread each. Bare FAISS is
+  its Python `search` of one row, and gives row numbers; nothing is checked.
+- With tombstones and a delta, bare FAISS searches the base as it was built: what a full build would
+  have to be searched at.
+- The shorter the query, the more what is around it weighs: here an IVF query takes some 0.1 ms.
+- Python runs one thread at a time; only FAISS lets go of the interpreter. What surrounds a query
+  therefore costs more beside a second thread, which the last two figures show.
+"""
+IVF_COUNT, HNSW_COUNT, DIMENSION = 500_000, 100_000, 128
+QUICK_COUNT = 20_000
+QUERIES = 2_000
+CHANGED, GONE = 0.02, 0.03
+"""Shares of the entries: what changed is a tombstone and a row of the delta."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thinned(ArrayCollection):
+    """A collection of which some entries went, one generation later."""
+
+    gone: tuple[int, ...] = ()
+    """Their rows."""
+
+    @property
+    def count(self) -> int:
+        """How many entries there are."""
+        return len(self.vectors) - len(self.gone)
+
+    def changes(self, after: int, rows: int = 10_000) -> Iterator[Changes] | None:
+        """What came, and then what went."""
+        none = Entries(
+            ids=[],
+            vectors=np.empty((0, self.dimension), dtype=np.float32),
+            texts=[],
+            payloads=[],
+        )
+        went = Changes(upserts=none, deletes=[entry_id(row) for row in self.gone])
+        return chain(super().changes(after, rows) or (), [went])
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithoutPayloads(ArrayCollection):
+    """A collection of bare vectors."""
+
+    def chunks(self, rows: int = 10_000) -> Iterator[Entries]:
+        """Every entry, with nothing beside its vector."""
+        for chunk in super().chunks(rows):
+            yield replace(chunk, payloads=[None] * len(chunk))
+
+
+@dataclass(frozen=True)
+class Version:
+    """A built version, opened as a reader has it."""
+
+    job: Job
+    files: Mapping[str, Path]
+    details: Mapping[str, Any]
+    entries: int
+    served: VectorSearch
+
+    def bare(self) -> tuple[Any, Any]:
+        """Its base, and FAISS's parameters for the same effort."""
+        index = self.served.contents.base.index
+        return index, search_parameters(index, self.served.facts.effort)
+
+
+class Workshop:
+    """Builds versions into one folder."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder = folder
+        self._stack = stack
+
+    def build(
+        self, source: ArrayCollection, name: str, previous: Version | None = None, **keys: Any
+    ) -> Version:
+        """Build one version, continuing ``previous`` where there is one; without its gates."""
+        kind = VectorIndex(VectorIndexParameters(**keys))
+        workdir = self._folder / name
+        workdir.mkdir()
+        job = Job(
+            component="similar",
+            collections={COLLECTION: source},
+            components={},
+            previous=None if previous is None else _as_previous(previous),
+            workdir=workdir,
+            threads=len(os.sched_getaffinity(0)),
+            progress=lambda _share: None,
+        )
+        built = kind.build(job)
+        if built.extends != (previous is not None):
+            raise RuntimeError(f"not built as it was meant to be: {built.details['build']}")
+        before = {} if previous is None else previous.files
+        files = {
+            given: file if isinstance(file, Path) else before[given]
+            for given, file in built.files.items()
+        }
+        served = kind.load(files)
+        self._stack.callback(served.close)
+        return Version(job, files, built.details, built.entries, served)
+
+
+def _as_previous(version: Version) -> PreviousVersion:
+    source = version.job.collections[COLLECTION]
+    manifest = VersionManifest(
+        component="similar",
+        kind="vector_index",
+        definition="0" * 64,
+        covers={COLLECTION: source.generation},
+        epochs={COLLECTION: source.epoch},
+        files={name: BlobRef(digest="0" * 64, size=0) for name in version.files},
+        entries=version.entries,
+        details=dict(version.details),
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    return PreviousVersion(manifest=manifest, files=version.files)
+
+
+def ours(version: Version, queries: Vectors) -> Contender:
+    return _each(version.served.search, queries)
+
+
+def bare(version: Version, queries: Vectors) -> Contender:
+    index, parameters = version.bare()
+    return _each(lambda query: index.search(query[None, :], 10, params=parameters), queries)
+
+
+def _each(ask: Callable[[Vectors], object], queries: Vectors) -> Contender:
+    def turn() -> float:
+        faiss.omp_set_num_threads(1)
+        began = time.perf_counter()
+        for query in queries:
+            ask(query)
+        return time.perf_counter() - began
+
+    return turn
+
+
+def on_two_threads(contender: Contender) -> Contender:
+    """The same work twice at a time, in half of its time where threads do not hinder each other."""
+
+    def turn() -> float:
+        threads = [threading.Thread(target=contender) for _ in range(2)]
+        began = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return (time.perf_counter() - began) / 2
+
+    return turn
+
+
+def measure(asked: Asked) -> Findings:
+    with tempfile.TemporaryDirectory(prefix="ir-") as folder, ExitStack() as stack:
+        versions, queries = _versions(asked, Workshop(Path(folder), stack))
+        contenders: dict[str, Contender] = {}
+        for name, version in versions.items():
+            contenders[name] = ours(version, queries)
+            contenders[f"{name}, bare"] = bare(version, queries)
+        for name in ("IVF", "IVF, bare"):
+            contenders[f"{name}, two threads"] = on_two_threads(contenders[name])
+        rounds = interleaved(contenders, rounds=asked.rounds, say=asked.say)
+        targets = {
+            "IVF": 0.85,
+            "HNSW": 0.8,
+            "IVF with payloads": 0.7,
+            "IVF with 5 % tombstones and a 2 % delta": 0.7,
+        }
+        alone = rounds.speed("IVF, two threads", "IVF")
+        beside = rounds.speed("IVF, bare, two threads", "IVF, bare")
+        return Findings(
+            figures=(
+                *(
+                    Figure(
+                        name=f"{name} ÷ bare",
+                        value=rounds.speed(name, f"{name}, bare"),
+                        target=at_least(bound),
+                    )
+                    for name, bound in targets.items()
+                ),
+                Figure(
+                    name="gain of a second thread ÷ what it gains bare",
+                    value=alone / beside,
+                    target=at_least(0.9),
+                    note=f"ours {alone:.2f}, bare {beside:.2f}",
+                ),
+            ),
+            measured=tuple(rounds.rates(name, len(queries), "queries/s") for name in contenders),
+            plots=(
+                Bars(
+                    name="search",
+                    title="Queries a second, one at a time",
+                    unit="queries/s",
+                    bars=tuple((name, len(queries) / rounds.median(name)) for name in contenders),
+                ),
+            ),
+        )
+
+
+def _versions(asked: Asked, workshop: Workshop) -> tuple[dict[str, Version], Vectors]:
+    count = QUICK_COUNT if asked.quick else IVF_COUNT
+    graph_count = QUICK_COUNT // 4 if asked.quick else HNSW_COUNT
+    lists: dict[str, Any] = {
+        "index": "IVF128,Flat" if asked.quick else "IVF1024,Flat",
+        "nprobe": 16,
+        "min_recall": 0.0,
+    }
+    vectors = drawn(count, DIMENSION)
+    asked.say(f"building IVF over {count}")
+    plain = workshop.build(WithoutPayloads(vectors=vectors), "plain", **lists)
+    source = ArrayCollection(vectors=vectors)
+    told = workshop.build(source, "payloads", **lists)
+    asked.say("building what continues it")
+    moved = source.with_changes(int(CHANGED * count), seed=5)
+    kept = np.setdiff1d(np.arange(count), [row for row, _ in moved.changed])
+    gone = np.random.default_rng(6).choice(kept, size=int(GONE * count), replace=False)
+    thinned = Thinned(
+        vectors=moved.vectors,
+        generation=moved.generation,
+        changed=moved.changed,
+        gone=tuple(gone.tolist()),
+    )
+    layered = workshop.build(thinned, "layered", previous=told, **lists)
+    asked.say(f"building HNSW over {graph_count}")
+    graph = workshop.build(
+        WithoutPayloads(vectors=vectors[:graph_count]), "graph", index="HNSW32", min_recall=0.95
+    )
+    queries = drawn(100 if asked.quick else QUERIES, DIMENSION, seed=11)
+    versions = {
+        "IVF": plain,
+        "HNSW": graph,
+        "IVF with payloads": told,
+        "IVF with 5 % tombstones and a 2 % delta": layered,
+    }
+    return versions, queries
+
+
+PROGRAM = Program(name="search", question=__doc__, caveats=CAVEATS, measure=measure)
+
+if __name__ == "__main__":
+    sys.exit(main(PROGRAM))

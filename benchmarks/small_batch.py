@@ -1,0 +1,105 @@
+"""What does a small batch cost, beside building everything anew?
+
+1,000 changes to 1,000,000 vectors of 128 dimensions in an `IVF4096,Flat`: from the commit until a
+reader serves them, with all gates. On a fresh base, where the delta is 9 % of the base, and over
+the whole cycle from one full build to the next.
+"""
+
+import statistics
+import sys
+
+from measuring.arrays import drawn
+from measuring.findings import Figure, Findings, Measured, at_least
+from measuring.installation import Installation, installed
+from measuring.plots import Bars
+from measuring.program import Asked, Program, main
+from measuring.servers import bench_server
+
+CAVEATS = """\
+- Everything is real: SQLite, the event, a child process that builds, the gates, the release and its
+  fsyncs, the announcement, the reader. Only the waits for quiet are left out, on both sides.
+- The full build is one that somebody forced: it reads the collection, trains, adds, tunes, hashes
+  and judges all of it.
+- A cycle is 100 batches of 1,000, until the delta has reached `max_delta` (0.10), and the full
+  build that follows. It is put together from what batches cost at three sizes of the delta and from
+  what that build costs, and not run through; the delta grows in between by one large batch.
+- All changes are upserts of entries that exist: each makes a tombstone and a row of the delta.
+"""
+COUNT, QUICK_COUNT = 1_000_000, 20_000
+INDEX, QUICK_INDEX = "IVF4096,Flat", "IVF128,Flat"
+SHARE = 1_000
+"""One batch is this part of the collection."""
+TO_HALF, TO_NINE = 0.045, 0.043
+"""Shares of the collection that change in between, so that batches meet a delta of 4.5 and 9 %."""
+CYCLE = 100
+
+
+def measure(asked: Asked) -> Findings:
+    count, index = (QUICK_COUNT, QUICK_INDEX) if asked.quick else (COUNT, INDEX)
+    with bench_server() as server:
+        with installed(server.url, drawn(count), name="small", index=index) as bench:
+            bench.fill(asked.say)
+            rounds = [_round(bench, count, number, asked) for number in range(asked.rounds + 1)][1:]
+        seconds = {name: tuple(each[name] for each in rounds) for name in rounds[0]}
+        return _findings(seconds, server.versions)
+
+
+def _round(bench: Installation, count: int, number: int, asked: Asked) -> dict[str, float]:
+    """One full build, and batches on three sizes of delta after it."""
+    batch = count // SHARE
+    told = f"round {number} of {asked.rounds}" if number else "warming up"
+    asked.say(f"full build: {told}")
+    found = {"full build": bench.rebuild()}
+    for name, growth in (("fresh base", 0.0), ("4.5 % delta", TO_HALF), ("9 % delta", TO_NINE)):
+        asked.say(f"{name}: {told}")
+        if growth:
+            bench.change(int(growth * count))
+        found[name] = statistics.median(bench.change(batch) for _ in range(3))
+        delta = bench.served.details["delta"]
+        if not delta:
+            raise RuntimeError(f"{name}: built in full: {bench.served.details['build']}")
+    return found
+
+
+def _findings(seconds: dict[str, tuple[float, ...]], servers: dict[str, str]) -> Findings:
+    full = seconds["full build"]
+    batches = [seconds[name] for name in ("fresh base", "4.5 % delta", "9 % delta")]
+    cycle = tuple(
+        (sum(each) / 3 * CYCLE + build) / CYCLE
+        for build, each in zip(full, zip(*batches, strict=True), strict=True)
+    )
+    figures = (
+        ("full build ÷ batch on a fresh base", batches[0], at_least(25)),
+        ("full build ÷ batch with a 9 % delta", batches[2], at_least(25)),
+        ("full build ÷ batch over a cycle, its full build included", cycle, at_least(20)),
+    )
+    measured = tuple(
+        Measured(name=name, unit="s", values=values)
+        for name, values in {**seconds, "over a cycle": cycle}.items()
+    )
+    return Findings(
+        figures=tuple(
+            Figure(
+                name=name,
+                value=statistics.median(a / b for a, b in zip(full, batch, strict=True)),
+                target=target,
+            )
+            for name, batch, target in figures
+        ),
+        measured=measured,
+        plots=(
+            Bars(
+                name="small_batch",
+                title="From commit to served",
+                unit="s",
+                bars=tuple((each.name, each.median) for each in measured),
+            ),
+        ),
+        servers=servers,
+    )
+
+
+PROGRAM = Program(name="small_batch", question=__doc__, caveats=CAVEATS, measure=measure)
+
+if __name__ == "__main__":
+    sys.exit(main(PROGRAM))
