@@ -12,7 +12,7 @@ from indexrelay.components.vector_index.deciding import Decision, decide
 from indexrelay.components.vector_index.effort import search_parameters
 from indexrelay.components.vector_index.factory import parse_factory
 from indexrelay.components.vector_index.metrics import prepared
-from indexrelay.components.vector_index.nearest import NearestRows
+from indexrelay.components.vector_index.nearest import NearestRows, without_itself
 from indexrelay.components.vector_index.opening import is_mapped, open_index
 from indexrelay.components.vector_index.parameters import VectorIndexParameters
 from indexrelay.components.vector_index.sample import QuerySample, draw_sample
@@ -210,8 +210,9 @@ def test_the_effort_is_the_cheapest_that_reaches_the_recall_and_the_table_shows_
     assert efforts == sorted(efforts)
     assert max(efforts) > nprobe  # what more would buy
     by_effort = {trial["nprobe"]: trial["recall"] for trial in details["trials"]}
-    assert by_effort[nprobe] >= 0.9
-    assert all(recall < 0.9 for effort, recall in by_effort.items() if effort < nprobe)
+    aim = 0.9 + 2.5 * (0.9 * 0.1 / 2000) ** 0.5  # higher by what the sample may be wrong
+    assert by_effort[nprobe] >= aim
+    assert all(recall < aim for effort, recall in by_effort.items() if effort < nprobe)
     assert all(trial["milliseconds"] > 0 for trial in details["trials"])
     # Measured by the tuner, and by a plain search over the written file.
     index = open_index(tmp_path / "base.faiss")
@@ -237,3 +238,32 @@ def test_a_choice_says_what_it_is_a_remedy_for() -> None:
         "a graph over 200000 entries looks at the fewest vectors for each query",
         frozenset({Shortfall.LATENCY}),
     )
+
+
+def test_other_queries_than_those_of_the_sample_get_the_recall_too(
+    tmp_path: Path, hard: tuple[Vectors, QuerySample]
+) -> None:
+    vectors, _ = hard
+    decision = decided(tmp_path, hard, index="IVF64,Flat", min_recall=0.9)
+    index = open_index(tmp_path / "base.faiss")
+    parameters = search_parameters(index, decision.effort)
+    recalls = []
+    for seed in range(1, 9):
+        other = draw_sample(vectors, Metric.COSINE, seed=seed, progress=lambda _share: None)
+        _, found = index.search(other.vectors, 11, params=parameters)
+        rows = without_itself(found, other.rows)
+        recalls.append(other.recall(-np.einsum("qd,qkd->qk", other.vectors, vectors[rows])))
+    assert np.mean(recalls) >= 0.9
+
+
+def test_a_recall_that_is_reached_without_room_to_spare_is_enough(
+    tmp_path: Path, hard: tuple[Vectors, QuerySample]
+) -> None:
+    # Eight bits find some recall below 1 however hard they are searched: ask for just that.
+    most = decided(tmp_path, hard, index="IVF64,SQ8", min_recall=1.0).chosen.best
+    assert most is not None
+    assert most.recall < 1.0
+    decision = decided(tmp_path, hard, index="IVF64,SQ8", min_recall=most.recall - 0.001)
+    assert decision.chosen.shortfalls == frozenset()
+    assert decision.chosen.best is not None
+    assert decision.chosen.best.recall >= most.recall - 0.001
