@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexrelay.components.vector_index import VectorIndex, VectorSearch
+from indexrelay.components.vector_index import VectorIndex, VectorSearch, search
 from tests.components.jobs import (
     MemorySnapshot,
     Row,
@@ -24,11 +24,11 @@ VECTORS = clustered(500, 8)
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[VectorSearch]:
     """Whoever was searched, in turn."""
     seen: list[VectorSearch] = []
-    search = VectorSearch._nearest
+    nearest = VectorSearch._nearest
 
     def spying(self: VectorSearch, *args: object) -> object:
         seen.append(self)
-        return search(self, *args)  # type: ignore[arg-type]
+        return nearest(self, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(VectorSearch, "_nearest", spying)
     return seen
@@ -49,12 +49,20 @@ def _served(kind: VectorIndex, done: Run, *, queries: int) -> VectorSearch:
     return served
 
 
-def test_a_new_base_is_asked_what_the_last_one_was_asked_of_late(
-    tmp_path: Path, asked: list[VectorSearch]
+def _two(kind: VectorIndex, folder: Path) -> tuple[Run, Run]:
+    """Two versions with bases of their own."""
+    return (
+        _built(kind, folder / "1", make_snapshot(VECTORS)),
+        _built(kind, folder / "2", make_snapshot(VECTORS[::-1])),
+    )
+
+
+def test_a_new_base_that_lies_on_disk_is_asked_what_the_last_one_was_asked_of_late(
+    tmp_path: Path, asked: list[VectorSearch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(search, "enter_pages", lambda _path, *, go_on: 4096 * go_on())
     kind = _kind("IVF8,Flat")
-    first = _built(kind, tmp_path / "1", make_snapshot(VECTORS))
-    second = _built(kind, tmp_path / "2", make_snapshot(VECTORS[::-1]))
+    first, second = _two(kind, tmp_path)
     last = _served(kind, first, queries=5)
     asked.clear()
     now = kind.reload(second.files, last)
@@ -64,12 +72,25 @@ def test_a_new_base_is_asked_what_the_last_one_was_asked_of_late(
     assert now.warm_up_seconds > 0
 
 
-def test_one_query_warms_a_base_that_each_query_reads_in_full(
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
+def test_one_query_warms_a_new_base_that_is_in_memory(
     tmp_path: Path, asked: list[VectorSearch]
 ) -> None:
+    kind = _kind("IVF8,Flat")
+    first, second = _two(kind, tmp_path)
+    last = _served(kind, first, queries=5)
+    asked.clear()
+    now = kind.reload(second.files, last)
+    assert asked == [now]
+    assert len(now.recent_queries) == 5, "the version after it may lie on disk"
+
+
+def test_one_query_warms_a_base_that_each_query_reads_in_full(
+    tmp_path: Path, asked: list[VectorSearch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "enter_pages", lambda _path, *, go_on: 4096 * go_on())
     kind = _kind("Flat")
-    first = _built(kind, tmp_path / "1", make_snapshot(VECTORS))
-    second = _built(kind, tmp_path / "2", make_snapshot(VECTORS[::-1]))
+    first, second = _two(kind, tmp_path)
     last = _served(kind, first, queries=5)
     asked.clear()
     now = kind.reload(second.files, last)

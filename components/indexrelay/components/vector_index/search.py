@@ -32,8 +32,10 @@ from indexrelay.storage.entries import Vectors
 
 _REMEMBERED: Final = 32
 """Queries that are asked again to warm the next version: enough to touch what is asked for."""
+_MEMORY_SECONDS: Final = 0.2
+"""A base that is in memory is entered in this: 20 ms for 256 MB. A larger one is asked, too."""
 _WARM_SECONDS: Final = 1.0
-"""… for as long as this: what is slower still waits for its disk, and so would the release."""
+"""All of a warm-up: what is slower still waits for its disk, and so would the release."""
 
 
 class VectorSearch(Closable):
@@ -165,27 +167,30 @@ class VectorSearch(Closable):
         return np.hstack([rows, missing])
 
     def warm(self, like: "VectorSearch | None" = None) -> None:
-        """Touch what the first queries would have to fetch from disk.
+        """Touch what the first queries would have to fetch.
 
-        Asks again what ``like``, which is served until now, was asked of late; where it was asked
-        nothing, one query has to do. It has to do as well where one query touches everything there
-        is, or where only the delta is new. Then, as far as there is time, the rest of a new base is
-        entered into the page table (`prefaulting`).
+        A new base is entered into the page table (`prefaulting`). Where that takes long, because
+        it lies on disk, what is asked for goes first: the queries that ``like``, which is served
+        until now, was asked of late. Otherwise one query has to do, and so it has where one reads
+        everything, or where only the delta is new.
         """
         if not len(self):
             return
         started = perf_counter()
         if like is not None and like.dimension == self.dimension:
             self._asked.extend(like.recent_queries)
+        base = self.contents.base
+        known = like is not None and base is like.contents.base
+        known = known or self._enter(until=started + _MEMORY_SECONDS)
+        known = known or isinstance(base.index, require_faiss().IndexFlat)
         queries = self.recent_queries or [self.vector_at(0)[None, :]]
-        for query in queries[:1] if self._is_warm(like) else queries:
+        for query in queries[:1] if known else queries:
             rows, scores = self._nearest(query, 10)
             self._hits(rows[0], scores[0])
             if perf_counter() - started > _WARM_SECONDS:
                 break
-        base = self.contents.base
-        if like is None or base is not like.contents.base:
-            enter_pages(base.paths[BASE], go_on=lambda: perf_counter() - started <= _WARM_SECONDS)
+        if not known:
+            self._enter(until=started + _WARM_SECONDS)
         self.warm_up_seconds = perf_counter() - started
 
     def close(self) -> None:
@@ -193,11 +198,10 @@ class VectorSearch(Closable):
         self.contents.close()
         del self.contents, self._search
 
-    def _is_warm(self, like: "VectorSearch | None") -> bool:
-        """Whether a single query will have touched all that another one does."""
-        base = self.contents.base
-        shared = like is not None and base is like.contents.base
-        return shared or isinstance(base.index, require_faiss().IndexFlat)
+    def _enter(self, *, until: float) -> bool:
+        """Enter the base into the page table; whether all of it was in time."""
+        path = self.contents.base.paths[BASE]
+        return enter_pages(path, go_on=lambda: perf_counter() < until) >= self.facts.base_bytes
 
     def _nearest(self, queries: Vectors, k: int) -> tuple[Rows, NDArray[np.float32]]:
         check_k(k)
