@@ -113,7 +113,9 @@ class FolderSnapshot(OutsideSnapshot):
 
     def _in_order(self) -> Iterator[_Place]:
         before: _Place | None = None
-        for place in heapq.merge(*(_places(*numbered) for numbered in enumerate(self._files))):
+        places = [_places(*numbered) for numbered in enumerate(self._files)]
+        # One file is in order by itself, and merging it would cost more than reading it.
+        for place in places[0] if len(places) == 1 else heapq.merge(*places):
             if before is not None and before[0] == place[0]:
                 raise SourceError(
                     f"id {place[0]!r:.80} is given twice: "
