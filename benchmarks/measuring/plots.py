@@ -88,12 +88,16 @@ def _bars(plot: Bars, axes: "Axes") -> None:
     labels = [label for label, _ in plot.bars]
     lengths = [length for _, length in plot.bars]
     drawn = axes.barh(range(len(labels)), lengths, color=_COLOURS[0], height=0.6)
-    axes.bar_label(drawn, labels=[f"{length:,.4g}" for length in lengths], padding=4, fontsize=9)
+    axes.bar_label(drawn, labels=[_label(length) for length in lengths], padding=4, fontsize=9)
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
     axes.margins(x=0.14)
     axes.set_xlabel(plot.unit)
     axes.xaxis.set_major_formatter("{x:,g}")
+
+
+def _label(length: float) -> str:
+    return f"{length:,.0f}" if length >= 1000 else f"{length:.4g}"
 
 
 def _lines(plot: Lines, axes: "Axes") -> None:
