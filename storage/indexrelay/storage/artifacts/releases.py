@@ -59,15 +59,11 @@ class Releases:
         Raises:
             StoreAccessError: the folder cannot be listed.
         """
-        names = _names(self._layout.releases)
-        if self._layout.copies.is_dir():  # not in an older store
-            names |= _names(self._layout.copies)
-        numbers = map(self._layout.release_number, names)
-        return sorted((number for number in numbers if number is not None), reverse=True)
+        return list(self._newest_first())
 
     def next_number(self) -> int:
         """The lowest number that was never used."""
-        return next(iter(self.numbers()), 0) + 1
+        return next(self._newest_first(), 0) + 1
 
     def read(self, number: int) -> Release:
         """One release, once it is known to be intact.
@@ -95,7 +91,7 @@ class Releases:
         """
         broken: dict[int, ReleaseUnreadableError] = {}
         intact: Release | None = None
-        for number in self.numbers():
+        for number in self._newest_first():
             try:
                 intact = self.read(number)
                 break
@@ -175,6 +171,17 @@ class Releases:
             except ReleaseUnreadableError as error:
                 errors.append(error)
         raise next((error for error in errors if not error.missing), errors[0])
+
+    def _newest_first(self) -> Iterator[int]:
+        names = _names(self._layout.releases)
+        if self._layout.copies.is_dir():  # not in an older store
+            names |= _names(self._layout.copies)
+        # Whoever wants the newest one reads one number, and not those of all that are kept: the
+        # names sort as the numbers do, since a number with more digits has a longer name.
+        for name in sorted(names, key=lambda name: (len(name), name), reverse=True):
+            number = self._layout.release_number(name)
+            if number is not None:
+                yield number
 
     def _copy(self, release: Release) -> None:
         """Write the release a second time; it stands also where that cannot be done."""
