@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexrelay.components.vector_index import VectorIndex
+from indexrelay.components.vector_index import VectorIndex, base
 from indexrelay.components.vector_index.base import BASE
-from indexrelay.components.vector_index.prefaulting import enter_pages
+from indexrelay.components.vector_index.prefaulting import enter_pages, leave_pages
 from tests.components.jobs import clustered, make_job, make_snapshot, run
 
 BYTES = 12 << 20
@@ -52,14 +52,28 @@ def test_entering_ends_when_there_is_no_more_time(file: Path) -> None:
     assert not mapped[:10].any()
 
 
+def test_pages_that_are_left_can_be_read_again(file: Path) -> None:
+    mapped = np.memmap(file, mode="r")
+    enter_pages(file, go_on=lambda: True)
+    assert leave_pages(file) == BYTES
+    assert _resident(file) == 0
+    assert not mapped[:10].any()
+    assert _resident(file) > 0
+
+
 def test_of_a_file_that_is_not_mapped_nothing_is_entered(file: Path) -> None:
     assert enter_pages(file, go_on=lambda: True) == 0
 
 
-def test_a_base_is_entered_when_it_is_loaded(tmp_path: Path) -> None:
+def test_a_base_is_entered_when_it_is_loaded_and_left_when_it_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kind = VectorIndex(VectorIndex.Parameters(index="IVF64,Flat", nprobe=1, min_recall=0.0))
     done = run(kind, make_job(tmp_path, make_snapshot(clustered(4000, 64))))
     served = kind.load(done.files)
     size = done.files[BASE].stat().st_size
     assert _resident(done.files[BASE]) >= size
+    left: list[Path] = []
+    monkeypatch.setattr(base, "leave_pages", left.append)
     served.close()
+    assert left == [done.files[BASE]], "FAISS would unmap all of it under the interpreter's lock"

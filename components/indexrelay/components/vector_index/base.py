@@ -5,6 +5,8 @@ one to the next takes over what is open: whoever serves it holds a reference, an
 go with the last one. CPython counts that; there is nothing to close.
 """
 
+import contextlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +18,7 @@ from indexrelay.components.payload_table import PayloadTable
 from indexrelay.components.vector_index.facts import IndexFacts
 from indexrelay.components.vector_index.lookup import LOOKUP_FILES, Lookup, open_lookup
 from indexrelay.components.vector_index.opening import open_index
+from indexrelay.components.vector_index.prefaulting import leave_pages
 from indexrelay.components.vector_index.reading import PAYLOADS
 
 BASE: Final = "base.faiss"
@@ -51,6 +54,12 @@ class Base:
             if len(table) != facts.count:
                 raise DamagedFileError(files[name], f"it has {len(table)} rows, not {facts.count}")
         self.lookup: Lookup = open_lookup(self.index, files)
+
+    def __del__(self) -> None:
+        # The last user is gone, and FAISS is about to unmap the file under the interpreter's lock.
+        if not sys.is_finalizing() and hasattr(self, "index"):
+            with contextlib.suppress(OSError):  # swept meanwhile: it takes FAISS a moment longer
+                leave_pages(self.paths[BASE])
 
 
 def base_paths(files: Mapping[str, Path]) -> dict[str, Path]:
