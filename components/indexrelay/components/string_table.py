@@ -1,15 +1,7 @@
 """Strings by row number, in one file that is mapped and never read as a whole.
 
 A Python list of a million ids takes 80 MB in every process that serves them; a mapped file takes
-what is touched, once for all processes of a host. All numbers are little-endian, all sections but
-the first start at a multiple of 8:
-
-    header   magic, version, flags, number of rows, bytes of text
-    text     UTF-8, row after row, nothing between
-    offsets  int64, rows + 1: row i is text[offsets[i] : offsets[i + 1]]
-    nulls    one bit for each row, least significant first; only where some row is ``None``
-    order    int32 (int64 from 2**31 rows on): the rows sorted by their bytes; only in searchable
-             tables whose rows do not already stand in that order
+what is touched, once for all processes of a host. `string_layout` says how it is laid out.
 
 Opening costs the same for a thousand rows and for a hundred million: it compares the size of the
 file with what the header promises. Everything else is checked where it is used, so a damaged file
@@ -17,11 +9,9 @@ raises and neither crashes nor reads past the text; `StringTable.check` looks at
 """
 
 import mmap
-import struct
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Self
 
@@ -30,45 +20,22 @@ from numpy.typing import NDArray
 
 from indexrelay.components.closing import Closable
 from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.string_layout import (
+    HEADER,
+    HEADER_SIZE,
+    MAGIC,
+    NULLS,
+    ORDER,
+    SEARCHABLE,
+    VERSION,
+    Layout,
+    read_layout,
+)
 
 Rows = NDArray[np.int64]
 
-_MAGIC: Final = b"irstrtab"
-_VERSION: Final = 1
-_HEADER: Final = struct.Struct("<8sIIQQ")
-_HEADER_SIZE: Final = _HEADER.size
-_NULLS, _SEARCHABLE, _ORDER = 1, 2, 4
 _BLOCK: Final = 4096
 """Rows decoded at a time where all are wanted."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Where each section starts, from what the header says."""
-
-    flags: int
-    rows: int
-    text_bytes: int
-
-    @property
-    def offsets(self) -> int:
-        return _aligned(_HEADER.size + self.text_bytes)
-
-    @property
-    def nulls(self) -> int:
-        return self.offsets + 8 * (self.rows + 1)
-
-    @property
-    def order(self) -> int:
-        return self.nulls + (_aligned(-(-self.rows // 8)) if self.flags & _NULLS else 0)
-
-    @property
-    def end(self) -> int:
-        return self.order + (self.order_type.itemsize * self.rows if self.flags & _ORDER else 0)
-
-    @property
-    def order_type(self) -> np.dtype[np.signedinteger]:
-        return np.dtype("<i4" if self.rows < 2**31 else "<i8")
 
 
 class StringTableWriter:
@@ -86,7 +53,7 @@ class StringTableWriter:
         self._last = b""
         self._ordered = True
         self._file: BinaryIO = path.open("wb")
-        self._file.write(bytes(_HEADER.size))
+        self._file.write(bytes(HEADER.size))
 
     def extend(self, texts: Iterable[str | None]) -> None:
         """Append rows.
@@ -119,11 +86,11 @@ class StringTableWriter:
     def _finish(self) -> None:
         rows = len(self._offsets) - 1
         flags = (
-            (_NULLS if self._nulls else 0)
-            | (_SEARCHABLE if self._searchable else 0)
-            | (0 if self._ordered else _ORDER)
+            (NULLS if self._nulls else 0)
+            | (SEARCHABLE if self._searchable else 0)
+            | (0 if self._ordered else ORDER)
         )
-        layout = _Layout(flags, rows, self._offsets[-1])
+        layout = Layout(flags, rows, self._offsets[-1])
         self._pad(layout.offsets)
         self._file.write(np.frombuffer(self._offsets, dtype=np.int64).astype("<i8").tobytes())
         if self._nulls:
@@ -134,14 +101,14 @@ class StringTableWriter:
         if not self._ordered:
             self._file.write(self._sorted_rows().astype(layout.order_type).tobytes())
         self._file.seek(0)
-        self._file.write(_HEADER.pack(_MAGIC, _VERSION, flags, rows, layout.text_bytes))
+        self._file.write(HEADER.pack(MAGIC, VERSION, flags, rows, layout.text_bytes))
 
     def _pad(self, position: int) -> None:
         self._file.write(bytes(position - self._file.tell()))
 
     def _sorted_rows(self) -> Rows:
         self._file.flush()
-        text = self._path.read_bytes()[_HEADER.size :]
+        text = self._path.read_bytes()[HEADER.size :]
         bounds = self._offsets
         rows = range(len(bounds) - 1)
         return np.array(sorted(rows, key=lambda row: text[bounds[row] : bounds[row + 1]]))
@@ -161,24 +128,24 @@ class StringTable(Closable):
         """
         self.path = path
         with path.open("rb") as file:
-            self._layout = layout = _read_layout(path, file)
+            self._layout = layout = read_layout(path, file)
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._bytes = mapped
         self._offsets = np.frombuffer(mapped, "<i8", layout.rows + 1, layout.offsets)
         # The same numbers as plain integers, which takes half the time for a few rows.
         bounds = memoryview(mapped)[layout.offsets : layout.nulls]
         self._bounds: Any = bounds.cast("q") if sys.byteorder == "little" else self._offsets
-        has_nulls = bool(layout.flags & _NULLS)
+        has_nulls = bool(layout.flags & NULLS)
         self._nulls = (
             np.frombuffer(mapped, np.uint8, -(-layout.rows // 8), layout.nulls)
             if has_nulls
             else None
         )
-        self.searchable = bool(layout.flags & _SEARCHABLE)
+        self.searchable = bool(layout.flags & SEARCHABLE)
         """Whether it was written to be looked up by text."""
         self.order: NDArray[np.signedinteger] | None = (
             np.frombuffer(mapped, layout.order_type, layout.rows, layout.order)
-            if layout.flags & _ORDER
+            if layout.flags & ORDER
             else None
         )
         """The rows sorted by their bytes; ``None``: they stand in that order."""
@@ -200,7 +167,7 @@ class StringTable(Closable):
         start, end = int(self._bounds[row]), int(self._bounds[row + 1])
         if not 0 <= start <= end <= self._layout.text_bytes:
             raise DamagedFileError(self.path, "a row lies outside of the text")
-        return self._bytes[_HEADER.size + start : _HEADER.size + end]
+        return self._bytes[HEADER.size + start : HEADER.size + end]
 
     def raw_many(self, rows: Rows) -> list[bytes | None]:
         """The bytes of ``rows`` (int64, each 0 ≤ row < ``len``), in that order.
@@ -215,7 +182,7 @@ class StringTable(Closable):
             start, end = bounds[row], bounds[row + 1]
             if not 0 <= start <= end <= size:
                 raise DamagedFileError(self.path, "a row lies outside of the text")
-            raw = file[_HEADER_SIZE + start : _HEADER_SIZE + end]
+            raw = file[HEADER_SIZE + start : HEADER_SIZE + end]
             # Only an empty text can stand for none, and hardly any is empty.
             found.append(raw or self._empty(row))
         return found
@@ -239,7 +206,7 @@ class StringTable(Closable):
             return False
         if offsets[0] < 0 or offsets[-1] > self._layout.text_bytes:
             return False
-        text = self._bytes[_HEADER_SIZE + int(offsets[0]) : _HEADER_SIZE + int(offsets[-1])]
+        text = self._bytes[HEADER_SIZE + int(offsets[0]) : HEADER_SIZE + int(offsets[-1])]
         if text != b"".join(raws):
             return False
         if lengths.all():
@@ -270,7 +237,7 @@ class StringTable(Closable):
 
     def _check_text(self) -> None:
         """Every row is UTF-8: a block of them is, and none begins inside of a letter."""
-        text = np.frombuffer(self._bytes, np.uint8, self._layout.text_bytes, _HEADER_SIZE)
+        text = np.frombuffer(self._bytes, np.uint8, self._layout.text_bytes, HEADER_SIZE)
         for start in range(0, len(self), _BLOCK):
             offsets = self._offsets[start : min(start + _BLOCK, len(self)) + 1]
             begins = offsets[offsets < len(text)]
@@ -288,24 +255,3 @@ class StringTable(Closable):
     def _empty(self, row: int) -> bytes | None:
         """What a row without any bytes is."""
         return None if self._nulls is not None and self._nulls[row >> 3] >> (row & 7) & 1 else b""
-
-
-def _read_layout(path: Path, file: BinaryIO) -> _Layout:
-    head = file.read(_HEADER.size)
-    if len(head) < _HEADER.size:
-        raise DamagedFileError(path, "it is shorter than a header")
-    magic, version, flags, rows, text_bytes = _HEADER.unpack(head)
-    if magic != _MAGIC:
-        raise DamagedFileError(path, "it is not a string table")
-    if version != _VERSION:
-        raise DamagedFileError(path, f"it is a string table of version {version}, not {_VERSION}")
-    layout = _Layout(flags, rows, text_bytes)
-    size = file.seek(0, 2)
-    if size != layout.end:
-        raise DamagedFileError(path, f"it has {size} bytes where its header promises {layout.end}")
-    return layout
-
-
-def _aligned(size: int) -> int:
-    """The next multiple of 8."""
-    return -(-size // 8) * 8
