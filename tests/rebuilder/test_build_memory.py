@@ -24,7 +24,7 @@ from tests.components.jobs import clustered
 from tests.rebuilder.conftest import Bench, MakeBench, behaving
 
 ROWS, DIMENSION = 100_000, 128
-WORKING_BYTES = 64 * 1024 * 1024
+WORKING_BYTES = 40 * 1024 * 1024
 """Half of it is the database's cache. The index has 52 MB: held twice it would not fit."""
 
 

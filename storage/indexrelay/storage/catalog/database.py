@@ -14,7 +14,7 @@ from indexrelay.storage.catalog import schema
 from indexrelay.storage.catalog.bulk import BulkRows
 from indexrelay.storage.catalog.bulk_postgresql import PostgresqlRows
 from indexrelay.storage.catalog.bulk_sqlite import SqliteRows
-from indexrelay.storage.catalog.engines import BEGIN, make_engine
+from indexrelay.storage.catalog.engines import BEGIN, WRITING, make_engine
 
 
 class Database:
@@ -33,7 +33,7 @@ class Database:
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
         else:
-            self._writers = engine.execution_options(**{BEGIN: "BEGIN IMMEDIATE"})
+            self._writers = engine.execution_options(**{BEGIN: WRITING})
 
     @classmethod
     def open(cls, url: str) -> "Database":

@@ -29,11 +29,15 @@ BUSY_SECONDS = 30
 """How long a writer waits for the one before it; SQLite has one writer at a time."""
 
 CACHE_KIB = 32 * 1024
-"""Pages that one SQLite connection may hold, where it needs them. Its own 2 MB are less than the
-index pages of a large collection, and a batch that touches them all over takes a third longer."""
+"""Pages that a writer to SQLite may hold, where it needs them. Its own 2 MB are less than the index
+pages of a large collection, and a batch that touches them all over takes a third longer."""
+_READER_KIB = 2000
+"""… and a reader: SQLite's own. A build reads each page once, and counts its memory."""
 
 BEGIN = "indexrelay_begin"
 """The execution option that holds the statement with which SQLite transactions begin."""
+WRITING = "BEGIN IMMEDIATE"
+"""That of writers."""
 
 
 def make_engine(url: str) -> Engine:
@@ -79,11 +83,13 @@ def _sqlite_engine(url: URL) -> Engine:
     def _prepare(connection: Any, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options()[BEGIN])
+        begin = connection.get_execution_options()[BEGIN]
+        pages = CACHE_KIB if begin == WRITING else _READER_KIB
+        connection.exec_driver_sql(f"PRAGMA cache_size = -{pages}")
+        connection.exec_driver_sql(begin)
 
     return engine
 
