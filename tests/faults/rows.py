@@ -16,6 +16,9 @@ class Row:
 
     fault: str
     server: str = ""
+    timed: bool = True
+    """Whether a run that recovered too late did not hold; beside other tests nobody can tell why
+    something took long, so there it is only measured."""
     runs: int = 0
     held: int = 0
     recovery_seconds: list[float] = field(default_factory=list)
@@ -39,7 +42,8 @@ class Row:
     def recovered(self, seconds: float, *, within: float) -> None:
         """It took so long, and was allowed to take ``within``."""
         self.recovery_seconds.append(seconds)
-        assert seconds <= within, f"recovered after {seconds:.2f} s, {within:.2f} s were allowed"
+        late = f"recovered after {seconds:.2f} s, {within:.2f} s were allowed"
+        assert seconds <= within or not self.timed, late
 
     def broke(self, violations: list[str]) -> None:
         """The history of the runs so far breaks these."""
