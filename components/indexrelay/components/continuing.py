@@ -13,6 +13,7 @@ from indexrelay.components.kind import Built, Job, PreviousVersion
 from indexrelay.storage.entries import Changes
 
 FIRST: Final = "there is no version that it may continue"
+ANEW: Final = "it was forced, or what continued the last version failed its gates"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ def changes_since(job: Job) -> Continued | InFull:
     """What changed in each of the job's collections since the previous version."""
     if job.previous is None:
         return InFull(FIRST)
+    if job.anew:
+        return InFull(ANEW)
     changes = {}
     for name, source in job.collections.items():
         covered = job.previous.manifest.covers.get(name)

@@ -60,15 +60,16 @@ class Job:
     components: Mapping[str, ComponentInput]
     """The inputs that are components, in the order of the definition."""
     previous: PreviousVersion | None
-    """What a build may continue. ``None``: everything is to be built anew, because it is the first
-    version, the definition or an epoch changed, someone forced it, or what continued the previous
-    version failed its gates."""
+    """``None`` for the first version, after a changed definition, or in another epoch."""
     workdir: Path
     """An empty folder for new files; removed afterwards, whatever happens."""
     threads: int
     """At most this many threads."""
     progress: Callable[[float], None]
     """Call it now and then with the share done, 0 to 1."""
+    anew: bool = False
+    """Whether `previous` must not be continued: someone forced a rebuild, or what continued it
+    failed its gates. A map may still be laid like the last one."""
     memory: BuildMemory = UNLIMITED
     """What it may hold; whoever makes something large says so first."""
 

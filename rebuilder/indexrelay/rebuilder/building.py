@@ -112,7 +112,9 @@ class _Build:
         definition = self.request.definition
         kind = kind_of(definition)
         job = self._job(progress, memory)
-        previous = job.previous.manifest if job.previous else None
+        # Whoever forces a rebuild does not trust what is there, and accepts fewer entries.
+        trusted = None if self.request.force else job.previous
+        previous = trusted.manifest if trusted else None
         done = self._built(kind, job, previous)
         if not done.passed and done.built.extends:
             _log.info(
@@ -121,7 +123,7 @@ class _Build:
                 reason=f"continuing the previous version failed: {GateFailedError(done.checks)}",
             )
             clear(job.workdir)
-            done = self._built(kind, replace(job, previous=None), previous)
+            done = self._built(kind, replace(job, anew=True), previous)
         if not done.passed:
             raise GateFailedError(done.checks)
         covers, epochs = _coverage(job)
@@ -164,6 +166,7 @@ class _Build:
             workdir=request.workdir,
             threads=request.threads,
             progress=progress,
+            anew=request.force,
             memory=memory,
         )
 
@@ -175,11 +178,8 @@ class _Build:
         return ComponentInput(manifest=opened.manifest, value=value)
 
     def _previous(self, collections: Mapping[str, SourceSnapshot]) -> PreviousVersion | None:
-        """The served version, if the new one may continue it: same definition, same epochs.
-
-        Whoever forces a rebuild does not trust what is there, so nothing of it is taken over.
-        """
-        if self.request.previous is None or self.request.force:
+        """The served version, if the new one may continue it: same definition, same epochs."""
+        if self.request.previous is None:
             return None
         opened = self.store.open_version(self.request.component, self.request.previous)
         manifest = opened.manifest
