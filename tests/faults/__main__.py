@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 from tests.faults.rows import Row, head
 from tests.faults.scenarios import SCENARIOS, Entry
@@ -24,8 +25,7 @@ def main() -> int:
         logging.CRITICAL
     )  # ours: the processes log for themselves
     rows: list[Row] = []
-    if not asked.json:
-        sys.stdout.write(head() + "\n")
+    (sys.stderr if asked.json else sys.stdout).write(head() + "\n")
     for server in asked.server:
         program = PROGRAMS[server]()
         if program is None:
@@ -41,8 +41,7 @@ def main() -> int:
             else:
                 _soak(scenario, program, row, asked.minutes)
             rows.append(row)
-            if not asked.json:
-                _show(row)
+            _show(row, sys.stderr if asked.json else sys.stdout)
     if asked.json:
         sys.stdout.write(json.dumps([row.as_json() for row in rows], indent=2) + "\n")
     return 0 if all(row.held == row.runs for row in rows) else 1
@@ -55,13 +54,13 @@ def _soak(scenario: Entry, program: Path, row: Row, minutes: float) -> None:
         scenario.run(program, row, 1)
 
 
-def _show(row: Row) -> None:
-    sys.stdout.write(row.line + "\n")
+def _show(row: Row, to: TextIO) -> None:
+    to.write(row.line + "\n")
     for figure in row.figures:
-        sys.stdout.write(f"         {figure}\n")
+        to.write(f"         {figure}\n")
     for broken in row.broken:
-        sys.stdout.write(f"       ✗ {broken}\n")
-    sys.stdout.flush()
+        to.write(f"       ✗ {broken}\n")
+    to.flush()
 
 
 def _arguments() -> argparse.Namespace:
