@@ -56,10 +56,8 @@ def _soak(scenario: Entry, program: Path, row: Row, minutes: float) -> None:
 
 def _show(row: Row, to: TextIO) -> None:
     to.write(row.line + "\n")
-    for figure in row.figures:
-        to.write(f"         {figure}\n")
-    for broken in row.broken:
-        to.write(f"       ✗ {broken}\n")
+    to.writelines(f"         {figure}\n" for figure in row.figures)
+    to.writelines(f"       ✗ {broken}\n" for broken in row.broken)
     to.flush()
 
 
