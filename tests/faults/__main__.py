@@ -17,6 +17,9 @@ from tests.faults.rows import Row, head
 from tests.faults.scenarios import SCENARIOS, Entry
 from tests.fixtures.servers import OPTIONAL, PROGRAMS
 
+_SHOWN = 12
+"""Lines of what did not hold: the first say it, the others mostly follow from it."""
+
 
 def main() -> int:
     asked = _arguments()
@@ -57,7 +60,9 @@ def _soak(scenario: Entry, program: Path, row: Row, minutes: float) -> None:
 def _show(row: Row, to: TextIO) -> None:
     to.write(row.line + "\n")
     to.writelines(f"         {figure}\n" for figure in row.figures)
-    to.writelines(f"       ✗ {broken}\n" for broken in row.broken)
+    to.writelines(f"       ✗ {broken}\n" for broken in row.broken[:_SHOWN])
+    if len(row.broken) > _SHOWN:
+        to.write(f"       ✗ … and {len(row.broken) - _SHOWN} more; --json has them all\n")
     to.flush()
 
 

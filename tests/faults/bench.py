@@ -51,6 +51,7 @@ reconcile_seconds = {reconcile}
 trim_seconds = {trim}
 failure_cooldown_seconds = 0.1
 presence_ttl_seconds = 1.5
+keep_releases = 1000000 # the checker reads all of them
 [reader]
 poll_seconds = 0.5
 block_seconds = {block}
