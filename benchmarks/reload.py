@@ -62,6 +62,7 @@ class Reloading:
     publisher: Publisher
     reader: Companion
     case: Case
+    releases: int
     warm_ups: list[float] = field(default_factory=list)
 
     def contender(self) -> Contender:
@@ -70,7 +71,7 @@ class Reloading:
         def turn() -> float:
             # The first does not count: the reader comes from another contender's index.
             self._release(next(versions))
-            timed = [self._release(next(versions)) for _ in range(RELEASES)]
+            timed = [self._release(next(versions)) for _ in range(self.releases)]
             self.warm_ups.append(statistics.median(warm_up for _, warm_up in timed))
             return statistics.median(seconds for seconds, _ in timed)
 
@@ -125,7 +126,10 @@ def measure(asked: Asked) -> Findings:
     with bench_server() as server, publishing(server) as (publisher, folder):
         known = cases(asked, publisher)
         with companion("reader", str(folder), server.url, "3") as reader:
-            reloads = {name: Reloading(publisher, reader, case) for name, case in known.items()}
+            releases = 1 if asked.quick else RELEASES
+            reloads = {
+                name: Reloading(publisher, reader, case, releases) for name, case in known.items()
+            }
             contenders = {f"reload {name}": each.contender() for name, each in reloads.items()}
             for name in ("flat", "IVF"):
                 file = publisher.path(known[f"{name} large"].versions[0], "base.faiss")

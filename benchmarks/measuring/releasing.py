@@ -40,14 +40,19 @@ def reader_settings(folder: Path, url: str) -> Settings:
     """What a reader of these releases runs with.
 
     It looks when it is told to and hardly ever by itself, or a look of its own might come before
-    the message that is measured.
+    the message that is measured. A blocking read is short, since what was served before is closed
+    when it ends, and a program waits for that.
     """
     return Settings.model_validate(
         {
             "namespace": NAMESPACE,
             "data_dir": folder,
             "redis": {"url": url},
-            "reader": {"poll_seconds": 600.0, "start_spread_seconds": 0.0},
+            "reader": {
+                "poll_seconds": 600.0,
+                "block_seconds": 0.1,
+                "start_spread_seconds": 0.0,
+            },
         }
     )
 
