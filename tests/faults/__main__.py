@@ -37,8 +37,10 @@ def main() -> int:
                 return 1
             continue
         for fault in asked.fault:
-            row = Row(fault=fault, server=server)
             scenario = SCENARIOS[fault]
+            if not scenario.by_server and fault in {row.fault for row in rows}:
+                continue
+            row = Row(fault=fault, server=server)
             if asked.minutes is None:
                 scenario.run(program, row, asked.runs or scenario.runs)
             else:
