@@ -394,3 +394,20 @@ def test_lists_that_base_and_delta_share_give_what_two_searches_give(
     apart = [index.search(query, k=k) for query in queries for k in (1, 10, 300)]
     assert shared == apart
     assert any(hit.id.startswith("new") for hits in shared for hit in hits)
+
+
+def test_the_delta_does_not_stand_in_for_what_the_base_has_nearer(tmp_path: Path) -> None:
+    """However many hits are wanted, more than the tuned effort finds in the base included."""
+    history = History(tmp_path, snapshot(Metric.L2), index="IVF16,Flat", min_recall=0.5)
+    far = {
+        entry_id: replace(row, vector=row.vector + 100)
+        for entry_id, row in rows(100, seed=9).items()
+    }
+    assert history.commit(far).built.extends
+    search = history.open()
+    query = history.source.matrix[7]
+    for k in range(20, ROWS, 20):
+        hits = search.search(query, k=k)
+        assert len(hits) == k
+        assert [hit.id for hit in hits if hit.id in far] == []
+    search.close()

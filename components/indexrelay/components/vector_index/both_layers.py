@@ -1,7 +1,8 @@
 """Searches base and delta, and answers with the nearest of both.
 
-Each is first looked into with the effort that was tuned, which nearly always finds enough between
-them; only where something is missing both are looked into further.
+Each is first looked into with the effort that was tuned, which nearly always finds enough. Where the
+base finds fewer than were asked for, both are looked into further: rows of the delta would fill the
+gap, however far they are, and nearer ones of the base would be left out.
 """
 
 from typing import Any
@@ -45,7 +46,7 @@ class BothLayers:
             of_base = self._in_base.near(queries, in_base)
             of_delta = self._delta.near(queries, in_delta)
         answer = self._merged(of_base, of_delta, k)
-        if missing(answer[1]):
+        if missing(of_base[1]) or missing(answer[1]):
             of_base = self._in_base.nearest(queries, in_base)
             of_delta = self._delta.nearest(queries, in_delta)
             answer = self._merged(of_base, of_delta, k)
