@@ -1,8 +1,8 @@
 """Searches base and delta, and answers with the nearest of both.
 
-Each is first looked into with the effort that was tuned, which nearly always finds enough. Where the
-base finds fewer than were asked for, both are looked into further: rows of the delta would fill the
-gap, however far they are, and nearer ones of the base would be left out.
+Each is first looked into with the effort that was tuned, which nearly always finds enough. Where
+the base finds fewer than were asked for, both are looked into further: rows of the delta would fill
+the gap, however far they are, and nearer ones of the base would be left out.
 """
 
 from typing import Any
