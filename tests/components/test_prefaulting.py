@@ -61,6 +61,16 @@ def test_pages_that_are_left_can_be_read_again(file: Path) -> None:
     assert _resident(file) > 0
 
 
+def test_nothing_is_cleared_where_another_map_may_end_meanwhile(file: Path) -> None:
+    """By then its address may be somebody's array, and clearing that loses what it holds."""
+    ours, theirs = np.memmap(file, mode="r"), np.memmap(file, mode="r")
+    enter_pages(file, go_on=lambda: True)
+    assert leave_pages(file) == 0
+    assert _resident(file) == 2 * BYTES
+    assert not ours[:10].any()
+    assert not theirs[:10].any()
+
+
 def test_of_a_file_that_is_not_mapped_nothing_is_entered(file: Path) -> None:
     assert enter_pages(file, go_on=lambda: True) == 0
 

@@ -48,18 +48,20 @@ def enter_pages(path: Path, *, go_on: Callable[[], bool]) -> int:
 
 
 def leave_pages(path: Path) -> int:
-    """Clear the entries of ``path`` where this process maps it; how many bytes they could be.
+    """Clear the entries of ``path``, which the caller maps; how many bytes they could be.
 
     Whoever reads there afterwards enters them again: it is a map of a file that nobody changes.
+    Where the file is mapped more than once nothing is cleared: another thread may unmap its own at
+    any moment, and what is put at that address instead, an array perhaps, would read as zeros.
     """
     advise = _madvise()
     if advise is None:
         return 0
-    return sum(
-        end - start
-        for start, end in _ranges(path)
-        if not advise(start, end - start, _MADV_DONTNEED)
-    )
+    ranges = list(_ranges(path))
+    if len(ranges) != 1:
+        return 0
+    [(start, end)] = ranges
+    return 0 if advise(start, end - start, _MADV_DONTNEED) else end - start
 
 
 def _madvise() -> Callable[[int, int, int], int] | None:
