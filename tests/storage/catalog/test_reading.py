@@ -1,7 +1,12 @@
+import sqlite3
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
 
+from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.entries import Changes
 from indexrelay.storage.errors import SnapshotClosedError
@@ -93,6 +98,33 @@ def test_forgotten_deletes_raise_the_floor(tracks: Catalog) -> None:
     assert since(tracks, 1) is None
     assert since(tracks, 2) == ([], ["b"])
     assert tracks.collections.get("tracks").count == 1
+
+
+def test_forgetting_looks_only_at_what_changed_since_the_floor(tmp_path: Path) -> None:
+    """It holds the lock that every job waits for, and most rows of a collection are old."""
+    catalog = Catalog.open(f"sqlite:///{tmp_path / 'catalog.db'}")
+    catalog.collections.declare("tracks", dimension=4, metric=Metric.L2)
+    write(catalog, *(f"old{row}" for row in range(5000)))
+    write(catalog, deletes=["old1"])
+    assert catalog.entries.forget_deletes("tracks", below=2) == 1
+    write(catalog, deletes=["old2"])
+    looks = 0
+
+    def look() -> int:
+        nonlocal looks
+        looks += 1
+        return 0
+
+    def listen(connection: sqlite3.Connection, *_: object) -> None:
+        connection.set_progress_handler(look, 100)
+
+    event.listen(Pool, "checkout", listen)
+    try:
+        assert catalog.entries.forget_deletes("tracks", below=3) == 1
+    finally:
+        event.remove(Pool, "checkout", listen)
+        catalog.close()
+    assert looks < 50, "hundreds of steps of the database, and not some for each of 5,000 rows"
 
 
 def test_the_floor_never_falls_and_never_passes_the_generation(tracks: Catalog) -> None:

@@ -146,13 +146,16 @@ class EntryLog:
         with self._database.write() as connection:
             key = lock(connection, collection)
             row = require(connection, collection)
-            floor = max(row.floor, min(below, row.generation))
+            floor = min(below, row.generation)
+            if floor <= row.floor:
+                return 0
             connection.execute(
                 update(collections).where(collections.c.key == key).values(floor=floor)
             )
             purged = connection.execute(
                 delete(entries)
                 .where(entries.c.collection == key, entries.c.deleted)
-                .where(entries.c.generation <= floor)
+                # Below the old floor there are none, but every row that did not change lately.
+                .where(entries.c.generation > row.floor, entries.c.generation <= floor)
             )
             return purged.rowcount
