@@ -9,6 +9,7 @@ import pytest
 
 from indexrelay.producers import Producer
 from indexrelay.schemas.settings_file import load_settings
+from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.streams import EmbeddedServer
 from tests.components.jobs import clustered
 from tests.console.conftest import Run
@@ -88,3 +89,12 @@ def test_releases_that_change_nothing_of_a_component_stand_in_one_line(
     shown = json.loads(run("components", "show", "similar", "--json", *at).out)
     assert [(e["first_release"], e["last_release"]) for e in shown["history"]] == [(2, 3), (1, 1)]
     assert np.all(np.diff([e["entries"] for e in shown["history"]]) < 0)
+
+
+def test_the_history_goes_on_below_numbers_that_the_store_lost(run: Run, twice_built: Path) -> None:
+    ArtifactStore(load_settings(twice_built, environ={}).artifacts_dir).renumber(
+        lost=1000, reason="readers were ahead"
+    )
+    said = run("components", "show", "similar", "--json", "--config", str(twice_built)).out
+    runs = [(e["first_release"], e["last_release"]) for e in json.loads(said)["history"]]
+    assert runs == [(2, 1001), (1, 1)]

@@ -104,6 +104,17 @@ def test_one_that_is_damaged_as_well_is_passed_over(bench: Bench) -> None:
     assert texts(reader) == {"voyager": "v1"}
 
 
+def test_numbers_that_the_store_lost_are_passed_over(bench: Bench) -> None:
+    bench.publish(voyager="v1")
+    bench.publish(voyager="v2")
+    damaged = blob_of(bench, "voyager")
+    bench.store.renumber(lost=1000, reason="readers were ahead")
+    overwrite(damaged, "vX")
+    reader = bench.reader()
+    reader.step()
+    assert texts(reader) == {"voyager": "v1"}
+
+
 def test_what_stands_in_and_turns_out_to_be_damaged_is_replaced_by_what_is_older(
     bench: Bench,
 ) -> None:

@@ -4,6 +4,7 @@ The releases are the history: a version that was built and refused by its gates 
 and what a rollback went back to stands there twice. A release that cannot be read is passed over.
 """
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -87,10 +88,7 @@ def _version(
 
 
 def _releases(store: ArtifactStore) -> Iterator[Release]:
-    """Those that are kept; below the first swept one there are no others."""
-    for number in range(store.next_number() - 1, 0, -1):
-        try:
+    """Those that are kept, read as they are asked for."""
+    for number in store.release_numbers():
+        with contextlib.suppress(ReleaseUnreadableError):
             yield store.release(number)
-        except ReleaseUnreadableError as error:
-            if error.missing:
-                return

@@ -66,7 +66,10 @@ class StandIns:
     def _releases_from(self, release: Release) -> list[Release]:
         """The release and those before it, newest first, as far as they are intact."""
         found = [release]
-        for number in range(release.number - 1, max(0, release.number - MOST_RELEASES), -1):
+        earlier: list[int] = []
+        with contextlib.suppress(ArtifactError):
+            earlier += (each for each in self._store.release_numbers() if each < release.number)
+        for number in earlier[:MOST_RELEASES]:
             with contextlib.suppress(ArtifactError):
                 found.append(self._store.release(number))
         return found

@@ -162,6 +162,10 @@ class ArtifactStore:
         """The number for the next release: one more than the highest, intact or not."""
         return self._releases.next_number()
 
+    def release_numbers(self) -> list[int]:
+        """Of all that are kept, intact or not, the newest first; what a store lost leaves gaps."""
+        return self._releases.numbers()
+
     def release(self, number: int) -> Release:
         """One release.
 
