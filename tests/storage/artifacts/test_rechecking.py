@@ -1,5 +1,6 @@
 """A blob that was checked is checked again, and one check counts for everybody on the host."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from indexrelay.schemas.versions import BlobRef
 from indexrelay.storage.artifacts import ArtifactStore, BlobCorruptError, BlobMissingError
 from indexrelay.storage.artifacts.checked import CheckedBlobs, file_identity
+from indexrelay.storage.artifacts.locking import StoreLock
 from tests.storage.artifacts.making import MovedClock, make_file, make_version
 
 CONTENT = b"0123456789" * 300_000  # three pieces
@@ -145,6 +147,36 @@ def test_one_process_of_a_host_scrubs_at_a_time(store: ArtifactStore) -> None:
         assert (first, second) == (True, False)
     with other.scrubbing() as again:
         assert again
+
+
+@pytest.mark.parametrize("lock", ["scrubbing", "sweeping"])
+def test_a_child_that_was_forked_meanwhile_keeps_no_lock(store: ArtifactStore, lock: str) -> None:
+    """A web server forks its workers whenever it likes, and they live for weeks."""
+    locks = StoreLock(store.root / "lock")
+    kept: list[int] = []
+
+    def fork() -> None:  # what a fork does to a lock: the same open file, in one more table
+        kept.extend(os.dup(int(fd.name)) for fd in Path("/proc/self/fd").iterdir() if _locks(fd))
+
+    try:
+        with store.scrubbing() if lock == "scrubbing" else locks.sweeping():
+            fork()
+        assert kept
+        with store.scrubbing() as alone:
+            assert alone
+        with (store.root / "lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        for each in kept:
+            os.close(each)
+
+
+def _locks(fd: Path) -> bool:
+    """Whether a descriptor is of one of the store's lock files."""
+    try:
+        return fd.readlink().name.endswith("lock")
+    except FileNotFoundError:  # that of the listing itself
+        return False
 
 
 def test_where_no_lock_can_be_had_everybody_scrubs(

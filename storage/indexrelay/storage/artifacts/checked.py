@@ -25,6 +25,7 @@ from pathlib import Path
 from indexrelay.schemas.canonical import sha256_hex
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.storage.artifacts.locking import let_go
 
 log = get_logger(__name__)
 
@@ -110,7 +111,7 @@ class CheckedBlobs:
         try:
             yield _locked(file)
         finally:
-            os.close(file)
+            let_go(file)
 
 
 def file_identity(file: os.stat_result) -> str:

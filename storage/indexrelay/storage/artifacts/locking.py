@@ -38,4 +38,16 @@ class StoreLock:
                 fcntl.flock(file, how)
             yield
         finally:
-            os.close(file)
+            let_go(file)
+
+
+def let_go(file: int) -> None:
+    """Unlock a file and close it.
+
+    Closing alone would not do: a child that was forked meanwhile has the same lock open.
+    """
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_UN)
+    finally:
+        os.close(file)
