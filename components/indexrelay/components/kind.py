@@ -131,11 +131,3 @@ class Kind(ABC, Generic[ServedT_co]):
         until this returns, and is closed some time later.
         """
         return self.load(files)
-
-    @classmethod
-    def builds_on(cls, manifest: VersionManifest) -> Mapping[str, int]:
-        """From which generation of each collection the next build asks for changes.
-
-        Deletes since then are remembered for as long as a kept release names this version.
-        """
-        return manifest.covers
