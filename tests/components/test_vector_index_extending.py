@@ -15,10 +15,11 @@ from indexrelay.components.vector_index import (
     VectorIndex,
     VectorIndexParameters,
     VectorSearch,
-    extending,
+    delta_writing,
 )
 from indexrelay.components.vector_index import delta as delta_module
 from indexrelay.components.vector_index.both_layers import BothLayers
+from indexrelay.components.vector_index.shared_lists import lists_of_rows
 from indexrelay.schemas.settings import Metric
 from tests.components.jobs import (
     MemorySnapshot,
@@ -181,7 +182,7 @@ def test_an_index_that_returns_what_it_is_told_to_leave_out_is_built_in_full(
 def test_a_delta_of_many_rows_is_an_index_of_the_bases_type(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extending, "SCANNED_BESIDE_LISTS", 20)
+    monkeypatch.setattr(delta_writing, "SCANNED_BESIDE_LISTS", 20)
     history = History(tmp_path, snapshot(Metric.L2), index="IVF16,Flat", max_delta=0.2)
     done = history.commit(rows(20, seed=3))
     assert delta_module.DELTA_INDEX not in done.files
@@ -381,7 +382,7 @@ def test_a_base_that_nobody_judged_is_not_built_upon(tmp_path: Path) -> None:
 def test_lists_that_base_and_delta_share_give_what_two_searches_give(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str, metric: Metric
 ) -> None:
-    monkeypatch.setattr(extending, "SCANNED_BESIDE_LISTS", 20)
+    monkeypatch.setattr(delta_writing, "SCANNED_BESIDE_LISTS", 20)
     history = History(tmp_path, snapshot(metric), index=factory, min_recall=0.1)
     history.commit(rows(100, seed=3), history.source.ids[:50])
     index = history.open()
@@ -411,3 +412,19 @@ def test_the_delta_does_not_stand_in_for_what_the_base_has_nearer(tmp_path: Path
         assert len(hits) == k
         assert [hit.id for hit in hits if hit.id in far] == []
     search.close()
+
+
+@pytest.mark.parametrize("factory", ["IVF16,Flat", "IVF16,SQ8", "IVF16,PQ8x4"])
+def test_rows_that_stay_in_the_delta_stay_in_the_list_that_is_nearest_to_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str
+) -> None:
+    monkeypatch.setattr(delta_writing, "SCANNED_BESIDE_LISTS", 20)
+    history = History(tmp_path, snapshot(Metric.L2), index=factory, min_recall=0.1, max_delta=0.5)
+    history.commit(rows(60, seed=3))
+    history.commit(rows(30, seed=4, like="b"), ["new0003", "new0044"])
+    done = history.commit(changed(history.source, ["new0005", "b0007"], seed=5), ["b0001"])
+    assert (done.failed, done.built.details["delta"]) == ([], 87)
+    delta = history.open().contents.delta
+    assert delta is not None
+    _, nearest = delta.index.quantizer.search(np.ascontiguousarray(delta.vectors), 1)
+    np.testing.assert_array_equal(lists_of_rows(delta.index), nearest[:, 0])

@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from indexrelay.components.optional import require_faiss
 from indexrelay.storage.entries import Vectors
 
+Lists = NDArray[np.signedinteger]
+"""The inverted list of each row."""
 _BLOCK_BYTES: Final = 16 * 1024 * 1024
 """What is looked at in one call: far beyond its overhead, and small beside an index."""
 _FEWEST_ROWS: Final = 1024
@@ -28,7 +31,8 @@ def add_all(index: Any, vectors: Vectors, progress: Callable[[float], None]) -> 
     index = faiss.downcast_index(index)
     base = faiss.downcast_index(index.base_index) if _refines(faiss, index) else index
     if _has_plain_lists(faiss, base):
-        _add_to_lists(faiss, base, vectors, progress)
+        within = _assigned(base, vectors, lambda share: progress(0.7 * share))
+        add_to_lists(base, vectors, within, lambda share: progress(0.7 + 0.3 * share))
         if base is not index:
             _reserve_codes(faiss, index.refine_index, len(vectors))
             for rows in blocks(vectors):
@@ -53,14 +57,14 @@ def blocks(vectors: Vectors) -> Iterator[slice]:
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
-def _add_to_lists(
-    faiss: Any, index: Any, vectors: Vectors, progress: Callable[[float], None]
+def add_to_lists(
+    index: Any,
+    vectors: Vectors,
+    within: Lists,
+    progress: Callable[[float], None] = lambda _share: None,
 ) -> None:
-    within = np.empty(len(vectors), dtype=np.int32)
-    for rows in blocks(vectors):
-        _, nearest = index.quantizer.search(np.ascontiguousarray(vectors[rows]), 1)
-        within[rows] = nearest[:, 0]
-        progress(0.7 * rows.stop / len(vectors))
+    """Add ``vectors`` to an index of plain lists, each to the list of which ``within`` says so."""
+    faiss = require_faiss()
     for place, size in enumerate(np.bincount(within, minlength=index.nlist).tolist()):
         index.invlists.resize(place, size)
         index.invlists.resize(place, 0)  # the room stays
@@ -69,7 +73,17 @@ def _add_to_lists(
         numbers = np.arange(rows.start, rows.stop, dtype=np.int64)
         places = within[rows].astype(np.int64)
         index.add_core(len(block), *map(faiss.swig_ptr, (block, numbers, places)))
-        progress(0.7 + 0.3 * rows.stop / len(vectors))
+        progress(rows.stop / len(vectors))
+
+
+def _assigned(index: Any, vectors: Vectors, progress: Callable[[float], None]) -> Lists:
+    """The list of each row."""
+    within = np.empty(len(vectors), dtype=np.int32)
+    for rows in blocks(vectors):
+        _, nearest = index.quantizer.search(np.ascontiguousarray(vectors[rows]), 1)
+        within[rows] = nearest[:, 0]
+        progress(rows.stop / len(vectors))
+    return within
 
 
 def _reserve_codes(faiss: Any, part: Any, count: int) -> None:

@@ -6,37 +6,26 @@ up in the base is the batch. When delta or tombstones have grown beyond what a q
 everything is built anew instead.
 """
 
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
 from indexrelay.components.continuing import Continued, InFull, inherit_all, told
-from indexrelay.components.errors import UnbuildableIndexError
 from indexrelay.components.inputs import only_collection
 from indexrelay.components.kind import Built, Job
-from indexrelay.components.optional import require_faiss
-from indexrelay.components.payload_table import PayloadTable
 from indexrelay.components.string_table import Rows
 from indexrelay.components.succession import InputRows, Succession, succeed
 from indexrelay.components.vector_index.base import BASE_FILES, TRAINED
 from indexrelay.components.vector_index.batch import Batch, read_batch
 from indexrelay.components.vector_index.carrying import Moves, carry
 from indexrelay.components.vector_index.contents import FACTS, Contents
-from indexrelay.components.vector_index.delta import (
-    DELTA_INDEX,
-    DELTA_PAYLOADS,
-    DELTA_VECTORS,
-    SCANNED_BESIDE_LISTS,
-    SCANNED_ROWS,
-)
-from indexrelay.components.vector_index.factory import parse_factory
+from indexrelay.components.vector_index.delta import DELTA_INDEX
+from indexrelay.components.vector_index.delta_writing import write_delta
 from indexrelay.components.vector_index.facts import DeltaFacts, IndexFacts
 from indexrelay.components.vector_index.parameters import VectorIndexParameters
 from indexrelay.components.vector_index.sample import SAMPLE, QuerySample
 from indexrelay.components.vector_index.threads import openmp_threads
-from indexrelay.storage.entries import Vectors
 
 
 def extend(job: Job, continued: Continued, parameters: VectorIndexParameters) -> Built | InFull:
@@ -66,7 +55,7 @@ def extend(job: Job, continued: Continued, parameters: VectorIndexParameters) ->
         if dead > most_dead:
             return _outgrown("tombstones", dead, parameters.max_tombstones, "max_tombstones")
         job.progress(0.3)
-        files = _write_delta(job.workdir, last, batch, next_, previous.files.get(TRAINED))
+        files = write_delta(job.workdir, last, batch, next_, previous.files.get(TRAINED))
         new_facts = _facts(facts, next_, files.get(DELTA_INDEX))
         new_facts.save(job.workdir / FACTS)
         job.progress(0.6)
@@ -102,54 +91,6 @@ def extend(job: Job, continued: Continued, parameters: VectorIndexParameters) ->
 def _succession(last: Contents, batch: Batch) -> Succession:
     rows = InputRows(base=(last.facts.count,), delta=(len(last.ids.layers.places),))
     return succeed(last.ids, rows, [batch.ids])
-
-
-def _write_delta(
-    folder: Path, last: Contents, batch: Batch, next_: Succession, trained: Path | None
-) -> dict[str, Path]:
-    """Write the delta's files and say which."""
-    delta = last.delta
-    none: Vectors = np.empty((0, last.facts.dimension), dtype=np.float32)
-    vectors = next_.column(none if delta is None else delta.vectors, batch.vectors)
-    files = {name: folder / name for name in (DELTA_VECTORS, DELTA_PAYLOADS)}
-    np.save(files[DELTA_VECTORS], vectors, allow_pickle=False)
-    kept = delta.payloads.text_many(np.arange(len(delta))) if delta else []
-    with PayloadTable.writer(files[DELTA_PAYLOADS]) as payloads:
-        payloads.extend(_payloads(next_, kept, batch.payloads))
-    files |= next_.write(folder)
-    if trained is not None and _is_indexed(last.facts, len(vectors)):
-        files[DELTA_INDEX] = folder / DELTA_INDEX
-        _write_index(files[DELTA_INDEX], trained, vectors)
-    return files
-
-
-def _payloads(
-    next_: Succession, kept: Sequence[str | None], given: Sequence[str | None]
-) -> list[str | None]:
-    rows = zip(next_.kept.tolist(), next_.given.tolist(), strict=True)
-    return [given[new] if old < 0 else kept[old] for old, new in rows]
-
-
-def _is_indexed(facts: IndexFacts, rows: int) -> bool:
-    """Whether a delta of so many rows is searched as an index.
-
-    Behind a transform the base measures other distances than a scan does, and answers of both could
-    not be told which is nearer; a refinement measures the true ones again.
-    """
-    factory = parse_factory(facts.factory)
-    scanned = SCANNED_BESIDE_LISTS if factory.lists else SCANNED_ROWS
-    return rows > scanned or (rows > 0 and factory.transformed and not factory.refined)
-
-
-def _write_index(path: Path, trained: Path, vectors: Vectors) -> None:
-    """A copy of the trained index with these rows: its own centroids, and nothing borrowed."""
-    faiss = require_faiss()
-    try:
-        index = faiss.read_index(str(trained))
-        index.add(vectors)
-        faiss.write_index(index, str(path))
-    except RuntimeError as error:  # what every FAISS exception becomes
-        raise UnbuildableIndexError(f"FAISS cannot index the delta: {error}") from error
 
 
 def _facts(last: IndexFacts, next_: Succession, index: Path | None) -> IndexFacts:

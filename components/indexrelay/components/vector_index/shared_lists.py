@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from indexrelay.components.optional import require_faiss
+from indexrelay.components.string_table import Rows
 from indexrelay.components.vector_index.effort import coarse_parameters, search_parameters
 from indexrelay.components.vector_index.facts import Effort
 from indexrelay.components.vector_index.index_search import Found
@@ -22,6 +23,17 @@ _SHARING: Final = ("IndexIVFFlat", "IndexIVFScalarQuantizer", "IndexIVFPQ")
 def share_lists(base: Any, delta: Any) -> bool:
     """Whether both are searched list by list, and by the same lists."""
     return type(base).__name__ in _SHARING and type(delta) is type(base)
+
+
+def lists_of_rows(index: Any) -> Rows:
+    """The list that each row of an index of inverted lists is in, shape ``(rows,)``."""
+    lists = np.empty(index.ntotal, dtype=np.int64)
+    within = index.invlists
+    for place in range(index.nlist):
+        size = within.list_size(place)
+        if size:
+            lists[require_faiss().rev_swig_ptr(within.get_ids(place), size)] = place
+    return lists
 
 
 class SharedLists:
