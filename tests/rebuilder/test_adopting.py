@@ -88,6 +88,21 @@ def test_what_people_went_back_from_is_built_anew(bench: Bench) -> None:
     assert bench.release().components["index"] != bad
 
 
+def test_that_they_went_back_is_not_forgotten_with_the_release_that_was_swept(
+    bench: Bench,
+) -> None:
+    bench.rebuild()
+    bench.commit("b")
+    bench.rebuild()
+    number, bad = bench.release().number, bench.release().components["index"]
+    bench.store.rollback(number - 1, reason="it was bad")
+    bench.store.sweep(keep_releases=1, used_versions=set(), grace_seconds=3600.0)
+    bench.store.lift("index", "child", reason="mended")
+    bench.rebuild()
+    assert bench.opened("index").manifest.covers == {"tracks": 2}
+    assert bench.release().components["index"] != bad
+
+
 def test_what_is_damaged_is_built(bench: Bench) -> None:
     [file] = built(bench)
     for ref in bench.store.version("index", file.stem).files.values():

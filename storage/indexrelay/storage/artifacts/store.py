@@ -20,6 +20,7 @@ from indexrelay.storage.artifacts.errors import (
 from indexrelay.storage.artifacts.holding import Change, holding, lifting, rolling_back
 from indexrelay.storage.artifacts.layout import Layout
 from indexrelay.storage.artifacts.locking import StoreLock
+from indexrelay.storage.artifacts.naming import was_named
 from indexrelay.storage.artifacts.releases import Releases
 from indexrelay.storage.artifacts.sweeping import Sweeper, Swept
 from indexrelay.storage.artifacts.versions import OpenedVersion, Versions
@@ -126,17 +127,12 @@ class ArtifactStore:
         return self._versions.newest(component, most=most)
 
     def was_released(self, component: str, version_id: str) -> bool:
-        """Whether a release that is there names the version; those that cannot be read count."""
-        for number in self._releases.numbers():
-            try:
-                named = self._releases.read(number).components
-            except ReleaseUnreadableError as error:
-                if error.missing:
-                    continue
-                return True  # nobody knows
-            if named.get(component) == version_id:
-                return True
-        return False
+        """Whether a release ever named the version; where nobody knows any more it counts as so.
+
+        Raises:
+            VersionUnreadableError: the version is missing or damaged.
+        """
+        return was_named(self._releases, version_id, self.version(component, version_id))
 
     def version_looks(self, component: str, version_id: str) -> str:
         """What a version's files look like: other text once one of them was replaced.
