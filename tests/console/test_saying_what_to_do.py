@@ -58,12 +58,14 @@ CASES = [
     ),
     Case(
         "status",
-        ("catalog.url names 'mysql'", "sqlite:///PATH"),
+        ("catalog.url", "sqlite:///PATH"),
+        code=2,
         settings='[catalog]\nurl = "mysql://u:secret@h/d"\n' + CONFIG,
     ),
     Case(
         "status",
-        ("cannot be read as an SQLAlchemy URL", "sqlite:///PATH"),
+        ("catalog.url", "sqlite:///PATH"),
+        code=2,
         settings='[catalog]\nurl = "secret"\n' + CONFIG,
     ),
     Case(

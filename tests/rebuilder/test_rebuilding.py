@@ -9,6 +9,7 @@ from indexrelay.rebuilder.releasing import Publisher
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.events import BatchCompleted, Event, RebuildFinished, ReleasePublished
 from indexrelay.schemas.results import BuildOutcome, RebuildStatus
+from indexrelay.schemas.settings import Metric
 from tests.rebuilder.conftest import MakeBench, behaving
 
 
@@ -377,3 +378,23 @@ def test_a_publisher_that_was_overtaken_changes_nothing(make_bench: MakeBench) -
     asked = publisher.publish(late, definitions=definitions, anyway={"parent"}, reason="asked")
     assert asked is not None
     assert asked.components == {name: manifest.id for name, manifest in late.items()}
+
+
+def test_a_collection_of_another_dimension_stops_only_what_is_made_from_it(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench(index=behaving("tracks"))
+    bench.commit("a")
+    bench.catalog.collections.declare("songs", dimension=8, metric=Metric.L2)
+    collections = {
+        **bench.settings.model_dump(by_alias=True)["collections"],
+        "songs": {"dimension": 3, "metric": "l2"},
+    }
+    components = {"index": behaving("tracks"), "broken": behaving("songs")}
+    rebuilder = bench.another(collections=collections, components=components)
+    try:
+        result = bench.rebuild(rebuilder)
+    finally:
+        rebuilder.stop()
+    assert result.indexes_rebuilt == ("index",)
+    assert set(bench.release().components) == {"index"}

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from indexrelay.schemas.settings import FolderSource, Settings, TableSource
 from indexrelay.schemas.settings_file import load_settings
@@ -155,3 +156,11 @@ def test_the_path_in_an_sqlite_url_is_relative_to_the_file(url: str, seen: str, 
     assert isinstance(source, TableSource)
     wanted = seen.format(folder=file.parent)
     assert (settings.catalog_url, source.url.get_secret_value()) == (wanted, wanted)
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "mysql://u:pw@x/y", "postgresql://u:pw@x:abc/y", "http://x"]
+)
+def test_a_catalog_that_is_no_database_of_ours_is_a_mistake(url: str) -> None:
+    with pytest.raises(ValidationError, match="write sqlite:///PATH"):
+        Settings.model_validate({"catalog": {"url": url}})

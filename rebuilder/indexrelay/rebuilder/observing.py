@@ -11,7 +11,11 @@ from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release, VersionManifest
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from indexrelay.storage.catalog import Catalog
-from indexrelay.storage.errors import SourceError, UnknownCollectionError
+from indexrelay.storage.errors import (
+    CollectionMismatchError,
+    SourceError,
+    UnknownCollectionError,
+)
 from indexrelay.storage.sources import open_source
 
 _log = get_logger(__name__)
@@ -62,7 +66,7 @@ class Observer:
                 epoch = self._catalog.collections.get(name).epoch
             except UnknownCollectionError:
                 continue  # nobody has declared it yet, so it holds nothing
-            except SourceError as error:
+            except (SourceError, CollectionMismatchError) as error:
                 _log.warning("source.unreadable", collection=name, error=str(error))
                 unreadable[name] = str(error)
                 continue

@@ -7,6 +7,7 @@ unit, what ``None`` means and why its default is what it is.
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
@@ -99,6 +100,27 @@ class CatalogSettings(_Table):
 
     url: SecretStr | None = None
     """An SQLAlchemy URL (SQLite or PostgreSQL); ``None``: ``DATA_DIR/catalog.db``."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_understood(cls, url: SecretStr | None) -> SecretStr | None:
+        """Here and not when opening it; what is wrong is said without any part of the URL."""
+        if url is not None and not _names_a_database(url.get_secret_value()):
+            raise ValueError(
+                "write sqlite:///PATH or postgresql://USER:PASSWORD@HOST[:PORT]/DATABASE; special "
+                "characters of a password are percent-encoded"
+            )
+        return url
+
+
+def _names_a_database(url: str) -> bool:
+    """Whether it is one that a catalog can be kept in, with a port that is a number."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme.partition("+")[0] in {"sqlite", "postgres", "postgresql"}
 
 
 class ArtifactSettings(_Table):

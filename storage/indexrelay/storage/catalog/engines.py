@@ -49,7 +49,7 @@ def make_engine(url: str) -> Engine:
     """
     try:
         parsed = driver_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # the latter for a port that is no number
         raise CatalogUrlError(
             "catalog.url cannot be read as an SQLAlchemy URL; write sqlite:///PATH or "
             "postgresql://USER:PASSWORD@HOST/DATABASE"
