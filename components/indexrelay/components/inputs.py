@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from indexrelay.components.errors import UnusableInputError
 from indexrelay.components.kind import Job
-from indexrelay.storage.entries import CHUNK_ROWS, Entries, SourceSnapshot
+from indexrelay.storage.entries import CHUNK_ROWS, Changes, Entries, SourceSnapshot
 
 _CHUNK_BYTES = 8 * 1024 * 1024
 """Vectors read at a time: 10,000 rows up to a dimension of 209."""
@@ -53,6 +53,20 @@ def numbered_chunks(snapshot: SourceSnapshot) -> Iterator[tuple[int, Entries]]:
 def _rows_at_a_time(dimension: int) -> int:
     """So that long vectors do not make chunks large: each is held about three times on its way."""
     return max(min(CHUNK_ROWS, _CHUNK_BYTES // (4 * dimension)), 1)
+
+
+def changes_of(snapshot: SourceSnapshot, after: int) -> Iterator[Changes]:
+    """What changed since ``after``, which a build has seen a moment ago in the same snapshot.
+
+    Raises:
+        UnusableInputError: it cannot be told. A gate that would take that for "nothing" would pass.
+    """
+    changes = snapshot.changes(after)
+    if changes is None:
+        raise UnusableInputError(
+            f"{snapshot.collection} cannot tell what changed since generation {after}"
+        )
+    return changes
 
 
 def refuse_infinite(chunk: Entries) -> None:

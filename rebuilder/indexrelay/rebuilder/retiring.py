@@ -84,6 +84,8 @@ class Retirer:
         except RedisError as error:
             _log.debug("readers.unknown", error=str(error))
             return None
+        if not states:
+            return None  # an emptied Redis looks like this until they say again that they are there
         served: set[str] = set()
         for state in states.values():
             if state is None:

@@ -189,7 +189,8 @@ class RebuilderSettings(_Table):
     file's name, and no hurry."""
     keep_releases: PositiveCount = 10
     """The newest releases stay, with all that they name, to roll back to. Versions share most of
-    their files, so that ten weigh little more than one. Readers' versions stay in any case."""
+    their files, so that ten weigh little more than one. Readers' versions stay in any case, and any
+    file for an hour longer than the longest build may take (``build_timeout_seconds``)."""
     history_seconds: PositiveSeconds = 604800.0
     """Results and reports are kept this long for people to read: a week, as the inbox does."""
     history_entries: PositiveCount = 10_000

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexrelay.components.embedding_cache.served import Embeddings
+from indexrelay.components.inputs import changes_of
 from indexrelay.components.judging import Verdict, equal
 from indexrelay.components.kind import PreviousVersion
 from indexrelay.storage.entries import Changes, SourceSnapshot
@@ -76,4 +77,4 @@ def _without(changed: set[str], cache: Embeddings) -> _Delta:
 
 
 def _changes(source: SourceSnapshot, continued: PreviousVersion) -> Iterator[Changes]:
-    return source.changes(continued.manifest.covers[source.collection]) or iter(())
+    return changes_of(source, continued.manifest.covers[source.collection])

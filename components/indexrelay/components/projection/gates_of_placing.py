@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from indexrelay.components.inputs import changes_of
 from indexrelay.components.judging import Verdict, equal, judge
 from indexrelay.components.kind import Built, Job, PreviousVersion
 from indexrelay.components.projection.batches import Held
@@ -71,7 +72,7 @@ class _Changed:
         """Every chunk, with the number of its input."""
         for number, source in enumerate(self.sources):
             after = self.previous.manifest.covers[source.collection]
-            for chunk in source.changes(after) or ():
+            for chunk in changes_of(source, after):
                 yield number, chunk
 
     def ids(self) -> set[str]:

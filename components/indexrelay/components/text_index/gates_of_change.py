@@ -20,6 +20,7 @@ from time import perf_counter
 from typing import Final
 
 from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.inputs import changes_of
 from indexrelay.components.judging import Verdict, equal, judge
 from indexrelay.components.kind import Built, PreviousVersion
 from indexrelay.components.text_index.database import open_database, reading
@@ -94,7 +95,7 @@ class _Batch:
     def chunks(self) -> Iterator[Changes]:
         """The changes, read anew each time."""
         after = self.continued.manifest.covers[self.source.collection]
-        return self.source.changes(after) or iter(())
+        return changes_of(self.source, after)
 
     def ids(self) -> Iterator[str]:
         """Every id that came, changed or went."""

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from indexrelay.components.errors import DamagedFileError
-from indexrelay.components.inputs import only_collection
+from indexrelay.components.inputs import changes_of, only_collection
 from indexrelay.components.judging import Verdict, equal, judge
 from indexrelay.components.kind import Built, Job, PreviousVersion
 from indexrelay.components.layered_ids import IDS
@@ -123,7 +123,7 @@ class _Changes:
     def read(self, source: SourceSnapshot, *, after: int) -> Verdict:
         """Every entry that came or changed is there as the source has it, and none that went."""
         new, wrong, worst = self.new, 0, ""
-        for chunk in source.changes(after) or ():
+        for chunk in changes_of(source, after):
             upserts = chunk.upserts
             self.touched.update(upserts.ids, chunk.deletes)
             vectors = prepared(upserts.vectors, new.facts.metric)
