@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters, VectorSearch
-from indexrelay.components.vector_index.opening import open_index
 from indexrelay.components.vector_index.base import BASE
+from indexrelay.components.vector_index.opening import open_index
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
 from tests.components.jobs import MemorySnapshot, Run, clustered, make_job, make_snapshot, run
