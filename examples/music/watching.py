@@ -14,7 +14,7 @@ T = TypeVar("T")
 _PATIENCE_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.05
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-_PLACE: Final = re.compile(r" \(/.*\)$")
+_PLACE: Final = re.compile(r" \(/[^)]*\)")
 _MARKS: Final = {
     LoadOutcome.APPLIED: "✓",
     LoadOutcome.UNCHANGED: "✓",
