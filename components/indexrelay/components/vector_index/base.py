@@ -17,7 +17,7 @@ from indexrelay.components.layered_ids import IDS
 from indexrelay.components.payload_table import PayloadTable
 from indexrelay.components.vector_index.facts import IndexFacts
 from indexrelay.components.vector_index.lookup import LOOKUP_FILES, Lookup, open_lookup
-from indexrelay.components.vector_index.opening import open_index
+from indexrelay.components.vector_index.opening import open_whole
 from indexrelay.components.vector_index.prefaulting import leave_pages
 from indexrelay.components.vector_index.reading import PAYLOADS
 
@@ -40,14 +40,9 @@ class Base:
             OSError: one of them cannot be opened.
         """
         self.paths = base_paths(files)
-        size = files[BASE].stat().st_size
-        if size != facts.base_bytes:
-            raise DamagedFileError(files[BASE], f"it has {size} bytes, not {facts.base_bytes}")
-        self.index: Any = open_index(files[BASE])
-        if self.index.d != facts.dimension or self.index.ntotal != facts.count:
-            raise DamagedFileError(
-                files[BASE], f"it holds {self.index.ntotal} vectors of length {self.index.d}"
-            )
+        self.index: Any = open_whole(
+            files[BASE], size=facts.base_bytes, dimension=facts.dimension, count=facts.count
+        )
         self.ids = IdTable(files[IDS])
         self.payloads = PayloadTable(files[PAYLOADS])
         for table, name in ((self.ids, IDS), (self.payloads, PAYLOADS)):

@@ -18,7 +18,7 @@ from indexrelay.components.optional import require_faiss
 from indexrelay.components.payload_table import PayloadTable
 from indexrelay.components.vector_index.facts import DeltaFacts, IndexFacts
 from indexrelay.components.vector_index.index_search import Found, IndexSearch
-from indexrelay.components.vector_index.opening import open_index
+from indexrelay.components.vector_index.opening import open_whole
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
 
@@ -56,7 +56,12 @@ class Delta:
         """The FAISS index of its rows; ``None``: they are scanned."""
         self._indexed: IndexSearch | None = None
         if delta.index_bytes is not None:
-            self.index = _opened(files[DELTA_INDEX], facts, delta)
+            self.index = open_whole(
+                files[DELTA_INDEX],
+                size=delta.index_bytes,
+                dimension=facts.dimension,
+                count=delta.count,
+            )
             self._indexed = IndexSearch(self.index, facts.effort)
 
     def __len__(self) -> int:
@@ -90,13 +95,3 @@ class Delta:
             pointer(rows),
         )
         return found, rows
-
-
-def _opened(path: Path, facts: IndexFacts, delta: DeltaFacts) -> Any:
-    size = path.stat().st_size
-    if size != delta.index_bytes:
-        raise DamagedFileError(path, f"it has {size} bytes, not {delta.index_bytes}")
-    index = open_index(path)
-    if index.d != facts.dimension or index.ntotal != delta.count:
-        raise DamagedFileError(path, f"it holds {index.ntotal} vectors of length {index.d}")
-    return index

@@ -29,6 +29,23 @@ def open_index(path: Path) -> Any:
         raise DamagedFileError(path, f"FAISS cannot read it: {error}") from error
 
 
+def open_whole(path: Path, *, size: int, dimension: int, count: int) -> Any:
+    """`open_index`, where the file must have ``size`` bytes and hold ``count`` vectors.
+
+    FAISS maps a file that lacks its last bytes without a word.
+
+    Raises:
+        DamagedFileError: it is not what was written.
+    """
+    found = path.stat().st_size
+    if found != size:
+        raise DamagedFileError(path, f"it has {found} bytes, not {size}")
+    index = open_index(path)
+    if index.d != dimension or index.ntotal != count:
+        raise DamagedFileError(path, f"it holds {index.ntotal} vectors of length {index.d}")
+    return index
+
+
 def is_mapped(index: Any) -> bool:
     """Whether the bulk of an index lies in mapped pages.
 
