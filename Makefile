@@ -70,12 +70,14 @@ imports: $(INSTALLED) ## Check that imports point one way
 	@$(BIN)/lint-imports
 
 .PHONY: docs
-docs: $(INSTALLED) ## Generate the JSON Schema files and the AsyncAPI document anew
+docs: $(INSTALLED) ## Generate the JSON Schema files, the AsyncAPI document and the settings' page anew
 	@$(BIN)/python -m indexrelay.schemas.documents docs
+	@$(BIN)/python -m scripts.settings_page docs/settings.md
 
 .PHONY: check-docs
 check-docs: $(INSTALLED) ## Check that the generated documents are those of the models
 	@$(BIN)/python -m indexrelay.schemas.documents docs --check
+	@$(BIN)/python -m scripts.settings_page docs/settings.md --check
 
 .PHONY: guarantees
 guarantees: $(INSTALLED) ## Check that what proves each guarantee exists

@@ -164,3 +164,13 @@ def test_the_path_in_an_sqlite_url_is_relative_to_the_file(url: str, seen: str, 
 def test_a_catalog_that_is_no_database_of_ours_is_a_mistake(url: str) -> None:
     with pytest.raises(ValidationError, match="write sqlite:///PATH"):
         Settings.model_validate({"catalog": {"url": url}})
+
+
+def test_a_limit_that_there_is_by_default_is_lifted_by_false(file: Path) -> None:
+    text = FILE + "[producer]\nmax_backlog = false\n[reader]\nscrub_interval_seconds = false\n"
+    file.write_text(text, encoding="utf-8")
+    settings = load_settings(file, environ={})
+    assert settings.producer.max_backlog is None
+    assert settings.reader.scrub_interval_seconds is None
+    settings = load_settings(file, environ={"INDEXRELAY_PRODUCER__MAX_BACKLOG": "7"})
+    assert settings.producer.max_backlog == 7

@@ -6,10 +6,10 @@ unit, what ``None`` means and why its default is what it is.
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.names import Identifier, Name
@@ -17,6 +17,21 @@ from indexrelay.schemas.server_url import read_server_url
 
 PositiveSeconds = Annotated[float, Field(gt=0)]
 PositiveCount = Annotated[int, Field(gt=0)]
+
+
+def _false_as_none(value: Any) -> Any:
+    """TOML has no null: where the default is a limit, ``false`` says that there is none."""
+    return None if value is False or value == "false" else value
+
+
+CountOrFalse = Annotated[
+    PositiveCount | None,
+    BeforeValidator(_false_as_none, json_schema_input_type=PositiveCount | Literal[False]),
+]
+SecondsOrFalse = Annotated[
+    PositiveSeconds | None,
+    BeforeValidator(_false_as_none, json_schema_input_type=PositiveSeconds | Literal[False]),
+]
 
 
 class _Table(BaseModel):
@@ -37,6 +52,7 @@ class CatalogSource(_Table):
     """Entries live in the catalog; jobs write them with ``producer.batch()``."""
 
     kind: Literal["catalog"] = "catalog"
+    """Where no source is named."""
 
 
 class TableSource(_Table):
@@ -46,12 +62,15 @@ class TableSource(_Table):
     url: SecretStr
     """An SQLAlchemy URL; it may hold a password and is never shown."""
     table: Identifier
+    """A table or view of that database."""
     id_column: Identifier = "id"
+    """Texts; each names one entry."""
     vector_column: Identifier = "vector"
     """Float32 values in the machine's byte order as bytes, or a JSON array of numbers as text."""
     text_column: Identifier | None = None
+    """What a ``text_index`` searches; ``None``: entries have no texts."""
     payload_column: Identifier | None = None
-    """A JSON value as text."""
+    """A JSON value as text; ``None``: entries have no payloads."""
     updated_at_column: Identifier | None = None
     """Its greatest value, with the row count, says that there is something new.
 
@@ -73,7 +92,9 @@ class CollectionSettings(_Table):
     """One table ``[collections.NAME]``."""
 
     dimension: Annotated[int, Field(ge=1, le=65536)]
+    """Of every vector. It cannot be changed: drop the collection and fill it anew."""
     metric: Metric = Metric.COSINE
+    """How near two vectors are. Cosine: vectors are indexed at unit length."""
     source: Source = CatalogSource()
 
 
@@ -133,10 +154,10 @@ class ArtifactSettings(_Table):
 class ProducerSettings(_Table):
     """How jobs hand over batches."""
 
-    max_backlog: PositiveCount | None = 50_000
+    max_backlog: CountOrFalse = 50_000
     """Events that may wait for a rebuilder; above it a batch is committed and raises
-    `BacklogFullError`. Half of what a stream may hold, so that none is cut off; ``None``: no limit.
-    """
+    `BacklogFullError`. Half of what a stream may hold, so that none is cut off; ``false``: no
+    limit."""
 
 
 class RebuilderSettings(_Table):
@@ -156,6 +177,7 @@ class RebuilderSettings(_Table):
     build_threads: PositiveCount = 2
     """OpenMP threads of one build: bounded, so that queries on the same host are not starved."""
     build_timeout_seconds: PositiveSeconds = 3600.0
+    """How long one build may take, its verification included; then its process is killed."""
     build_memory_bytes: PositiveCount | None = None
     """Private memory of one build beside the index that it makes: rows to train on, chunks on their
     way. ``None``: no limit. Mapped files do not count, and no index has to be known beforehand."""
@@ -181,6 +203,7 @@ class RebuilderSettings(_Table):
     """An event that ended the process which read it so many times in a row is a dead letter, and
     not read again: enough for what is killed by chance, few enough to stop a circle of restarts."""
     presence_ttl_seconds: PositiveSeconds = 15.0
+    """A rebuilder that was not heard of for this long counts as gone; renewed at a third of it."""
     trim_seconds: PositiveSeconds = 60.0
     """How often streams are trimmed to what somebody may still need. An entry takes about
     410 bytes, so that what a busy minute adds is small."""
@@ -217,9 +240,9 @@ class ReaderSettings(_Table):
     retry_seconds: PositiveSeconds = 1.0
     """Wait before a load that failed for want of memory, disk or network is tried again;
     doubled each time, up to a minute, and moved by up to a fifth."""
-    scrub_interval_seconds: PositiveSeconds | None = 86400.0
+    scrub_interval_seconds: SecondsOrFalse = 86400.0
     """How often every byte of what is served is hashed again, once for all readers of a host: disks
-    rot in months, and a day's reading is nothing to them. ``None``: only files that somebody has
+    rot in months, and a day's reading is nothing to them. ``false``: only files that somebody has
     touched are, within ``poll_seconds``."""
     scrub_bytes_per_second: PositiveCount = 20_000_000
     """… and how fast at most: a tenth of what a plain disk gives, and 2 % of a core."""

@@ -14,7 +14,9 @@ class VectorIndexParameters(KindParameters):
     """How an index is made, and what it must reach before it is released."""
 
     index: str = AUTO
-    """``auto``, or any FAISS factory string that `factory.parse_factory` takes."""
+    """``auto``, or a FAISS factory string: ``Flat``, ``IVF1024,Flat``, ``HNSW32``, ``IVF1024,SQ8``,
+    ``OPQ16,IVF1024,PQ16``, ``IVF1024,PQ16x4fs,RFlat``, …; ``indexrelay check`` says which it
+    takes."""
 
     min_recall: Annotated[float, Field(ge=0, le=1)] = 0.95
     """Recall@10 that the index must reach; search is tuned to the least effort that does."""

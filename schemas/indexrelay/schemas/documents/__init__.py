@@ -7,6 +7,6 @@ it cannot say anything else than they do: ``python -m indexrelay.schemas.documen
 """
 
 from indexrelay.schemas.documents.asyncapi import asyncapi_document
-from indexrelay.schemas.documents.json_schema import json_schemas
+from indexrelay.schemas.documents.json_schema import json_schema_of, json_schemas
 
-__all__ = ["asyncapi_document", "json_schemas"]
+__all__ = ["asyncapi_document", "json_schema_of", "json_schemas"]

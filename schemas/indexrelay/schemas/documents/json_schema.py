@@ -32,7 +32,15 @@ _MODELS: dict[str, type[BaseModel]] = {
 def json_schemas() -> dict[str, dict[str, Any]]:
     """Every schema by its name: the events' types, and the other documents."""
     models = {name: _event(data) for name, data in EVENT_TYPES.items()} | _MODELS
-    return {name: _schema(name, model) for name, model in sorted(models.items())}
+    return {
+        name: {"$schema": DIALECT, "$id": f"urn:indexrelay:{name}", **json_schema_of(model)}
+        for name, model in sorted(models.items())
+    }
+
+
+def json_schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The schema of one model, with the sentences under its fields."""
+    return model.model_json_schema(schema_generator=_Generator)
 
 
 def _event(data: type[EventData]) -> type[BaseModel]:
@@ -59,8 +67,3 @@ class _Generator(GenerateJsonSchema):
             if described is not None:
                 described.setdefault("description", " ".join(sentence.split()))
         return generated
-
-
-def _schema(name: str, model: type[BaseModel]) -> dict[str, Any]:
-    generated = model.model_json_schema(schema_generator=_Generator)
-    return {"$schema": DIALECT, "$id": f"urn:indexrelay:{name}", **generated}
