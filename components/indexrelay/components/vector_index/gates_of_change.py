@@ -8,7 +8,6 @@ both layers together still are good enough.
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Final
@@ -16,30 +15,28 @@ from typing import Final
 import numpy as np
 
 from indexrelay.components.errors import DamagedFileError
-from indexrelay.components.inputs import changes_of, only_collection
+from indexrelay.components.inputs import only_collection
 from indexrelay.components.judging import Verdict, equal, judge
 from indexrelay.components.kind import Built, Job, PreviousVersion
 from indexrelay.components.layered_ids import IDS
-from indexrelay.components.string_table import Rows
 from indexrelay.components.vector_index.answering import Answers, at_least, latency
 from indexrelay.components.vector_index.base import BASE
+from indexrelay.components.vector_index.carried_sample import sample_is_exact
 from indexrelay.components.vector_index.contents import Contents
-from indexrelay.components.vector_index.metrics import distances, prepared, tolerance
-from indexrelay.components.vector_index.nearest import NearestRows
+from indexrelay.components.vector_index.metrics import distances, tolerance
 from indexrelay.components.vector_index.parameters import VectorIndexParameters
 from indexrelay.components.vector_index.sample import SAMPLE, QuerySample
 from indexrelay.components.vector_index.search import VectorSearch
+from indexrelay.components.vector_index.untouched import Untouched, held_against_source
 from indexrelay.schemas.settings import Metric
 from indexrelay.schemas.versions import BlobRef, Check
-from indexrelay.storage.entries import SourceSnapshot, Vectors
+from indexrelay.storage.entries import SourceSnapshot
 
 _OF_THE_BASE: Final = frozenset(
     {"ids_unique", "entries_match_source", "vectors_finite", "vectors_match_source"}
 )
 _ASKED: Final = 200
 """Delta entries that are asked for by their own vector."""
-_RECOMPUTED: Final = 16
-"""Queries whose carried neighbours are held against all that can have changed them."""
 
 
 def gates_of_change(
@@ -63,14 +60,8 @@ def gates_of_change(
         yield judge("count", lambda: _count(index, source, built))
         yield judge("dimension", lambda: equal(index.dimension, source.dimension, "built anew?"))
         yield from _of_the_base(previous, built)
-        changes = _Changes(index.contents, last)
-        yield judge(
-            "changes_match_source",
-            lambda: changes.read(source, after=previous.manifest.covers[source.collection]),
-        )
-        yield judge("unchanged_kept", changes.kept)
-        yield judge("ids_in_order", changes.in_order)
-        yield judge("sample_is_exact", lambda: _sample(index.contents, sample))
+        yield from _of_the_batch(index.contents, last, source, previous)
+        yield judge("sample_is_exact", lambda: sample_is_exact(index.contents, sample))
         answers = Answers(
             sample=sample,
             found=index.nearest_rows(sample.vectors, k=sample.depth + 1),
@@ -104,125 +95,28 @@ def _of_the_base(previous: PreviousVersion, built: Built) -> Iterator[Check]:
         )
 
 
+def _of_the_batch(
+    new: Contents, last: Contents, source: SourceSnapshot, previous: PreviousVersion
+) -> Iterator[Check]:
+    """What the batch touched is as the source has it, and everything else as it was."""
+    touched: set[str] = set()
+
+    def changes_match_source() -> Verdict:
+        after = previous.manifest.covers[source.collection]
+        verdict, found = held_against_source(new, source, after=after)
+        touched.update(found)
+        return verdict
+
+    yield judge("changes_match_source", changes_match_source)
+    untouched = Untouched(new, last, touched)
+    yield judge("unchanged_kept", untouched.kept)
+    yield judge("ids_in_order", untouched.brought_in_order)
+
+
 def _count(index: VectorSearch, source: SourceSnapshot, built: Built) -> Verdict:
     if built.entries != source.count:
         return equal(built.entries, source.count, "the build counted other entries than there are")
     return equal(len(index), source.count, "the files hold another number of entries")
-
-
-@dataclass
-class _Changes:
-    """Holds the new version against the last one and against what changed in between."""
-
-    new: Contents
-    last: Contents
-
-    def __post_init__(self) -> None:
-        self.touched: set[str] = set()
-
-    def read(self, source: SourceSnapshot, *, after: int) -> Verdict:
-        """Every entry that came or changed is there as the source has it, and none that went."""
-        new, wrong, worst = self.new, 0, ""
-        for chunk in changes_of(source, after):
-            upserts = chunk.upserts
-            self.touched.update(upserts.ids, chunk.deletes)
-            vectors = prepared(upserts.vectors, new.facts.metric)
-            if not np.isfinite(vectors).all():
-                return Verdict(False, "the source holds NaN or ±inf")
-            for entry_id, vector, payload in zip(
-                upserts.ids, vectors, upserts.payloads, strict=True
-            ):
-                if not self._is(entry_id, vector, payload):
-                    wrong, worst = wrong + 1, worst or entry_id
-            for entry_id in chunk.deletes:
-                if entry_id in new.ids:
-                    wrong, worst = wrong + 1, worst or entry_id
-        return equal(wrong, 0, f"{worst!r} and perhaps others are not as the source has them")
-
-    def _is(self, entry_id: str, vector: Vectors, payload: str | None) -> bool:
-        row = self.new.find(entry_id)
-        return (
-            row is not None
-            and np.array_equal(self.new.vector(row), vector)
-            and self.new.payload_texts_of(np.array([row]))[0] == payload
-        )
-
-    def kept(self) -> Verdict:
-        """What did not change is where it was: in the base, or in the delta with all it had."""
-        was, is_now = self.last.ids.layers.tombstones, self.new.ids.layers.tombstones
-        if len(np.setdiff1d(was, is_now, assume_unique=True)):
-            return Verdict(False, "an entry of the base that was gone is back")
-        newly = np.setdiff1d(is_now, was, assume_unique=True)
-        if not self.touched.issuperset(self.new.base.ids.many(newly)):
-            return Verdict(False, "an entry of the base is gone that did not change")
-        last, new = _untouched(self.last, self.touched), _untouched(self.new, self.touched)
-        if list(last) != list(new):
-            return Verdict(False, "the delta lost an entry that did not change, or made one up")
-        return equal(self._differing(list(last.values()), list(new.values())), 0, "rows changed")
-
-    def in_order(self) -> Verdict:
-        """What the batch brought stands where the order of the ids has it; the rest did before."""
-        ids = self.new.ids
-        old = list(_untouched(self.new, self.touched).values())
-        brought = np.setdiff1d(np.arange(len(ids.layers.places)), old, assume_unique=True)
-        return equal(ids.out_of_order(rows=brought), 0, "delta ids stand elsewhere")
-
-    def _differing(self, last: list[int], new: list[int]) -> int:
-        """How many delta rows are not what they were."""
-        if self.last.delta is None or self.new.delta is None or not last:
-            return 0
-        here, there = np.array(last), np.array(new)
-        vectors = (self.last.delta.vectors[here] != self.new.delta.vectors[there]).any(axis=1)
-        payloads = zip(
-            self.last.delta.payloads.text_many(here),
-            self.new.delta.payloads.text_many(there),
-            strict=True,
-        )
-        return int(np.count_nonzero(vectors)) + sum(old != now for old, now in payloads)
-
-
-def _untouched(contents: Contents, touched: set[str]) -> dict[str, int]:
-    """The delta rows, by id and in their order, that the batch had nothing to do with."""
-    ids = [] if contents.ids.delta is None else list(contents.ids.delta)
-    return {entry_id: row for row, entry_id in enumerate(ids) if entry_id not in touched}
-
-
-def _sample(contents: Contents, sample: QuerySample) -> Verdict:
-    """Some queries' neighbours are entries, at the distance claimed, and no newcomer is nearer."""
-    queries, depth = sample.vectors[:_RECOMPUTED], sample.depth
-    claimed, rows = sample.distances[:_RECOMPUTED, :depth], sample.neighbours[:_RECOMPUTED, :depth]
-    if not claimed.size:
-        return Verdict(True, measured=0)
-    metric, dead = contents.facts.metric, contents.ids.layers.tombstones
-    if np.isin(rows, dead).any() or (np.diff(claimed, axis=1) < 0).any():
-        return Verdict(False, "the sample names entries that are gone, or not the nearest first")
-    true = distances(queries, contents.vectors(rows), metric)
-    allowed = tolerance(true, queries)
-    if (np.abs(true - claimed) > allowed).any():
-        return Verdict(False, "the sample's neighbours are not at the distance claimed")
-    missing = _nearer_in_delta(contents, sample, queries, rows, claimed, allowed)
-    return equal(missing, 0, "the delta holds entries nearer than the sample's neighbours")
-
-
-def _nearer_in_delta(
-    contents: Contents,
-    sample: QuerySample,
-    queries: Vectors,
-    rows: Rows,
-    claimed: np.ndarray,
-    allowed: np.ndarray,
-) -> int:
-    """How many entries of the delta should be among the neighbours, and are not."""
-    if contents.delta is None or not len(contents.delta):
-        return 0
-    nearest = NearestRows(queries, k=rows.shape[1] + 1, metric=contents.facts.metric)
-    nearest.add(contents.delta.vectors)
-    found = nearest.rows + contents.first_of_delta
-    true = distances(queries, contents.delta.vectors[nearest.rows], contents.facts.metric)
-    others = found != sample.rows[:_RECOMPUTED, None]
-    nearer = others & (true < claimed[:, -1:] - 2 * allowed[:, -1:])
-    named = (found[:, :, None] == rows[:, None, :]).any(axis=2)
-    return int(np.count_nonzero(nearer & ~named))
 
 
 def _delta_found(index: VectorSearch, parameters: VectorIndexParameters) -> Verdict:
