@@ -61,6 +61,7 @@ def test_every_tokenizer_passes_every_gate(tmp_path: Path, tokenizer: Tokenizer)
         "reads_back",
         "integrity",
         "count",
+        "has_texts",
         "ids_unique",
         "entries_match_source",
         "found_by_own_words",
@@ -126,7 +127,19 @@ def test_any_texts_pass_the_gates(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str | None]
 ) -> None:
     texts = [None if text is None else text.encode("utf-8", "ignore").decode() for text in texts]
-    assert build(tmp_path_factory.mktemp("job"), snapshot(texts)).failed == []
+    missing = bool(texts) and all(text is None for text in texts)
+    done = build(tmp_path_factory.mktemp("job"), snapshot(texts))
+    assert done.failed == (["has_texts"] if missing else [])
+
+
+def test_entries_without_any_text_are_released_only_where_that_is_right(tmp_path: Path) -> None:
+    nothing = snapshot([None] * 3)
+    done = build(tmp_path / "by default", nothing)
+    (failed,) = (check for check in done.checks if not check.passed)
+    assert failed.name == "has_texts"
+    assert "texts=" in failed.detail
+    allowed = TextIndex(TextIndexParameters(allow_empty=True))
+    assert run(allowed, make_job(tmp_path / "allowed", nothing)).failed == []
 
 
 def test_a_pasted_page_asks_for_its_first_words_only() -> None:

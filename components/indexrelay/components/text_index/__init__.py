@@ -1,6 +1,7 @@
 """BM25 over the texts of one collection, in one immutable SQLite file."""
 
-from indexrelay.components.text_index.kind import TextIndex, TextIndexParameters
+from indexrelay.components.text_index.kind import TextIndex
+from indexrelay.components.text_index.parameters import TextIndexParameters
 from indexrelay.components.text_index.served import TextSearch
 
 __all__ = ["TextIndex", "TextIndexParameters", "TextSearch"]

@@ -17,13 +17,18 @@ from indexrelay.components.judging import Verdict, equal, judge
 from indexrelay.components.kind import Built
 from indexrelay.components.text_index.database import open_database, reading
 from indexrelay.components.text_index.finding import found_by_own_words
-from indexrelay.components.text_index.tokens import Tokenizer
+from indexrelay.components.text_index.parameters import TextIndexParameters
 from indexrelay.schemas.versions import Check
 from indexrelay.storage.entries import SourceSnapshot
 
 
 def gates(
-    source: SourceSnapshot, built: Built, path: Path, *, tokenizer: Tokenizer, scratch: Path
+    source: SourceSnapshot,
+    built: Built,
+    path: Path,
+    *,
+    parameters: TextIndexParameters,
+    scratch: Path,
 ) -> Iterator[Check]:
     """Yield one `Check` for each gate; nothing else is judged where the file does not open.
 
@@ -39,10 +44,12 @@ def gates(
     with closing(connection):
         yield judge("integrity", lambda: _integrity(path, scratch))
         yield judge("count", lambda: count(connection, path, source, built))
+        yield judge("has_texts", lambda: has_texts(connection, path, parameters))
         yield judge("ids_unique", lambda: _ids_unique(connection, path))
         yield judge("entries_match_source", lambda: _entries(connection, path, source))
         yield judge(
-            "found_by_own_words", lambda: found_by_own_words(connection, path, tokenizer=tokenizer)
+            "found_by_own_words",
+            lambda: found_by_own_words(connection, path, tokenizer=parameters.tokenizer),
         )
 
 
@@ -59,6 +66,22 @@ def count(
     if rows != built.entries:
         return equal(rows, built.entries, "the file and the build count differently")
     return equal(rows, source.count, "other entries than the collection has")
+
+
+def has_texts(
+    connection: sqlite3.Connection, path: Path, parameters: TextIndexParameters
+) -> Verdict:
+    """There is something to be found, where there are entries."""
+    with reading(path):
+        entries, texts = connection.execute("SELECT entries, texts FROM facts").fetchone()
+    if texts or not entries or parameters.allow_empty:
+        return Verdict(True, measured=texts)
+    return Verdict(
+        False,
+        "no entry has a text: give them to batch.upsert(…, texts=…), or name the text_column of "
+        "the table; set allow_empty if this is right",
+        measured=texts,
+    )
 
 
 def _integrity(path: Path, scratch: Path) -> Verdict:

@@ -25,7 +25,8 @@ from indexrelay.components.judging import Verdict, equal, judge
 from indexrelay.components.kind import Built, PreviousVersion
 from indexrelay.components.text_index.database import open_database, reading
 from indexrelay.components.text_index.finding import finds, found_by_own_words, words_of
-from indexrelay.components.text_index.gates import count
+from indexrelay.components.text_index.gates import count, has_texts
+from indexrelay.components.text_index.parameters import TextIndexParameters
 from indexrelay.components.text_index.tokens import Tokenizer
 from indexrelay.schemas.versions import Check
 from indexrelay.storage.entries import Changes, SourceSnapshot
@@ -58,7 +59,7 @@ def gates_of_change(
     *,
     continued: PreviousVersion,
     last: Path,
-    tokenizer: Tokenizer,
+    parameters: TextIndexParameters,
 ) -> Iterator[Check]:
     """Yield one `Check` for each gate; nothing else is judged where the file does not open.
 
@@ -74,9 +75,10 @@ def gates_of_change(
         yield Check(name="reads_back", passed=True, seconds=perf_counter() - started)
         before = stack.enter_context(closing(open_database(last)))
         moved = bool(built.details.get("moved"))
-        gate = _Gates(now, before, path, last, _Batch(source, continued), tokenizer)
+        gate = _Gates(now, before, path, last, _Batch(source, continued), parameters.tokenizer)
         yield judge("integrity", gate.pages)
         yield judge("count", lambda: count(now, path, source, built))
+        yield judge("has_texts", lambda: has_texts(now, path, parameters))
         yield judge("ids_unique", gate.ids_unique)
         yield judge("entries_match_source", gate.entries)
         yield judge("rows_in_order", lambda: gate.rows_in_order(moved=moved))

@@ -12,7 +12,7 @@ from indexrelay.components.continuing import (
     told,
 )
 from indexrelay.components.inputs import numbered_chunks, only_collection
-from indexrelay.components.kind import Built, Job, Kind, KindParameters
+from indexrelay.components.kind import Built, Job, Kind
 from indexrelay.components.text_index.database import (
     TooManyChangesError,
     change_database,
@@ -21,21 +21,12 @@ from indexrelay.components.text_index.database import (
 from indexrelay.components.text_index.gates import gates
 from indexrelay.components.text_index.gates_of_change import gates_of_change
 from indexrelay.components.text_index.numbering import NoRoomError
+from indexrelay.components.text_index.parameters import TextIndexParameters
 from indexrelay.components.text_index.served import TextSearch
-from indexrelay.components.text_index.tokens import Tokenizer
 from indexrelay.schemas.versions import Check
 from indexrelay.storage.entries import Entries
 
 DATABASE: Final = "texts.db"
-
-
-class TextIndexParameters(KindParameters):
-    """The keys of a ``kind = "text_index"`` table."""
-
-    tokenizer: Tokenizer = "unicode61 remove_diacritics 2"
-    """How FTS5 cuts texts into words: as they are, without accents and case (the default); the
-    same with English endings cut off (``porter …``); or any three characters (``trigram``), for
-    languages without spaces and for parts of words."""
 
 
 class TextIndex(Kind[TextSearch]):
@@ -65,7 +56,7 @@ class TextIndex(Kind[TextSearch]):
 
     def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
         """Open the file anew and hold it against the collection: every entry, or what changed."""
-        source, tokenizer = only_collection(job), self._parameters.tokenizer
+        source, parameters = only_collection(job), self._parameters
         if built.extends and job.previous is not None:
             return gates_of_change(
                 source,
@@ -73,9 +64,9 @@ class TextIndex(Kind[TextSearch]):
                 files[DATABASE],
                 continued=job.previous,
                 last=job.previous.files[DATABASE],
-                tokenizer=tokenizer,
+                parameters=parameters,
             )
-        return gates(source, built, files[DATABASE], tokenizer=tokenizer, scratch=job.workdir)
+        return gates(source, built, files[DATABASE], parameters=parameters, scratch=job.workdir)
 
     def load(self, files: Mapping[str, Path]) -> TextSearch:
         """Open a version for serving.
