@@ -45,7 +45,7 @@ def test_one_is_shown_with_what_is_made_of_it(run: Run, filled: Path) -> None:
     shown = run("collections", "show", "tracks", *at).out
     assert "map_cache" in shown
     missing = run("collections", "show", "track", *at)
-    assert missing.code == 1
+    assert missing.code == 2
     assert "did you mean 'tracks'" in missing.err
 
 
@@ -105,5 +105,5 @@ def test_where_nobody_can_be_asked_it_wants_a_word(run: Run, filled: Path) -> No
 
 def test_what_is_not_there_cannot_be_dropped(run: Run, filled: Path) -> None:
     said = run("collections", "drop", "trucks", "--yes", "--config", str(filled))
-    assert said.code == 1
+    assert said.code == 2
     assert "did you mean 'tracks'" in said.err

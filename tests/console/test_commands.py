@@ -203,7 +203,7 @@ def test_a_component_that_is_not_released_is_refused_with_a_suggestion(
     run: Run, built: Path
 ) -> None:
     said = run("components", "show", "mapp", "--config", str(built))
-    assert said.code == 1
+    assert said.code == 2
     assert "did you mean 'map'" in said.err
 
 
@@ -241,7 +241,7 @@ def test_a_rebuild_is_requested_and_nobody_there_to_see_it_is_said(run: Run, bui
 
 def test_a_rebuild_of_an_unknown_component_is_refused(run: Run, built: Path) -> None:
     said = run("rebuild", "mop", "--here", "--config", str(built))
-    assert said.code == 1
+    assert said.code == 2
     assert "did you mean 'map'" in said.err
 
 
@@ -253,7 +253,9 @@ def test_what_is_paused_is_shown_and_resumed(run: Run, built: Path) -> None:
     assert run("resume", "map", *at).code == 0
     resumed = json.loads(run("components", "--json", *at).out)["components"]["map"]
     assert resumed["condition"] == "current"
-    assert run("pause", "mop", *at).code == 1
+    assert run("pause", "mop", *at).code == 2
+    again = json.loads(run("resume", "map", "--json", *at).out)
+    assert again == {"resumed": [], "not_paused": ["map"]}
 
 
 def test_holds_and_rollbacks_are_releases_that_are_announced(run: Run, built: Path) -> None:
@@ -265,8 +267,11 @@ def test_holds_and_rollbacks_are_releases_that_are_announced(run: Run, built: Pa
     rolled = json.loads(run("rollback", "1", "--component", "map_cache", *at).out)
     assert rolled["release"] == held + 1
     assert rolled["held"] == ["map", "map_cache"]
-    assert run("lift", "map", "map_cache", *at).code == 0
+    lifted = json.loads(run("lift", "map", *at).out)
+    assert (lifted["lifted"], lifted["not_held"]) == (["map"], [])
+    lifted = json.loads(run("lift", "map", "map_cache", *at).out)
+    assert (lifted["lifted"], lifted["not_held"]) == (["map_cache"], ["map"])
     seen = json.loads(run("status", *at).out)
     assert {facts["condition"] for facts in seen["components"].values()} == {"current"}
     assert run("rollback", "99", *at).code == 1
-    assert run("hold", "mop", *at).code == 1
+    assert run("hold", "mop", *at).code == 2

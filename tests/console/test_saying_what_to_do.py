@@ -89,12 +89,12 @@ CASES = [
     Case("search map --id a --reader one", ("start one with indexrelay up",)),
     Case("search map --id a", (REBUILD_HERE,)),
     Case("search map", ("give exactly one of --text, --id and --vector",), code=2),
-    Case("rebuild mop", ("did you mean 'map'",)),
+    Case("rebuild mop", ("did you mean 'map'",), code=2),
     Case("components show map", (REBUILD_HERE,)),
-    Case("collections show trucks", ("did you mean 'tracks'",)),
-    Case("collections drop tracks --yes", ("the catalog has no collection 'tracks'",)),
-    Case("pause mop", ("did you mean 'map'",)),
-    Case("resume mop", ("did you mean 'map'",)),
+    Case("collections show trucks", ("did you mean 'tracks'",), code=2),
+    Case("collections drop tracks --yes", ("the catalog has no collection 'tracks'",), code=2),
+    Case("pause mop", ("did you mean 'map'",), code=2),
+    Case("resume mop", ("did you mean 'map'",), code=2),
     Case("hold map", (REBUILD_HERE,)),
     Case("lift map", (REBUILD_HERE,)),
     Case("rollback 3", ("release 3 cannot be read", "name one that is in that folder")),
@@ -128,10 +128,10 @@ def test_held_components_that_are_not_released_are_named(run: Run, built: Path) 
     at = ("--config", str(built))
     for command in ("hold", "lift"):
         said = run(command, "mop", *at)
-        assert said.code == 1
+        assert said.code == 2
         assert "did you mean 'map'" in said.err
     said = run("rollback", "1", "--component", "mop", *at)
-    assert (said.code, "did you mean 'map'" in said.err) == (1, True)
+    assert (said.code, "did you mean 'map'" in said.err) == (2, True)
     said = run("search", "map", "--id", "t1", "--reader", "nobody", *at)
     assert "indexrelay reader --id nobody" in said.err
 

@@ -41,6 +41,25 @@ def commit(config: Path, batch_id: str, first: int, count: int) -> None:
         batch.upsert(ids, vectors, texts=["sound"] * count)
 
 
+def test_a_component_that_was_never_released_says_why(run: Run, tmp_path: Path) -> None:
+    config = tmp_path / "indexrelay.toml"
+    config.write_text(CONFIG)
+    at = ("--config", str(config))
+    with EmbeddedServer(tmp_path / "indexrelay-data"):
+        with (
+            Producer.open(load_settings(config, environ={})) as producer,
+            producer.batch("tracks", "without-texts") as batch,
+        ):
+            batch.upsert(["a", "b"], np.eye(2, 8))
+        run("rebuild", "--here", *at)
+        said = run("components", "show", "words", *at)
+        assert said.code == 1
+        assert "its build failed 1 time(s)" in said.err
+        assert "no entry has a text" in said.err
+        said = run("components", "show", "wods", *at)
+        assert (said.code, "did you mean 'words'" in said.err) == (2, True)
+
+
 @pytest.fixture
 def twice_built(run: Run, tmp_path: Path) -> Iterator[Path]:
     config = tmp_path / "indexrelay.toml"

@@ -8,10 +8,10 @@ the collection is filled again and its components are built from that.
 from pydantic import BaseModel, ConfigDict
 
 from indexrelay.console.collecting import overview
-from indexrelay.console.errors import CommandError
 from indexrelay.console.installation import Installation
 from indexrelay.console.overview import CollectionFacts, ComponentFacts
 from indexrelay.producers.standing import made_from
+from indexrelay.schemas.errors import UnknownNameError
 from indexrelay.schemas.mistakes import suggestion
 
 
@@ -48,12 +48,13 @@ def details(installation: Installation, name: str) -> CollectionDetails:
     """One collection.
 
     Raises:
-        CommandError: neither the settings nor the catalog have it.
+        UnknownNameError: neither the settings nor the catalog have it.
     """
     seen = overview(installation)
     facts = seen.collections.get(name)
     if facts is None:
-        raise CommandError(f"there is no collection {name!r}{suggestion(name, seen.collections)}")
+        near = suggestion(name, seen.collections)
+        raise UnknownNameError(f"there is no collection {name!r}{near}")
     kept = {each.name: each for each in installation.catalog.collections.all()}.get(name)
     last = (
         installation.catalog.entries.batch_ids(
@@ -78,11 +79,11 @@ def droppable(installation: Installation, name: str) -> Dropped:
     """What would go.
 
     Raises:
-        CommandError: the catalog has no such collection.
+        UnknownNameError: the catalog has no such collection.
     """
     kept = {each.name: each for each in installation.catalog.collections.all()}
     if name not in kept:
-        raise CommandError(f"the catalog has no collection {name!r}{suggestion(name, kept)}")
+        raise UnknownNameError(f"the catalog has no collection {name!r}{suggestion(name, kept)}")
     return Dropped(
         collection=name,
         entries=kept[name].count,

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.console.advising import advice_for
 from indexrelay.console.exits import ExitCode
-from indexrelay.schemas.errors import IndexRelayError, MissingExtraError
+from indexrelay.schemas.errors import IndexRelayError, MissingExtraError, UnknownNameError
 from indexrelay.schemas.mistakes import SettingsError
 
 _OURS = frozenset({"click", "httpx", "rich", "typer"})
@@ -32,7 +32,7 @@ class Explained:
 def explain(error: BaseException) -> Explained | None:
     """The sentence for ``error``; ``None``: it is a fault of the program itself."""
     match error:
-        case SettingsError():
+        case SettingsError() | UnknownNameError():
             return Explained(str(error), ExitCode.USAGE)
         case IndexRelayError():
             return Explained(str(error), ExitCode.FAILURE)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from indexrelay.console.errors import CommandError
 from indexrelay.console.installation import Installation
+from indexrelay.schemas.errors import UnknownNameError
 from indexrelay.schemas.mistakes import suggestion
 from indexrelay.schemas.versions import VersionManifest
 
@@ -22,18 +23,30 @@ def released_version(installation: Installation, component: str) -> ReleasedVers
     """The version that is released now.
 
     Raises:
-        CommandError: nothing was released yet, or not of this component.
+        UnknownNameError: there is no such component.
+        CommandError: nothing was released yet, or not of this component; says why its build failed.
         ArtifactError: it cannot be read.
     """
     release = installation.store.newest_release()
+    attempt = installation.catalog.attempts.all().get(component)
+    if attempt is not None and (release is None or component not in release.components):
+        raise CommandError(
+            f"no version of {component!r} is released: its build failed {attempt.failures} "
+            f"time(s), last with: {attempt.error}"
+        )
     if release is None:
         raise CommandError(
             "nothing was released yet: commit a batch while a rebuilder runs, "
             "or build what is due now with indexrelay rebuild --here"
         )
     if component not in release.components:
-        near = suggestion(component, release.components)
-        raise CommandError(f"release {release.number} has no component {component!r}{near}")
+        if component in installation.settings.components:
+            raise CommandError(
+                f"release {release.number} has no {component!r} yet: build it with "
+                f"indexrelay rebuild {component} --here, or see indexrelay status"
+            )
+        near = suggestion(component, {*release.components, *installation.settings.components})
+        raise UnknownNameError(f"there is no component {component!r}{near}")
     version_id = release.components[component]
     manifest = installation.store.version(component, version_id)
     return ReleasedVersion(id=version_id, manifest=manifest)

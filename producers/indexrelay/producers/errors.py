@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.errors import IndexRelayError, UnknownNameError
 from indexrelay.schemas.mistakes import suggestion
 from indexrelay.schemas.results import ComponentFailure, LoadOutcome
 from indexrelay.storage.catalog import Commit
@@ -13,7 +13,7 @@ _SHOWN = 5
 """How many ids or readers a message names; more would bury the sentence."""
 
 
-class UndeclaredCollectionError(IndexRelayError):
+class UndeclaredCollectionError(UnknownNameError):
     """Raised when a job names a collection that the settings do not declare."""
 
     def __init__(self, collection: str, known: Iterable[str]) -> None:
@@ -24,7 +24,7 @@ class UndeclaredCollectionError(IndexRelayError):
         self.collection = collection
 
 
-class UndeclaredComponentError(IndexRelayError):
+class UndeclaredComponentError(UnknownNameError):
     """Raised when a rebuild is requested of a component that the settings do not declare."""
 
     def __init__(self, component: str, known: Iterable[str]) -> None:

@@ -21,6 +21,10 @@ class UnreadableEventError(IndexRelayError):
         self.raw = raw
 
 
+class UnknownNameError(IndexRelayError):
+    """Raised when something is named that there is not: the caller's mistake, nothing was done."""
+
+
 class MissingExtraError(IndexRelayError):
     """Raised when an optional dependency is used that is not installed."""
 

@@ -6,7 +6,7 @@ or the driver's own error.
 
 from collections.abc import Sequence
 
-from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.errors import IndexRelayError, UnknownNameError
 
 
 class CatalogUrlError(IndexRelayError):
@@ -33,7 +33,7 @@ class CatalogVersionError(IndexRelayError):
         self.expected = expected
 
 
-class UnknownCollectionError(IndexRelayError):
+class UnknownCollectionError(UnknownNameError):
     """Raised when a collection is named that was never declared, or that was dropped."""
 
     def __init__(self, name: str) -> None:

@@ -36,10 +36,15 @@ def resume(names: Names, config: Config = None, json: Json = False) -> None:
 
     with Installation.at(config) as installation:
         require_declared(installation.settings, names)
-        for name in names:
-            installation.catalog.attempts.resume(name)
-        installation.producer.request_rebuild(reason=f"resumed {', '.join(names)}")
-    _say(json, {"resumed": names}, f"resumed {', '.join(names)}")
+        resumed = [name for name in names if installation.catalog.attempts.resume(name)]
+        if resumed:
+            installation.producer.request_rebuild(reason=f"resumed {', '.join(resumed)}")
+    others = [name for name in names if name not in resumed]
+    _say(
+        json,
+        {"resumed": resumed, "not_paused": others},
+        _of_both("resumed", resumed, "not paused", others),
+    )
 
 
 def hold(
@@ -62,9 +67,18 @@ def lift(
     from indexrelay.console.installation import Installation
 
     with Installation.at(config) as installation:
+        newest = installation.store.newest_release()
+        held = newest.holds if newest is not None else {}
         release = announced(installation, installation.store.lift(*names, reason=reason))
-        installation.producer.request_rebuild(reason=f"lifted {', '.join(names)}")
-    _say(json, {"release": release, "lifted": names}, f"lifted {', '.join(names)}")
+        lifted = [name for name in names if name in held]
+        if lifted:
+            installation.producer.request_rebuild(reason=f"lifted {', '.join(lifted)}")
+    others = [name for name in names if name not in held]
+    _say(
+        json,
+        {"release": release, "lifted": lifted, "not_held": others},
+        _of_both("lifted", lifted, "not held", others),
+    )
 
 
 def rollback(
@@ -90,6 +104,12 @@ def rollback(
         f"release {number} serves what release {release} served, and holds it: "
         f"{', '.join(sorted(rolled.holds))}; back with: indexrelay lift",
     )
+
+
+def _of_both(done: str, names: Sequence[str], spared: str, others: Sequence[str]) -> str:
+    """What was done, and to whom there was nothing to do."""
+    told = {done: names, spared: others}
+    return "; ".join(f"{what}: {', '.join(who)}" for what, who in told.items() if who)
 
 
 def _say(json: bool, document: dict[str, int | str | Sequence[str]], sentence: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.errors import IndexRelayError, UnknownNameError
 from indexrelay.schemas.mistakes import suggestion
 from indexrelay.schemas.system_advice import advice_on
 
@@ -127,7 +127,7 @@ class NothingReleasedError(ArtifactError):
         )
 
 
-class ComponentNotReleasedError(ArtifactError):
+class ComponentNotReleasedError(ArtifactError, UnknownNameError):
     """Raised when a hold, a lift or a rollback names a component that the release has not."""
 
     def __init__(self, component: str, released: Iterable[str]) -> None:

@@ -104,10 +104,11 @@ class Attempts:
         with self._database.write() as connection:
             connection.execute(statement)
 
-    def resume(self, component: str) -> None:
-        """Let it be built again; nothing happens to one that is not paused."""
+    def resume(self, component: str) -> bool:
+        """Let it be built again; ``False``: it was not paused."""
         with self._database.write() as connection:
-            connection.execute(delete(pauses).where(pauses.c.component == component))
+            gone = connection.execute(delete(pauses).where(pauses.c.component == component))
+            return gone.rowcount > 0
 
     def paused(self) -> dict[str, Pause]:
         """What is paused, by name."""
