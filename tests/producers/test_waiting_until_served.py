@@ -123,6 +123,17 @@ def test_a_failed_build_ends_the_wait_at_once(
     assert clock.seconds == 0
 
 
+def test_a_component_that_a_person_keeps_back_is_named_with_the_reason(
+    producer: Producer, commit: Commit, readers: Readers
+) -> None:
+    readers.say(reader("one", {"voyager": 2, "map": 1}, epoch=commit.epoch))
+    readers.say_rebuilder(rebuilder(kept_back={"map": "held: bad maps", "voyager": "paused: cost"}))
+    with pytest.raises(NotServedError, match="component map is held: bad maps") as caught:
+        producer.wait_served(commit, timeout_seconds=2)
+    # What is paused after it was served keeps nobody waiting.
+    assert caught.value.kept_back == {"map": "held: bad maps"}
+
+
 def test_a_component_that_failed_before_any_reader_had_it_ends_the_wait_too(
     producer: Producer, commit: Commit, readers: Readers
 ) -> None:

@@ -168,11 +168,13 @@ class NotServedError(IndexRelayError):
         seconds: float,
         behind: Sequence[Behind],
         failures: Mapping[str, ComponentFailure],
+        kept_back: Mapping[str, str],
         reason: str | None = None,
     ) -> None:
         told = [
             reason,
             *(f"component {name} failed: {failure.error}" for name, failure in failures.items()),
+            *(f"component {name} is {why}" for name, why in kept_back.items()),
             _listed(map(str, behind)) if behind else None,
         ]
         super().__init__(
@@ -185,6 +187,7 @@ class NotServedError(IndexRelayError):
         self.seconds = seconds
         self.behind = tuple(behind)
         self.failures = dict(failures)
+        self.kept_back = dict(kept_back)
         self.reason = reason
 
 

@@ -88,6 +88,14 @@ def failed_components(
     }
 
 
+def kept_back(seen: Standing, rebuilders: Iterable[RebuilderState]) -> dict[str, str]:
+    """Of the components that are behind: those that a person keeps from following, and why."""
+    behind = {each.component for each in seen.behind}
+    return {
+        name: why for state in rebuilders for name, why in state.kept_back.items() if name in behind
+    }
+
+
 def _served_everywhere(commit: Commit, component: str, readers: Sequence[ReaderState]) -> bool:
     generations = [
         _generation(commit, state.components[component])

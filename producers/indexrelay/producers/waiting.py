@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from indexrelay.producers.errors import NoRunningServerError, NotServedError
 from indexrelay.producers.signals import Signals
-from indexrelay.producers.standing import Readers, Standing, failed_components, standing
+from indexrelay.producers.standing import Readers, Standing, failed_components, kept_back, standing
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.loggers import get_logger
@@ -75,7 +75,7 @@ class Waiting:
             NotServedError: the time is over, or (``fail_fast``) a component failed.
             RedisError: presence cannot be read, and waiting would not change that.
         """
-        seen, failures = self._seen()
+        seen, failures, why_kept = self._seen()
         seconds = self._clock.monotonic() - self._began
         given_up = bool(failures) and self._fail_fast
         if seen is not None and seen.served and not given_up:
@@ -88,6 +88,7 @@ class Waiting:
             seconds=seconds,
             behind=() if seen is None else seen.behind,
             failures=failures,
+            kept_back=why_kept,
             reason=None if self._away is None else f"presence cannot be read: {self._away}",
         ) from self._away
 
@@ -97,8 +98,8 @@ class Waiting:
         pause, self._pause = self._pause, min(self._pause * _GROWTH, LONGEST_PAUSE_SECONDS)
         return max(0.0, min(pause, left))
 
-    def _seen(self) -> tuple[Standing | None, dict[str, ComponentFailure]]:
-        """Presence as it is now; ``None`` while Redis is away, which may pass."""
+    def _seen(self) -> tuple[Standing | None, dict[str, ComponentFailure], dict[str, str]]:
+        """Presence as it is now, and what failed or is kept back; ``None`` while Redis is away."""
         try:
             # Failures first: one that a later success has already cleared is not looked at again.
             rebuilders = self._signals.rebuilders()
@@ -110,18 +111,17 @@ class Waiting:
             if self._away is None:
                 log.warning("presence.away", error=str(error), consequence="still waiting")
             self._away = error
-            return None, {}
+            return None, {}, {}
         self._away = None
-        return (
-            standing(
-                self._commit,
-                readers,
-                readers=self._readers,
-                components=self._components,
-                definitions=self._definitions,
-            ),
-            failed_components(self._commit, rebuilders, readers, components=self._components),
+        seen = standing(
+            self._commit,
+            readers,
+            readers=self._readers,
+            components=self._components,
+            definitions=self._definitions,
         )
+        failures = failed_components(self._commit, rebuilders, readers, components=self._components)
+        return seen, failures, kept_back(seen, rebuilders)
 
 
 def _check(timeout_seconds: float, readers: Readers, components: Collection[str] | None) -> None:

@@ -17,6 +17,7 @@ from indexrelay.rebuilder.backoff import Patience
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ComponentFailure, RebuilderState, RebuildResult
+from indexrelay.schemas.versions import Release
 from indexrelay.storage.catalog import Attempt, Catalog
 from indexrelay.streams import BackendRefusedError, Connection, Keys, Presence
 
@@ -47,7 +48,11 @@ class RebuilderPresence:
         self._silent = False
 
     def publish(
-        self, *, release: int, building: Sequence[str], last_result: RebuildResult | None
+        self,
+        *,
+        release: Release | None,
+        building: Sequence[str],
+        last_result: RebuildResult | None,
     ) -> None:
         """Say how things stand; Redis being away, or refusing, is logged and otherwise nothing."""
         state = RebuilderState(
@@ -56,12 +61,13 @@ class RebuilderPresence:
             pid=os.getpid(),
             started_at=self._started_at,
             updated_at=self._clock.now(),
-            release=release,
+            release=0 if release is None else release.number,
             building=tuple(building),
             failures={
                 name: self._failure(attempt)
                 for name, attempt in self._catalog.attempts.all().items()
             },
+            kept_back=self._kept_back(release),
             last_result=last_result,
         )
         try:
@@ -85,6 +91,13 @@ class RebuilderPresence:
             self._presence.remove(self._id)
         except (RedisError, BackendRefusedError) as error:
             _log.debug("presence.not_withdrawn", error=str(error))
+
+    def _kept_back(self, release: Release | None) -> dict[str, str]:
+        paused = self._catalog.attempts.paused()
+        held = {} if release is None else release.holds
+        return {name: f"paused: {pause.reason}" for name, pause in paused.items()} | {
+            name: f"held: {hold.reason}" for name, hold in held.items()
+        }
 
     def _failure(self, attempt: Attempt) -> ComponentFailure:
         return ComponentFailure(

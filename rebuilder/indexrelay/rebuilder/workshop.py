@@ -176,9 +176,8 @@ class Workshop:
 
     def show(self) -> None:
         """Publish this rebuilder's state; to be called at a third of the presence's TTL."""
-        newest = self._store.newest_release()
         self._presence.publish(
-            release=newest.number if newest is not None else 0,
+            release=self._store.newest_release(),
             building=self.dispatcher.building,
             last_result=self.last_result,
         )

@@ -144,4 +144,6 @@ class RebuilderState(_Fact):
     release: NonNegativeInt
     building: tuple[Name, ...] = ()
     failures: dict[Name, ComponentFailure] = Field(default_factory=dict)
+    kept_back: dict[Name, str] = Field(default_factory=dict)
+    """Components that follow no batch because a person holds or paused them, and why."""
     last_result: RebuildResult | None = None
