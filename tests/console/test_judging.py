@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from indexrelay.console.judging import judge
-from indexrelay.console.overview import ComponentFacts, Condition
+from indexrelay.console.overview import CollectionFacts, ComponentFacts, Condition
 from indexrelay.schemas.results import ComponentState, LoadOutcome, ReaderState, RebuilderState
+from indexrelay.schemas.settings import Metric
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DIGEST = "a" * 64
@@ -68,6 +69,16 @@ FAILED_LOAD = ComponentState(outcome=LoadOutcome.FAILED, version=DIGEST, error="
 def test_what_is_wrong_is_said_once(update: dict[str, Any], said: str) -> None:
     (problem,) = problems(**update)
     assert said in problem
+
+
+def test_a_collection_that_is_gone_is_told_with_what_still_serves_it() -> None:
+    gone = CollectionFacts(dimension=2, metric=Metric.L2, source="catalog", generation=0, entries=0)
+    served = component(Condition.CURRENT, covers={"tracks": 5})
+    (problem,) = problems(collections={"tracks": gone}, components={"map": served})
+    assert "collection tracks is gone, and what was made of it still serves: map" in problem
+    assert problems(collections={"tracks": gone}) == []  # declared, and not filled yet
+    there = gone.model_copy(update={"epoch": "e", "generation": 5})
+    assert problems(collections={"tracks": there}, components={"map": served}) == []
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,7 @@ def _collections(installation: Installation) -> dict[str, CollectionFacts]:
             dimension=collection.dimension,
             metric=collection.metric,
             source=None if settings is None else settings.source.kind,
+            epoch=collection.epoch,
             generation=collection.generation,
             entries=collection.count,
             conflict=_conflict(collection, settings),
@@ -145,9 +146,10 @@ def _components(
         covers = {} if manifest is None else manifest.covers
         definition = declared.get(name)
         behind = {
-            root: seen.generation - covers.get(root, 0)
+            root: missing
             for root, seen in collections.items()
-            if (root in covers or name in roots[root]) and seen.generation > covers.get(root, 0)
+            if (root in covers or name in roots[root])
+            and (missing := _missing(manifest, root, seen))
         }
         held = release.holds.get(name) if release is not None else None
         condition = _condition(
@@ -176,6 +178,13 @@ def _components(
             or (attempt.error if attempt else None),
         )
     return facts
+
+
+def _missing(manifest: VersionManifest | None, root: str, seen: CollectionFacts) -> int:
+    """How many generations of a collection a version does not cover: all, those of a new epoch."""
+    if manifest is None or (seen.epoch is not None and manifest.epochs.get(root) != seen.epoch):
+        return seen.generation
+    return max(0, seen.generation - manifest.covers.get(root, 0))
 
 
 def _condition(

@@ -27,7 +27,7 @@ def judge(
         *(
             problem
             for name, facts in collections.items()
-            for problem in _of_collection(name, facts)
+            for problem in _of_collection(name, facts, components)
         ),
         *_of_redis(redis_error),
         *(_of_roles(readers, rebuilders) if redis_error is None else ()),
@@ -38,7 +38,17 @@ def judge(
     )
 
 
-def _of_collection(name: str, facts: CollectionFacts) -> Iterator[Problem]:
+def _of_collection(
+    name: str, facts: CollectionFacts, components: Mapping[str, ComponentFacts]
+) -> Iterator[Problem]:
+    served = sorted(component for component, of in components.items() if of.covers.get(name))
+    if facts.epoch is None and served:
+        yield Problem(
+            what=f"collection {name} is gone, and what was made of it still serves: "
+            f"{', '.join(served)}",
+            advice="fill it again, or take it and them out of the settings; jobs and rebuilders "
+            "that were started before have to be started again",
+        )
     if facts.conflict is not None:
         yield Problem(
             what=f"collection {name} cannot be used: {facts.conflict}",

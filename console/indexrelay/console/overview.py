@@ -26,6 +26,8 @@ class CollectionFacts(_Fact):
     metric: Metric
     source: str | None
     """Where its entries come from; ``None``: the settings do not declare it any more."""
+    epoch: str | None = None
+    """What its generations count in; ``None``: it is not in the catalog, or not any more."""
     generation: Generation
     entries: int
     conflict: str | None = None
