@@ -17,6 +17,7 @@ from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog, Commit
 from indexrelay.streams import Connection, Keys, Presence, publish
 from tests.fixtures.servers import ServerFactory
+from tests.rebuilder.complaints import complain, rot
 from tests.rebuilder.conftest import Bench, behaving
 
 pytestmark = pytest.mark.server
@@ -113,6 +114,18 @@ def test_what_was_committed_without_any_event_is_found_at_start(live: Live) -> N
     live.commit("a")
     live.start(index=behaving("tracks"))
     live.wait(lambda: live.store.newest_release() is not None)
+
+
+def test_what_a_reader_cannot_load_is_built_anew_long_before_the_next_reconcile(
+    live: Live,
+) -> None:
+    live.start(index=behaving("tracks"))
+    live.emit(live.commit("a"))
+    live.wait(live.results)
+    rot(live)
+    complain(live)
+    live.wait(lambda: live.release().number == 2)
+    live.opened("index")
 
 
 def test_a_slow_component_holds_up_neither_the_others_of_its_pass_nor_the_next_one(

@@ -22,8 +22,8 @@ class ReaderDoubts:
         self._store = store
         self._known: set[tuple[str, str, str | None]] = set()
 
-    def take(self, states: Mapping[str, ReaderState | None]) -> None:
-        """Doubt what live readers say that they cannot load."""
+    def take(self, states: Mapping[str, ReaderState | None]) -> bool:
+        """Doubt what live readers say that they cannot load; whether there is something new."""
         found = {
             (name, component.wanted, component.error)
             for state in states.values()
@@ -31,10 +31,12 @@ class ReaderDoubts:
             for name, component in state.components.items()
             if component.outcome is LoadOutcome.FAILED and component.wanted is not None
         }
-        for name, version, error in sorted(found - self._known, key=repr):
+        new = sorted(found - self._known, key=repr)
+        for name, version, error in new:
             try:
                 self._store.doubt_version(name, version)
             except ArtifactError:
                 continue  # then it is damaged anyway, and every look at the facts says so
             _log.info("version.doubted", component=name, version=version, error=error)
         self._known = found
+        return bool(new)

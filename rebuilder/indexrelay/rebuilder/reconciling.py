@@ -60,6 +60,14 @@ class Reconciler:
         """One comparison of the store with itself and with Redis; raises for neither of them."""
         return Reconciliation(findings=(*self._in_the_store(), *self._in_redis()))
 
+    def heed_readers(self) -> bool:
+        """Doubt what readers cannot load; whether one of them found something new.
+
+        Raises:
+            redis.exceptions.RedisError, BackendRefusedError: presence cannot be read.
+        """
+        return self._doubts.take(self._survey.readers())
+
     def _in_the_store(self) -> Iterator[Finding]:
         try:
             for path in self._store.mend_release():

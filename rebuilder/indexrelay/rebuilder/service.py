@@ -112,6 +112,7 @@ class Rebuilder:
         self._woken_at: datetime | None = None
         self._reconcile = Timer(limits.reconcile_seconds)
         self._show = Timer(limits.presence_ttl_seconds / 3)
+        self._heed = Timer(limits.presence_ttl_seconds / 3)
         self._trim = Timer(limits.trim_seconds)
         self._sweep = Timer(limits.sweep_seconds)
         self._look_again = Timer(_ELSEWHERE_SECONDS)
@@ -203,6 +204,7 @@ class Rebuilder:
         regular = (
             (self._show, self._workshop.show),
             (self._reconcile, self._compare),
+            (self._heed, self._heed_readers),
             (self._trim, self._tidy),
             (self._sweep, self._workshop.retire),
         )
@@ -217,6 +219,11 @@ class Rebuilder:
     def _compare(self) -> None:
         self._workshop.reconcile()
         self._woken()
+
+    def _heed_readers(self) -> None:
+        # What readers had to leave is not served by anyone until it is built anew.
+        if self._workshop.heed_readers():
+            self._woken()
 
     def _tidy(self) -> None:
         if self._workshop.trim():

@@ -163,6 +163,14 @@ class Workshop:
             _log.warning("streams.not_trimmed", error=str(error))
             return False
 
+    def heed_readers(self) -> bool:
+        """Whether a reader cannot load something that is to be looked at again."""
+        try:
+            return self._reconciler.heed_readers()
+        except (RedisError, BackendRefusedError) as error:
+            _log.debug("readers.not_heard", error=str(error))
+            return False
+
     def retire(self) -> None:
         """Let go of files and of deletes that no kept release needs."""
         try:
