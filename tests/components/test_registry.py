@@ -119,6 +119,15 @@ def test_every_mistake_has_its_key_its_value_and_what_would_be_right() -> None:
     ]
 
 
+def test_a_component_is_no_input_for_a_kind_that_reads_collections() -> None:
+    for kind, wrong in (("vector_index", True), ("projection", True), ("json_cache", False)):
+        keys = {"function": "json:dumps"} if kind == "json_cache" else {}
+        definition = ComponentDefinition.of(kind, "artists", **keys)
+        found = [str(each) for each in check_kind("voyager", definition, {"artists", "voyager"})]
+        said = f"components.voyager.from = 'artists': artists is a component; {kind} is made from"
+        assert [each.startswith(said) for each in found] == [True] * wrong
+
+
 @pytest.mark.parametrize(
     "index", ["IVF64,Flatt", "IVF,Flat", "IVF0,Flat", "flat", "", "IDMap,Flat", "Flat\n", "HNSW"]
 )

@@ -112,6 +112,25 @@ def test_right_settings_are_a_document_without_mistakes(run: Run, built: Path) -
     assert (document["right"], document["mistakes"]) == (True, [])
 
 
+def test_what_a_build_would_not_find_is_named_before_one_is_tried(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("raise RuntimeError('half a module')\n")
+    (tmp_path / "taken").write_text("a file")
+    config = tmp_path / "indexrelay.toml"
+    config.write_text(
+        'data_dir = "taken/data"\n[collections.tracks]\ndimension = 2\n'
+        '[components.gone]\nkind = "json_cache"\nfrom = "tracks"\nfunction = "nowhere:f"\n'
+        '[components.bad]\nkind = "json_cache"\nfrom = "tracks"\nfunction = "broken:f"\n'
+    )
+    said = run("check", "--json", "--config", str(config))
+    lacking = json.loads(said.out)["lacking"]
+    assert said.code == 3
+    assert lacking.keys() == {"components.gone", "components.bad", "data_dir", "artifacts.dir"}
+    assert "nowhere cannot be imported" in lacking["components.gone"]
+    assert "half a module" in lacking["components.bad"]
+    assert "taken is a file" in lacking["data_dir"]
+    assert "⚠ components.gone" in run("check", "--config", str(config)).out
+
+
 def test_strangers_text_in_a_document_is_harmless_and_says_the_same(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

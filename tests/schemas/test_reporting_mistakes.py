@@ -1,6 +1,6 @@
 """Everything that is wrong with the settings, at once: the key, the value, what would be right."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -153,7 +153,10 @@ def test_a_variable_that_begins_like_json_and_is_none_is_a_mistake(tmp_path: Pat
 
 
 def test_what_a_kind_finds_wrong_is_reported_with_the_rest(tmp_path: Path) -> None:
-    def check(name: str, definition: ComponentDefinition) -> Iterator[Mistake]:
+    def check(
+        name: str, definition: ComponentDefinition, components: Collection[str]
+    ) -> Iterator[Mistake]:
+        assert list(components) == ["b", "c"]
         for key in definition.parameters:
             yield Mistake(key=f"components.{name}.{key}", value=1, right="the kind has no such key")
 

@@ -7,7 +7,7 @@ where those are not installed.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -103,9 +103,15 @@ class Kind(ABC, Generic[ServedT_co]):
     """Modules that `build` imports; the rebuilder imports them once, before it forks children."""
     max_inputs: ClassVar[int | None] = None
     """How many inputs a component of this kind may have; ``None``: any number."""
+    takes_components: ClassVar[bool] = True
+    """Whether other components may be among them; collections always may."""
 
     def __init__(self, parameters: KindParameters) -> None:
         self.parameters = parameters
+
+    def lacks(self) -> Iterator[str]:
+        """What a build would want on this host and not find, a sentence each; for `check`."""
+        return iter(())
 
     @abstractmethod
     def build(self, job: Job) -> Built:

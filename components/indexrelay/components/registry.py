@@ -6,7 +6,7 @@ own, so what is wrong with a table is said in the same words wherever its kind c
 """
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, cast
@@ -50,8 +50,13 @@ def kind_of(definition: ComponentDefinition) -> Kind[Any]:
     return kind(parameters)
 
 
-def check_kind(name: str, definition: ComponentDefinition) -> Iterator[Mistake]:
-    """What is wrong with component ``name``: its kind, the number of its inputs, its parameters."""
+def check_kind(
+    name: str, definition: ComponentDefinition, components: Collection[str] = ()
+) -> Iterator[Mistake]:
+    """What is wrong with component ``name``: its kind, its inputs, its parameters.
+
+    ``components`` are the names of all that are components; an input that is none is a collection.
+    """
     root = f"components.{name}"
     try:
         kind = kind_class(definition.kind)
@@ -62,6 +67,10 @@ def check_kind(name: str, definition: ComponentDefinition) -> Iterator[Mistake]:
     if limit is not None and len(definition.inputs) > limit:
         right = f"{definition.kind} is made from at most {limit}"
         yield Mistake(key=f"{root}.from", value=list(definition.inputs), right=right)
+    for source in definition.inputs:
+        if source in components and not kind.takes_components:
+            right = f"{source} is a component; {definition.kind} is made from collections"
+            yield Mistake(key=f"{root}.from", value=source, right=right)
     try:
         kind.Parameters.model_validate(definition.parameters)
     except ValidationError as error:

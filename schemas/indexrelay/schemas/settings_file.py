@@ -8,7 +8,7 @@ them, are relative to the file's folder, so that a program may be started from a
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,9 @@ DEFAULT_FILE = "indexrelay.toml"
 
 _SQLITE = re.compile(r"(?P<scheme>sqlite(?:\+\w+)?:///)(?P<path>[^?]+)(?P<rest>(?:\?.*)?)")
 
-KindCheck = Callable[[str, ComponentDefinition], Iterable[Mistake]]
-"""Finds the mistakes in one component's kind and parameters; the kinds live a layer above."""
+KindCheck = Callable[[str, ComponentDefinition, Collection[str]], Iterable[Mistake]]
+"""Finds the mistakes in one component's kind and parameters, given its name, its definition and the
+names of all components; the kinds live a layer above."""
 
 
 def load_settings(
@@ -127,13 +128,14 @@ def _from_file(file: Path | None) -> dict[str, Any]:
 
 
 def _kind_mistakes(raw: dict[str, Any], check_kind: KindCheck) -> Iterable[Mistake]:
-    tables = raw.get("components")
-    for name, table in (tables if isinstance(tables, dict) else {}).items():
+    given = raw.get("components")
+    tables = given if isinstance(given, dict) else {}
+    for name, table in tables.items():
         try:
             definition = ComponentDefinition.model_validate(table)
         except ValidationError:
             continue  # already reported, with its key
-        yield from check_kind(name, definition)
+        yield from check_kind(name, definition, tables.keys())
 
 
 def _anchored(settings: Settings, folder: Path) -> Settings:

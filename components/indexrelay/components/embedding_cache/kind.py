@@ -20,6 +20,7 @@ class EmbeddingCache(Kind[Embeddings]):
     Parameters = EmbeddingCacheParameters
     preload = ("numpy",)
     max_inputs = 1
+    takes_components = False
 
     def build(self, job: Job) -> Built:
         """Write what changed beside the base of the previous version, or everything.

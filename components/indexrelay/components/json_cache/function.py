@@ -35,8 +35,11 @@ def resolve_function(name: str) -> Callable[..., Any]:
     module_name, _, attribute = name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise DocumentFunctionError(name, f"{module_name} cannot be imported: {error}") from error
+    except Exception as error:  # a module may raise anything while it is imported
+        reason = (
+            str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        )
+        raise DocumentFunctionError(name, f"{module_name} cannot be imported: {reason}") from error
     function = getattr(module, attribute, None)
     if not callable(function):
         raise DocumentFunctionError(name, f"{module_name} has no function {attribute!r}")

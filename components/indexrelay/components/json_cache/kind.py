@@ -1,13 +1,18 @@
 """The kind: call the function, write its document twice, and serve both."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, Field
 
+from indexrelay.components.errors import DocumentFunctionError
 from indexrelay.components.json_cache.document import compress, count_items, encode
-from indexrelay.components.json_cache.function import call_function, check_function_name
+from indexrelay.components.json_cache.function import (
+    call_function,
+    check_function_name,
+    resolve_function,
+)
 from indexrelay.components.json_cache.gates import judged
 from indexrelay.components.json_cache.inputs import CollectionReader
 from indexrelay.components.json_cache.served import CachedDocument
@@ -47,6 +52,13 @@ class JsonCache(Kind[CachedDocument]):
     """
 
     Parameters = JsonCacheParameters
+
+    def lacks(self) -> Iterator[str]:
+        """The function, where it cannot be imported."""
+        try:
+            resolve_function(self._parameters.function)
+        except DocumentFunctionError as error:
+            yield str(error)
 
     def build(self, job: Job) -> Built:
         """Call the function and write its document.

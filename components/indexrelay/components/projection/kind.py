@@ -21,6 +21,7 @@ class Projection(Kind[ProjectionMap]):
     """A 2-D map of one or several collections, kept still from build to build."""
 
     Parameters = ProjectionParameters
+    takes_components = False
     preload = ("sklearn.decomposition", "sklearn.manifold", "sklearn.neighbors", "threadpoolctl")
 
     def build(self, job: Job) -> Built:

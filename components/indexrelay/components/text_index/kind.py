@@ -37,6 +37,7 @@ class TextIndex(Kind[TextSearch]):
 
     Parameters = TextIndexParameters
     max_inputs = 1
+    takes_components = False
     most_changed: ClassVar[float] = 0.2
     """Share of the entries that may change before the file is written anew. Applying so many takes
     about a third of the time of writing all, and leaves the file a tenth larger."""

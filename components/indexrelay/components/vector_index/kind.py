@@ -27,6 +27,7 @@ class VectorIndex(Kind[VectorSearch]):
     Parameters = VectorIndexParameters
     preload = ("faiss", "numpy")
     max_inputs = 1
+    takes_components = False
 
     def build(self, job: Job) -> Built:
         """Write what changed beside the base of the previous version, or everything.

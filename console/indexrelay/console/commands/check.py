@@ -1,14 +1,18 @@
-"""``indexrelay check``: are the settings right? Opens nothing else."""
+"""``indexrelay check``: are the settings right, and could this host build? Opens nothing else."""
 
 from json import dumps, loads
 from typing import Any
+
+import typer
 
 from indexrelay.console.options import Config, Json
 
 
 def check(config: Config = None, json: Json = False) -> None:
-    """Check the settings; every mistake is named at once, and exits 2."""
+    """Check the settings: a mistake exits 2, what a build would not find on this host exits 3."""
+    from indexrelay.console.exits import ExitCode
     from indexrelay.console.installation import Installation
+    from indexrelay.console.lacking import lacking
     from indexrelay.console.output import print_json, stdout
     from indexrelay.schemas.mistakes import SettingsError
 
@@ -22,11 +26,13 @@ def check(config: Config = None, json: Json = False) -> None:
             ]
             print_json({"right": False, "mistakes": mistakes})
         raise
+    found = lacking(settings)
     if json:
         print_json(
             {
                 "right": True,
                 "mistakes": [],
+                "lacking": found,
                 "namespace": settings.namespace,
                 "data_dir": str(settings.data_dir),
                 "collections": sorted(settings.collections),
@@ -39,6 +45,10 @@ def check(config: Config = None, json: Json = False) -> None:
             f"{len(settings.components)} component(s), data in {settings.data_dir}",
             soft_wrap=True,
         )
+        for key, what in found.items():
+            stdout().print(f"⚠ {key}: {what}", soft_wrap=True)
+    if found:
+        raise typer.Exit(ExitCode.PARTIAL)
 
 
 def jsonable(value: Any) -> Any:
