@@ -8,9 +8,9 @@ import pytest
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import (
     ArtifactStore,
-    BlobMissingError,
     ComponentNotReleasedError,
     NothingReleasedError,
+    ReleaseNotWholeError,
     ReleaseUnreadableError,
 )
 from tests.storage.artifacts.making import make_release, make_version
@@ -63,7 +63,13 @@ def test_a_rollback_to_what_is_gone_releases_nothing(
     newest = make_release(store, voyager=versions[1])
     (path,) = store.open_version("voyager", versions[0]).files.values()
     path.unlink()
-    with pytest.raises(BlobMissingError):
+    with pytest.raises(ReleaseNotWholeError, match=f"{path} is missing; name another"):
+        store.rollback(1, reason="back")
+    path.write_bytes(b"other bytes")
+    with pytest.raises(ReleaseNotWholeError, match=f"{path} is damaged"):
+        store.rollback(1, reason="back")
+    store.root.joinpath("versions", "voyager", f"{versions[0]}.json").unlink()
+    with pytest.raises(ReleaseNotWholeError, match=r"version .* of voyager"):
         store.rollback(1, reason="back")
     with pytest.raises(ReleaseUnreadableError):
         store.rollback(7, reason="back")

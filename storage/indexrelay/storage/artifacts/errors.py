@@ -105,6 +105,30 @@ class ReleaseUnreadableError(ArtifactError):
         self.missing = missing
 
 
+class ReleaseNotWholeError(ArtifactError):
+    """Raised when a release is to be served again that names files which are gone or damaged.
+
+    What is served stays. Roll back to another release, or restore the file from a backup; the
+    cause is chained and says which one it is.
+    """
+
+    def __init__(self, number: int, cause: ArtifactError) -> None:
+        match cause:
+            case VersionUnreadableError():
+                what = f"version {cause.version_id} of {cause.component}: {cause.reason}"
+            case BlobCorruptError():
+                what = f"{cause.path} is damaged: {cause.reason}"
+            case BlobMissingError():
+                what = f"{cause.path} is missing"
+            case _:
+                what = str(cause)
+        super().__init__(
+            f"release {number} cannot be served again, and what is served stays: {what}; name "
+            "another (indexrelay components show COMPONENT lists them), or restore the file"
+        )
+        self.number = number
+
+
 class ReleaseExistsError(ArtifactError):
     """Raised when a release does not follow the newest one, since somebody else published.
 

@@ -13,9 +13,13 @@ from indexrelay.schemas.versions import BlobRef, Release, VersionManifest
 from indexrelay.storage.artifacts.blobs import BlobLook, Blobs, GoOn
 from indexrelay.storage.artifacts.checked import CheckedBlobs, host_id
 from indexrelay.storage.artifacts.errors import (
+    BlobCorruptError,
+    BlobMissingError,
     NothingReleasedError,
     ReleaseExistsError,
+    ReleaseNotWholeError,
     ReleaseUnreadableError,
+    VersionUnreadableError,
 )
 from indexrelay.storage.artifacts.holding import Change, holding, lifting, rolling_back
 from indexrelay.storage.artifacts.layout import Layout
@@ -222,12 +226,14 @@ class ArtifactStore:
         Raises:
             ReleaseUnreadableError: ``to`` is missing (it may have been swept) or damaged.
             ComponentNotReleasedError: ``to`` does not have one of ``components``.
-            VersionUnreadableError, BlobMissingError, BlobCorruptError: what it named is not there
-                as a whole any more.
+            ReleaseNotWholeError: what it named is not there as a whole any more.
         """
         target = self.release(to)
         now = self._clock.now()
-        return self._change(rolling_back(target, components, reason=reason, now=now))
+        try:
+            return self._change(rolling_back(target, components, reason=reason, now=now))
+        except (VersionUnreadableError, BlobMissingError, BlobCorruptError) as error:
+            raise ReleaseNotWholeError(to, error) from error
 
     def renumber(self, *, lost: int, reason: str) -> Release:
         """Serve what the newest release serves, under a number above ``lost``.
