@@ -75,7 +75,7 @@ def reader(
     )
 
 
-def rebuilder(*, kept_back: dict[str, str] | None = None, **targets: int) -> RebuilderState:
+def rebuilder(**targets: int) -> RebuilderState:
     failures = {
         name: ComponentFailure(
             error="the gate recall failed", failures=1, targets={"tracks": target}, failed_at=NOW
@@ -84,5 +84,5 @@ def rebuilder(*, kept_back: dict[str, str] | None = None, **targets: int) -> Reb
     }
     return RebuilderState(
         rebuilder="r", host="here", pid=2, started_at=NOW, updated_at=NOW, release=1,
-        failures=failures, kept_back=kept_back or {},
+        failures=failures,
     )  # fmt: skip

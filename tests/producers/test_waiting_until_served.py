@@ -127,7 +127,8 @@ def test_a_component_that_a_person_keeps_back_is_named_with_the_reason(
     producer: Producer, commit: Commit, readers: Readers
 ) -> None:
     readers.say(reader("one", {"voyager": 2, "map": 1}, epoch=commit.epoch))
-    readers.say_rebuilder(rebuilder(kept_back={"map": "held: bad maps", "voyager": "paused: cost"}))
+    kept_back = {"map": "held: bad maps", "voyager": "paused: cost"}
+    readers.say_rebuilder(rebuilder().model_copy(update={"kept_back": kept_back}))
     with pytest.raises(NotServedError, match="component map is held: bad maps") as caught:
         producer.wait_served(commit, timeout_seconds=2)
     # What is paused after it was served keeps nobody waiting.

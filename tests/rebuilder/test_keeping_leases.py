@@ -81,6 +81,27 @@ def test_a_lease_given_back_in_the_middle_of_its_renewal_stays_given_back(
     assert logs == []
 
 
+def test_a_late_renewal_leaves_the_lease_of_the_next_pass_alone(
+    each_connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = leases(each_connection, keys)
+    assert mine.take("index")
+    acquire: Callable[[Lease], bool] = Lease.acquire
+
+    def acquire_late(lease: Lease) -> bool:
+        monkeypatch.setattr(Lease, "acquire", acquire)
+        mine.give_back(["index"])
+        assert mine.take("index")
+        return acquire(lease)
+
+    monkeypatch.setattr(Lease, "acquire", acquire_late)
+    each_connection.commands.delete(keys.lease("index"))
+    mine.renew()
+    assert each_connection.commands.get(keys.lease("index")) == b"me"
+    mine.give_back(["index"])
+    assert not each_connection.commands.exists(keys.lease("index"))
+
+
 @pytest.mark.server
 def test_leases_outlast_their_ttl_while_the_rest_of_the_rebuilder_stands_still(
     real_connection: Connection, keys: Keys
@@ -112,7 +133,9 @@ def test_a_renewal_that_fails_is_not_the_last_one() -> None:
 
 
 def test_a_keeper_that_was_stopped_before_its_start_stays_stopped() -> None:
-    keeper = LeaseKeeper(pytest.fail, ttl_seconds=0.01)
+    before = threading.active_count()
+    keeper = LeaseKeeper(lambda: None, ttl_seconds=600)
     keeper.stop()
     keeper.start()
+    assert threading.active_count() == before
     keeper.stop()

@@ -78,13 +78,13 @@ class Leases:
         if taken is None:
             return
         with self._lock:
-            given_back = self._held.get(component) is not lease
-            if not (taken or given_back):
+            holder = self._held.get(component)
+            if holder is lease and not taken:
                 del self._held[component]
-        if not given_back:
+        if holder is lease:
             # What is built meanwhile goes on: its release decides whether it is still news.
             _log.warning("lease.taken_again" if taken else "lease.lost", component=component)
-        elif taken:  # after it was given back: nobody would ever give it back again
+        elif holder is None and taken:  # after it was given back: nobody would do so again
             self._attempt(lease.release, "lease.not_released", component)
 
     def _attempt(self, act: Callable[[], bool], event: str, component: str) -> bool | None:
