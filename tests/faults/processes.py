@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.fixtures.stopped import is_stopped
+
 ROOT = Path(__file__).parents[2]
 END_SECONDS = 20.0
 
@@ -43,8 +45,7 @@ class Process:
     @property
     def stopped(self) -> bool:
         """Whether a SIGSTOP holds it."""
-        stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8")
-        return stat.rsplit(")", 1)[1].split()[0] == "T"
+        return is_stopped(self.pid)
 
     @property
     def descendants(self) -> set[int]:

@@ -15,6 +15,7 @@ import pytest
 
 from indexrelay.schemas import failpoints
 from indexrelay.schemas.failpoints import FAILPOINTS, VARIABLE, FailpointError, arm, failpoint
+from tests.fixtures.stopped import is_stopped
 
 ROOT = Path(__file__).parents[2]
 POINT = "release.before_link"
@@ -96,8 +97,7 @@ def test_a_stopped_process_goes_on_when_it_is_told_to(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.touch()
     process = run_to_the_point(do="stop", token=token)
-    state = Path(f"/proc/{process.pid}/stat")
-    while state.read_text().rsplit(")", 1)[1].split()[0] != "T":
+    while not is_stopped(process.pid):
         assert process.poll() is None
     process.send_signal(signal.SIGCONT)
     assert process.communicate(timeout=30)[0] == "past\n"
