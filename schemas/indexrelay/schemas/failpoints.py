@@ -103,7 +103,9 @@ class _Armed:
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             case "stop":
-                os.kill(os.getpid(), signal.SIGSTOP)
+                # To this thread: sent to the process another one might take it, while this one goes
+                # on past the point until it is held.
+                signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
             case "raise":
                 raise FailpointError(self.name)
             case "wait":
