@@ -1,0 +1,67 @@
+"""While a release is worked through, the interpreter's lock changes hands often."""
+
+import multiprocessing
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from indexrelay.reloaders.giving_way import TURN_SECONDS, giving_way
+
+USUAL_SECONDS = 0.005
+
+
+@pytest.fixture(autouse=True)
+def usual() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(USUAL_SECONDS)
+    yield
+    sys.setswitchinterval(before)
+
+
+def interval() -> float:
+    return round(sys.getswitchinterval(), 6)
+
+
+def test_turns_are_short_until_the_last_reload_of_the_process_is_over() -> None:
+    with giving_way():
+        with giving_way():
+            assert interval() == TURN_SECONDS
+        assert interval() == TURN_SECONDS
+    assert interval() == USUAL_SECONDS
+
+
+def test_what_failed_puts_it_back_too() -> None:
+    with pytest.raises(ZeroDivisionError), giving_way():
+        _ = 1 / 0
+    assert interval() == USUAL_SECONDS
+
+
+def test_a_process_with_shorter_turns_keeps_them() -> None:
+    sys.setswitchinterval(0.000020)
+    own = interval()
+    with giving_way():
+        assert interval() == own
+    assert interval() == own
+
+
+def test_what_the_process_decides_meanwhile_stands() -> None:
+    with giving_way():
+        sys.setswitchinterval(0.001)
+    assert interval() == 0.001
+
+
+def test_a_child_forked_in_the_middle_of_a_reload_has_what_the_process_had() -> None:
+    fork = multiprocessing.get_context("fork")
+    told = fork.SimpleQueue()
+
+    def child() -> None:
+        at_first = interval()
+        with giving_way():
+            told.put((at_first, interval()))
+
+    with giving_way():
+        process = fork.Process(target=child)
+        process.start()
+        process.join()
+    assert told.get() == (USUAL_SECONDS, TURN_SECONDS)
