@@ -28,8 +28,8 @@ CAVEATS = """\
 - One thread asks without a pause, which keeps a core busy; the reload, the server and the publisher
   with its fsyncs share what is left. With two cores that is one core for all of them.
 - "None waits for a lock" is measured by a swap that is held in its middle, with all that a reload
-  locks: queries go on meanwhile. Python's own lock is not in that. A reload computes a few
-  milliseconds in Python, for which queries take turns with it; p99.9 has that in it.
+  locks: queries go on meanwhile. Python's own lock is not in that: a reload computes a few
+  milliseconds in Python, and lets queries go first after a tenth of one (decision 012).
 - The quiet side serves the same versions. Versions are built beforehand and take turns.
 - p99.9 is told for orientation: a few dozen queries decide it in each round.
 """
