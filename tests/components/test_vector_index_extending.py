@@ -1,8 +1,6 @@
 """A version that continues another: what it writes, what it names again, and what it answers."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,29 +8,22 @@ import numpy as np
 import pytest
 
 from indexrelay.components.errors import ClosedVersionError, UnknownEntryError
-from indexrelay.components.kind import Job
+from indexrelay.components.vector_index import delta as delta_module
 from indexrelay.components.vector_index import (
-    VectorIndex,
-    VectorIndexParameters,
-    VectorSearch,
     delta_writing,
 )
-from indexrelay.components.vector_index import delta as delta_module
-from indexrelay.components.vector_index.both_layers import BothLayers
-from indexrelay.components.vector_index.shared_lists import lists_of_rows
 from indexrelay.schemas.settings import Metric
-from tests.components.jobs import (
-    MemorySnapshot,
-    Row,
-    Run,
-    as_previous,
-    clustered,
-    make_job,
-    make_snapshot,
-    run,
+from tests.components.histories import (
+    DIMENSION,
+    ROWS,
+    History,
+    brute_force,
+    changed,
+    rows,
+    snapshot,
 )
+from tests.components.jobs import clustered
 
-ROWS, DIMENSION = 1100, 16
 EXTENSIBLE: dict[str, float] = {
     "auto": 1.0,
     "Flat": 1.0,
@@ -53,67 +44,6 @@ EXTENSIBLE: dict[str, float] = {
     "IVF16,PQ8x4,RFlat": 0.9,
 }
 REFUSING = ["PQ8x4", "NSG16"]
-
-
-class History:
-    """Builds of one index, each continuing the one before."""
-
-    def __init__(self, folder: Path, source: MemorySnapshot, **keys: Any) -> None:
-        self.kind = VectorIndex(VectorIndexParameters.model_validate(keys))
-        self.folder = folder
-        self.source = source
-        self.job: Job = make_job(folder / "0", source)
-        self.done: Run = run(self.kind, self.job)
-        self.builds = 1
-        assert self.done.failed == []
-
-    def commit(self, upserts: Mapping[str, Row] | None = None, deletes: Sequence[str] = ()) -> Run:
-        """The next version, after this batch."""
-        self.source = self.source.commit(upserts, deletes)
-        previous = as_previous(self.job, self.done)
-        folder = self.folder / str(self.builds)
-        self.job = make_job(folder, self.source, previous=previous)
-        self.done = run(self.kind, self.job)
-        self.builds += 1
-        return self.done
-
-    def open(self) -> VectorSearch:
-        return self.kind.load(self.done.files)
-
-
-def snapshot(metric: Metric = Metric.COSINE, rows: int = ROWS) -> MemorySnapshot:
-    vectors = clustered(rows, DIMENSION, clusters=12, spread=0.8)
-    payloads = [json.dumps({"row": row}) if row % 3 else None for row in range(rows)]
-    return make_snapshot(vectors, metric=metric, payloads=payloads)
-
-
-def rows(count: int, *, seed: int, like: str = "new") -> dict[str, Row]:
-    """New entries."""
-    vectors = clustered(count, DIMENSION, clusters=12, spread=0.8, seed=seed)
-    return {
-        f"{like}{number:04d}": Row(vector=vectors[number], payload=json.dumps({"new": number}))
-        for number in range(count)
-    }
-
-
-def changed(source: MemorySnapshot, ids: Sequence[str], *, seed: int) -> dict[str, Row]:
-    """Entries that are there, with other vectors."""
-    vectors = clustered(len(ids), DIMENSION, clusters=12, spread=0.8, seed=seed)
-    return {
-        entry_id: replace(source.rows[entry_id], vector=vectors[number])
-        for number, entry_id in enumerate(ids)
-    }
-
-
-def brute_force(source: MemorySnapshot, query: Any, k: int) -> list[float]:
-    """The scores of the nearest, by the textbook."""
-    matrix, wanted = source.matrix.astype(np.float64), np.asarray(query, dtype=np.float64)
-    if source.metric is Metric.L2:
-        return sorted(np.linalg.norm(matrix - wanted, axis=1))[:k]
-    if source.metric is Metric.COSINE:
-        matrix = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
-        wanted = wanted / np.linalg.norm(wanted)
-    return sorted(matrix @ wanted, reverse=True)[:k]
 
 
 @pytest.mark.parametrize(
@@ -294,137 +224,3 @@ def test_readers_share_the_base_from_version_to_version(tmp_path: Path) -> None:
     anew = History(tmp_path / "anew", history.source, index="IVF16,Flat")
     third = history.kind.reload(anew.done.files, second)
     assert third.contents.base is not second.contents.base
-
-
-@pytest.mark.parametrize(
-    "name", ["delta_vectors.npy", "delta_payloads.table", "delta_ids.table", "tombstones.npy"]
-)
-@pytest.mark.parametrize("keep", [0.0, 0.5])
-def test_a_delta_that_was_cut_short_is_not_released(tmp_path: Path, name: str, keep: float) -> None:
-    history = History(tmp_path, snapshot())
-    done = history.commit(rows(10, seed=3), history.source.ids[:5])
-    raw = done.files[name].read_bytes()
-    done.files[name].write_bytes(raw[: int(len(raw) * keep)])
-    checks = history.kind.verify(history.job, done.built, done.files)
-    assert [check.name for check in checks if not check.passed] == ["reads_back"]
-
-
-def lose_a_tombstone(files: Mapping[str, Path]) -> None:
-    np.save(files["tombstones.npy"], np.load(files["tombstones.npy"])[1:])
-
-
-def bury_another(files: Mapping[str, Path]) -> None:
-    tombstones = np.load(files["tombstones.npy"])
-    np.save(files["tombstones.npy"], np.append(tombstones[:-1], 900))
-
-
-def change_a_vector(files: Mapping[str, Path]) -> None:
-    vectors = np.load(files["delta_vectors.npy"])
-    vectors[3] = -vectors[3]
-    np.save(files["delta_vectors.npy"], vectors)
-
-
-def change_a_payload(files: Mapping[str, Path]) -> None:
-    raw = files["delta_payloads.table"].read_bytes()
-    files["delta_payloads.table"].write_bytes(raw.replace(b'{"new": 3}', b'{"new": 4}'))
-
-
-def rename_an_entry(files: Mapping[str, Path]) -> None:
-    raw = files["delta_ids.table"].read_bytes()
-    files["delta_ids.table"].write_bytes(raw.replace(b"new0003", b"newXXXX"))
-
-
-def claim_nearer_neighbours(files: Mapping[str, Path]) -> None:
-    with np.load(files["sample.npz"]) as file:
-        columns = {name: file[name] for name in file.files}
-    columns["distances"] = columns["distances"] - 0.1
-    np.savez(files["sample.npz"], **columns)
-
-
-@pytest.mark.parametrize("second", [False, True])
-@pytest.mark.parametrize(
-    ("damage", "gate"),
-    [
-        (lose_a_tombstone, "reads_back"),
-        (bury_another, "unchanged_kept"),
-        (change_a_vector, "changes_match_source"),
-        (change_a_payload, "changes_match_source"),
-        (rename_an_entry, "changes_match_source"),
-        (claim_nearer_neighbours, "sample_is_exact"),
-    ],
-)
-def test_what_is_not_as_the_source_has_it_is_found(
-    tmp_path: Path, damage: Any, gate: str, second: bool
-) -> None:
-    history = History(tmp_path, snapshot())
-    done = history.commit(rows(10, seed=3), history.source.ids[:5])
-    if second:  # the damage is then to what an earlier batch brought
-        done = history.commit(rows(3, seed=4, like="later"), history.source.ids[20:21])
-        gate = gate.replace("changes_match_source", "unchanged_kept")
-    damage(done.files)
-    checks = list(history.kind.verify(history.job, done.built, done.files))
-    assert gate in [check.name for check in checks if not check.passed]
-
-
-def test_a_base_that_nobody_judged_is_not_built_upon(tmp_path: Path) -> None:
-    history = History(tmp_path, snapshot())
-    done = history.commit(rows(10, seed=3))
-    previous = history.job.previous
-    assert previous is not None
-    manifest = previous.manifest.model_copy(update={"checks": ()})
-    job = replace(history.job, previous=replace(previous, manifest=manifest))
-    checks = history.kind.verify(job, done.built, done.files)
-    assert [c.name for c in checks if not c.passed] == ["base_was_judged"]
-
-
-@pytest.mark.parametrize("factory", ["IVF16,Flat", "IVF16_HNSW8,Flat", "IVF16,SQ8", "IVF16,PQ8x4"])
-@pytest.mark.parametrize("metric", Metric)
-def test_lists_that_base_and_delta_share_give_what_two_searches_give(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str, metric: Metric
-) -> None:
-    monkeypatch.setattr(delta_writing, "SCANNED_BESIDE_LISTS", 20)
-    history = History(tmp_path, snapshot(metric), index=factory, min_recall=0.1)
-    history.commit(rows(100, seed=3), history.source.ids[:50])
-    index = history.open()
-    queries = clustered(20, DIMENSION, clusters=12, spread=0.8, seed=8)
-    shared = [index.search(query, k=k) for query in queries for k in (1, 10, 300)]
-    search = index._search
-    assert isinstance(search, BothLayers)
-    assert search._shared is not None
-    search._shared = None
-    apart = [index.search(query, k=k) for query in queries for k in (1, 10, 300)]
-    assert shared == apart
-    assert any(hit.id.startswith("new") for hits in shared for hit in hits)
-
-
-def test_the_delta_does_not_stand_in_for_what_the_base_has_nearer(tmp_path: Path) -> None:
-    """However many hits are wanted, more than the tuned effort finds in the base included."""
-    history = History(tmp_path, snapshot(Metric.L2), index="IVF16,Flat", min_recall=0.5)
-    far = {
-        entry_id: replace(row, vector=row.vector + 100)
-        for entry_id, row in rows(100, seed=9).items()
-    }
-    assert history.commit(far).built.extends
-    search = history.open()
-    query = history.source.matrix[7]
-    for k in range(20, ROWS, 20):
-        hits = search.search(query, k=k)
-        assert len(hits) == k
-        assert [hit.id for hit in hits if hit.id in far] == []
-    search.close()
-
-
-@pytest.mark.parametrize("factory", ["IVF16,Flat", "IVF16,SQ8", "IVF16,PQ8x4"])
-def test_rows_that_stay_in_the_delta_stay_in_the_list_that_is_nearest_to_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str
-) -> None:
-    monkeypatch.setattr(delta_writing, "SCANNED_BESIDE_LISTS", 20)
-    history = History(tmp_path, snapshot(Metric.L2), index=factory, min_recall=0.1, max_delta=0.5)
-    history.commit(rows(60, seed=3))
-    history.commit(rows(30, seed=4, like="b"), ["new0003", "new0044"])
-    done = history.commit(changed(history.source, ["new0005", "b0007"], seed=5), ["b0001"])
-    assert (done.failed, done.built.details["delta"]) == ([], 87)
-    delta = history.open().contents.delta
-    assert delta is not None
-    _, nearest = delta.index.quantizer.search(np.ascontiguousarray(delta.vectors), 1)
-    np.testing.assert_array_equal(lists_of_rows(delta.index), nearest[:, 0])
