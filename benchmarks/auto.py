@@ -183,10 +183,8 @@ def measure(asked: Asked) -> Findings:
             )
         except PeerMissingError as error:
             missing = str(error)
-        # autofaiss takes ten seconds for any number of vectors: its quick rounds are not warmed up.
-        builds = interleaved(
-            contenders, rounds=asked.rounds, say=asked.say, warm_up=not asked.quick
-        )
+        # autofaiss takes ten seconds for any number of vectors: a cold start would not show.
+        builds = interleaved(contenders, rounds=asked.rounds, say=asked.say, warm_up=False)
         return found(asked, ours, builds, missing=missing, peers_choice=chosen, folder=folder)
 
 

@@ -39,7 +39,8 @@ def measure(asked: Asked) -> Findings:
     with bench_server() as server:
         with installed(server.url, drawn(count), name="small", index=index) as bench:
             bench.fill(asked.say)
-            rounds = [_round(bench, count, number, asked) for number in range(asked.rounds + 1)][1:]
+            # Warm from the start: the first version was built, and served, in `fill`.
+            rounds = [_round(bench, count, number + 1, asked) for number in range(asked.rounds)]
         seconds = {name: tuple(each[name] for each in rounds) for name in rounds[0]}
         return _findings(seconds, server.versions)
 
@@ -47,7 +48,7 @@ def measure(asked: Asked) -> Findings:
 def _round(bench: Installation, count: int, number: int, asked: Asked) -> dict[str, float]:
     """One full build, and batches on three sizes of delta after it."""
     batch = count // SHARE
-    told = f"round {number} of {asked.rounds}" if number else "warming up"
+    told = f"round {number} of {asked.rounds}"
     asked.say(f"full build: {told}")
     found = {"full build": bench.rebuild()}
     for name, growth in (("fresh base", 0.0), ("4.5 % delta", TO_HALF), ("9 % delta", TO_NINE)):
