@@ -10,6 +10,7 @@ import pytest
 from indexrelay.schemas.events import FIELD, Event, ReleaseApplied
 from indexrelay.schemas.results import LoadOutcome, ReaderState
 from indexrelay.streams import Connection, Keys, Presence, publish
+from tests.fixtures.logs import capture_logs
 from tests.fixtures.servers import fake_connection
 from tests.reloaders.bench import Bench, make_settings
 
@@ -140,6 +141,32 @@ def test_what_cannot_name_a_reader_is_refused(bench: Bench, reader_id: str) -> N
 
 
 @pytest.mark.server
+def test_a_process_under_the_same_id_is_told_of_once(bench: Bench) -> None:
+    connection = fake_connection()
+    reader = bench.reader("web", connection=connection)
+    presence = Presence(connection, KEYS, "reader")
+    with capture_logs() as lines:
+        reader.step()
+        reader.step()
+        ours = _presence(connection)["web"]
+        for _ in range(2):
+            other = ours.model_copy(update={"pid": ours.pid + 1})
+            presence.publish("web", other.model_dump_json().encode(), ttl_seconds=60)
+            reader.step()
+    (told,) = [line for line in lines if line["event"] == "reader.not_alone"]
+    assert (told["reader"], told["pid"]) == ("web", ours.pid + 1)
+
+
+def test_what_a_process_before_us_left_in_presence_is_no_namesake(bench: Bench) -> None:
+    connection = fake_connection()
+    Presence(connection, KEYS, "reader").publish("web", b"of another version", ttl_seconds=60)
+    reader = bench.reader("web", connection=connection)
+    with capture_logs() as lines:
+        reader.step()
+        reader.step()
+    assert "reader.not_alone" not in [line["event"] for line in lines]
+
+
 def test_presence_tells_how_far_the_reload_messages_were_read(
     bench: Bench, redis_connection: Connection
 ) -> None:

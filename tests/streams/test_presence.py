@@ -17,6 +17,13 @@ def test_the_states_of_all_members_are_found(each_connection: Connection, keys: 
     assert list(readers.all().items()) == [("a", b"two"), ("b", b"\xffstate")]
 
 
+def test_a_member_sees_what_it_replaces(each_connection: Connection, keys: Keys) -> None:
+    readers = Presence(each_connection, keys, "reader")
+    assert readers.publish("a", b"\xffone", ttl_seconds=60) is None
+    assert readers.publish("a", b"two", ttl_seconds=60) == b"\xffone"
+    assert readers.publish("b", b"three", ttl_seconds=60) is None
+
+
 def test_readers_and_rebuilders_do_not_mix(each_connection: Connection, keys: Keys) -> None:
     Presence(each_connection, keys, "reader").publish("a", b"reads", ttl_seconds=60)
     Presence(each_connection, keys, "rebuilder").publish("a", b"builds", ttl_seconds=60)

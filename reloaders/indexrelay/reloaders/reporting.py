@@ -9,6 +9,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
+from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from indexrelay.reloaders.connecting import Link, is_silence
@@ -32,6 +33,8 @@ class Reporter:
         self._speaking = threading.Lock()
         self._said = False
         self._unheard = False
+        self._heard = False
+        self._namesake: tuple[str, int] | None = None
         self.silent = False
         """Whether the server did not answer when it was told last; a refusal is an answer."""
 
@@ -107,7 +110,7 @@ class Reporter:
             return
         raw = state.model_dump_json().encode()
         try:
-            Presence(connection, self._keys, "reader").publish(
+            before = Presence(connection, self._keys, "reader").publish(
                 state.reader, raw, ttl_seconds=self._ttl_seconds
             )
         except (RedisError, BackendRefusedError) as error:
@@ -119,3 +122,24 @@ class Reporter:
             if self._unheard:
                 log.info("presence.published", reader=state.reader)
             self._unheard = self.silent = False
+            if self._heard and before is not None:
+                self._look_for_namesake(state, before)
+            self._heard = True
+
+    def _look_for_namesake(self, state: ReaderState, before: bytes) -> None:
+        """Tell of another process that took our place since we spoke last: it has our id, too."""
+        try:
+            other = ReaderState.model_validate_json(before)
+        except ValidationError:
+            return
+        namesake = (other.host, other.pid)
+        if namesake not in {(state.host, state.pid), self._namesake}:
+            self._namesake = namesake
+            log.error(
+                "reader.not_alone",
+                reader=state.reader,
+                host=other.host,
+                pid=other.pid,
+                advice="two processes report under one id and hide each other: give each its own "
+                "(indexrelay reader --id, Reloader(reader_id=...)), or none",
+            )

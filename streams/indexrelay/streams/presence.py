@@ -28,13 +28,17 @@ class Presence:
         self._index = keys.readers if kind == "reader" else keys.rebuilders
         self._member_key = keys.reader if kind == "reader" else keys.rebuilder
 
-    def publish(self, member_id: str, state: bytes, *, ttl_seconds: float) -> None:
-        """Replace the whole state of a member; it counts as gone ``ttl_seconds`` from now."""
+    def publish(self, member_id: str, state: bytes, *, ttl_seconds: float) -> bytes | None:
+        """Replace the whole state of a member; it counts as gone ``ttl_seconds`` from now.
+
+        Returns what stood there before; ``None``: nothing.
+        """
         key = self._member_key(member_id)
         with refusals_of(key):
-            self._connection.script("presence_publish")(
+            before: bytes | None = self._connection.script("presence_publish")(
                 keys=[self._index, key], args=[member_id, state, max(1, round(ttl_seconds * 1000))]
             )
+        return before
 
     def all(self) -> dict[str, bytes]:
         """The states of all who are there, by their ids, in the order of the ids."""
