@@ -37,6 +37,49 @@ def test_every_row_comes_back_as_it_was_written(tmp_path: Path, rows: list[str |
 
 
 @on_disk
+@given(
+    rows=st.lists(st.none() | texts, max_size=40),
+    before=st.lists(st.none() | texts, max_size=10),
+    data=st.data(),
+)
+def test_rows_are_copied_in_one_piece_and_are_the_same_there(
+    tmp_path: Path, rows: list[str | None], before: list[str | None], data: st.DataObject
+) -> None:
+    first = data.draw(st.integers(0, len(rows)))
+    count = data.draw(st.integers(0, len(rows) - first))
+    table = StringTable(write(tmp_path / "t", rows))
+    with StringTableWriter(tmp_path / "copy") as writer:
+        writer.extend(before)
+        writer.copy(table, first=first, count=count)
+        writer.extend(["after"])
+    copy = StringTable(tmp_path / "copy")
+    copy.check()
+    assert list(copy) == [*before, *rows[first : first + count], "after"]
+    assert copy.same(len(before), table, first, count=count)
+    other = data.draw(st.lists(st.none() | texts, min_size=count, max_size=count))
+    different = StringTable(write(tmp_path / "other", other))
+    assert copy.same(len(before), different, 0, count=count) == (
+        other == rows[first : first + count]
+    )
+
+
+def test_rows_beyond_the_end_are_neither_copied_nor_the_same(tmp_path: Path) -> None:
+    table = StringTable(write(tmp_path / "t", ["a", "b"]))
+    with (
+        pytest.raises(DamagedFileError, match="outside"),
+        StringTableWriter(tmp_path / "copy") as writer,
+    ):
+        writer.copy(table, first=1, count=2)
+    with pytest.raises(DamagedFileError, match="outside"):
+        table.same(0, table, 1, count=2)
+    with (
+        pytest.raises(ValueError, match="searchable"),
+        IdTable.writer(tmp_path / "ids") as writer,
+    ):
+        writer.copy(table, first=0, count=1)
+
+
+@on_disk
 @given(ids=st.lists(texts, max_size=40, unique=True), stranger=texts)
 def test_every_id_is_found_at_its_row_and_no_other_is(
     tmp_path: Path, ids: list[str], stranger: str

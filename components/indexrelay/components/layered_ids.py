@@ -27,6 +27,8 @@ LAYER_FILES: Final = (DELTA_IDS, PLACES, TOMBSTONES)
 """What stands beside `IDS` where there is a delta: all of them, or none."""
 
 _BLOCK: Final = 4096
+_IDS_READ_IN_A_LOOK_UP: Final = 16
+"""Looking up one id takes as long as reading so many, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +128,14 @@ class LayeredIds(Closable, Sequence[str]):
 
     def delta_rows(self, entry_ids: Iterable[str]) -> Rows:
         """The delta's rows of those of ``entry_ids`` that are in it, in growing order."""
-        found = () if self.delta is None else map(self.delta.find, entry_ids)
-        return np.array(sorted(row for row in found if row is not None), dtype=np.int64)
+        rows: Iterable[int | None] = ()
+        if self.delta is not None:
+            wanted = set(entry_ids)
+            if len(wanted) * _IDS_READ_IN_A_LOOK_UP < len(self.delta):
+                rows = map(self.delta.find, wanted)
+            else:
+                rows = (row for row, entry_id in enumerate(self.delta) if entry_id in wanted)
+        return np.array(sorted(row for row in rows if row is not None), dtype=np.int64)
 
     def repeats(self, rows: Rows) -> int:
         """How many of these delta rows have the id of a live base row.

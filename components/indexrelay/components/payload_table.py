@@ -48,6 +48,14 @@ class PayloadTable:
         """Whether the rows from ``first`` on are exactly ``payloads``."""
         return self._table.holds(first, payloads)
 
+    def copy(self, writer: StringTableWriter, *, first: int, count: int) -> None:
+        """Append ``count`` rows from ``first`` on to another table, as they are."""
+        writer.copy(self._table, first=first, count=count)
+
+    def same(self, first: int, other: "PayloadTable", at: int, *, count: int) -> bool:
+        """Whether ``count`` rows from ``first`` on are those of ``other`` from ``at`` on."""
+        return self._table.same(first, other._table, at, count=count)  # noqa: SLF001
+
     def check(self) -> None:
         """Look at every row; raises `DamagedFileError` where the file is not what was written."""
         self._table.check()

@@ -75,6 +75,21 @@ class StringTableWriter:
             self._offsets.append(end)
         self._file.write(chunk)
 
+    def copy(self, table: "StringTable", *, first: int, count: int) -> None:
+        """Append ``count`` rows of another table from ``first`` on, without looking at the texts.
+
+        Raises:
+            DamagedFileError: what the other's file says about these rows cannot be.
+            ValueError: this table is a searchable one, whose texts have to be looked at.
+        """
+        if self._searchable:
+            raise ValueError("rows of a searchable table are compared, not copied")
+        here = len(self._offsets) - 1
+        bounds, text = table.section(first, count)
+        self._nulls += (np.flatnonzero(table.missing(first, count)) + here).tolist()
+        self._offsets.frombytes((bounds[1:] - bounds[0] + self._offsets[-1]).tobytes())
+        self._file.write(text)
+
     def __enter__(self) -> Self:
         return self
 
@@ -213,6 +228,44 @@ class StringTable(Closable):
             return True  # only an empty row can stand for none
         empty = np.flatnonzero(lengths == 0).tolist()
         return all((texts[row] is None) == (self._empty(first + row) is None) for row in empty)
+
+    def section(self, first: int, count: int) -> tuple[Rows, bytes]:
+        """``count`` rows from ``first`` on: where each begins and the last ends, and their bytes.
+
+        Raises:
+            DamagedFileError: what the file says about them cannot be.
+        """
+        bounds = self._offsets[first : first + count + 1].astype(np.int64)
+        if not (
+            len(bounds) == count + 1
+            and bounds[0] >= 0
+            and bounds[-1] <= self._layout.text_bytes
+            and (np.diff(bounds) >= 0).all()
+        ):
+            raise DamagedFileError(self.path, "rows lie outside of the text")
+        return bounds, self._bytes[HEADER_SIZE + int(bounds[0]) : HEADER_SIZE + int(bounds[-1])]
+
+    def missing(self, first: int, count: int) -> NDArray[np.bool_]:
+        """Which of ``count`` rows from ``first`` on are ``None``."""
+        if self._nulls is None:
+            return np.zeros(count, dtype=bool)
+        bits = self._nulls[first >> 3 : (first + count + 7) >> 3]
+        of_rows = np.unpackbits(bits, bitorder="little")[first & 7 :][:count]
+        return of_rows.astype(bool)
+
+    def same(self, first: int, other: "StringTable", at: int, *, count: int) -> bool:
+        """Whether ``count`` rows from ``first`` on are those of ``other`` from ``at`` on.
+
+        Raises:
+            DamagedFileError: what one of the files says about these rows cannot be.
+        """
+        ours, text = self.section(first, count)
+        theirs, their_text = other.section(at, count)
+        return (
+            np.array_equal(ours - ours[0], theirs - theirs[0])
+            and text == their_text
+            and np.array_equal(self.missing(first, count), other.missing(at, count))
+        )
 
     def check(self) -> None:
         """Look at every row; takes time and memory in proportion to the rows.

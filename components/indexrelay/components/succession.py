@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from indexrelay.components.id_table import IdTable
 from indexrelay.components.layered_ids import DELTA_IDS, PLACES, TOMBSTONES, LayeredIds
 from indexrelay.components.layers import Layers
+from indexrelay.components.runs import runs
 from indexrelay.components.string_table import Rows
 
 NumberT = TypeVar("NumberT", bound=np.generic)
@@ -61,10 +62,17 @@ class Succession:
     def column(self, kept: NDArray[NumberT], given: NDArray[NumberT]) -> NDArray[NumberT]:
         """One column of the delta, from the last delta's rows and from those of the upserts."""
         made = np.empty((len(self.ids), *given.shape[1:]), dtype=given.dtype)
-        old, new = self.kept >= 0, self.given >= 0
-        made[old] = kept[self.kept[old]]
+        for start, stop in self.pieces():
+            first = self.kept[start]
+            if first >= 0:
+                made[start:stop] = kept[first : first + stop - start]
+        new = self.given >= 0
         made[new] = given[self.given[new]]
         return made
+
+    def pieces(self) -> list[tuple[int, int]]:
+        """The delta's rows, in pieces that stood so in the last delta; upserts one by one."""
+        return runs(np.where(self.kept < 0, -2, self.kept))  # -1 would go on with row 0
 
     def write(self, folder: Path) -> dict[str, Path]:
         """Write what `LayeredIds` takes beside the base."""

@@ -4,7 +4,6 @@ Everything that is written weighs what the delta weighs, and little of it is tho
 the last delta keep their vector, their payload and their inverted list.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +40,17 @@ def write_delta(
     vectors = next_.column(none if delta is None else delta.vectors, batch.vectors)
     files = {name: folder / name for name in (DELTA_VECTORS, DELTA_PAYLOADS)}
     np.save(files[DELTA_VECTORS], vectors, allow_pickle=False)
-    kept = delta.payloads.text_many(np.arange(len(delta))) if delta else []
     with PayloadTable.writer(files[DELTA_PAYLOADS]) as payloads:
-        payloads.extend(_payloads(next_, kept, batch.payloads))
+        for start, stop in next_.pieces():
+            if delta is not None and next_.kept[start] >= 0:
+                delta.payloads.copy(payloads, first=int(next_.kept[start]), count=stop - start)
+            else:
+                payloads.extend([batch.payloads[next_.given[start]]])
     files |= next_.write(folder)
     if trained is not None and _is_indexed(last.facts, len(vectors)):
         files[DELTA_INDEX] = folder / DELTA_INDEX
         _write_index(files[DELTA_INDEX], trained, vectors, delta, next_)
     return files
-
-
-def _payloads(
-    next_: Succession, kept: Sequence[str | None], given: Sequence[str | None]
-) -> list[str | None]:
-    rows = zip(next_.kept.tolist(), next_.given.tolist(), strict=True)
-    return [given[new] if old < 0 else kept[old] for old, new in rows]
 
 
 def _is_indexed(facts: IndexFacts, rows: int) -> bool:

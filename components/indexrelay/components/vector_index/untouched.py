@@ -1,11 +1,11 @@
 """Whether a version that continues another has what the batch brought, and still all the rest."""
 
-from functools import cached_property
-
 import numpy as np
 
 from indexrelay.components.inputs import changes_of
 from indexrelay.components.judging import Verdict, equal
+from indexrelay.components.runs import runs
+from indexrelay.components.string_table import Rows
 from indexrelay.components.vector_index.contents import Contents
 from indexrelay.components.vector_index.metrics import prepared
 from indexrelay.storage.entries import SourceSnapshot, Vectors
@@ -69,36 +69,34 @@ class Untouched:
         newly = np.setdiff1d(is_now, was, assume_unique=True)
         if not self._touched.issuperset(self._new.base.ids.many(newly)):
             return Verdict(False, "an entry of the base is gone that did not change")
-        last, new = self._delta_rows(self._last), self._in_new
-        if list(last) != list(new):
+        last, new = self._delta_rows(self._last), self._delta_rows(self._new)
+        if len(last) != len(new):
             return Verdict(False, "the delta lost an entry that did not change, or made one up")
-        return equal(self._differing(list(last.values()), list(new.values())), 0, "rows changed")
+        changed = sum(
+            not self._same(int(last[start]), int(new[start]), stop - start)
+            for start, stop in runs(last, new)
+        )
+        return equal(changed, 0, "rows of the delta changed that the batch did not touch")
 
     def brought_in_order(self) -> Verdict:
         """What the batch brought stands where the order of the ids has it; the rest did before."""
         ids = self._new.ids
-        old = list(self._in_new.values())
-        brought = np.setdiff1d(np.arange(len(ids.layers.places)), old, assume_unique=True)
+        brought = ids.delta_rows(self._touched)
         return equal(ids.out_of_order(rows=brought), 0, "delta ids stand elsewhere")
 
-    @cached_property
-    def _in_new(self) -> dict[str, int]:
-        return self._delta_rows(self._new)
+    def _delta_rows(self, contents: Contents) -> Rows:
+        """The delta rows that the batch did not touch, in their order."""
+        rows = contents.ids.layers.delta_rows
+        return np.setdiff1d(rows, contents.ids.delta_rows(self._touched), assume_unique=True)
 
-    def _delta_rows(self, contents: Contents) -> dict[str, int]:
-        """The delta rows that the batch did not touch, by id and in their order."""
-        ids = [] if contents.ids.delta is None else list(contents.ids.delta)
-        return {entry_id: row for row, entry_id in enumerate(ids) if entry_id not in self._touched}
-
-    def _differing(self, last: list[int], new: list[int]) -> int:
-        """How many delta rows are not what they were."""
-        if self._last.delta is None or self._new.delta is None or not last:
-            return 0
-        here, there = np.array(last), np.array(new)
-        vectors = (self._last.delta.vectors[here] != self._new.delta.vectors[there]).any(axis=1)
-        payloads = zip(
-            self._last.delta.payloads.text_many(here),
-            self._new.delta.payloads.text_many(there),
-            strict=True,
+    def _same(self, last: int, new: int, count: int) -> bool:
+        """Whether so many delta rows are what they were: id, vector and payload."""
+        was, is_now = self._last.delta, self._new.delta
+        ids_were, ids_are = self._last.ids.delta, self._new.ids.delta
+        if was is None or is_now is None or ids_were is None or ids_are is None:
+            return not count
+        return (
+            ids_are.same(new, ids_were, last, count=count)
+            and np.array_equal(is_now.vectors[new : new + count], was.vectors[last : last + count])
+            and is_now.payloads.same(new, was.payloads, last, count=count)
         )
-        return int(np.count_nonzero(vectors)) + sum(old != now for old, now in payloads)
