@@ -72,11 +72,31 @@ def test_rows_beyond_the_end_are_neither_copied_nor_the_same(tmp_path: Path) -> 
         writer.copy(table, first=1, count=2)
     with pytest.raises(DamagedFileError, match="outside"):
         table.same(0, table, 1, count=2)
-    with (
-        pytest.raises(ValueError, match="searchable"),
-        IdTable.writer(tmp_path / "ids") as writer,
-    ):
-        writer.copy(table, first=0, count=1)
+
+
+@on_disk
+@given(
+    ids=st.lists(texts, min_size=1, max_size=30, unique=True),
+    before=st.lists(texts, max_size=3),
+    data=st.data(),
+)
+def test_copied_ids_are_found_in_whatever_order_they_stand(
+    tmp_path: Path, ids: list[str], before: list[str], data: st.DataObject
+) -> None:
+    first = data.draw(st.integers(0, len(ids) - 1))
+    count = data.draw(st.integers(0, len(ids) - first))
+    if data.draw(st.booleans()):
+        ids = sorted(ids, key=str.encode)
+    table = IdTable.write(tmp_path / "ids", ids)
+    with IdTable.writer(tmp_path / "copy") as writer:
+        writer.extend(before)
+        table.copy(writer, first=first, count=count)
+        writer.extend(["after"])
+    copy = IdTable(tmp_path / "copy")
+    rows = [*before, *ids[first : first + count], "after"]
+    assert list(copy) == rows
+    assert copy.check() == len(rows) - len(set(rows))
+    assert all(copy[copy.row(each)] == each for each in rows)
 
 
 @on_disk

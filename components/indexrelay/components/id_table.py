@@ -73,6 +73,10 @@ class IdTable(Sequence[str]):
             raise DamagedFileError(self._table.path, "an id is missing")
         return cast("list[str]", ids)
 
+    def copy(self, writer: StringTableWriter, *, first: int, count: int) -> None:
+        """Append ``count`` ids from row ``first`` on to another table."""
+        writer.copy(self._table, first=first, count=count)
+
     def same(self, first: int, other: "IdTable", at: int, *, count: int) -> bool:
         """Whether ``count`` ids from row ``first`` on are those of ``other`` from ``at`` on."""
         return self._table.same(first, other._table, at, count=count)  # noqa: SLF001

@@ -76,16 +76,18 @@ class StringTableWriter:
         self._file.write(chunk)
 
     def copy(self, table: "StringTable", *, first: int, count: int) -> None:
-        """Append ``count`` rows of another table from ``first`` on, without looking at the texts.
+        """Append ``count`` rows of another table from ``first`` on, without reading each.
+
+        Into a searchable table go rows of one.
 
         Raises:
             DamagedFileError: what the other's file says about these rows cannot be.
-            ValueError: this table is a searchable one, whose texts have to be looked at.
         """
-        if self._searchable:
-            raise ValueError("rows of a searchable table are compared, not copied")
         here = len(self._offsets) - 1
         bounds, text = table.section(first, count)
+        if self._searchable and self._ordered and count:
+            self._ordered = table.order is None and self._last <= table.raw(first)
+            self._last = table.raw(first + count - 1)
         self._nulls += (np.flatnonzero(table.missing(first, count)) + here).tolist()
         self._offsets.frombytes((bounds[1:] - bounds[0] + self._offsets[-1]).tobytes())
         self._file.write(text)

@@ -6,7 +6,7 @@ delta itself needs no tombstones. Rows of several inputs stand input after input
 stays inside the rows of its own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from indexrelay.components.id_table import IdTable
 from indexrelay.components.layered_ids import DELTA_IDS, PLACES, TOMBSTONES, LayeredIds
 from indexrelay.components.layers import Layers
+from indexrelay.components.mapped_array import mapped_array
 from indexrelay.components.runs import runs
 from indexrelay.components.string_table import Rows
 
@@ -51,17 +52,23 @@ class Succession:
     """The next version's layers, and where each row of its delta comes from."""
 
     layers: Layers
-    ids: list[str]
-    """Of the delta's rows."""
     kept: Rows
     """For each row of the delta: its row in the last delta, or -1."""
     given: Rows
     """For each row of the delta: which of all upserts, counted over the inputs; or -1."""
     inputs: InputRows
+    last: IdTable | None
+    """The ids of the last delta."""
+    upserts: Sequence[str]
+    """The ids of all upserts, input after input."""
+
+    def __len__(self) -> int:
+        """How many rows the delta has."""
+        return len(self.kept)
 
     def column(self, kept: NDArray[NumberT], given: NDArray[NumberT]) -> NDArray[NumberT]:
         """One column of the delta, from the last delta's rows and from those of the upserts."""
-        made = np.empty((len(self.ids), *given.shape[1:]), dtype=given.dtype)
+        made = np.empty((len(self), *given.shape[1:]), dtype=given.dtype)
         for start, stop in self.pieces():
             first = self.kept[start]
             if first >= 0:
@@ -70,6 +77,23 @@ class Succession:
         made[new] = given[self.given[new]]
         return made
 
+    def save_column(
+        self, path: Path, kept: NDArray[NumberT], given: NDArray[NumberT]
+    ) -> NDArray[NumberT]:
+        """Write `column` to a ``.npy`` file, and map it: it is never held in memory as a whole."""
+        shape = (len(self), *given.shape[1:])
+        descr = np.lib.format.dtype_to_descr(given.dtype)
+        header = {"descr": descr, "fortran_order": False, "shape": shape}
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for start, stop in self.pieces():
+                first = self.kept[start]
+                rows = (
+                    kept[first : first + stop - start] if first >= 0 else given[self.given[start]]
+                )
+                file.write(np.ascontiguousarray(rows).data)
+        return mapped_array(path, shape, given.dtype)
+
     def pieces(self) -> list[tuple[int, int]]:
         """The delta's rows, in pieces that stood so in the last delta; upserts one by one."""
         return runs(np.where(self.kept < 0, -2, self.kept))  # -1 would go on with row 0
@@ -77,7 +101,12 @@ class Succession:
     def write(self, folder: Path) -> dict[str, Path]:
         """Write what `LayeredIds` takes beside the base."""
         files = {name: folder / name for name in (DELTA_IDS, PLACES, TOMBSTONES)}
-        IdTable.write(files[DELTA_IDS], self.ids).close()
+        with IdTable.writer(files[DELTA_IDS]) as ids:
+            for start, stop in self.pieces():
+                if self.last is not None and self.kept[start] >= 0:
+                    self.last.copy(ids, first=int(self.kept[start]), count=stop - start)
+                else:
+                    ids.extend([self.upserts[self.given[start]]])
         np.save(files[PLACES], self.layers.places, allow_pickle=False)
         np.save(files[TOMBSTONES], self.layers.tombstones, allow_pickle=False)
         return files
@@ -87,83 +116,75 @@ class Succession:
 class _Stretch:
     """The delta's rows of one input; columns of equal length."""
 
-    ids: list[str]
     places: Rows
     kept: Rows
     given: Rows
 
     def __len__(self) -> int:
-        return len(self.ids)
-
-    def merged(self, other: "_Stretch") -> "_Stretch":
-        """Both, in the order of the ids."""
-        ids = self.ids + other.ids
-        # By code point, which is the order of the UTF-8 bytes; two sorted runs are merged.
-        order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
-        return _Stretch(
-            ids=[ids[row] for row in order.tolist()],
-            places=np.concatenate([self.places, other.places])[order],
-            kept=np.concatenate([self.kept, other.kept])[order],
-            given=np.concatenate([self.given, other.given])[order],
-        )
+        return len(self.kept)
 
 
 def succeed(last: LayeredIds, inputs: InputRows, changes: Sequence[ChangedIds]) -> Succession:
     """Apply one batch, which has ``changes`` for each of the inputs."""
     dead: list[int] = []
     stretches: list[_Stretch] = []
-    first_given = 0
+    all_upserts: list[str] = []
     for number, changed in enumerate(changes):
         of_base, of_delta = inputs.of(number)
-        upserts = sorted(changed.upserts)
-        found = [_base_row(last.base, entry_id, of_base) for entry_id in upserts]
-        gone = [_base_row(last.base, entry_id, of_base) for entry_id in changed.deletes]
-        dead += (place for place, there in found + gone if there)
-        old = _last_stretch(last, of_delta, {*changed.upserts, *changed.deletes})
-        given = {entry_id: row for row, entry_id in enumerate(changed.upserts, first_given)}
-        new = _Stretch(
-            ids=upserts,
-            places=_column(place for place, _ in found),
-            kept=np.full(len(upserts), -1),
-            given=_column(given[entry_id] for entry_id in upserts),
+        # By code point, which is the order of the UTF-8 bytes.
+        order = sorted(range(len(changed.upserts)), key=changed.upserts.__getitem__)
+        upserts = [changed.upserts[row] for row in order]
+        in_base = _rows(last.base, upserts, of_base)
+        gone = _rows(last.base, changed.deletes, of_base)
+        dead += (row for row, there in in_base + gone if there)
+        kept, before = _untouched(last, of_delta, upserts, changed.deletes)
+        first = len(all_upserts)
+        places = np.array([row for row, _ in in_base], dtype=np.int64)
+        stretches.append(
+            _Stretch(
+                places=np.insert(last.layers.places[kept], before, places),
+                kept=np.insert(kept, before, -1),
+                given=np.insert(np.full(len(kept), -1), before, np.array(order, np.int64) + first),
+            )
         )
-        stretches.append(old.merged(new))
-        first_given += len(upserts)
+        all_upserts += changed.upserts
     return Succession(
         layers=Layers(
             last.layers.base,
             np.union1d(last.layers.tombstones, np.array(dead, dtype=np.int64)),
             np.concatenate([one.places for one in stretches]),
         ),
-        ids=[entry_id for one in stretches for entry_id in one.ids],
         kept=np.concatenate([one.kept for one in stretches]),
         given=np.concatenate([one.given for one in stretches]),
         inputs=InputRows(base=inputs.base, delta=tuple(map(len, stretches))),
+        last=last.delta,
+        upserts=all_upserts,
     )
 
 
-def _last_stretch(last: LayeredIds, stretch: slice, without: set[str]) -> _Stretch:
-    ids = [] if last.delta is None else last.delta[stretch]
-    rows = [row for row, entry_id in enumerate(ids) if entry_id not in without]
-    kept = np.array(rows, dtype=np.int64) + stretch.start
-    return _Stretch(
-        ids=[ids[row] for row in rows],
-        places=last.layers.places[kept],
-        kept=kept,
-        given=np.full(len(kept), -1),
-    )
+def _untouched(
+    last: LayeredIds, stretch: slice, upserts: Sequence[str], deletes: Sequence[str]
+) -> tuple[Rows, Rows]:
+    """The last delta's rows that stay, and before which of them each upsert stands."""
+    kept = np.arange(stretch.start, stretch.stop)
+    if last.delta is None:
+        return kept, np.zeros(len(upserts), dtype=np.int64)
+    found = _rows(last.delta, upserts, stretch)
+    touched = [row for row, there in found + _rows(last.delta, deletes, stretch) if there]
+    kept = np.setdiff1d(kept, np.array(touched, dtype=np.int64))
+    return kept, np.searchsorted(kept, np.array([row for row, _ in found], dtype=np.int64))
 
 
-def _base_row(base: IdTable, entry_id: str, stretch: slice) -> tuple[int, bool]:
-    """Where an id stands in the base or would stand, and whether it is there."""
-    place = base.place(entry_id, stretch.start, stretch.stop)
-    return place, place < stretch.stop and base[place] == entry_id
+def _rows(ids: IdTable, entry_ids: Sequence[str], stretch: slice) -> list[tuple[int, bool]]:
+    """Where each id stands in a stretch or would stand, and whether it is there."""
+    return [_row(ids, entry_id, stretch) for entry_id in entry_ids]
+
+
+def _row(ids: IdTable, entry_id: str, stretch: slice) -> tuple[int, bool]:
+    row = ids.place(entry_id, stretch.start, stretch.stop)
+    return row, row < stretch.stop and ids[row] == entry_id
 
 
 def _stretch(counts: tuple[int, ...], number: int) -> slice:
     bounds = list(pairwise(accumulate(counts, initial=0)))
     return slice(*bounds[number])
-
-
-def _column(values: Iterator[int]) -> Rows:
-    return np.fromiter(values, dtype=np.int64)

@@ -68,7 +68,7 @@ def extend(job: Job, continued: Continued, parameters: EmbeddingCacheParameters)
             return inherit_all(previous)
         rows = InputRows(base=(base,), delta=(len(ids.layers.places),))
         next_ = succeed(ids, rows, [changed])
-        if len(next_.ids) > most:
+        if len(next_) > most:
             return _outgrown("the delta", parameters.max_delta, "max_delta")
         if len(next_.layers.tombstones) > parameters.max_tombstones * base:
             return _outgrown("tombstones", parameters.max_tombstones, "max_tombstones")

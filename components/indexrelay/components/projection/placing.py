@@ -52,7 +52,7 @@ def extend(job: Job, continued: Continued, parameters: ProjectionParameters) -> 
         if in_two_inputs(held, batch):
             return InFull("an entry is in two of the collections")
         next_ = succeed(last.ids, held.inputs, batch.changed)
-        if max(len(next_.ids), len(next_.layers.tombstones)) > most:
+        if max(len(next_), len(next_.layers.tombstones)) > most:
             return _outgrown(parameters)
         with some_threads(job.threads):
             places = guide.place(batch.vectors)

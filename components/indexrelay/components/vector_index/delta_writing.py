@@ -37,9 +37,9 @@ def write_delta(
     """Write the delta's files and say which."""
     delta = last.delta
     none: Vectors = np.empty((0, last.facts.dimension), dtype=np.float32)
-    vectors = next_.column(none if delta is None else delta.vectors, batch.vectors)
     files = {name: folder / name for name in (DELTA_VECTORS, DELTA_PAYLOADS)}
-    np.save(files[DELTA_VECTORS], vectors, allow_pickle=False)
+    kept = none if delta is None else delta.vectors
+    vectors = next_.save_column(files[DELTA_VECTORS], kept, batch.vectors)
     with PayloadTable.writer(files[DELTA_PAYLOADS]) as payloads:
         for start, stop in next_.pieces():
             if delta is not None and next_.kept[start] >= 0:

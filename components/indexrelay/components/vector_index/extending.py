@@ -49,8 +49,8 @@ def extend(job: Job, continued: Continued, parameters: VectorIndexParameters) ->
         if batch.empty:
             return inherit_all(previous)
         next_ = _succession(last, batch)
-        if len(next_.ids) > most_delta:
-            return _outgrown("the delta", len(next_.ids), parameters.max_delta, "max_delta")
+        if len(next_) > most_delta:
+            return _outgrown("the delta", len(next_), parameters.max_delta, "max_delta")
         dead = len(next_.layers.tombstones)
         if dead > most_dead:
             return _outgrown("tombstones", dead, parameters.max_tombstones, "max_tombstones")
@@ -82,7 +82,7 @@ def extend(job: Job, continued: Continued, parameters: VectorIndexParameters) ->
             details={
                 **previous.manifest.details,
                 "build": told(None),
-                "delta": len(next_.ids),
+                "delta": len(next_),
                 "tombstones": dead,
             },
         )
@@ -95,7 +95,7 @@ def _succession(last: Contents, batch: Batch) -> Succession:
 
 def _facts(last: IndexFacts, next_: Succession, index: Path | None) -> IndexFacts:
     delta = DeltaFacts(
-        count=len(next_.ids),
+        count=len(next_),
         dead=len(next_.layers.tombstones),
         index_bytes=None if index is None else index.stat().st_size,
     )
