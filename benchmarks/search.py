@@ -38,6 +38,9 @@ CAVEATS = """\
 - With tombstones and a delta, bare FAISS searches the base as it was built: what a full build would
   have to be searched at.
 - The shorter the query, the more what is around it weighs: here an IVF query takes some 0.1 ms.
+- The graph answers in 40 µs, since so few steps reach the recall here. What surrounds a query costs
+  some 20 µs: its check 4, the scores 4, ten ids out of a mapped file 9, the hits 4. With the ids in
+  a list of each process's own, and of the checks only the shape, it would be 0.84 of bare FAISS.
 - Python runs one thread at a time; only FAISS lets go of the interpreter. What surrounds a query
   therefore costs more beside a second thread, which the last two figures show.
 """

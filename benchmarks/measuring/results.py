@@ -43,7 +43,29 @@ def kept() -> list[dict[str, Any]]:
 
 def page(results: list[dict[str, Any]]) -> str:
     """The whole page."""
-    return "\n".join([_HEAD, *(line for result in results for line in _section(result))])
+    sections = (line for result in results for line in _section(result))
+    return "\n".join([_HEAD, *_summary(results), *sections])
+
+
+def _summary(results: list[dict[str, Any]]) -> Iterator[str]:
+    """How many targets are met, and which are not: what a reader wants to know first."""
+    judged = [
+        (result["benchmark"], figure)
+        for result in results
+        for figure in result["figures"]
+        if figure["holds"] is not None
+    ]
+    missed = [(name, figure) for name, figure in judged if not figure["holds"]]
+    met = len(judged) - len(missed)
+    yield f"**{met} of {len(judged)} targets are met.**" + (" Missed:" if missed else "")
+    yield ""
+    for name, figure in missed:
+        yield (
+            f"- [{name}](#{name}): {figure['name']} is {shown(figure['value'])}, "
+            f"the target {figure['target']}"
+        )
+    if missed:
+        yield ""
 
 
 def _section(result: dict[str, Any]) -> Iterator[str]:

@@ -23,10 +23,10 @@ GROWTH = Lines(
 RATES = Bars(name="rates", title="Events", unit="events/s", bars=(("one by one", 9000.0),))
 
 
-def result(name: str = "events") -> dict[str, Any]:
+def result(name: str = "events", value: float = 0.9) -> dict[str, Any]:
     findings = Findings(
         figures=(
-            Figure(name="ours ÷ bare", value=0.9, target=at_least(0.8)),
+            Figure(name="ours ÷ bare", value=value, target=at_least(0.8)),
             Figure(name="ours ÷ peer", value=None, target=at_least(1), note="not installed"),
         ),
         measured=(Measured(name="ours", unit="events/s", values=(9000.0, 9500.0)),),
@@ -50,9 +50,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_what_is_missed_stands_first(folder: Path) -> None:
+    results.keep(result())
+    results.keep(result("reading", value=0.75))
+    head, _, _ = results.write_page().read_text(encoding="utf-8").partition("\n## ")
+    assert "**1 of 2 targets are met.** Missed:" in head
+    assert "- [reading](#reading): ours ÷ bare is 0.75, the target ≥ 0.8" in head
+
+
 def test_the_page_has_figures_machine_caveats_and_plots(folder: Path) -> None:
     results.keep(result())
     page = results.write_page().read_text(encoding="utf-8")
+    assert "**1 of 1 targets are met.**" in page
     assert "| ✓ | ours ÷ bare | 0.9 | ≥ 0.8 |" in page
     assert "|  | ours ÷ peer (not installed) | - | ≥ 1 |" in page
     assert "| ours | 9,250 | events/s | 9,000 to 9,500 | 2 |" in page
