@@ -12,6 +12,7 @@ import inspect
 import json
 import re
 import sys
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from indexrelay.components.kind import Kind
-from indexrelay.components.registry import kind_class
+from indexrelay.components.registry import GROUP, kind_class
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.documents import json_schema_of
 from indexrelay.schemas.settings import (
@@ -37,7 +38,10 @@ from indexrelay.schemas.settings import (
     TableSource,
 )
 
-KINDS: Final = ("vector_index", "text_index", "projection", "json_cache", "embedding_cache")
+_PYPROJECT: Final = Path(__file__).resolve().parent.parent / "pyproject.toml"
+KINDS: Final = tuple(
+    tomllib.loads(_PYPROJECT.read_text(encoding="utf-8"))["project"]["entry-points"][GROUP]
+)
 _INTRODUCTION: Final = """\
 # Settings
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from indexrelay.components.errors import DamagedFileError, UnknownEntryError
 from indexrelay.components.id_table import IdTable
 from indexrelay.components.payload_table import PayloadTable
-from indexrelay.components.string_table import StringTable, StringTableWriter
+from indexrelay.components.string_table import StringTable
+from indexrelay.components.string_table_writing import StringTableWriter
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 on_disk = settings(
@@ -50,7 +51,7 @@ def test_rows_are_copied_in_one_piece_and_are_the_same_there(
     table = StringTable(write(tmp_path / "t", rows))
     with StringTableWriter(tmp_path / "copy") as writer:
         writer.extend(before)
-        writer.copy(table, first=first, count=count)
+        writer.copy(table, slice(first, first + count))
         writer.extend(["after"])
     copy = StringTable(tmp_path / "copy")
     copy.check()
@@ -69,7 +70,7 @@ def test_rows_beyond_the_end_are_neither_copied_nor_the_same(tmp_path: Path) -> 
         pytest.raises(DamagedFileError, match="outside"),
         StringTableWriter(tmp_path / "copy") as writer,
     ):
-        writer.copy(table, first=1, count=2)
+        writer.copy(table, slice(1, 3))
     with pytest.raises(DamagedFileError, match="outside"):
         table.same(0, table, 1, count=2)
 
@@ -90,7 +91,7 @@ def test_copied_ids_are_found_in_whatever_order_they_stand(
     table = IdTable.write(tmp_path / "ids", ids)
     with IdTable.writer(tmp_path / "copy") as writer:
         writer.extend(before)
-        table.copy(writer, first=first, count=count)
+        table.copy(writer, slice(first, first + count))
         writer.extend(["after"])
     copy = IdTable(tmp_path / "copy")
     rows = [*before, *ids[first : first + count], "after"]

@@ -127,7 +127,7 @@ def test_what_a_build_would_not_find_is_named_before_one_is_tried(run: Run, tmp_
     assert lacking.keys() == {"components.gone", "components.bad", "data_dir", "artifacts.dir"}
     assert "nowhere cannot be imported" in lacking["components.gone"]
     assert "half a module" in lacking["components.bad"]
-    assert "taken is a file" in lacking["data_dir"]
+    assert "taken is something else" in lacking["data_dir"]
     assert "⚠ components.gone" in run("check", "--config", str(config)).out
 
 

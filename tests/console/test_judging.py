@@ -77,6 +77,8 @@ def test_a_collection_that_is_gone_is_told_with_what_still_serves_it() -> None:
     (problem,) = problems(collections={"tracks": gone}, components={"map": served})
     assert "collection tracks is gone, and what was made of it still serves: map" in problem
     assert problems(collections={"tracks": gone}) == []  # declared, and not filled yet
+    made_anew = {"tracks": gone.model_copy(update={"epoch": "another"})}
+    assert len(problems(collections=made_anew, components={"map": served})) == 1
     there = gone.model_copy(update={"epoch": "e", "generation": 5})
     assert problems(collections={"tracks": there}, components={"map": served}) == []
 

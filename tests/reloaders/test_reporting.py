@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -140,7 +141,6 @@ def test_what_cannot_name_a_reader_is_refused(bench: Bench, reader_id: str) -> N
         bench.reader(reader_id)
 
 
-@pytest.mark.server
 def test_a_process_under_the_same_id_is_told_of_once(bench: Bench) -> None:
     connection = fake_connection()
     reader = bench.reader("web", connection=connection)
@@ -149,12 +149,15 @@ def test_a_process_under_the_same_id_is_told_of_once(bench: Bench) -> None:
         reader.step()
         reader.step()
         ours = _presence(connection)["web"]
-        for _ in range(2):
-            other = ours.model_copy(update={"pid": ours.pid + 1})
+        # Two others, one of them in another container, where it has our host and process number.
+        earlier = ours.started_at - timedelta(hours=1)
+        others: list[dict[str, Any]] = [{"pid": ours.pid + 1}, {"started_at": earlier}]
+        for update in others * 2:
+            other = ours.model_copy(update=update)
             presence.publish("web", other.model_dump_json().encode(), ttl_seconds=60)
             reader.step()
-    (told,) = [line for line in lines if line["event"] == "reader.not_alone"]
-    assert (told["reader"], told["pid"]) == ("web", ours.pid + 1)
+    told = [line for line in lines if line["event"] == "reader.not_alone"]
+    assert [line["pid"] for line in told] == [ours.pid + 1, ours.pid]
 
 
 def test_what_a_process_before_us_left_in_presence_is_no_namesake(bench: Bench) -> None:
@@ -167,6 +170,7 @@ def test_what_a_process_before_us_left_in_presence_is_no_namesake(bench: Bench) 
     assert "reader.not_alone" not in [line["event"] for line in lines]
 
 
+@pytest.mark.server
 def test_presence_tells_how_far_the_reload_messages_were_read(
     bench: Bench, redis_connection: Connection
 ) -> None:

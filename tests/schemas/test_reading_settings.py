@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from indexrelay.schemas.mistakes import SettingsError
 from indexrelay.schemas.settings import FolderSource, Settings, TableSource
 from indexrelay.schemas.settings_file import load_settings
 
@@ -174,3 +175,8 @@ def test_a_limit_that_there_is_by_default_is_lifted_by_false(file: Path) -> None
     assert settings.reader.scrub_interval_seconds is None
     settings = load_settings(file, environ={"INDEXRELAY_PRODUCER__MAX_BACKLOG": "7"})
     assert settings.producer.max_backlog == 7
+    settings = load_settings(file, environ={"INDEXRELAY_PRODUCER__MAX_BACKLOG": "False"})
+    assert settings.producer.max_backlog is None
+    file.write_text(FILE + "[producer]\nmax_backlog = true\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match="or false for no limit"):
+        load_settings(file, environ={})

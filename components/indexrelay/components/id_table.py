@@ -13,7 +13,8 @@ from typing import Self, cast, overload
 import numpy as np
 
 from indexrelay.components.errors import DamagedFileError, UnknownEntryError
-from indexrelay.components.string_table import Rows, StringTable, StringTableWriter
+from indexrelay.components.string_table import Rows, StringTable
+from indexrelay.components.string_table_writing import StringTableWriter
 
 _BLOCK = 4096
 """Ids compared at a time in `IdTable.check`."""
@@ -73,9 +74,9 @@ class IdTable(Sequence[str]):
             raise DamagedFileError(self._table.path, "an id is missing")
         return cast("list[str]", ids)
 
-    def copy(self, writer: StringTableWriter, *, first: int, count: int) -> None:
-        """Append ``count`` ids from row ``first`` on to another table."""
-        writer.copy(self._table, first=first, count=count)
+    def copy(self, writer: StringTableWriter, rows: slice) -> None:
+        """Append ``rows`` (from start to stop) to another table, as they are."""
+        writer.copy(self._table, rows)
 
     def same(self, first: int, other: "IdTable", at: int, *, count: int) -> bool:
         """Whether ``count`` ids from row ``first`` on are those of ``other`` from ``at`` on."""

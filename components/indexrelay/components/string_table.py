@@ -10,10 +10,9 @@ raises and neither crashes nor reads past the text; `StringTable.check` looks at
 
 import mmap
 import sys
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Self
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,112 +22,17 @@ from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.string_layout import (
     HEADER,
     HEADER_SIZE,
-    MAGIC,
     NULLS,
     ORDER,
     SEARCHABLE,
-    VERSION,
-    Layout,
     read_layout,
 )
 
+T = TypeVar("T")
 Rows = NDArray[np.int64]
 
 _BLOCK: Final = 4096
 """Rows decoded at a time where all are wanted."""
-
-
-class StringTableWriter:
-    """Writes a table a chunk at a time; memory is 8 bytes a row, whatever the texts.
-
-    Use it in a ``with``: the header is written last, so a table that was not finished is refused.
-    A searchable table whose rows come out of order also holds their bytes while it sorts them.
-    """
-
-    def __init__(self, path: Path, *, searchable: bool = False) -> None:
-        self._path = path
-        self._searchable = searchable
-        self._offsets = array("q", [0])
-        self._nulls: list[int] = []
-        self._last = b""
-        self._ordered = True
-        self._file: BinaryIO = path.open("wb")
-        self._file.write(bytes(HEADER.size))
-
-    def extend(self, texts: Iterable[str | None]) -> None:
-        """Append rows.
-
-        Raises:
-            UnicodeEncodeError: a text holds half a surrogate pair and has no UTF-8.
-        """
-        chunk = bytearray()
-        end = self._offsets[-1]
-        for text in texts:
-            if text is None:
-                self._nulls.append(len(self._offsets) - 1)
-            raw = b"" if text is None else text.encode()
-            if self._searchable and self._ordered:
-                self._ordered = self._last <= raw
-                self._last = raw
-            chunk += raw
-            end += len(raw)
-            self._offsets.append(end)
-        self._file.write(chunk)
-
-    def copy(self, table: "StringTable", *, first: int, count: int) -> None:
-        """Append ``count`` rows of another table from ``first`` on, without reading each.
-
-        Into a searchable table go rows of one.
-
-        Raises:
-            DamagedFileError: what the other's file says about these rows cannot be.
-        """
-        here = len(self._offsets) - 1
-        bounds, text = table.section(first, count)
-        if self._searchable and self._ordered and count:
-            self._ordered = table.order is None and self._last <= table.raw(first)
-            self._last = table.raw(first + count - 1)
-        self._nulls += (np.flatnonzero(table.missing(first, count)) + here).tolist()
-        self._offsets.frombytes((bounds[1:] - bounds[0] + self._offsets[-1]).tobytes())
-        self._file.write(text)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with self._file:
-            if kind is None:
-                self._finish()
-
-    def _finish(self) -> None:
-        rows = len(self._offsets) - 1
-        flags = (
-            (NULLS if self._nulls else 0)
-            | (SEARCHABLE if self._searchable else 0)
-            | (0 if self._ordered else ORDER)
-        )
-        layout = Layout(flags, rows, self._offsets[-1])
-        self._pad(layout.offsets)
-        self._file.write(np.frombuffer(self._offsets, dtype=np.int64).astype("<i8").tobytes())
-        if self._nulls:
-            bits = np.zeros(rows, dtype=bool)
-            bits[self._nulls] = True
-            self._file.write(np.packbits(bits, bitorder="little").tobytes())
-            self._pad(layout.order)
-        if not self._ordered:
-            self._file.write(self._sorted_rows().astype(layout.order_type).tobytes())
-        self._file.seek(0)
-        self._file.write(HEADER.pack(MAGIC, VERSION, flags, rows, layout.text_bytes))
-
-    def _pad(self, position: int) -> None:
-        self._file.write(bytes(position - self._file.tell()))
-
-    def _sorted_rows(self) -> Rows:
-        self._file.flush()
-        text = self._path.read_bytes()[HEADER.size :]
-        bounds = self._offsets
-        rows = range(len(bounds) - 1)
-        return np.array(sorted(rows, key=lambda row: text[bounds[row] : bounds[row + 1]]))
 
 
 class StringTable(Closable):
@@ -186,28 +90,36 @@ class StringTable(Closable):
             raise DamagedFileError(self.path, "a row lies outside of the text")
         return self._bytes[HEADER.size + start : HEADER.size + end]
 
-    def raw_many(self, rows: Rows) -> list[bytes | None]:
-        """The bytes of ``rows`` (int64, each 0 ≤ row < ``len``), in that order.
+    def read_many(self, rows: Rows, read: Callable[[bytes], T]) -> list[T | None]:
+        """What ``read`` makes of the bytes of ``rows``, in that order; ``None`` of a row without.
+
+        Args:
+            rows: int64, each 0 ≤ row < ``len``.
+            read: what it raises goes through.
 
         Raises:
             IndexError: there is no such row.
             DamagedFileError: what the file says about a row cannot be.
         """
         bounds, size, file = self._bounds, self._layout.text_bytes, self._bytes
-        found: list[bytes | None] = []
+        found: list[T | None] = []
         for row in rows.tolist():
             start, end = bounds[row], bounds[row + 1]
             if not 0 <= start <= end <= size:
                 raise DamagedFileError(self.path, "a row lies outside of the text")
-            raw = file[HEADER_SIZE + start : HEADER_SIZE + end]
             # Only an empty text can stand for none, and hardly any is empty.
-            found.append(raw or self._empty(row))
+            raw = file[HEADER_SIZE + start : HEADER_SIZE + end] or self._empty(row)
+            found.append(None if raw is None else read(raw))
         return found
 
+    def raw_many(self, rows: Rows) -> list[bytes | None]:
+        """The bytes of ``rows``; raises as `read_many` does."""
+        return self.read_many(rows, bytes)
+
     def many(self, rows: Rows) -> list[str | None]:
-        """The texts of ``rows``; raises as `raw_many` does."""
+        """The texts of ``rows``; raises as `read_many` does."""
         try:
-            return [None if raw is None else raw.decode() for raw in self.raw_many(rows)]
+            return self.read_many(rows, bytes.decode)
         except UnicodeDecodeError as error:
             raise DamagedFileError(self.path, "a row is not UTF-8") from error
 
@@ -247,7 +159,7 @@ class StringTable(Closable):
             raise DamagedFileError(self.path, "rows lie outside of the text")
         return bounds, self._bytes[HEADER_SIZE + int(bounds[0]) : HEADER_SIZE + int(bounds[-1])]
 
-    def missing(self, first: int, count: int) -> NDArray[np.bool_]:
+    def nulls(self, first: int, count: int) -> NDArray[np.bool_]:
         """Which of ``count`` rows from ``first`` on are ``None``."""
         if self._nulls is None:
             return np.zeros(count, dtype=bool)
@@ -266,7 +178,7 @@ class StringTable(Closable):
         return (
             np.array_equal(ours - ours[0], theirs - theirs[0])
             and text == their_text
-            and np.array_equal(self.missing(first, count), other.missing(at, count))
+            and np.array_equal(self.nulls(first, count), other.nulls(at, count))
         )
 
     def check(self) -> None:

@@ -8,6 +8,7 @@ stays inside the rows of its own.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TypeVar
@@ -58,7 +59,7 @@ class Succession:
     """For each row of the delta: which of all upserts, counted over the inputs; or -1."""
     inputs: InputRows
     last: IdTable | None
-    """The ids of the last delta."""
+    """The ids of the last delta; they have to be open for as long as this is used."""
     upserts: Sequence[str]
     """The ids of all upserts, input after input."""
 
@@ -66,15 +67,17 @@ class Succession:
         """How many rows the delta has."""
         return len(self.kept)
 
+    @cached_property
+    def pieces(self) -> "list[Piece]":
+        """All rows of the delta, in their order."""
+        # An upsert is -2, since row 0 would go on from -1.
+        return [self._piece(*cut) for cut in runs(np.where(self.kept < 0, -2, self.kept))]
+
     def column(self, kept: NDArray[NumberT], given: NDArray[NumberT]) -> NDArray[NumberT]:
         """One column of the delta, from the last delta's rows and from those of the upserts."""
         made = np.empty((len(self), *given.shape[1:]), dtype=given.dtype)
-        for start, stop in self.pieces():
-            first = self.kept[start]
-            if first >= 0:
-                made[start:stop] = kept[first : first + stop - start]
-        new = self.given >= 0
-        made[new] = given[self.given[new]]
+        for piece in self.pieces:
+            made[piece.rows] = given[piece.given] if piece.kept is None else kept[piece.kept]
         return made
 
     def save_column(
@@ -86,30 +89,43 @@ class Succession:
         header = {"descr": descr, "fortran_order": False, "shape": shape}
         with path.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
-            for start, stop in self.pieces():
-                first = self.kept[start]
-                rows = (
-                    kept[first : first + stop - start] if first >= 0 else given[self.given[start]]
-                )
-                file.write(np.ascontiguousarray(rows).data)
+            for piece in self.pieces:
+                rows = given[piece.given] if piece.kept is None else kept[piece.kept]
+                file.write(np.ascontiguousarray(rows, dtype=given.dtype).data)
         return mapped_array(path, shape, given.dtype)
-
-    def pieces(self) -> list[tuple[int, int]]:
-        """The delta's rows, in pieces that stood so in the last delta; upserts one by one."""
-        return runs(np.where(self.kept < 0, -2, self.kept))  # -1 would go on with row 0
 
     def write(self, folder: Path) -> dict[str, Path]:
         """Write what `LayeredIds` takes beside the base."""
         files = {name: folder / name for name in (DELTA_IDS, PLACES, TOMBSTONES)}
         with IdTable.writer(files[DELTA_IDS]) as ids:
-            for start, stop in self.pieces():
-                if self.last is not None and self.kept[start] >= 0:
-                    self.last.copy(ids, first=int(self.kept[start]), count=stop - start)
+            for piece in self.pieces:
+                if piece.kept is None or self.last is None:
+                    ids.extend([self.upserts[piece.given]])
                 else:
-                    ids.extend([self.upserts[self.given[start]]])
+                    self.last.copy(ids, piece.kept)
         np.save(files[PLACES], self.layers.places, allow_pickle=False)
         np.save(files[TOMBSTONES], self.layers.tombstones, allow_pickle=False)
         return files
+
+    def _piece(self, start: int, stop: int) -> "Piece":
+        old = int(self.kept[start])
+        return Piece(
+            rows=slice(start, stop),
+            kept=slice(old, old + stop - start) if old >= 0 else None,
+            given=int(self.given[start]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows of the next delta that stood so in the last one, or a single upsert."""
+
+    rows: slice
+    """Where they are."""
+    kept: slice | None
+    """Where they were in the last delta; ``None``: it is an upsert."""
+    given: int
+    """Which of all upserts; -1: it is none."""
 
 
 @dataclass(frozen=True, slots=True)

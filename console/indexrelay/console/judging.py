@@ -42,7 +42,7 @@ def _of_collection(
     name: str, facts: CollectionFacts, components: Mapping[str, ComponentFacts]
 ) -> Iterator[Problem]:
     served = sorted(component for component, of in components.items() if of.covers.get(name))
-    if facts.epoch is None and served:
+    if not facts.generation and served:
         yield Problem(
             what=f"collection {name} is gone, and what was made of it still serves: "
             f"{', '.join(served)}",

@@ -1,5 +1,6 @@
 """What right settings still want of a host: folders that can be made, functions that are there."""
 
+import os
 from pathlib import Path
 
 from indexrelay.components.registry import kind_of
@@ -11,20 +12,20 @@ def lacking(settings: Settings) -> dict[str, str]:
 
     A host that only reads needs none of it.
     """
-    found = {
-        f"components.{name}": f"{sentence}; a build on this host would fail"
-        for name, definition in settings.components.items()
-        for sentence in kind_of(definition).lacks()
-    }
+    found = {}
+    for name, definition in settings.components.items():
+        lacks = "; ".join(kind_of(definition).lacks())
+        if lacks:
+            found[f"components.{name}"] = f"{lacks}; a build on this host would fail"
     folders = {"data_dir": settings.data_dir, "artifacts.dir": settings.artifacts_dir}
     for key, folder in folders.items():
         obstacle = _obstacle(folder)
         if obstacle is not None:
-            found[key] = f"{folder} cannot be a folder: {obstacle} is a file"
+            found[key] = f"{folder} cannot be a folder: {obstacle} is something else"
     return found
 
 
 def _obstacle(folder: Path) -> Path | None:
-    """The file that stands where ``folder`` or one above it would have to be."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    return None if there.is_dir() else there
+    """What stands where ``folder`` or one above it would have to be; a dangling link does, too."""
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    return None if os.path.isdir(there) else there  # noqa: PTH112 - asks without raising

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Self
 
 from indexrelay.reloaders.failures import Failures
+from indexrelay.reloaders.giving_way import giving_way
 from indexrelay.reloaders.loading import Loader, Round
 from indexrelay.reloaders.opening import Opener
 from indexrelay.reloaders.outcomes import states_after
@@ -128,7 +129,8 @@ class Follower:
             self._loader.doubt(self._doubts.get(), self._current.contents)
         swapped = False
         while (release := self._due(announced)) is not None:
-            result, changed = self._round(release, renewing, applied)
+            with giving_way():
+                result, changed = self._round(release, renewing, applied)
             swapped = swapped or changed
             if not result.superseded or stopping():
                 break

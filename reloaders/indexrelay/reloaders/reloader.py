@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from indexrelay.reloaders.connecting import Link
 from indexrelay.reloaders.following import Follower, Renewing
 from indexrelay.reloaders.forking import follow_forks
-from indexrelay.reloaders.giving_way import giving_way
 from indexrelay.reloaders.identity import (
     check_reader_id,
     default_reader_id,
@@ -235,7 +234,7 @@ class Reloader:
                 now = self._clock.monotonic()
                 retry_at = self._follower.retry_at or now + 1
                 if now >= look_at or now >= retry_at or self._follower.asked:
-                    with self._looking, giving_way():
+                    with self._looking:
                         self._look(lambda: self._reporter.renewing(self.state))
                     now = self._clock.monotonic()
                     look_at = now + spread.cut(self._settings.reader.poll_seconds)

@@ -8,6 +8,7 @@ are for others: when Redis is away the reader serves on and says nothing.
 import contextlib
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 
 from pydantic import ValidationError
 from redis.exceptions import RedisError
@@ -34,7 +35,7 @@ class Reporter:
         self._said = False
         self._unheard = False
         self._heard = False
-        self._namesake: tuple[str, int] | None = None
+        self._namesakes: set[tuple[str, int, datetime]] = set()
         self.silent = False
         """Whether the server did not answer when it was told last; a refusal is an answer."""
 
@@ -132,9 +133,10 @@ class Reporter:
             other = ReaderState.model_validate_json(before)
         except ValidationError:
             return
-        namesake = (other.host, other.pid)
-        if namesake not in {(state.host, state.pid), self._namesake}:
-            self._namesake = namesake
+        # With the start, since two containers may have one host name and one process number.
+        ours, namesake = ((each.host, each.pid, each.started_at) for each in (state, other))
+        if namesake != ours and namesake not in self._namesakes:
+            self._namesakes.add(namesake)
             log.error(
                 "reader.not_alone",
                 reader=state.reader,

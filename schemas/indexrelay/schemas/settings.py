@@ -21,7 +21,9 @@ PositiveCount = Annotated[int, Field(gt=0)]
 
 def _false_as_none(value: Any) -> Any:
     """TOML has no null: where the default is a limit, ``false`` says that there is none."""
-    return None if value is False or value == "false" else value
+    if value is True:  # or it would count as 1
+        raise ValueError("must be a number, or false for no limit")
+    return None if str(value).lower() == "false" else value
 
 
 CountOrFalse = Annotated[

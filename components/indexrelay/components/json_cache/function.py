@@ -35,7 +35,7 @@ def resolve_function(name: str) -> Callable[..., Any]:
     module_name, _, attribute = name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # a module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
         reason = (
             str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         )

@@ -1,11 +1,11 @@
-"""The keys of a ``kind = \"text_index\"`` table."""
+"""The keys of a ``kind = "text_index"`` table."""
 
 from indexrelay.components.kind import KindParameters
 from indexrelay.components.text_index.tokens import Tokenizer
 
 
 class TextIndexParameters(KindParameters):
-    """How texts become words."""
+    """How texts become words, and whether there have to be any."""
 
     tokenizer: Tokenizer = "unicode61 remove_diacritics 2"
     """How FTS5 cuts texts into words: as they are, without accents and case (the default); the

@@ -98,17 +98,21 @@ class Contents(Closable):
     def ids_of(self, rows: Rows) -> list[str]:
         """The ids of ``rows`` (shape ``(n,)``), in that order."""
         delta = self.ids.delta
-        return self._of_both(self.base.ids.many, None if delta is None else delta.many, rows)
+        if delta is None:
+            return self.base.ids.many(rows)
+        return self._of_both(self.base.ids.many, delta.many, rows)
 
     def payloads_of(self, rows: Rows) -> list[Any]:
         """The parsed payloads of ``rows``."""
-        of_delta = None if self.delta is None else self.delta.payloads.many
-        return self._of_both(self.base.payloads.many, of_delta, rows)
+        if self.delta is None:
+            return self.base.payloads.many(rows)
+        return self._of_both(self.base.payloads.many, self.delta.payloads.many, rows)
 
     def payload_texts_of(self, rows: Rows) -> list[str | None]:
         """The payloads of ``rows`` as they were given."""
-        of_delta = None if self.delta is None else self.delta.payloads.text_many
-        return self._of_both(self.base.payloads.text_many, of_delta, rows)
+        if self.delta is None:
+            return self.base.payloads.text_many(rows)
+        return self._of_both(self.base.payloads.text_many, self.delta.payloads.text_many, rows)
 
     def live_blocks(self) -> Iterator[tuple[Rows, Vectors]]:
         """Every entry once: rows, and their vectors of the shape ``(n, dimension)``."""
@@ -130,12 +134,10 @@ class Contents(Closable):
     def _of_both(
         self,
         of_base: Callable[[Rows], list[T]],
-        of_delta: Callable[[Rows], list[T]] | None,
+        of_delta: Callable[[Rows], list[T]],
         rows: Rows,
     ) -> list[T]:
         """What base and delta say of their ``rows``, in the order of these."""
-        if of_delta is None:
-            return of_base(rows)
         in_delta = rows >= self.first_of_delta
         if not in_delta.any():
             return of_base(rows)

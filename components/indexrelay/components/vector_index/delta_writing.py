@@ -41,11 +41,11 @@ def write_delta(
     kept = none if delta is None else delta.vectors
     vectors = next_.save_column(files[DELTA_VECTORS], kept, batch.vectors)
     with PayloadTable.writer(files[DELTA_PAYLOADS]) as payloads:
-        for start, stop in next_.pieces():
-            if delta is not None and next_.kept[start] >= 0:
-                delta.payloads.copy(payloads, first=int(next_.kept[start]), count=stop - start)
+        for piece in next_.pieces:
+            if piece.kept is None or delta is None:
+                payloads.extend([batch.payloads[piece.given]])
             else:
-                payloads.extend([batch.payloads[next_.given[start]]])
+                delta.payloads.copy(payloads, piece.kept)
     files |= next_.write(folder)
     if trained is not None and _is_indexed(last.facts, len(vectors)):
         files[DELTA_INDEX] = folder / DELTA_INDEX

@@ -30,7 +30,8 @@ class Queries:
             raise InvalidQueryError(
                 f"a query has the shape ({self.dimension},), not {vector.shape}"
             )
-        squares = float(np.einsum("d,d->", vector, vector))  # NaN and infinity show in it
+        # NaN and infinity show in it; `dot` would warn of an overflow, which only means the latter.
+        squares = float(np.einsum("d,d->", vector, vector))
         if 0 < squares < inf:
             if self.metric is Metric.COSINE:
                 vector = vector / np.float32(sqrt(squares))

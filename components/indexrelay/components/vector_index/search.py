@@ -64,6 +64,7 @@ class VectorSearch(Closable):
         """What the score of a hit is."""
         self.dimension: int = facts.dimension
         """Length of every vector."""
+        self._entries = facts.entries
         tombstones = self.contents.ids.layers.tombstones
         base, delta = self.contents.base.index, self.contents.delta
         self._search: IndexSearch | BothLayers
@@ -84,7 +85,7 @@ class VectorSearch(Closable):
 
     def __len__(self) -> int:
         """How many entries it holds."""
-        return self.facts.entries
+        return self._entries
 
     def __bool__(self) -> bool:
         """An index is there, even one without entries; ask for its ``len``."""
@@ -205,7 +206,7 @@ class VectorSearch(Closable):
 
     def _nearest(self, queries: Vectors, k: int) -> tuple[Rows, NDArray[np.float32]]:
         check_k(k)
-        k = min(k, len(self))
+        k = min(k, self._entries)
         if not k or not len(queries):
             shape = (len(queries), 0)
             return np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.float32)

@@ -72,6 +72,9 @@ class Untouched:
         last, new = self._delta_rows(self._last), self._delta_rows(self._new)
         if len(last) != len(new):
             return Verdict(False, "the delta lost an entry that did not change, or made one up")
+        places_were, places_are = self._last.ids.layers.places, self._new.ids.layers.places
+        if not np.array_equal(places_were[last], places_are[new]):
+            return Verdict(False, "an entry of the delta stands elsewhere that did not change")
         changed = sum(
             not self._same(int(last[start]), int(new[start]), stop - start)
             for start, stop in runs(last, new)

@@ -1,4 +1,4 @@
-"""``indexrelay check``: are the settings right, and could this host build? Opens nothing else."""
+"""``indexrelay check``: are the settings right, and is there what they name? Opens nothing else."""
 
 from json import dumps, loads
 from typing import Any

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 from indexrelay.schemas.errors import IndexRelayError, UnknownNameError
 from indexrelay.schemas.mistakes import suggestion
@@ -88,6 +89,10 @@ class VersionUnreadableError(ArtifactError):
         self.version_id = version_id
         self.reason = reason
         self.missing = missing
+
+
+NOT_WHOLE: Final = (VersionUnreadableError, BlobMissingError, BlobCorruptError)
+"""What is raised where a version is not there as a whole."""
 
 
 class ReleaseUnreadableError(ArtifactError):

@@ -13,13 +13,11 @@ from indexrelay.schemas.versions import BlobRef, Release, VersionManifest
 from indexrelay.storage.artifacts.blobs import BlobLook, Blobs, GoOn
 from indexrelay.storage.artifacts.checked import CheckedBlobs, host_id
 from indexrelay.storage.artifacts.errors import (
-    BlobCorruptError,
-    BlobMissingError,
+    NOT_WHOLE,
     NothingReleasedError,
     ReleaseExistsError,
     ReleaseNotWholeError,
     ReleaseUnreadableError,
-    VersionUnreadableError,
 )
 from indexrelay.storage.artifacts.holding import Change, holding, lifting, rolling_back
 from indexrelay.storage.artifacts.layout import Layout
@@ -228,11 +226,10 @@ class ArtifactStore:
             ComponentNotReleasedError: ``to`` does not have one of ``components``.
             ReleaseNotWholeError: what it named is not there as a whole any more.
         """
-        target = self.release(to)
-        now = self._clock.now()
+        target, now = self.release(to), self._clock.now()
         try:
             return self._change(rolling_back(target, components, reason=reason, now=now))
-        except (VersionUnreadableError, BlobMissingError, BlobCorruptError) as error:
+        except NOT_WHOLE as error:
             raise ReleaseNotWholeError(to, error) from error
 
     def renumber(self, *, lost: int, reason: str) -> Release:
