@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # More for pytest: make test PYTEST_ARGS="-k coalescing -x"
 PYTEST_ARGS ?=
+# Processes that share the tests; each has servers of its own.
+WORKERS ?= 2
 # make faults: valkey, redis, redis62 or all.
 SERVER ?= valkey
 MINUTES ?= 30
@@ -33,7 +35,7 @@ demo: $(INSTALLED) ## Run the whole pipeline on this Python's own docstrings
 
 .PHONY: test
 test: $(INSTALLED) ## Run the tests
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 .PHONY: faults
 faults: $(INSTALLED) ## Break it in every way that we know: SERVER=all FAULT=F1,F13 RUNS=20
