@@ -6,6 +6,7 @@ By turns it stands before its release's link and before its announcement.
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 from indexrelay.streams import current_release
 from tests.faults.bench import LEASE_SECONDS, Bench
@@ -53,10 +54,13 @@ def _once(bench: Bench, row: Row, point: str) -> None:
     bench.settle()
 
 
-def _what_is_served(bench: Bench) -> tuple[object, int, int]:
+def _what_is_served(bench: Bench) -> tuple[object, int, bytes]:
+    """The newest release, the announced one, and the last message about one."""
     newest = bench.store.newest_release()
     announced = current_release(bench.connection, bench.keys)
-    return newest, announced, bench.connection.commands.xlen(bench.keys.reloads)
+    # Not how many there are: the sleeper may trim the stream as soon as it is awake.
+    reloads: Any = bench.connection.commands.xinfo_stream(bench.keys.reloads)
+    return newest, announced, reloads["last-generated-id"]
 
 
 def _passes(rebuilder: Process) -> int:
