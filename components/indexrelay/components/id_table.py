@@ -122,7 +122,7 @@ class IdTable(Sequence[str]):
         repeats = 0
         last: list[bytes] = []
         for start in range(0, len(self), _BLOCK):
-            raws = self._table.raw_many(self._rows_at(start, start + _BLOCK))
+            raws = self._table.read_many(self._rows_at(start, start + _BLOCK), bytes)
             ids = last + [raw or b"" for raw in raws]
             if not all(map(le, ids, ids[1:])):
                 raise DamagedFileError(self._table.path, "its order is not that of the ids")

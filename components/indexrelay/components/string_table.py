@@ -112,10 +112,6 @@ class StringTable(Closable):
             found.append(None if raw is None else read(raw))
         return found
 
-    def raw_many(self, rows: Rows) -> list[bytes | None]:
-        """The bytes of ``rows``; raises as `read_many` does."""
-        return self.read_many(rows, bytes)
-
     def many(self, rows: Rows) -> list[str | None]:
         """The texts of ``rows``; raises as `read_many` does."""
         try:
