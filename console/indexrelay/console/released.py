@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from indexrelay.console.errors import CommandError
 from indexrelay.console.installation import Installation
-from indexrelay.schemas.errors import UnknownNameError
+from indexrelay.schemas.errors import IndexRelayError, UnknownNameError
 from indexrelay.schemas.mistakes import suggestion
-from indexrelay.schemas.versions import VersionManifest
+from indexrelay.schemas.versions import Release, VersionManifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,25 +28,32 @@ def released_version(installation: Installation, component: str) -> ReleasedVers
         ArtifactError: it cannot be read.
     """
     release = installation.store.newest_release()
+    if release is None or component not in release.components:
+        raise _why_not(installation, component, release)
+    version_id = release.components[component]
+    manifest = installation.store.version(component, version_id)
+    return ReleasedVersion(id=version_id, manifest=manifest)
+
+
+def _why_not(
+    installation: Installation, component: str, release: Release | None
+) -> IndexRelayError:
+    """Why nothing is released of a component, as far as the catalog can tell."""
     attempt = installation.catalog.attempts.all().get(component)
-    if attempt is not None and (release is None or component not in release.components):
-        raise CommandError(
+    if attempt is not None:
+        return CommandError(
             f"no version of {component!r} is released: its build failed {attempt.failures} "
             f"time(s), last with: {attempt.error}"
         )
     if release is None:
-        raise CommandError(
+        return CommandError(
             "nothing was released yet: commit a batch while a rebuilder runs, "
             "or build what is due now with indexrelay rebuild --here"
         )
-    if component not in release.components:
-        if component in installation.settings.components:
-            raise CommandError(
-                f"release {release.number} has no {component!r} yet: build it with "
-                f"indexrelay rebuild {component} --here, or see indexrelay status"
-            )
-        near = suggestion(component, {*release.components, *installation.settings.components})
-        raise UnknownNameError(f"there is no component {component!r}{near}")
-    version_id = release.components[component]
-    manifest = installation.store.version(component, version_id)
-    return ReleasedVersion(id=version_id, manifest=manifest)
+    if component in installation.settings.components:
+        return CommandError(
+            f"release {release.number} has no {component!r} yet: build it with "
+            f"indexrelay rebuild {component} --here, or see indexrelay status"
+        )
+    near = suggestion(component, {*release.components, *installation.settings.components})
+    return UnknownNameError(f"there is no component {component!r}{near}")
