@@ -52,12 +52,13 @@ def test_a_component_that_was_never_released_says_why(run: Run, tmp_path: Path) 
         ):
             batch.upsert(["a", "b"], np.eye(2, 8))
         run("rebuild", "--here", *at)
-        said = run("components", "show", "words", *at)
-        assert said.code == 1
-        assert "its build failed 1 time(s)" in said.err
-        assert "no entry has a text" in said.err
-        said = run("components", "show", "wods", *at)
-        assert (said.code, "did you mean 'words'" in said.err) == (2, True)
+        for asking in (("components", "show"), ("hold",)):
+            said = run(*asking, "words", *at)
+            assert said.code == 1
+            assert "its build failed 1 time(s)" in said.err
+            assert "no entry has a text" in said.err
+            said = run(*asking, "wods", *at)
+            assert (said.code, "did you mean 'words'" in said.err) == (2, True)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What the newest release serves of one component."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from indexrelay.console.errors import CommandError
@@ -27,12 +28,23 @@ def released_version(installation: Installation, component: str) -> ReleasedVers
         CommandError: nothing was released yet, or not of this component; says why its build failed.
         ArtifactError: it cannot be read.
     """
-    release = installation.store.newest_release()
-    if release is None or component not in release.components:
-        raise _why_not(installation, component, release)
-    version_id = release.components[component]
+    version_id = require_released(installation, [component])[component]
     manifest = installation.store.version(component, version_id)
     return ReleasedVersion(id=version_id, manifest=manifest)
+
+
+def require_released(installation: Installation, components: Sequence[str]) -> dict[str, str]:
+    """What is served of all components, by name; refuses one of which nothing is released.
+
+    Raises:
+        CommandError: nothing is released of one; the message says why, and what to do.
+        UnknownNameError: there is no such component.
+    """
+    release = installation.store.newest_release()
+    for component in components:
+        if release is None or component not in release.components:
+            raise _why_not(installation, component, release)
+    return dict(release.components) if release is not None else {}
 
 
 def _why_not(

@@ -53,8 +53,10 @@ def hold(
     """Keep components at the versions that are served now."""
     from indexrelay.console.holding import announced
     from indexrelay.console.installation import Installation
+    from indexrelay.console.released import require_released
 
     with Installation.at(config) as installation:
+        require_released(installation, names)
         release = announced(installation, installation.store.hold(*names, reason=reason))
     _say(json, {"release": release, "held": names}, f"held {', '.join(names)} in release {release}")
 
