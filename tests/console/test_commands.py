@@ -131,6 +131,29 @@ def test_what_a_build_would_not_find_is_named_before_one_is_tried(run: Run, tmp_
     assert "⚠ components.gone" in run("check", "--config", str(config)).out
 
 
+def test_a_driver_that_is_not_there_is_named_without_the_password(run: Run, tmp_path: Path) -> None:
+    config = tmp_path / "indexrelay.toml"
+    urls = {
+        "far": "mysql://me:s3cret@host/db",
+        "odd": "nosuch://me:s3cret@host/db",
+        "near": "sqlite:///songs.db",
+    }
+    config.write_text(
+        "".join(
+            f"[collections.{name}]\ndimension = 2\n"
+            f'source = {{ kind = "table", url = "{url}", table = "songs" }}\n'
+            for name, url in urls.items()
+        )
+    )
+    said = run("check", "--json", "--config", str(config))
+    lacking = json.loads(said.out)["lacking"]
+    assert said.code == 3
+    assert lacking.keys() == {"collections.far.source.url", "collections.odd.source.url"}
+    assert "No module named 'MySQLdb'" in lacking["collections.far.source.url"]
+    assert "does not know this kind of database" in lacking["collections.odd.source.url"]
+    assert "s3cret" not in said.out + said.err
+
+
 def test_strangers_text_in_a_document_is_harmless_and_says_the_same(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -1,10 +1,12 @@
-"""What right settings still want of a host: folders that can be made, functions that are there."""
+"""What right settings still want of a host: functions, drivers, and folders that can be made."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from indexrelay.components.registry import kind_of
-from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.settings import Settings, TableSource
+from indexrelay.storage.urls import lacking_driver
 
 
 def lacking(settings: Settings) -> dict[str, str]:
@@ -12,17 +14,32 @@ def lacking(settings: Settings) -> dict[str, str]:
 
     A host that only reads needs none of it.
     """
-    found = {}
+    return {**dict(_of_kinds(settings)), **dict(_drivers(settings)), **dict(_folders(settings))}
+
+
+def _of_kinds(settings: Settings) -> Iterator[tuple[str, str]]:
     for name, definition in settings.components.items():
         lacks = "; ".join(kind_of(definition).lacks())
         if lacks:
-            found[f"components.{name}"] = f"{lacks}; a build on this host would fail"
-    folders = {"data_dir": settings.data_dir, "artifacts.dir": settings.artifacts_dir}
-    for key, folder in folders.items():
+            yield f"components.{name}", f"{lacks}; a build on this host would fail"
+
+
+def _drivers(settings: Settings) -> Iterator[tuple[str, str]]:
+    urls = {"catalog.url": settings.catalog_url}
+    for name, collection in settings.collections.items():
+        if isinstance(collection.source, TableSource):
+            urls[f"collections.{name}.source.url"] = collection.source.url.get_secret_value()
+    for key, url in urls.items():
+        lacks = lacking_driver(url)
+        if lacks is not None:
+            yield key, f"{lacks}; nothing on this host could connect to it"
+
+
+def _folders(settings: Settings) -> Iterator[tuple[str, str]]:
+    for key, folder in (("data_dir", settings.data_dir), ("artifacts.dir", settings.artifacts_dir)):
         obstacle = _obstacle(folder)
         if obstacle is not None:
-            found[key] = f"{folder} cannot be a folder: {obstacle} is something else"
-    return found
+            yield key, f"{folder} cannot be a folder: {obstacle} is something else"
 
 
 def _obstacle(folder: Path) -> Path | None:

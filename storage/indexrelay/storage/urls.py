@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from indexrelay.schemas.errors import MissingExtraError
 
@@ -22,3 +23,14 @@ def driver_url(url: str) -> URL:
     if find_spec("psycopg") is None:
         raise MissingExtraError("psycopg", "postgresql")
     return parsed.set(drivername="postgresql+psycopg")
+
+
+def lacking_driver(url: str) -> str | None:
+    """What this host lacks to connect to ``url``, which is not tried; ``None``: nothing."""
+    try:
+        driver_url(url).get_dialect().import_dbapi()
+    except (MissingExtraError, ImportError) as error:
+        return str(error)
+    except ArgumentError as error:
+        return f"SQLAlchemy does not know this kind of database ({error})"
+    return None
