@@ -13,6 +13,7 @@ from indexrelay.storage.artifacts import (
     ReleaseNotWholeError,
     ReleaseUnreadableError,
 )
+from indexrelay.storage.artifacts.releases import Releases
 from tests.storage.artifacts.making import make_release, make_version
 
 
@@ -114,14 +115,14 @@ def test_a_hold_does_not_undo_what_was_released_between_its_reading_and_its_writ
     store: ArtifactStore, versions: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_release(store, voyager=versions[0])
-    commit = store.commit_release
+    commit = Releases.commit
 
-    def overtaken(release: Release, *, lost: int = 0) -> Release:
+    def overtaken(releases: Releases, release: Release, *, lost: int = 0) -> Release:
         monkeypatch.undo()
         make_release(store, voyager=versions[1])
-        return commit(release, lost=lost)
+        return commit(releases, release, lost=lost)
 
-    monkeypatch.setattr(store, "commit_release", overtaken)
+    monkeypatch.setattr(Releases, "commit", overtaken)
     held = store.hold("voyager", reason="a demo today")
     assert (held.number, held.previous) == (3, 2)
     assert held.components == {"voyager": versions[1]}

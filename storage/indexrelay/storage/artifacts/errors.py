@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
 
 from indexrelay.schemas.errors import IndexRelayError, UnknownNameError
 from indexrelay.schemas.mistakes import suggestion
@@ -91,10 +90,6 @@ class VersionUnreadableError(ArtifactError):
         self.missing = missing
 
 
-NOT_WHOLE: Final = (VersionUnreadableError, BlobMissingError, BlobCorruptError)
-"""What is raised where a version is not there as a whole."""
-
-
 class ReleaseUnreadableError(ArtifactError):
     """Raised when a release is missing or damaged; the newest intact one is served meanwhile."""
 
@@ -117,7 +112,9 @@ class ReleaseNotWholeError(ArtifactError):
     cause is chained and says which one it is.
     """
 
-    def __init__(self, number: int, cause: ArtifactError) -> None:
+    def __init__(
+        self, number: int, cause: VersionUnreadableError | BlobMissingError | BlobCorruptError
+    ) -> None:
         match cause:
             case VersionUnreadableError():
                 what = f"version {cause.version_id} of {cause.component}: {cause.reason}"
@@ -125,8 +122,6 @@ class ReleaseNotWholeError(ArtifactError):
                 what = f"{cause.path} is damaged: {cause.reason}"
             case BlobMissingError():
                 what = f"{cause.path} is missing"
-            case _:
-                what = str(cause)
         super().__init__(
             f"release {number} cannot be served again, and what is served stays: {what}; name "
             "another (indexrelay components show COMPONENT lists them), or restore the file"

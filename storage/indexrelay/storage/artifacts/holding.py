@@ -1,17 +1,14 @@
 """Rollback, hold and lift: each is a new release, made from the newest one.
 
-Each function says what the next release should be, given the newest; the store commits it and asks
-again when somebody else was faster, so that a hold never undoes what was released meanwhile.
+Each function says what the next release should be, given the newest; `commit_change` makes it one.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from datetime import datetime
 
 from indexrelay.schemas.versions import Hold, Release
+from indexrelay.storage.artifacts.changing import Change
 from indexrelay.storage.artifacts.errors import ComponentNotReleasedError
-
-Change = Callable[[Release], Release | None]
-"""From the newest release to the next one; ``None``: nothing to change."""
 
 
 def holding(components: Collection[str], *, reason: str, now: datetime) -> Change:

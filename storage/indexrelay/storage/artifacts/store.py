@@ -11,24 +11,22 @@ from pathlib import Path
 from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.versions import BlobRef, Release, VersionManifest
 from indexrelay.storage.artifacts.blobs import BlobLook, Blobs, GoOn
+from indexrelay.storage.artifacts.changing import Change, commit_change
 from indexrelay.storage.artifacts.checked import CheckedBlobs, host_id
 from indexrelay.storage.artifacts.errors import (
-    NOT_WHOLE,
-    NothingReleasedError,
-    ReleaseExistsError,
+    BlobCorruptError,
+    BlobMissingError,
     ReleaseNotWholeError,
     ReleaseUnreadableError,
+    VersionUnreadableError,
 )
-from indexrelay.storage.artifacts.holding import Change, holding, lifting, rolling_back
+from indexrelay.storage.artifacts.holding import holding, lifting, rolling_back
 from indexrelay.storage.artifacts.layout import Layout
 from indexrelay.storage.artifacts.locking import StoreLock
 from indexrelay.storage.artifacts.naming import was_named
 from indexrelay.storage.artifacts.releases import Releases
 from indexrelay.storage.artifacts.sweeping import Sweeper, Swept
 from indexrelay.storage.artifacts.versions import OpenedVersion, Versions
-
-_ATTEMPTS = 100
-"""How often a change of holds is tried again; each lost attempt means that another one won."""
 
 
 class ArtifactStore:
@@ -229,7 +227,7 @@ class ArtifactStore:
         target, now = self.release(to), self._clock.now()
         try:
             return self._change(rolling_back(target, components, reason=reason, now=now))
-        except NOT_WHOLE as error:
+        except (VersionUnreadableError, BlobMissingError, BlobCorruptError) as error:
             raise ReleaseNotWholeError(to, error) from error
 
     def renumber(self, *, lost: int, reason: str) -> Release:
@@ -278,23 +276,4 @@ class ArtifactStore:
             return sweeper.sweep(keep_releases=keep_releases, used_versions=used_versions)
 
     def _change(self, change: Change, *, lost: int = 0) -> Release:
-        """Commit what becomes of the newest release, against whoever else publishes."""
-        attempts = 0
-        while True:
-            newest = self.newest_release()
-            if newest is None:
-                raise NothingReleasedError
-            changed = change(newest)
-            if changed is None:
-                return newest
-            update = {
-                "number": max(self.next_number(), lost + 1),
-                "previous": newest.number,
-                "created_at": self._clock.now(),
-            }
-            try:
-                return self.commit_release(changed.model_copy(update=update), lost=lost)
-            except ReleaseExistsError:
-                attempts += 1
-                if attempts == _ATTEMPTS:
-                    raise
+        return commit_change(self._releases, change, clock=self._clock, lost=lost)
