@@ -17,6 +17,7 @@ from indexrelay.components.errors import DamagedFileError, UnknownEntryError
 from indexrelay.components.id_table import IdTable
 from indexrelay.components.layers import Layers, in_one_layer
 from indexrelay.components.mapped_array import mapped_array
+from indexrelay.components.row_sets import row_set_of, without
 from indexrelay.components.string_table import Rows
 
 IDS: Final = "ids.table"
@@ -147,7 +148,7 @@ class LayeredIds(Closable, Sequence[str]):
         rows = rows[self.layers.places[rows] < self.layers.base]
         places = self.layers.places[rows]
         same = np.array(list(map(eq, self.base.many(places), self.delta.many(rows))), dtype=bool)
-        return int((~np.isin(places[same], self.layers.tombstones)).sum())
+        return len(without(places[same], self.layers.tombstones))
 
     def out_of_order(self, starts: Sequence[int] = (), *, rows: Rows | None = None) -> int:
         """How often an id of the delta does not stand where the order of the UTF-8 bytes has it.
@@ -156,8 +157,8 @@ class LayeredIds(Closable, Sequence[str]):
         ``rows`` are those of the delta to look at, ``None``: all.
         """
         at = self.layers.delta_positions(self.layers.delta_rows if rows is None else rows)
-        after = np.unique(np.concatenate([at, at + 1]))
-        after = after[(after > 0) & (after < len(self)) & ~np.isin(after, starts)]
+        after = without(row_set_of(at, at + 1), np.array(starts, dtype=np.int64))
+        after = after[(after > 0) & (after < len(self))]
         return sum(map(ge, self.many(after - 1), self.many(after)))
 
     def close(self) -> None:

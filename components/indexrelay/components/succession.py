@@ -20,6 +20,7 @@ from indexrelay.components.id_table import IdTable
 from indexrelay.components.layered_ids import DELTA_IDS, PLACES, TOMBSTONES, LayeredIds
 from indexrelay.components.layers import Layers
 from indexrelay.components.mapped_array import mapped_array
+from indexrelay.components.row_sets import row_set_of, without
 from indexrelay.components.runs import runs
 from indexrelay.components.string_table import Rows
 
@@ -167,7 +168,7 @@ def succeed(last: LayeredIds, inputs: InputRows, changes: Sequence[ChangedIds]) 
     return Succession(
         layers=Layers(
             last.layers.base,
-            np.union1d(last.layers.tombstones, np.array(dead, dtype=np.int64)),
+            row_set_of(last.layers.tombstones, np.array(dead, dtype=np.int64)),
             np.concatenate([one.places for one in stretches]),
         ),
         kept=np.concatenate([one.kept for one in stretches]),
@@ -187,7 +188,7 @@ def _untouched(
         return kept, np.zeros(len(upserts), dtype=np.int64)
     found = _rows(last.delta, upserts, stretch)
     touched = [row for row, there in found + _rows(last.delta, deletes, stretch) if there]
-    kept = np.setdiff1d(kept, np.array(touched, dtype=np.int64))
+    kept = without(kept, row_set_of(np.array(touched, dtype=np.int64)))
     return kept, np.searchsorted(kept, np.array([row for row, _ in found], dtype=np.int64))
 
 

@@ -24,6 +24,7 @@ from indexrelay.components.projection.guiding import Guide
 from indexrelay.components.projection.layouts import some_threads
 from indexrelay.components.projection.reading import as_laid_out
 from indexrelay.components.projection.served import Coordinates, ProjectionMap
+from indexrelay.components.row_sets import without
 from indexrelay.schemas.versions import Check
 from indexrelay.storage.entries import Changes, SourceSnapshot, Vectors
 
@@ -98,7 +99,7 @@ class _Changed:
     def kept(self, chart: ProjectionMap, last: ProjectionMap) -> Verdict:
         """Everything that did not change is where it was, bit for bit."""
         changed, here, there = self.ids(), chart.ids.layers, last.ids.layers
-        gone = np.setdiff1d(here.tombstones, there.tombstones)
+        gone = without(here.tombstones, there.tombstones)
         stays = np.ones(here.base, dtype=bool)  # as a mask: sets of a million rows take seconds
         stays[here.tombstones] = stays[there.tombstones] = False
         rows = np.flatnonzero(stays)
@@ -112,7 +113,7 @@ class _Changed:
             for one in placed_before
         )
         lost = sum(one not in changed for one in last.ids.base.many(gone))
-        back = len(np.setdiff1d(there.tombstones, here.tombstones))
+        back = len(without(there.tombstones, here.tombstones))
         if not base_alike:
             return Verdict(False, "entries that did not change have moved")
         return equal(wrong + lost + back, 0, "entries that did not change came, went or moved")

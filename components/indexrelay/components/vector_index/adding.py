@@ -65,9 +65,10 @@ def add_to_lists(
 ) -> None:
     """Add ``vectors`` to an index of plain lists, each to the list of which ``within`` says so."""
     faiss = require_faiss()
+    lists = index.invlists
     for place, size in enumerate(np.bincount(within, minlength=index.nlist).tolist()):
-        index.invlists.resize(place, size)
-        index.invlists.resize(place, 0)  # the room stays
+        lists.resize(place, size)
+        lists.resize(place, 0)  # the room stays
     for rows in blocks(vectors):
         block = np.ascontiguousarray(vectors[rows])
         numbers = np.arange(rows.start, rows.stop, dtype=np.int64)

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from indexrelay.components.judging import Verdict, equal
+from indexrelay.components.row_sets import among
 from indexrelay.components.string_table import Rows
 from indexrelay.components.vector_index.contents import Contents
 from indexrelay.components.vector_index.metrics import distances, tolerance
@@ -27,7 +28,7 @@ def sample_is_exact(contents: Contents, sample: QuerySample) -> Verdict:
     if not claimed.size:
         return Verdict(True, measured=0)
     metric, dead = contents.facts.metric, contents.ids.layers.tombstones
-    if np.isin(rows, dead).any() or (np.diff(claimed, axis=1) < 0).any():
+    if among(rows, dead).any() or (np.diff(claimed, axis=1) < 0).any():
         return Verdict(False, "the sample names entries that are gone, or not the nearest first")
     true = distances(queries, contents.vectors(rows), metric)
     allowed = tolerance(true, queries)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from indexrelay.components.row_sets import among
 from indexrelay.components.string_table import Rows
 from indexrelay.components.vector_index.contents import Contents
 from indexrelay.components.vector_index.metrics import Distances, distances
@@ -37,7 +38,7 @@ class Moves:
     def of(self, rows: Rows) -> Rows:
         """Where ``rows`` are now; -1: they are no more (or were -1)."""
         moved = rows.copy()
-        moved[np.isin(rows, self.tombstones)] = -1
+        moved[among(rows, self.tombstones)] = -1
         beside = rows >= self.first_of_delta
         now = self.delta[rows[beside] - self.first_of_delta]
         moved[beside] = np.where(now < 0, now, now + self.first_of_delta)

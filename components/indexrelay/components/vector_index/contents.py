@@ -15,6 +15,7 @@ import numpy as np
 from indexrelay.components.closing import Closable
 from indexrelay.components.errors import DamagedFileError, UnknownEntryError
 from indexrelay.components.layered_ids import LayeredIds
+from indexrelay.components.row_sets import among
 from indexrelay.components.string_table import Rows
 from indexrelay.components.vector_index.base import Base, base_paths
 from indexrelay.components.vector_index.delta import Delta
@@ -119,7 +120,7 @@ class Contents(Closable):
         tombstones = self.ids.layers.tombstones
         for rows, vectors in self.base.lookup.blocks():
             if len(tombstones):
-                alive = np.isin(rows, tombstones, invert=True)
+                alive = ~among(rows, tombstones)
                 yield rows[alive], vectors[alive]
             else:
                 yield rows, vectors

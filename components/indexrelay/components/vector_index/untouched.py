@@ -1,9 +1,12 @@
 """Whether a version that continues another has what the batch brought, and still all the rest."""
 
+from functools import cached_property
+
 import numpy as np
 
 from indexrelay.components.inputs import changes_of
 from indexrelay.components.judging import Verdict, equal
+from indexrelay.components.row_sets import without
 from indexrelay.components.runs import runs
 from indexrelay.components.string_table import Rows
 from indexrelay.components.vector_index.contents import Contents
@@ -64,12 +67,14 @@ class Untouched:
     def kept(self) -> Verdict:
         """Everything is where it was: in the base, or in the delta with all it had."""
         was, is_now = self._last.ids.layers.tombstones, self._new.ids.layers.tombstones
-        if len(np.setdiff1d(was, is_now, assume_unique=True)):
+        if len(without(was, is_now)):
             return Verdict(False, "an entry of the base that was gone is back")
-        newly = np.setdiff1d(is_now, was, assume_unique=True)
+        newly = without(is_now, was)
         if not self._touched.issuperset(self._new.base.ids.many(newly)):
             return Verdict(False, "an entry of the base is gone that did not change")
-        last, new = self._delta_rows(self._last), self._delta_rows(self._new)
+        touched_there = self._last.ids.delta_rows(self._touched)
+        last = without(self._last.ids.layers.delta_rows, touched_there)
+        new = without(self._new.ids.layers.delta_rows, self._brought)
         if len(last) != len(new):
             return Verdict(False, "the delta lost an entry that did not change, or made one up")
         places_were, places_are = self._last.ids.layers.places, self._new.ids.layers.places
@@ -83,14 +88,13 @@ class Untouched:
 
     def brought_in_order(self) -> Verdict:
         """What the batch brought stands where the order of the ids has it; the rest did before."""
-        ids = self._new.ids
-        brought = ids.delta_rows(self._touched)
-        return equal(ids.out_of_order(rows=brought), 0, "delta ids stand elsewhere")
+        wrong = self._new.ids.out_of_order(rows=self._brought)
+        return equal(wrong, 0, "delta ids stand elsewhere")
 
-    def _delta_rows(self, contents: Contents) -> Rows:
-        """The delta rows that the batch did not touch, in their order."""
-        rows = contents.ids.layers.delta_rows
-        return np.setdiff1d(rows, contents.ids.delta_rows(self._touched), assume_unique=True)
+    @cached_property
+    def _brought(self) -> Rows:
+        """The new delta's rows that the batch touched."""
+        return self._new.ids.delta_rows(self._touched)
 
     def _same(self, last: int, new: int, count: int) -> bool:
         """Whether so many delta rows are what they were: id, vector and payload."""
