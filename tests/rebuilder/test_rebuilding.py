@@ -162,6 +162,7 @@ def test_what_does_not_pass_its_gates_is_not_released(
     result = bench.rebuild()
     assert result.components["index"].error == error
     assert bench.store.newest_release() is None
+    assert list(bench.store.root.glob("blobs/sha256/*/*")) == []
 
 
 def test_losing_most_entries_needs_force(make_bench: MakeBench) -> None:

@@ -4,7 +4,8 @@ The source is read in one snapshot, which stays open until the gates have judged
 the same entries. The version covers the generation that was read inside it, whatever was asked for.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import BuildOutcome, ComponentResult
 from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
-from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.artifacts import ArtifactStore, StagedBlob
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.entries import SourceSnapshot
 from indexrelay.storage.passing import may_pass
@@ -41,7 +42,7 @@ def build_component(
     progress: Progress,
     memory: BuildMemory = UNLIMITED,
 ) -> ComponentResult:
-    """Build, store and verify one component; never raises for what the build did wrong."""
+    """Build, verify and store one component; never raises for what the build did wrong."""
     started_at, started = clock.now(), clock.monotonic()
     checks: tuple[Check, ...] = ()
     try:
@@ -80,6 +81,8 @@ class _Judged:
 
     built: Built
     blobs: Mapping[str, BlobRef]
+    staged: Sequence[StagedBlob]
+    """Those that are new."""
     checks: tuple[Check, ...]
     build_seconds: float
     verify_seconds: float
@@ -108,7 +111,7 @@ class _Build:
         self.stack = stack
 
     def run(self, progress: Progress, memory: BuildMemory) -> VersionManifest:
-        """Build, store, verify, and write the manifest."""
+        """Build, verify, store, and write the manifest."""
         definition = self.request.definition
         kind = kind_of(definition)
         job = self._job(progress, memory)
@@ -126,6 +129,10 @@ class _Build:
             done = self._built(kind, replace(job, anew=True), previous)
         if not done.passed:
             raise GateFailedError(done.checks)
+        for staged in done.staged:
+            failpoint("build.before_blob")
+            self.store.put_blob(staged)
+            failpoint("build.after_blob")
         covers, epochs = _coverage(job)
         manifest = VersionManifest(
             component=self.request.component,
@@ -190,35 +197,40 @@ class _Build:
             return None
         return PreviousVersion(manifest=manifest, files=opened.files)
 
-    def _stored(self, file: Path | BlobRef) -> BlobRef:
-        if not isinstance(file, Path):
-            return file
-        failpoint("build.before_blob")
-        blob = self.store.put_blob(file)
-        failpoint("build.after_blob")
-        return blob
-
     def _built(self, kind: Kind[Any], job: Job, previous: VersionManifest | None) -> _Judged:
-        """Build once, store what was made, and judge it."""
+        """Build once, and judge what was made while the disk takes it."""
         started = self.clock.monotonic()
         built = kind.build(job)
-        blobs = {name: self._stored(file) for name, file in built.files.items()}
-        stored = self.clock.monotonic()
-        checks = run_gates(
-            kind,
-            job,
-            replace(built, files=blobs),
-            blobs=blobs,
-            files={name: self.store.blob(blob) for name, blob in blobs.items()},
-            previous=previous,
-            min_kept=1 - self.request.definition.max_shrink,
-        )
+        new = {name: file for name, file in built.files.items() if isinstance(file, Path)}
+        with ThreadPoolExecutor(job.threads, thread_name_prefix="staging") as pool:
+            stage = pool.map(lambda file: self.store.stage_blob(file, pool), new.values())
+            staged = dict(zip(new, stage, strict=True))
+            blobs = {
+                name: file if isinstance(file, BlobRef) else staged[name].ref
+                for name, file in built.files.items()
+            }
+            files = {
+                name: staged[name].file if name in staged else self.store.blob(blob)
+                for name, blob in blobs.items()
+            }
+            all_staged = self.clock.monotonic()
+            checks = run_gates(
+                kind,
+                job,
+                replace(built, files=blobs),
+                blobs=blobs,
+                files=files,
+                previous=previous,
+                min_kept=1 - self.request.definition.max_shrink,
+            )
+            judged = self.clock.monotonic()
         return _Judged(
             built=built,
             blobs=blobs,
+            staged=list(staged.values()),
             checks=checks,
-            build_seconds=stored - started,
-            verify_seconds=self.clock.monotonic() - stored,
+            build_seconds=all_staged - started,
+            verify_seconds=judged - all_staged,
         )
 
 

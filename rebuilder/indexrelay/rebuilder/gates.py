@@ -7,6 +7,7 @@ an exception is how bad indexes get released.
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from indexrelay.components.kind import Built, Job, Kind, Served
@@ -27,16 +28,19 @@ def run_gates(
 
     Args:
         blobs: the version's files, by content.
-        files: the same, as they lie in the store.
+        files: the same, as they lie on disk.
         previous: the version that this one follows; ``None``: any number of entries will do, and
             nothing was checked before.
         min_kept: the share of the previous version's entries that must still be there.
     """
     known = _inherited(previous)
-    checks = [
-        known.get(("bytes", blob.digest)) or _check_bytes(name, blob, files[name])
-        for name, blob in sorted(blobs.items())
-    ]
+
+    def read_back(name: str) -> Check:
+        blob = blobs[name]
+        return known.get(("bytes", blob.digest)) or _check_bytes(name, blob, files[name])
+
+    with ThreadPoolExecutor(job.threads, thread_name_prefix="reading-back") as pool:
+        checks = list(pool.map(read_back, sorted(blobs)))
     if previous is not None:
         checks.append(_check_count(built.entries, previous.entries, min_kept))
     checks.extend(_kind_checks(kind, job, built, files))

@@ -55,7 +55,7 @@ class ComponentResult(_Fact):
     bytes: NonNegativeInt = 0
     started_at: datetime | None = None
     seconds: Seconds = 0.0
-    """Build and verification together, without the start of the child process."""
+    """Build, verification and storing together, without the start of the child process."""
     build_seconds: Seconds = 0.0
     verify_seconds: Seconds = 0.0
     checks: tuple[Check, ...] = ()

@@ -3,8 +3,12 @@
 import errno
 import hashlib
 import os
+import shutil
 import stat
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
@@ -17,6 +21,8 @@ from indexrelay.storage.artifacts import (
     UnsafeNameError,
 )
 from tests.storage.artifacts.making import make_file
+
+T = TypeVar("T")
 
 
 def test_a_blob_is_moved_to_the_name_of_its_content(store: ArtifactStore, tmp_path: Path) -> None:
@@ -74,6 +80,80 @@ def test_a_file_on_another_file_system_is_copied(
     assert store.blob(ref).read_bytes() == b"from afar"
     assert not file.exists()
     assert list(store.staging.iterdir()) == []
+
+
+def test_a_copy_that_is_not_what_was_hashed_gets_no_name(
+    store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def torn(_source: Path, target: Path) -> None:
+        target.write_bytes(b"from")
+
+    ref = store.put_blob(make_file(tmp_path, b"from afar"))
+    _flip(store.blob(ref))
+    monkeypatch.setattr(shutil, "copyfile", torn)
+    file = make_file(tmp_path, b"from afar")
+    with pytest.raises(BlobCorruptError, match=str(file)):
+        store.put_blob(file)
+    with pytest.raises(BlobCorruptError, match="its content has the digest"):
+        store.blob(ref)
+    assert list(store.staging.iterdir()) == []
+
+
+class _Later(Executor):
+    """Does what it was given when it is told to."""
+
+    def __init__(self) -> None:
+        self._work: list[Callable[[], None]] = []
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except OSError as error:
+                future.set_exception(error)
+
+        self._work.append(work)
+        return future
+
+    def run(self) -> None:
+        while self._work:
+            self._work.pop()()
+
+
+def test_a_staged_file_lies_where_it_was_until_it_is_put(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
+    file, forcing = make_file(tmp_path, b"judged first"), _Later()
+    staged = store.stage_blob(file, forcing)
+    assert (staged.file, staged.ref.size) == (file, 12)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o444
+    with pytest.raises(BlobMissingError):
+        store.blob(staged.ref)
+    forcing.run()
+    assert store.put_blob(staged) == staged.ref
+    assert store.blob(staged.ref).read_bytes() == b"judged first"
+    assert not file.exists()
+
+
+def test_what_the_disk_refuses_gets_no_name(
+    store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_file: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    file, forcing = make_file(tmp_path, b"lost"), _Later()
+    staged = store.stage_blob(file, forcing)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        forcing.run()
+    with pytest.raises(StoreAccessError, match=rf"{file}.*Input/output error") as caught:
+        store.put_blob(staged)
+    assert caught.value.errno == errno.EIO
+    assert file.exists()
+    with pytest.raises(BlobMissingError):
+        store.blob(staged.ref)
 
 
 def test_a_link_or_a_pipe_is_not_taken_for_a_file(store: ArtifactStore, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 Nothing in here knows what a file means, or who builds and who reads.
 """
 
+from indexrelay.storage.artifacts.blobs import StagedBlob
 from indexrelay.storage.artifacts.errors import (
     ArtifactError,
     BlobCorruptError,
@@ -33,6 +34,7 @@ __all__ = [
     "ReleaseExistsError",
     "ReleaseNotWholeError",
     "ReleaseUnreadableError",
+    "StagedBlob",
     "StoreAccessError",
     "Swept",
     "UnsafeNameError",

@@ -1,9 +1,10 @@
 """Immutable files, named by the sha256 of their content.
 
-A file is hashed, made read-only, forced to disk and linked to its name; the same content again is
-nothing. A reader opens a blob in place, after its digest was checked once on this host. A blob that
-turns out to be damaged is replaced when the same content is put again: the new file takes over the
-name, and who has mapped the old one keeps the old one.
+A file is made read-only, hashed, forced to disk and linked to its name; the same content again is
+nothing. So whatever has a name in here would outlast a power cut. A reader opens a blob in place,
+after its digest was checked once on this host. A blob that turns out to be damaged is replaced when
+the same content is put again: the new file takes over the name, and who has mapped the old one
+keeps the old one.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +55,17 @@ class BlobLook:
     """When this host last found it intact, by the wall clock; ``None``: not as it is now."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class StagedBlob:
+    """A finished file that is being forced to disk, and that the store knows nothing of yet."""
+
+    file: Path
+    """Where it lies until it is put, for whoever has to look at it first."""
+    ref: BlobRef
+    forced: Future[None]
+    """Done, or failed, once the disk has answered."""
+
+
 class Blobs:
     """The blobs of one store."""
 
@@ -61,18 +74,36 @@ class Blobs:
         self._lock = lock
         self._checked = checked
 
-    def put(self, file: Path) -> BlobRef:
+    def stage(self, file: Path, forcing: Executor) -> StagedBlob:
+        """Hash a finished file, and let ``forcing`` wait for the disk.
+
+        Raises:
+            StoreAccessError: it is not a regular file, or cannot be read.
+        """
+        with accessing(file, "store"):
+            ref = _sealed(file)
+        return StagedBlob(file=file, ref=ref, forced=forcing.submit(_force, file))
+
+    def put(self, file: Path | StagedBlob) -> BlobRef:
         """Move a finished file into the store; nobody may write to it any more.
 
         Raises:
-            StoreAccessError: it is not a regular file, or cannot be read or moved.
+            StoreAccessError: it is not a regular file, or cannot be read, forced to disk or moved.
         """
+        if isinstance(file, StagedBlob):
+            with accessing(file.file, "force to disk"):
+                file.forced.result()
+            return self._put(file.file, file.ref)
         with accessing(file, "store"):
-            ref = _settle(file)
+            ref = _sealed(file)
+            _force(file)
+        return self._put(file, ref)
+
+    def _put(self, file: Path, ref: BlobRef) -> BlobRef:
         target = self._layout.blob(ref.digest)
         make_folder(target.parent)
         with self._lock.writing(), accessing(target, "write"):
-            if not self._link(file, target):
+            if not self._link(file, ref, target):
                 self._reuse(file, ref, target)
             sync_folder(target.parent)
         with accessing(file, "remove"):
@@ -193,7 +224,7 @@ class Blobs:
         if before.st_ctime_ns == after.st_ctime_ns:
             self._checked.remember(ref.digest, after)
 
-    def _link(self, file: Path, target: Path) -> bool:
+    def _link(self, file: Path, ref: BlobRef, target: Path) -> bool:
         """Give the file its name; ``False`` when a file of that name is there."""
         try:
             os.link(file, target)
@@ -202,8 +233,8 @@ class Blobs:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            with self._copied(file) as copy:
-                return self._link(copy, target)
+            with self._copied(file, ref) as copy:
+                return self._link(copy, ref, target)
         return True
 
     def _reuse(self, file: Path, ref: BlobRef, target: Path) -> None:
@@ -211,31 +242,32 @@ class Blobs:
         try:
             self.path(ref)
         except (BlobCorruptError, BlobMissingError):
-            with self._copied(file) as copy:
+            with self._copied(file, ref) as copy:
                 take_place(copy, target, staging=self._layout.staging)
         # Sweeping must not take what an old version left and a running build now counts on. A pin
         # says so; touching the blob would change its ctime and make every host check it again.
         (self._layout.staging / f"{ref.digest}{PIN_SUFFIX}").touch()
 
     @contextlib.contextmanager
-    def _copied(self, file: Path) -> Iterator[Path]:
+    def _copied(self, file: Path, ref: BlobRef) -> Iterator[Path]:
         """The file's content in the staging folder, on the store's own file system."""
         with staged_name(self._layout.staging) as copy:
             shutil.copyfile(file, copy)
+            copied = _sealed(copy)
+            if copied != ref:
+                raise BlobCorruptError(ref.digest, file, f"copied, its digest is {copied.digest}")
             _force(copy)
             yield copy
 
 
-def _settle(file: Path) -> BlobRef:
-    """Hash a file, make it read-only, force it to disk."""
+def _sealed(file: Path) -> BlobRef:
+    """Make a file read-only, and hash it."""
     with open_file(file) as stream:
+        os.fchmod(stream.fileno(), READ_ONLY)
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        size = os.fstat(stream.fileno()).st_size
-    _force(file)
-    return BlobRef(digest=digest, size=size)
+        return BlobRef(digest=digest, size=os.fstat(stream.fileno()).st_size)
 
 
 def _force(file: Path) -> None:
     with open_file(file) as stream:
-        os.fchmod(stream.fileno(), READ_ONLY)
         os.fsync(stream.fileno())

@@ -5,12 +5,13 @@ keeps no file open and no thread, so it is safe to share between threads and sur
 """
 
 from collections.abc import Collection
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.versions import BlobRef, Release, VersionManifest
-from indexrelay.storage.artifacts.blobs import BlobLook, Blobs, GoOn
+from indexrelay.storage.artifacts.blobs import BlobLook, Blobs, GoOn, StagedBlob
 from indexrelay.storage.artifacts.changing import Change, commit_change
 from indexrelay.storage.artifacts.checked import CheckedBlobs, host_id
 from indexrelay.storage.artifacts.errors import (
@@ -60,10 +61,18 @@ class ArtifactStore:
         """The damaged ones that stood above the newest intact one at the last look."""
         return dict(self._releases.broken)
 
-    def put_blob(self, file: Path) -> BlobRef:
+    def stage_blob(self, file: Path, forcing: Executor) -> StagedBlob:
+        """Make a finished file ready for `put_blob`, while it may be looked at where it lies.
+
+        Nobody may write to the file any more. It is made read-only and hashed; forcing it to disk
+        is left to ``forcing``.
+        """
+        return self._blobs.stage(file, forcing)
+
+    def put_blob(self, file: Path | StagedBlob) -> BlobRef:
         """Move a finished file into the store; the same content again is nothing.
 
-        Nobody may write to the file any more. It is hashed, made read-only and forced to disk.
+        A staged one is waited for until it is on disk; any other is staged and waited for here.
         """
         return self._blobs.put(file)
 
