@@ -97,12 +97,11 @@ class IdTable(Sequence[str]):
         """The row of one id; ``None``: it is not in here."""
         # Half a surrogate pair has no UTF-8, so no stored id has one: let it simply not be found.
         wanted = entry_id.encode("utf-8", "surrogatepass")
-        places = range(len(self))
-        place = bisect_left(places, wanted, key=lambda place: self._table.raw(self._at(place)))
-        if place == len(self):
+        raw_at = self._table.raw if self._table.order is None else self._raw_at
+        place = bisect_left(range(len(self)), wanted, key=raw_at)
+        if place == len(self) or raw_at(place) != wanted:
             return None
-        row = self._at(place)
-        return row if self._table.raw(row) == wanted else None
+        return self._at(place)
 
     def place(self, entry_id: str, start: int, end: int) -> int:
         """The row in [``start``, ``end``] that ``entry_id`` stands at, or would stand before.
@@ -137,6 +136,9 @@ class IdTable(Sequence[str]):
     def close(self) -> None:
         """Let go of the map; nothing may be read afterwards."""
         self._table.close()
+
+    def _raw_at(self, place: int) -> bytes:
+        return self._table.raw(self._at(place))
 
     def _at(self, place: int) -> int:
         """The row at one place of the sorted order."""

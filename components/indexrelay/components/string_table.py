@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from indexrelay.components.closing import Closable
 from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.string_layout import (
-    HEADER,
     HEADER_SIZE,
     NULLS,
     ORDER,
@@ -85,10 +84,10 @@ class StringTable(Closable):
 
     def raw(self, row: int) -> bytes:
         """The bytes of one row, 0 ≤ ``row`` < ``len``; empty where it is ``None``."""
-        start, end = int(self._bounds[row]), int(self._bounds[row + 1])
+        start, end = self._bounds[row], self._bounds[row + 1]
         if not 0 <= start <= end <= self._layout.text_bytes:
             raise DamagedFileError(self.path, "a row lies outside of the text")
-        return self._bytes[HEADER.size + start : HEADER.size + end]
+        return self._bytes[HEADER_SIZE + start : HEADER_SIZE + end]
 
     def read_many(self, rows: Rows, read: Callable[[bytes], T]) -> list[T | None]:
         """What ``read`` makes of the bytes of ``rows``, in that order; ``None`` of a row without.
