@@ -154,6 +154,22 @@ def test_a_driver_that_is_not_there_is_named_without_the_password(run: Run, tmp_
     assert "s3cret" not in said.out + said.err
 
 
+@pytest.mark.parametrize("url", ["mysql://me@host:s3cret/db", "mysql://me:x@y:s3cret@host/db", ""])
+def test_a_url_that_is_none_is_a_mistake_and_never_shown(
+    run: Run, tmp_path: Path, url: str
+) -> None:
+    config = tmp_path / "indexrelay.toml"
+    config.write_text(
+        "[collections.tracks]\ndimension = 2\n"
+        f'source = {{ kind = "table", url = "{url}", table = "songs" }}\n'
+    )
+    said = run("check", "--config", str(config))
+    assert said.code in (2, 3)
+    assert "source.url" in said.out + said.err
+    assert "s3cret" not in said.out + said.err
+    assert "Traceback" not in said.err
+
+
 def test_strangers_text_in_a_document_is_harmless_and_says_the_same(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -7,10 +7,10 @@ unit, what ``None`` means and why its default is what it is.
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 
+from indexrelay.schemas.database_url import database_kind
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.names import Identifier, Name
 from indexrelay.schemas.server_url import read_server_url
@@ -78,6 +78,17 @@ class TableSource(_Table):
 
     ``None``: only ``batch_completed()`` does."""
 
+    @field_validator("url")
+    @classmethod
+    def _is_understood(cls, url: SecretStr) -> SecretStr:
+        """What is wrong is said without any part of the URL."""
+        if not database_kind(url):
+            raise ValueError(
+                "write an SQLAlchemy URL, as sqlite:///PATH or postgresql://USER:PASSWORD@HOST"
+                "[:PORT]/DATABASE; special characters of a password are percent-encoded"
+            )
+        return url
+
 
 class FolderSource(_Table):
     """Entries live in a folder of ``.npy`` / ``.npz`` files, read in the order of their names."""
@@ -128,22 +139,12 @@ class CatalogSettings(_Table):
     @classmethod
     def _is_understood(cls, url: SecretStr | None) -> SecretStr | None:
         """Here and not when opening it; what is wrong is said without any part of the URL."""
-        if url is not None and not _names_a_database(url.get_secret_value()):
+        if url is not None and database_kind(url) not in {"sqlite", "postgres", "postgresql"}:
             raise ValueError(
                 "write sqlite:///PATH or postgresql://USER:PASSWORD@HOST[:PORT]/DATABASE; special "
                 "characters of a password are percent-encoded"
             )
         return url
-
-
-def _names_a_database(url: str) -> bool:
-    """Whether it is one that a catalog can be kept in, with a port that is a number."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return False
-    return parts.scheme.partition("+")[0] in {"sqlite", "postgres", "postgresql"}
 
 
 class ArtifactSettings(_Table):

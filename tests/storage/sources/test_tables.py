@@ -228,7 +228,9 @@ def test_a_missing_sqlite_file_is_not_made(opened: OpenSource, tmp_path: Path) -
     assert not (tmp_path / "gone.db").exists()
 
 
-@pytest.mark.parametrize("url", ["no url", "nosuch://host/db", "mysql+nosuch://me:secret@host/db"])
+@pytest.mark.parametrize(
+    "url", ["nosuch://host/db", "mysql+nosuch://me:secret@host/db", "mysql://me:x@y:secret@host/db"]
+)
 def test_an_unusable_url_is_refused_without_repeating_it(opened: OpenSource, url: str) -> None:
     with pytest.raises(SourceError, match=r"source\.url cannot be used") as refused:
         opened(kind="table", url=url, table="t", updated_at_column="u").observe()
