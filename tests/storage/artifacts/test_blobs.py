@@ -156,6 +156,20 @@ def test_what_the_disk_refuses_gets_no_name(
         store.blob(staged.ref)
 
 
+def test_a_staged_file_that_somebody_went_on_writing_to_gets_no_name(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
+    file, forcing = make_file(tmp_path, b"judged first"), _Later()
+    with file.open("r+b") as kept_open:
+        staged = store.stage_blob(file, forcing)
+        kept_open.write(b"J")
+    forcing.run()
+    with pytest.raises(BlobCorruptError, match="it was written to after it was hashed"):
+        store.put_blob(staged)
+    with pytest.raises(BlobMissingError):
+        store.blob(staged.ref)
+
+
 def test_a_link_or_a_pipe_is_not_taken_for_a_file(store: ArtifactStore, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(make_file(tmp_path, b"secret"))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexrelay.schemas.versions import BlobRef
-from indexrelay.storage.artifacts.checked import CheckedBlobs
+from indexrelay.storage.artifacts.checked import CheckedBlobs, file_identity
 from indexrelay.storage.artifacts.durable import (
     NO_FILE,
     READ_ONLY,
@@ -62,6 +62,8 @@ class StagedBlob:
     file: Path
     """Where it lies until it is put, for whoever has to look at it first."""
     ref: BlobRef
+    identity: str
+    """What the file looked like when it was hashed."""
     forced: Future[None]
     """Done, or failed, once the disk has answered."""
 
@@ -82,17 +84,25 @@ class Blobs:
         """
         with accessing(file, "store"):
             ref = _sealed(file)
-        return StagedBlob(file=file, ref=ref, forced=forcing.submit(_force, file))
+            identity = file_identity(file.stat())
+        forced = forcing.submit(_force, file)
+        return StagedBlob(file=file, ref=ref, identity=identity, forced=forced)
 
     def put(self, file: Path | StagedBlob) -> BlobRef:
         """Move a finished file into the store; nobody may write to it any more.
 
         Raises:
             StoreAccessError: it is not a regular file, or cannot be read, forced to disk or moved.
+            BlobCorruptError: somebody wrote to a staged one.
         """
         if isinstance(file, StagedBlob):
             with accessing(file.file, "force to disk"):
                 file.forced.result()
+                changed = file_identity(file.file.stat()) != file.identity
+            if changed:
+                raise BlobCorruptError(
+                    file.ref.digest, file.file, "it was written to after it was hashed"
+                )
             return self._put(file.file, file.ref)
         with accessing(file, "store"):
             ref = _sealed(file)
