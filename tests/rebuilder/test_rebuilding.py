@@ -1,6 +1,9 @@
 """One pass after another, in this process: what is built, released and said."""
 
+import errno
+import os
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import redis
@@ -163,6 +166,29 @@ def test_what_does_not_pass_its_gates_is_not_released(
     assert result.components["index"].error == error
     assert bench.store.newest_release() is None
     assert list(bench.store.root.glob("blobs/sha256/*/*")) == []
+
+
+def test_what_the_disk_did_not_take_is_not_released(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+
+    def refuse_new_files(file: int) -> None:
+        if Path(f"/proc/self/fd/{file}").readlink().name == "count.txt":
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(file)
+
+    bench = make_bench(index=behaving("tracks"))
+    bench.commit("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse_new_files)
+        failed = bench.rebuild().components["index"]
+    assert failed.outcome is BuildOutcome.FAILED
+    assert "cannot force to disk" in str(failed.error)
+    assert "Input/output error" in str(failed.error)
+    assert failed.passing
+    assert list(bench.store.root.glob("blobs/sha256/*/*")) == []
+    assert bench.store.newest_release() is None
 
 
 def test_losing_most_entries_needs_force(make_bench: MakeBench) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from indexrelay.components.build_memory import UNLIMITED, BuildMemory
 from indexrelay.components.kind import Built, ComponentInput, Job, Kind, PreviousVersion
@@ -30,6 +30,8 @@ from indexrelay.storage.passing import may_pass
 from indexrelay.storage.sources import open_source
 
 Progress = Callable[[float], None]
+_FILES_AT_ONCE: Final = 4
+"""Threads that hash, read back and force to disk what was built; never more than the build has."""
 _log = get_logger(__name__)
 
 
@@ -202,7 +204,7 @@ class _Build:
         started = self.clock.monotonic()
         built = kind.build(job)
         new = {name: file for name, file in built.files.items() if isinstance(file, Path)}
-        with ThreadPoolExecutor(job.threads, thread_name_prefix="staging") as pool:
+        with ThreadPoolExecutor(min(job.threads, _FILES_AT_ONCE)) as pool:
             stage = pool.map(lambda file: self.store.stage_blob(file, pool), new.values())
             staged = dict(zip(new, stage, strict=True))
             blobs = {
@@ -222,6 +224,7 @@ class _Build:
                 files=files,
                 previous=previous,
                 min_kept=1 - self.request.definition.max_shrink,
+                pool=pool,
             )
             judged = self.clock.monotonic()
         return _Judged(

@@ -7,7 +7,7 @@ an exception is how bad indexes get released.
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from pathlib import Path
 
 from indexrelay.components.kind import Built, Job, Kind, Served
@@ -23,6 +23,7 @@ def run_gates(
     files: Mapping[str, Path],
     previous: VersionManifest | None,
     min_kept: float,
+    pool: Executor,
 ) -> tuple[Check, ...]:
     """Every check of one new version, in the order in which they ran.
 
@@ -32,6 +33,7 @@ def run_gates(
         previous: the version that this one follows; ``None``: any number of entries will do, and
             nothing was checked before.
         min_kept: the share of the previous version's entries that must still be there.
+        pool: reads files back, several at once.
     """
     known = _inherited(previous)
 
@@ -39,8 +41,7 @@ def run_gates(
         blob = blobs[name]
         return known.get(("bytes", blob.digest)) or _check_bytes(name, blob, files[name])
 
-    with ThreadPoolExecutor(job.threads, thread_name_prefix="reading-back") as pool:
-        checks = list(pool.map(read_back, sorted(blobs)))
+    checks = list(pool.map(read_back, sorted(blobs)))
     if previous is not None:
         checks.append(_check_count(built.entries, previous.entries, min_kept))
     checks.extend(_kind_checks(kind, job, built, files))

@@ -8,6 +8,7 @@ import ctypes
 import os
 import resource
 import signal
+import threading
 from pathlib import Path
 
 from indexrelay.components.build_memory import BuildMemory
@@ -15,6 +16,8 @@ from indexrelay.components.build_memory import BuildMemory
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _OPENBLAS_BYTES = 128 * 1024 * 1024
 """Its buffer on processors with AVX-512, elsewhere less; where it cannot be mapped it crashes."""
+_STACK_BYTES = 1024 * 1024
+"""Of a Python thread. It counts whole, however little of it is touched; 8 MiB is the default."""
 
 
 def die_with_parent(parent: int) -> None:
@@ -32,9 +35,10 @@ def limit_memory(allowance_bytes: int) -> BuildMemory:
     The libraries that were loaded before the fork are not the build's doing, so they do not count,
     nor does what OpenBLAS maps for itself at its first product of matrices, and hardly touches.
     Only the soft limit is set: it is there against a build that eats more than it knows of, and a
-    build that knows raises it.
+    build that knows raises it. Python's threads get small stacks from here on.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    threading.stack_size(_STACK_BYTES)
     _set_soft_limit(_data_bytes() + _OPENBLAS_BYTES + allowance_bytes, hard)
     return BuildMemory(working_bytes=allowance_bytes, raise_limit=_raise_limit)
 
