@@ -51,6 +51,10 @@ def _why_not(
     installation: Installation, component: str, release: Release | None
 ) -> IndexRelayError:
     """Why nothing is released of a component, as far as the catalog can tell."""
+    if component not in installation.settings.components:
+        released = () if release is None else release.components
+        near = suggestion(component, {*released, *installation.settings.components})
+        return UnknownNameError(f"there is no component {component!r}{near}")
     attempt = installation.catalog.attempts.all().get(component)
     if attempt is not None:
         return CommandError(
@@ -62,10 +66,7 @@ def _why_not(
             "nothing was released yet: commit a batch while a rebuilder runs, "
             "or build what is due now with indexrelay rebuild --here"
         )
-    if component in installation.settings.components:
-        return CommandError(
-            f"release {release.number} has no {component!r} yet: build it with "
-            f"indexrelay rebuild {component} --here, or see indexrelay status"
-        )
-    near = suggestion(component, {*release.components, *installation.settings.components})
-    return UnknownNameError(f"there is no component {component!r}{near}")
+    return CommandError(
+        f"release {release.number} has no {component!r} yet: build it with "
+        f"indexrelay rebuild {component} --here, or see indexrelay status"
+    )
