@@ -73,7 +73,9 @@ class VersionManifest(_Document):
     """What the kind wishes to remember (the factory string that ``auto`` chose, seeds)."""
     created_at: datetime
     build_seconds: Seconds = 0.0
+    """Until the new files were hashed."""
     verify_seconds: Seconds = 0.0
+    """The gates alone; the disk takes the files meanwhile."""
 
     @property
     def id(self) -> str:
