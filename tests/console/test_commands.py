@@ -154,9 +154,16 @@ def test_a_driver_that_is_not_there_is_named_without_the_password(run: Run, tmp_
     assert "s3cret" not in said.out + said.err
 
 
-@pytest.mark.parametrize("url", ["mysql://me@host:s3cret/db", "mysql://me:x@y:s3cret@host/db", ""])
-def test_a_url_that_is_none_is_a_mistake_and_never_shown(
-    run: Run, tmp_path: Path, url: str
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("mysql://me@host:s3cret/db", 2),
+        ("mysql://me:x@y:s3cret@host/db", 3),  # a URL, but SQLAlchemy reads it otherwise
+        ("", 2),
+    ],
+)
+def test_a_url_that_is_none_is_named_and_never_shown(
+    run: Run, tmp_path: Path, url: str, code: int
 ) -> None:
     config = tmp_path / "indexrelay.toml"
     config.write_text(
@@ -164,7 +171,7 @@ def test_a_url_that_is_none_is_a_mistake_and_never_shown(
         f'source = {{ kind = "table", url = "{url}", table = "songs" }}\n'
     )
     said = run("check", "--config", str(config))
-    assert said.code in (2, 3)
+    assert said.code == code
     assert "source.url" in said.out + said.err
     assert "s3cret" not in said.out + said.err
     assert "Traceback" not in said.err

@@ -68,6 +68,7 @@ def _nobody_helps(bench: Bench, row: Row) -> None:
     bench.wait(lambda: _used(bench) < _limit_of(bench) - _ROOM_BYTES // 2)
     bench.commit()  # and this one's event is taken again
     bench.settle()
+    assert _used(bench) < _limit_of(bench)
     row.figures.append(f"room again after {time.monotonic() - full_at:.1f} s, by trimming alone")
 
 

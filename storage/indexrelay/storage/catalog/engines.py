@@ -49,7 +49,7 @@ def make_engine(url: str) -> Engine:
     """
     try:
         parsed = driver_url(url)
-    except (ArgumentError, ValueError) as error:  # the latter for a port that is no number
+    except ArgumentError as error:
         raise CatalogUrlError(
             "catalog.url cannot be read as an SQLAlchemy URL; write sqlite:///PATH or "
             "postgresql://USER:PASSWORD@HOST/DATABASE"
