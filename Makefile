@@ -18,7 +18,7 @@ PEERS := .venv-peers
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-SOURCES := schemas streams storage components producers rebuilder reloaders console testing
+SOURCES := schemas streams storage components health producers rebuilder reloaders console testing
 CODE := $(SOURCES) tests scripts deploy $(wildcard examples benchmarks)
 
 .DEFAULT_GOAL := help

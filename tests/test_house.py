@@ -14,6 +14,7 @@ PORTIONS = (
     "streams",
     "storage",
     "components",
+    "health",
     "producers",
     "rebuilder",
     "reloaders",

@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from indexrelay.console.requesting import results_in
+from indexrelay.health.presence import members
 from indexrelay.rebuilder.janitor import Janitor
-from indexrelay.rebuilder.members import members
 from indexrelay.rebuilder.reviving import Rereading, reread
 from indexrelay.schemas.canonical import sha256_hex
 from indexrelay.schemas.clock import SystemClock

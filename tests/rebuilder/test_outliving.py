@@ -7,8 +7,8 @@ from contextlib import closing, contextmanager
 
 import pytest
 
+from indexrelay.health.due import Facts
 from indexrelay.rebuilder import Rebuilder
-from indexrelay.rebuilder.due import Facts
 from indexrelay.rebuilder.passes import PassOrder, run_pass
 from indexrelay.schemas.results import BuildOutcome, ComponentResult, RebuildStatus
 from indexrelay.storage.catalog import Attempts, EntryLog, Inbox

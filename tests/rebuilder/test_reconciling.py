@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 from redis.exceptions import ConnectionError as RedisAwayError
 
-from indexrelay.rebuilder.backoff import Patience
+from indexrelay.health.backoff import Patience
 from indexrelay.rebuilder.comparing import compare
 from indexrelay.rebuilder.findings import Finding, Reconciliation, Standing
 from indexrelay.rebuilder.observing import Observer

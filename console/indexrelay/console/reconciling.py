@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from redis.exceptions import RedisError
 
 from indexrelay.console.installation import Installation
-from indexrelay.rebuilder.backoff import Patience
+from indexrelay.health.backoff import Patience
 from indexrelay.rebuilder.comparing import compare
 from indexrelay.rebuilder.findings import Finding, Reconciliation, Standing
 from indexrelay.rebuilder.observing import Observer

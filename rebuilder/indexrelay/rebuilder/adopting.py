@@ -12,8 +12,8 @@ gone back from it), or whose files do not pass their checks now.
 from collections.abc import Mapping
 from typing import Final
 
-from indexrelay.rebuilder.due import Facts
-from indexrelay.rebuilder.ordering import parents_of
+from indexrelay.health.dependencies import parents_of
+from indexrelay.health.due import Facts
 from indexrelay.rebuilder.passes import Builder, PassOrder
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger

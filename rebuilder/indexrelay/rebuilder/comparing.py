@@ -1,15 +1,15 @@
 """The sources against what is covered: which components are not where they should be, and why.
 
-The same comparison decides what is built (`indexrelay.rebuilder.due`); here it is told to a person,
+The same comparison decides what is built (`indexrelay.health.due`); here it is told to a person,
 with who puts it right.
 """
 
 from collections.abc import Iterator
 
-from indexrelay.rebuilder.backoff import Patience
-from indexrelay.rebuilder.due import Facts, find_due
+from indexrelay.health.backoff import Patience
+from indexrelay.health.dependencies import in_order
+from indexrelay.health.due import Facts, find_due
 from indexrelay.rebuilder.findings import Finding, Standing
-from indexrelay.rebuilder.ordering import in_order
 
 
 def compare(facts: Facts, patience: Patience, *, rebuilders: bool) -> Iterator[Finding]:

@@ -5,9 +5,9 @@ from functools import partial
 
 from pydantic import SecretStr
 
-from indexrelay.rebuilder.due import Facts, inputs_digest, targets_of
+from indexrelay.health.dependencies import parents_of
+from indexrelay.health.due import Facts, inputs_digest, targets_of
 from indexrelay.rebuilder.errors import BuildCancelledError, BuildDiedError, BuildError
-from indexrelay.rebuilder.ordering import parents_of
 from indexrelay.rebuilder.passes import PassOrder
 from indexrelay.rebuilder.requests import BuildRequest
 from indexrelay.rebuilder.runners import BuildRunner

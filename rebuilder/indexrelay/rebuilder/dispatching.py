@@ -15,11 +15,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from indexrelay.health.backoff import Patience
+from indexrelay.health.dependencies import Definitions, with_descendants
+from indexrelay.health.due import Due, Facts, find_due, why_not
 from indexrelay.rebuilder.asking import Asked
-from indexrelay.rebuilder.backoff import Patience
-from indexrelay.rebuilder.due import Due, Facts, find_due, why_not
 from indexrelay.rebuilder.leasing import Leases
-from indexrelay.rebuilder.ordering import Definitions, with_descendants
 from indexrelay.rebuilder.passes import PassOrder
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.storage.catalog import Catalog

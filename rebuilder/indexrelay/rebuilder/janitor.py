@@ -12,7 +12,7 @@ the newest release. Every rebuilder does all this; doing it twice changes nothin
 
 from collections.abc import Iterator
 
-from indexrelay.rebuilder.members import members
+from indexrelay.health.presence import members
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.settings import Settings

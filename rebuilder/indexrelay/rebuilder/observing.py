@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
-from indexrelay.rebuilder.due import Facts, SourceFact
-from indexrelay.rebuilder.ordering import root_collections
+from indexrelay.health.dependencies import root_collections
+from indexrelay.health.due import Facts, SourceFact
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.settings import Settings

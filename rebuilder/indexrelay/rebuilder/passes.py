@@ -15,8 +15,8 @@ from datetime import datetime
 from graphlib import TopologicalSorter
 from typing import Protocol
 
-from indexrelay.rebuilder.due import Facts
-from indexrelay.rebuilder.ordering import parents_of
+from indexrelay.health.dependencies import parents_of
+from indexrelay.health.due import Facts
 from indexrelay.schemas.results import BuildOutcome, ComponentResult
 from indexrelay.storage.catalog import InboxRow
 

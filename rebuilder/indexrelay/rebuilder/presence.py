@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from indexrelay.rebuilder.backoff import Patience
+from indexrelay.health.backoff import Patience
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ComponentFailure, RebuilderState, RebuildResult

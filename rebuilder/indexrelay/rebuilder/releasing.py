@@ -8,7 +8,7 @@ still newer. A publisher that slept through three releases changes nothing by wa
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
-from indexrelay.rebuilder.ordering import Definitions, in_order
+from indexrelay.health.dependencies import Definitions, in_order
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.versions import Release, VersionManifest

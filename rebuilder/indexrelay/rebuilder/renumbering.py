@@ -13,8 +13,8 @@ reader serves later generations than its newest release, the rebuild is waited f
 
 from collections.abc import Iterator
 
+from indexrelay.health.presence import members
 from indexrelay.rebuilder.findings import Finding, Standing
-from indexrelay.rebuilder.members import members
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.results import ComponentState, ReaderState
 from indexrelay.schemas.versions import Release

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from indexrelay.rebuilder.due import Facts
-from indexrelay.rebuilder.ordering import in_order
+from indexrelay.health.dependencies import in_order
+from indexrelay.health.due import Facts
 from indexrelay.schemas.results import (
     BuildOutcome,
     ComponentResult,

@@ -12,7 +12,7 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from indexrelay.rebuilder.members import members
+from indexrelay.health.presence import members
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ReaderState

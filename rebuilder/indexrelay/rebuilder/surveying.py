@@ -8,8 +8,8 @@ explains why something waits, and what never ends by itself is told.
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 
+from indexrelay.health.presence import members
 from indexrelay.rebuilder.findings import Finding, Standing
-from indexrelay.rebuilder.members import members
 from indexrelay.schemas.results import LoadOutcome, ReaderState, RebuilderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release

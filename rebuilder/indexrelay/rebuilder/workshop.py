@@ -12,9 +12,9 @@ from datetime import datetime
 
 from redis.exceptions import RedisError
 
+from indexrelay.health.backoff import Patience
 from indexrelay.rebuilder.adopting import Adopter
 from indexrelay.rebuilder.announcing import Announcer
-from indexrelay.rebuilder.backoff import Patience
 from indexrelay.rebuilder.completing import Completer
 from indexrelay.rebuilder.component_building import ComponentBuilder
 from indexrelay.rebuilder.dispatching import Dispatcher

@@ -9,8 +9,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from indexrelay.rebuilder.backoff import Patience
-from indexrelay.rebuilder.ordering import Definitions, in_order, parents_of, root_collections
+from indexrelay.health.backoff import Patience
+from indexrelay.health.dependencies import Definitions, in_order, parents_of, root_collections
 from indexrelay.schemas.canonical import canonical_json, sha256_hex
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.versions import Release, VersionManifest

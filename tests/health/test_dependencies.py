@@ -1,4 +1,4 @@
-from indexrelay.rebuilder.ordering import in_order, root_collections, with_descendants
+from indexrelay.health.dependencies import in_order, root_collections, with_descendants
 from indexrelay.schemas.definitions import ComponentDefinition
 
 DEFINITIONS = {

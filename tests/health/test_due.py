@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from indexrelay.rebuilder.backoff import Patience
-from indexrelay.rebuilder.due import Facts, SourceFact, find_due, inputs_digest
+from indexrelay.health.backoff import Patience
+from indexrelay.health.due import Facts, SourceFact, find_due, inputs_digest
 from indexrelay.schemas.backoff import SHARE, backoff_seconds
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.versions import Hold, Release, VersionManifest
