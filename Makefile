@@ -85,6 +85,10 @@ check-docs: $(INSTALLED) ## Check that the generated documents are those of the 
 guarantees: $(INSTALLED) ## Check that what proves each guarantee exists
 	@$(BIN)/python -m scripts.check_guarantees
 
+.PHONY: reports
+reports: $(INSTALLED) ## Try every reported input again: ARGS="--only B7"
+	@$(BIN)/python -m scripts.try_reports $(ARGS)
+
 .PHONY: examples
 examples: $(INSTALLED) ## Run every example against its expected output
 	@$(BIN)/python -m scripts.run_examples
