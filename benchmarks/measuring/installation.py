@@ -77,7 +77,7 @@ class Installation:
 
     def rebuild(self) -> float:
         """Build everything anew, with all gates; seconds until it is served."""
-        self._producer.request_rebuild([COMPONENT], force=True, reason="benchmark")
+        self._producer.request_rebuild([COMPONENT], full=True, reason="benchmark")
         began = time.perf_counter()
         self._serve()
         return time.perf_counter() - began

@@ -77,7 +77,7 @@ def test_a_small_batch_continues_every_version_and_names_what_stayed(pipeline: P
         assert read <= set(before[name].checks)
 
 
-def test_readers_serve_the_same_after_small_batches_as_after_a_forced_build(
+def test_readers_serve_the_same_after_small_batches_as_after_a_full_build(
     pipeline: Pipeline,
 ) -> None:
     reader = pipeline.reader("a")
@@ -89,7 +89,7 @@ def test_readers_serve_the_same_after_small_batches_as_after_a_forced_build(
     assert modes(pipeline) == {"incremental"}
     with ExitStack() as stack:
         continued = stack.enter_context(reader.acquire())
-        pipeline.producer.request_rebuild(["texts", "cache"], force=True)
+        pipeline.producer.request_rebuild(["texts", "cache"], full=True)
         pipeline.settle()
         whole = stack.enter_context(reader.acquire())
         assert whole.release > continued.release

@@ -6,9 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from indexrelay.schemas.events import SCHEMA_VERSION
 from indexrelay.schemas.results import ReaderState, RebuilderState
-from indexrelay.schemas.versions import Release, VersionManifest
+from indexrelay.schemas.versions import SCHEMA_VERSION, Release, VersionManifest
 
 MESSAGES = Path(__file__).parent / "messages"
 DOCUMENTS = Path(__file__).parent / "documents"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from indexrelay.schemas.events import EVENT_TYPES, SCHEMA_VERSION, Event, EventData
-from indexrelay.schemas.versions import Release, VersionManifest
+from indexrelay.schemas.events import EVENT_TYPES, Event, EventData
+from indexrelay.schemas.versions import SCHEMA_VERSION, Release, VersionManifest
 from tests.schemas.said import SAID, event_of
 from tests.schemas.stored import (
     DOCUMENT_MODELS,

@@ -13,7 +13,7 @@ from indexrelay.components.kind import Built, Job, PreviousVersion
 from indexrelay.storage.entries import Changes
 
 FIRST: Final = "there is no version that it may continue"
-ANEW: Final = "it was forced, or what continued the last version failed its gates"
+ANEW: Final = "it was asked for, or what continued the last version failed its gates"
 
 
 @dataclass(frozen=True, slots=True)

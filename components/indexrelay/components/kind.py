@@ -68,8 +68,8 @@ class Job:
     progress: Callable[[float], None]
     """Call it now and then with the share done, 0 to 1."""
     anew: bool = False
-    """Whether `previous` must not be continued: someone forced a rebuild, or what continued it
-    failed its gates. A map may still be laid like the last one."""
+    """Whether `previous` must not be continued: someone asked for a full build, or what continued
+    it failed its gates. A map may still be laid like the last one."""
     memory: BuildMemory = UNLIMITED
     """What it may hold; whoever makes something large says so first."""
 

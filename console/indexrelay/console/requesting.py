@@ -7,6 +7,7 @@ whatever is due may find that nothing is; its row is closed then, and no result 
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
@@ -25,6 +26,19 @@ _LOOK_SECONDS = 0.5
 _COUNT = 100
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a person asks for."""
+
+    components: Sequence[str] = ()
+    """Due or not; empty: whatever is due."""
+    force: bool = False
+    """Also if more entries went than ``max_shrink`` allows."""
+    full: bool = False
+    """From scratch."""
+    reason: str = "by hand"
+
+
 class Requested(BaseModel):
     """A request, and its result if that was waited for."""
 
@@ -41,10 +55,8 @@ class Requested(BaseModel):
 
 def request(
     installation: Installation,
-    components: Sequence[str],
+    wish: Wish,
     *,
-    force: bool,
-    reason: str,
     timeout_seconds: float | None,
 ) -> Requested:
     """Ask; ``timeout_seconds=None`` does not wait for the result.
@@ -65,7 +77,7 @@ def request(
     tail = Tail(installation.connection, installation.keys.results) if waits else None
     if tail is not None:
         tail.read(count=_COUNT, block_seconds=0)  # from here on
-    request_id = installation.producer.request_rebuild(components, force=force, reason=reason)
+    request_id = _written(installation, wish)
     result = None
     if tail is not None and timeout_seconds is not None:
         result = _awaited(
@@ -79,9 +91,7 @@ def request(
     )
 
 
-def rebuild_here(
-    installation: Installation, components: Sequence[str], *, force: bool, reason: str
-) -> Requested:
+def rebuild_here(installation: Installation, wish: Wish) -> Requested:
     """Run one pass in this process; builds still have child processes of their own.
 
     Without a Redis URL the embedded server runs meanwhile, as it does for a role: the pass takes
@@ -98,7 +108,7 @@ def rebuild_here(
         if installation.settings.redis_url is None:
             stack.enter_context(EmbeddedServer(installation.settings.data_dir))
         signals = signals_of(installation)
-        request_id = installation.producer.request_rebuild(components, force=force, reason=reason)
+        request_id = _written(installation, wish)
         rebuilder = Rebuilder(
             installation.settings,
             catalog=installation.catalog,
@@ -112,6 +122,40 @@ def rebuild_here(
         rebuilders=tuple(sorted(signals.rebuilders)),
         waited=True,
         result=result,
+    )
+
+
+def all_components(installation: Installation) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Every declared component; and apart from them those that a person keeps back, with why.
+
+    A pause or a hold is a decision about one component, and "all" is no name for it.
+
+    Raises:
+        CommandError: all of them are kept back.
+    """
+    release = installation.store.newest_release()
+    held = {} if release is None else release.holds
+    paused = installation.catalog.attempts.paused()
+    kept_back = {
+        name: f"held: {held[name].reason}" if name in held else f"paused: {paused[name].reason}"
+        for name in installation.settings.components
+        if name in held or name in paused
+    }
+    names = tuple(name for name in installation.settings.components if name not in kept_back)
+    if not names:
+        raise CommandError(f"every component is kept back: {listed(kept_back)}")
+    return names, kept_back
+
+
+def listed(kept_back: dict[str, str]) -> str:
+    """``map (paused: too loud), index (held: by hand)``."""
+    return ", ".join(f"{name} ({why})" for name, why in kept_back.items()) or "there is none"
+
+
+def _written(installation: Installation, wish: Wish) -> str:
+    """The request's id, once it stands in the catalog."""
+    return installation.producer.request_rebuild(
+        wish.components, force=wish.force, full=wish.full, reason=wish.reason
     )
 
 

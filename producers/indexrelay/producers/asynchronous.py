@@ -193,11 +193,16 @@ class AsyncProducer:
         )
 
     async def request_rebuild(
-        self, components: Collection[str] = (), *, force: bool = False, reason: str = ""
+        self,
+        components: Collection[str] = (),
+        *,
+        force: bool = False,
+        full: bool = False,
+        reason: str = "",
     ) -> str:
         """As `Producer.request_rebuild`."""
         return await asyncio.to_thread(
-            self._producer.request_rebuild, components, force=force, reason=reason
+            self._producer.request_rebuild, components, force=force, full=full, reason=reason
         )
 
     async def wait_served(

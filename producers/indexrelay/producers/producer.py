@@ -145,13 +145,19 @@ class Producer:
         return batches.commits[0]
 
     def request_rebuild(
-        self, components: Collection[str] = (), *, force: bool = False, reason: str = ""
+        self,
+        components: Collection[str] = (),
+        *,
+        force: bool = False,
+        full: bool = False,
+        reason: str = "",
     ) -> str:
         """Ask for a rebuild, due or not; the request is a row that outlives a lost event.
 
         Args:
             components: what to build; empty: whatever is due.
             force: release it although more entries went than ``max_shrink`` allows.
+            full: build it from scratch, and check every file again.
             reason: for the people who read the result.
 
         Returns:
@@ -171,9 +177,13 @@ class Producer:
                 raise UndeclaredComponentError(name, declared)
         request_id = secrets.token_hex(16)
         names = tuple(dict.fromkeys(components))
-        self._catalog.inbox.request(request_id, components=names, force=force, reason=reason)
+        self._catalog.inbox.request(
+            request_id, components=names, force=force, full=full, reason=reason
+        )
         self._signals.emit(
-            RebuildRequested(request_id=request_id, components=names, force=force, reason=reason),
+            RebuildRequested(
+                request_id=request_id, components=names, force=force, full=full, reason=reason
+            ),
             subject=request_id,
             event_id=request_id,
         )

@@ -62,7 +62,7 @@ class Adopter:
         self, name: str, order: PassOrder, results: Mapping[str, ComponentResult]
     ) -> ComponentResult | None:
         facts = order.facts
-        if name in facts.requested or name in facts.damaged or name in order.force:
+        if name in facts.requested or name in facts.damaged or name in order.force | order.full:
             return None
         started_at, started = self._clock.now(), self._clock.monotonic()
         parents = _parents(name, facts, results)

@@ -1,8 +1,9 @@
 """What is asked for: the open rows of the inbox, events and people's requests alike.
 
 An event asks for a look. A request may name components, which are then built whether due or not,
-and may allow them to shrink. It is answered as a whole: while one of its components is not free,
-all of it waits, or what nobody else wants would be built again and again.
+may allow them to shrink, and may want them built from scratch. It is answered as a whole: while one
+of its components is not free, all of it waits, or what nobody else wants would be built again and
+again.
 """
 
 from collections.abc import Iterable, Mapping
@@ -44,27 +45,34 @@ class Asked:
 
     def forced(self, due: Iterable[str]) -> frozenset[str]:
         """What may shrink: what a forcing request names, or all that is due if it names nothing."""
-        forced: set[str] = set()
-        for request in self.requests.values():
-            if request.force:
-                forced |= set(request.components or due)
-        return frozenset(forced)
+        return _meant((each for each in self.requests.values() if each.force), due)
+
+    def full(self, due: Iterable[str]) -> frozenset[str]:
+        """What is built from scratch, by the same rule."""
+        return _meant((each for each in self.requests.values() if each.full), due)
 
     def ready(self, held_back: AbstractSet[str]) -> Self:
         """Those rows that need not wait for anything that is ``held_back``.
 
-        A forcing request that names nothing means all that is due, so it waits for all of it.
+        A request that names nothing and wants more than a look (to force, to build from scratch)
+        means all that is due, so it waits for all of it.
         """
         waiting = {
             event_id
             for event_id, request in self.requests.items()
             if not held_back.isdisjoint(request.components)
-            or (held_back and request.force and not request.components)
+            or (held_back and (request.force or request.full) and not request.components)
         }
         return type(self)(
             tuple(row for row in self.rows if row.event_id not in waiting),
             {id_: request for id_, request in self.requests.items() if id_ not in waiting},
         )
+
+
+def _meant(requests: Iterable[RebuildRequested], due: Iterable[str]) -> frozenset[str]:
+    """What requests are about: what they name, or all that is ``due`` where they name nothing."""
+    all_due = frozenset(due)
+    return frozenset().union(*(request.components or all_due for request in requests))
 
 
 def _request(row: InboxRow, catalog: Catalog) -> RebuildRequested | None:

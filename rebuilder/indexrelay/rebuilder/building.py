@@ -21,7 +21,7 @@ from indexrelay.rebuilder.workdirs import clear
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.results import BuildOutcome, ComponentResult
+from indexrelay.schemas.results import BuildMode, BuildOutcome, ComponentResult
 from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore, StagedBlob
 from indexrelay.storage.catalog import Catalog
@@ -50,7 +50,7 @@ def build_component(
     try:
         with ExitStack() as stack:
             build = _Build(request, catalog=catalog, store=store, clock=clock, stack=stack)
-            manifest = build.run(progress, memory)
+            manifest, mode = build.run(progress, memory)
     except Exception as error:  # noqa: BLE001 - the component fails, nothing else
         if isinstance(error, GateFailedError):
             checks = error.checks
@@ -69,6 +69,7 @@ def build_component(
         covers=manifest.covers,
         entries=manifest.entries,
         bytes=manifest.size,
+        mode=mode,
         started_at=started_at,
         seconds=clock.monotonic() - started,
         build_seconds=manifest.build_seconds,
@@ -112,14 +113,12 @@ class _Build:
         self.clock = clock
         self.stack = stack
 
-    def run(self, progress: Progress, memory: BuildMemory) -> VersionManifest:
-        """Build, verify, store, and write the manifest."""
+    def run(self, progress: Progress, memory: BuildMemory) -> tuple[VersionManifest, BuildMode]:
+        """Build, verify, store, and write the manifest; which it is, and what it started from."""
         definition = self.request.definition
         kind = kind_of(definition)
         job = self._job(progress, memory)
-        # Whoever forces a rebuild does not trust what is there, and accepts fewer entries.
-        trusted = None if self.request.force else job.previous
-        previous = trusted.manifest if trusted else None
+        previous = job.previous.manifest if job.previous else None
         done = self._built(kind, job, previous)
         if not done.passed and done.built.extends:
             _log.info(
@@ -155,7 +154,7 @@ class _Build:
         failpoint("build.before_manifest")
         self.store.put_version(manifest)
         failpoint("build.after_manifest")
-        return manifest
+        return manifest, BuildMode.INCREMENTAL if done.built.extends else BuildMode.FULL
 
     def _job(self, progress: Progress, memory: BuildMemory) -> Job:
         request = self.request
@@ -175,7 +174,7 @@ class _Build:
             workdir=request.workdir,
             threads=request.threads,
             progress=progress,
-            anew=request.force,
+            anew=request.full,
             memory=memory,
         )
 
@@ -223,7 +222,8 @@ class _Build:
                 blobs=blobs,
                 files=files,
                 previous=previous,
-                min_kept=1 - self.request.definition.max_shrink,
+                inherits=not self.request.full,
+                min_kept=0.0 if self.request.force else 1 - self.request.definition.max_shrink,
                 pool=pool,
             )
             judged = self.clock.monotonic()

@@ -76,6 +76,7 @@ class ComponentBuilder:
                         workdir=workdir,
                         threads=defaults.build_threads,
                         force=name in order.force,
+                        full=name in order.full,
                     ),
                     timeout_seconds=definition.build_timeout_seconds
                     or defaults.build_timeout_seconds,

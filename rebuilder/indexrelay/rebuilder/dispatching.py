@@ -140,6 +140,7 @@ class Dispatcher:
                 name: why_not(name, facts) for name in sorted(facts.requested - set(due.reasons))
             },
             force=asked.forced(reasons),
+            full=asked.full(reasons),
             rows=asked.rows,
             woken_at=woken_at,
         )

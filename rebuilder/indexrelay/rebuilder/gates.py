@@ -22,6 +22,7 @@ def run_gates(
     blobs: Mapping[str, BlobRef],
     files: Mapping[str, Path],
     previous: VersionManifest | None,
+    inherits: bool = True,
     min_kept: float,
     pool: Executor,
 ) -> tuple[Check, ...]:
@@ -32,10 +33,13 @@ def run_gates(
         files: the same, as they lie on disk.
         previous: the version that this one follows; ``None``: any number of entries will do, and
             nothing was checked before.
-        min_kept: the share of the previous version's entries that must still be there.
+        inherits: whether checks of blobs that the previous version names hold for this one too;
+            who asks for a build from scratch wants everything checked again.
+        min_kept: the share of the previous version's entries that must still be there; 0: any
+            number will do.
         pool: reads files back, several at once.
     """
-    known = _inherited(previous)
+    known = _inherited(previous) if inherits else {}
 
     def read_back(name: str) -> Check:
         blob = blobs[name]
@@ -43,7 +47,7 @@ def run_gates(
 
     checks = list(pool.map(read_back, sorted(blobs)))
     if previous is not None:
-        checks.append(_check_count(built.entries, previous.entries, min_kept))
+        checks.append(_check_count(job.component, built.entries, previous.entries, min_kept))
     checks.extend(_kind_checks(kind, job, built, files))
     return tuple(checks)
 
@@ -75,7 +79,7 @@ def _check_bytes(name: str, blob: BlobRef, file: Path) -> Check:
     )
 
 
-def _check_count(entries: int, before: int, min_kept: float) -> Check:
+def _check_count(component: str, entries: int, before: int, min_kept: float) -> Check:
     """A collection that lost most of its entries is nearly always a broken source."""
     kept = entries / before if before else 1.0
     passed = kept >= min_kept
@@ -85,7 +89,7 @@ def _check_count(entries: int, before: int, min_kept: float) -> Check:
         detail=""
         if passed
         else f"{entries} entries where the last version has {before}; "
-        "if that is right, ask for a rebuild with --force",
+        f"if that is right: indexrelay rebuild {component} --force",
         measured=kept,
         limit=min_kept,
     )

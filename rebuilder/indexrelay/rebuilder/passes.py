@@ -32,6 +32,8 @@ class PassOrder:
     """What was asked for by name and cannot be built, with the reason."""
     force: AbstractSet[str] = frozenset()
     """Those that may lose more entries than ``max_shrink`` allows."""
+    full: AbstractSet[str] = frozenset()
+    """Those to build from scratch."""
     rows: Sequence[InboxRow] = ()
     """The events and requests that this pass answers."""
     woken_at: datetime | None = None

@@ -37,7 +37,9 @@ class BuildRequest(BaseModel):
     """An empty folder on the artifacts' file system."""
     threads: int = Field(gt=0)
     force: bool = False
-    """Build everything anew, and accept fewer entries than ``max_shrink`` allows."""
+    """Accept fewer entries than ``max_shrink`` allows."""
+    full: bool = False
+    """Build from scratch, and take over no check of the previous version."""
 
     def to_json(self) -> str:
         """The document, secrets and all: for the child's socket only."""

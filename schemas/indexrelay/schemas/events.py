@@ -20,9 +20,8 @@ from pydantic_core import from_json, to_json
 from indexrelay.schemas.errors import UnreadableEventError
 from indexrelay.schemas.names import BatchId, Digest, Name, ReaderId
 from indexrelay.schemas.results import ComponentState, RebuildResult
-from indexrelay.schemas.versions import Generation
+from indexrelay.schemas.versions import SCHEMA_VERSION, Generation
 
-SCHEMA_VERSION: Final = "1.0"
 FIELD: Final = b"event"
 """The one field of a stream entry; its value is the event's JSON."""
 
@@ -63,6 +62,8 @@ class RebuildRequested(EventData):
     """What to build even if it is not due; empty: whatever is due."""
     force: bool = False
     """Release it although it lost more entries than ``max_shrink`` allows."""
+    full: bool = False
+    """Build it from scratch, and check every file again, whatever the last version has."""
     reason: Annotated[str, Field(max_length=1000)] = ""
 
 

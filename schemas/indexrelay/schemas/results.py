@@ -33,6 +33,15 @@ class BuildOutcome(StrEnum):
     """Not built, because one that it is made from failed."""
 
 
+class BuildMode(StrEnum):
+    """What a build started from."""
+
+    FULL = "full"
+    """From scratch."""
+    INCREMENTAL = "incremental"
+    """It continues the version before it."""
+
+
 class LoadOutcome(StrEnum):
     """How one component fared in a reader's last reload."""
 
@@ -53,6 +62,8 @@ class ComponentResult(_Fact):
     covers: dict[Name, Generation] = Field(default_factory=dict)
     entries: NonNegativeInt = 0
     bytes: NonNegativeInt = 0
+    mode: BuildMode | None = None
+    """How it was built; ``None``: it was not, or by a rebuilder that did not say."""
     started_at: datetime | None = None
     seconds: Seconds = 0.0
     """Build, verification and storing together, without the start of the child process."""

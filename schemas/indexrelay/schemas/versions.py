@@ -5,12 +5,15 @@ carries a digest of its own content, because its name is a number and says nothi
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from indexrelay.schemas.canonical import canonical_json, sha256_hex
 from indexrelay.schemas.names import Digest, FileName, Name
+
+SCHEMA_VERSION: Final = "1.1"
+"""major.minor of every document and message that is written today."""
 
 Seconds = Annotated[float, Field(ge=0)]
 Generation = Annotated[int, Field(ge=0, lt=2**63)]
@@ -55,7 +58,7 @@ class Check(_Document):
 class VersionManifest(_Document):
     """One immutable build of one component."""
 
-    schema_version: SchemaVersion = "1.0"
+    schema_version: SchemaVersion = SCHEMA_VERSION
     component: Name
     kind: str
     definition: Digest
@@ -102,7 +105,7 @@ class Hold(_Document):
 class Release(_Document):
     """The complete map of what readers should serve."""
 
-    schema_version: SchemaVersion = "1.0"
+    schema_version: SchemaVersion = SCHEMA_VERSION
     number: PositiveInt
     components: dict[Name, Digest]
     groups: dict[Name, Name] = Field(default_factory=dict)

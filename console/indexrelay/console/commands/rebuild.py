@@ -17,6 +17,12 @@ def rebuild(
         list[str] | None,
         typer.Argument(metavar="[COMPONENT]...", help="Default: whatever is due."),
     ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every component, due or not; not what is paused or held.")
+    ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="From scratch, instead of continuing the last version.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Even if more entries went than max_shrink allows.")
     ] = False,
@@ -31,22 +37,24 @@ def rebuild(
 ) -> None:
     """Ask for a rebuild; exits 3 when some of it failed."""
     from indexrelay.console.installation import Installation
-    from indexrelay.console.output import print_json, stderr, stdout
-    from indexrelay.console.requesting import rebuild_here, request
+    from indexrelay.console.output import note, print_json, stderr, stdout
+    from indexrelay.console.requesting import Wish, all_components, listed, rebuild_here, request
 
+    if every and components:
+        raise typer.BadParameter("give the components' names, or --all")
     with Installation.at(config) as installation:
+        names = tuple(components or ())
+        if every:
+            names, kept_back = all_components(installation)
+            if kept_back:
+                note(f"left as they are: {listed(kept_back)}")
+        wish = Wish(components=names, force=force, full=full, reason=reason)
         if here:
             with stderr().status("building"):
-                requested = rebuild_here(installation, components or (), force=force, reason=reason)
+                requested = rebuild_here(installation, wish)
         else:
             with stderr().status("waiting for the result") if wait else nullcontext():
-                requested = request(
-                    installation,
-                    components or (),
-                    force=force,
-                    reason=reason,
-                    timeout_seconds=timeout if wait else None,
-                )
+                requested = request(installation, wish, timeout_seconds=timeout if wait else None)
     if json:
         print_json(requested)
     else:

@@ -11,7 +11,6 @@ from indexrelay.schemas.documents.json_schema import FORMAT
 from indexrelay.schemas.events import (
     EVENT_TYPES,
     FIELD,
-    SCHEMA_VERSION,
     BatchCompleted,
     EventData,
     RebuildFinished,
@@ -19,6 +18,7 @@ from indexrelay.schemas.events import (
     ReleaseApplied,
     ReleasePublished,
 )
+from indexrelay.schemas.versions import SCHEMA_VERSION
 
 Document = dict[str, Any]
 

@@ -63,7 +63,13 @@ class Inbox:
             return len(connection.execute(statement.returning(inbox.c.position), rows).all())
 
     def request(
-        self, request_id: str, *, components: Sequence[str], force: bool, reason: str
+        self,
+        request_id: str,
+        *,
+        components: Sequence[str],
+        force: bool = False,
+        full: bool = False,
+        reason: str,
     ) -> bool:
         """Record what a person or a schedule asks for; whether it was new.
 
@@ -73,7 +79,11 @@ class Inbox:
         now = self._clock.now()
         event = Event.of(
             RebuildRequested(
-                request_id=request_id, components=tuple(components), force=force, reason=reason
+                request_id=request_id,
+                components=tuple(components),
+                force=force,
+                full=full,
+                reason=reason,
             ),
             source="indexrelay/inbox",
             time=now,
