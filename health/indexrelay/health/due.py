@@ -11,6 +11,7 @@ from datetime import datetime
 
 from indexrelay.health.backoff import Patience
 from indexrelay.health.dependencies import Definitions, in_order, parents_of, root_collections
+from indexrelay.health.groups import GroupWait, find_waiting
 from indexrelay.schemas.canonical import canonical_json, sha256_hex
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.versions import Release, VersionManifest
@@ -63,18 +64,33 @@ class Due:
     reasons: Mapping[str, str]
     retry_at: datetime | None = None
     """When the next failed component may be tried again."""
+    waiting: Mapping[str, GroupWait] = field(default_factory=dict)
+    """What would be due, but for another member of its group that stays where it is."""
 
 
 def find_due(facts: Facts, patience: Patience) -> Due:
     """Compare what is covered with what should be.
 
     A component that failed is left alone until its cool-down is over, unless its input or its
-    definition changed since, or someone asks for it by name.
+    definition changed since, or someone asks for it by name. A member of a group is not due while
+    another one keeps what would be built from being released.
     """
+    waiting: dict[str, GroupWait] = {}
+    while True:
+        # What waits takes others along: children that were due for it alone, and more of the group.
+        due = _due_besides(waiting, facts, patience)
+        found = find_waiting(facts, due.reasons, waiting)
+        if not found:
+            return due
+        waiting |= found
+
+
+def _due_besides(waiting: Mapping[str, GroupWait], facts: Facts, patience: Patience) -> Due:
+    """What is due when these have to wait."""
     reasons: dict[str, str] = {}
     retries: list[datetime] = []
     for name in in_order(facts.definitions):
-        if name in facts.paused and name not in facts.requested:
+        if name in waiting or (name in facts.paused and name not in facts.requested):
             continue
         reason = _reason(name, facts, reasons)
         if reason is None:
@@ -92,7 +108,7 @@ def find_due(facts: Facts, patience: Patience) -> Due:
                 retries.append(retry_at)
                 continue
         reasons[name] = reason
-    return Due(reasons=reasons, retry_at=min(retries, default=None))
+    return Due(reasons=reasons, retry_at=min(retries, default=None), waiting=dict(waiting))
 
 
 def why_not(name: str, facts: Facts) -> str:
