@@ -230,7 +230,9 @@ def test_status_without_a_server_still_tells_what_there_is(run: Run, tmp_path: P
     assert document["announced"] is None
     assert document["components"]["map"]["condition"] == "missing"
     assert document["components"]["map"]["behind"] == {"tracks": 1}
-    assert "Redis does not answer" in document["problems"][0]["what"]
+    assert document["problems"][0]["code"] == "redis_unreadable"
+    assert "no server runs in" in document["problems"][0]["what"]
+    assert "indexrelay up" in document["problems"][0]["what"]
 
 
 def test_readers_without_any_is_a_failure_that_says_what_to_start(run: Run, built: Path) -> None:
@@ -251,8 +253,9 @@ def test_a_member_that_cannot_be_understood_does_not_hide_the_rest(run: Run, bui
         said = run("status", "--json", "--config", str(built))
         presence.remove("alien")
     assert said.code == 3
-    assert json.loads(said.out)["readers"] == {}
-    assert "presence.unreadable" in said.err
+    document = json.loads(said.out)
+    assert document["readers"] == {}
+    assert "reader_unreadable" in {each["code"] for each in document["problems"]}
 
 
 def test_a_component_in_detail_shows_its_checks(run: Run, built: Path) -> None:
@@ -314,10 +317,10 @@ def test_what_is_paused_is_shown_and_resumed(run: Run, built: Path) -> None:
     at = ("--config", str(built))
     assert run("pause", "map", "--reason", "too loud", *at).code == 0
     paused = json.loads(run("components", "--json", *at).out)["components"]["map"]
-    assert (paused["condition"], paused["error"]) == ("paused", "too loud")
+    assert (paused["condition"], paused["paused"]["reason"]) == ("current", "too loud")
     assert run("resume", "map", *at).code == 0
     resumed = json.loads(run("components", "--json", *at).out)["components"]["map"]
-    assert resumed["condition"] == "current"
+    assert (resumed["condition"], resumed["paused"]) == ("current", None)
     assert run("pause", "mop", *at).code == 2
     again = json.loads(run("resume", "map", "--json", *at).out)
     assert again == {"resumed": [], "not_paused": ["map"]}
@@ -328,7 +331,7 @@ def test_holds_and_rollbacks_are_releases_that_are_announced(run: Run, built: Pa
     held = json.loads(run("hold", "map", "--reason", "bad maps", *at).out)["release"]
     seen = json.loads(run("status", *at).out)
     assert (seen["release"], seen["announced"]) == (held, held)
-    assert seen["components"]["map"]["condition"] == "held"
+    assert seen["components"]["map"]["held"]["reason"] == "bad maps"
     rolled = json.loads(run("rollback", "1", "--component", "map_cache", *at).out)
     assert rolled["release"] == held + 1
     assert rolled["held"] == ["map", "map_cache"]
@@ -338,5 +341,6 @@ def test_holds_and_rollbacks_are_releases_that_are_announced(run: Run, built: Pa
     assert (lifted["lifted"], lifted["not_held"]) == (["map_cache"], ["map"])
     seen = json.loads(run("status", *at).out)
     assert {facts["condition"] for facts in seen["components"].values()} == {"current"}
+    assert {facts["held"] for facts in seen["components"].values()} == {None}
     assert run("rollback", "99", *at).code == 1
     assert run("hold", "mop", *at).code == 2

@@ -166,7 +166,7 @@ def test_everything_on_one_machine_serves_restarts_and_stops(tmp_path: Path) -> 
 
             eventually(lambda: bool(readers()), seconds=60)
             commit(config, "first", 20)
-            eventually(lambda: bool(asked(["status", "--json", *at])["healthy"]), seconds=60)
+            eventually(lambda: bool(asked(["status", "--json", *at])["well"]), seconds=60)
             (state,) = readers().values()
             for name in ("embeddings", "mine"):
                 assert state["components"][name]["covers"] == {"tracks": 1}
@@ -182,7 +182,7 @@ def test_everything_on_one_machine_serves_restarts_and_stops(tmp_path: Path) -> 
             server = tmp_path / "indexrelay-data" / "redis" / "server.pid"
             os.kill(int(server.read_text()), signal.SIGKILL)
             commit(config, "second", 30)
-            eventually(lambda: bool(asked(["status", "--json", *at])["healthy"]), seconds=60)
+            eventually(lambda: bool(asked(["status", "--json", *at])["well"]), seconds=60)
             assert asked(["components", "--json", *at])["components"]["mine"]["entries"] == 30
         finally:
             up.send_signal(signal.SIGTERM)

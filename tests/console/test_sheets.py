@@ -6,12 +6,13 @@ import pytest
 from rich.console import Console
 
 from indexrelay.console import output
-from indexrelay.console.overview import ComponentFacts, Condition, Overview
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
-from indexrelay.console.tables import components_table, hits_table, overview_page
+from indexrelay.console.tables import components_table, hits_table
+from indexrelay.console.verdict_page import verdict_page
+from indexrelay.health.verdict import ComponentHealth, Condition, Verdict
 
 BEHIND = {
-    "artist_similarity": ComponentFacts(
+    "artist_similarity": ComponentHealth(
         kind="vector_index",
         condition=Condition.UNDECLARED,
         version="ab" * 32,
@@ -20,7 +21,7 @@ BEHIND = {
         entries=1_234_567,
         bytes=812_345_678,
     ),
-    "a_component_with_a_name_that_is_as_long_as_names_may_be_a": ComponentFacts(
+    "a_component_with_a_name_that_is_as_long_as_names_may_be_a": ComponentHealth(
         kind="embedding_cache", condition=Condition.CURRENT, covers={"tracks": 43}
     ),
 }
@@ -83,8 +84,8 @@ def test_without_a_terminal_a_row_is_one_line(
 
 
 def test_a_page_that_fills_the_screen_begins_with_the_verdict() -> None:
-    nothing = Overview(
-        healthy=True,
+    nothing = Verdict(
+        well=True,
         release=3,
         announced=3,
         collections={},
@@ -94,7 +95,7 @@ def test_a_page_that_fills_the_screen_begins_with_the_verdict() -> None:
         dead_letters=0,
         problems=(),
     )
-    first = drawn(overview_page(nothing, verdict_first=True), columns=80).splitlines()[0]
+    first = drawn(verdict_page(nothing, verdict_first=True), columns=80).splitlines()[0]
     assert first == "✓ all is well: release 3 is served everywhere"
-    last = drawn(overview_page(nothing), columns=80).splitlines()[-1]
+    last = drawn(verdict_page(nothing), columns=80).splitlines()[-1]
     assert last == first

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 
 from indexrelay.health.backoff import Patience
-from indexrelay.health.due import Facts, SourceFact, find_due, inputs_digest
+from indexrelay.health.due import find_due, inputs_digest
+from indexrelay.health.facts import Facts, SourceFact
 from indexrelay.schemas.backoff import SHARE, backoff_seconds
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.versions import Hold, Release, VersionManifest
-from indexrelay.storage.catalog import Attempt
+from indexrelay.storage.catalog import Attempt, Pause
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+PAUSE = Pause(component="index", reason="cost", since=NOW)
 PATIENCE = Patience(cooldown_seconds=10, max_cooldown_seconds=600, max_consecutive_failures=3)
 DEFINITIONS = {
     "index": ComponentDefinition.of("vector_index", "tracks"),
@@ -193,8 +195,8 @@ def test_a_held_component_is_not_due_even_when_asked_for() -> None:
 
 
 def test_a_paused_component_is_due_only_when_someone_asks() -> None:
-    assert "index" not in due(facts(generation=4, paused={"index"}))
-    assert "index" in due(facts(generation=4, paused={"index"}, requested={"index"}))
+    assert "index" not in due(facts(generation=4, paused={"index": PAUSE}))
+    assert "index" in due(facts(generation=4, paused={"index": PAUSE}, requested={"index"}))
 
 
 def test_asking_makes_a_current_component_due() -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from indexrelay.health.backoff import Patience
-from indexrelay.health.due import Facts, SourceFact, find_due, inputs_digest
+from indexrelay.health.due import find_due, inputs_digest
+from indexrelay.health.facts import Facts, SourceFact
 from indexrelay.health.groups import judge_groups
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.versions import Hold, Release, VersionManifest
-from indexrelay.storage.catalog import Attempt
+from indexrelay.storage.catalog import Attempt, Pause
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PATIENCE = Patience(cooldown_seconds=10, max_cooldown_seconds=600, max_consecutive_failures=3)
@@ -21,6 +22,7 @@ CACHE = ComponentDefinition.of("json_cache", "main", group="maps", function="a:b
 INDEX = ComponentDefinition.of("vector_index", "tracks", group="maps")
 DEFINITIONS = {"main": MAIN, "cache": CACHE, "index": INDEX}
 BAD = Hold(reason="bad", since=NOW)
+PAUSE = Pause(component="any", reason="cost", since=NOW)
 
 
 def version(name: str, definition: ComponentDefinition, **other: Any) -> VersionManifest:
@@ -116,7 +118,7 @@ CASES: dict[str, tuple[Facts, set[str], str]] = {
     ),
     "all are held": (facts(holds=dict.fromkeys(DEFINITIONS, BAD)), set(), ""),
     "one is paused": (
-        facts(paused={"cache"}),
+        facts(paused={"cache": PAUSE}),
         set(),
         "group maps waits for cache, which is paused",
     ),
@@ -173,12 +175,12 @@ CASES: dict[str, tuple[Facts, set[str], str]] = {
         "group maps waits for titles, which is made from songs, to which nothing was committed yet",
     ),
     "they have no collection in common": (
-        facts(OTHER_COLLECTIONS, paused={"titles"}),
+        facts(OTHER_COLLECTIONS, paused={"titles": PAUSE}),
         {"main"},
         "",
     ),
     "one is declared anew and paused": (
-        replace(facts(), definitions=ANEW, paused={"index"}),
+        replace(facts(), definitions=ANEW, paused={"index": PAUSE}),
         set(),
         "group maps waits for index, which is paused",
     ),
@@ -225,7 +227,7 @@ def test_a_group_that_is_mixed_is_said_to_be_and_heals_with_the_member_that_is_b
 
 def test_a_child_of_a_member_that_waits_waits_where_it_is() -> None:
     child = ComponentDefinition.of("json_cache", "main", function="c:d")
-    given = facts({**DEFINITIONS, "child": child}, paused={"index"})
+    given = facts({**DEFINITIONS, "child": child}, paused={"index": PAUSE})
     due = find_due(given, PATIENCE)
     assert due.reasons == {}
     assert set(due.waiting) == {"main", "cache"}

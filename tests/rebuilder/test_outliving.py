@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from indexrelay.health.due import Facts
+from indexrelay.health.facts import Facts
 from indexrelay.rebuilder import Rebuilder
 from indexrelay.rebuilder.passes import PassOrder, run_pass
 from indexrelay.schemas.results import BuildOutcome, ComponentResult, RebuildStatus

@@ -6,9 +6,9 @@ import pytest
 from redis.exceptions import ConnectionError as RedisAwayError
 
 from indexrelay.health.backoff import Patience
+from indexrelay.health.survey import Survey
 from indexrelay.rebuilder.comparing import compare
 from indexrelay.rebuilder.findings import Finding, Reconciliation, Standing
-from indexrelay.rebuilder.observing import Observer
 from indexrelay.rebuilder.reconciling import Reconciler
 from indexrelay.rebuilder.telling import FindingsLog
 from indexrelay.schemas.clock import SystemClock
@@ -46,7 +46,9 @@ def found(bench: Bench, clock: FakeClock | None = None) -> Mapping[str, Finding]
 
 def compared(bench: Bench, *, rebuilders: bool = True) -> list[tuple[str, Standing]]:
     clock = SystemClock()
-    facts = Observer(bench.settings, catalog=bench.catalog, store=bench.store, clock=clock).facts()
+    facts = Survey(
+        bench.settings, catalog=lambda: bench.catalog, store=lambda: bench.store, clock=clock
+    ).of_builds()
     patience = Patience.of(bench.settings.rebuilder)
     return [(each.what, each.standing) for each in compare(facts, patience, rebuilders=rebuilders)]
 

@@ -7,10 +7,10 @@ the collection is filled again and its components are built from that.
 
 from pydantic import BaseModel, ConfigDict
 
-from indexrelay.console.collecting import overview
+from indexrelay.console.collecting import verdict_of
 from indexrelay.console.installation import Installation
-from indexrelay.console.overview import CollectionFacts, ComponentFacts
-from indexrelay.producers.standing import made_from
+from indexrelay.health.dependencies import made_from
+from indexrelay.health.verdict import CollectionHealth, ComponentHealth
 from indexrelay.schemas.errors import UnknownNameError
 from indexrelay.schemas.mistakes import suggestion
 
@@ -21,12 +21,12 @@ class CollectionDetails(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
-    facts: CollectionFacts
+    facts: CollectionHealth
     epoch: str | None
     """``None``: declared in the settings, and nothing was ever committed."""
     last_batches: tuple[str, ...] = ()
     """The ids of the newest, oldest first."""
-    components: dict[str, ComponentFacts]
+    components: dict[str, ComponentHealth]
 
 
 class Dropped(BaseModel):
@@ -50,7 +50,7 @@ def details(installation: Installation, name: str) -> CollectionDetails:
     Raises:
         UnknownNameError: neither the settings nor the catalog have it.
     """
-    seen = overview(installation)
+    seen = verdict_of(installation)
     facts = seen.collections.get(name)
     if facts is None:
         near = suggestion(name, seen.collections)

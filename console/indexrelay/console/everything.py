@@ -17,7 +17,7 @@ from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from indexrelay.console.collecting import overview
+from indexrelay.console.collecting import verdict_of
 from indexrelay.console.exits import ExitCode
 from indexrelay.console.explaining import explain
 from indexrelay.console.installation import Installation
@@ -33,7 +33,7 @@ from indexrelay.console.roles import (
 from indexrelay.console.sole_owner import sole_owner
 from indexrelay.console.stopping import Stop
 from indexrelay.console.supervising import Supervisor
-from indexrelay.console.tables import overview_page
+from indexrelay.console.verdict_page import verdict_page
 from indexrelay.schemas.clock import SystemClock
 
 _LOOK_SECONDS = 0.2
@@ -101,7 +101,7 @@ def run_everything(config: Path | None, *, readers: int, port: int | None) -> Ex
 
 
 def _watch_live(installation: Installation, look: Callable[[], None], stop: Stop) -> None:
-    """Redraw the overview until a signal comes."""
+    """Redraw the verdict until a signal comes."""
     with Live(console=stderr(), auto_refresh=False, screen=True) as live:
         while True:
             live.update(_page(installation), refresh=True)
@@ -112,9 +112,9 @@ def _watch_live(installation: Installation, look: Callable[[], None], stop: Stop
 
 
 def _page(installation: Installation) -> RenderableType:
-    """The overview, or why there is none at this moment; the next look may have one again."""
+    """The verdict, or why there is none at this moment; the next look may have one again."""
     try:
-        return overview_page(overview(installation), verdict_first=True)
+        return verdict_page(verdict_of(installation), verdict_first=True)
     except Exception as error:
         explained = explain(error)
         if explained is None:

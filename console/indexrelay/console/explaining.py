@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from indexrelay.console.advising import advice_for
 from indexrelay.console.exits import ExitCode
+from indexrelay.health.advice import advice_for
 from indexrelay.schemas.errors import IndexRelayError, MissingExtraError, UnknownNameError
 from indexrelay.schemas.mistakes import SettingsError
 

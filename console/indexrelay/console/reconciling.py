@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 from redis.exceptions import RedisError
 
+from indexrelay.console.collecting import survey_of
 from indexrelay.console.installation import Installation
 from indexrelay.health.backoff import Patience
 from indexrelay.rebuilder.comparing import compare
 from indexrelay.rebuilder.findings import Finding, Reconciliation, Standing
-from indexrelay.rebuilder.observing import Observer
 from indexrelay.rebuilder.reconciling import Reconciler
 from indexrelay.rebuilder.surveying import Survey
 from indexrelay.schemas.clock import Clock, SystemClock
@@ -31,10 +31,8 @@ def reconcile_once(installation: Installation) -> Reconciliation:
     clock = SystemClock()
     rebuilders, findings = _with_redis(installation, clock)
     settings = installation.settings
-    observer = Observer(
-        settings, catalog=installation.catalog, store=installation.store, clock=clock
-    )
-    compared = compare(observer.facts(), Patience.of(settings.rebuilder), rebuilders=rebuilders)
+    facts = survey_of(installation).of_builds()
+    compared = compare(facts, Patience.of(settings.rebuilder), rebuilders=rebuilders)
     return Reconciliation(findings=(*findings, *compared, *_dead_letters(installation)))
 
 

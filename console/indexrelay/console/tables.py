@@ -1,4 +1,4 @@
-"""An overview as tables for a person."""
+"""What there is, as tables for a person."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from indexrelay.console.escaping import visible
-from indexrelay.console.overview import ComponentFacts, Condition, Overview, Problem
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
+from indexrelay.health.verdict import CollectionHealth, ComponentHealth, Condition
 from indexrelay.schemas.results import BuildOutcome, LoadOutcome, ReaderState, RebuilderState
 
 if TYPE_CHECKING:
@@ -18,13 +18,12 @@ if TYPE_CHECKING:
 
 _STYLES = {
     Condition.CURRENT: "green",
-    Condition.BUILDING: "cyan",
     Condition.BEHIND: "yellow",
     Condition.CHANGED: "yellow",
     Condition.MISSING: "yellow",
-    Condition.HELD: "magenta",
-    Condition.PAUSED: "magenta",
+    Condition.OUTRUN: "red",
     Condition.UNDECLARED: "yellow",
+    Condition.DAMAGED: "red",
     Condition.FAILED: "red",
 }
 _NONE = "-"
@@ -37,22 +36,7 @@ _MARKS = {
 }
 
 
-def overview_page(overview: Overview, *, verdict_first: bool = False) -> RenderableType:
-    """Everything, the verdict last: that is where a terminal's reader looks first.
-
-    On a page that fills the screen it comes first, since there the end is what is cut off.
-    """
-    verdict = problems_list(overview.problems, release=overview.release)
-    parts: list[RenderableType] = [
-        collections_table(overview),
-        components_table(overview.components),
-        readers_table(overview.readers),
-        rebuilders_table(overview.rebuilders),
-    ]
-    return Group(verdict, Text(), *parts) if verdict_first else Group(*parts, verdict)
-
-
-def collections_table(overview: Overview) -> Sheet:
+def collections_table(collections: Mapping[str, CollectionHealth]) -> Sheet:
     """One row for each collection."""
     sheet = Sheet(
         "Collections",
@@ -63,7 +47,7 @@ def collections_table(overview: Overview) -> Sheet:
         number("generation"),
         number("entries"),
     )
-    for name, facts in overview.collections.items():
+    for name, facts in collections.items():
         sheet.add(
             name,
             facts.source or "not declared",
@@ -75,7 +59,7 @@ def collections_table(overview: Overview) -> Sheet:
     return sheet
 
 
-def components_table(components: Mapping[str, ComponentFacts]) -> Sheet:
+def components_table(components: Mapping[str, ComponentHealth]) -> Sheet:
     """One row for each component."""
     sheet = Sheet(
         "Components",
@@ -91,13 +75,24 @@ def components_table(components: Mapping[str, ComponentFacts]) -> Sheet:
         sheet.add(
             name,
             facts.kind.rpartition(":")[2],
-            Text(facts.condition, style=_STYLES[facts.condition]),
+            _state(facts),
             covered(facts.covers, facts.behind),
             (facts.version or _NONE)[:12],
             f"{facts.entries:,}",
             readable_bytes(facts.bytes),
         )
     return sheet
+
+
+def _state(health: ComponentHealth) -> Text:
+    """How it stands, and what is going on beside that: ``behind, building``."""
+    text = Text(health.condition, style=_STYLES[health.condition])
+    if health.building:
+        text.append(", building", style="cyan")
+    for decision, word in ((health.held, "held"), (health.paused, "paused")):
+        if decision is not None:
+            text.append(f", {word}", style="magenta")
+    return text
 
 
 def readers_table(readers: Mapping[str, ReaderState]) -> Sheet:
@@ -229,18 +224,6 @@ def result_page(requested: "Requested") -> RenderableType:
             component.error or "",
         )
     return Group(sheet, verdict)
-
-
-def problems_list(problems: Iterable[Problem], *, release: int) -> RenderableType:
-    """The verdict: all is well, or what is wrong and what to do."""
-    lines: list[RenderableType] = []
-    for problem in problems:
-        lines.append(Text(f"⚠ {problem.what}", style="yellow"))
-        lines.append(Text(f"  → {problem.advice}"))
-    if lines:
-        return Group(*lines)
-    what = f"release {release} is served everywhere" if release else "there is nothing to serve yet"
-    return Text(f"✓ all is well: {what}", style="green")
 
 
 def covered(covers: Mapping[str, int], behind: Mapping[str, int]) -> str:

@@ -25,7 +25,7 @@ def with_descendants(names: Iterable[str], definitions: Definitions) -> set[str]
     """``names`` and everything that is made from them, directly or not."""
     found = set(names)
     for name in in_order(definitions):
-        if found.intersection(parents_of(definitions[name], definitions)):
+        if found.intersection(definitions[name].inputs):
             found.add(name)
     return found
 
@@ -36,3 +36,17 @@ def root_collections(name: str, definitions: Definitions) -> set[str]:
     for source in definitions[name].inputs:
         roots |= root_collections(source, definitions) if source in definitions else {source}
     return roots
+
+
+def made_from(collection: str, definitions: Definitions) -> frozenset[str]:
+    """The components that are made from a collection, directly or through others."""
+    return frozenset(with_descendants([collection], definitions) - {collection})
+
+
+def ancestors_of(name: str, definitions: Definitions) -> list[str]:
+    """The components that ``name`` is made from, directly or not; parents before children."""
+    wanted = {name}
+    for each in reversed(in_order(definitions)):
+        if each in wanted:
+            wanted.update(parents_of(definitions[each], definitions))
+    return [each for each in in_order(definitions) if each in wanted - {name}]

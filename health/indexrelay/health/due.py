@@ -5,56 +5,17 @@ timer made someone look. Asking twice gives the same answer; a lost event change
 """
 
 from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from indexrelay.health.backoff import Patience
-from indexrelay.health.dependencies import Definitions, in_order, parents_of, root_collections
+from indexrelay.health.dependencies import in_order, parents_of, root_collections
+from indexrelay.health.facts import Facts
 from indexrelay.health.groups import GroupWait, find_waiting
 from indexrelay.schemas.canonical import canonical_json, sha256_hex
 from indexrelay.schemas.definitions import ComponentDefinition
-from indexrelay.schemas.versions import Release, VersionManifest
+from indexrelay.schemas.versions import VersionManifest
 from indexrelay.storage.catalog import Attempt
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceFact:
-    """Where a collection stands."""
-
-    epoch: str
-    generation: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """Everything that decides what is due, gathered at one moment."""
-
-    definitions: Definitions
-    sources: Mapping[str, SourceFact]
-    """Collections that cannot be read at the moment are absent: nothing is due because of them."""
-    unreadable: Mapping[str, str] = field(default_factory=dict)
-    """Those collections, as far as something keeps them from being read: what."""
-    release: Release | None
-    versions: Mapping[str, VersionManifest]
-    """What the release names, as far as its files are whole."""
-    damaged: Mapping[str, str] = field(default_factory=dict)
-    """Components whose released version does not pass a check of its files, with the reason."""
-    attempts: Mapping[str, Attempt] = field(default_factory=dict)
-    paused: AbstractSet[str] = frozenset()
-    requested: AbstractSet[str] = frozenset()
-    since: datetime
-    """When these definitions were taken up: what was built later under others is not for us."""
-    now: datetime
-
-    def served_version(self, name: str) -> str | None:
-        """The id of a released version that is whole, as the release names it.
-
-        The manifest does not say: one of another minor version has more fields, or fewer, on disk.
-        """
-        if self.release is None or name not in self.versions:
-            return None
-        return self.release.components.get(name)
 
 
 @dataclass(frozen=True, kw_only=True)

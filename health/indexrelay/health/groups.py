@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from indexrelay.health.dependencies import parents_of
+from indexrelay.health.facts import Facts
 from indexrelay.schemas.groups import disagreements, groups_of
 from indexrelay.schemas.versions import VersionManifest
 
 if TYPE_CHECKING:
-    from indexrelay.health.due import Due, Facts
+    from indexrelay.health.due import Due
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ class GroupState:
         return GroupWait(group=self.group, held_back_by=self.held_back_by).sentence
 
 
-def judge_groups(facts: "Facts", due: "Due") -> dict[str, GroupState]:
+def judge_groups(facts: Facts, due: "Due") -> dict[str, GroupState]:
     """Each declared group of two members or more: is it whole, who waits, and for whom and why.
 
     Args:
@@ -92,7 +93,7 @@ def judge_groups(facts: "Facts", due: "Due") -> dict[str, GroupState]:
 
 
 def find_waiting(
-    facts: "Facts", reasons: Mapping[str, str], waiting: Mapping[str, GroupWait]
+    facts: Facts, reasons: Mapping[str, str], waiting: Mapping[str, GroupWait]
 ) -> dict[str, GroupWait]:
     """Which of the components that have a reason to be built wait for another of their group.
 
@@ -119,7 +120,7 @@ def find_waiting(
     return found
 
 
-def why_it_stays(name: str, facts: "Facts", reasons: Mapping[str, str]) -> str:
+def why_it_stays(name: str, facts: Facts, reasons: Mapping[str, str]) -> str:
     """Why a component is not built now, as what follows its name in a sentence."""
     holds = {} if facts.release is None else facts.release.holds
     if name in holds:
@@ -143,7 +144,7 @@ def why_it_stays(name: str, facts: "Facts", reasons: Mapping[str, str]) -> str:
     return "has nothing new to contain"
 
 
-def _lacking(name: str, facts: "Facts") -> str | None:
+def _lacking(name: str, facts: Facts) -> str | None:
     """Which of its collections gives it nothing to be made from, and why."""
     for source in facts.definitions[name].inputs:
         if source in facts.definitions:
@@ -157,7 +158,7 @@ def _lacking(name: str, facts: "Facts") -> str | None:
 
 def _culprits(
     kept_by: list[str],
-    facts: "Facts",
+    facts: Facts,
     reasons: Mapping[str, str],
     waiting: Mapping[str, GroupWait],
 ) -> dict[str, str]:
@@ -171,7 +172,7 @@ def _culprits(
     return found
 
 
-def _parts(name: str, other: str, facts: "Facts", reasons: Mapping[str, str]) -> bool:
+def _parts(name: str, other: str, facts: Facts, reasons: Mapping[str, str]) -> bool:
     """Whether a build of ``name`` would leave the state at which the released ``other`` stays."""
     stays = facts.versions.get(other)
     if stays is None:
@@ -193,7 +194,7 @@ def _parts(name: str, other: str, facts: "Facts", reasons: Mapping[str, str]) ->
 
 
 def _reached(
-    name: str, facts: "Facts", reasons: Mapping[str, str]
+    name: str, facts: Facts, reasons: Mapping[str, str]
 ) -> dict[str, tuple[str | None, int]]:
     """For each collection: the epoch and the generation that a build would cover now."""
     found: dict[str, tuple[str | None, int]] = {}

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from indexrelay.health.dependencies import parents_of
-from indexrelay.health.due import Facts
+from indexrelay.health.facts import Facts
 from indexrelay.rebuilder.passes import Builder, PassOrder
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger

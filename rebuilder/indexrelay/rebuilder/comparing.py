@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from indexrelay.health.backoff import Patience
 from indexrelay.health.dependencies import in_order
-from indexrelay.health.due import Facts, find_due
+from indexrelay.health.due import find_due
+from indexrelay.health.facts import Facts
 from indexrelay.rebuilder.findings import Finding, Standing
 
 

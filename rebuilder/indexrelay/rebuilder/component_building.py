@@ -6,7 +6,8 @@ from functools import partial
 from pydantic import SecretStr
 
 from indexrelay.health.dependencies import parents_of
-from indexrelay.health.due import Facts, inputs_digest, targets_of
+from indexrelay.health.due import inputs_digest, targets_of
+from indexrelay.health.facts import Facts
 from indexrelay.rebuilder.errors import BuildCancelledError, BuildDiedError, BuildError
 from indexrelay.rebuilder.passes import PassOrder
 from indexrelay.rebuilder.requests import BuildRequest

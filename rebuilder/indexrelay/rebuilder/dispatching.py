@@ -17,7 +17,8 @@ from datetime import datetime
 
 from indexrelay.health.backoff import Patience
 from indexrelay.health.dependencies import Definitions, with_descendants
-from indexrelay.health.due import Due, Facts, find_due, why_not
+from indexrelay.health.due import Due, find_due, why_not
+from indexrelay.health.facts import Facts
 from indexrelay.rebuilder.asking import Asked
 from indexrelay.rebuilder.leasing import Leases
 from indexrelay.rebuilder.passes import PassOrder

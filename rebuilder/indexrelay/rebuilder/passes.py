@@ -16,7 +16,7 @@ from graphlib import TopologicalSorter
 from typing import Protocol
 
 from indexrelay.health.dependencies import parents_of
-from indexrelay.health.due import Facts
+from indexrelay.health.facts import Facts
 from indexrelay.schemas.results import BuildOutcome, ComponentResult
 from indexrelay.storage.catalog import InboxRow
 

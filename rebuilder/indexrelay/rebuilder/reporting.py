@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from indexrelay.health.dependencies import in_order
-from indexrelay.health.due import Facts
+from indexrelay.health.facts import Facts
 from indexrelay.schemas.results import (
     BuildOutcome,
     ComponentResult,

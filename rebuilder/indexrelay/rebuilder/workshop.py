@@ -13,6 +13,7 @@ from datetime import datetime
 from redis.exceptions import RedisError
 
 from indexrelay.health.backoff import Patience
+from indexrelay.health.survey import Survey
 from indexrelay.rebuilder.adopting import Adopter
 from indexrelay.rebuilder.announcing import Announcer
 from indexrelay.rebuilder.completing import Completer
@@ -22,7 +23,6 @@ from indexrelay.rebuilder.errors import BuildCancelledError
 from indexrelay.rebuilder.findings import Reconciliation
 from indexrelay.rebuilder.janitor import Janitor
 from indexrelay.rebuilder.leasing import Leases
-from indexrelay.rebuilder.observing import Observer
 from indexrelay.rebuilder.passes import PassOrder, run_pass
 from indexrelay.rebuilder.presence import RebuilderPresence
 from indexrelay.rebuilder.reconciling import Reconciler
@@ -74,11 +74,11 @@ class Workshop:
             owner=f"{rebuilder_id}:{os.getpid()}:{secrets.token_hex(8)}",
             ttl_seconds=limits.lease_ttl_seconds,
         )
-        observer = Observer(settings, catalog=catalog, store=store, clock=clock)
+        survey = Survey(settings, catalog=lambda: catalog, store=lambda: store, clock=clock)
         self.dispatcher = Dispatcher(
             settings.components,
             catalog=catalog,
-            observe=observer.facts,
+            observe=survey.of_builds,
             leases=self._leases,
             patience=patience,
         )

@@ -97,3 +97,30 @@ def group_state(connection: Connection, key: str, group: str) -> GroupState | No
 
 def _lowest_pending(summary: Any) -> Position | None:
     return Position.of(summary["min"]) if summary["min"] else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """Entries that a group has not taken."""
+
+    count: int
+    seconds: float
+    """For how long the oldest has waited, by the server's clock."""
+
+
+def waiting_entries(
+    connection: Connection, key: str, *, after: Position, most: int
+) -> Waiting | None:
+    """The entries of the stream ``key`` behind ``after``, counted up to ``most``; ``None``: none.
+
+    Raises:
+        redis.exceptions.RedisError: the server is away, or says no.
+    """
+    commands: Any = connection.commands
+    behind = Position(after.milliseconds, after.sequence + 1).to_bytes()
+    entries = commands.xrange(key, behind, "+", count=most)
+    if not entries:
+        return None
+    seconds, microseconds = commands.time()
+    added = Position.of(entries[0][0]).milliseconds / 1000
+    return Waiting(count=len(entries), seconds=max(0.0, seconds + microseconds / 1e6 - added))

@@ -23,19 +23,19 @@ def build_app() -> typer.Typer:
 
 def list_collections(config: Config = None, json: Json = False) -> None:
     """Each collection: where its entries come from, and how many there are."""
-    from indexrelay.console.collecting import overview
+    from indexrelay.console.collecting import verdict_of
     from indexrelay.console.installation import Installation
     from indexrelay.console.output import print_json, stdout
 
     with Installation.at(config) as installation:
-        seen = overview(installation)
+        seen = verdict_of(installation)
     if json:
         facts = {name: each.model_dump(mode="json") for name, each in seen.collections.items()}
         print_json({"collections": facts})
     else:
         from indexrelay.console.tables import collections_table
 
-        stdout().print(collections_table(seen))
+        stdout().print(collections_table(seen.collections))
 
 
 def show(name: Name, config: Config = None, json: Json = False) -> None:

@@ -19,12 +19,12 @@ def components(context: typer.Context, config: Config = None, json: Json = False
     """Each component: what it covers, how it stands, how large it is."""
     if context.invoked_subcommand is not None:
         return
-    from indexrelay.console.collecting import overview
+    from indexrelay.console.collecting import verdict_of
     from indexrelay.console.installation import Installation
     from indexrelay.console.output import print_json, stdout
 
     with Installation.at(config) as installation:
-        facts = overview(installation).components
+        facts = verdict_of(installation).components
     if json:
         print_json(
             {"components": {name: each.model_dump(mode="json") for name, each in facts.items()}}

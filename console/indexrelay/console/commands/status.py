@@ -7,17 +7,17 @@ from indexrelay.console.options import Config, Json
 
 
 def status(config: Config = None, json: Json = False) -> None:
-    """Collections, components, readers and rebuilders; exits 3 when something is wrong."""
-    from indexrelay.console.collecting import overview
+    """Collections, components, readers and rebuilders; exits 3 unless all is well."""
+    from indexrelay.console.collecting import verdict_of
     from indexrelay.console.installation import Installation
     from indexrelay.console.output import print_json, stdout
 
     with Installation.at(config) as installation:
-        seen = overview(installation)
+        verdict = verdict_of(installation)
     if json:
-        print_json(seen)
+        print_json(verdict)
     else:
-        from indexrelay.console.tables import overview_page
+        from indexrelay.console.verdict_page import verdict_page
 
-        stdout().print(overview_page(seen))
-    raise typer.Exit(ExitCode.SUCCESS if seen.healthy else ExitCode.PARTIAL)
+        stdout().print(verdict_page(verdict))
+    raise typer.Exit(ExitCode.SUCCESS if verdict.well else ExitCode.PARTIAL)

@@ -53,14 +53,17 @@ class Collections:
             row = find(connection, name)
         if row is None:
             row = self._declare(name, dimension=dimension, metric=metric)
-        differences: list[tuple[str, object, object]] = []
-        if row.dimension != dimension:
-            differences.append(("dimension", row.dimension, dimension))
-        if row.metric != metric:
-            differences.append(("metric", row.metric, metric.value))
-        if differences:
-            raise CollectionMismatchError(name, differences)
-        return _collection(row)
+        return _expected(row, dimension=dimension, metric=metric)
+
+    def expect(self, name: str, *, dimension: int, metric: Metric) -> Collection:
+        """The collection as it stands, if it is as it is declared; nothing is made.
+
+        Raises:
+            UnknownCollectionError: it is not there.
+            CollectionMismatchError: it is there with another dimension or metric.
+        """
+        with self._database.read() as connection:
+            return _expected(require(connection, name), dimension=dimension, metric=metric)
 
     def get(self, name: str) -> Collection:
         """The collection as it stands.
@@ -185,6 +188,17 @@ def lock(connection: Connection, name: str) -> int:
     if key is None:
         raise UnknownCollectionError(name)
     return int(key)
+
+
+def _expected(row: Row[tuple[object, ...]], *, dimension: int, metric: Metric) -> Collection:
+    differences: list[tuple[str, object, object]] = []
+    if row.dimension != dimension:
+        differences.append(("dimension", row.dimension, dimension))
+    if row.metric != metric:
+        differences.append(("metric", row.metric, metric.value))
+    if differences:
+        raise CollectionMismatchError(str(row.name), differences)
+    return _collection(row)
 
 
 def _collection(row: Row[tuple[object, ...]]) -> Collection:

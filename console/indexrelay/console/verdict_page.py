@@ -1,0 +1,72 @@
+"""The judge's verdict for a person: what there is, what is not well, and what to do."""
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from indexrelay.console.escaping import visible
+from indexrelay.console.tables import (
+    collections_table,
+    components_table,
+    readers_table,
+    rebuilders_table,
+)
+from indexrelay.health.verdict import DECISIONS, Actor, Problem, Verdict
+
+_MARKS = {
+    Actor.PERSON: ("⚠", "yellow"),
+    Actor.PROCESS: ("…", "cyan"),
+    Actor.NOBODY: ("…", "cyan"),
+}
+_DECIDED = ("-", "magenta")
+
+
+def verdict_page(verdict: Verdict, *, verdict_first: bool = False) -> RenderableType:
+    """Everything, the verdict last: that is where a terminal's reader looks first.
+
+    On a page that fills the screen it comes first, since there the end is what is cut off.
+    """
+    parts: list[RenderableType] = [
+        collections_table(verdict.collections),
+        components_table(verdict.components),
+        readers_table(verdict.readers),
+        rebuilders_table(verdict.rebuilders),
+    ]
+    lines = verdict_lines(verdict, well=_all_is_well(verdict))
+    return Group(lines, Text(), *parts) if verdict_first else Group(*parts, lines)
+
+
+def verdict_lines(verdict: Verdict, *, well: str) -> RenderableType:
+    """Each problem with what to do, and how many there are; ``well``: what to say of none."""
+    lines = [line for problem in verdict.problems for line in problem_lines(problem)]
+    lines += [Text(f"· {visible(note)}", style="dim") for note in verdict.notes]
+    if verdict.well:
+        return Group(*lines, Text(f"✓ {well}", style="green"))
+    return Group(*lines, Text(_summary(verdict), style="yellow"))
+
+
+def problem_lines(problem: Problem) -> list[Text]:
+    """What is not well, and below it what to do."""
+    mark, style = _DECIDED if problem.code in DECISIONS else _MARKS[problem.acts]
+    return [
+        Text(f"{mark} {visible(problem.what)}", style=style),
+        Text(f"  → {visible(problem.advice)}"),
+    ]
+
+
+def _all_is_well(verdict: Verdict) -> str:
+    if verdict.release:
+        return f"all is well: release {verdict.release} is served everywhere"
+    return "all is well: there is nothing to serve yet"
+
+
+def _summary(verdict: Verdict) -> str:
+    """Who has to do something: ``not all is well: 2 need a person, 1 is as asked``."""
+    decided = sum(problem.code in DECISIONS for problem in verdict.problems)
+    people = sum(problem.acts is Actor.PERSON for problem in verdict.problems) - decided
+    others = len(verdict.problems) - decided - people
+    said = [
+        f"{people} need{'s' * (people == 1)} a person" if people else "",
+        f"{decided} {'is' if decided == 1 else 'are'} as somebody asked" if decided else "",
+        f"{others} will end without you" if others else "",
+    ]
+    return f"not all is well: {', '.join(part for part in said if part)}"

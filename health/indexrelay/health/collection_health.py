@@ -1,0 +1,139 @@
+"""How each collection stands: its source, against the catalog and against what was made of it."""
+
+from collections.abc import Iterator
+
+from indexrelay.health.dependencies import root_collections
+from indexrelay.health.facts import Area, Facts
+from indexrelay.health.verdict import Actor, Code, CollectionHealth, Problem
+from indexrelay.schemas.settings import CollectionSettings
+from indexrelay.schemas.versions import VersionManifest
+from indexrelay.storage.catalog import Collection
+
+
+def collection_health(facts: Facts) -> dict[str, CollectionHealth]:
+    """Each collection that is declared or in the catalog."""
+    found = {}
+    for name in sorted({*facts.collections, *facts.stored}):
+        settings, stored = facts.collections.get(name), facts.stored.get(name)
+        source = facts.sources.get(name)
+        given = stored or settings
+        if given is None:
+            continue
+        entries = 0 if stored is None else stored.count
+        found[name] = CollectionHealth(
+            dimension=given.dimension,
+            metric=given.metric,
+            source=None if settings is None else settings.source.kind,
+            epoch=None if stored is None else stored.epoch,
+            generation=0 if stored is None else stored.generation,
+            entries=source.entries if source and source.entries is not None else entries,
+            conflict=_conflict(stored, settings),
+            unreadable=facts.unreadable.get(name),
+        )
+    return found
+
+
+def _conflict(stored: Collection | None, settings: CollectionSettings | None) -> str | None:
+    """What the settings say otherwise; a collection keeps what it was made with."""
+    if settings is None or stored is None:
+        return None
+    parts = [
+        f"its {what} is {there} in the catalog and {wanted} in the settings"
+        for what, there, wanted in (
+            ("dimension", stored.dimension, settings.dimension),
+            ("metric", stored.metric, settings.metric),
+        )
+        if there != wanted
+    ]
+    return ", ".join(parts) or None
+
+
+def collection_problems(name: str, health: CollectionHealth, facts: Facts) -> Iterator[Problem]:
+    """What is not well with one of them."""
+    serving = [each for each, manifest in facts.versions.items() if name in manifest.covers]
+    if health.conflict is not None:
+        yield Problem(
+            code=Code.COLLECTION_CONFLICT,
+            subject=name,
+            what=f"collection {name} cannot be used: {health.conflict}",
+            advice="change the settings back, declare a collection of another name, "
+            f"or drop it and fill it again: indexrelay collections drop {name}",
+            acts=Actor.PERSON,
+        )
+    elif health.unreadable is not None:
+        yield Problem(
+            code=Code.SOURCE_UNREADABLE,
+            subject=name,
+            what=f"collection {name} cannot be read, and nothing that is made from it is built: "
+            f"{health.unreadable}",
+            advice="repair the source, or change what the settings say of it; "
+            "readers keep what they serve",
+            acts=Actor.PERSON,
+        )
+    elif Area.CATALOG in facts.unknown:
+        return
+    elif not health.generation and serving:
+        yield Problem(
+            code=Code.COLLECTION_GONE,
+            subject=name,
+            what=f"collection {name} is gone, and what was made of it still serves: "
+            f"{', '.join(sorted(serving))}",
+            advice="see that catalog.url is the right one; else fill it again, or take it and them "
+            "out of the settings; jobs and rebuilders that run have to be started again",
+            acts=Actor.PERSON,
+        )
+    elif outrun := outrunning(name, facts):
+        component, covered = max(outrun.items(), key=lambda each: each[1])
+        yield Problem(
+            code=Code.COLLECTION_OUTRUN,
+            subject=name,
+            what=f"collection {name} is at generation {health.generation}, and {component} covers "
+            f"{covered} of it: the catalog went back in time (an older backup?)",
+            advice="to go on from what the catalog holds: "
+            f"indexrelay collections restore {name}; then commit again what it lacks",
+            acts=Actor.PERSON,
+        )
+    elif health.entries == 0 and (kept := _entries_of(name, facts)):
+        yield Problem(
+            code=Code.SOURCE_EMPTIED,
+            subject=name,
+            what=f"collection {name} is empty now, and {', '.join(kept)} still serve(s) what it "
+            "held",
+            advice="fill it again; if it is to be empty: "
+            f"indexrelay rebuild {' '.join(kept)} --force",
+            acts=Actor.PERSON,
+        )
+
+
+def outrunning(collection: str, facts: Facts) -> dict[str, int]:
+    """The released versions that cover more of it than is committed, in the same epoch."""
+    source = facts.sources.get(collection)
+    if source is None:
+        return {}
+    return {
+        name: manifest.covers[collection]
+        for name, manifest in facts.versions.items()
+        if manifest.epochs.get(collection) == source.epoch
+        and manifest.covers.get(collection, 0) > source.generation
+    }
+
+
+def _entries_of(collection: str, facts: Facts) -> list[str]:
+    """The components that are made of this collection alone, and hold entries of it."""
+    return sorted(
+        name
+        for name, manifest in facts.versions.items()
+        if name in facts.definitions
+        and root_collections(name, facts.definitions) == {collection}
+        and manifest.entries
+    )
+
+
+def missing_generations(manifest: VersionManifest | None, root: str, facts: Facts) -> int:
+    """How many generations of a collection a version does not cover: all, those of a new epoch."""
+    source = facts.sources.get(root)
+    if source is None:
+        return 0
+    if manifest is None or manifest.epochs.get(root) != source.epoch:
+        return source.generation
+    return max(0, source.generation - manifest.covers.get(root, 0))

@@ -1,0 +1,277 @@
+"""How each component stands: what is released of it, against what is declared and committed.
+
+Whether a build would change something is asked of `due`, which the rebuilder asks as well: what it
+would build is never well, and what it would not build is told of with the reason.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from indexrelay.health.collection_health import missing_generations, outrunning
+from indexrelay.health.dependencies import ancestors_of, root_collections
+from indexrelay.health.due import Due
+from indexrelay.health.facts import Area, Facts
+from indexrelay.health.verdict import (
+    Actor,
+    Code,
+    CollectionHealth,
+    ComponentHealth,
+    Condition,
+    Decision,
+    Problem,
+)
+from indexrelay.health.wording import generations, moment
+from indexrelay.schemas.results import ReaderState
+from indexrelay.schemas.versions import Release, VersionManifest
+
+_START_ONE = "start one (indexrelay rebuilder), or build here: indexrelay rebuild --here"
+_FOLLOWING = frozenset({Condition.BEHIND, Condition.OUTRUN, Condition.MISSING, Condition.CHANGED})
+"""What a component is that was not built yet as it should be, by no fault of its own."""
+
+
+def component_health(
+    facts: Facts, collections: Mapping[str, CollectionHealth], due: Due
+) -> dict[str, ComponentHealth]:
+    """Each component that is declared or released; ``due``: what a rebuilder would build."""
+    released = {} if facts.release is None else facts.release.components
+    builders: dict[str, list[str]] = {}
+    for rebuilder, state in sorted(facts.known_rebuilders.items()):
+        for name in state.building:
+            builders.setdefault(name, []).append(rebuilder)
+    found = {}
+    for name in sorted({*facts.definitions, *released}):
+        definition, manifest = facts.definitions.get(name), facts.versions.get(name)
+        attempt = facts.attempts.get(name) if definition is not None else None
+        hold, pause = facts.holds.get(name), facts.paused.get(name)
+        found[name] = ComponentHealth(
+            kind=definition.kind if definition else manifest.kind if manifest else "?",
+            condition=_condition(name, facts, due),
+            building=tuple(builders.get(name, ())),
+            held=None if hold is None else Decision(reason=hold.reason, since=hold.since),
+            paused=None if pause is None else Decision(reason=pause.reason, since=pause.since),
+            version=released.get(name),
+            covers={} if manifest is None else manifest.covers,
+            behind=_behind(name, manifest, facts, collections),
+            entries=0 if manifest is None else manifest.entries,
+            bytes=0 if manifest is None else manifest.size,
+            built_at=None if manifest is None else manifest.created_at,
+            failures=0 if attempt is None else attempt.failures,
+            error=attempt.error if attempt is not None else facts.damaged.get(name),
+            retry_at=None if attempt is None else facts.patience.retry_at(attempt),
+        )
+    return found
+
+
+def _condition(name: str, facts: Facts, due: Due) -> Condition:
+    """The first that is true, in the order of `Condition`."""
+    definition, manifest = facts.definitions.get(name), facts.versions.get(name)
+    if definition is None:
+        return Condition.UNDECLARED
+    if name in facts.attempts:
+        return Condition.FAILED
+    if name in facts.damaged:
+        return Condition.DAMAGED
+    if manifest is None:
+        return Condition.MISSING
+    if manifest.definition != definition.digest:
+        return Condition.CHANGED
+    roots = root_collections(name, facts.definitions)
+    if any(name in outrunning(root, facts) for root in roots):
+        return Condition.OUTRUN
+    behind = any(missing_generations(manifest, root, facts) for root in roots)
+    wanted = behind or name in due.reasons or name in due.waiting
+    return Condition.BEHIND if wanted else Condition.CURRENT
+
+
+def _behind(
+    name: str,
+    manifest: VersionManifest | None,
+    facts: Facts,
+    collections: Mapping[str, CollectionHealth],
+) -> dict[str, int]:
+    roots = {*(root_collections(name, facts.definitions) if name in facts.definitions else ())}
+    roots |= set() if manifest is None else manifest.covers.keys()
+    return {
+        root: missing
+        for root in sorted(roots & collections.keys())
+        if (missing := missing_generations(manifest, root, facts))
+    }
+
+
+def component_problems(
+    components: Mapping[str, ComponentHealth], facts: Facts, due: Due
+) -> Iterator[Problem]:
+    """What is not well with them."""
+    for name, health in components.items():
+        decided = list(_decided(name, health))
+        yield from decided
+        problem = _of_condition(name, health, facts, due)
+        # What was decided says how far it is behind, and a group says who waits in it.
+        told_already = (decided and health.condition in {Condition.BEHIND, Condition.OUTRUN}) or (
+            name in due.waiting and health.condition in _FOLLOWING
+        )
+        if problem is not None and not told_already:
+            yield problem
+    if facts.redis is not None and facts.release is not None:
+        yield from _unserved(facts.release, facts.known_readers)
+
+
+def _decided(name: str, health: ComponentHealth) -> Iterator[Problem]:
+    behind = f", and is {generations(health.behind)} behind" if health.behind else ""
+    for decision, code, word, command in (
+        (health.held, Code.COMPONENT_HELD, "held", "lift"),
+        (health.paused, Code.COMPONENT_PAUSED, "paused", "resume"),
+    ):
+        if decision is not None:
+            yield Problem(
+                code=code,
+                subject=name,
+                what=f"as asked: {name} is {word} since {moment(decision.since)} "
+                f"({decision.reason}){behind}",
+                advice=f"when it may move on: indexrelay {command} {name}",
+                acts=Actor.PERSON,
+            )
+
+
+def _of_condition(name: str, health: ComponentHealth, facts: Facts, due: Due) -> Problem | None:
+    match health.condition:
+        case Condition.UNDECLARED:
+            return Problem(
+                code=Code.COMPONENT_UNDECLARED,
+                subject=name,
+                what=f"{name} is released, and the settings do not declare it",
+                advice="declare it again; it leaves the next release otherwise",
+                acts=Actor.PROCESS if facts.has_rebuilder else Actor.PERSON,
+            )
+        case Condition.FAILED:
+            return _failed(name, health, facts, due)
+        case Condition.MISSING:
+            return _never_built(name, health, facts, due)
+        case Condition.DAMAGED:
+            code, what = Code.COMPONENT_DAMAGED, f"{name} has damaged files: {health.error}"
+        case Condition.CHANGED:
+            code, what = Code.COMPONENT_CHANGED, f"{name} is declared differently than it was built"
+        case Condition.BEHIND:
+            code, what = Code.COMPONENT_BEHIND, _why_behind(name, health, facts, due)
+        case Condition.OUTRUN | Condition.CURRENT:  # the collection says so
+            return None
+    return _to_be_built(name, health, facts, code=code, what=what, waits=name not in due.reasons)
+
+
+def _failed(name: str, health: ComponentHealth, facts: Facts, due: Due) -> Problem:
+    serving = "the last good version serves" if health.version else "nothing serves it"
+    what = f"{name} failed {health.failures} time(s) in a row, {serving}: {health.error}"
+    again = name in due.reasons or health.building or health.retry_at is not None
+    if not again:
+        advice, acts = f"mend the cause, then: indexrelay rebuild {name}", Actor.PERSON
+    elif not facts.has_rebuilder:
+        advice, acts = f"no rebuilder tries again: {_START_ONE}", Actor.PERSON
+    elif health.building:
+        advice, acts = f"rebuilder {', '.join(health.building)} builds it now", Actor.PROCESS
+    elif name in due.reasons:
+        advice, acts = "its input changed since, and a running rebuilder builds it", Actor.PROCESS
+    else:
+        at = moment(health.retry_at) if health.retry_at else ""
+        advice, acts = f"a rebuilder tries again at {at}", Actor.PROCESS
+    return Problem(code=Code.COMPONENT_FAILED, subject=name, what=what, advice=advice, acts=acts)
+
+
+def _never_built(name: str, health: ComponentHealth, facts: Facts, due: Due) -> Problem | None:
+    if name in due.reasons or health.building:
+        what = f"{name} was never built"
+        return _to_be_built(name, health, facts, code=Code.COMPONENT_MISSING, what=what)
+    if _waits_for_entries(name, facts):
+        return None
+    obstacle = _obstacle(name, facts) or "what it is made from is not there"
+    return Problem(
+        code=Code.COMPONENT_MISSING,
+        subject=name,
+        what=f"{name} was never built, since {obstacle}",
+        advice="it is built once that is put right",
+        acts=Actor.PERSON,
+    )
+
+
+def _to_be_built(
+    name: str, health: ComponentHealth, facts: Facts, *, code: Code, what: str, waits: bool = False
+) -> Problem:
+    """What a build puts right."""
+    if health.building:
+        advice, acts = f"rebuilder {', '.join(health.building)} builds it now", Actor.PROCESS
+    elif waits:
+        advice, acts = "it is built once that is put right", Actor.PERSON
+    elif facts.has_rebuilder:
+        advice, acts = "a running rebuilder builds it", Actor.PROCESS
+    else:
+        advice, acts = f"no rebuilder is running: {_START_ONE}", Actor.PERSON
+    return Problem(code=code, subject=name, what=what, advice=advice, acts=acts)
+
+
+def _why_behind(name: str, health: ComponentHealth, facts: Facts, due: Due) -> str:
+    reason = due.reasons.get(name)
+    behind = f"{generations(health.behind)} behind" if health.behind else "not up to date"
+    if reason is None:
+        reason = _obstacle(name, facts) or "what it is made from is not up to date"
+        return f"{name} is {behind}, since {reason}"
+    return f"{name} is {behind}: {reason}"
+
+
+def _obstacle(name: str, facts: Facts) -> str | None:
+    """What keeps a component from being built that is not its own fault."""
+    for collection in sorted(root_collections(name, facts.definitions)):
+        if collection in facts.unreadable:
+            return f"collection {collection} cannot be read"
+    for parent in ancestors_of(name, facts.definitions):
+        for known, how in (
+            (facts.holds, "is held"),
+            (facts.paused, "is paused"),
+            (facts.attempts, "failed"),
+            (facts.damaged, "is damaged"),
+        ):
+            if parent in known:
+                return f"{parent}, which it is made from, {how}"
+    return None
+
+
+def _waits_for_entries(name: str, facts: Facts) -> bool:
+    """Whether nothing was ever committed to something that it is made from."""
+    return Area.CATALOG not in facts.unknown and any(
+        root not in facts.unreadable
+        and (root not in facts.sources or facts.sources[root].generation == 0)
+        for root in root_collections(name, facts.definitions)
+    )
+
+
+def _unserved(release: Release, readers: Mapping[str, ReaderState]) -> Iterator[Problem]:
+    """What no reader serves, although some are up to date."""
+    following = [state for state in readers.values() if state.release >= release.number]
+    if not following:
+        return
+    served = {name for state in readers.values() for name in state.components}
+    for name in sorted(release.components.keys() - served):
+        yield Problem(
+            code=Code.COMPONENT_NOT_SERVED,
+            subject=name,
+            what=f"{name} is released, and no reader serves it",
+            advice="name it in reader.components of some reader, or take it out of the settings",
+            acts=Actor.PERSON,
+        )
+
+
+def notes(facts: Facts, components: Mapping[str, ComponentHealth]) -> Iterator[str]:
+    """What is no fault: a collection that nobody has filled yet, and what waits for it."""
+    if Area.CATALOG in facts.unknown:
+        return
+    for name in sorted(facts.collections):
+        source = facts.sources.get(name)
+        if name in facts.unreadable or (source is not None and source.generation):
+            continue
+        if any(name in manifest.covers for manifest in facts.versions.values()):
+            continue  # a problem says so
+        waiting = sorted(
+            each
+            for each, health in components.items()
+            if health.condition is Condition.MISSING
+            and name in root_collections(each, facts.definitions)
+        )
+        of = f", so there is nothing to build {', '.join(waiting)} from" if waiting else ""
+        yield f"nothing was committed to {name} yet{of}"

@@ -1,0 +1,148 @@
+"""What there is, at one moment: the facts that decide what is due and whether all is well.
+
+Facts only, frozen. What could not be looked at stands in ``unknown`` with the reason: nothing is
+concluded from it, and nothing that depends on it counts as well.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from indexrelay.health.backoff import Patience
+from indexrelay.health.dependencies import Definitions
+from indexrelay.schemas.results import ReaderState, RebuilderState
+from indexrelay.schemas.settings import CollectionSettings, ReaderSettings, RebuilderSettings
+from indexrelay.schemas.versions import Hold, Release, VersionManifest
+from indexrelay.storage.catalog import Attempt, Collection, Pause
+from indexrelay.streams.leases import HeldLease
+
+
+class Area(StrEnum):
+    """A place where facts come from."""
+
+    CATALOG = "catalog"
+    ARTIFACTS = "artifacts"
+    REDIS = "redis"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unknown:
+    """Why something could not be looked at, and what to do about it."""
+
+    reason: str
+    advice: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFact:
+    """Where a collection stands."""
+
+    epoch: str
+    generation: int
+    entries: int | None = None
+    """How many there are; ``None``: a look does not count them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Untaken:
+    """Events that somebody has to take, or took and did not finish."""
+
+    count: int
+    seconds: float
+    """For how long the oldest waits, or its consumer has been silent."""
+    consumer: str | None = None
+    """Who took them; ``None``: nobody yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RedisFacts:
+    """What Redis shows. None of it is the truth about anything but who is there."""
+
+    announced: int = 0
+    """The newest release that it was told of; 0: none."""
+    readers: Mapping[str, ReaderState | None] = field(default_factory=dict)
+    """By presence; ``None``: in a form that is not understood here."""
+    rebuilders: Mapping[str, RebuilderState | None] = field(default_factory=dict)
+    seconds_left: Mapping[str, float] = field(default_factory=dict)
+    """For each of them, by its key: when its presence ends if it is not heard of again."""
+    untaken: tuple[Untaken, ...] = ()
+    leases: Mapping[str, HeldLease] = field(default_factory=dict)
+    """By component."""
+    eviction: str | None = None
+    """What the server does at its memory limit; ``None``: it does not tell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Everything that was found at one look."""
+
+    definitions: Definitions
+    collections: Mapping[str, CollectionSettings] = field(default_factory=dict)
+    """As the settings declare them."""
+    stored: Mapping[str, Collection] = field(default_factory=dict)
+    """As the catalog has them, the undeclared ones among them."""
+    sources: Mapping[str, SourceFact]
+    """Collections that cannot be read at the moment are absent: nothing is due because of them."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Those collections, as far as something keeps them from being read: what."""
+    attempts: Mapping[str, Attempt] = field(default_factory=dict)
+    paused: Mapping[str, Pause] = field(default_factory=dict)
+    dead_letters: int = 0
+    release: Release | None
+    versions: Mapping[str, VersionManifest]
+    """What the release names, as far as its files are whole."""
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    """Components whose released version does not pass a check of its files, with the reason."""
+    broken_releases: Mapping[int, str] = field(default_factory=dict)
+    """Damaged ones above the newest intact one, with the reason."""
+    highest_release: int = 0
+    """The highest number that is taken in the store, intact or not."""
+    redis: RedisFacts | None = None
+    """``None``: not looked at, or unknown."""
+    unknown: Mapping[Area, Unknown] = field(default_factory=dict)
+    requested: AbstractSet[str] = frozenset()
+    since: datetime
+    """When these definitions were taken up: what was built later under others is not for us."""
+    now: datetime
+    rebuilder: RebuilderSettings = field(default_factory=RebuilderSettings)
+    """The settings of rebuilders: how failed builds are tried again, how soon events are taken."""
+    reader: ReaderSettings = field(default_factory=ReaderSettings)
+    """The settings of readers: how soon they follow."""
+
+    @property
+    def patience(self) -> Patience:
+        """How failed builds are tried again."""
+        return Patience.of(self.rebuilder)
+
+    @property
+    def holds(self) -> Mapping[str, Hold]:
+        """What the release holds."""
+        return {} if self.release is None else self.release.holds
+
+    @property
+    def known_readers(self) -> dict[str, ReaderState]:
+        """Those whose state is understood here."""
+        found = {} if self.redis is None else self.redis.readers
+        return {name: state for name, state in found.items() if state is not None}
+
+    @property
+    def known_rebuilders(self) -> dict[str, RebuilderState]:
+        """Those whose state is understood here."""
+        found = {} if self.redis is None else self.redis.rebuilders
+        return {name: state for name, state in found.items() if state is not None}
+
+    @property
+    def has_rebuilder(self) -> bool:
+        """Whether one runs, as far as is known."""
+        return self.redis is not None and bool(self.redis.rebuilders)
+
+    def served_version(self, name: str) -> str | None:
+        """The id of a released version that is whole, as the release names it.
+
+        The manifest does not say: one of another minor version has more fields, or fewer, on disk.
+        """
+        if self.release is None or name not in self.versions:
+            return None
+        return self.release.components.get(name)

@@ -1,0 +1,146 @@
+"""The one judge: whether all is well, and if not why and what to do, from facts alone.
+
+Everybody who says how things stand asks `judge`: a command, the rebuilder's own comparison, a
+reader about itself, a job that waits. So no two of them can disagree; a door that is about less
+(`SOURCES`, `BUILDS`) shows those problems and no others.
+
+Three rules hold for all of it. What could not be looked at is a problem of its own and never well.
+What somebody asked for (held, paused) is told of, since a decision is easily forgotten. And what is
+being built stands beside how a component is, since a build may fail.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from indexrelay.health.collection_health import collection_health, collection_problems
+from indexrelay.health.component_health import component_health, component_problems, notes
+from indexrelay.health.due import find_due
+from indexrelay.health.facts import Area, Facts
+from indexrelay.health.groups import GroupState, judge_groups
+from indexrelay.health.redis_health import member_problems, redis_problems, role_problems
+from indexrelay.health.verdict import Actor, Code, Problem, Verdict
+
+
+def judge(facts: Facts) -> Verdict:
+    """Everything that is not well, the problems that explain others first."""
+    due = find_due(facts, facts.patience)
+    collections = collection_health(facts)
+    components = component_health(facts, collections, due)
+    groups = judge_groups(facts, due)
+    problems = (
+        *_unknown(facts, Area.CATALOG, Area.ARTIFACTS),
+        *(
+            problem
+            for name, health in collections.items()
+            for problem in collection_problems(name, health, facts)
+        ),
+        *_unknown(facts, Area.REDIS),
+        *_of_releases(facts),
+        *role_problems(facts),
+        *_of_groups(groups.values()),
+        *component_problems(components, facts, due),
+        *redis_problems(facts),
+        *member_problems(facts),
+        *_of_dead_letters(facts),
+    )
+    redis = facts.redis
+    return Verdict(
+        well=not problems,
+        problems=problems,
+        notes=tuple(notes(facts, components)),
+        release=0 if facts.release is None else facts.release.number,
+        announced=None if redis is None else redis.announced,
+        collections=collections,
+        components=components,
+        readers=facts.known_readers,
+        rebuilders=facts.known_rebuilders,
+        dead_letters=facts.dead_letters,
+    )
+
+
+_AREAS: Final = {
+    Area.CATALOG: (Code.CATALOG_UNREADABLE, "the catalog cannot be read"),
+    Area.ARTIFACTS: (Code.ARTIFACTS_UNREADABLE, "the artifacts cannot be read"),
+    Area.REDIS: (Code.REDIS_UNREADABLE, "Redis cannot be asked"),
+}
+
+
+def _unknown(facts: Facts, *areas: Area) -> Iterator[Problem]:
+    """What could not be looked at at all."""
+    for area in areas:
+        if (unknown := facts.unknown.get(area)) is not None:
+            code, what = _AREAS[area]
+            yield Problem(
+                code=code,
+                what=f"{what}: {unknown.reason}",
+                advice=unknown.advice,
+                acts=Actor.PERSON,
+            )
+
+
+def _of_releases(facts: Facts) -> Iterator[Problem]:
+    for number, error in facts.broken_releases.items():
+        yield Problem(
+            code=Code.RELEASE_DAMAGED,
+            subject=None,
+            what=f"release {number} is damaged and is passed over: {error}",
+            advice="restore its file, or its copy, from a backup; the newest intact one serves, "
+            "and what a rebuild releases next replaces it",
+            acts=Actor.PERSON,
+        )
+    if facts.redis is None or Area.ARTIFACTS in facts.unknown:
+        return
+    newest = 0 if facts.release is None else facts.release.number
+    announced = facts.redis.announced
+    served = max((state.release for state in facts.known_readers.values()), default=0)
+    if max(announced, served) > max(facts.highest_release, newest):
+        who = f"release {max(announced, served)} was announced or is served"
+        yield Problem(
+            code=Code.RELEASES_LOST,
+            what=f"{who}, and the newest of the artifacts is {facts.highest_release or newest}",
+            advice="see that artifacts.dir is the right one, and mounted; if it has lost releases, "
+            "a running rebuilder goes on above their numbers within minutes",
+            acts=Actor.PERSON,
+        )
+    elif announced < newest:
+        yield Problem(
+            code=Code.RELEASE_UNANNOUNCED,
+            what=f"release {newest} is committed, and Redis was told of {announced or 'none'}",
+            advice="nothing to do: readers look at the artifacts by themselves, "
+            "and a rebuilder announces it at its next comparison",
+            acts=Actor.PROCESS,
+        )
+
+
+def _of_groups(groups: Iterable[GroupState]) -> Iterator[Problem]:
+    for group in groups:
+        if group.waiting:
+            yield Problem(
+                code=Code.GROUP_WAITS,
+                subject=group.group,
+                what=f"{group.sentence}, and keeps {', '.join(group.waiting)} where they are"
+                if len(group.waiting) > 1
+                else f"{group.sentence}, and keeps {group.waiting[0]} where it is",
+                advice="the group moves as a whole once that one does: see "
+                f"{', '.join(sorted(group.held_back_by))}",
+                acts=Actor.PERSON,
+            )
+        if not group.whole:
+            yield Problem(
+                code=Code.GROUP_SPLIT,
+                subject=group.group,
+                what=f"group {group.group} is not at one state: {'; '.join(group.disagreements)}",
+                advice="readers keep the last release in which it was; "
+                f"the next build brings it together: indexrelay rebuild {' '.join(group.members)}",
+                acts=Actor.PERSON,
+            )
+
+
+def _of_dead_letters(facts: Facts) -> Iterator[Problem]:
+    if facts.dead_letters:
+        yield Problem(
+            code=Code.DEAD_LETTERS,
+            what=f"{facts.dead_letters} event(s) could not be read and are dead letters",
+            advice="see indexrelay dead list; then indexrelay dead retry, or drop",
+            acts=Actor.PERSON,
+        )

@@ -1,0 +1,193 @@
+"""What Redis shows: who is there and how they stand, and what waits there for somebody.
+
+Nothing of it is the truth about anything, and most of it ends by itself: a lease by its TTL, an
+event that a dead consumer took by being claimed, a reader's delay by its next poll. Seen here it
+explains why something waits, and what never ends by itself is told.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+
+from indexrelay.health.facts import Facts, RedisFacts
+from indexrelay.health.verdict import Actor, Code, Problem
+from indexrelay.schemas.results import LoadOutcome, ReaderState, RebuilderState
+from indexrelay.schemas.versions import Release
+from indexrelay.streams.connection import NO_EVICTION
+from indexrelay.streams.leases import HeldLease
+
+_POLLS = 3
+"""A reader that has not followed within so many of its polls is behind, and not just on its way."""
+_LONGEST_WAIT_SECONDS = 30.0
+"""An event that waits for longer is not on its way: a rebuilder reads several times a second."""
+
+
+def role_problems(facts: Facts) -> Iterator[Problem]:
+    """Roles that nobody has."""
+    if facts.redis is None:
+        return
+    if not facts.redis.rebuilders:
+        yield Problem(
+            code=Code.NO_REBUILDER,
+            what="no rebuilder is running, so nothing new is built",
+            advice="start one with: indexrelay rebuilder",
+            acts=Actor.PERSON,
+        )
+    if not facts.redis.readers:
+        yield Problem(
+            code=Code.NO_READER,
+            what="no reader is running, so nothing is served",
+            advice="start one with: indexrelay reader --id NAME",
+            acts=Actor.PERSON,
+        )
+
+
+def reader_problems(state: ReaderState, newest: Release | None, facts: Facts) -> Iterator[Problem]:
+    """What keeps one reader from serving the newest release, whole."""
+    failed = {
+        name: component
+        for name, component in state.components.items()
+        if component.outcome is LoadOutcome.FAILED
+    }
+    for name, component in failed.items():
+        serves = "it serves the last good version" if component.version else "it serves none"
+        yield Problem(
+            code=Code.READER_LOAD_FAILED,
+            subject=state.reader,
+            what=f"reader {state.reader} could not load {name}, {serves}: {component.error}",
+            advice="a transient error is tried again by itself; "
+            f"a damaged file needs a new version: indexrelay rebuild {name}",
+            acts=Actor.PERSON,
+        )
+    if newest is not None and state.release < newest.number:
+        late = _is_late(state, newest, facts)
+        yield Problem(
+            code=Code.READER_BEHIND,
+            subject=state.reader,
+            what=f"reader {state.reader} is at release {state.release}, "
+            f"{newest.number} is the newest",
+            advice="see its log; restarted, it begins with the newest release"
+            if late
+            else f"it follows within {facts.reader.poll_seconds:g} s",
+            acts=Actor.PERSON if late else Actor.PROCESS,
+        )
+    elif not state.ready and not failed:
+        yield Problem(
+            code=Code.READER_NOT_READY,
+            subject=state.reader,
+            what=f"reader {state.reader} is not ready: a required component is not served yet",
+            advice="it is ready when each required component has a released version",
+            acts=Actor.PROCESS,
+        )
+
+
+def _is_late(state: ReaderState, newest: Release, facts: Facts) -> bool:
+    grace = timedelta(seconds=_POLLS * facts.reader.poll_seconds)
+    # One that starts late has its own time, too.
+    return facts.now - max(newest.created_at, state.started_at) > grace
+
+
+def redis_problems(facts: Facts) -> Iterator[Problem]:
+    """What is not well with the server, its streams and its leases."""
+    redis = facts.redis
+    if redis is None:
+        return
+    if redis.eviction not in (None, NO_EVICTION):
+        yield Problem(
+            code=Code.REDIS_EVICTS,
+            what=f"with maxmemory-policy {redis.eviction} Redis may drop events and leases "
+            "silently when its memory is full",
+            advice=f"set maxmemory-policy {NO_EVICTION} in its configuration: it then refuses "
+            "what does not fit, and jobs are told",
+            acts=Actor.PERSON,
+        )
+    yield from _untaken(redis, facts)
+    for name, lease in redis.leases.items():
+        if lease.seconds_left is not None and not _is_alive(lease, redis.rebuilders):
+            yield Problem(
+                code=Code.LEASE_ORPHANED,
+                subject=name,
+                what=f"{name} is leased by a rebuilder that is gone",
+                advice=f"the lease ends by itself in {lease.seconds_left:.0f} s",
+                acts=Actor.NOBODY,
+            )
+
+
+def _untaken(redis: RedisFacts, facts: Facts) -> Iterator[Problem]:
+    alive = bool(redis.rebuilders)
+    for waiting in redis.untaken:
+        if waiting.consumer is None and waiting.seconds > _LONGEST_WAIT_SECONDS:
+            what = f"{waiting.count} event(s) wait for a rebuilder, for {waiting.seconds:.0f} s"
+            advice = "see the rebuilders' logs: they run, and read nothing"
+        elif waiting.consumer and waiting.seconds > facts.rebuilder.claim_idle_seconds:
+            what = (
+                f"{waiting.count} event(s) were taken by rebuilder {waiting.consumer}, "
+                f"which has been silent for {waiting.seconds:.0f} s"
+            )
+            advice = "the next read of a running rebuilder takes them"
+        else:
+            continue
+        yield Problem(
+            code=Code.EVENTS_UNTAKEN,
+            subject=waiting.consumer,
+            what=what,
+            advice=advice if alive else "start a rebuilder: indexrelay rebuilder",
+            acts=Actor.PROCESS if alive and waiting.consumer else Actor.PERSON,
+        )
+
+
+def _is_alive(lease: HeldLease, alive: Mapping[str, RebuilderState | None]) -> bool:
+    """Whether the life of a rebuilder that took the lease goes on (its owner names id and pid)."""
+    rebuilder, *life = lease.owner.rsplit(":", 2)
+    if rebuilder not in alive:
+        return False
+    state = alive[rebuilder]
+    return state is None or life[:1] == [str(state.pid)]
+
+
+def member_problems(facts: Facts) -> Iterator[Problem]:
+    """What is not well with the readers and rebuilders that run."""
+    if facts.redis is None:
+        return
+    for name, state in facts.redis.readers.items():
+        if state is None:
+            yield _not_understood("reader", name, Code.READER_UNREADABLE)
+        else:
+            yield from reader_problems(state, facts.release, facts)
+    for name, rebuilder in facts.redis.rebuilders.items():
+        if rebuilder is None:
+            yield _not_understood("rebuilder", name, Code.REBUILDER_UNREADABLE)
+    yield from _silent(facts.redis, facts)
+
+
+def _not_understood(kind: str, name: str, code: Code) -> Problem:
+    return Problem(
+        code=code,
+        subject=name,
+        what=f"{kind} {name} reports in a form that is not understood here",
+        advice="bring it and this process to the same major version",
+        acts=Actor.PERSON,
+    )
+
+
+def _silent(redis: RedisFacts, facts: Facts) -> Iterator[Problem]:
+    """Whoever missed two of its own heartbeats, and counts as gone soon."""
+    for kind, code, members, ttl_seconds in (
+        (
+            "rebuilder",
+            Code.REBUILDER_SILENT,
+            redis.rebuilders,
+            facts.rebuilder.presence_ttl_seconds,
+        ),
+        ("reader", Code.READER_SILENT, redis.readers, facts.reader.presence_ttl_seconds),
+    ):
+        for name in members:
+            left = redis.seconds_left.get(f"{kind}:{name}")
+            if left is not None and left < ttl_seconds / 4:
+                yield Problem(
+                    code=code,
+                    subject=name,
+                    what=f"{kind} {name} was last heard of {ttl_seconds - left:.0f} s ago",
+                    advice=f"if it does not come back, it counts as gone in {left:.0f} s: "
+                    "see whether its process runs, and its log",
+                    acts=Actor.PERSON,
+                )

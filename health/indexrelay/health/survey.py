@@ -1,0 +1,250 @@
+"""Gathers the facts: the catalog, the sources, the artifacts, and what Redis shows.
+
+`Survey.of_builds` is what the rebuilder looks at before each pass: a catalog or a store that cannot
+be read is an error there, and the loop tries again. `Survey.whole` is what people look at: what
+cannot be read is one of its facts.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from indexrelay.health.advice import advice_for
+from indexrelay.health.facts import Area, Facts, RedisFacts, SourceFact, Unknown, Untaken
+from indexrelay.health.presence import members, seconds_left
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.results import ReaderState, RebuilderState
+from indexrelay.schemas.settings import CatalogSource, Settings
+from indexrelay.schemas.versions import Release, VersionManifest
+from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
+from indexrelay.storage.catalog import Catalog
+from indexrelay.storage.errors import (
+    CollectionMismatchError,
+    SourceError,
+    UnknownCollectionError,
+)
+from indexrelay.storage.sources import open_source
+from indexrelay.streams import Connection, Keys
+from indexrelay.streams.announcing import current_release
+from indexrelay.streams.inspection import group_state, waiting_entries
+from indexrelay.streams.keys import REBUILDERS_GROUP
+from indexrelay.streams.leases import HeldLease, held_leases
+from indexrelay.streams.position import START
+
+_log = get_logger(__name__)
+_MOST_COUNTED = 1000
+"""Events that wait are counted up to here: more of them are not worth the time to say so."""
+
+_FALLBACK_ADVICE = {
+    Area.CATALOG: "see that catalog.url is right and its database answers; "
+    "readers keep what they serve",
+    Area.ARTIFACTS: "see that artifacts.dir is right, and can be read and written",
+    Area.REDIS: "start it (indexrelay up starts one), or correct redis.url; commits stand "
+    "meanwhile, and readers keep serving what they have",
+}
+
+
+class Survey:
+    """Looks at one installation; for use by one thread at a time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        catalog: Callable[[], Catalog],
+        store: Callable[[], ArtifactStore],
+        connection: Callable[[], Connection] | None = None,
+        clock: Clock,
+    ) -> None:
+        """What is handed in is opened when it is looked at, and stays the caller's to close.
+
+        Args:
+            connection: ``None``: Redis is not looked at.
+        """
+        self._settings = settings
+        self._catalog = catalog
+        self._store = store
+        self._connection = connection
+        self._keys = Keys(settings.namespace)
+        self._clock = clock
+        self._since = clock.now()
+        self._told: dict[str, str] = {}
+
+    def of_builds(self, requested: AbstractSet[str] = frozenset()) -> Facts:
+        """What decides what is due, as of now.
+
+        Raises:
+            ArtifactError, CatalogVersionError, OSError: the artifacts or the catalog cannot be
+                read.
+            sqlalchemy.exc.SQLAlchemyError: the database does not answer.
+        """
+        return self._with_catalog(self._with_artifacts(self._nothing(requested)))
+
+    def whole(self) -> Facts:
+        """Everything, as of now; what cannot be read is in ``unknown``."""
+        facts = self._nothing()
+        # In this order: a reader never serves what is not released yet, and a version never covers
+        # what is not committed yet, unless something is wrong.
+        facts = self._attempt(Area.REDIS, self._with_redis, facts)
+        facts = self._attempt(Area.ARTIFACTS, self._with_artifacts, facts)
+        return self._attempt(Area.CATALOG, self._with_catalog, facts)
+
+    def _nothing(self, requested: AbstractSet[str] = frozenset()) -> Facts:
+        settings = self._settings
+        return Facts(
+            definitions=settings.components,
+            collections=settings.collections,
+            sources={},
+            release=None,
+            versions={},
+            requested=requested,
+            since=self._since,
+            now=self._clock.now(),
+            rebuilder=settings.rebuilder,
+            reader=settings.reader,
+        )
+
+    def _attempt(self, area: Area, look: Callable[[Facts], Facts], facts: Facts) -> Facts:
+        try:
+            return look(facts)
+        except (RedisError, SQLAlchemyError, IndexRelayError, OSError) as error:
+            said = getattr(error, "orig", None) or error
+            advice = advice_for(error) or _FALLBACK_ADVICE[area]
+            unknown = {**facts.unknown, area: Unknown(reason=_first_line(said), advice=advice)}
+            return replace(facts, unknown=unknown)
+
+    # The artifacts
+
+    def _with_artifacts(self, facts: Facts) -> Facts:
+        store = self._store()
+        release = store.newest_release()
+        versions, damaged = self._versions(store, release)
+        return replace(
+            facts,
+            release=release,
+            versions=versions,
+            damaged=damaged,
+            broken_releases={number: str(error) for number, error in store.broken_releases.items()},
+            highest_release=store.next_number() - 1,
+        )
+
+    def _versions(
+        self, store: ArtifactStore, release: Release | None
+    ) -> tuple[dict[str, VersionManifest], dict[str, str]]:
+        """The released versions that are whole, and what is wrong with the others."""
+        versions: dict[str, VersionManifest] = {}
+        damaged: dict[str, str] = {}
+        for name, version_id in (release.components if release is not None else {}).items():
+            try:
+                versions[name] = store.open_version(name, version_id).manifest
+            except ArtifactError as error:
+                damaged[name] = str(error)
+        self._tell(damaged)
+        return versions, damaged
+
+    def _tell(self, damaged: Mapping[str, str]) -> None:
+        """Log what is damaged once, and not at every look until it is built anew."""
+        for name, error in damaged.items():
+            if self._told.get(name) != error:
+                _log.error("component.damaged", component=name, error=error)
+        self._told = dict(damaged)
+
+    # The catalog and the sources
+
+    def _with_catalog(self, facts: Facts) -> Facts:
+        catalog = self._catalog()
+        sources, unreadable = self._sources(catalog)
+        return replace(
+            facts,
+            sources=sources,
+            unreadable=unreadable,
+            stored={each.name: each for each in catalog.collections.all()},
+            attempts=catalog.attempts.all(),
+            paused=catalog.attempts.paused(),
+            dead_letters=catalog.dead_letters.count(),
+        )
+
+    def _sources(self, catalog: Catalog) -> tuple[dict[str, SourceFact], dict[str, str]]:
+        """Every collection that is declared; and why others cannot be read."""
+        facts: dict[str, SourceFact] = {}
+        unreadable: dict[str, str] = {}
+        for name, settings in sorted(self._settings.collections.items()):
+            try:
+                # Tables and folders are numbered by looking; a look declares no collection else.
+                if not isinstance(settings.source, CatalogSource):
+                    open_source(name, settings, catalog).observe()
+                found = catalog.collections.expect(
+                    name, dimension=settings.dimension, metric=settings.metric
+                )
+            except UnknownCollectionError:
+                continue  # nobody has declared it yet, so it holds nothing
+            except (SourceError, CollectionMismatchError) as error:
+                _log.warning("source.unreadable", collection=name, error=str(error))
+                unreadable[name] = str(error)
+                continue
+            facts[name] = SourceFact(epoch=found.epoch, generation=found.generation)
+        return facts, unreadable
+
+    # Redis
+
+    def _with_redis(self, facts: Facts) -> Facts:
+        if self._connection is None:
+            return facts
+        connection, keys = self._connection(), self._keys
+        readers = members(connection, keys, "reader", ReaderState)
+        rebuilders = members(connection, keys, "rebuilder", RebuilderState)
+        return replace(
+            facts,
+            redis=RedisFacts(
+                announced=current_release(connection, keys),
+                readers=readers,
+                rebuilders=rebuilders,
+                seconds_left=self._seconds_left(connection, readers, rebuilders),
+                untaken=tuple(self._untaken(connection)),
+                leases=self._leases(connection),
+                eviction=connection.eviction_policy(),
+            ),
+        )
+
+    def _seconds_left(
+        self,
+        connection: Connection,
+        readers: Mapping[str, object],
+        rebuilders: Mapping[str, object],
+    ) -> dict[str, float]:
+        keys = {
+            **{self._keys.reader(member): f"reader:{member}" for member in readers},
+            **{self._keys.rebuilder(member): f"rebuilder:{member}" for member in rebuilders},
+        }
+        return {keys[key]: left for key, left in seconds_left(connection, list(keys)).items()}
+
+    def _untaken(self, connection: Connection) -> Iterator[Untaken]:
+        events = self._keys.events
+        group = group_state(connection, events, REBUILDERS_GROUP)
+        waiting = waiting_entries(
+            connection,
+            events,
+            after=START if group is None else group.last_delivered,
+            most=_MOST_COUNTED,
+        )
+        if waiting is not None:
+            yield Untaken(count=waiting.count, seconds=waiting.seconds)
+        for consumer in group.consumers if group is not None else ():
+            if consumer.pending:
+                yield Untaken(
+                    count=consumer.pending, seconds=consumer.idle_seconds, consumer=consumer.name
+                )
+
+    def _leases(self, connection: Connection) -> dict[str, HeldLease]:
+        names = {self._keys.lease(name): name for name in self._settings.components}
+        return {names[key]: lease for key, lease in held_leases(connection, list(names)).items()}
+
+
+def _first_line(error: object) -> str:
+    """What an error says; a database's goes on for lines about where it was."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

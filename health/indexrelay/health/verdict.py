@@ -1,0 +1,230 @@
+"""What the judge says: whether all is well, each problem with what to do, and each component.
+
+One JSON document, which every door shows: as a page (`indexrelay status`), as its last word
+(`indexrelay rebuild`), or as the part of it that the door is about.
+"""
+
+from collections.abc import Collection as Some
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from indexrelay.schemas.names import Digest, Name
+from indexrelay.schemas.results import ReaderState, RebuilderState
+from indexrelay.schemas.settings import Metric
+from indexrelay.schemas.versions import Generation
+
+
+class _Fact(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Code(StrEnum):
+    """What is wrong, for programs; the sentence beside it is for people and may change."""
+
+    CATALOG_UNREADABLE = "catalog_unreadable"
+    ARTIFACTS_UNREADABLE = "artifacts_unreadable"
+    REDIS_UNREADABLE = "redis_unreadable"
+
+    COLLECTION_CONFLICT = "collection_conflict"
+    """The settings contradict what the catalog holds."""
+    COLLECTION_GONE = "collection_gone"
+    """Nothing is committed to it, and what was made of it is still released."""
+    COLLECTION_OUTRUN = "collection_outrun"
+    """A version covers more than is committed: the catalog went back in time."""
+    SOURCE_UNREADABLE = "source_unreadable"
+    SOURCE_EMPTIED = "source_emptied"
+
+    RELEASE_DAMAGED = "release_damaged"
+    RELEASE_UNANNOUNCED = "release_unannounced"
+    RELEASES_LOST = "releases_lost"
+    """Redis or a reader knows of a later release than the artifacts have."""
+
+    COMPONENT_FAILED = "component_failed"
+    COMPONENT_DAMAGED = "component_damaged"
+    COMPONENT_MISSING = "component_missing"
+    COMPONENT_CHANGED = "component_changed"
+    COMPONENT_BEHIND = "component_behind"
+    COMPONENT_UNDECLARED = "component_undeclared"
+    COMPONENT_HELD = "component_held"
+    COMPONENT_PAUSED = "component_paused"
+    COMPONENT_NOT_SERVED = "component_not_served"
+    GROUP_WAITS = "group_waits"
+    """Members of a group wait for another one that does not move."""
+    GROUP_SPLIT = "group_split"
+    """What is released of a group is not at one state."""
+
+    NO_REBUILDER = "no_rebuilder"
+    REBUILDER_UNREADABLE = "rebuilder_unreadable"
+    REBUILDER_SILENT = "rebuilder_silent"
+
+    NO_READER = "no_reader"
+    READER_UNREADABLE = "reader_unreadable"
+    READER_SILENT = "reader_silent"
+    READER_BEHIND = "reader_behind"
+    READER_LOAD_FAILED = "reader_load_failed"
+    READER_NOT_READY = "reader_not_ready"
+
+    EVENTS_UNTAKEN = "events_untaken"
+    LEASE_ORPHANED = "lease_orphaned"
+    DEAD_LETTERS = "dead_letters"
+    REDIS_EVICTS = "redis_evicts"
+
+
+DECISIONS: Final = frozenset({Code.COMPONENT_HELD, Code.COMPONENT_PAUSED})
+"""What somebody asked for. It is told of all the same: what it keeps back is not well."""
+
+SOURCES: Final = frozenset(
+    {
+        Code.CATALOG_UNREADABLE,
+        Code.ARTIFACTS_UNREADABLE,
+        Code.COLLECTION_CONFLICT,
+        Code.COLLECTION_GONE,
+        Code.COLLECTION_OUTRUN,
+        Code.SOURCE_UNREADABLE,
+        Code.SOURCE_EMPTIED,
+        Code.RELEASE_DAMAGED,
+    }
+)
+"""What `indexrelay check` is about: where entries come from, and where versions are kept."""
+
+BUILDS: Final = frozenset(Code) - {
+    # A pass by hand is for where no role runs, and what it released is on its way to the readers.
+    Code.NO_REBUILDER,
+    Code.NO_READER,
+    Code.READER_BEHIND,
+    Code.READER_NOT_READY,
+    Code.COMPONENT_NOT_SERVED,
+}
+"""What `indexrelay rebuild` is about: everything but whether roles run, and have followed."""
+
+
+class Actor(StrEnum):
+    """Who puts it right."""
+
+    NOBODY = "nobody"
+    """It ends by itself."""
+    PROCESS = "process"
+    """One that is running does."""
+    PERSON = "person"
+
+
+class Problem(_Fact):
+    """One thing that is not well, and what to do about it."""
+
+    code: Code
+    subject: str | None = None
+    """The collection, component, reader or rebuilder that it is about, if it is about one."""
+    what: str
+    advice: str
+    acts: Actor
+
+
+class Condition(StrEnum):
+    """How a component stands: the first that is true, in this order.
+
+    Being built, held or paused stands beside it, and changes nothing about it.
+    """
+
+    UNDECLARED = "undeclared"
+    """A release names it, the settings do not."""
+    FAILED = "failed"
+    DAMAGED = "damaged"
+    MISSING = "missing"
+    """Declared, never built."""
+    CHANGED = "changed"
+    """Declared differently than it was built."""
+    OUTRUN = "outrun"
+    """It covers more than is committed."""
+    BEHIND = "behind"
+    CURRENT = "current"
+
+
+class Decision(_Fact):
+    """What somebody asked for."""
+
+    reason: str
+    since: datetime
+
+
+class CollectionHealth(_Fact):
+    """One collection, as the catalog has it."""
+
+    dimension: int
+    metric: Metric
+    source: str | None
+    """Where its entries come from; ``None``: the settings do not declare it any more."""
+    epoch: str | None = None
+    """What its generations count in; ``None``: it is not in the catalog, or not any more."""
+    generation: Generation
+    entries: int
+    conflict: str | None = None
+    """How the settings contradict what the catalog holds; nothing is committed or built then."""
+    unreadable: str | None = None
+    """What keeps it from being read."""
+
+
+class ComponentHealth(_Fact):
+    """One component: what is released of it, against what is declared and committed."""
+
+    kind: str
+    condition: Condition
+    building: tuple[str, ...] = ()
+    """The rebuilders that build it now."""
+    held: Decision | None = None
+    paused: Decision | None = None
+    version: Digest | None = None
+    covers: dict[Name, Generation] = {}
+    behind: dict[Name, int] = {}
+    """For each collection that has moved on: by how many generations."""
+    entries: int = 0
+    bytes: int = 0
+    built_at: datetime | None = None
+    failures: int = 0
+    error: str | None = None
+    """Why its last build failed, or what is wrong with its files."""
+    retry_at: datetime | None = None
+    """When a failed build is tried again by itself; ``None``: not at all, or nothing failed."""
+
+
+class Verdict(_Fact):
+    """Whether all is well, and everything that it was concluded from."""
+
+    well: bool
+    problems: tuple[Problem, ...]
+    """The ones that explain others first."""
+    notes: tuple[str, ...] = ()
+    """What is no fault, and good to know."""
+    release: int
+    """The newest intact release in the artifact store; 0: none yet."""
+    announced: int | None
+    """The newest one that Redis was told of; ``None``: unknown."""
+    collections: dict[Name, CollectionHealth]
+    components: dict[Name, ComponentHealth]
+    readers: dict[str, ReaderState]
+    rebuilders: dict[str, RebuilderState]
+    dead_letters: int
+    """Events that could not be read and that nobody has dealt with."""
+
+    @property
+    def needs_a_person(self) -> bool:
+        """Whether something stays until somebody does something."""
+        return any(problem.acts is Actor.PERSON for problem in self.problems)
+
+    def within(self, codes: Some[Code], *, subjects: Some[str] | None = None) -> Self:
+        """The same verdict on less: only these problems.
+
+        Args:
+            codes: what it is to be about.
+            subjects: components and collections that it is to be about; problems that concern no
+                single one of them stay. ``None``: all.
+        """
+        others = set() if subjects is None else {*self.components, *self.collections} - {*subjects}
+        kept = tuple(
+            problem
+            for problem in self.problems
+            if problem.code in codes and problem.subject not in others
+        )
+        return self.model_copy(update={"problems": kept, "well": not kept})

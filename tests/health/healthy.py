@@ -1,0 +1,163 @@
+"""Facts of an installation in which all is well, to be changed one at a time."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from indexrelay.health.due import inputs_digest
+from indexrelay.health.facts import Facts, RedisFacts, SourceFact
+from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.results import ComponentState, LoadOutcome, ReaderState, RebuilderState
+from indexrelay.schemas.settings import CollectionSettings, Metric
+from indexrelay.schemas.versions import Hold, Release, VersionManifest
+from indexrelay.storage.catalog import Attempt, Collection, Pause
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+EPOCH = "e1"
+DEFINITIONS = {
+    "map": ComponentDefinition.of("projection", "tracks"),
+    "map_cache": ComponentDefinition.of("json_cache", "map", function="a:b"),
+    "similar": ComponentDefinition.of("vector_index", "tracks"),
+}
+NAMES = tuple(DEFINITIONS)
+
+
+def manifest(name: str, **changes: Any) -> VersionManifest:
+    """A version of ``name`` that covers generation 3."""
+    fields: dict[str, Any] = {
+        "component": name,
+        "kind": DEFINITIONS[name].kind,
+        "definition": DEFINITIONS[name].digest,
+        "covers": {"tracks": 3},
+        "epochs": {"tracks": EPOCH},
+        "files": {},
+        "entries": 10,
+        "created_at": NOW - timedelta(hours=1),
+    }
+    return VersionManifest(**{**fields, **changes})
+
+
+_MAP = manifest("map")
+VERSIONS = {
+    "map": _MAP,
+    "map_cache": manifest("map_cache", parents={"map": _MAP.id}),
+    "similar": manifest("similar"),
+}
+
+
+def release(**changes: Any) -> Release:
+    """The newest one; it names `VERSIONS`."""
+    fields: dict[str, Any] = {
+        "number": 7,
+        "components": {name: each.id for name, each in VERSIONS.items()},
+        "created_at": NOW - timedelta(minutes=10),
+        "reason": "test",
+        "previous": 6,
+    }
+    return Release(**{**fields, **changes})
+
+
+def reader(**changes: Any) -> ReaderState:
+    """One that serves everything."""
+    fields: dict[str, Any] = {
+        "reader": "one",
+        "host": "h",
+        "pid": 1,
+        "started_at": NOW - timedelta(hours=2),
+        "updated_at": NOW,
+        "ready": True,
+        "release": 7,
+        "components": {name: served(name) for name in NAMES},
+    }
+    return ReaderState(**{**fields, **changes})
+
+
+def served(name: str, **changes: Any) -> ComponentState:
+    """One component as a reader serves it."""
+    fields: dict[str, Any] = {
+        "outcome": LoadOutcome.UNCHANGED,
+        "version": VERSIONS[name].id,
+        "wanted": VERSIONS[name].id,
+        "covers": VERSIONS[name].covers,
+        "epochs": VERSIONS[name].epochs,
+    }
+    return ComponentState(**{**fields, **changes})
+
+
+def rebuilder(**changes: Any) -> RebuilderState:
+    """One that has nothing to do."""
+    fields: dict[str, Any] = {
+        "rebuilder": "r1",
+        "host": "h",
+        "pid": 2,
+        "started_at": NOW - timedelta(hours=2),
+        "updated_at": NOW,
+        "release": 7,
+    }
+    return RebuilderState(**{**fields, **changes})
+
+
+def redis(**changes: Any) -> RedisFacts:
+    """One reader, one rebuilder, and nothing that waits."""
+    healthy = RedisFacts(
+        announced=7,
+        readers={"one": reader()},
+        rebuilders={"r1": rebuilder()},
+        seconds_left={"reader:one": 14.0, "rebuilder:r1": 14.0},
+        eviction="noeviction",
+    )
+    return replace(healthy, **changes)
+
+
+def attempt(name: str, **changes: Any) -> Attempt:
+    """A failure of what would be built now."""
+    fields: dict[str, Any] = {
+        "component": name,
+        "failures": 1,
+        "error": "it broke",
+        "inputs": inputs_digest(DEFINITIONS[name], {}),
+        "targets": {"tracks": 4},
+        "passing": False,
+        "failed_at": NOW,
+    }
+    return Attempt(**{**fields, **changes})
+
+
+def stored(**changes: Any) -> Collection:
+    """The collection, as the catalog has it."""
+    fields: dict[str, Any] = {
+        "name": "tracks",
+        "epoch": EPOCH,
+        "dimension": 2,
+        "metric": Metric.COSINE,
+        "generation": 3,
+        "count": 10,
+    }
+    return Collection(**{**fields, **changes})
+
+
+def pause(name: str) -> Pause:
+    """What a person asked for."""
+    return Pause(component=name, reason="cost", since=NOW)
+
+
+def hold() -> Hold:
+    """What a person asked for."""
+    return Hold(reason="bad maps", since=NOW)
+
+
+def healthy(*, generation: int = 3, **changes: Any) -> Facts:
+    """All is well, but for what ``changes`` say."""
+    facts = Facts(
+        definitions=DEFINITIONS,
+        collections={"tracks": CollectionSettings(dimension=2)},
+        stored={"tracks": stored(generation=generation)},
+        sources={"tracks": SourceFact(epoch=EPOCH, generation=generation)},
+        release=release(),
+        versions=VERSIONS,
+        highest_release=7,
+        redis=redis(),
+        since=NOW,
+        now=NOW,
+    )
+    return replace(facts, **changes)

@@ -1,0 +1,491 @@
+"""Whether all is well is a function of facts; here are the facts, one at a time."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from indexrelay.health.facts import Area, Facts, SourceFact, Unknown, Untaken
+from indexrelay.health.judge import judge
+from indexrelay.health.verdict import Actor, Code, Condition, Problem
+from indexrelay.schemas.results import LoadOutcome
+from indexrelay.schemas.settings import CollectionSettings
+from indexrelay.streams.leases import HeldLease
+from tests.health.healthy import (
+    DEFINITIONS,
+    NAMES,
+    NOW,
+    VERSIONS,
+    attempt,
+    healthy,
+    hold,
+    manifest,
+    pause,
+    reader,
+    rebuilder,
+    redis,
+    release,
+    served,
+    stored,
+)
+
+UNKNOWN = Unknown(reason="it is away", advice="start it")
+PAIR = {name: DEFINITIONS[name].model_copy(update={"group": "pair"}) for name in ("map", "similar")}
+NEXT = {"tracks": SourceFact(epoch="e1", generation=4)}
+SECOND_MAP = manifest("map", covers={"tracks": 2})
+
+
+def problems(facts: Facts) -> list[Problem]:
+    verdict = judge(facts)
+    assert verdict.well == (not verdict.problems)
+    return list(verdict.problems)
+
+
+def codes(facts: Facts) -> list[Code]:
+    return [problem.code for problem in problems(facts)]
+
+
+def without(*names: str) -> dict[str, Any]:
+    """The facts about versions when these were never built."""
+    kept = {name: each for name, each in VERSIONS.items() if name not in names}
+    components = {name: each.id for name, each in kept.items()}
+    served_ones = {name: served(name) for name in kept}
+    return {
+        "versions": kept,
+        "release": release(components=components),
+        "redis": redis(readers={"one": reader(components=served_ones)}),
+    }
+
+
+def with_reader(**changes: Any) -> dict[str, Any]:
+    return {"redis": redis(readers={"one": reader(**changes)})}
+
+
+def test_all_is_well_in_a_healthy_installation() -> None:
+    verdict = judge(healthy())
+    assert (verdict.well, verdict.problems, verdict.notes) == (True, (), ())
+    assert {each.condition for each in verdict.components.values()} == {Condition.CURRENT}
+
+
+def test_nothing_committed_yet_is_no_fault_and_is_said() -> None:
+    empty = healthy(
+        generation=0,
+        stored={},
+        sources={},
+        release=None,
+        versions={},
+        highest_release=0,
+        redis=redis(announced=0, readers={"one": reader(release=0, components={})}),
+    )
+    verdict = judge(empty)
+    assert verdict.well
+    assert verdict.notes == (
+        (
+            "nothing was committed to tracks yet, so there is nothing to build map, map_cache, "
+            "similar from"
+        ),
+    )
+
+
+LAST = {"tracks": SourceFact(epoch="e1", generation=2)}
+FAILED_LOAD = {"map": served("map", outcome=LoadOutcome.FAILED, error="no memory")}
+MISMATCH = {"tracks": CollectionSettings(dimension=3)}
+ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
+    "catalog away": (
+        {"unknown": {Area.CATALOG: UNKNOWN}, "sources": {}, "stored": {}},
+        Code.CATALOG_UNREADABLE,
+        "the catalog cannot be read: it is away",
+        "start it",
+        Actor.PERSON,
+    ),
+    "artifacts away": (
+        {"unknown": {Area.ARTIFACTS: UNKNOWN}, "definitions": {}, "release": None, "versions": {}},
+        Code.ARTIFACTS_UNREADABLE,
+        "the artifacts cannot be read: it is away",
+        "start it",
+        Actor.PERSON,
+    ),
+    "Redis away": (
+        {"unknown": {Area.REDIS: UNKNOWN}, "redis": None},
+        Code.REDIS_UNREADABLE,
+        "Redis cannot be asked: it is away",
+        "start it",
+        Actor.PERSON,
+    ),
+    "conflict": (
+        {"collections": MISMATCH},
+        Code.COLLECTION_CONFLICT,
+        "its dimension is 2 in the catalog and 3 in the settings",
+        "indexrelay collections drop tracks",
+        Actor.PERSON,
+    ),
+    "gone": (
+        {"sources": {}, "stored": {}},
+        Code.COLLECTION_GONE,
+        "collection tracks is gone, and what was made of it still serves: map, map_cache, similar",
+        "see that catalog.url is the right one",
+        Actor.PERSON,
+    ),
+    "unreadable": (
+        {"sources": {}, "unreadable": {"tracks": "no such folder"}},
+        Code.SOURCE_UNREADABLE,
+        "collection tracks cannot be read, and nothing that is made from it is built: no such",
+        "repair the source",
+        Actor.PERSON,
+    ),
+    "emptied": (
+        {"stored": {"tracks": stored(count=0)}},
+        Code.SOURCE_EMPTIED,
+        "collection tracks is empty now, and map, map_cache, similar still serve",
+        "indexrelay rebuild map map_cache similar --force",
+        Actor.PERSON,
+    ),
+    "restored": (
+        {"sources": LAST, "stored": {"tracks": stored(generation=2)}},
+        Code.COLLECTION_OUTRUN,
+        "collection tracks is at generation 2, and map covers 3 of it: the catalog went back",
+        "indexrelay collections restore tracks",
+        Actor.PERSON,
+    ),
+    "damaged release": (
+        {"broken_releases": {8: "torn"}, "highest_release": 8},
+        Code.RELEASE_DAMAGED,
+        "release 8 is damaged and is passed over: torn",
+        "restore its file",
+        Actor.PERSON,
+    ),
+    "unannounced": (
+        {"redis": redis(announced=6)},
+        Code.RELEASE_UNANNOUNCED,
+        "release 7 is committed, and Redis was told of 6",
+        "nothing to do",
+        Actor.PROCESS,
+    ),
+    "lost releases": (
+        {"redis": redis(announced=9)},
+        Code.RELEASES_LOST,
+        "release 9 was announced or is served, and the newest of the artifacts is 7",
+        "artifacts.dir",
+        Actor.PERSON,
+    ),
+    "no rebuilder": (
+        {"redis": redis(rebuilders={})},
+        Code.NO_REBUILDER,
+        "no rebuilder is running",
+        "indexrelay rebuilder",
+        Actor.PERSON,
+    ),
+    "no reader": (
+        {"redis": redis(readers={})},
+        Code.NO_READER,
+        "no reader is running",
+        "indexrelay reader --id NAME",
+        Actor.PERSON,
+    ),
+    "failed for good": (
+        {"attempts": {"similar": attempt("similar", failures=3, targets={"tracks": 3})}},
+        Code.COMPONENT_FAILED,
+        "similar failed 3 time(s) in a row, the last good version serves: it broke",
+        "mend the cause, then: indexrelay rebuild similar",
+        Actor.PERSON,
+    ),
+    "cooling down": (
+        {"attempts": {"similar": attempt("similar", targets={"tracks": 3})}},
+        Code.COMPONENT_FAILED,
+        "similar failed 1 time(s) in a row, the last good version serves: it broke",
+        "a rebuilder tries again at 2026-01-01 12:00 UTC",
+        Actor.PROCESS,
+    ),
+    "damaged": (
+        {
+            "versions": {name: VERSIONS[name] for name in NAMES if name != "similar"},
+            "damaged": {"similar": "a blob is damaged"},
+        },
+        Code.COMPONENT_DAMAGED,
+        "similar has damaged files: a blob is damaged",
+        "a running rebuilder builds it",
+        Actor.PROCESS,
+    ),
+    "never built": (
+        without("similar"),
+        Code.COMPONENT_MISSING,
+        "similar was never built",
+        "a running rebuilder builds it",
+        Actor.PROCESS,
+    ),
+    "declared differently": (
+        {"versions": {**VERSIONS, "similar": manifest("similar", definition="b" * 64)}},
+        Code.COMPONENT_CHANGED,
+        "similar is declared differently than it was built",
+        "a running rebuilder builds it",
+        Actor.PROCESS,
+    ),
+    "behind": (
+        {"versions": {**VERSIONS, "similar": manifest("similar", covers={"tracks": 1})}},
+        Code.COMPONENT_BEHIND,
+        "similar is 2 generations of tracks behind: tracks is at generation 3, it covers 1",
+        "a running rebuilder builds it",
+        Actor.PROCESS,
+    ),
+    "undeclared": (
+        {"definitions": {name: DEFINITIONS[name] for name in NAMES if name != "similar"}},
+        Code.COMPONENT_UNDECLARED,
+        "similar is released, and the settings do not declare it",
+        "declare it again",
+        Actor.PROCESS,
+    ),
+    "held": (
+        {"release": release(holds={"similar": hold()})},
+        Code.COMPONENT_HELD,
+        "as asked: similar is held since 2026-01-01 12:00 UTC (bad maps)",
+        "indexrelay lift similar",
+        Actor.PERSON,
+    ),
+    "paused": (
+        {"paused": {"similar": pause("similar")}},
+        Code.COMPONENT_PAUSED,
+        "as asked: similar is paused since 2026-01-01 12:00 UTC (cost)",
+        "indexrelay resume similar",
+        Actor.PERSON,
+    ),
+    "group waits": (
+        {
+            "definitions": {**DEFINITIONS, **PAIR},
+            "sources": NEXT,
+            "stored": {"tracks": stored(generation=4)},
+            "paused": {"map": pause("map")},
+        },
+        Code.GROUP_WAITS,
+        "group pair waits for map, which is paused, and keeps similar where it is",
+        "the group moves as a whole once that one does: see map",
+        Actor.PERSON,
+    ),
+    "group split": (
+        {"definitions": {**DEFINITIONS, **PAIR}, "versions": {**VERSIONS, "map": SECOND_MAP}},
+        Code.GROUP_SPLIT,
+        "group pair is not at one state: map covers tracks up to 2, similar up to 3",
+        "indexrelay rebuild map similar",
+        Actor.PERSON,
+    ),
+    "not served": (
+        with_reader(components={name: served(name) for name in NAMES if name != "map"}),
+        Code.COMPONENT_NOT_SERVED,
+        "map is released, and no reader serves it",
+        "reader.components",
+        Actor.PERSON,
+    ),
+    "reader on its way": (
+        {**with_reader(release=6), "release": release(created_at=NOW)},
+        Code.READER_BEHIND,
+        "reader one is at release 6, 7 is the newest",
+        "it follows within 5 s",
+        Actor.PROCESS,
+    ),
+    "reader behind": (
+        with_reader(release=6),
+        Code.READER_BEHIND,
+        "reader one is at release 6, 7 is the newest",
+        "see its log",
+        Actor.PERSON,
+    ),
+    "failed load": (
+        with_reader(components={name: served(name) for name in NAMES} | FAILED_LOAD),
+        Code.READER_LOAD_FAILED,
+        "reader one could not load map, it serves the last good version: no memory",
+        "indexrelay rebuild map",
+        Actor.PERSON,
+    ),
+    "not ready": (
+        with_reader(ready=False),
+        Code.READER_NOT_READY,
+        "reader one is not ready",
+        "it is ready when",
+        Actor.PROCESS,
+    ),
+    "strange reader": (
+        {"redis": redis(readers={"one": reader(), "two": None})},
+        Code.READER_UNREADABLE,
+        "reader two reports in a form",
+        "the same major version",
+        Actor.PERSON,
+    ),
+    "strange rebuilder": (
+        {"redis": redis(rebuilders={"r1": rebuilder(), "r2": None})},
+        Code.REBUILDER_UNREADABLE,
+        "rebuilder r2 reports in a form",
+        "the same major version",
+        Actor.PERSON,
+    ),
+    "silent reader": (
+        {"redis": redis(seconds_left={"reader:one": 2.0})},
+        Code.READER_SILENT,
+        "reader one was last heard of 13 s ago",
+        "it counts as gone in 2 s",
+        Actor.PERSON,
+    ),
+    "silent rebuilder": (
+        {"redis": redis(seconds_left={"rebuilder:r1": 2.0})},
+        Code.REBUILDER_SILENT,
+        "rebuilder r1 was last heard of 13 s ago",
+        "it counts as gone in 2 s",
+        Actor.PERSON,
+    ),
+    "events nobody takes": (
+        {"redis": redis(untaken=(Untaken(count=4, seconds=31.0),))},
+        Code.EVENTS_UNTAKEN,
+        "4 event(s) wait for a rebuilder, for 31 s",
+        "they run, and read nothing",
+        Actor.PERSON,
+    ),
+    "events that were taken": (
+        {"redis": redis(untaken=(Untaken(count=4, seconds=31.0, consumer="gone"),))},
+        Code.EVENTS_UNTAKEN,
+        "4 event(s) were taken by rebuilder gone, which has been silent for 31 s",
+        "the next read of a running rebuilder takes them",
+        Actor.PROCESS,
+    ),
+    "orphaned lease": (
+        {"redis": redis(leases={"map": HeldLease(owner="gone:1:a", seconds_left=9.0)})},
+        Code.LEASE_ORPHANED,
+        "map is leased by a rebuilder that is gone",
+        "the lease ends by itself in 9 s",
+        Actor.NOBODY,
+    ),
+    "dead letters": (
+        {"dead_letters": 2},
+        Code.DEAD_LETTERS,
+        "2 event(s) could not be read and are dead letters",
+        "indexrelay dead list",
+        Actor.PERSON,
+    ),
+    "eviction": (
+        {"redis": redis(eviction="allkeys-lru")},
+        Code.REDIS_EVICTS,
+        "with maxmemory-policy allkeys-lru Redis may drop events",
+        "set maxmemory-policy noeviction",
+        Actor.PERSON,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ONE_TABLE)
+def test_what_is_not_well_is_said_once_with_what_to_do_and_who_acts(case: str) -> None:
+    changes, code, what, advice, acts = ONE_TABLE[case]
+    found = problems(healthy(**changes))
+    problem = next(each for each in found if each.code is code)
+    assert what in problem.what
+    assert advice in problem.advice
+    assert problem.acts is acts
+    # Only a component that is made from it may be told of besides.
+    alone = {Code.COMPONENT_DAMAGED, Code.GROUP_WAITS, Code.GROUP_SPLIT}
+    assert len(found) == 1 or code in alone, found
+
+
+def test_every_code_has_a_case() -> None:
+    assert {code for _, code, *_ in ONE_TABLE.values()} == set(Code)
+
+
+def test_being_built_held_or_paused_stands_beside_how_a_component_is_and_never_instead() -> None:
+    building = redis(rebuilders={"r1": rebuilder(building=("similar",))})
+    behind = {**VERSIONS, "similar": manifest("similar", covers={"tracks": 2})}
+    failed = {"similar": attempt("similar", failures=3)}
+    cases: tuple[tuple[dict[str, Any], Condition, str], ...] = (
+        ({"versions": behind}, Condition.BEHIND, "1 generation of tracks behind"),
+        ({"attempts": failed}, Condition.FAILED, "failed 3 time(s)"),
+        (without("similar"), Condition.MISSING, "was never built"),
+        (
+            {"versions": {**VERSIONS, "similar": manifest("similar", definition="b" * 64)}},
+            Condition.CHANGED,
+            "declared differently",
+        ),
+    )
+    for changes, condition, said in cases:
+        built = judge(healthy(**{**changes, "redis": building}))
+        assert not built.well
+        assert built.components["similar"].condition is condition
+        assert built.components["similar"].building == ("r1",)
+        (problem,) = (each for each in built.problems if each.subject == "similar")
+        assert said in problem.what
+        assert problem.advice == "rebuilder r1 builds it now"
+        decided = judge(healthy(**{**changes, "paused": {"similar": pause("similar")}}))
+        assert decided.components["similar"].condition is condition
+        assert decided.components["similar"].paused is not None
+        assert Code.COMPONENT_PAUSED in {each.code for each in decided.problems}
+        told = " ".join(each.what for each in decided.problems if each.subject == "similar")
+        assert said in told
+
+
+def test_what_is_kept_back_says_by_what() -> None:
+    behind = {name: manifest(name, covers={"tracks": 2}) for name in ("map", "map_cache")}
+    behind["map_cache"] = manifest(
+        "map_cache", covers={"tracks": 2}, parents={"map": behind["map"].id}
+    )
+    versions = {**VERSIONS, **behind}
+    components = {name: each.id for name, each in versions.items()}
+    for changes, how in (
+        ({"paused": {"map": pause("map")}}, "is paused"),
+        ({"release": release(components=components, holds={"map": hold()})}, "is held"),
+        ({"attempts": {"map": attempt("map", failures=3, targets={"tracks": 3})}}, "failed"),
+    ):
+        given: dict[str, Any] = {"release": release(components=components), **changes}
+        facts = healthy(versions=versions, **given)
+        (child,) = (each for each in problems(facts) if each.subject == "map_cache")
+        assert child.what == (
+            "map_cache is 1 generation of tracks behind, since map, which it is made from, " + how
+        )
+
+
+def test_without_a_rebuilder_a_person_is_told_how_to_build() -> None:
+    behind = {**VERSIONS, "similar": manifest("similar", covers={"tracks": 2})}
+    for changes in ({"versions": behind}, {"attempts": {"similar": attempt("similar")}}):
+        found = problems(healthy(**changes, redis=redis(rebuilders={})))
+        (problem,) = (each for each in found if each.subject == "similar")
+        assert "indexrelay rebuild --here" in problem.advice
+        assert problem.acts is Actor.PERSON
+
+
+def test_a_later_failure_of_what_changed_since_is_tried_again() -> None:
+    facts = healthy(generation=4, attempts={"similar": attempt("similar", targets={"tracks": 3})})
+    (problem,) = (each for each in problems(facts) if each.code is Code.COMPONENT_FAILED)
+    assert problem.advice == "its input changed since, and a running rebuilder builds it"
+
+
+def test_a_reader_that_serves_some_of_it_by_choice_is_well() -> None:
+    some = reader(reader="two", components={"map": served("map")})
+    assert problems(healthy(redis=redis(readers={"one": reader(), "two": some}))) == []
+
+
+def test_an_event_or_a_lease_on_its_way_is_no_problem() -> None:
+    waiting = (Untaken(count=1, seconds=2.0), Untaken(count=1, seconds=2.0, consumer="r1"))
+    leases = {"map": HeldLease(owner="r1:2:a", seconds_left=9.0)}
+    assert problems(healthy(redis=redis(untaken=waiting, leases=leases))) == []
+
+
+def test_a_release_of_another_epoch_is_behind_all_of_it() -> None:
+    facts = healthy(
+        sources={"tracks": SourceFact(epoch="e2", generation=5)},
+        stored={"tracks": stored(epoch="e2", generation=5)},
+    )
+    assert judge(facts).components["similar"].behind == {"tracks": 5}
+    assert "tracks was created anew" in problems(facts)[0].what
+
+
+def test_a_problem_that_is_not_the_doors_is_left_out_of_it() -> None:
+    facts = healthy(
+        unreadable={"tracks": "gone"}, sources={}, paused={"map": pause("map")}, dead_letters=1
+    )
+    verdict = judge(facts)
+    only = verdict.within({Code.SOURCE_UNREADABLE})
+    assert [each.code for each in only.problems] == [Code.SOURCE_UNREADABLE]
+    assert not only.well
+    named = verdict.within(set(Code), subjects={"similar"})
+    assert Code.COMPONENT_PAUSED not in {each.code for each in named.problems}
+    assert verdict.within(set()).well
+
+
+def test_a_moment_later_a_reader_has_no_excuse() -> None:
+    facts = healthy(**with_reader(release=6), release=release(created_at=NOW))
+    assert problems(facts)[0].acts is Actor.PROCESS
+    late = replace(facts, now=NOW + timedelta(seconds=60))
+    assert problems(late)[0].acts is Actor.PERSON
