@@ -9,6 +9,7 @@ import sys
 
 from redis.exceptions import RedisError
 
+from indexrelay.schemas.names import split_member_id
 from indexrelay.schemas.settings_file import load_settings
 from indexrelay.streams import Connection, Keys, Presence
 
@@ -26,11 +27,12 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         with Connection.open(settings.redis_url, timeout_seconds=TIMEOUT_SECONDS) as connection:
-            present = Presence(connection, Keys(settings.namespace), "rebuilder").all()
+            keys = Keys(settings.namespace)
+            members = Presence(connection, keys, "rebuilder").all()
     except RedisError as error:
         sys.stderr.write(f"Redis does not answer: {error}\n")
         return 1
-    if arguments[0] not in present:
+    if arguments[0] not in {split_member_id(member)[0] for member in members}:
         sys.stderr.write(f"no rebuilder {arguments[0]!r} is present\n")
         return 1
     return 0

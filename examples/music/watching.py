@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 from indexrelay.schemas.results import ComponentState, LoadOutcome, ReaderState
 from indexrelay.schemas.settings import Settings
-from indexrelay.streams import Connection, Keys, Presence
+from indexrelay.streams import Connection, Keys, present
 
 T = TypeVar("T")
 
@@ -27,17 +27,16 @@ class Watcher:
     """Reads Redis, and changes nothing."""
 
     def __init__(self, settings: Settings, connection: Connection) -> None:
-        self._presence = Presence(connection, Keys(settings.namespace), "reader")
+        self._keys = Keys(settings.namespace)
+        self._connection = connection
 
     def states_at(self, release: int, readers: Collection[str]) -> dict[str, ReaderState]:
         """The readers' states once each has worked through ``release``; waits for that."""
 
         def look() -> dict[str, ReaderState] | None:
-            states = {
-                reader: ReaderState.model_validate_json(raw)
-                for reader, raw in self._presence.all().items()
-            }
-            arrived = {name: state for name, state in states.items() if state.release >= release}
+            found = present(self._connection, self._keys, "reader", ReaderState).values()
+            states = [state for state in found if state is not None]
+            arrived = {state.reader: state for state in states if state.release >= release}
             return arrived if arrived.keys() >= set(readers) else None
 
         return _awaited(look, what=f"release {release} in {', '.join(readers)}")

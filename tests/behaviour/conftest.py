@@ -17,7 +17,7 @@ from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import load_settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
-from indexrelay.streams import Connection, Keys, Presence
+from indexrelay.streams import Connection, Keys, present
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,8 +84,8 @@ class Installation:
     def states(self) -> dict[str, ReaderState]:
         """What every reader says of itself."""
         keys = Keys(self.settings.namespace)
-        found = Presence(self.connection, keys, "reader").all()
-        return {name: ReaderState.model_validate_json(raw) for name, raw in found.items()}
+        found = present(self.connection, keys, "reader", ReaderState)
+        return {state.reader: state for state in found.values() if state is not None}
 
     def close(self) -> None:
         self._closing.close()

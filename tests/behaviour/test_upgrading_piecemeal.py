@@ -13,7 +13,6 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from indexrelay.console.requesting import results_in
-from indexrelay.health.presence import members
 from indexrelay.rebuilder.janitor import Janitor
 from indexrelay.rebuilder.reviving import Rereading, reread
 from indexrelay.schemas.canonical import sha256_hex
@@ -30,7 +29,7 @@ from indexrelay.schemas.results import ReaderState, RebuilderState
 from indexrelay.schemas.settings import Metric
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.catalog import Catalog, Commit
-from indexrelay.streams import Keys, Presence, Tail, publish
+from indexrelay.streams import Keys, Presence, Tail, present, publish
 from tests.behaviour.conftest import Install, Installation
 from tests.schemas.stored import VERSIONS, document, message
 from tests.storage.artifacts.making import make_file
@@ -243,10 +242,10 @@ def test_members_of_another_version_are_seen_waited_for_and_believed(
         Presence(installation.connection, keys, kind).publish(  # type: ignore[arg-type] # both are kinds
             name, document(version, f"{kind}_state"), ttl_seconds=60
         )
-    reader = members(installation.connection, keys, "reader", ReaderState)["reader-a"]
+    reader = present(installation.connection, keys, "reader", ReaderState)["reader-a"]
     assert reader is not None
     assert reader.release == STORED_RELEASE
-    rebuilder = members(installation.connection, keys, "rebuilder", RebuilderState)["rebuilder-a"]
+    rebuilder = present(installation.connection, keys, "rebuilder", RebuilderState)["rebuilder-a"]
     assert rebuilder is not None
     assert rebuilder.failures["main_map"].failures == 2
     commit = commit_of(installation.catalog, 7)

@@ -23,7 +23,7 @@ from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.settings_file import load_settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog, Commit
-from indexrelay.streams import Connection, Keys, Presence, current_release
+from indexrelay.streams import Connection, Keys, current_release, present
 from tests.faults.checking import check
 from tests.faults.links import Link
 from tests.faults.processes import Process
@@ -213,8 +213,8 @@ class Bench:
 
     def states(self) -> dict[str, ReaderState]:
         """What every live reader says of itself."""
-        found = Presence(self.connection, self.keys, "reader").all()
-        return {name: ReaderState.model_validate_json(raw) for name, raw in found.items()}
+        found = present(self.connection, self.keys, "reader", ReaderState)
+        return {state.reader: state for state in found.values() if state is not None}
 
     def settled(self) -> bool:
         """Whether everybody agrees on the newest generation, and nothing is left to do."""

@@ -41,17 +41,22 @@ class Readers:
 
     def say(self, state: ReaderState) -> None:
         Presence(self._connection, self._keys, "reader").publish(
-            state.reader, state.model_dump_json().encode(), ttl_seconds=60
+            state.member, state.model_dump_json().encode(), ttl_seconds=60
         )
 
     def say_rebuilder(self, state: RebuilderState) -> None:
         Presence(self._connection, self._keys, "rebuilder").publish(
-            state.rebuilder, state.model_dump_json().encode(), ttl_seconds=60
+            state.member, state.model_dump_json().encode(), ttl_seconds=60
         )
 
 
 def reader(
-    name: str, generations: Mapping[str, int | None], *, epoch: str, release: int = 1
+    name: str,
+    generations: Mapping[str, int | None],
+    *,
+    epoch: str,
+    release: int = 1,
+    instance: str = "",
 ) -> ReaderState:
     """A reader that serves these components at these generations; ``None``: its load failed."""
     components = {
@@ -67,6 +72,7 @@ def reader(
         reader=name,
         host="here",
         pid=1,
+        instance=instance,
         started_at=NOW,
         updated_at=NOW,
         ready=True,

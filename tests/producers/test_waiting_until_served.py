@@ -37,10 +37,13 @@ def test_it_is_served_when_every_live_reader_covers_it(
     ("states", "reason"),
     [
         ({}, "none is alive"),
-        ({"one": {}}, "one: serves nothing of it"),
+        ({"one": {}}, r"one \(here:1\): serves nothing of it"),
         ({"one": {"voyager": 1}}, "voyager at generation 1"),
         ({"one": {"voyager": 2, "map": 1}}, "map at generation 1"),
-        ({"one": {"voyager": 2}, "two": {"voyager": 1}}, "two: voyager at generation 1"),
+        (
+            {"one": {"voyager": 2}, "two": {"voyager": 1}},
+            r"two \(here:1\): voyager at generation 1",
+        ),
         ({"one": {"voyager": 2, "map": None}}, r"map at nothing \(no memory\)"),
     ],
 )
@@ -73,7 +76,7 @@ def test_so_many_readers_may_be_enough(
     readers.say(reader("one", {"voyager": 2}, epoch=commit.epoch))
     readers.say(reader("two", {"voyager": 1}, epoch=commit.epoch))
     assert producer.wait_served(commit, timeout_seconds=0, readers=1).readers == ("one",)
-    with pytest.raises(NotServedError, match="two: voyager"):
+    with pytest.raises(NotServedError, match=r"two .*: voyager"):
         producer.wait_served(commit, timeout_seconds=0, readers=2)
     with pytest.raises(NotServedError, match="2 alive, 3 asked for"):
         producer.wait_served(commit, timeout_seconds=0, readers=3)
@@ -85,6 +88,24 @@ def test_named_readers_must_be_there(producer: Producer, commit: Commit, readers
     assert producer.wait_served(commit, timeout_seconds=0, readers={"one"})
     with pytest.raises(NotServedError, match="gone: not alive"):
         producer.wait_served(commit, timeout_seconds=0, readers={"one", "gone"})
+
+
+def test_each_process_under_one_id_counts(
+    producer: Producer, commit: Commit, readers: Readers
+) -> None:
+    readers.say(reader("web", {"voyager": 2}, epoch=commit.epoch, instance="0a"))
+    readers.say(reader("web", {"voyager": 1}, epoch=commit.epoch, instance="0b"))
+    assert producer.wait_served(commit, timeout_seconds=0, readers=1).readers == ("web",)
+    asked: list[Any] = [None, {"web"}, 2]
+    for each in asked:
+        with pytest.raises(NotServedError, match=r"web \(here:1\): voyager at generation 1"):
+            producer.wait_served(commit, timeout_seconds=0, readers=each)
+    readers.say(reader("web", {"voyager": 2}, epoch=commit.epoch, instance="0b"))
+    for each in asked:
+        served = producer.wait_served(commit, timeout_seconds=0, readers=each)
+        assert served.readers == ("web", "web")
+    with pytest.raises(NotServedError, match="2 alive, 3 asked for"):
+        producer.wait_served(commit, timeout_seconds=0, readers=3)
 
 
 def test_named_components_must_all_be_covered_and_others_need_not(

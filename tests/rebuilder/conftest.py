@@ -47,7 +47,7 @@ class Bench:
             )
         self.rebuilder = self.another()
 
-    def another(self, **settings: Any) -> Rebuilder:
+    def another(self, rebuilder_id: str | None = None, /, **settings: Any) -> Rebuilder:
         """One more rebuilder on the same catalog, store and Redis."""
         return Rebuilder(
             Settings.model_validate({**self.settings.model_dump(by_alias=True), **settings}),
@@ -56,6 +56,7 @@ class Bench:
             connection=self.connection,
             runner=self.runner
             or InlineRunner(catalog=self.catalog, store=self.store, clock=SystemClock()),
+            rebuilder_id=rebuilder_id,
         )
 
     def commit(

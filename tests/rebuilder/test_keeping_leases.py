@@ -14,7 +14,7 @@ from tests.streams.waiting import eventually
 
 
 def leases(connection: Connection, keys: Keys, owner: str = "me", ttl: float = 60.0) -> Leases:
-    return Leases(connection, keys, owner=owner, ttl_seconds=ttl)
+    return Leases(connection, keys, owner=lambda: owner, ttl_seconds=ttl)
 
 
 def test_a_lease_that_the_server_lost_is_taken_again(

@@ -12,6 +12,7 @@ from indexrelay.rebuilder.findings import Finding, Reconciliation, Standing
 from indexrelay.rebuilder.reconciling import Reconciler
 from indexrelay.rebuilder.telling import FindingsLog
 from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.names import split_member_id
 from indexrelay.schemas.results import (
     ComponentState,
     LoadOutcome,
@@ -56,7 +57,12 @@ def compared(bench: Bench, *, rebuilders: bool = True) -> list[tuple[str, Standi
 def be_there(bench: Bench, *, pid: int = 7, rebuilder: str = "r1") -> None:
     now = SystemClock().now()
     state = RebuilderState(
-        rebuilder=rebuilder, host="h", pid=pid, started_at=now, updated_at=now, release=0
+        rebuilder=split_member_id(rebuilder)[0],
+        host="h",
+        pid=pid,
+        started_at=now,
+        updated_at=now,
+        release=0,
     )
     Presence(bench.connection, bench.keys, "rebuilder").publish(
         rebuilder, state.model_dump_json().encode(), ttl_seconds=60
@@ -145,12 +151,20 @@ def test_events_of_a_rebuilder_that_went_away_wait_for_another_one(built: Bench)
 
 @pytest.mark.parametrize(
     ("owner", "told"),
-    [("r1:7:abc", False), ("r1:8:abc", True), ("r2:7:abc", True), ("stranger", True)],
+    [
+        ("r1:7:abc", False),  # of schema 1.0, which is present by its label
+        ("r1:8:abc", True),
+        ("r2:7:abc", True),
+        ("stranger", True),
+        ("r3:7:0a", False),
+        ("r3:7:0b", True),  # another process of the same label, gone
+    ],
 )
 def test_a_lease_is_told_when_the_life_that_took_it_is_over(
     built: Bench, owner: str, told: bool
 ) -> None:
     be_there(built, rebuilder="r1", pid=7)
+    be_there(built, rebuilder="r3:0a", pid=7)
     Lease(built.connection, built.keys.lease("index"), owner=owner, ttl_seconds=9).acquire()
     lease = found(built).get("lease")
     assert (lease is not None) is told
@@ -173,14 +187,16 @@ def test_a_reader_is_behind_once_it_had_its_time(built: Bench) -> None:
     assert "reader" not in found(built, clock)
     clock.advance(2.0)
     behind = found(built, clock)["reader"]
-    assert behind.what == "reader web is at release 0, 1 is the newest"
+    assert behind.what == "reader web (h:1) is at release 0, 1 is the newest"
     assert behind.standing is Standing.LEFT
 
 
 def test_a_reader_that_could_not_load_or_is_not_understood_is_told(built: Bench) -> None:
     failed = ComponentState(outcome=LoadOutcome.FAILED, error="BlobCorruptError: no")
     serve(built, release=1, components={"index": failed})
-    assert found(built)["reader"].what == ("reader web could not load index: BlobCorruptError: no")
+    assert found(built)["reader"].what == (
+        "reader web (h:1) could not load index: BlobCorruptError: no"
+    )
     Presence(built.connection, built.keys, "reader").publish("web", b"{}", ttl_seconds=60)
     assert "not understood" in found(built)["reader"].what
 

@@ -1,7 +1,8 @@
 """What a rebuilder says of itself in presence, for the jobs that wait."""
 
 from indexrelay.schemas.results import RebuilderState
-from indexrelay.streams import Presence
+from indexrelay.streams import Presence, present
+from tests.fixtures.logs import capture_logs
 from tests.rebuilder.conftest import Bench, MakeBench, behaving
 
 
@@ -29,3 +30,31 @@ def test_a_failure_is_said_with_what_it_was_to_cover(make_bench: MakeBench) -> N
     failure = said(bench).failures["bad"]
     assert failure.targets == {"tracks": commit.generation}
     assert failure.retry_at is not None
+
+
+def test_two_rebuilders_under_one_id_are_told_of_when_both_are_alive(make_bench: MakeBench) -> None:
+    bench = make_bench(index=behaving("tracks"))
+    one, other = bench.another("r"), bench.another("r")
+
+    def namesakes() -> list[int]:
+        found = present(bench.connection, bench.keys, "rebuilder", RebuilderState)
+        return [len(state.namesakes) for state in found.values() if state is not None]
+
+    with capture_logs() as lines:
+        other.step()
+        for _ in range(3):
+            one.step()
+        # So far the other may have been killed, and is present until its TTL ends.
+        assert namesakes() == [0, 0]
+        assert lines == [line for line in lines if line["event"] != "rebuilder.not_alone"]
+        for _ in range(3):
+            other.step()
+            one.step()
+        assert namesakes() == [1, 1]
+        told = [line for line in lines if line["event"] == "rebuilder.not_alone"]
+        assert [line["rebuilder"] for line in told] == ["r", "r"]  # each of them, once
+        other.stop()
+        one.step()
+        one.step()
+        assert namesakes() == [0]
+    one.stop()

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from indexrelay.rebuilder.janitor import Janitor
+from indexrelay.schemas.names import split_member_id
 from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.streams import Connection, ConsumerGroup, Keys, Presence, Tail, publish_many
@@ -31,10 +32,10 @@ def group(connection: Connection, key: str, name: str = REBUILDERS_GROUP) -> Con
     return ConsumerGroup(connection, key, group=name, consumer="one")
 
 
-def read_up_to(connection: Connection, keys: Keys, reader: str, cursor: bytes | None) -> None:
+def read_up_to(connection: Connection, keys: Keys, member: str, cursor: bytes | None) -> None:
     now = datetime.now(UTC)
     state = ReaderState(
-        reader=reader,
+        reader=split_member_id(member)[0],
         host="h",
         pid=1,
         started_at=now,
@@ -44,7 +45,7 @@ def read_up_to(connection: Connection, keys: Keys, reader: str, cursor: bytes | 
         cursor=None if cursor is None else cursor.decode(),
     )
     raw = state.model_dump_json().encode()
-    Presence(connection, keys, "reader").publish(reader, raw, ttl_seconds=60)
+    Presence(connection, keys, "reader").publish(member, raw, ttl_seconds=60)
 
 
 def test_events_are_kept_from_the_oldest_that_is_not_acknowledged(
@@ -93,12 +94,14 @@ def test_reload_messages_are_kept_for_the_slowest_reader_that_is_alive(
 ) -> None:
     ids = fill(each_connection, keys.reloads)
     read_up_to(each_connection, keys, "quick", ids[8])
-    read_up_to(each_connection, keys, "slow", ids[4])
+    # Two processes under one id: the slower of them counts.
+    read_up_to(each_connection, keys, "slow:0a", ids[4])
+    read_up_to(each_connection, keys, "slow:0b", ids[9])
     read_up_to(each_connection, keys, "of_an_earlier_version", None)
     Presence(each_connection, keys, "reader").publish("alien", b"{}", ttl_seconds=60)
     janitor(each_connection, keys).trim()
     assert kept(each_connection, keys.reloads) == ids[4:]
-    Presence(each_connection, keys, "reader").remove("slow")
+    Presence(each_connection, keys, "reader").remove("slow:0a")
     janitor(each_connection, keys).trim()
     assert kept(each_connection, keys.reloads) == ids[8:]
 

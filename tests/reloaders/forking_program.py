@@ -62,6 +62,7 @@ def main(folder: Path, url: str | None) -> None:
             "inherited": inherited,
             "served": texts(reader),
             "reader": reader.reader_id,
+            "member": reader.state.member,
             "pid": os.getpid(),
             "ready": reader.ready,
             "batch": _batch(index),
@@ -81,7 +82,12 @@ def main(folder: Path, url: str | None) -> None:
             eventually(lambda: len(presence.all()) == 2)
             present = sorted(presence.all())
     os.write(has_looked, b"x")
-    answer = {"child": child, "parent": texts(reader), "present": present}
+    answer = {
+        "child": child,
+        "parent": texts(reader),
+        "member": reader.state.member,
+        "present": present,
+    }
     sys.stdout.write(json.dumps(answer))
     reader.stop()
     assert os.waitpid(pid, 0)[1] == 0

@@ -86,7 +86,7 @@ def test_a_failed_load_is_tried_again_even_if_its_release_was_damaged_since(benc
     reader.step()
     _damage_newest(bench)
     cause.unlink()
-    bench.clock.advance(1.0)
+    bench.clock.advance(2.0)
     assert reader.step()
     assert outcomes(reader) == {"voyager": "applied", "clap": "applied"}
 

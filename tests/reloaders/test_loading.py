@@ -87,7 +87,7 @@ def test_a_retry_does_not_call_unchanged_what_was_applied_before(bench: Bench) -
     reader = bench.reader()
     reader.step()
     cause.unlink()
-    bench.clock.advance(1.0)
+    bench.clock.advance(2.0)
     assert reader.step()
     assert outcomes(reader) == {"clap": "applied", "voyager": "applied"}
 
@@ -106,7 +106,7 @@ def test_a_damaged_blob_is_not_served_and_a_missing_one_is_tried_again(bench: Be
     assert "BlobMissingError" in str(state_of(reader, "clap").error)
     assert not reader.ready
     hidden.rename(clap)
-    bench.clock.advance(1.0)
+    bench.clock.advance(2.0)
     assert reader.step()
     assert texts(reader) == {"clap": "c1"}
 

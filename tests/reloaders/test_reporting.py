@@ -3,15 +3,13 @@
 import threading
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from indexrelay.schemas.events import FIELD, Event, ReleaseApplied
 from indexrelay.schemas.results import LoadOutcome, ReaderState
-from indexrelay.streams import Connection, Keys, Presence, publish
-from tests.fixtures.logs import capture_logs
+from indexrelay.streams import Connection, Keys, present, publish
 from tests.fixtures.servers import fake_connection
 from tests.reloaders.bench import Bench, make_settings
 
@@ -19,8 +17,8 @@ KEYS = Keys("test")
 
 
 def _presence(connection: Connection) -> dict[str, ReaderState]:
-    states = Presence(connection, KEYS, "reader").all()
-    return {name: ReaderState.model_validate_json(raw) for name, raw in states.items()}
+    states = present(connection, KEYS, "reader", ReaderState).values()
+    return {state.reader: state for state in states if state is not None}
 
 
 def _reports(connection: Connection) -> list[ReleaseApplied]:
@@ -137,37 +135,21 @@ def test_presence_is_kept_alive_while_a_load_takes_longer_than_its_ttl(
 
 @pytest.mark.parametrize("reader_id", ["", "-a", "a b", "a\n", "x" * 129, "../a"])
 def test_what_cannot_name_a_reader_is_refused(bench: Bench, reader_id: str) -> None:
-    with pytest.raises(ValueError, match="reader id"):
+    with pytest.raises(ValueError, match="letters, digits"):
         bench.reader(reader_id)
 
 
-def test_a_process_under_the_same_id_is_told_of_once(bench: Bench) -> None:
+def test_processes_under_one_id_do_not_hide_each_other(bench: Bench) -> None:
     connection = fake_connection()
-    reader = bench.reader("web", connection=connection)
-    presence = Presence(connection, KEYS, "reader")
-    with capture_logs() as lines:
-        reader.step()
-        reader.step()
-        ours = _presence(connection)["web"]
-        # Two others, one of them in another container, where it has our host and process number.
-        earlier = ours.started_at - timedelta(hours=1)
-        others: list[dict[str, Any]] = [{"pid": ours.pid + 1}, {"started_at": earlier}]
-        for update in others * 2:
-            other = ours.model_copy(update=update)
-            presence.publish("web", other.model_dump_json().encode(), ttl_seconds=60)
-            reader.step()
-    told = [line for line in lines if line["event"] == "reader.not_alone"]
-    assert [line["pid"] for line in told] == [ours.pid + 1, ours.pid]
-
-
-def test_what_a_process_before_us_left_in_presence_is_no_namesake(bench: Bench) -> None:
-    connection = fake_connection()
-    Presence(connection, KEYS, "reader").publish("web", b"of another version", ttl_seconds=60)
-    reader = bench.reader("web", connection=connection)
-    with capture_logs() as lines:
-        reader.step()
-        reader.step()
-    assert "reader.not_alone" not in [line["event"] for line in lines]
+    first, second = (bench.reader("web", connection=connection) for _ in range(2))
+    bench.publish(voyager="v1")
+    first.step()
+    second.step()
+    found = present(connection, KEYS, "reader", ReaderState)
+    assert set(found) == {first.state.member, second.state.member}
+    assert {state.reader for state in found.values() if state} == {"web"}
+    first.stop()
+    assert set(present(connection, KEYS, "reader", ReaderState)) == {second.state.member}
 
 
 @pytest.mark.server

@@ -183,7 +183,7 @@ def test_a_removed_file_is_told_and_answers_from_memory_until_it_is_back(bench: 
     assert texts(reader) == {"voyager": "v2"}
     assert "BlobMissingError" in str(state_of(reader, "voyager").error)
     hidden.rename(blob)
-    bench.clock.advance(1.0)
+    bench.clock.advance(2.0)
     assert reader.step()
     assert outcomes(reader) == {"voyager": "applied"}
     assert texts(reader) == {"voyager": "v2"}

@@ -66,6 +66,7 @@ SAID: tuple[EventData, ...] = (
     ReleasePublished(release=42, digest=DIGEST, components={"voyager": DIGEST}),
     ReleaseApplied(
         reader="reader-a",
+        instance="8c1f0e5d2b7a4693",
         release=42,
         ready=True,
         seconds=0.25,

@@ -1,11 +1,25 @@
 """Who is there is found without a scan, and who stays away is gone after the TTL."""
 
+from datetime import UTC, datetime
+
 from redis import Redis
 
+from indexrelay.schemas.names import split_member_id
+from indexrelay.schemas.results import ReaderState
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.keys import Keys
-from indexrelay.streams.presence import Presence
+from indexrelay.streams.presence import Presence, present
 from tests.streams.waiting import eventually
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def state(member: str) -> ReaderState:
+    label, instance = split_member_id(member)
+    return ReaderState(
+        reader=label, host="h", pid=1, instance=instance, started_at=NOON, updated_at=NOON,
+        ready=True, release=1,
+    )  # fmt: skip
 
 
 def test_the_states_of_all_members_are_found(each_connection: Connection, keys: Keys) -> None:
@@ -17,11 +31,34 @@ def test_the_states_of_all_members_are_found(each_connection: Connection, keys: 
     assert list(readers.all().items()) == [("a", b"two"), ("b", b"\xffstate")]
 
 
-def test_a_member_sees_what_it_replaces(each_connection: Connection, keys: Keys) -> None:
+def test_processes_under_one_label_stand_side_by_side(
+    each_connection: Connection, keys: Keys
+) -> None:
     readers = Presence(each_connection, keys, "reader")
-    assert readers.publish("a", b"\xffone", ttl_seconds=60) is None
-    assert readers.publish("a", b"two", ttl_seconds=60) == b"\xffone"
-    assert readers.publish("b", b"three", ttl_seconds=60) is None
+    # As schema 1.0 wrote it, two of today, and one that nobody here can read.
+    for member in ("web", "web:0a", "web:0b", "other:0c"):
+        readers.publish(member, state(member).model_dump_json().encode(), ttl_seconds=60)
+    readers.publish("web:alien", b"{}", ttl_seconds=60)
+    found = present(each_connection, keys, "reader", ReaderState)
+    assert {member: each and (each.reader, each.instance) for member, each in found.items()} == {
+        "other:0c": ("other", "0c"),
+        "web": ("web", ""),
+        "web:0a": ("web", "0a"),
+        "web:0b": ("web", "0b"),
+        "web:alien": None,
+    }
+    readers.remove("web:0a")
+    assert "web:0b" in present(each_connection, keys, "reader", ReaderState)
+
+
+def test_whose_state_it_is_follows_from_the_key_and_not_from_what_it_says(
+    each_connection: Connection, keys: Keys
+) -> None:
+    said = state("victim:0a").model_dump_json().encode()
+    Presence(each_connection, keys, "reader").publish("web:0b", said, ttl_seconds=60)
+    [found] = present(each_connection, keys, "reader", ReaderState).values()
+    assert found is not None
+    assert (found.reader, found.instance, found.member) == ("web", "0b", "web:0b")
 
 
 def test_readers_and_rebuilders_do_not_mix(each_connection: Connection, keys: Keys) -> None:

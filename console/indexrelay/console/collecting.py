@@ -10,11 +10,11 @@ from indexrelay.health.advice import advised
 from indexrelay.health.judge import judge
 from indexrelay.health.survey import Survey
 from indexrelay.health.verdict import Verdict
-from indexrelay.producers.signals import present
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.results import ReaderState, RebuilderState
 from indexrelay.streams.announcing import current_release
+from indexrelay.streams.presence import StateT, present
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,7 @@ class Signals:
 
     announced: int | None = None
     readers: Mapping[str, ReaderState] = field(default_factory=dict)
+    """Each live process by its member id."""
     rebuilders: Mapping[str, RebuilderState] = field(default_factory=dict)
     error: str | None = None
     """With what to do about it."""
@@ -50,13 +51,13 @@ def signals_of(installation: Installation) -> Signals:
         connection, keys = installation.connection, installation.keys
         return Signals(
             announced=current_release(connection, keys),
-            readers={
-                state.reader: state for state in present(connection, keys, "reader", ReaderState)
-            },
-            rebuilders={
-                state.rebuilder: state
-                for state in present(connection, keys, "rebuilder", RebuilderState)
-            },
+            readers=_readable(present(connection, keys, "reader", ReaderState)),
+            rebuilders=_readable(present(connection, keys, "rebuilder", RebuilderState)),
         )
     except (RedisError, IndexRelayError, OSError) as error:
         return Signals(error=advised(error))
+
+
+def _readable(states: Mapping[str, StateT | None]) -> dict[str, StateT]:
+    """Without the processes of another major version; the judge tells of these."""
+    return {member: state for member, state in states.items() if state is not None}

@@ -85,7 +85,7 @@ def request(
         )
     return Requested(
         request_id=request_id,
-        rebuilders=tuple(sorted(signals.rebuilders)),
+        rebuilders=tuple(sorted(state.rebuilder for state in signals.rebuilders.values())),
         waited=waits,
         result=result,
     )
@@ -119,7 +119,7 @@ def rebuild_here(installation: Installation, wish: Wish) -> Requested:
         result = rebuilder.step()
     return Requested(
         request_id=request_id,
-        rebuilders=tuple(sorted(signals.rebuilders)),
+        rebuilders=tuple(sorted(state.rebuilder for state in signals.rebuilders.values())),
         waited=True,
         result=result,
     )

@@ -70,9 +70,11 @@ def ask_reader(
     signals = signals_of(installation)
     if signals.error is not None:
         raise CommandError(f"readers report to Redis, which does not answer: {signals.error}")
-    state = signals.readers.get(reader)
+    processes = [state for state in signals.readers.values() if state.reader == reader]
+    # Any of them that can be asked: all of them answer for one id.
+    state = next((each for each in processes if each.address), next(iter(processes), None))
     if state is None:
-        near = suggestion(reader, signals.readers)
+        near = suggestion(reader, {each.reader for each in signals.readers.values()})
         raise CommandError(
             f"no reader {reader!r} is running{near}; start it with "
             f"indexrelay reader --id {reader}, or leave --reader out to ask the artifacts"

@@ -96,7 +96,7 @@ def _state(health: ComponentHealth) -> Text:
 
 
 def readers_table(readers: Mapping[str, ReaderState]) -> Sheet:
-    """One row for each reader; in the last column how many components it serves, and what not."""
+    """One row for each reader process; in the last column how much it serves, and what not."""
     sheet = Sheet(
         "Readers",
         flowing("reader"),
@@ -106,9 +106,10 @@ def readers_table(readers: Mapping[str, ReaderState]) -> Sheet:
         number("release"),
         flowing("components"),
     )
-    for name, state in readers.items():
+    for state in readers.values():
         ready = Text("yes", style="green") if state.ready else Text("no", style="yellow")
-        sheet.add(name, state.host, str(state.pid), ready, str(state.release), _served(state))
+        served = _served(state)
+        sheet.add(state.reader, state.host, str(state.pid), ready, str(state.release), served)
     return sheet
 
 
@@ -125,7 +126,7 @@ def _served(state: ReaderState) -> str:
 
 
 def rebuilders_table(rebuilders: Mapping[str, RebuilderState]) -> Sheet:
-    """One row for each rebuilder."""
+    """One row for each rebuilder process."""
     sheet = Sheet(
         "Rebuilders",
         flowing("rebuilder"),
@@ -134,10 +135,10 @@ def rebuilders_table(rebuilders: Mapping[str, RebuilderState]) -> Sheet:
         flowing("building"),
         flowing("last result"),
     )
-    for name, state in rebuilders.items():
+    for state in rebuilders.values():
         last = state.last_result
         sheet.add(
-            name,
+            state.rebuilder,
             state.host,
             str(state.pid),
             ", ".join(state.building) or _NONE,
@@ -148,7 +149,7 @@ def rebuilders_table(rebuilders: Mapping[str, RebuilderState]) -> Sheet:
 
 def served_table(state: ReaderState) -> Sheet:
     """One reader in detail: a row for each component."""
-    title = f"{state.reader}: release {state.release}, {'ready' if state.ready else 'not ready'}"
+    title = f"{state.process}: release {state.release}, {'ready' if state.ready else 'not ready'}"
     sheet = Sheet(
         title,
         whole(""),

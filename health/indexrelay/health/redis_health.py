@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from indexrelay.health.facts import Facts, RedisFacts
 from indexrelay.health.verdict import Actor, Code, Problem
+from indexrelay.schemas.names import member_id
 from indexrelay.schemas.results import LoadOutcome, ReaderState, RebuilderState
 from indexrelay.schemas.versions import Release
 from indexrelay.streams.connection import NO_EVICTION
@@ -53,7 +54,7 @@ def reader_problems(state: ReaderState, newest: Release | None, facts: Facts) ->
         yield Problem(
             code=Code.READER_LOAD_FAILED,
             subject=state.reader,
-            what=f"reader {state.reader} could not load {name}, {serves}: {component.error}",
+            what=f"reader {state.process} could not load {name}, {serves}: {component.error}",
             advice="a transient error is tried again by itself; "
             f"a damaged file needs a new version: indexrelay rebuild {name}",
             acts=Actor.PERSON,
@@ -63,7 +64,7 @@ def reader_problems(state: ReaderState, newest: Release | None, facts: Facts) ->
         yield Problem(
             code=Code.READER_BEHIND,
             subject=state.reader,
-            what=f"reader {state.reader} is at release {state.release}, "
+            what=f"reader {state.process} is at release {state.release}, "
             f"{newest.number} is the newest",
             advice="see its log; restarted, it begins with the newest release"
             if late
@@ -74,7 +75,7 @@ def reader_problems(state: ReaderState, newest: Release | None, facts: Facts) ->
         yield Problem(
             code=Code.READER_NOT_READY,
             subject=state.reader,
-            what=f"reader {state.reader} is not ready: a required component is not served yet",
+            what=f"reader {state.process} is not ready: a required component is not served yet",
             advice="it is ready when each required component has a released version",
             acts=Actor.PROCESS,
         )
@@ -136,12 +137,14 @@ def _untaken(redis: RedisFacts, facts: Facts) -> Iterator[Problem]:
 
 
 def _is_alive(lease: HeldLease, alive: Mapping[str, RebuilderState | None]) -> bool:
-    """Whether the life of a rebuilder that took the lease goes on (its owner names id and pid)."""
-    rebuilder, *life = lease.owner.rsplit(":", 2)
-    if rebuilder not in alive:
-        return False
-    state = alive[rebuilder]
-    return state is None or life[:1] == [str(state.pid)]
+    """Whether the process that took the lease lives (`LABEL:PID:INSTANCE` is its owner)."""
+    label, *life = lease.owner.rsplit(":", 2)
+    pid, instance = life if len(life) == 2 else ("", "")
+    if member_id(label, instance) in alive:
+        return True
+    # One of schema 1.0 is present by its label alone, and its leases end in another random part.
+    state = alive.get(label)
+    return label in alive and (state is None or pid == str(state.pid))
 
 
 def member_problems(facts: Facts) -> Iterator[Problem]:
@@ -156,6 +159,15 @@ def member_problems(facts: Facts) -> Iterator[Problem]:
     for name, rebuilder in facts.redis.rebuilders.items():
         if rebuilder is None:
             yield _not_understood("rebuilder", name, Code.REBUILDER_UNREADABLE)
+        elif rebuilder.namesakes:
+            yield Problem(
+                code=Code.REBUILDER_NOT_ALONE,
+                subject=rebuilder.rebuilder,
+                what=f"rebuilder {rebuilder.process} has its id in common with "
+                f"{', '.join(rebuilder.namesakes)}, and each takes events that another began with",
+                advice="give each an id of its own: indexrelay rebuilder --id NAME",
+                acts=Actor.PERSON,
+            )
     yield from _silent(facts.redis, facts)
 
 
@@ -180,13 +192,14 @@ def _silent(redis: RedisFacts, facts: Facts) -> Iterator[Problem]:
         ),
         ("reader", Code.READER_SILENT, redis.readers, facts.reader.presence_ttl_seconds),
     ):
-        for name in members:
+        for name, state in members.items():
             left = redis.seconds_left.get(f"{kind}:{name}")
+            who = name if state is None else state.process
             if left is not None and left < ttl_seconds / 4:
                 yield Problem(
                     code=code,
                     subject=name,
-                    what=f"{kind} {name} was last heard of {ttl_seconds - left:.0f} s ago",
+                    what=f"{kind} {who} was last heard of {ttl_seconds - left:.0f} s ago",
                     advice=f"if it does not come back, it counts as gone in {left:.0f} s: "
                     "see whether its process runs, and its log",
                     acts=Actor.PERSON,

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.health.advice import advice_for
 from indexrelay.health.facts import Area, Facts, RedisFacts, SourceFact, Unknown, Untaken
-from indexrelay.health.presence import members, seconds_left
+from indexrelay.health.presence import seconds_left
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.loggers import get_logger
@@ -29,7 +29,7 @@ from indexrelay.storage.errors import (
     UnknownCollectionError,
 )
 from indexrelay.storage.sources import open_source
-from indexrelay.streams import Connection, Keys
+from indexrelay.streams import Connection, Keys, present
 from indexrelay.streams.announcing import current_release
 from indexrelay.streams.inspection import group_state, waiting_entries
 from indexrelay.streams.keys import REBUILDERS_GROUP
@@ -196,8 +196,8 @@ class Survey:
         if self._connection is None:
             return facts
         connection, keys = self._connection(), self._keys
-        readers = members(connection, keys, "reader", ReaderState)
-        rebuilders = members(connection, keys, "rebuilder", RebuilderState)
+        readers = present(connection, keys, "reader", ReaderState)
+        rebuilders = present(connection, keys, "rebuilder", RebuilderState)
         return replace(
             facts,
             redis=RedisFacts(

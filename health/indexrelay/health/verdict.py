@@ -59,6 +59,7 @@ class Code(StrEnum):
     NO_REBUILDER = "no_rebuilder"
     REBUILDER_UNREADABLE = "rebuilder_unreadable"
     REBUILDER_SILENT = "rebuilder_silent"
+    REBUILDER_NOT_ALONE = "rebuilder_not_alone"
 
     NO_READER = "no_reader"
     READER_UNREADABLE = "reader_unreadable"

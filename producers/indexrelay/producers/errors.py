@@ -136,9 +136,12 @@ class BatchClosedError(IndexRelayError):
 
 @dataclass(frozen=True, kw_only=True)
 class Behind:
-    """One reader that does not serve a commit yet, and where it stands."""
+    """One reader process that does not serve a commit yet, and where it stands."""
 
     reader: str
+    """Its id."""
+    process: str | None = None
+    """Its ``HOST:PID``, since several processes may have one id; ``None``: no one process."""
     component: str | None = None
     """``None``: the reader serves nothing of the collection, or is not there."""
     generation: int | None = None
@@ -147,11 +150,12 @@ class Behind:
     error: str | None = None
 
     def __str__(self) -> str:
+        who = self.reader if self.process is None else f"{self.reader} ({self.process})"
         if self.component is None:
-            return f"{self.reader}: {self.error or 'serves nothing of it'}"
+            return f"{who}: {self.error or 'serves nothing of it'}"
         served = "nothing" if self.generation is None else f"generation {self.generation}"
         why = f" ({self.error})" if self.error else ""
-        return f"{self.reader}: {self.component} at {served}{why}"
+        return f"{who}: {self.component} at {served}{why}"
 
 
 class NotServedError(IndexRelayError):

@@ -8,9 +8,7 @@ logged and left to the rebuilder's reconcile loop, which finds the commit in the
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
 
 from indexrelay.producers.enveloping import Envelopes, Said
@@ -24,12 +22,10 @@ from indexrelay.schemas.results import ReaderState, RebuilderState
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.errors import BackendRefusedError
 from indexrelay.streams.keys import Keys
-from indexrelay.streams.presence import Presence
+from indexrelay.streams.presence import Role, StateT, present
 from indexrelay.streams.publishing import publish_many
 
 log = get_logger(__name__)
-
-StateT = TypeVar("StateT", bound=BaseModel)
 
 
 class Signals:
@@ -106,16 +102,20 @@ class Signals:
         return self._gauge.is_full(connection)
 
     def readers(self) -> list[ReaderState]:
-        """What every live reader says of itself.
+        """What every live reader process says of itself; one of another major version is left out.
 
         Raises:
             RedisError, IndexRelayError, OSError: presence cannot be read.
         """
-        return present(self.connection, self._keys, "reader", ReaderState)
+        return self._present("reader", ReaderState)
 
     def rebuilders(self) -> list[RebuilderState]:
-        """What every live rebuilder says of itself; raises what `readers` raises."""
-        return present(self.connection, self._keys, "rebuilder", RebuilderState)
+        """What every live rebuilder process says of itself; raises what `readers` raises."""
+        return self._present("rebuilder", RebuilderState)
+
+    def _present(self, role: Role, model: type[StateT]) -> list[StateT]:
+        found = present(self.connection, self._keys, role, model)
+        return [state for state in found.values() if state is not None]
 
     @property
     def connection(self) -> Connection:
@@ -135,23 +135,3 @@ class Signals:
             # The server may be gone already; there is nothing left to tell it.
             with contextlib.suppress(RedisError, OSError):
                 opened.close()
-
-
-def present(
-    connection: Connection, keys: Keys, kind: Literal["reader", "rebuilder"], model: type[StateT]
-) -> list[StateT]:
-    """What every live member of a kind says of itself, in the order of their ids.
-
-    A state that cannot be read is logged and left out: one member of another major version must
-    not hide the others.
-
-    Raises:
-        RedisError: the server is away, or refuses.
-    """
-    states = []
-    for member, raw in Presence(connection, keys, kind).all().items():
-        try:
-            states.append(model.model_validate_json(raw))
-        except ValidationError as error:
-            log.warning("presence.unreadable", kind=kind, member=member, error=str(error))
-    return states

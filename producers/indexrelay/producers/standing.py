@@ -21,7 +21,8 @@ from indexrelay.schemas.results import (
 from indexrelay.storage.catalog import Commit
 
 Readers: TypeAlias = int | Collection[str] | None
-"""Which readers must serve it: that many, these, or (``None``) every live one."""
+"""Which readers must serve it: that many processes; every live process under each of these ids, and
+at least one; or (``None``) every live process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class Standing:
     """What one look at presence showed."""
 
     serving: tuple[str, ...]
-    """Ids of the readers that serve the commit in every component that concerns it."""
+    """The id of each process that serves the commit in every component that concerns it."""
     release: int
     """The newest release that all of those have worked through; 0 when there are none."""
     behind: tuple[Behind, ...]
@@ -49,21 +50,24 @@ def standing(
     components: Collection[str] | None,
     definitions: Mapping[str, ComponentDefinition],
 ) -> Standing:
-    """Judge ``states`` (one per live reader) against ``commit``."""
-    live = {state.reader: state for state in states}
+    """Judge ``states`` (one per live reader process) against ``commit``."""
+    live = {state.member: state for state in states}
     concerned = (
         frozenset(components)
         if components is not None
         else made_from(commit.collection, definitions) | _covering(commit.collection, live.values())
     )
     found = {
-        name: tuple(_behind(commit, state, concerned, named=components is not None))
-        for name, state in sorted(live.items())
+        member: tuple(_behind(commit, state, concerned, named=components is not None))
+        for member, state in sorted(live.items())
     }
-    serving = tuple(name for name, behind in found.items() if not behind)
-    release = min((live[name].release for name in serving), default=0)
-    lacking = _lacking(found, serving, readers)
-    return Standing(serving=serving, release=release, behind=tuple(lacking))
+    serving = [live[member] for member, behind in found.items() if not behind]
+    lacking = _lacking(live, found, len(serving), readers)
+    return Standing(
+        serving=tuple(state.reader for state in serving),
+        release=min((state.release for state in serving), default=0),
+        behind=tuple(lacking),
+    )
 
 
 def failed_components(
@@ -141,14 +145,15 @@ def _behind(
     mine = {name: state.components[name] for name in sorted(concerned) if name in state.components}
     if named:
         for name in sorted(concerned - mine.keys()):
-            yield Behind(reader=state.reader, component=name)
+            yield Behind(reader=state.reader, process=_process(state), component=name)
     elif not mine:
-        yield Behind(reader=state.reader)
+        yield Behind(reader=state.reader, process=_process(state))
     for name, component in mine.items():
         generation = _generation(commit, component)
         if generation is None or generation < commit.generation:
             yield Behind(
                 reader=state.reader,
+                process=_process(state),
                 component=name,
                 generation=generation,
                 outcome=component.outcome,
@@ -162,13 +167,20 @@ def _generation(commit: Commit, component: ComponentState) -> int | None:
     return component.covers.get(commit.collection)
 
 
+def _process(state: ReaderState) -> str:
+    return f"{state.host}:{state.pid}"
+
+
 def _lacking(
-    found: Mapping[str, tuple[Behind, ...]], serving: tuple[str, ...], readers: Readers
+    live: Mapping[str, ReaderState],
+    found: Mapping[str, tuple[Behind, ...]],
+    serving: int,
+    readers: Readers,
 ) -> Iterable[Behind]:
     """What is missing to the readers that were asked for."""
     match readers:
         case int():
-            if len(serving) < readers:
+            if serving < readers:
                 yield from (behind for each in found.values() for behind in each)
                 if len(found) < readers:
                     yield Behind(reader="readers", error=f"{len(found)} alive, {readers} asked for")
@@ -178,4 +190,8 @@ def _lacking(
             yield from (behind for each in found.values() for behind in each)
         case _:
             for name in sorted(readers):
-                yield from found.get(name, (Behind(reader=name, error="not alive"),))
+                processes = [member for member, state in live.items() if state.reader == name]
+                if not processes:
+                    yield Behind(reader=name, error="not alive")
+                for member in processes:
+                    yield from found[member]

@@ -33,7 +33,7 @@ class ServedBy:
     """Who serves a commit."""
 
     readers: tuple[str, ...]
-    """Their ids, sorted."""
+    """The id of each process, sorted: an id is there as often as processes serve under it."""
     seconds: float
     """How long the wait took."""
     release: int

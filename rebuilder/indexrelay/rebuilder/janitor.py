@@ -12,11 +12,10 @@ the newest release. Every rebuilder does all this; doing it twice changes nothin
 
 from collections.abc import Iterator
 
-from indexrelay.health.presence import members
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.settings import Settings
-from indexrelay.streams import Connection, Keys, trim
+from indexrelay.streams import Connection, Keys, present, trim
 from indexrelay.streams.inspection import extent, group_states
 from indexrelay.streams.position import Position
 from indexrelay.streams.trimming import cap, server_milliseconds
@@ -74,7 +73,7 @@ class Janitor:
             yield group.lowest_pending or group.last_delivered
 
     def _reached_by_readers(self) -> Iterator[Position]:
-        for state in members(self._connection, self._keys, "reader", ReaderState).values():
+        for state in present(self._connection, self._keys, "reader", ReaderState).values():
             if state is not None and state.cursor is not None:
                 yield Position.of(state.cursor.encode())
 

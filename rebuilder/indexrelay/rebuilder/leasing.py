@@ -22,7 +22,7 @@ class Leases:
     """The leases of one rebuilder."""
 
     def __init__(
-        self, connection: Connection, keys: Keys, *, owner: str, ttl_seconds: float
+        self, connection: Connection, keys: Keys, *, owner: Callable[[], str], ttl_seconds: float
     ) -> None:
         self._connection = connection
         self._keys = keys
@@ -38,7 +38,7 @@ class Leases:
         lease = Lease(
             self._connection,
             self._keys.lease(component),
-            owner=self._owner,
+            owner=self._owner(),
             ttl_seconds=self._ttl_seconds,
         )
         if self._attempt(lease.acquire, "lease.unavailable", component) is not True:

@@ -4,8 +4,6 @@ Jobs that wait for a batch read here that a component failed, so that they need 
 time-out.
 """
 
-import os
-import socket
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -19,7 +17,7 @@ from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ComponentFailure, RebuilderState, RebuildResult
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.catalog import Attempt, Catalog
-from indexrelay.streams import BackendRefusedError, Connection, Keys, Presence
+from indexrelay.streams import BackendRefusedError, Connection, Identity, Keys, Presence, present
 
 _log = get_logger(__name__)
 
@@ -32,20 +30,25 @@ class RebuilderPresence:
         connection: Connection,
         keys: Keys,
         *,
-        rebuilder_id: str,
+        identity: Identity,
         ttl_seconds: float,
         catalog: Catalog,
         patience: Patience,
         clock: Clock,
     ) -> None:
         self._presence = Presence(connection, keys, "rebuilder")
-        self._id = rebuilder_id
+        self._connection = connection
+        self._keys = keys
+        self._identity = identity
         self._ttl_seconds = ttl_seconds
         self._catalog = catalog
         self._patience = patience
         self._clock = clock
         self._started_at: datetime = clock.now()
         self._silent = False
+        self._seen: dict[str, datetime] = {}
+        self._namesakes: dict[str, str] = {}
+        """For each other process under our label that is alive: its host and process."""
 
     def publish(
         self,
@@ -55,10 +58,12 @@ class RebuilderPresence:
         last_result: RebuildResult | None,
     ) -> None:
         """Say how things stand; Redis being away, or refusing, is logged and otherwise nothing."""
+        identity = self._identity
         state = RebuilderState(
-            rebuilder=self._id,
-            host=socket.gethostname(),
-            pid=os.getpid(),
+            rebuilder=identity.label,
+            host=identity.host,
+            pid=identity.pid,
+            instance=identity.instance,
             started_at=self._started_at,
             updated_at=self._clock.now(),
             release=0 if release is None else release.number,
@@ -68,12 +73,14 @@ class RebuilderPresence:
                 for name, attempt in self._catalog.attempts.all().items()
             },
             kept_back=self._kept_back(release),
+            namesakes=tuple(sorted(self._namesakes.values())),
             last_result=last_result,
         )
         try:
             self._presence.publish(
-                self._id, state.model_dump_json().encode(), ttl_seconds=self._ttl_seconds
+                identity.member, state.model_dump_json().encode(), ttl_seconds=self._ttl_seconds
             )
+            self._look_for_namesakes()
         except (RedisError, BackendRefusedError) as error:
             self._silent = isinstance(error, RedisConnectionError | RedisTimeoutError)
             _log.warning("presence.not_published", error=str(error))
@@ -88,9 +95,39 @@ class RebuilderPresence:
         if self._silent:
             return
         try:
-            self._presence.remove(self._id)
+            self._presence.remove(self._identity.member)
         except (RedisError, BackendRefusedError) as error:
             _log.debug("presence.not_withdrawn", error=str(error))
+
+    def _look_for_namesakes(self) -> None:
+        """Find other processes under our label that are alive, and log each once.
+
+        One that was killed stays present until its TTL ends, and whoever was started in its place
+        has its label. So only a state that was renewed between two of our looks counts.
+        """
+        us = self._identity
+        everyone = present(self._connection, self._keys, "rebuilder", RebuilderState)
+        others = {
+            member: state
+            for member, state in everyone.items()
+            if state is not None and state.label == us.label and member != us.member
+        }
+        alive = {
+            member: f"{state.host}:{state.pid}"
+            for member, state in others.items()
+            if member in self._namesakes
+            or self._seen.get(member, state.updated_at) != state.updated_at
+        }
+        for member in alive.keys() - self._namesakes.keys():
+            _log.error(
+                "rebuilder.not_alone",
+                rebuilder=us.label,
+                other=alive[member],
+                advice="each takes the events that the other has begun with; give each an id of "
+                "its own (indexrelay rebuilder --id, Rebuilder(rebuilder_id=...)), or none",
+            )
+        self._namesakes = alive
+        self._seen = {member: state.updated_at for member, state in others.items()}
 
     def _kept_back(self, release: Release | None) -> dict[str, str]:
         paused = self._catalog.attempts.paused()

@@ -13,13 +13,12 @@ reader serves later generations than its newest release, the rebuild is waited f
 
 from collections.abc import Iterator
 
-from indexrelay.health.presence import members
 from indexrelay.rebuilder.findings import Finding, Standing
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.results import ComponentState, ReaderState
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactStore
-from indexrelay.streams import Connection, Keys, current_release
+from indexrelay.streams import Connection, Keys, current_release, present
 
 MOST_LOST = 1_000_000_000
 """A number that is further ahead was never announced: not at a release a second for 30 years."""
@@ -57,7 +56,7 @@ class Renumberer:
         """
         readers = [
             state
-            for state in members(self._connection, self._keys, "reader", ReaderState).values()
+            for state in present(self._connection, self._keys, "reader", ReaderState).values()
             if state is not None
         ]
         announced = current_release(self._connection, self._keys)

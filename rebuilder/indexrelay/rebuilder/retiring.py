@@ -12,14 +12,13 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from indexrelay.health.presence import members
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore, VersionUnreadableError
 from indexrelay.storage.catalog import Catalog, Collection
-from indexrelay.streams import Connection, Keys
+from indexrelay.streams import Connection, Keys, present
 
 _log = get_logger(__name__)
 _BEYOND_BUILDS_SECONDS: Final = 3600.0
@@ -80,7 +79,7 @@ class Retirer:
     def _served(self) -> set[str] | None:
         """The versions that readers serve; ``None``: nobody can say."""
         try:
-            states = members(self._connection, self._keys, "reader", ReaderState)
+            states = present(self._connection, self._keys, "reader", ReaderState)
         except RedisError as error:
             _log.debug("readers.unknown", error=str(error))
             return None

@@ -6,8 +6,6 @@ component may be tried again, when a pass ended that held others back, and every
 ``reconcile_seconds``. That is all there is to recovery: what was missed is seen at the next look.
 """
 
-import secrets
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -30,7 +28,7 @@ from indexrelay.schemas.results import RebuildResult, RebuildStatus
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
-from indexrelay.streams import Connection, ConsumerGroup, Keys
+from indexrelay.streams import Connection, ConsumerGroup, Identity, Keys
 from indexrelay.streams.keys import REBUILDERS_GROUP
 
 _log = get_logger(__name__)
@@ -65,11 +63,14 @@ class Rebuilder:
 
         Args:
             runner: where builds run; ``None``: in child processes.
-            rebuilder_id: its name as a consumer, stable across restarts; ``None``: the host's
-                name and a random part.
+            rebuilder_id: its name as a consumer, stable across restarts and of no other process;
+                ``None``: the host's name and a random part.
+
+        Raises:
+            ValueError: ``rebuilder_id`` may not name a rebuilder.
         """
         limits = settings.rebuilder
-        self.id = rebuilder_id or f"{socket.gethostname()[:100]}-{secrets.token_hex(4)}"
+        self._identity = Identity(rebuilder_id, distinct_label=True)
         self._clock = clock or SystemClock()
         self._block_seconds = limits.block_seconds
         events = Keys(settings.namespace).events
@@ -82,7 +83,7 @@ class Rebuilder:
         )
         self._workshop = Workshop(
             settings,
-            rebuilder_id=self.id,
+            identity=self._identity,
             catalog=catalog,
             store=store,
             connection=connection,
@@ -123,6 +124,11 @@ class Rebuilder:
         self._passes = ThreadPoolExecutor(_PASSES, thread_name_prefix="indexrelay-pass")
         self._thread: threading.Thread | None = None
 
+    @property
+    def id(self) -> str:
+        """Its name as a consumer."""
+        return self._identity.label
+
     def start(self) -> None:
         """Start the thread; safe twice."""
         if self._thread is not None or self._stopping.is_set():
@@ -131,7 +137,7 @@ class Rebuilder:
         self._keeper.start()
         self._thread = threading.Thread(target=self._loop, name="indexrelay-rebuilder", daemon=True)
         self._thread.start()
-        _log.info("rebuilder.started", rebuilder=self.id)
+        _log.info("rebuilder.started", rebuilder=self.id, pid=self._identity.pid)
 
     def stop(self) -> None:
         """Stop running builds, release nothing half-done, and return when all has ended.

@@ -8,12 +8,12 @@ explains why something waits, and what never ends by itself is told.
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 
-from indexrelay.health.presence import members
 from indexrelay.rebuilder.findings import Finding, Standing
+from indexrelay.schemas.names import member_id
 from indexrelay.schemas.results import LoadOutcome, ReaderState, RebuilderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release
-from indexrelay.streams import Connection, Keys
+from indexrelay.streams import Connection, Keys, present
 from indexrelay.streams.connection import NO_EVICTION
 from indexrelay.streams.inspection import group_state
 from indexrelay.streams.keys import REBUILDERS_GROUP
@@ -37,7 +37,7 @@ class Survey:
 
     def rebuilders(self) -> dict[str, RebuilderState | None]:
         """Those that are alive."""
-        return members(self._connection, self._keys, "rebuilder", RebuilderState)
+        return present(self._connection, self._keys, "rebuilder", RebuilderState)
 
     def eviction(self) -> Iterator[Finding]:
         """A server that makes room by forgetting; it may be another one than at the start."""
@@ -88,17 +88,17 @@ class Survey:
 
     def readers(self) -> dict[str, ReaderState | None]:
         """Those that are alive."""
-        return members(self._connection, self._keys, "reader", ReaderState)
+        return present(self._connection, self._keys, "reader", ReaderState)
 
     def behind(
         self, readers: Mapping[str, ReaderState | None], newest: Release | None, now: datetime
     ) -> Iterator[Finding]:
         """Readers that do not serve the newest release, or not all of it."""
-        for reader, state in readers.items():
+        for member, state in readers.items():
             if state is None:
                 yield Finding(
                     about="reader",
-                    what=f"reader {reader} reports in a form that is not understood here",
+                    what=f"reader {member} reports in a form that is not understood here",
                     standing=Standing.LEFT,
                     advice="bring it and this process to the same major version",
                 )
@@ -106,7 +106,7 @@ class Survey:
             if newest is not None and self._is_behind(state, newest, now):
                 yield Finding(
                     about="reader",
-                    what=f"reader {reader} is at release {state.release}, "
+                    what=f"reader {state.process} is at release {state.release}, "
                     f"{newest.number} is the newest",
                     standing=Standing.LEFT,
                     advice="look into its log; restarted, it begins with the newest release",
@@ -123,11 +123,13 @@ class Survey:
 
 def _is_alive(lease: HeldLease, alive: Mapping[str, RebuilderState | None]) -> bool:
     """Whether the life of a rebuilder that took the lease goes on (see `Workshop` for owners)."""
-    rebuilder, *life = lease.owner.rsplit(":", 2)
-    if rebuilder not in alive:
-        return False
-    state = alive[rebuilder]
-    return state is None or life[:1] == [str(state.pid)]
+    label, *life = lease.owner.rsplit(":", 2)
+    pid, instance = life if len(life) == 2 else ("", "")
+    if member_id(label, instance) in alive:
+        return True
+    # One of schema 1.0 is present by its label alone, and its leases name another random part.
+    state = alive.get(label)
+    return label in alive and (state is None or pid == str(state.pid))
 
 
 def _failed_loads(state: ReaderState) -> Iterable[Finding]:
@@ -135,7 +137,7 @@ def _failed_loads(state: ReaderState) -> Iterable[Finding]:
         if component.outcome is LoadOutcome.FAILED:
             yield Finding(
                 about="reader",
-                what=f"reader {state.reader} could not load {name}: {component.error}",
+                what=f"reader {state.process} could not load {name}: {component.error}",
                 standing=Standing.LEFT,
                 advice="what may pass it tries again by itself; "
                 f"a damaged version needs a new one: indexrelay rebuild {name}",

@@ -4,8 +4,6 @@ Put together here, so that the loop (`indexrelay.rebuilder.service`) and a singl
 the very same parts.
 """
 
-import os
-import secrets
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime
@@ -36,7 +34,7 @@ from indexrelay.schemas.results import RebuildResult
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
-from indexrelay.streams import BackendRefusedError, Connection, ConsumerGroup, Keys
+from indexrelay.streams import BackendRefusedError, Connection, ConsumerGroup, Identity, Keys
 
 _log = get_logger(__name__)
 
@@ -48,7 +46,7 @@ class Workshop:
         self,
         settings: Settings,
         *,
-        rebuilder_id: str,
+        identity: Identity,
         catalog: Catalog,
         store: ArtifactStore,
         connection: Connection,
@@ -70,8 +68,9 @@ class Workshop:
         self._leases = Leases(
             connection,
             keys,
-            # A process that comes back under the same id must not take its old lease for its own.
-            owner=f"{rebuilder_id}:{os.getpid()}:{secrets.token_hex(8)}",
+            # A process that comes back under the same label must not take its old lease for its
+            # own; nor must one that was forked.
+            owner=lambda: f"{identity.label}:{identity.pid}:{identity.instance}",
             ttl_seconds=limits.lease_ttl_seconds,
         )
         survey = Survey(settings, catalog=lambda: catalog, store=lambda: store, clock=clock)
@@ -86,7 +85,7 @@ class Workshop:
         self._adopter = Adopter(self._builder, store=store, catalog=catalog, clock=clock)
         self._release_after_seconds = limits.release_after_seconds
         publisher = Publisher(store=store, clock=clock)
-        source = f"rebuilder/{rebuilder_id}"
+        source = f"rebuilder/{identity.label}"
         announcer = Announcer(connection, keys, source=source, clock=clock)
         self._completer = Completer(
             catalog=catalog, store=store, publisher=publisher, announcer=announcer, clock=clock
@@ -102,7 +101,7 @@ class Workshop:
         self._presence = RebuilderPresence(
             connection,
             keys,
-            rebuilder_id=rebuilder_id,
+            identity=identity,
             ttl_seconds=limits.presence_ttl_seconds,
             catalog=catalog,
             patience=patience,

@@ -44,11 +44,11 @@ class Failures:
     """The failed loads of one reader, the last one of each component; used by one thread."""
 
     def __init__(
-        self, store: ArtifactStore, *, first_wait_seconds: float, reader_id: str, clock: Clock
+        self, store: ArtifactStore, *, first_wait_seconds: float, spread_key: str, clock: Clock
     ) -> None:
         self._store = store
         self._first_wait_seconds = first_wait_seconds
-        self._reader_id = reader_id
+        self._spread_key = spread_key
         self._clock = clock
         self._failures: dict[str, Failure] = {}
 
@@ -64,7 +64,7 @@ class Failures:
             count,
             first=self._first_wait_seconds,
             longest=MAX_WAIT_SECONDS,
-            key=f"{self._reader_id}/{name}",  # readers that failed together come back apart
+            key=f"{self._spread_key}/{name}",  # readers that failed together come back apart
         )
         failure = self._failures[name] = Failure(
             version=version,

@@ -68,7 +68,7 @@ class Follower:
         cls,
         settings: Settings,
         *,
-        reader_id: str,
+        member: str,
         store: ArtifactStore,
         current: Current,
         readiness: Readiness,
@@ -78,7 +78,7 @@ class Follower:
         failures = Failures(
             store,
             first_wait_seconds=settings.reader.retry_seconds,
-            reader_id=reader_id,
+            spread_key=member,
             clock=clock,
         )
         loader = Loader(

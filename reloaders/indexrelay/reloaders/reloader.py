@@ -7,19 +7,12 @@ served and never wait for any of this.
 """
 
 import contextlib
-import os
 import threading
 from collections.abc import Iterable
 
 from indexrelay.reloaders.connecting import Link
 from indexrelay.reloaders.following import Follower, Renewing
-from indexrelay.reloaders.forking import follow_forks
-from indexrelay.reloaders.identity import (
-    check_reader_id,
-    default_reader_id,
-    forked_reader_id,
-    host_name,
-)
+from indexrelay.reloaders.forking import use_one_openmp_thread
 from indexrelay.reloaders.readiness import Readiness
 from indexrelay.reloaders.reporting import Reporter
 from indexrelay.reloaders.scrubbing import Scrubber
@@ -34,7 +27,8 @@ from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
-from indexrelay.streams import Connection, Keys
+from indexrelay.streams import Connection, Identity, Keys
+from indexrelay.streams.identity import follow_forks
 
 log = get_logger(__name__)
 
@@ -60,8 +54,8 @@ class Reloader:
         """Take what it works with; nothing is loaded or connected before `start` or `step`.
 
         Args:
-            reader_id: stable across restarts and unique in the namespace; ``None``: host and
-                process. A forked child appends its process.
+            reader_id: a label, stable across restarts; the workers of one server may share it,
+                since each process is present by itself. ``None``: host and process number.
             store: ``None``: the one that the settings name.
             connection: stays open at `stop`; ``None``: one of its own, to the server that the
                 settings name or to the embedded one of the data folder. While there is none it
@@ -75,8 +69,7 @@ class Reloader:
             StoreAccessError: the store's folders cannot be made.
         """
         self._settings = settings
-        self._given_id = check_reader_id(reader_id) if reader_id is not None else None
-        self._id = self._given_id or default_reader_id()
+        self._identity = Identity(reader_id)
         self._clock = clock or SystemClock()
         self._store = store or ArtifactStore(settings.artifacts_dir, clock=self._clock)
         self._address = address
@@ -84,8 +77,8 @@ class Reloader:
         self._link = Link(settings, connection)
         self._current = Current(before_swap=before_swap, after_swap=after_swap)
         self._readiness = Readiness()
-        self._follows_forks = False
         self._prepare()
+        follow_forks(self)
 
     def _prepare(self) -> None:
         """Make everything that holds a lock or belongs to one process."""
@@ -95,14 +88,14 @@ class Reloader:
         self._looking = threading.RLock()  # a callback may call `stop`
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._watch = ReleaseWatch(self._link, self._keys, reader_id=self._id)
+        self._watch = ReleaseWatch(self._link, self._keys, member=self._identity.member)
         self._announced = 0
         self._reporter = Reporter(
             self._link, self._keys, ttl_seconds=reader.presence_ttl_seconds, clock=self._clock
         )
         self._follower = Follower.made(
             self._settings,
-            reader_id=self._id,
+            member=self._identity.member,
             store=self._store,
             current=self._current,
             readiness=self._readiness,
@@ -111,8 +104,8 @@ class Reloader:
 
     @property
     def reader_id(self) -> str:
-        """Who this reader is, in this process."""
-        return self._id
+        """The label of this reader: the id that was given, or host and process number."""
+        return self._identity.label
 
     @property
     def ready(self) -> bool:
@@ -123,9 +116,10 @@ class Reloader:
     def state(self) -> ReaderState:
         """The whole current state, as its presence shows it."""
         return ReaderState(
-            reader=self._id,
-            host=host_name(),
-            pid=os.getpid(),
+            reader=self._identity.label,
+            host=self._identity.host,
+            pid=self._identity.pid,
+            instance=self._identity.instance,
             address=self._address,
             started_at=self._started_at,
             updated_at=self._clock.now(),
@@ -156,11 +150,8 @@ class Reloader:
                 if not self._stopping.is_set():
                     return
                 self._thread.join()
-            if not self._follows_forks:
-                self._follows_forks = True
-                follow_forks(self)
             self._stopping = threading.Event()
-            self._watch = ReleaseWatch(self._link, self._keys, reader_id=self._id)
+            self._watch = ReleaseWatch(self._link, self._keys, member=self._identity.member)
             self._current.open()
             self._thread = threading.Thread(
                 target=self._run, args=(self._stopping,), name="indexrelay-reloader", daemon=True
@@ -202,9 +193,9 @@ class Reloader:
             return swapped
 
     def after_fork_in_child(self) -> None:
-        """Become a reader of this child; `indexrelay.reloaders.forking` calls it."""
+        """Become a reader of this child; see `indexrelay.reloaders.forking`."""
+        use_one_openmp_thread()
         was_running = self._thread is not None and not self._stopping.is_set()
-        self._id = forked_reader_id(self._given_id)
         self._link.forget()
         # What is served stays, and the first look finds that it is as the release wants it.
         self._readiness = self._readiness.copied()
@@ -216,9 +207,13 @@ class Reloader:
 
     def _run(self, stopping: threading.Event) -> None:
         """The thread: look, say, wait for the next reason to do either."""
-        spread = Spread(self._id, start_seconds=self._settings.reader.start_spread_seconds)
+        who = self._identity
+        spread = Spread(who.member, start_seconds=self._settings.reader.start_spread_seconds)
         first = spread.first_look_seconds
-        log.info("reader.started", reader=self._id, first_look_in_seconds=round(first, 3))
+        log.info("reader.started", reader=who.label, first_look_in_seconds=round(first, 3))
+        if self._current.contents.release:
+            # Inherited in a fork: it answers already, and nobody may count without it.
+            self._reporter.say(self.state)
         stopping.wait(first)
         scrubbing = Scrubber(
             self._store,
@@ -248,11 +243,11 @@ class Reloader:
                     look_at = now
                 self._current.let_go()  # by now the queries that used it are over
             except Exception:
-                log.exception("reader.interrupted", reader=self._id)
+                log.exception("reader.interrupted", reader=who.label)
                 stopping.wait(_PAUSE_SECONDS)
         scrubbing.join()
         self._leave()
-        log.info("reader.stopped", reader=self._id)
+        log.info("reader.stopped", reader=who.label)
 
     def _look(self, renewing: Renewing) -> bool:
         swapped = self._follower.look(
@@ -282,7 +277,8 @@ class Reloader:
             return
         self._reporter.tell(
             ReleaseApplied(
-                reader=self._id,
+                reader=self._identity.label,
+                instance=self._identity.instance,
                 release=release,
                 ready=self.ready,
                 seconds=max(seconds, 0.0),
@@ -294,7 +290,7 @@ class Reloader:
     def _leave(self) -> None:
         """Give back everything; safe twice."""
         with self._looking:
-            self._reporter.withdraw(self._id, answered=not self._watch.silent)
+            self._reporter.withdraw(self._identity.member, answered=not self._watch.silent)
             self._link.close()
             self._current.close()
             self._follower.forget()

@@ -8,9 +8,7 @@ are for others: when Redis is away the reader serves on and says nothing.
 import contextlib
 import threading
 from collections.abc import Iterator
-from datetime import datetime
 
-from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from indexrelay.reloaders.connecting import Link, is_silence
@@ -34,8 +32,6 @@ class Reporter:
         self._speaking = threading.Lock()
         self._said = False
         self._unheard = False
-        self._heard = False
-        self._namesakes: set[tuple[str, int, datetime]] = set()
         self.silent = False
         """Whether the server did not answer when it was told last; a refusal is an answer."""
 
@@ -80,7 +76,7 @@ class Reporter:
         finally:
             done.set()
 
-    def withdraw(self, reader_id: str, *, answered: bool = True) -> None:
+    def withdraw(self, member: str, *, answered: bool = True) -> None:
         """Be gone at once, instead of being missed after the TTL.
 
         Args:
@@ -94,9 +90,9 @@ class Reporter:
             if connection is None:
                 return
             try:
-                Presence(connection, self._keys, "reader").remove(reader_id)
+                Presence(connection, self._keys, "reader").remove(member)
             except (RedisError, BackendRefusedError) as error:
-                log.debug("presence.not_withdrawn", reader=reader_id, error=str(error))
+                log.debug("presence.not_withdrawn", reader=member, error=str(error))
 
     def _renew_until(self, done: threading.Event, state: ReaderState) -> None:
         while not done.wait(self.renew_seconds if self._said else 0):
@@ -111,8 +107,8 @@ class Reporter:
             return
         raw = state.model_dump_json().encode()
         try:
-            before = Presence(connection, self._keys, "reader").publish(
-                state.reader, raw, ttl_seconds=self._ttl_seconds
+            Presence(connection, self._keys, "reader").publish(
+                state.member, raw, ttl_seconds=self._ttl_seconds
             )
         except (RedisError, BackendRefusedError) as error:
             self.silent = is_silence(error)
@@ -123,25 +119,3 @@ class Reporter:
             if self._unheard:
                 log.info("presence.published", reader=state.reader)
             self._unheard = self.silent = False
-            if self._heard and before is not None:
-                self._look_for_namesake(state, before)
-            self._heard = True
-
-    def _look_for_namesake(self, state: ReaderState, before: bytes) -> None:
-        """Tell of another process that took our place since we spoke last: it has our id, too."""
-        try:
-            other = ReaderState.model_validate_json(before)
-        except ValidationError:
-            return
-        # With the start, since two containers may have one host name and one process number.
-        ours, namesake = ((each.host, each.pid, each.started_at) for each in (state, other))
-        if namesake != ours and namesake not in self._namesakes:
-            self._namesakes.add(namesake)
-            log.error(
-                "reader.not_alone",
-                reader=state.reader,
-                host=other.host,
-                pid=other.pid,
-                advice="two processes report under one id and hide each other: give each its own "
-                "(indexrelay reader --id, Reloader(reader_id=...)), or none",
-            )

@@ -6,7 +6,7 @@ So the first look waits for a small part of a second, and each period is cut by 
 another cut each time. Both only ever make something earlier than it is promised, but for that
 first part. What follows a release is not spread: that everyone takes it up at once is the point.
 
-Nothing is drawn: the parts follow from the reader's id, so that two readers differ and a test needs
+Nothing is drawn: the parts follow from the member id, so that two processes differ and a test needs
 no chance.
 """
 
@@ -20,9 +20,9 @@ SHARE: Final = 0.2
 class Spread:
     """The parts of one reader; for use by one thread."""
 
-    def __init__(self, reader_id: str, *, start_seconds: float) -> None:
+    def __init__(self, member: str, *, start_seconds: float) -> None:
         """``start_seconds``: over how long the first looks of a fleet are spread."""
-        self._reader_id = reader_id
+        self._member = member
         self._periods = 0
         self.first_look_seconds = start_seconds * self._part("start")
         """How long this reader's first look waits."""
@@ -34,5 +34,5 @@ class Spread:
 
     def _part(self, of: str) -> float:
         """In [0, 1), as even among readers as a hash is."""
-        digest = hashlib.sha256(f"{self._reader_id}\n{of}".encode()).digest()
+        digest = hashlib.sha256(f"{self._member}\n{of}".encode()).digest()
         return int.from_bytes(digest[:8], "big") / 2**64

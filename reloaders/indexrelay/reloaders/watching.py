@@ -25,8 +25,8 @@ _LONGEST_PAUSE_SECONDS = 5.0
 class ReleaseWatch:
     """Waits for releases; `wait` belongs to the reloading thread."""
 
-    def __init__(self, link: Link, keys: Keys, *, reader_id: str) -> None:
-        self._reader_id = reader_id
+    def __init__(self, link: Link, keys: Keys, *, member: str) -> None:
+        self._member = member
         self._link = link
         self._keys = keys
         self._tail: Tail | None = None
@@ -59,7 +59,7 @@ class ReleaseWatch:
                 self._failures,
                 first=_FIRST_PAUSE_SECONDS,
                 longest=_LONGEST_PAUSE_SECONDS,
-                key=self._reader_id,  # a server that comes back is not met by all at once
+                key=self._member,  # a server that comes back is not met by all at once
             )
             stopping.wait(min(seconds, pause))
             return False

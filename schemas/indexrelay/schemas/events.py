@@ -18,7 +18,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 from pydantic_core import from_json, to_json
 
 from indexrelay.schemas.errors import UnreadableEventError
-from indexrelay.schemas.names import BatchId, Digest, Name, ReaderId
+from indexrelay.schemas.names import BatchId, Digest, Instance, Name, ReaderId
 from indexrelay.schemas.results import ComponentState, RebuildResult
 from indexrelay.schemas.versions import SCHEMA_VERSION, Generation
 
@@ -89,6 +89,8 @@ class ReleaseApplied(EventData):
     TYPE: ClassVar[str] = "release.applied.v1"
 
     reader: ReaderId
+    instance: Instance = ""
+    """The process among those under that id; empty where schema 1.0 wrote it."""
     release: Annotated[int, Field(gt=0)]
     ready: bool
     seconds: Annotated[float, Field(ge=0)]

@@ -1,12 +1,20 @@
-"""What came of it: the outcome of a rebuild, and the state of a reader."""
+"""What came of it: the outcome of a rebuild, and the state of each process that is present."""
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
-from indexrelay.schemas.names import BatchId, Digest, Name, ReaderId
+from indexrelay.schemas.names import (
+    BatchId,
+    Digest,
+    Instance,
+    Name,
+    ReaderId,
+    member_id,
+    split_member_id,
+)
 from indexrelay.schemas.versions import Check, Generation, Seconds
 
 
@@ -116,16 +124,50 @@ class ComponentState(_Fact):
     applied_at: datetime | None = None
 
 
-class ReaderState(_Fact):
-    """The whole current state of one reader, as its presence key holds it."""
+class ProcessState(_Fact):
+    """Who a process is; several may have one label."""
 
-    reader: ReaderId
+    _LABEL: ClassVar[str]
+    """The field that holds the label."""
+
     host: str
     pid: int
-    address: str | None = None
-    """Where its HTTP service answers, if it has one."""
+    instance: Instance = ""
+    """Tells this process from the others under its label; empty where schema 1.0 wrote it."""
     started_at: datetime
     updated_at: datetime
+
+    @property
+    def label(self) -> str:
+        """The id that people gave, or the one that was made for it."""
+        return str(getattr(self, self._LABEL))
+
+    @property
+    def member(self) -> str:
+        """The id of this one process, under which it is present."""
+        return member_id(self.label, self.instance)
+
+    @property
+    def process(self) -> str:
+        """For sentences: ``web-1 (host-a:4711)``."""
+        return f"{self.label} ({self.host}:{self.pid})"
+
+    def known_as(self, member: str) -> Self:
+        """The same, under the id of its presence key: only this process may write that key, and
+        the state in it may name anybody."""
+        label, instance = split_member_id(member)
+        return self.model_copy(update={self._LABEL: label, "instance": instance})
+
+
+class ReaderState(ProcessState):
+    """The whole current state of one reader process, as its presence key holds it."""
+
+    _LABEL: ClassVar[str] = "reader"
+
+    reader: ReaderId
+    """Its label."""
+    address: str | None = None
+    """Where its HTTP service answers, if it has one."""
     ready: bool
     release: NonNegativeInt
     """The newest release that it has worked through; 0: none yet."""
@@ -146,17 +188,19 @@ class ComponentFailure(_Fact):
     retry_at: datetime | None = None
 
 
-class RebuilderState(_Fact):
-    """The whole current state of one rebuilder, as its presence key holds it."""
+class RebuilderState(ProcessState):
+    """The whole current state of one rebuilder process, as its presence key holds it."""
+
+    _LABEL: ClassVar[str] = "rebuilder"
 
     rebuilder: ReaderId
-    host: str
-    pid: int
-    started_at: datetime
-    updated_at: datetime
+    """Its label."""
     release: NonNegativeInt
     building: tuple[Name, ...] = ()
     failures: dict[Name, ComponentFailure] = Field(default_factory=dict)
     kept_back: dict[Name, str] = Field(default_factory=dict)
     """Components that follow no batch because a person holds or paused them, and why."""
+    namesakes: tuple[str, ...] = ()
+    """Other processes that run under the same label, ``HOST:PID``: each rebuilder needs its own,
+    since events that one took are handed to another of its label as its own."""
     last_result: RebuildResult | None = None

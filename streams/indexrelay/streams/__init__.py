@@ -15,10 +15,11 @@ from indexrelay.streams.errors import (
     ServerStartError,
 )
 from indexrelay.streams.groups import ConsumerGroup
+from indexrelay.streams.identity import Identity
 from indexrelay.streams.keys import Keys
 from indexrelay.streams.leases import Lease
 from indexrelay.streams.passing import is_passing
-from indexrelay.streams.presence import Presence
+from indexrelay.streams.presence import Presence, present
 from indexrelay.streams.publishing import publish, publish_many
 from indexrelay.streams.server import EmbeddedServer
 from indexrelay.streams.tail import Tail, TailRead
@@ -30,6 +31,7 @@ __all__ = [
     "ConsumerGroup",
     "Delivery",
     "EmbeddedServer",
+    "Identity",
     "Keys",
     "Lease",
     "NoServerError",
@@ -41,6 +43,7 @@ __all__ = [
     "announce",
     "current_release",
     "is_passing",
+    "present",
     "publish",
     "publish_many",
     "trim",

@@ -57,12 +57,12 @@ class Keys:
 
     @property
     def readers(self) -> str:
-        """Sorted set: the ids of readers, by when their presence ends."""
+        """Sorted set: the member ids of readers, by when their presence ends."""
         return self._key("readers")
 
     @property
     def rebuilders(self) -> str:
-        """Sorted set: the ids of rebuilders, by when their presence ends."""
+        """Sorted set: the member ids of rebuilders, by when their presence ends."""
         return self._key("rebuilders")
 
     def changes(self, collection: str) -> str:
@@ -73,13 +73,13 @@ class Keys:
         """String: who builds the component now."""
         return self._key(f"lease:{component}")
 
-    def reader(self, reader_id: str) -> str:
-        """String with a TTL: the whole state of one reader."""
-        return self._key(f"reader:{reader_id}")
+    def reader(self, member: str) -> str:
+        """String with a TTL: the whole state of one reader process, ``LABEL:INSTANCE``."""
+        return self._key(f"reader:{member}")
 
-    def rebuilder(self, rebuilder_id: str) -> str:
-        """String with a TTL: the whole state of one rebuilder."""
-        return self._key(f"rebuilder:{rebuilder_id}")
+    def rebuilder(self, member: str) -> str:
+        """String with a TTL: the whole state of one rebuilder process, ``LABEL:INSTANCE``."""
+        return self._key(f"rebuilder:{member}")
 
     def announced(self, digest: str) -> str:
         """String with a TTL: the result with this digest was announced."""

@@ -1,10 +1,8 @@
--- Say what a member's state is, and until when; forget members whose time is over. Answers with the
--- state that this one replaces, so that a member can see that another goes by its name.
+-- Say what a member's state is, and until when; forget members whose time is over.
 -- The server's own clock decides, so a client's clock that is off does nothing.
 -- KEYS[1] index   KEYS[2] state   ARGV[1] member   ARGV[2] state   ARGV[3] milliseconds
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local before = redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3], 'GET')
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. now)
-return before

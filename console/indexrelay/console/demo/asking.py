@@ -27,7 +27,8 @@ def ask_all(installation: Installation, embedding: Embedding) -> tuple[Answer, .
     """
     vectors, known = embedding(QUESTIONS)
     answers = []
-    for name, state in signals_of(installation).readers.items():
+    for state in signals_of(installation).readers.values():
+        name = state.reader
         if state.address is None:
             raise CommandError(f"reader {name!r} says no address, so it cannot be asked")
         with ReaderClient(name, state.address) as client:

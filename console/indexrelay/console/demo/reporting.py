@@ -75,7 +75,7 @@ def summarise(observed: Observed, installation: Installation) -> DemoReport:
                 outcome=outcomes.get(name, BuildOutcome.FAILED), covers={}, entries=0
             )
     readers = {
-        name: ReaderReport(
+        state.reader: ReaderReport(
             release=state.release,
             ready=state.ready,
             components={
@@ -83,7 +83,7 @@ def summarise(observed: Observed, installation: Installation) -> DemoReport:
                 for component, served in state.components.items()
             },
         )
-        for name, state in signals_of(installation).readers.items()
+        for state in signals_of(installation).readers.values()
     }
     return DemoReport(
         converged=has_converged(

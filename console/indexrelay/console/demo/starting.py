@@ -72,7 +72,8 @@ def _await_presence(installation: Installation, children: Sequence[Child], *, re
         if len(signals.readers) == readers and signals.rebuilders:
             return
         if time.monotonic() > deadline:
-            there = ", ".join(sorted({*signals.readers, *signals.rebuilders})) or "nobody"
+            states = (*signals.readers.values(), *signals.rebuilders.values())
+            there = ", ".join(sorted(state.label for state in states)) or "nobody"
             raise CommandError(
                 f"after {_START_SECONDS:.0f} s only {there} had reported; "
                 f"the logs are in {installation.settings.data_dir / 'logs'} (keep them with --data)"
