@@ -18,13 +18,14 @@ def test_what_an_emptied_server_lost_is_mended_and_nobody_is_needed(run: Run, bu
         installation.connection.commands.flushall()
         said = run("reconcile", "--json", *at)
         document = json.loads(said.out)
-        assert (said.code, document["needs_a_person"]) == (0, False)
+        roles = {"no_rebuilder", "no_reader"}
+        assert said.code == 3
+        assert {each["code"] for each in document["problems"]} == roles
         assert [each["about"] for each in document["findings"]] == ["release", "group"]
         assert {each["standing"] for each in document["findings"]} == {"mended"}
         assert installation.connection.commands.get(installation.keys.release) is not None
-    again = run("reconcile", *at)
-    assert again.code == 0
-    assert "✓ nothing differs" in again.out
+    again = json.loads(run("reconcile", "--json", *at).out)
+    assert again["findings"] == []
 
 
 def test_what_only_a_person_can_mend_is_told_with_what_to_do(run: Run, built: Path) -> None:
@@ -53,7 +54,7 @@ def test_what_only_a_person_can_mend_is_told_with_what_to_do(run: Run, built: Pa
         "→ see indexrelay dead list",
         "⚠ reader web reports in a form",
         "… map is leased by a rebuilder that is gone",
-        "2 of 3 need(s) a person",
+        "not all is well: 3 need a person, 1 will end without you",
     ):
         assert told in said.out
     assert said.err == ""
@@ -64,8 +65,8 @@ def test_without_a_server_the_rest_is_compared_all_the_same(run: Run, tmp_path: 
     config.write_text(CONFIG)
     commit(config, "first", 2)
     said = run("reconcile", "--json", "--config", str(config))
-    found = {each["about"]: each for each in json.loads(said.out)["findings"]}
+    found = {each["code"]: each for each in json.loads(said.out)["problems"]}
     assert said.code == 3
-    assert "indexrelay up" in found["redis"]["advice"]
-    assert found["component"]["standing"] == "left"
-    assert "indexrelay rebuild --here" in found["component"]["advice"]
+    assert "indexrelay up" in found["redis_unreadable"]["what"]
+    assert found["component_missing"]["acts"] == "person"
+    assert "indexrelay rebuild --here" in found["component_missing"]["advice"]

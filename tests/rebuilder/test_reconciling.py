@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import pytest
 from redis.exceptions import ConnectionError as RedisAwayError
 
-from indexrelay.health.backoff import Patience
+from indexrelay.health.facts import Facts
+from indexrelay.health.judge import judge
 from indexrelay.health.survey import Survey
-from indexrelay.rebuilder.comparing import compare
+from indexrelay.health.verdict import BUILDS, Actor, Code, Problem, Verdict
 from indexrelay.rebuilder.findings import Finding, Reconciliation, Standing
 from indexrelay.rebuilder.reconciling import Reconciler
 from indexrelay.rebuilder.telling import FindingsLog
@@ -45,13 +46,24 @@ def found(bench: Bench, clock: FakeClock | None = None) -> Mapping[str, Finding]
     return {each.about: each for each in reconciler(bench, clock).reconcile().findings}
 
 
-def compared(bench: Bench, *, rebuilders: bool = True) -> list[tuple[str, Standing]]:
-    clock = SystemClock()
-    facts = Survey(
-        bench.settings, catalog=lambda: bench.catalog, store=lambda: bench.store, clock=clock
-    ).of_builds()
-    patience = Patience.of(bench.settings.rebuilder)
-    return [(each.what, each.standing) for each in compare(facts, patience, rebuilders=rebuilders)]
+def judged(bench: Bench, clock: FakeClock | None = None) -> Verdict:
+    return judge(looked_at(bench, clock))
+
+
+def looked_at(bench: Bench, clock: FakeClock | None = None) -> Facts:
+    return Survey(
+        bench.settings,
+        catalog=lambda: bench.catalog,
+        store=lambda: bench.store,
+        connection=lambda: bench.connection,
+        clock=clock or SystemClock(),
+    ).whole()
+
+
+def told(bench: Bench, code: Code, clock: FakeClock | None = None) -> Problem | None:
+    """The problem of that kind, if there is one."""
+    problems = judged(bench, clock).problems
+    return next((problem for problem in problems if problem.code is code), None)
 
 
 def be_there(bench: Bench, *, pid: int = 7, rebuilder: str = "r1") -> None:
@@ -96,7 +108,7 @@ def built(make_bench: MakeBench) -> Bench:
 
 def test_where_all_is_well_nothing_is_found(built: Bench) -> None:
     assert reconciler(built).reconcile() == Reconciliation()
-    assert compared(built) == []
+    assert judged(built).within(BUILDS).problems == ()
 
 
 def test_an_emptied_redis_is_mended_in_one_look_and_needs_nobody(built: Bench) -> None:
@@ -106,7 +118,6 @@ def test_an_emptied_redis_is_mended_in_one_look_and_needs_nobody(built: Bench) -
         "release 1 was announced",
         "the group of the rebuilders was missing and was made",
     )
-    assert not mended.needs_a_person
     assert built.connection.commands.get(built.keys.release) == b"1"
     assert reconciler(built).reconcile() == Reconciliation()
 
@@ -116,16 +127,16 @@ def test_a_server_that_forgets_what_does_not_fit_is_told(
     built: Bench, real_connection: Connection
 ) -> None:
     built.connection = real_connection
-    reconciler(built).reconcile()
-    assert "redis" not in found(built)
+    assert told(built, Code.REDIS_EVICTS) is None
     real_connection.commands.config_set("maxmemory-policy", "volatile-lru")
     try:
-        finding = found(built)["redis"]
+        problem = told(built, Code.REDIS_EVICTS)
     finally:
         real_connection.commands.config_set("maxmemory-policy", "noeviction")
-    assert "maxmemory-policy volatile-lru" in finding.what
-    assert finding.standing is Standing.LEFT
-    assert "noeviction" in finding.advice
+    assert problem is not None
+    assert "maxmemory-policy volatile-lru" in problem.what
+    assert problem.acts is Actor.PERSON
+    assert "noeviction" in problem.advice
 
 
 def test_events_of_a_rebuilder_that_went_away_wait_for_another_one(built: Bench) -> None:
@@ -134,23 +145,26 @@ def test_events_of_a_rebuilder_that_went_away_wait_for_another_one(built: Bench)
         built.connection, built.keys.events, group=REBUILDERS_GROUP, consumer="gone"
     )
     assert gone.read(count=10, block_seconds=0)
-    assert "events" not in found(built)  # it may be at work on them
+    assert told(built, Code.EVENTS_UNTAKEN) is None  # it may be at work on them
     # The server's clock cannot be moved, so the patience is what is shortened.
     limits = built.settings.rebuilder.model_copy(update={"claim_idle_seconds": -1.0})
     built.settings = built.settings.model_copy(update={"rebuilder": limits})
     built.connection.commands.delete(built.keys.rebuilders)
-    nobody = found(built)["events"]
+    nobody = told(built, Code.EVENTS_UNTAKEN)
+    assert nobody is not None
     assert nobody.what.startswith("1 event(s) were taken by rebuilder gone")
-    assert (nobody.standing, nobody.advice) == (
-        Standing.LEFT,
+    assert (nobody.acts, nobody.advice) == (
+        Actor.PERSON,
         "start a rebuilder: indexrelay rebuilder",
     )
     be_there(built)
-    assert found(built)["events"].standing is Standing.WAITING
+    somebody = told(built, Code.EVENTS_UNTAKEN)
+    assert somebody is not None
+    assert somebody.acts is Actor.PROCESS
 
 
 @pytest.mark.parametrize(
-    ("owner", "told"),
+    ("owner", "is_told"),
     [
         ("r1:7:abc", False),  # of schema 1.0, which is present by its label
         ("r1:8:abc", True),
@@ -161,16 +175,16 @@ def test_events_of_a_rebuilder_that_went_away_wait_for_another_one(built: Bench)
     ],
 )
 def test_a_lease_is_told_when_the_life_that_took_it_is_over(
-    built: Bench, owner: str, told: bool
+    built: Bench, owner: str, is_told: bool
 ) -> None:
     be_there(built, rebuilder="r1", pid=7)
     be_there(built, rebuilder="r3:0a", pid=7)
     Lease(built.connection, built.keys.lease("index"), owner=owner, ttl_seconds=9).acquire()
-    lease = found(built).get("lease")
-    assert (lease is not None) is told
+    lease = told(built, Code.LEASE_ORPHANED)
+    assert (lease is not None) is is_told
     if lease is not None:
         assert lease.what == "index is leased by a rebuilder that is gone"
-        assert lease.standing is Standing.WAITING
+        assert lease.acts is Actor.NOBODY
 
 
 def test_a_lease_that_would_never_end_is_given_an_end(built: Bench) -> None:
@@ -184,21 +198,26 @@ def test_a_reader_is_behind_once_it_had_its_time(built: Bench) -> None:
     serve(built, release=0, components={})
     clock = FakeClock(built.release().created_at)
     clock.advance(14.0)
-    assert "reader" not in found(built, clock)
+    on_its_way = told(built, Code.READER_BEHIND, clock)
+    assert on_its_way is not None
+    assert on_its_way.acts is Actor.PROCESS
     clock.advance(2.0)
-    behind = found(built, clock)["reader"]
+    behind = told(built, Code.READER_BEHIND, clock)
+    assert behind is not None
     assert behind.what == "reader web (h:1) is at release 0, 1 is the newest"
-    assert behind.standing is Standing.LEFT
+    assert behind.acts is Actor.PERSON
 
 
 def test_a_reader_that_could_not_load_or_is_not_understood_is_told(built: Bench) -> None:
     failed = ComponentState(outcome=LoadOutcome.FAILED, error="BlobCorruptError: no")
     serve(built, release=1, components={"index": failed})
-    assert found(built)["reader"].what == (
-        "reader web (h:1) could not load index: BlobCorruptError: no"
+    problem = told(built, Code.READER_LOAD_FAILED)
+    assert problem is not None
+    assert problem.what == (
+        "reader web (h:1) could not load index, it serves none: BlobCorruptError: no"
     )
     Presence(built.connection, built.keys, "reader").publish("web", b"{}", ttl_seconds=60)
-    assert "not understood" in found(built)["reader"].what
+    assert told(built, Code.READER_UNREADABLE) is not None
 
 
 def test_a_server_that_is_away_is_one_finding(
@@ -229,39 +248,9 @@ def test_a_damaged_release_file_is_written_anew_from_its_copy(built: Bench) -> N
 def test_a_release_whose_files_are_both_damaged_is_told(built: Bench) -> None:
     damage_release(built, "releases")
     damage_release(built, "copies")
-    assert "release 1 is damaged" in found(built)["store"].what
-
-
-def test_sources_are_compared_with_what_is_covered(built: Bench) -> None:
-    built.commit("b")
-    what = "index is due: tracks is at generation 2, it covers 1"
-    assert compared(built) == [(what, Standing.WAITING)]
-    assert compared(built, rebuilders=False) == [(what, Standing.LEFT)]
-
-
-def test_what_a_person_decided_needs_nobody(built: Bench) -> None:
-    built.catalog.attempts.pause("index", "too loud")
-    assert compared(built) == [("index is paused", Standing.DECIDED)]
-    built.catalog.attempts.resume("index")
-    built.store.hold("index", reason="good so")
-    assert compared(built) == [("index is held: good so", Standing.DECIDED)]
-
-
-def test_a_component_that_failed_waits_until_it_is_not_tried_any_more(
-    make_bench: MakeBench,
-) -> None:
-    bench = make_bench(index=behaving("tracks", behaviour="raises"))
-    bench.commit("a")
-    bench.rebuild()
-    [(what, standing)] = compared(bench)
-    assert what == "index failed 1 time(s) in a row: ValueError: the build raised"
-    assert standing is Standing.WAITING
-    for request in ("r1", "r2"):
-        bench.catalog.inbox.request(request, components=("index",), force=False, reason="")
-        bench.rebuild()
-    [(what, standing)] = compared(bench)
-    assert what.startswith("index failed 3 time(s)")
-    assert standing is Standing.LEFT
+    problem = told(built, Code.RELEASE_DAMAGED)
+    assert problem is not None
+    assert "release 1 is damaged" in problem.what
 
 
 def test_a_source_that_cannot_be_read_is_told(built: Bench) -> None:
@@ -270,21 +259,33 @@ def test_a_source_that_cannot_be_read_is_told(built: Bench) -> None:
     built.settings = type(built.settings).model_validate(
         {**built.settings.model_dump(by_alias=True), "collections": {"tracks": tracks}}
     )
-    [(what, standing)] = compared(built)
-    assert what.startswith("tracks cannot be read")
-    assert standing is Standing.LEFT
+    problem = told(built, Code.SOURCE_UNREADABLE)
+    assert problem is not None
+    assert problem.what.startswith("collection tracks cannot be read")
+    assert problem.acts is Actor.PERSON
 
 
-def test_what_is_left_is_logged_when_it_is_new_and_what_is_mended_always() -> None:
-    left = Finding(about="reader", what="web is behind", standing=Standing.LEFT)
-    mended = Finding(about="release", what="announced", standing=Standing.MENDED)
-    log = FindingsLog()
+def test_what_is_left_is_logged_when_it_is_new_and_what_is_repaired_always(built: Bench) -> None:
+    repaired = Reconciliation(
+        findings=(Finding(about="release", what="announced", standing=Standing.MENDED),)
+    )
+    well, log = judged(built), FindingsLog()
+    built.catalog.attempts.pause("index", "cost")
+    paused = judged(built)
     with capture_logs() as events:
-        for findings in ((left, mended), (left, mended), (), (left,)):
-            log.tell(Reconciliation(findings=findings))
-    assert [(event["event"], event["what"]) for event in events] == [
-        ("reconcile.left", "web is behind"),
+        for findings, verdict in (
+            (repaired, paused),
+            (repaired, paused),
+            (None, well),
+            (None, paused),
+        ):
+            if findings is not None:
+                log.repaired(findings)
+            log.left(verdict)
+    said = "as asked: index is paused since"
+    assert [(event["event"], event["what"][: len(said)]) for event in events] == [
         ("reconcile.repaired", "announced"),
+        ("reconcile.left", said),
         ("reconcile.repaired", "announced"),
-        ("reconcile.left", "web is behind"),
+        ("reconcile.left", said),
     ]

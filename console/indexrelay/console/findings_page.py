@@ -1,36 +1,32 @@
-"""A reconciliation for a person: a line for each finding, the verdict last."""
+"""A reconciliation for a person: what was repaired, then the judge's verdict."""
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from indexrelay.console.escaping import visible
-from indexrelay.rebuilder.findings import Finding, Reconciliation, Standing
-
-_MARKS = {
-    Standing.MENDED: ("✓", "green"),
-    Standing.WAITING: ("…", "cyan"),
-    Standing.DECIDED: ("-", "magenta"),
-    Standing.LEFT: ("⚠", "yellow"),
-}
+from indexrelay.console.reconciling import Reconciled
+from indexrelay.console.verdict_page import verdict_lines
+from indexrelay.rebuilder.findings import Finding, Standing
 
 
-def findings_page(found: Reconciliation) -> RenderableType:
-    """What was mended, what waits, what is left."""
-    return Group(*(line for each in found.findings for line in _lines(each)), _verdict(found))
+def findings_page(found: Reconciled) -> RenderableType:
+    """A line for each repair, then what is not well, the verdict last."""
+    repairs = [
+        Text(f"✓ {visible(each.what)}", style="green")
+        for each in found.findings
+        if each.standing is Standing.MENDED
+    ]
+    failed = [
+        line for each in found.findings if each.standing is Standing.LEFT for line in _failed(each)
+    ]
+    well = "nothing differs from what it should be"
+    if repairs:
+        well = f"{len(repairs)} repaired, and all is well now"
+    return Group(*repairs, *failed, verdict_lines(found.verdict, well=well))
 
 
-def _lines(finding: Finding) -> list[RenderableType]:
-    mark, style = _MARKS[finding.standing]
-    lines: list[RenderableType] = [Text(f"{mark} {visible(finding.what)}", style=style)]
-    if finding.advice:
-        lines.append(Text(f"  → {finding.advice}"))
-    return lines
-
-
-def _verdict(found: Reconciliation) -> Text:
-    if found.needs_a_person:
-        left = sum(each.standing is Standing.LEFT for each in found.findings)
-        return Text(f"{left} of {len(found.findings)} need(s) a person", style="yellow")
-    if not found.findings:
-        return Text("✓ nothing differs from what it should be", style="green")
-    return Text(f"✓ {len(found.mended)} mended, nothing needs a person", style="green")
+def _failed(finding: Finding) -> list[Text]:
+    return [
+        Text(f"⚠ {visible(finding.what)}", style="yellow"),
+        Text(f"  → {visible(finding.advice)}"),
+    ]

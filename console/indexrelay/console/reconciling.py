@@ -1,72 +1,61 @@
-"""One reconciliation by hand: what a rebuilder compares every half minute, and the rest besides.
+"""One reconciliation by hand: what a rebuilder compares every half minute, and what is left then.
 
 It repairs what needs no build: the release, its announcement, the group, a lease without an end.
-What needs one is told, with who does it.
+What is not well then says the judge, as everywhere.
 """
 
-from collections.abc import Iterator
-
+from pydantic import BaseModel, ConfigDict
 from redis.exceptions import RedisError
 
-from indexrelay.console.collecting import survey_of
+from indexrelay.console.collecting import verdict_of
 from indexrelay.console.installation import Installation
-from indexrelay.health.backoff import Patience
-from indexrelay.rebuilder.comparing import compare
-from indexrelay.rebuilder.findings import Finding, Reconciliation, Standing
+from indexrelay.health.verdict import Verdict
+from indexrelay.rebuilder.findings import Finding
 from indexrelay.rebuilder.reconciling import Reconciler
-from indexrelay.rebuilder.surveying import Survey
-from indexrelay.schemas.clock import Clock, SystemClock
+from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.streams import ConsumerGroup
 from indexrelay.streams.keys import REBUILDERS_GROUP
 
 
-def reconcile_once(installation: Installation) -> Reconciliation:
-    """Compare everything with everything once.
+class Reconciled(BaseModel):
+    """What came of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    findings: tuple[Finding, ...]
+    """What was repaired, and what could not be."""
+    verdict: Verdict
+    """How things stand after that."""
+
+
+def reconcile_once(installation: Installation) -> Reconciled:
+    """Compare everything with everything once, and repair what needs no build.
 
     Raises:
-        IndexRelayError, OSError: the catalog or the artifacts cannot be read.
-        sqlalchemy.exc.SQLAlchemyError: the database does not answer.
+        IndexRelayError, OSError: the artifacts cannot be opened at all.
     """
-    clock = SystemClock()
-    rebuilders, findings = _with_redis(installation, clock)
-    settings = installation.settings
-    facts = survey_of(installation).of_builds()
-    compared = compare(facts, Patience.of(settings.rebuilder), rebuilders=rebuilders)
-    return Reconciliation(findings=(*findings, *compared, *_dead_letters(installation)))
+    findings = _repaired(installation)
+    return Reconciled(findings=findings, verdict=verdict_of(installation))
 
 
-def _with_redis(installation: Installation, clock: Clock) -> tuple[bool, tuple[Finding, ...]]:
-    """Whether a rebuilder is running, and what the rebuilders' own comparison finds."""
+def _repaired(installation: Installation) -> tuple[Finding, ...]:
     try:
-        connection = installation.connection
-    except (RedisError, IndexRelayError, OSError) as error:
-        advice = "start it: indexrelay up starts one, or correct redis.url"
-        what = f"Redis cannot be reached: {error}"
-        return False, (Finding(about="redis", what=what, standing=Standing.LEFT, advice=advice),)
+        connection, store = installation.connection, installation.store
+    except (RedisError, IndexRelayError, OSError):
+        return ()  # the judge says why it cannot be reached
     group = ConsumerGroup(
         connection, installation.keys.events, group=REBUILDERS_GROUP, consumer="console"
     )
-    found = Reconciler(
-        installation.settings,
-        store=installation.store,
-        connection=connection,
-        group=group,
-        source="indexrelay/console",
-        clock=clock,
-    ).reconcile()
-    try:
-        alive = Survey(installation.settings, connection, installation.keys).rebuilders()
-    except RedisError:
-        alive = {}  # it is among the findings that the server does not answer
-    return bool(alive), found.findings
-
-
-def _dead_letters(installation: Installation) -> Iterator[Finding]:
-    if count := installation.catalog.dead_letters.count():
-        yield Finding(
-            about="dead_letters",
-            what=f"{count} event(s) could not be read and are dead letters",
-            standing=Standing.LEFT,
-            advice="see indexrelay dead list; then indexrelay dead retry, or drop",
+    return (
+        Reconciler(
+            installation.settings,
+            store=store,
+            connection=connection,
+            group=group,
+            source="indexrelay/console",
+            clock=SystemClock(),
         )
+        .reconcile()
+        .findings
+    )

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
-from indexrelay.console.collecting import signals_of
+from indexrelay.console.collecting import signals_of, verdict_of
 from indexrelay.console.errors import CommandError
 from indexrelay.console.installation import Installation
+from indexrelay.health.dependencies import ancestors_of, root_collections
+from indexrelay.health.verdict import BUILDS, Problem
 from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.errors import UnreadableEventError
 from indexrelay.schemas.events import Event, RebuildFinished
@@ -51,6 +53,10 @@ class Requested(BaseModel):
     waited: bool
     result: RebuildResult | None
     """``None``: not waited for, or nothing was due."""
+    well: bool | None = None
+    """Whether everything that was asked for is built and released now; ``None``: not waited for."""
+    problems: tuple[Problem, ...] = ()
+    """What is not, as `indexrelay status` has it."""
 
 
 def request(
@@ -83,12 +89,13 @@ def request(
         result = _awaited(
             installation, tail, request_id, timeout_seconds=timeout_seconds, clock=SystemClock()
         )
-    return Requested(
+    requested = Requested(
         request_id=request_id,
         rebuilders=tuple(sorted(state.rebuilder for state in signals.rebuilders.values())),
         waited=waits,
         result=result,
     )
+    return _judged(requested, installation, wish) if waits else requested
 
 
 def rebuild_here(installation: Installation, wish: Wish) -> Requested:
@@ -117,12 +124,27 @@ def rebuild_here(installation: Installation, wish: Wish) -> Requested:
         )
         stack.callback(rebuilder.stop)
         result = rebuilder.step()
-    return Requested(
-        request_id=request_id,
-        rebuilders=tuple(sorted(state.rebuilder for state in signals.rebuilders.values())),
-        waited=True,
-        result=result,
-    )
+        rebuilder.stop()
+        requested = Requested(
+            request_id=request_id,
+            rebuilders=tuple(sorted(state.rebuilder for state in signals.rebuilders.values())),
+            waited=True,
+            result=result,
+        )
+        return _judged(requested, installation, wish)
+
+
+def _judged(requested: Requested, installation: Installation, wish: Wish) -> Requested:
+    """With what the judge says of what was asked for: all of it, or what it is made from, too."""
+    definitions = installation.settings.components
+    subjects: set[str] | None = None
+    if wish.components:
+        subjects = set()
+        for name in wish.components:
+            subjects |= {name, *ancestors_of(name, definitions)}
+            subjects |= root_collections(name, definitions)
+    verdict = verdict_of(installation).within(BUILDS, subjects=subjects)
+    return requested.model_copy(update={"well": verdict.well, "problems": verdict.problems})
 
 
 def all_components(installation: Installation) -> tuple[tuple[str, ...], dict[str, str]]:

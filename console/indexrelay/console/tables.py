@@ -191,7 +191,7 @@ def result_page(requested: "Requested") -> RenderableType:
     """What came of a request."""
     result = requested.result
     if result is None and requested.waited:
-        return Text("✓ nothing was due: everything is up to date", style="green")
+        return Text("nothing was due")
     if result is None:
         seen = f"; {len(requested.rebuilders)} rebuilder(s) will see it"
         nobody = "; no rebuilder is running: start one, or use --here"

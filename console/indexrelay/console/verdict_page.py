@@ -1,5 +1,7 @@
 """The judge's verdict for a person: what there is, what is not well, and what to do."""
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -36,12 +38,17 @@ def verdict_page(verdict: Verdict, *, verdict_first: bool = False) -> Renderable
 
 
 def verdict_lines(verdict: Verdict, *, well: str) -> RenderableType:
+    """Each problem and note, and how many problems there are; ``well``: what to say of none."""
+    notes = [Text(f"· {visible(note)}", style="dim") for note in verdict.notes]
+    return Group(*notes, problems_page(verdict.problems, well=well))
+
+
+def problems_page(problems: Sequence[Problem], *, well: str) -> RenderableType:
     """Each problem with what to do, and how many there are; ``well``: what to say of none."""
-    lines = [line for problem in verdict.problems for line in problem_lines(problem)]
-    lines += [Text(f"· {visible(note)}", style="dim") for note in verdict.notes]
-    if verdict.well:
-        return Group(*lines, Text(f"✓ {well}", style="green"))
-    return Group(*lines, Text(_summary(verdict), style="yellow"))
+    if not problems:
+        return Text(f"✓ {well}", style="green")
+    lines = [line for problem in problems for line in problem_lines(problem)]
+    return Group(*lines, Text(_summary(problems), style="yellow"))
 
 
 def problem_lines(problem: Problem) -> list[Text]:
@@ -59,11 +66,11 @@ def _all_is_well(verdict: Verdict) -> str:
     return "all is well: there is nothing to serve yet"
 
 
-def _summary(verdict: Verdict) -> str:
+def _summary(problems: Sequence[Problem]) -> str:
     """Who has to do something: ``not all is well: 2 need a person, 1 is as asked``."""
-    decided = sum(problem.code in DECISIONS for problem in verdict.problems)
-    people = sum(problem.acts is Actor.PERSON for problem in verdict.problems) - decided
-    others = len(verdict.problems) - decided - people
+    decided = sum(problem.code in DECISIONS for problem in problems)
+    people = sum(problem.acts is Actor.PERSON for problem in problems) - decided
+    others = len(problems) - decided - people
     said = [
         f"{people} need{'s' * (people == 1)} a person" if people else "",
         f"{decided} {'is' if decided == 1 else 'are'} as somebody asked" if decided else "",

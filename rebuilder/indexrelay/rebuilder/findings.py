@@ -1,4 +1,4 @@
-"""What a reconciliation found: one difference each between what is and what should be."""
+"""What a reconciliation repaired, and what it would have repaired and could not yet."""
 
 from enum import StrEnum
 
@@ -12,8 +12,6 @@ class Standing(StrEnum):
     """It was put right just now."""
     WAITING = "waiting"
     """A running process puts it right by itself."""
-    DECIDED = "decided"
-    """A person wants it so: held, or paused."""
     LEFT = "left"
     """It stays until a person does something."""
 
@@ -24,8 +22,7 @@ class Finding(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     about: str
-    """``store``, ``release``, ``redis``, ``group``, ``events``, ``lease``, ``reader``,
-    ``component``, ``collection`` or ``dead_letters``."""
+    """``store``, ``release``, ``redis``, ``key``, ``group`` or ``lease``."""
     what: str
     standing: Standing
     advice: str = ""
@@ -43,8 +40,3 @@ class Reconciliation(BaseModel):
     def mended(self) -> tuple[str, ...]:
         """What was put right, a sentence each."""
         return tuple(each.what for each in self.findings if each.standing is Standing.MENDED)
-
-    @property
-    def needs_a_person(self) -> bool:
-        """Whether something stays until somebody does something."""
-        return any(each.standing is Standing.LEFT for each in self.findings)

@@ -3,23 +3,23 @@
 Sources and versions need no repair of their own: every look at the facts sees them. What is left is
 the release itself (components that are defined no longer, groups that changed) and a Redis that
 knows less than the store, because an announcement failed, because a stream or its group was
-removed, or because it came back empty; or more, because the store has lost releases. What cannot be
-repaired from here is told.
+removed, or because it came back empty; or more, because the store has lost releases. What is not
+well and cannot be repaired from here says the judge (`indexrelay.health.judge`).
 """
 
 from collections.abc import Iterator
-from itertools import chain
 
 from indexrelay.rebuilder.announcing import AnnounceError, Announcer
 from indexrelay.rebuilder.doubting import ReaderDoubts
 from indexrelay.rebuilder.findings import Finding, Reconciliation, Standing
 from indexrelay.rebuilder.releasing import Publisher
 from indexrelay.rebuilder.renumbering import Renumberer
-from indexrelay.rebuilder.surveying import Survey
 from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.results import ReaderState, RebuilderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
-from indexrelay.streams import Connection, ConsumerGroup, Keys
+from indexrelay.streams import Connection, ConsumerGroup, Keys, present
+from indexrelay.streams.leases import held_leases, limit_lease
 
 _LAGGING_LOOKS = 2
 """A store that lags behind for so many times the usual pause has lost what it lacks."""
@@ -53,8 +53,9 @@ class Reconciler:
         self._announcer = Announcer(connection, keys, source=source, clock=clock)
         self._group = group
         self._doubts = ReaderDoubts(store)
-        self._survey = Survey(settings, connection, keys)
-        self._clock = clock
+        self._connection = connection
+        self._keys = keys
+        self._lease_ttl_seconds = settings.rebuilder.lease_ttl_seconds
 
     def reconcile(self) -> Reconciliation:
         """One comparison of the store with itself and with Redis; raises for neither of them."""
@@ -66,7 +67,7 @@ class Reconciler:
         Raises:
             redis.exceptions.RedisError, BackendRefusedError: presence cannot be read.
         """
-        return self._doubts.take(self._survey.readers())
+        return self._doubts.take(self._readers())
 
     def _in_the_store(self) -> Iterator[Finding]:
         try:
@@ -80,23 +81,22 @@ class Reconciler:
             return
         if tidied is not None:
             yield _mended("release", f"release {tidied.number} follows the changed definitions")
-        yield from _broken_releases(self._store)
 
     def _in_redis(self) -> Iterator[Finding]:
         try:
-            alive = self._survey.rebuilders()
+            alive = present(self._connection, self._keys, "rebuilder", RebuilderState)
             yield from self._renumberer.mend(rebuilders=bool(alive))
-            yield from chain(self._announcement(), self._missing_group())
-            yield from self._survey.eviction()
-            yield from self._survey.pending(alive)
-            yield from self._survey.leases(alive)
-            readers = self._survey.readers()
-            self._doubts.take(readers)
-            yield from self._survey.behind(readers, self._store.newest_release(), self._clock.now())
+            yield from self._announcement()
+            yield from self._missing_group()
+            yield from self._endless_leases()
+            self._doubts.take(self._readers())
         except AnnounceError as error:
             yield _unusable("redis", "Redis does not answer, or refuses", error)
         except (ArtifactError, OSError) as error:
             yield _unusable("store", "the artifact store cannot be used", error)
+
+    def _readers(self) -> dict[str, ReaderState | None]:
+        return present(self._connection, self._keys, "reader", ReaderState)
 
     def _announcement(self) -> Iterator[Finding]:
         newest = self._store.newest_release()
@@ -108,16 +108,13 @@ class Reconciler:
         if self._group.ensure():
             yield _mended("group", "the group of the rebuilders was missing and was made")
 
-
-def _broken_releases(store: ArtifactStore) -> Iterator[Finding]:
-    for number, error in store.broken_releases.items():
-        yield Finding(
-            about="store",
-            what=f"release {number} is damaged and is passed over: {error}",
-            standing=Standing.LEFT,
-            advice="restore its file, or its copy, from a backup; the newest intact one serves, "
-            "and what a rebuild releases next replaces it",
-        )
+    def _endless_leases(self) -> Iterator[Finding]:
+        names = {self._keys.lease(name): name for name in self._definitions}
+        for key, lease in held_leases(self._connection, list(names)).items():
+            if lease.seconds_left is None:
+                limit_lease(self._connection, key, ttl_seconds=self._lease_ttl_seconds)
+                what = f"the lease of {names[key]} had no end and was given one"
+                yield _mended("lease", what)
 
 
 def _mended(about: str, what: str) -> Finding:

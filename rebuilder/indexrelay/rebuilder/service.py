@@ -224,6 +224,7 @@ class Rebuilder:
 
     def _compare(self) -> None:
         self._workshop.reconcile()
+        self._workshop.judge()
         self._woken()
 
     def _heed_readers(self) -> None:

@@ -1,9 +1,10 @@
-"""What reconciliations find, in the log: what was repaired, and once what is left.
+"""What comparisons find, in the log: what was repaired, and once what is left.
 
 A comparison runs every half minute, and most of what it cannot repair stays for a while. It is said
 when it is seen first, and again only after it was gone.
 """
 
+from indexrelay.health.verdict import BUILDS, Actor, Verdict
 from indexrelay.rebuilder.findings import Reconciliation, Standing
 from indexrelay.schemas.loggers import get_logger
 
@@ -14,16 +15,24 @@ class FindingsLog:
     """Remembers what was left at the last comparison; used by one thread."""
 
     def __init__(self) -> None:
-        self._left: frozenset[tuple[str, str]] = frozenset()
+        self._left: frozenset[str] = frozenset()
 
-    def tell(self, found: Reconciliation) -> None:
-        """Log what is new."""
-        left: set[tuple[str, str]] = set()
+    def repaired(self, found: Reconciliation) -> None:
+        """Log what was repaired, and what could not be."""
         for finding in found.findings:
             if finding.standing is Standing.MENDED:
                 _log.info("reconcile.repaired", what=finding.what)
             elif finding.standing is Standing.LEFT:
-                left.add((finding.about, finding.what))
-                if (finding.about, finding.what) not in self._left:
-                    _log.warning("reconcile.left", what=finding.what, advice=finding.advice)
-        self._left = frozenset(left)
+                _log.warning("reconcile.failed", what=finding.what, advice=finding.advice)
+
+    def left(self, verdict: Verdict) -> None:
+        """Log what waits for a person, if it did not at the last comparison."""
+        waiting = [
+            problem for problem in verdict.within(BUILDS).problems if problem.acts is Actor.PERSON
+        ]
+        for problem in waiting:
+            if problem.what not in self._left:
+                _log.warning(
+                    "reconcile.left", what=problem.what, advice=problem.advice, code=problem.code
+                )
+        self._left = frozenset(problem.what for problem in waiting)

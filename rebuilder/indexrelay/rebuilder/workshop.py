@@ -11,6 +11,7 @@ from datetime import datetime
 from redis.exceptions import RedisError
 
 from indexrelay.health.backoff import Patience
+from indexrelay.health.judge import judge
 from indexrelay.health.survey import Survey
 from indexrelay.rebuilder.adopting import Adopter
 from indexrelay.rebuilder.announcing import Announcer
@@ -73,7 +74,13 @@ class Workshop:
             owner=lambda: f"{identity.label}:{identity.pid}:{identity.instance}",
             ttl_seconds=limits.lease_ttl_seconds,
         )
-        survey = Survey(settings, catalog=lambda: catalog, store=lambda: store, clock=clock)
+        survey = self._survey = Survey(
+            settings,
+            catalog=lambda: catalog,
+            store=lambda: store,
+            connection=lambda: connection,
+            clock=clock,
+        )
         self.dispatcher = Dispatcher(
             settings.components,
             catalog=catalog,
@@ -151,8 +158,12 @@ class Workshop:
     def reconcile(self) -> Reconciliation:
         """Compare and repair; to be called by the thread that reads the group."""
         found = self._reconciler.reconcile()
-        self._findings.tell(found)
+        self._findings.repaired(found)
         return found
+
+    def judge(self) -> None:
+        """Log what is not well and waits for a person; never raises for what it looks at."""
+        self._findings.left(judge(self._survey.whole()))
 
     def trim(self) -> bool:
         """Trim the streams; whether events went that nobody had read, so that one has to look."""

@@ -35,7 +35,7 @@ def rebuild(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Ask for a rebuild; exits 3 when some of it failed."""
+    """Ask for a rebuild; exits 3 when some of it failed, or is not well for another reason."""
     from indexrelay.console.installation import Installation
     from indexrelay.console.output import note, print_json, stderr, stdout
     from indexrelay.console.requesting import Wish, all_components, listed, rebuild_here, request
@@ -61,16 +61,20 @@ def rebuild(
         from indexrelay.console.tables import result_page
 
         stdout().print(result_page(requested))
+        if requested.well is not None:
+            from indexrelay.console.verdict_page import problems_page
+
+            well = "what is declared is built and released"
+            stdout().print(problems_page(requested.problems, well=well))
     raise typer.Exit(_exit_code(requested))
 
 
 def _exit_code(requested: "Requested") -> ExitCode:
     from indexrelay.schemas.results import RebuildStatus
 
-    if requested.result is None:
-        return ExitCode.SUCCESS
+    if requested.result is None or requested.result.status is RebuildStatus.SUCCESS:
+        return ExitCode.PARTIAL if requested.well is False else ExitCode.SUCCESS
     return {
-        RebuildStatus.SUCCESS: ExitCode.SUCCESS,
         RebuildStatus.PARTIAL_SUCCESS: ExitCode.PARTIAL,
         RebuildStatus.FAILURE: ExitCode.FAILURE,
     }[requested.result.status]

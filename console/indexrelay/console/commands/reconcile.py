@@ -1,4 +1,4 @@
-"""``indexrelay reconcile``: compare what is with what should be, once, and mend the difference."""
+"""``indexrelay reconcile``: compare what is with what should be once, and repair what differs."""
 
 import typer
 
@@ -7,7 +7,7 @@ from indexrelay.console.options import Config, Json
 
 
 def reconcile(config: Config = None, json: Json = False) -> None:
-    """Compare everything once and mend what needs no build; exits 3 when a person is needed."""
+    """Compare everything once and repair what needs no build; exits 3 unless all is well then."""
     from indexrelay.console.installation import Installation
     from indexrelay.console.output import print_json, stdout
     from indexrelay.console.reconciling import reconcile_once
@@ -15,9 +15,18 @@ def reconcile(config: Config = None, json: Json = False) -> None:
     with Installation.at(config) as installation:
         found = reconcile_once(installation)
     if json:
-        print_json({"needs_a_person": found.needs_a_person, **found.model_dump(mode="json")})
+        verdict = found.verdict
+        print_json(
+            {
+                "well": verdict.well,
+                "needs_a_person": verdict.needs_a_person,
+                "findings": [each.model_dump(mode="json") for each in found.findings],
+                "problems": [each.model_dump(mode="json") for each in verdict.problems],
+                "notes": list(verdict.notes),
+            }
+        )
     else:
         from indexrelay.console.findings_page import findings_page
 
         stdout().print(findings_page(found))
-    raise typer.Exit(ExitCode.PARTIAL if found.needs_a_person else ExitCode.SUCCESS)
+    raise typer.Exit(ExitCode.SUCCESS if found.verdict.well else ExitCode.PARTIAL)
