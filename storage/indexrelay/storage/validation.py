@@ -1,30 +1,59 @@
-"""What an entry must be like, checked before anything is written and on everything that is read.
+"""What an entry must be like: the one judge at every door, before anything is written.
 
+Batches, tables and folders hand in columns; `check_entries` judges them all by the same rules.
 Every check looks at the whole column first, at array speed, and only looks for the guilty rows when
 there are any. The message names the first few of them and says how many there are in all.
+
+**Order.** A vector belongs to the id in its row, so a column is something with an order: a list, a
+tuple, or an array (numpy, pandas, whatever has ``__array__``). A set, the view of a dict or a
+generator is refused, for every column. Ids that are only listed (`check_listed_ids`: what to
+delete) may come in a set, too.
+
+**Length.** Distances and norms are sums of squares in float32, which reaches from about 1e-38 to
+3e38. So a vector is as long as `MIN_LENGTH` to `MAX_LENGTH`, which leaves room for the distance of
+two of them, or it is zero, but not under cosine. This holds under every metric.
+
+**Missing.** A masked value of a masked array is refused, and so is a NaN in place of a text: a row
+without a text or payload has ``None``.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import repeat
 from operator import contains
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from indexrelay.schemas.json_values import first_offence, has_half_character
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Entries, Vectors
 from indexrelay.storage.errors import InvalidEntriesError
 
-MAX_ID_BYTES = 1024
+MAX_ID_BYTES: Final = 1024
 """Of UTF-8: PostgreSQL indexes keys up to a third of a page, about 2,700 bytes."""
 
-MAX_PAYLOAD_DEPTH = 100
+MAX_PAYLOAD_DEPTH: Final = 100
 """Levels of lists and objects: a reader parses a payload in the depth of somebody's own call."""
+
+MAX_LENGTH: Final = 1e18
+"""Of a vector: the square of twice that, 4e36, is far below float32's 3.4e38."""
+
+MIN_LENGTH: Final = 1e-18
+"""Of a vector that is not zero: its square, 1e-36, is above 1.2e-38, where float32 gets coarse."""
 
 _REAL = "fiu"
 """numpy's kinds of real numbers: floats and integers."""
+
+_CONTAINERS: Final = (dict, list, tuple)
+
+_SUSPICIOUS: Final = re.compile(r"\\u[dD][89a-fA-F]|[eE]\+?\d{3}|\d{309}")
+"""In JSON text: what may be half a surrogate pair, or a number beyond a float's 1.8e308."""
+
+_KEY: Final = re.compile(r'"\s*:')
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 """`json.dumps` would make a new encoder for every payload."""
@@ -38,8 +67,9 @@ def check_entries(
     *,
     dimension: int,
     metric: Metric,
+    payloads_are_json: bool = False,
 ) -> Entries:
-    """Turn what a job has at hand into `Entries`.
+    """Turn what a job has at hand, or what a source holds, into `Entries`.
 
     Args:
         ids: ``n`` different strings, none of them empty, each at most `MAX_ID_BYTES` long.
@@ -49,16 +79,18 @@ def check_entries(
             no payloads.
         dimension: length of every vector.
         metric: under cosine every vector needs a direction.
+        payloads_are_json: whether payloads are JSON texts, as they come from a file or a table.
 
     Raises:
         InvalidEntriesError: with the first offending rows and how many there are in all.
     """
     known = check_ids(ids)
+    judge = check_payload_texts if payloads_are_json else encode_payloads
     return Entries(
         ids=known,
         vectors=check_vectors(vectors, known, dimension=dimension, metric=metric),
         texts=check_texts(texts, known),
-        payloads=encode_payloads(payloads, known),
+        payloads=judge(payloads, known),
     )
 
 
@@ -66,12 +98,10 @@ def check_ids(ids: Sequence[str]) -> list[str]:
     """The ids as plain strings.
 
     Raises:
-        InvalidEntriesError: one is no string, empty, too long, repeated, holds a NUL character or
-            a lone surrogate.
+        InvalidEntriesError: no sequence; or one is no string, empty, too long, repeated, holds a
+            NUL character or a lone surrogate.
     """
-    if isinstance(ids, str | bytes):
-        raise InvalidEntriesError("ids must be a sequence of strings, not one string")
-    known = list(ids)
+    known = _column("ids", ids)
     if not (_is_plain(known) and all(known) and max(map(len, known), default=0) <= MAX_ID_BYTES):
         _refuse_text(known, "id", _no_id)
     if len(set(known)) != len(known):
@@ -81,21 +111,32 @@ def check_ids(ids: Sequence[str]) -> list[str]:
     return list(map(str, known))
 
 
+def check_listed_ids(ids: Collection[str]) -> list[str]:
+    """Ids that stand beside nothing else, in any collection: a set will do.
+
+    Raises:
+        InvalidEntriesError: as `check_ids`, but for the order.
+    """
+    return check_ids(list(ids) if isinstance(ids, AbstractSet) else ids)
+
+
 def check_vectors(
     vectors: ArrayLike, ids: Sequence[str], *, dimension: int, metric: Metric
 ) -> Vectors:
     """The vectors as C-contiguous float32 of shape ``(len(ids), dimension)``.
 
     Raises:
-        InvalidEntriesError: another shape or no real numbers; NaN or infinity, also such as come
-            from float64 values beyond float32; under cosine a vector whose length is 0, or beyond
-            float32.
+        InvalidEntriesError: another shape or no real numbers; NaN, infinity or masked values; a
+            vector longer than `MAX_LENGTH`, or shorter than `MIN_LENGTH` and not zero; a zero
+            vector under cosine.
     """
+    _refuse_masked_vectors(vectors, ids)
     array = _as_array(vectors, ids, dimension)
     if array.ndim != 2 or array.shape[1] != dimension:
         # No rows have no second axis in `[]`; that is as good as (0, dimension).
-        if len(ids) == 0 and array.size == 0:
+        if len(ids) == 0 and array.size == 0 and array.ndim > 0:
             return np.empty((0, dimension), np.float32)
+        _refuse_no_rows(vectors, array, ids, dimension)
         raise InvalidEntriesError(
             f"vectors have shape {array.shape}, they must have ({len(ids)}, {dimension})"
         )
@@ -107,14 +148,11 @@ def check_vectors(
         ]
         problem = f"vector of {array.dtype} values, not of real numbers"
         raise InvalidEntriesError(problem, rows=wrong, ids=ids)
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below, by row
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # refused below, by row
         checked: Vectors = np.ascontiguousarray(array, dtype=np.float32)
         squares: NDArray[np.float32] = np.einsum("ij,ij->i", checked, checked)
-    if not np.isfinite(squares).all():
-        _refuse_rows("vector holds NaN or infinity", ~np.isfinite(checked).all(axis=1), ids)
-    if metric is Metric.COSINE:
-        _refuse_rows("zero vector, which has no direction under cosine", squares == 0, ids)
-        _refuse_rows("vector too long for its length in float32", np.isinf(squares), ids)
+    if len(squares) and not MIN_LENGTH**2 <= squares.min() <= squares.max() <= MAX_LENGTH**2:
+        _refuse_lengths(array, squares, ids, metric)
     return checked
 
 
@@ -127,8 +165,7 @@ def check_texts(texts: Sequence[str | None] | None, ids: Sequence[str]) -> list[
     """
     if texts is None:
         return [None] * len(ids)
-    _refuse_no_column("texts", texts)
-    known = list(texts)
+    known = _column("texts", texts)
     _same_length("texts", len(known), ids)
     if _is_plain(known):
         return list(map(str, known))
@@ -141,21 +178,22 @@ def encode_payloads(payloads: Sequence[Any] | None, ids: Sequence[str]) -> list[
 
     Raises:
         InvalidEntriesError: no sequence, or of another length; a value that JSON has no form for,
-            or that is nested deeper than `MAX_PAYLOAD_DEPTH`.
+            named by its path, or that is nested deeper than `MAX_PAYLOAD_DEPTH`.
     """
     if payloads is None:
         return [None] * len(ids)
-    _refuse_no_column("payloads", payloads)
-    _same_length("payloads", len(payloads), ids)
+    known = _column("payloads", payloads)
+    _same_length("payloads", len(known), ids)
     encoded: list[str | None] = []
     wrong: list[int] = []
-    for row, payload in enumerate(payloads):
+    for row, payload in enumerate(known):
         try:
             encoded.append(None if payload is None else _to_json(payload))
         except (TypeError, ValueError, RecursionError):
             wrong.append(row)
     if wrong:
-        problem = f"payload that is no JSON value, or nested deeper than {MAX_PAYLOAD_DEPTH}"
+        offence = first_offence(known[wrong[0]], max_depth=MAX_PAYLOAD_DEPTH)
+        problem = f"payload that is no JSON value ({offence or 'it cannot be encoded'})"
         raise InvalidEntriesError(problem, rows=wrong, ids=ids)
     return encoded
 
@@ -163,34 +201,57 @@ def encode_payloads(payloads: Sequence[Any] | None, ids: Sequence[str]) -> list[
 def check_payload_texts(
     payloads: Sequence[str | None] | None, ids: Sequence[str]
 ) -> list[str | None]:
-    """Payloads that are JSON text already, as they come from a file or a table.
+    """Payloads that are JSON text already: every value that `encode_payloads` refuses is refused.
 
     Raises:
-        InvalidEntriesError: another length, or a text that is not JSON, or nested deeper than
+        InvalidEntriesError: another length; a text that is not JSON, names a key of an object
+            twice, or says a value that JSON has no form for or that is nested deeper than
             `MAX_PAYLOAD_DEPTH`.
     """
     checked = check_texts(payloads, ids)
-    wrong = [row for row, text in enumerate(checked) if text is not None and not _is_json(text)]
+    wrong = [row for row, text in enumerate(checked) if text is not None and _no_json(text)]
     if wrong:
-        problem = f"payload that is no JSON text, or nested deeper than {MAX_PAYLOAD_DEPTH}"
+        problem = f"payload that is no JSON value ({_no_json(checked[wrong[0]] or '')})"
         raise InvalidEntriesError(problem, rows=wrong, ids=ids)
     return checked
 
 
 def _to_json(payload: Any) -> str:
+    """The payload's JSON; raises something where it has none."""
     text = _encode(payload)
     if not text.isascii():
         text.encode()  # a lone surrogate has no UTF-8; UnicodeEncodeError is a ValueError
-    _refuse_deep(payload, text)
+    if isinstance(payload, _CONTAINERS):
+        _join_keys(payload)
+        _refuse_deep(payload, text)
     return text
 
 
-def _is_json(text: str) -> bool:
+def _join_keys(value: Any) -> None:
+    """A `TypeError` where a key is no string: the encoder would turn a number into one."""
+    if isinstance(value, dict):
+        "".join(value)
+        value = value.values()
+    for inner in value:
+        if isinstance(inner, _CONTAINERS):
+            _join_keys(inner)
+
+
+def _no_json(text: str) -> str | None:
+    """Why a JSON text cannot be a payload."""
     try:
-        _refuse_deep(json.loads(text, parse_constant=_refuse_constant), text)
-    except (ValueError, RecursionError):
-        return False
-    return True
+        value = json.loads(text, parse_constant=_refuse_constant)
+        if len(_KEY.findall(text)) != _count_keys(value):
+            json.loads(text, object_pairs_hook=_refuse_repeated)
+        _refuse_deep(value, text)
+    except RecursionError:
+        return f"nested deeper than {MAX_PAYLOAD_DEPTH} levels"
+    except ValueError as error:  # what `json` says of the text, and what is said here
+        return str(error)
+    if _SUSPICIOUS.search(text):
+        offence = first_offence(value)
+        return None if offence is None else str(offence)
+    return None
 
 
 def _refuse_deep(value: Any, text: str) -> None:
@@ -200,8 +261,8 @@ def _refuse_deep(value: Any, text: str) -> None:
     level = [value]
     for _ in range(MAX_PAYLOAD_DEPTH):
         level = [inner for outer in level for inner in _inside(outer)]
-    if any(isinstance(inner, dict | list | tuple) for inner in level):
-        raise ValueError
+    if any(isinstance(inner, _CONTAINERS) for inner in level):
+        raise ValueError(f"nested deeper than {MAX_PAYLOAD_DEPTH} levels")
 
 
 def _inside(value: Any) -> Iterable[Any]:
@@ -210,12 +271,34 @@ def _inside(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list | tuple) else ()
 
 
+def _count_keys(value: Any) -> int:
+    """Of all objects in a parsed value, each key of each once."""
+    if not isinstance(value, _CONTAINERS):
+        return 0
+    return (len(value) if isinstance(value, dict) else 0) + sum(
+        _count_keys(inner) for inner in _inside(value) if isinstance(inner, _CONTAINERS)
+    )
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value] # add() gives None
+        raise ValueError(f"the key {repeated!r:.80} is given twice in one object")
+    return found
+
+
 def _refuse_constant(constant: str) -> None:
     """Python reads NaN and Infinity; JSON has neither."""
-    raise ValueError(constant)
+    raise ValueError(f"{constant} has no place in JSON; give null")
 
 
 def _as_array(vectors: ArrayLike, ids: Sequence[str], dimension: int) -> NDArray[Any]:
+    if isinstance(vectors, AbstractSet | Mapping | str | bytes):
+        raise InvalidEntriesError(
+            f"vectors must be an array or a sequence of vectors, not a {type(vectors).__name__}"
+        )
     try:
         return np.asarray(vectors)
     except ValueError as error:  # numpy: inhomogeneous
@@ -224,6 +307,61 @@ def _as_array(vectors: ArrayLike, ids: Sequence[str], dimension: int) -> NDArray
         raise InvalidEntriesError(
             f"vector whose length is not {dimension}", rows=wrong, ids=ids
         ) from error
+    except (TypeError, RuntimeError) as error:  # a tensor on another device, or with a gradient
+        raise InvalidEntriesError(f"vectors cannot be read as an array: {error}") from error
+
+
+def _refuse_no_rows(
+    vectors: ArrayLike, array: NDArray[Any], ids: Sequence[str], dimension: int
+) -> None:
+    """Name what numpy took for one object: a generator, or rows that have no order."""
+    if array.dtype != object:
+        return
+    if array.ndim == 0:
+        raise InvalidEntriesError(
+            f"vectors must be an array or a sequence of vectors, not a {type(vectors).__name__}"
+        )
+    if array.ndim == 1 and len(array) == len(ids):
+        wrong = [row for row, vector in enumerate(array) if not _fits(vector, dimension)]
+        kinds = {type(array[row]).__name__ for row in wrong}
+        problem = (
+            f"vector that is no sequence of {dimension} numbers but {', '.join(sorted(kinds))}"
+        )
+        raise InvalidEntriesError(problem, rows=wrong, ids=ids)
+
+
+def _refuse_masked_vectors(vectors: ArrayLike, ids: Sequence[str]) -> None:
+    """numpy would show what lies under the mask."""
+    if isinstance(vectors, np.ma.MaskedArray):
+        masked = np.ma.getmaskarray(vectors)
+        if masked.any():
+            wrong = masked.reshape(len(masked), -1).any(axis=1) if masked.ndim else [True]
+            _refuse_rows("vector with masked values", wrong, ids)
+    elif isinstance(vectors, list | tuple):
+        wrong = [isinstance(row, np.ma.MaskedArray) and np.ma.is_masked(row) for row in vectors]
+        if any(wrong):
+            _refuse_rows("vector with masked values", wrong, ids)
+
+
+def _refuse_lengths(
+    given: NDArray[Any], squares: NDArray[np.float32], ids: Sequence[str], metric: Metric
+) -> None:
+    """Name the vectors whose squares float32 cannot hold; ``given`` is what was handed in."""
+    _refuse_rows("vector holds NaN or infinity", ~np.isfinite(given).all(axis=1), ids)
+    _refuse_rows(
+        f"vector longer than {MAX_LENGTH:g}, whose square is beyond float32",
+        ~(squares <= MAX_LENGTH**2),
+        ids,
+    )
+    short = squares < MIN_LENGTH**2
+    zero = ~given.any(axis=1)
+    if metric is Metric.COSINE:
+        _refuse_rows("zero vector, which has no direction under cosine", short & zero, ids)
+    _refuse_rows(
+        f"vector shorter than {MIN_LENGTH:g} and not zero, whose square float32 cannot hold",
+        short & ~zero,
+        ids,
+    )
 
 
 def _fits(vector: Any, dimension: int) -> bool:
@@ -233,10 +371,30 @@ def _fits(vector: Any, dimension: int) -> bool:
         return False
 
 
-def _refuse_no_column(column: str, values: object) -> None:
-    """One text would be taken for a column of letters, and one object for a column of its keys."""
-    if isinstance(values, str | bytes | Mapping):
-        raise InvalidEntriesError(f"{column} must be a sequence, one for each id, not one value")
+def _column(name: str, values: Any) -> list[Any]:
+    """The values of one column as a list.
+
+    One text would be taken for a column of letters, and one object for a column of its keys; what
+    has no order would give each value to somebody else's row.
+    """
+    wanted = f"{name} must be a sequence, one for each id"
+    if isinstance(values, str | bytes | bytearray | Mapping):
+        raise InvalidEntriesError(f"{wanted}, not one value")
+    if isinstance(values, Sequence):
+        return list(values)
+    if not hasattr(values, "__array__"):  # numpy's own protocol: arrays of all libraries have it
+        kind = type(values).__name__
+        unordered = isinstance(values, AbstractSet)
+        why = f"a {kind}, whose order is not that of the rows" if unordered else f"a {kind}"
+        raise InvalidEntriesError(f"{wanted}: a list, a tuple or an array, not {why}")
+    if np.ma.is_masked(values):
+        rows = np.flatnonzero(np.ma.getmaskarray(values)).tolist()
+        raise InvalidEntriesError(f"{name} with masked values", rows=rows)
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise InvalidEntriesError(f"{wanted}, not an array of shape {array.shape}")
+    found: list[Any] = array.tolist()
+    return found
 
 
 def _same_length(column: str, length: int, ids: Sequence[str]) -> None:
@@ -286,12 +444,10 @@ def _no_text(value: Any) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        return "is no string"
+        missing = value != value  # NaN, which pandas has for what is missing
+        return "is NaN; give None where there is none" if missing is True else "is no string"
     if "\0" in value:
         return "holds a NUL character"
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return "holds a lone surrogate, which is no Unicode text"
+    if has_half_character(value):
+        return "holds a lone surrogate, which is no Unicode text"
     return None
