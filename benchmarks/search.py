@@ -63,6 +63,10 @@ class Thinned(ArrayCollection):
         """How many entries there are."""
         return len(self.vectors) - len(self.gone)
 
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        return {}
+
     def changes(self, after: int, rows: int = 10_000) -> Iterator[Changes] | None:
         """What came, and then what went."""
         none = Entries(

@@ -4,7 +4,7 @@ A database would take longer to fill than the index takes to build, and is not w
 here. Ids are strings in the order of their bytes; every entry has a payload like a track's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -42,6 +42,10 @@ class ArrayCollection:
         """Every entry."""
         for start in range(0, self.count, rows):
             yield self._entries(np.arange(start, min(start + rows, self.count)))
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        return {}
 
     def changes(self, after: int, rows: int = CHUNK_ROWS) -> Iterator[Changes] | None:
         """The entries that were changed by `with_changes` since."""

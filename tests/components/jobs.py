@@ -64,6 +64,10 @@ class MemorySnapshot:
         for ids in _slices(self.ids, rows):
             yield self._entries(ids)
 
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        return {}
+
     def changes(self, after: int, rows: int = CHUNK_ROWS) -> Iterator[Changes] | None:
         changed = sorted(
             (name for name, generation in self.touched.items() if generation > after),

@@ -76,7 +76,7 @@ def test_ids_of_a_numpy_array_become_plain_strings() -> None:
     [
         (["a", ""], "id that is empty", (1,)),
         (["a", 7], "id that is no string", (1,)),
-        ([None, "a"], "id that is no string", (0,)),
+        ([None, "a"], "id that is missing", (0,)),
         (["a", "b\0"], "id that holds a NUL character", (1,)),
         (["a", "\ud800"], "id that holds a lone surrogate", (1,)),
         (["a", "x" * 1025], "id that is longer than 1024 bytes", (1,)),
@@ -147,7 +147,9 @@ def test_what_has_no_order_is_refused_for_every_column(column: str, values: Any)
 
 @pytest.mark.parametrize("column", ["ids", "texts", "payloads"])
 @pytest.mark.parametrize(
-    "values", [("a", "b"), deque("ab"), np.array(["a", "b"]), Column("a", "b")], ids=repr
+    "values",
+    [("a", "b"), deque("ab"), np.array(["a", "b"]), Column("a", "b")],
+    ids=lambda values: type(values).__name__,
 )
 def test_every_kind_of_sequence_is_a_column(column: str, values: Any) -> None:
     checked = check(**{**COLUMNS, column: values})

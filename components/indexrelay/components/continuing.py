@@ -78,6 +78,7 @@ def inherit_all(previous: PreviousVersion) -> Built:
     return Built(
         files=dict(manifest.files),
         entries=manifest.entries,
+        counts=manifest.counts,
         extends=True,
         details={
             **manifest.details,

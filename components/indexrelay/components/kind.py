@@ -82,6 +82,9 @@ class Built:
     """A new file in the work folder, or a blob of the previous version that stays as it is."""
     entries: int
     """How many entries it contains."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """How many of them have what some have and others not (``texts``, ``payloads``). As with
+    ``entries``, none of these may lose more than the definition's ``max_shrink`` at once."""
     extends: bool = False
     """Whether it continues the previous version; it is built in full if it then fails a gate."""
     details: dict[str, Any] = field(default_factory=dict)

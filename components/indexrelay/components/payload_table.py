@@ -32,6 +32,10 @@ class PayloadTable:
     def __len__(self) -> int:
         return len(self._table)
 
+    def count(self, *, without: Rows | None = None) -> int:
+        """How many rows have a payload, those of ``without`` (each once) not counted."""
+        return self._table.count_texts(without=without)
+
     def many(self, rows: Rows) -> list[Any]:
         """The parsed payloads of ``rows`` (int64, each 0 ≤ row < ``len``), in that order."""
         if not self._table.text_bytes:  # JSON is never empty: there is no payload at all

@@ -162,6 +162,16 @@ class StringTable(Closable):
         of_rows = np.unpackbits(bits, bitorder="little")[first & 7 :][:count]
         return of_rows.astype(bool)
 
+    def count_texts(self, *, without: Rows | None = None) -> int:
+        """How many rows are not ``None``, those of ``without`` (each once) not counted."""
+        rows = len(self) - (0 if without is None else len(without))
+        if self._nulls is None:
+            return rows
+        nulls = int(np.unpackbits(self._nulls, bitorder="little")[: len(self)].sum())
+        if without is not None and len(without):
+            nulls -= int((self._nulls[without >> 3] >> (without & 7).astype(np.uint8) & 1).sum())
+        return rows - nulls
+
     def same(self, first: int, other: "StringTable", at: int, *, count: int) -> bool:
         """Whether ``count`` rows from ``first`` on are those of ``other`` from ``at`` on.
 

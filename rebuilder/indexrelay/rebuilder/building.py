@@ -145,6 +145,12 @@ class _Build:
             parents=self.request.parents,
             files=done.blobs,
             entries=done.built.entries,
+            counts=dict(done.built.counts),
+            left_out={
+                name: dict(snapshot.left_out)
+                for name, snapshot in job.collections.items()
+                if snapshot.left_out
+            },
             checks=done.checks,
             details=done.built.details,
             created_at=self.clock.now(),

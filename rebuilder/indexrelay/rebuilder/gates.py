@@ -47,7 +47,13 @@ def run_gates(
 
     checks = list(pool.map(read_back, sorted(blobs)))
     if previous is not None:
-        checks.append(_check_count(job.component, built.entries, previous.entries, min_kept))
+        checks.append(
+            _check_count(job.component, "entries", built.entries, previous.entries, min_kept)
+        )
+        checks.extend(
+            _check_count(job.component, what, built.counts.get(what, 0), before, min_kept)
+            for what, before in previous.counts.items()
+        )
     checks.extend(_kind_checks(kind, job, built, files))
     return tuple(checks)
 
@@ -79,16 +85,16 @@ def _check_bytes(name: str, blob: BlobRef, file: Path) -> Check:
     )
 
 
-def _check_count(component: str, entries: int, before: int, min_kept: float) -> Check:
-    """A collection that lost most of its entries is nearly always a broken source."""
-    kept = entries / before if before else 1.0
+def _check_count(component: str, what: str, count: int, before: int, min_kept: float) -> Check:
+    """A collection that lost most of its entries, texts or payloads is mostly a broken source."""
+    kept = count / before if before else 1.0
     passed = kept >= min_kept
     return Check(
-        name="count_kept",
+        name="count_kept" if what == "entries" else f"{what}_kept",
         passed=passed,
         detail=""
         if passed
-        else f"{entries} entries where the last version has {before}; "
+        else f"{count:,} {what} where the last version has {before:,}; "
         f"if that is right: indexrelay rebuild {component} --force",
         measured=kept,
         limit=min_kept,

@@ -69,6 +69,10 @@ class TableSource(_Table):
     """Texts; each names one entry."""
     vector_column: Identifier = "vector"
     """Float32 values in the machine's byte order as bytes, or a JSON array of numbers as text."""
+    on_missing_vector: Literal["skip", "fail"] = "skip"
+    """What a row is whose vector is NULL. ``skip``: not embedded yet; it is left out until it has
+    one, and counted in ``status`` and the manifest. ``fail``: a mistake, which no component of the
+    collection is built over."""
     text_column: Identifier | None = None
     """What a ``text_index`` searches; ``None``: entries have no texts."""
     payload_column: Identifier | None = None
@@ -91,7 +95,14 @@ class TableSource(_Table):
 
 
 class FolderSource(_Table):
-    """Entries live in a folder of ``.npy`` / ``.npz`` files, read in the order of their names."""
+    """Entries live in a folder of ``.npy`` / ``.npz`` files.
+
+    ``.npy``: floats of the shape (rows, dimension); row 7 of ``songs.npy``, counted from 0, is the
+    entry ``songs:7``. ``.npz``: the array ``vectors`` of that kind and, if wished, the unicode
+    arrays ``ids`` (instead of names and rows), ``texts`` and ``payloads`` (JSON), each of its
+    length; an empty text or payload stands for none. Nothing is unpickled. Subfolders and other
+    files are left out, counted, and named in the log; a file on its way has a name that begins with
+    a dot or ends in ``.part`` or ``.tmp``."""
 
     kind: Literal["folder"]
     path: Path

@@ -71,6 +71,12 @@ class VersionManifest(_Document):
     """The version of each component that it was made from."""
     files: dict[FileName, BlobRef]
     entries: NonNegativeInt
+    counts: dict[str, NonNegativeInt] = Field(default_factory=dict)
+    """How many of its entries have a text, a payload, or what else the kind counts; each is kept
+    from shrinking as the entries themselves are."""
+    left_out: dict[Name, dict[str, NonNegativeInt]] = Field(default_factory=dict)
+    """For each collection that was read: what its source holds beside the entries, by its kind
+    (rows ``without_vector``, ``subfolders``, ``other_files``, ``other_arrays``)."""
     checks: tuple[Check, ...] = ()
     details: dict[str, Any] = Field(default_factory=dict)
     """What the kind wishes to remember (the factory string that ``auto`` chose, seeds)."""

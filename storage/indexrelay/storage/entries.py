@@ -1,6 +1,6 @@
 """Rows on their way: what a job hands over and what a build reads, a chunk at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -74,6 +74,11 @@ class SourceSnapshot(Protocol):
         """How many live entries there are."""
         ...
 
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """What the source holds and does not give, by its kind; see `CollectionSource.left_out`."""
+        ...
+
     def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Entries]:
         """Every live entry once, in the order of the ids' UTF-8 bytes."""
         ...
@@ -92,6 +97,17 @@ class CollectionSource(Protocol):
 
     def observe(self) -> int:
         """Look whether there is something new, number it in the catalog, say the generation."""
+        ...
+
+    def left_out(self) -> Mapping[str, int]:
+        """What is there now and is not read as entries, by its kind; empty: nothing.
+
+        ``without_vector``: rows of a table that have none yet. ``subfolders``, ``other_files`` of a
+        folder, and ``other_arrays`` in its files.
+
+        Raises:
+            SourceError: it cannot be looked at.
+        """
         ...
 
     def snapshot(self) -> AbstractContextManager[SourceSnapshot]:

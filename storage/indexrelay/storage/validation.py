@@ -433,7 +433,7 @@ def _no_id(value: Any) -> str | None:
     """Why ``value`` cannot be an id."""
     if value == "":
         return "is empty"
-    problem = "is no string" if value is None else _no_text(value)
+    problem = "is missing" if value is None else _no_text(value)
     if problem is None and len(value) * 4 > MAX_ID_BYTES and len(value.encode()) > MAX_ID_BYTES:
         return f"is longer than {MAX_ID_BYTES} bytes of UTF-8"
     return problem

@@ -167,8 +167,16 @@ def test_a_missing_folder_is_named(opened: OpenSource, folder: Path) -> None:
         ({"vectors": matrix(2), "ids": np.array([1, 2])}, "ids are of dtype int64"),
         ({"vectors": matrix(2), "ids": np.array(["a"])}, r"ids have shape \(1,\)"),
         ({"vectors": matrix(2), "texts": np.array([["a", "b"]])}, r"texts have shape \(1, 2\)"),
-        ({"vectors": matrix(1), "ids": np.array([None])}, "cannot be read"),
-        ({"vectors": np.array([[None] * 4])}, "cannot be read"),
+        (
+            {"vectors": matrix(1), "ids": np.array([None])},
+            "cannot be read: its array 'ids' holds Python objects .* never unpickled",
+        ),
+        (
+            {"vectors": np.array([[None] * 4])},
+            "cannot be read: its array 'vectors' holds Python objects .* never unpickled",
+        ),
+        ({"embeddings": matrix(1)}, "no array 'vectors' in it; it has 'embeddings'"),
+        ({"vectors": matrix(1), "texts": np.array([b"a"])}, "texts are of dtype .S1"),
     ],
 )
 def test_a_file_that_does_not_fit_is_named(
@@ -290,11 +298,63 @@ def test_bad_rows_are_named_by_file_and_row(opened: OpenSource, folder: Path) ->
 def test_values_beyond_float32_and_zero_vectors_are_named(opened: OpenSource, folder: Path) -> None:
     source = opened(Metric.COSINE, kind="folder", path=folder)
     np.save(folder / "big.npy", matrix(1, 1e300, np.float64))
-    with pytest.raises(SourceError, match=r"infinity.*big\.npy row 0"):
+    with pytest.raises(SourceError, match=r"longer than.*big\.npy row 0"):
         _read(source)
     np.save(folder / "big.npy", matrix(8, 0))
     with pytest.raises(SourceError, match=r"zero vector.*row 0.*at least 8 rows"):
         _read(source)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_float32_would_round_to_zero_is_named_and_not_rounded(
+    opened: OpenSource, folder: Path, dtype: Any
+) -> None:
+    np.save(folder / "small.npy", matrix(1, 1e-40, dtype))
+    np.save(folder / "usual.npy", matrix(1))
+    with pytest.raises(SourceError, match=r"shorter than 1e-18 and not zero.*small\.npy row 0"):
+        _read(opened(kind="folder", path=folder))
+
+
+def test_endings_are_read_in_either_case_and_what_is_left_out_is_counted_and_named(
+    opened: OpenSource, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    np.save(folder / "a.npy", matrix(1))
+    (folder / "a.npy").rename(folder / "X.NPY")
+    np.savez(folder / "b.npz", vectors=matrix(1), label=np.array(["x"]))
+    (folder / "b.npz").rename(folder / "Y.Npz")
+    source = opened(kind="folder", path=folder)
+    for name in (".hidden.npy", "next.npy.part", "next.tmp"):  # on their way
+        (folder / name).touch()
+    with source.snapshot() as snapshot:
+        assert ids_of(snapshot.chunks()) == ["X:0", "Y:0"]
+        assert snapshot.left_out == {"other_arrays": 1}
+    for name in ("2025", "2026"):
+        (folder / name).mkdir()
+        np.save(folder / name / "c.npy", matrix(1))
+    for name in ("notes.txt", "d.npy.gz", "e.pkl"):
+        (folder / name).touch()
+    caplog.clear()
+    assert source.left_out() == {"subfolders": 2, "other_files": 3}
+    with source.snapshot() as snapshot:
+        assert snapshot.left_out == {"subfolders": 2, "other_files": 3, "other_arrays": 1}
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    for said in ("source.left_out", "tracks", "2025", "2026", "d.npy.gz", "Y.Npz: label"):
+        assert said in record.getMessage()
+
+
+def test_a_file_that_is_cut_short_is_said_to_be(opened: OpenSource, folder: Path) -> None:
+    np.savez(folder / "odd.npz", vectors=matrix(100))
+    whole = (folder / "odd.npz").read_bytes()
+    (folder / "odd.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SourceError, match=r"odd\.npz: cannot be read: .* cut short"):
+        _read(opened(kind="folder", path=folder))
+    (folder / "odd.npz").unlink()
+    np.save(folder / "odd.npy", matrix(100))
+    whole = (folder / "odd.npy").read_bytes()
+    (folder / "odd.npy").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SourceError, match=r"odd\.npy: cannot be read: .* bytes"):
+        _read(opened(kind="folder", path=folder))
 
 
 def test_an_id_in_two_files_is_named_with_both(opened: OpenSource, folder: Path) -> None:
@@ -307,7 +367,7 @@ def test_an_id_in_two_files_is_named_with_both(opened: OpenSource, folder: Path)
 
 def test_bad_payloads_and_empty_ids_are_named(opened: OpenSource, folder: Path) -> None:
     np.savez(folder / "a.npz", vectors=matrix(2), payloads=np.array(["{}", "{"]))
-    with pytest.raises(SourceError, match=r"payload that is no JSON text, .*: a\.npz row 1"):
+    with pytest.raises(SourceError, match=r"payload that is no JSON value .*: a\.npz row 1"):
         _read(opened(kind="folder", path=folder))
     np.savez(folder / "a.npz", vectors=matrix(2), ids=np.array(["x", ""]))
     with pytest.raises(SourceError, match=r"id that is empty: a\.npz row 1"):

@@ -179,11 +179,15 @@ def test_a_snapshot_sees_one_moment_and_does_not_cover_what_came_later(
 @pytest.mark.parametrize(
     ("id_", "row", "problem"),
     [
-        ("short", {"vector": b"abc"}, r"not 4 float32 values \(16 bytes\) long: id 'short'"),
+        (
+            "short",
+            {"vector": b"abc"},
+            r"of 3 bytes, not of 4 float32 values .*: id 'short'",
+        ),
         ("nan", {"vector": np.full(4, np.nan, np.float32).tobytes()}, "NaN.*: id 'nan'"),
-        ("p", {"payload": "{"}, "payload that is no JSON text, .*: id 'p'"),
+        ("p", {"payload": "{"}, "payload that is no JSON value .*: id 'p'"),
         ("", {}, "id that is empty: id ''"),
-        (None, {}, "id that is no string: id None"),
+        (None, {}, "id that is missing: id None"),
         ("zero", {"vector": bytes(16)}, "zero vector.*: id 'zero'"),
         ("good", {}, "given more than once: id 'good'"),
     ],
@@ -209,6 +213,106 @@ def test_a_vector_that_is_no_json_array_of_numbers_is_refused(
 
     with pytest.raises(SourceError, match="id 'odd'"):
         list(_read(opened(kind="table", url=table.url, table="written")))
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [
+        (r'{"title": "half \ud83c"}', r"\$\.title: 'half \\ud83c' holds half a character"),
+        ('{"n": NaN}', "NaN has no place in JSON; give null"),
+        ('{"n": [1e999]}', r"\$\.n\[0\]: inf has no place in JSON"),
+        ('{"n": 1, "n": 2}', "the key 'n' is given twice"),
+        ("[" * 101 + "]" * 101, "nested deeper than 100 levels"),
+        ("9" * 5000, "digits"),
+    ],
+    ids=["half", "nan", "infinity", "twice", "deep", "digits"],
+)
+def test_a_payload_that_a_batch_would_refuse_is_refused_by_its_row(
+    opened: OpenSource, table: UserTable, payload: str, said: str
+) -> None:
+    table.add("good", payload='{"n": 1}')
+    table.add("odd", payload=payload)
+    with pytest.raises(SourceError, match=rf"payload that is no JSON value .*{said}.*: id 'odd'"):
+        list(_read(opened(**table.settings())))
+
+
+@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.parametrize(("value", "said"), [(1e19, "longer"), (1e-30, "shorter")])
+def test_a_vector_whose_square_leaves_float32_is_refused_by_its_row(
+    opened: OpenSource, table: UserTable, metric: Metric, value: float, said: str
+) -> None:
+    table.add("good")
+    table.add("odd", np.full(4, value, np.float32).tobytes())
+    with pytest.raises(SourceError, match=f"vector {said} than .*: id 'odd'"):
+        list(_read(opened(metric, **table.settings())))
+
+
+def test_a_row_without_a_vector_is_left_out_counted_and_comes_when_it_has_one(
+    opened: OpenSource, table: UserTable
+) -> None:
+    table.add("a")
+    table.run(
+        "INSERT INTO \"Select\" VALUES ('b', NULL, 'words', '{}', 1), ('c', NULL, NULL, '{', 1)"
+    )
+    source = opened(**table.settings())
+    assert source.left_out() == {"without_vector": 2}
+    with source.snapshot() as snapshot:
+        assert (snapshot.count, snapshot.left_out) == (1, {"without_vector": 2})
+        assert ids_of(snapshot.chunks()) == ["a"]
+    generation = source.observe()
+    vector = np.full(4, 2.0, np.float32).tobytes()
+    table.run(
+        'UPDATE "Select" SET "Group" = :v, payload = NULL, updated_at = 2 WHERE "Order" != :a',
+        v=vector,
+        a="a",
+    )
+    assert source.observe() == generation + 1
+    with source.snapshot() as snapshot:
+        assert (snapshot.count, snapshot.left_out) == (3, {})
+        assert ids_of(snapshot.chunks()) == ["a", "b", "c"]
+    assert source.left_out() == {}
+
+
+def test_a_row_without_a_vector_is_named_where_each_must_have_one(
+    opened: OpenSource, table: UserTable
+) -> None:
+    table.add("a")
+    table.run("INSERT INTO \"Select\" VALUES ('b', NULL, NULL, NULL, 1)")
+    source = opened(**table.settings(on_missing_vector="fail"))
+    assert source.left_out() == {}
+    with pytest.raises(SourceError, match=r'no vector \(NULL\).* = "skip".*: id \'b\''):
+        list(_read(source))
+
+
+@pytest.mark.parametrize(
+    ("vector", "said"),
+    [
+        (b"", r"vector of 0 bytes, .* has NULL"),
+        (bytes(12), "vector of 12 bytes, not of 4 float32 values"),
+        (np.ones(4).tobytes(), "vector of 32 bytes.*are these float64 values"),
+        ("", "vector text that is no JSON array"),
+        ("null", "JSON, but null and no array; .* NULL"),
+        ("3.5", "JSON, but a number and no array"),
+        ('{"0": 1}', "JSON, but an object and no array"),
+        ("[1, 2, 3]", "vector of 3 numbers, not of 4"),
+        ("[1, null, 3, 4]", r"has null in place of a number \(at 1\)"),
+        ('[1, 2, "x", 4]', r"has a text in place of a number \(at 2\)"),
+        ("[1, 2, 3, true]", r"has true or false in place of a number \(at 3\)"),
+        ("[1, 2, 3, [4]]", r"has an array in place of a number \(at 3\)"),
+        ("[1, 2, 3, NaN]", "NaN or infinity"),
+        ("[1, 2, 3, 1e39]", "longer than"),
+        (7, "vector of type int, neither bytes nor a JSON array"),
+    ],
+    ids=str,
+)
+def test_a_vector_that_is_wrong_is_called_what_it_is(
+    opened: OpenSource, tmp_path: Path, vector: object, said: str
+) -> None:
+    table = UserTable(f"sqlite:///{tmp_path / 'user.db'}")  # whose columns take values of any type
+    table.add("good")
+    table.add("odd", vector)
+    with pytest.raises(SourceError, match=f"{said}.*: id 'odd'$"):
+        list(_read(opened(**table.settings())))
 
 
 def test_a_table_or_column_that_is_not_there_is_a_source_error(

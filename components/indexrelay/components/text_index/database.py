@@ -117,6 +117,16 @@ def change_database(path: Path, last: Path, chunks: Iterable[Changes], *, most: 
     return Change(applied=applied, entries=entries, texts=texts)
 
 
+def count_payloads(path: Path) -> int:
+    """How many entries of a file have a payload.
+
+    Raises:
+        DamagedFileError: it is not what was written.
+    """
+    with reading(path), closing(open_database(path)) as connection:
+        return int(connection.execute("SELECT count(payload) FROM entries").fetchone()[0])
+
+
 def open_database(path: Path) -> sqlite3.Connection:
     """Open the file for reading; the connection may be used by any thread, one at a time.
 

@@ -16,6 +16,7 @@ from indexrelay.components.kind import Built, Job, Kind
 from indexrelay.components.text_index.database import (
     TooManyChangesError,
     change_database,
+    count_payloads,
     write_database,
 )
 from indexrelay.components.text_index.gates import gates
@@ -102,6 +103,7 @@ class TextIndex(Kind[TextSearch]):
         return Built(
             files={DATABASE: path},
             entries=change.entries,
+            counts={"texts": change.texts, "payloads": count_payloads(path)},
             extends=True,
             details={
                 "build": told(None),
@@ -128,6 +130,7 @@ class TextIndex(Kind[TextSearch]):
         return Built(
             files={DATABASE: path},
             entries=source.count,
+            counts={"texts": texts, "payloads": count_payloads(path)},
             details={"build": told(mode), "texts": texts, "tokenizer": tokenizer, "changed": 0},
         )
 

@@ -115,6 +115,11 @@ class Contents(Closable):
             return self.base.payloads.text_many(rows)
         return self._of_both(self.base.payloads.text_many, self.delta.payloads.text_many, rows)
 
+    def count_payloads(self) -> int:
+        """How many entries have a payload."""
+        of_base = self.base.payloads.count(without=self.ids.layers.tombstones)
+        return of_base + (0 if self.delta is None else self.delta.payloads.count())
+
     def live_blocks(self) -> Iterator[tuple[Rows, Vectors]]:
         """Every entry once: rows, and their vectors of the shape ``(n, dimension)``."""
         tombstones = self.ids.layers.tombstones

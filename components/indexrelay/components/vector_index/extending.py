@@ -69,6 +69,7 @@ def extend(job: Job, continued: Continued, parameters: VectorIndexParameters) ->
             rows = facts.count + (facts.delta.count if facts.delta else 0)
             sample = QuerySample.load(previous.files[SAMPLE], rows=rows, dimension=facts.dimension)
             carry(sample, _moves(last, next_), last, contents).save(job.workdir / SAMPLE)
+            payloads = contents.count_payloads()
         job.progress(1.0)
         return Built(
             files={
@@ -78,6 +79,7 @@ def extend(job: Job, continued: Continued, parameters: VectorIndexParameters) ->
                 SAMPLE: job.workdir / SAMPLE,
             },
             entries=new_facts.entries,
+            counts={"payloads": payloads},
             extends=True,
             details={
                 **previous.manifest.details,

@@ -79,6 +79,7 @@ def build_in_full(job: Job, mode: InFull, parameters: VectorIndexParameters) -> 
             **extra,
         },
         entries=snapshot.count,
+        counts={"payloads": columns.with_payload},
         details={
             **decision.details(),
             "build": told(mode),

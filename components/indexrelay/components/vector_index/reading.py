@@ -32,6 +32,8 @@ class Columns:
     """Mapped, shape ``(count, dimension)``, as `metrics.prepared` makes them."""
     ids: Path
     payloads: Path
+    with_payload: int
+    """How many entries have a payload."""
     matrix: Path
     """Where `vectors` lies."""
 
@@ -47,6 +49,7 @@ def read_columns(
     """
     count, dimension = snapshot.count, snapshot.dimension
     ids, payloads, matrix = folder / IDS, folder / PAYLOADS, folder / VECTORS
+    with_payload = 0
     vectors = open_memmap(matrix, mode="w+", dtype=np.float32, shape=(count, dimension))
     with IdTable.writer(ids) as id_writer, PayloadTable.writer(payloads) as payload_writer:
         for first, chunk in numbered_chunks(snapshot):
@@ -55,9 +58,12 @@ def read_columns(
             vectors[first:end] = indexable(chunk, snapshot.metric)
             id_writer.extend(chunk.ids)
             payload_writer.extend(chunk.payloads)
+            with_payload += len(chunk) - chunk.payloads.count(None)
             progress(end / count)
     vectors.flush()
-    return Columns(vectors=vectors, ids=ids, payloads=payloads, matrix=matrix)
+    return Columns(
+        vectors=vectors, ids=ids, payloads=payloads, with_payload=with_payload, matrix=matrix
+    )
 
 
 def indexable(chunk: Entries, metric: Metric) -> Vectors:

@@ -1,6 +1,6 @@
 """A collection's own entries, read inside one transaction."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
@@ -26,6 +26,11 @@ class CatalogSnapshot:
     _key: int = field(repr=False)
     _connection: Connection = field(repr=False)
     _bulk: BulkRows = field(repr=False)
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Nothing: what cannot be an entry is refused when it is committed."""
+        return {}
 
     def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Entries]:
         """Every live entry once, in the order of the ids' UTF-8 bytes.

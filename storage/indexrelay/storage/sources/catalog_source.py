@@ -1,6 +1,6 @@
 """The source of collections whose entries the catalog keeps itself."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from indexrelay.storage.entries import SourceSnapshot
@@ -16,6 +16,10 @@ class EntriesFromCatalog:
     def observe(self) -> int:
         """The generation of the last commit."""
         return self._declared.current().generation
+
+    def left_out(self) -> Mapping[str, int]:
+        """Nothing: what cannot be an entry is refused when it is committed."""
+        return {}
 
     @contextmanager
     def snapshot(self) -> Iterator[SourceSnapshot]:

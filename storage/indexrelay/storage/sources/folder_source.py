@@ -2,7 +2,8 @@
 
 ``.npy``: a 2-D array of floats. ``.npz``: an array ``vectors`` of that kind and, if wished,
 ``ids``, ``texts`` and ``payloads`` (JSON), unicode arrays of its length in which an empty text or
-payload stands for none. Names that begin with a dot, other suffixes and folders are passed over.
+payload stands for none. Where there are no ``ids``, row 7 of ``songs.npy`` is the entry
+``songs:7``.
 
 The folder looks new when a file's name, size or time of change does. It cannot be frozen while it
 is read, so its looks are compared before and after: if they differ, what was read is thrown away.
@@ -13,7 +14,7 @@ its reader kills that reader's process, which for a build is a child that may fa
 import heapq
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -21,18 +22,22 @@ from pathlib import Path
 import numpy as np
 
 from indexrelay.schemas.canonical import canonical_json, sha256_hex
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.storage.catalog import Collection
 from indexrelay.storage.entries import CHUNK_ROWS, Entries, SourceSnapshot
 from indexrelay.storage.errors import InvalidEntriesError, SourceChangedError, SourceError
 from indexrelay.storage.sources.declared import DeclaredCollection
-from indexrelay.storage.sources.folder_files import FolderFile, open_file
-from indexrelay.storage.sources.outside import OutsideSnapshot, refused
-from indexrelay.storage.validation import (
-    check_ids,
-    check_payload_texts,
-    check_texts,
-    check_vectors,
+from indexrelay.storage.sources.folder_files import (
+    SHOWN_NAMES,
+    FolderFile,
+    Listing,
+    list_folder,
+    open_file,
 )
+from indexrelay.storage.sources.outside import OutsideSnapshot, refused
+from indexrelay.storage.validation import check_entries
+
+_log = get_logger(__name__)
 
 _Place = tuple[str, int, int]
 """id, number of the file, row in the file."""
@@ -53,6 +58,14 @@ class EntriesFromFolder:
         """
         return self._declared.numbered(_fingerprint(self._folder)).generation
 
+    def left_out(self) -> Mapping[str, int]:
+        """How many subfolders and other files there are now; no file is opened.
+
+        Raises:
+            SourceError: there is no such folder.
+        """
+        return list_folder(self._folder).left_out
+
     @contextmanager
     def snapshot(self) -> Iterator[SourceSnapshot]:
         """The folder as it looks now; reading it fails if that changes.
@@ -70,15 +83,38 @@ class EntriesFromFolder:
 
         with tempfile.TemporaryDirectory(prefix="indexrelay-npz-") as unpacked:
             try:
+                listing = list_folder(self._folder)
                 files = [
                     open_file(path, dimension=collection.dimension, unpack_to=Path(unpacked))
-                    for path in _files(self._folder)
+                    for path in listing.files
                 ]
             except SourceError:
                 check_unchanged()  # a file that was half written is no broken file
                 raise
             check_unchanged()
-            yield FolderSnapshot(collection, files, check_unchanged=check_unchanged)
+            yield FolderSnapshot(
+                collection,
+                files,
+                left_out=self._left_out(listing, files),
+                check_unchanged=check_unchanged,
+            )
+
+    def _left_out(self, listing: Listing, files: list[FolderFile]) -> dict[str, int]:
+        """What is not read, which is told in the log."""
+        arrays = [f"{_written(file.name)}: {name}" for file in files for name in file.unknown]
+        left_out = {**listing.left_out, **({"other_arrays": len(arrays)} if arrays else {})}
+        if left_out:
+            names = [*listing.subfolders, *listing.other_files]
+            _log.warning(
+                "source.left_out",
+                collection=self._declared.name,
+                folder=str(self._folder),
+                **left_out,
+                first=[*map(_written, names[:SHOWN_NAMES]), *arrays[:SHOWN_NAMES]],
+                advice="only .npy and .npz files directly in the folder are read, and of an .npz "
+                "file the arrays vectors, ids, texts and payloads",
+            )
+        return left_out
 
 
 class FolderSnapshot(OutsideSnapshot):
@@ -89,10 +125,12 @@ class FolderSnapshot(OutsideSnapshot):
         collection: Collection,
         files: list[FolderFile],
         *,
+        left_out: Mapping[str, int],
         check_unchanged: Callable[[], None],
     ) -> None:
-        super().__init__(collection, sum(map(len, files)))
+        super().__init__(collection, sum(map(len, files)), left_out)
         self._files = files
+        self._dtype = np.result_type(np.float32, *{file.vectors.dtype for file in files})
         self._check_unchanged = check_unchanged
 
     def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Entries]:
@@ -129,7 +167,8 @@ class FolderSnapshot(OutsideSnapshot):
 
     def _read(self, places: list[_Place]) -> Entries:
         """Gather the rows of one chunk, file by file, and check them."""
-        vectors = np.empty((len(places), self.dimension), np.float32)
+        # In the files' own type: what float32 cannot hold is refused below, not rounded away here.
+        vectors = np.empty((len(places), self.dimension), self._dtype)
         texts: list[str | None] = [None] * len(places)
         payloads: list[str | None] = [None] * len(places)
         owners = np.array([number for _, number, _ in places])
@@ -137,19 +176,20 @@ class FolderSnapshot(OutsideSnapshot):
         for number in np.unique(owners):
             file = self._files[number]
             at = np.flatnonzero(owners == number)
-            with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused below
-                vectors[at] = file.vectors[numbers[at]]
+            vectors[at] = file.vectors[numbers[at]]
             for column, array in ((texts, file.texts), (payloads, file.payloads)):
                 if array is not None:
                     for position, text in zip(at, array[numbers[at]].tolist(), strict=True):
                         column[position] = text or None
         try:
-            ids = check_ids([id_ for id_, _, _ in places])
-            return Entries(
-                ids=ids,
-                vectors=check_vectors(vectors, ids, dimension=self.dimension, metric=self.metric),
-                texts=check_texts(texts, ids),
-                payloads=check_payload_texts(payloads, ids),
+            return check_entries(
+                [id_ for id_, _, _ in places],
+                vectors,
+                texts,
+                payloads,
+                dimension=self.dimension,
+                metric=self.metric,
+                payloads_are_json=True,
             )
         except InvalidEntriesError as error:
             where = f"collection {self.collection!r}"
@@ -160,26 +200,10 @@ def _places(number: int, file: FolderFile) -> Iterator[_Place]:
     return ((id_, number, row) for id_, row in file.in_order())
 
 
-def _files(folder: Path) -> list[Path]:
-    """The files that count, by name.
-
-    Raises:
-        SourceError: the folder cannot be listed.
-    """
-    try:
-        return sorted(
-            path
-            for path in folder.iterdir()
-            if path.suffix in {".npy", ".npz"} and not path.name.startswith(".") and path.is_file()
-        )
-    except OSError as error:
-        raise SourceError(f"{folder} cannot be read: {error.strerror}") from error
-
-
 def _fingerprint(folder: Path) -> str:
     """What the folder looks like: names, sizes and times of change."""
     looks = []
-    for path in _files(folder):
+    for path in list_folder(folder).files:
         try:
             found = path.stat()
         except FileNotFoundError:

@@ -6,7 +6,7 @@ due once more; the other order would call rows current that are not.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog import Collection
@@ -17,9 +17,10 @@ from indexrelay.storage.errors import InvalidEntriesError, SourceError
 class OutsideSnapshot(ABC):
     """`SourceSnapshot` of a collection whose entries the catalog does not keep."""
 
-    def __init__(self, collection: Collection, count: int) -> None:
+    def __init__(self, collection: Collection, count: int, left_out: Mapping[str, int]) -> None:
         self._collection = collection
         self._count = count
+        self._left_out = {kind: number for kind, number in left_out.items() if number}
 
     @property
     def collection(self) -> str:
@@ -48,8 +49,13 @@ class OutsideSnapshot(ABC):
 
     @property
     def count(self) -> int:
-        """How many rows there are."""
+        """How many rows it gives."""
         return self._count
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """What is there and is not given, by its kind."""
+        return self._left_out
 
     @abstractmethod
     def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Entries]:

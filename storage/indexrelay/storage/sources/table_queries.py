@@ -21,6 +21,9 @@ class TableQueries:
     def __init__(self, settings: TableSource, dialect: str) -> None:
         self._settings = settings
         self._table = sa.table(settings.table)
+        self._vector: sa.ColumnElement[Any] = sa.column(settings.vector_column)
+        self.skips_missing = settings.on_missing_vector == "skip"
+        """Whether rows without a vector are left out."""
         id_: sa.ColumnElement[Any] = sa.cast(sa.column(settings.id_column), sa.Text)
         self._id = id_
         self._order: sa.ColumnElement[Any]
@@ -35,9 +38,10 @@ class TableQueries:
                 self._order = id_
 
     @property
-    def count(self) -> sa.Select[Any]:
-        """How many rows there are."""
-        return sa.select(sa.func.count()).select_from(self._table)
+    def counts(self) -> sa.Select[Any]:
+        """How many rows there are, and how many of them have a vector."""
+        vectors: sa.ColumnElement[int] = sa.func.count(self._vector)
+        return sa.select(sa.func.count(), vectors).select_from(self._table)
 
     @property
     def looks(self) -> sa.Select[Any] | None:
@@ -50,16 +54,17 @@ class TableQueries:
 
     @property
     def rows(self) -> sa.Select[Any]:
-        """id, vector, text, payload of every row, in order."""
+        """id, vector, text, payload of every row that is to be read, in order."""
         settings = self._settings
         # As text whatever their types are: a JSON column would arrive decoded, or not, by driver.
         texts = [
             sa.null() if name is None else sa.cast(sa.column(name), sa.Text)
             for name in (settings.text_column, settings.payload_column)
         ]
-        columns = [self._id, sa.column(settings.vector_column), *texts]
+        columns = [self._id, self._vector, *texts]
         named = [column.label(f"column_{n}") for n, column in enumerate(columns)]
-        return sa.select(*named).select_from(self._table).order_by(self._order)
+        rows = sa.select(*named).select_from(self._table).order_by(self._order)
+        return rows.where(self._vector.is_not(None)) if self.skips_missing else rows
 
 
 def table_engine(url: str) -> sa.Engine:

@@ -1,7 +1,8 @@
 """The source of collections that lie in a user's own SQL table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -18,12 +19,7 @@ from indexrelay.storage.sources.declared import DeclaredCollection
 from indexrelay.storage.sources.outside import OutsideSnapshot, refused
 from indexrelay.storage.sources.table_queries import TableQueries, table_engine
 from indexrelay.storage.sources.table_vectors import decode_vectors
-from indexrelay.storage.validation import (
-    check_ids,
-    check_payload_texts,
-    check_texts,
-    check_vectors,
-)
+from indexrelay.storage.validation import check_entries, check_ids
 
 
 class EntriesFromTable:
@@ -45,6 +41,15 @@ class EntriesFromTable:
         """
         return self._number().generation
 
+    def left_out(self) -> Mapping[str, int]:
+        """How many rows have no vector now, where such rows are left out.
+
+        Raises:
+            SourceError: it cannot be read.
+        """
+        with _named(self._where), ExitStack() as stack:
+            return self._count(self._connect(stack)).left_out
+
     @contextmanager
     def snapshot(self) -> Iterator[SourceSnapshot]:
         """One read transaction of the table's database.
@@ -56,8 +61,8 @@ class EntriesFromTable:
         with ExitStack() as stack:
             with _named(self._where):
                 connection = self._connect(stack)
-                count = connection.scalar(self._queries.count)
-            yield TableSnapshot(collection, count, connection, self._queries, self._where)
+                counts = self._count(connection)
+            yield TableSnapshot(collection, counts, connection, self._queries, self._where)
 
     @cached_property
     def _engine(self) -> Engine:
@@ -78,11 +83,26 @@ class EntriesFromTable:
             count, newest = self._connect(stack).execute(self._queries.looks).one()
         return self._declared.numbered(canonical_json([count, str(newest)]).decode())
 
+    def _count(self, connection: Connection) -> "_Counts":
+        rows, vectors = connection.execute(self._queries.counts).one()
+        if not self._queries.skips_missing:
+            return _Counts(given=rows, left_out={})
+        missing = rows - vectors
+        return _Counts(given=vectors, left_out={"without_vector": missing} if missing else {})
+
     def _connect(self, stack: ExitStack) -> Connection:
         """A connection with its transaction; both end with ``stack``."""
         connection = stack.enter_context(self._engine.connect())
         stack.enter_context(connection.begin())
         return connection
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Counts:
+    """Rows of a table at one moment."""
+
+    given: int
+    left_out: Mapping[str, int]
 
 
 class TableSnapshot(OutsideSnapshot):
@@ -91,12 +111,12 @@ class TableSnapshot(OutsideSnapshot):
     def __init__(
         self,
         collection: Collection,
-        count: int,
+        counts: "_Counts",
         connection: Connection,
         queries: TableQueries,
         where: str,
     ) -> None:
-        super().__init__(collection, count)
+        super().__init__(collection, counts.given, counts.left_out)
         self._connection = connection
         self._queries = queries
         self._where = where
@@ -127,13 +147,15 @@ class TableSnapshot(OutsideSnapshot):
         payloads: tuple[Any, ...],
     ) -> Entries:
         try:
-            known = check_ids(ids)
-            decoded = decode_vectors(vectors, known, dimension=self.dimension)
-            return Entries(
-                ids=known,
-                vectors=check_vectors(decoded, known, dimension=self.dimension, metric=self.metric),
-                texts=check_texts(texts, known),
-                payloads=check_payload_texts(payloads, known),
+            known = check_ids(ids)  # before anything else, since the others are named by them
+            return check_entries(
+                known,
+                decode_vectors(vectors, known, dimension=self.dimension),
+                texts,
+                payloads,
+                dimension=self.dimension,
+                metric=self.metric,
+                payloads_are_json=True,
             )
         except InvalidEntriesError as error:
             raise refused(error, self._where, lambda row: f"id {ids[row]!r:.80}") from error
