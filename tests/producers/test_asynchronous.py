@@ -12,7 +12,6 @@ import pytest
 from indexrelay.producers import AsyncProducer, NotServedError, Producer
 from indexrelay.producers.errors import (
     NotCommittedError,
-    RepeatedIdsError,
     UndeclaredCollectionError,
 )
 from indexrelay.schemas.settings import Settings
@@ -74,27 +73,47 @@ def test_a_batch_needs_its_block(settings: Settings, tmp_path: Path) -> None:
 
 
 def test_changes_that_are_awaited_together_take_turns(settings: Settings) -> None:
-    """Of two that name the same id one must see the other's, or both would be in."""
+    """Of two that name the same id one must see what the other did."""
 
     async def job() -> list[int]:
         together, met = threading.Barrier(2), []
-        async with await AsyncProducer.open(settings) as producer:
-            with pytest.raises(RepeatedIdsError):  # noqa: PT012 - the whole block is meant
-                async with producer.batch("tracks") as batch:
-                    check_open = batch._batch._check_open
+        async with (
+            await AsyncProducer.open(settings) as producer,
+            producer.batch("tracks") as batch,
+        ):
+            check_open = batch._batch._check_open
 
-                    def meet() -> None:
-                        # It passes when both are in at once; one alone waits in vain and goes on.
-                        with contextlib.suppress(threading.BrokenBarrierError):
-                            met.append(together.wait(0.2))
-                        check_open()
+            def meet() -> None:
+                # It passes when both are in at once; one alone waits in vain and goes on.
+                with contextlib.suppress(threading.BrokenBarrierError):
+                    met.append(together.wait(0.2))
+                check_open()
 
-                    batch._batch._check_open = meet  # type: ignore[method-assign] # where they meet
-                    ones = np.ones((1, 3), np.float32)
-                    await asyncio.gather(batch.upsert(["a"], ones), batch.upsert(["a"], ones))
+            batch._batch._check_open = meet  # type: ignore[method-assign] # where they meet
+            ones = np.ones((1, 3), np.float32)
+            await asyncio.gather(batch.upsert(["a"], ones), batch.upsert(["a"], ones))
+            batch._batch._check_open = check_open  # type: ignore[method-assign] # as it was
         return met
 
     assert asyncio.run(job()) == []
+
+
+def test_texts_and_payloads_are_set_and_cleared_alone(settings: Settings) -> None:
+    async def job() -> list[tuple[str | None, str | None]]:
+        ones = np.ones((2, 3), np.float32)
+        async with await AsyncProducer.open(settings) as producer:
+            async with producer.batch("tracks") as batch:
+                await batch.upsert(["a", "b"], ones, ["x", "y"], [1, 2])
+            async with producer.batch("tracks") as batch:
+                await batch.set_texts(["a"], ["z"])
+                await batch.set_payloads(["b"], [3])
+                await batch.clear_texts(["b"])
+                await batch.clear_payloads(["a"])
+            with producer._producer._catalog.entries.snapshot("tracks") as snapshot:
+                (chunk,) = snapshot.chunks()
+                return list(zip(chunk.texts, chunk.payloads, strict=True))
+
+    assert asyncio.run(job()) == [("z", None), (None, "3")]
 
 
 def test_a_batch_whose_change_was_cancelled_is_not_committed(settings: Settings) -> None:

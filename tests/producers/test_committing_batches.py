@@ -13,7 +13,6 @@ from indexrelay.producers import Batch, Producer
 from indexrelay.producers.errors import (
     BatchClosedError,
     NotCommittedError,
-    RepeatedIdsError,
     UndeclaredCollectionError,
     WrongSourceError,
 )
@@ -21,7 +20,11 @@ from indexrelay.producers.outcome import Outcome
 from indexrelay.schemas.events import FIELD, BatchCompleted, Event
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog import BatchChanges, Catalog
-from indexrelay.storage.errors import InvalidEntriesError
+from indexrelay.storage.errors import (
+    BatchContentError,
+    InvalidEntriesError,
+    UnknownEntriesError,
+)
 from indexrelay.streams import Connection, Keys
 
 ROWS = np.eye(3, dtype=np.float32)
@@ -84,7 +87,7 @@ def test_an_empty_batch_commits_nothing_and_says_so(
         batch.upsert([], [])
         batch.delete([])
     assert len(batch) == 0
-    with pytest.raises(NotCommittedError, match="nothing was upserted or deleted"):
+    with pytest.raises(NotCommittedError, match="nothing was changed"):
         _ = batch.commit
     assert catalog.collections.get("tracks").generation == 0
     assert events(connection) == []
@@ -96,10 +99,25 @@ def test_the_same_batch_id_again_gives_the_same_commit(
     with producer.batch("tracks", "monday") as first:
         first.upsert(["a"], ROWS[:1])
     with producer.batch("tracks", "monday") as second:
-        second.upsert(["b"], ROWS[1:2])
+        second.upsert(["a"], ROWS[1:2])
+        second.upsert(["a"], ROWS[:1])
     assert second.commit.repeated
     assert second.commit.generation == first.commit.generation == 1
     assert set(live(catalog)) == {"a"}
+
+
+def test_other_content_under_the_same_batch_id_is_refused(
+    producer: Producer, catalog: Catalog, connection: Connection
+) -> None:
+    with producer.batch("tracks", "monday") as first:
+        first.upsert(["a"], ROWS[:1])
+    second = producer.batch("tracks", "monday")
+    with pytest.raises(BatchContentError, match=r"'monday'.*generation 1.*digest"), second:
+        second.upsert(["b"], ROWS[1:2])
+    with pytest.raises(NotCommittedError, match="its commit failed"):
+        _ = second.commit
+    assert set(live(catalog)) == {"a"}
+    assert len(events(connection)) == 1
 
 
 def test_batches_without_an_id_are_different_batches(producer: Producer) -> None:
@@ -135,23 +153,173 @@ def test_an_array_may_be_reused_after_the_call(producer: Producer, catalog: Cata
     assert live(catalog) == {"whole": [1, 1, 1], "rest": [7, 7, 7]}
 
 
+Step = Callable[[Batch], None]
+
+
+def kept(catalog: Catalog) -> dict[str, tuple[int, str | None, str | None]]:
+    """Each live entry: which of `ROWS` its vector is, its text, its payload."""
+    with catalog.entries.snapshot("tracks") as snapshot:
+        return {
+            name: (int(vector.argmax()), text, payload)
+            for chunk in snapshot.chunks()
+            for name, vector, text, payload in zip(
+                chunk.ids, chunk.vectors, chunk.texts, chunk.payloads, strict=True
+            )
+        }
+
+
+def test_what_an_upsert_does_not_give_stays_until_it_is_cleared(
+    producer: Producer, catalog: Catalog
+) -> None:
+    with producer.batch("tracks") as batch:
+        batch.upsert(["a", "b"], ROWS[:2], texts=["x", "y"], payloads=[{"n": 1}, {"n": 2}])
+    with producer.batch("tracks") as batch:  # embedded again
+        batch.upsert(["a", "b"], ROWS[1:])
+    assert kept(catalog) == {"a": (1, "x", '{"n":1}'), "b": (2, "y", '{"n":2}')}
+    with producer.batch("tracks") as batch:
+        batch.upsert(["a", "b"], ROWS[:2], texts=[None, "z"], payloads=[7, None])
+    assert kept(catalog) == {"a": (0, "x", "7"), "b": (1, "z", '{"n":2}')}
+    with producer.batch("tracks") as batch:
+        batch.set_texts(["a"], ["w"])
+        batch.set_payloads(np.array(["b"]), [False])
+        batch.clear_texts({"b", "never there"})
+    assert batch.commit.upserts == 2
+    assert kept(catalog) == {"a": (0, "w", "7"), "b": (1, None, "false")}
+    with producer.batch("tracks") as batch:
+        batch.clear_payloads({"a": 1, "b": 2}.keys())
+    assert kept(catalog) == {"a": (0, "w", None), "b": (1, None, None)}
+
+
 @pytest.mark.parametrize(
-    ("say", "named"),
+    ("steps", "wanted"),
     [
-        (lambda batch: batch.upsert(["a"], ROWS[:1]), "upserted twice"),
-        (lambda batch: batch.delete(["a"]), "both upserted and deleted"),
-        (lambda batch: batch.upsert(["z"], ROWS[:1]), "both deleted and upserted"),
-        (lambda batch: batch.delete(["z"]), "deleted twice"),
+        ([lambda b: b.upsert(["a"], ROWS[1:2])], (1, "t", '"p"')),
+        (
+            [lambda b: b.upsert(["a"], ROWS[:1]), lambda b: b.upsert(["a"], ROWS[2:])],
+            (2, "t", '"p"'),
+        ),
+        (
+            [
+                lambda b: b.upsert(["a"], ROWS[:1], ["u"], ["q"]),
+                lambda b: b.upsert(["a"], ROWS[1:2], ["v"]),
+                lambda b: b.upsert(["a"], ROWS[2:], None, ["r"]),
+            ],
+            (2, "v", '"r"'),
+        ),
+        (
+            [lambda b: b.set_texts(["a"], ["u"]), lambda b: b.set_texts(["a"], ["v"])],
+            (0, "v", '"p"'),
+        ),
+        ([lambda b: b.set_texts(["a"], ["u"]), lambda b: b.clear_texts(["a"])], (0, None, '"p"')),
+        ([lambda b: b.clear_texts(["a"]), lambda b: b.set_texts(["a"], ["u"])], (0, "u", '"p"')),
+        (
+            [lambda b: b.clear_payloads(["a"]), lambda b: b.upsert(["a"], ROWS[1:2])],
+            (1, "t", None),
+        ),
+        (
+            [
+                lambda b: b.clear_payloads(["a"]),
+                lambda b: b.set_texts(["a"], ["u"]),
+                lambda b: b.upsert(["a"], ROWS[1:2], ["v"], ["q"]),
+            ],
+            (1, "v", '"q"'),
+        ),
+        (
+            [lambda b: b.upsert(["a"], ROWS[1:2], ["u"], ["q"]), lambda b: b.clear_texts(["a"])],
+            (1, None, '"q"'),
+        ),
+        (
+            [lambda b: b.upsert(["a"], ROWS[1:2], ["u"]), lambda b: b.set_texts(["a"], ["v"])],
+            (1, "v", '"p"'),
+        ),
+        ([lambda b: b.delete(["a"])], None),
+        ([lambda b: b.set_texts(["a"], ["u"]), lambda b: b.delete({"a"})], None),
+        ([lambda b: b.upsert(["a"], ROWS[1:2]), lambda b: b.delete(["a"])], None),
+        ([lambda b: b.delete(["a"]), lambda b: b.delete(["a"])], None),
+        ([lambda b: b.delete(["a"]), lambda b: b.clear_texts(["a"])], None),
+        (
+            [lambda b: b.delete(["a"]), lambda b: b.upsert(["a"], ROWS[1:2])],
+            (1, None, None),
+        ),
+        (
+            [
+                lambda b: b.upsert(["a"], ROWS[2:], ["u"], ["q"]),
+                lambda b: b.delete(["a"]),
+                lambda b: b.upsert(["a"], ROWS[1:2], ["v"]),
+            ],
+            (1, "v", None),
+        ),
+        (
+            [
+                lambda b: b.delete(["a"]),
+                lambda b: b.upsert(["a"], ROWS[1:2]),
+                lambda b: b.set_payloads(["a"], ["q"]),
+            ],
+            (1, None, '"q"'),
+        ),
     ],
 )
-def test_one_batch_says_one_thing_about_an_id(
-    producer: Producer, catalog: Catalog, say: Callable[[Batch], None], named: str
+def test_calls_on_one_batch_apply_in_their_order(
+    producer: Producer,
+    catalog: Catalog,
+    steps: list[Step],
+    wanted: tuple[int, str | None, str | None] | None,
 ) -> None:
-    with pytest.raises(RepeatedIdsError, match=named), producer.batch("tracks") as batch:  # noqa: PT012 - the whole block is meant
-        batch.upsert(["a"], ROWS[:1])
+    with producer.batch("tracks") as batch:
+        batch.upsert(["a", "z"], ROWS[:2], ["t", "t"], ["p", "p"])
+    with producer.batch("tracks") as batch:
+        for step in steps:
+            step(batch)
+        assert len(batch) == 1
+    assert kept(catalog) == ({"a": wanted} if wanted else {}) | {"z": (1, "t", '"p"')}
+    assert (batch.commit.upserts, batch.commit.deletes) == ((1, 0) if wanted else (0, 1))
+    # The same calls on entries that are new within the batch come to the same.
+    with producer.batch("tracks") as batch:
         batch.delete(["z"])
-        say(batch)
-    assert catalog.collections.get("tracks").generation == 0
+        batch.upsert(["z", "a"], ROWS[[1, 0]], ["t", "t"], ["p", "p"])
+        for step in steps:
+            step(batch)
+    assert kept(catalog) == ({"a": wanted} if wanted else {}) | {"z": (1, "t", '"p"')}
+
+
+@pytest.mark.parametrize(
+    ("step", "named"),
+    [
+        (lambda b: b.set_texts(["a", "x"], ["u", "v"]), "1 entries that 'tracks' .*: 'x'"),
+        (lambda b: b.set_payloads(["x"], [1]), "'x'"),
+        (lambda b: (b.delete(["a"]), b.set_texts(["a"], ["u"])), "'a'"),
+    ],
+)
+def test_a_text_of_an_entry_that_is_not_there_is_refused_by_its_id(
+    producer: Producer, catalog: Catalog, connection: Connection, step: Step, named: str
+) -> None:
+    with producer.batch("tracks") as batch:
+        batch.upsert(["a"], ROWS[:1])
+    with pytest.raises(UnknownEntriesError, match=named), producer.batch("tracks") as batch:  # noqa: PT012 - the whole block is meant
+        batch.upsert(["b"], ROWS[:1])
+        step(batch)
+    assert set(live(catalog)) == {"a"}
+    assert len(events(connection)) == 1
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda b: b.set_texts(["a"], [None]),
+        lambda b: b.set_payloads(["a"], [None]),
+        lambda b: b.set_texts({"a"}, ["x"]),
+        lambda b: b.set_payloads(["a"], [{1: 2}]),
+        lambda b: b.set_texts(["a", "b"], ["x"]),
+        lambda b: b.set_texts(["a", "a"], ["x", "y"]),
+        lambda b: b.clear_texts("a"),
+        lambda b: b.clear_payloads(["a", ""]),
+        lambda b: b.delete({"a": 1}),
+    ],
+)
+def test_every_call_refuses_what_an_upsert_refuses(producer: Producer, step: Step) -> None:
+    with pytest.raises(InvalidEntriesError), producer.batch("tracks") as batch:  # noqa: PT012 - the whole block is meant
+        batch.upsert(["a"], ROWS[:1])
+        step(batch)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +366,8 @@ def test_a_job_with_data_of_its_own_marks_a_batch(
 ) -> None:
     commit = producer.batch_completed("files", batch_id="monday")
     assert commit.generation == catalog.collections.get("files").generation == 1
-    assert producer.batch_completed("files", batch_id="monday").repeated
+    again = producer.batch_completed("files", batch_id="monday")  # of what, only the job knows
+    assert (again.generation, again.repeated) == (2, False)
     assert [event.subject for event in events(connection)] == ["files", "files"]
 
 

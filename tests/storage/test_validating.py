@@ -110,7 +110,7 @@ def generated() -> Iterator[str]:
     yield from ("a", "b")
 
 
-COLUMNS = {
+COLUMNS: dict[str, Any] = {
     "ids": ["a", "b"],
     "vectors": [[1, 0], [0, 1]],
     "texts": ["x", "y"],

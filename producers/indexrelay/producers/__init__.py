@@ -15,13 +15,17 @@ from indexrelay.producers.errors import (
     NoRunningServerError,
     NotCommittedError,
     NotServedError,
-    RepeatedIdsError,
     UndeclaredCollectionError,
     UndeclaredComponentError,
     WrongSourceError,
 )
 from indexrelay.producers.producer import Producer
 from indexrelay.producers.waiting import ServedBy
+from indexrelay.storage.errors import (
+    BatchContentError,
+    InvalidEntriesError,
+    UnknownEntriesError,
+)
 
 __all__ = [
     "AsyncBatch",
@@ -31,16 +35,18 @@ __all__ = [
     "BacklogFullError",
     "Batch",
     "BatchClosedError",
+    "BatchContentError",
     "Batches",
     "Behind",
     "EventRefusedError",
+    "InvalidEntriesError",
     "NoRunningServerError",
     "NotCommittedError",
     "NotServedError",
     "Producer",
-    "RepeatedIdsError",
     "ServedBy",
     "UndeclaredCollectionError",
     "UndeclaredComponentError",
+    "UnknownEntriesError",
     "WrongSourceError",
 ]

@@ -49,7 +49,23 @@ class AsyncBatch:
         """As `Batch.upsert`."""
         await self._change(self._batch.upsert, ids, vectors, texts=texts, payloads=payloads)
 
-    async def delete(self, ids: Sequence[str]) -> None:
+    async def set_texts(self, ids: Sequence[str], texts: Sequence[str]) -> None:
+        """As `Batch.set_texts`."""
+        await self._change(self._batch.set_texts, ids, texts)
+
+    async def set_payloads(self, ids: Sequence[str], payloads: Sequence[Any]) -> None:
+        """As `Batch.set_payloads`."""
+        await self._change(self._batch.set_payloads, ids, payloads)
+
+    async def clear_texts(self, ids: Collection[str]) -> None:
+        """As `Batch.clear_texts`."""
+        await self._change(self._batch.clear_texts, ids)
+
+    async def clear_payloads(self, ids: Collection[str]) -> None:
+        """As `Batch.clear_payloads`."""
+        await self._change(self._batch.clear_payloads, ids)
+
+    async def delete(self, ids: Collection[str]) -> None:
         """As `Batch.delete`."""
         await self._change(self._batch.delete, ids)
 

@@ -1,24 +1,35 @@
 """One batch: changes gathered in memory, checked as they come, committed when the block ends.
 
-Everything that can be wrong is found while the ``with`` block runs, before the catalog is touched;
+Calls apply in the order in which they are made, and an upsert replaces what it is given: the vector
+always, text and payload where there is one. What the batch then comes to is committed as a whole
+(`indexrelay.storage.catalog.batch_content`).
+
+What can be wrong with values is found while the ``with`` block runs, before the catalog is touched;
 leaving the block normally commits all of it in one transaction (or hands it over to the `Batches`
 that it belongs to), leaving it by an exception commits nothing. A batch is held in memory whole (a
 vector takes ``4 * dimension`` bytes), so a job with more than that has several batches.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from numpy.typing import ArrayLike
 
-from indexrelay.producers.errors import BatchClosedError, NotCommittedError, RepeatedIdsError
+from indexrelay.producers.errors import BatchClosedError, NotCommittedError
 from indexrelay.producers.outcome import Outcome
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog import BatchChanges, Commit
 from indexrelay.storage.entries import Entries
-from indexrelay.storage.validation import check_entries, check_ids
+from indexrelay.storage.errors import InvalidEntriesError, UnknownEntriesError
+from indexrelay.storage.validation import (
+    check_entries,
+    check_ids,
+    check_listed_ids,
+    check_texts,
+    encode_payloads,
+)
 
 HandsOver = Callable[[BatchChanges, Outcome], None]
 """Commits what was gathered, now or together with other batches, and tells the outcome."""
@@ -48,6 +59,9 @@ class Batch:
         self._hand_over = hand_over
         self._upserts: list[Entries] = []
         self._upserted: set[str] = set()
+        # By id, what was set or cleared beside the upserts; None: it goes.
+        self._texts: dict[str, str | None] = {}
+        self._payloads: dict[str, str | None] = {}
         self._deletes: dict[str, None] = {}
         self._outcome = Outcome()
         self._ended = False
@@ -59,51 +73,110 @@ class Batch:
         texts: Sequence[str | None] | None = None,
         payloads: Sequence[Any] | None = None,
     ) -> None:
-        """Add entries, or replace those with the same id, whole.
+        """Add entries, or give those with the same id what is given; what is not given stays.
 
         Args:
-            ids: ``n`` ids, each non-empty and new to this batch.
+            ids: ``n`` ids, each non-empty; a list, a tuple or an array.
             vectors: shape ``(n, dimension)``; taken as float32. Copied, so that the job may reuse
                 its array.
-            texts: ``n`` texts for text components; ``None``: none have one.
-            payloads: ``n`` JSON values to be served beside the ids; ``None``: none have one.
+            texts: ``n`` texts for text components; ``None``, the whole or one of them: not given.
+            payloads: ``n`` JSON values to be served beside the ids; ``None`` as for texts.
 
         Raises:
             InvalidEntriesError: names the rows that are wrong (dimension, NaN or infinity, a zero
-                vector under cosine, empty or repeated ids, lengths that differ).
-            RepeatedIdsError: ids that this batch upserts or deletes already.
+                vector under cosine, empty or repeated ids, lengths that differ, payloads that JSON
+                has no form for).
             BatchClosedError: the block has ended.
         """
         self._check_open()
         entries = check_entries(
             ids, vectors, texts, payloads, dimension=self._dimension, metric=self._metric
         )
-        self._refuse(entries.ids, self._upserted, "upserted twice")
-        self._refuse(entries.ids, self._deletes, "both deleted and upserted")
         if not len(entries):
             return
         if entries.vectors is vectors or not entries.vectors.flags.owndata:
             entries = dataclasses.replace(entries, vectors=entries.vectors.copy())
+        if self._deletes:
+            self._begin_anew(entries.ids)
+        _forget_given(self._texts, entries.ids, entries.texts)
+        _forget_given(self._payloads, entries.ids, entries.payloads)
         self._upserts.append(entries)
         self._upserted.update(entries.ids)
 
-    def delete(self, ids: Sequence[str]) -> None:
+    def set_texts(self, ids: Sequence[str], texts: Sequence[str]) -> None:
+        """Give entries other texts; their vectors and payloads stay.
+
+        The entries have to be in the collection, or upserted by this batch before.
+
+        Raises:
+            InvalidEntriesError: names the rows that are wrong; ``None`` is no text (`clear_texts`).
+            UnknownEntriesError: this batch deletes one of them; from the end of the block, when
+                the collection does not hold one of them. Nothing is written then.
+            BatchClosedError: the block has ended.
+        """
+        self._check_open()
+        known = check_ids(ids)
+        checked = check_texts(texts, known)
+        _refuse_missing("text", "clear_texts", checked, known)
+        self._refuse_deleted(known)
+        self._texts.update(zip(known, checked, strict=True))
+
+    def set_payloads(self, ids: Sequence[str], payloads: Sequence[Any]) -> None:
+        """Give entries other payloads; their vectors and texts stay.
+
+        The entries have to be in the collection, or upserted by this batch before.
+
+        Raises:
+            InvalidEntriesError: names the rows that are wrong; ``None`` is no payload
+                (`clear_payloads`).
+            UnknownEntriesError: as `set_texts`.
+            BatchClosedError: the block has ended.
+        """
+        self._check_open()
+        known = check_ids(ids)
+        encoded = encode_payloads(payloads, known)
+        _refuse_missing("payload", "clear_payloads", encoded, known)
+        self._refuse_deleted(known)
+        self._payloads.update(zip(known, encoded, strict=True))
+
+    def clear_texts(self, ids: Collection[str]) -> None:
+        """Take the texts of entries away; one without a text, or that is not there, is no error.
+
+        Raises:
+            InvalidEntriesError: empty or repeated ids, by row.
+            BatchClosedError: the block has ended.
+        """
+        self._check_open()
+        cleared = [id_ for id_ in check_listed_ids(ids) if id_ not in self._deletes]
+        self._texts.update(dict.fromkeys(cleared))
+
+    def clear_payloads(self, ids: Collection[str]) -> None:
+        """Take the payloads of entries away; raises as `clear_texts` does."""
+        self._check_open()
+        cleared = [id_ for id_ in check_listed_ids(ids) if id_ not in self._deletes]
+        self._payloads.update(dict.fromkeys(cleared))
+
+    def delete(self, ids: Collection[str]) -> None:
         """Remove entries; an id that the collection does not hold is no error.
 
         Raises:
             InvalidEntriesError: empty or repeated ids, by row.
-            RepeatedIdsError: ids that this batch upserts or deletes already.
             BatchClosedError: the block has ended.
         """
         self._check_open()
-        checked = check_ids(ids)
-        self._refuse(checked, self._deletes, "deleted twice")
-        self._refuse(checked, self._upserted, "both upserted and deleted")
+        checked = check_listed_ids(ids)
+        for changed in (self._texts, self._payloads):
+            for id_ in changed.keys() & checked:
+                del changed[id_]
+        self._upserted.difference_update(checked)
         self._deletes.update(dict.fromkeys(checked))
 
     def __len__(self) -> int:
         """How many entries it changes so far."""
-        return len(self._upserted) + len(self._deletes)
+        changed = self._upserted
+        if self._texts or self._payloads:
+            changed = changed | self._texts.keys() | self._payloads.keys()
+        return len(changed) + len(self._deletes)
 
     def __bool__(self) -> bool:
         """Always true: an empty batch is still a batch (ask ``len(batch)``)."""
@@ -143,15 +216,18 @@ class Batch:
             collection=self.collection,
             batch_id=self.batch_id,
             upserts=self._upserts,
+            texts=self._texts,
+            payloads=self._payloads,
             deletes=list(self._deletes),
         )
         changed = len(self)
         # What was gathered may be large, and the job may keep the batch for its commit.
-        self._upserts, self._upserted, self._deletes = [], set(), {}
+        self._upserts, self._upserted = [], set()
+        self._texts, self._payloads, self._deletes = {}, {}, {}
         if error is not None:
             self._outcome.no_commit = f"its block ended by {type(error).__name__}"
         elif not changed:
-            self._outcome.no_commit = "nothing was upserted or deleted"
+            self._outcome.no_commit = "nothing was changed"
         else:
             self._hand_over(changes, self._outcome)
 
@@ -159,7 +235,34 @@ class Batch:
         if self._ended:
             raise BatchClosedError(self.collection)
 
-    def _refuse(self, ids: Sequence[str], taken: set[str] | dict[str, None], said: str) -> None:
-        repeated = [name for name in ids if name in taken] if taken else []
-        if repeated:
-            raise RepeatedIdsError(self.collection, repeated, said=said)
+    def _begin_anew(self, ids: Sequence[str]) -> None:
+        """What was deleted and is upserted again has nothing of what it had."""
+        for id_ in ids:
+            if id_ in self._deletes:
+                del self._deletes[id_]
+                self._texts[id_] = self._payloads[id_] = None
+
+    def _refuse_deleted(self, ids: Sequence[str]) -> None:
+        deleted = [id_ for id_ in ids if id_ in self._deletes] if self._deletes else []
+        if deleted:
+            raise UnknownEntriesError(self.collection, deleted)
+
+
+def _forget_given(
+    changed: dict[str, str | None], ids: Sequence[str], given: Sequence[str | None]
+) -> None:
+    """Drop what was set or cleared before and is given now."""
+    if changed:
+        for id_, value in zip(ids, given, strict=True):
+            if value is not None:
+                changed.pop(id_, None)
+
+
+def _refuse_missing(
+    what: str, instead: str, values: Sequence[str | None], ids: Sequence[str]
+) -> None:
+    rows = [row for row, value in enumerate(values) if value is None]
+    if rows:
+        raise InvalidEntriesError(
+            f"{what} that is None; {instead}() takes one away", rows=rows, ids=ids
+        )

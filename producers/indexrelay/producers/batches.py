@@ -57,7 +57,8 @@ class Batches:
         """A batch for one ``with`` block inside of this one; as `Producer.batch`.
 
         Its `Batch.commit` is there when this block has ended. The same ``batch_id`` a second time
-        in one collection is the same batch: it commits nothing, and gets what the first one gets.
+        in one collection has to be the same batch: it commits nothing, and gets what the first one
+        gets.
         """
         check_traceparent(traceparent)
 
@@ -78,7 +79,7 @@ class Batches:
         batch_id = batch_id or secrets.token_hex(16)
         check_batch_id(batch_id)
         self._marks(collection)
-        changes = BatchChanges(collection=collection, batch_id=batch_id)
+        changes = BatchChanges(collection=collection, batch_id=batch_id, own_data=True)
         self._gather(Handed(changes=changes, outcome=Outcome(), traceparent=traceparent))
 
     def __len__(self) -> int:

@@ -60,18 +60,6 @@ class WrongSourceError(IndexRelayError):
         self.source = source
 
 
-class RepeatedIdsError(IndexRelayError):
-    """Raised when one batch says two things about the same id; nothing of it is committed."""
-
-    def __init__(self, collection: str, ids: Sequence[str], *, said: str) -> None:
-        super().__init__(
-            f"batch for {collection!r}: {len(ids)} id(s) {said}: {_listed(map(repr, ids))}; "
-            "name each id once in a batch, or use a second batch"
-        )
-        self.collection = collection
-        self.ids = tuple(ids)
-
-
 class NotCommittedError(IndexRelayError):
     """Raised when the commit of a batch is asked for that has none."""
 

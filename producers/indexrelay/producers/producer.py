@@ -95,9 +95,10 @@ class Producer:
 
         Args:
             collection: its name in the settings.
-            batch_id: what the job calls this batch: the same id again is the same batch, commits
-                nothing, and gives the commit that it got before. ``None``: drawn at random, so that
-                a job which repeats itself commits again.
+            batch_id: what the job calls this batch, such as a date and a part: the same batch again
+                commits nothing, and gives the commit that it got before; other content under the
+                same id is refused (`BatchContentError`). ``None``: drawn at random, so that a job
+                which repeats itself commits again.
             traceparent: a W3C trace context that the event carries along.
 
         Raises:
@@ -130,6 +131,9 @@ class Producer:
         self, collection: str, *, batch_id: str | None = None, traceparent: str | None = None
     ) -> Commit:
         """Say that a collection whose entries live elsewhere (a table, a folder) has new ones.
+
+        What is new is not known here, so each call is a commit of its own, whatever its
+        ``batch_id``, which is a name for people and results.
 
         Raises:
             UndeclaredCollectionError: the settings do not declare it.

@@ -5,6 +5,7 @@ or the driver's own error.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from indexrelay.schemas.errors import IndexRelayError, UnknownNameError
 
@@ -70,6 +71,61 @@ class InvalidBatchIdError(IndexRelayError):
             "give 1 to 200 characters of Unicode text without NUL"
         )
         self.batch_id = batch_id
+
+
+class BatchContentError(IndexRelayError):
+    """Raised when a batch id is used again for other content; nothing is written.
+
+    The same batch again gets what it got before; another one under its id would be lost, and
+    whoever waits until it is served would wait for the first.
+    """
+
+    def __init__(
+        self,
+        collection: str,
+        batch_id: str,
+        *,
+        generation: int,
+        committed_at: datetime | None,
+        before: tuple[int, int, str],
+        now: tuple[int, int, str],
+    ) -> None:
+        upserts, deletes, digest = before
+        at = f" at {committed_at:%Y-%m-%d %H:%M:%S} UTC" if committed_at is not None else ""
+        super().__init__(
+            f"batch {batch_id!r} of {collection!r} was committed{at} as generation {generation} "
+            f"with other content: {upserts} upserts, {deletes} deletes (digest {digest[:12]}); now "
+            f"it has {now[0]} upserts, {now[1]} deletes (digest {now[2][:12]}). Nothing was "
+            "written: give new content an id of its own, such as one with a date, and repeat a "
+            "batch only as it was"
+        )
+        self.collection = collection
+        self.batch_id = batch_id
+        self.generation = generation
+        """What the id stands for."""
+        self.committed_at = committed_at
+        """``None``: in the same call."""
+        self.before = before
+        """Upserts, deletes and digest of what was committed."""
+        self.now = now
+        """The same of what was refused."""
+
+
+class UnknownEntriesError(IndexRelayError):
+    """Raised when a text or payload is set of entries that are not there; nothing is written."""
+
+    SHOWN = 5
+    """So many of the ids are named."""
+
+    def __init__(self, collection: str, ids: Sequence[str]) -> None:
+        named = ", ".join(f"{id_!r:.80}" for id_ in ids[: self.SHOWN])
+        more = f" and {len(ids) - self.SHOWN} more" if len(ids) > self.SHOWN else ""
+        super().__init__(
+            f"a text or payload is set of {len(ids)} entries that {collection!r} does not hold: "
+            f"{named}{more}; upsert them with their vectors first, in this batch or an earlier one"
+        )
+        self.collection = collection
+        self.ids = tuple(ids)
 
 
 class SnapshotClosedError(IndexRelayError):

@@ -94,7 +94,7 @@ def check_entries(
     )
 
 
-def check_ids(ids: Sequence[str]) -> list[str]:
+def check_ids(ids: Sequence[str] | Collection[str]) -> list[str]:
     """The ids as plain strings.
 
     Raises:

@@ -64,10 +64,10 @@ def test_what_was_committed_before_takes_no_generation(both: Catalog) -> None:
     both.entries.commit_many([changes("tracks", "b1", "a"), changes("tracks", "b2", "b")])
     commits = both.entries.commit_many(
         [
-            changes("tracks", "b2", "other"),
+            changes("tracks", "b2", "b"),
             changes("tracks", "b3", "c"),
-            changes("tracks", "b3", "d"),
-            changes("tracks", "b1", "other"),
+            changes("tracks", "b3", "c"),
+            changes("tracks", "b1", "a"),
         ]
     )
     assert [(commit.generation, commit.repeated) for commit in commits] == [

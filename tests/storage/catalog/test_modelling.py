@@ -4,11 +4,13 @@ import tempfile
 from pathlib import Path
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog import BatchChanges, Catalog, Commit
+from indexrelay.storage.errors import BatchContentError
 from tests.storage.rows import entries, ids_of, values_of
 
 IDS = st.lists(st.sampled_from(["", *"abcdefÄ🎵"]).map(lambda tail: f"id{tail}"), max_size=6)
@@ -23,6 +25,7 @@ class EntryLogModel(RuleBasedStateMachine):
         self.catalog = Catalog.open(f"sqlite:///{Path(self.folder.name) / 'catalog.db'}")
         self.declare()
         self.batches: dict[str, int] = {}
+        self.contents: dict[str, object] = {}
 
     def declare(self) -> None:
         self.catalog.collections.declare("tracks", dimension=4, metric=Metric.L2)
@@ -31,20 +34,37 @@ class EntryLogModel(RuleBasedStateMachine):
         self.written: dict[str, int] = {}
         self.floor = 0
 
-    @rule(batch=st.integers(0, 12), chunks=CHUNKS, deletes=IDS)
-    def commit(self, batch: int, chunks: list[list[str]], deletes: list[str]) -> None:
-        value = float(len(self.history))
-        commit = self.catalog.entries.commit(
-            "tracks",
-            f"b{batch}",
-            upserts=[entries(*ids, value=value) for ids in chunks],
-            deletes=deletes,
-        )
+    @rule(
+        batch=st.integers(0, 12),
+        chunks=CHUNKS,
+        deletes=IDS,
+        value=st.sampled_from([1.0, 2.0, 3.0]),
+    )
+    def commit(self, batch: int, chunks: list[list[str]], deletes: list[str], value: float) -> None:
+        upserts = [entries(*ids, value=value) for ids in chunks]
+        try:
+            commit = self.catalog.entries.commit(
+                "tracks", f"b{batch}", upserts=upserts, deletes=deletes
+            )
+        except BatchContentError:
+            assert self.contents[f"b{batch}"] != self.content(chunks, deletes, value)
+            return
         self.was_committed(commit, f"b{batch}", chunks, deletes, value)
+
+    @staticmethod
+    def content(chunks: list[list[str]], deletes: list[str], value: float) -> object:
+        upserted = {id_ for ids in chunks for id_ in ids} - set(deletes)
+        return upserted, set(deletes), value if upserted else None
 
     @rule(several=st.lists(st.tuples(st.integers(0, 12), CHUNKS, IDS), max_size=4))
     def commit_together(self, several: list[tuple[int, list[list[str]], list[str]]]) -> None:
         values = [1000.0 * len(self.history) + number for number in range(len(several))]
+        contents = dict(self.contents)
+        for (batch, chunks, deletes), value in zip(several, values, strict=True):
+            content = self.content(chunks, deletes, value)
+            if contents.setdefault(f"b{batch}", content) != content:
+                self.refused_together(several, values)
+                return
         commits = self.catalog.entries.commit_many(
             [
                 BatchChanges(
@@ -60,6 +80,23 @@ class EntryLogModel(RuleBasedStateMachine):
             batch, chunks, deletes = given
             self.was_committed(commit, f"b{batch}", chunks, deletes, value)
 
+    def refused_together(
+        self, several: list[tuple[int, list[list[str]], list[str]]], values: list[float]
+    ) -> None:
+        """One of them has an id that stands for other content: none is written."""
+        with pytest.raises(BatchContentError):
+            self.catalog.entries.commit_many(
+                [
+                    BatchChanges(
+                        collection="tracks",
+                        batch_id=f"b{batch}",
+                        upserts=[entries(*ids, value=value) for ids in chunks],
+                        deletes=deletes,
+                    )
+                    for (batch, chunks, deletes), value in zip(several, values, strict=True)
+                ]
+            )
+
     def was_committed(
         self,
         commit: Commit,
@@ -68,6 +105,8 @@ class EntryLogModel(RuleBasedStateMachine):
         deletes: list[str],
         value: float,
     ) -> None:
+        content = self.content(chunks, deletes, value)
+        assert self.contents.setdefault(batch_id, content) == content
         if batch_id in self.batches:
             assert commit.repeated
             assert commit.generation == self.batches[batch_id]
@@ -98,6 +137,7 @@ class EntryLogModel(RuleBasedStateMachine):
         self.catalog.collections.drop("tracks")
         self.declare()
         self.batches = {}
+        self.contents = {}
 
     @rule(after=st.integers(-1, 15), rows=st.integers(1, 5))
     def changes(self, after: int, rows: int) -> None:

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from indexrelay.schemas.errors import MissingExtraError
 from indexrelay.storage.catalog import Catalog
-from indexrelay.storage.errors import CatalogUrlError, CatalogVersionError
+from indexrelay.storage.errors import BatchContentError, CatalogUrlError, CatalogVersionError
 from indexrelay.storage.urls import driver_url
 from tests.storage.rows import entries, ids_of
 
@@ -37,6 +37,25 @@ def test_a_catalog_of_another_version_is_refused(catalog: Catalog, url: str) -> 
 
     with pytest.raises(CatalogVersionError, match=r"version 99.*version 1; upgrade indexrelay"):
         Catalog.open(url)
+
+
+def test_a_catalog_of_an_earlier_release_gets_the_column_that_it_lacks(
+    tracks: Catalog, url: str
+) -> None:
+    tracks.entries.commit("tracks", "old", upserts=[entries("a")], deletes=[])
+    with tracks._database.write() as connection:
+        connection.exec_driver_sql("ALTER TABLE indexrelay_batches DROP COLUMN digest")
+    tracks.close()
+
+    again = Catalog.open(url)
+    # What was committed before says nothing of its content: the same id is taken for the same.
+    old = again.entries.commit("tracks", "old", upserts=[entries("b")], deletes=[])
+    assert (old.generation, old.repeated) == (1, True)
+    new = again.entries.commit("tracks", "new", upserts=[entries("b")], deletes=[])
+    assert new.generation == 2
+    with pytest.raises(BatchContentError):
+        again.entries.commit("tracks", "new", upserts=[entries("c")], deletes=[])
+    again.close()
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,24 @@ when writing, 0.65 when reading).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from sqlalchemy import Connection
 
 from indexrelay.storage.entries import Entries, Vectors
+
+
+class Update(NamedTuple):
+    """A new text or payload of an entry whose vector stays."""
+
+    id: str
+    sets_text: bool
+    text: str | None
+    """``None`` where it is set: the text goes."""
+    sets_payload: bool
+    payload: str | None
+
 
 StoredRow = tuple[str, bytes, str | None, str | None]
 """id, vector, text, payload."""
@@ -27,7 +39,16 @@ class BulkRows(Protocol):
     """Many entries of one collection, by its ``key``, inside a transaction that is the caller's."""
 
     def upsert(self, connection: Connection, key: int, generation: int, chunk: Entries) -> None:
-        """Write ``chunk``, whose ids differ, as it stands at ``generation``."""
+        """Write ``chunk``, whose ids differ, as it stands at ``generation``.
+
+        A text or payload that is ``None`` stays what it is in an entry that is live.
+        """
+        ...
+
+    def update(
+        self, connection: Connection, key: int, generation: int, updates: Sequence[Update]
+    ) -> int:
+        """Set or clear texts and payloads of live entries; say how many there were."""
         ...
 
     def delete(self, connection: Connection, key: int, generation: int, ids: Sequence[str]) -> int:
@@ -36,6 +57,10 @@ class BulkRows(Protocol):
 
     def count_live(self, connection: Connection, key: int, ids: Sequence[str]) -> int:
         """How many of ``ids``, which differ, are live."""
+        ...
+
+    def live_among(self, connection: Connection, key: int, ids: Sequence[str]) -> set[str]:
+        """Which of ``ids`` are live."""
         ...
 
     def live(

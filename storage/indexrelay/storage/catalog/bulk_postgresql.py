@@ -11,16 +11,25 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from indexrelay.storage.catalog.bulk import ChangedRow, gathered, vector_bytes
+from indexrelay.storage.catalog.bulk import ChangedRow, Update, gathered, vector_bytes
 from indexrelay.storage.entries import Entries
 
 _UPSERT = """
-INSERT INTO indexrelay_entries (collection, generation, deleted, id, vector, text, payload)
+INSERT INTO indexrelay_entries AS entry (collection, generation, deleted, id, vector, text, payload)
 SELECT %s, %s, false, row.id, row.vector, row.text, row.payload
 FROM unnest(%b::text[], %b::bytea[], %b::text[], %b::text[]) AS row (id, vector, text, payload)
 ON CONFLICT (collection, id) DO UPDATE SET
-  generation = excluded.generation, deleted = false,
-  vector = excluded.vector, text = excluded.text, payload = excluded.payload
+  generation = excluded.generation, deleted = false, vector = excluded.vector,
+  text = coalesce(excluded.text, entry.text), payload = coalesce(excluded.payload, entry.payload)
+"""
+_UPDATE = """
+UPDATE indexrelay_entries AS entry
+SET generation = %s,
+    text = CASE WHEN row.sets_text THEN row.text ELSE entry.text END,
+    payload = CASE WHEN row.sets_payload THEN row.payload ELSE entry.payload END
+FROM unnest(%b::text[], %b::boolean[], %b::text[], %b::boolean[], %b::text[])
+  AS row (id, sets_text, text, sets_payload, payload)
+WHERE entry.collection = %s AND entry.id = row.id AND NOT entry.deleted
 """
 _DELETE = """
 UPDATE indexrelay_entries
@@ -29,6 +38,10 @@ WHERE collection = %s AND NOT deleted AND id = ANY (%b::text[])
 """
 _COUNT_LIVE = """
 SELECT count(*) FROM indexrelay_entries
+WHERE collection = %s AND NOT deleted AND id = ANY (%b::text[])
+"""
+_LIVE_AMONG = """
+SELECT id FROM indexrelay_entries
 WHERE collection = %s AND NOT deleted AND id = ANY (%b::text[])
 """
 _LIVE = """
@@ -54,6 +67,13 @@ class PostgresqlRows:
             connection, _UPSERT, (key, generation, chunk.ids, vectors, chunk.texts, chunk.payloads)
         )
 
+    def update(
+        self, connection: Connection, key: int, generation: int, updates: Sequence[Update]
+    ) -> int:
+        """One statement for all of them."""
+        columns = map(list, zip(*updates, strict=True))
+        return int(_execute(connection, _UPDATE, (generation, *columns, key)).rowcount)
+
     def delete(self, connection: Connection, key: int, generation: int, ids: Sequence[str]) -> int:
         """One statement for all of them."""
         return int(_execute(connection, _DELETE, (generation, key, list(ids))).rowcount)
@@ -61,6 +81,10 @@ class PostgresqlRows:
     def count_live(self, connection: Connection, key: int, ids: Sequence[str]) -> int:
         """One statement for all of them."""
         return int(_execute(connection, _COUNT_LIVE, (key, list(ids))).fetchone()[0])
+
+    def live_among(self, connection: Connection, key: int, ids: Sequence[str]) -> set[str]:
+        """One statement for all of them."""
+        return {row[0] for row in _execute(connection, _LIVE_AMONG, (key, list(ids)))}
 
     def live(
         self, connection: Connection, key: int, dimension: int, rows: int

@@ -12,15 +12,22 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from indexrelay.storage.catalog.bulk import ChangedRow, gathered, vector_bytes
+from indexrelay.storage.catalog.bulk import ChangedRow, Update, gathered, vector_bytes
 from indexrelay.storage.entries import Entries
 
 _UPSERT = """
 INSERT INTO indexrelay_entries (collection, generation, deleted, id, vector, text, payload)
 VALUES (?, ?, 0, ?, ?, ?, ?)
 ON CONFLICT (collection, id) DO UPDATE SET
-  generation = excluded.generation, deleted = 0,
-  vector = excluded.vector, text = excluded.text, payload = excluded.payload
+  generation = excluded.generation, deleted = 0, vector = excluded.vector,
+  text = coalesce(excluded.text, text), payload = coalesce(excluded.payload, payload)
+"""
+_UPDATE = """
+UPDATE indexrelay_entries
+SET generation = ?1,
+    text = CASE WHEN ?4 THEN ?5 ELSE text END,
+    payload = CASE WHEN ?6 THEN ?7 ELSE payload END
+WHERE collection = ?2 AND id = ?3 AND NOT deleted
 """
 _DELETE = """
 UPDATE indexrelay_entries
@@ -29,6 +36,10 @@ WHERE collection = ? AND NOT deleted AND id IN (SELECT value FROM json_each(?))
 """
 _COUNT_LIVE = """
 SELECT count(*) FROM indexrelay_entries
+WHERE collection = ? AND NOT deleted AND id IN (SELECT value FROM json_each(?))
+"""
+_LIVE_AMONG = """
+SELECT id FROM indexrelay_entries
 WHERE collection = ? AND NOT deleted AND id IN (SELECT value FROM json_each(?))
 """
 _LIVE = """
@@ -59,6 +70,13 @@ class SqliteRows:
         )
         _cursor(connection).executemany(_UPSERT, rows)
 
+    def update(
+        self, connection: Connection, key: int, generation: int, updates: Sequence[Update]
+    ) -> int:
+        """One prepared statement, run for each row."""
+        rows = ((generation, key, *update) for update in updates)
+        return int(_cursor(connection).executemany(_UPDATE, rows).rowcount)
+
     def delete(self, connection: Connection, key: int, generation: int, ids: Sequence[str]) -> int:
         """One statement for all of them."""
         cursor = _cursor(connection).execute(_DELETE, (generation, key, _array(ids)))
@@ -68,6 +86,10 @@ class SqliteRows:
         """One statement for all of them."""
         found = _cursor(connection).execute(_COUNT_LIVE, (key, _array(ids))).fetchone()
         return int(found[0])
+
+    def live_among(self, connection: Connection, key: int, ids: Sequence[str]) -> set[str]:
+        """One statement for all of them."""
+        return {row[0] for row in _cursor(connection).execute(_LIVE_AMONG, (key, _array(ids)))}
 
     def live(
         self, connection: Connection, key: int, dimension: int, rows: int

@@ -7,22 +7,16 @@ snapshot: without one, a row that is upserted meanwhile moves past G and is in n
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 from sqlalchemy import delete, select, update
 
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.settings import Metric
-from indexrelay.storage.catalog.batch_writing import BatchWriter
+from indexrelay.storage.catalog.batch_content import content_of
+from indexrelay.storage.catalog.batch_writing import BatchWriter, SettledBatch
 from indexrelay.storage.catalog.collections import lock, require
-from indexrelay.storage.catalog.commits import (
-    BatchChanges,
-    Commit,
-    arranged,
-    check_batch_id,
-    settled,
-)
+from indexrelay.storage.catalog.commits import BatchChanges, Commit, check_batch_id
 from indexrelay.storage.catalog.database import Database
 from indexrelay.storage.catalog.schema import batches, collections, entries
 from indexrelay.storage.catalog.snapshot import CatalogSnapshot
@@ -41,8 +35,9 @@ class EntryLog:
     ) -> Commit:
         """Write a batch, whole or not at all, under the collection's next generation.
 
-        A ``batch_id`` that was committed before changes nothing and gets what it got then. Within
-        one batch deletes apply after upserts, and the last upsert of an id wins.
+        The same batch again changes nothing and gets what it got then. Within one batch deletes
+        apply after upserts, and the last upsert of an id wins; a text or payload that is ``None``
+        in it stays what it is.
 
         The rows are taken as `indexrelay.storage.validation.check_entries` gives them.
 
@@ -50,6 +45,7 @@ class EntryLog:
             UnknownCollectionError: the collection is not there.
             InvalidBatchIdError: the id cannot be stored.
             InvalidEntriesError: the vectors are of another dimension than the collection's.
+            BatchContentError: other content was committed under the id.
         """
         changes = BatchChanges(
             collection=collection, batch_id=batch_id, upserts=upserts, deletes=deletes
@@ -63,14 +59,16 @@ class EntryLog:
         small batches pays for one fsync instead of many. What `commit` says of one holds for each.
 
         Raises:
-            UnknownCollectionError, InvalidBatchIdError, InvalidEntriesError: as `commit`; nothing
-                is written.
+            UnknownCollectionError, InvalidBatchIdError, InvalidEntriesError, BatchContentError: as
+                `commit`; nothing is written.
+            UnknownEntriesError: a text or payload is set of entries that are not there.
         """
-        by_collection: dict[str, list[BatchChanges]] = {}
+        by_collection: dict[str, list[SettledBatch]] = {}
         for each in batches:
             check_batch_id(each.batch_id)
-            chunks = arranged(settled(each.upserts, each.deletes))
-            by_collection.setdefault(each.collection, []).append(replace(each, upserts=chunks))
+            content = None if each.own_data else content_of(each)
+            settled = SettledBatch(batch_id=each.batch_id, content=content)
+            by_collection.setdefault(each.collection, []).append(settled)
         if not batches:
             return []
         with self._database.write() as connection:
@@ -86,11 +84,15 @@ class EntryLog:
     def mark(self, collection: str, batch_id: str) -> Commit:
         """Number a batch of a job that keeps its own data: a commit without rows.
 
+        What changed is not known here, so the same id again may be other content: it gets the next
+        generation, and stands for that from then on.
+
         Raises:
             UnknownCollectionError: the collection is not there.
             InvalidBatchIdError: the id cannot be stored.
         """
-        return self.commit(collection, batch_id, upserts=(), deletes=())
+        changes = BatchChanges(collection=collection, batch_id=batch_id, own_data=True)
+        return self.commit_many([changes])[0]
 
     def batch_ids(self, collection: str, *, after: int, upto: int) -> list[str]:
         """The batches with a generation in (``after``, ``upto``], oldest first.

@@ -38,7 +38,7 @@ class TableQueries:
                 self._order = id_
 
     @property
-    def counts(self) -> sa.Select[Any]:
+    def counts(self) -> sa.Select[int, int]:
         """How many rows there are, and how many of them have a vector."""
         vectors: sa.ColumnElement[int] = sa.func.count(self._vector)
         return sa.select(sa.func.count(), vectors).select_from(self._table)
