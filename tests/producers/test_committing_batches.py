@@ -181,7 +181,7 @@ def test_what_an_upsert_does_not_give_stays_until_it_is_cleared(
     assert kept(catalog) == {"a": (0, "x", "7"), "b": (1, "z", '{"n":2}')}
     with producer.batch("tracks") as batch:
         batch.set_texts(["a"], ["w"])
-        batch.set_payloads(np.array(["b"]), [False])
+        batch.set_payloads(("b",), [False])
         batch.clear_texts({"b", "never there"})
     assert batch.commit.upserts == 2
     assert kept(catalog) == {"a": (0, "w", "7"), "b": (1, None, "false")}

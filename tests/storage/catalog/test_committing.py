@@ -135,7 +135,7 @@ def test_texts_and_payloads_are_set_and_cleared_without_vectors(tracks: Catalog)
     }
     assert tracks.collections.get("tracks").count == 4
     with tracks.entries.snapshot("tracks") as snapshot:
-        (changed,) = snapshot.changes(1) or ()
+        (changed,) = list(snapshot.changes(1) or ())
     assert changed.upserts.ids == ["a", "b", "c"]
     assert changed.upserts.vectors.tolist() == [[1.0] * 4] * 3
     assert changed.deletes == []
