@@ -239,7 +239,7 @@ def test_readers_without_any_is_a_failure_that_says_what_to_start(run: Run, buil
     said = run("readers", "--json", "--config", str(built))
     assert said.code == 1
     assert json.loads(said.out) == {"readers": {}}
-    assert "indexrelay reader --id NAME" in said.err
+    assert "indexrelay reader " in said.err
 
 
 def test_a_member_that_cannot_be_understood_does_not_hide_the_rest(run: Run, built: Path) -> None:

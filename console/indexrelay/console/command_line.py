@@ -4,6 +4,7 @@ Nothing but typer is imported here. Each command's module imports what it needs 
 that ``indexrelay --help`` answers before FAISS or SQLAlchemy would have been found on the disk.
 """
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -18,16 +19,22 @@ from indexrelay.console.commands import (
     readers,
     rebuild,
     reconcile,
+    releases,
     roles,
     search,
     status,
     up,
 )
 
-_HELP = """Carries analysis batches into live, verified indexes in every serving process.
-
-Exit codes: 0 success, 1 failure, 2 wrong call or settings, 3 partial, 130 Ctrl-C.
-"""
+_HELP = (
+    "Carries analysis batches into live, verified indexes in every serving process.\n\n"
+    "Begin with `demo`, or with `check` and `up` beside your indexrelay.toml. "
+    "`status` says what is wrong and what to do; most commands have `--json`.\n\n"
+    "Exit codes: 0 success, 1 failure, 2 wrong call or settings, 3 partial, 130 Ctrl-C."
+)
+_RUN = "Run it"
+_LOOK = "Look"
+_DO = "Do something about it"
 
 
 def build_app() -> typer.Typer:
@@ -39,25 +46,46 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_options)
-    app.command("demo")(demo.demo)
-    app.command("up")(up.up)
-    app.command("status")(status.status)
-    app.command("rebuild")(rebuild.rebuild)
-    app.command("search")(search.search)
-    app.command("readers")(readers.readers)
-    app.add_typer(components.build_app(), name="components")
-    app.add_typer(collections.build_app(), name="collections")
-    app.command("check")(check.check)
-    app.command("rebuilder")(roles.rebuilder)
-    app.command("reader")(roles.reader)
-    app.command("pause")(holds.pause)
-    app.command("resume")(holds.resume)
-    app.command("rollback")(holds.rollback)
-    app.command("hold")(holds.hold)
-    app.command("lift")(holds.lift)
-    app.add_typer(dead.build_app(), name="dead")
-    app.command("reconcile")(reconcile.reconcile)
+    app.command("demo", rich_help_panel=_RUN)(demo.demo)
+    app.command("check", rich_help_panel=_RUN)(check.check)
+    app.command("up", rich_help_panel=_RUN)(up.up)
+    app.command("rebuilder", rich_help_panel=_RUN)(roles.rebuilder)
+    app.command("reader", rich_help_panel=_RUN)(roles.reader)
+    app.command("status", rich_help_panel=_LOOK)(status.status)
+    app.command("search", rich_help_panel=_LOOK)(search.search)
+    for name, group in _GROUPS.items():
+        app.add_typer(group.build_app(), name=name, rich_help_panel=_LOOK)
+    app.command("rebuild", rich_help_panel=_DO)(rebuild.rebuild)
+    app.command("pause", rich_help_panel=_DO)(holds.pause)
+    app.command("resume", rich_help_panel=_DO)(holds.resume)
+    app.command("hold", rich_help_panel=_DO)(holds.hold)
+    app.command("lift", rich_help_panel=_DO)(holds.lift)
+    app.command("rollback", rich_help_panel=_DO)(holds.rollback)
+    app.command("reconcile", rich_help_panel=_DO)(reconcile.reconcile)
     return app
+
+
+_GROUPS = {
+    "collections": collections,
+    "components": components,
+    "releases": releases,
+    "readers": readers,
+    "dead": dead,
+}
+"""What there are several of; each is listed by its bare name, and has verbs."""
+
+
+def command_names() -> Iterator[str]:
+    """Every command that takes ``--config``, with the words of its name."""
+    app = build_app()
+    for command in app.registered_commands:
+        if command.name is not None and command.name != "demo":
+            yield command.name
+    for group in app.registered_groups:
+        if group.name is not None and group.typer_instance is not None:
+            yield group.name
+            for verb in group.typer_instance.registered_commands:
+                yield f"{group.name} {verb.name}"
 
 
 def _print_version(wanted: bool) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from indexrelay.console import figures
 from indexrelay.console.sheet import Sheet, flowing, number, whole
 
 DECISION = ("index", "reason", "effort", "trials", "attempts")
 """The details that are shown here, and not among the facts."""
 _KNOBS = ("nprobe", "ef_search", "k_factor")
+_NONE = "-"
 _SHORT = {"recall": "too little recall", "latency": "too slow"}
 
 
@@ -46,7 +48,7 @@ def _attempts(attempts: list[Mapping[str, Any]], chosen: str) -> Sheet:
         whole(""),
         whole("index"),
         number("recall@10"),
-        number("ms a query"),
+        number("a query"),
         number("built in"),
         flowing("why"),
     )
@@ -57,8 +59,8 @@ def _attempts(attempts: list[Mapping[str, Any]], chosen: str) -> Sheet:
             Text("✓", style="green") if taken else Text("✗", style="yellow"),
             str(attempt.get("index")),
             _figure(attempt.get("recall")),
-            _figure(attempt.get("milliseconds")),
-            f"{_figure(attempt.get('seconds'))} s",
+            _milliseconds(attempt.get("milliseconds")),
+            _seconds(attempt.get("seconds")),
             "; ".join([str(attempt.get("reason", "")), *short]),
         )
     return sheet
@@ -72,15 +74,15 @@ def _trade_off(trials: list[Mapping[str, Any]], effort: object) -> Sheet:
         whole(""),
         *(number(knob) for knob in knobs),
         number("recall@10"),
-        number("ms a query"),
+        number("a query"),
     )
     for trial in trials:
         here = {knob: trial[knob] for knob in knobs if knob in trial}
         sheet.add(
             Text("→", style="green") if here == effort else Text(),
-            *(str(trial.get(knob, "")) for knob in knobs),
+            *(figures.value(trial.get(knob, "")) for knob in knobs),
             _figure(trial.get("recall")),
-            _figure(trial.get("milliseconds")),
+            _milliseconds(trial.get("milliseconds")),
         )
     return sheet
 
@@ -90,4 +92,12 @@ def _dicts(value: object) -> list[Mapping[str, Any]]:
 
 
 def _figure(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else "-"
+    return figures.number(value) if isinstance(value, int | float) else _NONE
+
+
+def _milliseconds(value: object) -> str:
+    return figures.milliseconds(value) if isinstance(value, int | float) else _NONE
+
+
+def _seconds(value: object) -> str:
+    return figures.seconds(value) if isinstance(value, int | float) else _NONE

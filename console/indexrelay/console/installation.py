@@ -4,7 +4,9 @@ A command that only reads the artifacts never opens a database; one that only ch
 opens nothing at all.
 """
 
+import getpass
 import os
+import socket
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +24,15 @@ from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.keys import Keys
+
+
+def person() -> str:
+    """Who types: kept in the releases that a command makes."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container may have no name for its user
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 class Installation:
@@ -64,7 +75,7 @@ class Installation:
     @cached_property
     def store(self) -> ArtifactStore:
         """The artifact store; its folders are made where they are missing."""
-        return ArtifactStore(self.settings.artifacts_dir)
+        return ArtifactStore(self.settings.artifacts_dir, by=person())
 
     @cached_property
     def connection(self) -> Connection:

@@ -7,6 +7,7 @@ the inbox already, so all that this does is wake.
 
 from collections.abc import Sequence
 
+import typer
 from pydantic import BaseModel, ConfigDict
 from redis.exceptions import RedisError
 
@@ -15,6 +16,7 @@ from indexrelay.console.escaping import visible
 from indexrelay.console.exits import ExitCode
 from indexrelay.console.installation import Installation
 from indexrelay.rebuilder.reviving import Rereading, reread
+from indexrelay.schemas import commands
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.storage.catalog import DeadLetter
@@ -53,9 +55,24 @@ def letter_of(installation: Installation, letter_id: int) -> DeadLetter:
     if letter is None:
         raise CommandError(
             f"there is no dead letter {letter_id}: it was retried or dropped, or never was; "
-            "indexrelay dead list shows those there are"
+            f"those there are: {commands.DEAD_LETTERS}"
         )
     return letter
+
+
+def chosen(
+    installation: Installation, letter_ids: Sequence[int] | None, *, every: bool
+) -> Sequence[int]:
+    """The letters that a command is about: those that are named, or all there are.
+
+    Raises:
+        typer.BadParameter: neither, or both.
+    """
+    if bool(letter_ids) == every:
+        raise typer.BadParameter("give the letters' ids, or --all")
+    if not every:
+        return letter_ids or ()
+    return [letter.id for letter in installation.catalog.dead_letters.headers()]
 
 
 def retry(installation: Installation, letter_ids: Sequence[int]) -> Retried:

@@ -3,18 +3,17 @@
 And where it comes from: the versions before it, so that a jump in size or time stands out.
 """
 
-import json
 from collections.abc import Iterable
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from indexrelay.console import figures
 from indexrelay.console.decision_page import DECISION, decision_page
 from indexrelay.console.released import ReleasedVersion
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
-from indexrelay.console.tables import ago, covered, readable_bytes
+from indexrelay.console.tables import covered
 from indexrelay.console.version_history import HistoricalVersion
 from indexrelay.schemas.versions import VersionManifest
 
@@ -42,16 +41,21 @@ def _facts(released: ReleasedVersion) -> Table:
         "version": released.id,
         "covers": covered(manifest.covers, {}),
         "entries": f"{manifest.entries:,}",
-        "size": readable_bytes(manifest.size),
-        "built": f"{ago(manifest.created_at)}, in {manifest.build_seconds:.2f} s "
-        f"and {manifest.verify_seconds:.2f} s of verification",
+        "size": figures.size(manifest.size),
+        "built": f"{figures.ago(manifest.created_at)}, "
+        f"in {figures.seconds(manifest.build_seconds)} "
+        f"and {figures.seconds(manifest.verify_seconds)} of verification",
     }
     facts |= {f"made from {name}": version[:12] for name, version in manifest.parents.items()}
-    facts |= {key: _shown(value) for key, value in manifest.parameters.items()}
+    facts |= {key: figures.value(value) for key, value in manifest.parameters.items()}
     hidden = DECISION if "index" in manifest.details else ()
-    facts |= {key: _shown(value) for key, value in manifest.details.items() if key not in hidden}
+    facts |= {
+        key: figures.value(value) for key, value in manifest.details.items() if key not in hidden
+    }
     table = Table.grid(padding=(0, 2))
     for key, value in facts.items():
+        if not value:
+            continue  # a detail that this version has nothing to say of
         table.add_row(Text(key, style="bold"), Text(value))
     return table
 
@@ -63,17 +67,18 @@ def _checks(manifest: VersionManifest) -> Sheet:
         flowing("check"),
         number("measured"),
         number("limit"),
-        number("seconds"),
+        number("took"),
         flowing("detail"),
     )
+    files = {blob.digest: name for name, blob in manifest.files.items()}
     for check in manifest.checks:
         sheet.add(
             Text("✓", style="green") if check.passed else Text("✗", style="red"),
             check.name,
-            _number(check.measured),
-            _number(check.limit),
-            f"{check.seconds:.3f}",
-            check.detail,
+            figures.measured(check.name, check.measured),
+            figures.measured(check.name, check.limit),
+            figures.seconds(check.seconds),
+            check.detail or files.get(check.blob or "", ""),
         )
     return sheet
 
@@ -81,7 +86,7 @@ def _checks(manifest: VersionManifest) -> Sheet:
 def _files(manifest: VersionManifest) -> Sheet:
     sheet = Sheet("Files", flowing("file"), number("size"), whole("sha256"))
     for name, blob in manifest.files.items():
-        sheet.add(name, readable_bytes(blob.size), blob.digest[:16])
+        sheet.add(name, figures.size(blob.size), blob.digest[:16])
     return sheet
 
 
@@ -105,21 +110,13 @@ def _history(history: Iterable[HistoricalVersion]) -> Sheet:
             ("not readable", "", "", "", "", "")
             if manifest is None
             else (
-                ago(manifest.created_at),
+                figures.ago(manifest.created_at),
                 covered(manifest.covers, {}),
                 f"{manifest.entries:,}",
-                readable_bytes(manifest.size),
-                f"{manifest.build_seconds:.2f} s",
-                f"{manifest.verify_seconds:.2f} s",
+                figures.size(manifest.size),
+                figures.seconds(manifest.build_seconds),
+                figures.seconds(manifest.verify_seconds),
             )
         )
         sheet.add(releases, *facts, each.version[:12], each.reason)
     return sheet
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -22,5 +22,21 @@ Wait: TypeAlias = Annotated[
     typer.Option("--timeout", metavar="SECONDS", min=0.0, help="How long to wait at most."),
 ]
 Reason: TypeAlias = Annotated[
-    str, typer.Option("--reason", help="Kept beside it, for the people who read it later.")
+    str, typer.Option("--reason", metavar="TEXT", help="Kept for those who read it later.")
 ]
+
+
+def alone(context: typer.Context, **given: object) -> bool:
+    """Whether a group stands without a verb, and is to list what it has.
+
+    Raises:
+        typer.BadParameter: an option stands before the verb, where it would do nothing.
+    """
+    if context.invoked_subcommand is None:
+        return True
+    misplaced = [f"--{name}" for name, value in given.items() if value]
+    if misplaced:
+        raise typer.BadParameter(
+            f"{', '.join(misplaced)} goes behind {context.invoked_subcommand}", ctx=context
+        )
+    return False

@@ -6,6 +6,7 @@ from typing import Any, Self
 import httpx
 
 from indexrelay.console.errors import CommandError
+from indexrelay.schemas import commands
 
 _TIMEOUT_SECONDS = 10.0
 
@@ -38,6 +39,10 @@ class ReaderClient:
         """What the reader says of itself; raises as `search`."""
         return self._asked("GET", "/state")
 
+    def retry(self) -> None:
+        """Let it load again what failed for good; raises as `search`."""
+        self._asked("POST", "/retry")
+
     def close(self) -> None:
         """Close its connections."""
         self._http.close()
@@ -60,7 +65,7 @@ class ReaderClient:
         except (httpx.HTTPError, ValueError) as error:
             raise CommandError(
                 f"reader {self.reader!r} does not answer: {error}; "
-                "see whether it still runs: indexrelay readers"
+                f"see whether it still runs: {commands.READERS}"
             ) from error
         if response.is_error:
             told = answer.get("detail", answer) if isinstance(answer, dict) else answer

@@ -18,8 +18,10 @@ from indexrelay.console.reader_client import ReaderClient
 from indexrelay.console.released import released_version
 from indexrelay.reloaders.opening import Opener
 from indexrelay.reloaders.querying import SearchRequest, search
+from indexrelay.schemas import commands
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.mistakes import suggestion
+from indexrelay.schemas.results import ReaderState
 
 
 def question(
@@ -67,6 +69,31 @@ def ask_reader(
     Raises:
         CommandError: it is not there, has no address, or refuses.
     """
+    with reader_client(installation, reader) as client:
+        return client.search(component, request.model_dump(exclude_none=True))
+
+
+def reader_client(installation: Installation, reader: str) -> ReaderClient:
+    """A client of a reader's HTTP service; to be closed.
+
+    Raises:
+        CommandError: as `reader_state`, or it has no address.
+    """
+    state = reader_state(installation, reader)
+    if state.address is None:
+        raise CommandError(
+            f"reader {reader!r} runs inside a program and has no HTTP service; ask the artifacts "
+            "instead (search without --reader), or the program itself"
+        )
+    return ReaderClient(reader, state.address)
+
+
+def reader_state(installation: Installation, reader: str) -> ReaderState:
+    """What a live reader says of itself.
+
+    Raises:
+        CommandError: Redis does not answer, or no such reader is running.
+    """
     signals = signals_of(installation)
     if signals.error is not None:
         raise CommandError(f"readers report to Redis, which does not answer: {signals.error}")
@@ -76,16 +103,10 @@ def ask_reader(
     if state is None:
         near = suggestion(reader, {each.reader for each in signals.readers.values()})
         raise CommandError(
-            f"no reader {reader!r} is running{near}; start it with "
-            f"indexrelay reader --id {reader}, or leave --reader out to ask the artifacts"
+            f"no reader {reader!r} is running{near}; to ask the artifacts, leave --reader out; "
+            f"to start it: {commands.reader(reader)}"
         )
-    if state.address is None:
-        raise CommandError(
-            f"reader {reader!r} runs inside a program and has no HTTP service; "
-            "leave --reader out to ask the artifacts"
-        )
-    with ReaderClient(reader, state.address) as client:
-        return client.search(component, request.model_dump(exclude_none=True))
+    return state
 
 
 def _read_vector(source: str) -> list[float]:

@@ -42,7 +42,7 @@ class Reconciler:
         keys = Keys(settings.namespace)
         self._definitions = settings.components
         self._store = store
-        self._publisher = Publisher(store=store, clock=clock)
+        self._publisher = Publisher(store=store, clock=clock, by=source)
         self._renumberer = Renumberer(
             store,
             connection=connection,

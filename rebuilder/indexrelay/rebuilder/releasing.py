@@ -24,8 +24,10 @@ class Publisher:
     others built or grouped since then is left as it is.
     """
 
-    def __init__(self, *, store: ArtifactStore, clock: Clock) -> None:
+    def __init__(self, *, store: ArtifactStore, clock: Clock, by: str = "") -> None:
+        """``by``: who says so in the releases."""
         self._store = store
+        self._by = by
         self._clock = clock
         self._since = clock.now()
 
@@ -90,6 +92,7 @@ class Publisher:
                 if name in components and name not in newer
             },
             created_at=self._clock.now(),
+            by=self._by,
             reason=reason,
             previous=current.number if current is not None else 0,
         ).sealed()

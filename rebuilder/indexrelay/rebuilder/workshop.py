@@ -91,8 +91,8 @@ class Workshop:
         self._builder = ComponentBuilder(settings, catalog=catalog, runner=runner)
         self._adopter = Adopter(self._builder, store=store, catalog=catalog, clock=clock)
         self._release_after_seconds = limits.release_after_seconds
-        publisher = Publisher(store=store, clock=clock)
         source = f"rebuilder/{identity.label}"
+        publisher = Publisher(store=store, clock=clock, by=source)
         announcer = Announcer(connection, keys, source=source, clock=clock)
         self._completer = Completer(
             catalog=catalog, store=store, publisher=publisher, announcer=announcer, clock=clock

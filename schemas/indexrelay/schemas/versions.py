@@ -118,6 +118,8 @@ class Release(_Document):
     """For each component that flips with others: its group."""
     holds: dict[Name, Hold] = Field(default_factory=dict)
     created_at: datetime
+    by: str = ""
+    """Who made it: a rebuilder, or a person at a host; empty: an earlier version did not say."""
     reason: str
     previous: NonNegativeInt
     """The release that it was made from; 0 for the first."""

@@ -4,21 +4,33 @@ from typing import Annotated
 
 import typer
 
-from indexrelay.console.options import Config, Json
+from indexrelay.console.completion import collection_names
+from indexrelay.console.options import Config, Json, alone
 
-Name = Annotated[str, typer.Argument(help="The collection.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="COLLECTION",
+        help="As collections list shows it.",
+        autocompletion=collection_names,
+    ),
+]
 
 
 def build_app() -> typer.Typer:
-    """The command with its three sub-commands."""
-    app = typer.Typer(
-        help="Where entries are: each collection, one in detail, or an end to one.",
-        no_args_is_help=True,
-    )
+    """The command with its sub-commands."""
+    app = typer.Typer(help="Where entries are: a list, one in detail, or an end to one.")
+    app.callback(invoke_without_command=True)(collections)
     app.command("list")(list_collections)
     app.command("show")(show)
     app.command("drop")(drop)
     return app
+
+
+def collections(context: typer.Context, config: Config = None, json: Json = False) -> None:
+    """Each collection; the same as ``list``."""
+    if alone(context, config=config, json=json):
+        list_collections(config=config, json=json)
 
 
 def list_collections(config: Config = None, json: Json = False) -> None:

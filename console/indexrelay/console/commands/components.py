@@ -1,24 +1,37 @@
-"""``indexrelay components`` and ``indexrelay components show NAME``."""
+"""``indexrelay components``: what there is, one in detail, and what a person decides about some."""
 
 from typing import Annotated
 
 import typer
 
-from indexrelay.console.options import Config, Json
+from indexrelay.console.commands import holds
+from indexrelay.console.commands.rebuild import rebuild
+from indexrelay.console.completion import component_names
+from indexrelay.console.options import Config, Json, alone
 
 
 def build_app() -> typer.Typer:
-    """The command with its one sub-command."""
-    app = typer.Typer(help="What is built: each component, or one in detail.")
+    """The command with its sub-commands; the last five are top-level commands as well."""
+    app = typer.Typer(help="What is built: a list, one in detail, and what keeps some back.")
     app.callback(invoke_without_command=True)(components)
+    app.command("list")(list_components)
     app.command("show")(show)
+    app.command("pause")(holds.pause)
+    app.command("resume")(holds.resume)
+    app.command("hold")(holds.hold)
+    app.command("lift")(holds.lift)
+    app.command("rebuild")(rebuild)
     return app
 
 
 def components(context: typer.Context, config: Config = None, json: Json = False) -> None:
+    """Each component; the same as ``list``."""
+    if alone(context, config=config, json=json):
+        list_components(config=config, json=json)
+
+
+def list_components(config: Config = None, json: Json = False) -> None:
     """Each component: what it covers, how it stands, how large it is."""
-    if context.invoked_subcommand is not None:
-        return
     from indexrelay.console.collecting import verdict_of
     from indexrelay.console.installation import Installation
     from indexrelay.console.output import print_json, stdout
@@ -36,7 +49,12 @@ def components(context: typer.Context, config: Config = None, json: Json = False
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="The component.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="COMPONENT", help="As components list shows it.", autocompletion=component_names
+        ),
+    ],
     config: Config = None,
     json: Json = False,
 ) -> None:

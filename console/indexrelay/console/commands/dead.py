@@ -4,23 +4,28 @@ from typing import Annotated
 
 import typer
 
-from indexrelay.console.options import Config, Json
+from indexrelay.console.options import Config, Json, alone
 
-Letter = Annotated[int, typer.Argument(metavar="ID", help="As indexrelay dead list shows it.")]
-Letters = Annotated[list[int], typer.Argument(metavar="ID...", help="As dead list shows them.")]
+Letter = Annotated[int, typer.Argument(metavar="ID", help="As dead list shows it.")]
+Letters = Annotated[list[int] | None, typer.Argument(metavar="ID", help="As dead list shows them.")]
+All = Annotated[bool, typer.Option("--all", help="All that there are.")]
 
 
 def build_app() -> typer.Typer:
-    """The command with its four sub-commands."""
-    app = typer.Typer(
-        help="Dead letters: events that could not be read, kept byte for byte.",
-        no_args_is_help=True,
-    )
+    """The command with its sub-commands."""
+    app = typer.Typer(help="Dead letters: events that could not be read, kept byte for byte.")
+    app.callback(invoke_without_command=True)(dead)
     app.command("list")(list_letters)
     app.command("show")(show)
     app.command("retry")(retry)
     app.command("drop")(drop)
     return app
+
+
+def dead(context: typer.Context, config: Config = None, json: Json = False) -> None:
+    """Each letter; the same as ``list``."""
+    if alone(context, config=config, json=json):
+        list_letters(config=config, json=json)
 
 
 def list_letters(config: Config = None, json: Json = False) -> None:
@@ -81,15 +86,17 @@ def show(letter: Letter, config: Config = None, json: Json = False) -> None:
         stdout().print(letter_page(found))
 
 
-def retry(letters: Letters, config: Config = None, json: Json = False) -> None:
+def retry(
+    letters: Letters = None, every: All = False, config: Config = None, json: Json = False
+) -> None:
     """Read letters again: what is readable now becomes an event; exits 3 when some are not."""
     from indexrelay.console.installation import Installation
-    from indexrelay.console.letters import exit_code
+    from indexrelay.console.letters import chosen, exit_code
     from indexrelay.console.letters import retry as retry_letters
     from indexrelay.console.output import note, print_json, stdout
 
     with Installation.at(config) as installation:
-        retried = retry_letters(installation, letters)
+        retried = retry_letters(installation, chosen(installation, letters, every=every))
     if json:
         print_json(retried)
     else:
@@ -102,15 +109,17 @@ def retry(letters: Letters, config: Config = None, json: Json = False) -> None:
     raise typer.Exit(exit_code(retried.letters))
 
 
-def drop(letters: Letters, config: Config = None, json: Json = False) -> None:
+def drop(
+    letters: Letters = None, every: All = False, config: Config = None, json: Json = False
+) -> None:
     """Forget letters for good; exits 3 when some of them were not there."""
     from indexrelay.console.installation import Installation
+    from indexrelay.console.letters import chosen, exit_code
     from indexrelay.console.letters import drop as drop_letters
-    from indexrelay.console.letters import exit_code
     from indexrelay.console.output import print_json, stdout
 
     with Installation.at(config) as installation:
-        dropped = drop_letters(installation, letters)
+        dropped = drop_letters(installation, chosen(installation, letters, every=every))
     if json:
         print_json({"letters": [letter.model_dump(mode="json") for letter in dropped]})
     else:

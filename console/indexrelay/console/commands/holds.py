@@ -9,9 +9,13 @@ from typing import Annotated
 
 import typer
 
+from indexrelay.console.completion import component_names
 from indexrelay.console.options import Config, Json, Reason
 
-Names = Annotated[list[str], typer.Argument(metavar="COMPONENT...", help="Components.")]
+Names = Annotated[
+    list[str],
+    typer.Argument(metavar="COMPONENT", help="One or more.", autocompletion=component_names),
+]
 _BY_HAND = "by hand"
 
 
@@ -84,10 +88,17 @@ def lift(
 
 
 def rollback(
-    release: Annotated[int, typer.Argument(min=1, help="The release to serve again.")],
+    release: Annotated[
+        int, typer.Argument(metavar="RELEASE", min=1, help="The release to serve again.")
+    ],
     component: Annotated[
         list[str] | None,
-        typer.Option("--component", help="Only this one; may be given several times."),
+        typer.Option(
+            "--component",
+            metavar="COMPONENT",
+            help="Only this one; may be given several times.",
+            autocompletion=component_names,
+        ),
     ] = None,
     reason: Reason = _BY_HAND,
     config: Config = None,

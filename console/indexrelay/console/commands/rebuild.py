@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from indexrelay.console.completion import component_names
 from indexrelay.console.exits import ExitCode
 from indexrelay.console.options import Config, Json, Reason, Wait
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 def rebuild(
     components: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[COMPONENT]...", help="Default: whatever is due."),
+        typer.Argument(
+            metavar="COMPONENT", help="Default: whatever is due.", autocompletion=component_names
+        ),
     ] = None,
     every: Annotated[
         bool, typer.Option("--all", help="Every component, due or not; not what is paused or held.")

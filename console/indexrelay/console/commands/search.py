@@ -4,22 +4,34 @@ from typing import Annotated
 
 import typer
 
+from indexrelay.console.completion import component_names
 from indexrelay.console.options import Config, Json
 
 
 def search(
-    component: Annotated[str, typer.Argument(help="A vector index or a text index.")],
-    text: Annotated[str | None, typer.Option(help="Words to find, in a text index.")] = None,
+    component: Annotated[
+        str,
+        typer.Argument(
+            metavar="COMPONENT",
+            help="A vector index or a text index.",
+            autocompletion=component_names,
+        ),
+    ],
+    text: Annotated[
+        str | None, typer.Option(metavar="WORDS", help="Words to find, in a text index.")
+    ] = None,
     entry_id: Annotated[
-        str | None, typer.Option("--id", help="An entry: finds the ones that are most like it.")
+        str | None, typer.Option("--id", metavar="ID", help="An entry: finds those most like it.")
     ] = None,
     vector: Annotated[
         str | None,
         typer.Option(metavar="FILE.npy|-", help="One vector; - reads a JSON array from stdin."),
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many to find.")] = 10,
+    k: Annotated[
+        int, typer.Option("-k", metavar="N", min=1, max=1000, help="How many to find.")
+    ] = 10,
     reader: Annotated[
-        str | None, typer.Option(metavar="ID", help="Ask this reader instead of the artifacts.")
+        str | None, typer.Option(metavar="READER", help="Ask this reader instead of the artifacts.")
     ] = None,
     config: Config = None,
     json: Json = False,

@@ -39,6 +39,7 @@ def commit_change(releases: Releases, change: Change, *, clock: Clock, lost: int
             "number": max(releases.next_number(), lost + 1),
             "previous": newest.number,
             "created_at": clock.now(),
+            "by": "",  # whoever made the newest one
         }
         try:
             return releases.commit(changed.model_copy(update=update), lost=lost)

@@ -46,8 +46,12 @@ log = get_logger(__name__)
 class Releases:
     """The releases of one store."""
 
-    def __init__(self, layout: Layout, *, lock: StoreLock, versions: Versions) -> None:
+    def __init__(
+        self, layout: Layout, *, lock: StoreLock, versions: Versions, by: str = ""
+    ) -> None:
+        """``by``: who makes those that do not say it themselves."""
         self._layout = layout
+        self._by = by
         self._lock = lock
         self._versions = versions
         self.broken: dict[int, ReleaseUnreadableError] = {}
@@ -118,7 +122,7 @@ class Releases:
                 not there as a whole.
             StoreAccessError: it cannot be written; nothing was released then.
         """
-        sealed = release.sealed()
+        sealed = release.model_copy(update={"by": release.by or self._by}).sealed()
         with self._lock.writing():
             free, newest = max(self.next_number(), lost + 1), self.newest()
             made_from = newest.number if newest else 0

@@ -36,7 +36,8 @@ class ArtifactStore:
     Every method that touches a file raises `StoreAccessError` when the operating system refuses.
     """
 
-    def __init__(self, root: Path, *, clock: Clock | None = None) -> None:
+    def __init__(self, root: Path, *, clock: Clock | None = None, by: str = "") -> None:
+        """``by``: who makes the releases that are committed through this object."""
         self._clock = clock or SystemClock()
         self._layout = Layout(root)
         self._layout.make()
@@ -44,7 +45,7 @@ class ArtifactStore:
         self._checked = CheckedBlobs(self._layout.checked / host_id(), clock=self._clock)
         self._blobs = Blobs(self._layout, lock=self._lock, checked=self._checked)
         self._versions = Versions(self._layout, lock=self._lock, blobs=self._blobs)
-        self._releases = Releases(self._layout, lock=self._lock, versions=self._versions)
+        self._releases = Releases(self._layout, lock=self._lock, versions=self._versions, by=by)
 
     @property
     def root(self) -> Path:

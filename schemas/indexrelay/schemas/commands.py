@@ -1,0 +1,86 @@
+"""The commands that errors and pages advise, each written once.
+
+Advice is pasted into a terminal, so a command in it has to be whole: every argument that the
+command line asks for, quoted where a shell wants it. Whoever advises one calls a function here;
+a test parses them all by the real command line, and lets no other text name a command.
+"""
+
+import shlex
+from typing import Final
+
+PROGRAM: Final = "indexrelay"
+UP: Final = f"{PROGRAM} up"
+REBUILDER: Final = f"{PROGRAM} rebuilder"
+READER: Final = f"{PROGRAM} reader --id web-1 --port 8001"
+"""A label and a port that a person will change; as it stands it works on most machines."""
+STATUS: Final = f"{PROGRAM} status"
+CHECK: Final = f"{PROGRAM} check"
+RECONCILE: Final = f"{PROGRAM} reconcile"
+READERS: Final = f"{PROGRAM} readers list"
+RELEASES: Final = f"{PROGRAM} releases list"
+COMPONENTS: Final = f"{PROGRAM} components list"
+COLLECTIONS: Final = f"{PROGRAM} collections list"
+DEAD_LETTERS: Final = f"{PROGRAM} dead list"
+RETRY_ALL_LETTERS: Final = f"{PROGRAM} dead retry --all"
+DROP_ALL_LETTERS: Final = f"{PROGRAM} dead drop --all"
+
+
+def rebuild(*components: str, force: bool = False, full: bool = False, here: bool = False) -> str:
+    """Build ``components``, due or not; none: whatever is due."""
+    wishes = {"--full": full, "--force": force, "--here": here}
+    return _command("rebuild", *components, *(each for each, wanted in wishes.items() if wanted))
+
+
+def resume(*components: str) -> str:
+    """Let paused components be built again."""
+    return _command("resume", *components)
+
+
+def lift(*components: str) -> str:
+    """Let held components follow their sources again."""
+    return _command("lift", *components)
+
+
+def component(name: str) -> str:
+    """Show one component with its checks, files and history."""
+    return _command("components", "show", name)
+
+
+def collection(name: str) -> str:
+    """Show one collection."""
+    return _command("collections", "show", name)
+
+
+def drop_collection(name: str) -> str:
+    """Forget a collection, after a question."""
+    return _command("collections", "drop", name)
+
+
+def restore_collection(name: str) -> str:
+    """Number a collection's commits on above what releases cover already."""
+    return _command("collections", "restore", name)
+
+
+def release(number: int) -> str:
+    """Show one release."""
+    return _command("releases", "show", str(number))
+
+
+def retry_reader(name: str) -> str:
+    """Let a reader load again what it gave up."""
+    return _command("readers", "retry", name)
+
+
+def letter(number: int) -> str:
+    """Show one dead letter."""
+    return _command("dead", "show", str(number))
+
+
+def reader(label: str) -> str:
+    """Start a reader under a label."""
+    return _command("reader", "--id", label, "--port", "8001")
+
+
+def _command(*words: str) -> str:
+    """One line for a shell."""
+    return shlex.join((PROGRAM, *words))
