@@ -47,12 +47,14 @@ CASES = [
     Case(
         "status",
         ("something else lies where a folder should be",),
+        code=3,
         settings='data_dir = "file/below"\n' + CONFIG,
         files={"file": ""},
     ),
     Case(
         "status",
         ("cannot make the folder", "something else lies where a folder should be"),
+        code=3,
         settings='[artifacts]\ndir = "file/below"\n' + CONFIG,
         files={"file": ""},
     ),
@@ -71,11 +73,13 @@ CASES = [
     Case(
         "status",
         ("refused", "start the database, or correct catalog.url"),
+        code=3,
         settings='[catalog]\nurl = "postgresql://u:secret@127.0.0.1:1/d"\n' + CONFIG,
     ),
     Case(
         "status",
         ("not a database", "name another, or bring back the catalog's own"),
+        code=3,
         settings='[catalog]\nurl = "sqlite:///junk"\n' + CONFIG,
         files={"junk": "this is no database, and it is long enough to be looked at" * 20},
     ),
