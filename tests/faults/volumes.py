@@ -39,8 +39,8 @@ class Volume:
         # Lazily: a child that was killed a moment ago may not have let go of its files yet.
         _run("umount", "--lazy", str(self.path))
 
-    def fill(self) -> None:
-        """Leave no byte free."""
+    def fill(self, *, leave: int = 0) -> None:
+        """Leave no byte free, or about as many as ``leave`` says."""
         with self._ballast.open("wb", buffering=0) as ballast:
             for piece in (bytes(_PIECE_BYTES), bytes(1)):
                 try:
@@ -48,6 +48,7 @@ class Volume:
                         pass
                 except OSError:
                     continue
+            ballast.truncate(max(ballast.tell() - leave, 0))
 
     def free(self) -> None:
         """Give the space back."""

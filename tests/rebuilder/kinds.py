@@ -1,17 +1,21 @@
 """Kinds that do what a build must not do, so that tests see what becomes of it."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from indexrelay.components.kind import Built, Job, Kind, KindParameters
 from indexrelay.schemas.versions import Check
+
+_SIGNALS = {"dies": signal.SIGSEGV, "killed": signal.SIGKILL, "bus_error": signal.SIGBUS}
 
 
 class Document:
@@ -40,8 +44,8 @@ class Behaving(Kind[Document]):
                 raise ValueError("the build raised")
             case "exits":
                 os._exit(7)
-            case "dies":
-                os.kill(os.getpid(), signal.SIGSEGV)
+            case "dies" | "killed" | "bus_error" as how:
+                os.kill(os.getpid(), _SIGNALS[how])
             case "hangs":
                 while True:
                     time.sleep(60)  # killed by the limit: nothing waits for it
@@ -70,3 +74,25 @@ class Behaving(Kind[Document]):
 
     def load(self, files: Mapping[str, Path]) -> Document:
         return Document(files["count.txt"].read_text())
+
+
+class Sparse(Kind[Document]):
+    """Writes through a map of a file that has a length and no space yet, as users may."""
+
+    def build(self, job: Job) -> Built:
+        file = job.workdir / "matrix.npy"
+        shape = sum(snapshot.count for snapshot in job.collections.values()), 32
+        matrix = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
+        matrix[:] = 1.0
+        return Built(files={"matrix.npy": file}, entries=shape[0])
+
+    def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:  # noqa: ARG002 - the contract
+        yield Check(name="rows", passed=len(np.load(files["matrix.npy"])) == built.entries)
+
+    def load(self, files: Mapping[str, Path]) -> Document:
+        return Document(f"{np.load(files['matrix.npy']).shape}")
+
+
+def everything(inputs: Mapping[str, Any]) -> list[str]:
+    """For a JSON cache: every payload there is."""
+    return [json.dumps(entry.payload) for reader in inputs.values() for entry in reader]

@@ -98,6 +98,24 @@ def test_a_build_that_crashes_names_the_signal(bench: Bench, runner: ForkingRunn
         build(bench, runner, "dies")
 
 
+@pytest.mark.parametrize(
+    ("behaviour", "words", "passing"),
+    [
+        ("killed", "SIGKILL, from outside", True),
+        ("dies", "SIGSEGV", False),
+        ("bus_error", "SIGBUS", False),
+        ("exits", "exit code 7", False),
+    ],
+)
+def test_a_death_that_somebody_outside_caused_may_pass(
+    bench: Bench, runner: ForkingRunner, behaviour: str, words: str, *, passing: bool
+) -> None:
+    """The kernel sends SIGKILL when memory runs out; a full volume is in `test_full_volume`."""
+    with pytest.raises(BuildDiedError, match=words) as caught:
+        build(bench, runner, behaviour)
+    assert caught.value.passing is passing
+
+
 def test_a_build_that_hangs_is_killed_at_its_time_limit(
     bench: Bench, runner: ForkingRunner
 ) -> None:

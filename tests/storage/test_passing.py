@@ -1,5 +1,6 @@
 import errno
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,12 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from indexrelay.storage.artifacts import BlobCorruptError, BlobMissingError, StoreAccessError
 from indexrelay.storage.errors import SourceChangedError
 from indexrelay.storage.passing import may_pass
+
+
+def sqlite_error(code: int) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("what SQLite says")
+    error.sqlite_errorcode = code
+    return error
 
 
 @pytest.mark.parametrize(
@@ -22,6 +29,11 @@ from indexrelay.storage.passing import may_pass
         (BlobMissingError("a" * 64, Path("x")), True),
         (StoreAccessError(Path("x"), "read", OSError(errno.ESTALE, "x")), True),
         (RuntimeError("could not mmap(): " + os.strerror(errno.ENOMEM)), True),
+        (RuntimeError("write error: 40 != 80 (" + os.strerror(errno.ENOSPC) + ")"), True),
+        (OSError("128 requested and 40 written"), True),
+        (sqlite_error(sqlite3.SQLITE_FULL), True),
+        (sqlite_error(sqlite3.SQLITE_IOERR | 3 << 8), True),
+        (sqlite_error(sqlite3.SQLITE_ERROR), False),
         (RuntimeError("Index type 0x62726167 not recognized"), False),
         (BlobCorruptError("a" * 64, Path("x"), "cut"), False),
         (OSError("Not a gzipped file"), False),

@@ -1,12 +1,68 @@
-"""Opens an ``.npy`` file by mapping it, and refuses one that does not hold what it should."""
+"""Mapped ``.npy`` files: new ones on reserved space, and finished ones that hold what they should.
 
+A new file of a certain length is sparse: it takes room on the disk page by page, when a map of it
+is first written to, and where there is none by then the kernel kills the process (SIGBUS). So all
+of its space is reserved before it is mapped, and a full disk is an ordinary `OSError`.
+"""
+
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.lib.format import (
+    dtype_to_descr,
+    header_data_from_array_1_0,
+    open_memmap,
+    write_array_header_1_0,
+)
 from numpy.typing import DTypeLike, NDArray
 
 from indexrelay.components.errors import DamagedFileError
+
+
+def new_mapped_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> "np.memmap[Any, Any]":
+    """Make a ``.npy`` file of zeros and map it for writing; ``flush()`` it when it is complete.
+
+    Raises:
+        OSError: there is no room for all of it (``ENOSPC``, ``EDQUOT``), or it cannot be made.
+    """
+    kind = np.dtype(dtype)
+    header = {"descr": dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+    with path.open("wb") as file:
+        write_array_header_1_0(file, header)
+        file.flush()
+        reserve(file, file.tell() + int(np.prod(shape, dtype=np.int64)) * kind.itemsize)
+    return open_memmap(path, mode="r+")
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write ``array`` as a ``.npy`` file.
+
+    `numpy.save` would leave out of its error what the operating system said.
+
+    Raises:
+        OSError: there is no room for all of it, or it cannot be made.
+    """
+    rows = np.ascontiguousarray(array)
+    with path.open("wb") as file:
+        write_array_header_1_0(file, header_data_from_array_1_0(rows))
+        file.write(rows.data)
+
+
+def reserve(file: BinaryIO, size: int) -> None:
+    """Give ``file``, open for writing, ``size`` bytes that the disk really has.
+
+    The C library writes to every block where the file system cannot reserve.
+
+    Raises:
+        OSError: there is no room for all of it, or the disk fails.
+    """
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        # It names no file by itself, and whoever reads the sentence wants to know which disk it is.
+        raise OSError(error.errno, error.strerror, file.name) from error
 
 
 def mapped_array(path: Path, shape: tuple[int | None, ...], dtype: DTypeLike) -> NDArray[Any]:

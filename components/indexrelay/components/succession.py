@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from indexrelay.components.id_table import IdTable
 from indexrelay.components.layered_ids import DELTA_IDS, PLACES, TOMBSTONES, LayeredIds
 from indexrelay.components.layers import Layers
-from indexrelay.components.mapped_array import mapped_array
+from indexrelay.components.mapped_array import mapped_array, save_array
 from indexrelay.components.row_sets import row_set_of, without
 from indexrelay.components.runs import runs
 from indexrelay.components.string_table import Rows
@@ -104,8 +104,8 @@ class Succession:
                     ids.extend([self.upserts[piece.given]])
                 else:
                     self.last.copy(ids, piece.kept)
-        np.save(files[PLACES], self.layers.places, allow_pickle=False)
-        np.save(files[TOMBSTONES], self.layers.tombstones, allow_pickle=False)
+        save_array(files[PLACES], self.layers.places)
+        save_array(files[TOMBSTONES], self.layers.tombstones)
         return files
 
     def _piece(self, start: int, stop: int) -> "Piece":

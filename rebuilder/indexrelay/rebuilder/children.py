@@ -4,6 +4,7 @@ The other side is `indexrelay.rebuilder.build_server`. A server that died is sta
 next build.
 """
 
+import errno
 import json
 import os
 import secrets
@@ -15,6 +16,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from indexrelay.rebuilder.building import Progress
@@ -25,8 +27,10 @@ from indexrelay.rebuilder.errors import (
     BuildTimedOutError,
 )
 from indexrelay.rebuilder.requests import MESSAGE_BYTES, BuildRequest
+from indexrelay.rebuilder.workdirs import full_volume
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ComponentResult
+from indexrelay.schemas.system_advice import advice_on
 
 _log = get_logger(__name__)
 _STOP_SECONDS = 5.0
@@ -114,7 +118,8 @@ class ForkingRunner:
                 raise BuildTimedOutError(timeout_seconds)
             if build.exit_code == 0:
                 return ComponentResult.model_validate_json(result.read_bytes())
-            raise self._death(build, memory_bytes)
+            # While the work folder is there: it tells whether the disk was full.
+            raise self._death(build, request.workdir, memory_bytes)
         finally:
             with self._lock:
                 self._builds.pop(name, None)
@@ -202,7 +207,7 @@ class ForkingRunner:
             if self._channel is not None:
                 _send(self._channel, {"kill": name})
 
-    def _death(self, build: _Build, memory_bytes: int | None) -> BuildError:
+    def _death(self, build: _Build, workdir: Path, memory_bytes: int | None) -> BuildError:
         """The error for a child that left no result."""
         exit_code = build.exit_code
         if self._stopped:
@@ -210,18 +215,37 @@ class ForkingRunner:
         if build.error is not None:
             return BuildDiedError(build.error, passing=build.passing)
         if exit_code is None:
-            return BuildDiedError("the build server died; the next build starts another one")
+            # Mostly the kernel's doing, for want of memory; no build of its own can have done it.
+            return BuildDiedError(
+                "the build server died; the next build starts another one", passing=True
+            )
         if exit_code > 0:
             return BuildDiedError(
                 f"the build's process ended by itself, with exit code {exit_code}"
             )
-        how = _signal_name(-exit_code)
-        limit = (
-            f"; its memory limit is {memory_bytes:,} bytes beside what it makes"
-            if memory_bytes is not None
-            else ""
+        return _killed(-exit_code, workdir, memory_bytes)
+
+
+def _killed(number: int, workdir: Path, memory_bytes: int | None) -> BuildDiedError:
+    """The error for a child that a signal ended; a cause outside of the build is transient."""
+    if number == signal.SIGBUS:
+        full = full_volume(workdir)
+        if full is not None:
+            return BuildDiedError(
+                f"no space left on the volume of {full}: a write to a mapped file killed the "
+                f"build's process (SIGBUS); {advice_on(errno.ENOSPC)}",
+                passing=True,
+            )
+    how = _signal_name(number)
+    if number == signal.SIGKILL:  # nobody here sent it: that is another error
+        how += (
+            ", from outside: by the kernel because memory ran out (its log says so), or by somebody"
         )
-        return BuildDiedError(f"the build's process was killed by {how}{limit}")
+    if memory_bytes is not None:
+        how += f"; its memory limit is {memory_bytes:,} bytes beside what it makes"
+    return BuildDiedError(
+        f"the build's process was killed by {how}", passing=number == signal.SIGKILL
+    )
 
 
 def _tell(build: _Build, message: dict[str, Any]) -> None:

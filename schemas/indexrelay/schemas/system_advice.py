@@ -1,6 +1,7 @@
-"""What to do when the operating system refuses, in a few words, for those who have to say it."""
+"""What the operating system means when it refuses, and what to do, in a few words."""
 
 import errno
+import os
 from collections.abc import Mapping
 from typing import Final
 
@@ -21,6 +22,7 @@ _ADVICE: Final[Mapping[int, str]] = {
     errno.EIO: _FAILING,
     errno.ESTALE: _FAILING,
     errno.EMFILE: "allow this process more open files (ulimit -n)",
+    errno.ENOMEM: "give this process more memory, or more room for maps (vm.max_map_count)",
     errno.ENFILE: "allow this machine more open files (fs.file-max)",
     errno.ENAMETOOLONG: "name a shorter path",
     errno.EADDRINUSE: "another process listens there: end it, or name another port",
@@ -32,3 +34,14 @@ _ADVICE: Final[Mapping[int, str]] = {
 def advice_on(number: int | None) -> str | None:
     """What helps against ``errno`` ``number``; ``None``: nothing that is true everywhere."""
     return None if number is None else _ADVICE.get(number)
+
+
+def errno_in(words: str) -> int | None:
+    """The ``errno`` whose text ends ``words``; ``None``: the operating system said nothing there.
+
+    For libraries that pass on only in words what the operating system refused, as FAISS does:
+    ``could not open … for reading: Too many open files``.
+    """
+    said = words.rstrip(" .)")
+    found = [number for number in errno.errorcode if said.endswith(os.strerror(number))]
+    return max(found, key=lambda number: len(os.strerror(number)), default=None)

@@ -7,9 +7,10 @@ burn time and fill the log.
 """
 
 import errno
-import os
+import sqlite3
 import sys
 
+from indexrelay.schemas.system_advice import errno_in
 from indexrelay.storage.artifacts.errors import (
     BlobMissingError,
     StoreAccessError,
@@ -49,6 +50,21 @@ _PASSING = frozenset(
     }
 )
 
+_PASSING_SQLITE = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+"""Of https://sqlite.org/rescode.html, what the operating system or another process is behind."""
+
 
 def may_pass(error: BaseException, *, memory: bool = True) -> bool:
     """Whether the same may work later; what the error was caused by counts as well.
@@ -73,12 +89,19 @@ def _passes(error: BaseException, memory: bool) -> bool:
             return error.missing
         case StoreAccessError() | OSError():
             network = isinstance(error, ConnectionError | TimeoutError)
-            return network or error.errno in _PASSING
+            return network or error.errno in _PASSING or _is_short_write(error)
+        case sqlite3.OperationalError():
+            return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _PASSING_SQLITE
         case RuntimeError():
             # FAISS raises these, and says only in words what the operating system told it.
-            return any(str(error).endswith(os.strerror(code)) for code in _PASSING)
+            return errno_in(str(error)) in _PASSING
         case _:
             return _is_databases(error)
+
+
+def _is_short_write(error: OSError) -> bool:
+    """What numpy raises where less was written than it gave, mostly for want of room."""
+    return error.errno is None and " requested and " in str(error)
 
 
 def _is_databases(error: BaseException) -> bool:

@@ -5,10 +5,15 @@ from tests.storage.catalog.hand_clock import HandClock
 
 
 def fail(
-    catalog: Catalog, *, inputs: str = "i1", generation: int = 1, error: str = "broken"
+    catalog: Catalog,
+    *,
+    inputs: str = "i1",
+    generation: int = 1,
+    error: str = "broken",
+    passing: bool = False,
 ) -> Attempt:
     return catalog.attempts.failed(
-        "voyager", error=error, inputs=inputs, targets={"tracks": generation}
+        "voyager", error=error, inputs=inputs, targets={"tracks": generation}, passing=passing
     )
 
 
@@ -34,6 +39,12 @@ def test_other_inputs_start_to_count_again(catalog: Catalog) -> None:
     fail(catalog)
     fail(catalog)
     assert fail(catalog, inputs="i2").failures == 1
+
+
+def test_failures_for_a_cause_outside_do_not_count_as_the_components_own(catalog: Catalog) -> None:
+    counts = [fail(catalog, passing=passing).failures for passing in (True, True, True, False)]
+    assert counts == [1, 2, 3, 1]
+    assert [fail(catalog).failures, fail(catalog, passing=True).failures] == [2, 3]
 
 
 def test_success_forgets_the_failures(catalog: Catalog) -> None:

@@ -9,7 +9,6 @@ from contextlib import closing
 from typing import Any
 
 import numpy as np
-from numpy.lib.format import open_memmap
 
 from indexrelay.components.continuing import Continued, InFull, inherit_all, told
 from indexrelay.components.embedding_cache.parameters import EmbeddingCacheParameters
@@ -20,6 +19,7 @@ from indexrelay.components.inputs import numbered_chunks, only_collection, refus
 from indexrelay.components.kind import Built, Job, PreviousVersion
 from indexrelay.components.layered_ids import IDS
 from indexrelay.components.layers import Layers
+from indexrelay.components.mapped_array import new_mapped_array, save_array
 from indexrelay.components.succession import ChangedIds, InputRows, Succession, succeed
 from indexrelay.storage.entries import Changes, Entries, Vectors
 
@@ -33,7 +33,7 @@ def build_in_full(job: Job, mode: InFull) -> Built:
     source = only_collection(job)
     files = {MATRIX: job.workdir / MATRIX, IDS: job.workdir / IDS}
     shape = (source.count, source.dimension)
-    matrix = open_memmap(files[MATRIX], mode="w+", dtype=np.float32, shape=shape)
+    matrix = new_mapped_array(files[MATRIX], shape, np.float32)
     with IdTable.writer(files[IDS]) as ids:
         for first, chunk in numbered_chunks(source):
             refuse_infinite(chunk)
@@ -77,7 +77,7 @@ def extend(job: Job, continued: Continued, parameters: EmbeddingCacheParameters)
 
 
 def _written(job: Job, previous: PreviousVersion, next_: Succession, delta: Vectors) -> Built:
-    np.save(job.workdir / DELTA, delta, allow_pickle=False)
+    save_array(job.workdir / DELTA, delta)
     job.progress(1.0)
     same = {name: previous.manifest.files[name] for name in (MATRIX, IDS)}
     return Built(

@@ -3,13 +3,12 @@
 from contextlib import closing
 from typing import Any
 
-import numpy as np
-
 from indexrelay.components.continuing import InFull, told
 from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.id_table import IdTable
 from indexrelay.components.kind import Built, Job
 from indexrelay.components.layered_ids import IDS
+from indexrelay.components.mapped_array import save_array
 from indexrelay.components.projection.fingerprints import FINGERPRINTS, fingerprints
 from indexrelay.components.projection.framing import Drift, frame, measure_drift
 from indexrelay.components.projection.guiding import guide_of
@@ -35,8 +34,8 @@ def build_in_full(job: Job, parameters: ProjectionParameters, mode: InFull) -> B
     job.progress(0.9)
     names = (COORDINATES, IDS, FINGERPRINTS)
     files = {name: job.workdir / name for name in names}
-    np.save(files[COORDINATES], framed.coordinates, allow_pickle=False)
-    np.save(files[FINGERPRINTS], fingerprints(points.vectors), allow_pickle=False)
+    save_array(files[COORDINATES], framed.coordinates)
+    save_array(files[FINGERPRINTS], fingerprints(points.vectors))
     IdTable.write(files[IDS], points.ids).close()
     details: dict[str, Any] = {
         "build": told(mode),

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from indexrelay.components.judging import Verdict
-from indexrelay.components.mapped_array import mapped_array
+from indexrelay.components.mapped_array import mapped_array, save_array
 from indexrelay.components.projection.framing import Framing
 from indexrelay.components.projection.layouts import Layout
 from indexrelay.components.projection.reading import Points
@@ -82,7 +82,7 @@ class Guide:
         if self.linear is not None:
             arrays[LINEAR] = self.linear
         for name, array in arrays.items():
-            np.save(folder / name, array, allow_pickle=False)
+            save_array(folder / name, array)
         return {name: folder / name for name in arrays}
 
     @property

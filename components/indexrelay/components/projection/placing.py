@@ -15,6 +15,7 @@ import numpy as np
 from indexrelay.components.continuing import Continued, InFull, inherit_all, told
 from indexrelay.components.kind import Built, Job, PreviousVersion
 from indexrelay.components.layered_ids import IDS
+from indexrelay.components.mapped_array import save_array
 from indexrelay.components.projection.batches import Batch, Held, in_two_inputs, read_batch
 from indexrelay.components.projection.building import drift_details
 from indexrelay.components.projection.fingerprints import DELTA_FINGERPRINTS, FINGERPRINTS
@@ -87,8 +88,8 @@ def _written(
     coordinates: Coordinates,
 ) -> Built:
     prints = next_.column(held.delta, batch.fingerprints)
-    np.save(job.workdir / COORDINATES, coordinates, allow_pickle=False)
-    np.save(job.workdir / DELTA_FINGERPRINTS, prints, allow_pickle=False)
+    save_array(job.workdir / COORDINATES, coordinates)
+    save_array(job.workdir / DELTA_FINGERPRINTS, prints)
     same = (IDS, FINGERPRINTS, LANDMARKS, LINEAR)
     files = previous.manifest.files
     details = previous.manifest.details

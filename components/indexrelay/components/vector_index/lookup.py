@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexrelay.components.errors import DamagedFileError
-from indexrelay.components.mapped_array import mapped_array
+from indexrelay.components.mapped_array import mapped_array, save_array
 from indexrelay.components.optional import require_faiss
 from indexrelay.components.string_table import Rows
 from indexrelay.components.vector_index.nearest import BLOCK_ROWS
@@ -51,7 +51,7 @@ def write_lookup(index: Any, folder: Path, matrix: Path) -> dict[str, Path]:
     if _keeps_rows(faiss, index):
         return {}
     if type(index) is faiss.IndexIVFFlat:
-        np.save(folder / PLACES, _places(faiss, index))
+        save_array(folder / PLACES, _places(faiss, index))
         return {PLACES: folder / PLACES}
     return {VECTORS: matrix}
 

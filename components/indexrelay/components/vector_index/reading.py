@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.lib.format import open_memmap
 
 from indexrelay.components.id_table import IdTable
 from indexrelay.components.inputs import numbered_chunks, refuse_entries, refuse_infinite
 from indexrelay.components.layered_ids import IDS
+from indexrelay.components.mapped_array import new_mapped_array
 from indexrelay.components.payload_table import PayloadTable
 from indexrelay.components.vector_index.metrics import prepared
 from indexrelay.schemas.settings import Metric
@@ -50,7 +50,7 @@ def read_columns(
     count, dimension = snapshot.count, snapshot.dimension
     ids, payloads, matrix = folder / IDS, folder / PAYLOADS, folder / VECTORS
     with_payload = 0
-    vectors = open_memmap(matrix, mode="w+", dtype=np.float32, shape=(count, dimension))
+    vectors = new_mapped_array(matrix, (count, dimension), np.float32)
     with IdTable.writer(ids) as id_writer, PayloadTable.writer(payloads) as payload_writer:
         for first, chunk in numbered_chunks(snapshot):
             end = first + len(chunk)

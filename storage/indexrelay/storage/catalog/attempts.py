@@ -6,7 +6,7 @@ Kept in the catalog, so that a rebuilder that starts again goes on counting wher
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import case, delete, select
+from sqlalchemy import and_, case, delete, not_, or_, select
 
 from indexrelay.schemas.clock import Clock
 from indexrelay.storage.catalog.database import Database
@@ -55,7 +55,11 @@ class Attempts:
         targets: dict[str, int],
         passing: bool = False,
     ) -> Attempt:
-        """Count one more failure; other ``inputs`` start again at 1, new targets do not."""
+        """Count one more failure.
+
+        Other ``inputs`` start again at 1, and so does a failure of its own after some that had a
+        cause outside: those say nothing of the build. New targets do not.
+        """
         statement = self._database.insert(attempts).values(
             component=component,
             failures=1,
@@ -70,7 +74,14 @@ class Attempts:
             index_elements=[attempts.c.component],
             set_={
                 "failures": case(
-                    (attempts.c.inputs == new.inputs, attempts.c.failures + 1), else_=1
+                    (
+                        and_(
+                            attempts.c.inputs == new.inputs,
+                            or_(new.passing, not_(attempts.c.passing)),
+                        ),
+                        attempts.c.failures + 1,
+                    ),
+                    else_=1,
                 ),
                 "error": new.error,
                 "inputs": new.inputs,
