@@ -12,6 +12,7 @@ from indexrelay.reloaders.planning import Part
 from indexrelay.schemas.backoff import backoff_seconds
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.origin import told
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.passing import may_pass
 
@@ -133,10 +134,9 @@ class Failures:
 
 
 def in_words(error: BaseException) -> str:
-    """The error's type and its message in one line, of which the first `MAX_WORDS` characters.
+    """The error in one line (`told`), of which the first `MAX_WORDS` characters.
 
     Presence and reports carry it, and what a kind raises may quote a whole file.
     """
-    sentence = " ".join(str(error).split()) or "no message"
-    words = f"{type(error).__name__}: {sentence}"
+    words = told(error)
     return words if len(words) <= MAX_WORDS else f"{words[:MAX_WORDS]}…"

@@ -13,6 +13,7 @@ from typing import Any
 
 from indexrelay.components.kind import Served
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.origin import told
 from indexrelay.schemas.versions import VersionManifest
 
 log = get_logger(__name__)
@@ -62,7 +63,9 @@ def _close(value: Served, component: str, version: str) -> None:
     """Close a value on the thread of its last user, whose query must not fail for it."""
     try:
         value.close()
-    except Exception:
-        log.exception("component.close_failed", component=component, version=version)
+    except (Exception, SystemExit) as error:
+        log.exception(
+            "component.close_failed", component=component, version=version, error=told(error)
+        )
     else:
         log.debug("component.closed", component=component, version=version)

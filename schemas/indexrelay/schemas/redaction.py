@@ -16,6 +16,12 @@ _SECRET_WORDS = re.compile(r"url|uri|dsn|pass|pwd|secret|token|auth|credential|k
 _SECRET_TABLES: Final = {"redis", "catalog"}
 """Tables whose keys are about a connection; a text among their unknown keys may be a password."""
 _CONNECTION_STRING = re.compile(r"://|@|\bpassword\s*=", re.IGNORECASE)
+_URL_LOGIN = re.compile(r"(?<=://)[^\s/@'\"]*:[^\s@'\"]*(?=@)")
+_NAMED_SECRET = re.compile(
+    r"(\b\w*(?:password|passwd|pwd|secret|token|api_?key|credential)\w*[\"']?\s*[=:]\s*)"
+    r"(?:\"[^\"]*\"|'[^']*'|[^\s,;'\"()]+)",
+    re.IGNORECASE,
+)
 
 
 def redacted(value: Any, *, key: Sequence[str], unknown: bool = False) -> Any:
@@ -45,3 +51,8 @@ def _is_secret(key: Sequence[str], *, unknown: bool) -> bool:
     near_url = bool(difflib.get_close_matches(last.lower(), ["url"], cutoff=0.6))
     in_connection = unknown and any(part in _SECRET_TABLES or part == "source" for part in key[:-1])
     return bool(_SECRET_WORDS.search(last)) or near_url or in_connection or last in _SECRET_TABLES
+
+
+def without_secrets(text: str) -> str:
+    """A sentence or a line of source without the passwords of URLs and of what is named as one."""
+    return _NAMED_SECRET.sub(rf"\1{HIDDEN}", _URL_LOGIN.sub(HIDDEN, text))

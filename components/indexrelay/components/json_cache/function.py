@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from indexrelay.components.errors import DocumentFunctionError
+from indexrelay.schemas.origin import told
 
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -36,10 +37,8 @@ def resolve_function(name: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
-        reason = (
-            str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
-        )
-        raise DocumentFunctionError(name, f"{module_name} cannot be imported: {reason}") from error
+        reason = f"{module_name} cannot be imported: {told(error)}"
+        raise DocumentFunctionError(name, reason) from error
     function = getattr(module, attribute, None)
     if not callable(function):
         raise DocumentFunctionError(name, f"{module_name} has no function {attribute!r}")
