@@ -54,6 +54,10 @@ served.close()
 
 def test_a_child_that_is_forked_among_searches_can_search(tmp_path: Path) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, timeout=90, check=False
+        # Python >= 3.12 warns of the very thing that is tried here.
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", PROGRAM, str(tmp_path)],
+        capture_output=True,
+        timeout=90,
+        check=False,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")

@@ -16,6 +16,10 @@ class KindNotFoundError(IndexRelayError):
         self.reason = reason
 
 
+class ContractError(IndexRelayError):
+    """Raised when a kind does not do what `Kind` asks for: change its class, then rebuild."""
+
+
 class InvalidParametersError(IndexRelayError):
     """Raised when a definition's keys are not what its kind takes; ``mistakes`` lists every one."""
 

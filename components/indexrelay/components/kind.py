@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -25,6 +25,7 @@ class KindParameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+@runtime_checkable
 class Served(Protocol):
     """What `Kind.load` hands to a reader: immutable, and safe to query from many threads."""
 
@@ -118,20 +119,27 @@ class Kind(ABC, Generic[ServedT_co]):
 
     @abstractmethod
     def build(self, job: Job) -> Built:
-        """Write the files of a new version; whatever it raises fails this component only."""
+        """Write the files of a new version into ``job.workdir``, one at least.
+
+        Whatever it raises fails this component only. What it prints goes to the rebuilder's log.
+        """
 
     @abstractmethod
     def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
         """Judge what lies on disk, from ``files``, in handles of its own.
 
-        A gate that raises has failed; one `Check` with ``passed=False`` keeps the version from
-        being released. ``built.files`` are blobs by now: a check that concerns only one of them
-        names its digest, and holds for every later version that names the same blob.
+        A gate that raises has failed, and so has one that yields nothing; one `Check` with
+        ``passed=False`` keeps the version from being released. ``built.files`` are blobs by now: a
+        check that concerns only one of them names its digest, and holds for every later version
+        that names the same blob.
         """
 
     @abstractmethod
     def load(self, files: Mapping[str, Path]) -> ServedT_co:
-        """Open a version for serving: mapped rather than read, and warm when this returns."""
+        """Open a version for serving: mapped rather than read, and warm when this returns.
+
+        Of a kind of one's own each new version is loaded and closed once before it is released.
+        """
 
     def reload(self, files: Mapping[str, Path], previous: Any) -> ServedT_co:  # noqa: ARG002 - for kinds that share
         """`load`, where a reader serves ``previous``, an earlier version of the same kind.

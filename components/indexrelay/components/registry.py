@@ -13,10 +13,12 @@ from typing import Any, Final, cast
 
 from pydantic import ValidationError
 
+from indexrelay.components.conformance import class_mistakes
 from indexrelay.components.errors import InvalidParametersError, KindNotFoundError
 from indexrelay.components.kind import Kind
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.mistakes import Mistake, mistakes_of, suggestion
+from indexrelay.schemas.origin import told
 
 GROUP: Final = "indexrelay.kinds"
 
@@ -71,10 +73,23 @@ def check_kind(
         if source in components and not kind.takes_components:
             right = f"{source} is a component; {definition.kind} is made from collections"
             yield Mistake(key=f"{root}.from", value=source, right=right)
+    wrong = list(class_mistakes(kind))
+    for right in wrong:
+        yield Mistake(key=f"{root}.kind", value=definition.kind, right=right)
+    if not wrong:
+        yield from _parameter_mistakes(root, kind, definition)
+
+
+def _parameter_mistakes(
+    root: str, kind: type[Kind[Any]], definition: ComponentDefinition
+) -> Iterator[Mistake]:
     try:
-        kind.Parameters.model_validate(definition.parameters)
+        kind(kind.Parameters.model_validate(definition.parameters))
     except ValidationError as error:
         yield from mistakes_of(error, root=root, model=kind.Parameters)
+    except Exception as error:  # noqa: BLE001 - a kind of anybody's, and its parameters as well
+        right = f"{definition.kind} cannot be made with these keys: {told(error)}"
+        yield Mistake(key=f"{root}.kind", value=definition.kind, right=right)
 
 
 def _installed(name: str) -> Any:
@@ -89,17 +104,18 @@ def _installed(name: str) -> Any:
         )
     try:
         return installed[name].load()
-    except Exception as error:  # a module may raise anything while it is imported
-        raise KindNotFoundError(name, f"{installed[name].value} does not load: {error}") from error
+    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
+        reason = f"{installed[name].value} does not load: {told(error)}"
+        raise KindNotFoundError(name, reason) from error
 
 
 def _imported(name: str) -> Any:
     module_name, _, attribute = name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # a module may raise anything while it is imported
-        reason = f"{type(error).__name__}: {error}"
-        raise KindNotFoundError(name, f"{module_name!r} cannot be imported: {reason}") from error
+    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
+        reason = f"{module_name!r} cannot be imported: {told(error)}"
+        raise KindNotFoundError(name, reason) from error
     try:
         return cast("object", getattr(module, attribute))
     except AttributeError:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from indexrelay.components.conformance import lacks_of
 from indexrelay.components.registry import kind_of
 from indexrelay.schemas.settings import Settings, TableSource
 from indexrelay.storage.urls import lacking_driver
@@ -19,7 +20,7 @@ def lacking(settings: Settings) -> dict[str, str]:
 
 def _of_kinds(settings: Settings) -> Iterator[tuple[str, str]]:
     for name, definition in settings.components.items():
-        lacks = "; ".join(kind_of(definition).lacks())
+        lacks = "; ".join(lacks_of(kind_of(definition)))
         if lacks:
             yield f"components.{name}", f"{lacks}; a build on this host would fail"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from indexrelay.components.build_memory import UNLIMITED, BuildMemory
+from indexrelay.components.conformance import checked_build, served
 from indexrelay.components.kind import Built, ComponentInput, Job, Kind, PreviousVersion
 from indexrelay.components.registry import kind_class, kind_of
 from indexrelay.rebuilder.errors import GateFailedError
@@ -21,6 +22,7 @@ from indexrelay.rebuilder.workdirs import clear
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.origin import told
 from indexrelay.schemas.results import BuildMode, BuildOutcome, ComponentResult
 from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore, StagedBlob
@@ -51,7 +53,7 @@ def build_component(
         with ExitStack() as stack:
             build = _Build(request, catalog=catalog, store=store, clock=clock, stack=stack)
             manifest, mode = build.run(progress, memory)
-    except Exception as error:  # noqa: BLE001 - the component fails, nothing else
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the component fails, nothing else
         if isinstance(error, GateFailedError):
             checks = error.checks
         return ComponentResult(
@@ -187,7 +189,8 @@ class _Build:
     def _parent(self, name: str, version_id: str) -> ComponentInput:
         opened = self.store.open_version(name, version_id)
         kind = kind_class(opened.manifest.kind)
-        value = kind(kind.Parameters.model_validate(opened.manifest.parameters)).load(opened.files)
+        made = kind(kind.Parameters.model_validate(opened.manifest.parameters))
+        value = served(made, made.load(opened.files))
         self.stack.callback(value.close)
         return ComponentInput(manifest=opened.manifest, value=value)
 
@@ -207,7 +210,7 @@ class _Build:
     def _built(self, kind: Kind[Any], job: Job, previous: VersionManifest | None) -> _Judged:
         """Build once, and judge what was made while the disk takes it."""
         started = self.clock.monotonic()
-        built = kind.build(job)
+        built = checked_build(kind, job)
         new = {name: file for name, file in built.files.items() if isinstance(file, Path)}
         with ThreadPoolExecutor(min(job.threads, _FILES_AT_ONCE)) as pool:
             stage = pool.map(lambda file: self.store.stage_blob(file, pool), new.values())
@@ -257,8 +260,8 @@ def _coverage(job: Job) -> tuple[dict[str, int], dict[str, str]]:
     return covers, epochs
 
 
-def _sentence(error: Exception) -> str:
-    """The error in one line; its own words first, the type where they say too little."""
+def _sentence(error: BaseException) -> str:
+    """The error in one line, and where in the user's own code it came from."""
     if isinstance(error, MemoryError):
         return f"ran out of memory: {error}" if str(error) else "ran out of memory"
-    return str(error) if isinstance(error, GateFailedError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, GateFailedError) else told(error)

@@ -6,10 +6,11 @@ an exception is how bad indexes get released.
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from pathlib import Path
 
+from indexrelay.components.conformance import checks_of, loads
 from indexrelay.components.kind import Built, Job, Kind, Served
 from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
 
@@ -54,7 +55,10 @@ def run_gates(
             _check_count(job.component, what, built.counts.get(what, 0), before, min_kept)
             for what, before in previous.counts.items()
         )
-    checks.extend(_kind_checks(kind, job, built, files))
+    checks.extend(checks_of(kind, job, built, files))
+    if all(check.passed for check in checks):
+        loaded = loads(kind, files)
+        checks += [loaded] if loaded is not None else []
     return tuple(checks)
 
 
@@ -99,12 +103,3 @@ def _check_count(component: str, what: str, count: int, before: int, min_kept: f
         measured=kept,
         limit=min_kept,
     )
-
-
-def _kind_checks(
-    kind: Kind[Served], job: Job, built: Built, files: Mapping[str, Path]
-) -> Iterator[Check]:
-    try:
-        yield from kind.verify(job, built, files)
-    except Exception as error:  # noqa: BLE001 - whatever a gate raises, it has failed
-        yield Check(name="verify", passed=False, detail=f"{type(error).__name__}: {error}")

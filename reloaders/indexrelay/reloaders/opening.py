@@ -8,6 +8,8 @@ component. They never choose a path, since files are found by digest.
 from collections.abc import Mapping
 from typing import Any
 
+from indexrelay.components.conformance import served
+from indexrelay.components.errors import ContractError
 from indexrelay.components.kind import Kind
 from indexrelay.components.registry import kind_class
 from indexrelay.reloaders.errors import KindNotAllowedError
@@ -15,6 +17,7 @@ from indexrelay.reloaders.served import ServedComponent
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.failpoints import failpoint
+from indexrelay.schemas.origin import told
 from indexrelay.schemas.versions import VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore
 
@@ -49,10 +52,13 @@ class Opener:
             for label, path in opened.files.items()
         }
         kind = self._kind(opened.manifest)
-        if serving is not None and _may_share(serving, opened.manifest, inodes):
-            value = kind.reload(opened.files, serving.value)
-        else:
-            value = kind.load(opened.files)
+        try:
+            if serving is not None and _may_share(serving, opened.manifest, inodes):
+                value = served(kind, kind.reload(opened.files, serving.value))
+            else:
+                value = served(kind, kind.load(opened.files))
+        except SystemExit as error:  # of a user's code: it must not end the thread that reloads
+            raise ContractError(f"load ended the process: {told(error)}") from error
         failpoint("reader.after_load")
         return ServedComponent(
             value,

@@ -55,3 +55,8 @@ def split_member_id(member: str) -> tuple[str, str]:
     """The label and the instance of a `member_id`; no label contains a colon."""
     label, _, instance = member.partition(":")
     return label, instance
+
+
+def is_file_name(text: str) -> bool:
+    """Whether ``text`` may be the label of a file inside a version."""
+    return re.fullmatch(FILE_PATTERN[1:-1], text) is not None

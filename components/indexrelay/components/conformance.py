@@ -1,0 +1,221 @@
+"""Holds a kind against its contract (`indexrelay.components.kind`), once at each door.
+
+A kind may be anybody's, and nothing that it hands over is released or served on trust: the class is
+looked at when the settings are checked, what `build` returns before a file of it gets a name, what
+`verify` yields before it counts as passed, and what `load` gives before a reader serves it.
+"""
+
+import inspect
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
+
+from indexrelay.components.errors import ContractError
+from indexrelay.components.kind import Built, Job, Kind, KindParameters, Served
+from indexrelay.schemas.canonical import canonical_json
+from indexrelay.schemas.names import is_file_name
+from indexrelay.schemas.origin import told
+from indexrelay.schemas.versions import BlobRef, Check
+
+_METHODS: Mapping[str, tuple[str, ...]] = {
+    "__init__": ("parameters",),
+    "lacks": (),
+    "build": ("job",),
+    "verify": ("job", "built", "files"),
+    "load": ("files",),
+    "reload": ("files", "previous"),
+}
+"""How each method is called, besides ``self``."""
+
+
+def class_mistakes(kind: type[Kind[Any]]) -> Iterator[str]:
+    """What of the class is not as the contract wants it, a sentence each."""
+    missing = sorted(kind.__abstractmethods__)
+    if missing:
+        yield f"{kind.__name__} lacks {', '.join(missing)}"
+    for name, arguments in _METHODS.items():
+        if name not in missing:
+            yield from _method_mistakes(kind, name, arguments)
+    parameters: object = kind.Parameters
+    if not (isinstance(parameters, type) and issubclass(parameters, KindParameters)):
+        yield f"{kind.__name__}.Parameters is {parameters!r}, not derived from KindParameters"
+    preload: object = kind.preload
+    if not isinstance(preload, tuple | list) or not all(isinstance(each, str) for each in preload):
+        yield f"{kind.__name__}.preload is {preload!r}, not a tuple of modules' names"
+    limit: object = kind.max_inputs
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        yield f"{kind.__name__}.max_inputs is {limit!r}, not a number from 1, or None"
+    if "load" not in missing:
+        yield from _served_mistakes(kind)
+
+
+def lacks_of(kind: Kind[Any]) -> list[str]:
+    """What ``kind.lacks`` says; that it cannot say it is something that is lacking, too."""
+    try:
+        found: Any = kind.lacks()
+        return [str(each) for each in found or ()]
+    except Exception as error:  # noqa: BLE001 - a kind of anybody's
+        return [f"its kind cannot tell what it lacks: {told(error)}"]
+
+
+def checked_build(kind: Kind[Any], job: Job) -> Built:
+    """What ``kind.build(job)`` made, as the contract wants it.
+
+    Raises:
+        ContractError: it is no `Built`, has no files, or names some that are not there.
+        Exception: whatever the build raises.
+    """
+    built: Any = kind.build(job)
+    if not isinstance(built, Built):
+        raise ContractError(f"build returned {_kind_of(built)}, not a Built")
+    files: Any = built.files
+    if not isinstance(files, Mapping) or not files:
+        raise ContractError(f"build returned no files: Built.files is {files!r:.100}")
+    for label, file in files.items():
+        _check_file(label, file, job)
+    entries = _count("entries", built.entries)
+    if not isinstance(built.counts, Mapping):
+        raise ContractError(f"Built.counts are {_kind_of(built.counts)}, not a dict")
+    counts = {str(what): _count(f"counts[{what!r}]", built.counts[what]) for what in built.counts}
+    try:
+        canonical_json(built.details)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ContractError(f"Built.details are not JSON: {error}") from error
+    if not isinstance(built.details, dict):
+        raise ContractError(f"Built.details are {_kind_of(built.details)}, not a dict")
+    return replace(built, entries=entries, counts=counts, extends=bool(built.extends))
+
+
+def checks_of(
+    kind: Kind[Any], job: Job, built: Built, files: Mapping[str, Path]
+) -> Iterator[Check]:
+    """What ``kind.verify`` yields; it has failed where that is nothing, no `Check`, or an error."""
+    count = 0
+    try:
+        found: Any = kind.verify(job, built, files)
+        if not isinstance(found, Iterable) or isinstance(found, str | bytes | Mapping):
+            yield _failed(f"verify returned {_kind_of(found)}, not the checks that it made")
+            return
+        for check in found:
+            count += 1
+            if not isinstance(check, Check):
+                yield _failed(f"verify yielded {_kind_of(check)}, not a Check")
+                return
+            yield check
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a gate raises, it has failed
+        yield _failed(told(error))
+        return
+    if not count:
+        yield _failed(
+            "verify returned no check, so nothing says that what was built is right; "
+            "yield a Check for everything that was looked at"
+        )
+
+
+def loads(kind: Kind[Any], files: Mapping[str, Path]) -> Check | None:
+    """Whether a reader can load and close it; ``None`` where that is known or cannot be told here.
+
+    The gates of the kinds that come along open what they judge. A limit of memory is the build's
+    own, and no reader's.
+    """
+    if type(kind).__module__.startswith("indexrelay.components."):
+        return None
+    try:
+        served(kind, kind.load(files)).close()
+    except MemoryError:
+        return None
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - it would be every reader's error
+        return Check(name="loads", passed=False, detail=told(error))
+    return Check(name="loads", passed=True)
+
+
+def served(kind: Kind[Any], value: Any) -> Served:
+    """What ``kind.load`` or ``kind.reload`` gave, if a reader can serve it.
+
+    Raises:
+        ContractError: it has no ``close()``.
+    """
+    if isinstance(value, Served) and not isinstance(value, type) and callable(value.close):
+        return value
+    raise ContractError(
+        f"load of {type(kind).__name__} gave {_kind_of(value)}, which has no close(): give an "
+        "object that has it, even if there is nothing to close"
+    )
+
+
+def _count(what: str, value: Any) -> int:
+    """A number of things, whatever kind of whole number it is (numpy's, too)."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = -1
+    if count < 0 or isinstance(value, bool):
+        raise ContractError(f"Built.{what} is {value!r:.100}, not a number from 0")
+    return count
+
+
+def _check_file(label: object, file: object, job: Job) -> None:
+    if not isinstance(label, str) or not is_file_name(label):
+        raise ContractError(f"Built.files has the name {label!r:.100}, which is none for a file")
+    if isinstance(file, BlobRef):
+        known = [job.previous.manifest] if job.previous is not None else []
+        known += [parent.manifest for parent in job.components.values()]
+        if not any(file in manifest.files.values() for manifest in known):
+            raise ContractError(f"Built.files[{label!r}] is a blob of no previous version")
+        return
+    if not isinstance(file, Path):
+        raise ContractError(f"Built.files[{label!r}] is {_kind_of(file)}, not a Path")
+    if not file.is_file() or file.is_symlink():
+        raise ContractError(f"Built.files[{label!r}] is {file}, and there is no such file")
+    if not file.resolve().is_relative_to(job.workdir.resolve()):
+        raise ContractError(
+            f"Built.files[{label!r}] is {file}, outside of the build's folder: "
+            f"write it into job.workdir ({job.workdir}), from where it is moved into the store"
+        )
+
+
+def _method_mistakes(kind: type[Kind[Any]], name: str, arguments: tuple[str, ...]) -> Iterator[str]:
+    found: Any = inspect.getattr_static(kind, name)
+    call: Any = getattr(kind, name)
+    where = f"{kind.__name__}.{name}"
+    if not callable(call):
+        yield f"{where} is {_kind_of(call)}, not a method"
+        return
+    if inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call):
+        yield f"{where} is async; it is called and its result used as it is: write def {name}"
+        return
+    bound = isinstance(found, staticmethod | classmethod)
+    try:
+        signature = inspect.signature(call)
+    except (TypeError, ValueError):  # written in C
+        return
+    try:
+        signature.bind(*(() if bound else ("self",)), *arguments)
+    except TypeError as error:
+        yield f"{where} cannot be called with ({', '.join(arguments) or 'nothing'}): {error}"
+
+
+def _served_mistakes(kind: type[Kind[Any]]) -> Iterator[str]:
+    """What `load` says of itself; where it says nothing, the first build finds out."""
+    load: Callable[..., Any] = kind.load
+    try:
+        given = get_type_hints(load).get("return", Any)
+    except Exception:  # noqa: BLE001 - names that only a type checker knows
+        return
+    given = get_origin(given) or given
+    if isinstance(given, type) and given is not Any and not issubclass(given, Served):
+        yield (
+            f"{kind.__name__}.load gives a {given.__name__}, which has no close(): "
+            "a reader calls it when nobody uses the version any more"
+        )
+
+
+def _failed(detail: str) -> Check:
+    return Check(name="verify", passed=False, detail=detail)
+
+
+def _kind_of(value: object) -> str:
+    """What it is, without showing it: ``nothing (None)``, ``a dict``."""
+    return "nothing (None)" if value is None else f"a {type(value).__name__}"
