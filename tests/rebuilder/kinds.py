@@ -1,11 +1,14 @@
 """Kinds that do what a build must not do, so that tests see what becomes of it."""
 
+import ctypes
 import errno
 import json
 import os
 import signal
 import subprocess
+import sys
 import time
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,25 @@ from indexrelay.components.kind import Built, Job, Kind, KindParameters
 from indexrelay.schemas.versions import Check
 
 _SIGNALS = {"dies": signal.SIGSEGV, "killed": signal.SIGKILL, "bus_error": signal.SIGBUS}
+
+
+def _talk(how: str) -> None:
+    """Write to both outputs, in every way there is, and exit in the midst of it."""
+    if how.startswith("talks"):
+        _write_everywhere()
+    if how.endswith("exits"):
+        print("last words")  # noqa: T201 - as users do
+        os._exit(7)
+
+
+def _write_everywhere() -> None:
+    print("print")  # noqa: T201 - as users do
+    sys.stderr.write("sys.stderr\n")
+    os.write(1, b"os.write\n")
+    ctypes.CDLL(None).puts(b"a C library")
+    ctypes.CDLL(None).fflush(None)
+    subprocess.run(["/bin/echo", "a child's child"], check=True)
+    warnings.warn("a warning", UserWarning, stacklevel=1)
 
 
 class Document:
@@ -42,8 +64,8 @@ class Behaving(Kind[Document]):
                 raise OSError(errno.ENOSPC, "No space left on device")
             case "raises":
                 raise ValueError("the build raised")
-            case "exits":
-                os._exit(7)
+            case "talks" | "talks_and_exits" | "exits" as how:
+                _talk(how)
             case "dies" | "killed" | "bus_error" as how:
                 os.kill(os.getpid(), _SIGNALS[how])
             case "hangs":

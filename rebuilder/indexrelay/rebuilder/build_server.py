@@ -18,11 +18,14 @@ to the client         ``{"build": ID, "exit": CODE}``, CODE as in `subprocess`: 
 When the client goes away the socket ends, and every build is killed; SIGINT and SIGTERM, which
 terminals and service managers send to whole groups, are the client's to decide on. The children's
 pids are watched through pidfds, so that nothing is ever reaped twice and no signal handler is
-needed. Each child leads a process group, and what a child leaves behind in it is killed.
+needed. What this process or a child prints goes into a pipe of the client
+(`indexrelay.rebuilder.output`); the message of a build brings the end to write to. Each child leads
+a process group, and what a child leaves behind in it is killed.
 """
 
 import gc
 import importlib
+import io
 import json
 import os
 import selectors
@@ -69,7 +72,7 @@ class BuildServer:
 
     def _take_message(self) -> bool:
         try:
-            raw = self._channel.recv(MESSAGE_BYTES)
+            raw, descriptors, _, _ = socket.recv_fds(self._channel, MESSAGE_BYTES, 1)
         except ConnectionResetError:  # the client died before it read all that was said to it
             return False
         if not raw:
@@ -80,10 +83,13 @@ class BuildServer:
             if pid is not None:  # not reaped yet, so the number is still this child's
                 os.killpg(pid, signal.SIGKILL)
         else:
-            self._fork(message)
+            try:
+                self._fork(message, output=descriptors[0])
+            finally:
+                os.close(descriptors[0])
         return True
 
-    def _fork(self, message: dict[str, Any]) -> None:
+    def _fork(self, message: dict[str, Any], *, output: int) -> None:
         server = os.getpid()
         try:
             pid = os.fork()
@@ -94,6 +100,8 @@ class BuildServer:
             return
         if pid == 0:
             self._selector.close()
+            for own in (1, 2):  # whatever it prints is told with its component
+                os.dup2(output, own)
             _run_child(self._channel, message, server=server)
         # Both sides do this, so that a kill cannot come before it is done.
         with suppress(ProcessLookupError, PermissionError):
@@ -146,8 +154,9 @@ def _run_child(channel: socket.socket, message: dict[str, Any], *, server: int) 
         _build(channel, message["build"], request, Path(message["result"]), memory)
         code = 0
     except BaseException as error:  # noqa: BLE001 - nobody is above this frame who could be told
-        traceback.print_exc()
         passing = may_pass(error, memory=False)
+        if not passing:
+            traceback.print_exc()
         _say(channel, message["build"], error=_why(error), passing=passing)
     finally:
         sys.stdout.flush()
@@ -187,8 +196,13 @@ def main() -> None:
         signal.signal(ignored, signal.SIG_IGN)
     for module in sys.argv[2:]:
         # What cannot be imported fails when it is built, with its own words.
-        with suppress(Exception):
+        with suppress(Exception, SystemExit):
             importlib.import_module(module)
+    # A pipe is written to when the buffer is full. What is in it must be in no child's buffer, and
+    # what a child prints must not be lost when it is killed.
+    sys.stdout.flush()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     gc.freeze()  # what was imported stays shared: the collector does not touch its pages
     BuildServer(channel).serve()
 

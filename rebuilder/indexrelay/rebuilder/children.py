@@ -13,8 +13,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from indexrelay.rebuilder.errors import (
     BuildError,
     BuildTimedOutError,
 )
+from indexrelay.rebuilder.output import Output
 from indexrelay.rebuilder.requests import MESSAGE_BYTES, BuildRequest
 from indexrelay.rebuilder.workdirs import full_volume
 from indexrelay.schemas.loggers import get_logger
@@ -105,13 +106,13 @@ class ForkingRunner:
             "niceness": self._niceness,
             "result": str(result),
         }
-        try:
+        with Output(component=request.component) as output, self._forgetting(name, result):
             with self._lock:
                 if self._stopped:
                     raise BuildCancelledError("the rebuilder is stopping")
                 channel = self._ensure_server()
                 build = self._builds[name] = _Build(channel=channel, progress=progress)
-                _send(channel, message)
+                _send(channel, message, output=output.descriptor)
             if not build.ended.wait(timeout_seconds):
                 self._kill(name)
                 build.ended.wait()
@@ -120,6 +121,12 @@ class ForkingRunner:
                 return ComponentResult.model_validate_json(result.read_bytes())
             # While the work folder is there: it tells whether the disk was full.
             raise self._death(build, request.workdir, memory_bytes)
+
+    @contextmanager
+    def _forgetting(self, name: str, result: Path) -> Iterator[None]:
+        """Keep nothing of a build that is over."""
+        try:
+            yield
         finally:
             with self._lock:
                 self._builds.pop(name, None)
@@ -142,6 +149,7 @@ class ForkingRunner:
             return self._channel
         _reap(self._server)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        output = Output(process="build server")
         with theirs:
             threads = str(self._threads)
             self._server = subprocess.Popen(
@@ -155,6 +163,8 @@ class ForkingRunner:
                 ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                stdout=output.descriptor,
+                stderr=output.descriptor,
                 process_group=0,  # what a terminal sends to the rebuilder is not for its builds
                 env={
                     **os.environ,
@@ -169,22 +179,28 @@ class ForkingRunner:
             )
         self._channel = ours
         threading.Thread(
-            target=self._listen, args=(ours, self._server), name="indexrelay-builds", daemon=True
+            target=self._listen,
+            args=(ours, self._server, output),
+            name="indexrelay-builds",
+            daemon=True,
         ).start()
         return ours
 
-    def _listen(self, channel: socket.socket, server: "subprocess.Popen[bytes]") -> None:
+    def _listen(
+        self, channel: socket.socket, server: "subprocess.Popen[bytes]", output: Output
+    ) -> None:
         """Pass on what the server says, until it is gone."""
-        with channel:
-            while raw := _received(channel):
-                message = json.loads(raw)
-                with self._lock:
-                    build = self._builds.get(message["build"])
-                if build is not None:
-                    _tell(build, message)
-        # A server that is told to go kills its children first. Until it has gone they may still
-        # write, and whoever waits for a build clears up after it.
-        _reap(server)
+        with output:
+            with channel:
+                while raw := _received(channel):
+                    message = json.loads(raw)
+                    with self._lock:
+                        build = self._builds.get(message["build"])
+                    if build is not None:
+                        _tell(build, message)
+            # A server that is told to go kills its children first. Until it has gone they may still
+            # write, and whoever waits for a build clears up after it.
+            _reap(server)
         self._abandon(channel)
 
     def _abandon(self, channel: socket.socket) -> None:
@@ -280,13 +296,14 @@ def _reap(server: "subprocess.Popen[bytes] | None") -> None:
         server.wait()
 
 
-def _send(channel: socket.socket, message: dict[str, object]) -> None:
+def _send(channel: socket.socket, message: dict[str, object], *, output: int | None = None) -> None:
+    """Send a message, and with it the descriptor that its build is to write its output to."""
     raw = json.dumps(message).encode()
     if len(raw) > MESSAGE_BYTES:
         raise BuildError(
             f"the component's definition takes {len(raw):,} bytes; {MESSAGE_BYTES:,} is the most"
         )
-    channel.send(raw)
+    socket.send_fds(channel, [raw], [] if output is None else [output])
 
 
 def _received(channel: socket.socket) -> bytes:

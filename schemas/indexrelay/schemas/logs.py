@@ -9,15 +9,21 @@ answer.
 
 import json
 import logging
+import os
 import sys
+import threading
+from collections.abc import Mapping
+from types import TracebackType
 from typing import Any, Final, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from indexrelay.schemas.loggers import FIELDS
+from indexrelay.schemas.loggers import FIELDS, get_logger
+from indexrelay.schemas.repeats import RepeatLimit
 from indexrelay.schemas.settings import LogSettings
 
+_log = get_logger(__name__)
 _MARKS: Final = {"debug": "·", "info": "✓", "warning": "⚠", "error": "✗", "critical": "✗"}
 _PLAIN_MARKS: Final = {"·": "-", "✓": "ok", "⚠": "!!", "✗": "XX"}
 """For streams whose encoding knows none of the others."""
@@ -36,7 +42,9 @@ def configure_logs(settings: LogSettings, *, stream: TextIO | None = None) -> No
     terminal = stream.isatty()
     for_people = settings.format == "console" or (settings.format == "auto" and terminal)
     renderer: Processor = (
-        ConsoleLines(colours=terminal, marks=_marks(stream)) if for_people else _json_line
+        ConsoleLines(colours=terminal and _may_colour(os.environ), marks=_marks(stream))
+        if for_people
+        else _json_line
     )
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -49,6 +57,7 @@ def configure_logs(settings: LogSettings, *, stream: TextIO | None = None) -> No
         structlog.processors.format_exc_info,
     ]
     handler = logging.StreamHandler(stream)
+    handler.addFilter(RepeatLimit())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -68,6 +77,37 @@ def configure_logs(settings: LogSettings, *, stream: TextIO | None = None) -> No
         # Module-level loggers must follow a later call, as tests and commands make one.
         cache_logger_on_first_use=False,
     )
+
+
+def catch_strays() -> None:
+    """Have the log tell what Python would write to stderr by itself, for a process that is ours.
+
+    Warnings, and what a thread or the whole process ends with: one event each, and no plain text
+    among the lines of the log.
+    """
+    logging.captureWarnings(capture=True)
+    threading.excepthook = _of_thread
+    sys.excepthook = _of_process
+    sys.unraisablehook = _of_finalizer
+
+
+def _of_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is not None and args.exc_type is not SystemExit:
+        name = args.thread.name if args.thread is not None else None
+        _log.error("thread.ended", thread=name, exc_info=args.exc_value)
+
+
+def _of_process(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        _log.critical("process.ended", error=f"{kind.__name__}: {error}", exc_info=error)
+
+
+def _of_finalizer(args: "sys.UnraisableHookArgs") -> None:
+    _log.error("finalizer.failed", object=repr(args.object), exc_info=args.exc_value)
 
 
 def _unpacked(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -96,6 +136,11 @@ class ConsoleLines:
         fields = " ".join(f"{key}={_value(value)}" for key, value in event.items())
         line = f"{shown} {time} {_one_line(str(name))}" + (f"  {fields}" if fields else "")
         return f"{line}\n{trace}" if trace else line
+
+
+def _may_colour(environ: Mapping[str, str]) -> bool:
+    """Whether nobody forbids colours (https://no-color.org), on a terminal that has some."""
+    return not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
 
 def _marks(stream: TextIO) -> dict[str, str]:
@@ -133,4 +178,15 @@ def _one_line(text: str) -> str:
 def _json_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     """One event as one JSON object; what every line has comes first."""
     first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
-    return json.dumps({**first, **event}, default=str, ensure_ascii=False)
+    document = {**first, **event}
+    text = json.dumps(document, default=str, ensure_ascii=False)
+    # Half a character in a name, as of a file, has no UTF-8: then every one is written as its code.
+    return text if _is_text(text) else json.dumps(document, default=str)
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
