@@ -14,5 +14,7 @@ class ExitCode(IntEnum):
     """It works, but not all of it: some components failed, or something is behind."""
     INTERRUPTED = 130
     """Ctrl-C, as shells count it: 128 + SIGINT."""
+    UNREAD = 141
+    """128 + SIGPIPE: who read the answer, such as ``head``, left before its end."""
     TERMINATED = 143
     """128 + SIGTERM, for a command that had not finished."""

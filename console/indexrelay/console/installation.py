@@ -14,9 +14,10 @@ from typing import Self
 
 from indexrelay.components.registry import check_kind
 from indexrelay.console.importing import make_importable, settings_folder
+from indexrelay.console.terminal import ANSWERS
 from indexrelay.producers.producer import Producer
 from indexrelay.producers.reaching import reach
-from indexrelay.schemas.logs import configure_logs
+from indexrelay.schemas.logs import catch_strays, configure_logs
 from indexrelay.schemas.mistakes import Mistake, SettingsError
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import load_settings
@@ -48,11 +49,12 @@ class Installation:
 
         Sets up this process as well: modules beside the settings can be imported, and a role is
         ``talkative`` and logs as the settings say; a command that answers and ends shows warnings
-        only.
+        only. From here on stdout is for answers: the settings may name modules that print.
 
         Raises:
             SettingsError: with every mistake in them, or there are none at all.
         """
+        ANSWERS.reserve()
         make_importable(settings_folder(config, os.environ))
         settings = load_settings(config, check_kind=check_kind)
         if not (settings.collections or settings.components):
@@ -65,6 +67,8 @@ class Installation:
             raise SettingsError([nothing], origin=str(config or Path.cwd()))
         quiet = settings.log.model_copy(update={"level": "warning"})
         configure_logs(settings.log if talkative else quiet)
+        if talkative:
+            catch_strays()
         return cls(settings)
 
     @cached_property

@@ -9,28 +9,64 @@ import sys
 
 from indexrelay.console.escaping import visible_lines
 from indexrelay.console.exits import ExitCode
+from indexrelay.console.terminal import ANSWERS, leave_quietly, prepare_streams
 from indexrelay.schemas.failpoints import arm
 
 
 def main() -> None:
     """Run the command that the arguments name, and exit with its code."""
     arm(os.environ)
+    prepare_streams()
+    code: int = ExitCode.FAILURE
+    try:
+        code = _run()
+    finally:
+        code = _finished(code)
+    sys.exit(code)
+
+
+def _run() -> int:
+    """The exit code of the command."""
     try:
         from indexrelay.console.command_line import build_app
 
         build_app()(prog_name="indexrelay")
     except KeyboardInterrupt:
-        sys.exit(ExitCode.INTERRUPTED)
+        return ExitCode.INTERRUPTED
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else ExitCode.FAILURE
     except Exception as error:
         from indexrelay.console.explaining import explain
 
         explained = explain(error)
         if explained is None:
             raise  # ours to mend: the traceback says where
+        if "--json" in sys.argv:
+            from indexrelay.console.output import print_json
+
+            if not ANSWERS.given:
+                print_json({"error": explained.sentence, "advice": explained.advice})
         sys.stderr.write(f"error: {visible_lines(explained.sentence)}\n")
         if explained.advice is not None:
             sys.stderr.write(f"  → {explained.advice}\n")
-        sys.exit(explained.exit_code)
+        return explained.exit_code
+    return ExitCode.SUCCESS
+
+
+def _finished(code: int) -> int:
+    """Write what is left of the answer; the exit code, another one where that cannot be."""
+    try:
+        ANSWERS.give_back()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = ExitCode.UNREAD
+    except OSError as error:
+        sys.stderr.write(f"error: the answer cannot be written: {error}\n")
+        code = ExitCode.FAILURE
+    else:
+        return code
+    leave_quietly()
+    return code
 
 
 if __name__ == "__main__":

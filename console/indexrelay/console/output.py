@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from indexrelay.console.escaping import visible_json
+from indexrelay.console.exits import ExitCode
+from indexrelay.console.terminal import ANSWERS, can_write
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +26,15 @@ def stdout() -> "Console":
     """For what was asked for."""
     from rich.console import Console
 
-    return _unlimited(Console(markup=False, highlight=False, emoji=False))
+    class AnswerConsole(Console):
+        """Where rich would end the process with a code of its own."""
+
+        def on_broken_pipe(self) -> None:
+            raise SystemExit(ExitCode.UNREAD)
+
+    return _unlimited(
+        AnswerConsole(file=ANSWERS.stream, markup=False, highlight=False, emoji=False)
+    )
 
 
 def stderr() -> "Console":
@@ -47,9 +57,16 @@ def print_json(document: BaseModel | dict[str, Any] | list[Any]) -> None:
     It may quote strangers; JSON itself escapes only what is below a space.
     """
     value = document.model_dump(mode="json") if isinstance(document, BaseModel) else document
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    sys.stdout.write(visible_json(text) + "\n")
-    sys.stdout.flush()
+    text = visible_json(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    stream = ANSWERS.stream
+    if not can_write(text, stream):
+        text = json.dumps(value, indent=2, allow_nan=False)
+    ANSWERS.given = True
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        sys.exit(ExitCode.UNREAD)
 
 
 def note(text: str) -> None:

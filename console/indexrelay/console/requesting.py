@@ -5,6 +5,7 @@ from before the request was made, and the result that names the request answers 
 whatever is due may find that nothing is; its row is closed then, and no result comes.
 """
 
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -109,8 +110,11 @@ def rebuild_here(installation: Installation, wish: Wish) -> Requested:
         UndeclaredComponentError: the settings do not declare one of them.
         RedisError, IndexRelayError: events cannot be read.
     """
+    from indexrelay.rebuilder.output import LOGGER
     from indexrelay.rebuilder.service import Rebuilder
 
+    # A command shows warnings only. Who builds by hand wants to see what the build prints, too.
+    logging.getLogger(LOGGER).setLevel(logging.INFO)
     with ExitStack() as stack:
         if installation.settings.redis_url is None:
             stack.enter_context(EmbeddedServer(installation.settings.data_dir))

@@ -99,9 +99,9 @@ def _passes(error: BaseException, memory: bool) -> bool:
             return _is_databases(error)
 
 
-def _is_short_write(error: OSError) -> bool:
+def _is_short_write(error: Exception) -> bool:
     """What numpy raises where less was written than it gave, mostly for want of room."""
-    return error.errno is None and " requested and " in str(error)
+    return isinstance(error, OSError) and error.errno is None and " requested and " in str(error)
 
 
 def _is_databases(error: BaseException) -> bool:
