@@ -20,6 +20,7 @@ from types import CodeType, TracebackType
 from typing import Final
 
 from indexrelay.schemas.redaction import without_secrets
+from indexrelay.schemas.system_advice import advice_on
 
 _MOST_FRAMES: Final = 3
 _MOST_CHARACTERS: Final = 160
@@ -34,11 +35,16 @@ _ASSIGNED_TEXT = re.compile(
 
 
 def told(error: BaseException) -> str:
-    """The error in one line: type, message, and where in the user's own code it came from."""
+    """The error in one line: type, message, what helps, and where in the user's code it came from.
+
+    What helps is known of what the operating system refuses.
+    """
     message = " ".join(str(error).split())
     if isinstance(error, SyntaxError):  # its own text names no folder
         message = error.msg
     sentence = type(error).__name__ + (f": {message[:_MOST_WORDS]}" if message else "")
+    if isinstance(error, OSError) and (advice := advice_on(error.errno)):
+        sentence += f"; {advice}"
     frames = origin(error)
     where = f" ({' ← '.join(frames)})" if frames else ""
     return without_secrets(sentence) + where

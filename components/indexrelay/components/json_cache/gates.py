@@ -38,9 +38,10 @@ def _size(document: Path, max_bytes: int) -> Verdict:
 
 
 def _same(document: Path, gzipped: Path) -> Verdict:
+    packed, body = gzipped.read_bytes(), document.read_bytes()
     try:
-        same = unpack(gzipped.read_bytes()) == document.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
+        same = unpack(packed) == body
+    except (OSError, EOFError, zlib.error) as error:  # gzip's own are `OSError`
         raise DamagedFileError(gzipped, str(error)) from error
     return Verdict(same, "" if same else "the gzipped form holds something else")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.system_errors import of_sqlite
 from indexrelay.components.text_index.changing import Applied, apply
 from indexrelay.components.text_index.copying import copy_file
 from indexrelay.components.text_index.numbering import first_numbers
@@ -158,11 +159,11 @@ def _writing(path: Path) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Say what it means when SQLite cannot make sense of ``path``: `DamagedFileError`."""
+    """Say what SQLite's errors about ``path`` mean: damage, or what the system refuses."""
     try:
         yield
     except sqlite3.DatabaseError as error:
-        raise DamagedFileError(path, str(error)) from error
+        raise of_sqlite(path, error) from error
 
 
 def _refuse_others(connection: sqlite3.Connection, path: Path, size: int) -> None:

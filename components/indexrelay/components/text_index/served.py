@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
-from indexrelay.components.hits import Hit
+from indexrelay.components.errors import UnknownEntryError
+from indexrelay.components.hits import Hit, checked_k
 from indexrelay.components.text_index.database import open_database, reading
 from indexrelay.components.text_index.forking import fork_gate
 from indexrelay.components.text_index.tokens import match_expression
@@ -69,10 +69,9 @@ class TextSearch:
         turned, so that higher is better; it only compares within one answer.
 
         Raises:
-            InvalidQueryError: ``k`` is less than 1.
+            InvalidQueryError: ``k`` is no whole number from 1.
         """
-        if k < 1:
-            raise InvalidQueryError(f"k is at least 1, not {k}")
+        k = checked_k(k)
         expression = match_expression(text)
         if not expression:
             return []

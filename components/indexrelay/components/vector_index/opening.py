@@ -11,13 +11,15 @@ from typing import Any
 
 from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.optional import require_faiss
+from indexrelay.components.system_errors import of_faiss
 
 
 def open_index(path: Path) -> Any:
     """Map a FAISS index and return it as its own class.
 
     Raises:
-        DamagedFileError: FAISS cannot read it.
+        DamagedFileError: it holds no index that FAISS can read.
+        OSError, MemoryError: it cannot be opened now.
     """
     faiss = require_faiss()
     flags = faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE
@@ -26,7 +28,7 @@ def open_index(path: Path) -> Any:
     try:
         return faiss.read_index(str(path), flags)
     except RuntimeError as error:  # what every FAISS exception becomes
-        raise DamagedFileError(path, f"FAISS cannot read it: {error}") from error
+        raise of_faiss(path, error) from error
 
 
 def open_whole(path: Path, *, size: int, dimension: int, count: int) -> Any:

@@ -59,12 +59,6 @@ class Queries:
         return queries
 
 
-def check_k(k: int) -> None:
-    """Raise `InvalidQueryError` where nothing, or less, is asked for."""
-    if k < 1:
-        raise InvalidQueryError(f"k is at least 1, not {k}")
-
-
 def _array(given: ArrayLike) -> Vectors:
     try:
         return np.ascontiguousarray(given, dtype=np.float32)

@@ -67,11 +67,12 @@ class QuerySample:
 
         Raises:
             DamagedFileError: the file is not what was written, or belongs to another index.
+            OSError: it cannot be read.
         """
         try:
             with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 sample = cls(**{name: file[name] for name in _COLUMNS})
-        except (ValueError, KeyError, EOFError, OSError, BadZipFile) as error:
+        except (ValueError, KeyError, EOFError, BadZipFile) as error:
             raise DamagedFileError(path, str(error)) from error
         if not sample._fits(rows, dimension):
             raise DamagedFileError(path, f"it is not the sample of {rows} vectors")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from indexrelay.components.closing import Closable
-from indexrelay.components.hits import Hit
+from indexrelay.components.hits import Hit, checked_k
 from indexrelay.components.optional import require_faiss
 from indexrelay.components.string_table import Rows
 from indexrelay.components.vector_index.base import BASE
@@ -24,7 +24,7 @@ from indexrelay.components.vector_index.index_search import IndexSearch
 from indexrelay.components.vector_index.metrics import as_scores
 from indexrelay.components.vector_index.opening import is_mapped
 from indexrelay.components.vector_index.prefaulting import enter_pages
-from indexrelay.components.vector_index.queries import Queries, check_k
+from indexrelay.components.vector_index.queries import Queries
 from indexrelay.components.vector_index.threads import openmp_threads
 from indexrelay.components.vector_index.tombstones import selector_around
 from indexrelay.schemas.settings import Metric
@@ -112,7 +112,7 @@ class VectorSearch(Closable):
 
         Raises:
             InvalidQueryError: it has another shape, holds a NaN or an infinity, is zero under
-                cosine, or ``k`` is less than 1.
+                cosine, or ``k`` is no whole number from 1.
         """
         query = self._queries.one(vector)
         self._asked.append(query)
@@ -129,9 +129,9 @@ class VectorSearch(Closable):
 
         Raises:
             UnknownEntryError: it is not in here.
-            InvalidQueryError: ``k`` is less than 1.
+            InvalidQueryError: ``k`` is no whole number from 1.
         """
-        check_k(k)
+        k = checked_k(k)
         row = self.contents.row(entry_id)
         rows, scores = self._nearest(self.contents.vector(row)[None, :], k + 1)
         others = rows[0] != row
@@ -205,8 +205,7 @@ class VectorSearch(Closable):
         return enter_pages(path, go_on=lambda: perf_counter() < until) >= self.facts.base_bytes
 
     def _nearest(self, queries: Vectors, k: int) -> tuple[Rows, NDArray[np.float32]]:
-        check_k(k)
-        k = min(k, self._entries)
+        k = min(checked_k(k), self._entries)
         if not k or not len(queries):
             shape = (len(queries), 0)
             return np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.float32)
