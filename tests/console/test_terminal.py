@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import structlog
 import typer
@@ -67,11 +67,10 @@ class Answer:
     err: str
 
 
-def leaves(command: click.Command, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def leaves(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every command of the command line, with the words that lead to it."""
-    if isinstance(command, click.Group):
-        for name, below in command.commands.items():
-            yield from leaves(below, *path, name)
+    for name, below in getattr(command, "commands", {}).items():
+        yield from leaves(below, *path, name)
     if path:
         yield path, command
 
@@ -85,7 +84,7 @@ def calls(config: Path) -> Iterator[list[str]]:
         yield [*path, "--help"]
         if path[0] in NEVER_END:
             continue
-        given = [NAMELESS for each in command.params if isinstance(each, click.Argument)]
+        given = [NAMELESS for each in command.params if each.param_type_name == "argument"]
         names = {option for each in command.params for option in each.opts}
         at = ["--config", str(config)] if "--config" in names else []
         yield [*path, *given, *at]

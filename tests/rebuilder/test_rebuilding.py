@@ -102,7 +102,8 @@ def test_a_failed_component_keeps_its_last_version_and_the_others_go_on(
     assert result.status is RebuildStatus.PARTIAL_SUCCESS
     assert result.message == "Rebuilt 1 of 2 index(es); failed: bad"
     assert (result.indexes_rebuilt, result.indexes_failed) == (("good",), ("bad",))
-    assert result.components["bad"].error == "ValueError: the build raised"
+    error = str(result.components["bad"].error)
+    assert error.startswith("ValueError: the build raised (tests/rebuilder/kinds.py:")
     after = bench.release().components
     assert after["bad"] == before["bad"]
     assert after["good"] != before["good"]
@@ -163,7 +164,7 @@ def test_what_does_not_pass_its_gates_is_not_released(
     bench = make_bench(index=behaving("tracks", behaviour=behaviour))
     bench.commit("a")
     result = bench.rebuild()
-    assert result.components["index"].error == error
+    assert str(result.components["index"].error).startswith(error)
     assert bench.store.newest_release() is None
     assert list(bench.store.root.glob("blobs/sha256/*/*")) == []
 
@@ -383,7 +384,7 @@ def test_a_full_disk_is_remembered_as_a_cause_outside(make_bench: MakeBench) -> 
     )
     bench.commit("a")
     result = bench.rebuild()
-    assert str(result.components["full"].error).endswith("No space left on device")
+    assert "No space left on device; make room on that disk" in str(result.components["full"].error)
     passing = {name: tried.passing for name, tried in bench.catalog.attempts.all().items()}
     assert passing == {"full": True, "bad": False}
 

@@ -4,11 +4,9 @@ The other side is `indexrelay.rebuilder.build_server`. A server that died is sta
 next build.
 """
 
-import errno
 import json
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from indexrelay.rebuilder.building import Progress
+from indexrelay.rebuilder.death import killed
 from indexrelay.rebuilder.errors import (
     BuildCancelledError,
     BuildDiedError,
@@ -28,10 +27,8 @@ from indexrelay.rebuilder.errors import (
 )
 from indexrelay.rebuilder.output import Output
 from indexrelay.rebuilder.requests import MESSAGE_BYTES, BuildRequest
-from indexrelay.rebuilder.workdirs import full_volume
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ComponentResult
-from indexrelay.schemas.system_advice import advice_on
 
 _log = get_logger(__name__)
 _STOP_SECONDS = 5.0
@@ -239,29 +236,7 @@ class ForkingRunner:
             return BuildDiedError(
                 f"the build's process ended by itself, with exit code {exit_code}"
             )
-        return _killed(-exit_code, workdir, memory_bytes)
-
-
-def _killed(number: int, workdir: Path, memory_bytes: int | None) -> BuildDiedError:
-    """The error for a child that a signal ended; a cause outside of the build is transient."""
-    if number == signal.SIGBUS:
-        full = full_volume(workdir)
-        if full is not None:
-            return BuildDiedError(
-                f"no space left on the volume of {full}: a write to a mapped file killed the "
-                f"build's process (SIGBUS); {advice_on(errno.ENOSPC)}",
-                passing=True,
-            )
-    how = _signal_name(number)
-    if number == signal.SIGKILL:  # nobody here sent it: that is another error
-        how += (
-            ", from outside: by the kernel because memory ran out (its log says so), or by somebody"
-        )
-    if memory_bytes is not None:
-        how += f"; its memory limit is {memory_bytes:,} bytes beside what it makes"
-    return BuildDiedError(
-        f"the build's process was killed by {how}", passing=number == signal.SIGKILL
-    )
+        return killed(-exit_code, workdir, memory_bytes=memory_bytes)
 
 
 def _tell(build: _Build, message: dict[str, Any]) -> None:
@@ -276,13 +251,6 @@ def _tell(build: _Build, message: dict[str, Any]) -> None:
     else:
         build.exit_code = message["exit"]
         build.ended.set()
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal between the two that have names
-        return f"signal {number}"
 
 
 def _reap(server: "subprocess.Popen[bytes] | None") -> None:

@@ -8,14 +8,9 @@ import os
 import secrets
 import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
-
-_SPARE_BYTES: Final = 1 << 20
-"""A volume with less than this is full: no build of any use fits."""
 
 
 class Workdirs:
@@ -56,24 +51,3 @@ def clear(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def full_volume(folder: Path) -> Path | None:
-    """Which place has no room left, asked when a write to a mapped file killed a build's process.
-
-    A quota does not show in the volume's free space, and what the build itself took may be free
-    again by now. So a file of the work folder that has fewer blocks than bytes is enough: what it
-    lacks is what could not be had.
-    """
-    for root, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):  # removed meanwhile
-                found = Path(root, name).lstat()
-                if found.st_blocks * 512 < found.st_size:
-                    return folder
-    for place in (folder, Path(tempfile.gettempdir()), Path("/dev/shm")):  # noqa: S108 - asked only
-        with suppress(OSError):
-            volume = os.statvfs(place)
-            if volume.f_bavail * volume.f_frsize < _SPARE_BYTES:
-                return place
-    return None
