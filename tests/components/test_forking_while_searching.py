@@ -12,7 +12,7 @@ import os, signal, sys, threading
 from pathlib import Path
 import numpy as np
 from indexrelay.components.text_index.database import write_database
-from indexrelay.components.text_index.served import TextSearch
+from indexrelay.components.text_index.search import TextSearch
 from indexrelay.storage.entries import Entries
 
 signal.alarm(80)  # ends this process, whatever hangs

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from indexrelay.components.errors import DamagedFileError, InvalidQueryError, UnknownEntryError
 from indexrelay.components.text_index import TextIndex, TextIndexParameters, TextSearch
 from indexrelay.components.text_index.kind import DATABASE
-from indexrelay.components.text_index.tokens import MAX_RUNS, Tokenizer, match_expression
+from indexrelay.components.text_index.query import MAX_RUNS, Tokenizer, match_expression
 from tests.components.jobs import MemorySnapshot, Run, make_job, make_snapshot, run
 
 TEXTS = [

@@ -2,6 +2,6 @@
 
 from indexrelay.components.text_index.kind import TextIndex
 from indexrelay.components.text_index.parameters import TextIndexParameters
-from indexrelay.components.text_index.served import TextSearch
+from indexrelay.components.text_index.search import TextSearch
 
 __all__ = ["TextIndex", "TextIndexParameters", "TextSearch"]

@@ -1,9 +1,9 @@
 """The one file of a text index: an SQLite database that is written once and then never changes.
 
 ``entries`` has a row for each entry, with id and payload, numbered in the order of the ids
-(`numbering`); ``texts``, an FTS5 table, one for each that has a text, under the same row number;
+(`row_numbers`); ``texts``, an FTS5 table, one for each that has a text, under the same row number;
 ``facts`` the counts, so that nobody has to count. A small batch is applied to a copy of the last
-version's file (`changing`).
+version's file (`changes`).
 
 Because the file never changes it is opened ``immutable``: no locks, no journal, nothing beside it.
 SQLite maps it, and all processes of a host share the pages.
@@ -18,10 +18,10 @@ from typing import Final
 
 from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.system_errors import of_sqlite
-from indexrelay.components.text_index.changing import Applied, apply
-from indexrelay.components.text_index.copying import copy_file
-from indexrelay.components.text_index.numbering import first_numbers
-from indexrelay.components.text_index.tokens import Tokenizer
+from indexrelay.components.text_index.changes import Applied, apply
+from indexrelay.components.text_index.file_copy import copy_file
+from indexrelay.components.text_index.query import Tokenizer
+from indexrelay.components.text_index.row_numbers import first_numbers
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.storage.entries import Changes, Entries
 

@@ -2,7 +2,7 @@
 
 Of a file that was written anew everything is looked at, every row compared with the source, and
 that words lead to their entries is tried on a sample. For a copy to which changes were applied see
-`gates_of_change`.
+`change_gates`.
 """
 
 import shutil
@@ -16,8 +16,8 @@ from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.judging import Verdict, equal, judge
 from indexrelay.components.kind import Built
 from indexrelay.components.text_index.database import open_database, reading
-from indexrelay.components.text_index.finding import found_by_own_words
 from indexrelay.components.text_index.parameters import TextIndexParameters
+from indexrelay.components.text_index.probes import found_by_own_words
 from indexrelay.schemas.versions import Check
 from indexrelay.storage.entries import SourceSnapshot
 

@@ -13,6 +13,7 @@ from indexrelay.components.continuing import (
 )
 from indexrelay.components.inputs import numbered_chunks, only_collection
 from indexrelay.components.kind import Built, Job, Kind
+from indexrelay.components.text_index.change_gates import gates_of_change
 from indexrelay.components.text_index.database import (
     TooManyChangesError,
     change_database,
@@ -20,10 +21,9 @@ from indexrelay.components.text_index.database import (
     write_database,
 )
 from indexrelay.components.text_index.gates import gates
-from indexrelay.components.text_index.gates_of_change import gates_of_change
-from indexrelay.components.text_index.numbering import NoRoomError
 from indexrelay.components.text_index.parameters import TextIndexParameters
-from indexrelay.components.text_index.served import TextSearch
+from indexrelay.components.text_index.row_numbers import NoRoomError
+from indexrelay.components.text_index.search import TextSearch
 from indexrelay.schemas.versions import Check
 from indexrelay.storage.entries import Entries
 

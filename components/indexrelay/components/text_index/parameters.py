@@ -1,7 +1,7 @@
 """The keys of a ``kind = "text_index"`` table."""
 
 from indexrelay.components.kind import KindParameters
-from indexrelay.components.text_index.tokens import Tokenizer
+from indexrelay.components.text_index.query import Tokenizer
 
 
 class TextIndexParameters(KindParameters):

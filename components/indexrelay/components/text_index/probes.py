@@ -13,7 +13,7 @@ from typing import Final
 
 from indexrelay.components.judging import Verdict, equal
 from indexrelay.components.text_index.database import reading
-from indexrelay.components.text_index.tokens import MAX_RUNS, Tokenizer, all_of
+from indexrelay.components.text_index.query import MAX_RUNS, Tokenizer, all_of
 
 _SAMPLED: Final = 100
 _SAMPLE: Final = """

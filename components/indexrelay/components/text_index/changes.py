@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from indexrelay.components.text_index.numbering import number, runs
+from indexrelay.components.text_index.row_numbers import number, runs
 from indexrelay.storage.entries import Changes
 
 _STORED = """

@@ -2,7 +2,7 @@
 
 Queries of several threads each borrow a connection: as many are opened as there are queries at the
 same time, and a thread that ends leaves nothing open. The process may fork at any time
-(`forking`): the connections are inherited, which SQLite allows to files that nobody ever writes.
+(`fork_gate`): the connections are inherited, which SQLite allows to files that nobody ever writes.
 """
 
 import json
@@ -16,8 +16,8 @@ from typing import Any, Final
 from indexrelay.components.errors import UnknownEntryError
 from indexrelay.components.hits import Hit, checked_k
 from indexrelay.components.text_index.database import open_database, reading
-from indexrelay.components.text_index.forking import fork_gate
-from indexrelay.components.text_index.tokens import match_expression
+from indexrelay.components.text_index.fork_gate import fork_gate
+from indexrelay.components.text_index.query import match_expression
 
 _SEARCH: Final = """
     SELECT entries.id, -found.rank, entries.payload

@@ -24,10 +24,10 @@ from indexrelay.components.inputs import changes_of
 from indexrelay.components.judging import Verdict, equal, judge
 from indexrelay.components.kind import Built, PreviousVersion
 from indexrelay.components.text_index.database import open_database, reading
-from indexrelay.components.text_index.finding import finds, found_by_own_words, words_of
 from indexrelay.components.text_index.gates import count, has_texts
 from indexrelay.components.text_index.parameters import TextIndexParameters
-from indexrelay.components.text_index.tokens import Tokenizer
+from indexrelay.components.text_index.probes import finds, found_by_own_words, words_of
+from indexrelay.components.text_index.query import Tokenizer
 from indexrelay.schemas.versions import Check
 from indexrelay.storage.entries import Changes, SourceSnapshot
 
