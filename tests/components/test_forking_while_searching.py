@@ -11,6 +11,7 @@ PROGRAM = """
 import os, signal, sys, threading
 from pathlib import Path
 import numpy as np
+from indexrelay.components.text_index.analyser import Analyser
 from indexrelay.components.text_index.database import write_database
 from indexrelay.components.text_index.search import TextSearch
 from indexrelay.storage.entries import Entries
@@ -25,7 +26,7 @@ entries = Entries(
     payloads=[None] * count,
 )
 path = Path(sys.argv[1]) / "texts.db"
-write_database(path, [(0, entries)], tokenizer="unicode61 remove_diacritics 2")
+write_database(path, [(0, entries)], analyser=Analyser())
 served = TextSearch(path)
 done = threading.Event()
 

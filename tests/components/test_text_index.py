@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from indexrelay.components.errors import DamagedFileError, InvalidQueryError, UnknownEntryError
 from indexrelay.components.text_index import TextIndex, TextIndexParameters, TextSearch
+from indexrelay.components.text_index.analyser import Analyser, Tokenizer
 from indexrelay.components.text_index.kind import DATABASE
-from indexrelay.components.text_index.query import MAX_RUNS, Tokenizer, match_expression
+from indexrelay.components.text_index.query import MOST_PHRASES
 from tests.components.jobs import MemorySnapshot, Run, make_job, make_snapshot, run
 
 TEXTS = [
@@ -64,7 +65,8 @@ def test_every_tokenizer_passes_every_gate(tmp_path: Path, tokenizer: Tokenizer)
         "has_texts",
         "ids_unique",
         "entries_match_source",
-        "found_by_own_words",
+        "frequencies",
+        "found_as_asked",
     ]
 
 
@@ -77,8 +79,19 @@ def test_the_best_match_comes_first_with_its_payload(index: TextSearch) -> None:
 
 def test_no_more_than_k_are_returned(index: TextSearch) -> None:
     assert [hit.id for hit in index.search("read a file", k=1)] == ["e000000"]
-    with pytest.raises(InvalidQueryError, match="at least 1"):
-        index.search("read", k=0)
+    assert len(index.search("read a file", k=np.int64(2))) == 2
+    assert len(index.search("read a file", k=2**80)) == 4
+
+
+@pytest.mark.parametrize(("k", "why"), [(0, "at least 1"), (1.5, "whole"), ("3", "whole")])
+def test_a_k_that_is_none_is_refused(index: TextSearch, k: object, why: str) -> None:
+    with pytest.raises(InvalidQueryError, match=why):
+        index.search("read", k=k)  # type: ignore[arg-type] # which is the point
+
+
+def test_a_query_that_is_no_text_is_refused(index: TextSearch) -> None:
+    with pytest.raises(InvalidQueryError, match="a query is a str, not bytes"):
+        index.search(b"read")  # type: ignore[arg-type] # which is the point
 
 
 @pytest.mark.parametrize("text", ["cafe", "CAF\u00c9", "cafe\u0301", "naive"])
@@ -89,7 +102,7 @@ def test_case_and_accents_do_not_matter_however_they_are_written(
 
 
 def test_endings_are_cut_where_the_tokenizer_does_so(tmp_path: Path) -> None:
-    kind = TextIndex(TextIndexParameters(tokenizer="porter unicode61 remove_diacritics 2"))
+    kind = TextIndex(TextIndexParameters(tokenizer="english"))
     index = kind.load(run(kind, make_job(tmp_path, snapshot())).files)
     assert found(index, "questions") == ["e000002"]
 
@@ -100,7 +113,7 @@ def test_parts_of_words_are_found_where_the_tokenizer_cuts_threes(tmp_path: Path
     assert found(index, "older") == ["e000001"]
 
 
-@pytest.mark.parametrize("text", ["", "  ", '"', "*", "()", "\x00", "-^:", "_"])
+@pytest.mark.parametrize("text", ["", "  ", '"', "*", "()", "\x00", "-^:", "_", "\ud800"])
 def test_a_query_without_a_word_finds_nothing(index: TextSearch, text: str) -> None:
     assert index.search(text) == []
 
@@ -127,9 +140,9 @@ def test_any_texts_pass_the_gates(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str | None]
 ) -> None:
     texts = [None if text is None else text.encode("utf-8", "ignore").decode() for text in texts]
-    missing = bool(texts) and all(text is None for text in texts)
+    missing = not any(Analyser().terms(text) for text in texts if text is not None)
     done = build(tmp_path_factory.mktemp("job"), snapshot(texts))
-    assert done.failed == (["has_texts"] if missing else [])
+    assert done.failed == (["has_texts"] if texts and missing else [])
 
 
 def test_entries_without_any_text_are_released_only_where_that_is_right(tmp_path: Path) -> None:
@@ -142,9 +155,26 @@ def test_entries_without_any_text_are_released_only_where_that_is_right(tmp_path
     assert run(allowed, make_job(tmp_path / "allowed", nothing)).failed == []
 
 
-def test_a_pasted_page_asks_for_its_first_words_only() -> None:
-    expression = match_expression(" ".join(f"w{row}" for row in range(1000)))
-    assert expression.count(" OR ") == MAX_RUNS - 1
+def test_of_a_pasted_page_the_rarest_words_count(tmp_path: Path) -> None:
+    filler = [f"common word{row % 200} of many" for row in range(1000)]
+    done = build(tmp_path, snapshot([*filler, "lighthouse keeper"]))
+    index = TextIndex(TextIndexParameters()).load(done.files)
+    page = " ".join(f"word{row}" for row in range(MOST_PHRASES * 3)) + " the lighthouse keeper"
+    assert found(index, page)[0] == "e001000"
+    assert found(index, page + " x" * 50_000)[0] == "e001000"
+
+
+def test_texts_of_punctuation_alone_are_counted_and_where_there_are_no_others_said(
+    tmp_path: Path,
+) -> None:
+    done = build(tmp_path / "some", snapshot(["...", "word", "?! -", None]))
+    details = done.built.details
+    assert (done.failed, details["texts"], details["texts_without_words"]) == ([], 3, 2)
+    with closing(TextIndex(TextIndexParameters()).load(done.files)) as index:
+        assert (index.texts, index.findable, found(index, "...")) == (3, 1, [])
+    none = build(tmp_path / "none", snapshot(["...", "?!"]))
+    assert none.failed == ["has_texts"]
+    assert "no text has a word" in none.check("has_texts").detail
 
 
 def test_entries_without_a_text_are_counted_and_keep_their_payload(index: TextSearch) -> None:
@@ -212,8 +242,10 @@ CHANGES = {
     "count": "DELETE FROM entries WHERE row = 128",
     "ids_unique": "UPDATE entries SET id = 'e000000' WHERE row = 128",
     "entries_match_source": "UPDATE entries SET payload = '{}' WHERE row = 128",
-    "found_by_own_words": "DELETE FROM texts_data WHERE id > 10",
-    "integrity": "DELETE FROM texts_docsize WHERE id = 64",
+    "found_as_asked": "DELETE FROM terms_data WHERE id > 10",
+    "frequencies": "UPDATE frequencies SET texts = 7 WHERE term = 'csv'",
+    "has_texts": "UPDATE facts SET findable = 0",
+    "integrity": "UPDATE terms_data SET block = x'00' WHERE id > 10",
 }
 
 

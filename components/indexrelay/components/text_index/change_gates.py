@@ -7,8 +7,7 @@ had to be numbered again are found by comparing both files, and are judged like 
 
 Three things still look at everything, since that costs no more than the copy did: the pages are
 walked (``quick_check``), the counts are counted, and a sample of all entries is searched for. What
-is not repeated is FTS5's own check, which cuts every text into words again: that is what makes a
-full build slow.
+is not repeated is FTS5's own check, and a look at the frequency of every term.
 """
 
 import sqlite3
@@ -23,19 +22,17 @@ from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.inputs import changes_of
 from indexrelay.components.judging import Verdict, equal, judge
 from indexrelay.components.kind import Built, PreviousVersion
-from indexrelay.components.text_index.database import open_database, reading
+from indexrelay.components.text_index.analyser import Analyser
+from indexrelay.components.text_index.database import open_database, reading, vocabulary
 from indexrelay.components.text_index.gates import count, has_texts
 from indexrelay.components.text_index.parameters import TextIndexParameters
-from indexrelay.components.text_index.probes import finds, found_by_own_words, words_of
-from indexrelay.components.text_index.query import Tokenizer
+from indexrelay.components.text_index.probes import Prober
+from indexrelay.components.text_index.query import texts_with
 from indexrelay.schemas.versions import Check
 from indexrelay.storage.entries import Changes, SourceSnapshot
 
-_PARTS: Final = ("entries", "texts_data", "texts_idx", "texts_content", "texts_docsize", "facts")
-_ENTRY: Final = """
-    SELECT entries.row, entries.payload, texts.body
-    FROM entries LEFT JOIN texts ON texts.rowid = entries.row WHERE entries.id = ?
-"""
+_PARTS: Final = ("entries", "terms_data", "terms_idx", "terms_docsize", "frequencies", "facts")
+_ENTRY: Final = "SELECT row, payload, text FROM entries WHERE id = ?"
 _AROUND: Final = """
     SELECT (SELECT id FROM entries WHERE row < :row ORDER BY row DESC LIMIT 1) >= :id
         OR (SELECT id FROM entries WHERE row > :row ORDER BY row LIMIT 1) <= :id
@@ -46,7 +43,9 @@ _MOVED: Final = """
     WHERE old.row != entries.row
 """
 _LONGEST: Final = 3
-"""Words that a changed entry is asked for by; long words are rare, so they tell the most."""
+"""Terms that a changed entry is asked for by; long terms are rare, so they tell the most."""
+_ASKED: Final = 100
+"""Entries that changed and are asked for as people ask."""
 
 Entry = tuple[int, str | None, str | None]
 """Row, payload, text."""
@@ -75,15 +74,17 @@ def gates_of_change(
         yield Check(name="reads_back", passed=True, seconds=perf_counter() - started)
         before = stack.enter_context(closing(open_database(last)))
         moved = bool(built.details.get("moved"))
-        gate = _Gates(now, before, path, last, _Batch(source, continued), parameters.tokenizer)
+        prober = Prober(now, path, Analyser(parameters.tokenizer))
+        gate = _Gates(now, before, path, last, _Batch(source, continued), prober)
         yield judge("integrity", gate.pages)
         yield judge("count", lambda: count(now, path, source, built))
         yield judge("has_texts", lambda: has_texts(now, path, parameters))
         yield judge("ids_unique", gate.ids_unique)
         yield judge("entries_match_source", gate.entries)
         yield judge("rows_in_order", lambda: gate.rows_in_order(moved=moved))
-        yield judge("found_by_own_words", lambda: gate.found(moved=moved))
-        yield judge("lost_words_lead_nowhere", gate.lost_words)
+        yield judge("frequencies", gate.frequencies)
+        yield judge("found_as_asked", lambda: gate.found(moved=moved))
+        yield judge("lost_terms_lead_nowhere", gate.lost_terms)
         yield judge("unchanged_kept", gate.kept)
 
 
@@ -113,7 +114,7 @@ class _Gates:
     path: Path
     last: Path
     batch: _Batch
-    tokenizer: Tokenizer
+    prober: Prober
 
     def pages(self) -> Verdict:
         """Every page of every table is one; table by table, as FTS5's own check is left out."""
@@ -155,38 +156,57 @@ class _Gates:
                     wrong += bool(self.now.execute(_AROUND, places).fetchone()[0])
         return equal(wrong, 0, "rows do not stand in the order of the ids")
 
+    def frequencies(self) -> Verdict:
+        """Terms that came or went are in as many texts as the file says; asked are the rarest."""
+        terms = self.prober.analyser.terms
+        wrong = 0
+        with reading(self.path):
+            vocabulary(self.now)
+            counted = "SELECT doc FROM temp.vocabulary WHERE term = ?"
+            for was, has in self._changed_texts():
+                differing = set(terms(was)) ^ set(terms(has))
+                for term in _longest(differing):
+                    found = self.now.execute(counted, (term,)).fetchone()
+                    wrong += texts_with(self.now, (term,)) != (found[0] if found else 0)
+        return equal(wrong, 0, "terms are counted differently than they are indexed")
+
     def found(self, *, moved: bool) -> Verdict:
-        """What changed is found by its longest words, and a sample of all by all of theirs."""
-        sampled = found_by_own_words(self.now, self.path, tokenizer=self.tokenizer)
+        """What changed is found by its longest terms, and a sample of all as people ask."""
+        sampled = self.prober.found(self.prober.sample().items())
         if not sampled.passed:
             return sampled
+        missed: list[str] = []
+        probes: dict[int, str] = {}
         with reading(self.path):
-            entries = ((_entry(self.now, one)) for one in self._touched(moved=moved))
-            texts = [(entry[0], entry[2]) for entry in entries if entry and entry[2] is not None]
-            words = words_of((text for _, text in texts), self.tokenizer)
-            asked = [(row, _longest(terms)) for (row, _), terms in zip(texts, words, strict=True)]
-            missed = sum(not finds(self.now, row, terms) for row, terms in asked if terms)
-        return equal(missed, 0, "entries are not found by words that they hold")
+            for entry_id in self._touched(moved=moved):
+                entry = _entry(self.now, entry_id)
+                if entry is None or entry[2] is None:
+                    continue
+                terms = _longest(set(self.prober.analyser.terms(entry[2])))
+                if terms and not self.prober.holds(entry[0], [(term,) for term in terms]):
+                    missed.append(entry_id)
+                if len(probes) < _ASKED:
+                    probes[entry[0]] = entry[2]
+        if missed:
+            return equal(len(missed), 0, f"entries are not found by their terms, {missed[0]} first")
+        return self.prober.found(probes.items())
 
-    def lost_words(self) -> Verdict:
-        """A row is no longer found by words that only its last text held."""
+    def lost_terms(self) -> Verdict:
+        """A row is no longer found by terms that only its last text held."""
+        terms = self.prober.analyser.terms
+        wrong = 0
         with reading(self.last):
             entries = [_entry(self.before, entry_id) for entry_id in self.batch.ids()]
-        had = [(entry[0], entry[2] or "") for entry in entries if entry is not None]
         with reading(self.path):
-            here = "SELECT body FROM texts WHERE rowid = ?"
-            has = [self.now.execute(here, (row,)).fetchone() for row, _ in had]
-            lost = map(
-                set.difference,
-                words_of((text for _, text in had), self.tokenizer),
-                words_of((found[0] if found else "" for found in has), self.tokenizer),
-            )
-            wrong = sum(
-                finds(self.now, row, [term])
-                for (row, _), terms in zip(had, lost, strict=True)
-                for term in _longest(terms)
-            )
-        return equal(wrong, 0, "words still lead to entries that lost them")
+            for entry in entries:
+                if entry is None:
+                    continue
+                row, _, was = entry
+                found = self.now.execute("SELECT text FROM entries WHERE row = ?", (row,))
+                (has,) = found.fetchone() or (None,)
+                lost = set(terms(was or "")) - set(terms(has or ""))
+                wrong += sum(self.prober.holds(row, [(term,)]) for term in _longest(lost))
+        return equal(wrong, 0, "terms still lead to entries that lost them")
 
     def kept(self) -> Verdict:
         """Of what did not change, a sample is what it was."""
@@ -198,6 +218,16 @@ class _Gates:
             now = {one: _entry(self.now, one) for one in asked}
         wrong = sum((now[one] or ())[1:] != (before[one] or ())[1:] for one in asked)
         return equal(wrong, 0, "entries that did not change are not what they were")
+
+    def _changed_texts(self) -> Iterator[tuple[str, str]]:
+        """What each entry's text was, and what it is."""
+        for entry_id in self.batch.ids():
+            with reading(self.last):
+                was = _entry(self.before, entry_id)
+            has = _entry(self.now, entry_id)
+            before, now = was[2] if was else None, has[2] if has else None
+            if before != now:
+                yield before or "", now or ""
 
     def _touched(self, *, moved: bool) -> Iterator[str]:
         """Every id whose row may be another than it was."""

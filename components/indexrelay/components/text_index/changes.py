@@ -6,20 +6,21 @@ date, so the scores are those of a new file to the last digit, where a second, s
 the first would have scores of its own.
 
 FTS5 starts a new segment whenever row numbers do not grow. So the rows of a chunk are decided
-first, and its texts then go in two passes, each in the order of the rows: out, then in.
+first, and its texts then go in two passes, each in the order of the rows: out, then in. FTS5 keeps
+no text of its own; what goes out is cut into terms once more, by the analyser that cut it before.
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
+from indexrelay.components.text_index.analyser import Analyser
 from indexrelay.components.text_index.row_numbers import number, runs
 from indexrelay.storage.entries import Changes
 
-_STORED = """
-    SELECT entries.row, entries.payload, texts.body
-    FROM entries LEFT JOIN texts ON texts.rowid = entries.row WHERE entries.id = ?
-"""
+_STORED: Final = "SELECT row, payload, text FROM entries WHERE id = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,11 @@ class Applied:
 class _Pass:
     """The texts that a chunk takes out and puts in, by row."""
 
-    taken_out: set[int] = field(default_factory=set)
+    taken_out: dict[int, str] = field(default_factory=dict)
     put_in: dict[int, str] = field(default_factory=dict)
 
 
-def apply(connection: sqlite3.Connection, changes: Changes) -> Applied:
+def apply(connection: sqlite3.Connection, changes: Changes, analyser: Analyser) -> Applied:
     """Apply one chunk, inside the transaction that is open.
 
     Raises:
@@ -70,22 +71,51 @@ def apply(connection: sqlite3.Connection, changes: Changes) -> Applied:
             updates += 1
             _update(connection, texts, stored, upsert)
     moved = _insert(connection, texts, sorted(new))
-    connection.executemany(
-        "DELETE FROM texts WHERE rowid = ?", ((row,) for row in sorted(texts.taken_out))
-    )
-    connection.executemany(
-        "INSERT INTO texts (rowid, body) VALUES (?, ?)", sorted(texts.put_in.items())
-    )
+    _index(connection, texts, analyser)
     return Applied(updates + len(new), deletes, moved)
+
+
+def _index(connection: sqlite3.Connection, texts: _Pass, analyser: Analyser) -> None:
+    """Let the terms and their frequencies follow the texts."""
+    more: Counter[str] = Counter()
+    out = dict(_cut(texts.taken_out, analyser))
+    for terms in out.values():
+        more.subtract(set(terms))
+    connection.executemany(
+        "INSERT INTO terms (terms, rowid, text) VALUES ('delete', ?, ?)",
+        ((row, " ".join(terms)) for row, terms in out.items()),
+    )
+    put_in = dict(_cut(texts.put_in, analyser))
+    for terms in put_in.values():
+        more.update(set(terms))
+    connection.executemany(
+        "INSERT INTO terms (rowid, text) VALUES (?, ?)",
+        ((row, " ".join(terms)) for row, terms in put_in.items()),
+    )
+    differing = sorted((term, count) for term, count in more.items() if count)
+    connection.executemany(
+        "INSERT INTO frequencies VALUES (?, ?) "
+        "ON CONFLICT (term) DO UPDATE SET texts = texts + excluded.texts",
+        differing,
+    )
+    fewer = [(term,) for term, count in differing if count < 0]
+    connection.executemany("DELETE FROM frequencies WHERE term = ? AND texts <= 0", fewer)
+
+
+def _cut(texts: Mapping[int, str], analyser: Analyser) -> Iterator[tuple[int, list[str]]]:
+    """The terms of each text that has any, in the order of the rows."""
+    for row, text in sorted(texts.items()):
+        if terms := analyser.terms(text):
+            yield row, terms
 
 
 def _delete(connection: sqlite3.Connection, texts: _Pass, entry_id: str) -> bool:
     stored = connection.execute(_STORED, (entry_id,)).fetchone()
     if stored is None:
         return False
-    row, _, body = stored
-    if body is not None:
-        texts.taken_out.add(row)
+    row, _, text = stored
+    if text is not None:
+        texts.taken_out[row] = text
     connection.execute("DELETE FROM entries WHERE row = ?", (row,))
     return True
 
@@ -96,12 +126,11 @@ def _update(
     stored: tuple[int, str | None, str | None],
     upsert: tuple[str, str | None, str | None],
 ) -> None:
-    row, payload, body = stored
-    if payload != upsert[1]:
-        connection.execute("UPDATE entries SET payload = ? WHERE row = ?", (upsert[1], row))
-    if body != upsert[2]:
-        if body is not None:
-            texts.taken_out.add(row)
+    row, _, text = stored
+    connection.execute("UPDATE entries SET payload = ?, text = ? WHERE row = ?", (*upsert[1:], row))
+    if text != upsert[2]:
+        if text is not None:
+            texts.taken_out[row] = text
         if upsert[2] is not None:
             texts.put_in[row] = upsert[2]
 
@@ -120,7 +149,9 @@ def _insert(
         moves += len(numbered.moved)
         for row, entry_id in zip(numbered.rows, run, strict=True):
             payload, text = by_id[entry_id]
-            connection.execute("INSERT INTO entries VALUES (?, ?, ?)", (row, entry_id, payload))
+            connection.execute(
+                "INSERT INTO entries VALUES (?, ?, ?, ?)", (row, entry_id, payload, text)
+            )
             if text is not None:
                 texts.put_in[row] = text
     return moves
@@ -130,26 +161,16 @@ def _move(connection: sqlite3.Connection, texts: _Pass, moved: Iterable[tuple[in
     """Give rows other numbers; all leave before the first arrives, since numbers are used again."""
     arriving = []
     for old, new in moved:
-        entry_id, payload = connection.execute(
-            "SELECT id, payload FROM entries WHERE row = ?", (old,)
+        entry_id, payload, text = connection.execute(
+            "SELECT id, payload, text FROM entries WHERE row = ?", (old,)
         ).fetchone()
-        text = _take_out(connection, texts, old)
+        if texts.put_in.pop(old, None) is None and text is not None:
+            texts.taken_out[old] = text
         connection.execute("DELETE FROM entries WHERE row = ?", (old,))
         arriving.append((new, entry_id, payload, text))
     for new, entry_id, payload, text in arriving:
-        connection.execute("INSERT INTO entries VALUES (?, ?, ?)", (new, entry_id, payload))
+        connection.execute(
+            "INSERT INTO entries VALUES (?, ?, ?, ?)", (new, entry_id, payload, text)
+        )
         if text is not None:
             texts.put_in[new] = text
-
-
-def _take_out(connection: sqlite3.Connection, texts: _Pass, row: int) -> str | None:
-    """The text that a row has by now, which is no longer there afterwards."""
-    if row in texts.put_in:
-        return texts.put_in.pop(row)
-    if row in texts.taken_out:
-        return None
-    stored = connection.execute("SELECT body FROM texts WHERE rowid = ?", (row,)).fetchone()
-    if stored is None:
-        return None
-    texts.taken_out.add(row)
-    return str(stored[0])

@@ -1,9 +1,10 @@
 """The one file of a text index: an SQLite database that is written once and then never changes.
 
-``entries`` has a row for each entry, with id and payload, numbered in the order of the ids
-(`row_numbers`); ``texts``, an FTS5 table, one for each that has a text, under the same row number;
-``facts`` the counts, so that nobody has to count. A small batch is applied to a copy of the last
-version's file (`changes`).
+``entries`` has a row for each entry, with id, payload and text, numbered in the order of the ids
+(`row_numbers`). ``terms`` is an FTS5 table without content: under the same row number the terms
+that the analyser made of the text. FTS5's own tokenizer only cuts them apart again at the spaces
+between them. ``frequencies`` says how many texts each term is in, ``facts`` how many there are, and
+what cut them. A small batch is applied to a copy of the last version's file (`changes`).
 
 Because the file never changes it is opened ``immutable``: no locks, no journal, nothing beside it.
 SQLite maps it, and all processes of a host share the pages.
@@ -18,27 +19,48 @@ from typing import Final
 
 from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.system_errors import of_sqlite
+from indexrelay.components.text_index.analyser import Analyser
 from indexrelay.components.text_index.changes import Applied, apply
 from indexrelay.components.text_index.file_copy import copy_file
-from indexrelay.components.text_index.query import Tokenizer
 from indexrelay.components.text_index.row_numbers import first_numbers
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.storage.entries import Changes, Entries
 
 _APPLICATION_ID: Final = 0x69727478
 """``irtx``: what tells this file from any other SQLite database."""
-_FORMAT: Final = 1
+FORMAT: Final = 2
+FIRST_FORMAT: Final = 1
+"""What was written before there was an analyser; it is still served (`first_format`)."""
 _MAPPED_BYTES: Final = 2**31 - 65_536
 """As much as SQLite maps at all; what lies beyond is read page by page."""
 
 _TABLES: Final = """
-    CREATE TABLE entries (row INTEGER PRIMARY KEY, id TEXT NOT NULL, payload TEXT);
-    CREATE VIRTUAL TABLE texts USING fts5 (body, tokenize = '{tokenizer}');
-    CREATE TABLE facts (entries INTEGER NOT NULL, texts INTEGER NOT NULL);
+    CREATE TABLE entries (row INTEGER PRIMARY KEY, id TEXT NOT NULL, payload TEXT, text TEXT);
+    CREATE VIRTUAL TABLE terms USING fts5 (text, content = '', tokenize = "ascii tokenchars '+#.'");
+    CREATE TABLE frequencies (term TEXT PRIMARY KEY, texts INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE facts (
+        entries INTEGER NOT NULL, texts INTEGER NOT NULL, findable INTEGER NOT NULL,
+        tokenizer TEXT NOT NULL, analyser TEXT NOT NULL
+    );
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """What a file holds."""
+
+    entries: int
+    texts: int
+    """Entries that have a text."""
+    findable: int
+    """Texts that have a term; what is punctuation alone has none."""
+
+
 class TooManyChangesError(IndexRelayError):
+    """Raised inside of a build that continues another, which then is a full one."""
+
+
+class OtherAnalyserError(IndexRelayError):
     """Raised inside of a build that continues another, which then is a full one."""
 
 
@@ -47,75 +69,113 @@ class Change:
     """What changes made of a file."""
 
     applied: Applied
-    entries: int
-    """How many it has now."""
-    texts: int
-    """How many of them have a text."""
+    counts: Counts
 
 
 def write_database(
-    path: Path, chunks: Iterable[tuple[int, Entries]], *, tokenizer: Tokenizer
-) -> int:
-    """Write a new file, and return how many entries have a text.
+    path: Path, chunks: Iterable[tuple[int, Entries]], *, analyser: Analyser
+) -> Counts:
+    """Write a new file.
 
     ``chunks`` come with how many entries came before them. Equal chunks make equal files.
     """
-    entries = texts = 0
+    entries = texts = findable = 0
     with _writing(path) as connection:
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {_FORMAT}")
-        connection.executescript("BEGIN;" + _TABLES.format(tokenizer=tokenizer))
+        connection.execute(f"PRAGMA user_version = {FORMAT}")
+        connection.executescript("BEGIN;" + _TABLES)
         for first, chunk in chunks:
             rows = first_numbers(first, len(chunk))
             connection.executemany(
-                "INSERT INTO entries VALUES (?, ?, ?)",
-                zip(rows, chunk.ids, chunk.payloads, strict=True),
+                "INSERT INTO entries VALUES (?, ?, ?, ?)",
+                zip(rows, chunk.ids, chunk.payloads, chunk.texts, strict=True),
             )
-            given = [
-                (row, text) for row, text in zip(rows, chunk.texts, strict=True) if text is not None
-            ]
-            connection.executemany("INSERT INTO texts (rowid, body) VALUES (?, ?)", given)
+            given = [text for text in chunk.texts if text is not None]
+            cut = (
+                (row, " ".join(analyser.terms(text)))
+                for row, text in zip(rows, chunk.texts, strict=True)
+                if text is not None
+            )
+            indexed = [(row, terms) for row, terms in cut if terms]
+            connection.executemany("INSERT INTO terms (rowid, text) VALUES (?, ?)", indexed)
             entries += len(chunk)
             texts += len(given)
+            findable += len(indexed)
         connection.execute("CREATE INDEX entries_by_id ON entries (id)")
-        # One segment for all words: a query looks in one place, and equal texts give equal files.
-        connection.execute("INSERT INTO texts (texts) VALUES ('optimize')")
-        connection.execute("INSERT INTO facts VALUES (?, ?)", (entries, texts))
+        # One segment for all terms: a query looks in one place, and equal texts give equal files.
+        connection.execute("INSERT INTO terms (terms) VALUES ('optimize')")
+        vocabulary(connection)
+        connection.execute("INSERT INTO frequencies SELECT term, doc FROM temp.vocabulary")
+        connection.execute(
+            "INSERT INTO facts VALUES (?, ?, ?, ?, ?)",
+            (entries, texts, findable, analyser.tokenizer, analyser.identity),
+        )
         connection.execute("COMMIT")
-    return texts
+    return Counts(entries=entries, texts=texts, findable=findable)
 
 
-def change_database(path: Path, last: Path, chunks: Iterable[Changes], *, most: int) -> Change:
-    """Apply ``chunks`` to a copy of ``last``; the words that they bring are merged bit by bit.
+def change_database(
+    path: Path, last: Path, chunks: Iterable[Changes], *, analyser: Analyser, most: int
+) -> Change:
+    """Apply ``chunks`` to a copy of ``last``; the terms that they bring are merged bit by bit.
 
     Args:
         path: the new file.
         last: the file of the previous version.
         chunks: what changed since.
+        analyser: what is to cut the texts; it has to be what cut those that are there.
         most: so many changes at most; beyond, the file is given up.
 
     Raises:
         DamagedFileError: ``last`` is not what was written.
         NoRoomError: new ids find no row numbers.
+        OtherAnalyserError: the texts in ``last`` were cut in another way.
         TooManyChangesError: there are more than ``most``.
     """
-    open_database(last).close()
+    with closing(open_database(last)) as before, reading(last):
+        if format_of(before) != FORMAT:
+            raise OtherAnalyserError("the last version is from before there was an analyser")
+        (identity,) = before.execute("SELECT analyser FROM facts").fetchone()
+        if identity != analyser.identity:
+            raise OtherAnalyserError(f"its texts were cut by {identity}, not {analyser.identity}")
     copy_file(last, path)
     applied = Applied()
     with reading(last), _writing(path) as connection:
         connection.execute("BEGIN")
         for chunk in chunks:
-            applied += apply(connection, chunk)
+            applied += apply(connection, chunk, analyser)
             if applied.changes > most:
                 raise TooManyChangesError
         # FTS5 keeps the size of every text in a row of its own, whose number is that of the text.
         connection.execute(
             "UPDATE facts SET entries = (SELECT count(*) FROM entries), "
-            "texts = (SELECT count(*) FROM texts_docsize)"
+            "texts = (SELECT count(text) FROM entries), "
+            "findable = (SELECT count(*) FROM terms_docsize)"
         )
         connection.execute("COMMIT")
-        entries, texts = connection.execute("SELECT entries, texts FROM facts").fetchone()
-    return Change(applied=applied, entries=entries, texts=texts)
+        counts = counts_of(connection)
+    return Change(applied=applied, counts=counts)
+
+
+def counts_of(connection: sqlite3.Connection) -> Counts:
+    """What the file says that it holds."""
+    entries, texts, findable = connection.execute(
+        "SELECT entries, texts, findable FROM facts"
+    ).fetchone()
+    return Counts(entries=entries, texts=texts, findable=findable)
+
+
+def vocabulary(connection: sqlite3.Connection) -> None:
+    """Let ``temp.vocabulary`` be FTS5's own list: each term, and how many texts it is in."""
+    connection.execute(
+        "CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab ('main', 'terms', 'row')"
+    )
+
+
+def format_of(connection: sqlite3.Connection) -> int:
+    """The format of an open file."""
+    (number,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(number)
 
 
 def count_payloads(path: Path) -> int:
@@ -173,7 +233,9 @@ def _refuse_others(connection: sqlite3.Connection, path: Path, size: int) -> Non
     )
     if application != _APPLICATION_ID:
         raise DamagedFileError(path, "it is not a text index")
-    if version != _FORMAT:
-        raise DamagedFileError(path, f"it is a text index of version {version}, not {_FORMAT}")
+    if version not in (FIRST_FORMAT, FORMAT):
+        raise DamagedFileError(
+            path, f"it is a text index of format {version}; this release reads up to {FORMAT}"
+        )
     if pages * page_bytes != size:
         raise DamagedFileError(path, f"it has {size} bytes instead of {pages * page_bytes}")

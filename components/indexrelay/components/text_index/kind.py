@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar, Final, cast
+from typing import Any, ClassVar, Final, cast
 
 from indexrelay.components.continuing import (
     Continued,
@@ -13,8 +13,11 @@ from indexrelay.components.continuing import (
 )
 from indexrelay.components.inputs import numbered_chunks, only_collection
 from indexrelay.components.kind import Built, Job, Kind
+from indexrelay.components.text_index.analyser import Analyser
 from indexrelay.components.text_index.change_gates import gates_of_change
 from indexrelay.components.text_index.database import (
+    Counts,
+    OtherAnalyserError,
     TooManyChangesError,
     change_database,
     count_payloads,
@@ -87,8 +90,14 @@ class TextIndex(Kind[TextSearch]):
         most = int(self.most_changed * previous.manifest.entries)
         try:
             change = change_database(
-                path, last, continued.changes[source.collection], most=most - before
+                path,
+                last,
+                continued.changes[source.collection],
+                analyser=self._analyser,
+                most=most - before,
             )
+        except OtherAnalyserError as error:
+            return InFull(str(error))
         except TooManyChangesError:
             path.unlink()
             return InFull(f"more than {self.most_changed:.0%} changed since it was written anew")
@@ -102,13 +111,12 @@ class TextIndex(Kind[TextSearch]):
         job.progress(1.0)
         return Built(
             files={DATABASE: path},
-            entries=change.entries,
-            counts={"texts": change.texts, "payloads": count_payloads(path)},
+            entries=change.counts.entries,
+            counts={"texts": change.counts.texts, "payloads": count_payloads(path)},
             extends=True,
             details={
                 "build": told(None),
-                "texts": change.texts,
-                "tokenizer": self._parameters.tokenizer,
+                **self._details(change.counts),
                 "changed": before + applied.changes,
                 "moved": applied.moved,
             },
@@ -122,17 +130,28 @@ class TextIndex(Kind[TextSearch]):
                 yield first, chunk
                 job.progress(0.9 * (first + len(chunk)) / source.count)
 
-        tokenizer = self._parameters.tokenizer
         path = job.workdir / DATABASE
         path.unlink(missing_ok=True)
-        texts = write_database(path, chunks(), tokenizer=tokenizer)
+        counts = write_database(path, chunks(), analyser=self._analyser)
         job.progress(1.0)
         return Built(
             files={DATABASE: path},
             entries=source.count,
-            counts={"texts": texts, "payloads": count_payloads(path)},
-            details={"build": told(mode), "texts": texts, "tokenizer": tokenizer, "changed": 0},
+            counts={"texts": counts.texts, "payloads": count_payloads(path)},
+            details={"build": told(mode), **self._details(counts), "changed": 0},
         )
+
+    def _details(self, counts: Counts) -> dict[str, Any]:
+        return {
+            "texts": counts.texts,
+            "texts_without_words": counts.texts - counts.findable,
+            "tokenizer": self._parameters.tokenizer,
+            "analyser": self._analyser.identity,
+        }
+
+    @property
+    def _analyser(self) -> Analyser:
+        return Analyser(self._parameters.tokenizer)
 
     @property
     def _parameters(self) -> TextIndexParameters:

@@ -1,54 +1,116 @@
-"""Whether words lead to the entries that hold them, and to no others.
+"""Whether texts are found as people ask for them: by themselves, by a word, within a question.
 
-Which words a text has is asked of FTS5 itself, in a small table in memory with the same tokenizer.
-A word is looked up for one row at a time: FTS5 goes straight to that row in the word's list,
-however long the list is. So it costs the same to try a common word as a rare one.
+A question goes the way that every query goes (`query.match_expression`) and is then tried on one
+row: FTS5 goes straight to that row in the list of each term, however long the list is. So it costs
+the same to try a common word as a rare one.
 """
 
 import sqlite3
-from collections.abc import Iterable
-from contextlib import closing
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from indexrelay.components.judging import Verdict, equal
-from indexrelay.components.text_index.database import reading
-from indexrelay.components.text_index.query import MAX_RUNS, Tokenizer, all_of
+from indexrelay.components.optional import require
+from indexrelay.components.text_index.analyser import Analyser, Phrase
+from indexrelay.components.text_index.database import counts_of, reading
+from indexrelay.components.text_index.query import all_of, match_expression
 
 _SAMPLED: Final = 100
 _SAMPLE: Final = """
-    SELECT rowid, body FROM texts WHERE rowid IN
-        (SELECT id FROM texts_docsize ORDER BY (id * 2654435761) % 4294967296 LIMIT ?)
+    SELECT row, text FROM entries WHERE row IN
+        (SELECT id FROM terms_docsize ORDER BY (id * 2654435761) % 4294967296 LIMIT ?)
 """
 """Spread over the rows by a fixed multiplier, so the same sample each time."""
+_NOT_ASCII: Final = "SELECT row, text FROM entries WHERE text GLOB '*[^' || char(1) || '-~]*'"
+_PER_SCRIPT: Final = 5
+_WORDS_ASKED: Final = 20
+_MOST_TERMS: Final = 60
+"""Terms up to which a text is asked for by all of them; of longer ones only the rarest count."""
+_WORD: Final = r"[\p{L}\p{N}][\p{L}\p{N}\p{M}\p{DI}]*"
+"""What a reader takes for a word, whatever the analyser does: letters, with the marks on them."""
+_QUESTION: Final = "(What is known about {}?)"
+
+Text = tuple[int, str]
+"""Row and text."""
 
 
-def found_by_own_words(
-    connection: sqlite3.Connection, path: Path, *, tokenizer: Tokenizer
-) -> Verdict:
-    """Sampled entries are found by the words that they hold."""
-    with reading(path):
-        sample = connection.execute(_SAMPLE, (_SAMPLED,)).fetchall()
-        words = words_of((text for _, text in sample), tokenizer)
-        asked = [(row, terms) for (row, _), terms in zip(sample, words, strict=True) if terms]
-        found = sum(finds(connection, row, sorted(terms)[:MAX_RUNS]) for row, terms in asked)
-    return equal(found, len(asked), "entries are not found by words that they hold")
+@dataclass(frozen=True, slots=True)
+class Prober:
+    """Asks one open file."""
+
+    connection: sqlite3.Connection
+    path: Path
+    analyser: Analyser
+
+    def found(self, texts: Iterable[Text]) -> Verdict:
+        """Each of ``texts`` is found by itself, by its words, and by a question with it inside."""
+        asked = missed = 0
+        example = ""
+        with reading(self.path):
+            findable = counts_of(self.connection).findable
+            for row, text in texts:
+                for question in _questions(text, self.analyser):
+                    asked += 1
+                    if not self._answers(row, question, findable):
+                        missed += 1
+                        example = example or f"; the first: {question[:80]!r}"
+        return equal(asked - missed, asked, f"texts are not found as people ask for them{example}")
+
+    def sample(self) -> dict[int, str]:
+        """Texts spread over the file."""
+        with reading(self.path):
+            return dict(self.connection.execute(_SAMPLE, (_SAMPLED,)))
+
+    def sample_of_scripts(self) -> dict[int, str]:
+        """A few texts of every script that there is besides ASCII; every text is looked at."""
+        seen: Counter[str] = Counter()
+        settled: set[str] = set()
+        sampled: dict[int, str] = {}
+        with reading(self.path):
+            for row, text in self.connection.execute(_NOT_ASCII):
+                for character in set(text) - settled:
+                    script = _script(character)
+                    if not script or seen[script] >= _PER_SCRIPT:
+                        settled.add(character)
+                    elif self.analyser.terms(text):
+                        seen[script] += 1
+                        sampled[row] = text
+        return sampled
+
+    def holds(self, row: int, phrases: Iterable[Phrase]) -> bool:
+        """Whether one row is among those that hold all ``phrases``."""
+        return self._matches(row, all_of(phrases))
+
+    def _answers(self, row: int, question: str, findable: int) -> bool:
+        asked = match_expression(self.connection, self.analyser, question, findable=findable)
+        return bool(asked) and self._matches(row, asked)
+
+    def _matches(self, row: int, expression: str) -> bool:
+        query = "SELECT 1 FROM terms WHERE terms MATCH ? AND rowid = ?"
+        return self.connection.execute(query, (expression, row)).fetchone() is not None
 
 
-def finds(connection: sqlite3.Connection, row: int, terms: Iterable[str]) -> bool:
-    """Whether one row is among those that hold all ``terms``."""
-    query = "SELECT 1 FROM texts WHERE texts MATCH ? AND rowid = ?"
-    return connection.execute(query, (all_of(terms), row)).fetchone() is not None
+def _questions(text: str, analyser: Analyser) -> Iterator[str]:
+    """What a person may type who looks for ``text``."""
+    phrases = analyser.phrases(text)
+    if not phrases:
+        return
+    yield text
+    if len(phrases) <= _MOST_TERMS:
+        yield _QUESTION.format(text)
+        yield unicodedata.normalize("NFD", text)
+    words = require("regex", extra="reloaders").findall(_WORD, text)
+    for word in dict.fromkeys([*text.split()[:_WORDS_ASKED], *words[:_WORDS_ASKED]]):
+        if analyser.phrases(word):
+            yield word
 
 
-def words_of(texts: Iterable[str], tokenizer: Tokenizer) -> list[set[str]]:
-    """The words of each text, as the tokenizer cuts them."""
-    texts = list(texts)
-    words: list[set[str]] = [set() for _ in texts]
-    with closing(sqlite3.connect(":memory:")) as connection:
-        connection.execute(f"CREATE VIRTUAL TABLE sample USING fts5 (body, tokenize='{tokenizer}')")
-        connection.execute("CREATE VIRTUAL TABLE words USING fts5vocab (sample, instance)")
-        connection.executemany("INSERT INTO sample (rowid, body) VALUES (?, ?)", enumerate(texts))
-        for row, term in connection.execute("SELECT DISTINCT doc, term FROM words"):
-            words[row].add(term)
-    return words
+def _script(character: str) -> str:
+    """Roughly: the first word of its name (``DEVANAGARI``); none of what is ASCII or unnamed."""
+    if character.isascii():
+        return ""
+    return unicodedata.name(character, "").partition(" ")[0].partition("-")[0]

@@ -1,43 +1,63 @@
-"""How texts become words, and how what a person types becomes a query that cannot go wrong.
+"""What a query asks the index: the terms of its text, the rarest first, as quoted FTS5 strings.
 
-Query text is data, never syntax: it is cut into runs of letters and digits, each run is quoted, and
-they are joined by OR. What FTS5 would take for an operator, a column filter or a syntax error is
-either inside quotes or gone. FTS5 then applies its own tokenizer to each quoted run, the same as
-it did to the texts.
+A query finds what holds any of its terms; BM25 puts first what holds many of them, and rare ones.
+The text of a query is data, never syntax: only terms of the analyser come through, each quoted.
+
+A pasted page has thousands of terms, and FTS5's work grows with their number times the texts that
+they are in. So how many texts a term is in is looked up first (``frequencies``). Terms that no text
+has are left out; of more than `MOST_PHRASES` the rarest count. A term that is in more than half of
+many texts is left out too while there is a rarer one: BM25 gives it no weight at all, but each of
+those texts would have to be scored.
 """
 
-import re
-import unicodedata
+import sqlite3
 from collections.abc import Iterable
-from typing import Final, Literal
+from typing import Final
 
-Tokenizer = Literal[
-    "unicode61 remove_diacritics 2",
-    "porter unicode61 remove_diacritics 2",
-    "trigram",
-]
-"""Words without accents and case; those with English endings cut off; any three characters."""
+from indexrelay.components.text_index.analyser import Analyser, Phrase
 
-MAX_RUNS: Final = 64
-"""Runs of a query that are looked up; a pasted page would otherwise be a query of thousands."""
-
-_RUN: Final = re.compile(r"[^\W_]+")
-_LOOSE_ACCENT: Final = re.compile("[\u0300-\u036f]")
+MOST_PHRASES: Final = 64
+MOST_CHARACTERS: Final = 100_000
+"""Of a query; what comes after does not count."""
+_COMMON: Final = 1_000
+"""Texts that a term may be in, however few there are in all, before it can be left out."""
 
 
-def match_expression(text: str) -> str:
-    """The FTS5 query for any of the words of ``text``, each once; empty where there is none."""
-    # An accent that stands by itself would cut a word in two here, but not in FTS5.
-    whole = _LOOSE_ACCENT.sub("", unicodedata.normalize("NFC", text))
-    runs = list(dict.fromkeys(_RUN.findall(whole)))
-    return " OR ".join(map(quoted, runs[:MAX_RUNS]))
+def match_expression(
+    connection: sqlite3.Connection, analyser: Analyser, text: str, *, findable: int
+) -> str:
+    """The FTS5 query for any of the terms of ``text``; empty where no text has one of them.
+
+    ``findable`` is how many texts there are.
+    """
+    phrases = analyser.phrases(text[:MOST_CHARACTERS])
+    counted = sorted(
+        (texts, place, phrase)
+        for place, phrase in enumerate(phrases)
+        if (texts := texts_with(connection, phrase))
+    )
+    common = max(findable // 2, _COMMON)
+    rare = [each for each in counted if each[0] <= common] or counted[:1]
+    return " OR ".join(quoted(phrase) for _, _, phrase in rare[:MOST_PHRASES])
 
 
-def all_of(terms: Iterable[str]) -> str:
-    """The FTS5 query for entries that hold every one of ``terms``."""
-    return " AND ".join(map(quoted, terms))
+def texts_with(connection: sqlite3.Connection, phrase: Phrase) -> int:
+    """How many texts have the rarest term of ``phrase``; of one term: how many it is in."""
+    query = "SELECT texts FROM frequencies WHERE term = ?"
+    fewest: int | None = None
+    for term in phrase:
+        found = connection.execute(query, (term,)).fetchone()
+        if found is None:
+            return 0
+        fewest = found[0] if fewest is None else min(fewest, found[0])
+    return fewest or 0
 
 
-def quoted(term: str) -> str:
-    """One term as an FTS5 string, in which nothing is syntax."""
-    return '"' + term.replace('"', '""') + '"'
+def all_of(phrases: Iterable[Phrase]) -> str:
+    """The FTS5 query for texts that hold every one of ``phrases``."""
+    return " AND ".join(map(quoted, phrases))
+
+
+def quoted(phrase: Phrase) -> str:
+    """Terms that follow each other as an FTS5 string, in which nothing is syntax."""
+    return '"' + " ".join(phrase) + '"'

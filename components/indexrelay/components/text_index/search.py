@@ -13,16 +13,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from indexrelay.components.errors import UnknownEntryError
+from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
 from indexrelay.components.hits import Hit, checked_k
-from indexrelay.components.text_index.database import open_database, reading
+from indexrelay.components.text_index import first_format
+from indexrelay.components.text_index.analyser import Analyser
+from indexrelay.components.text_index.database import (
+    FIRST_FORMAT,
+    counts_of,
+    format_of,
+    open_database,
+    reading,
+)
 from indexrelay.components.text_index.fork_gate import fork_gate
-from indexrelay.components.text_index.query import match_expression
+from indexrelay.components.text_index.query import match_expression, texts_with
 
 _SEARCH: Final = """
     SELECT entries.id, -found.rank, entries.payload
     FROM (
-        SELECT rowid, rank FROM texts WHERE texts MATCH ? ORDER BY rank, rowid LIMIT ?
+        SELECT rowid, rank FROM terms WHERE terms MATCH ? ORDER BY rank, rowid LIMIT ?
     ) AS found
     JOIN entries ON entries.row = found.rowid
     ORDER BY found.rank, found.rowid
@@ -40,10 +48,20 @@ class TextSearch:
             OSError: it cannot be opened.
         """
         self._path = path
+        self.analyser: Analyser | None = None
+        """What cut its texts; ``None`` in a version from before there was one."""
         self._gate = fork_gate()
         with self._gate.inside():
             self._idle = deque([open_database(path)])
-        self._entries, self._texts = self._one("SELECT entries, texts FROM facts", ()) or (0, 0)
+        with self._connection() as connection:
+            if format_of(connection) == FIRST_FORMAT:
+                query = "SELECT entries, texts, texts FROM facts"
+                self._entries, self._texts, self._findable = connection.execute(query).fetchone()
+                return
+            counts = counts_of(connection)
+            (tokenizer,) = connection.execute("SELECT tokenizer FROM facts").fetchone()
+        self._entries, self._texts, self._findable = counts.entries, counts.texts, counts.findable
+        self.analyser = Analyser(tokenizer)
 
     def __len__(self) -> int:
         """How many entries it holds, those without a text among them."""
@@ -58,25 +76,44 @@ class TextSearch:
 
     @property
     def texts(self) -> int:
-        """How many of its entries have a text and can be found."""
+        """How many of its entries have a text."""
         return int(self._texts)
+
+    @property
+    def findable(self) -> int:
+        """How many of its texts have a word or a symbol; punctuation alone cannot be found."""
+        return int(self._findable)
+
+    def frequency(self, term: str) -> int:
+        """How many texts have ``term``, which is one of `analyser`'s: what BM25 weighs it by."""
+        with self._connection() as connection:
+            if self.analyser is None:
+                return first_format.texts_with(connection, term)
+            return texts_with(connection, (term,))
 
     def search(self, text: str, *, k: int = 10) -> list[Hit]:
         """The ``k`` entries that fit best to any of the words of ``text``, the best first.
 
-        ``text`` is plain words: nothing in it is syntax, and of very long ones only the first 64
-        different words count. Without any word there is no hit. The score is BM25 with its sign
-        turned, so that higher is better; it only compares within one answer.
+        ``text`` is plain words: nothing in it is syntax. It is cut as the texts were (`analyser`).
+        Of its first 100,000 characters the 64 rarest terms count. Where there is no word in it
+        there is no hit. The score is BM25 with its sign turned, so that higher is better; it only
+        compares within one answer.
 
         Raises:
-            InvalidQueryError: ``k`` is no whole number from 1.
+            InvalidQueryError: ``text`` is no string, or ``k`` no whole number from 1 on.
         """
-        k = checked_k(k)
-        expression = match_expression(text)
-        if not expression:
-            return []
+        if not isinstance(text, str):
+            raise InvalidQueryError(f"a query is a str, not {type(text).__name__}")
+        most = checked_k(k)
         with self._connection() as connection:
-            found = connection.execute(_SEARCH, (expression, k)).fetchall()
+            if self.analyser is None:
+                query, expression = first_format.SEARCH, first_format.match_expression(text)
+            else:
+                query = _SEARCH
+                expression = match_expression(
+                    connection, self.analyser, text, findable=self._findable
+                )
+            found = connection.execute(query, (expression, most)).fetchall() if expression else []
         return [Hit(entry_id, score, _parsed(payload)) for entry_id, score, payload in found]
 
     def text(self, entry_id: str) -> str | None:
@@ -85,11 +122,10 @@ class TextSearch:
         Raises:
             UnknownEntryError: it is not in here.
         """
-        query = """
-            SELECT texts.body FROM entries LEFT JOIN texts ON texts.rowid = entries.row
-            WHERE entries.id = ?
-        """
-        return self._of(entry_id, query)  # type: ignore[no-any-return] # a column of text
+        query = "SELECT text FROM entries WHERE id = ?"
+        return self._of(  # type: ignore[no-any-return] # a column of text
+            entry_id, first_format.TEXT if self.analyser is None else query
+        )
 
     def payload(self, entry_id: str) -> Any:
         """The parsed payload of one entry, or ``None``.
@@ -101,7 +137,7 @@ class TextSearch:
 
     def warm(self) -> None:
         """Touch what a first query would have to fetch from disk."""
-        self._one("SELECT rowid FROM texts WHERE texts MATCH 'a' LIMIT 1", ())
+        self.search("a", k=1)
 
     def close(self) -> None:
         """Close every connection; nothing may be searched afterwards."""
