@@ -79,7 +79,7 @@ def test_the_best_match_comes_first_with_its_payload(index: TextSearch) -> None:
 
 def test_no_more_than_k_are_returned(index: TextSearch) -> None:
     assert [hit.id for hit in index.search("read a file", k=1)] == ["e000000"]
-    assert len(index.search("read a file", k=np.int64(2))) == 2
+    assert len(index.search("read a file", k=2)) == 2
     assert len(index.search("read a file", k=2**80)) == 4
 
 

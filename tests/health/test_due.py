@@ -137,6 +137,15 @@ def test_a_changed_definition_is_due() -> None:
     assert due(given) == {"index": "its definition changed"}
 
 
+def test_a_version_that_its_kind_would_make_otherwise_today_is_due_unless_it_is_held() -> None:
+    given = facts(outdated={"index": "texts are cut in another way since"})
+    assert due(given)["index"] == "texts are cut in another way since"
+    assert given.release is not None
+    hold = {"index": Hold(reason="test", since=NOW)}
+    held = replace(given, release=given.release.model_copy(update={"holds": hold}))
+    assert "index" not in due(held)
+
+
 def test_a_child_whose_parent_has_another_version_is_due() -> None:
     versions = {**facts().versions, "plot": version("plot", generation=3, epoch="e1")}
     versions["plot_cache"] = version("plot_cache", parents={"plot": "f" * 64})

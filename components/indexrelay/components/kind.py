@@ -117,6 +117,13 @@ class Kind(ABC, Generic[ServedT_co]):
         """What a build would want on this host and not find, a sentence each; for `check`."""
         return iter(())
 
+    @classmethod
+    def outdated(cls, manifest: VersionManifest) -> str | None:  # noqa: ARG003 - for kinds that ask
+        """Why a version that is served should be built again, though neither its input changed nor
+        its definition: because the kind itself does, with a new release of it. ``None``: it is
+        what a build would make today."""
+        return None
+
     @abstractmethod
     def build(self, job: Job) -> Built:
         """Write the files of a new version into ``job.workdir``, one at least.

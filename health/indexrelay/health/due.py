@@ -115,6 +115,8 @@ def _reason(name: str, facts: Facts, due: Mapping[str, str]) -> str | None:
         return "it was never built"
     if changed:
         return "its definition changed"
+    if name in facts.outdated:
+        return facts.outdated[name]
     return _behind(version, facts) or _other_parent(version, facts, due)
 
 

@@ -95,6 +95,8 @@ class Facts:
     """What the release names, as far as its files are whole."""
     damaged: Mapping[str, str] = field(default_factory=dict)
     """Components whose released version does not pass a check of its files, with the reason."""
+    outdated: Mapping[str, str] = field(default_factory=dict)
+    """Components whose kind no longer makes what their released version is, with the reason."""
     broken_releases: Mapping[int, str] = field(default_factory=dict)
     """Damaged ones above the newest intact one, with the reason."""
     highest_release: int = 0

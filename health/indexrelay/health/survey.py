@@ -12,7 +12,10 @@ from dataclasses import replace
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
+from indexrelay.components.errors import KindNotFoundError
+from indexrelay.components.registry import kind_class
 from indexrelay.health.advice import advice_for
+from indexrelay.health.dependencies import Definitions
 from indexrelay.health.facts import Area, Facts, RedisFacts, SourceFact, Unknown, Untaken
 from indexrelay.health.presence import seconds_left
 from indexrelay.schemas.clock import Clock
@@ -129,6 +132,7 @@ class Survey:
             release=release,
             versions=versions,
             damaged=damaged,
+            outdated=dict(_outdated(facts.definitions, versions)),
             broken_releases={number: str(error) for number, error in store.broken_releases.items()},
             highest_release=store.next_number() - 1,
         )
@@ -243,6 +247,21 @@ class Survey:
     def _leases(self, connection: Connection) -> dict[str, HeldLease]:
         names = {self._keys.lease(name): name for name in self._settings.components}
         return {names[key]: lease for key, lease in held_leases(connection, list(names)).items()}
+
+
+def _outdated(
+    definitions: Definitions, versions: Mapping[str, VersionManifest]
+) -> Iterator[tuple[str, str]]:
+    """Versions that their kind, as it is installed here, asks to build again; and why."""
+    for name, manifest in versions.items():
+        if name not in definitions or definitions[name].kind != manifest.kind:
+            continue
+        try:
+            reason = kind_class(manifest.kind).outdated(manifest)
+        except KindNotFoundError:
+            continue  # whoever builds it has it; here it cannot be asked
+        if reason is not None:
+            yield name, reason
 
 
 def _first_line(error: object) -> str:

@@ -5,8 +5,8 @@ release that could not be written. Where one of them is what a build would make 
 definition, the same parents, the same generation of every collection), it is the result of this
 build. A build of hours is not repeated because its last millisecond went wrong.
 
-Nothing is adopted that somebody asked to have built, that a release ever named (people may have
-gone back from it), or whose files do not pass their checks now.
+Nothing is adopted that somebody asked to have built, that its kind makes otherwise since, that a
+release ever named (people may have gone back from it), or whose files do not pass their checks now.
 """
 
 from collections.abc import Mapping
@@ -62,7 +62,8 @@ class Adopter:
         self, name: str, order: PassOrder, results: Mapping[str, ComponentResult]
     ) -> ComponentResult | None:
         facts = order.facts
-        if name in facts.requested or name in facts.damaged or name in order.force | order.full:
+        asked = facts.requested | order.force | order.full
+        if name in asked or name in facts.damaged or name in facts.outdated:
             return None
         started_at, started = self._clock.now(), self._clock.monotonic()
         parents = _parents(name, facts, results)

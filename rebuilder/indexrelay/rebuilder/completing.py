@@ -108,7 +108,7 @@ class Completer:
             release = self._publisher.publish(
                 built,
                 definitions=order.facts.definitions,
-                anyway=order.facts.requested | set(order.facts.damaged),
+                anyway=order.facts.requested | set(order.facts.damaged) | set(order.facts.outdated),
                 reason=f"rebuilt {', '.join(sorted(built))}",
             )
         except (OSError, ArtifactError) as error:

@@ -45,7 +45,8 @@ class Publisher:
 
         Args:
             anyway: components whose new version replaces one that covers just as much, because
-                someone asked for it or the released files are damaged.
+                someone asked for it, the released files are damaged, or its kind makes it
+                otherwise since.
 
         Raises:
             ArtifactError: the store cannot be read or written; nothing was released.

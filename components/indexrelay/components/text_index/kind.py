@@ -1,5 +1,6 @@
 """The kind: write the database or change a copy of it, judge it, open it."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final, cast
@@ -13,7 +14,7 @@ from indexrelay.components.continuing import (
 )
 from indexrelay.components.inputs import numbered_chunks, only_collection
 from indexrelay.components.kind import Built, Job, Kind
-from indexrelay.components.text_index.analyser import Analyser
+from indexrelay.components.text_index.analyser import REVISION, Analyser
 from indexrelay.components.text_index.change_gates import gates_of_change
 from indexrelay.components.text_index.database import (
     Counts,
@@ -27,7 +28,7 @@ from indexrelay.components.text_index.gates import gates
 from indexrelay.components.text_index.parameters import TextIndexParameters
 from indexrelay.components.text_index.row_numbers import NoRoomError
 from indexrelay.components.text_index.search import TextSearch
-from indexrelay.schemas.versions import Check
+from indexrelay.schemas.versions import Check, VersionManifest
 from indexrelay.storage.entries import Entries
 
 DATABASE: Final = "texts.db"
@@ -45,6 +46,14 @@ class TextIndex(Kind[TextSearch]):
     most_changed: ClassVar[float] = 0.2
     """Share of the entries that may change before the file is written anew. Applying so many takes
     about a third of the time of writing all, and leaves the file a tenth larger."""
+
+    @classmethod
+    def outdated(cls, manifest: VersionManifest) -> str | None:
+        """Versions whose texts were cut by an earlier analyser, or by none."""
+        revision = re.match(r"\w+/(\d+)", str(manifest.details.get("analyser")))
+        if revision is not None and int(revision[1]) >= REVISION:
+            return None
+        return "texts are cut in another way since it was built"
 
     def build(self, job: Job) -> Built:
         """Apply what changed to a copy of the last version's file, or write a new one in one pass.
@@ -85,6 +94,8 @@ class TextIndex(Kind[TextSearch]):
 
     def _extend(self, job: Job, continued: Continued) -> Built | InFull:
         source, previous = only_collection(job), continued.previous
+        if outdated := self.outdated(previous.manifest):
+            return InFull(outdated)
         path, last = job.workdir / DATABASE, previous.files[DATABASE]
         before = int(previous.manifest.details.get("changed", 0))
         most = int(self.most_changed * previous.manifest.entries)
