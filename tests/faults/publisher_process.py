@@ -72,7 +72,7 @@ def _publish(
 ) -> object:
     """What a pass does with what it built: the real publisher decides what is still newer."""
     manifests = {name: store.version(name, version) for name, version in built.items()}
-    release = publisher.publish(manifests, definitions=definitions, reason="at once")
+    release = publisher.publish(manifests, definitions=definitions, reason="at once").release
     return None if release is None else {"number": release.number, "digest": release.digest}
 
 

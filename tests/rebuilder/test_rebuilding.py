@@ -401,9 +401,11 @@ def test_a_publisher_that_was_overtaken_changes_nothing(make_bench: MakeBench) -
     for manifest in late.values():
         bench.store.put_version(manifest)
     definitions = bench.settings.components
-    assert publisher.publish(late, definitions=definitions, reason="late") is None
+    assert publisher.publish(late, definitions=definitions, reason="late").release is None
     assert bench.release() == released
-    asked = publisher.publish(late, definitions=definitions, anyway={"parent"}, reason="asked")
+    asked = publisher.publish(
+        late, definitions=definitions, anyway={"parent"}, reason="asked"
+    ).release
     assert asked is not None
     assert asked.components == {name: manifest.id for name, manifest in late.items()}
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from graphlib import TopologicalSorter
 
 from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.groups import groups_of
 
 Definitions = Mapping[str, ComponentDefinition]
 
@@ -27,6 +28,23 @@ def with_descendants(names: Iterable[str], definitions: Definitions) -> set[str]
     for name in in_order(definitions):
         if found.intersection(definitions[name].inputs):
             found.add(name)
+    return found
+
+
+def moving_with(names: Iterable[str], definitions: Definitions) -> set[str]:
+    """``names`` and whatever cannot be released before them: what is made from them, their groups,
+    what is made from those, and so on."""
+    found: set[str] = set()
+    more = set(names)
+    while more != found:
+        found = with_descendants(more, definitions)
+        more = found.union(
+            *(
+                members
+                for members in groups_of(definitions).values()
+                if not found.isdisjoint(members)
+            )
+        )
     return found
 
 

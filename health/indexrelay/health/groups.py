@@ -102,22 +102,31 @@ def find_waiting(
         waiting: those that were found to wait before, and are not in ``reasons`` for it.
     """
     found: dict[str, GroupWait] = {}
-    released = {} if facts.release is None else facts.release.components
     for group, members in groups_of(facts.definitions).items():
-        moving = [name for name in members if name in reasons]
-        staying = [name for name in members if name not in reasons]
-        is_new = released.keys().isdisjoint(members)
-        for name in moving:
+        for name in (each for each in members if each in reasons):
             kept_by = [
                 other
-                for other in staying
-                if (is_new if other not in released else _parts(name, other, facts, reasons))
+                for other in members
+                if other not in reasons and keeps_back(other, name, facts, reasons)
             ]
             if kept_by:
                 found[name] = GroupWait(
                     group=group, held_back_by=_culprits(kept_by, facts, reasons, waiting)
                 )
     return found
+
+
+def keeps_back(other: str, name: str, facts: Facts, reasons: Mapping[str, str]) -> bool:
+    """Whether a build of ``name`` could not be released, because ``other`` of its group stays.
+
+    Args:
+        reasons: what is built, all at the state of the sources as they are now.
+    """
+    released = {} if facts.release is None else facts.release.components
+    if other not in released:
+        members = groups_of(facts.definitions).get(facts.definitions[name].group or "", ())
+        return released.keys().isdisjoint(members)
+    return _parts(name, other, facts, reasons)
 
 
 def why_it_stays(name: str, facts: Facts, reasons: Mapping[str, str]) -> str:

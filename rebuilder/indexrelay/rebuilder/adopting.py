@@ -3,7 +3,8 @@
 A rebuilder that dies between its builds and its release leaves whole versions behind, and so does a
 release that could not be written. Where one of them is what a build would make now (the same
 definition, the same parents, the same generation of every collection), it is the result of this
-build. A build of hours is not repeated because its last millisecond went wrong.
+build. A build of hours is not repeated because its last millisecond went wrong, and a member of a
+group that had to wait for another is not built again when that one is ready.
 
 Nothing is adopted that somebody asked to have built, that its kind makes otherwise since, that a
 release ever named (people may have gone back from it), or whose files do not pass their checks now.
@@ -38,9 +39,9 @@ class Adopter:
         self._catalog = catalog
         self._clock = clock
 
-    def skip(self, name: str, facts: Facts, parent: str) -> ComponentResult:
+    def skip(self, name: str, facts: Facts, because: str) -> ComponentResult:
         """As the builder does."""
-        return self._builder.skip(name, facts, parent)
+        return self._builder.skip(name, facts, because)
 
     def build(
         self, name: str, order: PassOrder, results: Mapping[str, ComponentResult]

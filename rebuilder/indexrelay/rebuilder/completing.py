@@ -5,16 +5,17 @@ a release stands if it cannot be announced; and the result says which of the thr
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from indexrelay.health.groups import GroupWait
 from indexrelay.rebuilder.announcing import AnnounceError, Announcer
 from indexrelay.rebuilder.passes import PassOrder
-from indexrelay.rebuilder.releasing import Publisher
+from indexrelay.rebuilder.releasing import Publication, Publisher
 from indexrelay.rebuilder.reporting import newly_covered, not_announced, not_released, summarise
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.events import RebuildRequested
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import BuildOutcome, ComponentResult, RebuildResult, RebuildStatus
-from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from indexrelay.storage.catalog import Catalog
 
@@ -53,13 +54,18 @@ class Completer:
             last: nothing more comes of this pass, so its requests are answered.
         """
         facts = order.facts
-        release, problem = self._commit(order, results)
+        publication, problem = self._commit(order, results)
+        release = publication.release
+        kept = {name: _explained(wait, results) for name, wait in publication.waiting.items()}
+        others = {name: wait.sentence for name, wait in order.waiting.items() if last}
+        released = {name: result for name, result in results.items() if name not in kept}
         result = summarise(
             results,
             facts=facts,
             refused=order.refused if last else {},
+            waiting=others | kept,
             release=release,
-            batch_ids=self._batch_ids(order, results) if problem is None else [],
+            batch_ids=self._batch_ids(order, released) if problem is None else [],
             request_ids=_request_ids(order) if last else [],
             woken_at=order.woken_at,
             finished_at=self._clock.now(),
@@ -95,7 +101,7 @@ class Completer:
 
     def _commit(
         self, order: PassOrder, results: Mapping[str, ComponentResult]
-    ) -> tuple[Release | None, Exception | None]:
+    ) -> tuple[Publication, Exception | None]:
         """The new release, if there is one, and what kept it from being committed."""
         try:
             built = {
@@ -104,16 +110,27 @@ class Completer:
                 if result.outcome is BuildOutcome.REBUILT and result.version is not None
             }
             if not built:
-                return None, None
-            release = self._publisher.publish(
+                return Publication(), None
+            publication = self._publisher.publish(
                 built,
                 definitions=order.facts.definitions,
                 anyway=order.facts.requested | set(order.facts.damaged) | set(order.facts.outdated),
                 reason=f"rebuilt {', '.join(sorted(built))}",
             )
         except (OSError, ArtifactError) as error:
-            return None, error
-        return release, None
+            return Publication(), error
+        return publication, None
+
+
+def _explained(wait: GroupWait, results: Mapping[str, ComponentResult]) -> str:
+    """For whom a group waits, with what came of those in this pass."""
+    said = {
+        name: f"{'failed' if result.outcome is BuildOutcome.FAILED else 'was skipped'}: "
+        f"{result.error}"
+        for name, result in results.items()
+        if name in wait.held_back_by and result.outcome is not BuildOutcome.REBUILT
+    }
+    return replace(wait, held_back_by={**wait.held_back_by, **said}).sentence
 
 
 def _request_ids(order: PassOrder) -> list[str]:

@@ -31,16 +31,16 @@ class ComponentBuilder:
         self._runner = runner
         self.workdirs = Workdirs(settings.artifacts_dir / "work")
 
-    def skip(self, name: str, facts: Facts, parent: str) -> ComponentResult:
-        """Leave it as it is, because ``parent``, which it is made from, was not rebuilt."""
+    def skip(self, name: str, facts: Facts, because: str) -> ComponentResult:
+        """Leave it as it is; ``because``: a sentence."""
         served = facts.versions.get(name)
-        _log.warning("component.skipped", component=name, parent=parent)
+        _log.warning("component.skipped", component=name, because=because)
         return ComponentResult(
             outcome=BuildOutcome.SKIPPED,
             version=facts.served_version(name),
             covers=served.covers if served is not None else {},
             entries=served.entries if served is not None else 0,
-            error=f"{parent}, which it is made from, was not rebuilt",
+            error=because,
         )
 
     def build(

@@ -10,13 +10,13 @@ under the lease, knows.
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from indexrelay.health.backoff import Patience
-from indexrelay.health.dependencies import Definitions, with_descendants
+from indexrelay.health.dependencies import Definitions, moving_with
 from indexrelay.health.due import Due, find_due, why_not
 from indexrelay.health.facts import Facts
 from indexrelay.rebuilder.asking import Asked
@@ -59,6 +59,10 @@ class Dispatcher:
         """When a failed component may be tried again, as of the last look or pass."""
         self.held_back: frozenset[str] = frozenset()
         """What was due at the last look and not free: look again soon."""
+        self.look_soon = False
+        """Whether something was built and is not released yet although nothing is wrong."""
+        self.waiting: Mapping[str, str] = {}
+        """What waited for others of its group at the last look, and for whom and why."""
 
     @property
     def building(self) -> tuple[str, ...]:
@@ -126,19 +130,24 @@ class Dispatcher:
     def _order(self, look: _Look, leased: AbstractSet[str], woken_at: datetime | None) -> PassOrder:
         """The pass that may begin with what is ``leased``."""
         elsewhere = set(look.due.reasons) - leased
-        held_back = with_descendants(elsewhere, self._definitions).intersection(look.due.reasons)
+        # Nor does a group wait in two passes for each other: all of it goes into one.
+        held_back = moving_with(elsewhere, self._definitions).intersection(look.due.reasons)
         self.retry_at = look.due.retry_at
         self.held_back = frozenset(held_back)
+        self.look_soon = False
         asked, facts, due = look.asked.ready(held_back), look.facts, look.due
         if asked != look.asked:
             facts = replace(facts, requested=asked.named())
             due = find_due(facts, self._patience)
         reasons = {name: why for name, why in due.reasons.items() if name not in held_back}
+        self.waiting = {name: wait.sentence for name, wait in due.waiting.items()}
         return PassOrder(
             facts=facts,
             reasons=reasons,
+            waiting=due.waiting,
             refused={
-                name: why_not(name, facts) for name in sorted(facts.requested - set(due.reasons))
+                name: due.waiting[name].sentence if name in due.waiting else why_not(name, facts)
+                for name in sorted(facts.requested - set(due.reasons))
             },
             force=asked.forced(reasons),
             full=asked.full(reasons),
@@ -153,8 +162,8 @@ class Dispatcher:
         return min((retry for retry in retries if retry is not None), default=None)
 
     def _lease(self, due: Iterable[str]) -> set[str]:
-        """Those that nobody builds, here or elsewhere, nor anything that they are made from."""
-        blocked = with_descendants(self.building, self._definitions)
+        """Those that nobody builds, nor what they are made from, nor others of their group."""
+        blocked = moving_with(self.building, self._definitions)
         leased: set[str] = set()
         for name in due:  # parents first
             if name in blocked:
@@ -162,5 +171,5 @@ class Dispatcher:
             if self._leases.take(name):
                 leased.add(name)
             else:
-                blocked |= with_descendants([name], self._definitions)
+                blocked |= moving_with([name], self._definitions)
         return leased

@@ -4,7 +4,7 @@ Jobs that wait for a batch read here that a component failed, so that they need 
 time-out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -56,6 +56,7 @@ class RebuilderPresence:
         release: Release | None,
         building: Sequence[str],
         last_result: RebuildResult | None,
+        waiting: Mapping[str, str],
     ) -> None:
         """Say how things stand; Redis being away, or refusing, is logged and otherwise nothing."""
         identity = self._identity
@@ -72,7 +73,7 @@ class RebuilderPresence:
                 name: self._failure(attempt)
                 for name, attempt in self._catalog.attempts.all().items()
             },
-            kept_back=self._kept_back(release),
+            kept_back=self._kept_back(release, waiting),
             namesakes=tuple(sorted(self._namesakes.values())),
             last_result=last_result,
         )
@@ -129,12 +130,14 @@ class RebuilderPresence:
         self._namesakes = alive
         self._seen = {member: state.updated_at for member, state in others.items()}
 
-    def _kept_back(self, release: Release | None) -> dict[str, str]:
+    def _kept_back(self, release: Release | None, waiting: Mapping[str, str]) -> dict[str, str]:
         paused = self._catalog.attempts.paused()
         held = {} if release is None else release.holds
-        return {name: f"paused: {pause.reason}" for name, pause in paused.items()} | {
-            name: f"held: {hold.reason}" for name, hold in held.items()
-        }
+        return (
+            {name: f"waiting: {sentence}" for name, sentence in waiting.items()}
+            | {name: f"paused: {pause.reason}" for name, pause in paused.items()}
+            | {name: f"held: {hold.reason}" for name, hold in held.items()}
+        )
 
     def _failure(self, attempt: Attempt) -> ComponentFailure:
         return ComponentFailure(

@@ -75,7 +75,7 @@ class Reconciler:
                 yield _mended("store", f"{path} was damaged or gone and was written anew")
             tidied = self._publisher.publish(
                 {}, definitions=self._definitions, reason="the definitions changed"
-            )
+            ).release
         except (ArtifactError, OSError) as error:
             yield _unusable("store", "the artifact store cannot be used", error)
             return

@@ -3,18 +3,39 @@
 No lock is needed. The release file is created only if its number is free; of two publishers one
 wins, the other looks again at what is released now and keeps only those of its versions that are
 still newer. A publisher that slept through three releases changes nothing by waking up.
+
+A group is moved whole or left whole: see `indexrelay.rebuilder.candidates`. A component that is
+declared a member counts as one from the first release in which it agrees with the others; one that
+left a group, or the settings, leaves at once.
 """
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Final
 
 from indexrelay.health.dependencies import Definitions, in_order
+from indexrelay.health.groups import GroupWait
+from indexrelay.rebuilder.candidates import Candidate, Choice, Chooser, groups_in_order
 from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.groups import disagreements, groups_of
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.versions import Release, VersionManifest
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore, ReleaseExistsError
 
+_NEWEST: Final = 5
+"""How many of a component's versions are looked at: what waits for its group is among the last."""
 _log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """What came of publishing."""
+
+    release: Release | None = None
+    """``None``: there was nothing to change."""
+    waiting: Mapping[str, GroupWait] = field(default_factory=dict)
+    """By component: what was built and is not released, because its group waits, and for whom."""
 
 
 class Publisher:
@@ -38,10 +59,11 @@ class Publisher:
         definitions: Definitions,
         anyway: AbstractSet[str] = frozenset(),
         reason: str,
-    ) -> Release | None:
-        """Release what is newer than what is released; ``None`` when nothing is.
+    ) -> Publication:
+        """Release what is newer than what is released, as far as it leaves every group whole.
 
         Components that are no longer defined, and groups that changed, are put right on the way.
+        Where nothing is defined any more the release is an empty one.
 
         Args:
             anyway: components whose new version replaces one that covers just as much, because
@@ -54,49 +76,124 @@ class Publisher:
         while True:
             current = self._store.newest_release()
             newer = self._newer(built, current, definitions, anyway)
-            release = self._next(current, newer, definitions, reason)
-            if current is not None and _same_content(current, release):
-                return None
-            if not release.components:
-                return None
+            choice = self._choice(newer, current, definitions)
+            release = self._next(current, choice.chosen, definitions, reason)
+            unchanged = current is not None and _same_content(current, release)
+            if unchanged or (current is None and not release.components):
+                return Publication(waiting=choice.waiting)
             try:
-                return self._store.commit_release(release)
+                committed = self._store.commit_release(release)
             except ReleaseExistsError:
                 _log.info("release.contended", release=release.number)
+            else:
+                return Publication(release=committed, waiting=choice.waiting)
 
     def _next(
         self,
         current: Release | None,
-        newer: Mapping[str, VersionManifest],
+        chosen: Mapping[str, Candidate],
         definitions: Definitions,
         reason: str,
     ) -> Release:
-        before = current.components if current is not None else {}
         holds = current.holds if current is not None else {}
-        components = {
-            name: version
-            for name, version in before.items()
-            if name in definitions or self._is_recent(name, version)
-        }
-        components |= {name: manifest.id for name, manifest in newer.items()}
+        components = self._staying(current, definitions)
+        components |= {name: candidate.id for name, candidate in chosen.items()}
         return Release(
             number=self._store.next_number(),
             components=components,
-            groups={
-                name: group
-                for name in components
-                if (group := self._group(name, current, definitions)) is not None
-            },
+            groups=self._groups(current, components, chosen, definitions),
             holds={
                 name: hold
                 for name, hold in holds.items()
-                if name in components and name not in newer
+                if name in components and name not in chosen
             },
             created_at=self._clock.now(),
             by=self._by,
             reason=reason,
             previous=current.number if current is not None else 0,
         ).sealed()
+
+    def _staying(self, current: Release | None, definitions: Definitions) -> dict[str, str]:
+        """What is released and stays, at this version or another: what is still defined."""
+        before = current.components if current is not None else {}
+        return {
+            name: version
+            for name, version in before.items()
+            if name in definitions or self._is_recent(name, version)
+        }
+
+    def _choice(
+        self,
+        newer: Mapping[str, VersionManifest],
+        current: Release | None,
+        definitions: Definitions,
+    ) -> Choice:
+        """What of the newer versions may be released without tearing a group."""
+        if not newer:
+            return Choice()
+        members = {group: set(names) for group, names in groups_of(definitions).items()}
+        staying = self._staying(current, definitions)
+        if current is not None and current.created_at > self._since:
+            # Whoever took up settings after us may have more in a group than we know of.
+            for name in staying.keys() & current.groups.keys():
+                members.setdefault(current.groups[name], set()).add(name)
+        released = {
+            name: None
+            if (manifest := self._released(name, version)) is None
+            else Candidate(component=name, id=version, manifest=manifest)
+            for name, version in staying.items()
+        }
+        holds = {} if current is None else current.holds
+        chooser = Chooser(
+            definitions=definitions,
+            groups=groups_in_order(
+                {group: sorted(names) for group, names in members.items() if len(names) > 1},
+                definitions,
+            ),
+            released=released,
+            holds={name: hold.reason for name, hold in holds.items()},
+            kept=lambda name: self._kept(name, released.get(name), current, definitions),
+        )
+        return chooser.choose(
+            {
+                name: Candidate(component=name, id=manifest.id, manifest=manifest)
+                for name, manifest in newer.items()
+            }
+        )
+
+    def _kept(
+        self,
+        name: str,
+        released: Candidate | None,
+        current: Release | None,
+        definitions: Definitions,
+    ) -> list[Candidate]:
+        """The versions that were built earlier, are whole, and were never released."""
+        if name not in definitions:
+            return []
+        held = current is not None and name in current.holds
+        after = {} if current is None else current.components
+        found = []
+        for version_id in self._store.newest_versions(name, most=_NEWEST):
+            try:
+                manifest = self._store.version(name, version_id)
+                waits = (
+                    manifest.definition == definitions[name].digest
+                    and (
+                        released is None
+                        or (
+                            manifest.created_at > released.manifest.created_at
+                            and _replaces(manifest, released.manifest, after, held, anyway=False)
+                        )
+                    )
+                    and not self._store.was_released(name, version_id)
+                )
+                if waits:
+                    self._store.open_version(name, version_id)
+                    found.append(Candidate(component=name, id=version_id, manifest=manifest))
+            except (ArtifactError, OSError) as error:
+                _log.debug("version.not_kept", component=name, version=version_id, error=str(error))
+        return found
 
     def _newer(
         self,
@@ -136,13 +233,49 @@ class Publisher:
         released = self._released(name, version_id)
         return released is not None and released.created_at > self._since
 
-    def _group(self, name: str, current: Release | None, definitions: Definitions) -> str | None:
-        """The group of a component: as defined here, or as a later publisher has it."""
-        if current is not None and name in current.components:
-            later = current.created_at > self._since
-            if later or name not in definitions:
-                return current.groups.get(name)
-        return definitions[name].group
+    def _groups(
+        self,
+        current: Release | None,
+        components: Mapping[str, str],
+        chosen: Mapping[str, Candidate],
+        definitions: Definitions,
+    ) -> dict[str, str]:
+        """By component: its group, as defined here, or as a later publisher has it.
+
+        Who is new to a group joins it in the first release in which all of it agrees: a reader must
+        not take for a group what is of two states.
+        """
+        before = current.groups if current is not None else {}
+        later = current is not None and current.created_at > self._since
+        moved = {definitions[name].group for name in chosen} - {None}
+        known = current.components if current is not None and later else {}
+        wanted = {
+            name: before.get(name)
+            if name not in definitions or (name in known and definitions[name].group not in moved)
+            else definitions[name].group
+            for name in components
+        }
+        groups: dict[str, str] = {}
+        for name, group in wanted.items():
+            if group is None:
+                continue
+            mates = [other for other in components if wanted[other] == group]
+            if before.get(name) == group or self._agree(mates, components, chosen):
+                groups[name] = group
+        return groups
+
+    def _agree(
+        self, names: list[str], components: Mapping[str, str], chosen: Mapping[str, Candidate]
+    ) -> bool:
+        """Whether these components of a release are at one state."""
+        manifests = {
+            name: chosen[name].manifest
+            if name in chosen
+            else self._released(name, components[name])
+            for name in names
+        }
+        readable = {name: each for name, each in manifests.items() if each is not None}
+        return len(readable) == len(names) and not disagreements(readable, components)
 
     def _released(self, name: str, version_id: str) -> VersionManifest | None:
         """The manifest of a released version; ``None``: it cannot be read any more."""

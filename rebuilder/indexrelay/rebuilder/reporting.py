@@ -14,6 +14,7 @@ from indexrelay.schemas.results import (
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.catalog import Catalog
 
+_NOTHING = "Nothing was due"
 MOST_BATCHES = 1000
 """Batch ids of one collection that a result names at most: a message is no archive."""
 
@@ -23,6 +24,7 @@ def summarise(
     *,
     facts: Facts,
     refused: Mapping[str, str],
+    waiting: Mapping[str, str],
     release: Release | None,
     batch_ids: Sequence[str],
     request_ids: Sequence[str],
@@ -33,11 +35,12 @@ def summarise(
 
     Args:
         refused: what was asked for by name and could not be built, with the reason.
+        waiting: what waits for another member of its group, for whom and why.
     """
     order = [name for name in in_order(facts.definitions) if name in results]
     rebuilt = _with(results, order, BuildOutcome.REBUILT)
     failed = _with(results, order, BuildOutcome.FAILED)
-    status, message = _verdict(rebuilt, failed, refused)
+    status, message = _with_waiting(*_verdict(rebuilt, failed, refused), refused, waiting)
     return RebuildResult(
         status=status,
         message=message,
@@ -45,6 +48,7 @@ def summarise(
         indexes_failed=tuple(failed),
         components={name: results[name] for name in order},
         release=release.number if release is not None else None,
+        waiting=dict(waiting),
         batch_ids=tuple(batch_ids),
         request_ids=tuple(request_ids),
         woken_at=woken_at,
@@ -126,6 +130,22 @@ def _verdict(
     return status, f"{message}; {reasons}"
 
 
+def _with_waiting(
+    status: RebuildStatus,
+    message: str,
+    refused: Mapping[str, str],
+    waiting: Mapping[str, str],
+) -> tuple[RebuildStatus, str]:
+    """The verdict, and every group that waits: one of these is never all is well."""
+    sentences = [each for each in dict.fromkeys(waiting.values()) if each not in refused.values()]
+    if not sentences:
+        return status, message
+    if status is RebuildStatus.SUCCESS:
+        status = RebuildStatus.PARTIAL_SUCCESS
+    said = "; ".join(sentences)
+    return status, f"Nothing was built: {said}" if message == _NOTHING else f"{message}; {said}"
+
+
 def _outcome(rebuilt: Sequence[str], failed: Sequence[str]) -> tuple[RebuildStatus, str]:
     if failed and not rebuilt:
         return RebuildStatus.FAILURE, "All index rebuilds failed"
@@ -135,4 +155,4 @@ def _outcome(rebuilt: Sequence[str], failed: Sequence[str]) -> tuple[RebuildStat
         return RebuildStatus.PARTIAL_SUCCESS, message
     if rebuilt:
         return RebuildStatus.SUCCESS, f"Successfully rebuilt {len(rebuilt)} index(es)"
-    return RebuildStatus.SUCCESS, "Nothing was due"
+    return RebuildStatus.SUCCESS, _NOTHING

@@ -253,6 +253,8 @@ class Rebuilder:
         dispatcher = self._workshop.dispatcher
         if dispatcher.retry_at is not None and dispatcher.retry_at <= self._clock.now():
             return True
+        if dispatcher.look_soon and self._look_again.due(now):
+            return True
         if not dispatcher.held_back:
             return False
         return self._pass_ended.is_set() or self._look_again.due(now)

@@ -31,7 +31,7 @@ from indexrelay.rebuilder.runners import BuildRunner, SerialExecutor
 from indexrelay.rebuilder.telling import FindingsLog
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.results import RebuildResult
+from indexrelay.schemas.results import BuildOutcome, RebuildResult
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
@@ -144,6 +144,8 @@ class Workshop:
                 for results in parts:
                     last = left == set(results)
                     result = self.last_result = self._completer.complete(order, results, last=last)
+                    if _is_torn(result):
+                        self.dispatcher.look_soon = True
                     if not last:
                         self.dispatcher.free(results)
                         left -= set(results)
@@ -198,6 +200,7 @@ class Workshop:
             release=self._store.newest_release(),
             building=self.dispatcher.building,
             last_result=self.last_result,
+            waiting=self.dispatcher.waiting,
         )
 
     def cancel(self) -> None:
@@ -214,3 +217,10 @@ class Workshop:
         # Whoever did not take a lease back would keep us waiting once more for nothing.
         if say_so and not self._leases.silent:
             self._presence.withdraw()
+
+
+def _is_torn(result: RebuildResult) -> bool:
+    """Whether members of a group were built at different moments, with a commit between them."""
+    outcomes = {each.outcome for each in result.components.values()}
+    kept = result.waiting.keys() & set(result.indexes_rebuilt)
+    return bool(kept) and outcomes == {BuildOutcome.REBUILT}

@@ -38,7 +38,7 @@ class BuildOutcome(StrEnum):
     REBUILT = "rebuilt"
     FAILED = "failed"
     SKIPPED = "skipped"
-    """Not built, because one that it is made from failed."""
+    """Not built, because one that it is made from failed, or one for which its group waits."""
 
 
 class BuildMode(StrEnum):
@@ -96,8 +96,11 @@ class RebuildResult(_Fact):
     components: dict[Name, ComponentResult] = Field(default_factory=dict)
     release: NonNegativeInt | None = None
     """The number of the release that came of it; ``None`` when nothing was rebuilt."""
+    waiting: dict[Name, str] = Field(default_factory=dict)
+    """Components that wait for another member of their group, and for whom and why: some were
+    rebuilt, are kept and released together with that one, the others were not built."""
     batch_ids: tuple[BatchId, ...] = ()
-    """The batches that the rebuilt components newly cover, oldest first."""
+    """The batches that the released components newly cover, oldest first."""
     request_ids: tuple[str, ...] = ()
     """The requests of people and schedules that this rebuild answers."""
     woken_at: datetime | None = None
@@ -199,7 +202,8 @@ class RebuilderState(ProcessState):
     building: tuple[Name, ...] = ()
     failures: dict[Name, ComponentFailure] = Field(default_factory=dict)
     kept_back: dict[Name, str] = Field(default_factory=dict)
-    """Components that follow no batch because a person holds or paused them, and why."""
+    """Components that follow no batch, and why: a person holds or paused them, or they wait for
+    another member of their group."""
     namesakes: tuple[str, ...] = ()
     """Other processes that run under the same label, ``HOST:PID``: each rebuilder needs its own,
     since events that one took are handed to another of its label as its own."""
