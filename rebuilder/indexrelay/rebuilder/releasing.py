@@ -182,7 +182,7 @@ class Publisher:
                     and (
                         released is None
                         or (
-                            manifest.created_at > released.manifest.created_at
+                            manifest.created_at >= released.manifest.created_at
                             and _replaces(manifest, released.manifest, after, held, anyway=False)
                         )
                     )

@@ -36,10 +36,14 @@ class Pipeline:
     Made by the fixture ``indexrelay_pipeline``, which closes it. For one thread.
     """
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
-        """Put one together in ``folder``, whatever places the settings name."""
+    def __init__(self, settings: Settings, folder: Path, *, clock: FakeClock | None = None) -> None:
+        """Put one together in ``folder``, whatever places the settings name.
+
+        Args:
+            clock: that of an earlier pipeline in the same folder; ``None``: a new one.
+        """
         self.settings = settings = _kept_in(folder, settings)
-        self.clock = FakeClock()
+        self.clock = clock or FakeClock()
         """Move it with `advance`."""
         self.results: list[RebuildResult] = []
         """Of every pass so far."""
