@@ -9,12 +9,13 @@ from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import (
     ArtifactStore,
     ComponentNotReleasedError,
+    GroupTornError,
     NothingReleasedError,
     ReleaseNotWholeError,
     ReleaseUnreadableError,
 )
 from indexrelay.storage.artifacts.releases import Releases
-from tests.storage.artifacts.making import make_release, make_version
+from tests.storage.artifacts.making import MOMENT, make_release, make_version
 
 
 @pytest.fixture
@@ -55,6 +56,43 @@ def test_a_rollback_brings_back_the_groups(store: ArtifactStore, versions: list[
     )
     make_release(store, voyager=versions[1])
     assert store.rollback(2, reason="back").groups == {"voyager": "songs"}
+
+
+def grouped(store: ArtifactStore, generation: int, *names: str) -> Release:
+    """A release of these as one group, beside what is released."""
+    newest = store.newest_release()
+    components = {} if newest is None else newest.components
+    made = {name: make_version(store, name, b"1", generation=generation) for name in names}
+    return store.commit_release(
+        Release(
+            number=store.next_number(),
+            components=components | made,
+            groups=dict.fromkeys(names, "songs"),
+            created_at=MOMENT,
+            reason="a test",
+            previous=0 if newest is None else newest.number,
+        )
+    )
+
+
+def test_a_rollback_of_one_member_takes_its_group_along(store: ArtifactStore) -> None:
+    first = grouped(store, 1, "voyager", "map")
+    grouped(store, 2, "voyager", "map")
+    release = store.rollback(1, reason="bad songs", components=["map"])
+    assert release.components == first.components
+    assert set(release.holds) == {"voyager", "map"}
+
+
+@pytest.mark.parametrize("components", [None, ["map"]], ids=["all", "one"])
+def test_a_rollback_that_would_tear_a_group_is_refused(
+    store: ArtifactStore, components: list[str] | None
+) -> None:
+    grouped(store, 1, "voyager", "map")
+    newest = grouped(store, 2, "voyager", "map", "clap")
+    with pytest.raises(GroupTornError, match="clap covers tracks up to 2, map up to 1") as caught:
+        store.rollback(1, reason="bad songs", components=components)
+    assert caught.value.group == "songs"
+    assert store.newest_release() == newest
 
 
 def test_a_rollback_to_what_is_gone_releases_nothing(

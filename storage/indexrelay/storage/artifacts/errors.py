@@ -129,6 +129,23 @@ class ReleaseNotWholeError(ArtifactError):
         self.number = number
 
 
+class GroupTornError(ArtifactError):
+    """Raised when a rollback would leave the members of a group at two states.
+
+    What is served stays. Roll back to a release in which the group was whole, or take the member
+    that does not fit out of the group.
+    """
+
+    def __init__(self, number: int, group: str, why: Iterable[str]) -> None:
+        super().__init__(
+            f"release {number} cannot be served again, and what is served stays: group {group} "
+            f"would not be whole: {'; '.join(why)}; name a release in which it was, or take the "
+            "member that does not fit out of the group first"
+        )
+        self.number = number
+        self.group = group
+
+
 class ReleaseExistsError(ArtifactError):
     """Raised when a release does not follow the newest one, since somebody else published.
 

@@ -227,16 +227,19 @@ class ArtifactStore:
         Args:
             to: the number of an earlier release.
             reason: why, for the people who find the holds later.
-            components: only these; ``None``: all that ``to`` names.
+            components: only these, and the others of their groups; ``None``: all that ``to`` names.
 
         Raises:
             ReleaseUnreadableError: ``to`` is missing (it may have been swept) or damaged.
             ComponentNotReleasedError: ``to`` does not have one of ``components``.
             ReleaseNotWholeError: what it named is not there as a whole any more.
+            GroupTornError: a group would not be whole, because ``to`` does not have all of it.
         """
         target, now = self.release(to), self._clock.now()
         try:
-            return self._change(rolling_back(target, components, reason=reason, now=now))
+            return self._change(
+                rolling_back(target, components, manifest=self.version, reason=reason, now=now)
+            )
         except (VersionUnreadableError, BlobMissingError, BlobCorruptError) as error:
             raise ReleaseNotWholeError(to, error) from error
 
