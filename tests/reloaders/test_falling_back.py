@@ -147,6 +147,34 @@ def test_a_group_stands_in_as_a_group(bench: Bench) -> None:
     assert texts(reader) == {"voyager": "v2", "map": "m3", "clap": "c2"}
 
 
+def test_versions_of_two_states_do_not_stand_in_for_a_group(bench: Bench) -> None:
+    groups = {"voyager": "songs", "map": "songs"}
+    bench.publish(groups=groups, voyager="v1", map="m1")
+    bench.publish(voyager="v2")  # not a group then: the one is ahead of the other
+    bench.publish(groups=groups, voyager="v3", map="m3")
+    overwrite(blob_of(bench, "map"), "mX")
+    reader = bench.reader()
+    reader.step()
+    assert texts(reader) == {"voyager": "v1", "map": "m1"}
+
+
+def test_who_left_the_release_does_not_stay_beside_a_group_that_goes_back(bench: Bench) -> None:
+    groups = dict.fromkeys(("voyager", "map", "clap"), "songs")
+    bench.publish(groups=groups, voyager="v1", map="m1", clap="c1")
+    bench.publish(groups=groups, voyager="v2", map="m2", clap="c2")
+    served = blob_of(bench, "map")
+    reader = bench.reader()
+    reader.step()
+    del bench.components["clap"]
+    bench.publish(groups={"voyager": "songs", "map": "songs"}, voyager="rubbish", map="m3")
+    reader.step()
+    assert texts(reader) == {"voyager": "v2", "map": "m2", "clap": "c2"}
+    overwrite(served, "mX")
+    scrubber(bench, reader).look()
+    assert reader.step()
+    assert texts(reader) == {"voyager": "v1", "map": "m1"}
+
+
 def test_a_rollback_to_a_damaged_version_does_not_bring_back_what_it_went_back_from(
     bench: Bench,
 ) -> None:

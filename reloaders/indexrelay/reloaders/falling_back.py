@@ -1,8 +1,10 @@
 """What stands in for versions that cannot be served: those that were served before.
 
 Earlier releases are gone through, newest first, and the first whole set of versions is taken, so
-that a group stands in as a group. What a person rolled back from is left out: after a rollback only
-what is older than the version that it went back to may stand in.
+that a group stands in as a group: versions that an earlier release named together before they were
+one, or that are of two states for another reason, stand in for nothing. What a person rolled back
+from is left out: after a rollback only what is older than the version that it went back to may
+stand in.
 """
 
 import contextlib
@@ -12,6 +14,7 @@ from indexrelay.reloaders.failures import in_words
 from indexrelay.reloaders.opening import Opener
 from indexrelay.reloaders.planning import Part
 from indexrelay.reloaders.served import ServedComponent
+from indexrelay.schemas.groups import disagreements
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
@@ -45,6 +48,8 @@ class StandIns:
             is_wrong: what of it must not be.
         """
         for versions in earlier_versions(part, self._releases_from(release)):
+            if not self._agree(versions):
+                continue
             found = self._all_of(
                 versions,
                 {
@@ -62,6 +67,16 @@ class StandIns:
                 )
                 return found
         return None
+
+    def _agree(self, versions: Mapping[str, str]) -> bool:
+        """Whether these versions are at one state; those of one component always are."""
+        if len(versions) == 1:
+            return True
+        try:
+            manifests = {name: self._store.version(name, each) for name, each in versions.items()}
+        except ArtifactError:
+            return False  # nor can they be opened
+        return not disagreements(manifests, versions)
 
     def _releases_from(self, release: Release) -> list[Release]:
         """The release and those before it, newest first, as far as they are intact."""

@@ -191,12 +191,14 @@ class Loader:
             components |= found
             groups |= {name: release.groups[name] for name in found if name in release.groups}
             result.fell_back += found
-            return
+            # Who left the release stays only as long as the others stay where they are.
+            wrong = [name for name in part.wanted if name in components and name not in found]
+        elif wrong:
+            log.error("components.withdrawn", components=wrong, reason="no version is whole")
         for name in wrong:
             del components[name]
             groups.pop(name, None)
             result.dropped.append(name)
-            log.error("component.withdrawn", component=name, reason="no version of it is whole")
 
     def _good(self, served: ServedComponent | None) -> ServedComponent | None:
         """What a new version may share with: nothing that is in doubt."""
