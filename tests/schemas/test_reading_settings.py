@@ -1,9 +1,11 @@
 """Where the settings come from: the file, the variables above it, and what is relative to what."""
 
+import json
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from sqlalchemy import make_url
 
 from indexrelay.schemas.mistakes import SettingsError
 from indexrelay.schemas.settings import FolderSource, Settings, TableSource
@@ -165,6 +167,90 @@ def test_the_path_in_an_sqlite_url_is_relative_to_the_file(url: str, seen: str, 
 def test_a_catalog_that_is_no_database_of_ours_is_a_mistake(url: str) -> None:
     with pytest.raises(ValidationError, match="write sqlite:///PATH"):
         Settings.model_validate({"catalog": {"url": url}})
+
+
+ODD_NAMES = ["a?b", "a%41", "aA", "a%3Fb", "a#b", "a;b c", "ünï", "a@b:c", "&=+"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_path_becomes_a_url_that_leads_to_it_whatever_its_folders_are_called(
+    tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    file = folder / "indexrelay.toml"
+    file.write_text(f"data_dir = 'data {name}'\n", encoding="utf-8")
+    settings = load_settings(file, environ={})
+    assert make_url(settings.catalog_url).database == f"{folder}/data {name}/catalog.db"
+    table = {"kind": "table", "url": "sqlite:///rows.db?timeout=3", "table": "t"}
+    variables = {
+        "INDEXRELAY_CATALOG__URL": "sqlite:///own.db",
+        "INDEXRELAY_COLLECTIONS__TRACKS": json.dumps({"dimension": 2, "source": table}),
+    }
+    settings = load_settings(file, environ=variables)
+    assert make_url(settings.catalog_url).database == f"{folder}/own.db"
+    source = settings.collections["tracks"].source
+    assert isinstance(source, TableSource)
+    url = make_url(source.url.get_secret_value())
+    assert (url.database, dict(url.query)) == (f"{folder}/rows.db", {"timeout": "3"})
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = {"dimension": 2, "source": {"kind": "folder", "path": "~/vectors"}}
+    table = {"kind": "table", "url": "sqlite:///~/rows.db", "table": "t"}
+    variables = {
+        "INDEXRELAY_DATA_DIR": "~/data",
+        "INDEXRELAY_ARTIFACTS__DIR": "~/artifacts",
+        "INDEXRELAY_REDIS__URL": "unix://~/redis%20socket?db=1",
+        "INDEXRELAY_CATALOG__URL": "sqlite:///~/catalog.db",
+        "INDEXRELAY_COLLECTIONS__FILES": json.dumps(folder),
+        "INDEXRELAY_COLLECTIONS__ROWS": json.dumps({"dimension": 2, "source": table}),
+    }
+    for settings in (
+        load_settings(file, environ=variables),
+        load_settings(environ={**variables, "INDEXRELAY_CONFIG": f"~/etc/{file.name}"}),
+        load_settings(Path(f"~/etc/{file.name}"), environ=variables),
+    ):
+        files, rows = (settings.collections[name].source for name in ("files", "rows"))
+        assert isinstance(files, FolderSource)
+        assert isinstance(rows, TableSource)
+        assert (settings.data_dir, settings.artifacts_dir) == (
+            tmp_path / "data",
+            tmp_path / "artifacts",
+        )
+        assert settings.catalog_url == f"sqlite:///{tmp_path}/catalog.db"
+        assert settings.redis_url == f"unix://{tmp_path}/redis%20socket?db=1"
+        assert files.path == tmp_path / "vectors"
+        assert rows.url.get_secret_value() == f"sqlite:///{tmp_path}/rows.db"
+    with pytest.raises(SettingsError, match=r"there is no home folder '~nobody-here'"):
+        load_settings(file, environ={"INDEXRELAY_DATA_DIR": "~nobody-here/data"})
+    assert (
+        load_settings(file, environ={"INDEXRELAY_DATA_DIR": "a~b"}).data_dir == file.parent / "a~b"
+    )
+
+
+@pytest.mark.parametrize(
+    ("encoding", "read"),
+    [
+        ("utf-8", True),
+        ("utf-8-sig", True),
+        ("utf-16", False),
+        ("utf-32", False),
+        ("latin-1", False),
+    ],
+)
+def test_a_byte_order_mark_is_accepted_and_another_encoding_refused_by_name(
+    file: Path, encoding: str, read: bool
+) -> None:
+    file.write_bytes("namespace = 'music' # für\n".encode(encoding))
+    if read:
+        assert load_settings(file, environ={}).namespace == "music"
+        return
+    with pytest.raises(SettingsError, match=r"not UTF-8; save|not valid TOML: 'utf-8' codec"):
+        load_settings(file, environ={})
 
 
 def test_a_limit_that_there_is_by_default_is_lifted_by_false(file: Path) -> None:

@@ -46,6 +46,18 @@ def test_it_listens_on_a_private_socket_only(tmp_path: Path, program: Path) -> N
         assert Path(str(found["unixsocket"])).stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize("name", ["a?db=3", "a%41", "a#b; c", "ünï 'quoted' \"too\"", "~"])
+def test_it_is_reached_whatever_its_folder_is_called(tmp_path: Path, name: str) -> None:
+    """One folder's server is not the one of another, whose name a URL would read the same."""
+    folder = tmp_path / name
+    folder.mkdir()
+    with EmbeddedServer(folder) as server:
+        url = server.start()
+        with Connection.open(url) as connection:
+            assert connection.commands.config_get("dir")["dir"] == str(folder / "redis")
+        assert socket_path.embedded_url(folder) == url
+
+
 def test_it_keeps_its_data_over_a_restart(tmp_path: Path, program: Path) -> None:
     server = EmbeddedServer(tmp_path, program=program)
     for expected in (None, b"kept"):

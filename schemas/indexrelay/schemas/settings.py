@@ -8,9 +8,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+)
 
-from indexrelay.schemas.database_url import database_kind
+from indexrelay.schemas.database_url import database_kind, sqlite_url
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.names import Identifier, Name
 from indexrelay.schemas.server_url import read_server_url
@@ -34,6 +42,19 @@ SecondsOrFalse = Annotated[
     PositiveSeconds | None,
     BeforeValidator(_false_as_none, json_schema_input_type=PositiveSeconds | Literal[False]),
 ]
+
+
+def _at_home(path: Path) -> Path:
+    """A leading ``~`` or ``~NAME`` is somebody's home folder, as in a shell."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            f"there is no home folder {path.parts[0]!r}; write the path out"
+        ) from error
+
+
+UserPath = Annotated[Path, AfterValidator(_at_home)]
 
 
 class _Table(BaseModel):
@@ -105,7 +126,7 @@ class FolderSource(_Table):
     a dot or ends in ``.part`` or ``.tmp``."""
 
     kind: Literal["folder"]
-    path: Path
+    path: UserPath
     """Relative to the file that names it."""
 
 
@@ -161,7 +182,7 @@ class CatalogSettings(_Table):
 class ArtifactSettings(_Table):
     """Where blobs, versions and releases are kept."""
 
-    dir: Path | None = None
+    dir: UserPath | None = None
     """``None``: ``DATA_DIR/artifacts``."""
 
 
@@ -275,7 +296,7 @@ class Settings(_Table):
 
     namespace: Name = "indexrelay"
     """Prefix of every Redis key; installations with different ones do not see each other."""
-    data_dir: Path = Path("indexrelay-data")
+    data_dir: UserPath = Path("indexrelay-data")
     """Where what has no place of its own is kept; relative to the file that names it."""
     redis: RedisSettings = RedisSettings()
     catalog: CatalogSettings = CatalogSettings()
@@ -297,7 +318,7 @@ class Settings(_Table):
         """The catalog's SQLAlchemy URL; it may hold a password: never log it."""
         if self.catalog.url is not None:
             return self.catalog.url.get_secret_value()
-        return f"sqlite:///{self.data_dir / 'catalog.db'}"
+        return sqlite_url(self.data_dir / "catalog.db")
 
     @property
     def redis_url(self) -> str | None:

@@ -2,18 +2,22 @@
 
 A variable wins over the file (`indexrelay.schemas.variables` says how it is read);
 ``INDEXRELAY_CONFIG`` names the file itself. Relative paths, those in ``sqlite:///`` URLs among
-them, are relative to the file's folder, so that a program may be started from anywhere.
+them, are relative to the file's folder, so that a program may be started from anywhere; a leading
+``~`` is the home folder. The file is UTF-8, with a byte-order mark or without.
 """
 
+import codecs
 import os
-import re
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from pydantic import SecretStr, ValidationError
 
+from indexrelay.schemas.database_url import anchored
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.mistakes import (
     Mistake,
@@ -31,7 +35,8 @@ from indexrelay.schemas.variables import CONFIG, merged, tables_of
 
 DEFAULT_FILE = "indexrelay.toml"
 
-_SQLITE = re.compile(r"(?P<scheme>sqlite(?:\+\w+)?:///)(?P<path>[^?]+)(?P<rest>(?:\?.*)?)")
+_OTHER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+"""Byte-order marks of other encodings; that of UTF-32 in little-endian begins like one of them."""
 
 KindCheck = Callable[[str, ComponentDefinition, Collection[str]], Iterable[Mistake]]
 """Finds the mistakes in one component's kind and parameters, given its name, its definition and the
@@ -101,6 +106,8 @@ def _file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
     if path is None and environ.get(CONFIG):
         path = Path(environ[CONFIG])
     if path is not None:
+        with suppress(RuntimeError):  # nobody's home: then there is no such file
+            path = path.expanduser()
         if not path.is_file():
             right = f"there is no such file; name another with --config or {CONFIG}"
             mistake = Mistake(key="config", value=str(path), right=right)
@@ -114,7 +121,13 @@ def _from_file(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        raw = file.read_bytes()
+        if raw.startswith(_OTHER_MARKS):
+            raise SettingsError(
+                [Mistake(key="config", value=str(file), right="not UTF-8; save the file as UTF-8")],
+                origin=str(file),
+            )
+        return tomllib.loads(raw.decode("utf-8-sig"))  # some editors write a byte-order mark
     except OSError as error:
         raise SettingsError(
             [Mistake(key="config", value=str(file), right=f"cannot be read: {error.strerror}")],
@@ -140,14 +153,17 @@ def _kind_mistakes(raw: dict[str, Any], check_kind: KindCheck) -> Iterable[Mista
 
 def _anchored(settings: Settings, folder: Path) -> Settings:
     """Make every path absolute, seen from the file's folder."""
-    artifacts, catalog = settings.artifacts, settings.catalog
+    artifacts, catalog, redis = settings.artifacts, settings.catalog, settings.redis
     if artifacts.dir is not None:
         artifacts = artifacts.model_copy(update={"dir": folder / artifacts.dir})
     if catalog.url is not None:
-        catalog = catalog.model_copy(update={"url": _anchored_url(catalog.url, folder)})
+        catalog = catalog.model_copy(update={"url": anchored(catalog.url, folder)})
+    if redis.url is not None:
+        redis = redis.model_copy(update={"url": _socket_at_home(redis.url)})
     return settings.model_copy(
         update={
             "data_dir": folder / settings.data_dir,
+            "redis": redis,
             "artifacts": artifacts,
             "catalog": catalog,
             "collections": {
@@ -163,13 +179,13 @@ def _anchored_source(collection: CollectionSettings, folder: Path) -> Collection
     if isinstance(source, FolderSource):
         source = source.model_copy(update={"path": folder / source.path})
     elif isinstance(source, TableSource):
-        source = source.model_copy(update={"url": _anchored_url(source.url, folder)})
+        source = source.model_copy(update={"url": anchored(source.url, folder)})
     return collection.model_copy(update={"source": source})
 
 
-def _anchored_url(url: SecretStr, folder: Path) -> SecretStr:
-    """An SQLite URL's path, made absolute; every other URL as it is."""
-    found = _SQLITE.fullmatch(url.get_secret_value())
-    if found is None or found["path"].startswith((":memory:", "file:")):
+def _socket_at_home(url: SecretStr) -> SecretStr:
+    """``unix://~/PATH``, with the home folder written out; every other URL as it is."""
+    text = url.get_secret_value()
+    if not text.startswith("unix://~/"):
         return url
-    return SecretStr(f"{found['scheme']}{folder / found['path']}{found['rest']}")
+    return SecretStr(f"unix://{quote(str(Path.home()))}{text.removeprefix('unix://~')}")
