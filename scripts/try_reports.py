@@ -18,6 +18,8 @@ from pathlib import Path
 
 from scripts.reports.report import Report, Verdict, try_report
 
+_FILE_COLUMNS = 160
+"""Of the table where no terminal says how wide it is."""
 FOLDER = Path(__file__).resolve().parent / "reports"
 
 
@@ -78,6 +80,8 @@ def _print_table(verdicts: Sequence[Verdict]) -> None:
         mark = "✓" if verdict.right else "✗"
         table.add_row(mark, verdict.report.item, verdict.report.tried, found)
     console = Console(markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _FILE_COLUMNS
     console.print(table)
     console.print(total)
 
