@@ -34,6 +34,21 @@ def after(folder: Path, *steps: Callable[[Batch], object], same_id: bool = False
         catalog.close()
 
 
+def set_and_clear(batch: Batch) -> None:
+    """Change texts and payloads, and no vector."""
+    batch.set_texts(["a"], ["z"])
+    batch.clear_texts(["b"])
+    batch.set_payloads(["b"], [3])
+    batch.clear_payloads(["a"])
+
+
+def in_another_order(batch: Batch) -> None:
+    """The first batch, said otherwise."""
+    batch.upsert(["b"], VECTORS[1:], ["y"], [2])
+    batch.upsert(["a"], VECTORS[:1], None, [1])
+    batch.set_texts(["a"], ["x"])
+
+
 REPORTS = (
     Report(
         item="A4",
@@ -45,15 +60,7 @@ REPORTS = (
         item="A4",
         tried="texts and payloads set and cleared without vectors",
         wanted=r"\['a', 'b'\] \['z', None\] \[None, '3'\] at 2",
-        attempt=lambda folder: after(
-            folder,
-            lambda b: (
-                b.set_texts(["a"], ["z"]),
-                b.clear_texts(["b"]),
-                b.set_payloads(["b"], [3]),
-                b.clear_payloads(["a"]),
-            ),
-        ),
+        attempt=lambda folder: after(folder, set_and_clear),
     ),
     Report(
         item="A4",
@@ -73,14 +80,6 @@ REPORTS = (
         item="A5",
         tried="the same batch again, in another order of calls",
         wanted=r"\['a', 'b'\] \['x', 'y'\] \['1', '2'\] at 1",
-        attempt=lambda folder: after(
-            folder,
-            lambda b: (
-                b.upsert(["b"], VECTORS[1:], ["y"], [2]),
-                b.upsert(["a"], VECTORS[:1], None, [1]),
-                b.set_texts(["a"], ["x"]),
-            ),
-            same_id=True,
-        ),
+        attempt=lambda folder: after(folder, in_another_order, same_id=True),
     ),
 )

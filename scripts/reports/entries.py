@@ -5,6 +5,7 @@ import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,11 @@ def check(
 ) -> Entries:
     """What a batch does with its arguments, for a collection of two dimensions."""
     return check_entries(ids, vectors, texts, payloads, dimension=2, metric=metric)
+
+
+def long_or_short(value: float, metric: Metric, _folder: Path) -> Entries:
+    """A batch of two entries, of which the second's vector has this number in it."""
+    return check(["a", "b"], [[1, 0], [value, 0]], metric=metric)
 
 
 def payload(value: Any) -> Entries:
@@ -155,9 +161,7 @@ REPORTS = (
             item="B9",
             tried=f"a vector of {value:g} under {metric.value}",
             wanted=rf"{REFUSED}vector {said} than .*: row 1 \('b'\)",
-            attempt=lambda _, value=value, metric=metric: check(
-                ["a", "b"], [[1, 0], [value, 0]], metric=metric
-            ),
+            attempt=partial(long_or_short, value, metric),
         )
         for value, said in ((1e19, "longer"), (1e300, "longer"), (1e-30, "shorter"))
         for metric in Metric
@@ -226,7 +230,7 @@ REPORTS = (
         item="B12",
         tried="a masked array of vectors",
         wanted=rf"{REFUSED}vector with masked values: row 1 \('b'\)",
-        attempt=lambda _: check(["a", "b"], np.ma.array(UNIT, mask=[[0, 0], [0, 1]])),
+        attempt=lambda _: check(["a", "b"], np.ma.masked_equal(np.array([[1, 0], [0, 7]]), 7)),
     ),
     Report(
         item="B12",

@@ -1,6 +1,7 @@
 """Section D, number 14: paths in settings, and the file that holds them."""
 # ruff: noqa: INP001 - a script: nothing is installed from this folder
 
+from functools import partial
 from pathlib import Path
 
 from indexrelay.schemas.settings import Metric
@@ -13,7 +14,7 @@ ODD_NAMES = ("a?b", "a%41", "a#b", "a;b c", "ünï", "~")
 
 def two_projects(folder: Path, name: str) -> str:
     """Two projects, of which one lies in a folder of that name: where each has its catalog."""
-    found = []
+    found: list[bool] = []
     for place in (folder / name, folder / "aA", folder / "a"):
         place.mkdir()
         (place / "indexrelay.toml").write_text("", encoding="utf-8")
@@ -37,7 +38,7 @@ REPORTS = (
             item="D14",
             tried=f"a project in a folder called {name!r}",
             wanted="a catalog in each folder: True",
-            attempt=lambda folder, name=name: two_projects(folder, name),
+            attempt=partial(two_projects, name=name),
         )
         for name in ODD_NAMES
     ),

@@ -496,3 +496,17 @@ def test_a_moment_later_a_reader_has_no_excuse() -> None:
     assert problems(facts)[0].acts is Actor.PROCESS
     late = replace(facts, now=NOW + timedelta(seconds=60))
     assert problems(late)[0].acts is Actor.PERSON
+
+
+def test_what_a_source_holds_beside_its_entries_is_noted_and_no_fault() -> None:
+    read = manifest(
+        "similar",
+        left_out={"tracks": {"without_vector": 1200, "subfolders": 1}},
+        created_at=NOW,
+    )
+    verdict = judge(healthy(versions={**VERSIONS, "similar": read}))
+    assert verdict.well
+    assert verdict.collections["tracks"].left_out == {"without_vector": 1200, "subfolders": 1}
+    (note,) = verdict.notes
+    assert note == "left out of tracks: 1,200 rows that have no vector yet, 1 subfolder"
+    assert judge(healthy()).notes == ()

@@ -41,6 +41,13 @@ def _facts(released: ReleasedVersion) -> Table:
         "version": released.id,
         "covers": covered(manifest.covers, {}),
         "entries": f"{manifest.entries:,}",
+        **{f"with {what}": f"{count:,}" for what, count in manifest.counts.items()},
+        **{
+            f"left out of {name}": ", ".join(
+                f"{count:,} {kind}" for kind, count in left_out.items()
+            )
+            for name, left_out in manifest.left_out.items()
+        },
         "size": figures.size(manifest.size),
         "built": f"{figures.ago(manifest.created_at)}, "
         f"in {figures.seconds(manifest.build_seconds)} "

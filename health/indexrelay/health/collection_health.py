@@ -1,6 +1,7 @@
 """How each collection stands: its source, against the catalog and against what was made of it."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from indexrelay.health.dependencies import root_collections
 from indexrelay.health.facts import Area, Facts
@@ -8,6 +9,13 @@ from indexrelay.health.verdict import Actor, Code, CollectionHealth, Problem
 from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import VersionManifest
 from indexrelay.storage.catalog import Collection
+
+_LEFT_OUT: Final = {
+    "without_vector": ("row that has no vector yet", "rows that have no vector yet"),
+    "subfolders": ("subfolder", "subfolders"),
+    "other_files": ("file of another kind", "files of another kind"),
+    "other_arrays": ("array of another name", "arrays of another name"),
+}
 
 
 def collection_health(facts: Facts) -> dict[str, CollectionHealth]:
@@ -29,8 +37,29 @@ def collection_health(facts: Facts) -> dict[str, CollectionHealth]:
             entries=source.entries if source and source.entries is not None else entries,
             conflict=_conflict(stored, settings),
             unreadable=facts.unreadable.get(name),
+            left_out=_left_out(name, facts),
         )
     return found
+
+
+def _left_out(name: str, facts: Facts) -> dict[str, int]:
+    """What its source held beside the entries when the newest released version read it."""
+    readings = [
+        (manifest.covers.get(name, 0), manifest.created_at, manifest.left_out.get(name, {}))
+        for component, manifest in facts.versions.items()
+        if name in getattr(facts.definitions.get(component), "inputs", ())
+    ]
+    return max(readings, key=lambda reading: reading[:2])[2] if readings else {}
+
+
+def left_out_note(name: str, health: CollectionHealth) -> str | None:
+    """What of its source is no entry, in a sentence; ``None``: everything is one."""
+    said = [
+        f"{count:,} {words[0] if count == 1 else words[1]}"
+        for kind, words in _LEFT_OUT.items()
+        if (count := health.left_out.get(kind, 0))
+    ]
+    return f"left out of {name}: {', '.join(said)}" if said else None
 
 
 def _conflict(stored: Collection | None, settings: CollectionSettings | None) -> str | None:

@@ -12,7 +12,11 @@ being built stands beside how a component is, since a build may fail.
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from indexrelay.health.collection_health import collection_health, collection_problems
+from indexrelay.health.collection_health import (
+    collection_health,
+    collection_problems,
+    left_out_note,
+)
 from indexrelay.health.component_health import component_health, component_problems, notes
 from indexrelay.health.due import find_due
 from indexrelay.health.facts import Area, Facts
@@ -47,7 +51,10 @@ def judge(facts: Facts) -> Verdict:
     return Verdict(
         well=not problems,
         problems=problems,
-        notes=tuple(notes(facts, components)),
+        notes=(
+            *notes(facts, components),
+            *filter(None, (left_out_note(*each) for each in collections.items())),
+        ),
         release=0 if facts.release is None else facts.release.number,
         announced=None if redis is None else redis.announced,
         collections=collections,

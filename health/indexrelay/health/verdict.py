@@ -165,6 +165,9 @@ class CollectionHealth(_Fact):
     """How the settings contradict what the catalog holds; nothing is committed or built then."""
     unreadable: str | None = None
     """What keeps it from being read."""
+    left_out: dict[str, int] = {}
+    """What its source held beside the entries when it was read last, by its kind: rows
+    ``without_vector``, ``subfolders``, ``other_files``, ``other_arrays``."""
 
 
 class ComponentHealth(_Fact):
