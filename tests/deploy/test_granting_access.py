@@ -20,8 +20,10 @@ from indexrelay.streams import (
 )
 from indexrelay.streams.backlog import backlog
 from indexrelay.streams.errors import BackendRefusedError
-from indexrelay.streams.inspection import group_state
+from indexrelay.streams.inspection import group_state, waiting_entries
 from indexrelay.streams.leases import held_leases, limit_lease
+from indexrelay.streams.position import START
+from indexrelay.streams.wrong_keys import WrongKey, find_wrong_keys, set_aside
 from tests.deploy.conftest import ConnectAs, client_of
 
 USERS = ("health", "producer", "reader_a", "reader_b", "rebuilder")
@@ -70,6 +72,18 @@ def test_a_rebuilder_sees_what_reconciling_needs(connect_as: ConnectAs, keys: Ke
     limit_lease(rebuilder, keys.lease("map"), ttl_seconds=30)
     assert held_leases(rebuilder, [keys.lease("map")])[keys.lease("map")].owner == "one"
     assert lease.release()
+
+
+def test_a_rebuilder_looks_at_all_keys_and_sets_aside_what_is_not_ours(
+    connect_as: ConnectAs, keys: Keys
+) -> None:
+    rebuilder = connect_as("rebuilder")
+    wrong = WrongKey(key=keys.lease("odd"), found="a string", wanted="something else")
+    assert Lease(rebuilder, wrong.key, owner="one", ttl_seconds=60).acquire()
+    assert "set aside" in set_aside(rebuilder, keys, wrong, ttl_seconds=60)
+    assert find_wrong_keys(rebuilder, keys, components=["odd"]) == ()
+    publish(rebuilder, keys.events, b"{}")
+    assert waiting_entries(rebuilder, keys.events, after=START, most=10) is not None
 
 
 def test_a_rebuilder_trims_the_streams(connect_as: ConnectAs, keys: Keys) -> None:

@@ -12,6 +12,7 @@ from indexrelay.health.verdict import Actor, Code, Condition, Problem
 from indexrelay.schemas.results import LoadOutcome
 from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.streams.leases import HeldLease
+from indexrelay.streams.wrong_keys import WrongKey
 from tests.health.healthy import (
     DEFINITIONS,
     NAMES,
@@ -32,6 +33,7 @@ from tests.health.healthy import (
 
 UNKNOWN = Unknown(reason="it is away", advice="start it")
 PAIR = {name: DEFINITIONS[name].model_copy(update={"group": "pair"}) for name in ("map", "similar")}
+WRONG_KEY = WrongKey(key="{ns}:readers", found="a list", wanted="a sorted set")
 NEXT = {"tracks": SourceFact(epoch="e1", generation=4)}
 SECOND_MAP = manifest("map", covers={"tracks": 2})
 
@@ -366,6 +368,13 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
         "indexrelay dead list",
         Actor.PERSON,
     ),
+    "key that is not ours": (
+        {"redis": redis(wrong_keys=(WRONG_KEY,))},
+        Code.REDIS_KEY,
+        "the key {ns}:readers holds a list, and should hold a sorted set",
+        "indexrelay reconcile",
+        Actor.PROCESS,
+    ),
     "eviction": (
         {"redis": redis(eviction="allkeys-lru")},
         Code.REDIS_EVICTS,
@@ -510,3 +519,13 @@ def test_what_a_source_holds_beside_its_entries_is_noted_and_no_fault() -> None:
     (note,) = verdict.notes
     assert note == "left out of tracks: 1,200 rows that have no vector yet, 1 subfolder"
     assert judge(healthy()).notes == ()
+
+
+def test_what_a_wrong_key_hides_is_unknown_and_never_invented() -> None:
+    hidden = redis(
+        wrong_keys=(WRONG_KEY,),
+        readers={},
+        rebuilders={},
+        unseen=frozenset({"reader", "rebuilder"}),
+    )
+    assert codes(healthy(redis=hidden)) == [Code.REDIS_KEY]

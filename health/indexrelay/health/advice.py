@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.system_advice import advice_on
+from indexrelay.streams.errors import WrongTypeError
 
 _REDIS: Final[tuple[tuple[type[Exception], str], ...]] = (
     # The first that fits: several of these are kinds of a lost connection.
@@ -33,6 +34,10 @@ _REDIS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (OutOfMemoryError, "it is at its memory limit: let consumers drain, or raise maxmemory"),
     (ReadOnlyError, "this one is a replica: give the URL of the primary"),
     (MaxConnectionsError, "end clients that are not needed, or raise maxclients"),
+    (
+        WrongTypeError,
+        "its key is set aside, and nothing is lost by it, with: indexrelay reconcile",
+    ),
     (
         RedisSilentError,
         "see what keeps it busy, or give it more time: redis.timeout_seconds",

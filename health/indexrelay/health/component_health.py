@@ -201,6 +201,9 @@ def _to_be_built(
         advice, acts = "it is built once that is put right", Actor.PERSON
     elif facts.has_rebuilder:
         advice, acts = "a running rebuilder builds it", Actor.PROCESS
+    elif facts.has_rebuilder is None:
+        advice = "a rebuilder builds it, if one runs; else build here: indexrelay rebuild --here"
+        acts = Actor.PERSON
     else:
         advice, acts = f"no rebuilder is running: {_START_ONE}", Actor.PERSON
     return Problem(code=code, subject=name, what=what, advice=advice, acts=acts)

@@ -17,6 +17,8 @@ from indexrelay.schemas.settings import CollectionSettings, ReaderSettings, Rebu
 from indexrelay.schemas.versions import Hold, Release, VersionManifest
 from indexrelay.storage.catalog import Attempt, Collection, Pause
 from indexrelay.streams.leases import HeldLease
+from indexrelay.streams.presence import Role
+from indexrelay.streams.wrong_keys import WrongKey
 
 
 class Area(StrEnum):
@@ -70,6 +72,10 @@ class RedisFacts:
     untaken: tuple[Untaken, ...] = ()
     leases: Mapping[str, HeldLease] = field(default_factory=dict)
     """By component."""
+    wrong_keys: tuple[WrongKey, ...] = ()
+    """Keys that hold what is not ours; what should stand there is unknown."""
+    unseen: frozenset[Role] = frozenset()
+    """The roles whose presence could not be looked at for it."""
     eviction: str | None = None
     """What the server does at its memory limit; ``None``: it does not tell."""
 
@@ -136,9 +142,11 @@ class Facts:
         return {name: state for name, state in found.items() if state is not None}
 
     @property
-    def has_rebuilder(self) -> bool:
-        """Whether one runs, as far as is known."""
-        return self.redis is not None and bool(self.redis.rebuilders)
+    def has_rebuilder(self) -> bool | None:
+        """Whether one runs; ``None``: unknown."""
+        if self.redis is None or "rebuilder" in self.redis.unseen:
+            return None
+        return bool(self.redis.rebuilders)
 
     def served_version(self, name: str) -> str | None:
         """The id of a released version that is whole, as the release names it.

@@ -26,14 +26,14 @@ def role_problems(facts: Facts) -> Iterator[Problem]:
     """Roles that nobody has."""
     if facts.redis is None:
         return
-    if not facts.redis.rebuilders:
+    if facts.has_rebuilder is False:
         yield Problem(
             code=Code.NO_REBUILDER,
             what="no rebuilder is running, so nothing new is built",
             advice="start one with: indexrelay rebuilder",
             acts=Actor.PERSON,
         )
-    if not facts.redis.readers:
+    if not facts.redis.readers and "reader" not in facts.redis.unseen:
         yield Problem(
             code=Code.NO_READER,
             what="no reader is running, so nothing is served",
@@ -92,6 +92,18 @@ def redis_problems(facts: Facts) -> Iterator[Problem]:
     redis = facts.redis
     if redis is None:
         return
+    for wrong in redis.wrong_keys:
+        yield Problem(
+            code=Code.REDIS_KEY,
+            subject=wrong.key,
+            what=str(wrong),
+            advice=(
+                "a rebuilder sets it aside at its next comparison; at once: indexrelay reconcile"
+                if facts.has_rebuilder
+                else "it is set aside, and nothing is lost by it, with: indexrelay reconcile"
+            ),
+            acts=Actor.PROCESS if facts.has_rebuilder else Actor.PERSON,
+        )
     if redis.eviction not in (None, NO_EVICTION):
         yield Problem(
             code=Code.REDIS_EVICTS,
@@ -103,6 +115,8 @@ def redis_problems(facts: Facts) -> Iterator[Problem]:
         )
     yield from _untaken(redis, facts)
     for name, lease in redis.leases.items():
+        if "rebuilder" in redis.unseen:
+            break
         if lease.seconds_left is not None and not _is_alive(lease, redis.rebuilders):
             yield Problem(
                 code=Code.LEASE_ORPHANED,
@@ -114,7 +128,7 @@ def redis_problems(facts: Facts) -> Iterator[Problem]:
 
 
 def _untaken(redis: RedisFacts, facts: Facts) -> Iterator[Problem]:
-    alive = bool(redis.rebuilders)
+    alive = facts.has_rebuilder is not False
     for waiting in redis.untaken:
         if waiting.consumer is None and waiting.seconds > _LONGEST_WAIT_SECONDS:
             what = f"{waiting.count} event(s) wait for a rebuilder, for {waiting.seconds:.0f} s"

@@ -8,8 +8,9 @@ cannot be read is one of its facts.
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from typing import TypeVar
 
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.components.errors import KindNotFoundError
@@ -38,8 +39,11 @@ from indexrelay.streams.inspection import group_state, waiting_entries
 from indexrelay.streams.keys import REBUILDERS_GROUP
 from indexrelay.streams.leases import HeldLease, held_leases
 from indexrelay.streams.position import START
+from indexrelay.streams.presence import Role
+from indexrelay.streams.wrong_keys import WrongKey, find_wrong_keys
 
 _log = get_logger(__name__)
+ResultT = TypeVar("ResultT")
 _MOST_COUNTED = 1000
 """Events that wait are counted up to here: more of them are not worth the time to say so."""
 
@@ -200,17 +204,35 @@ class Survey:
         if self._connection is None:
             return facts
         connection, keys = self._connection(), self._keys
-        readers = present(connection, keys, "reader", ReaderState)
-        rebuilders = present(connection, keys, "rebuilder", RebuilderState)
+        none: tuple[WrongKey, ...] = ()
+        wrong = _if_allowed(
+            lambda: find_wrong_keys(connection, keys, components=self._settings.components), none
+        )
+        blocked = {each.key for each in wrong if each.ends}
+        readers: dict[str, ReaderState | None] = {}
+        rebuilders: dict[str, RebuilderState | None] = {}
+        unseen: set[Role] = set()
+        if keys.readers in blocked:
+            unseen.add("reader")
+        else:
+            readers = present(connection, keys, "reader", ReaderState)
+        if keys.rebuilders in blocked:
+            unseen.add("rebuilder")
+        else:
+            rebuilders = present(connection, keys, "rebuilder", RebuilderState)
         return replace(
             facts,
             redis=RedisFacts(
-                announced=current_release(connection, keys),
+                announced=0 if keys.release in blocked else current_release(connection, keys),
                 readers=readers,
                 rebuilders=rebuilders,
-                seconds_left=self._seconds_left(connection, readers, rebuilders),
-                untaken=tuple(self._untaken(connection)),
-                leases=self._leases(connection),
+                seconds_left=_if_allowed(
+                    lambda: self._seconds_left(connection, readers, rebuilders), {}
+                ),
+                untaken=() if keys.events in blocked else tuple(self._untaken(connection)),
+                leases=self._leases(connection, blocked),
+                wrong_keys=wrong,
+                unseen=frozenset(unseen),
                 eviction=connection.eviction_policy(),
             ),
         )
@@ -230,11 +252,9 @@ class Survey:
     def _untaken(self, connection: Connection) -> Iterator[Untaken]:
         events = self._keys.events
         group = group_state(connection, events, REBUILDERS_GROUP)
-        waiting = waiting_entries(
-            connection,
-            events,
-            after=START if group is None else group.last_delivered,
-            most=_MOST_COUNTED,
+        after = START if group is None else group.last_delivered
+        waiting = _if_allowed(
+            lambda: waiting_entries(connection, events, after=after, most=_MOST_COUNTED), None
         )
         if waiting is not None:
             yield Untaken(count=waiting.count, seconds=waiting.seconds)
@@ -244,8 +264,9 @@ class Survey:
                     count=consumer.pending, seconds=consumer.idle_seconds, consumer=consumer.name
                 )
 
-    def _leases(self, connection: Connection) -> dict[str, HeldLease]:
-        names = {self._keys.lease(name): name for name in self._settings.components}
+    def _leases(self, connection: Connection, blocked: AbstractSet[str]) -> dict[str, HeldLease]:
+        leases = {self._keys.lease(name): name for name in self._settings.components}
+        names = {key: name for key, name in leases.items() if key not in blocked}
         return {names[key]: lease for key, lease in held_leases(connection, list(names)).items()}
 
 
@@ -262,6 +283,15 @@ def _outdated(
             continue  # whoever builds it has it; here it cannot be asked
         if reason is not None:
             yield name, reason
+
+
+def _if_allowed(look: Callable[[], ResultT], otherwise: ResultT) -> ResultT:
+    """What a server's ACL may forbid to look at; that is no fault."""
+    try:
+        return look()
+    except NoPermissionError as error:
+        _log.debug("redis.not_allowed", error=str(error))
+        return otherwise
 
 
 def _first_line(error: object) -> str:

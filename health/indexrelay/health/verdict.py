@@ -72,6 +72,8 @@ class Code(StrEnum):
     LEASE_ORPHANED = "lease_orphaned"
     DEAD_LETTERS = "dead_letters"
     REDIS_EVICTS = "redis_evicts"
+    REDIS_KEY = "redis_key"
+    """A key of the namespace holds what is not ours."""
 
 
 DECISIONS: Final = frozenset({Code.COMPONENT_HELD, Code.COMPONENT_PAUSED})

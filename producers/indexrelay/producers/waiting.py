@@ -18,6 +18,7 @@ from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ComponentFailure
 from indexrelay.storage.catalog import Commit
+from indexrelay.streams.errors import WrongTypeError
 from indexrelay.streams.passing import is_passing
 
 log = get_logger(__name__)
@@ -105,8 +106,10 @@ class Waiting:
             rebuilders = self._signals.rebuilders()
             readers = self._signals.readers()
         except (RedisError, OSError, NoRunningServerError) as error:
-            # The embedded server may be started yet, like any other.
-            if not (isinstance(error, NoRunningServerError) or is_passing(error)):
+            # The embedded server may be started yet, like any other, and a rebuilder sets aside
+            # what stands in the place of presence.
+            ends = isinstance(error, NoRunningServerError | WrongTypeError) or is_passing(error)
+            if not ends:
                 raise
             if self._away is None:
                 log.warning("presence.away", error=str(error), consequence="still waiting")

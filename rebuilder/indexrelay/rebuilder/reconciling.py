@@ -9,18 +9,23 @@ well and cannot be repaired from here says the judge (`indexrelay.health.judge`)
 
 from collections.abc import Iterator
 
+from redis.exceptions import NoPermissionError
+
 from indexrelay.rebuilder.announcing import AnnounceError, Announcer
 from indexrelay.rebuilder.doubting import ReaderDoubts
 from indexrelay.rebuilder.findings import Finding, Reconciliation, Standing
 from indexrelay.rebuilder.releasing import Publisher
 from indexrelay.rebuilder.renumbering import Renumberer
 from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ReaderState, RebuilderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from indexrelay.streams import Connection, ConsumerGroup, Keys, present
 from indexrelay.streams.leases import held_leases, limit_lease
+from indexrelay.streams.wrong_keys import find_wrong_keys, set_aside
 
+_log = get_logger(__name__)
 _LAGGING_LOOKS = 2
 """A store that lags behind for so many times the usual pause has lost what it lacks."""
 
@@ -56,6 +61,7 @@ class Reconciler:
         self._connection = connection
         self._keys = keys
         self._lease_ttl_seconds = settings.rebuilder.lease_ttl_seconds
+        self._presence_ttl_seconds = settings.rebuilder.presence_ttl_seconds
 
     def reconcile(self) -> Reconciliation:
         """One comparison of the store with itself and with Redis; raises for neither of them."""
@@ -84,6 +90,7 @@ class Reconciler:
 
     def _in_redis(self) -> Iterator[Finding]:
         try:
+            yield from self._wrong_keys()
             alive = present(self._connection, self._keys, "rebuilder", RebuilderState)
             yield from self._renumberer.mend(rebuilders=bool(alive))
             yield from self._announcement()
@@ -107,6 +114,18 @@ class Reconciler:
     def _missing_group(self) -> Iterator[Finding]:
         if self._group.ensure():
             yield _mended("group", "the group of the rebuilders was missing and was made")
+
+    def _wrong_keys(self) -> Iterator[Finding]:
+        """First of all: whatever is asked of such a key is refused."""
+        connection, keys = self._connection, self._keys
+        try:
+            wrong_keys = find_wrong_keys(connection, keys, components=self._definitions)
+        except NoPermissionError as error:
+            _log.debug("redis.not_allowed", error=str(error))  # by the server's ACL
+            return
+        for wrong in wrong_keys:
+            said = set_aside(connection, keys, wrong, ttl_seconds=self._presence_ttl_seconds)
+            yield _mended("key", said)
 
     def _endless_leases(self) -> Iterator[Finding]:
         names = {self._keys.lease(name): name for name in self._definitions}

@@ -29,6 +29,7 @@ from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, ConsumerGroup, Identity, Keys
+from indexrelay.streams.errors import WrongTypeError
 from indexrelay.streams.keys import REBUILDERS_GROUP
 
 _log = get_logger(__name__)
@@ -167,8 +168,8 @@ class Rebuilder:
         with `start`.
         """
         now = self._clock.now()
+        self._workshop.reconcile()  # first: events cannot be taken where their key is not ours
         self._intake.take(block_seconds=0)
-        self._workshop.reconcile()
         order = self._workshop.next_order(woken_at=now)
         with self._new_keeper():
             result = self._workshop.carry_out(order) if order is not None else None
@@ -195,6 +196,8 @@ class Rebuilder:
                 )
                 # A server that comes back may have come back empty, or older than it was.
                 self._reconcile.hasten()
+                if isinstance(error, WrongTypeError):
+                    self._workshop.reconcile()  # sets it aside; no turn gets past it otherwise
                 self._stopping.wait(pause)
                 pause = min(pause * 2, _MAX_PAUSE_SECONDS)
 

@@ -18,7 +18,7 @@ from indexrelay.schemas.events import FIELD
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.keys import Keys
-from indexrelay.streams.refusing import refusals_of
+from indexrelay.streams.refusing import naming, refusals_of
 
 MARK_SECONDS: Final = 86_400
 """Far longer than anyone goes on repeating one announcement."""
@@ -66,7 +66,8 @@ def current_release(connection: Connection, keys: Keys) -> int:
     Raises:
         redis.exceptions.RedisError: the server is away, or says no.
     """
-    value = connection.commands.get(keys.release)
+    with naming(keys.release):
+        value = connection.commands.get(keys.release)
     if value is None:
         return 0
     try:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Final
 
+from redis.exceptions import ResponseError
+
 from indexrelay.schemas.errors import IndexRelayError
 
 _ADVICE: Final = {
@@ -10,7 +12,7 @@ _ADVICE: Final = {
     "NOPERM": "allow the command on this key in the server's ACL",
     "OOM": "the server is at its memory limit: let consumers drain, trim streams, raise maxmemory",
     "READONLY": "this server is a replica: give the URL of the primary",
-    "WRONGTYPE": "something else wrote to this key: use another namespace",
+    "WRONGTYPE": "it is not ours: a rebuilder sets it aside, and so does indexrelay reconcile",
 }
 
 
@@ -69,3 +71,17 @@ class ServerStartError(IndexRelayError):
         self.folder = folder
         self.reason = reason
         self.log_tail = log_tail
+
+
+class WrongTypeError(ResponseError):
+    """Raised instead of the server's own when a key holds another type than it should.
+
+    It names the key, which the server does not; its first word stays ``WRONGTYPE``.
+    """
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"WRONGTYPE the key {key} holds something that is not ours; a running rebuilder sets "
+            "it aside, and so does indexrelay reconcile"
+        )
+        self.key = key

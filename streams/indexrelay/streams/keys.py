@@ -85,5 +85,9 @@ class Keys:
         """String with a TTL: the result with this digest was announced."""
         return self._key(f"announced:{digest}")
 
+    def aside(self, key: str) -> str:
+        """What was found under ``key`` and is not ours."""
+        return self._key(f"aside:{key.partition(':')[2]}")
+
     def _key(self, rest: str) -> str:
         return f"{{{self.namespace}}}:{rest}"

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from redis.exceptions import RedisError
 
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.streams.refusing import naming
 
 _log = get_logger(__name__)
 
@@ -21,7 +22,8 @@ class Outage:
     def watched(self) -> Iterator[None]:
         """Around a read: what it raises goes on to the caller, who backs off."""
         try:
-            yield
+            with naming(self._key):
+                yield
         except RedisError as error:
             if not self._lasting:
                 # redis-py's errors name the address, never the password.

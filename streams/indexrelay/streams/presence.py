@@ -19,7 +19,7 @@ from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ProcessState
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.keys import Keys
-from indexrelay.streams.refusing import refusals_of, replies_of
+from indexrelay.streams.refusing import naming, refusals_of, replies_of
 
 log = get_logger(__name__)
 
@@ -50,7 +50,8 @@ class Presence:
 
     def all(self) -> dict[str, bytes]:
         """The states of all who are there, by their ids, in the order of the ids."""
-        index: Any = self._connection.commands.zrange(self._index, 0, -1)
+        with naming(self._index):
+            index: Any = self._connection.commands.zrange(self._index, 0, -1)
         # A member whose id is no text has no key of ours; it must not hide the others.
         ids = sorted(member.decode(errors="replace") for member in index)
         if not ids:

@@ -11,7 +11,7 @@ from typing import Any
 from redis.client import Pipeline
 from redis.exceptions import RedisError, ResponseError
 
-from indexrelay.streams.errors import BackendRefusedError
+from indexrelay.streams.errors import BackendRefusedError, WrongTypeError
 from indexrelay.streams.passing import refusal_code
 
 
@@ -26,6 +26,23 @@ def refusals_of(key: str) -> Iterator[None]:
         yield
     except ResponseError as error:
         raise refused(key, error) from error
+
+
+@contextmanager
+def naming(key: str) -> Iterator[None]:
+    """Around reads of ``key``.
+
+    Raises:
+        WrongTypeError: it holds another type than what is read there.
+    """
+    try:
+        yield
+    except WrongTypeError:
+        raise
+    except ResponseError as error:
+        if refusal_code(error) == "WRONGTYPE":
+            raise WrongTypeError(key) from error
+        raise
 
 
 def refused(key: str, error: ResponseError) -> BackendRefusedError:

@@ -1,0 +1,148 @@
+"""Keys of ours that hold what is not ours: named, set aside, and nobody stops for them."""
+
+from collections.abc import Callable
+
+import pytest
+
+from indexrelay.health.judge import judge
+from indexrelay.health.survey import Survey
+from indexrelay.health.verdict import Code, Problem
+from indexrelay.rebuilder.reconciling import Reconciler
+from indexrelay.schemas.clock import SystemClock
+from indexrelay.streams import BackendRefusedError, Connection, ConsumerGroup, Keys, Presence
+from indexrelay.streams.errors import WrongTypeError
+from indexrelay.streams.keys import REBUILDERS_GROUP
+from indexrelay.streams.wrong_keys import ASIDE_SECONDS
+from tests.rebuilder.conftest import Bench, MakeBench, behaving
+
+WANTED = {
+    "events": "a stream",
+    "results": "a stream",
+    "reloads": "a stream",
+    "reports": "a stream",
+    "readers": "a sorted set",
+    "rebuilders": "a sorted set",
+    "release": "a string",
+    "lease": "a string",
+}
+
+
+def key_of(keys: Keys, name: str) -> str:
+    return keys.lease("index") if name == "lease" else str(getattr(keys, name))
+
+
+@pytest.fixture
+def built(make_bench: MakeBench) -> Bench:
+    bench = make_bench(index=behaving("tracks"))
+    bench.commit("a")
+    bench.rebuild()
+    return bench
+
+
+def wrong_keys(bench: Bench) -> list[Problem]:
+    facts = Survey(
+        bench.settings,
+        catalog=lambda: bench.catalog,
+        store=lambda: bench.store,
+        connection=lambda: bench.connection,
+        clock=SystemClock(),
+    ).whole()
+    assert not facts.unknown
+    return [problem for problem in judge(facts).problems if problem.code is Code.REDIS_KEY]
+
+
+def reconcile(bench: Bench) -> list[str]:
+    group = ConsumerGroup(
+        bench.connection, bench.keys.events, group=REBUILDERS_GROUP, consumer="hand"
+    )
+    found = Reconciler(
+        bench.settings,
+        store=bench.store,
+        connection=bench.connection,
+        group=group,
+        source="test",
+        clock=SystemClock(),
+    ).reconcile()
+    return [finding.what for finding in found.findings if finding.about == "key"]
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_a_key_of_another_type_is_named_set_aside_and_what_was_there_works_again(
+    built: Bench, name: str
+) -> None:
+    key, commands = key_of(built.keys, name), built.connection.commands
+    commands.delete(key)
+    commands.rpush(key, "theirs")
+    [problem] = wrong_keys(built)
+    assert problem.what == f"the key {key} holds a list, and should hold {WANTED[name]}"
+    assert "indexrelay reconcile" in problem.advice
+    built.commit("b")
+    result = built.rebuild()  # a pass repairs it first, and goes on
+    assert result is not None
+    assert result.indexes_rebuilt == ("index",)
+    assert wrong_keys(built) == []
+    aside = built.keys.aside(key)
+    assert commands.lrange(aside, 0, -1) == [b"theirs"]
+    assert 0 < commands.ttl(aside) <= ASIDE_SECONDS
+    assert commands.get(built.keys.release) == b"2"
+
+
+@pytest.mark.parametrize(
+    "value", [b"abc", b"", b"-1", b"1.5", b"0x10", b"1e300", b"inf", b"9" * 13]
+)
+def test_a_release_number_that_is_none_is_named_and_replaced(built: Bench, value: bytes) -> None:
+    key = built.keys.release
+    built.connection.commands.set(key, value)
+    [problem] = wrong_keys(built)
+    assert (
+        problem.what
+        == f"the key {key} holds {value.decode()!r}, and should hold a release's number"
+    )
+    [said] = reconcile(built)
+    assert said.startswith(problem.what)
+    assert built.connection.commands.get(key) == b"1"
+    assert (wrong_keys(built), reconcile(built)) == ([], [])
+
+
+def _list(connection: Connection, key: str) -> None:
+    connection.commands.rpush(key, "theirs")
+
+
+def _endless(connection: Connection, key: str) -> None:
+    connection.commands.set(key, "{}")
+
+
+@pytest.mark.parametrize(
+    ("put", "found"), [(_list, "holds a list"), (_endless, "holds a value without an end")]
+)
+def test_a_members_key_that_no_member_wrote_is_named_and_ends(
+    built: Bench, put: Callable[[Connection, str], None], found: str
+) -> None:
+    presence = Presence(built.connection, built.keys, "reader")
+    presence.publish("web:0a", b"{}", ttl_seconds=60)
+    key = built.keys.reader("web:0a")
+    built.connection.commands.delete(key)
+    put(built.connection, key)
+    [problem] = wrong_keys(built)
+    assert found in problem.what
+    assert len(reconcile(built)) == 1
+    assert wrong_keys(built) == []
+    assert built.connection.commands.ttl(key) != -1
+
+
+@pytest.mark.server
+def test_every_reader_of_a_wrong_key_says_which_it_is(real_connection: Connection) -> None:
+    keys = Keys("wrong_keys")
+    for key in (keys.readers, keys.events):
+        real_connection.commands.delete(key)
+        real_connection.commands.rpush(key, "theirs")
+    group = ConsumerGroup(real_connection, keys.events, group="g", consumer="c")
+    with pytest.raises(BackendRefusedError, match=r"WRONGTYPE.*\{wrong_keys\}:readers"):
+        Presence(real_connection, keys, "reader").publish("web", b"{}", ttl_seconds=60)
+    for act in (
+        Presence(real_connection, keys, "reader").all,
+        lambda: group.read(count=1, block_seconds=0),
+    ):
+        with pytest.raises(WrongTypeError, match=r"the key \{wrong_keys\}:\w+ holds"):
+            act()
+    real_connection.commands.delete(keys.readers, keys.events)
