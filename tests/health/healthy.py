@@ -152,7 +152,7 @@ def healthy(*, generation: int = 3, **changes: Any) -> Facts:
         definitions=DEFINITIONS,
         collections={"tracks": CollectionSettings(dimension=2)},
         stored={"tracks": stored(generation=generation)},
-        sources={"tracks": SourceFact(epoch=EPOCH, generation=generation)},
+        sources={"tracks": SourceFact(epoch=EPOCH, generation=generation, entries=10)},
         release=release(),
         versions=VERSIONS,
         highest_release=7,

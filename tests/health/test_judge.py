@@ -137,7 +137,7 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
         Actor.PERSON,
     ),
     "emptied": (
-        {"stored": {"tracks": stored(count=0)}},
+        {"sources": {"tracks": SourceFact(epoch="e1", generation=3, entries=0)}},
         Code.SOURCE_EMPTIED,
         "collection tracks is empty now, and map, map_cache, similar still serve",
         "indexrelay rebuild map map_cache similar --force",

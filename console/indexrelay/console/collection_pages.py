@@ -6,7 +6,7 @@ from rich.text import Text
 
 from indexrelay.console.collections import CollectionDetails, Dropped
 from indexrelay.console.escaping import visible
-from indexrelay.console.tables import components_table
+from indexrelay.console.tables import components_table, counted
 
 
 def collection_page(details: CollectionDetails) -> RenderableType:
@@ -19,7 +19,7 @@ def collection_page(details: CollectionDetails) -> RenderableType:
         "metric": str(facts.metric),
         "epoch": details.epoch or "none: nothing was committed yet",
         "generation": str(facts.generation),
-        "entries": f"{facts.entries:,}",
+        "entries": counted(facts.entries),
         "last batches": ", ".join(details.last_batches) or "none",
     }
     table = Table.grid(padding=(0, 2))

@@ -54,9 +54,14 @@ def collections_table(collections: Mapping[str, CollectionHealth]) -> Sheet:
             str(facts.dimension),
             str(facts.metric),
             str(facts.generation),
-            f"{facts.entries:,}",
+            counted(facts.entries),
         )
     return sheet
+
+
+def counted(entries: int | None) -> str:
+    """How many there are; a table's are not counted for a page."""
+    return "not counted" if entries is None else f"{entries:,}"
 
 
 def components_table(components: Mapping[str, ComponentHealth]) -> Sheet:

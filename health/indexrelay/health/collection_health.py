@@ -27,14 +27,15 @@ def collection_health(facts: Facts) -> dict[str, CollectionHealth]:
         given = stored or settings
         if given is None:
             continue
-        entries = 0 if stored is None else stored.count
+        kept = settings is None or settings.source.kind == "catalog"
+        entries = (0 if stored is None else stored.count) if kept else None
         found[name] = CollectionHealth(
             dimension=given.dimension,
             metric=given.metric,
             source=None if settings is None else settings.source.kind,
             epoch=None if stored is None else stored.epoch,
             generation=0 if stored is None else stored.generation,
-            entries=source.entries if source and source.entries is not None else entries,
+            entries=source.entries if source is not None else entries,
             conflict=_conflict(stored, settings),
             unreadable=facts.unreadable.get(name),
             left_out=_left_out(name, facts),

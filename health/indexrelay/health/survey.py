@@ -28,8 +28,6 @@ from indexrelay.schemas.versions import Release, VersionManifest
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.errors import (
-    CollectionMismatchError,
-    SourceError,
     UnknownCollectionError,
 )
 from indexrelay.storage.sources import open_source
@@ -81,6 +79,7 @@ class Survey:
         self._clock = clock
         self._since = clock.now()
         self._told: dict[str, str] = {}
+        self._unreadable: dict[str, str] = {}
 
     def of_builds(self, requested: AbstractSet[str] = frozenset()) -> Facts:
         """What decides what is due, as of now.
@@ -100,6 +99,16 @@ class Survey:
         facts = self._attempt(Area.REDIS, self._with_redis, facts)
         facts = self._attempt(Area.ARTIFACTS, self._with_artifacts, facts)
         return self._attempt(Area.CATALOG, self._with_catalog, facts)
+
+    def of_sources(self) -> Facts:
+        """Where entries come from and versions are kept, as of now; nothing is made or numbered.
+
+        What cannot be read is in ``unknown``.
+        """
+        facts = self._nothing()
+        if self._settings.artifacts_dir.is_dir():
+            facts = self._attempt(Area.ARTIFACTS, self._with_artifacts, facts)
+        return self._attempt(Area.CATALOG, self._looked_at, facts)
 
     def _nothing(self, requested: AbstractSet[str] = frozenset()) -> Facts:
         settings = self._settings
@@ -123,7 +132,9 @@ class Survey:
             said = getattr(error, "orig", None) or error
             advice = advice_for(error) or _FALLBACK_ADVICE[area]
             unknown = {**facts.unknown, area: Unknown(reason=_first_line(said), advice=advice)}
-            return replace(facts, unknown=unknown)
+            facts = replace(facts, unknown=unknown)
+            # Tables and folders can be looked at without a catalog.
+            return self._outside(facts) if area is Area.CATALOG else facts
 
     # The artifacts
 
@@ -164,9 +175,9 @@ class Survey:
 
     # The catalog and the sources
 
-    def _with_catalog(self, facts: Facts) -> Facts:
+    def _with_catalog(self, facts: Facts, *, number: bool = True) -> Facts:
         catalog = self._catalog()
-        sources, unreadable = self._sources(catalog)
+        sources, unreadable = self._sources(catalog, number=number)
         return replace(
             facts,
             sources=sources,
@@ -177,25 +188,50 @@ class Survey:
             dead_letters=catalog.dead_letters.count(),
         )
 
-    def _sources(self, catalog: Catalog) -> tuple[dict[str, SourceFact], dict[str, str]]:
+    def _looked_at(self, facts: Facts) -> Facts:
+        if Catalog.is_there(self._settings.catalog_url):
+            return self._with_catalog(facts, number=False)
+        return self._outside(facts)
+
+    def _outside(self, facts: Facts) -> Facts:
+        """The tables and folders, where there is no catalog to number them in."""
+        unreadable = {}
+        for name, settings in sorted(self._settings.collections.items()):
+            if not isinstance(settings.source, CatalogSource):
+                try:
+                    open_source(name, settings, None).look()
+                except (IndexRelayError, OSError) as error:
+                    unreadable[name] = str(error)
+        return replace(facts, unreadable=unreadable)
+
+    def _sources(
+        self, catalog: Catalog, *, number: bool
+    ) -> tuple[dict[str, SourceFact], dict[str, str]]:
         """Every collection that is declared; and why others cannot be read."""
         facts: dict[str, SourceFact] = {}
         unreadable: dict[str, str] = {}
         for name, settings in sorted(self._settings.collections.items()):
+            source = open_source(name, settings, catalog)
             try:
-                # Tables and folders are numbered by looking; a look declares no collection else.
-                if not isinstance(settings.source, CatalogSource):
-                    open_source(name, settings, catalog).observe()
+                entries = source.look()
+                # Tables and folders are numbered by observing; nothing else is made by a look.
+                if number and not isinstance(settings.source, CatalogSource):
+                    source.observe()
                 found = catalog.collections.expect(
                     name, dimension=settings.dimension, metric=settings.metric
                 )
             except UnknownCollectionError:
                 continue  # nobody has declared it yet, so it holds nothing
-            except (SourceError, CollectionMismatchError) as error:
-                _log.warning("source.unreadable", collection=name, error=str(error))
+            except (IndexRelayError, OSError) as error:
                 unreadable[name] = str(error)
                 continue
-            facts[name] = SourceFact(epoch=found.epoch, generation=found.generation)
+            facts[name] = SourceFact(
+                epoch=found.epoch, generation=found.generation, entries=entries
+            )
+        for name, why in unreadable.items():
+            if self._unreadable.get(name) != why:
+                _log.warning("source.unreadable", collection=name, error=why)
+        self._unreadable = unreadable
         return facts, unreadable
 
     # Redis

@@ -162,7 +162,8 @@ class CollectionHealth(_Fact):
     epoch: str | None = None
     """What its generations count in; ``None``: it is not in the catalog, or not any more."""
     generation: Generation
-    entries: int
+    entries: int | None
+    """``None``: they were not counted, or cannot be."""
     conflict: str | None = None
     """How the settings contradict what the catalog holds; nothing is committed or built then."""
     unreadable: str | None = None

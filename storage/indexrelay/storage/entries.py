@@ -99,6 +99,17 @@ class CollectionSource(Protocol):
         """Look whether there is something new, number it in the catalog, say the generation."""
         ...
 
+    def look(self) -> int | None:
+        """Open it and look whether a build could read it; nothing is numbered or made.
+
+        How many entries there are; ``None``: some, and they were not counted.
+
+        Raises:
+            SourceError: it cannot be read, or does not hold what it is declared to hold; the
+                message names the file, the table or the column.
+        """
+        ...
+
     def left_out(self) -> Mapping[str, int]:
         """What is there now and is not read as entries, by its kind; empty: nothing.
 

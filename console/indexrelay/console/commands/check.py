@@ -1,23 +1,30 @@
-"""``indexrelay check``: are the settings right, and is there what they name? Opens nothing else."""
+"""``indexrelay check``: are the settings right, and can what they name be read? Makes nothing."""
 
 from json import dumps, loads
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from indexrelay.console.options import Config, Json
 
+if TYPE_CHECKING:
+    from indexrelay.schemas.settings import Settings
+
 
 def check(config: Config = None, json: Json = False) -> None:
-    """Check the settings: a mistake exits 2, what a build would not find on this host exits 3."""
+    """Check the settings, and open each source: a mistake exits 2, what is not well exits 3."""
+    from indexrelay.console.collecting import survey_of
     from indexrelay.console.exits import ExitCode
     from indexrelay.console.installation import Installation
     from indexrelay.console.lacking import lacking
     from indexrelay.console.output import print_json, stdout
+    from indexrelay.console.verdict_page import verdict_lines
+    from indexrelay.health.judge import judge
+    from indexrelay.health.verdict import SOURCES
     from indexrelay.schemas.mistakes import SettingsError
 
     try:
-        settings = Installation.at(config).settings
+        installation = Installation.at(config)
     except SettingsError as error:
         if json:
             mistakes = [
@@ -26,13 +33,19 @@ def check(config: Config = None, json: Json = False) -> None:
             ]
             print_json({"right": False, "mistakes": mistakes})
         raise
+    settings = installation.settings
     found = lacking(settings)
+    with installation:
+        verdict = judge(survey_of(installation).of_sources()).within(SOURCES)
     if json:
         print_json(
             {
                 "right": True,
                 "mistakes": [],
                 "lacking": found,
+                "well": verdict.well and not found,
+                "problems": [each.model_dump(mode="json") for each in verdict.problems],
+                "notes": list(verdict.notes),
                 "namespace": settings.namespace,
                 "data_dir": str(settings.data_dir),
                 "collections": sorted(settings.collections),
@@ -47,8 +60,18 @@ def check(config: Config = None, json: Json = False) -> None:
         )
         for key, what in found.items():
             stdout().print(f"⚠ {key}: {what}", soft_wrap=True)
-    if found:
+        stdout().print(verdict_lines(verdict, well=_looked_at(settings)))
+    if found or not verdict.well:
         raise typer.Exit(ExitCode.PARTIAL)
+
+
+def _looked_at(settings: "Settings") -> str:
+    outside = sorted(
+        name for name, each in settings.collections.items() if each.source.kind != "catalog"
+    )
+    if not outside:
+        return "nothing that is there already contradicts them"
+    return f"each source can be read: {', '.join(outside)}"
 
 
 def jsonable(value: Any) -> Any:

@@ -41,6 +41,14 @@ class Catalog:
         """
         return cls(Database.open(url), clock)
 
+    @staticmethod
+    def is_there(url: str) -> bool:
+        """Whether somebody has made the catalog at that URL; nothing is made by asking.
+
+        Raises what `open` raises.
+        """
+        return Database.is_there(url)
+
     def close(self) -> None:
         """Close every connection; safe twice."""
         self._database.close()

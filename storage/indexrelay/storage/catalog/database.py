@@ -14,7 +14,7 @@ from indexrelay.storage.catalog import schema
 from indexrelay.storage.catalog.bulk import BulkRows
 from indexrelay.storage.catalog.bulk_postgresql import PostgresqlRows
 from indexrelay.storage.catalog.bulk_sqlite import SqliteRows
-from indexrelay.storage.catalog.engines import BEGIN, WRITING, make_engine
+from indexrelay.storage.catalog.engines import BEGIN, WRITING, make_engine, sqlite_file
 
 
 class Database:
@@ -55,6 +55,19 @@ class Database:
             database.close()
             raise
         return database
+
+    @classmethod
+    def is_there(cls, url: str) -> bool:
+        """Whether the tables are there; nothing is made by asking. Raises what `open` raises."""
+        file = sqlite_file(url)
+        if file is not None and not file.exists():
+            return False
+        database = cls(make_engine(url))
+        try:
+            with database.read() as connection:
+                return schema.is_current(connection)
+        finally:
+            database.close()
 
     def close(self) -> None:
         """Close every connection; safe twice."""

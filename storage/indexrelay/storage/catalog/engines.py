@@ -67,6 +67,16 @@ def make_engine(url: str) -> Engine:
     return engine
 
 
+def sqlite_file(url: str) -> Path | None:
+    """The file of an SQLite database; ``None``: it is none, or no URL."""
+    try:
+        parsed = driver_url(url)
+    except (ArgumentError, ImportError):
+        return None
+    named = parsed.get_backend_name() == "sqlite" and parsed.database
+    return Path(named) if named and not named.startswith("file:") else None
+
+
 def _sqlite_engine(url: URL) -> Engine:
     if url.database in (None, "", ":memory:"):
         raise CatalogUrlError(

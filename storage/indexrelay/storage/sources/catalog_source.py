@@ -17,6 +17,15 @@ class EntriesFromCatalog:
         """The generation of the last commit."""
         return self._declared.current().generation
 
+    def look(self) -> int | None:
+        """How many entries there are.
+
+        Raises:
+            UnknownCollectionError: nobody has declared it yet.
+            CollectionMismatchError: the catalog has it with another dimension or metric.
+        """
+        return self._declared.there().count
+
     def left_out(self) -> Mapping[str, int]:
         """Nothing: what cannot be an entry is refused when it is committed."""
         return {}

@@ -124,6 +124,48 @@ def open_file(path: Path, *, dimension: int, unpack_to: Path) -> FolderFile:
     )
 
 
+def rows_in(path: Path, *, dimension: int) -> int:
+    """How many rows a file has; only its headers are read, and nothing is unpacked.
+
+    Raises:
+        SourceError: as `open_file`, as far as headers tell; a file that is cut short among them.
+    """
+    unknown: list[str] = []
+    try:
+        if path.suffix.lower() == ".npy":
+            arrays = {"vectors": _map(path)}
+        else:
+            arrays, unknown = _headers(path)
+    except Exception as error:  # as in `open_file`
+        raise SourceError(f"{path.name}: cannot be read: {_said(path, error)}") from error
+    problem = _problem(arrays, unknown, dimension)
+    if problem is not None:
+        raise SourceError(f"{path.name}: {problem}")
+    return len(arrays["vectors"])
+
+
+def _headers(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """Arrays of the shapes and dtypes of those in an archive, without what is in them."""
+    arrays: dict[str, NDArray[Any]] = {}
+    unknown = []
+    with zipfile.ZipFile(path) as archive:
+        for member in dict.fromkeys(archive.namelist()):
+            name = member.removesuffix(".npy")
+            if name not in ("vectors", *_TEXT_ARRAYS) or not member.endswith(".npy"):
+                unknown.append(name)
+                continue
+            with archive.open(member) as packed:
+                version = np.lib.format.read_magic(packed)
+                read = (
+                    np.lib.format.read_array_header_1_0
+                    if version == (1, 0)
+                    else np.lib.format.read_array_header_2_0
+                )
+                shape, _, dtype = read(packed)
+            arrays[name] = np.broadcast_to(np.zeros((), dtype), shape)
+    return arrays, unknown
+
+
 def _map(path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")

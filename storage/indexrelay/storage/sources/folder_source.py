@@ -33,6 +33,7 @@ from indexrelay.storage.sources.folder_files import (
     Listing,
     list_folder,
     open_file,
+    rows_in,
 )
 from indexrelay.storage.sources.outside import OutsideSnapshot, refused
 from indexrelay.storage.validation import check_entries
@@ -57,6 +58,15 @@ class EntriesFromFolder:
             SourceError: there is no such folder.
         """
         return self._declared.numbered(_fingerprint(self._folder)).generation
+
+    def look(self) -> int | None:
+        """How many rows its files have, from their headers alone.
+
+        Raises:
+            SourceError: there is no such folder, or a file of it cannot be read or does not fit.
+        """
+        files = list_folder(self._folder).files
+        return sum(rows_in(path, dimension=self._declared.dimension) for path in files)
 
     def left_out(self) -> Mapping[str, int]:
         """How many subfolders and other files there are now; no file is opened.

@@ -9,10 +9,15 @@ from indexrelay.storage.sources.folder_source import EntriesFromFolder
 from indexrelay.storage.sources.table_source import EntriesFromTable
 
 
-def open_source(name: str, settings: CollectionSettings, catalog: Catalog) -> CollectionSource:
-    """The source of a collection; nothing is read, declared or connected to yet."""
+def open_source(
+    name: str, settings: CollectionSettings, catalog: Catalog | None
+) -> CollectionSource:
+    """The source of a collection; nothing is read, declared or connected to yet.
+
+    ``catalog=None``: there is none yet, and the source of a table or folder can be looked at only.
+    """
     declared = DeclaredCollection(
-        catalog=catalog, name=name, dimension=settings.dimension, metric=settings.metric
+        kept_in=catalog, name=name, dimension=settings.dimension, metric=settings.metric
     )
     match settings.source:
         case TableSource() as table:

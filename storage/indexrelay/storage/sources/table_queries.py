@@ -66,6 +66,27 @@ class TableQueries:
         rows = sa.select(*named).select_from(self._table).order_by(self._order)
         return rows.where(self._vector.is_not(None)) if self.skips_missing else rows
 
+    @property
+    def sample(self) -> sa.Select[Any]:
+        """One row of all columns that are ever asked for, if there is one that is to be read.
+
+        The columns are named with their table: SQLite takes a quoted name that it does not know
+        for a text.
+        """
+        settings = self._settings
+        given = (
+            settings.id_column,
+            settings.vector_column,
+            settings.text_column,
+            settings.payload_column,
+            settings.updated_at_column,
+        )
+        names = dict.fromkeys(name for name in given if name is not None)
+        table = sa.table(settings.table, *map(sa.column, names))
+        row = sa.select(*table.c).limit(1)
+        vector = table.c[settings.vector_column]
+        return row.where(vector.is_not(None)) if self.skips_missing else row
+
 
 def table_engine(url: str) -> sa.Engine:
     """An engine whose every transaction is one frozen view.

@@ -41,6 +41,16 @@ class EntriesFromTable:
         """
         return self._number().generation
 
+    def look(self) -> int | None:
+        """0: there is no row that would be read; ``None``: there are some.
+
+        Raises:
+            SourceError: the database, the table or one of its columns cannot be read.
+        """
+        with _named(self._where), ExitStack() as stack:
+            row = self._connect(stack).execute(self._queries.sample).first()
+        return 0 if row is None else None
+
     def left_out(self) -> Mapping[str, int]:
         """How many rows have no vector now, where such rows are left out.
 
@@ -178,4 +188,6 @@ def _named(where: str) -> Iterator[None]:
         yield
     except SQLAlchemyError as error:
         reason = getattr(error, "orig", None) or error
-        raise SourceError(f"{where} cannot be read: {reason}") from error
+        # A server's answer goes on for lines, about where in the statement it was.
+        said = str(reason).strip().partition("\n")[0]
+        raise SourceError(f"{where} cannot be read: {said}") from error

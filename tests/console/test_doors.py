@@ -1,0 +1,206 @@
+"""Every door says of a source what `status` says of it, in the same words, and exits 3."""
+
+import json
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexrelay.console import main as command_line
+from indexrelay.console.installation import Installation
+from indexrelay.streams import EmbeddedServer
+from tests.console.conftest import Run, commit
+
+pytestmark = pytest.mark.server
+
+CONFIG = """
+[collections.tracks]
+dimension = 3
+
+[collections.songs]
+dimension = 3
+source = {{ kind = "folder", path = "songs" }}
+
+[collections.books]
+dimension = 2
+source = {{ kind = "table", url = "sqlite:///{books}", table = "books", text_column = "title" }}
+
+[components.of_tracks]
+kind = "embedding_cache"
+from = "tracks"
+
+[components.of_songs]
+kind = "embedding_cache"
+from = "songs"
+
+[components.of_books]
+kind = "embedding_cache"
+from = "books"
+"""
+VECTOR = np.array([1, 2], np.float32).tobytes()
+
+
+def fill(folder: Path) -> None:
+    """Sources as they should be."""
+    songs, books = folder / "songs", folder / "books.db"
+    shutil.rmtree(songs, ignore_errors=True)
+    songs.mkdir()
+    vectors = np.random.default_rng(1).normal(size=(50, 3)).astype(np.float32)
+    np.save(songs / "some.npy", vectors)
+    ids = np.array([f"n{number}" for number in range(50)])
+    np.savez(songs / "named.npz", vectors=vectors, ids=ids)
+    books.unlink(missing_ok=True)
+    ask(folder, "CREATE TABLE books (id TEXT PRIMARY KEY, vector BLOB, title TEXT)")
+    with closing(sqlite3.connect(books)) as database, database:
+        database.executemany(
+            "INSERT INTO books VALUES (?, ?, ?)", [(str(n), VECTOR, f"t{n}") for n in range(5)]
+        )
+
+
+def ask(folder: Path, statement: str) -> None:
+    with closing(sqlite3.connect(folder / "books.db")) as database, database:
+        database.execute(statement)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An installation with three kinds of sources, all of it built."""
+    folder = tmp_path_factory.mktemp("doors")
+    config = folder / "indexrelay.toml"
+    config.write_text(CONFIG.format(books=folder / "books.db"))
+    fill(folder)
+    with EmbeddedServer(folder / "indexrelay-data"), pytest.MonkeyPatch.context() as patch:
+        commit(config, "first", 20)
+        with Installation.at(config) as installation:
+            installation.catalog.collections.declare(
+                "books", dimension=2, metric=installation.settings.collections["books"].metric
+            )
+            installation.producer.batch_completed("books")
+        patch.setattr(sys, "argv", ["indexrelay", "rebuild", "--here", "--config", str(config)])
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+        assert ended.value.code == 0
+        yield config
+
+
+def truncated(file: Path) -> None:
+    raw = file.read_bytes()
+    file.write_bytes(raw[: len(raw) // 2])
+
+
+def moved(folder: Path) -> None:
+    (folder / "songs").rename(folder / "elsewhere")
+    shutil.rmtree(folder / "elsewhere")
+
+
+def a_file(folder: Path) -> None:
+    shutil.rmtree(folder / "songs")
+    (folder / "songs").write_text("no folder")
+
+
+def emptied(folder: Path) -> None:
+    for file in (folder / "songs").iterdir():
+        file.unlink()
+
+
+FAULTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "folder moved": (moved, "songs", "cannot be read: No such file or directory"),
+    "folder became a file": (a_file, "songs", "cannot be read: Not a directory"),
+    "folder emptied": (emptied, "songs", "is empty now, and of_songs still serve(s)"),
+    ".npy cut short": (
+        lambda folder: truncated(folder / "songs/some.npy"),
+        "songs",
+        "some.npy: cannot be read",
+    ),
+    ".npz cut short": (
+        lambda folder: truncated(folder / "songs/named.npz"),
+        "songs",
+        "named.npz: cannot be read",
+    ),
+    "another dimension": (
+        lambda folder: np.save(folder / "songs/some.npy", np.ones((3, 4), np.float32)),
+        "songs",
+        "some.npy: vectors have shape (3, 4), they must have (rows, 3)",
+    ),
+    "table dropped": (
+        lambda folder: ask(folder, "DROP TABLE books"),
+        "books",
+        "table 'books' of collection 'books' cannot be read: no such table: books",
+    ),
+    "table emptied": (
+        lambda folder: ask(folder, "DELETE FROM books"),
+        "books",
+        "is empty now, and of_books still serve(s)",
+    ),
+    "column renamed": (
+        lambda folder: ask(folder, "ALTER TABLE books RENAME COLUMN title TO name"),
+        "books",
+        "no such column: books.title",
+    ),
+    "column dropped": (
+        lambda folder: ask(folder, "ALTER TABLE books DROP COLUMN vector"),
+        "books",
+        "no such column: books.vector",
+    ),
+    "database gone": (
+        lambda folder: (folder / "books.db").unlink(),
+        "books",
+        "there is no SQLite database",
+    ),
+    "no database": (
+        lambda folder: (folder / "books.db").write_bytes(b"?" * 4096),
+        "books",
+        "file is not a database",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_source_that_cannot_be_read_is_told_by_every_door_in_the_same_words(
+    run: Run, installed: Path, fault: str
+) -> None:
+    break_it, collection, said = FAULTS[fault]
+    folder = installed.parent
+    break_it(folder)
+    try:
+        sentences = set()
+        doors: list[tuple[str, ...]] = [("status",), ("reconcile",), ("check",)]
+        if fault in {"folder moved", "table dropped"}:  # it starts a rebuilder each time
+            doors.append(("rebuild", "--here"))
+        for door in doors:
+            told = run(*door, "--json", "--config", str(installed))
+            document = json.loads(told.out)
+            found = [each for each in document["problems"] if each["subject"] == collection]
+            assert found, (door, document["problems"])
+            assert told.code == 3, door
+            assert not document["well"]
+            sentences.add(found[0]["what"])
+        [sentence] = sentences
+        assert said in sentence
+        page = run("check", "--config", str(installed))
+        assert sentence in page.out
+        assert page.code == 3
+    finally:
+        if (folder / "songs").is_file():
+            (folder / "songs").unlink()
+        fill(folder)
+
+
+def test_a_check_makes_nothing_and_says_that_each_source_can_be_read(
+    run: Run, tmp_path: Path
+) -> None:
+    config = tmp_path / "indexrelay.toml"
+    config.write_text(CONFIG.format(books=tmp_path / "books.db"))
+    fill(tmp_path)
+    said = run("check", "--config", str(config))
+    assert said.code == 0
+    assert "each source can be read: books, songs" in said.out
+    assert not (tmp_path / "indexrelay-data").exists()
+    moved(tmp_path)
+    assert run("check", "--config", str(config)).code == 3
+    assert not (tmp_path / "indexrelay-data").exists()
