@@ -262,7 +262,6 @@ def _unserved(release: Release, readers: Mapping[str, ReaderState]) -> Iterator[
 
 def notes(facts: Facts, components: Mapping[str, ComponentHealth]) -> Iterator[str]:
     """What is no fault: a collection that nobody has filled yet, and what waits for it."""
-    yield from _left_out(facts)
     if Area.CATALOG in facts.unknown:
         return
     for name in sorted(facts.collections):
@@ -279,25 +278,3 @@ def notes(facts: Facts, components: Mapping[str, ComponentHealth]) -> Iterator[s
         )
         of = f", so there is nothing to build {', '.join(waiting)} from" if waiting else ""
         yield f"nothing was committed to {name} yet{of}"
-
-
-_LEFT_OUT = {
-    "without_vector": "row(s) without a vector",
-    "subfolders": "subfolder(s)",
-    "other_files": "file(s) of other kinds",
-    "other_arrays": "array(s) of other names",
-}
-
-
-def _left_out(facts: Facts) -> Iterator[str]:
-    """What sources held and builds did not read."""
-    found: dict[tuple[str, str, int], list[str]] = {}
-    for component, manifest in sorted(facts.versions.items()):
-        for collection, kinds in manifest.left_out.items():
-            for kind, count in kinds.items():
-                found.setdefault((collection, kind, count), []).append(component)
-    for (collection, kind, count), components in found.items():
-        yield (
-            f"{count} {_LEFT_OUT.get(kind, kind)} of {collection} are left out of "
-            f"{', '.join(components)}"
-        )
