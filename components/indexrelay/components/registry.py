@@ -19,6 +19,7 @@ from indexrelay.components.kind import Kind
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.mistakes import Mistake, mistakes_of, suggestion
 from indexrelay.schemas.origin import told
+from indexrelay.schemas.user_modules import where_was_looked
 
 GROUP: Final = "indexrelay.kinds"
 
@@ -115,6 +116,8 @@ def _imported(name: str) -> Any:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
         reason = f"{module_name!r} cannot be imported: {told(error)}"
+        if isinstance(error, ModuleNotFoundError):
+            reason += f" ({where_was_looked()})"
         raise KindNotFoundError(name, reason) from error
     try:
         return cast("object", getattr(module, attribute))

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Self
 
 from indexrelay.components.registry import check_kind
-from indexrelay.console.importing import make_importable, settings_folder
 from indexrelay.console.terminal import ANSWERS
 from indexrelay.producers.producer import Producer
 from indexrelay.producers.reaching import reach
@@ -55,7 +54,6 @@ class Installation:
             SettingsError: with every mistake in them, or there are none at all.
         """
         ANSWERS.reserve()
-        make_importable(settings_folder(config, os.environ))
         settings = load_settings(config, check_kind=check_kind)
         if not (settings.collections or settings.components):
             # Most likely the wrong folder; going on would leave a data folder of nothing there.

@@ -24,6 +24,7 @@ from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ComponentState
 from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.user_modules import let_import
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactStore, StoreAccessError
 
@@ -75,6 +76,7 @@ class Follower:
         clock: Clock,
     ) -> Self:
         """A follower with a loader of its own, which knows of no failure yet."""
+        let_import(settings)
         failures = Failures(
             store,
             first_wait_seconds=settings.reader.retry_seconds,

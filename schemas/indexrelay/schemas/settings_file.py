@@ -31,6 +31,7 @@ from indexrelay.schemas.settings import (
     Settings,
     TableSource,
 )
+from indexrelay.schemas.user_modules import make_importable, modules_folder
 from indexrelay.schemas.variables import CONFIG, merged, tables_of
 
 DEFAULT_FILE = "indexrelay.toml"
@@ -64,10 +65,13 @@ def load_settings(
     file = _file(path, environ)
     variables, mistakes = tables_of(environ, known=frozenset(Settings.model_fields))
     raw = merged(_from_file(file), variables)
+    folder = file.resolve().parent if file else Path.cwd()
+    if check_kind is not None:
+        make_importable(modules_folder(raw, folder))
     settings = check_settings(
         raw, origin=str(file or "settings"), check_kind=check_kind, found=mistakes
     )
-    return _anchored(settings, file.resolve().parent if file else Path.cwd())
+    return _anchored(settings, folder)
 
 
 def check_settings(
@@ -164,6 +168,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         update={
             "data_dir": folder / settings.data_dir,
             "redis": redis,
+            "modules_dir": folder / (settings.modules_dir or ""),
             "artifacts": artifacts,
             "catalog": catalog,
             "collections": {

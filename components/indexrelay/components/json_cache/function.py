@@ -12,6 +12,7 @@ from typing import Any
 
 from indexrelay.components.errors import DocumentFunctionError
 from indexrelay.schemas.origin import told
+from indexrelay.schemas.user_modules import where_was_looked
 
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -38,6 +39,8 @@ def resolve_function(name: str) -> Callable[..., Any]:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
         reason = f"{module_name} cannot be imported: {told(error)}"
+        if isinstance(error, ModuleNotFoundError):
+            reason += f" ({where_was_looked()})"
         raise DocumentFunctionError(name, reason) from error
     function = getattr(module, attribute, None)
     if not callable(function):
