@@ -138,6 +138,43 @@ def test_ctrl_c_in_the_demo_leaves_nothing(texts: Path, scratch: Path) -> None:
     eventually(lambda: not processes_of(str(scratch)), seconds=10)
 
 
+HANGING = """
+import signal, subprocess, sys, time
+
+
+def build(inputs):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", {mark!r}])
+    time.sleep(600)
+"""
+
+
+def test_up_that_is_killed_takes_its_children_and_theirs_along(tmp_path: Path) -> None:
+    """Also the server, the build server, a build that ignores SIGTERM, and what that started."""
+    config = tmp_path / "indexrelay.toml"
+    config.write_text(
+        "[collections.tracks]\ndimension = 3\n"
+        '[components.slow]\nkind = "json_cache"\nfrom = "tracks"\nfunction = "hanging:build"\n'
+    )
+    mark = str(tmp_path / "started_by_the_build")
+    (tmp_path / "hanging.py").write_text(HANGING.format(mark=mark))
+    at = ("--config", str(config))
+    log = tmp_path / "said"
+    with log.open("wb") as said:
+        up = subprocess.Popen(
+            installed("up", "--readers", "0", *at), stdout=said, stderr=said, cwd=tmp_path
+        )
+        try:
+            eventually(lambda: "rebuilder.started" in log.read_text(), seconds=60)
+            commit(config, "first", 20)
+            eventually(lambda: bool(processes_of(mark)), seconds=60)
+        finally:
+            up.kill()
+            up.wait()
+    assert "1 rebuilder, 0 reader(s)" in log.read_text()
+    eventually(lambda: not processes_of(str(tmp_path)), seconds=30)
+
+
 def test_everything_on_one_machine_serves_restarts_and_stops(tmp_path: Path) -> None:
     config = tmp_path / "indexrelay.toml"
     config.write_text(

@@ -107,6 +107,7 @@ class BuildServer:
         with suppress(ProcessLookupError, PermissionError):
             os.setpgid(pid, pid)
         self._pids[message["build"]] = pid
+        _say(self._channel, message["build"], pid=pid)
         self._selector.register(os.pidfd_open(pid), selectors.EVENT_READ, message["build"])
 
     def _reap(self, *, build: str, pidfd: int) -> None:

@@ -29,6 +29,7 @@ from indexrelay.rebuilder.output import Output
 from indexrelay.rebuilder.requests import MESSAGE_BYTES, BuildRequest
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ComponentResult
+from indexrelay.schemas.supervised_thread import SupervisedThread
 
 _log = get_logger(__name__)
 _STOP_SECONDS = 5.0
@@ -42,6 +43,8 @@ class _Build:
     channel: socket.socket
     """To the server that runs it."""
     progress: Progress
+    pid: int | None = None
+    """The child, which leads a process group; ``None``: not forked yet."""
     ended: threading.Event = field(default_factory=threading.Event)
     exit_code: int | None = None
     """``None`` after ``ended``: the server went away first."""
@@ -175,11 +178,9 @@ class ForkingRunner:
                 },
             )
         self._channel = ours
-        threading.Thread(
-            target=self._listen,
-            args=(ours, self._server, output),
-            name="indexrelay-builds",
-            daemon=True,
+        server = self._server
+        SupervisedThread(
+            lambda: self._listen(ours, server, output), name="indexrelay-builds", wait=None
         ).start()
         return ours
 
@@ -187,7 +188,7 @@ class ForkingRunner:
         self, channel: socket.socket, server: "subprocess.Popen[bytes]", output: Output
     ) -> None:
         """Pass on what the server says, until it is gone."""
-        with output:
+        try:
             with channel:
                 while raw := _received(channel):
                     message = json.loads(raw)
@@ -195,10 +196,14 @@ class ForkingRunner:
                         build = self._builds.get(message["build"])
                     if build is not None:
                         _tell(build, message)
+        finally:
             # A server that is told to go kills its children first. Until it has gone they may still
             # write, and whoever waits for a build clears up after it.
-            _reap(server)
-        self._abandon(channel)
+            try:
+                with output:
+                    _reap(server)
+            finally:
+                self._abandon(channel)
 
     def _abandon(self, channel: socket.socket) -> None:
         """A server is gone, and with it each of its builds that had not ended."""
@@ -213,6 +218,10 @@ class ForkingRunner:
             if lost and not self._stopped:
                 _log.error("build_server.died", builds=len(lost))
         for build in lost:
+            if build.pid is not None:
+                # It died with its server; what it started itself did not.
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(build.pid, signal.SIGKILL)
             build.ended.set()
 
     def _kill(self, name: str) -> None:
@@ -246,6 +255,8 @@ def _tell(build: _Build, message: dict[str, Any]) -> None:
             build.progress(message["progress"])
         except Exception as error:  # noqa: BLE001 - every other build depends on this thread
             _log.warning("build.progress_lost", error=f"{type(error).__name__}: {error}")
+    elif "pid" in message:
+        build.pid = message["pid"]
     elif "error" in message:
         build.error, build.passing = message["error"], message.get("passing", False)
     else:

@@ -8,7 +8,7 @@ from indexrelay.console.options import Config
 
 
 def up(
-    readers: Annotated[int, typer.Option(min=1, max=64, help="How many reader processes.")] = 2,
+    readers: Annotated[int, typer.Option(min=0, max=64, help="How many readers; 0: none.")] = 2,
     port: Annotated[
         int | None,
         typer.Option(
