@@ -7,6 +7,7 @@ next build.
 import json
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys

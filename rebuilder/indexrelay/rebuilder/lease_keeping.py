@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Self
 
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.supervised_thread import SupervisedThread
 
 _log = get_logger(__name__)
 
@@ -21,7 +22,9 @@ class LeaseKeeper:
         self._renew = renew
         self._period_seconds = ttl_seconds / 3
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="indexrelay-leases", daemon=True)
+        self._thread = SupervisedThread(
+            self._keep, name="indexrelay-leases", wait=self._stopping.wait
+        )
         self._started = False
 
     def start(self) -> None:

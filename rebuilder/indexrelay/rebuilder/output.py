@@ -8,11 +8,11 @@ that said it. Whoever prints without end is cut short; the build goes on.
 
 import os
 import select
-import threading
 from types import TracebackType
 from typing import Final, Self
 
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.supervised_thread import SupervisedThread
 
 _log = get_logger(__name__)
 LOGGER: Final = __name__
@@ -38,7 +38,12 @@ class Output:
         self._read, self.descriptor = os.pipe()
         self._ended, self._end = os.pipe()
         self._bytes = 0
-        self._thread = threading.Thread(target=self._listen, name="indexrelay-output", daemon=True)
+        # Nobody may stop reading: a full pipe stops the build.
+        self._thread = SupervisedThread(
+            self._listen,
+            name="indexrelay-output",
+            wait=lambda seconds: bool(select.select([self._ended], [], [], seconds)[0]),
+        )
 
     def __enter__(self) -> Self:
         self._thread.start()

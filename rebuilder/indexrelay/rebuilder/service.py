@@ -26,6 +26,8 @@ from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import RebuildResult, RebuildStatus
 from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.supervised_thread import SupervisedThread
+from indexrelay.schemas.user_modules import let_import
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, ConsumerGroup, Identity, Keys
@@ -70,6 +72,7 @@ class Rebuilder:
         Raises:
             ValueError: ``rebuilder_id`` may not name a rebuilder.
         """
+        let_import(settings)
         limits = settings.rebuilder
         self._identity = Identity(rebuilder_id, distinct_label=True)
         self._clock = clock or SystemClock()
@@ -136,7 +139,9 @@ class Rebuilder:
             return
         self._workshop.open()
         self._keeper.start()
-        self._thread = threading.Thread(target=self._loop, name="indexrelay-rebuilder", daemon=True)
+        self._thread = SupervisedThread(
+            self._loop, name="indexrelay-rebuilder", wait=self._stopping.wait
+        )
         self._thread.start()
         _log.info("rebuilder.started", rebuilder=self.id, pid=self._identity.pid)
 

@@ -33,7 +33,8 @@ from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import BuildOutcome, RebuildResult
 from indexrelay.schemas.settings import Settings
-from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.schemas.versions import Release
+from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import BackendRefusedError, Connection, ConsumerGroup, Identity, Keys
 
@@ -115,10 +116,14 @@ class Workshop:
             clock=clock,
         )
         self.last_result: RebuildResult | None = None
+        self._release: Release | None = None
 
     def open(self) -> None:
         """Get ready for builds; remove what a killed predecessor left."""
-        self._builder.workdirs.sweep()
+        try:
+            self._builder.workdirs.sweep()
+        except OSError as error:  # the store may be away, and is waited for
+            _log.warning("workdirs.not_swept", error=str(error))
         self._runner.start()
 
     def next_order(self, *, woken_at: datetime | None) -> PassOrder | None:
@@ -195,9 +200,16 @@ class Workshop:
         self._leases.renew()
 
     def show(self) -> None:
-        """Publish this rebuilder's state; to be called at a third of the presence's TTL."""
+        """Publish this rebuilder's state; to be called at a third of the presence's TTL.
+
+        Also where the artifacts cannot be read: then with the release that it saw last.
+        """
+        try:
+            self._release = self._store.newest_release()
+        except ArtifactError as error:
+            _log.warning("store.unreadable", error=str(error))
         self._presence.publish(
-            release=self._store.newest_release(),
+            release=self._release,
             building=self.dispatcher.building,
             last_result=self.last_result,
             waiting=self.dispatcher.waiting,

@@ -30,6 +30,7 @@ class Link:
         self._given = given
         self._own: Connection | None = None
         self._unusable = False
+        self._complaint = ""
 
     @property
     def connection(self) -> Connection | None:
@@ -37,7 +38,7 @@ class Link:
         if self._given is not None:
             return self._given
         if self._own is None and not self._unusable:
-            url = self._settings.redis_url or embedded_url(self._settings.data_dir)
+            url = self._settings.redis_url or self._embedded_url()
             if url is None:
                 return None
             try:
@@ -50,6 +51,24 @@ class Link:
                 self._unusable = True
                 log.error("redis.url_unusable", error=str(error))  # noqa: TRY400 - the sentence says it
         return self._own
+
+    def _embedded_url(self) -> str | None:
+        """The embedded server's; ``None``, and a line in the log once, where it cannot be seen."""
+        try:
+            url = embedded_url(self._settings.data_dir)
+        except OSError as error:
+            if self._complaint != str(error):
+                self._complaint = str(error)
+                log.warning(
+                    "redis.unreachable",
+                    error=f"{type(error).__name__}: {error}",
+                    consequence="releases are looked for every poll_seconds, and nobody sees "
+                    "that this reader is there",
+                    advice="let its user read that folder, or run a Redis and name it in redis.url",
+                )
+            return None
+        self._complaint = ""
+        return url
 
     def forget(self) -> None:
         """In a forked child: leave the parent's sockets to the parent, and open new ones."""

@@ -26,14 +26,12 @@ from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.supervised_thread import SupervisedThread
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.streams import Connection, Identity, Keys
 from indexrelay.streams.identity import follow_forks
 
 log = get_logger(__name__)
-
-_PAUSE_SECONDS = 1.0
-"""Wait after an error that nobody foresaw, so that the loop does not run at full speed."""
 
 
 class Reloader:
@@ -66,12 +64,13 @@ class Reloader:
 
         Raises:
             ValueError: ``reader_id`` may not name a reader.
-            StoreAccessError: the store's folders cannot be made.
         """
         self._settings = settings
         self._identity = Identity(reader_id)
         self._clock = clock or SystemClock()
-        self._store = store or ArtifactStore(settings.artifacts_dir, clock=self._clock)
+        self._store = store or ArtifactStore(
+            settings.artifacts_dir, clock=self._clock, may_be_away=True
+        )
         self._address = address
         self._keys = Keys(settings.namespace)
         self._link = Link(settings, connection)
@@ -88,6 +87,7 @@ class Reloader:
         self._looking = threading.RLock()  # a callback may call `stop`
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._scrubbing: threading.Thread | None = None
         self._watch = ReleaseWatch(self._link, self._keys, member=self._identity.member)
         self._announced = 0
         self._reporter = Reporter(
@@ -153,8 +153,9 @@ class Reloader:
             self._stopping = threading.Event()
             self._watch = ReleaseWatch(self._link, self._keys, member=self._identity.member)
             self._current.open()
-            self._thread = threading.Thread(
-                target=self._run, args=(self._stopping,), name="indexrelay-reloader", daemon=True
+            stopping = self._stopping
+            self._thread = SupervisedThread(
+                lambda: self._run(stopping), name="indexrelay-reloader", wait=stopping.wait
             )
             self._thread.start()
 
@@ -171,6 +172,7 @@ class Reloader:
             self._leave()
         elif thread is not threading.current_thread():
             thread.join()
+            self._leave()  # for a thread that was told to end while it recovered from an error
 
     def retry_failed(self) -> None:
         """Try again what could not be loaded, however it failed.
@@ -215,39 +217,40 @@ class Reloader:
             # Inherited in a fork: it answers already, and nobody may count without it.
             self._reporter.say(self.state)
         stopping.wait(first)
-        scrubbing = Scrubber(
-            self._store,
-            self._settings.reader,
-            contents=lambda: self._current.contents,
-            tell=self._follower.doubt,
-            wait=stopping.wait,
-            clock=self._clock,
-        ).start()
+        self._scrub(stopping)
         look_at = say_at = self._clock.monotonic()
         while not stopping.is_set():
-            try:
+            now = self._clock.monotonic()
+            retry_at = self._follower.retry_at or now + 1
+            if now >= look_at or now >= retry_at or self._follower.asked:
+                with self._looking:
+                    self._look(lambda: self._reporter.renewing(self.state))
                 now = self._clock.monotonic()
-                retry_at = self._follower.retry_at or now + 1
-                if now >= look_at or now >= retry_at or self._follower.asked:
-                    with self._looking:
-                        self._look(lambda: self._reporter.renewing(self.state))
-                    now = self._clock.monotonic()
-                    look_at = now + spread.cut(self._settings.reader.poll_seconds)
-                    say_at = now + spread.cut(self._reporter.renew_seconds)
-                elif now >= say_at:
-                    self._reporter.say(self.state)
-                    say_at = now + spread.cut(self._reporter.renew_seconds)
-                due_at = min(look_at, say_at, self._follower.retry_at or look_at)
-                patience = min(due_at - now, self._settings.reader.block_seconds)
-                if not stopping.is_set() and self._watch.wait(max(patience, 0.0), stopping):
-                    look_at = now
-                self._current.let_go()  # by now the queries that used it are over
-            except Exception:
-                log.exception("reader.interrupted", reader=who.label)
-                stopping.wait(_PAUSE_SECONDS)
-        scrubbing.join()
+                look_at = now + spread.cut(self._settings.reader.poll_seconds)
+                say_at = now + spread.cut(self._reporter.renew_seconds)
+            elif now >= say_at:
+                self._reporter.say(self.state)
+                say_at = now + spread.cut(self._reporter.renew_seconds)
+            due_at = min(look_at, say_at, self._follower.retry_at or look_at)
+            patience = min(due_at - now, self._settings.reader.block_seconds)
+            if not stopping.is_set() and self._watch.wait(max(patience, 0.0), stopping):
+                look_at = now
+            self._current.let_go()  # by now the queries that used it are over
+        if self._scrubbing is not None:
+            self._scrubbing.join()
         self._leave()
         log.info("reader.stopped", reader=who.label)
+
+    def _scrub(self, stopping: threading.Event) -> None:
+        if self._scrubbing is None or not self._scrubbing.is_alive():
+            self._scrubbing = Scrubber(
+                self._store,
+                self._settings.reader,
+                contents=lambda: self._current.contents,
+                tell=self._follower.doubt,
+                wait=stopping.wait,
+                clock=self._clock,
+            ).start()
 
     def _look(self, renewing: Renewing) -> bool:
         swapped = self._follower.look(

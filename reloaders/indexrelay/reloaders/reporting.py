@@ -16,6 +16,7 @@ from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.events import Event, ReleaseApplied
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ReaderState
+from indexrelay.schemas.supervised_thread import SupervisedThread
 from indexrelay.streams import BackendRefusedError, Keys, Presence, publish
 
 log = get_logger(__name__)
@@ -68,8 +69,8 @@ class Reporter:
         done = threading.Event()
         # Not joined: it may hang in a stalled server, and a swap is not to wait for that. What is
         # said after the body is said later, since both take the same lock.
-        threading.Thread(
-            target=self._renew_until, args=(done, state), name="indexrelay-presence", daemon=True
+        SupervisedThread(
+            lambda: self._renew_until(done, state), name="indexrelay-presence", wait=done.wait
         ).start()
         try:
             yield

@@ -27,6 +27,7 @@ from indexrelay.reloaders.snapshot import Contents
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.settings import ReaderSettings
+from indexrelay.schemas.supervised_thread import SupervisedThread
 from indexrelay.schemas.versions import BlobRef
 from indexrelay.storage.artifacts import (
     ArtifactStore,
@@ -82,18 +83,15 @@ class Scrubber:
 
     def start(self) -> threading.Thread:
         """Run in a thread of its own; joined by whoever says that it is time to stop."""
-        thread = threading.Thread(target=self.run, name="indexrelay-scrub", daemon=True)
+        thread = SupervisedThread(self.run, name="indexrelay-scrub", wait=self._wait)
         thread.start()
         return thread
 
     def run(self) -> None:
         """Look and scrub until it is time to stop."""
         while not self._wait(self._poll_seconds):
-            try:
-                self.look()
-                self.scrub()
-            except Exception:
-                log.exception("scrub.interrupted")
+            self.look()
+            self.scrub()
 
     def look(self) -> None:
         """Look at everything that is served; hash what somebody has touched."""

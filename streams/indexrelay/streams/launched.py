@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.supervised_thread import SupervisedThread
 from indexrelay.streams import dying_with_parent
 
 _log = get_logger(__name__)
@@ -36,9 +37,9 @@ class Launched:
         self._started = threading.Event()
         self._ended = threading.Event()
         self._ending = False
-        self._error: OSError | None = None
+        self._error: Exception | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._keeper = threading.Thread(target=self._keep, name="embedded-server", daemon=True)
+        self._keeper = SupervisedThread(self._keep, name="indexrelay-server", wait=None)
         self._keeper.start()
         self._started.wait()
         if self._error is not None:
@@ -93,7 +94,7 @@ class Launched:
                     # Ctrl-C is for us: we stop the server when we are done with it.
                     start_new_session=True,
                 )
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - raised where somebody waits for the start
             self._error = error
             self._started.set()
             return

@@ -38,8 +38,9 @@ def make_folder(path: Path) -> None:
     Raises:
         StoreAccessError: it cannot be made.
     """
-    if path.is_dir():
-        return
+    with accessing(path, "look for the folder"):  # is_dir() raises where it may not look
+        if path.is_dir():
+            return
     make_folder(path.parent)
     with accessing(path, "make the folder"):
         path.mkdir(exist_ok=True)

@@ -34,15 +34,18 @@ class Layout:
         self.staging = root / "staging"
         self.checked = root / "checked"
         self.lock = root / "lock"
+        self._made = False
 
     def make(self) -> None:
-        """Make the folders that are not there yet.
+        """Make the folders that are not there yet; nothing once that was done.
 
         Raises:
             StoreAccessError: one of them cannot be made.
         """
-        for folder in (self.blobs, self.versions, self.releases, self.staging):
-            make_folder(folder)
+        if not self._made:
+            for folder in (self.blobs, self.versions, self.releases, self.staging):
+                make_folder(folder)
+            self._made = True
 
     def blob(self, digest: str) -> Path:
         """The path of a blob."""

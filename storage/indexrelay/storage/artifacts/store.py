@@ -36,11 +36,20 @@ class ArtifactStore:
     Every method that touches a file raises `StoreAccessError` when the operating system refuses.
     """
 
-    def __init__(self, root: Path, *, clock: Clock | None = None, by: str = "") -> None:
-        """``by``: who makes the releases that are committed through this object."""
+    def __init__(
+        self,
+        root: Path,
+        *,
+        clock: Clock | None = None,
+        may_be_away: bool = False,
+        by: str = "",
+    ) -> None:
+        """``may_be_away``: whoever waits for the store has `newest_release` make the folders.
+        ``by``: who makes the releases that are committed through this object."""
         self._clock = clock or SystemClock()
         self._layout = Layout(root)
-        self._layout.make()
+        if not may_be_away:
+            self._layout.make()
         self._lock = StoreLock(self._layout.lock)
         self._checked = CheckedBlobs(self._layout.checked / host_id(), clock=self._clock)
         self._blobs = Blobs(self._layout, lock=self._lock, checked=self._checked)
@@ -162,6 +171,7 @@ class ArtifactStore:
 
     def newest_release(self) -> Release | None:
         """The newest intact release; ``None``: there is none. See `broken_releases`."""
+        self._layout.make()
         return self._releases.newest()
 
     def next_number(self) -> int:
