@@ -298,7 +298,7 @@ class Settings(_Table):
     """Prefix of every Redis key; installations with different ones do not see each other."""
     data_dir: UserPath = Path("indexrelay-data")
     """Where what has no place of its own is kept; relative to the file that names it."""
-    modules_dir: Path | None = None
+    modules_dir: UserPath | None = None
     """Where modules of your own lie that `kind` and `function` name; ``None``: beside the file.
     Relative to the file that names it. What is installed comes first."""
     redis: RedisSettings = RedisSettings()
