@@ -46,7 +46,7 @@ def test_without_a_file_everything_has_its_default(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     settings = load_settings(environ={})
-    assert settings == Settings(data_dir=tmp_path / "indexrelay-data")
+    assert settings == Settings(data_dir=tmp_path / "indexrelay-data", modules_dir=tmp_path)
     assert settings.redis_url is None
     assert settings.catalog_url == f"sqlite:///{tmp_path}/indexrelay-data/catalog.db"
 

@@ -168,7 +168,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
         update={
             "data_dir": folder / settings.data_dir,
             "redis": redis,
-            "modules_dir": folder / (settings.modules_dir or ""),
+            "modules_dir": folder / (settings.modules_dir or "."),
             "artifacts": artifacts,
             "catalog": catalog,
             "collections": {
