@@ -51,7 +51,7 @@ def test_what_only_a_person_can_mend_is_told_with_what_to_do(run: Run, built: Pa
     assert said.code == 3
     for told in (
         "⚠ 1 event(s) could not be read",
-        "→ see indexrelay dead list",
+        "which they are: indexrelay dead list",
         "⚠ reader web reports in a form",
         "… map is leased by a rebuilder that is gone",
         "not all is well: 3 need a person, 1 will end without you",

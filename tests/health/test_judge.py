@@ -182,7 +182,7 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
         {"redis": redis(readers={})},
         Code.NO_READER,
         "no reader is running",
-        "indexrelay reader --id NAME",
+        "indexrelay reader --id ",
         Actor.PERSON,
     ),
     "failed for good": (
@@ -337,7 +337,7 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
         {"redis": redis(rebuilders={"r1:0a": rebuilder(namesakes=("other:17",))})},
         Code.REBUILDER_NOT_ALONE,
         "rebuilder r1 (h:2) has its id in common with other:17",
-        "indexrelay rebuilder --id NAME",
+        "indexrelay rebuilder --id r1-2",
         Actor.PERSON,
     ),
     "events nobody takes": (

@@ -53,7 +53,7 @@ def test_waiting_without_any_server_says_what_to_start(tmp_path: Path) -> None:
     with Producer.open(settings_in(tmp_path)) as producer:
         with producer.batch("tracks") as batch:
             batch.upsert(["a"], ROW)
-        with pytest.raises(NotServedError, match="start one with indexrelay up") as caught:
+        with pytest.raises(NotServedError, match="start one: indexrelay up") as caught:
             producer.wait_served(batch.commit, timeout_seconds=0)
     assert isinstance(caught.value.__cause__, NoRunningServerError)
 

@@ -6,7 +6,9 @@ from rich.text import Text
 
 from indexrelay.console.collections import CollectionDetails, Dropped
 from indexrelay.console.escaping import visible
+from indexrelay.console.invocation import advice_line
 from indexrelay.console.tables import components_table, counted
+from indexrelay.schemas import commands
 
 
 def collection_page(details: CollectionDetails) -> RenderableType:
@@ -29,7 +31,7 @@ def collection_page(details: CollectionDetails) -> RenderableType:
     if facts.conflict is not None:
         parts.append(Text(f"⚠ it cannot be used: {facts.conflict}", style="yellow"))
         parts.append(
-            Text(f"  → change the settings back, or: indexrelay collections drop {details.name}")
+            advice_line(f"change the settings back, or: {commands.drop_collection(details.name)}")
         )
     return Group(*parts)
 
@@ -48,6 +50,6 @@ def dropped_page(dropped: Dropped) -> RenderableType:
     if dropped.components:
         serving = ", ".join(dropped.components)
         lines.append(Text(f"  {serving}: served as before, until it is filled again"))
-        again = f"indexrelay rebuild {' '.join(dropped.components)} --force"
-        lines.append(Text(f"  → if it will have far fewer entries then: {again}"))
+        again = commands.rebuild(*dropped.components, force=True)
+        lines.append(advice_line(f"if it will have far fewer entries then: {again}"))
     return Group(*lines)

@@ -4,6 +4,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from indexrelay.console.escaping import visible
+from indexrelay.console.invocation import advice_line
 from indexrelay.console.reconciling import Reconciled
 from indexrelay.console.verdict_page import verdict_lines
 from indexrelay.rebuilder.findings import Finding, Standing
@@ -28,5 +29,5 @@ def findings_page(found: Reconciled) -> RenderableType:
 def _failed(finding: Finding) -> list[Text]:
     return [
         Text(f"⚠ {visible(finding.what)}", style="yellow"),
-        Text(f"  → {visible(finding.advice)}"),
+        advice_line(finding.advice),
     ]

@@ -12,10 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.text import Text
-
+from indexrelay.console.escaping import visible
 from indexrelay.schemas.commands import PROGRAM
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +46,11 @@ def adapted(text: str) -> str:
     return Invocation.of(sys.argv).adapt(text)
 
 
-def advice_line(advice: str) -> Text:
+def advice_line(advice: str) -> "Text":
     """Advice below what it is about; never wrapped, since a command in it is pasted as one line."""
-    return Text(f"  → {adapted(advice)}", no_wrap=True, overflow="ignore")
+    from rich.text import Text
+
+    return Text(f"  → {visible(adapted(advice))}", no_wrap=True, overflow="ignore")
 
 
 def _program(called: str) -> str:

@@ -37,6 +37,7 @@ def _run() -> int:
         return ended.code if isinstance(ended.code, int) else ExitCode.FAILURE
     except Exception as error:
         from indexrelay.console.explaining import explain
+        from indexrelay.console.invocation import adapted
 
         explained = explain(error)
         if explained is None:
@@ -46,9 +47,9 @@ def _run() -> int:
 
             if not ANSWERS.given:
                 print_json({"error": explained.sentence, "advice": explained.advice})
-        sys.stderr.write(f"error: {visible_lines(explained.sentence)}\n")
+        sys.stderr.write(f"error: {visible_lines(adapted(explained.sentence))}\n")
         if explained.advice is not None:
-            sys.stderr.write(f"  → {explained.advice}\n")
+            sys.stderr.write(f"  → {adapted(explained.advice)}\n")
         return explained.exit_code
     return ExitCode.SUCCESS
 

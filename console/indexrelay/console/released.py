@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from indexrelay.console.errors import CommandError
 from indexrelay.console.installation import Installation
+from indexrelay.schemas import commands
 from indexrelay.schemas.errors import IndexRelayError, UnknownNameError
 from indexrelay.schemas.mistakes import suggestion
 from indexrelay.schemas.versions import Release, VersionManifest
@@ -59,14 +60,14 @@ def _why_not(
     if attempt is not None:
         return CommandError(
             f"no version of {component!r} is released: its build failed {attempt.failures} "
-            f"time(s), last with: {attempt.error}"
+            f"time(s), last with: {attempt.error}; mend that, then: {commands.rebuild(component)}"
         )
     if release is None:
         return CommandError(
             "nothing was released yet: commit a batch while a rebuilder runs, "
-            "or build what is due now with indexrelay rebuild --here"
+            f"or build what is due now: {commands.rebuild(here=True)}"
         )
     return CommandError(
-        f"release {release.number} has no {component!r} yet: build it with "
-        f"indexrelay rebuild {component} --here, or see indexrelay status"
+        f"release {release.number} has no {component!r} yet; build it: "
+        f"{commands.rebuild(component, here=True)}"
     )

@@ -17,6 +17,7 @@ from indexrelay.console.errors import CommandError
 from indexrelay.console.installation import Installation
 from indexrelay.health.dependencies import ancestors_of, root_collections
 from indexrelay.health.verdict import BUILDS, Problem
+from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.errors import UnreadableEventError
 from indexrelay.schemas.events import Event, RebuildFinished
@@ -78,8 +79,8 @@ def request(
         raise CommandError(f"results come through Redis, which does not answer: {signals.error}")
     if waits and not signals.rebuilders:
         raise CommandError(
-            "no rebuilder is running: start one with indexrelay rebuilder, "
-            "or build in this process with --here"
+            f"no rebuilder is running; start one, {commands.REBUILDER}, or build here: "
+            + commands.rebuild(*wish.components, force=wish.force, full=wish.full, here=True)
         )
     tail = Tail(installation.connection, installation.keys.results) if waits else None
     if tail is not None:
@@ -207,7 +208,7 @@ def _awaited(
         if clock.monotonic() >= deadline:
             raise CommandError(
                 f"no result within {timeout_seconds:g} s; the request stands, "
-                "and indexrelay status shows what came of it"
+                f"and what came of it shows: {commands.STATUS}"
             )
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from indexrelay.console.errors import CommandError
+from indexrelay.schemas import commands
 
 _FILE = "up.pid"
 
@@ -29,7 +30,7 @@ def sole_owner(data_dir: Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             raise CommandError(
-                f"indexrelay up runs on {data_dir} already, as process {file.read().strip()}; "
+                f"{commands.UP} runs on {data_dir} already, as process {file.read().strip()}; "
                 "stop that one first, or give this one a data_dir of its own"
             ) from error
         file.truncate(0)

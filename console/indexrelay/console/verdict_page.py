@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from indexrelay.console.escaping import visible
+from indexrelay.console.invocation import advice_line
 from indexrelay.console.tables import (
     collections_table,
     components_table,
@@ -56,7 +57,7 @@ def problem_lines(problem: Problem) -> list[Text]:
     mark, style = _DECIDED if problem.code in DECISIONS else _MARKS[problem.acts]
     return [
         Text(f"{mark} {visible(problem.what)}", style=style),
-        Text(f"  → {visible(problem.advice)}"),
+        advice_line(problem.advice),
     ]
 
 

@@ -19,6 +19,7 @@ from redis.exceptions import ConnectionError as RedisAwayError
 from redis.exceptions import TimeoutError as RedisSilentError
 from sqlalchemy.exc import SQLAlchemyError
 
+from indexrelay.schemas import commands
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.system_advice import advice_on
 from indexrelay.streams.errors import WrongTypeError
@@ -36,13 +37,16 @@ _REDIS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (MaxConnectionsError, "end clients that are not needed, or raise maxclients"),
     (
         WrongTypeError,
-        "its key is set aside, and nothing is lost by it, with: indexrelay reconcile",
+        f"its key is set aside, and nothing is lost by it, with: {commands.RECONCILE}",
     ),
     (
         RedisSilentError,
         "see what keeps it busy, or give it more time: redis.timeout_seconds",
     ),
-    (RedisAwayError, "start it (indexrelay up starts one), or correct redis.url"),
+    (
+        RedisAwayError,
+        f"correct redis.url, or start it; one for this machine comes with: {commands.UP}",
+    ),
 )
 _DATABASE: Final[tuple[tuple[str, str], ...]] = (
     ("unable to open database file", "see that the folder of catalog.url is there and writable"),

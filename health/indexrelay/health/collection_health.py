@@ -6,6 +6,7 @@ from typing import Final
 from indexrelay.health.dependencies import root_collections
 from indexrelay.health.facts import Area, Facts
 from indexrelay.health.verdict import Actor, Code, CollectionHealth, Problem
+from indexrelay.schemas import commands
 from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import VersionManifest
 from indexrelay.storage.catalog import Collection
@@ -87,7 +88,7 @@ def collection_problems(name: str, health: CollectionHealth, facts: Facts) -> It
             subject=name,
             what=f"collection {name} cannot be used: {health.conflict}",
             advice="change the settings back, declare a collection of another name, "
-            f"or drop it and fill it again: indexrelay collections drop {name}",
+            f"or drop it and fill it again: {commands.drop_collection(name)}",
             acts=Actor.PERSON,
         )
     elif health.unreadable is not None:
@@ -119,8 +120,8 @@ def collection_problems(name: str, health: CollectionHealth, facts: Facts) -> It
             subject=name,
             what=f"collection {name} is at generation {health.generation}, and {component} covers "
             f"{covered} of it: the catalog went back in time (an older backup?)",
-            advice="to go on from what the catalog holds: "
-            f"indexrelay collections restore {name}; then commit again what it lacks",
+            advice="to go on from what the catalog holds, and then commit again what it lacks: "
+            f"{commands.restore_collection(name)}",
             acts=Actor.PERSON,
         )
     elif health.entries == 0 and (kept := _entries_of(name, facts)):
@@ -129,8 +130,7 @@ def collection_problems(name: str, health: CollectionHealth, facts: Facts) -> It
             subject=name,
             what=f"collection {name} is empty now, and {', '.join(kept)} still serve(s) what it "
             "held",
-            advice="fill it again; if it is to be empty: "
-            f"indexrelay rebuild {' '.join(kept)} --force",
+            advice=f"fill it again; if it is to be empty: {commands.rebuild(*kept, force=True)}",
             acts=Actor.PERSON,
         )
 

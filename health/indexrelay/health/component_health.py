@@ -20,10 +20,11 @@ from indexrelay.health.verdict import (
     Problem,
 )
 from indexrelay.health.wording import generations, moment
+from indexrelay.schemas import commands
 from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.versions import Release, VersionManifest
 
-_START_ONE = "start one (indexrelay rebuilder), or build here: indexrelay rebuild --here"
+_START_ONE = f"start one, {commands.REBUILDER}, or build here: {commands.rebuild(here=True)}"
 _FOLLOWING = frozenset({Condition.BEHIND, Condition.OUTRUN, Condition.MISSING, Condition.CHANGED})
 """What a component is that was not built yet as it should be, by no fault of its own."""
 
@@ -162,7 +163,7 @@ def _failed(name: str, health: ComponentHealth, facts: Facts, due: Due) -> Probl
     what = f"{name} failed {health.failures} time(s) in a row, {serving}: {health.error}"
     again = name in due.reasons or health.building or health.retry_at is not None
     if not again:
-        advice, acts = f"mend the cause, then: indexrelay rebuild {name}", Actor.PERSON
+        advice, acts = f"mend the cause, then: {commands.rebuild(name)}", Actor.PERSON
     elif not facts.has_rebuilder:
         advice, acts = f"no rebuilder tries again: {_START_ONE}", Actor.PERSON
     elif health.building:
@@ -202,7 +203,9 @@ def _to_be_built(
     elif facts.has_rebuilder:
         advice, acts = "a running rebuilder builds it", Actor.PROCESS
     elif facts.has_rebuilder is None:
-        advice = "a rebuilder builds it, if one runs; else build here: indexrelay rebuild --here"
+        advice = (
+            f"a rebuilder builds it, if one runs; else build here: {commands.rebuild(here=True)}"
+        )
         acts = Actor.PERSON
     else:
         advice, acts = f"no rebuilder is running: {_START_ONE}", Actor.PERSON

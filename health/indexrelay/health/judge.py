@@ -23,6 +23,7 @@ from indexrelay.health.facts import Area, Facts
 from indexrelay.health.groups import GroupState, judge_groups
 from indexrelay.health.redis_health import member_problems, redis_problems, role_problems
 from indexrelay.health.verdict import Actor, Code, Problem, Verdict
+from indexrelay.schemas import commands
 
 
 def judge(facts: Facts) -> Verdict:
@@ -138,7 +139,7 @@ def _of_groups(groups: Iterable[GroupState]) -> Iterator[Problem]:
                 subject=group.group,
                 what=f"group {group.group} is not at one state: {'; '.join(group.disagreements)}",
                 advice="readers keep the last release in which it was; "
-                f"the next build brings it together: indexrelay rebuild {' '.join(group.members)}",
+                f"the next build brings it together: {commands.rebuild(*group.members)}",
                 acts=Actor.PERSON,
             )
 
@@ -148,6 +149,6 @@ def _of_dead_letters(facts: Facts) -> Iterator[Problem]:
         yield Problem(
             code=Code.DEAD_LETTERS,
             what=f"{facts.dead_letters} event(s) could not be read and are dead letters",
-            advice="see indexrelay dead list; then indexrelay dead retry, or drop",
+            advice=f"retry or drop them; which they are: {commands.DEAD_LETTERS}",
             acts=Actor.PERSON,
         )

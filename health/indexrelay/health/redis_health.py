@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from indexrelay.health.facts import Facts, RedisFacts
 from indexrelay.health.verdict import Actor, Code, Problem
+from indexrelay.schemas import commands
 from indexrelay.schemas.names import member_id
 from indexrelay.schemas.results import LoadOutcome, ReaderState, RebuilderState
 from indexrelay.schemas.versions import Release
@@ -30,14 +31,14 @@ def role_problems(facts: Facts) -> Iterator[Problem]:
         yield Problem(
             code=Code.NO_REBUILDER,
             what="no rebuilder is running, so nothing new is built",
-            advice="start one with: indexrelay rebuilder",
+            advice=f"start one: {commands.REBUILDER}",
             acts=Actor.PERSON,
         )
     if not facts.redis.readers and "reader" not in facts.redis.unseen:
         yield Problem(
             code=Code.NO_READER,
             what="no reader is running, so nothing is served",
-            advice="start one with: indexrelay reader --id NAME",
+            advice=f"start one: {commands.READER}",
             acts=Actor.PERSON,
         )
 
@@ -56,7 +57,7 @@ def reader_problems(state: ReaderState, newest: Release | None, facts: Facts) ->
             subject=state.reader,
             what=f"reader {state.process} could not load {name}, {serves}: {component.error}",
             advice="a transient error is tried again by itself; "
-            f"a damaged file needs a new version: indexrelay rebuild {name}",
+            f"a damaged file needs a new version: {commands.rebuild(name)}",
             acts=Actor.PERSON,
         )
     if newest is not None and state.release < newest.number:
@@ -98,9 +99,9 @@ def redis_problems(facts: Facts) -> Iterator[Problem]:
             subject=wrong.key,
             what=str(wrong),
             advice=(
-                "a rebuilder sets it aside at its next comparison; at once: indexrelay reconcile"
+                f"a rebuilder sets it aside at its next comparison; at once: {commands.RECONCILE}"
                 if facts.has_rebuilder
-                else "it is set aside, and nothing is lost by it, with: indexrelay reconcile"
+                else f"it is set aside, and nothing is lost by it, with: {commands.RECONCILE}"
             ),
             acts=Actor.PROCESS if facts.has_rebuilder else Actor.PERSON,
         )
@@ -145,7 +146,7 @@ def _untaken(redis: RedisFacts, facts: Facts) -> Iterator[Problem]:
             code=Code.EVENTS_UNTAKEN,
             subject=waiting.consumer,
             what=what,
-            advice=advice if alive else "start a rebuilder: indexrelay rebuilder",
+            advice=advice if alive else f"start a rebuilder: {commands.REBUILDER}",
             acts=Actor.PROCESS if alive and waiting.consumer else Actor.PERSON,
         )
 
@@ -179,7 +180,8 @@ def member_problems(facts: Facts) -> Iterator[Problem]:
                 subject=rebuilder.rebuilder,
                 what=f"rebuilder {rebuilder.process} has its id in common with "
                 f"{', '.join(rebuilder.namesakes)}, and each takes events that another began with",
-                advice="give each an id of its own: indexrelay rebuilder --id NAME",
+                advice="give each an id of its own: "
+                f"{commands.rebuilder(f'{rebuilder.rebuilder}-2')}",
                 acts=Actor.PERSON,
             )
     yield from _silent(facts.redis, facts)

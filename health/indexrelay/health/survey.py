@@ -19,6 +19,7 @@ from indexrelay.health.advice import advice_for
 from indexrelay.health.dependencies import Definitions
 from indexrelay.health.facts import Area, Facts, RedisFacts, SourceFact, Unknown, Untaken
 from indexrelay.health.presence import seconds_left
+from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.loggers import get_logger
@@ -49,8 +50,8 @@ _FALLBACK_ADVICE = {
     Area.CATALOG: "see that catalog.url is right and its database answers; "
     "readers keep what they serve",
     Area.ARTIFACTS: "see that artifacts.dir is right, and can be read and written",
-    Area.REDIS: "start it (indexrelay up starts one), or correct redis.url; commits stand "
-    "meanwhile, and readers keep serving what they have",
+    Area.REDIS: "commits stand meanwhile, and readers keep serving what they have; correct "
+    f"redis.url, or start it; one for this machine comes with: {commands.UP}",
 }
 
 

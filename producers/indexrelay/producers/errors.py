@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from indexrelay.schemas import commands
 from indexrelay.schemas.errors import IndexRelayError, UnknownNameError
 from indexrelay.schemas.mistakes import suggestion
 from indexrelay.schemas.results import ComponentFailure, LoadOutcome
@@ -39,8 +40,8 @@ class NoRunningServerError(IndexRelayError):
 
     def __init__(self, data_dir: Path) -> None:
         super().__init__(
-            f"no server runs in {data_dir}: start one with indexrelay up, "
-            "or give the URL of another in redis.url (INDEXRELAY_REDIS__URL)"
+            f"no server runs in {data_dir}: give the URL of another in redis.url "
+            f"(INDEXRELAY_REDIS__URL), or start one: {commands.UP}"
         )
         self.data_dir = data_dir
 
@@ -106,8 +107,8 @@ class BacklogFullError(BackPressureError):
     def __init__(self, commits: Sequence[Commit], max_backlog: int) -> None:
         super().__init__(
             commits,
-            f"more than {max_backlog} events wait for a rebuilder; see that one runs and keeps up "
-            "(indexrelay status), commit larger batches, or raise producer.max_backlog",
+            f"more than {max_backlog:,} events wait for a rebuilder; commit larger batches, raise "
+            f"producer.max_backlog, or see that one runs and keeps up: {commands.STATUS}",
         )
         self.max_backlog = max_backlog
 
@@ -172,7 +173,7 @@ class NotServedError(IndexRelayError):
         super().__init__(
             f"generation {generation} of {collection!r} is committed, but not served after "
             f"{seconds:.1f} s: {'; '.join(part for part in told if part)}; waiting again is safe, "
-            "and indexrelay status says what is wrong"
+            f"and what is wrong says: {commands.STATUS}"
         )
         self.collection = collection
         self.generation = generation

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from indexrelay.components.conformance import checks_of, loads
 from indexrelay.components.kind import Built, Job, Kind, Served
+from indexrelay.schemas import commands
 from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
 
 
@@ -99,7 +100,7 @@ def _check_count(component: str, what: str, count: int, before: int, min_kept: f
         detail=""
         if passed
         else f"{count:,} {what} where the last version has {before:,}; "
-        f"if that is right: indexrelay rebuild {component} --force",
+        f"if that is right: {commands.rebuild(component, force=True)}",
         measured=kept,
         limit=min_kept,
     )

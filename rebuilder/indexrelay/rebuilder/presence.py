@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from indexrelay.health.backoff import Patience
+from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ComponentFailure, RebuilderState, RebuildResult
@@ -125,7 +126,7 @@ class RebuilderPresence:
                 rebuilder=us.label,
                 other=alive[member],
                 advice="each takes the events that the other has begun with; give each an id of "
-                "its own (indexrelay rebuilder --id, Rebuilder(rebuilder_id=...)), or none",
+                f"its own: {commands.rebuilder(us.label + '-2')}",
             )
         self._namesakes = alive
         self._seen = {member: state.updated_at for member, state in others.items()}

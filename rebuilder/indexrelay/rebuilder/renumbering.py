@@ -14,6 +14,7 @@ reader serves later generations than its newest release, the rebuild is waited f
 from collections.abc import Iterator
 
 from indexrelay.rebuilder.findings import Finding, Standing
+from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.results import ComponentState, ReaderState
 from indexrelay.schemas.versions import Release
@@ -114,7 +115,7 @@ def _waiting(what: str, when: str, rebuilders: bool) -> Finding:
     advice = f"a running rebuilder goes on with a number above that {when}"
     if rebuilders:
         return Finding(about="release", what=what, standing=Standing.WAITING, advice=advice)
-    return _left(what, f"{advice}; none is running: indexrelay rebuilder")
+    return _left(what, f"{advice}; none is running: {commands.REBUILDER}")
 
 
 def _left(what: str, advice: str) -> Finding:

@@ -26,6 +26,7 @@ from indexrelay.reloaders.planning import Part, parts_of
 from indexrelay.reloaders.scrubbing import Doubt
 from indexrelay.reloaders.served import ServedComponent
 from indexrelay.reloaders.snapshot import Contents
+from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.versions import Release
@@ -109,7 +110,7 @@ class Loader:
             error=doubt.reason,
             answers="may be wrong, and end now" if doubt.wrong else "are right, from memory",
             advice="a running rebuilder builds it anew, unless it is held or paused; "
-            f"or: indexrelay rebuild {name}",
+            f"or: {commands.rebuild(name)}",
         )
 
     def parts(self, release: Release, current: Contents) -> list[Part]:

@@ -7,6 +7,7 @@ or the driver's own error.
 from collections.abc import Sequence
 from datetime import datetime
 
+from indexrelay.schemas import commands
 from indexrelay.schemas.errors import IndexRelayError, UnknownNameError
 
 
@@ -55,7 +56,7 @@ class CollectionMismatchError(IndexRelayError):
         )
         super().__init__(
             f"collection {name!r} has {said}; change the declaration back, "
-            f"or drop the collection (indexrelay collections drop {name}) and fill it again"
+            f"or drop the collection and fill it again: {commands.drop_collection(name)}"
         )
         self.name = name
         self.differences = tuple(differences)

@@ -5,6 +5,7 @@ from typing import Final
 
 from redis.exceptions import ResponseError
 
+from indexrelay.schemas import commands
 from indexrelay.schemas.errors import IndexRelayError
 
 _ADVICE: Final = {
@@ -12,7 +13,7 @@ _ADVICE: Final = {
     "NOPERM": "allow the command on this key in the server's ACL",
     "OOM": "the server is at its memory limit: let consumers drain, trim streams, raise maxmemory",
     "READONLY": "this server is a replica: give the URL of the primary",
-    "WRONGTYPE": "it is not ours: a rebuilder sets it aside, and so does indexrelay reconcile",
+    "WRONGTYPE": f"it is not ours: a rebuilder sets it aside, and so does: {commands.RECONCILE}",
 }
 
 
@@ -82,6 +83,6 @@ class WrongTypeError(ResponseError):
     def __init__(self, key: str) -> None:
         super().__init__(
             f"WRONGTYPE the key {key} holds something that is not ours; a running rebuilder sets "
-            "it aside, and so does indexrelay reconcile"
+            f"it aside, and so does: {commands.RECONCILE}"
         )
         self.key = key

@@ -102,7 +102,8 @@ def test_a_rollback_to_what_is_gone_releases_nothing(
     newest = make_release(store, voyager=versions[1])
     (path,) = store.open_version("voyager", versions[0]).files.values()
     path.unlink()
-    with pytest.raises(ReleaseNotWholeError, match=f"{path} is missing; name another"):
+    said = f"{path} is missing; restore the file, or name another"
+    with pytest.raises(ReleaseNotWholeError, match=said):
         store.rollback(1, reason="back")
     path.write_bytes(b"other bytes")
     with pytest.raises(ReleaseNotWholeError, match=f"{path} is damaged"):

@@ -11,6 +11,7 @@ import typer
 
 from indexrelay.console.completion import component_names
 from indexrelay.console.options import Config, Json, Reason
+from indexrelay.schemas import commands
 
 Names = Annotated[
     list[str],
@@ -30,7 +31,9 @@ def pause(
         require_declared(installation.settings, names)
         for name in names:
             installation.catalog.attempts.pause(name, reason)
-    _say(json, {"paused": names}, f"paused {', '.join(names)}; back with: indexrelay resume")
+    _say(
+        json, {"paused": names}, f"paused {', '.join(names)}; back with: {commands.resume(*names)}"
+    )
 
 
 def resume(names: Names, config: Config = None, json: Json = False) -> None:
@@ -62,7 +65,11 @@ def hold(
     with Installation.at(config) as installation:
         require_released(installation, names)
         release = announced(installation, installation.store.hold(*names, reason=reason))
-    _say(json, {"release": release, "held": names}, f"held {', '.join(names)} in release {release}")
+    _say(
+        json,
+        {"release": release, "held": names},
+        f"held {', '.join(names)} in release {release}; back with: {commands.lift(*names)}",
+    )
 
 
 def lift(
@@ -115,7 +122,7 @@ def rollback(
         json,
         {"release": number, "rolled_back_to": release, "held": sorted(rolled.holds)},
         f"release {number} serves what release {release} served, and holds it: "
-        f"{', '.join(sorted(rolled.holds))}; back with: indexrelay lift",
+        f"{', '.join(sorted(rolled.holds))}; back with: {commands.lift(*sorted(rolled.holds))}",
     )
 
 
@@ -126,9 +133,10 @@ def _of_both(done: str, names: Sequence[str], spared: str, others: Sequence[str]
 
 
 def _say(json: bool, document: dict[str, int | str | Sequence[str]], sentence: str) -> None:
+    from indexrelay.console.invocation import adapted
     from indexrelay.console.output import print_json, stdout
 
     if json:
         print_json(dict(document))
     else:
-        stdout().print(f"✓ {sentence}", soft_wrap=True)
+        stdout().print(f"✓ {adapted(sentence)}", soft_wrap=True)

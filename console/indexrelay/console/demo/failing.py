@@ -22,7 +22,7 @@ class StagedFaultError(IndexRelayError):
     """Raised when the demo was asked for a failing build; the next batch heals it."""
 
     def __init__(self) -> None:
-        super().__init__("a fault that indexrelay demo --fail asked for; the next batch heals it")
+        super().__init__("a fault that --fail asked for; the next batch heals it")
 
 
 class BreakableParameters(KindParameters):

@@ -6,6 +6,7 @@ however the demo ends: at its end, by an error, or by Ctrl-C.
 
 import os
 import secrets
+import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -34,6 +35,7 @@ from indexrelay.console.installation import Installation
 from indexrelay.console.output import print_json, stdout
 from indexrelay.console.roles import REDIS_URL
 from indexrelay.console.stopping import Stop
+from indexrelay.schemas import commands
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.logs import configure_logs
 from indexrelay.schemas.settings import LogSettings
@@ -131,7 +133,10 @@ def _run(options: DemoOptions, stack: ExitStack) -> ExitCode:
     else:
         stdout().print(report_page(report))
         if options.data is not None:
-            stdout().print(f"look around with: indexrelay status --config {config}", soft_wrap=True)
+            stdout().print(
+                f"look around: {commands.STATUS} --config {shlex.quote(str(config))}",
+                soft_wrap=True,
+            )
     return ExitCode.SUCCESS if report.converged and report.agree else ExitCode.FAILURE
 
 

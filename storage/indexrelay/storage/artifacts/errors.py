@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from indexrelay.schemas import commands
 from indexrelay.schemas.errors import IndexRelayError, UnknownNameError
 from indexrelay.schemas.mistakes import suggestion
 from indexrelay.schemas.system_advice import advice_on
@@ -50,13 +51,17 @@ class BlobMissingError(ArtifactError):
     rebuild the component that names it.
     """
 
-    def __init__(self, digest: str, path: Path) -> None:
+    def __init__(self, digest: str, path: Path, *, component: str | None = None) -> None:
         super().__init__(
             f"blob {digest} is not in the store; it should be {path}; if it stays away, "
-            "rebuild the component that names it: indexrelay rebuild COMPONENT"
+            f"{_repaired_by(component)}"
         )
         self.digest = digest
         self.path = path
+
+    def of(self, component: str) -> "BlobMissingError":
+        """The same, once it is known whose blob it is."""
+        return BlobMissingError(self.digest, self.path, component=component)
 
 
 class BlobCorruptError(ArtifactError):
@@ -66,14 +71,17 @@ class BlobCorruptError(ArtifactError):
     other names a new one.
     """
 
-    def __init__(self, digest: str, path: Path, reason: str) -> None:
-        super().__init__(
-            f"blob {digest} is damaged: {reason} ({path}); "
-            "rebuild the component that names it: indexrelay rebuild COMPONENT"
-        )
+    def __init__(
+        self, digest: str, path: Path, reason: str, *, component: str | None = None
+    ) -> None:
+        super().__init__(f"blob {digest} is damaged: {reason} ({path}); {_repaired_by(component)}")
         self.digest = digest
         self.path = path
         self.reason = reason
+
+    def of(self, component: str) -> "BlobCorruptError":
+        """The same, once it is known whose blob it is."""
+        return BlobCorruptError(self.digest, self.path, self.reason, component=component)
 
 
 class VersionUnreadableError(ArtifactError):
@@ -82,7 +90,7 @@ class VersionUnreadableError(ArtifactError):
     def __init__(self, component: str, version_id: str, reason: str, *, missing: bool) -> None:
         super().__init__(
             f"version {version_id} of {component} cannot be read: {reason}; "
-            f"build another: indexrelay rebuild {component}"
+            f"build another: {commands.rebuild(component)}"
         )
         self.component = component
         self.version_id = version_id
@@ -123,8 +131,8 @@ class ReleaseNotWholeError(ArtifactError):
             case BlobMissingError():
                 what = f"{cause.path} is missing"
         super().__init__(
-            f"release {number} cannot be served again, and what is served stays: {what}; name "
-            "another (indexrelay components show COMPONENT lists them), or restore the file"
+            f"release {number} cannot be served again, and what is served stays: {what}; restore "
+            f"the file, or name another release: {commands.RELEASES}"
         )
         self.number = number
 
@@ -164,7 +172,7 @@ class NothingReleasedError(ArtifactError):
     def __init__(self) -> None:
         super().__init__(
             "nothing is released yet: commit a batch while a rebuilder runs, "
-            "or build what is due now with indexrelay rebuild --here"
+            f"or build what is due now: {commands.rebuild(here=True)}"
         )
 
 
@@ -175,3 +183,10 @@ class ComponentNotReleasedError(ArtifactError, UnknownNameError):
         near = suggestion(component, released)
         super().__init__(f"no version of {component!r} is released{near}")
         self.component = component
+
+
+def _repaired_by(component: str | None) -> str:
+    """What repairs a blob."""
+    if component is None:
+        return f"rebuild the component that names it; which is damaged: {commands.STATUS}"
+    return f"rebuild what names it: {commands.rebuild(component)}"

@@ -27,6 +27,8 @@ from indexrelay.storage.artifacts.durable import (
 )
 from indexrelay.storage.artifacts.errors import (
     ArtifactError,
+    BlobCorruptError,
+    BlobMissingError,
     NotAFileError,
     VersionUnreadableError,
 )
@@ -123,7 +125,10 @@ class Versions:
                 and `Blobs.path` do.
         """
         manifest = self.read(component, version_id)
-        files = {label: self._blobs.path(ref) for label, ref in manifest.files.items()}
+        try:
+            files = {label: self._blobs.path(ref) for label, ref in manifest.files.items()}
+        except (BlobMissingError, BlobCorruptError) as error:
+            raise error.of(component) from error
         return OpenedVersion(manifest=manifest, files=files)
 
     def looks(self, component: str, version_id: str) -> str:
