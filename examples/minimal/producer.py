@@ -13,7 +13,7 @@ from indexrelay.storage.catalog import Commit
 
 def job(settings: Settings) -> Commit:
     with Producer.open(settings) as producer:
-        with producer.batch("tracks", batch_id="monday") as batch:
+        with producer.batch("tracks", batch_id="nightly 2026-11-30") as batch:
             batch.upsert(["calm", "loud"], [[1.0, 0.1], [0.1, 1.0]])
             batch.delete(["gone"])
         return batch.commit
