@@ -1,7 +1,7 @@
 """What a query must be, checked before FAISS sees it: that would read past it, or answer it."""
 
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from indexrelay.components.errors import InvalidQueryError
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
+from indexrelay.storage.validation import MAX_LENGTH, MIN_LENGTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,8 @@ class Queries:
         """One query as an array of the shape ``(1, dimension)``.
 
         Raises:
-            InvalidQueryError: it has another shape, holds a NaN or an infinity, or is zero under
-                cosine.
+            InvalidQueryError: it has another shape, holds a NaN or an infinity, is longer than
+                `MAX_LENGTH`, or shorter than `MIN_LENGTH` under cosine.
         """
         vector = _array(given)
         if vector.shape != (self.dimension,):
@@ -32,7 +33,7 @@ class Queries:
             )
         # NaN and infinity show in it; `dot` would warn of an overflow, which only means the latter.
         squares = float(np.einsum("d,d->", vector, vector))
-        if 0 < squares < inf:
+        if MIN_LENGTH**2 <= squares <= MAX_LENGTH**2:
             if self.metric is Metric.COSINE:
                 vector = vector / np.float32(sqrt(squares))
             return vector[None, :]
@@ -50,17 +51,25 @@ class Queries:
     def _prepared(self, queries: Vectors) -> Vectors:
         squares = np.einsum("nd,nd->n", queries, queries)
         cosine = self.metric is Metric.COSINE
-        if np.isfinite(squares).all() and (squares.all() or not cosine):
-            return queries / np.sqrt(squares)[:, None] if cosine else queries
         if not np.isfinite(queries).all():
             raise InvalidQueryError("a query must not hold a NaN or an infinity")
-        if cosine:
-            raise InvalidQueryError("a query of length zero or infinity has no direction")
-        return queries
+        if not (squares <= MAX_LENGTH**2).all():
+            raise InvalidQueryError(
+                f"a query is at most {MAX_LENGTH:g} long: its distances have no float32 beyond"
+            )
+        if not cosine:
+            return queries
+        if not (squares >= MIN_LENGTH**2).all():
+            raise InvalidQueryError(
+                f"a query of length zero, or below {MIN_LENGTH:g}, has no direction"
+            )
+        unit: Vectors = queries / np.sqrt(squares)[:, None]
+        return unit
 
 
 def _array(given: ArrayLike) -> Vectors:
     try:
-        return np.ascontiguousarray(given, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what overflows is infinite, and refused
+            return np.ascontiguousarray(given, dtype=np.float32)
     except (ValueError, TypeError) as error:
         raise InvalidQueryError(f"a query is an array of numbers: {error}") from error
