@@ -177,6 +177,14 @@ def test_texts_of_punctuation_alone_are_counted_and_where_there_are_no_others_sa
     assert "no text has a word" in none.check("has_texts").detail
 
 
+def test_texts_of_words_that_all_texts_have_pass_the_gates_and_are_found(tmp_path: Path) -> None:
+    done = build(tmp_path, snapshot(["row"] * 1500 + ["what is known about the others"]))
+    assert done.failed == []
+    with closing(TextIndex(TextIndexParameters()).load(done.files)) as index:
+        assert len(index.search("row", k=2000)) == 1500
+        assert found(index, "known row") == ["e001500"]
+
+
 def test_entries_without_a_text_are_counted_and_keep_their_payload(index: TextSearch) -> None:
     assert (len(index), index.texts) == (7, 6)
     assert "e000003" in index

@@ -242,6 +242,7 @@ def _ascii_digit(found: Any) -> str:
 
 @cache
 def _stemmer() -> Any:
+    # Used by all threads: it keeps the interpreter's lock while it works.
     return require("Stemmer", extra="reloaders").Stemmer("english")
 
 

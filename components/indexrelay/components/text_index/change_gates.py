@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import Final
@@ -44,8 +45,10 @@ _MOVED: Final = """
 """
 _LONGEST: Final = 3
 """Terms that a changed entry is asked for by; long terms are rare, so they tell the most."""
-_ASKED: Final = 100
+_ASKED: Final = 50
 """Entries that changed and are asked for as people ask."""
+_COUNTED: Final = 200
+"""Entries that changed and whose terms are counted: FTS5 goes through all texts of a term."""
 
 Entry = tuple[int, str | None, str | None]
 """Row, payload, text."""
@@ -163,7 +166,7 @@ class _Gates:
         with reading(self.path):
             vocabulary(self.now)
             counted = "SELECT doc FROM temp.vocabulary WHERE term = ?"
-            for was, has in self._changed_texts():
+            for was, has in islice(self._changed_texts(), _COUNTED):
                 differing = set(terms(was)) ^ set(terms(has))
                 for term in _longest(differing):
                     found = self.now.execute(counted, (term,)).fetchone()

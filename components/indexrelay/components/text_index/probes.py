@@ -17,7 +17,12 @@ from indexrelay.components.judging import Verdict, equal
 from indexrelay.components.optional import require
 from indexrelay.components.text_index.analyser import Analyser, Phrase
 from indexrelay.components.text_index.database import counts_of, reading
-from indexrelay.components.text_index.query import all_of, match_expression
+from indexrelay.components.text_index.query import (
+    all_of,
+    common_above,
+    match_expression,
+    texts_with,
+)
 
 _SAMPLED: Final = 100
 _SAMPLE: Final = """
@@ -27,7 +32,8 @@ _SAMPLE: Final = """
 """Spread over the rows by a fixed multiplier, so the same sample each time."""
 _NOT_ASCII: Final = "SELECT row, text FROM entries WHERE text GLOB '*[^' || char(1) || '-~]*'"
 _PER_SCRIPT: Final = 5
-_WORDS_ASKED: Final = 20
+_WORDS_ASKED: Final = 8
+"""Of each text; all of its words are in the question that is the text."""
 _MOST_TERMS: Final = 60
 """Terms up to which a text is asked for by all of them; of longer ones only the rarest count."""
 _WORD: Final = r"[\p{L}\p{N}][\p{L}\p{N}\p{M}\p{DI}]*"
@@ -53,7 +59,7 @@ class Prober:
         with reading(self.path):
             findable = counts_of(self.connection).findable
             for row, text in texts:
-                for question in _questions(text, self.analyser):
+                for question in self._questions(text, findable):
                     asked += 1
                     if not self._answers(row, question, findable):
                         missed += 1
@@ -85,6 +91,23 @@ class Prober:
         """Whether one row is among those that hold all ``phrases``."""
         return self._matches(row, all_of(phrases))
 
+    def _questions(self, text: str, findable: int) -> Iterator[str]:
+        """What a person may type who looks for ``text``."""
+        phrases = self.analyser.phrases(text)
+        if not phrases:
+            return
+        yield text
+        if len(phrases) <= _MOST_TERMS:
+            yield unicodedata.normalize("NFD", text)
+            # Of a text without any word of its own nothing would count beside the question's words.
+            rarest = min(texts_with(self.connection, phrase) for phrase in phrases)
+            if rarest <= common_above(findable):
+                yield _QUESTION.format(text)
+        words = require("regex", extra="reloaders").findall(_WORD, text)
+        for word in dict.fromkeys([*text.split()[:_WORDS_ASKED], *words[:_WORDS_ASKED]]):
+            if self.analyser.phrases(word):
+                yield word
+
     def _answers(self, row: int, question: str, findable: int) -> bool:
         asked = match_expression(self.connection, self.analyser, question, findable=findable)
         return bool(asked) and self._matches(row, asked)
@@ -92,21 +115,6 @@ class Prober:
     def _matches(self, row: int, expression: str) -> bool:
         query = "SELECT 1 FROM terms WHERE terms MATCH ? AND rowid = ?"
         return self.connection.execute(query, (expression, row)).fetchone() is not None
-
-
-def _questions(text: str, analyser: Analyser) -> Iterator[str]:
-    """What a person may type who looks for ``text``."""
-    phrases = analyser.phrases(text)
-    if not phrases:
-        return
-    yield text
-    if len(phrases) <= _MOST_TERMS:
-        yield _QUESTION.format(text)
-        yield unicodedata.normalize("NFD", text)
-    words = require("regex", extra="reloaders").findall(_WORD, text)
-    for word in dict.fromkeys([*text.split()[:_WORDS_ASKED], *words[:_WORDS_ASKED]]):
-        if analyser.phrases(word):
-            yield word
 
 
 def _script(character: str) -> str:

@@ -36,9 +36,14 @@ def match_expression(
         for place, phrase in enumerate(phrases)
         if (texts := texts_with(connection, phrase))
     )
-    common = max(findable // 2, _COMMON)
+    common = common_above(findable)
     rare = [each for each in counted if each[0] <= common] or counted[:1]
     return " OR ".join(quoted(phrase) for _, _, phrase in rare[:MOST_PHRASES])
+
+
+def common_above(findable: int) -> int:
+    """In how many of ``findable`` texts a term may be and still count beside rarer ones."""
+    return max(findable // 2, _COMMON)
 
 
 def texts_with(connection: sqlite3.Connection, phrase: Phrase) -> int:
