@@ -26,7 +26,7 @@ def asked(
     """Which entries are found, where ``text`` stands in one that is called ``wanted``."""
 
     def attempt(folder: Path) -> object:
-        texts = [*filler, text]
+        texts: list[str | None] = [*filler, text]
         entries = Entries(
             ids=[*(f"note {number}" for number in range(len(filler))), "wanted"],
             vectors=np.zeros((len(texts), 1), dtype=np.float32),
