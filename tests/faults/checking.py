@@ -4,9 +4,9 @@ Each check looks for one kind of wrong and says where it is. That a run ended we
 for a proof: the checks read what happened on the way.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 from tests.faults.history import Batch, History, Released, Sample, Version, content_digest
 
@@ -31,6 +31,7 @@ def check(history: History) -> list[Violation]:
         "I4": _unreleased_bytes(history),
         "I5": _left_over(history),
         "I6": _torn_or_failed(history),
+        "I7": _split(history),
     }
     return [Violation(name, what) for name, found in checks.items() for what in found]
 
@@ -180,6 +181,57 @@ def _agree(sample: Sample, newest: Released, releases: Mapping[int, Released]) -
     return all(
         any(members.items() <= release.components.items() for release in reversed(earlier))
         for members in groups.values()
+    )
+
+
+def _split(history: History) -> Iterator[str]:
+    """I7: no release has, and no reader serves, two members of a group at different states."""
+    versions = {version.id: version for version in history.versions}
+    releases = {release.number: release for release in history.releases}
+    for release in history.releases:
+        for one, other in _mates(release.components, release):
+            if not _at_one_state(release.components, one, other, versions):
+                yield f"release {release.number} has {one} and {other} at different states"
+    for sample in history.samples:
+        newest = releases.get(sample.release)
+        if newest is None:
+            continue
+        served = {name: part.version for name, part in sample.parts.items()}
+        for one, other in _mates(served, newest):
+            if _at_one_state(served, one, other, versions):
+                continue
+            # Who joins a group stays beside it where the version that joins cannot be loaded.
+            pair = {one: served[one], other: served[other]}
+            if not any(
+                release.number < newest.number
+                and pair.items() <= release.components.items()
+                and (one, other) not in _mates(pair, release)
+                for release in history.releases
+            ):
+                yield f"{sample.reader} serves {one} and {other} of different states"
+
+
+def _mates(components: Iterable[str], release: Released) -> Iterator[tuple[str, str]]:
+    """The pairs of these components that a release has in one group."""
+    for one, other in combinations(sorted(components), 2):
+        group = release.groups.get(one)
+        if group is not None and group == release.groups.get(other):
+            yield one, other
+
+
+def _at_one_state(
+    ids: Mapping[str, str], one: str, other: str, versions: Mapping[str, Version]
+) -> bool:
+    """Whether two versions cover the same, and name each other where one is made from the other."""
+    left, right = versions.get(ids[one]), versions.get(ids[other])
+    if left is None or right is None:
+        return True  # I4 says what is to be said of a version that nobody knows
+    named = [left.parents.get(other, right.id), right.parents.get(one, left.id)]
+    common = left.parents.keys() & right.parents.keys()
+    return (
+        left.covers == right.covers
+        and named == [right.id, left.id]
+        and all(left.parents[parent] == right.parents[parent] for parent in common)
     )
 
 

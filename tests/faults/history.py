@@ -35,6 +35,8 @@ class Version:
     """`content_digest` of the entries that its file names."""
     blob: str
     """The digest of its file."""
+    parents: Mapping[str, str] = field(default_factory=dict)
+    """By component that it was made from: the id of the version."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,9 @@ class RollCallParameters(KindParameters):
     behaviour: str = "fine"
     seconds: float = 0.0
     """How long a build takes at least."""
+    orders: str = ""
+    """A folder: a file in it that is called like the component says what its next builds do,
+    ``fail``, or how many seconds they take."""
 
 
 class RollCall(Kind[Roll]):
@@ -46,6 +49,8 @@ class RollCall(Kind[Roll]):
         parameters: Any = self.parameters
         _misbehave(parameters.behaviour)
         time.sleep(parameters.seconds)  # the work of a build that takes so long
+        if parameters.orders:
+            _obey(Path(parameters.orders) / job.component)
         ids = [
             name
             for snapshot in job.collections.values()
@@ -65,6 +70,16 @@ class RollCall(Kind[Roll]):
 
     def load(self, files: Mapping[str, Path]) -> Roll:
         return Roll(files[FILE].read_bytes())
+
+
+def _obey(order: Path) -> None:
+    try:
+        said = order.read_text()
+    except FileNotFoundError:
+        return
+    if said == "fail":
+        raise ValueError("ordered to fail")
+    time.sleep(float(said))
 
 
 def _misbehave(behaviour: str) -> None:

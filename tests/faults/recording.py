@@ -173,6 +173,7 @@ class Recorder:
             covers=manifest.covers[COLLECTION],
             content=content_digest(json.loads(raw)),
             blob=blob.digest,
+            parents=manifest.parents,
         )
 
     def path_of(self, blob: BlobRef) -> Path:

@@ -36,10 +36,12 @@ def released(number: int, left: int, right: int, **other: Any) -> Released:
     return Released(
         number=number,
         components={"left": f"left-{left}", "right": f"right-{right}"},
-        groups=dict.fromkeys(NAMES, "pair"),
-        digest=f"digest {number}",
-        seen=frozenset({"once"}),
-        **other,
+        **{
+            "groups": dict.fromkeys(NAMES, "pair"),
+            "digest": f"digest {number}",
+            "seen": frozenset({"once"}),
+            **other,
+        },
     )
 
 
@@ -103,6 +105,12 @@ def test_a_good_history_passes() -> None:
         replace(GOOD, samples=(*GOOD.samples, sample(0, 1, 1, process=8, parts={}))),
         # A group whose load failed stays where it was, whole.
         replace(GOOD, samples=(sample(1, 1, 1), sample(2, 1, 1))),
+        # Who joins a group was apart from it before, and cannot be loaded.
+        replace(
+            GOOD,
+            releases=(GOOD.releases[0], released(2, 2, 1, groups={}), released(3, 2, 2)),
+            samples=(sample(3, 2, 1),),
+        ),
         # What a reader serves was damaged, and what came before was not.
         replace(
             GOOD,
@@ -110,7 +118,16 @@ def test_a_good_history_passes() -> None:
             damaged=frozenset({"left-2", "right-2"}),
         ),
     ],
-    ids=["rollback", "rollback served", "failure", "dead letter", "start", "kept", "damaged"],
+    ids=[
+        "rollback",
+        "rollback served",
+        "failure",
+        "dead letter",
+        "start",
+        "kept",
+        "joins",
+        "damaged",
+    ],
 )
 def test_what_may_happen_passes(history: History) -> None:
     assert check(history) == []
@@ -155,12 +172,31 @@ WRONG = {
     "I5 retries": replace(GOOD, left=Left(retries=1)),
     "I5 leases": replace(GOOD, left=Left(leases=1)),
     "I6 failed": replace(GOOD, query_failures=(QueryFailed(reader="a", error="gone"),)),
-    "I6 torn": replace(GOOD, samples=(sample(2, 1, 2),)),
+    "I6 I7 torn": replace(GOOD, samples=(sample(2, 1, 2),)),
     "I6 two releases": replace(GOOD, samples=(sample(1, 1, 1, release_after=2),)),
     "I6 answers": replace(
         GOOD, samples=(sample(2, 2, 2, parts={"left": replace(part("left", 2), content=FIRST)}),)
     ),
     "I6 no release": replace(GOOD, samples=(sample(3, 2, 2),)),
+    "I7 release": replace(
+        GOOD, releases=(*GOOD.releases, released(3, 2, 1, holds=HELD)), samples=GOOD.samples[:1]
+    ),
+    "I7 reader": replace(
+        GOOD,
+        releases=(*GOOD.releases, released(3, 2, 1, holds=HELD)),
+        samples=(sample(3, 2, 1),),
+    ),
+    "I7 parent": replace(
+        GOOD,
+        versions=(*GOOD.versions[:-1], version("right", 2, parents={"left": "left-1"})),
+    ),
+    "I7 siblings": replace(
+        GOOD,
+        versions=tuple(
+            replace(each, parents={"seed": f"{each.component} {each.covers}"})
+            for each in GOOD.versions
+        ),
+    ),
 }
 
 
