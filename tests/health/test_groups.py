@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from indexrelay.health.backoff import Patience
-from indexrelay.health.due import find_due, inputs_digest
+from indexrelay.health.due import find_due, inputs_digest, parent_inputs
 from indexrelay.health.facts import Facts, SourceFact
 from indexrelay.health.groups import judge_groups
 from indexrelay.schemas.definitions import ComponentDefinition
@@ -92,10 +92,8 @@ def failed(name: str, given: Facts) -> Facts:
 
 
 def find_inputs(name: str, given: Facts) -> str:
-    definition = given.definitions[name]
     released = {} if given.release is None else given.release.components
-    parents = {each: released[each] for each in definition.inputs if each in released}
-    return inputs_digest(definition, parents)
+    return inputs_digest(given.definitions[name], parent_inputs(name, given.definitions, released))
 
 
 OUTSIDE = {
@@ -126,6 +124,11 @@ CASES: dict[str, tuple[Facts, set[str], str]] = {
         failed("index", facts()),
         set(),
         "group maps waits for index, which failed 2 time(s) in a row: boom",
+    ),
+    "a child failed": (
+        failed("cache", facts()),
+        set(),
+        "group maps waits for cache, which failed 2 time(s) in a row: boom",
     ),
     "a retry is due": (
         replace(failed("index", facts()), now=NOW + timedelta(hours=1)),

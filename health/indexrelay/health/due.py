@@ -5,15 +5,23 @@ timer made someone look. Asking twice gives the same answer; a lost event change
 """
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from indexrelay.health.backoff import Patience
-from indexrelay.health.dependencies import in_order, parents_of, root_collections
+from indexrelay.health.dependencies import (
+    Definitions,
+    in_order,
+    parents_of,
+    root_collections,
+    with_descendants,
+)
 from indexrelay.health.facts import Facts
 from indexrelay.health.groups import GroupWait, find_waiting
 from indexrelay.schemas.canonical import canonical_json, sha256_hex
 from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.groups import mates_of
 from indexrelay.schemas.versions import VersionManifest
 from indexrelay.storage.catalog import Attempt
 
@@ -185,12 +193,55 @@ def inputs_digest(definition: ComponentDefinition, parents: Mapping[str, str]) -
     return sha256_hex(canonical_json([definition.digest, sorted(parents.items())]))
 
 
+def parent_inputs(
+    name: str, definitions: Definitions, versions: Mapping[str, str]
+) -> dict[str, str]:
+    """What stands for each parent of ``name`` in `inputs_digest`: its version, as a rule.
+
+    A parent that is not released before ``name`` is (they are of one group, or something of it is
+    between them) has no released version to tell by while ``name`` fails: there it is what the
+    parent is declared as, and its own inputs.
+    """
+    bound = _bound_to(name, definitions)
+    return {
+        parent: _declared(parent, bound, definitions, versions)
+        if parent in bound
+        else versions.get(parent, "")
+        for parent in parents_of(definitions[name], definitions)
+    }
+
+
+def _bound_to(name: str, definitions: Definitions) -> set[str]:
+    """The components that are released together with ``name`` or after others of its group."""
+    return with_descendants(mates_of(name, definitions), definitions) - {name}
+
+
+def _declared(
+    name: str, bound: AbstractSet[str], definitions: Definitions, versions: Mapping[str, str]
+) -> str:
+    parents = {
+        parent: _declared(parent, bound, definitions, versions)
+        if parent in bound
+        else versions.get(parent, "")
+        for parent in parents_of(definitions[name], definitions)
+    }
+    return inputs_digest(definitions[name], parents)
+
+
+def _free_parents(name: str, bound: AbstractSet[str], definitions: Definitions) -> set[str]:
+    """The nearest components that ``name`` is made from and that are released without it."""
+    found: set[str] = set()
+    for parent in parents_of(definitions[name], definitions):
+        found |= _free_parents(parent, bound, definitions) if parent in bound else {parent}
+    return found
+
+
 def _same(name: str, attempt: Attempt, facts: Facts, due: Mapping[str, str]) -> bool:
     """Whether trying again would try the very same thing."""
-    definition = facts.definitions[name]
-    parents = parents_of(definition, facts.definitions)
-    if any(parent in due for parent in parents) or (facts.release is None and parents):
-        return False
+    definitions = facts.definitions
     released = facts.release.components if facts.release is not None else {}
-    inputs = inputs_digest(definition, {parent: released[parent] for parent in parents})
+    free = _free_parents(name, _bound_to(name, definitions), definitions)
+    if any(parent in due or parent not in released for parent in free):
+        return False
+    inputs = inputs_digest(definitions[name], parent_inputs(name, definitions, released))
     return attempt.inputs == inputs and attempt.targets == targets_of(name, facts)

@@ -6,7 +6,7 @@ from functools import partial
 from pydantic import SecretStr
 
 from indexrelay.health.dependencies import parents_of
-from indexrelay.health.due import inputs_digest, targets_of
+from indexrelay.health.due import inputs_digest, parent_inputs, targets_of
 from indexrelay.health.facts import Facts
 from indexrelay.rebuilder.errors import BuildCancelledError, BuildDiedError, BuildError
 from indexrelay.rebuilder.passes import PassOrder
@@ -129,10 +129,14 @@ class ComponentBuilder:
             if result.outcome is BuildOutcome.REBUILT:
                 self._catalog.attempts.succeeded(name)
             else:
+                released = {} if facts.release is None else facts.release.components
                 failures = self._catalog.attempts.failed(
                     name,
                     error=result.error or "unknown",
-                    inputs=inputs_digest(facts.definitions[name], parents),
+                    inputs=inputs_digest(
+                        facts.definitions[name],
+                        parent_inputs(name, facts.definitions, {**released, **parents}),
+                    ),
                     targets=targets_of(name, facts),
                     passing=result.passing,
                 ).failures
