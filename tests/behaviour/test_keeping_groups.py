@@ -16,7 +16,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from indexrelay.components.kind import Job
 from indexrelay.schemas.groups import agree, disagreements
@@ -337,11 +343,15 @@ def torn_groups(store: ArtifactStore, release: Release) -> list[str]:
     return found
 
 
-TestGroups = Groups.TestCase
-TestGroups.settings = settings(
-    max_examples=_EXAMPLES,
-    stateful_step_count=25,
-    deadline=None,
-    phases=(Phase.explicit, Phase.reuse, Phase.generate),
-    suppress_health_check=list(HealthCheck),
-)
+@pytest.mark.timeout(600)  # for many examples
+def test_no_release_and_no_reader_has_a_group_of_two_states_whatever_happens() -> None:
+    run_state_machine_as_test(
+        Groups,
+        settings=settings(
+            max_examples=_EXAMPLES,
+            stateful_step_count=25,
+            deadline=None,
+            phases=(Phase.explicit, Phase.reuse, Phase.generate),
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

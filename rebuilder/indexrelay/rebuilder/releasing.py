@@ -248,7 +248,7 @@ class Publisher:
         before = current.groups if current is not None else {}
         later = current is not None and current.created_at > self._since
         moved = {definitions[name].group for name in chosen} - {None}
-        known = current.components if current is not None and later else {}
+        known = current.components.keys() - chosen if current is not None and later else set()
         wanted = {
             name: before.get(name)
             if name not in definitions or (name in known and definitions[name].group not in moved)

@@ -53,7 +53,12 @@ class ComponentDefinition(BaseModel):
     """The collections and components that it is made from, in the order the kind sees them."""
 
     group: Name | None = None
-    """Components of one group flip together in a reader or not at all; ``None``: by itself."""
+    """Components of one group are released and flip together, or not at all; ``None``: by itself.
+
+    They agree on what they cover of every collection that they have in common. Where batches come
+    faster than builds end, give ``rebuilder.workers`` as many as the group has members that read a
+    collection, so that all of them read it between the same two commits.
+    """
 
     required: bool = True
     """Whether a reader is ready only when it serves this component."""

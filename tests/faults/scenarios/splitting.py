@@ -31,7 +31,7 @@ _LONGEST_SECONDS = 0.5
 """How long batches come while something is wrong, drawn anew each time."""
 _BACK_SECONDS = LEASE_SECONDS + 10
 """A slow build that runs out, a retry of it all, and a reload, on a busy machine."""
-_START_SECONDS = 60.0
+_START_SECONDS = 180.0
 
 
 def run(program: Path, row: Row, runs: int) -> None:
