@@ -17,7 +17,11 @@ from indexrelay.schemas.events import FIELD, BatchCompleted, Event
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.catalog.database import Database
-from indexrelay.storage.errors import InvalidBatchIdError, InvalidEntriesError
+from indexrelay.storage.errors import (
+    BatchContentError,
+    InvalidBatchIdError,
+    InvalidEntriesError,
+)
 from indexrelay.streams import Connection, Keys, publish_many
 from tests.producers.presence import HandClock
 
@@ -127,6 +131,35 @@ def test_the_same_batch_again_is_the_same_batch(producer: Producer, catalog: Cat
     assert [commit.generation for commit in batches.commits] == [1, 2, 1]
     assert all(commit.repeated for commit in batches.commits)
     assert catalog.collections.get("tracks").generation == 2
+
+
+def test_other_content_under_a_known_id_keeps_all_of_them_out(
+    producer: Producer, catalog: Catalog, connection: Connection
+) -> None:
+    with producer.batch("tracks", "b") as known:
+        known.upsert(["a"], ROW)
+    batches = producer.batches()
+    with pytest.raises(BatchContentError, match="batch 'b' of 'tracks'"), batches:  # noqa: PT012 - the whole block is meant
+        for name in ("c", "b"):
+            with batches.batch("tracks", name) as batch:
+                batch.upsert([name], ROW)
+    assert batches.commits == ()
+    assert count(catalog, "tracks") == 1
+    assert announced(connection) == [("tracks", "b", 1)]
+
+
+def test_texts_may_be_set_of_entries_of_an_earlier_batch_of_the_block(
+    producer: Producer, catalog: Catalog
+) -> None:
+    with producer.batches() as batches:
+        with batches.batch("tracks") as batch:
+            batch.upsert(["a"], ROW, ["x"])
+        with batches.batch("tracks") as batch:
+            batch.set_texts(["a"], ["y"])
+    assert [commit.upserts for commit in batches.commits] == [1, 1]
+    with catalog.entries.snapshot("tracks") as snapshot:
+        (chunk,) = snapshot.chunks()
+        assert chunk.texts == ["y"]
 
 
 def test_what_is_wrong_is_told_before_anything_is_committed(producer: Producer) -> None:

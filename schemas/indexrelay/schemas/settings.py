@@ -297,7 +297,8 @@ class Settings(_Table):
     namespace: Name = "indexrelay"
     """Prefix of every Redis key; installations with different ones do not see each other."""
     data_dir: UserPath = Path("indexrelay-data")
-    """Where what has no place of its own is kept; relative to the file that names it."""
+    """Where what has no place of its own is kept. Relative to the file that names it; here and in
+    every path a leading ``~`` is the home folder."""
     modules_dir: UserPath | None = None
     """Where modules of your own lie that `kind` and `function` name; ``None``: beside the file.
     Relative to the file that names it. What is installed comes first."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from indexrelay.schemas.database_url import sqlite_url
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.errors import SourceError
@@ -323,6 +324,19 @@ def test_a_table_or_column_that_is_not_there_is_a_source_error(
         opened(**table.settings(table="gone")).observe()
     with pytest.raises(SourceError, match="cannot be read"):
         list(_read(opened(**table.settings(vector_column="gone"))))
+
+
+@pytest.mark.parametrize("name", ["a?b", "a%41", "a#b;c", "ünï"])
+def test_a_table_is_read_whatever_the_folder_of_its_database_is_called(
+    opened: OpenSource, tmp_path: Path, name: str
+) -> None:
+    for number, folder in enumerate((name, "aA", "a")):
+        (tmp_path / folder).mkdir()
+        table = UserTable(sqlite_url(tmp_path / folder / "user.db"))
+        table.add(f"in folder {number}")
+    url = sqlite_url(tmp_path / name / "user.db")
+    source = opened(**{**table.settings(), "url": url})
+    assert ids_of(_read(source)) == ["in folder 0"]
 
 
 def test_a_missing_sqlite_file_is_not_made(opened: OpenSource, tmp_path: Path) -> None:
