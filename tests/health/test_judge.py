@@ -146,7 +146,7 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
     "restored": (
         {"sources": LAST, "stored": {"tracks": stored(generation=2)}},
         Code.COLLECTION_OUTRUN,
-        "collection tracks is at generation 2, and map covers 3 of it: the catalog went back",
+        "collection tracks is at generation 2, and map covers 3 of it, which is more: the catalog",
         "indexrelay collections restore tracks",
         Actor.PERSON,
     ),

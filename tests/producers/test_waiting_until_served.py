@@ -25,7 +25,7 @@ def commit(producer: Producer) -> Commit:
 def test_it_is_served_when_every_live_reader_covers_it(
     producer: Producer, commit: Commit, readers: Readers
 ) -> None:
-    readers.say(reader("one", {"voyager": 2, "map": 3}, epoch=commit.epoch, release=7))
+    readers.say(reader("one", {"voyager": 2, "map": 2}, epoch=commit.epoch, release=7))
     readers.say(reader("two", {"voyager": 2}, epoch=commit.epoch, release=6))
     served = producer.wait_served(commit, timeout_seconds=1)
     assert served.readers == ("one", "two")

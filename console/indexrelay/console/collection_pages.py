@@ -4,7 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from indexrelay.console.collections import CollectionDetails, Dropped
+from indexrelay.console.collections import CollectionDetails, Dropped, Restored
 from indexrelay.console.escaping import visible
 from indexrelay.console.invocation import advice_line
 from indexrelay.console.tables import components_table, counted
@@ -52,4 +52,21 @@ def dropped_page(dropped: Dropped) -> RenderableType:
         lines.append(Text(f"  {serving}: served as before, until it is filled again"))
         again = commands.rebuild(*dropped.components, force=True)
         lines.append(advice_line(f"if it will have far fewer entries then: {again}"))
+    return Group(*lines)
+
+
+def restored_page(restored: Restored) -> RenderableType:
+    """Where it goes on, and what comes next."""
+    name, components = restored.collection, " ".join(restored.components)
+    lines = [
+        Text(f"✓ {name} goes on at generation {restored.generation}; {restored.above} was had")
+    ]
+    if restored.components:
+        lines.append(
+            Text(f"  {', '.join(restored.components)}: built from scratch out of what it holds")
+        )
+        lines.append(
+            Text(f"  → if it holds far fewer entries now: indexrelay rebuild {components} --force")
+        )
+    lines.append(Text("  → commit again what the backup lacks"))
     return Group(*lines)

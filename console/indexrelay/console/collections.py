@@ -5,14 +5,19 @@ with. Its entries, its batches and its epoch go; what was built from it goes on 
 the collection is filled again and its components are built from that.
 """
 
+from collections.abc import Iterator
+
 from pydantic import BaseModel, ConfigDict
 
 from indexrelay.console.collecting import verdict_of
+from indexrelay.console.errors import CommandError
 from indexrelay.console.installation import Installation
 from indexrelay.health.dependencies import made_from
-from indexrelay.health.verdict import CollectionHealth, ComponentHealth
+from indexrelay.health.verdict import Code, CollectionHealth, ComponentHealth, Verdict
 from indexrelay.schemas.errors import UnknownNameError
 from indexrelay.schemas.mistakes import suggestion
+from indexrelay.storage.artifacts import ArtifactError
+from indexrelay.storage.catalog import Collection
 
 
 class CollectionDetails(BaseModel):
@@ -42,6 +47,8 @@ class Dropped(BaseModel):
 
 
 _LAST = 5
+_VERSIONS = 20
+"""Of each component: what was built and not released is among the newest."""
 
 
 def details(installation: Installation, name: str) -> CollectionDetails:
@@ -99,3 +106,70 @@ def drop(installation: Installation, name: str) -> None:
         UnknownCollectionError: somebody else was faster.
     """
     installation.catalog.collections.drop(name)
+
+
+class Restored(BaseModel):
+    """A collection whose catalog came back from a backup, and that goes on above what it lost."""
+
+    model_config = ConfigDict(frozen=True)
+
+    collection: str
+    generation: int
+    """The number that it is at now."""
+    above: int
+    """The highest that anybody covers, or had."""
+    components: tuple[str, ...]
+    """Those that are built again from what the catalog holds."""
+
+
+def restore(installation: Installation, name: str) -> Restored:
+    """Go on above every generation that a version or a reader covers, so that nothing is dropped.
+
+    Raises:
+        UnknownCollectionError: the catalog has no such collection.
+        ArtifactError: the artifacts cannot be read.
+        CommandError: nobody covers more than what is committed, so that there is nothing to do.
+    """
+    stored = installation.catalog.collections.get(name)
+    verdict = verdict_of(installation)
+    codes = {each.code for each in verdict.problems if each.subject == name}
+    if Code.COLLECTION_OUTRUN not in codes:
+        raise CommandError(
+            f"nobody covers anything of {name} that this catalog did not commit: "
+            "there is nothing to restore"
+        )
+    above = max([stored.generation, *_covered(installation, verdict, stored)])
+    generation = installation.catalog.collections.restore(name, above=above)
+    installation.producer.request_rebuild(reason=f"restored {name}")
+    return Restored(
+        collection=name,
+        generation=generation,
+        above=above,
+        components=tuple(sorted(made_from(name, installation.settings.components))),
+    )
+
+
+def _covered(installation: Installation, verdict: Verdict, collection: Collection) -> Iterator[int]:
+    """Every generation of this epoch that a version or a reader covers, released or not."""
+    store, name = installation.store, collection.name
+    released = {
+        (component, version)
+        for release in store.releases()
+        for component, version in release.components.items()
+    }
+    built = {
+        (component, version)
+        for component in verdict.components
+        for version in store.newest_versions(component, most=_VERSIONS)
+    }
+    for component, version in released | built:
+        try:
+            manifest = store.version(component, version)
+        except ArtifactError:
+            continue  # what cannot be read cannot be served
+        if manifest.epochs.get(name) == collection.epoch:
+            yield manifest.covers.get(name, 0)
+    for reader in verdict.readers.values():
+        for state in reader.components.values():
+            if state.epochs.get(name) == collection.epoch:
+                yield state.covers.get(name, 0)

@@ -119,7 +119,9 @@ def collection_problems(name: str, health: CollectionHealth, facts: Facts) -> It
             code=Code.COLLECTION_OUTRUN,
             subject=name,
             what=f"collection {name} is at generation {health.generation}, and {component} covers "
-            f"{covered} of it: the catalog went back in time (an older backup?)",
+            f"{covered} of it, "
+            + ("which is more" if covered > health.generation else "by commits that are not here")
+            + ": the catalog went back in time (an older backup?)",
             advice="to go on from what the catalog holds, and then commit again what it lacks: "
             f"{commands.restore_collection(name)}",
             acts=Actor.PERSON,
@@ -136,7 +138,7 @@ def collection_problems(name: str, health: CollectionHealth, facts: Facts) -> It
 
 
 def outrunning(collection: str, facts: Facts) -> dict[str, int]:
-    """The released versions that cover more of it than is committed, in the same epoch."""
+    """The released versions that cover what is not committed to it, in the same epoch."""
     source = facts.sources.get(collection)
     if source is None:
         return {}
@@ -144,7 +146,9 @@ def outrunning(collection: str, facts: Facts) -> dict[str, int]:
         name: manifest.covers[collection]
         for name, manifest in facts.versions.items()
         if manifest.epochs.get(collection) == source.epoch
-        and manifest.covers.get(collection, 0) > source.generation
+        # One that is behind is built again, from scratch where it covers other commits.
+        and manifest.covers.get(collection, 0) >= source.generation
+        and not source.knows(manifest, collection)
     }
 
 

@@ -15,7 +15,7 @@ from indexrelay.health.dependencies import Definitions
 from indexrelay.schemas.results import ReaderState, RebuilderState
 from indexrelay.schemas.settings import CollectionSettings, ReaderSettings, RebuilderSettings
 from indexrelay.schemas.versions import Hold, Release, VersionManifest
-from indexrelay.storage.catalog import Attempt, Collection, Pause
+from indexrelay.storage.catalog import Attempt, Collection, CollectionLog, Pause
 from indexrelay.streams.leases import HeldLease
 from indexrelay.streams.presence import Role
 from indexrelay.streams.wrong_keys import WrongKey
@@ -45,6 +45,15 @@ class SourceFact:
     generation: int
     entries: int | None = None
     """How many there are; ``None``: a look does not count them."""
+    log: CollectionLog | None = None
+    """Which commits made the generations that somebody covers; ``None``: not looked at."""
+
+    def knows(self, manifest: VersionManifest, collection: str) -> bool:
+        """Whether what a version covers of it, in the same epoch, is committed here."""
+        covered = manifest.covers.get(collection, 0)
+        if self.log is None:
+            return covered <= self.generation
+        return self.log.knows(covered, manifest.stamps.get(collection))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -178,7 +178,11 @@ class Survey:
 
     def _with_catalog(self, facts: Facts, *, number: bool = True) -> Facts:
         catalog = self._catalog()
-        sources, unreadable = self._sources(catalog, number=number)
+        covered: dict[str, set[int]] = {}
+        for manifest in facts.versions.values():
+            for name, generation in manifest.covers.items():
+                covered.setdefault(name, set()).add(generation)
+        sources, unreadable = self._sources(catalog, covered, number=number)
         return replace(
             facts,
             sources=sources,
@@ -206,7 +210,7 @@ class Survey:
         return replace(facts, unreadable=unreadable)
 
     def _sources(
-        self, catalog: Catalog, *, number: bool
+        self, catalog: Catalog, covered: Mapping[str, AbstractSet[int]], *, number: bool
     ) -> tuple[dict[str, SourceFact], dict[str, str]]:
         """Every collection that is declared; and why others cannot be read."""
         facts: dict[str, SourceFact] = {}
@@ -221,13 +225,14 @@ class Survey:
                 found = catalog.collections.expect(
                     name, dimension=settings.dimension, metric=settings.metric
                 )
+                log = catalog.collections.log(name, covered.get(name, ()))
             except UnknownCollectionError:
                 continue  # nobody has declared it yet, so it holds nothing
             except (IndexRelayError, OSError) as error:
                 unreadable[name] = str(error)
                 continue
             facts[name] = SourceFact(
-                epoch=found.epoch, generation=found.generation, entries=entries
+                epoch=found.epoch, generation=log.generation, entries=entries, log=log
             )
         for name, why in unreadable.items():
             if self._unreadable.get(name) != why:

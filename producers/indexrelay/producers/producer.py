@@ -247,6 +247,7 @@ class Producer:
             components=components,
             fail_fast=fail_fast,
             definitions=self._settings.components,
+            log_of=self._catalog.collections.log,
         )
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from indexrelay.health.dependencies import made_from
 from indexrelay.producers.errors import Behind
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.results import (
@@ -18,7 +19,7 @@ from indexrelay.schemas.results import (
     ReaderState,
     RebuilderState,
 )
-from indexrelay.storage.catalog import Commit
+from indexrelay.storage.catalog import CollectionLog, Commit
 
 Readers: TypeAlias = int | Collection[str] | None
 """Which readers must serve it: that many processes; every live process under each of these ids, and
@@ -49,8 +50,13 @@ def standing(
     readers: Readers,
     components: Collection[str] | None,
     definitions: Mapping[str, ComponentDefinition],
+    log: CollectionLog | None = None,
 ) -> Standing:
-    """Judge ``states`` (one per live reader process) against ``commit``."""
+    """Judge ``states`` (one per live reader process) against ``commit``.
+
+    Args:
+        log: which commits made the generations that they cover; ``None``: by numbers alone.
+    """
     live = {state.member: state for state in states}
     concerned = (
         frozenset(components)
@@ -58,7 +64,7 @@ def standing(
         else made_from(commit.collection, definitions) | _covering(commit.collection, live.values())
     )
     found = {
-        member: tuple(_behind(commit, state, concerned, named=components is not None))
+        member: tuple(_behind(commit, state, concerned, log, named=components is not None))
         for member, state in sorted(live.items())
     }
     serving = [live[member] for member, behind in found.items() if not behind]
@@ -68,6 +74,16 @@ def standing(
         release=min((state.release for state in serving), default=0),
         behind=tuple(lacking),
     )
+
+
+def covered_generations(collection: str, states: Iterable[ReaderState]) -> set[int]:
+    """What readers cover of a collection, each in some component."""
+    return {
+        component.covers[collection]
+        for state in states
+        for component in state.components.values()
+        if collection in component.covers
+    }
 
 
 def failed_components(
@@ -111,20 +127,6 @@ def _served_everywhere(commit: Commit, component: str, readers: Sequence[ReaderS
     )
 
 
-def made_from(collection: str, definitions: Mapping[str, ComponentDefinition]) -> frozenset[str]:
-    """The components that are made from a collection, directly or through others."""
-    reached = {collection}
-    while True:
-        more = {
-            name
-            for name, definition in definitions.items()
-            if name not in reached and reached.intersection(definition.inputs)
-        }
-        if not more:
-            return frozenset(reached - {collection})
-        reached |= more
-
-
 def _covering(collection: str, states: Iterable[ReaderState]) -> frozenset[str]:
     return frozenset(
         name
@@ -135,7 +137,12 @@ def _covering(collection: str, states: Iterable[ReaderState]) -> frozenset[str]:
 
 
 def _behind(
-    commit: Commit, state: ReaderState, concerned: frozenset[str], *, named: bool
+    commit: Commit,
+    state: ReaderState,
+    concerned: frozenset[str],
+    log: CollectionLog | None,
+    *,
+    named: bool,
 ) -> Iterable[Behind]:
     """What keeps one reader from serving the commit.
 
@@ -158,6 +165,15 @@ def _behind(
                 generation=generation,
                 outcome=component.outcome,
                 error=component.error,
+            )
+        elif log is not None and not log.knows(generation, component.stamps.get(commit.collection)):
+            yield Behind(
+                reader=state.reader,
+                process=_process(state),
+                component=name,
+                generation=generation,
+                outcome=component.outcome,
+                error="which this catalog did not commit: it went back in time",
             )
 
 

@@ -2,27 +2,39 @@
 
 The waiting itself (`Waiting`) neither sleeps nor blocks on anything but Redis, so that the threaded
 and the asyncio producer share it: they call `look` until it answers and pause in between in their
-own way. Presence is all that is read, since that is all a job's Redis user may read.
+own way. Presence is all that is read in Redis, since that is all a job's user may read there. What
+counts as served by its number is held against the catalog, which knows whose number it is.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from redis.exceptions import RedisError
 
 from indexrelay.producers.errors import NoRunningServerError, NotServedError
 from indexrelay.producers.signals import Signals
-from indexrelay.producers.standing import Readers, Standing, failed_components, kept_back, standing
+from indexrelay.producers.standing import (
+    Readers,
+    Standing,
+    covered_generations,
+    failed_components,
+    kept_back,
+    standing,
+)
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.results import ComponentFailure
-from indexrelay.storage.catalog import Commit
+from indexrelay.schemas.results import ComponentFailure, ReaderState
+from indexrelay.storage.catalog import CollectionLog, Commit
+from indexrelay.storage.errors import UnknownCollectionError
 from indexrelay.streams.errors import WrongTypeError
 from indexrelay.streams.passing import is_passing
 
 log = get_logger(__name__)
 
+LogOf: TypeAlias = Callable[[str, Iterable[int]], CollectionLog]
+"""What the catalog knows of some generations of a collection."""
 FIRST_PAUSE_SECONDS = 0.01
 LONGEST_PAUSE_SECONDS = 0.05
 """Twenty looks a second cost a server nothing, and add little to the time that a job sees."""
@@ -55,6 +67,7 @@ class Waiting:
         components: Collection[str] | None,
         fail_fast: bool,
         definitions: Mapping[str, ComponentDefinition],
+        log_of: LogOf,
     ) -> None:
         _check(timeout_seconds, readers, components)
         self._commit = commit
@@ -65,6 +78,8 @@ class Waiting:
         self._components = components
         self._fail_fast = fail_fast
         self._definitions = definitions
+        self._log_of = log_of
+        self._lost = False
         self._began = clock.monotonic()
         self._pause = FIRST_PAUSE_SECONDS
         self._away: Exception | None = None
@@ -78,7 +93,7 @@ class Waiting:
         """
         seen, failures, why_kept = self._seen()
         seconds = self._clock.monotonic() - self._began
-        given_up = bool(failures) and self._fail_fast
+        given_up = self._lost or (bool(failures) and self._fail_fast)
         if seen is not None and seen.served and not given_up:
             return ServedBy(readers=seen.serving, seconds=seconds, release=seen.release)
         if seconds < self._timeout and not given_up:
@@ -90,7 +105,7 @@ class Waiting:
             behind=() if seen is None else seen.behind,
             failures=failures,
             kept_back=why_kept,
-            reason=None if self._away is None else f"presence cannot be read: {self._away}",
+            reason=self._reason(),
         ) from self._away
 
     def pause_seconds(self) -> float:
@@ -116,15 +131,47 @@ class Waiting:
             self._away = error
             return None, {}, {}
         self._away = None
-        seen = standing(
+        seen = self._standing(readers, None)
+        if seen.served:
+            # By numbers alone: a catalog that went back in time gives them out a second time.
+            seen = self._standing(readers, self._known(readers))
+        failures = failed_components(self._commit, rebuilders, readers, components=self._components)
+        return seen, failures, kept_back(seen, rebuilders)
+
+    def _standing(self, readers: Sequence[ReaderState], log: CollectionLog | None) -> Standing:
+        return standing(
             self._commit,
             readers,
             readers=self._readers,
             components=self._components,
             definitions=self._definitions,
+            log=log,
         )
-        failures = failed_components(self._commit, rebuilders, readers, components=self._components)
-        return seen, failures, kept_back(seen, rebuilders)
+
+    def _known(self, readers: Sequence[ReaderState]) -> CollectionLog | None:
+        """What the catalog knows of the commit, and of what the readers cover."""
+        commit = self._commit
+        covered = covered_generations(commit.collection, readers)
+        try:
+            known = self._log_of(commit.collection, {*covered, commit.generation})
+        except UnknownCollectionError:
+            self._lost = True
+            return None
+        batch_id = known.batch_ids.get(commit.generation, commit.batch_id)
+        self._lost = (
+            known.epoch != commit.epoch
+            or known.generation < commit.generation
+            or batch_id != commit.batch_id
+        )
+        return known
+
+    def _reason(self) -> str | None:
+        if self._lost:
+            return (
+                "the catalog does not have this commit any more, since it went back in time (an "
+                "older backup?): commit it again"
+            )
+        return None if self._away is None else f"presence cannot be read: {self._away}"
 
 
 def _check(timeout_seconds: float, readers: Readers, components: Collection[str] | None) -> None:

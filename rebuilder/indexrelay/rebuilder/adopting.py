@@ -123,6 +123,7 @@ def _is_current(
             source in facts.sources
             and manifest.covers.get(source) == facts.sources[source].generation
             and manifest.epochs.get(source) == facts.sources[source].epoch
+            and facts.sources[source].knows(manifest, source)
             for source in sources
         )
     )

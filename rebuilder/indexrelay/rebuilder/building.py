@@ -28,6 +28,7 @@ from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore, StagedBlob
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.entries import SourceSnapshot
+from indexrelay.storage.errors import UnknownCollectionError
 from indexrelay.storage.passing import may_pass
 from indexrelay.storage.sources import open_source
 
@@ -144,6 +145,7 @@ class _Build:
             parameters=definition.parameters,
             covers=covers,
             epochs=epochs,
+            stamps=self._stamps(covers, job),
             parents=self.request.parents,
             files=done.blobs,
             entries=done.built.entries,
@@ -174,15 +176,16 @@ class _Build:
             else:
                 source = open_source(name, request.collections[name], self.catalog)
                 collections[name] = self.stack.enter_context(source.snapshot())
+        previous = self._previous(collections)
         return Job(
             component=request.component,
             collections=collections,
             components=components,
-            previous=self._previous(collections),
+            previous=previous,
             workdir=request.workdir,
             threads=request.threads,
             progress=progress,
-            anew=request.full,
+            anew=request.full or (previous is not None and self._differs(previous.manifest)),
             memory=memory,
         )
 
@@ -206,6 +209,40 @@ class _Build:
         if manifest.definition != self.request.definition.digest or not same_epochs:
             return None
         return PreviousVersion(manifest=manifest, files=opened.files)
+
+    def _differs(self, previous: VersionManifest) -> bool:
+        """Whether a version covers what is not committed under that number here.
+
+        The catalog was brought back from a backup then, and what changed since would be added to
+        entries that it never had.
+        """
+        for name, covered in previous.covers.items():
+            try:
+                log = self.catalog.collections.log(name, [covered])
+            except UnknownCollectionError:
+                continue
+            if log.epoch == previous.epochs.get(name) and not log.knows(
+                covered, previous.stamps.get(name)
+            ):
+                _log.info("component.history_differs", component=previous.component, source=name)
+                return True
+        return False
+
+    def _stamps(self, covers: Mapping[str, int], job: Job) -> dict[str, str]:
+        """Which commits made the covered generations, as far as that is known."""
+        found: dict[str, str] = {}
+        for parent in job.components.values():
+            found |= {
+                name: stamp
+                for name, stamp in parent.manifest.stamps.items()
+                if parent.manifest.covers[name] == covers.get(name)
+            }
+        for name, snapshot in job.collections.items():
+            if covers[name] == snapshot.generation:
+                stamps = self.catalog.collections.log(name, [covers[name]]).stamps
+                if covers[name] in stamps:
+                    found[name] = stamps[covers[name]]
+        return found
 
     def _built(self, kind: Kind[Any], job: Job, previous: VersionManifest | None) -> _Judged:
         """Build once, and judge what was made while the disk takes it."""

@@ -40,6 +40,7 @@ def _state(
         wanted=wanted,
         covers=dict(served.covers),
         epochs=served.manifest.epochs,
+        stamps=served.manifest.stamps,
         entries=served.manifest.entries,
         seconds=served.seconds,
         error=error,

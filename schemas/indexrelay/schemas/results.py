@@ -120,6 +120,8 @@ class ComponentState(_Fact):
     """The version that the newest release names."""
     covers: dict[Name, Generation] = Field(default_factory=dict)
     epochs: dict[Name, str] = Field(default_factory=dict)
+    stamps: dict[Name, str] = Field(default_factory=dict)
+    """As in the version's manifest."""
     entries: NonNegativeInt = 0
     seconds: Seconds = 0.0
     """How long its load took, warm-up included."""

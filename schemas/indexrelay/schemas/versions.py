@@ -67,6 +67,9 @@ class VersionManifest(_Document):
     """For each collection at its root: the generation that it contains."""
     epochs: dict[Name, str]
     """For each of those collections: the epoch that the generation counts in."""
+    stamps: dict[Name, str] = Field(default_factory=dict)
+    """For each of those collections: which commit made that generation. A catalog that was brought
+    back from an older backup gives its number to another one."""
     parents: dict[Name, Digest] = Field(default_factory=dict)
     """The version of each component that it was made from."""
     files: dict[FileName, BlobRef]

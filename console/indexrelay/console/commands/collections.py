@@ -24,6 +24,7 @@ def build_app() -> typer.Typer:
     app.command("list")(list_collections)
     app.command("show")(show)
     app.command("drop")(drop)
+    app.command("restore")(restore)
     return app
 
 
@@ -92,3 +93,19 @@ def drop(
         from indexrelay.console.collection_pages import dropped_page
 
         stdout().print(dropped_page(dropped))
+
+
+def restore(name: Name, config: Config = None, json: Json = False) -> None:
+    """After the catalog came back from an older backup: go on above the numbers that it lost."""
+    from indexrelay.console.collections import restore as restore_collection
+    from indexrelay.console.installation import Installation
+    from indexrelay.console.output import print_json, stdout
+
+    with Installation.at(config) as installation:
+        restored = restore_collection(installation, name)
+    if json:
+        print_json(restored)
+    else:
+        from indexrelay.console.collection_pages import restored_page
+
+        stdout().print(restored_page(restored))

@@ -17,9 +17,9 @@ from indexrelay.console.demo.timing import own_share
 from indexrelay.console.installation import Installation
 from indexrelay.console.processes import Child
 from indexrelay.console.requesting import results_in
+from indexrelay.health.dependencies import made_from
 from indexrelay.producers.errors import NotServedError
 from indexrelay.producers.producer import Producer
-from indexrelay.producers.standing import made_from
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.results import BuildOutcome, RebuildResult, RebuildStatus
 from indexrelay.storage.catalog import Commit

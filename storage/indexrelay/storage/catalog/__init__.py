@@ -6,7 +6,7 @@ One file for each group of rows; `schema` has the tables, `database` the transac
 
 from indexrelay.storage.catalog.attempts import Attempt, Attempts, Pause
 from indexrelay.storage.catalog.catalog import Catalog
-from indexrelay.storage.catalog.collections import Collection, Collections
+from indexrelay.storage.catalog.collections import Collection, CollectionLog, Collections
 from indexrelay.storage.catalog.commits import BatchChanges, Commit
 from indexrelay.storage.catalog.dead_letters import DeadLetter, DeadLetterHeader, DeadLetters
 from indexrelay.storage.catalog.entry_log import EntryLog
@@ -20,6 +20,7 @@ __all__ = [
     "Catalog",
     "CatalogSnapshot",
     "Collection",
+    "CollectionLog",
     "Collections",
     "Commit",
     "DeadLetter",

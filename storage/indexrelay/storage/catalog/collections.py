@@ -4,10 +4,12 @@ The row of a collection is also its lock. Whoever changes a collection updates t
 the database lets one writer through at a time, and the order of commits is the order of numbers.
 """
 
+import hashlib
 import secrets
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
@@ -32,6 +34,39 @@ class Collection:
     """0 before the first commit."""
     count: int
     """Live entries; 0 where the entries are kept elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectionLog:
+    """Which commits made some generations of a collection.
+
+    A number alone does not say it: a catalog that was brought back from an older backup gives the
+    numbers of the commits that it lost to other ones. A **stamp** does: it is made from when and
+    under which id a batch was committed, or from what a source outside looked like.
+    """
+
+    epoch: str
+    generation: int
+    """The last one."""
+    stamps: Mapping[int, str]
+    """By generation, of those that were asked for, as far as they are known."""
+    batch_ids: Mapping[int, str]
+    """By generation: the batch that made it."""
+    whole: bool
+    """Whether a generation without a stamp was never committed here; else it may be forgotten."""
+
+    def knows(self, generation: int, stamp: str | None) -> bool:
+        """Whether a version that covers ``generation`` may have been built from this catalog.
+
+        Args:
+            stamp: what the version says; ``None``: an earlier release wrote it, without one.
+        """
+        if generation > self.generation:
+            return False
+        here = self.stamps.get(generation)
+        if here is None:
+            return not self.whole or not generation or stamp is None
+        return stamp is None or stamp == here
 
 
 class Collections:
@@ -79,6 +114,64 @@ class Collections:
         with self._database.read() as connection:
             rows = connection.execute(select(collections).order_by(collections.c.name))
             return [_collection(row) for row in rows]
+
+    def log(self, name: str, generations: Iterable[int]) -> CollectionLog:
+        """Which commits made these generations, and the last one.
+
+        Raises:
+            UnknownCollectionError: it is not there.
+        """
+        with self._database.snapshot() as connection:
+            row = require(connection, name)
+            found = connection.execute(
+                select(batches)
+                .where(batches.c.collection == row.key)
+                .where(batches.c.generation.in_({*generations, row.generation}))
+            ).all()
+        stamps = {each.generation: _stamp(each.batch_id, each.committed_at) for each in found}
+        if row.fingerprint is not None:
+            stamps.setdefault(row.generation, _stamp(row.fingerprint))
+        return CollectionLog(
+            epoch=row.epoch,
+            generation=row.generation,
+            stamps=stamps,
+            batch_ids={each.generation: each.batch_id for each in found},
+            whole=row.fingerprint is None,
+        )
+
+    def restore(self, name: str, *, above: int) -> int:
+        """Go on above a number that was given before this catalog came back from a backup.
+
+        The next generation, which is a commit without rows, is above every one that anybody covers;
+        what changed before it cannot be told any more, so that the next build is a full one.
+
+        Args:
+            above: the highest generation of this epoch that anybody covers.
+
+        Raises:
+            UnknownCollectionError: it is not there.
+        """
+        with self._database.write() as connection:
+            key = lock(connection, name)
+            row = require(connection, name)
+            generation = max(int(row.generation), above) + 1
+            connection.execute(
+                update(collections)
+                .where(collections.c.key == key)
+                .values(generation=generation, floor=generation)
+            )
+            connection.execute(
+                insert(batches).values(
+                    collection=key,
+                    batch_id=f"restored-{secrets.token_hex(8)}",
+                    generation=generation,
+                    upserts=0,
+                    deletes=0,
+                    committed_at=self._clock.now(),
+                )
+            )
+        _log.info("collection.restored", collection=name, generation=generation)
+        return generation
 
     def drop(self, name: str) -> None:
         """Forget the collection with its entries and batches; a running snapshot keeps seeing them.
@@ -188,6 +281,10 @@ def lock(connection: Connection, name: str) -> int:
     if key is None:
         raise UnknownCollectionError(name)
     return int(key)
+
+
+def _stamp(*parts: object) -> str:
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
 
 
 def _expected(row: Row[tuple[object, ...]], *, dimension: int, metric: Metric) -> Collection:

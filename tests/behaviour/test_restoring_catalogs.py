@@ -1,0 +1,132 @@
+"""A catalog that is brought back from an older backup: seen, never counted as served, repaired."""
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from indexrelay.health.judge import judge
+from indexrelay.health.survey import Survey
+from indexrelay.health.verdict import BUILDS, SOURCES, Code, Condition, Verdict
+from indexrelay.producers.errors import NotServedError
+from indexrelay.storage.catalog import Commit
+from indexrelay.testing.pipeline import Pipeline
+
+MakePipeline = Callable[..., Pipeline]
+TABLES = {
+    "collections": {"tracks": {"dimension": 2, "metric": "l2"}},
+    "components": {"cache": {"kind": "embedding_cache", "from": "tracks"}},
+}
+
+
+def copied(pipeline: Pipeline, to: Path) -> Path:
+    """A backup of the catalog, as it is now."""
+    with (
+        closing(sqlite3.connect(file_of(pipeline))) as source,
+        closing(sqlite3.connect(to)) as copy,
+    ):
+        source.backup(copy)
+    return to
+
+
+def brought_back(pipeline: Pipeline, backup: Path) -> None:
+    with (
+        closing(sqlite3.connect(backup)) as copy,
+        closing(sqlite3.connect(file_of(pipeline))) as target,
+    ):
+        copy.backup(target)
+
+
+def file_of(pipeline: Pipeline) -> Path:
+    return Path(pipeline.settings.catalog_url.removeprefix("sqlite:///"))
+
+
+def commit(pipeline: Pipeline, batch_id: str, *ids: str) -> Commit:
+    with pipeline.producer.batch("tracks", batch_id) as batch:
+        batch.upsert(list(ids), [[1.0, 2.0]] * len(ids))
+    return batch.commit
+
+
+def judged(pipeline: Pipeline) -> Verdict:
+    facts = Survey(
+        pipeline.settings,
+        catalog=lambda: pipeline.catalog,
+        store=lambda: pipeline.store,
+        connection=lambda: pipeline.connection,
+        clock=pipeline.clock,
+    ).whole()
+    return judge(facts)
+
+
+def outrun(pipeline: Pipeline) -> str | None:
+    """The sentence about it; every door that is about sources has it."""
+    verdict = judged(pipeline)
+    found = [each for each in verdict.problems if each.code is Code.COLLECTION_OUTRUN]
+    for codes in (SOURCES, BUILDS):
+        assert [each for each in verdict.within(codes).problems if each in found] == found
+    return found[0].what if found else None
+
+
+def is_served(pipeline: Pipeline, waited: Commit) -> bool:
+    try:
+        pipeline.producer.wait_served(waited, timeout_seconds=0)
+    except NotServedError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("again", [1, 2, 3])
+def test_what_a_restored_catalog_never_committed_is_not_served_until_it_goes_on_above(
+    indexrelay_pipeline: MakePipeline, tmp_path: Path, again: int
+) -> None:
+    pipeline = indexrelay_pipeline(**TABLES)
+    commit(pipeline, "one", "a", "b", "c", "d")
+    pipeline.rebuild()
+    backup = copied(pipeline, tmp_path / "backup.db")
+    lost = [commit(pipeline, f"lost-{number}", f"lost-{number}") for number in (2, 3)]
+    pipeline.rebuild()
+    pipeline.reader("web")
+    assert is_served(pipeline, lost[-1])
+    assert outrun(pipeline) is None
+
+    brought_back(pipeline, backup)
+    # The numbers stay behind those that were lost, reach them, or pass them.
+    new = [commit(pipeline, f"new-{number}", f"new-{number}") for number in range(again)]
+    said = outrun(pipeline)
+    assert (said is not None) == (new[-1].generation <= 3)  # behind: it is built again by itself
+    if said is not None:
+        assert "the catalog went back in time" in said
+        assert judged(pipeline).components["cache"].condition is Condition.OUTRUN
+    assert not any(is_served(pipeline, each) for each in new)
+    with pytest.raises(NotServedError, match="does not have this commit any more"):
+        pipeline.producer.wait_served(lost[-1], timeout_seconds=60)
+
+    if said is not None:
+        restored = pipeline.catalog.collections.restore("tracks", above=3)
+        assert restored == 4
+    pipeline.settle()
+    assert outrun(pipeline) is None
+    assert judged(pipeline).components["cache"].condition is Condition.CURRENT
+    with pipeline.reader("other").acquire() as snapshot:
+        ids = set(snapshot["cache"].ids)
+    assert ids == {"a", "b", "c", "d", *(f"new-{number}" for number in range(again))}
+    assert all(is_served(pipeline, each) for each in new)
+
+
+def test_another_catalog_is_another_epoch_and_an_empty_one_is_told(
+    indexrelay_pipeline: MakePipeline, tmp_path: Path
+) -> None:
+    pipeline = indexrelay_pipeline(**TABLES)
+    empty = copied(pipeline, tmp_path / "empty.db")
+    first = commit(pipeline, "one", "a", "b")
+    pipeline.rebuild()
+    pipeline.reader("web")
+    brought_back(pipeline, empty)
+    assert Code.COLLECTION_GONE in {each.code for each in judged(pipeline).problems}
+    other = commit(pipeline, "one", "a", "b")
+    assert other.epoch != first.epoch
+    assert not is_served(pipeline, other)
+    pipeline.settle()
+    assert is_served(pipeline, other)
