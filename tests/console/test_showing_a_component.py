@@ -55,7 +55,7 @@ def test_a_component_that_was_never_released_says_why(run: Run, tmp_path: Path) 
         for asking in (("components", "show"), ("hold",)):
             said = run(*asking, "words", *at)
             assert said.code == 1
-            assert "its build failed 1 time(s)" in said.err
+            assert "its last build failed" in said.err
             assert "no entry has a text" in said.err
             said = run(*asking, "wods", *at)
             assert (said.code, "did you mean 'words'" in said.err) == (2, True)
@@ -118,3 +118,32 @@ def test_the_history_goes_on_below_numbers_that_the_store_lost(run: Run, twice_b
     said = run("components", "show", "similar", "--json", "--config", str(twice_built)).out
     runs = [(e["first_release"], e["last_release"]) for e in json.loads(said)["history"]]
     assert runs == [(2, 1001), (1, 1)]
+
+
+FUNCTIONS = """
+def decades(inputs):
+    return [entry.payload["year"] // 10 for entry in inputs["tracks"]]
+"""
+CACHE = '\n[components.decades]\nkind = "json_cache"\nfrom = "tracks"\nfunction = "mine:decades"\n'
+
+
+def test_a_component_that_fails_says_so_with_the_line_of_the_users_own_code(
+    run: Run, twice_built: Path
+) -> None:
+    config = twice_built
+    at = ("--config", str(config))
+    (config.parent / "mine.py").write_text("def decades(inputs):\n    return [1]\n")
+    config.write_text(CONFIG + CACHE)
+    assert run("rebuild", "--here", *at).code == 0
+    assert json.loads(run("components", "show", "decades", "--json", *at).out)["failing"] is None
+    (config.parent / "mine.py").write_text(FUNCTIONS)
+    assert run("rebuild", "--here", "decades", *at).code != 0
+
+    fails = json.loads(run("components", "show", "decades", "--json", *at).out)["failing"]
+    assert fails["error"].startswith("TypeError: 'NoneType' object is not subscriptable (mine.py:3")
+    assert 'entry.payload["year"] // 10' in fails["error"]
+    assert (fails["failures"], fails["transient"], fails["retry_at"] is None) == (1, False, False)
+    page = run("components", "show", "decades", *at).out
+    assert page.startswith("✗ FAILING  its last build failed")
+    assert "mine.py:3" in page
+    assert "indexrelay rebuild decades" in page

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from indexrelay.console.errors import CommandError
+from indexrelay.console.failing import failing
 from indexrelay.console.installation import Installation
 from indexrelay.schemas import commands
 from indexrelay.schemas.errors import IndexRelayError, UnknownNameError
@@ -56,11 +57,10 @@ def _why_not(
         released = () if release is None else release.components
         near = suggestion(component, {*released, *installation.settings.components})
         return UnknownNameError(f"there is no component {component!r}{near}")
-    attempt = installation.catalog.attempts.all().get(component)
-    if attempt is not None:
+    fails = failing(installation, component)
+    if fails is not None:
         return CommandError(
-            f"no version of {component!r} is released: its build failed {attempt.failures} "
-            f"time(s), last with: {attempt.error}; mend that, then: {commands.rebuild(component)}"
+            f"no version of {component!r} is released: {fails.sentence}; {fails.next}"
         )
     if release is None:
         return CommandError(

@@ -58,7 +58,8 @@ def show(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """The released version of one component: the decision behind it, checks, files and history."""
+    """The released version of one component: whether it fails, checks, files and history."""
+    from indexrelay.console.failing import failing
     from indexrelay.console.installation import Installation
     from indexrelay.console.output import print_json, stdout
     from indexrelay.console.released import released_version
@@ -67,6 +68,7 @@ def show(
     with Installation.at(config) as installation:
         released = released_version(installation, name)
         versions = history(installation.store, name)
+        fails = failing(installation, name)
     if json:
         print_json(
             {
@@ -74,9 +76,12 @@ def show(
                 **released.manifest.model_dump(mode="json"),
                 "bytes": released.manifest.size,
                 "history": [each.as_json() for each in versions],
+                "failing": fails.as_json() if fails is not None else None,
             }
         )
     else:
         from indexrelay.console.manifest_page import manifest_page
 
+        if fails is not None:
+            stdout().print(fails.page(), soft_wrap=True)
         stdout().print(manifest_page(released, versions))
