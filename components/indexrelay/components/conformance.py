@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from indexrelay.components.errors import ContractError
-from indexrelay.components.kind import Built, Job, Kind, KindParameters, Served
+from indexrelay.components.kind import Built, Job, Kind, KindParameters, Served, Trial
 from indexrelay.schemas.canonical import canonical_json
 from indexrelay.schemas.names import is_file_name
 from indexrelay.schemas.origin import told
+from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import BlobRef, Check
 
 _METHODS: Mapping[str, tuple[str, ...]] = {
     "__init__": ("parameters",),
     "lacks": (),
+    "trial": ("collections",),
     "build": ("job",),
     "verify": ("job", "built", "files"),
     "load": ("files",),
@@ -58,6 +60,15 @@ def lacks_of(kind: Kind[Any]) -> list[str]:
         return [str(each) for each in found or ()]
     except Exception as error:  # noqa: BLE001 - a kind of anybody's
         return [f"its kind cannot tell what it lacks: {told(error)}"]
+
+
+def trial_of(kind: Kind[Any], collections: Mapping[str, CollectionSettings]) -> Trial:
+    """What ``kind.trial`` says; one that raises has found that it cannot be built."""
+    try:
+        found: Any = kind.trial(collections)
+    except Exception as error:  # noqa: BLE001 - a kind of anybody's
+        return Trial(wrong=(f"trying it out failed: {told(error)}",))
+    return found if isinstance(found, Trial) else Trial()
 
 
 def checked_build(kind: Kind[Any], job: Job) -> Built:

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from indexrelay.components.build_memory import UNLIMITED, BuildMemory
+from indexrelay.schemas.numbers import truths_as_text
+from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
 from indexrelay.storage.entries import SourceSnapshot
 
@@ -22,7 +24,12 @@ from indexrelay.storage.entries import SourceSnapshot
 class KindParameters(BaseModel):
     """The kind's own keys in ``[components.NAME]``; an unknown key is a mistake."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _truths_are_no_numbers(cls, table: Any) -> Any:
+        return truths_as_text(cls, table)
 
 
 @runtime_checkable
@@ -92,6 +99,16 @@ class Built:
     """JSON for the manifest."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What came of trying parameters out; a sentence each."""
+
+    wrong: tuple[str, ...] = ()
+    """What can never be built."""
+    notes: tuple[str, ...] = ()
+    """What may surprise, and is right."""
+
+
 ServedT_co = TypeVar("ServedT_co", bound=Served, covariant=True)
 
 
@@ -123,6 +140,10 @@ class Kind(ABC, Generic[ServedT_co]):
         its definition: because the kind itself does, with a new release of it. ``None``: it is
         what a build would make today."""
         return None
+
+    def trial(self, collections: Mapping[str, CollectionSettings]) -> Trial:  # noqa: ARG002 - for kinds that can
+        """Try the parameters out for inputs like these, in a second or so; for `check`."""
+        return Trial()
 
     @abstractmethod
     def build(self, job: Job) -> Built:

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from indexrelay.schemas.canonical import canonical_json, sha256_hex
 from indexrelay.schemas.names import Name
+from indexrelay.schemas.numbers import truths_as_text
 
 
 def _as_tuple(value: Any) -> Any:
@@ -87,7 +88,7 @@ class ComponentDefinition(BaseModel):
         own = {field.alias or name for name, field in cls.model_fields.items()} | {"inputs"}
         common = {key: value for key, value in data.items() if key in own}
         rest = {key: value for key, value in data.items() if key not in own}
-        return {**common, "parameters": rest}
+        return {**truths_as_text(cls, common), "parameters": rest}
 
     @property
     def digest(self) -> str:

@@ -15,12 +15,15 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from indexrelay.schemas.database_url import database_kind, sqlite_url
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.names import Identifier, Name
+from indexrelay.schemas.numbers import truths_as_text
 from indexrelay.schemas.server_url import read_server_url
 
 PositiveSeconds = Annotated[float, Field(gt=0)]
@@ -29,7 +32,7 @@ PositiveCount = Annotated[int, Field(gt=0)]
 
 def _false_as_none(value: Any) -> Any:
     """TOML has no null: where the default is a limit, ``false`` says that there is none."""
-    if value is True:  # or it would count as 1
+    if str(value).lower() == "true":  # or it would count as 1
         raise ValueError("must be a number, or false for no limit")
     return None if str(value).lower() == "false" else value
 
@@ -61,6 +64,11 @@ class _Table(BaseModel):
     """One table of the file; a key that it does not know is a mistake."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _truths_are_no_numbers(cls, table: Any) -> Any:
+        return truths_as_text(cls, table)
 
 
 class Metric(StrEnum):
@@ -200,7 +208,7 @@ class RebuilderSettings(_Table):
 
     quiet_seconds: Annotated[float, Field(ge=0)] = 0.2
     """A pass starts this long after the last event: a burst becomes one pass."""
-    max_delay_seconds: PositiveSeconds = 5.0
+    max_delay_seconds: Annotated[PositiveSeconds, Field(validate_default=True)] = 5.0
     """… but never later than this after the first one, so that a steady stream gets through."""
     max_batches: PositiveCount = 1000
     """… or when this many came together."""
@@ -232,7 +240,7 @@ class RebuilderSettings(_Table):
     changes, its definition changes, or someone asks."""
     failure_cooldown_seconds: PositiveSeconds = 10.0
     """Wait before the first retry of a failed build; doubled each time, moved by up to a fifth."""
-    max_failure_cooldown_seconds: PositiveSeconds = 600.0
+    max_failure_cooldown_seconds: Annotated[PositiveSeconds, Field(validate_default=True)] = 600.0
     """… up to this: who lets a component fail often still sees it mended within minutes."""
     max_deliveries: PositiveCount = 5
     """An event that ended the process which read it so many times in a row is a dead letter, and
@@ -256,6 +264,17 @@ class RebuilderSettings(_Table):
     stream_max_entries: PositiveCount = 100_000
     """Entries that a stream may hold at most (about 40 MB), read or not. Above it the oldest go:
     events that were cut off are found in the catalog, readers look at the newest release."""
+
+    @field_validator("max_delay_seconds", "max_failure_cooldown_seconds")
+    @classmethod
+    def _the_longest_is_not_shorter(cls, longest: float, info: ValidationInfo) -> float:
+        """A limit below what it limits would do something else than either key says."""
+        limited = str(info.field_name).removeprefix("max_")
+        first = "quiet_seconds" if limited == "delay_seconds" else limited
+        shortest = info.data.get(first)
+        if shortest is not None and longest < shortest:
+            raise ValueError(f"must be at least {first}, which is {shortest:g}")
+        return longest
 
 
 class ReaderSettings(_Table):

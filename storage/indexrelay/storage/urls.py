@@ -1,9 +1,12 @@
 """Database URLs as users write them, and the driver that each of them means."""
 
+import sqlite3
+import warnings
 from importlib.util import find_spec
+from typing import Final
 
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SAWarning
 
 from indexrelay.schemas.errors import MissingExtraError
 
@@ -42,4 +45,36 @@ def lacking_driver(url: str) -> str | None:
         dialect.import_dbapi()
     except Exception as error:  # noqa: BLE001 - whatever a driver does when it is imported
         return f"its driver cannot be imported: {type(error).__name__}: {error}"
+    return None
+
+
+_SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+
+def refused_options(url: str) -> str | None:
+    """What a driver would refuse of a URL's options, without any part of it; ``None``: nothing.
+
+    The driver itself reads them, and connects to nothing. One that is not installed says nothing.
+    """
+    try:
+        parsed = driver_url(url)
+        dialect = parsed.get_dialect()()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", SAWarning)  # of options that nobody takes
+            _, options = dialect.create_connect_args(parsed)
+    except (MissingExtraError, NoSuchModuleError):
+        return None
+    except (ArgumentError, ValueError, TypeError, SAWarning):
+        return "an option in its query is not known or cannot be read"
+    try:
+        if parsed.get_backend_name() == "sqlite":
+            sqlite3.connect(":memory:", **{**options, "uri": False}).close()
+        elif parsed.drivername == "postgresql+psycopg":
+            from psycopg.conninfo import make_conninfo
+
+            make_conninfo(**options)
+            if options.get("sslmode", "prefer") not in _SSL_MODES:
+                return f"its sslmode must be one of {', '.join(_SSL_MODES)}"
+    except Exception:  # noqa: BLE001 - whatever a driver raises; it may quote a password
+        return "an option in its query is not known, or has a value that the driver refuses"
     return None

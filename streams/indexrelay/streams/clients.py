@@ -10,6 +10,7 @@ What the new primary never heard of is lost in Redis, and found by the look that
 error. Until a primary is agreed on there is none, which is an error that passes.
 """
 
+import socket
 from typing import Any, Final
 
 from redis import Redis, SSLConnection
@@ -28,6 +29,18 @@ from redis.sentinel import (
 from indexrelay.schemas.server_url import SentinelUrl, read_server_url
 from indexrelay.streams.errors import RedisUrlError
 
+_REFUSED: Final = "an option in its query is not known or cannot be read"
+_OPTIONS: Final = frozenset(
+    {
+        *("host", "port", "path", "db", "username", "password", "client_name", "max_connections"),
+        *("timeout", "connection_class"),
+        # Read, and set to what holds for every client.
+        *("decode_responses", "health_check_interval", "protocol", "retry_on_timeout"),
+        *("socket_connect_timeout", "socket_keepalive", "socket_timeout"),
+    }
+)
+"""What a URL's query may say, besides ``ssl_…``. redis-py takes any argument of a connection's
+class as text, and fails over most of them at the first command."""
 HEALTH_CHECK_SECONDS: Final = 30
 """A socket that was idle for longer is pinged before its next command."""
 
@@ -55,8 +68,34 @@ def client_of(url: str, *, connect_seconds: float, answer_seconds: float) -> Red
         pool.make_connection()  # no socket yet: only what the options mean is looked at
     except (TypeError, ValueError, RedisError):
         # It may quote what it could not read, which may be the password.
-        raise RedisUrlError("an option in its query is not known or cannot be read") from None
+        raise RedisUrlError(_REFUSED) from None
     return Redis.from_pool(pool)
+
+
+def try_url(url: str) -> None:
+    """Read ``url`` as `client_of` does, and its options as a connection will; connects to nothing.
+
+    Raises:
+        RedisUrlError: a client of it could not connect, whatever the server is.
+    """
+    client = client_of(url, connect_seconds=1.0, answer_seconds=1.0)
+    connection = client.connection_pool.make_connection()
+    client.close()
+    if not isinstance(connection, SSLConnection):
+        return
+    connection.host = getattr(connection, "host", None) or "localhost"
+    connection.ssl_validate_ocsp = False  # it would ask a server
+    try:
+        # redis-py reads these options when it wraps a socket, and an unconnected one is enough.
+        with socket.socket() as unconnected:
+            connection._wrap_socket_with_ssl(unconnected).close()  # type: ignore[no-untyped-call] # noqa: SLF001
+    except OSError as error:
+        raise RedisUrlError(
+            "a certificate or key that its query names cannot be read: "
+            f"{error.strerror or type(error).__name__}"
+        ) from None
+    except (TypeError, ValueError, RedisError, AttributeError):
+        raise RedisUrlError(_REFUSED) from None
 
 
 def _guarded(url: SentinelUrl, connect: float, answer: float) -> ConnectionPool:
@@ -93,6 +132,8 @@ class _Sentinels(Sentinel):
 def _settings(url: str, connect: float, answer: float) -> dict[str, Any]:
     """redis-py's arguments for one connection."""
     settings: dict[str, Any] = dict(parse_url(url))  # type: ignore[no-untyped-call] # as above
+    if any(name not in _OPTIONS and not name.startswith("ssl_") for name in settings):
+        raise ValueError(_REFUSED)
     settings |= {
         "decode_responses": False,
         "health_check_interval": HEALTH_CHECK_SECONDS,

@@ -27,6 +27,8 @@ _PATTERN: Final = re.compile(
     rf"(?P<refinement>,RFlat|,Refine\({_SCALAR}\))?"
 )
 
+_MOST_CODE_BITS: Final = 16
+"""A codebook of more takes more rows to train than a sample holds, and gigabytes by itself."""
 _POINTS_PER_CENTROID: Final = 39
 """FAISS warns, rightly, where k-means has fewer than this many points for each centroid."""
 _TRAINED_PER_LIST: Final = 40
@@ -74,7 +76,8 @@ def parse_factory(text: str) -> Factory:
         ValueError: it is none that can be served; the message shows some that can.
     """
     match = _PATTERN.fullmatch(text)
-    if match is None or match["lists"] == "0":
+    bits = 0 if match is None else int(match["bits"] or match["rq_bits"] or 8)
+    if match is None or match["lists"] == "0" or not 0 < bits <= _MOST_CODE_BITS:
         raise ValueError(
             "not a FAISS factory string that can be served; write 'auto', or for example 'Flat', "
             "'IVF1024,Flat', 'IVF1024,SQ8', 'HNSW32', 'OPQ16,IVF1024,PQ16' or "

@@ -9,14 +9,16 @@ from indexrelay.components.layered_ids import IDS
 from indexrelay.components.vector_index.base import BASE, TRAINED
 from indexrelay.components.vector_index.contents import FACTS
 from indexrelay.components.vector_index.deciding import decide
+from indexrelay.components.vector_index.factory import parse_factory
 from indexrelay.components.vector_index.facts import IndexFacts
 from indexrelay.components.vector_index.lookup import write_lookup
 from indexrelay.components.vector_index.opening import is_mapped
-from indexrelay.components.vector_index.parameters import VectorIndexParameters
+from indexrelay.components.vector_index.parameters import AUTO, VectorIndexParameters
 from indexrelay.components.vector_index.reading import PAYLOADS, read_columns
 from indexrelay.components.vector_index.sample import SAMPLE, draw_sample
 from indexrelay.components.vector_index.threads import openmp_threads
 from indexrelay.components.vector_index.tombstones import refusal
+from indexrelay.components.vector_index.trial import require_buildable
 
 
 def build_in_full(job: Job, mode: InFull, parameters: VectorIndexParameters) -> Built:
@@ -29,6 +31,9 @@ def build_in_full(job: Job, mode: InFull, parameters: VectorIndexParameters) -> 
     """
     snapshot = only_collection(job)
     metric = snapshot.metric
+    if parameters.index != AUTO:  # also while there are too few entries, and a scan serves
+        asked = parse_factory(parameters.index)
+        require_buildable(asked, dimension=snapshot.dimension, metric=metric)
     base, trained, sample_file, facts_file = (
         job.workdir / name for name in (BASE, TRAINED, SAMPLE, FACTS)
     )

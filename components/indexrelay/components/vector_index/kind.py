@@ -5,15 +5,20 @@ from pathlib import Path
 from typing import Any, cast
 
 from indexrelay.components.continuing import build_either_way
+from indexrelay.components.errors import UnbuildableIndexError
 from indexrelay.components.inputs import only_collection
-from indexrelay.components.kind import Built, Job, Kind
+from indexrelay.components.kind import Built, Job, Kind, Trial
 from indexrelay.components.vector_index.extending import extend
+from indexrelay.components.vector_index.factory import parse_factory
 from indexrelay.components.vector_index.full_build import build_in_full
 from indexrelay.components.vector_index.gates import gates
 from indexrelay.components.vector_index.gates_of_change import gates_of_change
-from indexrelay.components.vector_index.parameters import VectorIndexParameters
+from indexrelay.components.vector_index.parameters import AUTO, VectorIndexParameters
 from indexrelay.components.vector_index.search import VectorSearch
 from indexrelay.components.vector_index.threads import openmp_threads
+from indexrelay.components.vector_index.trial import try_factory
+from indexrelay.schemas.errors import MissingExtraError
+from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import Check
 
 
@@ -28,6 +33,26 @@ class VectorIndex(Kind[VectorSearch]):
     preload = ("faiss", "numpy")
     max_inputs = 1
     takes_components = False
+
+    def trial(self, collections: Mapping[str, CollectionSettings]) -> Trial:
+        """Whether FAISS can make a named index of vectors of this length, and from when it does."""
+        if self._parameters.index == AUTO:
+            return Trial()
+        factory = parse_factory(self._parameters.index)
+        for collection in collections.values():
+            try:
+                try_factory(factory, dimension=collection.dimension, metric=collection.metric)
+            except UnbuildableIndexError as error:
+                return Trial(wrong=(str(error),))
+            except MissingExtraError:  # a host that only reads settings need not have it
+                continue
+        if not factory.needed_rows:
+            return Trial()
+        note = (
+            f"{factory.text} is trained on {factory.needed_rows:,} entries; while there are "
+            "fewer, a scan (Flat) serves, and the version's details say so"
+        )
+        return Trial(notes=(note,))
 
     def build(self, job: Job) -> Built:
         """Write what changed beside the base of the previous version, or everything.

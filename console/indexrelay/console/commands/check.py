@@ -18,6 +18,7 @@ def check(config: Config = None, json: Json = False) -> None:
     from indexrelay.console.installation import Installation
     from indexrelay.console.lacking import lacking
     from indexrelay.console.output import print_json, stdout
+    from indexrelay.console.trials import tried
     from indexrelay.console.verdict_page import verdict_lines
     from indexrelay.health.judge import judge
     from indexrelay.health.verdict import SOURCES
@@ -25,6 +26,7 @@ def check(config: Config = None, json: Json = False) -> None:
 
     try:
         installation = Installation.at(config)
+        trials = tried(installation.settings)
     except SettingsError as error:
         if json:
             mistakes = [
@@ -45,7 +47,7 @@ def check(config: Config = None, json: Json = False) -> None:
                 "lacking": found,
                 "well": verdict.well and not found,
                 "problems": [each.model_dump(mode="json") for each in verdict.problems],
-                "notes": list(verdict.notes),
+                "notes": [*verdict.notes, *(f"{key}: {what}" for key, what in trials.items())],
                 "namespace": settings.namespace,
                 "data_dir": str(settings.data_dir),
                 "collections": sorted(settings.collections),
@@ -58,6 +60,8 @@ def check(config: Config = None, json: Json = False) -> None:
             f"{len(settings.components)} component(s), data in {settings.data_dir}",
             soft_wrap=True,
         )
+        for key, what in trials.items():
+            stdout().print(f"· {key}: {what}", soft_wrap=True)
         for key, what in found.items():
             stdout().print(f"⚠ {key}: {what}", soft_wrap=True)
         stdout().print(verdict_lines(verdict, well=_looked_at(settings)))
