@@ -15,6 +15,8 @@ MINUTES ?= 30
 # make bench: --quick, --only events,entries, --keep
 ARGS ?=
 PEERS := .venv-peers
+# make test-newest: the environment of the newest Python that this machine has.
+NEWEST := .venv-newest
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -36,6 +38,16 @@ demo: $(INSTALLED) ## Run the whole pipeline on this Python's own docstrings
 .PHONY: test
 test: $(INSTALLED) ## Run the tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+.PHONY: test-newest
+test-newest: ## Run the tests of what a new Python may break, and the demo, on the newest one here
+	@newest=$$(scripts/newest_python.sh) || { \
+		echo "skipped: there is no Python >= 3.13 on PATH or in pyenv" >&2; \
+		if [ -n "$$CI" ]; then exit 1; fi; exit 0; }; \
+	$(MAKE) --no-print-directory VENV=$(NEWEST) PYTHON=$$newest $(NEWEST)/.installed && \
+	$(NEWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) \
+		tests/storage tests/components tests/reloaders tests/testing && \
+	$(NEWEST)/bin/indexrelay demo
 
 .PHONY: faults
 faults: $(INSTALLED) ## Break it in every way that we know: SERVER=all FAULT=F1,F13 RUNS=20
@@ -111,7 +123,7 @@ constraints: ## Pin the newest versions that pyproject.toml allows
 
 .PHONY: clean
 clean: ## Remove the environment and every cache
-	@rm -rf $(VENV) $(PEERS) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(PEERS) $(NEWEST) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PEERS)/.installed: benchmarks/peers.txt | $(INSTALLED)
