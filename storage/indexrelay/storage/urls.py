@@ -59,10 +59,13 @@ def refused_options(url: str) -> str | None:
     try:
         parsed = driver_url(url)
         dialect = parsed.get_dialect()()
+    except (ArgumentError, MissingExtraError, NoSuchModuleError, ImportError):
+        return None  # `lacking_driver` says so
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", SAWarning)  # of options that nobody takes
             _, options = dialect.create_connect_args(parsed)
-    except (MissingExtraError, NoSuchModuleError):
+    except ImportError:
         return None
     except (ArgumentError, ValueError, TypeError, SAWarning):
         return "an option in its query is not known or cannot be read"
