@@ -162,7 +162,8 @@ class Bench:
         return self.folder / f"{name}.clock"
 
     def start(self, role: str, name: str) -> Process:
-        """Start a ``rebuilder``, a ``misdated`` one, a ``reader``, a ``herd`` or a ``producer``."""
+        """Start a ``rebuilder`` or a ``misdated`` one, a ``reader``, a ``herd`` or ``workers`` of
+        these, or a ``producer``."""
         config = self._config_of(role)
         roles: dict[str, tuple[str, list[object]]] = {
             "rebuilder": (
@@ -177,6 +178,7 @@ class Bench:
                 "tests.faults.rebuilder_process",
                 [config, name, self.clock(name)],
             ),
+            "workers": ("tests.faults.workers_process", [config]),
             "producer": ("tests.faults.producer_process", [config]),
             "herd": (
                 "tests.faults.herd_process",
