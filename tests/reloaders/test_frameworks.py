@@ -1,12 +1,14 @@
 """A reader inside somebody's FastAPI or Flask application."""
 
 import threading
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI
 from flask import Flask
 
+from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
 from indexrelay.reloaders import Reloader, ReloaderStoppedError, Snapshot
 from indexrelay.reloaders.fastapi import borrowing, reloader_lifespan
 from indexrelay.reloaders.flask import IndexRelay
@@ -128,3 +130,46 @@ def test_two_readers_in_one_flask_application_do_not_mix(bench: Bench, reader: R
     finally:
         reader.stop()
         other.stop()
+
+
+@pytest.mark.parametrize("framework", ["fastapi", "flask"])
+def test_what_cannot_be_answered_has_a_status_of_its_own(bench: Bench, framework: str) -> None:
+    """Not 500: 503 until the first load, then 404 and 422 for what the client asked wrongly."""
+    reader = bench.reader()
+    errors: dict[str, Exception] = {
+        "unknown": UnknownEntryError("no"),
+        "invalid": InvalidQueryError("a vector of 2 numbers, and the index has 3"),
+    }
+
+    def answer(snapshot: Snapshot, what: str) -> str:
+        if what in errors:
+            raise errors[what]
+        return str(snapshot[what].read())
+
+    def statuses(get: Callable[[str], Any]) -> list[int]:
+        early = get("/voyager")
+        assert early.headers["Retry-After"] == "1"
+        bench.publish(voyager="v1")
+        reader.step()
+        return [early.status_code] + [
+            get(f"/{what}").status_code for what in ("voyager", "misspelt", *errors)
+        ]
+
+    wanted = [503, 200, 404, 404, 422]
+    if framework == "fastapi":
+        app = FastAPI(lifespan=reloader_lifespan(reader, wait_ready_seconds=0))
+
+        @app.get("/{what}")
+        def say(what: str, snapshot: Annotated[Snapshot, Depends(borrowing(reader))]) -> str:
+            return answer(snapshot, what)
+
+        with running(app) as client:
+            assert statuses(client.get) == wanted
+        return
+    flask = Flask(__name__)
+    relay = IndexRelay(reader, flask, wait_ready_seconds=0)
+    flask.add_url_rule("/<what>", view_func=lambda what: answer(relay.snapshot, what))
+    try:
+        assert statuses(flask.test_client().get) == wanted
+    finally:
+        reader.stop()

@@ -6,7 +6,9 @@
     def similar(song: str, snapshot: Annotated[Snapshot, Depends(borrowing(reloader))]):
         return snapshot["voyager"].search_by_id(song, k=10)
 
-Searches are work for a thread: write such routes with ``def``, and FastAPI runs them on one.
+What a snapshot raises becomes an answer: 503 with ``Retry-After`` until the first load, 404 for an
+unknown id or component, 422 for a query that cannot be asked. Searches are work for a thread: write
+such routes with ``def``, and FastAPI runs them on one.
 """
 
 import asyncio
@@ -14,19 +16,22 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+from fastapi import HTTPException
+
+from indexrelay.reloaders.http_errors import ERRORS, http_error
 from indexrelay.reloaders.reloader import Reloader
 from indexrelay.reloaders.snapshot import Snapshot
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
 
 
-def reloader_lifespan(reloader: Reloader, *, wait_ready_seconds: float = 0.0) -> Lifespan:
+def reloader_lifespan(reloader: Reloader, *, wait_ready_seconds: float = 30.0) -> Lifespan:
     """A lifespan for a FastAPI or Starlette application that starts and stops ``reloader``.
 
     Args:
         reloader: the one to start.
-        wait_ready_seconds: hold requests back so long for the reader to become ready; 0: serve at
-            once, and let a readiness probe decide who is sent here.
+        wait_ready_seconds: hold requests back so long, at most, for the reader to become ready; 0:
+            serve at once, and let a readiness probe decide who is sent here.
     """
 
     @asynccontextmanager
@@ -44,10 +49,14 @@ def reloader_lifespan(reloader: Reloader, *, wait_ready_seconds: float = 0.0) ->
 
 
 def borrowing(reloader: Reloader) -> Callable[[], Iterator[Snapshot]]:
-    """A dependency that lends a snapshot to one request."""
+    """A dependency that lends a snapshot to one request, and answers for what that raises."""
 
     def borrowed() -> Iterator[Snapshot]:
-        with reloader.acquire() as snapshot:
-            yield snapshot
+        try:
+            with reloader.acquire() as snapshot:
+                yield snapshot
+        except ERRORS as error:
+            told = http_error(error, reloader)
+            raise HTTPException(told.status, told.detail, told.headers) from error
 
     return borrowed

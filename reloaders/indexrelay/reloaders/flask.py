@@ -7,14 +7,17 @@
     def similar(song: str):
         return [hit.id for hit in relay.snapshot["voyager"].search_by_id(song, k=10)]
 
-The reloader starts with the first request, in the process that serves it: servers that fork their
-workers (gunicorn, uWSGI) may load the application before or after the fork. Where it was started
-before, it starts again in each worker by itself. Every request sees one snapshot from beginning to
-end, and gives it back when its context ends.
+What a snapshot raises becomes an answer: 503 with ``Retry-After`` until the first load, 404 for an
+unknown id or component, 422 for a query that cannot be asked. The reloader starts with the first
+request, in the process that serves it: servers that fork their workers (gunicorn, uWSGI) may load
+the application before or after the fork. Where it was started before, it starts again in each
+worker by itself. Every request sees one snapshot from beginning to end, and gives it back when its
+context ends.
 """
 
 from flask import Flask, g
 
+from indexrelay.reloaders.http_errors import ERRORS, http_error
 from indexrelay.reloaders.reloader import Reloader
 from indexrelay.reloaders.snapshot import Snapshot
 
@@ -23,7 +26,7 @@ class IndexRelay:
     """The Flask extension; one for each reloader."""
 
     def __init__(
-        self, reloader: Reloader, app: Flask | None = None, *, wait_ready_seconds: float = 0.0
+        self, reloader: Reloader, app: Flask | None = None, *, wait_ready_seconds: float = 30.0
     ) -> None:
         """Take the reloader, and the application unless `init_app` is called later.
 
@@ -44,6 +47,8 @@ class IndexRelay:
         """Extend ``app``: its requests may use `snapshot`."""
         app.extensions["indexrelay"] = self
         app.teardown_appcontext(self._give_back)
+        for each in ERRORS:
+            app.register_error_handler(each, self._refuse)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -67,6 +72,10 @@ class IndexRelay:
         if self._wait_ready_seconds > 0:
             self.reloader.wait_ready(self._wait_ready_seconds)
         self._started = True
+
+    def _refuse(self, error: Exception) -> tuple[dict[str, str], int, dict[str, str]]:
+        told = http_error(error, self.reloader)
+        return {"detail": told.detail}, told.status, told.headers
 
     def _give_back(self, _error: BaseException | None) -> None:
         snapshot: Snapshot | None = g.pop(self._key, None)
