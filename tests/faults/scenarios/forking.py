@@ -11,6 +11,7 @@ import random
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 from indexrelay.console.collecting import verdict_of
 from indexrelay.console.installation import Installation
@@ -18,8 +19,9 @@ from indexrelay.producers import NotServedError
 from indexrelay.schemas.results import ReaderState
 from indexrelay.storage.catalog import Commit
 from indexrelay.streams import present
-from tests.faults.bench import COLLECTION, PATIENCE_SECONDS, Bench
+from tests.faults.bench import PATIENCE_SECONDS, Bench
 from tests.faults.processes import Process
+from tests.faults.recording import COLLECTION
 from tests.faults.rows import Row
 from tests.faults.workers_process import LABEL, ORDERS
 
@@ -90,7 +92,7 @@ def _one(bench: Bench, row: Row, server: Process, order: str, drawn: random.Rand
     row.recovered(claimed, within=_CLAIM_SECONDS)
 
 
-def _asked(count: int, *, seconds: float = PATIENCE_SECONDS) -> dict[str, float | int | bool]:
+def _asked(count: int, *, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
     return {"timeout_seconds": seconds, "readers": count, "fail_fast": False}
 
 
