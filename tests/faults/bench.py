@@ -240,7 +240,12 @@ class Bench:
     def settle(self, seconds: float = PATIENCE_SECONDS) -> float:
         """Wait until all is `settled`; how many seconds that took."""
         started = time.monotonic()
-        self.wait(self.settled, seconds)
+
+        def settled() -> bool:
+            self.recorder.judge()
+            return self.settled()
+
+        self.wait(settled, seconds)
         return time.monotonic() - started
 
     def wait(self, condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:

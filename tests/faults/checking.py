@@ -32,6 +32,7 @@ def check(history: History) -> list[Violation]:
         "I5": _left_over(history),
         "I6": _torn_or_failed(history),
         "I7": _split(history),
+        "I8": _wrongly_well(history),
     }
     return [Violation(name, what) for name, found in checks.items() for what in found]
 
@@ -169,6 +170,27 @@ def _torn_or_failed(history: History) -> Iterator[str]:
             yield f"{sample.reader} serves release {sample.release}, which there is not"
         elif newest is not None and not _agree(sample, newest, releases):
             yield f"{sample.reader} serves release {sample.release} half of another"
+
+
+def _wrongly_well(history: History) -> Iterator[str]:
+    """I8: when all is said to be well, every process serves the newest of all that is declared."""
+    for look in history.said_well:
+        lacking = set(history.components) - look.components.keys()
+        if lacking:
+            yield f"well at release {look.newest}, which lacks {', '.join(sorted(lacking))}"
+        if not look.readers:
+            yield f"well at release {look.newest}, and no reader was there"
+        for reader, (release, served) in look.readers.items():
+            wrong = [
+                name
+                for name in history.components
+                if name in served and served[name] != look.components.get(name)
+            ]
+            if release != look.newest or wrong or not served:
+                yield (
+                    f"well at release {look.newest}, and {reader} served {release}"
+                    + (f", without the newest of {', '.join(wrong)}" if wrong else "")
+                )
 
 
 def _agree(sample: Sample, newest: Released, releases: Mapping[int, Released]) -> bool:

@@ -102,6 +102,18 @@ class Reported:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SaidWell:
+    """A moment in which the judge said that all is well, and what there was then."""
+
+    newest: int
+    """The newest release in the store."""
+    components: Mapping[str, str]
+    """What it names."""
+    readers: Mapping[str, tuple[int, Mapping[str, str | None]]]
+    """By process: the release that it is at, and the version of each component that it serves."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Left:
     """What was still to do at the end."""
 
@@ -133,6 +145,7 @@ class History:
     """By component that failed: the generation that it was to cover."""
     dead: frozenset[int] = frozenset()
     """Generations whose events are among the dead letters."""
+    said_well: tuple[SaidWell, ...] = ()
     left: Left = Left()
     damaged: frozenset[str] = frozenset()
     """The ids of versions whose files were damaged: a reader may have to leave them."""

@@ -8,13 +8,17 @@ from typing import Any
 
 from sqlalchemy import create_engine, text
 
+from indexrelay.health.judge import judge
+from indexrelay.health.survey import Survey
+from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.errors import UnreadableEventError
 from indexrelay.schemas.events import BatchCompleted, Event, ReleaseApplied, ReleasePublished
+from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import BlobRef, VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
-from indexrelay.streams import Connection, Keys
+from indexrelay.streams import Connection, Keys, present
 from indexrelay.streams.inspection import extent
 from tests.faults.history import (
     Announced,
@@ -25,6 +29,7 @@ from tests.faults.history import (
     QueryFailed,
     Released,
     Reported,
+    SaidWell,
     Sample,
     Version,
     content_digest,
@@ -59,6 +64,7 @@ class Recorder:
         self._announced: dict[bytes, Announced] = {}
         self._emitted: dict[bytes, int] = {}
         self._reports: dict[bytes, Reported] = {}
+        self._said_well: list[SaidWell] = []
         self.committed: dict[str, tuple[str, ...]] = {}
         """What was in each batch, by its id; told by whoever commits."""
         self.damaged: set[Path] = set()
@@ -88,6 +94,37 @@ class Recorder:
                     reader=event.data.reader, release=event.data.release
                 )
 
+    def judge(self) -> None:
+        """Ask the judge, and take down what there is if it says that all is well.
+
+        Whatever moves meanwhile is no witness: the release has to be the same before and after.
+        """
+        before = self._store.newest_release()
+        verdict = judge(
+            Survey(
+                self._settings,
+                catalog=lambda: self._catalog,
+                store=lambda: self._store,
+                connection=lambda: self._connection,
+                clock=SystemClock(),
+            ).whole()
+        )
+        if before is None or not verdict.well:
+            return
+        readers = present(self._connection, self._keys, "reader", ReaderState)
+        if self._store.newest_release() == before:
+            self._said_well.append(
+                SaidWell(
+                    newest=before.number,
+                    components=before.components,
+                    readers={
+                        member: (state.release, _served(state))
+                        for member, state in readers.items()
+                        if state is not None
+                    },
+                )
+            )
+
     def left(self) -> Left:
         """What is still to do."""
         commands = self._connection.commands
@@ -107,6 +144,7 @@ class Recorder:
     def history(self) -> History:
         """Everything, as of now."""
         self.watch()
+        self.judge()
         releases = tuple(self._released(number) for number in sorted(self._seen))
         samples, failed = _read_samples(self._samples)
         letters = self._catalog.dead_letters.all()
@@ -125,6 +163,7 @@ class Recorder:
                 for name, attempt in self._catalog.attempts.all().items()
             },
             dead=frozenset(_generations(letter.raw for letter in letters)),
+            said_well=tuple(self._said_well),
             left=self.left(),
             damaged=frozenset(self._damaged_versions()),
         )
@@ -199,6 +238,10 @@ class Recorder:
                 yield entry, Event.from_bytes(fields[b"event"])
             except UnreadableEventError:
                 continue  # poison that a scenario put there: the dead letters tell of it
+
+
+def _served(state: ReaderState) -> dict[str, str | None]:
+    return {name: component.version for name, component in state.components.items()}
 
 
 def _generations(raws: Iterable[bytes]) -> Iterator[int]:

@@ -16,6 +16,7 @@ from tests.faults.history import (
     QueryFailed,
     Released,
     Reported,
+    SaidWell,
     Sample,
     Version,
     content_digest,
@@ -57,6 +58,16 @@ def sample(release: int, left: int, right: int, **other: Any) -> Sample:
     return Sample(**{**fields, **other})
 
 
+def well(release: int = 2, served: dict[str, str | None] | None = None) -> SaidWell:
+    """All was said to be well at release 2, and a reader was there."""
+    components = {"left": "left-2", "right": "right-2"}
+    return SaidWell(
+        newest=2,
+        components=components,
+        readers={"a": (release, components if served is None else served)},
+    )
+
+
 GOOD = History(
     components=NAMES,
     batches=(
@@ -68,6 +79,7 @@ GOOD = History(
     announced=(Announced(number=1, digest="digest 1"), Announced(number=2, digest="digest 2")),
     samples=(sample(1, 1, 1), sample(2, 2, 2)),
     reports=(Reported(reader="a", release=1), Reported(reader="a", release=2)),
+    said_well=(well(),),
 )
 HELD = frozenset(NAMES)
 
@@ -177,6 +189,11 @@ WRONG = {
     "I6 answers": replace(
         GOOD, samples=(sample(2, 2, 2, parts={"left": replace(part("left", 2), content=FIRST)}),)
     ),
+    "I8 behind": replace(GOOD, said_well=(well(release=1),)),
+    "I8 version": replace(GOOD, said_well=(well(served={"left": "left-2", "right": "right-1"}),)),
+    "I8 nothing": replace(GOOD, said_well=(well(served={}),)),
+    "I8 nobody": replace(GOOD, said_well=(replace(well(), readers={}),)),
+    "I8 lacking": replace(GOOD, said_well=(replace(well(), components={"left": "left-2"}),)),
     "I6 no release": replace(GOOD, samples=(sample(3, 2, 2),)),
     "I7 release": replace(
         GOOD, releases=(*GOOD.releases, released(3, 2, 1, holds=HELD)), samples=GOOD.samples[:1]
