@@ -61,14 +61,15 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return running
 
 
-def commit(config: Path, batch_id: str, count: int) -> None:
-    """A job that commits ``count`` entries."""
+def commit(config: Path, batch_id: str, count: int, *, deletes: int = 0) -> None:
+    """A job that commits ``count`` entries, and deletes the first of them again."""
     vectors = np.random.default_rng(0).normal(size=(count, 3))
     with (
         Producer.open(load_settings(config, environ={})) as producer,
         producer.batch("tracks", batch_id) as batch,
     ):
         batch.upsert([f"t{number}" for number in range(count)], vectors)
+        batch.delete([f"t{number}" for number in range(deletes)])
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from rich.console import Console
 from indexrelay.console.installation import Installation
 from indexrelay.console.letter_pages import letters_table
 from indexrelay.schemas.events import BatchCompleted, Event
+from indexrelay.schemas.settings_file import load_settings
 from indexrelay.storage.catalog.dead_letters import DeadLetterHeader
 from tests.console.conftest import CONFIG, Run
 
@@ -22,7 +23,7 @@ POISON = b"\x1b]0;owned\x07\xff\x00" + "\N{RIGHT-TO-LEFT OVERRIDE}".encode()
 
 @pytest.fixture
 def installation(built: Path) -> Iterator[Installation]:
-    with Installation.at(built) as installation:
+    with Installation(load_settings(built, environ={})) as installation:
         yield installation
         for letter in installation.catalog.dead_letters.headers():
             installation.catalog.dead_letters.discard(letter.id)
@@ -124,7 +125,7 @@ def test_without_a_server_a_letter_waits_in_the_inbox_for_the_next_reconcile(
 ) -> None:
     config = tmp_path / "indexrelay.toml"
     config.write_text(CONFIG)
-    with Installation.at(config) as installation:
+    with Installation(load_settings(config, environ={})) as installation:
         letter = str(bury(installation, batch_event("waiting")))
         said = run("dead", "retry", letter, "--config", str(config))
         assert said.code == 0

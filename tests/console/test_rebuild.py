@@ -48,7 +48,8 @@ def config(tmp_path: Path) -> Path:
 @pytest.fixture
 def served(config: Path) -> Iterator[Path]:
     """The same with a server and a rebuilder."""
-    with EmbeddedServer(config.parent / "indexrelay-data"), Installation.at(config) as opened:
+    settings = load_settings(config, environ={})
+    with EmbeddedServer(config.parent / "indexrelay-data"), Installation(settings) as opened:
         rebuilder = Rebuilder(
             opened.settings,
             catalog=opened.catalog,

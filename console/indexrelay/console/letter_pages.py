@@ -10,10 +10,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from indexrelay.console import figures
 from indexrelay.console.escaping import visible
 from indexrelay.console.letters import LetterOutcome
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
-from indexrelay.console.tables import ago, readable_bytes
 from indexrelay.storage.catalog import DeadLetter, DeadLetterHeader
 
 _SHOWN_BYTES = 4096
@@ -45,8 +45,8 @@ def letters_table(letters: Sequence[DeadLetterHeader]) -> RenderableType:
             str(letter.id),
             visible(letter.stream),
             visible(letter.entry_id),
-            readable_bytes(letter.size),
-            ago(letter.buried_at),
+            figures.size(letter.size),
+            figures.ago(letter.buried_at),
             visible(letter.reason),
         )
     return sheet
@@ -59,7 +59,7 @@ def letter_page(letter: DeadLetter) -> RenderableType:
         ("letter", str(letter.id)),
         ("stream", visible(letter.stream)),
         ("entry", visible(letter.entry_id)),
-        ("buried", f"{letter.buried_at:%Y-%m-%d %H:%M:%S} UTC, {ago(letter.buried_at)}"),
+        ("buried", f"{figures.moment(letter.buried_at)}, {figures.ago(letter.buried_at)}"),
         ("size", f"{len(letter.raw):,} bytes"),
         ("reason", visible(letter.reason)),
     ):

@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from indexrelay.console import figures
 from indexrelay.console.escaping import visible
+from indexrelay.console.invocation import adapted
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
 from indexrelay.health.verdict import CollectionHealth, ComponentHealth, Condition
+from indexrelay.schemas import commands
 from indexrelay.schemas.results import BuildOutcome, LoadOutcome, ReaderState, RebuilderState
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ def components_table(components: Mapping[str, ComponentHealth]) -> Sheet:
             covered(facts.covers, facts.behind),
             (facts.version or _NONE)[:12],
             f"{facts.entries:,}",
-            readable_bytes(facts.bytes),
+            figures.size(facts.bytes),
         )
     return sheet
 
@@ -174,7 +176,7 @@ def served_table(state: ReaderState) -> Sheet:
             covered(component.covers, {}),
             (component.version or _NONE)[:12],
             f"{component.entries:,}",
-            f"{component.seconds * 1000:.1f} ms",
+            figures.seconds(component.seconds),
             component.error or "",
         )
     return sheet
@@ -199,7 +201,7 @@ def result_page(requested: "Requested") -> RenderableType:
         return Text("nothing was due")
     if result is None:
         seen = f"; {len(requested.rebuilders)} rebuilder(s) will see it"
-        nobody = "; no rebuilder is running: start one, or use --here"
+        nobody = f"; no rebuilder is running, start one: {adapted(commands.REBUILDER)}"
         return Text(
             f"requested as {requested.request_id}{seen if requested.rebuilders else nobody}"
         )
@@ -215,7 +217,7 @@ def result_page(requested: "Requested") -> RenderableType:
         spare("build"),
         flowing("covers"),
         number("entries"),
-        number("seconds"),
+        number("took"),
         flowing("error"),
     )
     for name, component in result.components.items():
@@ -226,7 +228,7 @@ def result_page(requested: "Requested") -> RenderableType:
             str(component.mode or _NONE),
             covered(component.covers, {}),
             f"{component.entries:,}",
-            f"{component.seconds:.2f}",
+            figures.seconds(component.seconds),
             component.error or "",
         )
     return Group(sheet, verdict)
@@ -239,24 +241,3 @@ def covered(covers: Mapping[str, int], behind: Mapping[str, int]) -> str:
         for name in sorted({*covers, *behind})
     ]
     return ", ".join(parts) or _NONE
-
-
-def readable_bytes(count: int) -> str:
-    """Bytes with a binary prefix and one decimal."""
-    size = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
-
-
-def ago(moment: datetime | None) -> str:
-    """How long ago, in the largest fitting unit."""
-    if moment is None:
-        return _NONE
-    seconds = max(0.0, (datetime.now(UTC) - moment).total_seconds())
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit} ago"
-    return f"{seconds:.0f} s ago"

@@ -162,7 +162,10 @@ def _failed(name: str, health: ComponentHealth, facts: Facts, due: Due) -> Probl
     serving = "the last good version serves" if health.version else "nothing serves it"
     what = f"{name} failed {health.failures} time(s) in a row, {serving}: {health.error}"
     again = name in due.reasons or health.building or health.retry_at is not None
-    if not again:
+    anyway = commands.rebuild(name, force=True)
+    if anyway in (health.error or ""):  # its gate asks whether what vanished is meant to be gone
+        advice, acts = f"bring back what went, or if it is right so: {anyway}", Actor.PERSON
+    elif not again:
         advice, acts = f"mend the cause, then: {commands.rebuild(name)}", Actor.PERSON
     elif not facts.has_rebuilder:
         advice, acts = f"no rebuilder tries again: {_START_ONE}", Actor.PERSON
