@@ -78,12 +78,7 @@ def parses(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", sorted(set(advised())))
-def test_an_advised_command_is_taken_by_the_command_line(
-    request: pytest.FixtureRequest, command: str
-) -> None:
-    if command.startswith("indexrelay collections restore"):
-        reason = "the judge names it already, and the command comes with a change of its own"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
+def test_an_advised_command_is_taken_by_the_command_line(command: str) -> None:
     parses(command)
 
 

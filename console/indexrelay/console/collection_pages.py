@@ -57,16 +57,16 @@ def dropped_page(dropped: Dropped) -> RenderableType:
 
 def restored_page(restored: Restored) -> RenderableType:
     """Where it goes on, and what comes next."""
-    name, components = restored.collection, " ".join(restored.components)
     lines = [
-        Text(f"✓ {name} goes on at generation {restored.generation}; {restored.above} was had")
+        Text(
+            f"✓ {restored.collection} goes on at generation {restored.generation}; {restored.above} was had"
+        )
     ]
     if restored.components:
         lines.append(
             Text(f"  {', '.join(restored.components)}: built from scratch out of what it holds")
         )
-        lines.append(
-            Text(f"  → if it holds far fewer entries now: indexrelay rebuild {components} --force")
-        )
+        again = commands.rebuild(*restored.components, force=True)
+        lines.append(advice_line(f"if it holds far fewer entries now: {again}"))
     lines.append(Text("  → commit again what the backup lacks"))
     return Group(*lines)
