@@ -34,7 +34,7 @@ from indexrelay.streams import Keys, Lease
 from indexrelay.testing import FakeClock, Pipeline
 from tests.behaviour.member import Member
 
-_EXAMPLES = int(os.environ.get("INDEXRELAY_EXAMPLES", "12"))
+_EXAMPLES = int(os.environ.get("INDEXRELAY_EXAMPLES", "8"))
 KIND = "tests.behaviour.member:Member"
 INPUTS: Mapping[str, tuple[str, ...]] = {
     "index": ("tracks",),
