@@ -70,6 +70,14 @@ def test_all_is_well_in_a_healthy_installation() -> None:
     assert {each.condition for each in verdict.components.values()} == {Condition.CURRENT}
 
 
+def test_settings_without_any_component_are_no_fault_and_are_said() -> None:
+    verdict = judge(healthy(**without(*VERSIONS), definitions={}))
+    assert verdict.well
+    assert "the settings declare no component: nothing is built, and nothing is served" in (
+        verdict.notes
+    )
+
+
 def test_nothing_committed_yet_is_no_fault_and_is_said() -> None:
     empty = healthy(
         generation=0,

@@ -25,6 +25,8 @@ from indexrelay.health.redis_health import member_problems, redis_problems, role
 from indexrelay.health.verdict import Actor, Code, Problem, Verdict
 from indexrelay.schemas import commands
 
+_NOTHING_DECLARED = "the settings declare no component: nothing is built, and nothing is served"
+
 
 def judge(facts: Facts) -> Verdict:
     """Everything that is not well, the problems that explain others first."""
@@ -53,6 +55,7 @@ def judge(facts: Facts) -> Verdict:
         well=not problems,
         problems=problems,
         notes=(
+            *([] if facts.definitions else [_NOTHING_DECLARED]),
             *notes(facts, components),
             *filter(None, (left_out_note(*each) for each in collections.items())),
         ),
