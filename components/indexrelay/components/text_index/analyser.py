@@ -1,4 +1,4 @@
-r"""Cuts a text into terms; the same function cuts texts and queries.
+"""Cuts a text into terms; the same function cuts texts and queries.
 
 An entry is found by its own text because nothing else ever cuts anything: FTS5 stores the terms
 that come out here as they are, and a query is the terms of what was typed. Each step sees one word

@@ -1,4 +1,4 @@
-r"""Queries of files that were written before there was an analyser.
+"""Queries of files that were written before there was an analyser.
 
 FTS5 cut the texts there, by the tokenizer that stood in the settings, and a query was cut into runs
 of letters and digits. Readers serve such a version until it is built again, which is due as soon as
