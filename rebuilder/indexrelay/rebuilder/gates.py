@@ -53,8 +53,9 @@ def run_gates(
             _check_count(job.component, "entries", built.entries, previous.entries, min_kept)
         )
         checks.extend(
-            _check_count(job.component, what, built.counts.get(what, 0), before, min_kept)
+            _check_count(job.component, what, built.counts[what], before, min_kept)
             for what, before in previous.counts.items()
+            if what in built.counts  # a kind may come to count other things
         )
     checks.extend(checks_of(kind, job, built, files))
     if all(check.passed for check in checks):
