@@ -47,7 +47,7 @@ _SHUTDOWN_SECONDS = 5
 
 def create_app(reloader: Reloader) -> FastAPI:
     """The service on ``reloader``, which is started and stopped with the application."""
-    app = FastAPI(title="A reader of indexrelay", lifespan=reloader_lifespan(reloader))
+    app = FastAPI(title="A reader of indexrelay", lifespan=reloader_lifespan(reloader, wait_ready_seconds=0))
     app.add_middleware(BodyLimit)
     _refuse_in_words(app)
 
