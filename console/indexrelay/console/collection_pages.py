@@ -57,11 +57,8 @@ def dropped_page(dropped: Dropped) -> RenderableType:
 
 def restored_page(restored: Restored) -> RenderableType:
     """Where it goes on, and what comes next."""
-    lines = [
-        Text(
-            f"✓ {restored.collection} goes on at generation {restored.generation}; {restored.above} was had"
-        )
-    ]
+    at = f"generation {restored.generation}; {restored.above} was had"
+    lines = [Text(f"✓ {restored.collection} goes on at {at}")]
     if restored.components:
         lines.append(
             Text(f"  {', '.join(restored.components)}: built from scratch out of what it holds")
