@@ -65,7 +65,9 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(run: Run, tmp_path: Path) -> Terminal:
+def terminal(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """On a screen that is narrower than the commands: they are neither cut nor wrapped."""
+    monkeypatch.setenv("COLUMNS", "40")
     config = tmp_path / "indexrelay.toml"
     config.write_text(CONFIG)
     commit(config, "first", 20)
@@ -102,7 +104,7 @@ def test_each_advice_does_what_it_says_in_the_state_that_it_is_printed_in(
 
 
 def test_the_advice_after_a_refusal_to_shrink_does_not_lead_to_the_same_refusal(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+    terminal: Terminal,
 ) -> None:
     assert terminal.type("rebuild --here").code in (0, 3)
     before = terminal.release()

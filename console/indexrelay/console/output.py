@@ -27,10 +27,14 @@ def stdout() -> "Console":
     from rich.console import Console
 
     class AnswerConsole(Console):
-        """Where rich would end the process with a code of its own."""
+        """Ends with our code where rich has one of its own, and cuts nothing off."""
 
         def on_broken_pipe(self) -> None:
             raise SystemExit(ExitCode.UNREAD)
+
+        def print(self, *objects: Any, crop: bool = False, **how: Any) -> None:
+            # What is longer than a line is a command, and a command is never cut off.
+            super().print(*objects, crop=crop, **how)
 
     return _unlimited(
         AnswerConsole(file=ANSWERS.stream, markup=False, highlight=False, emoji=False)

@@ -47,7 +47,8 @@ _SHUTDOWN_SECONDS = 5
 
 def create_app(reloader: Reloader) -> FastAPI:
     """The service on ``reloader``, which is started and stopped with the application."""
-    app = FastAPI(title="A reader of indexrelay", lifespan=reloader_lifespan(reloader, wait_ready_seconds=0))
+    lifespan = reloader_lifespan(reloader, wait_ready_seconds=0)
+    app = FastAPI(title="A reader of indexrelay", lifespan=lifespan)
     app.add_middleware(BodyLimit)
     _refuse_in_words(app)
 
