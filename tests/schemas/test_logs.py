@@ -9,7 +9,8 @@ from typing import Literal
 import pytest
 import structlog
 
-from indexrelay.schemas.logs import configure_logs
+from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.logs import configure_logs, show_logs
 from indexrelay.schemas.settings import LogSettings
 
 
@@ -111,3 +112,28 @@ def test_the_last_call_counts() -> None:
     assert "one.said" in first.getvalue()
     assert "two.said" in second.getvalue()
     assert "two.said" not in first.getvalue()
+
+
+def test_one_call_shows_the_summaries_and_leaves_the_applications_logging_alone() -> None:
+    ours = logging.getLogger("indexrelay")
+    kept = (list(ours.handlers), ours.level, ours.propagate)
+    root = logging.getLogger()
+    before = (list(root.handlers), root.level)
+    stream = io.StringIO()
+    try:
+        for _ in range(2):  # the last call counts, and nothing is said twice
+            show_logs(layout="json", stream=stream)
+        log = get_logger("indexrelay.reloaders.following")
+        log.info("release.applied", release=7, succeeded=["map"])
+        log.debug("detail")
+        logging.getLogger("app").info("not ours")
+        [line] = [json.loads(each) for each in stream.getvalue().splitlines()]
+        assert (line["event"], line["release"], line["succeeded"]) == (
+            "release.applied",
+            7,
+            ["map"],
+        )
+        assert (list(root.handlers), root.level) == before
+    finally:
+        ours.handlers, ours.level, ours.propagate = kept
+        ours.setLevel(kept[1])

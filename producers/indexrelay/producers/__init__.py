@@ -21,6 +21,7 @@ from indexrelay.producers.errors import (
 )
 from indexrelay.producers.producer import Producer
 from indexrelay.producers.waiting import ServedBy
+from indexrelay.schemas.logs import show_logs
 from indexrelay.storage.errors import (
     BatchContentError,
     InvalidEntriesError,
@@ -49,4 +50,5 @@ __all__ = [
     "UndeclaredComponentError",
     "UnknownEntriesError",
     "WrongSourceError",
+    "show_logs",
 ]

@@ -12,6 +12,7 @@ from indexrelay.rebuilder.errors import (
 )
 from indexrelay.rebuilder.runners import BuildRunner, InlineRunner
 from indexrelay.rebuilder.service import Rebuilder
+from indexrelay.schemas.logs import show_logs
 
 __all__ = [
     "BuildCancelledError",
@@ -22,4 +23,5 @@ __all__ = [
     "GateFailedError",
     "InlineRunner",
     "Rebuilder",
+    "show_logs",
 ]

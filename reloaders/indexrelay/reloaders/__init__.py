@@ -12,6 +12,7 @@ from indexrelay.reloaders.errors import (
 )
 from indexrelay.reloaders.reloader import Reloader
 from indexrelay.reloaders.snapshot import Snapshot
+from indexrelay.schemas.logs import show_logs
 
 __all__ = [
     "ComponentNotServedError",
@@ -20,4 +21,5 @@ __all__ = [
     "ReloaderStoppedError",
     "Snapshot",
     "SnapshotClosedError",
+    "show_logs",
 ]

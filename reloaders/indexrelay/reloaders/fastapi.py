@@ -16,7 +16,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from fastapi import HTTPException
+from indexrelay.schemas.errors import MissingExtraError
+
+try:
+    from fastapi import HTTPException
+except ModuleNotFoundError as error:
+    raise MissingExtraError("fastapi", "service") from error
 
 from indexrelay.reloaders.http_errors import ERRORS, http_error
 from indexrelay.reloaders.reloader import Reloader

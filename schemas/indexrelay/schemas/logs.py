@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Final, TextIO
+from typing import Any, Final, Literal, TextIO, TypeAlias
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -29,6 +29,9 @@ _PLAIN_MARKS: Final = {"·": "-", "✓": "ok", "⚠": "!!", "✗": "XX"}
 """For streams whose encoding knows none of the others."""
 _COLOURS: Final = {"✓": "\x1b[32m", "⚠": "\x1b[33m", "✗": "\x1b[31m", "·": "\x1b[2m"}
 _PLAIN: Final = "\x1b[0m"
+_OURS: Final = "of_indexrelay"
+Format: TypeAlias = Literal["auto", "console", "json"]
+Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 
 def configure_logs(settings: LogSettings, *, stream: TextIO | None = None) -> None:
@@ -38,32 +41,8 @@ def configure_logs(settings: LogSettings, *, stream: TextIO | None = None) -> No
         settings: the format and the lowest level.
         stream: where lines go; ``None``: stderr.
     """
-    stream = stream or sys.stderr
-    terminal = stream.isatty()
-    for_people = settings.format == "console" or (settings.format == "auto" and terminal)
-    renderer: Processor = (
-        ConsoleLines(colours=terminal and _may_colour(os.environ), marks=_marks(stream))
-        if for_people
-        else _json_line
-    )
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.ExtraAdder(),
-        _unpacked,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.StackInfoRenderer(),
-        structlog.processors.format_exc_info,
-    ]
-    handler = logging.StreamHandler(stream)
-    handler.addFilter(RepeatLimit())
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-        )
-    )
+    shared = _shared()
+    handler = _handler(settings, stream or sys.stderr, shared)
     logging.basicConfig(handlers=[handler], level=settings.level.upper(), force=True)
     logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells which of its builds it loads
     structlog.configure(
@@ -77,6 +56,62 @@ def configure_logs(settings: LogSettings, *, stream: TextIO | None = None) -> No
         # Module-level loggers must follow a later call, as tests and commands make one.
         cache_logger_on_first_use=False,
     )
+
+
+def show_logs(
+    level: Level = "info", *, layout: Format = "auto", stream: TextIO | None = None
+) -> None:
+    """Show what indexrelay logs, such as the summary of each release, in an application of yours.
+
+    The application's own logging stays as it is: only the logger ``indexrelay`` gets a handler, and
+    hands nothing on to the others. The last call counts.
+
+    Args:
+        level: the lowest that is shown.
+        layout: ``auto``: lines for people on a terminal, JSON elsewhere.
+        stream: where lines go; ``None``: stderr.
+    """
+    logger = logging.getLogger("indexrelay")
+    for before in [each for each in logger.handlers if getattr(each, _OURS, False)]:
+        logger.removeHandler(before)
+    settings = LogSettings(format=layout, level=level)
+    handler = _handler(settings, stream or sys.stderr, _shared())
+    setattr(handler, _OURS, True)
+    logger.addHandler(handler)
+    logger.setLevel(level.upper())
+    logger.propagate = False
+
+
+def _handler(settings: LogSettings, stream: TextIO, shared: list[Processor]) -> logging.Handler:
+    terminal = stream.isatty()
+    for_people = settings.format == "console" or (settings.format == "auto" and terminal)
+    renderer: Processor = (
+        ConsoleLines(colours=terminal and _may_colour(os.environ), marks=_marks(stream))
+        if for_people
+        else _json_line
+    )
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(RepeatLimit())
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    return handler
+
+
+def _shared() -> list[Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        _unpacked,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+    ]
 
 
 def catch_strays() -> None:

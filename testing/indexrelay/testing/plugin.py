@@ -21,7 +21,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import pytest
+from indexrelay.schemas.errors import MissingExtraError
+
+try:
+    import pytest
+except ModuleNotFoundError as error:
+    raise MissingExtraError("pytest", "testing") from error
 
 if TYPE_CHECKING:
     from indexrelay.schemas.settings import Settings
