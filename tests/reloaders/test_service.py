@@ -47,7 +47,9 @@ def client(bench: Bench, reader: Reloader, empty: httpx.Client) -> httpx.Client:
 
 
 def test_a_reader_without_a_release_is_alive_and_not_ready(empty: httpx.Client) -> None:
-    assert empty.get("/health").json() == {"status": "alive"}
+    health = empty.get("/health").json()
+    assert (health["status"], health["well"]) == ("alive", False)
+    assert [each["code"] for each in health["problems"]] == ["reader_not_ready"]
     answer = empty.get("/ready")
     assert (answer.status_code, answer.json()) == (503, {"ready": False})
     answer = empty.post("/components/points/search", json={"vector": [0, 0]})

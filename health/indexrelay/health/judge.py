@@ -10,6 +10,7 @@ being built stands beside how a component is, since a build may fail.
 """
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import Final
 
 from indexrelay.health.collection_health import (
@@ -21,9 +22,17 @@ from indexrelay.health.component_health import component_health, component_probl
 from indexrelay.health.due import find_due
 from indexrelay.health.facts import Area, Facts
 from indexrelay.health.groups import GroupState, judge_groups
-from indexrelay.health.redis_health import member_problems, redis_problems, role_problems
+from indexrelay.health.redis_health import (
+    member_problems,
+    reader_problems,
+    redis_problems,
+    role_problems,
+)
 from indexrelay.health.verdict import Actor, Code, Problem, Verdict
 from indexrelay.schemas import commands
+from indexrelay.schemas.results import ReaderState
+from indexrelay.schemas.settings import ReaderSettings
+from indexrelay.schemas.versions import Release
 
 _NOTHING_DECLARED = "the settings declare no component: nothing is built, and nothing is served"
 
@@ -74,6 +83,22 @@ _AREAS: Final = {
     Area.ARTIFACTS: (Code.ARTIFACTS_UNREADABLE, "the artifacts cannot be read"),
     Area.REDIS: (Code.REDIS_UNREADABLE, "Redis cannot be asked"),
 }
+
+
+def judge_reader(
+    state: ReaderState, newest: Release | None, *, settings: ReaderSettings, now: datetime
+) -> tuple[Problem, ...]:
+    """What is not well with one reader: the same as `judge` says of it, for itself to say."""
+    facts = Facts(
+        definitions={},
+        sources={},
+        release=newest,
+        versions={},
+        since=now,
+        now=now,
+        reader=settings,
+    )
+    return tuple(reader_problems(state, newest, facts))
 
 
 def _unknown(facts: Facts, *areas: Area) -> Iterator[Problem]:

@@ -80,7 +80,7 @@ class Survey:
         self._clock = clock
         self._since = clock.now()
         self._told: dict[str, str] = {}
-        self._unreadable: dict[str, str] = {}
+        self._unreadable: Mapping[str, str] = {}
 
     def of_builds(self, requested: AbstractSet[str] = frozenset()) -> Facts:
         """What decides what is due, as of now.
@@ -90,7 +90,12 @@ class Survey:
                 read.
             sqlalchemy.exc.SQLAlchemyError: the database does not answer.
         """
-        return self._with_catalog(self._with_artifacts(self._nothing(requested)))
+        facts = self._with_catalog(self._with_artifacts(self._nothing(requested)))
+        for name, why in facts.unreadable.items():
+            if self._unreadable.get(name) != why:
+                _log.warning("source.unreadable", collection=name, error=why)
+        self._unreadable = facts.unreadable
+        return facts
 
     def whole(self) -> Facts:
         """Everything, as of now; what cannot be read is in ``unknown``."""
@@ -234,10 +239,6 @@ class Survey:
             facts[name] = SourceFact(
                 epoch=found.epoch, generation=log.generation, entries=entries, log=log
             )
-        for name, why in unreadable.items():
-            if self._unreadable.get(name) != why:
-                _log.warning("source.unreadable", collection=name, error=why)
-        self._unreadable = unreadable
         return facts, unreadable
 
     # Redis

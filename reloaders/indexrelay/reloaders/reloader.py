@@ -10,6 +10,8 @@ import contextlib
 import threading
 from collections.abc import Iterable
 
+from indexrelay.health.judge import judge_reader
+from indexrelay.health.verdict import Actor, Code, Problem
 from indexrelay.reloaders.connecting import Link
 from indexrelay.reloaders.following import Follower, Renewing
 from indexrelay.reloaders.forking import use_one_openmp_thread
@@ -27,7 +29,7 @@ from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.supervised_thread import SupervisedThread
-from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from indexrelay.streams import Connection, Identity, Keys
 from indexrelay.streams.identity import follow_forks
 
@@ -128,6 +130,26 @@ class Reloader:
             cursor=self._watch.cursor,
             components=self._follower.states,
         )
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What keeps this reader from serving the newest release, whole; empty: nothing.
+
+        The same that `indexrelay status` says of it; it looks into the store for that.
+        """
+        try:
+            newest = self._store.newest_release()
+        except ArtifactError as error:
+            return (
+                Problem(
+                    code=Code.ARTIFACTS_UNREADABLE,
+                    what=f"the artifacts cannot be read: {error}",
+                    advice="this reader keeps what it serves, and goes on once they can be read",
+                    acts=Actor.PERSON,
+                ),
+            )
+        settings = self._settings.reader
+        return judge_reader(self.state, newest, settings=settings, now=self._clock.now())
 
     def acquire(self) -> Snapshot:
         """Borrow what is served now: ``with reloader.acquire() as snapshot:``.

@@ -1,6 +1,6 @@
 """The reader as a service of its own: what is served, over HTTP.
 
-    GET  /health                        the process is alive
+    GET  /health                        the process is alive; whether it is well, and if not why
     GET  /ready                         200 when every required component is served, else 503
     GET  /state                         what this reader says of itself (`ReaderState`)
     GET  /components                    what is served, version by version
@@ -53,8 +53,9 @@ def create_app(reloader: Reloader) -> FastAPI:
     _refuse_in_words(app)
 
     @app.get("/health")
-    def health() -> dict[str, str]:
-        return {"status": "alive"}
+    def health() -> dict[str, Any]:
+        problems = [each.model_dump(mode="json") for each in reloader.problems]
+        return {"status": "alive", "well": not problems, "problems": problems}
 
     @app.get("/ready")
     def ready(response: Response) -> dict[str, bool]:
