@@ -57,7 +57,7 @@ def dropped_page(dropped: Dropped) -> RenderableType:
 
 def restored_page(restored: Restored) -> RenderableType:
     """Where it goes on, and what comes next."""
-    at = f"generation {restored.generation}; {restored.above} was had"
+    at = f"generation {restored.generation}, above all that were given before"
     lines = [Text(f"✓ {restored.collection} goes on at {at}")]
     if restored.components:
         lines.append(
