@@ -16,7 +16,7 @@ from typing import Any, Final
 from redis import Redis, SSLConnection
 from redis.backoff import NoBackoff
 from redis.connection import ConnectionPool, UnixDomainSocketConnection, parse_url
-from redis.exceptions import RedisError
+from redis.exceptions import AskError, ClusterCrossSlotError, ClusterDownError, RedisError
 from redis.retry import Retry
 from redis.sentinel import (
     MasterNotFoundError,
@@ -27,7 +27,7 @@ from redis.sentinel import (
 )
 
 from indexrelay.schemas.server_url import SentinelUrl, read_server_url
-from indexrelay.streams.errors import RedisUrlError
+from indexrelay.streams.errors import CLUSTER_ADVICE, ClusterNodeError, RedisUrlError
 
 _REFUSED: Final = "an option in its query is not known or cannot be read"
 _OPTIONS: Final = frozenset(
@@ -69,7 +69,24 @@ def client_of(url: str, *, connect_seconds: float, answer_seconds: float) -> Red
     except (TypeError, ValueError, RedisError):
         # It may quote what it could not read, which may be the password.
         raise RedisUrlError(_REFUSED) from None
-    return Redis.from_pool(pool)
+    return _OneServer.from_pool(pool)
+
+
+class _OneServer(Redis):
+    """Says what it means when the server turns out to be one of a cluster."""
+
+    def parse_response(self, connection: Any, command_name: Any, **options: Any) -> Any:
+        """The reply to one command.
+
+        Raises:
+            ClusterNodeError, ClusterDownError: a cluster's node that does not serve the key.
+        """
+        try:
+            return super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call] # redis-py has no types here
+        except (AskError, ClusterCrossSlotError) as error:
+            raise ClusterNodeError(error) from error
+        except ClusterDownError as error:
+            raise type(error)(f"{error} ({CLUSTER_ADVICE})") from error
 
 
 def try_url(url: str) -> None:

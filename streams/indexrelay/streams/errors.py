@@ -8,7 +8,16 @@ from redis.exceptions import ResponseError
 from indexrelay.schemas import commands
 from indexrelay.schemas.errors import IndexRelayError
 
+CLUSTER_ADVICE: Final = (
+    "give redis.url a server without cluster mode (cluster-enabled no), Sentinels, or a proxy that "
+    "speaks for the whole cluster"
+)
+_NODE: Final = f"the server is a node of a Redis Cluster: {CLUSTER_ADVICE}"
 _ADVICE: Final = {
+    "ASK": _NODE,
+    "CLUSTERDOWN": _NODE,
+    "CROSSSLOT": _NODE,
+    "MOVED": _NODE,
     "MISCONF": "the server cannot write to its disk: make room there",
     "NOPERM": "allow the command on this key in the server's ACL",
     "OOM": "the server is at its memory limit: let consumers drain, trim streams, raise maxmemory",
@@ -30,6 +39,21 @@ class BackendRefusedError(IndexRelayError):
         self.key = key
         self.code = code
         self.reason = reason
+
+
+class ClusterNodeError(ResponseError):
+    """Raised when the server is a node of a Redis Cluster, and another one has the key.
+
+    Every key of a namespace lies in one slot, and so on one node; but which node that is may
+    change, and indexrelay follows no cluster.
+    """
+
+    def __init__(self, error: ResponseError) -> None:
+        word = type(error).__name__.removesuffix("Error").upper()
+        super().__init__(
+            f"the server is a node of a Redis Cluster and does not serve this key "
+            f"({word} {error}); {CLUSTER_ADVICE}"
+        )
 
 
 class RedisUrlError(IndexRelayError):

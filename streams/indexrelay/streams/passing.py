@@ -12,11 +12,14 @@ import re
 from typing import Final
 
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
+    ClusterCrossSlotError,
     ClusterDownError,
     ConnectionError,  # noqa: A004 - redis-py's own name; the built-in one is not used here
     MasterDownError,
+    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -43,6 +46,9 @@ PASSING_CODES: Final = GONE_CODES | {
 }
 
 _CODE_OF_CLASS: Final = {
+    MovedError: "MOVED",
+    AskError: "ASK",
+    ClusterCrossSlotError: "CROSSSLOT",
     ClusterDownError: "CLUSTERDOWN",
     MasterDownError: "MASTERDOWN",
     NoPermissionError: "NOPERM",
