@@ -1,7 +1,7 @@
 """A text index: built, judged, served; what people type is never syntax."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -44,8 +44,9 @@ def build(folder: Path, source: MemorySnapshot, tokenizer: Tokenizer | None = No
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> TextSearch:
-    return TextIndex(TextIndexParameters()).load(build(tmp_path, snapshot()).files)
+def index(tmp_path: Path) -> Iterator[TextSearch]:
+    with closing(TextIndex(TextIndexParameters()).load(build(tmp_path, snapshot()).files)) as index:
+        yield index
 
 
 def found(index: TextSearch, text: str) -> list[str]:
@@ -103,14 +104,14 @@ def test_case_and_accents_do_not_matter_however_they_are_written(
 
 def test_endings_are_cut_where_the_tokenizer_does_so(tmp_path: Path) -> None:
     kind = TextIndex(TextIndexParameters(tokenizer="english"))
-    index = kind.load(run(kind, make_job(tmp_path, snapshot())).files)
-    assert found(index, "questions") == ["e000002"]
+    with closing(kind.load(run(kind, make_job(tmp_path, snapshot())).files)) as index:
+        assert found(index, "questions") == ["e000002"]
 
 
 def test_parts_of_words_are_found_where_the_tokenizer_cuts_threes(tmp_path: Path) -> None:
     kind = TextIndex(TextIndexParameters(tokenizer="trigram"))
-    index = kind.load(run(kind, make_job(tmp_path, snapshot())).files)
-    assert found(index, "older") == ["e000001"]
+    with closing(kind.load(run(kind, make_job(tmp_path, snapshot())).files)) as index:
+        assert found(index, "older") == ["e000001"]
 
 
 @pytest.mark.parametrize("text", ["", "  ", '"', "*", "()", "\x00", "-^:", "_", "\ud800"])
@@ -158,10 +159,10 @@ def test_entries_without_any_text_are_released_only_where_that_is_right(tmp_path
 def test_of_a_pasted_page_the_rarest_words_count(tmp_path: Path) -> None:
     filler = [f"common word{row % 200} of many" for row in range(1000)]
     done = build(tmp_path, snapshot([*filler, "lighthouse keeper"]))
-    index = TextIndex(TextIndexParameters()).load(done.files)
     page = " ".join(f"word{row}" for row in range(MOST_PHRASES * 3)) + " the lighthouse keeper"
-    assert found(index, page)[0] == "e001000"
-    assert found(index, page + " x" * 50_000)[0] == "e001000"
+    with closing(TextIndex(TextIndexParameters()).load(done.files)) as index:
+        assert found(index, page)[0] == "e001000"
+        assert found(index, page + " x" * 50_000)[0] == "e001000"
 
 
 def test_texts_of_punctuation_alone_are_counted_and_where_there_are_no_others_said(
@@ -198,8 +199,8 @@ def test_entries_without_a_text_are_counted_and_keep_their_payload(index: TextSe
 
 def test_an_empty_collection_is_a_valid_index_that_finds_nothing(tmp_path: Path) -> None:
     done = build(tmp_path, snapshot([]))
-    index = TextIndex(TextIndexParameters()).load(done.files)
-    assert (done.failed, len(index), index.search("anything")) == ([], 0, [])
+    with closing(TextIndex(TextIndexParameters()).load(done.files)) as index:
+        assert (done.failed, len(index), index.search("anything")) == ([], 0, [])
 
 
 def test_equal_entries_make_equal_files(tmp_path: Path) -> None:

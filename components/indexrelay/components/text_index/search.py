@@ -53,15 +53,26 @@ class TextSearch:
         self._gate = fork_gate()
         with self._gate.inside():
             self._idle = deque([open_database(path)])
-        with self._connection() as connection:
-            if format_of(connection) == FIRST_FORMAT:
-                query = "SELECT entries, texts, texts FROM facts"
-                self._entries, self._texts, self._findable = connection.execute(query).fetchone()
-                return
-            counts = counts_of(connection)
-            (tokenizer,) = connection.execute("SELECT tokenizer FROM facts").fetchone()
-        self._entries, self._texts, self._findable = counts.entries, counts.texts, counts.findable
-        self.analyser = Analyser(tokenizer)
+        self._closed = False
+        try:
+            with self._connection() as connection:
+                if format_of(connection) == FIRST_FORMAT:
+                    query = "SELECT entries, texts, texts FROM facts"
+                    self._entries, self._texts, self._findable = connection.execute(
+                        query
+                    ).fetchone()
+                    return
+                counts = counts_of(connection)
+                (tokenizer,) = connection.execute("SELECT tokenizer FROM facts").fetchone()
+            self._entries, self._texts, self._findable = (
+                counts.entries,
+                counts.texts,
+                counts.findable,
+            )
+            self.analyser = Analyser(tokenizer)
+        except BaseException:
+            self.close()
+            raise
 
     def __len__(self) -> int:
         """How many entries it holds, those without a text among them."""
@@ -142,6 +153,7 @@ class TextSearch:
     def close(self) -> None:
         """Close every connection; nothing may be searched afterwards."""
         with self._gate.inside():
+            self._closed = True
             while self._idle:
                 self._idle.pop().close()
 
@@ -167,7 +179,10 @@ class TextSearch:
                 with reading(self._path):
                     yield connection
             finally:
-                self._idle.append(connection)
+                if self._closed:  # while it was asked
+                    connection.close()
+                else:
+                    self._idle.append(connection)
 
 
 def _parsed(payload: str | None) -> Any:
