@@ -76,7 +76,7 @@ def test_a_round_trip_that_was_cut_leaves_no_reply_for_the_next_command(
 
 def test_a_key_of_another_type_is_refused_for_good(each_connection: Connection, keys: Keys) -> None:
     each_connection.commands.set(keys.events, "mine")
-    with pytest.raises(BackendRefusedError, match="use another namespace") as refused:
+    with pytest.raises(BackendRefusedError, match="it is not ours") as refused:
         publish(each_connection, keys.events, b"x")
     assert refused.value.code == "WRONGTYPE"
     assert not is_passing(refused.value)
