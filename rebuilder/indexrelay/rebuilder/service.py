@@ -41,6 +41,8 @@ _ATTENTIVE_SECONDS = 0.05
 """While passes run, the loop looks up this often, so that what they held back goes on at once."""
 _ELSEWHERE_SECONDS = 1.0
 """How soon to look again for a component that another host is building."""
+_JUDGE_SECONDS = 30.0
+"""How often what waits for a person is looked for, so that the log says it once."""
 _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.1, 5.0
 """Wait before trying again when Redis or the catalog is away: doubled each time, up to this."""
 
@@ -116,6 +118,7 @@ class Rebuilder:
         )
         self._woken_at: datetime | None = None
         self._reconcile = Timer(limits.reconcile_seconds)
+        self._judge = Timer(_JUDGE_SECONDS)
         self._show = Timer(limits.presence_ttl_seconds / 3)
         self._heed = Timer(limits.presence_ttl_seconds / 3)
         self._trim = Timer(limits.trim_seconds)
@@ -218,6 +221,7 @@ class Rebuilder:
         regular = (
             (self._show, self._workshop.show),
             (self._reconcile, self._compare),
+            (self._judge, self._workshop.judge),
             (self._heed, self._heed_readers),
             (self._trim, self._tidy),
             (self._sweep, self._workshop.retire),
@@ -232,7 +236,6 @@ class Rebuilder:
 
     def _compare(self) -> None:
         self._workshop.reconcile()
-        self._workshop.judge()
         self._woken()
 
     def _heed_readers(self) -> None:
