@@ -40,6 +40,12 @@ def _write_everywhere() -> None:
     warnings.warn("a warning", UserWarning, stacklevel=1)
 
 
+def _start_a_process(*, wait: bool) -> None:
+    process = subprocess.Popen(["/bin/sleep", "600"])
+    if wait:
+        process.wait()
+
+
 class Document:
     def __init__(self, text: str) -> None:
         self.text = text
@@ -71,8 +77,8 @@ class Behaving(Kind[Document]):
             case "hangs":
                 while True:
                     time.sleep(60)  # killed by the limit: nothing waits for it
-            case "leaves_a_process":
-                subprocess.Popen(["/bin/sleep", "600"])
+            case "leaves_a_process" | "waits_for_a_process" as how:
+                _start_a_process(wait=how == "waits_for_a_process")
             case "reports_numpy":
                 job.progress(np.float32(0.25))  # type: ignore[arg-type] # as users will
             case "eats":

@@ -311,6 +311,28 @@ def test_what_a_build_leaves_running_is_ended_with_it(bench: Bench, runner: Fork
     wait_until(lambda: not any(alive(pid) for pid in left))
 
 
+def test_what_a_build_started_ends_with_its_killed_build_server(
+    bench: Bench, runner: ForkingRunner
+) -> None:
+    """The kernel ends the build itself; its own processes are in its group, and end with that."""
+
+    def attempt() -> None:
+        with pytest.raises(BuildDiedError, match="build server died"):
+            build(bench, runner, "waits_for_a_process")
+
+    server = started(runner)
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    wait_until(lambda: children_of(server))
+    [child] = children_of(server)
+    wait_until(lambda: children_of(child))
+    [grandchild] = children_of(child)
+    os.kill(server, signal.SIGKILL)
+    thread.join(10)
+    assert not thread.is_alive()
+    wait_until(lambda: not alive(child) and not alive(grandchild))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_whole_service_is_left_to_the_rebuilder(
     bench: Bench, runner: ForkingRunner, number: signal.Signals
