@@ -183,7 +183,8 @@ def test_masked_values_are_refused_by_row_and_an_empty_mask_is_none(column: str)
     assert error.rows == (1,)
     if column == "vectors":
         rows = [np.array([1.0, 0.0]), np.ma.array([0.0, 1.0], mask=[False, True])]
-        assert refusal(["a", "b"], rows).rows == (1,)
+        for several in (rows, tuple(rows), deque(rows)):
+            assert refusal(["a", "b"], several).rows == (1,)
 
 
 @pytest.mark.parametrize(
@@ -367,6 +368,7 @@ def test_a_payload_that_contains_itself_is_named() -> None:
         ('{"a": 1e400}', "$.a: inf has no place in JSON"),
         ('{"a": [1, -2E+999]}', "$.a[1]: -inf has no place in JSON"),
         ("1" * 400 + ".5", "$: inf has no place in JSON"),
+        ("1" * 290 + "e50", "$: inf has no place in JSON"),
         ("1" * 5000, "digits"),
         ("[1,]", "column 4"),
         ("nothing", "line 1 column 1"),

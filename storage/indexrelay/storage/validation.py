@@ -50,8 +50,9 @@ _REAL = "fiu"
 
 _CONTAINERS: Final = (dict, list, tuple)
 
-_SUSPICIOUS: Final = re.compile(r"\\u[dD][89a-fA-F]|[eE]\+?\d{3}|\d{309}")
-"""In JSON text: what may be half a surrogate pair, or a number beyond a float's 1.8e308."""
+_SUSPICIOUS: Final = re.compile(r"\\u[dD][89a-fA-F]|[eE]\+?\d{3}|\d{200}")
+"""In JSON text: what may be half a surrogate pair, or a number beyond a float's 1.8e308: by three
+digits of an exponent, or by 200 digits before one of two."""
 
 _KEY: Final = re.compile(r'"\s*:')
 
@@ -337,7 +338,7 @@ def _refuse_masked_vectors(vectors: ArrayLike, ids: Sequence[str]) -> None:
         if masked.any():
             wrong = masked.reshape(len(masked), -1).any(axis=1) if masked.ndim else [True]
             _refuse_rows("vector with masked values", wrong, ids)
-    elif isinstance(vectors, list | tuple):
+    elif isinstance(vectors, Sequence):
         wrong = [isinstance(row, np.ma.MaskedArray) and np.ma.is_masked(row) for row in vectors]
         if any(wrong):
             _refuse_rows("vector with masked values", wrong, ids)
