@@ -148,6 +148,17 @@ def test_other_content_under_a_known_id_keeps_all_of_them_out(
     assert announced(connection) == [("tracks", "b", 1)]
 
 
+def test_two_contents_under_one_new_id_are_not_called_committed(
+    producer: Producer, catalog: Catalog
+) -> None:
+    batches = producer.batches()
+    with pytest.raises(BatchContentError, match="is given twice in one call, first with"), batches:  # noqa: PT012 - the whole block is meant
+        for name in ("c", "d"):
+            with batches.batch("tracks", "new") as batch:
+                batch.upsert([name], ROW)
+    assert count(catalog, "tracks") == 0
+
+
 def test_texts_may_be_set_of_entries_of_an_earlier_batch_of_the_block(
     producer: Producer, catalog: Catalog
 ) -> None:
@@ -172,6 +183,8 @@ def test_what_is_wrong_is_told_before_anything_is_committed(producer: Producer) 
             batches.batch_completed("tracks")
         with pytest.raises(InvalidBatchIdError):
             batches.batch("tracks", "nul\0")
+        with pytest.raises(InvalidBatchIdError):
+            batches.batch("tracks", "")  # a variable that is not set: an id at random repeats all
         with pytest.raises(InvalidBatchIdError):
             batches.batch_completed("files", batch_id="x" * 201)
         with pytest.raises(ValueError, match="traceparent"):

@@ -76,7 +76,7 @@ class Batches:
         Raises what `Producer.batch_completed` raises before the commit.
         """
         check_traceparent(traceparent)
-        batch_id = batch_id or secrets.token_hex(16)
+        batch_id = secrets.token_hex(16) if batch_id is None else batch_id
         check_batch_id(batch_id)
         self._marks(collection)
         changes = BatchChanges(collection=collection, batch_id=batch_id, own_data=True)

@@ -280,7 +280,7 @@ class Producer:
         return settings
 
     def _open_batch(self, collection: str, batch_id: str | None, hand_over: HandsOver) -> Batch:
-        batch_id = batch_id or secrets.token_hex(16)
+        batch_id = secrets.token_hex(16) if batch_id is None else batch_id
         check_batch_id(batch_id)
         declared = self._declare(collection, own_data=False)
         return Batch(

@@ -92,9 +92,13 @@ class BatchContentError(IndexRelayError):
         now: tuple[int, int, str],
     ) -> None:
         upserts, deletes, digest = before
-        at = f" at {committed_at:%Y-%m-%d %H:%M:%S} UTC" if committed_at is not None else ""
+        before_that = (
+            "is given twice in one call, first"
+            if committed_at is None
+            else f"was committed at {committed_at:%Y-%m-%d %H:%M:%S} UTC as generation {generation}"
+        )
         super().__init__(
-            f"batch {batch_id!r} of {collection!r} was committed{at} as generation {generation} "
+            f"batch {batch_id!r} of {collection!r} {before_that} "
             f"with other content: {upserts} upserts, {deletes} deletes (digest {digest[:12]}); now "
             f"it has {now[0]} upserts, {now[1]} deletes (digest {now[2][:12]}). Nothing was "
             "written: give new content an id of its own, such as one with a date, and repeat a "
