@@ -204,6 +204,10 @@ def ends_the_process(*_: object) -> Iterable[Check]:
     raise SystemExit(3)
 
 
+UNDECIDED = Check(name="a", passed=True).model_copy(update={"passed": None})
+"""Nothing checks what is copied or constructed."""
+
+
 @pytest.mark.parametrize(
     ("verify", "said"),
     [
@@ -216,6 +220,7 @@ def ends_the_process(*_: object) -> Iterable[Check]:
         (lambda *_: [True], "yielded a bool, not a Check"),
         (lambda *_: [None], "yielded nothing (None), not a Check"),
         (lambda *_: [{"name": "a", "passed": True}], "yielded a dict, not a Check"),
+        (lambda *_: [UNDECIDED], "a.passed is nothing (None), not a bool"),
         (one_and_an_error, "ValueError: the gate raised"),
         (ends_the_process, "SystemExit: 3"),
     ],
@@ -229,6 +234,10 @@ def test_a_check_that_returned_nothing_has_failed(
     assert said in checks[-1].detail
 
 
+async def _close_later(self: object) -> None:
+    raise AssertionError("nobody awaits it")
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [
@@ -237,6 +246,7 @@ def test_a_check_that_returned_nothing_has_failed(
         (np.eye(2), "gave a ndarray, which has no close"),
         (Thing, "gave a type, which has no close"),
         (type("Odd", (), {"close": None})(), "gave a Odd, which has no close"),
+        (type("Late", (), {"close": _close_later})(), r"gave a Late, whose close\(\) is async"),
     ],
 )
 def test_what_cannot_be_closed_is_served_to_nobody(job: Job, value: object, said: str) -> None:

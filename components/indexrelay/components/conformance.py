@@ -114,6 +114,9 @@ def checks_of(
             if not isinstance(check, Check):
                 yield _failed(f"verify yielded {_kind_of(check)}, not a Check")
                 return
+            if not isinstance(check.passed, bool):
+                yield _failed(f"{check.name}.passed is {_kind_of(check.passed)}, not a bool")
+                return
             yield check
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a gate raises, it has failed
         yield _failed(told(error))
@@ -146,9 +149,14 @@ def served(kind: Kind[Any], value: Any) -> Served:
     """What ``kind.load`` or ``kind.reload`` gave, if a reader can serve it.
 
     Raises:
-        ContractError: it has no ``close()``.
+        ContractError: it has no ``close()``, or one that would have to be awaited.
     """
     if isinstance(value, Served) and not isinstance(value, type) and callable(value.close):
+        if inspect.iscoroutinefunction(value.close):
+            raise ContractError(
+                f"load of {type(kind).__name__} gave {_kind_of(value)}, whose close() is async and "
+                "would never run: write def close"
+            )
         return value
     raise ContractError(
         f"load of {type(kind).__name__} gave {_kind_of(value)}, which has no close(): give an "

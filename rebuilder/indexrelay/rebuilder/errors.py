@@ -49,4 +49,6 @@ class BuildCancelledError(BuildError):
 def _reason(check: Check) -> str:
     if check.detail:
         return check.detail
+    if check.measured is None and check.limit is None:
+        return "it did not pass, and its check says no more (Check.detail)"
     return f"measured {check.measured}, limit {check.limit}"
