@@ -27,7 +27,7 @@ def _talk(how: str) -> None:
         _write_everywhere()
     if how.endswith("exits"):
         print("last words")  # noqa: T201 - as users do
-        os._exit(7)
+        os._exit(0 if how == "content_exits" else 7)
 
 
 def _write_everywhere() -> None:
@@ -70,7 +70,7 @@ class Behaving(Kind[Document]):
                 raise OSError(errno.ENOSPC, "No space left on device")
             case "raises":
                 raise ValueError("the build raised")
-            case "talks" | "talks_and_exits" | "exits" as how:
+            case "talks" | "talks_and_exits" | "exits" | "content_exits" as how:
                 _talk(how)
             case "dies" | "killed" | "bus_error" as how:
                 os.kill(os.getpid(), _SIGNALS[how])

@@ -118,7 +118,7 @@ class ForkingRunner:
                 self._kill(name)
                 build.ended.wait()
                 raise BuildTimedOutError(timeout_seconds)
-            if build.exit_code == 0:
+            if build.exit_code == 0 and result.exists():
                 return ComponentResult.model_validate_json(result.read_bytes())
             # While the work folder is there: it tells whether the disk was full.
             raise self._death(build, request.workdir, memory_bytes)
@@ -242,7 +242,7 @@ class ForkingRunner:
             return BuildDiedError(
                 "the build server died; the next build starts another one", passing=True
             )
-        if exit_code > 0:
+        if exit_code >= 0:
             return BuildDiedError(
                 f"the build's process ended by itself, with exit code {exit_code}"
             )
