@@ -119,8 +119,8 @@ def component_problems(
 def _decided(name: str, health: ComponentHealth) -> Iterator[Problem]:
     behind = f", and is {generations(health.behind)} behind" if health.behind else ""
     for decision, code, word, command in (
-        (health.held, Code.COMPONENT_HELD, "held", "lift"),
-        (health.paused, Code.COMPONENT_PAUSED, "paused", "resume"),
+        (health.held, Code.COMPONENT_HELD, "held", commands.lift),
+        (health.paused, Code.COMPONENT_PAUSED, "paused", commands.resume),
     ):
         if decision is not None:
             yield Problem(
@@ -128,7 +128,7 @@ def _decided(name: str, health: ComponentHealth) -> Iterator[Problem]:
                 subject=name,
                 what=f"as asked: {name} is {word} since {moment(decision.since)} "
                 f"({decision.reason}){behind}",
-                advice=f"when it may move on: indexrelay {command} {name}",
+                advice=f"when it may move on: {command(name)}",
                 acts=Actor.PERSON,
             )
 
