@@ -7,12 +7,13 @@ import pytest
 from indexrelay.health.judge import judge
 from indexrelay.health.survey import Survey
 from indexrelay.health.verdict import Code, Problem
+from indexrelay.rebuilder import reconciling
 from indexrelay.rebuilder.reconciling import Reconciler
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.streams import BackendRefusedError, Connection, ConsumerGroup, Keys, Presence
 from indexrelay.streams.errors import WrongTypeError
 from indexrelay.streams.keys import REBUILDERS_GROUP
-from indexrelay.streams.wrong_keys import ASIDE_SECONDS
+from indexrelay.streams.wrong_keys import ASIDE_SECONDS, WrongKey
 from tests.rebuilder.conftest import Bench, MakeBench, behaving
 
 WANTED = {
@@ -128,6 +129,22 @@ def test_a_members_key_that_no_member_wrote_is_named_and_ends(
     assert len(reconcile(built)) == 1
     assert wrong_keys(built) == []
     assert built.connection.commands.ttl(key) != -1
+
+
+def test_a_key_that_comes_to_hold_what_is_not_ours_while_it_is_compared_is_called_that(
+    built: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looks_too_early(*_: object, **__: object) -> tuple[WrongKey, ...]:
+        built.connection.commands.delete(built.keys.release)
+        _list(built.connection, built.keys.release)
+        return ()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reconciling, "find_wrong_keys", looks_too_early)
+        [what] = reconcile(built)
+    assert what.startswith("a key came to hold what is not ours meanwhile: ")
+    [what] = reconcile(built)
+    assert "set aside" in what
 
 
 @pytest.mark.server

@@ -98,7 +98,10 @@ class Reconciler:
             yield from self._endless_leases()
             self._doubts.take(self._readers())
         except AnnounceError as error:
-            yield _unusable("redis", "Redis does not answer, or refuses", error)
+            if "WRONGTYPE" in str(error):  # since `_wrong_keys` looked
+                yield _unusable("key", "a key came to hold what is not ours meanwhile", error)
+            else:
+                yield _unusable("redis", "Redis does not answer, or refuses", error)
         except (ArtifactError, OSError) as error:
             yield _unusable("store", "the artifact store cannot be used", error)
 
@@ -142,6 +145,7 @@ def _mended(about: str, what: str) -> Finding:
 
 def _unusable(about: str, what: str, error: Exception) -> Finding:
     advice = {
+        "key": "the next comparison names it and sets it aside; nothing is lost by it",
         "redis": "start it, or correct redis.url; commits stand, and readers keep what they serve",
         "store": "see that artifacts.dir can be read and written",
     }[about]
