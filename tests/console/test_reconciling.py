@@ -1,13 +1,21 @@
 """``indexrelay reconcile``: what it mends, what it tells, and its exit code."""
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from indexrelay.console.findings_page import findings_page
 from indexrelay.console.installation import Installation
+from indexrelay.console.reconciling import Reconciled
+from indexrelay.health.facts import Area, Unknown
+from indexrelay.health.judge import judge
+from indexrelay.rebuilder.findings import Finding, Standing
 from indexrelay.streams import Lease, Presence
 from tests.console.conftest import CONFIG, Run, commit
+from tests.health.healthy import healthy
 
 pytestmark = pytest.mark.server
 
@@ -70,3 +78,33 @@ def test_without_a_server_the_rest_is_compared_all_the_same(run: Run, tmp_path: 
     assert "indexrelay up" in found["redis_unreadable"]["what"]
     assert found["component_missing"]["acts"] == "person"
     assert "indexrelay rebuild --here" in found["component_missing"]["advice"]
+
+
+@pytest.mark.parametrize(("about", "area"), [("redis", Area.REDIS), ("store", Area.ARTIFACTS)])
+def test_a_repair_that_failed_is_not_well_and_is_told_once(about: str, area: Area) -> None:
+    failed = Finding(about=about, what="it refuses", standing=Standing.LEFT, advice="let it in")
+    mended = Finding(about="group", what="the group was made", standing=Standing.MENDED)
+    unseen = {area: Unknown(reason="it refuses", advice="let it in")}
+
+    refused = Reconciled(findings=(mended, failed), verdict=judge(healthy()))
+    assert refused.verdict.well
+    assert not refused.well  # whatever else is seen
+    page = written(refused)
+    assert "⚠ it refuses" in page
+    assert "not all is well: what could not be repaired needs a person" in page
+    assert "nothing differs" not in page
+
+    away = Reconciled(findings=(failed,), verdict=judge(healthy(unknown=unseen)))
+    assert not away.well
+    assert written(away).count("it refuses") == 1
+
+    done = Reconciled(findings=(mended,), verdict=judge(healthy()))
+    assert done.well
+    assert "✓ 1 repaired, and all is well now" in written(done)
+
+
+def written(found: Reconciled) -> str:
+    """What a person reads."""
+    console = Console(width=200, record=True, file=StringIO())
+    console.print(findings_page(found))
+    return console.export_text()

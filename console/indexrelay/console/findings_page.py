@@ -17,9 +17,10 @@ def findings_page(found: Reconciled) -> RenderableType:
         for each in found.findings
         if each.standing is Standing.MENDED
     ]
-    failed = [
-        line for each in found.findings if each.standing is Standing.LEFT for line in _failed(each)
-    ]
+    failed = [line for each in found.unrepaired for line in _failed(each)]
+    if failed and found.verdict.well:
+        said = "not all is well: what could not be repaired needs a person"
+        return Group(*repairs, *failed, Text(said, style="yellow"))
     well = "nothing differs from what it should be"
     if repairs:
         well = f"{len(repairs)} repaired, and all is well now"

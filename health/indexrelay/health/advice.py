@@ -92,4 +92,4 @@ def advice_for(error: BaseException) -> str | None:
 def advised(error: BaseException) -> str:
     """Its sentence and, after a semicolon, the advice."""
     advice = advice_for(error)
-    return str(error) if advice is None else f"{error}; {advice}"
+    return str(error) if advice is None else f"{str(error).rstrip('.')}; {advice}"

@@ -79,7 +79,7 @@ class Survey:
         self._keys = Keys(settings.namespace)
         self._clock = clock
         self._since = clock.now()
-        self._told: dict[str, str] = {}
+        self._damaged: Mapping[str, str] = {}
         self._unreadable: Mapping[str, str] = {}
 
     def of_builds(self, requested: AbstractSet[str] = frozenset()) -> Facts:
@@ -91,10 +91,7 @@ class Survey:
             sqlalchemy.exc.SQLAlchemyError: the database does not answer.
         """
         facts = self._with_catalog(self._with_artifacts(self._nothing(requested)))
-        for name, why in facts.unreadable.items():
-            if self._unreadable.get(name) != why:
-                _log.warning("source.unreadable", collection=name, error=why)
-        self._unreadable = facts.unreadable
+        self._tell(facts)
         return facts
 
     def whole(self) -> Facts:
@@ -169,15 +166,20 @@ class Survey:
                 versions[name] = store.open_version(name, version_id).manifest
             except ArtifactError as error:
                 damaged[name] = str(error)
-        self._tell(damaged)
         return versions, damaged
 
-    def _tell(self, damaged: Mapping[str, str]) -> None:
-        """Log what is damaged once, and not at every look until it is built anew."""
-        for name, error in damaged.items():
-            if self._told.get(name) != error:
+    def _tell(self, facts: Facts) -> None:
+        """Log what is damaged or cannot be read once, and not at every look until it is mended.
+
+        A look for people logs nothing: they get the judge's sentence.
+        """
+        for name, error in facts.damaged.items():
+            if self._damaged.get(name) != error:
                 _log.error("component.damaged", component=name, error=error)
-        self._told = dict(damaged)
+        for name, error in facts.unreadable.items():
+            if self._unreadable.get(name) != error:
+                _log.warning("source.unreadable", collection=name, error=error)
+        self._damaged, self._unreadable = facts.damaged, facts.unreadable
 
     # The catalog and the sources
 
@@ -339,4 +341,4 @@ def _if_allowed(look: Callable[[], ResultT], otherwise: ResultT) -> ResultT:
 
 def _first_line(error: object) -> str:
     """What an error says; a database's goes on for lines about where it was."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__

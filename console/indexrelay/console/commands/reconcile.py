@@ -18,8 +18,8 @@ def reconcile(config: Config = None, json: Json = False) -> None:
         verdict = found.verdict
         print_json(
             {
-                "well": verdict.well,
-                "needs_a_person": verdict.needs_a_person,
+                "well": found.well,
+                "needs_a_person": verdict.needs_a_person or bool(found.unrepaired),
                 "findings": [each.model_dump(mode="json") for each in found.findings],
                 "problems": [each.model_dump(mode="json") for each in verdict.problems],
                 "notes": list(verdict.notes),
@@ -29,4 +29,4 @@ def reconcile(config: Config = None, json: Json = False) -> None:
         from indexrelay.console.findings_page import findings_page
 
         stdout().print(findings_page(found))
-    raise typer.Exit(ExitCode.SUCCESS if found.verdict.well else ExitCode.PARTIAL)
+    raise typer.Exit(ExitCode.SUCCESS if found.well else ExitCode.PARTIAL)
