@@ -25,6 +25,7 @@ from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.versions import Release, VersionManifest
 
 _START_ONE = f"start one, {commands.REBUILDER}, or build here: {commands.rebuild(here=True)}"
+_RESTART = "start those again that were running when they changed"
 _FOLLOWING = frozenset({Condition.BEHIND, Condition.OUTRUN, Condition.MISSING, Condition.CHANGED})
 """What a component is that was not built yet as it should be, by no fault of its own."""
 
@@ -140,8 +141,9 @@ def _of_condition(name: str, health: ComponentHealth, facts: Facts, due: Due) ->
                 code=Code.COMPONENT_UNDECLARED,
                 subject=name,
                 what=f"{name} is released, and the settings do not declare it",
-                advice="declare it again; it leaves the next release otherwise",
-                acts=Actor.PROCESS if facts.has_rebuilder else Actor.PERSON,
+                advice="declare it again; otherwise it leaves the next release of a rebuilder that "
+                f"has these settings: {_RESTART}",
+                acts=Actor.PERSON,
             )
         case Condition.FAILED:
             return _failed(name, health, facts, due)
@@ -203,6 +205,12 @@ def _to_be_built(
         advice, acts = f"rebuilder {', '.join(health.building)} builds it now", Actor.PROCESS
     elif waits:
         advice, acts = "it is built once that is put right", Actor.PERSON
+    elif facts.has_rebuilder and code is Code.COMPONENT_CHANGED:
+        # It takes its settings up when it starts, and nobody sees which ones a running one has.
+        advice, acts = f"a rebuilder that has these settings builds it: {_RESTART}", Actor.PERSON
+    elif facts.has_rebuilder and code is Code.COMPONENT_MISSING:
+        advice = "a running rebuilder builds it, if it was started with these settings"
+        acts = Actor.PROCESS
     elif facts.has_rebuilder:
         advice, acts = "a running rebuilder builds it", Actor.PROCESS
     elif facts.has_rebuilder is None:
