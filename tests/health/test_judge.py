@@ -10,7 +10,7 @@ from indexrelay.health.facts import Area, Facts, SourceFact, Unknown, Untaken
 from indexrelay.health.judge import judge
 from indexrelay.health.verdict import Actor, Code, Condition, Problem
 from indexrelay.schemas.results import LoadOutcome
-from indexrelay.schemas.settings import CollectionSettings
+from indexrelay.schemas.settings import CollectionSettings, ReaderSettings
 from indexrelay.streams.leases import HeldLease
 from indexrelay.streams.wrong_keys import WrongKey
 from tests.health.healthy import (
@@ -309,9 +309,9 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
     "not ready": (
         with_reader(ready=False),
         Code.READER_NOT_READY,
-        "reader one (h:1) is not ready",
-        "it is ready when",
-        Actor.PROCESS,
+        "reader one (h:1) is not ready: its own settings require a component that is not released",
+        "start it again",
+        Actor.PERSON,
     ),
     "strange reader": (
         {"redis": redis(readers={"one": reader(), "two": None})},
@@ -537,3 +537,22 @@ def test_what_a_wrong_key_hides_is_unknown_and_never_invented() -> None:
         unseen=frozenset({"reader", "rebuilder"}),
     )
     assert codes(healthy(redis=hidden)) == [Code.REDIS_KEY]
+
+
+@pytest.mark.parametrize("chosen", [None, ("map", "similar"), ("map",)])
+def test_a_reader_that_is_not_ready_is_told_of_with_what_it_requires_and_who_acts(
+    chosen: tuple[str, ...] | None,
+) -> None:
+    facts = healthy(
+        **{
+            **without("similar"),
+            "redis": redis(readers={"one": reader(ready=False)}),
+            "reader": ReaderSettings(components=chosen),
+        }
+    )
+    [problem] = [each for each in judge(facts).problems if each.code is Code.READER_NOT_READY]
+    of_these_settings = chosen is None or "similar" in chosen
+    assert ("requires similar, of which nothing is released yet" in problem.what) is (
+        of_these_settings
+    )
+    assert problem.acts is (Actor.PROCESS if of_these_settings else Actor.PERSON)

@@ -73,13 +73,33 @@ def reader_problems(state: ReaderState, newest: Release | None, facts: Facts) ->
             acts=Actor.PERSON if late else Actor.PROCESS,
         )
     elif not state.ready and not failed:
-        yield Problem(
-            code=Code.READER_NOT_READY,
-            subject=state.reader,
-            what=f"reader {state.process} is not ready: a required component is not served yet",
-            advice="it is ready when each required component has a released version",
-            acts=Actor.PROCESS,
-        )
+        yield _not_ready(state, newest, facts)
+
+
+def _not_ready(state: ReaderState, newest: Release | None, facts: Facts) -> Problem:
+    """It serves the newest release, whole, and that lacks something that the reader requires."""
+    released = {} if newest is None else newest.components
+    chosen = facts.reader.components
+    lacking = [
+        name
+        for name, definition in sorted(facts.definitions.items())
+        if definition.required and name not in released and (chosen is None or name in chosen)
+    ]
+    if lacking:
+        what = f"it requires {', '.join(lacking)}, of which nothing is released yet"
+        advice = "it is ready when each required component has a released version"
+        acts = Actor.PROCESS
+    else:
+        what = "its own settings require a component that is not released"
+        advice = "these do not, so it was started with others: start it again"
+        acts = Actor.PERSON
+    return Problem(
+        code=Code.READER_NOT_READY,
+        subject=state.reader,
+        what=f"reader {state.process} is not ready: {what}",
+        advice=advice,
+        acts=acts,
+    )
 
 
 def _is_late(state: ReaderState, newest: Release, facts: Facts) -> bool:
