@@ -48,8 +48,9 @@ class ArtifactStore:
         ``by``: who makes the releases that are committed through this object."""
         self._clock = clock or SystemClock()
         self._layout = Layout(root)
+        self._made = False
         if not may_be_away:
-            self._layout.make()
+            self._make()
         self._lock = StoreLock(self._layout.lock)
         self._checked = CheckedBlobs(self._layout.checked / host_id(), clock=self._clock)
         self._blobs = Blobs(self._layout, lock=self._lock, checked=self._checked)
@@ -171,8 +172,14 @@ class ArtifactStore:
 
     def newest_release(self) -> Release | None:
         """The newest intact release; ``None``: there is none. See `broken_releases`."""
-        self._layout.make()
+        if not self._made:
+            self._make()
         return self._releases.newest()
+
+    def _make(self) -> None:
+        """Make the folders, once: a store that is taken away later is not made anew by a look."""
+        self._layout.make()
+        self._made = True
 
     def next_number(self) -> int:
         """The number for the next release: one more than the highest, intact or not."""
