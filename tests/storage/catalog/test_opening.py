@@ -1,10 +1,13 @@
 import importlib.util
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from indexrelay.schemas.errors import MissingExtraError
+from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.errors import BatchContentError, CatalogUrlError, CatalogVersionError
 from indexrelay.storage.urls import driver_url
@@ -20,6 +23,29 @@ def test_what_was_written_is_there_when_it_is_opened_again(tracks: Catalog, url:
     with again.entries.snapshot("tracks") as snapshot:
         assert ids_of(snapshot.chunks()) == ["a"]
     again.close()
+
+
+def test_a_backup_that_is_moved_into_its_place_is_what_an_open_catalog_reads_and_writes(
+    tmp_path: Path,
+) -> None:
+    file, backup = tmp_path / "catalog.db", tmp_path / "backup.db"
+    with closing(Catalog.open(f"sqlite:///{file}")) as catalog:
+        catalog.collections.declare("tracks", dimension=4, metric=Metric.L2)
+        with sqlite3.connect(file) as source, sqlite3.connect(backup) as target:
+            source.backup(target)
+        source.close()
+        target.close()
+        catalog.entries.commit("tracks", "lost", upserts=[entries("a")], deletes=[])
+        for name in ("catalog.db-wal", "catalog.db-shm"):
+            (tmp_path / name).unlink(missing_ok=True)
+        backup.replace(file)
+        assert catalog.collections.get("tracks").generation == 0
+        catalog.entries.commit("tracks", "kept", upserts=[entries("b")], deletes=[])
+    with (
+        closing(Catalog.open(f"sqlite:///{file}")) as again,
+        again.entries.snapshot("tracks") as snapshot,
+    ):
+        assert ids_of(snapshot.chunks()) == ["b"]
 
 
 def test_opening_does_not_wait_for_a_writer(tracks: Catalog, url: str) -> None:

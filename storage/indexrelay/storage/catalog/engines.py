@@ -10,6 +10,10 @@ commits, and their generation numbers would be given out a second time.
 **PostgreSQL.** Writers run at READ COMMITTED, so that after waiting for the generation's row they
 see what the one before them wrote; snapshots run at REPEATABLE READ, read-only.
 
+A file of SQLite's that was replaced (a backup moved into its place) lives on, nameless, in whoever
+has it open: what is committed there is lost. So a connection to another file than the one that has
+the name now is given up when it would be used next.
+
 An open connection must not be carried across a fork: closing it in the child would break the
 parent's. The child forgets them and opens its own.
 """
@@ -20,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DisconnectionError
 
 from indexrelay.storage.errors import CatalogUrlError
 from indexrelay.storage.urls import driver_url
@@ -90,9 +94,16 @@ def _sqlite_engine(url: URL) -> Engine:
     ).execution_options(**{BEGIN: "BEGIN"})
 
     @event.listens_for(engine, "connect")
-    def _prepare(connection: Any, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature
+    def _prepare(connection: Any, record: Any) -> None:
+        record.info["file"] = _file_at(url.database)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+
+    @event.listens_for(engine, "checkout")
+    def _refuse_replaced(connection: object, record: Any, proxy: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature
+        found = _file_at(url.database)
+        if found is not None and found != record.info["file"]:
+            raise DisconnectionError(f"{url.database} was replaced")  # the pool connects again
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -102,6 +113,15 @@ def _sqlite_engine(url: URL) -> Engine:
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _file_at(path: str | None) -> tuple[int, int] | None:
+    """Which file has the name now; ``None``: none has."""
+    try:
+        found = Path(path or "").stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _forget_in_children(engine: Engine) -> None:
