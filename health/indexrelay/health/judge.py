@@ -138,7 +138,9 @@ def _of_releases(facts: Facts) -> Iterator[Problem]:
             "a running rebuilder goes on above their numbers within minutes",
             acts=Actor.PERSON,
         )
-    elif announced < newest and not any("release" in each.key for each in facts.redis.wrong_keys):
+    elif announced < newest and not any(
+        each.key.endswith("}:release") for each in facts.redis.wrong_keys
+    ):
         yield Problem(
             code=Code.RELEASE_UNANNOUNCED,
             what=f"release {newest} is committed, and Redis was told of {announced or 'none'}",
