@@ -41,6 +41,7 @@ pytestmark = pytest.mark.server
 COMPONENT = "voyager"
 EPOCH = "5f3a"
 STORED_RELEASE = 42
+STORED_GENERATION = 7
 AROUND_THE_CURSOR = ["1772366400249-0", "1772366400250-0", "1772366400251-0"]
 """The stored reader has read up to the second of these."""
 CONTENT = b'["a", "b"]'
@@ -75,7 +76,7 @@ def begin(install: Install, started_servers: dict[str, str]) -> Begin:
         installation = install(started_servers["valkey"], TABLES, namespace=namespace)
         catalog, store = installation.catalog, installation.store
         catalog.collections.declare("tracks", dimension=2, metric=Metric.L2)
-        _set_epoch(installation.settings.catalog_url)
+        _go_on_after(installation.settings.catalog_url, generation=STORED_GENERATION - 1)
         catalog.entries.commit(
             "tracks", "first", upserts=[entries("a", "b", dimension=2)], deletes=[]
         )
@@ -90,11 +91,14 @@ def begin(install: Install, started_servers: dict[str, str]) -> Begin:
     return beginning
 
 
-def _set_epoch(catalog_url: str) -> None:
-    """Epochs are drawn at random; the stored documents speak of one."""
+def _go_on_after(catalog_url: str, *, generation: int) -> None:
+    """Epochs are drawn at random; the stored documents speak of one, and of a later generation."""
     engine = create_engine(catalog_url)
     with engine.begin() as connection:
-        connection.execute(text("UPDATE indexrelay_collections SET epoch = :it"), {"it": EPOCH})
+        connection.execute(
+            text("UPDATE indexrelay_collections SET epoch = :epoch, generation = :generation"),
+            {"epoch": EPOCH, "generation": generation},
+        )
     engine.dispose()
 
 
@@ -130,7 +134,7 @@ def commit_of(catalog: Catalog, generation: int) -> Commit:
     return Commit(
         collection="tracks",
         epoch=found.epoch,
-        batch_id="first",
+        batch_id=catalog.entries.batch_ids("tracks", after=generation - 1, upto=generation)[0],
         generation=generation,
         upserts=2,
         deletes=0,
@@ -248,6 +252,6 @@ def test_members_of_another_version_are_seen_waited_for_and_believed(
     rebuilder = present(installation.connection, keys, "rebuilder", RebuilderState)["rebuilder-a"]
     assert rebuilder is not None
     assert rebuilder.failures["main_map"].failures == 2
-    commit = commit_of(installation.catalog, 7)
+    commit = commit_of(installation.catalog, STORED_GENERATION)
     by = installation.producer.wait_served(commit, timeout_seconds=5, components=[COMPONENT])
     assert by.readers == ("reader-a",)

@@ -41,7 +41,7 @@ class BackendRefusedError(IndexRelayError):
         self.reason = reason
 
 
-class ClusterNodeError(ResponseError):
+class ClusterNodeError(IndexRelayError, ResponseError):
     """Raised when the server is a node of a Redis Cluster, and another one has the key.
 
     Every key of a namespace lies in one slot, and so on one node; but which node that is may
@@ -98,7 +98,7 @@ class ServerStartError(IndexRelayError):
         self.log_tail = log_tail
 
 
-class WrongTypeError(ResponseError):
+class WrongTypeError(IndexRelayError, ResponseError):
     """Raised instead of the server's own when a key holds another type than it should.
 
     It names the key, which the server does not; its first word stays ``WRONGTYPE``.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.storage.errors import InvalidEntriesError
 
 _BYTES = (bytes, bytearray, memoryview)
@@ -14,7 +15,7 @@ _NUMBERS = frozenset({int, float})
 _IN_JSON = {dict: "an object", str: "a text", bool: "true or false", type(None): "null"}
 
 
-class _NoVectorError(Exception):
+class _NoVectorError(IndexRelayError):
     """Raised where a value is no vector, with what it is instead."""
 
 
