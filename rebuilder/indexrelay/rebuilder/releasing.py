@@ -36,6 +36,8 @@ class Publication:
     """``None``: there was nothing to change."""
     waiting: Mapping[str, GroupWait] = field(default_factory=dict)
     """By component: what was built and is not released, because its group waits, and for whom."""
+    kept: AbstractSet[str] = frozenset()
+    """Components of which the release has a version that was built, and checked, earlier."""
 
 
 class Publisher:
@@ -86,7 +88,8 @@ class Publisher:
             except ReleaseExistsError:
                 _log.info("release.contended", release=release.number)
             else:
-                return Publication(release=committed, waiting=choice.waiting)
+                kept = choice.chosen.keys() - built.keys()
+                return Publication(release=committed, waiting=choice.waiting, kept=frozenset(kept))
 
     def _next(
         self,
