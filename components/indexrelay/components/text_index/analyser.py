@@ -179,7 +179,11 @@ class _Unicode:
         symbol = r"[[\p{S}\p{Co}\p{Cn}]--[\x00-\x7f\p{Sk}\p{NChar}\u2044\ufffc\ufffd]]"
         flags = regex.VERSION1
         self._unseen = regex.compile(r"[\p{DI}--[\u200b]]+", flags)
-        self._apart = regex.compile(r"[[\p{So}\u00bc-\u00be\u2150-\u215f\u2189]--\p{RI}]", flags)
+        # What NFKC spells out as whole words or numbers is a word of its own: fractions, enclosed
+        # numbers, currency signs, two Arabic formulas.
+        spelled_out = r"\u00bc-\u00be\u2150-\u215f\u2189\u2460-\u249b\u3220-\u3247\u3251-\u325f"
+        spelled_out += r"\u3280-\u3289\u32b1-\u32bf\ufdfa\ufdfb\U0001f100-\U0001f10c"
+        self._apart = regex.compile(rf"[[\p{{So}}\p{{Sc}}{spelled_out}]--\p{{RI}}]", flags)
         self._gershayim = regex.compile(r"(?<=\p{Hebrew})\"(?=\p{Hebrew})")
         self._digit = regex.compile(r"[\p{Nd}--[0-9]]", flags)
         self._token = regex.compile(
