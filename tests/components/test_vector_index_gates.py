@@ -282,7 +282,7 @@ def test_an_index_is_made_from_exactly_one_collection(
 
 def test_what_faiss_refuses_is_said_with_what_was_asked(tmp_path: Path) -> None:
     job = make_job(tmp_path, snapshot(clustered(700, 8)))
-    with pytest.raises(UnbuildableIndexError, match="PQ3x4 over 700 vectors of length 8"):
+    with pytest.raises(UnbuildableIndexError, match="cannot make PQ3x4 of vectors of length 8"):
         kind(index="PQ3x4").build(job)
 
 
