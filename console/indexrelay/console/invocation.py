@@ -38,7 +38,11 @@ class Invocation:
         if self.program == PROGRAM and self.config is None:
             return text
         named = "" if self.config is None else f" --config {shlex.quote(self.config)}"
-        return _commands().sub(lambda found: f"{self.program} {found[1]}{named}", text)
+        try:
+            commands = _commands()
+        except ModuleNotFoundError:
+            return text  # the command line's extra is missing, and the sentence says which
+        return commands.sub(lambda found: f"{self.program} {found[1]}{named}", text)
 
 
 def adapted(text: str) -> str:
