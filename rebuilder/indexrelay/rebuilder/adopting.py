@@ -75,7 +75,7 @@ class Adopter:
             if self._store.was_released(name, version_id):
                 continue
             self._store.open_version(name, version_id)
-            self._forgive(name)
+            forgive(name, self._catalog)
             _log.info("component.adopted", component=name, version=version_id)
             return ComponentResult(
                 outcome=BuildOutcome.REBUILT,
@@ -91,12 +91,13 @@ class Adopter:
             )
         return None
 
-    def _forgive(self, name: str) -> None:
-        """Forget earlier failures, as after a build; a catalog that cannot costs no release."""
-        try:
-            self._catalog.attempts.succeeded(name)
-        except Exception as error:  # noqa: BLE001 - whatever the database says
-            _log.error("attempt.not_recorded", component=name, error=str(error))
+
+def forgive(name: str, catalog: Catalog) -> None:
+    """Forget earlier failures, as after a build; a catalog that cannot costs no release."""
+    try:
+        catalog.attempts.succeeded(name)
+    except Exception as error:  # noqa: BLE001 - whatever the database says
+        _log.error("attempt.not_recorded", component=name, error=str(error))
 
 
 def _parents(

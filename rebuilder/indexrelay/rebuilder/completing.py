@@ -5,10 +5,10 @@ a release stands if it cannot be announced; and the result says which of the thr
 """
 
 from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from indexrelay.health.groups import GroupWait
+from indexrelay.rebuilder.adopting import forgive
 from indexrelay.rebuilder.announcing import AnnounceError, Announcer
 from indexrelay.rebuilder.passes import PassOrder
 from indexrelay.rebuilder.releasing import Publication, Publisher
@@ -57,7 +57,8 @@ class Completer:
         facts = order.facts
         publication, problem = self._commit(order, results)
         release = publication.release
-        self._forgive(publication.kept)
+        for name in sorted(publication.kept):
+            forgive(name, self._catalog)
         kept = {name: _explained(wait, results) for name, wait in publication.waiting.items()}
         others = {name: wait.sentence for name, wait in order.waiting.items() if last}
         released = {name: result for name, result in results.items() if name not in kept}
@@ -92,14 +93,6 @@ class Completer:
             failed=list(result.indexes_failed),
         )
         return result
-
-    def _forgive(self, components: AbstractSet[str]) -> None:
-        """Forget failed builds of what is released now; a catalog that cannot costs no release."""
-        for name in sorted(components):
-            try:
-                self._catalog.attempts.succeeded(name)
-            except Exception as error:  # noqa: BLE001 - whatever the database says
-                _log.error("attempt.not_recorded", component=name, error=str(error))
 
     def _batch_ids(self, order: PassOrder, results: Mapping[str, ComponentResult]) -> list[str]:
         """The batches newly covered; none where the catalog cannot say: readers come first."""
