@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from indexrelay.console.build_failures import failing
 from indexrelay.console.errors import CommandError
-from indexrelay.console.failing import failing
 from indexrelay.console.installation import Installation
 from indexrelay.schemas import commands
 from indexrelay.schemas.errors import IndexRelayError, UnknownNameError

@@ -5,6 +5,7 @@ would build is never well, and what it would not build is told of with the reaso
 """
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 
 from indexrelay.health.collection_health import missing_generations, outrunning
 from indexrelay.health.dependencies import ancestors_of, root_collections
@@ -19,7 +20,6 @@ from indexrelay.health.verdict import (
     Decision,
     Problem,
 )
-from indexrelay.health.wording import generations, moment
 from indexrelay.schemas import commands
 from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.versions import Release, VersionManifest
@@ -118,7 +118,7 @@ def component_problems(
 
 
 def _decided(name: str, health: ComponentHealth) -> Iterator[Problem]:
-    behind = f", and is {generations(health.behind)} behind" if health.behind else ""
+    behind = f", and is {_generations(health.behind)} behind" if health.behind else ""
     for decision, code, word, command in (
         (health.held, Code.COMPONENT_HELD, "held", commands.lift),
         (health.paused, Code.COMPONENT_PAUSED, "paused", commands.resume),
@@ -127,7 +127,7 @@ def _decided(name: str, health: ComponentHealth) -> Iterator[Problem]:
             yield Problem(
                 code=code,
                 subject=name,
-                what=f"as asked: {name} is {word} since {moment(decision.since)} "
+                what=f"as asked: {name} is {word} since {_moment(decision.since)} "
                 f"({decision.reason}){behind}",
                 advice=f"when it may move on: {command(name)}",
                 acts=Actor.PERSON,
@@ -176,7 +176,7 @@ def _failed(name: str, health: ComponentHealth, facts: Facts, due: Due) -> Probl
     elif name in due.reasons:
         advice, acts = "its input changed since, and a running rebuilder builds it", Actor.PROCESS
     else:
-        at = moment(health.retry_at) if health.retry_at else ""
+        at = _moment(health.retry_at) if health.retry_at else ""
         advice, acts = f"a rebuilder tries again at {at}", Actor.PROCESS
     return Problem(code=Code.COMPONENT_FAILED, subject=name, what=what, advice=advice, acts=acts)
 
@@ -225,7 +225,7 @@ def _to_be_built(
 
 def _why_behind(name: str, health: ComponentHealth, facts: Facts, due: Due) -> str:
     reason = due.reasons.get(name)
-    behind = f"{generations(health.behind)} behind" if health.behind else "not up to date"
+    behind = f"{_generations(health.behind)} behind" if health.behind else "not up to date"
     if reason is None:
         reason = _obstacle(name, facts) or "what it is made from is not up to date"
         return f"{name} is {behind}, since {reason}"
@@ -292,3 +292,15 @@ def notes(facts: Facts, components: Mapping[str, ComponentHealth]) -> Iterator[s
         )
         of = f", so there is nothing to build {', '.join(waiting)} from" if waiting else ""
         yield f"nothing was committed to {name} yet{of}"
+
+
+def _generations(behind: Mapping[str, int]) -> str:
+    """``2 generations of tracks, 1 generation of artists``."""
+    return ", ".join(
+        f"{count} generation{'s' * (count != 1)} of {name}" for name, count in behind.items()
+    )
+
+
+def _moment(moment: datetime) -> str:
+    """To the minute."""
+    return f"{moment:%Y-%m-%d %H:%M} UTC"

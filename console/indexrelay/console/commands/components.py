@@ -59,7 +59,7 @@ def show(
     json: Json = False,
 ) -> None:
     """The released version of one component: whether it fails, checks, files and history."""
-    from indexrelay.console.failing import failing
+    from indexrelay.console.build_failures import failing
     from indexrelay.console.installation import Installation
     from indexrelay.console.output import print_json, stdout
     from indexrelay.console.released import released_version
