@@ -74,7 +74,8 @@ def _once(bench: Bench, row: Row, orders: Path, draw: random.Random) -> None:
             bench.commit()
             bench.recorder.watch()
         if "slow" not in faults.values():
-            bench.wait(lambda: _is_said(bench, victims))
+            if _waiting(faults):
+                bench.wait(lambda: _is_said(bench, victims))
             assert _group(bench) == before, f"{faults}: the group moved"
     finally:
         for undo in let_go:
@@ -100,6 +101,19 @@ def _keep(bench: Bench, orders: Path, name: str, fault: str) -> Callable[[], obj
         case _:
             (orders / name).write_text(str(_SLOW_SECONDS))
     return (orders / name).unlink
+
+
+def _waiting(faults: Mapping[str, str]) -> set[str]:
+    """The members that have something new to be released, but for the others.
+
+    Who is made from a member that is held or paused has nothing new, and waits for nobody.
+    """
+    at_rest = {name for name, fault in faults.items() if fault in ("hold", "pause")}
+    return {
+        name
+        for name, table in MEMBERS.items()
+        if name not in faults and not at_rest.intersection(table["from"])
+    }
 
 
 def _group(bench: Bench) -> dict[str, str]:
