@@ -1,14 +1,14 @@
 """Who builds what, once: between passes, between hosts, and between two looks."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from indexrelay.rebuilder.dispatching import Dispatcher
 from indexrelay.rebuilder.passes import PassOrder
-from indexrelay.storage.catalog import Attempts, Inbox, ReceivedEvent
+from indexrelay.storage.catalog import Attempts, Inbox
 from indexrelay.streams import BackendRefusedError, Lease
 from tests.rebuilder.conftest import Bench, MakeBench, behaving
 
@@ -103,15 +103,14 @@ def test_a_pass_that_ends_frees_nothing_that_a_later_one_took(make_bench: MakeBe
     assert bench.connection.commands.exists(bench.keys.lease("quick"))
 
 
-def test_a_row_that_nobody_can_read_becomes_a_dead_letter_and_holds_up_nobody(
+def test_a_request_that_nobody_can_read_becomes_a_dead_letter_and_holds_up_nobody(
     make_bench: MakeBench,
 ) -> None:
     bench = make_bench(index=behaving("tracks"))
     bench.commit("x")
-    row = ReceivedEvent(
-        event_id="z", type="later.v9", body=b"{}", received_at=datetime(2026, 1, 1, tzinfo=UTC)
-    )
-    bench.catalog.inbox.receive([row])
+    bench.catalog.inbox.request("z", components=(), reason="")
+    with create_engine(bench.settings.catalog_url).begin() as database:  # of a later release
+        database.execute(text("UPDATE indexrelay_inbox SET body = :body"), {"body": b"{}"})
     assert bench.rebuild().indexes_rebuilt == ("index",)
     [letter] = bench.catalog.dead_letters.all()
     assert (letter.stream, letter.entry_id, letter.raw) == ("inbox", "z", b"{}")

@@ -184,10 +184,9 @@ class Producer:
         self._catalog.inbox.request(
             request_id, components=names, force=force, full=full, reason=reason
         )
+        # What is asked for counts in the row only, so the event does not repeat it.
         self._signals.emit(
-            RebuildRequested(
-                request_id=request_id, components=names, force=force, full=full, reason=reason
-            ),
+            RebuildRequested(request_id=request_id, reason=reason),
             subject=request_id,
             event_id=request_id,
         )

@@ -1,9 +1,10 @@
 """What is asked for: the open rows of the inbox, events and people's requests alike.
 
-An event asks for a look. A request may name components, which are then built whether due or not,
-may allow them to shrink, and may want them built from scratch. It is answered as a whole: while one
-of its components is not free, all of it waits, or what nobody else wants would be built again and
-again.
+An event asks for a look, whatever it says: whoever can add to a stream has no say in what is
+built. A request is a row that `Inbox.request` wrote. It may name components, which are then built
+whether due or not, may allow them to shrink, and may want them built from scratch. It is answered
+as a whole: while one of its components is not free, all of it waits, or what nobody else wants
+would be built again and again.
 """
 
 from collections.abc import Iterable, Mapping
@@ -34,7 +35,7 @@ class Asked:
         rows = tuple(row for row in catalog.inbox.open() if row.event_id not in besides)
         requests = {}
         for row in rows:
-            request = _request(row, catalog)
+            request = _request(row, catalog) if row.requested else None
             if request is not None:
                 requests[row.event_id] = request
         return cls(rows, requests)

@@ -14,7 +14,6 @@ from indexrelay.rebuilder.passes import PassOrder
 from indexrelay.rebuilder.releasing import Publication, Publisher
 from indexrelay.rebuilder.reporting import newly_covered, not_announced, not_released, summarise
 from indexrelay.schemas.clock import Clock
-from indexrelay.schemas.events import RebuildRequested
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import BuildOutcome, ComponentResult, RebuildResult, RebuildStatus
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
@@ -137,4 +136,4 @@ def _explained(wait: GroupWait, results: Mapping[str, ComponentResult]) -> str:
 
 
 def _request_ids(order: PassOrder) -> list[str]:
-    return [row.event_id for row in order.rows if row.type == RebuildRequested.TYPE]
+    return [row.event_id for row in order.rows if row.requested]

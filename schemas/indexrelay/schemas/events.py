@@ -53,7 +53,11 @@ class BatchCompleted(EventData):
 
 
 class RebuildRequested(EventData):
-    """A person or a schedule asked for a rebuild; the request itself is a row in the inbox."""
+    """A person or a schedule asked for a rebuild; the request itself is a row in the inbox.
+
+    From a stream it says "look now" and no more: ``components``, ``force`` and ``full`` count only
+    in the row that was written into the catalog, and an event leaves them out.
+    """
 
     TYPE: ClassVar[str] = "rebuild.requested.v1"
 

@@ -20,7 +20,7 @@ def open_ids(catalog: Catalog) -> list[str]:
 def test_events_are_open_until_finished_oldest_first(catalog: Catalog) -> None:
     assert catalog.inbox.receive([event("z"), event("a")]) == 2
     assert catalog.inbox.receive([event("m")]) == 1
-    assert catalog.inbox.open()[0] == InboxRow(**vars(event("z")))
+    assert catalog.inbox.open()[0] == InboxRow(**vars(event("z")), requested=False)
     assert open_ids(catalog) == ["z", "a", "m"]
 
     catalog.inbox.finish(["a", "unknown"])
@@ -78,8 +78,29 @@ def test_a_request_reads_like_a_received_event_under_its_own_id(
     assert read.data == RebuildRequested(
         request_id="r1", components=("voyager",), force=True, reason="why not"
     )
+    assert row.requested
     waking = ReceivedEvent(event_id="r1", type=row.type, body=row.body, received_at=row.received_at)
     assert catalog.inbox.receive([waking]) == 0
+
+
+def test_an_event_never_becomes_a_request_and_never_takes_its_place(
+    catalog: Catalog, clock: HandClock
+) -> None:
+    assert catalog.inbox.request("r1", components=["map"], force=True, reason="mine")
+    (mine,) = catalog.inbox.open()
+    forged = ReceivedEvent(event_id="r2", type=mine.type, body=mine.body, received_at=clock.now())
+    catalog.inbox.receive([forged])
+    assert [row.requested for row in catalog.inbox.open()] == [True, False]
+
+    catalog.inbox.finish(["r2"])
+    assert catalog.inbox.request("r2", components=["index"], reason="the real one")
+    (_, real) = catalog.inbox.open()
+    assert real.requested
+    assert Event.from_bytes(real.body).data == RebuildRequested(
+        request_id="r2", components=("index",), reason="the real one"
+    )
+    assert catalog.inbox.receive([forged]) == 0
+    assert catalog.inbox.open()[1] == real
 
 
 def test_an_event_id_that_no_database_takes_is_kept_all_the_same(catalog: Catalog) -> None:

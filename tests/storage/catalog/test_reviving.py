@@ -49,6 +49,21 @@ def test_a_row_that_was_closed_unread_is_opened_again(catalog: Catalog, clock: H
     assert open_ids(catalog) == ["e1"]
 
 
+def test_only_a_letter_that_was_a_row_of_the_inbox_is_a_request_again(
+    catalog: Catalog, clock: HandClock
+) -> None:
+    catalog.dead_letters.revive(letter(catalog), event(clock, "from a stream"))
+    catalog.inbox.receive([event(clock, "taken")])
+    for event_id in ("gone", "taken"):
+        mine = letter(catalog, stream="inbox", entry_id=event_id)
+        catalog.dead_letters.revive(mine, event(clock, event_id))
+    assert {row.event_id: row.requested for row in catalog.inbox.open()} == {
+        "from a stream": False,
+        "gone": True,
+        "taken": True,
+    }
+
+
 def test_of_two_that_revive_one_letter_at_once_one_does(catalog: Catalog, clock: HandClock) -> None:
     with ThreadPoolExecutor(2) as threads:
         for attempt in range(5):

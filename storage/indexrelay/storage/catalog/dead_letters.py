@@ -124,9 +124,12 @@ class DeadLetters:
         """Put a letter's event into the inbox in its stead; whether the letter was there.
 
         An event that the inbox knows is nothing new, as ever. Only a row that became a letter
-        itself is opened again: it was closed without having been understood.
+        itself is opened again: it was closed without having been understood. It is a request now as
+        it was one before; no letter that came from a stream becomes one.
         """
-        received = self._database.insert(inbox).values(**vars(event))
+        row = dict(vars(event))
+        received = self._database.insert(inbox).values(**row)
+        again = {**row, "requested": True, "finished_at": None}
         with self._database.write() as connection:
             stream = connection.execute(
                 delete(dead_letters)
@@ -137,7 +140,9 @@ class DeadLetters:
                 return False
             known = [inbox.c.event_id]
             connection.execute(
-                received.on_conflict_do_update(index_elements=known, set_={"finished_at": None})
+                received.values(requested=True).on_conflict_do_update(
+                    index_elements=known, set_=again
+                )
                 if stream == FROM_INBOX
                 else received.on_conflict_do_nothing(index_elements=known)
             )

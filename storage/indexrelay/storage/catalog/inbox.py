@@ -2,6 +2,11 @@
 
 An event's id is its key, so the repeats of an at-least-once stream are nothing. Finished rows stay
 for a week, because a repeat can come after the work is done; then they go.
+
+Streams are not trusted. An event that came from one says "look now" and no more; what a request
+asks for counts only in a row that `Inbox.request` wrote, which says so in a column that nothing
+else writes. An event can neither become a request by its content nor take a request's place by its
+id: `Inbox.request` replaces a received row of the same id.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import bindparam, delete, null, or_, select, true, update
 
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.events import Event, RebuildRequested
@@ -34,6 +39,9 @@ class ReceivedEvent:
 @dataclass(frozen=True, kw_only=True)
 class InboxRow(ReceivedEvent):
     """An event, or a request in the form of one, that is not finished."""
+
+    requested: bool
+    """Whether `Inbox.request` wrote it: only then does its body count."""
 
 
 class Inbox:
@@ -74,7 +82,8 @@ class Inbox:
         """Record what a person or a schedule asks for; whether it was new.
 
         The row looks like a received `RebuildRequested` with ``request_id`` as the event's id, so
-        an event that wakes the rebuilder under the same id is a repeat of it.
+        an event that wakes the rebuilder under the same id is a repeat of it. An event under that
+        id that came first, from whomever, is replaced.
         """
         now = self._clock.now()
         event = Event.of(
@@ -89,10 +98,18 @@ class Inbox:
             time=now,
             id=request_id,
         )
-        received = ReceivedEvent(
-            event_id=event.id, type=event.type, body=event.to_bytes(), received_at=now
+        row = {"type": event.type, "body": event.to_bytes(), "received_at": now, "requested": True}
+        statement = (
+            self._database.insert(inbox)
+            .values(event_id=event.id, **row)
+            .on_conflict_do_update(
+                index_elements=[inbox.c.event_id],
+                set_={**row, "finished_at": null()},
+                where=or_(inbox.c.requested.is_(None), inbox.c.requested != true()),
+            )
         )
-        return self.receive([received]) == 1
+        with self._database.write() as connection:
+            return connection.execute(statement.returning(inbox.c.position)).first() is not None
 
     def open(self) -> list[InboxRow]:
         """What is not finished, oldest first."""
@@ -106,6 +123,7 @@ class Inbox:
                     type=row.type,
                     body=bytes(row.body),
                     received_at=row.received_at,
+                    requested=bool(row.requested),
                 )
                 for row in rows
             ]

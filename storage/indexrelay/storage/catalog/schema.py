@@ -101,6 +101,9 @@ inbox = Table(
     Column("body", LargeBinary, nullable=False),
     Column("received_at", Instant, nullable=False),
     Column("finished_at", Instant, index=True),
+    # Whether `Inbox.request` wrote the row, so that what its body asks for counts. NULL: it came
+    # from a stream, or from an earlier release, which did not tell the two apart.
+    Column("requested", Boolean),
     sqlite_autoincrement=True,
 )
 
