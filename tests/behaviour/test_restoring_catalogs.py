@@ -13,30 +13,13 @@ from indexrelay.health.verdict import BUILDS, SOURCES, Code, Condition, Verdict
 from indexrelay.producers.errors import NotServedError
 from indexrelay.storage.catalog import Commit
 from indexrelay.testing.pipeline import Pipeline
+from tests.fixtures.backups import copy_database
 
 MakePipeline = Callable[..., Pipeline]
 TABLES = {
     "collections": {"tracks": {"dimension": 2, "metric": "l2"}},
     "components": {"cache": {"kind": "embedding_cache", "from": "tracks"}},
 }
-
-
-def copied(pipeline: Pipeline, to: Path) -> Path:
-    """A backup of the catalog, as it is now."""
-    with (
-        closing(sqlite3.connect(file_of(pipeline))) as source,
-        closing(sqlite3.connect(to)) as copy,
-    ):
-        source.backup(copy)
-    return to
-
-
-def brought_back(pipeline: Pipeline, backup: Path) -> None:
-    with (
-        closing(sqlite3.connect(backup)) as copy,
-        closing(sqlite3.connect(file_of(pipeline))) as target,
-    ):
-        copy.backup(target)
 
 
 def file_of(pipeline: Pipeline) -> Path:
@@ -77,6 +60,11 @@ def is_served(pipeline: Pipeline, waited: Commit) -> bool:
     return True
 
 
+def served_ids(pipeline: Pipeline, reader: str) -> set[str]:
+    with pipeline.reader(reader).acquire() as snapshot:
+        return set(snapshot["cache"].ids)
+
+
 @pytest.mark.parametrize("again", [1, 2, 3])
 def test_what_a_restored_catalog_never_committed_is_not_served_until_it_goes_on_above(
     indexrelay_pipeline: MakePipeline, tmp_path: Path, again: int
@@ -84,34 +72,50 @@ def test_what_a_restored_catalog_never_committed_is_not_served_until_it_goes_on_
     pipeline = indexrelay_pipeline(**TABLES)
     commit(pipeline, "one", "a", "b", "c", "d")
     pipeline.rebuild()
-    backup = copied(pipeline, tmp_path / "backup.db")
+    backup = copy_database(file_of(pipeline), tmp_path / "backup.db")
     lost = [commit(pipeline, f"lost-{number}", f"lost-{number}") for number in (2, 3)]
     pipeline.rebuild()
     pipeline.reader("web")
     assert is_served(pipeline, lost[-1])
     assert outrun(pipeline) is None
 
-    brought_back(pipeline, backup)
+    copy_database(backup, file_of(pipeline))
     # The numbers stay behind those that were lost, reach them, or pass them.
     new = [commit(pipeline, f"new-{number}", f"new-{number}") for number in range(again)]
     said = outrun(pipeline)
-    assert (said is not None) == (new[-1].generation <= 3)  # behind: it is built again by itself
-    if said is not None:
-        assert "the catalog went back in time" in said
-        assert judged(pipeline).components["cache"].condition is Condition.OUTRUN
-    assert not any(is_served(pipeline, each) for each in new)
+    assert said is not None
+    assert "the catalog went back in time" in said
+    assert judged(pipeline).components["cache"].condition is Condition.OUTRUN
+    # Nor does a rebuilder take away by itself what was lost, asked for by name or not.
+    pipeline.settle()
+    pipeline.producer.request_rebuild(["cache"], force=True)
+    refused = pipeline.rebuild()
+    assert refused is not None
+    assert "indexrelay collections restore tracks" in refused.message
+    assert "lost-3" in served_ids(pipeline, "web")
+    for each in new:
+        with pytest.raises(NotServedError, match="went back in time") as caught:
+            pipeline.producer.wait_served(each, timeout_seconds=0)
+        assert "indexrelay collections restore tracks" in str(caught.value)
     with pytest.raises(NotServedError, match="does not have this commit any more"):
         pipeline.producer.wait_served(lost[-1], timeout_seconds=60)
 
-    if said is not None:
-        restored = pipeline.catalog.collections.restore("tracks", above=3)
-        assert restored == 4
+    restored = pipeline.catalog.collections.restore("tracks", above=3)
+    assert restored == max(3, new[-1].generation) + 1
+    # Behind is all that it is from here on, for whoever looks before the build.
+    assert outrun(pipeline) is None
+    assert judged(pipeline).components["cache"].condition is Condition.BEHIND
+    assert not any(is_served(pipeline, each) for each in new)
     pipeline.settle()
     assert outrun(pipeline) is None
     assert judged(pipeline).components["cache"].condition is Condition.CURRENT
-    with pipeline.reader("other").acquire() as snapshot:
-        ids = set(snapshot["cache"].ids)
-    assert ids == {"a", "b", "c", "d", *(f"new-{number}" for number in range(again))}
+    assert served_ids(pipeline, "web") == {
+        "a",
+        "b",
+        "c",
+        "d",
+        *(f"new-{number}" for number in range(again)),
+    }
     assert all(is_served(pipeline, each) for each in new)
 
 
@@ -119,14 +123,37 @@ def test_another_catalog_is_another_epoch_and_an_empty_one_is_told(
     indexrelay_pipeline: MakePipeline, tmp_path: Path
 ) -> None:
     pipeline = indexrelay_pipeline(**TABLES)
-    empty = copied(pipeline, tmp_path / "empty.db")
+    empty = copy_database(file_of(pipeline), tmp_path / "empty.db")
     first = commit(pipeline, "one", "a", "b")
     pipeline.rebuild()
     pipeline.reader("web")
-    brought_back(pipeline, empty)
+    copy_database(empty, file_of(pipeline))
     assert Code.COLLECTION_GONE in {each.code for each in judged(pipeline).problems}
     other = commit(pipeline, "one", "a", "b")
     assert other.epoch != first.epoch
     assert not is_served(pipeline, other)
     pipeline.settle()
     assert is_served(pipeline, other)
+
+
+def test_a_job_with_data_of_its_own_that_gives_an_id_again_lost_nothing(
+    indexrelay_pipeline: MakePipeline, tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "books.db")) as database, database:
+        database.execute("CREATE TABLE books (id TEXT PRIMARY KEY, vector BLOB)")
+        database.execute("INSERT INTO books VALUES ('a', x'0000803f00000040')")
+    table = {"kind": "table", "url": f"sqlite:///{tmp_path / 'books.db'}", "table": "books"}
+    pipeline = indexrelay_pipeline(
+        collections={"books": {"dimension": 2, "source": table}},
+        components={"cache": {"kind": "embedding_cache", "from": "books"}},
+    )
+    pipeline.reader("web")
+    for _night in range(3):
+        done = pipeline.producer.batch_completed("books", batch_id="nightly")
+        assert outrun(pipeline) is None
+        assert not is_served(pipeline, done)
+        pipeline.settle()
+        assert is_served(pipeline, done)
+    last = pipeline.producer.batch_completed("books", batch_id="nightly")
+    assert last.generation == done.generation + 1
+    assert is_served(pipeline, done)  # the commit that came after it has its id

@@ -91,9 +91,7 @@ def test_each_worker_is_present_and_waited_for(
             process_group=0,
         )
     try:
-        eventually(
-            lambda: process.poll() is not None or len(pids(installation)) == 2, seconds=60
-        )
+        eventually(lambda: process.poll() is not None or len(pids(installation)) == 2, seconds=60)
         assert process.poll() is None, (tmp_path / "said").read_text()
         with installation.producer.batch("tracks", "first") as batch:
             batch.upsert(["a"], [[1, 0]])

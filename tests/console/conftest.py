@@ -11,7 +11,10 @@ import pytest
 import structlog
 
 from indexrelay.console import main as command_line
+from indexrelay.console.installation import Installation
 from indexrelay.producers import Producer
+from indexrelay.rebuilder import InlineRunner, Rebuilder
+from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.settings_file import load_settings
 from indexrelay.streams import EmbeddedServer
 
@@ -70,6 +73,22 @@ def commit(config: Path, batch_id: str, count: int, *, deletes: int = 0) -> None
     ):
         batch.upsert([f"t{number}" for number in range(count)], vectors)
         batch.delete([f"t{number}" for number in range(deletes)])
+
+
+def build(config: Path) -> None:
+    """One pass, with builds in this process: for tests that are about something else."""
+    with Installation.at(config) as installation:
+        rebuilder = Rebuilder(
+            installation.settings,
+            catalog=installation.catalog,
+            store=installation.store,
+            connection=installation.connection,
+            runner=InlineRunner(
+                catalog=installation.catalog, store=installation.store, clock=SystemClock()
+            ),
+        )
+        rebuilder.step()
+        rebuilder.stop()
 
 
 @pytest.fixture(scope="session")

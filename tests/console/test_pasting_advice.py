@@ -11,7 +11,9 @@ import pytest
 from indexrelay.schemas.settings_file import load_settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
-from tests.console.conftest import Run, Said, commit
+from indexrelay.streams import EmbeddedServer
+from tests.console.conftest import Run, Said, build, commit
+from tests.fixtures.backups import copy_database
 
 pytestmark = pytest.mark.server
 
@@ -118,6 +120,33 @@ def test_the_advice_after_a_refusal_to_shrink_does_not_lead_to_the_same_refusal(
     assert terminal.paste(said, "rebuild").code == 0
     assert terminal.type("rebuild --here").code in (0, 3)
     assert terminal.release() == before + 1
+
+
+def test_a_catalog_from_an_older_backup_goes_on_by_the_command_that_every_door_prints(
+    terminal: Terminal,
+) -> None:
+    data, backup = terminal.config.parent / "indexrelay-data", terminal.config.with_name("old.db")
+    with EmbeddedServer(data):
+        for since in range(3):  # its numbers stay below those that were lost, reach or pass them
+            copy_database(data / "catalog.db", backup)
+            commit(terminal.config, f"lost-{since}", 25)
+            build(terminal.config)
+            copy_database(backup, data / "catalog.db")
+            for number in range(since):
+                commit(terminal.config, f"new-{since}-{number}", 21 + number)
+            others = ["check", "reconcile", "rebuild --here"] if since == 2 else []
+            for door in ("collections show tracks", *others, "status"):
+                said = terminal.type(door)
+                assert said.code == 3 or door == "collections show tracks", door
+                assert "the catalog went back in time" in " ".join(said.out.split()), door
+            restored = terminal.paste(said, "collections")
+            assert (restored.code, "what the backup lacks" in restored.out) == (0, True)
+            assert "nothing to restore" in terminal.paste(said, "collections").err
+            assert terminal.component()["entries"] == 25
+            assert terminal.paste(restored, "rebuild").code in (0, 3)  # no rebuilder runs
+            build(terminal.config)
+            assert terminal.component()["entries"] == 20 + since
+            assert "back in time" not in terminal.type("status").out
 
 
 def test_dead_letters_are_listed_by_the_command_that_status_names(terminal: Terminal) -> None:

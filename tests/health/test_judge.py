@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
+from indexrelay.health.due import find_due
 from indexrelay.health.facts import Area, Facts, SourceFact, Unknown, Untaken
 from indexrelay.health.judge import judge
 from indexrelay.health.verdict import Actor, Code, Condition, Problem
 from indexrelay.schemas.results import LoadOutcome
 from indexrelay.schemas.settings import CollectionSettings, ReaderSettings
+from indexrelay.schemas.versions import VersionManifest
+from indexrelay.storage.catalog import CollectionLog
 from indexrelay.streams.leases import HeldLease
 from indexrelay.streams.wrong_keys import WrongKey
 from tests.health.healthy import (
@@ -99,6 +102,14 @@ def test_nothing_committed_yet_is_no_fault_and_is_said() -> None:
 
 
 LAST = {"tracks": SourceFact(epoch="e1", generation=2)}
+LOG = CollectionLog(epoch="e1", generation=4, stamps={3: "new"}, batch_ids={}, whole=True)
+
+
+def with_stamp(name: str) -> VersionManifest:
+    """The same version, of a commit that `LOG` does not have."""
+    return VERSIONS[name].model_copy(update={"stamps": {"tracks": "lost"}})
+
+
 FAILED_LOAD = {"map": served("map", outcome=LoadOutcome.FAILED, error="no memory")}
 MISMATCH = {"tracks": CollectionSettings(dimension=3)}
 ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
@@ -155,6 +166,17 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
         {"sources": LAST, "stored": {"tracks": stored(generation=2)}},
         Code.COLLECTION_OUTRUN,
         "collection tracks is at generation 2, and map covers 3 of it, which is more: the catalog",
+        "indexrelay collections restore tracks",
+        Actor.PERSON,
+    ),
+    "restored, and then passed": (
+        {
+            "versions": {name: with_stamp(name) for name in NAMES},
+            "sources": {"tracks": SourceFact(epoch="e1", generation=4, log=LOG)},
+            "stored": {"tracks": stored(generation=4)},
+        },
+        Code.COLLECTION_OUTRUN,
+        "collection tracks is at generation 4, and map covers 3 of it, by commits that are not",
         "indexrelay collections restore tracks",
         Actor.PERSON,
     ),
@@ -556,3 +578,14 @@ def test_a_reader_that_is_not_ready_is_told_of_with_what_it_requires_and_who_act
         of_these_settings
     )
     assert problem.acts is (Actor.PROCESS if of_these_settings else Actor.PERSON)
+
+
+def test_what_a_restored_collection_covered_before_is_behind_and_is_built_again() -> None:
+    log = replace(LOG, generation=5, restored=5)
+    facts = healthy(
+        versions={name: with_stamp(name) for name in NAMES},
+        sources={"tracks": SourceFact(epoch="e1", generation=5, log=log)},
+        stored={"tracks": stored(generation=5)},
+    )
+    assert set(codes(facts)) == {Code.COMPONENT_BEHIND}
+    assert find_due(facts, facts.patience).reasons.keys() == set(NAMES)

@@ -8,6 +8,7 @@ from indexrelay.console.collections import CollectionDetails, Dropped, Restored
 from indexrelay.console.escaping import visible
 from indexrelay.console.invocation import advice_line
 from indexrelay.console.tables import components_table, counted
+from indexrelay.console.verdict_page import problem_lines
 from indexrelay.schemas import commands
 
 
@@ -28,11 +29,7 @@ def collection_page(details: CollectionDetails) -> RenderableType:
     for key, value in rows.items():
         table.add_row(Text(key, style="bold"), Text(visible(value)))
     parts: list[RenderableType] = [table, components_table(details.components)]
-    if facts.conflict is not None:
-        parts.append(Text(f"⚠ it cannot be used: {facts.conflict}", style="yellow"))
-        parts.append(
-            advice_line(f"change the settings back, or: {commands.drop_collection(details.name)}")
-        )
+    parts += [line for problem in details.problems for line in problem_lines(problem)]
     return Group(*parts)
 
 

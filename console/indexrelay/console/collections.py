@@ -13,7 +13,7 @@ from indexrelay.console.collecting import verdict_of
 from indexrelay.console.errors import CommandError
 from indexrelay.console.installation import Installation
 from indexrelay.health.dependencies import made_from
-from indexrelay.health.verdict import Code, CollectionHealth, ComponentHealth, Verdict
+from indexrelay.health.verdict import Code, CollectionHealth, ComponentHealth, Problem, Verdict
 from indexrelay.schemas.errors import UnknownNameError
 from indexrelay.schemas.mistakes import suggestion
 from indexrelay.storage.artifacts import ArtifactError
@@ -32,6 +32,8 @@ class CollectionDetails(BaseModel):
     last_batches: tuple[str, ...] = ()
     """The ids of the newest, oldest first."""
     components: dict[str, ComponentHealth]
+    problems: tuple[Problem, ...] = ()
+    """What is not well with the collection itself, as `indexrelay status` has it."""
 
 
 class Dropped(BaseModel):
@@ -46,6 +48,13 @@ class Dropped(BaseModel):
     """Those that are made from it: they serve what they have."""
 
 
+_OBSTACLES = (
+    Code.CATALOG_UNREADABLE,
+    Code.ARTIFACTS_UNREADABLE,
+    Code.COLLECTION_CONFLICT,
+    Code.SOURCE_UNREADABLE,
+)
+"""What keeps anybody from seeing whether a catalog went back in time."""
 _LAST = 5
 _VERSIONS = 20
 """Of each component: what was built and not released is among the newest."""
@@ -79,6 +88,7 @@ def details(installation: Installation, name: str) -> CollectionDetails:
         components={
             component: each for component, each in seen.components.items() if component in of
         },
+        problems=tuple(each for each in seen.problems if each.subject == name),
     )
 
 
@@ -128,12 +138,16 @@ def restore(installation: Installation, name: str) -> Restored:
     Raises:
         UnknownCollectionError: the catalog has no such collection.
         ArtifactError: the artifacts cannot be read.
-        CommandError: nobody covers more than what is committed, so that there is nothing to do.
+        CommandError: nobody covers what this catalog did not commit, so that there is nothing to
+            do; or that cannot be seen now.
     """
     stored = installation.catalog.collections.get(name)
     verdict = verdict_of(installation)
-    codes = {each.code for each in verdict.problems if each.subject == name}
-    if Code.COLLECTION_OUTRUN not in codes:
+    found = {each.code: each for each in verdict.problems if each.subject in (name, None)}
+    if Code.COLLECTION_OUTRUN not in found:
+        for code in _OBSTACLES:
+            if code in found:
+                raise CommandError(f"{found[code].what}; {found[code].advice}")
         raise CommandError(
             f"nobody covers anything of {name} that this catalog did not commit: "
             "there is nothing to restore"

@@ -103,17 +103,7 @@ def collection_problems(name: str, health: CollectionHealth, facts: Facts) -> It
         )
     elif Area.CATALOG in facts.unknown:
         return
-    elif not health.generation and serving:
-        yield Problem(
-            code=Code.COLLECTION_GONE,
-            subject=name,
-            what=f"collection {name} is gone, and what was made of it still serves: "
-            f"{', '.join(sorted(serving))}",
-            advice="see that catalog.url is the right one; else fill it again, or take it and them "
-            "out of the settings; jobs and rebuilders that run have to be started again",
-            acts=Actor.PERSON,
-        )
-    elif outrun := outrunning(name, facts):
+    elif outrun := facts.outrunning(name):
         component, covered = max(outrun.items(), key=lambda each: each[1])
         yield Problem(
             code=Code.COLLECTION_OUTRUN,
@@ -126,6 +116,16 @@ def collection_problems(name: str, health: CollectionHealth, facts: Facts) -> It
             f"{commands.restore_collection(name)}",
             acts=Actor.PERSON,
         )
+    elif not health.generation and serving:
+        yield Problem(
+            code=Code.COLLECTION_GONE,
+            subject=name,
+            what=f"collection {name} is gone, and what was made of it still serves: "
+            f"{', '.join(sorted(serving))}",
+            advice="see that catalog.url is the right one; else fill it again, or take it and them "
+            "out of the settings; jobs and rebuilders that run have to be started again",
+            acts=Actor.PERSON,
+        )
     elif health.entries == 0 and (kept := _entries_of(name, facts)):
         yield Problem(
             code=Code.SOURCE_EMPTIED,
@@ -135,21 +135,6 @@ def collection_problems(name: str, health: CollectionHealth, facts: Facts) -> It
             advice=f"fill it again; if it is to be empty: {commands.rebuild(*kept, force=True)}",
             acts=Actor.PERSON,
         )
-
-
-def outrunning(collection: str, facts: Facts) -> dict[str, int]:
-    """The released versions that cover what is not committed to it, in the same epoch."""
-    source = facts.sources.get(collection)
-    if source is None:
-        return {}
-    return {
-        name: manifest.covers[collection]
-        for name, manifest in facts.versions.items()
-        if manifest.epochs.get(collection) == source.epoch
-        # One that is behind is built again, from scratch where it covers other commits.
-        and manifest.covers.get(collection, 0) >= source.generation
-        and not source.knows(manifest, collection)
-    }
 
 
 def _entries_of(collection: str, facts: Facts) -> list[str]:

@@ -7,7 +7,7 @@ would build is never well, and what it would not build is told of with the reaso
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
-from indexrelay.health.collection_health import missing_generations, outrunning
+from indexrelay.health.collection_health import missing_generations
 from indexrelay.health.dependencies import ancestors_of, root_collections
 from indexrelay.health.due import Due
 from indexrelay.health.facts import Area, Facts
@@ -77,7 +77,7 @@ def _condition(name: str, facts: Facts, due: Due) -> Condition:
     if manifest.definition != definition.digest:
         return Condition.CHANGED
     roots = root_collections(name, facts.definitions)
-    if any(name in outrunning(root, facts) for root in roots):
+    if any(name in facts.outrunning(root) for root in roots):
         return Condition.OUTRUN
     behind = any(missing_generations(manifest, root, facts) for root in roots)
     wanted = behind or name in due.reasons or name in due.waiting
@@ -173,6 +173,8 @@ def _failed(name: str, health: ComponentHealth, facts: Facts, due: Due) -> Probl
         advice, acts = f"no rebuilder tries again: {_START_ONE}", Actor.PERSON
     elif health.building:
         advice, acts = f"rebuilder {', '.join(health.building)} builds it now", Actor.PROCESS
+    elif (why := _no_source(name, facts)) is not None:
+        advice, acts = f"it is tried again once that is put right: {why}", Actor.PERSON
     elif name in due.reasons:
         advice, acts = "its input changed since, and a running rebuilder builds it", Actor.PROCESS
     else:
@@ -234,9 +236,8 @@ def _why_behind(name: str, health: ComponentHealth, facts: Facts, due: Due) -> s
 
 def _obstacle(name: str, facts: Facts) -> str | None:
     """What keeps a component from being built that is not its own fault."""
-    for collection in sorted(root_collections(name, facts.definitions)):
-        if collection in facts.unreadable:
-            return f"collection {collection} cannot be read"
+    if (why := _no_source(name, facts)) is not None:
+        return why
     for parent in ancestors_of(name, facts.definitions):
         for known, how in (
             (facts.holds, "is held"),
@@ -246,6 +247,16 @@ def _obstacle(name: str, facts: Facts) -> str | None:
         ):
             if parent in known:
                 return f"{parent}, which it is made from, {how}"
+    return None
+
+
+def _no_source(name: str, facts: Facts) -> str | None:
+    """Which collection that it is made from gives nothing at the moment, and why."""
+    for collection in sorted(root_collections(name, facts.definitions)):
+        if collection in facts.unreadable:
+            return f"collection {collection} cannot be read"
+        if facts.outrunning(collection):
+            return f"the catalog of collection {collection} went back in time"
     return None
 
 

@@ -19,6 +19,7 @@ from indexrelay.health.dependencies import (
 )
 from indexrelay.health.facts import Facts
 from indexrelay.health.groups import GroupWait, find_waiting
+from indexrelay.schemas import commands
 from indexrelay.schemas.canonical import canonical_json, sha256_hex
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.groups import mates_of
@@ -91,12 +92,24 @@ def why_not(name: str, facts: Facts) -> str:
     for source in facts.definitions[name].inputs:
         if source in facts.unreadable:
             return f"{source} cannot be read: {facts.unreadable[source]}"
+        if facts.outrunning(source):
+            return _restore_first(source)
         if source in facts.definitions:
             if source in facts.damaged or source not in facts.versions:
                 return f"{source}, which it is made from, has no version that is whole"
         elif source not in facts.sources or facts.sources[source].generation == 0:
             return f"nothing was committed to {source} yet"
     return "it is not due"
+
+
+def withheld(facts: Facts) -> dict[str, str]:
+    """The components that are not built since a catalog went back in time, and what to do."""
+    outrun = {name for name in facts.sources if facts.outrunning(name)}
+    return {
+        name: _restore_first(min(lost))
+        for name in facts.definitions
+        if (lost := outrun & root_collections(name, facts.definitions))
+    }
 
 
 def targets_of(name: str, facts: Facts) -> dict[str, int]:
@@ -185,7 +198,16 @@ def _buildable(name: str, facts: Facts, due: Mapping[str, str]) -> bool:
                 return False
         elif source not in facts.sources or facts.sources[source].generation == 0:
             return False  # unreadable just now, or nothing was ever committed to it
+        elif facts.outrunning(source):
+            return False  # whether what it lost may go from what serves, a person says
     return True
+
+
+def _restore_first(collection: str) -> str:
+    return (
+        f"the catalog of {collection} went back in time; first let it go on from what it holds: "
+        f"{commands.restore_collection(collection)}"
+    )
 
 
 def inputs_digest(definition: ComponentDefinition, parents: Mapping[str, str]) -> str:

@@ -55,6 +55,15 @@ class SourceFact:
             return covered <= self.generation
         return self.log.knows(covered, manifest.stamps.get(collection))
 
+    def lost(self, manifest: VersionManifest, collection: str) -> bool:
+        """Whether a version covers commits of it that the catalog had, and has not any more."""
+        covered = manifest.covers.get(collection, 0)
+        if manifest.epochs.get(collection) != self.epoch:
+            return False
+        if self.log is None:
+            return covered > self.generation
+        return self.log.lost(covered, manifest.stamps.get(collection))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Untaken:
@@ -156,6 +165,18 @@ class Facts:
         if self.redis is None or "rebuilder" in self.redis.unseen:
             return None
         return bool(self.redis.rebuilders)
+
+    def outrunning(self, collection: str) -> dict[str, int]:
+        """The released components that cover commits which the catalog lost, each with the
+        generation that it covers; nothing is built from the collection until it is restored."""
+        source = self.sources.get(collection)
+        if source is None:
+            return {}
+        return {
+            name: manifest.covers[collection]
+            for name, manifest in self.versions.items()
+            if collection in manifest.covers and source.lost(manifest, collection)
+        }
 
     def served_version(self, name: str) -> str | None:
         """The id of a released version that is whole, as the release names it.

@@ -160,6 +160,8 @@ def _lacking(name: str, facts: Facts) -> str | None:
             continue
         if source in facts.unreadable:
             return f"{source}, which cannot be read: {facts.unreadable[source]}"
+        if facts.outrunning(source):
+            return f"{source}, whose catalog went back in time"
         if source not in facts.sources or facts.sources[source].generation == 0:
             return f"{source}, to which nothing was committed yet"
     return None

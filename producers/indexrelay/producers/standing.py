@@ -157,24 +157,31 @@ def _behind(
         yield Behind(reader=state.reader, process=_process(state))
     for name, component in mine.items():
         generation = _generation(commit, component)
-        if generation is None or generation < commit.generation:
-            yield Behind(
-                reader=state.reader,
-                process=_process(state),
-                component=name,
-                generation=generation,
-                outcome=component.outcome,
-                error=component.error,
-            )
-        elif log is not None and not log.knows(generation, component.stamps.get(commit.collection)):
-            yield Behind(
-                reader=state.reader,
-                process=_process(state),
-                component=name,
-                generation=generation,
-                outcome=component.outcome,
-                error="which this catalog did not commit: it went back in time",
-            )
+        error = component.error
+        if generation is not None and not _is_ours(generation, component, commit, log):
+            error = "which this catalog did not commit: it went back in time"
+        elif generation is not None and generation >= commit.generation:
+            continue
+        yield Behind(
+            reader=state.reader,
+            process=_process(state),
+            component=name,
+            generation=generation,
+            outcome=component.outcome,
+            error=error,
+        )
+
+
+def _is_ours(
+    generation: int, component: ComponentState, commit: Commit, log: CollectionLog | None
+) -> bool:
+    """Whether what is served may come from this catalog, as far as that is looked at."""
+    stamp = component.stamps.get(commit.collection)
+    if log is None:
+        return True
+    if generation < commit.generation:  # one from before a restore is behind, and no more than that
+        return not log.lost(generation, stamp)
+    return log.knows(generation, stamp)
 
 
 def _generation(commit: Commit, component: ComponentState) -> int | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.producers.errors import NoRunningServerError, NotServedError
 from indexrelay.producers.signals import Signals
@@ -91,8 +92,8 @@ class Waiting:
             NotServedError: the time is over, or (``fail_fast``) a component failed.
             RedisError: presence cannot be read, and waiting would not change that.
         """
-        seen, failures, why_kept = self._seen()
         seconds = self._clock.monotonic() - self._began
+        seen, failures, why_kept = self._seen(last=seconds >= self._timeout)
         given_up = self._lost or (bool(failures) and self._fail_fast)
         if seen is not None and seen.served and not given_up:
             return ServedBy(readers=seen.serving, seconds=seconds, release=seen.release)
@@ -114,7 +115,9 @@ class Waiting:
         pause, self._pause = self._pause, min(self._pause * _GROWTH, LONGEST_PAUSE_SECONDS)
         return max(0.0, min(pause, left))
 
-    def _seen(self) -> tuple[Standing | None, dict[str, ComponentFailure], dict[str, str]]:
+    def _seen(
+        self, *, last: bool
+    ) -> tuple[Standing | None, dict[str, ComponentFailure], dict[str, str]]:
         """Presence as it is now, and what failed or is kept back; ``None`` while Redis is away."""
         try:
             # Failures first: one that a later success has already cleared is not looked at again.
@@ -132,9 +135,14 @@ class Waiting:
             return None, {}, {}
         self._away = None
         seen = self._standing(readers, None)
-        if seen.served:
-            # By numbers alone: a catalog that went back in time gives them out a second time.
-            seen = self._standing(readers, self._known(readers))
+        # By numbers alone: a catalog that went back in time gives them out a second time.
+        if seen.served or last:
+            try:
+                seen = self._standing(readers, self._known(readers))
+            except SQLAlchemyError:
+                if seen.served:
+                    raise
+                # What was seen is enough to say that it is not served.
         failures = failed_components(self._commit, rebuilders, readers, components=self._components)
         return seen, failures, kept_back(seen, rebuilders)
 

@@ -17,7 +17,7 @@ from datetime import datetime
 
 from indexrelay.health.backoff import Patience
 from indexrelay.health.dependencies import Definitions, moving_with
-from indexrelay.health.due import Due, find_due, why_not
+from indexrelay.health.due import Due, find_due, why_not, withheld
 from indexrelay.health.facts import Facts
 from indexrelay.rebuilder.asking import Asked
 from indexrelay.rebuilder.leasing import Leases
@@ -62,7 +62,8 @@ class Dispatcher:
         self.look_soon = False
         """Whether something was built and is not released yet although nothing is wrong."""
         self.waiting: Mapping[str, str] = {}
-        """What waited for others of its group at the last look, and for whom and why."""
+        """What could not be built at the last look by no fault of its own, and why: it waits for
+        others of its group, or for a catalog that went back in time."""
 
     @property
     def building(self) -> tuple[str, ...]:
@@ -140,7 +141,10 @@ class Dispatcher:
             facts = replace(facts, requested=asked.named())
             due = find_due(facts, self._patience)
         reasons = {name: why for name, why in due.reasons.items() if name not in held_back}
-        self.waiting = {name: wait.sentence for name, wait in due.waiting.items()}
+        self.waiting = {
+            **withheld(facts),
+            **{name: wait.sentence for name, wait in due.waiting.items()},
+        }
         return PassOrder(
             facts=facts,
             reasons=reasons,

@@ -53,7 +53,11 @@ class CollectionLog:
     batch_ids: Mapping[int, str]
     """By generation: the batch that made it."""
     whole: bool
-    """Whether a generation without a stamp was never committed here; else it may be forgotten."""
+    """Whether a generation without a stamp was never committed here. Otherwise it may be forgotten:
+    of an outside source the last look alone is kept, and of a job with data of its own the last
+    commit under each id."""
+    restored: int = 0
+    """Where it went on above the numbers that a backup lost; 0: it never had to."""
 
     def knows(self, generation: int, stamp: str | None) -> bool:
         """Whether a version that covers ``generation`` may have been built from this catalog.
@@ -67,6 +71,13 @@ class CollectionLog:
         if here is None:
             return not self.whole or not generation or stamp is None
         return stamp is None or stamp == here
+
+    def lost(self, generation: int, stamp: str | None) -> bool:
+        """Whether a version that covers ``generation`` shows that this catalog went back in time.
+
+        Once somebody let it go on above that, the version is behind, and no more than that.
+        """
+        return generation > self.restored and not self.knows(generation, stamp)
 
 
 class Collections:
@@ -131,12 +142,15 @@ class Collections:
         stamps = {each.generation: _stamp(each.batch_id, each.committed_at) for each in found}
         if row.fingerprint is not None:
             stamps.setdefault(row.generation, _stamp(row.fingerprint))
+        newest = next((each for each in found if each.generation == row.generation), None)
+        kept_here = newest is None or newest.digest is not None or row.generation == row.restored
         return CollectionLog(
             epoch=row.epoch,
             generation=row.generation,
             stamps=stamps,
             batch_ids={each.generation: each.batch_id for each in found},
-            whole=row.fingerprint is None,
+            whole=row.fingerprint is None and kept_here,
+            restored=row.restored or 0,
         )
 
     def restore(self, name: str, *, above: int) -> int:
@@ -158,7 +172,7 @@ class Collections:
             connection.execute(
                 update(collections)
                 .where(collections.c.key == key)
-                .values(generation=generation, floor=generation)
+                .values(generation=generation, floor=generation, restored=generation)
             )
             connection.execute(
                 insert(batches).values(

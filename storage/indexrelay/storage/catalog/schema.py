@@ -58,6 +58,8 @@ collections = Table(
     Column("live", BigInteger, CheckConstraint("live >= 0"), nullable=False, server_default="0"),
     # The oldest generation from which changes can still be told: deletes before it are forgotten.
     Column("floor", BigInteger, nullable=False, server_default="0"),
+    # Where it went on after the catalog came back from a backup; see `Collections.restore`.
+    Column("restored", BigInteger),
     # What a source outside of the catalog last looked like; see `Collections.number`.
     Column("fingerprint", Text),
     Column("declared_at", Instant, nullable=False),
