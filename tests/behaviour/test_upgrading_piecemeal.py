@@ -217,13 +217,17 @@ def test_results_and_reports_of_another_version_are_read_and_trimmed(
     tail = Tail(installation.connection, keys.results)
     tail.read(count=1, block_seconds=0)
     publish(installation.connection, keys.results, message(version, RebuildFinished.TYPE))
-    publish(installation.connection, keys.reports, message(version, ReleaseApplied.TYPE))
+    publish(
+        installation.connection, keys.reports("reader-a"), message(version, ReleaseApplied.TYPE)
+    )
     [result] = results_in(tail.read(count=10, block_seconds=0).deliveries)
     assert (result.release, result.request_ids) == (STORED_RELEASE, ("r-1",))
     assert result.indexes_failed == ("main_map",)
     commands, published = installation.connection.commands, message(version, ReleasePublished.TYPE)
     for entry in AROUND_THE_CURSOR:
-        publish(installation.connection, keys.reports, message(version, ReleaseApplied.TYPE))
+        publish(
+            installation.connection, keys.reports("reader-a"), message(version, ReleaseApplied.TYPE)
+        )
         commands.xadd(keys.reloads, {FIELD: published}, id=entry)
     Presence(installation.connection, keys, "reader").publish(
         "reader-a", document(version, "reader_state"), ttl_seconds=60
@@ -231,7 +235,7 @@ def test_results_and_reports_of_another_version_are_read_and_trimmed(
     brief = installation.settings.rebuilder.model_copy(update={"history_entries": 2})
     settings = installation.settings.model_copy(update={"rebuilder": brief})
     Janitor(settings, installation.connection, keys).trim()
-    assert commands.xlen(keys.reports) == 2
+    assert commands.xlen(keys.reports("reader-a")) == 2
     kept: Any = commands.xrange(keys.reloads)
     assert [entry.decode() for entry, _ in kept] == AROUND_THE_CURSOR[1:]
 

@@ -2,7 +2,7 @@
 
 The reader runs on its own thread, and its clock stands still unless a test moves it, so that no
 timer helps: what it does, it does because a message reached it. What it made of a release is read
-where everybody reads it, in the stream of reports.
+where everybody reads it, in the stream of its reports.
 """
 
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ class Serving:
         self.bench = Bench(folder)
         self.bench.settings = make_settings(folder, start_spread_seconds=0.0, block_seconds=0.05)
         self._announcing = backend.connect()
-        self._reports = backend.subscriber("test", key=backend.keys.reports, group="test")
+        self._reports = backend.subscriber("test", key=backend.keys.reports("a"), group="test")
         self._unread: list[ReleaseApplied] = []
 
     def reader(

@@ -20,6 +20,7 @@ from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, Keys, present
 from indexrelay.streams.inspection import extent
+from indexrelay.streams.scanning import scan
 from tests.faults.history import (
     Announced,
     Batch,
@@ -88,7 +89,7 @@ class Recorder:
             if isinstance(event.data, ReleasePublished):
                 data = event.data
                 self._announced[entry] = Announced(number=data.release, digest=data.digest)
-        for entry, event in self.events(self._keys.reports):
+        for entry, event in self.reports():
             if isinstance(event.data, ReleaseApplied):
                 self._reports[entry] = Reported(
                     reader=event.data.reader, release=event.data.release
@@ -238,6 +239,12 @@ class Recorder:
                 yield entry, Event.from_bytes(fields[b"event"])
             except UnreadableEventError:
                 continue  # poison that a scenario put there: the dead letters tell of it
+
+    def reports(self) -> Iterator[tuple[bytes, Event]]:
+        """Every readable report, by its stream and entry id."""
+        for key in sorted({*scan(self._connection, self._keys.reports("*"))}):
+            for entry, event in self.events(key):
+                yield b"%s %s" % (key.encode(), entry), event
 
 
 def _served(state: ReaderState) -> dict[str, str | None]:

@@ -161,7 +161,7 @@ def test_events_above_the_cap_go_unread_and_somebody_has_to_look(
 def test_what_people_read_goes_by_age_and_by_number(
     each_connection: Connection, keys: Keys, stream: str
 ) -> None:
-    key = getattr(keys, stream)
+    key = keys.results if stream == "results" else keys.reports("web")
     old: Any = each_connection.commands.xadd(key, {"event": b"of 1970"}, id="1000-0")
     ids = fill(each_connection, key)
     assert kept(each_connection, key)[0] == old

@@ -29,7 +29,13 @@ WANTED = {
 
 
 def key_of(keys: Keys, name: str) -> str:
-    return keys.lease("index") if name == "lease" else str(getattr(keys, name))
+    match name:
+        case "lease":
+            return keys.lease("index")
+        case "reports":
+            return keys.reports("web")
+        case _:
+            return str(getattr(keys, name))
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_a_server_that_does_not_answer_holds_up_a_stop_for_one_time_out_only(
         bench.publish(voyager="v1")
         reader.start()
         eventually(
-            lambda: connection.commands.xlen(KEYS.reports) == 1
+            lambda: connection.commands.xlen(KEYS.reports("a")) == 1
         )  # it has said all that it had to
         server.stall()
         try:

@@ -21,9 +21,9 @@ def _presence(connection: Connection) -> dict[str, ReaderState]:
     return {state.reader: state for state in states if state is not None}
 
 
-def _reports(connection: Connection) -> list[ReleaseApplied]:
+def _reports(connection: Connection, label: str = "a") -> list[ReleaseApplied]:
     reports = []
-    entries: Any = connection.commands.xrange(KEYS.reports)
+    entries: Any = connection.commands.xrange(KEYS.reports(label))
     for _, fields in entries:
         data = Event.from_bytes(fields[FIELD]).data
         assert isinstance(data, ReleaseApplied)
@@ -68,6 +68,19 @@ def test_each_release_is_reported_once_with_each_outcome(bench: Bench) -> None:
         "clap": "failed",
         "voyager": "applied",
     }
+
+
+def test_each_label_has_a_stream_of_reports_that_ends_after_its_last(bench: Bench) -> None:
+    connection = fake_connection()
+    bench.publish(voyager="v1")
+    for label in ("a", "b"):
+        bench.reader(label, connection=connection).step()
+    assert [[each.reader for each in _reports(connection, label)] for label in "ab"] == [
+        ["a"],
+        ["b"],
+    ]
+    week = bench.settings.rebuilder.history_seconds
+    assert week - 60 < connection.commands.ttl(KEYS.reports("a")) <= week
 
 
 def test_a_retry_that_changes_nothing_is_not_reported_again(bench: Bench) -> None:

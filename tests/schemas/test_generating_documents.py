@@ -1,6 +1,7 @@
 """The documents in ``docs`` are those of the models, and are sound in themselves."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def test_the_asyncapi_document_has_what_version_3_asks_for() -> None:
     assert {"title", "version"} <= set(document["info"])
     for channel in document["channels"].values():
         assert channel["address"].startswith("{tag}:")
-        assert set(channel["parameters"]) == {"tag"}
+        assert set(channel["parameters"]) == set(re.findall(r"{(\w+)}", channel["address"]))
         assert channel["messages"]
         assert channel["x-redis"]["field"] == FIELD.decode()
     for operation in document["operations"].values():
@@ -124,10 +125,10 @@ def test_every_reference_in_the_asyncapi_document_leads_somewhere() -> None:
 def test_the_channels_are_the_streams() -> None:
     keys = Keys("music")
     addresses = {
-        channel["address"].replace("{tag}", "{music}")
+        channel["address"].replace("{tag}", "{music}").replace("{label}", "web-1")
         for channel in asyncapi_document()["channels"].values()
     }
-    assert addresses == {keys.events, keys.results, keys.reloads, keys.reports}
+    assert addresses == {keys.events, keys.results, keys.reloads, keys.reports("web-1")}
 
 
 def test_every_event_has_a_sender_and_a_receiver() -> None:

@@ -180,8 +180,14 @@ def test_only_what_time_heals_is_passing(error: Exception, *, passing: bool) -> 
 
 def test_all_keys_of_a_namespace_share_a_hash_tag() -> None:
     keys = Keys("music")
-    every = [keys.events, keys.results, keys.reloads, keys.reports, keys.release, keys.readers]
-    every += [keys.rebuilders, keys.changes("songs"), keys.lease("map"), keys.reader("r-1")]
+    every = [keys.events, keys.results, keys.reloads, keys.reports("r-1"), keys.release]
+    every += [
+        keys.readers,
+        keys.rebuilders,
+        keys.changes("songs"),
+        keys.lease("map"),
+        keys.reader("r-1"),
+    ]
     every += [keys.rebuilder("b-1"), keys.announced("00ff")]
     assert all(key.startswith("{music}:") for key in every)
     assert len(set(every)) == len(every)

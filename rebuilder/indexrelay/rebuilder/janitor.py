@@ -18,6 +18,7 @@ from indexrelay.schemas.settings import Settings
 from indexrelay.streams import Connection, Keys, present, trim
 from indexrelay.streams.inspection import extent, group_states
 from indexrelay.streams.position import Position
+from indexrelay.streams.scanning import scan
 from indexrelay.streams.trimming import cap, server_milliseconds
 
 _log = get_logger(__name__)
@@ -41,7 +42,7 @@ class Janitor:
         self._trim(keys.events, [])
         self._trim(keys.reloads, [*self._reached_by_readers(), *self._ends(keys.reloads)])
         kept_since = server_milliseconds(self._connection) - self._limits.history_seconds * 1000
-        for key in (keys.results, keys.reports):
+        for key in {keys.results, *scan(self._connection, keys.reports("*"))}:
             self._trim(key, [Position(max(0, round(kept_since)), 0)])
             cap(self._connection, key, entries=min(most, self._limits.history_entries))
         self._cap(keys.reloads, most)

@@ -93,7 +93,11 @@ class Reloader:
         self._watch = ReleaseWatch(self._link, self._keys, member=self._identity.member)
         self._announced = 0
         self._reporter = Reporter(
-            self._link, self._keys, ttl_seconds=reader.presence_ttl_seconds, clock=self._clock
+            self._link,
+            self._keys,
+            ttl_seconds=reader.presence_ttl_seconds,
+            keep_reports_seconds=self._settings.rebuilder.history_seconds,
+            clock=self._clock,
         )
         self._follower = Follower.made(
             self._settings,

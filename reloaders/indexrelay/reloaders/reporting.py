@@ -1,8 +1,9 @@
 """What a reader says of itself, and for how long that counts.
 
 Its presence key holds its whole current state under a TTL, and is renewed at a third of it, also
-while a long load keeps the reloading thread busy. The `reports` stream carries the changes. Both
-are for others: when Redis is away the reader serves on and says nothing.
+while a long load keeps the reloading thread busy. A stream of reports carries the changes, one for
+each label, so that a reader writes in no place where another one does. Both are for others: when
+Redis is away the reader serves on and says nothing.
 """
 
 import contextlib
@@ -25,10 +26,19 @@ log = get_logger(__name__)
 class Reporter:
     """Speaks for one reader; safe to use from several threads."""
 
-    def __init__(self, link: Link, keys: Keys, *, ttl_seconds: float, clock: Clock) -> None:
+    def __init__(
+        self,
+        link: Link,
+        keys: Keys,
+        *,
+        ttl_seconds: float,
+        keep_reports_seconds: float,
+        clock: Clock,
+    ) -> None:
         self._link = link
         self._keys = keys
         self._ttl_seconds = ttl_seconds
+        self._keep_reports_seconds = keep_reports_seconds
         self._clock = clock
         self._speaking = threading.Lock()
         self._said = False
@@ -58,7 +68,12 @@ class Reporter:
         if connection is None:
             return
         try:
-            publish(connection, self._keys.reports, event.to_bytes())
+            publish(
+                connection,
+                self._keys.reports(applied.reader),
+                event.to_bytes(),
+                keep_seconds=self._keep_reports_seconds,
+            )
         except (RedisError, BackendRefusedError) as error:
             # Presence says the same as soon as it can be said again.
             log.warning("report.not_published", release=applied.release, error=str(error))

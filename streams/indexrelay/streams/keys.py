@@ -45,10 +45,9 @@ class Keys:
         """Stream: published releases, for every reader."""
         return self._key("reloads")
 
-    @property
-    def reports(self) -> str:
-        """Stream: what each reader made of a release."""
-        return self._key("reports")
+    def reports(self, label: str) -> str:
+        """Stream: what the readers under one label made of each release."""
+        return self._key(f"reports:{label}")
 
     @property
     def release(self) -> str:

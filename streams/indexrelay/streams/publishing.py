@@ -22,18 +22,28 @@ MOST_BYTES: Final = 4 * 1024 * 1024
 and not yet done, and the time-out of the socket counts for all of it."""
 
 
-def publish(connection: Connection, key: str, raw: bytes) -> bytes:
+def publish(
+    connection: Connection, key: str, raw: bytes, *, keep_seconds: float | None = None
+) -> bytes:
     """Add one event; returns its entry id.
+
+    Args:
+        keep_seconds: the stream ends so long after its last event; ``None``: never.
 
     Raises:
         BackendRefusedError: the server refused it (out of memory, a replica, forbidden).
         redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: it did not answer; the
             event may have arrived or not.
     """
-    reply = round_trip(connection.commands, [packed(b"XADD", key.encode(), b"*", FIELD, raw)])[0]
-    if isinstance(reply, ResponseError):
-        raise refused(key, reply) from reply
-    entry_id: bytes = reply
+    commands = [packed(b"XADD", key.encode(), b"*", FIELD, raw)]
+    if keep_seconds is not None:
+        milliseconds = b"%d" % round(keep_seconds * 1000)
+        commands.append(packed(b"PEXPIRE", key.encode(), milliseconds))
+    replies = round_trip(connection.commands, commands)
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            raise refused(key, reply) from reply
+    entry_id: bytes = replies[0]
     return entry_id
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.keys import Keys
 from indexrelay.streams.refusing import refusals_of, replies_of
+from indexrelay.streams.scanning import scan
 
 ASIDE_SECONDS: Final = 604_800
 """How long what was set aside stays: a week, for whoever misses it."""
@@ -48,7 +49,8 @@ def find_wrong_keys(
         redis.exceptions.RedisError: the server is away, or says no.
     """
     wanted = {
-        **dict.fromkeys((keys.events, keys.results, keys.reloads, keys.reports), "stream"),
+        **dict.fromkeys((keys.events, keys.results, keys.reloads), "stream"),
+        **dict.fromkeys(sorted({*scan(connection, keys.reports("*"))}), "stream"),
         **dict.fromkeys((keys.readers, keys.rebuilders), "zset"),
         keys.release: "string",
         **{keys.lease(name): "string" for name in components},

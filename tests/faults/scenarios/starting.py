@@ -98,9 +98,9 @@ def _applied(bench: Bench) -> bool:
 
 
 def _reported(bench: Bench) -> dict[bytes, int]:
-    """The herd's reports by their entry ids, with the server's time of each in milliseconds."""
+    """The herd's reports by their entries, with the server's time of each in milliseconds."""
     return {
-        entry: int(entry.split(b"-")[0])
-        for entry, event in bench.recorder.events(bench.keys.reports)
+        entry: int(entry.split()[1].split(b"-")[0])
+        for entry, event in bench.recorder.reports()
         if isinstance(event.data, ReleaseApplied) and event.data.reader.startswith("herd")
     }

@@ -63,9 +63,9 @@ def _entries(_row: Row, request: pytest.FixtureRequest) -> None:
 def _history(_row: Row, request: pytest.FixtureRequest) -> None:
     bench = bench_of(request)
     janitor = janitor_of(bench, history_entries=_FEW)
-    for key in (bench.keys.results, bench.keys.reports):
+    for key in (bench.keys.results, bench.keys.reports("web")):
         for _ in range(_FEW + 1):
             bench.connection.commands.xadd(key, {"event": event()})
     janitor.trim()
-    for key in (bench.keys.results, bench.keys.reports):
+    for key in (bench.keys.results, bench.keys.reports("web")):
         assert bench.connection.commands.xlen(key) == _FEW

@@ -31,6 +31,8 @@ class Channel:
     messages: tuple[type[EventData], ...]
     senders: tuple[str, ...]
     receivers: tuple[str, ...]
+    parameters: tuple[str, ...] = ()
+    """What follows the name in the stream's key, beside the tag before it."""
 
 
 CHANNELS: Final = {
@@ -53,13 +55,14 @@ CHANNELS: Final = {
         receivers=("reader",),
     ),
     "reports": Channel(
-        description="What each reader made of each release.",
+        description="What the readers under one label made of each release.",
         messages=(ReleaseApplied,),
         senders=("reader",),
         receivers=("console",),
+        parameters=("label",),
     ),
 }
-"""By the last part of the stream's key."""
+"""By the name in the stream's key."""
 
 
 def asyncapi_document() -> Document:
@@ -87,17 +90,25 @@ def asyncapi_document() -> Document:
                     "description": "The namespace in braces: one hash tag for all of its keys.",
                     "default": "{indexrelay}",
                     "examples": ["{indexrelay}"],
-                }
+                },
+                "label": {
+                    "description": "What a reader is called; each label has a stream of its own.",
+                    "examples": ["web-1"],
+                },
             },
         },
     }
 
 
 def _channel(name: str, channel: Channel) -> Document:
+    address = ":".join(["{tag}", name, *(f"{{{each}}}" for each in channel.parameters)])
     return {
-        "address": f"{{tag}}:{name}",
+        "address": address,
         "description": channel.description,
-        "parameters": {"tag": {"$ref": "#/components/parameters/tag"}},
+        "parameters": {
+            each: {"$ref": f"#/components/parameters/{each}"}
+            for each in ("tag", *channel.parameters)
+        },
         "messages": {
             _camel(data): {"$ref": f"#/components/messages/{_camel(data)}"}
             for data in channel.messages
