@@ -25,11 +25,12 @@ from indexrelay.schemas.events import (
     ReleaseApplied,
     ReleasePublished,
 )
-from indexrelay.schemas.results import ReaderState, RebuilderState
+from indexrelay.schemas.results import ProcessState, ReaderState, RebuilderState
 from indexrelay.schemas.settings import Metric
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.catalog import Catalog, Commit
 from indexrelay.streams import Keys, Presence, Tail, present, publish
+from indexrelay.streams.presence import Role
 from tests.behaviour.conftest import Install, Installation
 from tests.schemas.stored import VERSIONS, document, message
 from tests.storage.artifacts.making import make_file
@@ -100,6 +101,11 @@ def _go_on_after(catalog_url: str, *, generation: int) -> None:
             {"epoch": EPOCH, "generation": generation},
         )
     engine.dispose()
+
+
+def member_of(model: type[ProcessState], state: bytes) -> str:
+    """Under which key a process of that version keeps its state."""
+    return model.model_validate_json(state).member
 
 
 def body_in_the_inbox(catalog_url: str, event_id: str) -> bytes:
@@ -229,8 +235,9 @@ def test_results_and_reports_of_another_version_are_read_and_trimmed(
             installation.connection, keys.reports("reader-a"), message(version, ReleaseApplied.TYPE)
         )
         commands.xadd(keys.reloads, {FIELD: published}, id=entry)
+    state = document(version, "reader_state")
     Presence(installation.connection, keys, "reader").publish(
-        "reader-a", document(version, "reader_state"), ttl_seconds=60
+        member_of(ReaderState, state), state, ttl_seconds=60
     )
     brief = installation.settings.rebuilder.model_copy(update={"history_entries": 2})
     settings = installation.settings.model_copy(update={"rebuilder": brief})
@@ -246,14 +253,19 @@ def test_members_of_another_version_are_seen_waited_for_and_believed(
 ) -> None:
     installation = begin(version)
     keys = Keys(installation.settings.namespace)
-    for kind, name in (("reader", "reader-a"), ("rebuilder", "rebuilder-a")):
-        Presence(installation.connection, keys, kind).publish(  # type: ignore[arg-type] # both are kinds
-            name, document(version, f"{kind}_state"), ttl_seconds=60
+    kinds: tuple[tuple[Role, type[ProcessState]], ...] = (
+        ("reader", ReaderState),
+        ("rebuilder", RebuilderState),
+    )
+    for kind, model in kinds:
+        state = document(version, f"{kind}_state")
+        Presence(installation.connection, keys, kind).publish(
+            member_of(model, state), state, ttl_seconds=60
         )
-    reader = present(installation.connection, keys, "reader", ReaderState)["reader-a"]
+    [reader] = present(installation.connection, keys, "reader", ReaderState).values()
     assert reader is not None
-    assert reader.release == STORED_RELEASE
-    rebuilder = present(installation.connection, keys, "rebuilder", RebuilderState)["rebuilder-a"]
+    assert (reader.reader, reader.release) == ("reader-a", STORED_RELEASE)
+    [rebuilder] = present(installation.connection, keys, "rebuilder", RebuilderState).values()
     assert rebuilder is not None
     assert rebuilder.failures["main_map"].failures == 2
     commit = commit_of(installation.catalog, STORED_GENERATION)

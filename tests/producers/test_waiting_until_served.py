@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 from indexrelay.producers import NotServedError, Producer
 from indexrelay.storage.catalog import Commit
 from indexrelay.streams import Connection, Presence
+from indexrelay.streams.presence import Look
 from tests.producers.presence import HandClock, Readers, reader, rebuilder
 
 
@@ -195,14 +196,14 @@ def test_redis_being_away_is_waited_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     readers.say(reader("one", {"voyager": 2}, epoch=commit.epoch))
-    present = Presence.all
+    look = Presence.look
 
-    def away(presence: Presence) -> dict[str, bytes]:
+    def away(presence: Presence) -> Look:
         if clock.seconds < 1:
             raise RedisConnectionError("connection refused")
-        return present(presence)
+        return look(presence)
 
-    monkeypatch.setattr(Presence, "all", away)
+    monkeypatch.setattr(Presence, "look", away)
     assert 1 <= producer.wait_served(commit, timeout_seconds=5).seconds < 1.1
     clock.seconds = 0
     with pytest.raises(NotServedError, match="presence cannot be read: connection refused"):
@@ -212,10 +213,10 @@ def test_redis_being_away_is_waited_out(
 def test_a_refusal_that_stays_is_raised(
     producer: Producer, commit: Commit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(_: Presence) -> dict[str, bytes]:
+    def refused(_: Presence) -> Look:
         raise ResponseError("WRONGTYPE not a sorted set")
 
-    monkeypatch.setattr(Presence, "all", refused)
+    monkeypatch.setattr(Presence, "look", refused)
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         producer.wait_served(commit, timeout_seconds=60)
 

@@ -68,8 +68,10 @@ def told(bench: Bench, code: Code, clock: FakeClock | None = None) -> Problem | 
 
 def be_there(bench: Bench, *, pid: int = 7, rebuilder: str = "r1") -> None:
     now = SystemClock().now()
+    label, instance = split_member_id(rebuilder)
     state = RebuilderState(
-        rebuilder=split_member_id(rebuilder)[0],
+        rebuilder=label,
+        instance=instance,
         host="h",
         pid=pid,
         started_at=now,
@@ -187,11 +189,16 @@ def test_a_lease_is_told_when_the_life_that_took_it_is_over(
         assert lease.acts is Actor.NOBODY
 
 
-def test_a_lease_that_would_never_end_is_given_an_end(built: Bench) -> None:
+@pytest.mark.parametrize("milliseconds", [None, 151_000])
+def test_a_lease_that_would_not_end_in_time_is_given_an_end(
+    built: Bench, milliseconds: int | None
+) -> None:
     key = built.keys.lease("index")
-    built.connection.commands.set(key, "somebody")
+    built.connection.commands.set(key, "somebody", px=milliseconds)
+    assert told(built, Code.LEASE_ENDLESS) is not None
     assert found(built)["lease"].standing is Standing.MENDED
     assert 0 < built.connection.commands.pttl(key) <= 15_000
+    assert told(built, Code.LEASE_ENDLESS) is None
 
 
 def test_a_reader_is_behind_once_it_had_its_time(built: Bench) -> None:

@@ -34,8 +34,10 @@ def group(connection: Connection, key: str, name: str = REBUILDERS_GROUP) -> Con
 
 def read_up_to(connection: Connection, keys: Keys, member: str, cursor: bytes | None) -> None:
     now = datetime.now(UTC)
+    label, instance = split_member_id(member)
     state = ReaderState(
-        reader=split_member_id(member)[0],
+        reader=label,
+        instance=instance,
         host="h",
         pid=1,
         started_at=now,

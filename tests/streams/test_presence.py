@@ -2,13 +2,14 @@
 
 from datetime import UTC, datetime
 
+import pytest
 from redis import Redis
 
 from indexrelay.schemas.names import split_member_id
 from indexrelay.schemas.results import ReaderState
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.keys import Keys
-from indexrelay.streams.presence import Presence, present
+from indexrelay.streams.presence import MAX_STATE_BYTES, Presence, members_of, present
 from tests.streams.waiting import eventually
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -54,11 +55,62 @@ def test_processes_under_one_label_stand_side_by_side(
 def test_whose_state_it_is_follows_from_the_key_and_not_from_what_it_says(
     each_connection: Connection, keys: Keys
 ) -> None:
-    said = state("victim:0a").model_dump_json().encode()
-    Presence(each_connection, keys, "reader").publish("web:0b", said, ttl_seconds=60)
-    [found] = present(each_connection, keys, "reader", ReaderState).values()
-    assert found is not None
-    assert (found.reader, found.instance, found.member) == ("web", "0b", "web:0b")
+    readers = Presence(each_connection, keys, "reader")
+    readers.publish("web:0a", state("web:0a").model_dump_json().encode(), ttl_seconds=60)
+    said = {"web:0b": "victim:0a", "web:0c": "web:0a", "web:0d": "web", "other": "other:0e"}
+    for member, name in said.items():
+        readers.publish(member, state(name).model_dump_json().encode(), ttl_seconds=60)
+    found = members_of(each_connection, keys, "reader", ReaderState)
+    assert list(found.states) == ["web:0a"]
+    assert found.dropped == {
+        member: f"its state says that it is {name}" for member, name in said.items()
+    }
+    assert present(each_connection, keys, "reader", ReaderState) == found.states
+
+
+def test_a_state_that_is_too_large_is_not_read_and_hides_nobody(
+    each_connection: Connection, keys: Keys
+) -> None:
+    readers = Presence(each_connection, keys, "reader")
+    largest = state("a").model_dump_json().encode()
+    largest += b" " * (MAX_STATE_BYTES - len(largest))
+    readers.publish("a", largest, ttl_seconds=60)
+    readers.publish("b", largest + b" ", ttl_seconds=60)
+    found = members_of(each_connection, keys, "reader", ReaderState)
+    assert list(found.states) == ["a"]
+    assert found.dropped == {"b": "its state is larger than 1,048,576 bytes"}
+
+
+def test_of_states_that_are_too_large_together_the_small_ones_are_read(
+    each_connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexrelay.streams.presence.MAX_PRESENCE_BYTES", 100)
+    readers = Presence(each_connection, keys, "reader")
+    for member, size in {"a": 60, "b": 30, "c": 30, "d": 10}.items():
+        readers.publish(member, b"x" * size, ttl_seconds=60)
+    look = readers.look()
+    assert list(look.states) == ["b", "c", "d"]
+    assert look.unread == {"a": "all states together take more than 100 bytes"}
+
+
+def test_no_more_members_are_looked_at_than_there_may_be(
+    each_connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers = Presence(each_connection, keys, "reader")
+    for number, member in enumerate("abc"):
+        readers.publish(member, b"x", ttl_seconds=60 + number)
+    assert not readers.look().crowded
+    monkeypatch.setattr("indexrelay.streams.presence.MAX_MEMBERS", 2)
+    assert (list(readers.all()), readers.look().crowded) == (["b", "c"], True)
+
+
+def test_a_key_of_another_type_hides_nobody(each_connection: Connection, keys: Keys) -> None:
+    readers = Presence(each_connection, keys, "reader")
+    readers.publish("a", b"x", ttl_seconds=60)
+    readers.publish("b", b"x", ttl_seconds=60)
+    each_connection.commands.delete(keys.reader("b"))
+    each_connection.commands.rpush(keys.reader("b"), "x")
+    assert readers.all() == {"a": b"x"}
 
 
 def test_readers_and_rebuilders_do_not_mix(each_connection: Connection, keys: Keys) -> None:
@@ -120,7 +172,7 @@ def test_looking_writes_nothing(real_connection: Connection, keys: Keys) -> None
     readers.publish("a", b"x", ttl_seconds=60)
     commands = real_connection.commands
     commands.acl_setuser(
-        "looker", enabled=True, nopass=True, keys=["*"], commands=["+zrange", "+mget", "+auth"]
+        "looker", enabled=True, nopass=True, keys=["*"], commands=["+zrange", "+getrange", "+auth"]
     )
     with Redis(connection_pool=commands.connection_pool, single_connection_client=True) as single:
         single.execute_command("AUTH", "looker", "any")

@@ -85,6 +85,11 @@ class RedisFacts:
     readers: Mapping[str, ReaderState | None] = field(default_factory=dict)
     """By presence; ``None``: in a form that is not understood here."""
     rebuilders: Mapping[str, RebuilderState | None] = field(default_factory=dict)
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    """What was found in the place of a state and counts for nobody, and why; by its key, as in
+    ``seconds_left``."""
+    crowded: frozenset[Role] = frozenset()
+    """The roles with more members than are looked at."""
     seconds_left: Mapping[str, float] = field(default_factory=dict)
     """For each of them, by its key: when its presence ends if it is not heard of again."""
     untaken: tuple[Untaken, ...] = ()

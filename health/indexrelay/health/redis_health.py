@@ -16,9 +16,13 @@ from indexrelay.schemas.results import LoadOutcome, ReaderState, RebuilderState
 from indexrelay.schemas.versions import Release
 from indexrelay.streams.connection import NO_EVICTION
 from indexrelay.streams.leases import HeldLease
+from indexrelay.streams.presence import MAX_MEMBERS
 
 _POLLS = 3
 """A reader that has not followed within so many of its polls is behind, and not just on its way."""
+LONGEST_LEASES = 10
+"""A lease that lasts for longer than so many of ours was not taken by a rebuilder with nearly our
+settings."""
 _LONGEST_WAIT_SECONDS = 30.0
 """An event that waits for longer is not on its way: a rebuilder reads several times a second."""
 
@@ -136,9 +140,21 @@ def redis_problems(facts: Facts) -> Iterator[Problem]:
         )
     yield from _untaken(redis, facts)
     for name, lease in redis.leases.items():
-        if "rebuilder" in redis.unseen:
-            break
-        if lease.seconds_left is not None and not _is_alive(lease, redis.rebuilders):
+        longest = LONGEST_LEASES * facts.rebuilder.lease_ttl_seconds
+        if lease.seconds_left is None or lease.seconds_left > longest:
+            end = "no end" if lease.seconds_left is None else f"{lease.seconds_left:.0f} s left"
+            yield Problem(
+                code=Code.LEASE_ENDLESS,
+                subject=name,
+                what=f"the lease of {name} has {end}, as no rebuilder takes it, and keeps it from "
+                "being built",
+                advice="a rebuilder gives it an end at its next comparison; at once: "
+                f"{commands.RECONCILE}",
+                acts=Actor.PROCESS if facts.has_rebuilder else Actor.PERSON,
+            )
+        elif "rebuilder" in redis.unseen:
+            continue
+        elif not _is_alive(lease, redis.rebuilders):
             yield Problem(
                 code=Code.LEASE_ORPHANED,
                 subject=name,
@@ -175,11 +191,12 @@ def _is_alive(lease: HeldLease, alive: Mapping[str, RebuilderState | None]) -> b
     """Whether the process that took the lease lives (`LABEL:PID:INSTANCE` is its owner)."""
     label, *life = lease.owner.rsplit(":", 2)
     pid, instance = life if len(life) == 2 else ("", "")
-    if member_id(label, instance) in alive:
-        return True
     # One of schema 1.0 is present by its label alone, and its leases end in another random part.
-    state = alive.get(label)
-    return label in alive and (state is None or pid == str(state.pid))
+    for member in (member_id(label, instance), label):
+        if member in alive:
+            state = alive[member]
+            return state is None or pid == str(state.pid)
+    return False
 
 
 def member_problems(facts: Facts) -> Iterator[Problem]:
@@ -204,6 +221,23 @@ def member_problems(facts: Facts) -> Iterator[Problem]:
                 f"{commands.rebuilder(f'{rebuilder.rebuilder}-2')}",
                 acts=Actor.PERSON,
             )
+    for key, why in facts.redis.dropped.items():
+        yield Problem(
+            code=Code.MEMBER_DROPPED,
+            subject=key.partition(":")[2],
+            what=f"the presence of {key.replace(':', ' ', 1)} counts for nobody: {why}",
+            advice="somebody writes there who is not that process: see who has its password for "
+            "Redis, and change it; the key ends by itself",
+            acts=Actor.PERSON,
+        )
+    for role in sorted(facts.redis.crowded):
+        yield Problem(
+            code=Code.MEMBERS_CROWDED,
+            what=f"more than {MAX_MEMBERS:,} {role}s are registered, and no more are looked at",
+            advice="somebody adds what is none of ours to their index in Redis: see who may write "
+            "there, and delete the index; whoever is alive is in it again within seconds",
+            acts=Actor.PERSON,
+        )
     yield from _silent(facts.redis, facts)
 
 

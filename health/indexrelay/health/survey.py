@@ -32,13 +32,13 @@ from indexrelay.storage.errors import (
     UnknownCollectionError,
 )
 from indexrelay.storage.sources import open_source
-from indexrelay.streams import Connection, Keys, present
+from indexrelay.streams import Connection, Keys
 from indexrelay.streams.announcing import current_release
 from indexrelay.streams.inspection import group_state, waiting_entries
 from indexrelay.streams.keys import REBUILDERS_GROUP
 from indexrelay.streams.leases import HeldLease, held_leases
 from indexrelay.streams.position import START
-from indexrelay.streams.presence import Role
+from indexrelay.streams.presence import Members, Role, members_of
 from indexrelay.streams.wrong_keys import WrongKey, find_wrong_keys
 
 _log = get_logger(__name__)
@@ -254,25 +254,31 @@ class Survey:
             lambda: find_wrong_keys(connection, keys, components=self._settings.components), none
         )
         blocked = {each.key for each in wrong if each.ends}
-        readers: dict[str, ReaderState | None] = {}
-        rebuilders: dict[str, RebuilderState | None] = {}
+        readers: Members[ReaderState] = Members()
+        rebuilders: Members[RebuilderState] = Members()
         unseen: set[Role] = set()
         if keys.readers in blocked:
             unseen.add("reader")
         else:
-            readers = present(connection, keys, "reader", ReaderState)
+            readers = members_of(connection, keys, "reader", ReaderState)
         if keys.rebuilders in blocked:
             unseen.add("rebuilder")
         else:
-            rebuilders = present(connection, keys, "rebuilder", RebuilderState)
+            rebuilders = members_of(connection, keys, "rebuilder", RebuilderState)
+        crowds: dict[Role, bool] = {"reader": readers.crowded, "rebuilder": rebuilders.crowded}
         return replace(
             facts,
             redis=RedisFacts(
                 announced=0 if keys.release in blocked else current_release(connection, keys),
-                readers=readers,
-                rebuilders=rebuilders,
+                readers=readers.states,
+                rebuilders=rebuilders.states,
+                dropped={
+                    **{f"reader:{member}": why for member, why in readers.dropped.items()},
+                    **{f"rebuilder:{member}": why for member, why in rebuilders.dropped.items()},
+                },
+                crowded=frozenset(role for role, many in crowds.items() if many),
                 seconds_left=_if_allowed(
-                    lambda: self._seconds_left(connection, readers, rebuilders), {}
+                    lambda: self._seconds_left(connection, readers.states, rebuilders.states), {}
                 ),
                 untaken=() if keys.events in blocked else tuple(self._untaken(connection)),
                 leases=self._leases(connection, blocked),

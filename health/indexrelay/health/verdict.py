@@ -68,8 +68,15 @@ class Code(StrEnum):
     READER_LOAD_FAILED = "reader_load_failed"
     READER_NOT_READY = "reader_not_ready"
 
+    MEMBER_DROPPED = "member_dropped"
+    """In the place of a process's state stands what is not its own, or far too large."""
+    MEMBERS_CROWDED = "members_crowded"
+    """More processes are registered than are looked at."""
+
     EVENTS_UNTAKEN = "events_untaken"
     LEASE_ORPHANED = "lease_orphaned"
+    LEASE_ENDLESS = "lease_endless"
+    """A lease without an end, or with a far later one than any rebuilder asks for."""
     DEAD_LETTERS = "dead_letters"
     REDIS_EVICTS = "redis_evicts"
     REDIS_KEY = "redis_key"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from redis.exceptions import NoPermissionError
 
+from indexrelay.health.redis_health import LONGEST_LEASES
 from indexrelay.rebuilder.announcing import AnnounceError, Announcer
 from indexrelay.rebuilder.doubting import ReaderDoubts
 from indexrelay.rebuilder.findings import Finding, Reconciliation, Standing
@@ -132,11 +133,12 @@ class Reconciler:
 
     def _endless_leases(self) -> Iterator[Finding]:
         names = {self._keys.lease(name): name for name in self._definitions}
+        longest = LONGEST_LEASES * self._lease_ttl_seconds
         for key, lease in held_leases(self._connection, list(names)).items():
-            if lease.seconds_left is None:
+            if lease.seconds_left is None or lease.seconds_left > longest:
                 limit_lease(self._connection, key, ttl_seconds=self._lease_ttl_seconds)
-                what = f"the lease of {names[key]} had no end and was given one"
-                yield _mended("lease", what)
+                end = "had no end" if lease.seconds_left is None else "had an end far too late"
+                yield _mended("lease", f"the lease of {names[key]} {end} and was given one")
 
 
 def _mended(about: str, what: str) -> Finding:

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
@@ -13,7 +13,6 @@ from indexrelay.schemas.names import (
     Name,
     ReaderId,
     member_id,
-    split_member_id,
 )
 from indexrelay.schemas.versions import Check, Generation, Seconds
 
@@ -156,12 +155,6 @@ class ProcessState(_Fact):
     def process(self) -> str:
         """For sentences: ``web-1 (host-a:4711)``."""
         return f"{self.label} ({self.host}:{self.pid})"
-
-    def known_as(self, member: str) -> Self:
-        """The same, under the id of its presence key: only this process may write that key, and
-        the state in it may name anybody."""
-        label, instance = split_member_id(member)
-        return self.model_copy(update={self._LABEL: label, "instance": instance})
 
 
 class ReaderState(ProcessState):

@@ -1,0 +1,62 @@
+"""What presence and leases may take, and how long they may last."""
+
+from typing import Any
+
+import pytest
+
+from indexrelay.health.redis_health import LONGEST_LEASES
+from indexrelay.streams import Presence
+from indexrelay.streams import presence as module
+from indexrelay.streams.leases import held_leases
+from tests.rebuilder.conftest import Bench, behaving
+from tests.security.limits.table import Row, exercises
+
+
+def readers_of(request: pytest.FixtureRequest) -> tuple[Bench, Presence]:
+    make: Any = request.getfixturevalue("make_bench")
+    bench: Bench = make(index=behaving("tracks"))
+    return bench, Presence(bench.connection, bench.keys, "reader")
+
+
+@exercises("bytes of one process's presence")
+def _state(row: Row, request: pytest.FixtureRequest) -> None:
+    _, readers = readers_of(request)
+    readers.publish("a", b" " * row.number, ttl_seconds=60)
+    readers.publish("b", b" " * (row.number + 1), ttl_seconds=60)
+    look = readers.look()
+    assert (list(look.states), list(look.unread)) == (["a"], ["b"])
+
+
+@exercises("bytes of the presence of all readers, and of all rebuilders")
+def _states(row: Row, request: pytest.FixtureRequest) -> None:
+    _, readers = readers_of(request)
+    fit, more = divmod(row.number, module.MAX_STATE_BYTES)
+    assert more == 0
+    for number in range(fit + 1):
+        readers.publish(f"r{number:02}", b" " * module.MAX_STATE_BYTES, ttl_seconds=60)
+    look = readers.look()
+    assert (len(look.states), len(look.unread)) == (fit, 1)
+
+
+@exercises("readers, and rebuilders, that are looked at")
+def _members(row: Row, request: pytest.FixtureRequest) -> None:
+    assert row.number == module.MAX_MEMBERS
+    request.getfixturevalue("monkeypatch").setattr(module, "MAX_MEMBERS", 3)  # for its time
+    _, readers = readers_of(request)
+    for number in range(4):
+        readers.publish(f"r{number}", b"x", ttl_seconds=60 + number)
+        look = readers.look()
+        assert (len(look.states), look.crowded) == (min(number + 1, 3), number == 3)
+    assert list(look.states) == ["r1", "r2", "r3"]
+
+
+@exercises("seconds that a lease may last, as times `rebuilder.lease_ttl_seconds`")
+def _lease(row: Row, request: pytest.FixtureRequest) -> None:
+    assert row.number == LONGEST_LEASES
+    bench, _ = readers_of(request)
+    key, ttl = bench.keys.lease("index"), bench.settings.rebuilder.lease_ttl_seconds
+    for times, is_limited in ((row.number, False), (row.number + 1, True)):
+        bench.connection.commands.set(key, "somebody", px=round(times * ttl * 1000))
+        bench.rebuilder._workshop.reconcile()
+        left = held_leases(bench.connection, [key])[key].seconds_left or 0
+        assert (left <= ttl) is is_limited
