@@ -105,7 +105,7 @@ def test_a_mark_after_the_snapshot_opened_is_not_covered_by_it(
     assert source.observe() == 2
 
 
-def test_a_folder_that_changes_while_it_is_read_is_a_passing_error(
+def test_a_file_that_is_written_to_while_it_is_read_is_a_passing_error(
     opened: OpenSource, folder: Path
 ) -> None:
     np.save(folder / "a.npy", matrix(4))
@@ -114,12 +114,46 @@ def test_a_folder_that_changes_while_it_is_read_is_a_passing_error(
     with source.snapshot() as snapshot:
         chunks = snapshot.chunks(rows=2)
         next(chunks)
-        np.save(folder / "b.npy", matrix(1))
-        with pytest.raises(SourceChangedError, match="changed while it was read"):
+        np.save(folder / "a.npy", matrix(5))
+        with pytest.raises(SourceChangedError, match="a.npy was written to while it was read"):
             list(chunks)
 
     with source.snapshot() as snapshot:
         assert len(ids_of(snapshot.chunks())) == 5
+
+
+def test_a_snapshot_stays_as_it_was_when_files_come_and_go_and_are_replaced(
+    opened: OpenSource, folder: Path
+) -> None:
+    for name in ("a", "b"):
+        np.save(folder / f"{name}.npy", matrix(2))
+    np.savez(folder / "c.npz", vectors=matrix(2))
+    source = opened(kind="folder", path=folder)
+
+    with source.snapshot() as snapshot:
+        before = [(chunk.ids, chunk.vectors.tolist()) for chunk in snapshot.chunks()]
+        (folder / "a.npy").unlink()
+        np.save(folder / "b.part", matrix(9) + 1)
+        (folder / "b.part.npy").replace(folder / "b.npy")
+        (folder / "c.npz").write_bytes(b"on its way")
+        np.save(folder / "d.npy", matrix(1))
+        assert [(chunk.ids, chunk.vectors.tolist()) for chunk in snapshot.chunks()] == before
+
+
+def test_a_folder_that_changes_while_it_is_opened_is_a_passing_error(
+    opened: OpenSource, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(folder / "a.npy", matrix(4))
+    load = np.lib.format.open_memmap
+
+    def load_while_another_comes(*args: Any, **keywords: Any) -> Any:
+        np.save(folder / "b.npy", matrix(1))
+        return load(*args, **keywords)
+
+    source = opened(kind="folder", path=folder)
+    monkeypatch.setattr(np.lib.format, "open_memmap", load_while_another_comes)
+    with pytest.raises(SourceChangedError, match="changed while it was opened"), source.snapshot():
+        pass
 
 
 def test_a_broken_file_in_a_changing_folder_is_a_passing_error(

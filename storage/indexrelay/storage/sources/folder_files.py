@@ -97,6 +97,11 @@ class FolderFile:
             yield f"{stem}:{row}", int(row)
 
 
+def is_mapped(path: Path) -> bool:
+    """Whether a file is read where it lies, and not unpacked first."""
+    return path.suffix.lower() == ".npy"
+
+
 def open_file(path: Path, *, dimension: int, unpack_to: Path) -> FolderFile:
     """Map a file's arrays and check their shapes and dtypes; what is in them is not looked at.
 
@@ -105,7 +110,7 @@ def open_file(path: Path, *, dimension: int, unpack_to: Path) -> FolderFile:
     """
     unknown: list[str] = []
     try:
-        if path.suffix.lower() == ".npy":
+        if is_mapped(path):
             arrays = {"vectors": _map(path)}
         else:
             arrays, unknown = _unpack(path, unpack_to / path.name)
@@ -132,7 +137,7 @@ def rows_in(path: Path, *, dimension: int) -> int:
     """
     unknown: list[str] = []
     try:
-        if path.suffix.lower() == ".npy":
+        if is_mapped(path):
             arrays = {"vectors": _map(path)}
         else:
             arrays, unknown = _headers(path)
@@ -183,7 +188,7 @@ def _said(path: Path, error: Exception) -> str:
     """What the parser says, after what it mostly means."""
     if isinstance(error, zipfile.BadZipFile):
         return f"it is no .npz archive, or is cut short ({error})"
-    if path.suffix.lower() == ".npy" and isinstance(error, OSError | ValueError):
+    if is_mapped(path) and isinstance(error, OSError | ValueError):
         size = path.stat().st_size
         return f"{error} (it has {size:,} bytes)" if "objects" not in str(error) else str(error)
     return str(error)

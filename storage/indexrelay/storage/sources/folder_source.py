@@ -5,16 +5,18 @@
 payload stands for none. Where there are no ``ids``, row 7 of ``songs.npy`` is the entry
 ``songs:7``.
 
-The folder looks new when a file's name, size or time of change does. It cannot be frozen while it
-is read, so its looks are compared before and after: if they differ, what was read is thrown away.
-Put files there whole (write under another name, then rename): a mapped file that is cut short under
-its reader kills that reader's process, which for a build is a child that may fail alone.
+The folder looks new when a file's name, size or time of change does. Its looks are compared before
+and after the files are opened, so that these are the folder of one moment. From then on a file that
+comes, goes, or is replaced by another changes nothing for whoever reads: what is open stays as it
+was. Only a file that is written to where it lies does, and then what was read is thrown away. Put
+files there whole (write under another name, then rename): a mapped file that is cut short under its
+reader kills that reader's process, which for a build is a child that may fail alone.
 """
 
 import heapq
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -31,6 +33,7 @@ from indexrelay.storage.sources.folder_files import (
     SHOWN_NAMES,
     FolderFile,
     Listing,
+    is_mapped,
     list_folder,
     open_file,
     rows_in,
@@ -78,18 +81,19 @@ class EntriesFromFolder:
 
     @contextmanager
     def snapshot(self) -> Iterator[SourceSnapshot]:
-        """The folder as it looks now; reading it fails if that changes.
+        """The folder as it looks now.
 
         Raises:
             SourceError: a file does not fit; raised here for shapes, while reading for rows.
-            SourceChangedError: the folder changed.
+            SourceChangedError: the folder changed while it was opened; raised while reading where a
+                file is written to that is open.
         """
         looks = _fingerprint(self._folder)
         collection = self._declared.numbered(looks)
 
         def check_unchanged() -> None:
             if _fingerprint(self._folder) != looks:
-                raise SourceChangedError(f"{self._folder} changed while it was read")
+                raise SourceChangedError(f"{self._folder} changed while it was opened")
 
         with tempfile.TemporaryDirectory(prefix="indexrelay-npz-") as unpacked:
             try:
@@ -98,6 +102,7 @@ class EntriesFromFolder:
                     open_file(path, dimension=collection.dimension, unpack_to=Path(unpacked))
                     for path in listing.files
                 ]
+                mapped = _Mapped(path for path in listing.files if is_mapped(path))
             except SourceError:
                 check_unchanged()  # a file that was half written is no broken file
                 raise
@@ -106,7 +111,7 @@ class EntriesFromFolder:
                 collection,
                 files,
                 left_out=self._left_out(listing, files),
-                check_unchanged=check_unchanged,
+                check_unchanged=mapped.check_unchanged,
             )
 
     def _left_out(self, listing: Listing, files: list[FolderFile]) -> dict[str, int]:
@@ -148,7 +153,7 @@ class FolderSnapshot(OutsideSnapshot):
 
         Raises:
             SourceError: rows that cannot be entries; the message names their files.
-            SourceChangedError: the folder changed meanwhile.
+            SourceChangedError: one of its files was written to meanwhile.
         """
         try:
             places = self._in_order()
@@ -210,15 +215,43 @@ def _places(number: int, file: FolderFile) -> Iterator[_Place]:
     return ((id_, number, row) for id_, row in file.in_order())
 
 
+class _Mapped:
+    """Files that are read where they lie.
+
+    One that was removed, or replaced by another of its name, is as it was for whoever has it open.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        """As they are now; they are open already."""
+        self._seen = {path: found for path in paths if (found := _found(path)) is not None}
+
+    def check_unchanged(self) -> None:
+        """Raises `SourceChangedError` where one was written to."""
+        for path, before in self._seen.items():
+            now = _found(path)
+            if now is None or (now.st_dev, now.st_ino) != (before.st_dev, before.st_ino):
+                continue
+            if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+                raise SourceChangedError(
+                    f"{path} was written to while it was read; write under another name, "
+                    "then rename"
+                )
+
+
+def _found(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:  # removed since it was listed
+        return None
+
+
 def _fingerprint(folder: Path) -> str:
     """What the folder looks like: names, sizes and times of change."""
     looks = []
     for path in list_folder(folder).files:
-        try:
-            found = path.stat()
-        except FileNotFoundError:
-            continue  # removed since it was listed: then it is not there
-        looks.append([_written(path.name), found.st_size, found.st_mtime_ns])
+        found = _found(path)
+        if found is not None:
+            looks.append([_written(path.name), found.st_size, found.st_mtime_ns])
     return sha256_hex(canonical_json(looks))
 
 
