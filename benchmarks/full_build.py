@@ -22,6 +22,7 @@ from pydantic import SecretStr
 
 from indexrelay.rebuilder.building import build_component
 from indexrelay.rebuilder.requests import BuildRequest
+from indexrelay.rebuilder.snapshots import Snapshots
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.results import BuildOutcome, ComponentResult
@@ -77,7 +78,7 @@ class Ours:
         rmtree(store, ignore_errors=True)
         artifacts = ArtifactStore(store)
         workdir.mkdir()
-        with closing(Catalog.open(self._url)) as catalog:
+        with closing(Catalog.open(self._url)) as catalog, Snapshots(catalog) as snapshots:
             result = build_component(
                 BuildRequest(
                     component="similar",
@@ -98,6 +99,7 @@ class Ours:
                 store=artifacts,
                 clock=SystemClock(),
                 progress=lambda _share: None,
+                snapshots=snapshots,
             )
         if result.outcome is not BuildOutcome.REBUILT:
             raise RuntimeError(f"it was not built: {result.error}")

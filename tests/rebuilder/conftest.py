@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from indexrelay.rebuilder import InlineRunner, Rebuilder
+from indexrelay.rebuilder.building import Progress
+from indexrelay.rebuilder.requests import BuildRequest
 from indexrelay.rebuilder.runners import BuildRunner
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.events import Event
-from indexrelay.schemas.results import RebuildResult
+from indexrelay.schemas.results import ComponentResult, RebuildResult
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactStore, OpenedVersion
@@ -27,6 +29,19 @@ KIND = "tests.rebuilder.kinds:Behaving"
 def behaving(*inputs: str, **keys: Any) -> dict[str, Any]:
     """A component of the test kind."""
     return {"kind": KIND, "from": list(inputs), **keys}
+
+
+def run(
+    runner: BuildRunner,
+    request: BuildRequest,
+    *,
+    timeout: float = 60,
+    memory: int | None = None,
+    progress: Progress = lambda _share: None,
+) -> ComponentResult:
+    """One build by itself."""
+    with runner.session([request.component]) as session:
+        return session.run(request, timeout_seconds=timeout, memory_bytes=memory, progress=progress)
 
 
 @dataclass(kw_only=True)

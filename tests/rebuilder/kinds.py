@@ -4,19 +4,25 @@ import ctypes
 import errno
 import json
 import os
+import resource
+import secrets
 import signal
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sqlalchemy as sa
 
 from indexrelay.components.kind import Built, Job, Kind, KindParameters
 from indexrelay.schemas.versions import Check
+from indexrelay.storage.catalog import Catalog
+from indexrelay.storage.entries import Entries
 
 _SIGNALS = {"dies": signal.SIGSEGV, "killed": signal.SIGKILL, "bus_error": signal.SIGBUS}
 
@@ -44,6 +50,14 @@ def _start_a_process(*, wait: bool) -> None:
     process = subprocess.Popen(["/bin/sleep", "600"])
     if wait:
         process.wait()
+
+
+def _meet_the_limit(*, ask: bool) -> None:
+    if ask:
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        raise ValueError("no limit" if soft == hard else f"limited to {soft}")
+    held = [np.ones(10_000_000) for _ in range(100)]
+    raise AssertionError(f"8 GB fitted: {len(held)}")
 
 
 class Document:
@@ -81,9 +95,8 @@ class Behaving(Kind[Document]):
                 _start_a_process(wait=how == "waits_for_a_process")
             case "reports_numpy":
                 job.progress(np.float32(0.25))  # type: ignore[arg-type] # as users will
-            case "eats":
-                held = [np.ones(10_000_000) for _ in range(100)]
-                raise AssertionError(f"8 GB fitted: {len(held)}")
+            case "eats" | "asks_for_the_limit" as how:
+                _meet_the_limit(ask=how != "eats")
         entries = sum(snapshot.count for snapshot in job.collections.values())
         entries += sum(parent.manifest.entries for parent in job.components.values())
         job.progress(0.5)
@@ -124,3 +137,58 @@ class Sparse(Kind[Document]):
 def everything(inputs: Mapping[str, Any]) -> list[str]:
     """For a JSON cache: every payload there is."""
     return [json.dumps(entry.payload) for reader in inputs.values() for entry in reader]
+
+
+class SteadyParameters(KindParameters):
+    url: str = ""
+    table: str = ""
+    folder: str = ""
+
+
+class Steady(Kind[Document]):
+    """Something is committed while it is built, each time; it keeps the ids that it read."""
+
+    Parameters = SteadyParameters
+
+    def build(self, job: Job) -> Built:
+        ids = [
+            id_
+            for snapshot in job.collections.values()
+            for chunk in snapshot.chunks()
+            for id_ in chunk.ids
+        ]
+        ids += [id_ for parent in job.components.values() for id_ in json.loads(parent.value.text)]
+        self._produce()
+        file = job.workdir / "ids.json"
+        file.write_text(json.dumps(sorted(set(ids))))
+        return Built(files={"ids.json": file}, entries=len(ids))
+
+    def _produce(self) -> None:
+        parameters = self.parameters
+        assert isinstance(parameters, SteadyParameters)
+        id_ = secrets.token_hex(8)
+        if parameters.folder:
+            part = Path(parameters.folder, f"{id_}.part.npy")
+            np.save(part.with_suffix(""), np.ones((1, 2), np.float32))
+            part.rename(part.with_name(f"{id_}.npy"))
+        elif parameters.table:
+            url = parameters.url.replace("postgresql:", "postgresql+psycopg:")
+            engine = sa.create_engine(url, poolclass=sa.NullPool)
+            with engine.begin() as connection:
+                row = sa.text(f"INSERT INTO {parameters.table} VALUES (:id, '[1, 1]')")  # noqa: S608 - a test's own
+                connection.execute(row, {"id": id_})
+        else:
+            with closing(Catalog.open(parameters.url)) as catalog:
+                entries = Entries(
+                    ids=[id_],
+                    vectors=np.ones((1, 2), dtype=np.float32),
+                    texts=[None],
+                    payloads=[None],
+                )
+                catalog.entries.commit("tracks", id_, upserts=[entries], deletes=())
+
+    def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:  # noqa: ARG002 - the contract
+        yield Check(name="ids", passed=isinstance(json.loads(files["ids.json"].read_text()), list))
+
+    def load(self, files: Mapping[str, Path]) -> Document:
+        return Document(files["ids.json"].read_text())

@@ -21,7 +21,7 @@ from indexrelay.schemas.results import BuildOutcome, ComponentResult
 from indexrelay.schemas.settings import CollectionSettings, Metric
 from indexrelay.storage.entries import Entries
 from tests.components.jobs import clustered
-from tests.rebuilder.conftest import Bench, MakeBench, behaving
+from tests.rebuilder.conftest import Bench, MakeBench, behaving, run
 
 ROWS, DIMENSION = 100_000, 128
 WORKING_BYTES = 40 * 1024 * 1024
@@ -68,9 +68,7 @@ def build(bench: Bench, runner: ForkingRunner, *, memory: int, **keys: Any) -> C
         workdir=workdir,
         threads=2,
     )
-    return runner.run(
-        request, timeout_seconds=300, memory_bytes=memory, progress=lambda _share: None
-    )
+    return run(runner, request, timeout=300, memory=memory)
 
 
 @pytest.mark.parametrize(

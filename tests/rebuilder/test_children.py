@@ -14,6 +14,7 @@ from indexrelay.rebuilder import (
     BuildCancelledError,
     BuildDiedError,
     BuildError,
+    BuildSession,
     BuildTimedOutError,
 )
 from indexrelay.rebuilder.children import ForkingRunner
@@ -50,6 +51,32 @@ def build(
     folder: str | None = None,
     catalog_url: str | None = None,
 ) -> ComponentResult:
+    with runner.session([name]) as session:
+        return build_in(
+            session,
+            bench,
+            name,
+            behaviour,
+            timeout=timeout,
+            memory=memory,
+            progress=progress,
+            folder=folder,
+            catalog_url=catalog_url,
+        )
+
+
+def build_in(
+    session: BuildSession,
+    bench: Bench,
+    name: str,
+    behaviour: str = "fine",
+    *,
+    timeout: float = 60,
+    memory: int | None = None,
+    progress: Callable[[float], None] = lambda _share: None,
+    folder: str | None = None,
+    catalog_url: str | None = None,
+) -> ComponentResult:
     workdir = bench.settings.artifacts_dir / (folder or f"work-{name}-{behaviour}")
     workdir.mkdir()
     request = BuildRequest(
@@ -63,7 +90,7 @@ def build(
         workdir=workdir,
         threads=1,
     )
-    return runner.run(request, timeout_seconds=timeout, memory_bytes=memory, progress=progress)
+    return session.run(request, timeout_seconds=timeout, memory_bytes=memory, progress=progress)
 
 
 def test_a_child_builds_from_the_catalog_into_the_store(
@@ -76,6 +103,51 @@ def test_a_child_builds_from_the_catalog_into_the_store(
     assert result.version is not None
     assert bench.store.version("index", result.version).entries == 3
     assert shares == [0.5]
+
+
+def test_builds_of_one_session_read_the_same_snapshot_in_one_process(
+    bench: Bench, runner: ForkingRunner
+) -> None:
+    with runner.session(["one", "skipped", "other"]) as session:
+        assert build_in(session, bench, "one").covers == {"tracks": 1}
+        assert len(children_of(runner.server_pid)) == 1
+        bench.commit("after one")
+        assert build_in(session, bench, "other").covers == {"tracks": 1}
+        # With the last one the process has ended, and its snapshots.
+        assert children_of(runner.server_pid) == []
+
+
+def test_a_session_goes_on_in_another_process_when_a_build_kills_its_own(
+    bench: Bench, runner: ForkingRunner
+) -> None:
+    with runner.session(["a", "b", "c", "d"]) as session:
+        assert build_in(session, bench, "a").covers == {"tracks": 1}
+        bench.commit("d")
+        with pytest.raises(BuildDiedError, match="SIGSEGV"):
+            build_in(session, bench, "b", "dies")
+        assert build_in(session, bench, "c").covers == {"tracks": 2}
+        with pytest.raises(BuildTimedOutError):
+            build_in(session, bench, "d", "hangs", timeout=0.3)
+    assert children_of(runner.server_pid) == []
+
+
+def test_each_build_of_a_session_has_limits_of_its_own(bench: Bench, runner: ForkingRunner) -> None:
+    with runner.session(["eats", "free", "small"]) as session:
+        eaten = build_in(session, bench, "eats", "eats", memory=200_000_000)
+        assert str(eaten.error).startswith("ran out of memory")
+        free = build_in(session, bench, "free", "asks_for_the_limit")
+        assert str(free.error).startswith("ValueError: no limit")
+        small = build_in(session, bench, "small", memory=20_000_000)
+        assert small.outcome is BuildOutcome.REBUILT, small.error
+
+
+def test_a_build_that_may_pass_is_followed_by_one_that_reads_anew(
+    bench: Bench, runner: ForkingRunner
+) -> None:
+    with runner.session(["a", "b"]) as session:
+        assert build_in(session, bench, "a", "full").passing
+        bench.commit("d")
+        assert build_in(session, bench, "b").covers == {"tracks": 2}
 
 
 def test_a_build_that_raises_is_a_result_in_its_own_words(
@@ -125,12 +197,6 @@ def test_a_build_that_hangs_is_killed_at_its_time_limit(
     with pytest.raises(BuildTimedOutError, match=r"longer than 0\.5 s"):
         build(bench, runner, "hangs", timeout=0.5)
     assert children_of(runner.server_pid) == []
-
-
-def test_a_build_that_eats_memory_fails_at_its_limit(bench: Bench, runner: ForkingRunner) -> None:
-    result = build(bench, runner, "eats", memory=200_000_000)
-    assert result.outcome is BuildOutcome.FAILED
-    assert str(result.error).startswith("ran out of memory")
 
 
 def test_a_memory_limit_does_not_count_what_was_loaded_before(

@@ -20,6 +20,7 @@ from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.entries import Entries
 from tests.faults.volumes import Volume, may_mount
+from tests.rebuilder.conftest import run
 
 ROWS, DIMENSION = 1500, 32
 KINDS = {
@@ -107,9 +108,7 @@ def attempt(
             workdir=workdir,
             threads=1,
         )
-        return runner.run(
-            request, timeout_seconds=60, memory_bytes=None, progress=lambda _share: None
-        )
+        return run(runner, request)
     except BuildDiedError as error:
         return ComponentResult(outcome=BuildOutcome.FAILED, error=str(error), passing=error.passing)
     except OSError as error:

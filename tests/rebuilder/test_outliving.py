@@ -1,9 +1,10 @@
 """What a pass does when the catalog or Redis fails in the middle of it."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from typing import Any
 
 import pytest
 
@@ -89,11 +90,18 @@ def test_a_pass_that_breaks_ends_when_the_last_of_its_builds_has_ended(
     let_go, ended = threading.Event(), threading.Event()
 
     class Breaking:
+        def session(
+            self,
+            components: Sequence[str],  # noqa: ARG002 - the contract
+        ) -> AbstractContextManager[Any]:
+            return nullcontext()
+
         def build(
             self,
             name: str,
             order: PassOrder,  # noqa: ARG002 - the contract
             results: Mapping[str, ComponentResult],  # noqa: ARG002
+            session: object,  # noqa: ARG002
         ) -> ComponentResult:
             if name == "breaks":
                 let_go.set()

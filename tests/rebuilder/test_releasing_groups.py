@@ -1,16 +1,22 @@
 """Groups move whole or not at all, whatever becomes of one of their members."""
 
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from indexrelay.components.kind import Job
+from indexrelay.rebuilder import BuildSession, InlineRunner, Rebuilder
 from indexrelay.rebuilder.releasing import Publisher
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.results import BuildOutcome, RebuildStatus
+from indexrelay.schemas.results import RebuildStatus
 from indexrelay.schemas.versions import Release
 from indexrelay.streams import Lease
 from indexrelay.testing import MakePipeline, Pipeline
+from tests.behaviour.member import Member
 from tests.rebuilder.conftest import Bench, MakeBench, behaving
 
 MEMBER = {"kind": "tests.behaviour.member:Member", "from": "tracks", "group": "maps"}
@@ -308,32 +314,75 @@ def test_of_two_publishers_the_one_that_lost_leaves_a_group_whole(make_bench: Ma
     assert bench.release() == newest
 
 
-def test_members_that_were_built_around_a_commit_are_brought_together_by_the_next_pass(
+def test_a_batch_that_comes_between_the_builds_of_a_group_keeps_none_of_it_back(
     pipeline: Pipeline,
 ) -> None:
-    from tests.behaviour.member import Member
-
     later = changed(pipeline, pipeline.settings.data_dir, titles=MEMBER)
+    commit(later)
+    Member.built = staticmethod(lambda _job: commit(later))
     try:
-        commit(later)
-        later.settle()
-
-        def between(job: Any) -> None:
-            if job.component == "main_map":
-                Member.built = staticmethod(lambda _job: None)
-                commit(later)
-
-        Member.built = staticmethod(between)
-        commit(later)
-        result = later.rebuild()
-        assert result is not None
-        assert result.components["titles"].outcome is BuildOutcome.REBUILT
-        assert covered(later)["titles"] == covered(later)["main_map"] == 2
-        later.settle()
-        assert set(covered(later).values()) == {4}
+        for number in (2, 3, 4):
+            later.rebuild()
+            assert release(later).number == number
+            at = {covered(later)[name] for name in ("main_map", "map_cache", "titles")}
+            assert len(at) == 1
+            assert min(at) >= number
     finally:
         Member.built = staticmethod(lambda _job: None)
         later.close()
+
+
+class SideBySide(InlineRunner):
+    """Two workers that build in threads; ``other`` begins when ``one`` was built."""
+
+    parallel = True
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(catalog=bench.catalog, store=bench.store, clock=SystemClock())
+        self.built = threading.Event()
+        self.sessions: list[tuple[str, ...]] = []
+
+    @contextmanager
+    def session(self, components: Sequence[str]) -> Iterator[BuildSession]:
+        self.sessions.append(tuple(components))
+        if components == ("other",):
+            assert self.built.wait(10)
+        with super().session(components) as session:
+            yield session
+
+
+def test_members_that_a_batch_came_between_are_built_together_the_next_time(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(one={**MEMBER, "group": "pair"}, other={**MEMBER, "group": "pair"})
+    runner = SideBySide(bench)
+
+    def built(job: Job) -> None:
+        bench.commit(f"entry after {job.component}")
+        if job.component == "one":
+            runner.built.set()
+
+    bench.commit("first")
+    rebuilder = Rebuilder(
+        bench.settings,
+        catalog=bench.catalog,
+        store=bench.store,
+        connection=bench.connection,
+        runner=runner,
+    )
+    monkeypatch.setattr(Member, "built", staticmethod(built))
+    try:
+        torn = bench.rebuild(rebuilder)
+        assert (torn.release, set(torn.waiting)) == (None, {"one", "other"})
+        assert "group pair waits for one, which covers tracks up to 1" in torn.message
+        assert rebuilder._workshop.dispatcher.look_soon
+        whole = bench.rebuild(rebuilder)
+        assert (whole.release, whole.components["one"].covers) == (1, {"tracks": 3})
+        assert runner.sessions == [("one",), ("other",), ("one", "other")]
+        bench.rebuild(rebuilder)
+        assert runner.sessions[3:] == [("one",), ("other",)]  # side by side again
+    finally:
+        rebuilder.stop()
 
 
 def test_a_release_without_components_follows_settings_without_any(make_bench: MakeBench) -> None:

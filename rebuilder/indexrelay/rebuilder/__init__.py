@@ -10,7 +10,7 @@ from indexrelay.rebuilder.errors import (
     BuildTimedOutError,
     GateFailedError,
 )
-from indexrelay.rebuilder.runners import BuildRunner, InlineRunner
+from indexrelay.rebuilder.runners import BuildRunner, BuildSession, InlineRunner
 from indexrelay.rebuilder.service import Rebuilder
 from indexrelay.schemas.logs import show_logs
 
@@ -19,6 +19,7 @@ __all__ = [
     "BuildDiedError",
     "BuildError",
     "BuildRunner",
+    "BuildSession",
     "BuildTimedOutError",
     "GateFailedError",
     "InlineRunner",

@@ -7,15 +7,19 @@ build. A build of hours is not repeated because its last millisecond went wrong,
 group that had to wait for another is not built again when that one is ready.
 
 Nothing is adopted that somebody asked to have built, that its kind makes otherwise since, that a
-release ever named (people may have gone back from it), or whose files do not pass their checks now.
+release ever named (people may have gone back from it), or whose files do not pass their checks now;
+nor where a commit came between the builds of a group, since one may come again between this look
+and the builds of the others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Final
 
 from indexrelay.health.dependencies import parents_of
 from indexrelay.health.facts import Facts
 from indexrelay.rebuilder.passes import Builder, PassOrder
+from indexrelay.rebuilder.runners import BuildSession
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import BuildOutcome, ComponentResult
@@ -39,12 +43,20 @@ class Adopter:
         self._catalog = catalog
         self._clock = clock
 
+    def session(self, components: Sequence[str]) -> AbstractContextManager[BuildSession]:
+        """As the builder does."""
+        return self._builder.session(components)
+
     def skip(self, name: str, facts: Facts, because: str) -> ComponentResult:
         """As the builder does."""
         return self._builder.skip(name, facts, because)
 
     def build(
-        self, name: str, order: PassOrder, results: Mapping[str, ComponentResult]
+        self,
+        name: str,
+        order: PassOrder,
+        results: Mapping[str, ComponentResult],
+        session: BuildSession,
     ) -> ComponentResult:
         """Adopt ``name``, or build it.
 
@@ -57,13 +69,13 @@ class Adopter:
             # The build meets the same store, and says what there is to say.
             _log.debug("component.not_adopted", component=name, error=str(error))
             adopted = None
-        return adopted or self._builder.build(name, order, results)
+        return adopted or self._builder.build(name, order, results, session)
 
     def _adopted(
         self, name: str, order: PassOrder, results: Mapping[str, ComponentResult]
     ) -> ComponentResult | None:
         facts = order.facts
-        asked = facts.requested | order.force | order.full
+        asked = facts.requested | order.force | order.full | order.afresh
         if name in asked or name in facts.damaged or name in facts.outdated:
             return None
         started_at, started = self._clock.now(), self._clock.monotonic()

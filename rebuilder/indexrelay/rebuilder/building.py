@@ -1,7 +1,8 @@
 """One build, from the source to a version in the store: what a child process does.
 
 The source is read in one snapshot, which stays open until the gates have judged, so that both see
-the same entries. The version covers the generation that was read inside it, whatever was asked for.
+the same entries, and longer where the next build has to read the same. The version covers the
+generation that was read inside it, whatever was asked for.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from indexrelay.components.registry import kind_class, kind_of
 from indexrelay.rebuilder.errors import GateFailedError
 from indexrelay.rebuilder.gates import run_gates
 from indexrelay.rebuilder.requests import BuildRequest
+from indexrelay.rebuilder.snapshots import Snapshots
 from indexrelay.rebuilder.workdirs import clear
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.failpoints import failpoint
@@ -30,7 +32,6 @@ from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.entries import SourceSnapshot
 from indexrelay.storage.errors import UnknownCollectionError
 from indexrelay.storage.passing import may_pass
-from indexrelay.storage.sources import open_source
 
 Progress = Callable[[float], None]
 _FILES_AT_ONCE: Final = 4
@@ -45,18 +46,29 @@ def build_component(
     store: ArtifactStore,
     clock: Clock,
     progress: Progress,
+    snapshots: Snapshots,
     memory: BuildMemory = UNLIMITED,
 ) -> ComponentResult:
-    """Build, verify and store one component; never raises for what the build did wrong."""
+    """Build, verify and store one component; never raises for what the build did wrong.
+
+    Args:
+        snapshots: what it reads its collections from; let go of where the build fails for a cause
+            that may pass, since they may be the cause.
+    """
     started_at, started = clock.now(), clock.monotonic()
     checks: tuple[Check, ...] = ()
     try:
         with ExitStack() as stack:
-            build = _Build(request, catalog=catalog, store=store, clock=clock, stack=stack)
+            build = _Build(
+                request, catalog=catalog, store=store, clock=clock, stack=stack, snapshots=snapshots
+            )
             manifest, mode = build.run(progress, memory)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the component fails, nothing else
         if isinstance(error, GateFailedError):
             checks = error.checks
+        passing = may_pass(error, memory=False)
+        if passing:
+            snapshots.close()
         return ComponentResult(
             outcome=BuildOutcome.FAILED,
             version=request.previous,
@@ -64,7 +76,7 @@ def build_component(
             seconds=clock.monotonic() - started,
             checks=checks,
             error=_sentence(error),
-            passing=may_pass(error, memory=False),
+            passing=passing,
         )
     return ComponentResult(
         outcome=BuildOutcome.REBUILT,
@@ -99,7 +111,7 @@ class _Judged:
 
 
 class _Build:
-    """The steps of one build; everything that it opens is on ``stack``."""
+    """The steps of one build; everything that it opens itself is on ``stack``."""
 
     def __init__(
         self,
@@ -109,12 +121,14 @@ class _Build:
         store: ArtifactStore,
         clock: Clock,
         stack: ExitStack,
+        snapshots: Snapshots,
     ) -> None:
         self.request = request
         self.catalog = catalog
         self.store = store
         self.clock = clock
         self.stack = stack
+        self.snapshots = snapshots
 
     def run(self, progress: Progress, memory: BuildMemory) -> tuple[VersionManifest, BuildMode]:
         """Build, verify, store, and write the manifest; which it is, and what it started from."""
@@ -174,8 +188,7 @@ class _Build:
             if name in request.parents:
                 components[name] = self._parent(name, request.parents[name])
             else:
-                source = open_source(name, request.collections[name], self.catalog)
-                collections[name] = self.stack.enter_context(source.snapshot())
+                collections[name] = self.snapshots.of(name, request.collections[name])
         previous = self._previous(collections)
         return Job(
             component=request.component,

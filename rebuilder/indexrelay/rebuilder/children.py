@@ -1,7 +1,7 @@
 """Builds in child processes: a crash, a kill or a hang fails one component and nothing else.
 
 The other side is `indexrelay.rebuilder.build_server`. A server that died is started again by the
-next build.
+next build, and so is a child that was to build more.
 """
 
 import json
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,14 +38,22 @@ _STOP_SECONDS = 5.0
 
 
 @dataclass(kw_only=True)
-class _Build:
-    """One running build, as the client sees it."""
+class _Child:
+    """One child process, as the client sees it."""
 
+    name: str
     channel: socket.socket
-    """To the server that runs it."""
+    """To the server that it was forked from."""
+    requests: socket.socket
+    """To the child itself."""
     progress: Progress
+    """For the build that runs now."""
     pid: int | None = None
-    """The child, which leads a process group; ``None``: not forked yet."""
+    """It leads a process group; ``None``: not forked yet."""
+    idle: threading.Event = field(default_factory=threading.Event)
+    """It has built what it was told to, or has ended."""
+    built: bool = False
+    """Whether what it was told to build last has left a result."""
     ended: threading.Event = field(default_factory=threading.Event)
     exit_code: int | None = None
     """``None`` after ``ended``: the server went away first."""
@@ -54,9 +62,14 @@ class _Build:
     passing: bool = False
     """Whether that may pass."""
 
+    def end(self) -> None:
+        """It is there no more."""
+        self.ended.set()
+        self.idle.set()
+
 
 class ForkingRunner:
-    """Runs each build in a fork of a process that has everything imported."""
+    """Runs builds in forks of a process that has everything imported."""
 
     parallel = True
 
@@ -74,7 +87,7 @@ class ForkingRunner:
         self._lock = threading.Lock()
         self._server: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
-        self._builds: dict[str, _Build] = {}
+        self._children: dict[str, _Child] = {}
         self._stopped = False
 
     @property
@@ -88,50 +101,46 @@ class ForkingRunner:
             if not self._stopped:
                 self._ensure_server()
 
-    def run(
-        self,
-        request: BuildRequest,
-        *,
-        timeout_seconds: float,
-        memory_bytes: int | None,
-        progress: Progress,
-    ) -> ComponentResult:
-        """Build in a child; see `BuildRunner`."""
-        name = secrets.token_hex(8)
-        # Not `with_suffix`: it cuts off what follows a dot, and host names have dots.
-        result = request.workdir.with_name(f"{request.workdir.name}.result")
-        message = {
-            "build": name,
-            "request": json.loads(request.to_json()),
-            "memory_bytes": memory_bytes,
-            "niceness": self._niceness,
-            "result": str(result),
-        }
-        with Output(component=request.component) as output, self._forgetting(name, result):
-            with self._lock:
-                if self._stopped:
-                    raise BuildCancelledError("the rebuilder is stopping")
-                channel = self._ensure_server()
-                build = self._builds[name] = _Build(channel=channel, progress=progress)
-                _send(channel, message, output=output.descriptor)
-            if not build.ended.wait(timeout_seconds):
-                self._kill(name)
-                build.ended.wait()
-                raise BuildTimedOutError(timeout_seconds)
-            if build.exit_code == 0 and result.exists():
-                return ComponentResult.model_validate_json(result.read_bytes())
-            # While the work folder is there: it tells whether the disk was full.
-            raise self._death(build, request.workdir, memory_bytes)
-
     @contextmanager
-    def _forgetting(self, name: str, result: Path) -> Iterator[None]:
-        """Keep nothing of a build that is over."""
+    def session(self, components: Sequence[str]) -> Iterator["_ChildSession"]:
+        """Builds in one child after the other; see `BuildRunner`."""
+        session = _ChildSession(self, components)
         try:
-            yield
+            yield session
         finally:
-            with self._lock:
-                self._builds.pop(name, None)
-            result.unlink(missing_ok=True)
+            session.close()
+
+    def fork(self, progress: Progress) -> _Child:
+        """A new child, which waits for what it is to build.
+
+        Raises:
+            BuildCancelledError: the runner was stopped.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        name = secrets.token_hex(8)
+        with theirs, ExitStack() as unless_forked, self._lock:
+            unless_forked.enter_context(ours)
+            if self._stopped:
+                raise BuildCancelledError("the rebuilder is stopping")
+            channel = self._ensure_server()
+            order = {"child": name, "niceness": self._niceness}
+            _send(channel, order, descriptor=theirs.fileno())
+            child = _Child(name=name, channel=channel, requests=ours, progress=progress)
+            self._children[name] = child  # nobody hears of it before the lock is free
+            unless_forked.pop_all()
+        return child
+
+    def kill(self, child: _Child) -> None:
+        """End a child at once; it is over when ``child.ended`` is set."""
+        with self._lock:
+            if self._channel is not None:
+                _send(self._channel, {"kill": child.name})
+
+    def forget(self, child: _Child) -> None:
+        """Keep nothing of a child that is over."""
+        with self._lock:
+            self._children.pop(child.name, None)
+        child.requests.close()
 
     def stop(self) -> None:
         """Kill what is being built, and the server; its waiting callers get an error."""
@@ -194,9 +203,9 @@ class ForkingRunner:
                 while raw := _received(channel):
                     message = json.loads(raw)
                     with self._lock:
-                        build = self._builds.get(message["build"])
-                    if build is not None:
-                        _tell(build, message)
+                        child = self._children.get(message["child"])
+                    if child is not None:
+                        _note(child, message)
         finally:
             # A server that is told to go kills its children first. Until it has gone they may still
             # write, and whoever waits for a build clears up after it.
@@ -207,36 +216,31 @@ class ForkingRunner:
                 self._abandon(channel)
 
     def _abandon(self, channel: socket.socket) -> None:
-        """A server is gone, and with it each of its builds that had not ended."""
+        """A server is gone, and with it each of its children that had not ended."""
         with self._lock:
             if self._channel is channel:
                 self._channel = None
             lost = [
-                build
-                for build in self._builds.values()
-                if build.channel is channel and not build.ended.is_set()
+                child
+                for child in self._children.values()
+                if child.channel is channel and not child.ended.is_set()
             ]
             if lost and not self._stopped:
                 _log.error("build_server.died", builds=len(lost))
-        for build in lost:
-            if build.pid is not None:
+        for child in lost:
+            if child.pid is not None:
                 # It died with its server; what it started itself did not.
                 with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(build.pid, signal.SIGKILL)
-            build.ended.set()
+                    os.killpg(child.pid, signal.SIGKILL)
+            child.end()
 
-    def _kill(self, name: str) -> None:
-        with self._lock:
-            if self._channel is not None:
-                _send(self._channel, {"kill": name})
-
-    def _death(self, build: _Build, workdir: Path, memory_bytes: int | None) -> BuildError:
-        """The error for a child that left no result."""
-        exit_code = build.exit_code
+    def death(self, child: _Child, workdir: Path, memory_bytes: int | None) -> BuildError:
+        """The error for a child that ended and left no result."""
+        exit_code = child.exit_code
         if self._stopped:
             return BuildCancelledError("the rebuilder stopped during the build")
-        if build.error is not None:
-            return BuildDiedError(build.error, passing=build.passing)
+        if child.error is not None:
+            return BuildDiedError(child.error, passing=child.passing)
         if exit_code is None:
             # Mostly the kernel's doing, for want of memory; no build of its own can have done it.
             return BuildDiedError(
@@ -249,20 +253,106 @@ class ForkingRunner:
         return killed(-exit_code, workdir, memory_bytes=memory_bytes)
 
 
-def _tell(build: _Build, message: dict[str, Any]) -> None:
-    """One message of the server, to the build that it concerns."""
+class _ChildSession:
+    """A `BuildSession`: a child that builds what it is told, or its successor where it died."""
+
+    def __init__(self, runner: ForkingRunner, components: Sequence[str]) -> None:
+        self._runner = runner
+        self._last = components[-1]
+        self._child: _Child | None = None
+
+    def run(
+        self,
+        request: BuildRequest,
+        *,
+        timeout_seconds: float,
+        memory_bytes: int | None,
+        progress: Progress,
+    ) -> ComponentResult:
+        """Build in the child; see `BuildSession`."""
+        # Not `with_suffix`: it cuts off what follows a dot, and host names have dots.
+        result = request.workdir.with_name(f"{request.workdir.name}.result")
+        message = {
+            "request": json.loads(request.to_json()),
+            "memory_bytes": memory_bytes,
+            "result": str(result),
+        }
+        with Output(component=request.component) as output, _removing(result):
+            child = self._ask(message, output.descriptor, progress)
+            over = child.idle
+            if request.component == self._last:
+                # What it leaves running, too, has ended when it has.
+                _hang_up(child)
+                over = child.ended
+            if not over.wait(timeout_seconds):
+                self._runner.kill(child)
+                child.ended.wait()
+                raise BuildTimedOutError(timeout_seconds)
+            if child.built and result.exists():
+                return ComponentResult.model_validate_json(result.read_bytes())
+            child.ended.wait()
+            # While the work folder is there: it tells whether the disk was full.
+            raise self._runner.death(child, request.workdir, memory_bytes)
+
+    def _ask(self, message: dict[str, object], output: int, progress: Progress) -> _Child:
+        """Hand the request to the child that is there, or to a new one."""
+        child = self._child
+        if child is not None:
+            child.progress, child.built = progress, False
+            child.idle.clear()
+            if not child.ended.is_set():
+                with suppress(OSError):  # it died just now
+                    _send(child.requests, message, descriptor=output)
+                    return child
+            self.close()
+        child = self._child = self._runner.fork(progress)
+        with suppress(OSError):  # it died at once, which is waited for in any case
+            _send(child.requests, message, descriptor=output)
+        return child
+
+    def close(self) -> None:
+        """Return when nothing of the child is left; safe twice."""
+        child, self._child = self._child, None
+        if child is None:
+            return
+        _hang_up(child)
+        if not child.ended.wait(_STOP_SECONDS):  # it only has to let go of its snapshots
+            self._runner.kill(child)
+            child.ended.wait()
+        self._runner.forget(child)
+
+
+def _hang_up(child: _Child) -> None:
+    """Nothing more is asked of it: it ends when it has built what it was asked for."""
+    with suppress(OSError):  # it is gone
+        child.requests.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def _removing(file: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _note(child: _Child, message: dict[str, Any]) -> None:
+    """One message of the server, to the child that it concerns."""
     if "progress" in message:
         try:
-            build.progress(message["progress"])
+            child.progress(message["progress"])
         except Exception as error:  # noqa: BLE001 - every other build depends on this thread
             _log.warning("build.progress_lost", error=f"{type(error).__name__}: {error}")
     elif "pid" in message:
-        build.pid = message["pid"]
+        child.pid = message["pid"]
+    elif "built" in message:
+        child.built = True
+        child.idle.set()
     elif "error" in message:
-        build.error, build.passing = message["error"], message.get("passing", False)
+        child.error, child.passing = message["error"], message.get("passing", False)
     else:
-        build.exit_code = message["exit"]
-        build.ended.set()
+        child.exit_code = message["exit"]
+        child.end()
 
 
 def _reap(server: "subprocess.Popen[bytes] | None") -> None:
@@ -276,14 +366,16 @@ def _reap(server: "subprocess.Popen[bytes] | None") -> None:
         server.wait()
 
 
-def _send(channel: socket.socket, message: dict[str, object], *, output: int | None = None) -> None:
-    """Send a message, and with it the descriptor that its build is to write its output to."""
+def _send(
+    channel: socket.socket, message: dict[str, object], *, descriptor: int | None = None
+) -> None:
+    """Send a message, and with it a descriptor."""
     raw = json.dumps(message).encode()
     if len(raw) > MESSAGE_BYTES:
         raise BuildError(
             f"the component's definition takes {len(raw):,} bytes; {MESSAGE_BYTES:,} is the most"
         )
-    socket.send_fds(channel, [raw], [] if output is None else [output])
+    socket.send_fds(channel, [raw], [] if descriptor is None else [descriptor])
 
 
 def _received(channel: socket.socket) -> bytes:

@@ -1,6 +1,7 @@
 """One component's turn in a pass: build it within its limits, and write down how it went."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 
 from pydantic import SecretStr
@@ -11,7 +12,7 @@ from indexrelay.health.facts import Facts
 from indexrelay.rebuilder.errors import BuildCancelledError, BuildDiedError, BuildError
 from indexrelay.rebuilder.passes import PassOrder
 from indexrelay.rebuilder.requests import BuildRequest
-from indexrelay.rebuilder.runners import BuildRunner
+from indexrelay.rebuilder.runners import BuildRunner, BuildSession
 from indexrelay.rebuilder.workdirs import Workdirs
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import BuildOutcome, ComponentResult
@@ -31,6 +32,10 @@ class ComponentBuilder:
         self._runner = runner
         self.workdirs = Workdirs(settings.artifacts_dir / "work")
 
+    def session(self, components: Sequence[str]) -> AbstractContextManager[BuildSession]:
+        """Where these are built, in this order, from the same snapshots."""
+        return self._runner.session(components)
+
     def skip(self, name: str, facts: Facts, because: str) -> ComponentResult:
         """Leave it as it is; ``because``: a sentence."""
         served = facts.versions.get(name)
@@ -44,7 +49,11 @@ class ComponentBuilder:
         )
 
     def build(
-        self, name: str, order: PassOrder, results: Mapping[str, ComponentResult]
+        self,
+        name: str,
+        order: PassOrder,
+        results: Mapping[str, ComponentResult],
+        session: BuildSession,
     ) -> ComponentResult:
         """Build it, from the versions that its parents got in this pass or have in the release.
 
@@ -61,7 +70,7 @@ class ComponentBuilder:
         }
         try:
             with self.workdirs.new() as workdir:
-                result = self._runner.run(
+                result = session.run(
                     BuildRequest(
                         component=name,
                         definition=definition,

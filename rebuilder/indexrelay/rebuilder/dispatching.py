@@ -20,9 +20,12 @@ from indexrelay.health.dependencies import Definitions, moving_with
 from indexrelay.health.due import Due, find_due, why_not, withheld
 from indexrelay.health.facts import Facts
 from indexrelay.rebuilder.asking import Asked
+from indexrelay.rebuilder.build_units import find_together
 from indexrelay.rebuilder.leasing import Leases
 from indexrelay.rebuilder.passes import PassOrder
 from indexrelay.schemas.failpoints import failpoint
+from indexrelay.schemas.groups import groups_of
+from indexrelay.schemas.results import RebuildResult
 from indexrelay.storage.catalog import Catalog
 
 
@@ -46,12 +49,16 @@ class Dispatcher:
         observe: Callable[[frozenset[str]], Facts],
         leases: Leases,
         patience: Patience,
+        workers: int,
     ) -> None:
+        """``workers``: how many builds may run at a time."""
         self._definitions = definitions
         self._catalog = catalog
         self._observe = observe
         self._leases = leases
         self._patience = patience
+        self._workers = workers
+        self._torn: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         self._building: set[str] = set()
         self._taken: set[str] = set()
@@ -92,6 +99,23 @@ class Dispatcher:
             self._building |= taken
             self._taken |= {row.event_id for row in order.rows}
         return order
+
+    def heed(self, result: RebuildResult) -> None:
+        """Remember the groups of which the members that were built came from different moments.
+
+        That is nobody's fault, and nothing brings the next look: so it is to be soon.
+        """
+        rebuilt, waiting = set(result.indexes_rebuilt), result.waiting.keys()
+        built = {
+            group: result.components.keys() & set(members)
+            for group, members in groups_of(self._definitions).items()
+        }
+        torn = {group for group, names in built.items() if names & waiting and names <= rebuilt}
+        with self._lock:
+            self._torn = self._torn.difference(group for group, names in built.items() if names)
+            self._torn |= torn
+        if torn:
+            self.look_soon = True
 
     def free(self, names: Iterable[str]) -> None:
         """These are no longer being built: others may take them."""
@@ -145,9 +169,20 @@ class Dispatcher:
             **withheld(facts),
             **{name: wait.sentence for name, wait in due.waiting.items()},
         }
+        with self._lock:
+            torn = self._torn
+        together = find_together(reasons.keys(), facts, workers=self._workers, torn=torn)
         return PassOrder(
             facts=facts,
             reasons=reasons,
+            together=together,
+            afresh=frozenset().union(
+                *(
+                    unit
+                    for unit in together
+                    if any(self._definitions[name].group in torn for name in unit)
+                )
+            ),
             waiting=due.waiting,
             refused={
                 name: due.waiting[name].sentence if name in due.waiting else why_not(name, facts)

@@ -11,7 +11,7 @@ import signal
 import threading
 from pathlib import Path
 
-from indexrelay.components.build_memory import BuildMemory
+from indexrelay.components.build_memory import UNLIMITED, BuildMemory
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _OPENBLAS_BYTES = 128 * 1024 * 1024
@@ -29,8 +29,10 @@ def die_with_parent(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def limit_memory(allowance_bytes: int) -> BuildMemory:
+def limit_memory(allowance_bytes: int | None) -> BuildMemory:
     """Allow this process that much more private memory than it has now, and what it says it makes.
+
+    ``None`` lifts the limit of an earlier build.
 
     The libraries that were loaded before the fork are not the build's doing, so they do not count,
     nor does what OpenBLAS maps for itself at its first product of matrices, and hardly touches.
@@ -38,6 +40,9 @@ def limit_memory(allowance_bytes: int) -> BuildMemory:
     build that knows raises it. Python's threads get small stacks from here on.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if allowance_bytes is None:
+        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+        return UNLIMITED
     threading.stack_size(_STACK_BYTES)
     _set_soft_limit(_data_bytes() + _OPENBLAS_BYTES + allowance_bytes, hard)
     return BuildMemory(working_bytes=allowance_bytes, raise_limit=_raise_limit)

@@ -5,13 +5,16 @@ host: it leaves it, and all that is made from it, to a later pass. Nor do finish
 for a slow one for ever: after a while they are released, and the rest of the pass follows with a
 release of its own. The members of a group wait for each other, however long that takes, since no
 release has one without the other; and a member whose last build failed is built before those that
-could not be released without it, so that nothing is built in vain time and again.
+could not be released without it, so that nothing is built in vain time and again. What has to
+contain the same generation and would not, built side by side, is built together
+(`indexrelay.rebuilder.build_units`).
 """
 
 import time
 from collections.abc import Generator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from graphlib import TopologicalSorter
@@ -20,9 +23,14 @@ from typing import Protocol
 from indexrelay.health.dependencies import Definitions, moving_with, parents_of
 from indexrelay.health.facts import Facts
 from indexrelay.health.groups import GroupWait, keeps_back
+from indexrelay.rebuilder.build_units import Unit, in_turn, parents_first, reached, units_first
+from indexrelay.rebuilder.runners import BuildSession
 from indexrelay.schemas.groups import mates_of
 from indexrelay.schemas.results import BuildOutcome, ComponentResult
 from indexrelay.storage.catalog import InboxRow
+
+Turn = tuple[str, ...]
+"""The components of a unit, in the order in which they are built."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +40,10 @@ class PassOrder:
     facts: Facts
     reasons: Mapping[str, str]
     """The components to build, and why; their leases are held."""
+    together: Sequence[Unit] = ()
+    """Those that are built one after another from the same snapshots; others by themselves."""
+    afresh: AbstractSet[str] = frozenset()
+    """Those of which no version that was built earlier is taken up."""
     waiting: Mapping[str, GroupWait] = field(default_factory=dict)
     """What has something new to contain, and waits for another member of its group."""
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -47,10 +59,18 @@ class PassOrder:
 
 
 class Builder(Protocol):
-    """Builds, or leaves, one component of a pass."""
+    """Builds, or leaves, the components of a pass."""
+
+    def session(self, components: Sequence[str]) -> AbstractContextManager[BuildSession]:
+        """Where these are built, in this order, from the same snapshots; any may be left out."""
+        ...
 
     def build(
-        self, name: str, order: PassOrder, results: Mapping[str, ComponentResult]
+        self,
+        name: str,
+        order: PassOrder,
+        results: Mapping[str, ComponentResult],
+        session: BuildSession,
     ) -> ComponentResult:
         """Build ``name``; ``results`` are those of the pass so far."""
         ...
@@ -75,17 +95,17 @@ def run_pass(
     """
     definitions = order.facts.definitions
     due = set(order.reasons)
-    before = _before(order)
-    sorter = TopologicalSorter(before)
+    turns = _turns(order)
+    sorter = TopologicalSorter({turn: turns[turn] for turn in turns})
     sorter.prepare()
     results: dict[str, ComponentResult] = {}
     fresh: dict[str, ComponentResult] = {}
     release_at: float | None = None
-    running: dict[Future[ComponentResult], str] = {}
+    running: dict[Future[dict[str, ComponentResult]], Turn] = {}
     try:
         while sorter.is_active():
-            for name in sorted(sorter.get_ready(), key=lambda name: _turn(name, definitions)):
-                running[_begin(name, order, results, builder, executor)] = name
+            for turn in sorted(sorter.get_ready(), key=lambda turn: _rank(turn, definitions)):
+                running[_begin(turn, order, results, builder, executor)] = turn
             patience = None if release_at is None else max(0.0, release_at - time.monotonic())
             done = wait(running, timeout=patience, return_when=FIRST_COMPLETED).done
             if release_at is not None and time.monotonic() >= release_at:
@@ -94,9 +114,11 @@ def run_pass(
                 fresh = {name: fresh[name] for name in fresh.keys() - ready.keys()}
                 release_at = None
             for future in done:
-                name = running.pop(future)
-                results[name] = fresh[name] = future.result()
-                sorter.done(name)
+                turn = running.pop(future)
+                built = future.result()
+                results |= built
+                fresh |= built
+                sorter.done(turn)
             if release_at is None and _ready(fresh, due - results.keys(), definitions):
                 release_at = time.monotonic() + release_after_seconds
         yield fresh
@@ -104,36 +126,35 @@ def run_pass(
         wait(running)
 
 
-def _turn(name: str, definitions: Definitions) -> tuple[bool, str, str]:
+def _rank(turn: Turn, definitions: Definitions) -> tuple[bool, str, Turn]:
     """Members of a group begin side by side, so that hardly ever a commit comes between them."""
-    group = definitions[name].group
-    return group is None, group or "", name
+    group = next((definitions[name].group for name in turn if definitions[name].group), None)
+    return group is None, group or "", turn
 
 
-def _before(order: PassOrder) -> dict[str, set[str]]:
-    """For each component of the pass: those that are to be built before it."""
+def _turns(order: PassOrder) -> dict[Turn, set[Turn]]:
+    """What the pass builds, unit by unit; for each: those that are to be built before it."""
     facts = order.facts
     due = set(order.reasons)
-    graph = {
-        name: due.intersection(parents_of(facts.definitions[name], facts.definitions))
-        for name in sorted(due)
-    }
-    for name, earlier in graph.items():
+    inside = parents_first(due, facts)
+    unit_of = {name: frozenset({name}) for name in inside}
+    unit_of |= {name: unit for unit in order.together for name in unit}
+    between = units_first(unit_of.values(), inside)
+    waited_for: set[str] = set()
+    for name in inside:
         for mate in due.intersection(mates_of(name, facts.definitions), facts.attempts):
+            if not _would_keep_back(mate, name, order):
+                continue
+            mine, theirs = unit_of[name], unit_of[mate]
             # Two that failed would wait for each other, and so would a parent for its child.
-            if _would_keep_back(mate, name, order) and name not in _reached(mate, graph):
-                earlier.add(mate)
-    return graph
-
-
-def _reached(name: str, graph: Mapping[str, AbstractSet[str]]) -> set[str]:
-    """All that is to be built before ``name``, and itself."""
-    found: set[str] = set()
-    more = {name}
-    while more:
-        found |= more
-        more = set().union(*(graph[each] for each in more)) - found
-    return found
+            if mine != theirs and mine not in reached(theirs, between):
+                between[mine].add(theirs)
+            elif mine == theirs and name not in reached(mate, inside):
+                inside[name].add(mate)
+            waited_for.add(mate)
+    last = facts.attempts.keys() - waited_for
+    turns = {unit: in_turn(unit, inside, last=last) for unit in between}
+    return {turns[unit]: {turns[earlier] for earlier in before} for unit, before in between.items()}
 
 
 def _ready(
@@ -151,19 +172,35 @@ def _would_keep_back(mate: str, name: str, order: PassOrder) -> bool:
 
 
 def _begin(
-    name: str,
+    turn: Turn,
     order: PassOrder,
     results: Mapping[str, ComponentResult],
     builder: Builder,
     executor: Executor,
-) -> Future[ComponentResult]:
-    """Build ``name`` in the background, unless that would be in vain."""
-    because = _why_not(name, order, results)
-    if because is None:
-        return executor.submit(builder.build, name, order, dict(results))
-    skipped: Future[ComponentResult] = Future()
-    skipped.set_result(builder.skip(name, order.facts, because))
+) -> Future[dict[str, ComponentResult]]:
+    """Build them in the background, unless that would be in vain."""
+    if any(_why_not(name, order, results) is None for name in turn):
+        return executor.submit(_build, turn, order, dict(results), builder)
+    skipped: Future[dict[str, ComponentResult]] = Future()
+    skipped.set_result(_build(turn, order, results, builder))
     return skipped
+
+
+def _build(
+    turn: Turn, order: PassOrder, results: Mapping[str, ComponentResult], builder: Builder
+) -> dict[str, ComponentResult]:
+    """Build them one after another; what would be in vain by now is left."""
+    built: dict[str, ComponentResult] = {}
+    with builder.session(turn) as session:
+        for name in turn:
+            known = {**results, **built}
+            because = _why_not(name, order, known)
+            built[name] = (
+                builder.build(name, order, known, session)
+                if because is None
+                else builder.skip(name, order.facts, because)
+            )
+    return built
 
 
 def _why_not(name: str, order: PassOrder, results: Mapping[str, ComponentResult]) -> str | None:

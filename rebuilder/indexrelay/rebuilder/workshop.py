@@ -31,7 +31,7 @@ from indexrelay.rebuilder.runners import BuildRunner, SerialExecutor
 from indexrelay.rebuilder.telling import FindingsLog
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.results import BuildOutcome, RebuildResult
+from indexrelay.schemas.results import RebuildResult
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
@@ -88,6 +88,7 @@ class Workshop:
             observe=survey.of_builds,
             leases=self._leases,
             patience=patience,
+            workers=limits.workers if runner.parallel else 1,
         )
         self._builder = ComponentBuilder(settings, catalog=catalog, runner=runner)
         self._adopter = Adopter(self._builder, store=store, catalog=catalog, clock=clock)
@@ -149,8 +150,7 @@ class Workshop:
                 for results in parts:
                     last = left == set(results)
                     result = self.last_result = self._completer.complete(order, results, last=last)
-                    if _is_torn(result):
-                        self.dispatcher.look_soon = True
+                    self.dispatcher.heed(result)
                     if not last:
                         self.dispatcher.free(results)
                         left -= set(results)
@@ -229,10 +229,3 @@ class Workshop:
         # Whoever did not take a lease back would keep us waiting once more for nothing.
         if say_so and not self._leases.silent:
             self._presence.withdraw()
-
-
-def _is_torn(result: RebuildResult) -> bool:
-    """Whether members of a group were built at different moments, with a commit between them."""
-    outcomes = {each.outcome for each in result.components.values()}
-    kept = result.waiting.keys() & set(result.indexes_rebuilt)
-    return bool(kept) and outcomes == {BuildOutcome.REBUILT}

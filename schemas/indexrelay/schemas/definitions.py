@@ -56,9 +56,9 @@ class ComponentDefinition(BaseModel):
     group: Name | None = None
     """Components of one group are released and flip together, or not at all; ``None``: by itself.
 
-    They agree on what they cover of every collection that they have in common. Where batches come
-    faster than builds end, give ``rebuilder.workers`` as many as the group has members that read a
-    collection, so that all of them read it between the same two commits.
+    They agree on what they cover of every collection that they have in common. Those that read the
+    same one are built side by side where ``rebuilder.workers`` are as many as they are, and one
+    after another from one snapshot where there are fewer.
     """
 
     required: bool = True

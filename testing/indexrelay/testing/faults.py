@@ -5,12 +5,12 @@ whose bytes on disk are not what its name says, as after a bad disk: the reader'
 it. An absent Redis is fakeredis refusing connections.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from indexrelay.rebuilder import BuildError, BuildRunner
+from indexrelay.rebuilder import BuildError, BuildRunner, BuildSession
 from indexrelay.rebuilder.building import Progress
 from indexrelay.rebuilder.requests import BuildRequest
 from indexrelay.schemas.results import ComponentResult
@@ -48,6 +48,33 @@ class FaultyRunner:
         """Get ready."""
         self._runner.start()
 
+    @contextmanager
+    def session(self, components: Sequence[str]) -> Iterator[BuildSession]:
+        """Builds, or fails as ordered."""
+        with self._runner.session(components) as session:
+            yield _FaultySession(session, self._take)
+
+    def _take(self, component: str) -> str | None:
+        """The error that was ordered for this build of ``component``; ``None``: let it build."""
+        fault = self._faults.get(component)
+        if fault is None:
+            return None
+        if fault.times is not None:
+            fault.times -= 1
+            if fault.times <= 0:
+                self.heal(component)
+        return fault.error
+
+    def stop(self) -> None:
+        """End it."""
+        self._runner.stop()
+
+
+class _FaultySession:
+    def __init__(self, session: BuildSession, take: Callable[[str], str | None]) -> None:
+        self._session = session
+        self._take = take
+
     def run(
         self,
         request: BuildRequest,
@@ -57,23 +84,15 @@ class FaultyRunner:
         progress: Progress,
     ) -> ComponentResult:
         """Build, or fail as ordered."""
-        fault = self._faults.get(request.component)
-        if fault is not None:
-            if fault.times is not None:
-                fault.times -= 1
-                if fault.times <= 0:
-                    self.heal(request.component)
-            raise BuildError(fault.error)
-        return self._runner.run(
+        error = self._take(request.component)
+        if error is not None:
+            raise BuildError(error)
+        return self._session.run(
             request,
             timeout_seconds=timeout_seconds,
             memory_bytes=memory_bytes,
             progress=progress,
         )
-
-    def stop(self) -> None:
-        """End it."""
-        self._runner.stop()
 
 
 def damage_version(store: ArtifactStore, component: str) -> None:
