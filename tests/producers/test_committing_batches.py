@@ -1,6 +1,7 @@
 """A batch is committed whole, once, and only when its block ends well."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from indexrelay.producers.errors import (
 from indexrelay.producers.outcome import Outcome
 from indexrelay.schemas.events import FIELD, BatchCompleted, Event, RebuildRequested
 from indexrelay.schemas.settings import Metric
-from indexrelay.storage.catalog import BatchChanges, Catalog
+from indexrelay.storage.catalog import BatchChanges, Catalog, Commit
 from indexrelay.storage.errors import (
     BatchContentError,
     InvalidEntriesError,
@@ -117,6 +118,49 @@ def test_other_content_under_the_same_batch_id_is_refused(
         _ = second.commit
     assert set(live(catalog)) == {"a"}
     assert len(events(connection)) == 1
+
+
+NESTED = [{"x": 1, "y": [2, {"b": None, "a": "é"}]}, {"y": 1, "x": 2}]
+
+
+def turned(value: Any) -> Any:
+    """The same value, every key of it the other way round."""
+    if isinstance(value, dict):
+        return {key: turned(value[key]) for key in reversed(value)}
+    return [turned(each) for each in value] if isinstance(value, list) else value
+
+
+def test_the_order_of_rows_and_keys_is_no_content_and_the_order_of_a_list_is(
+    producer: Producer,
+) -> None:
+    def monday(ids: list[str], payloads: list[Any], notes: Any, *, cut: bool = False) -> Commit:
+        vectors = [ROWS["ab".index(id_)] for id_ in ids]
+        with producer.batch("tracks", "monday") as batch:
+            if cut:
+                for row in range(2):
+                    batch.upsert(ids[row : row + 1], vectors[row : row + 1])
+                batch.set_payloads(ids, payloads)
+            else:
+                batch.upsert(ids, vectors, payloads=payloads)
+            batch.upsert(["c"], ROWS[2:3])
+            batch.set_payloads(["c"], [notes])
+        return batch.commit
+
+    first = monday(["a", "b"], NESTED, {"m": 1, "l": [1, 2]})
+    for same in (
+        monday(["a", "b"], turned(NESTED), {"l": [1, 2], "m": 1}),
+        monday(["b", "a"], turned(NESTED)[::-1], {"m": 1, "l": [1, 2]}),
+        monday(["b", "a"], NESTED[::-1], {"l": (1, 2), "m": 1}, cut=True),
+    ):
+        assert same == replace(first, repeated=True)
+    for payloads, notes in (
+        (NESTED, {"m": 1, "l": [2, 1]}),
+        (NESTED, {"m": 1.5, "l": [1, 2]}),
+        ([NESTED[0], {"x": 1, "y": 2}], {"m": 1, "l": [1, 2]}),
+        (NESTED[::-1], {"m": 1, "l": [1, 2]}),
+    ):
+        with pytest.raises(BatchContentError):
+            monday(["a", "b"], payloads, notes)
 
 
 def test_batches_without_an_id_are_different_batches(producer: Producer) -> None:

@@ -58,7 +58,7 @@ def test_payloads_become_json_text_and_none_stays_none() -> None:
         ["a", "b", "c"], np.ones((3, 2)), payloads=[OrderedDict(z=1, a="ä"), None, False]
     )
 
-    assert checked.payloads == ['{"z":1,"a":"ä"}', None, "false"]
+    assert checked.payloads == ['{"a":"ä","z":1}', None, "false"]
     assert checked.texts == [None] * 3
 
 

@@ -56,8 +56,11 @@ digits of an exponent, or by 200 digits before one of two."""
 
 _KEY: Final = re.compile(r'"\s*:')
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-"""`json.dumps` would make a new encoder for every payload."""
+_encode = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
+).encode
+"""As `indexrelay.schemas.canonical`: equal payloads are equal texts, whatever the order of their
+keys. `json.dumps` would make a new encoder for every payload."""
 
 
 def check_entries(
@@ -175,7 +178,7 @@ def check_texts(texts: Sequence[str | None] | None, ids: Sequence[str]) -> list[
 
 
 def encode_payloads(payloads: Sequence[Any] | None, ids: Sequence[str]) -> list[str | None]:
-    """Each payload written as JSON; ``None`` stays ``None``.
+    """Each payload written as JSON, with its keys in order; ``None`` stays ``None``.
 
     Raises:
         InvalidEntriesError: no sequence, or of another length; a value that JSON has no form for,
@@ -197,6 +200,11 @@ def encode_payloads(payloads: Sequence[Any] | None, ids: Sequence[str]) -> list[
         problem = f"payload that is no JSON value ({offence or 'it cannot be encoded'})"
         raise InvalidEntriesError(problem, rows=wrong, ids=ids)
     return encoded
+
+
+def in_order(payload: str) -> str:
+    """A payload's JSON text, with its keys in order."""
+    return _encode(json.loads(payload))
 
 
 def check_payload_texts(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexrelay.storage.catalog import BatchChanges
-from indexrelay.storage.catalog.batch_content import BatchContent, arranged, content_of
+from indexrelay.storage.catalog.batch_content import BatchContent, content_of
 from indexrelay.storage.entries import CHUNK_ROWS, Entries
 from tests.storage.rows import entries, ids_of, values_of
 
@@ -23,7 +23,7 @@ def test_every_row_is_kept_whole_in_the_order_of_its_id(ids: list[str], cuts: li
         entries(*ids[start:end], value=float(number))
         for number, (start, end) in enumerate(pairwise(edges))
     ]
-    found = arranged([chunk for chunk in chunks if len(chunk)])
+    found = content(*chunks).upserts
     assert ids_of(found) == sorted(ids, key=str.encode)
     assert values_of(found) == values_of(chunks)
     for chunk in found:
@@ -35,15 +35,15 @@ def test_every_row_is_kept_whole_in_the_order_of_its_id(ids: list[str], cuts: li
 def test_rows_come_in_chunks_of_one_size_however_they_were_given() -> None:
     small = [entries(f"s{number:05d}") for number in range(CHUNK_ROWS + 5)]
     large = entries(*(f"l{number:05d}" for number in range(CHUNK_ROWS + 1)))
-    found = arranged([*small, large, *small[:2]])
+    found = content(*small, large, *small[:2]).upserts
     assert [len(chunk) for chunk in found] == [CHUNK_ROWS, CHUNK_ROWS, 6]
     assert ids_of(found) == sorted(ids_of([*small, large]))
 
 
 def test_what_is_in_order_is_not_copied() -> None:
     ordered = entries("a", "b", "c")
-    (same,) = arranged([ordered])
-    assert same is ordered
+    (same,) = content(ordered).upserts
+    assert same.ids == ordered.ids
     assert np.shares_memory(same.vectors, ordered.vectors)
 
 

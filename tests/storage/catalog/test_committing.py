@@ -1,7 +1,9 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import NullPool, create_engine
 
 from indexrelay.storage.catalog import BatchChanges, Catalog, Commit
 from indexrelay.storage.entries import Entries
@@ -212,6 +214,35 @@ def test_other_content_under_one_id_of_the_same_call_is_refused(tracks: Catalog)
     with pytest.raises(BatchContentError, match="is given twice in one call"):
         tracks.entries.commit_many(batches)
     assert tracks.collections.get("tracks").generation == 0
+
+
+def test_a_batch_of_an_earlier_release_is_held_against_the_bytes_that_it_wrote(
+    tracks: Catalog, url: str
+) -> None:
+    before = ['{"year":1,"at":{"y":2,"x":1}}', '{"at":[]}', None]
+    now = ['{"at":{"x":1,"y":2},"year":1}', '{"at":[]}', None]
+    first = commit(tracks, "b", given("a", "b", "c", texts=["t", None, None], payloads=before))
+    later = update(tracks, "p", payloads={"b": '{"z":1,"a":2}', "c": None})
+    with create_engine(url, poolclass=NullPool).begin() as connection:
+        # They digested what they wrote, with the keys as the job gave them, and marked no form.
+        connection.exec_driver_sql("UPDATE indexrelay_batches SET digest = substr(digest, 3)")
+
+    def again(payloads: list[str | None]) -> Commit:
+        return commit(tracks, "b", given("a", "b", "c", texts=["t", None, None], payloads=payloads))
+
+    same = update(tracks, "p", payloads={"b": '{"a":2,"z":1}', "c": None})
+    assert (same.repeated, same.generation) == (True, later.generation)
+    with pytest.raises(BatchContentError):
+        update(tracks, "p", payloads={"b": '{"a":2,"z":2}', "c": None})
+    assert again(now) == replace(first, repeated=True)
+    for row in range(3):
+        with pytest.raises(BatchContentError):
+            again([*now[:row], "7", *now[row + 1 :]])
+    # What somebody wrote since cannot be compared any more, and is not taken for the same.
+    commit(tracks, "since", given("a", texts=[None], payloads=['{"at":0}']))
+    with pytest.raises(BatchContentError):
+        again(now)
+    assert stored(tracks)["a"][2] == '{"at":0}'
 
 
 def test_the_count_follows_new_known_deleted_and_revived_entries(tracks: Catalog) -> None:

@@ -3,27 +3,38 @@
 Calls on a batch apply one after the other. Of several upserts of an id the last vector counts, and
 the last text and payload that were given; a text or payload that is ``None`` was not given, and
 stays what it is. What is left after that is the batch's **content**, and two batches that leave the
-same have the same digest, whatever the order of their calls and however they were cut into them.
-The digest goes over ids, vectors, texts, payloads, what is cleared and what is deleted, and neither
-over the collection nor over what it held before. It costs 0.5 µs a row of 128 dimensions.
+same have the same digest, whatever the order of their calls, of the rows in them and of the keys in
+their payloads, and however they were cut into calls.
 
-Neighbours by id lie on the same pages of the database. In any other order it reads and writes a
-page once for each row on it: overwriting a tenth of a million rows takes twice as long. And a job
-that hands over row by row would pay for a statement for each.
+The digest goes over ids, vectors, texts, payloads, what is cleared and what is deleted, and neither
+over the collection nor over what it held before. Payloads count as they are written, which is with
+their keys in order (`indexrelay.storage.validation.encode_payloads`). It costs 0.5 µs a row of 128
+dimensions.
+
+Rows are written in the order of their ids, since neighbours by id lie on the same pages of the
+database. In any other order it reads and writes a page once for each row on it: overwriting a tenth
+of a million rows takes twice as long. And they are written `CHUNK_ROWS` at a time, since a job that
+hands over row by row would otherwise pay for a statement for each.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from operator import lt
+from typing import Final
 
 import numpy as np
 
 from indexrelay.storage.catalog.bulk import STORED, Update
 from indexrelay.storage.catalog.commits import BatchChanges
-from indexrelay.storage.entries import CHUNK_ROWS, Entries
+from indexrelay.storage.entries import CHUNK_ROWS, Entries, Vectors
 from indexrelay.storage.errors import InvalidEntriesError
+
+DIGEST_FORM: Final = "2:"
+"""Begins each digest that is made today. Those of earlier releases begin with nothing, and went
+over payloads whose keys were in the order in which the job gave them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +47,7 @@ class BatchContent:
     """To be applied after the upserts."""
     deletes: Sequence[str]
     digest: str
-    """Sha256, in hexadecimal."""
+    """`DIGEST_FORM`, and a sha256 in hexadecimal."""
 
     @property
     def updated(self) -> int:
@@ -48,6 +59,28 @@ class BatchContent:
             updated.difference_update(chunk.ids)
         return len(updated)
 
+    @property
+    def payloads(self) -> dict[str, str]:
+        """Every payload that is given, by the id of its entry."""
+        upserted = chain.from_iterable(
+            zip(chunk.ids, chunk.payloads, strict=True) for chunk in self.upserts
+        )
+        updated = ((update.id, update.payload) for update in self.updates)
+        given = chain(upserted, updated)
+        return {id_: payload for id_, payload in given if payload is not None}
+
+    def digest_with(self, payloads: Mapping[str, str]) -> str:
+        """The digest that it would have if some payloads, by id, were written otherwise."""
+        upserts = [
+            replace(chunk, payloads=list(map(payloads.get, chunk.ids, chunk.payloads)))
+            for chunk in self.upserts
+        ]
+        updates = [
+            update._replace(payload=payloads.get(update.id, update.payload))
+            for update in self.updates
+        ]
+        return _digest(upserts, updates, self.deletes)
+
 
 def content_of(changes: BatchChanges) -> BatchContent:
     """Settle what the batch's calls left.
@@ -55,172 +88,137 @@ def content_of(changes: BatchChanges) -> BatchContent:
     Raises:
         InvalidEntriesError: the upserts' vectors are of different dimensions.
     """
-    deletes = sorted(set(changes.deletes))
-    upserts = arranged(changes.upserts, deletes)
-    texts, payloads = dict(changes.texts), dict(changes.payloads)
-    for id_ in deletes:
-        texts.pop(id_, None)
-        payloads.pop(id_, None)
+    gone = set(changes.deletes)
+    rows = _Rows(changes.upserts)
+    order = rows.settled(without=gone)
+    texts = {id_: text for id_, text in changes.texts.items() if id_ not in gone}
+    payloads = {id_: each for id_, each in changes.payloads.items() if id_ not in gone}
     if texts or payloads:
-        upserts = [_with(chunk, texts, payloads) for chunk in upserts]
+        row_of = {rows.ids[row]: row for row in order}
+        _take_over(texts, rows.texts, row_of)
+        _take_over(payloads, rows.payloads, row_of)
+    upserts = rows.chunks(order)
     updates = [
         Update(id_, id_ in texts, texts.get(id_), id_ in payloads, payloads.get(id_))
         for id_ in sorted(texts.keys() | payloads.keys())
     ]
-    digest = _digest(upserts, updates, deletes)
-    return BatchContent(upserts=upserts, updates=updates, deletes=deletes, digest=digest)
+    deletes = sorted(gone)
+    return BatchContent(
+        upserts=upserts,
+        updates=updates,
+        deletes=deletes,
+        digest=_digest(upserts, updates, deletes),
+    )
 
 
-def arranged(chunks: Iterable[Entries], deletes: Sequence[str] = ()) -> list[Entries]:
-    """All rows in the order of their ids, each id once, less ``deletes``; in chunks of one size.
+def _take_over(
+    later: dict[str, str | None], column: list[str | None], row_of: Mapping[str, int]
+) -> None:
+    """Give the rows what was set later, and leave in ``later`` what has no row.
 
-    Rows that come in that order are not copied.
+    What was cleared stays there, too: a row that gives nothing would leave it as it is.
+    """
+    for id_, value in list(later.items()):
+        if value is not None and id_ in row_of:
+            column[row_of[id_]] = value
+            del later[id_]
+
+
+class _Rows:
+    """The rows of all upserts of a batch, numbered through in the order of the calls."""
+
+    def __init__(self, upserts: Sequence[Entries]) -> None:
+        """Take the columns over as lists of their own; vectors of large calls stay where they are.
+
+        Raises:
+            InvalidEntriesError: the vectors are of different dimensions.
+        """
+        self.ids: list[str] = []
+        self.texts: list[str | None] = []
+        self.payloads: list[str | None] = []
+        for chunk in upserts:
+            self.ids += chunk.ids
+            self.texts += chunk.texts
+            self.payloads += chunk.payloads
+        self._vectors = _blocks(upserts)
+        self._ends = np.array(list(accumulate(map(len, self._vectors))))
+
+    def settled(self, *, without: AbstractSet[str]) -> Sequence[int]:
+        """The rows in the order of their ids, each id once.
+
+        The row that is left of an id has its last vector, and what was given last of a text and a
+        payload.
+        """
+        ids = self.ids
+        gone = not without.isdisjoint(ids)
+        if not gone and all(map(lt, ids, islice(ids, 1, None))):  # as most jobs give them
+            return range(len(ids))
+        order = sorted(range(len(ids)), key=ids.__getitem__)  # stable: of one id the last is last
+        if gone:
+            order = [row for row in order if ids[row] not in without]
+        return self._merged(order) if len(set(ids)) < len(ids) else order
+
+    def _merged(self, order: Sequence[int]) -> list[int]:
+        """Of the rows of one id, which follow each other, the last, with what was given before."""
+        kept: list[int] = []
+        for row in order:
+            if kept and self.ids[kept[-1]] == self.ids[row]:
+                before = kept.pop()
+                for column in (self.texts, self.payloads):
+                    if column[row] is None:
+                        column[row] = column[before]
+            kept.append(row)
+        return kept
+
+    def chunks(self, order: Sequence[int]) -> list[Entries]:
+        """These rows, `CHUNK_ROWS` at a time."""
+        starts = range(0, len(order), CHUNK_ROWS)
+        return [self._chunk(order[start : start + CHUNK_ROWS]) for start in starts]
+
+    def _chunk(self, rows: Sequence[int]) -> Entries:
+        return Entries(
+            ids=[self.ids[row] for row in rows],
+            vectors=self._vectors_of(rows),
+            texts=[self.texts[row] for row in rows],
+            payloads=[self.payloads[row] for row in rows],
+        )
+
+    def _vectors_of(self, rows: Sequence[int]) -> Vectors:
+        """Their vectors, one array; a view where they lie together."""
+        numbers = np.asarray(rows)
+        if len(self._vectors) == 1:
+            [block] = self._vectors
+            return block[rows.start : rows.stop] if isinstance(rows, range) else block[numbers]
+        block_of = np.searchsorted(self._ends, numbers, side="right")
+        starts = self._ends - [len(block) for block in self._vectors]
+        vectors = np.empty((len(rows), self._vectors[0].shape[1]), np.float32)
+        for number in np.unique(block_of):
+            places = np.flatnonzero(block_of == number)
+            vectors[places] = self._vectors[number][numbers[places] - starts[number]]
+        return vectors
+
+
+def _blocks(upserts: Iterable[Entries]) -> list[Vectors]:
+    """The vectors of all rows; those of small calls are put together, up to `CHUNK_ROWS`.
 
     Raises:
-        InvalidEntriesError: the chunks' vectors are of different dimensions.
+        InvalidEntriesError: they are of different dimensions.
     """
-    groups = list(_grouped(chunks))
-    ids = groups[0].ids if len(groups) == 1 else [id_ for chunk in groups for id_ in chunk.ids]
-    void = set(deletes).intersection(ids)
-    if not void and all(map(lt, ids, islice(ids, 1, None))):  # then none is there twice, either
-        return [part for chunk in groups for part in _parts(chunk)]
-    order = sorted(range(len(ids)), key=ids.__getitem__)  # stable: of one id, the last call is last
-    if void:
-        order = [row for row in order if ids[row] not in void]
-    merged: dict[str, list[int]] = {}
-    if len(set(ids)) < len(ids):
-        order, merged = _last_of_each(order, ids)
-    found = [
-        _gathered(groups, order[start : start + CHUNK_ROWS])
-        for start in range(0, len(order), CHUNK_ROWS)
-    ]
-    return [_merged(part, merged, groups) for part in found] if merged else found
-
-
-def _grouped(chunks: Iterable[Entries]) -> Iterator[Entries]:
-    """The same rows in the same order, small chunks put together."""
-    gathered: list[Entries] = []
-    room = CHUNK_ROWS
+    blocks: list[list[Vectors]] = []
+    room = 0
     width: int | None = None
-    for chunk in chunks:
-        if not len(chunk):
-            continue
+    for chunk in filter(len, upserts):
         shape = chunk.vectors.shape
         if len(shape) != 2 or shape[0] != len(chunk) or width not in (None, shape[1]):
             wanted = f"({len(chunk)}, {width or 'dimension'})"
             raise InvalidEntriesError(f"vectors have shape {shape}, they must have {wanted}")
         width = shape[1]
-        if gathered and len(chunk) > room:
-            yield _together(gathered)
-            gathered, room = [], CHUNK_ROWS
-        gathered.append(chunk)
+        if len(chunk) > room:
+            blocks.append([])
+            room = CHUNK_ROWS
+        blocks[-1].append(chunk.vectors)
         room -= len(chunk)
-    if gathered:
-        yield _together(gathered)
-
-
-def _together(chunks: list[Entries]) -> Entries:
-    if len(chunks) == 1:
-        return chunks[0]
-    return Entries(
-        ids=[id_ for chunk in chunks for id_ in chunk.ids],
-        vectors=np.concatenate([chunk.vectors for chunk in chunks]),
-        texts=[text for chunk in chunks for text in chunk.texts],
-        payloads=[payload for chunk in chunks for payload in chunk.payloads],
-    )
-
-
-def _parts(chunk: Entries) -> list[Entries]:
-    """The chunk in pieces; their vectors are views."""
-    if len(chunk) <= CHUNK_ROWS:
-        return [chunk]
-    return [
-        Entries(
-            ids=chunk.ids[start : start + CHUNK_ROWS],
-            vectors=chunk.vectors[start : start + CHUNK_ROWS],
-            texts=chunk.texts[start : start + CHUNK_ROWS],
-            payloads=chunk.payloads[start : start + CHUNK_ROWS],
-        )
-        for start in range(0, len(chunk), CHUNK_ROWS)
-    ]
-
-
-def _last_of_each(
-    order: Sequence[int], ids: Sequence[str]
-) -> tuple[list[int], dict[str, list[int]]]:
-    """The last row of each id, and all rows of those ids that have several, the last one first."""
-    rows: list[int] = []
-    several: dict[str, list[int]] = {}
-    for row in order:
-        if rows and ids[rows[-1]] == ids[row]:
-            several.setdefault(ids[row], [rows[-1]]).insert(0, row)
-            rows[-1] = row
-        else:
-            rows.append(row)
-    return rows, several
-
-
-def _gathered(groups: Sequence[Entries], rows: Sequence[int]) -> Entries:
-    """Rows of all groups, numbered through, as one chunk."""
-    if len(groups) == 1:
-        chunk = groups[0]
-        return Entries(
-            ids=[chunk.ids[row] for row in rows],
-            vectors=chunk.vectors[list(rows)],
-            texts=[chunk.texts[row] for row in rows],
-            payloads=[chunk.payloads[row] for row in rows],
-        )
-    numbers = np.array(rows)
-    ends = np.array(list(accumulate(map(len, groups))))
-    owners = np.searchsorted(ends, numbers, side="right")
-    starts = ends - np.array(list(map(len, groups)))
-    within = (numbers - starts[owners]).tolist()
-    vectors = np.empty((len(rows), groups[0].vectors.shape[1]), np.float32)
-    for owner in np.unique(owners):
-        at = np.flatnonzero(owners == owner)
-        vectors[at] = groups[owner].vectors[numbers[at] - starts[owner]]
-    places = list(zip(owners.tolist(), within, strict=True))
-    return Entries(
-        ids=[groups[owner].ids[row] for owner, row in places],
-        vectors=vectors,
-        texts=[groups[owner].texts[row] for owner, row in places],
-        payloads=[groups[owner].payloads[row] for owner, row in places],
-    )
-
-
-def _merged(chunk: Entries, several: dict[str, list[int]], groups: Sequence[Entries]) -> Entries:
-    """The chunk with the last text and payload that were given of ids with several rows."""
-    texts, payloads = list(chunk.texts), list(chunk.payloads)
-    for row, id_ in enumerate(chunk.ids):
-        if id_ in several:
-            rows = _gathered(groups, several[id_])
-            texts[row] = next((text for text in rows.texts if text is not None), None)
-            payloads[row] = next((each for each in rows.payloads if each is not None), None)
-    return replace(chunk, texts=texts, payloads=payloads)
-
-
-def _with(chunk: Entries, texts: dict[str, str | None], payloads: dict[str, str | None]) -> Entries:
-    """The chunk with what was set later; what is taken over is taken out of the dicts.
-
-    What was cleared stays there: that nothing is given in the row would only leave it as it is.
-    """
-    return replace(
-        chunk,
-        texts=_column_with(chunk.ids, chunk.texts, texts),
-        payloads=_column_with(chunk.ids, chunk.payloads, payloads),
-    )
-
-
-def _column_with(
-    ids: list[str], column: list[str | None], later: dict[str, str | None]
-) -> list[str | None]:
-    if later.keys().isdisjoint(ids):
-        return column
-    column = [later.get(id_, value) for id_, value in zip(ids, column, strict=True)]
-    for id_ in ids:
-        if later.get(id_) is not None:
-            del later[id_]
-    return column
+    return [block[0] if len(block) == 1 else np.concatenate(block) for block in blocks]
 
 
 def _digest(upserts: Iterable[Entries], updates: Sequence[Update], deletes: Sequence[str]) -> str:
@@ -240,7 +238,7 @@ def _digest(upserts: Iterable[Entries], updates: Sequence[Update], deletes: Sequ
         for some in zip(*updates, strict=True):
             whole.update(_written([str(each) if isinstance(each, bool) else each for each in some]))
     whole.update(_written(deletes))
-    return whole.hexdigest()
+    return DIGEST_FORM + whole.hexdigest()
 
 
 def _written(column: Sequence[str | None]) -> bytes:

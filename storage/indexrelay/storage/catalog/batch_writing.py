@@ -6,7 +6,7 @@ held against what it was, and the generations that were taken for such are given
 has seen them. Rows, the batches' own rows and the new count follow.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -14,17 +14,18 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from indexrelay.schemas.clock import Clock
-from indexrelay.storage.catalog.batch_content import BatchContent
+from indexrelay.storage.catalog.batch_content import DIGEST_FORM, BatchContent
 from indexrelay.storage.catalog.bulk import BulkRows
 from indexrelay.storage.catalog.collections import advance
 from indexrelay.storage.catalog.commits import Commit
-from indexrelay.storage.catalog.schema import batches, collections
+from indexrelay.storage.catalog.schema import batches, collections, entries
 from indexrelay.storage.entries import Entries
 from indexrelay.storage.errors import (
     BatchContentError,
     InvalidEntriesError,
     UnknownEntriesError,
 )
+from indexrelay.storage.validation import in_order
 
 _IDS_AT_A_TIME: Final = 1000
 """Batch ids in one query: SQLite and PostgreSQL both bound the parameters of a statement."""
@@ -78,7 +79,9 @@ class BatchWriter:
         for each in batches:
             earlier = written.get(each.batch_id) or known.get(each.batch_id)
             if earlier is not None and each.content is not None:
-                commits.append(_repeated(earlier, each.content))
+                if not self._is_same(row, earlier, each.content):
+                    raise _other_content(earlier, each.content)
+                commits.append(replace(earlier.commit, repeated=True))
                 continue
             generation += 1
             empty = not live and not written
@@ -111,6 +114,30 @@ class BatchWriter:
                     digest=batch.digest,
                     committed_at=batch.committed_at,
                 )
+        return found
+
+    def _is_same(self, row: CollectionRow, earlier: _Known, content: BatchContent) -> bool:
+        """Whether a batch that was committed is repeated, as far as its content is known."""
+        if earlier.digest is None or earlier.digest.startswith(DIGEST_FORM):
+            return earlier.digest in (None, content.digest)
+        # Earlier releases wrote payloads with their keys as the job gave them, and digested that.
+        as_written = self._as_written(row, earlier.commit.generation, content.payloads)
+        return earlier.digest == content.digest_with(as_written).removeprefix(DIGEST_FORM)
+
+    def _as_written(
+        self, row: CollectionRow, generation: int, payloads: Mapping[str, str]
+    ) -> dict[str, str]:
+        """By id: the same payloads as they lie in the catalog since that generation."""
+        found: dict[str, str] = {}
+        ids = list(payloads)
+        for start in range(0, len(ids), _IDS_AT_A_TIME):
+            some = ids[start : start + _IDS_AT_A_TIME]
+            rows = self._connection.execute(
+                select(entries.c.id, entries.c.payload)
+                .where(entries.c.collection == row.key, entries.c.generation == generation)
+                .where(entries.c.id.in_(some), entries.c.payload.is_not(None))
+            )
+            found |= {id_: text for id_, text in rows if in_order(text) == payloads[id_]}
         return found
 
     def _apply(
@@ -188,24 +215,17 @@ class BatchWriter:
             self._connection.execute(insert(batches), rows)
 
 
-def _repeated(earlier: _Known, content: BatchContent) -> Commit:
-    """The commit that the same batch got before.
-
-    Raises:
-        BatchContentError: it was another one.
-    """
+def _other_content(earlier: _Known, content: BatchContent) -> BatchContentError:
     commit = earlier.commit
-    if earlier.digest not in (None, content.digest):
-        upserts = sum(map(len, content.upserts)) + content.updated
-        raise BatchContentError(
-            commit.collection,
-            commit.batch_id,
-            generation=commit.generation,
-            committed_at=earlier.committed_at,
-            before=(commit.upserts, commit.deletes, earlier.digest or ""),
-            now=(upserts, len(content.deletes), content.digest),
-        )
-    return replace(commit, repeated=True)
+    upserts = sum(map(len, content.upserts)) + content.updated
+    return BatchContentError(
+        commit.collection,
+        commit.batch_id,
+        generation=commit.generation,
+        committed_at=earlier.committed_at,
+        before=(commit.upserts, commit.deletes, earlier.digest or ""),
+        now=(upserts, len(content.deletes), content.digest),
+    )
 
 
 def _commit(
