@@ -47,7 +47,7 @@ def surroundings(**components: dict[str, object]) -> Iterator[Surroundings]:
         stack.callback(connection.close)
         catalog = Catalog.open(settings.catalog_url)
         stack.callback(catalog.close)
-        store = ArtifactStore(settings.artifacts_dir)
+        store = ArtifactStore.of(settings)
         rebuilder = Rebuilder(
             settings,
             catalog=catalog,

@@ -46,7 +46,7 @@ def main() -> int:
         stack.callback(connection.close)
         catalog = Catalog.open(settings.catalog_url)
         stack.callback(catalog.close)
-        store = ArtifactStore(settings.artifacts_dir)
+        store = ArtifactStore.of(settings)
         producer = stack.enter_context(Producer(settings, catalog=catalog, connection=connection))
         readers = {}
         for name, artifacts in (("stage", folder / "stage"), ("studio", settings.artifacts_dir)):

@@ -10,7 +10,7 @@ from indexrelay.health.due import find_due
 from indexrelay.health.facts import Area, Facts, SourceFact, Unknown, Untaken
 from indexrelay.health.judge import judge
 from indexrelay.health.verdict import Actor, Code, Condition, Problem
-from indexrelay.schemas.results import LoadOutcome
+from indexrelay.schemas.results import LoadOutcome, LockWait
 from indexrelay.schemas.settings import CollectionSettings, ReaderSettings
 from indexrelay.schemas.versions import VersionManifest
 from indexrelay.storage.catalog import CollectionLog
@@ -396,6 +396,21 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
         Code.REBUILDER_NOT_ALONE,
         "rebuilder r1 (h:2) has its id in common with other:17",
         "indexrelay rebuilder --id r1-2",
+        Actor.PERSON,
+    ),
+    "a lock that is not to be had": (
+        {
+            "redis": redis(
+                rebuilders={
+                    "r1": rebuilder(
+                        lock_waits=(LockWait(lock="the catalog", since=NOW, holder="process 17"),)
+                    )
+                }
+            )
+        },
+        Code.LOCK_WAITS,
+        "waits for the catalog since 2026-01-01 12:00:00 UTC, which process 17 holds",
+        "end it if it does nothing",
         Actor.PERSON,
     ),
     "events nobody takes": (

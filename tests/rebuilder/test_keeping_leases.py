@@ -7,14 +7,28 @@ import pytest
 
 from indexrelay.rebuilder.lease_keeping import LeaseKeeper
 from indexrelay.rebuilder.leasing import Leases
+from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.streams import Connection, Keys, Lease
 from tests.fixtures.logs import capture_logs
 from tests.fixtures.servers import ServerFactory
 from tests.streams.waiting import eventually
 
 
-def leases(connection: Connection, keys: Keys, owner: str = "me", ttl: float = 60.0) -> Leases:
-    return Leases(connection, keys, owner=lambda: owner, ttl_seconds=ttl)
+def leases(
+    connection: Connection,
+    keys: Keys,
+    owner: str = "me",
+    ttl: float = 60.0,
+    clock: Clock | None = None,
+) -> Leases:
+    return Leases(
+        connection,
+        keys,
+        owner=lambda: owner,
+        ttl_seconds=ttl,
+        longest_build_seconds=lambda _: 100.0,
+        clock=clock or SystemClock(),
+    )
 
 
 def test_a_lease_that_the_server_lost_is_taken_again(

@@ -77,7 +77,7 @@ class Installation:
     @cached_property
     def store(self) -> ArtifactStore:
         """The artifact store; its folders are made where they are missing."""
-        return ArtifactStore(self.settings.artifacts_dir, by=person())
+        return ArtifactStore.of(self.settings, by=person())
 
     @cached_property
     def connection(self) -> Connection:

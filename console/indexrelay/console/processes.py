@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from indexrelay.schemas.private_files import make_private_folder, open_private
 from indexrelay.streams import dying_with_parent
 
 _TAIL_BYTES = 2000
@@ -63,8 +64,8 @@ class Child:
         with contextlib.ExitStack() as stack:
             output = sys.stderr.fileno()
             if self._log is not None:
-                self._log.parent.mkdir(parents=True, exist_ok=True)
-                output = stack.enter_context(self._log.open("ab")).fileno()
+                make_private_folder(self._log.parent)
+                output = stack.enter_context(open_private(self._log, "ab")).fileno()
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-I", "-S", dying_with_parent.__file__, str(os.getpid())),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexrelay.console.processes import Child
+from indexrelay.schemas.private_files import make_private_folder
 
 _LONGEST_SOCKET_BYTES = 100
 """The kernel takes 107 bytes for a socket's path; the rest is for the file's own name."""
@@ -72,5 +73,5 @@ def socket_folder(data_dir: Path) -> Path:
     folder = data_dir / "sockets"
     if len(os.fsencode(folder)) > _LONGEST_SOCKET_BYTES - len("/reader-99.sock"):
         return Path(tempfile.mkdtemp(prefix="indexrelay-"))
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folder(folder)
     return folder

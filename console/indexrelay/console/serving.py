@@ -44,7 +44,7 @@ def run_rebuilder(installation: Installation, *, rebuilder_id: str | None) -> Ex
         rebuilder = Rebuilder(
             settings,
             catalog=catalog,
-            store=ArtifactStore(settings.artifacts_dir, may_be_away=True),
+            store=ArtifactStore.of(settings, may_be_away=True),
             connection=installation.connection,
             rebuilder_id=rebuilder_id,
         )

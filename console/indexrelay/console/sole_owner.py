@@ -11,6 +11,7 @@ from pathlib import Path
 
 from indexrelay.console.errors import CommandError
 from indexrelay.schemas import commands
+from indexrelay.schemas.private_files import make_private_folder, open_private
 
 _FILE = "up.pid"
 
@@ -23,8 +24,8 @@ def sole_owner(data_dir: Path) -> Iterator[None]:
         CommandError: another process does; with its process id.
         OSError: the folder cannot be written to.
     """
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with (data_dir / _FILE).open("a+", encoding="ascii") as file:
+    make_private_folder(data_dir)
+    with open_private(data_dir / _FILE, "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -132,6 +132,8 @@ class Facts:
     """The highest number that is taken in the store, intact or not."""
     redis: RedisFacts | None = None
     """``None``: not looked at, or unknown."""
+    open_folders: tuple[str, ...] = ()
+    """Folders of ours that every user of the host may enter."""
     unknown: Mapping[Area, Unknown] = field(default_factory=dict)
     requested: AbstractSet[str] = frozenset()
     since: datetime

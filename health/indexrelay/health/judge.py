@@ -66,6 +66,7 @@ def judge(facts: Facts) -> Verdict:
         notes=(
             *([] if facts.definitions else [_NOTHING_DECLARED]),
             *notes(facts, components),
+            *map(_open_folder_note, facts.open_folders),
             *filter(None, (left_out_note(*each) for each in collections.items())),
         ),
         release=0 if facts.release is None else facts.release.number,
@@ -99,6 +100,10 @@ def judge_reader(
         reader=settings,
     )
     return tuple(reader_problems(state, newest, facts))
+
+
+def _open_folder_note(folder: str) -> str:
+    return f"every user of this host may look into {folder}; keep them out: chmod o= {folder}"
 
 
 def _unknown(facts: Facts, *areas: Area) -> Iterator[Problem]:

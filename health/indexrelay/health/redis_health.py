@@ -211,7 +211,9 @@ def member_problems(facts: Facts) -> Iterator[Problem]:
     for name, rebuilder in facts.redis.rebuilders.items():
         if rebuilder is None:
             yield _not_understood("rebuilder", name, Code.REBUILDER_UNREADABLE)
-        elif rebuilder.namesakes:
+            continue
+        yield from _lock_waits(rebuilder)
+        if rebuilder.namesakes:
             yield Problem(
                 code=Code.REBUILDER_NOT_ALONE,
                 subject=rebuilder.rebuilder,
@@ -239,6 +241,19 @@ def member_problems(facts: Facts) -> Iterator[Problem]:
             acts=Actor.PERSON,
         )
     yield from _silent(facts.redis, facts)
+
+
+def _lock_waits(rebuilder: RebuilderState) -> Iterator[Problem]:
+    for wait in rebuilder.lock_waits:
+        yield Problem(
+            code=Code.LOCK_WAITS,
+            subject=rebuilder.rebuilder,
+            what=f"rebuilder {rebuilder.process} waits for {wait.lock} since "
+            f"{wait.since:%Y-%m-%d %H:%M:%S} UTC, which {wait.holder or 'another process'} holds",
+            advice="see what that process does, and end it if it does nothing: what waits goes on "
+            "by itself then",
+            acts=Actor.PERSON,
+        )
 
 
 def _not_understood(kind: str, name: str, code: Code) -> Problem:

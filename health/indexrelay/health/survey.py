@@ -23,6 +23,7 @@ from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.private_files import open_to_everyone
 from indexrelay.schemas.results import ReaderState, RebuilderState
 from indexrelay.schemas.settings import CatalogSource, Settings
 from indexrelay.schemas.versions import Release, VersionManifest
@@ -96,7 +97,7 @@ class Survey:
 
     def whole(self) -> Facts:
         """Everything, as of now; what cannot be read is in ``unknown``."""
-        facts = self._nothing()
+        facts = replace(self._nothing(), open_folders=tuple(self._open_folders()))
         # In this order: a reader never serves what is not released yet, and a version never covers
         # what is not committed yet, unless something is wrong.
         facts = self._attempt(Area.REDIS, self._with_redis, facts)
@@ -138,6 +139,12 @@ class Survey:
             facts = replace(facts, unknown=unknown)
             # Tables and folders can be looked at without a catalog.
             return self._outside(facts) if area is Area.CATALOG else facts
+
+    def _open_folders(self) -> Iterator[str]:
+        settings = self._settings
+        for folder in dict.fromkeys((settings.data_dir, settings.artifacts_dir)):
+            if open_to_everyone(folder):
+                yield str(folder)
 
     # The artifacts
 

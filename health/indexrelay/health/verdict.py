@@ -60,6 +60,8 @@ class Code(StrEnum):
     REBUILDER_UNREADABLE = "rebuilder_unreadable"
     REBUILDER_SILENT = "rebuilder_silent"
     REBUILDER_NOT_ALONE = "rebuilder_not_alone"
+    LOCK_WAITS = "lock_waits"
+    """A rebuilder waits for a lock for longer than it should."""
 
     NO_READER = "no_reader"
     READER_UNREADABLE = "reader_unreadable"

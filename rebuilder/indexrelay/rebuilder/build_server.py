@@ -215,7 +215,9 @@ class _Child:
         outcome = build_component(
             request,
             catalog=catalog,
-            store=ArtifactStore(request.artifacts_dir),
+            store=ArtifactStore(
+                request.artifacts_dir, group_reads=request.artifacts_group_readable
+            ),
             clock=self._clock,
             progress=self._progress,
             snapshots=snapshots,

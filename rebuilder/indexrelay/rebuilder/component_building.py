@@ -83,6 +83,7 @@ class ComponentBuilder:
                         previous=facts.served_version(name),
                         catalog_url=SecretStr(self._settings.catalog_url),
                         artifacts_dir=self._settings.artifacts_dir,
+                        artifacts_group_readable=self._settings.artifacts.group_readable,
                         workdir=workdir,
                         threads=defaults.build_threads,
                         force=name in order.force,

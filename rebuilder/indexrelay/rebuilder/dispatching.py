@@ -204,6 +204,8 @@ class Dispatcher:
         """Those that nobody builds, nor what they are made from, nor others of their group."""
         blocked = moving_with(self.building, self._definitions)
         leased: set[str] = set()
+        due = list(due)
+        self._leases.want(due)
         for name in due:  # parents first
             if name in blocked:
                 continue

@@ -12,7 +12,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.file_locks import LockWaits
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.results import LockWait
 from indexrelay.streams import BackendRefusedError, Connection, Keys, Lease
 
 _log = get_logger(__name__)
@@ -22,13 +25,23 @@ class Leases:
     """The leases of one rebuilder."""
 
     def __init__(
-        self, connection: Connection, keys: Keys, *, owner: Callable[[], str], ttl_seconds: float
+        self,
+        connection: Connection,
+        keys: Keys,
+        *,
+        owner: Callable[[], str],
+        ttl_seconds: float,
+        longest_build_seconds: Callable[[str], float],
+        clock: Clock,
     ) -> None:
+        """``longest_build_seconds``: of a component; a lease that is held for longer is told of."""
         self._connection = connection
         self._keys = keys
         self._owner = owner
         self._ttl_seconds = ttl_seconds
         self._held: dict[str, Lease] = {}
+        self._longest_build_seconds = longest_build_seconds
+        self._waits = LockWaits(clock)
         self._lock = threading.Lock()
         self.silent = False
         """Whether the server did not answer when it was asked last; a refusal is an answer."""
@@ -41,11 +54,27 @@ class Leases:
             owner=self._owner(),
             ttl_seconds=self._ttl_seconds,
         )
-        if self._attempt(lease.acquire, "lease.unavailable", component) is not True:
+        name = f"the lease of {component}"
+        taken = self._attempt(lease.acquire, "lease.unavailable", component)
+        if taken is False:
+            self._waits.note(
+                name, told_after_seconds=self._longest_build_seconds(component) + self._ttl_seconds
+            )
+        if taken is not True:
             return False
+        self._waits.over(name)
         with self._lock:
             self._held[component] = lease
         return True
+
+    @property
+    def waits(self) -> tuple[LockWait, ...]:
+        """Leases that another rebuilder has held for longer than a build may take."""
+        return self._waits.long
+
+    def want(self, components: Iterable[str]) -> None:
+        """These are due, and no others."""
+        self._waits.keep([f"the lease of {name}" for name in components])
 
     def give_back(self, components: Iterable[str]) -> None:
         """Let others build them; a lease that Redis has already forgotten is nothing.

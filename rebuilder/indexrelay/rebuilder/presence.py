@@ -15,7 +15,7 @@ from indexrelay.health.backoff import Patience
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.results import ComponentFailure, RebuilderState, RebuildResult
+from indexrelay.schemas.results import ComponentFailure, LockWait, RebuilderState, RebuildResult
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.catalog import Attempt, Catalog
 from indexrelay.streams import BackendRefusedError, Connection, Identity, Keys, Presence, present
@@ -58,6 +58,7 @@ class RebuilderPresence:
         building: Sequence[str],
         last_result: RebuildResult | None,
         waiting: Mapping[str, str],
+        lock_waits: Sequence[LockWait] = (),
     ) -> None:
         """Say how things stand; Redis being away, or refusing, is logged and otherwise nothing."""
         identity = self._identity
@@ -76,6 +77,7 @@ class RebuilderPresence:
             },
             kept_back=self._kept_back(release, waiting),
             namesakes=tuple(sorted(self._namesakes.values())),
+            lock_waits=tuple(lock_waits),
             last_result=last_result,
         )
         try:

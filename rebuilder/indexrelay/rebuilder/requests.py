@@ -33,6 +33,8 @@ class BuildRequest(BaseModel):
     """The version that is served today."""
     catalog_url: SecretStr
     artifacts_dir: Path
+    artifacts_group_readable: bool = False
+    """As in the settings."""
     workdir: Path
     """An empty folder on the artifacts' file system."""
     threads: int = Field(gt=0)

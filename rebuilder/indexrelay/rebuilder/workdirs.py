@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from indexrelay.schemas.private_files import make_private_folder
+
 
 class Workdirs:
     """Makes work folders below one folder, and removes them."""
@@ -24,7 +26,7 @@ class Workdirs:
     def new(self) -> Iterator[Path]:
         """An empty folder, for as long as the ``with`` lasts."""
         folder = self._root / f"{self._host}~{os.getpid()}~{secrets.token_hex(8)}"
-        folder.mkdir(parents=True)
+        make_private_folder(folder)
         try:
             yield folder
         finally:

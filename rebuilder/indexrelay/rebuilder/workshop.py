@@ -31,7 +31,7 @@ from indexrelay.rebuilder.runners import BuildRunner, SerialExecutor
 from indexrelay.rebuilder.telling import FindingsLog
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.results import RebuildResult
+from indexrelay.schemas.results import LockWait, RebuildResult
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
@@ -74,6 +74,10 @@ class Workshop:
             # own; nor must one that was forked.
             owner=lambda: f"{identity.label}:{identity.pid}:{identity.instance}",
             ttl_seconds=limits.lease_ttl_seconds,
+            longest_build_seconds=lambda name: (
+                settings.components[name].build_timeout_seconds or limits.build_timeout_seconds
+            ),
+            clock=clock,
         )
         survey = self._survey = Survey(
             settings,
@@ -196,8 +200,19 @@ class Workshop:
             _log.warning("artifacts.not_swept", error=f"{type(error).__name__}: {error}")
 
     def keep_leases(self) -> None:
-        """Renew what is held; to be called at a third of the leases' TTL."""
+        """Renew what is held; to be called at a third of the leases' TTL.
+
+        While something waits for a lock for long, the loop may be what waits: then it is said from
+        here that this rebuilder is there, and what it waits for.
+        """
         self._leases.renew()
+        if self.lock_waits:
+            self.show()
+
+    @property
+    def lock_waits(self) -> tuple[LockWait, ...]:
+        """What takes longer than it should to be locked."""
+        return (*self._store.lock_waits, *self._catalog.lock_waits, *self._leases.waits)
 
     def show(self) -> None:
         """Publish this rebuilder's state; to be called at a third of the presence's TTL.
@@ -213,6 +228,7 @@ class Workshop:
             building=self.dispatcher.building,
             last_result=self.last_result,
             waiting=self.dispatcher.waiting,
+            lock_waits=self.lock_waits,
         )
 
     def cancel(self) -> None:

@@ -70,9 +70,7 @@ class Reloader:
         self._settings = settings
         self._identity = Identity(reader_id)
         self._clock = clock or SystemClock()
-        self._store = store or ArtifactStore(
-            settings.artifacts_dir, clock=self._clock, may_be_away=True
-        )
+        self._store = store or ArtifactStore.of(settings, clock=self._clock, may_be_away=True)
         self._address = address
         self._keys = Keys(settings.namespace)
         self._link = Link(settings, connection)

@@ -186,6 +186,16 @@ class ComponentFailure(_Fact):
     retry_at: datetime | None = None
 
 
+class LockWait(_Fact):
+    """A lock that a process waits for, longer than it should."""
+
+    lock: str
+    """What it is called: a file, the catalog, the lease of a component."""
+    since: datetime
+    holder: str = ""
+    """Who holds it, as far as one can tell."""
+
+
 class RebuilderState(ProcessState):
     """The whole current state of one rebuilder process, as its presence key holds it."""
 
@@ -202,4 +212,6 @@ class RebuilderState(ProcessState):
     namesakes: tuple[str, ...] = ()
     """Other processes that run under the same label, ``HOST:PID``: each rebuilder needs its own,
     since events that one took are handed to another of its label as its own."""
+    lock_waits: tuple[LockWait, ...] = ()
+    """Locks that it waits for longer than it should, or has given up for now."""
     last_result: RebuildResult | None = None

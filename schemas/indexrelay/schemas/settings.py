@@ -187,11 +187,27 @@ class CatalogSettings(_Table):
         return url
 
 
+_NEEDS_A_PLACE = (
+    "name an artifacts.dir outside of data_dir: that folder is its owner's, and no group enters it"
+)
+
+
 class ArtifactSettings(_Table):
     """Where blobs, versions and releases are kept."""
 
     dir: UserPath | None = None
     """``None``: ``DATA_DIR/artifacts``."""
+    group_readable: Annotated[bool, Field(validate_default=True)] = False
+    """Whether the group of the user who writes them may read the artifacts: for readers that run
+    as another user of that group, who then can change nothing and lock nothing. It takes a ``dir``
+    outside of ``data_dir``, which stays its owner's. ``false``: nobody else may read them."""
+
+    @field_validator("group_readable")
+    @classmethod
+    def _has_a_place(cls, group_readable: bool, info: ValidationInfo) -> bool:
+        if group_readable and info.data.get("dir") is None:
+            raise ValueError(_NEEDS_A_PLACE)
+        return group_readable
 
 
 class ProducerSettings(_Table):
@@ -330,6 +346,16 @@ class Settings(_Table):
     log: LogSettings = LogSettings()
     collections: dict[Name, CollectionSettings] = Field(default_factory=dict)
     components: dict[Name, ComponentDefinition] = Field(default_factory=dict)
+
+    @field_validator("artifacts")
+    @classmethod
+    def _group_gets_there(cls, artifacts: ArtifactSettings, info: ValidationInfo) -> Any:
+        data_dir, place = info.data.get("data_dir"), artifacts.dir
+        if data_dir is None or place is None or not artifacts.group_readable:
+            return artifacts
+        if place.is_relative_to(data_dir):
+            raise ValueError(_NEEDS_A_PLACE)
+        return artifacts
 
     @property
     def artifacts_dir(self) -> Path:

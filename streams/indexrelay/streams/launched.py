@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.private_files import open_private
 from indexrelay.schemas.supervised_thread import SupervisedThread
 from indexrelay.streams import dying_with_parent
 
@@ -84,7 +85,7 @@ class Launched:
 
     def _keep(self) -> None:
         try:
-            with self._log_file.open("ab") as log:
+            with open_private(self._log_file, "ab") as log:
                 self._process = subprocess.Popen(
                     self._command,
                     stdin=subprocess.DEVNULL,
@@ -93,6 +94,7 @@ class Launched:
                     pass_fds=(self._held_open,),
                     # Ctrl-C is for us: we stop the server when we are done with it.
                     start_new_session=True,
+                    umask=0o077,  # what it writes is our user's alone
                 )
         except Exception as error:  # noqa: BLE001 - raised where somebody waits for the start
             self._error = error

@@ -27,7 +27,9 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from indexrelay.schemas.clock import Clock, SystemClock
+from indexrelay.schemas.file_locks import LockWaits, holder_of, wait_for_lock
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.private_files import make_private_folder, open_private, shut_to_others
 from indexrelay.streams.errors import ServerStartError
 from indexrelay.streams.launched import Launched
 from indexrelay.streams.server_program import find_server
@@ -63,6 +65,7 @@ class EmbeddedServer:
         self._folder = data_dir.absolute() / FOLDER
         self._program = program
         self._clock = clock or SystemClock()
+        self._waits = LockWaits(self._clock)
         self._launched: Launched | None = None
         self._starter = 0
 
@@ -83,7 +86,7 @@ class EmbeddedServer:
             NoServerError: no server program is installed.
             ServerStartError: it did not come up; the message holds the end of its log.
         """
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(self._folder)
         with self._locked():
             socket = noted_socket(self._folder)
             if socket is not None and _answers(socket):
@@ -117,6 +120,8 @@ class EmbeddedServer:
             with self._locked():
                 if not _answers(socket):
                     forget_socket(self._folder, socket)
+        except ServerStartError as error:
+            _log.debug("server.folder_locked", error=str(error))
         except FileNotFoundError:  # the whole data folder went with the server
             forget_socket(self._folder, socket)
 
@@ -130,15 +135,27 @@ class EmbeddedServer:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Alone with the folder; the kernel lets go of the lock when its holder dies."""
-        with (self._folder / "lock").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with open_private(self._folder / "lock", "wb") as lock:
+            shut_to_others(lock.fileno())
+            if not wait_for_lock(
+                lock.fileno(),
+                fcntl.LOCK_EX,
+                name=str(self._folder / "lock"),
+                waits=self._waits,
+                clock=self._clock,
+                most_seconds=START_SECONDS + STOP_SECONDS,
+            ):
+                who = holder_of(lock.fileno()) or "another process"
+                reason = f"{who} holds the lock of that folder; see what it does, or end it"
+                raise ServerStartError(self._folder, reason)
             yield
 
     def _launch(self, socket: Path) -> None:
         command = _command(self._program or find_server(), self._folder, socket)
         said_before = self.log_file.stat().st_size if self.log_file.exists() else 0
         deadline = self._clock.monotonic() + START_SECONDS
-        with (self._folder / "alive").open("wb") as alive:
+        with open_private(self._folder / "alive", "wb") as alive:
+            shut_to_others(alive.fileno())
             self._wait_for_predecessor(alive.fileno(), deadline)
             try:
                 launched = Launched(command, log_file=self.log_file, held_open=alive.fileno())

@@ -56,7 +56,7 @@ class Pipeline:
             stack.callback(self.connection.close)
             self.catalog = Catalog.open(settings.catalog_url, clock=self.clock)
             stack.callback(self.catalog.close)
-            self.store = ArtifactStore(settings.artifacts_dir, clock=self.clock)
+            self.store = ArtifactStore.of(settings, clock=self.clock)
             self.producer = Producer(
                 settings,
                 catalog=self.catalog,

@@ -41,7 +41,7 @@ def test_a_blob_is_read_only_whatever_the_umask(store: ArtifactStore, tmp_path: 
         ref = store.put_blob(make_file(tmp_path, b"x"))
     finally:
         os.umask(before)
-    assert stat.S_IMODE(store.blob(ref).stat().st_mode) == 0o444
+    assert stat.S_IMODE(store.blob(ref).stat().st_mode) == 0o400
 
 
 def test_the_same_content_again_keeps_the_file_that_is_there(
@@ -128,7 +128,7 @@ def test_a_staged_file_lies_where_it_was_until_it_is_put(
     file, forcing = make_file(tmp_path, b"judged first"), _Later()
     staged = store.stage_blob(file, forcing)
     assert (staged.file, staged.ref.size) == (file, 12)
-    assert stat.S_IMODE(file.stat().st_mode) == 0o444
+    assert stat.S_IMODE(file.stat().st_mode) == 0o400
     with pytest.raises(BlobMissingError):
         store.blob(staged.ref)
     forcing.run()

@@ -29,7 +29,7 @@ def test_a_committed_release_is_the_newest(store: ArtifactStore) -> None:
     assert store.newest_release() == second == store.release(2)
     assert store.release(1) == first
     path = store.root / "releases" / "00000002.json"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o444
+    assert stat.S_IMODE(path.stat().st_mode) == 0o400
     assert list(store.staging.glob("*.tmp")) == []
 
 

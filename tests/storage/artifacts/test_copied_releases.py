@@ -95,11 +95,11 @@ def test_a_store_of_an_earlier_version_gets_its_copies_by_mending(
 def test_a_release_whose_copy_cannot_be_written_stands(
     store: ArtifactStore, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(data: bytes, path: Path, *, staging: Path) -> bool:
+    def full(data: bytes, path: Path, *, staging: Path, mode: int) -> bool:
         if path.parent.name == "copies":
             raise StoreAccessError(path, "write", OSError(28, "No space left on device"))
-        return write_once(data, path, staging=staging)
+        return write_once(data, path, staging=staging, mode=mode)
 
-    monkeypatch.setattr("indexrelay.storage.artifacts.releases.write_once", full)
+    monkeypatch.setattr("indexrelay.storage.artifacts.layout.write_once", full)
     assert make_release(store, voyager=version).number == 3
     assert store.newest_release() == store.release(3)

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.file_locks import LockWaits
 from indexrelay.schemas.versions import BlobRef
 from indexrelay.storage.artifacts import ArtifactStore, BlobCorruptError, BlobMissingError
 from indexrelay.storage.artifacts.checked import CheckedBlobs, file_identity
+from indexrelay.storage.artifacts.durable import Access
 from indexrelay.storage.artifacts.locking import StoreLock
 from tests.storage.artifacts.making import MovedClock, make_file, make_version
 
@@ -122,15 +125,15 @@ def test_where_no_mark_can_be_removed_the_process_trusts_its_own_eyes(
     tmp_path: Path, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = make_file(tmp_path, b"x")
-    builder = CheckedBlobs(tmp_path / "checked" / "host", clock=clock)
+    builder = CheckedBlobs(tmp_path / "checked" / "host", access=Access(), clock=clock)
     builder.remember("d", file.stat())
 
     def refuse(*_args: object, **_keys: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    reader = CheckedBlobs(tmp_path / "checked" / "host", clock=clock)
+    reader = CheckedBlobs(tmp_path / "checked" / "host", access=Access(), clock=clock)
     monkeypatch.setattr(Path, "unlink", refuse)
-    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr("indexrelay.storage.artifacts.checked.write_mark", refuse)
     assert reader.known("d", file.stat())
     reader.forget("d", file.stat())
     assert not reader.known("d", file.stat())
@@ -152,7 +155,8 @@ def test_one_process_of_a_host_scrubs_at_a_time(store: ArtifactStore) -> None:
 @pytest.mark.parametrize("lock", ["scrubbing", "sweeping"])
 def test_a_child_that_was_forked_meanwhile_keeps_no_lock(store: ArtifactStore, lock: str) -> None:
     """A web server forks its workers whenever it likes, and they live for weeks."""
-    locks = StoreLock(store.root / "lock")
+    clock = SystemClock()
+    locks = StoreLock(store.root / "lock", waits=LockWaits(clock), clock=clock)
     kept: list[int] = []
 
     def fork() -> None:  # what a fork does to a lock: the same open file, in one more table

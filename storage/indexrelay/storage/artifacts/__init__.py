@@ -16,6 +16,7 @@ from indexrelay.storage.artifacts.errors import (
     ReleaseNotWholeError,
     ReleaseUnreadableError,
     StoreAccessError,
+    StoreBusyError,
     UnsafeNameError,
     VersionUnreadableError,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "ReleaseUnreadableError",
     "StagedBlob",
     "StoreAccessError",
+    "StoreBusyError",
     "Swept",
     "UnsafeNameError",
     "VersionUnreadableError",

@@ -22,13 +22,12 @@ from indexrelay.schemas.versions import BlobRef
 from indexrelay.storage.artifacts.checked import CheckedBlobs, file_identity
 from indexrelay.storage.artifacts.durable import (
     NO_FILE,
-    READ_ONLY,
     accessing,
-    make_folder,
     open_file,
     staged_name,
     sync_folder,
     take_place,
+    write_mark,
 )
 from indexrelay.storage.artifacts.errors import (
     BlobCorruptError,
@@ -83,7 +82,7 @@ class Blobs:
             StoreAccessError: it is not a regular file, or cannot be read.
         """
         with accessing(file, "store"):
-            ref = _sealed(file)
+            ref = self._sealed(file)
             identity = file_identity(file.stat())
         forced = forcing.submit(_force, file)
         return StagedBlob(file=file, ref=ref, identity=identity, forced=forced)
@@ -105,13 +104,13 @@ class Blobs:
                 )
             return self._put(file.file, file.ref)
         with accessing(file, "store"):
-            ref = _sealed(file)
+            ref = self._sealed(file)
             _force(file)
         return self._put(file, ref)
 
     def _put(self, file: Path, ref: BlobRef) -> BlobRef:
         target = self._layout.blob(ref.digest)
-        make_folder(target.parent)
+        self._layout.make_folder(target.parent)
         with self._lock.writing(), accessing(target, "write"):
             if not self._link(file, ref, target):
                 self._reuse(file, ref, target)
@@ -256,26 +255,26 @@ class Blobs:
                 take_place(copy, target, staging=self._layout.staging)
         # Sweeping must not take what an old version left and a running build now counts on. A pin
         # says so; touching the blob would change its ctime and make every host check it again.
-        (self._layout.staging / f"{ref.digest}{PIN_SUFFIX}").touch()
+        pin = self._layout.staging / f"{ref.digest}{PIN_SUFFIX}"
+        write_mark(pin, b"pinned\n", mode=self._layout.access.mark)
 
     @contextlib.contextmanager
     def _copied(self, file: Path, ref: BlobRef) -> Iterator[Path]:
         """The file's content in the staging folder, on the store's own file system."""
         with staged_name(self._layout.staging) as copy:
             shutil.copyfile(file, copy)
-            copied = _sealed(copy)
+            copied = self._sealed(copy)
             if copied != ref:
                 raise BlobCorruptError(ref.digest, file, f"copied, its digest is {copied.digest}")
             _force(copy)
             yield copy
 
-
-def _sealed(file: Path) -> BlobRef:
-    """Make a file read-only, and hash it."""
-    with open_file(file) as stream:
-        os.fchmod(stream.fileno(), READ_ONLY)
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return BlobRef(digest=digest, size=os.fstat(stream.fileno()).st_size)
+    def _sealed(self, file: Path) -> BlobRef:
+        """Make a file read-only, and hash it."""
+        with open_file(file) as stream:
+            os.fchmod(stream.fileno(), self._layout.access.file)
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            return BlobRef(digest=digest, size=os.fstat(stream.fileno()).st_size)
 
 
 def _force(file: Path) -> None:

@@ -12,7 +12,7 @@ readers of a host share: whoever hashes a blob again spares the others that, and
 damaged removes the mark, which makes all others look for themselves.
 
 A mark that is torn, old or missing only costs another check. What cannot be written there (the
-store is mounted read-only) each process remembers for itself.
+store is mounted read-only, or another user's) each process remembers for itself.
 """
 
 import contextlib
@@ -21,14 +21,18 @@ import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from indexrelay.schemas.canonical import sha256_hex
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.storage.artifacts.locking import let_go
+from indexrelay.schemas.private_files import make_private_folder
+from indexrelay.storage.artifacts.durable import Access, open_file, write_mark
+from indexrelay.storage.artifacts.locking import let_go, open_lock
 
 log = get_logger(__name__)
 
+_MOST_MARK_BYTES: Final = 200
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -44,8 +48,9 @@ def host_id() -> str:
 class CheckedBlobs:
     """Remembers which files were found to be what their digest says; safe between processes."""
 
-    def __init__(self, folder: Path, *, clock: Clock) -> None:
+    def __init__(self, folder: Path, *, access: Access, clock: Clock) -> None:
         self._folder = folder
+        self._access = access
         self._clock = clock
         self._own: dict[str, tuple[str, float]] = {}
         self._distrusted: dict[str, str] = {}
@@ -66,10 +71,10 @@ class CheckedBlobs:
         times = [own_at] if own == identity else []
         # Read every time: whoever finds the blob damaged tells everybody by removing the mark.
         with (
-            contextlib.suppress(OSError, UnicodeDecodeError),
-            (self._folder / digest).open(encoding="ascii") as mark,
+            contextlib.suppress(OSError),
+            open_file(self._folder / digest) as mark,
         ):
-            if mark.read() == identity:
+            if mark.read(_MOST_MARK_BYTES) == identity.encode():
                 times.append(os.fstat(mark.fileno()).st_mtime)
         return max(times, default=None)
 
@@ -78,9 +83,9 @@ class CheckedBlobs:
         identity = file_identity(file)
         self._distrusted.pop(digest, None)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self._folder, self._access.folder)
             # Not staged: half a line equals no file's identity, because its end is missing.
-            (self._folder / digest).write_text(identity, encoding="ascii")
+            write_mark(self._folder / digest, identity.encode(), mode=self._access.mark)
         except OSError as error:
             self._own[digest] = (identity, self._clock.now().timestamp())
             log.debug("blob.check_not_remembered", digest=digest, error=str(error))
@@ -102,9 +107,8 @@ class CheckedBlobs:
         Where no lock can be had, each process scrubs for itself.
         """
         try:
-            self._folder.parent.mkdir(parents=True, exist_ok=True)
-            path = self._folder.with_name(f"{self._folder.name}.lock")
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            make_private_folder(self._folder.parent, self._access.folder)
+            file = open_lock(self._folder.with_name(f"{self._folder.name}.lock"))
         except OSError:
             yield True
             return

@@ -1,5 +1,6 @@
 """What can go wrong with artifacts, and what to do about it."""
 
+import errno
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,6 +28,21 @@ class StoreAccessError(ArtifactError):
         )
         self.path = path
         self.errno = error.errno
+
+
+class StoreBusyError(StoreAccessError):
+    """Raised when another process holds the store's lock for longer than anyone has to wait.
+
+    It may pass: a build that met it is tried again. See what that process does.
+    """
+
+    def __init__(self, path: Path, *, holder: str, seconds: float) -> None:
+        who = holder or "another process"
+        error = OSError(
+            errno.EAGAIN,
+            f"{who} has held it for {seconds:g} s; see what that does, and end it if it is stuck",
+        )
+        super().__init__(path, "lock", error)
 
 
 class NotAFileError(StoreAccessError):

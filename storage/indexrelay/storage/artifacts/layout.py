@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 
 from indexrelay.schemas.names import DIGEST_PATTERN, is_name
-from indexrelay.storage.artifacts.durable import make_folder
+from indexrelay.storage.artifacts.durable import Access, make_folder, overwrite, write_once
 from indexrelay.storage.artifacts.errors import UnsafeNameError
 
 _RELEASE = re.compile(r"(\d{8,18})\.json")
@@ -25,8 +25,9 @@ _RELEASE = re.compile(r"(\d{8,18})\.json")
 class Layout:
     """The paths of one store."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, access: Access = Access()) -> None:  # noqa: B008 - frozen
         self.root = root
+        self.access = access
         self.blobs = root / "blobs" / "sha256"
         self.versions = root / "versions"
         self.releases = root / "releases"
@@ -44,8 +45,20 @@ class Layout:
         """
         if not self._made:
             for folder in (self.blobs, self.versions, self.releases, self.staging):
-                make_folder(folder)
+                self.make_folder(folder)
             self._made = True
+
+    def make_folder(self, path: Path) -> None:
+        """Make one of the folders; see `durable.make_folder`."""
+        make_folder(path, self.access.folder)
+
+    def write_once(self, data: bytes, path: Path) -> bool:
+        """Write a document; see `durable.write_once`."""
+        return write_once(data, path, staging=self.staging, mode=self.access.file)
+
+    def overwrite(self, data: bytes, path: Path) -> None:
+        """Write a document in place of another; see `durable.overwrite`."""
+        overwrite(data, path, staging=self.staging, mode=self.access.file)
 
     def blob(self, digest: str) -> Path:
         """The path of a blob."""

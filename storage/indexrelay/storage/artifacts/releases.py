@@ -25,10 +25,7 @@ from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts.durable import (
     accessing,
-    make_folder,
-    overwrite,
     read_file,
-    write_once,
 )
 from indexrelay.storage.artifacts.errors import (
     NotAFileError,
@@ -134,7 +131,7 @@ class Releases:
                 self._versions.open(component, version_id)
             path = self._layout.release(sealed.number)
             failpoint("release.before_link")
-            if not write_once(sealed.canonical(), path, staging=self._layout.staging):
+            if not self._layout.write_once(sealed.canonical(), path):
                 raise ReleaseExistsError(sealed.number, next_number=self.next_number())
             self._copy(sealed)
         failpoint("release.after_link")
@@ -158,9 +155,9 @@ class Releases:
         _, whole = self._either(number)
         for path in self._files(number):
             if not _is_intact(number, path):
-                make_folder(path.parent)
+                self._layout.make_folder(path.parent)
                 # The very bytes: they may hold fields that a newer minor version has written.
-                overwrite(whole, path, staging=self._layout.staging)
+                self._layout.overwrite(whole, path)
                 yield path
 
     def _files(self, number: int) -> tuple[Path, Path]:
@@ -191,8 +188,8 @@ class Releases:
         """Write the release a second time; it stands also where that cannot be done."""
         path = self._layout.copy(release.number)
         try:
-            make_folder(path.parent)
-            write_once(release.canonical(), path, staging=self._layout.staging)
+            self._layout.make_folder(path.parent)
+            self._layout.write_once(release.canonical(), path)
         except StoreAccessError as error:
             log.warning("release.not_copied", release=release.number, error=str(error))
 

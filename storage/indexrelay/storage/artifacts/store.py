@@ -8,12 +8,17 @@ from collections.abc import Collection
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Self
 
 from indexrelay.schemas.clock import Clock, SystemClock
+from indexrelay.schemas.file_locks import LockWaits, Pause
+from indexrelay.schemas.results import LockWait
+from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import BlobRef, Release, VersionManifest
 from indexrelay.storage.artifacts.blobs import BlobLook, Blobs, GoOn, StagedBlob
 from indexrelay.storage.artifacts.changing import Change, commit_change
 from indexrelay.storage.artifacts.checked import CheckedBlobs, host_id
+from indexrelay.storage.artifacts.durable import Access
 from indexrelay.storage.artifacts.errors import (
     BlobCorruptError,
     BlobMissingError,
@@ -43,19 +48,49 @@ class ArtifactStore:
         clock: Clock | None = None,
         may_be_away: bool = False,
         by: str = "",
+        group_reads: bool = False,
+        pause: Pause | None = None,
     ) -> None:
-        """``may_be_away``: whoever waits for the store has `newest_release` make the folders.
-        ``by``: who makes the releases that are committed through this object."""
+        """Take where it is; make the folders.
+
+        Args:
+            may_be_away: whoever waits for the store has `newest_release` make the folders.
+            by: who makes the releases that are committed through this object.
+            group_reads: whether the group of this process's user may read what is written from now
+                on; otherwise that user alone may.
+            pause: sleeps while another process holds the store's lock; ``None``: really.
+        """
         self._clock = clock or SystemClock()
-        self._layout = Layout(root)
+        self._layout = Layout(root, Access(group_reads))
         self._made = False
         if not may_be_away:
             self._make()
-        self._lock = StoreLock(self._layout.lock)
-        self._checked = CheckedBlobs(self._layout.checked / host_id(), clock=self._clock)
+        self._waits = LockWaits(self._clock)
+        self._lock = StoreLock(self._layout.lock, waits=self._waits, clock=self._clock, pause=pause)
+        self._checked = CheckedBlobs(
+            self._layout.checked / host_id(), access=self._layout.access, clock=self._clock
+        )
         self._blobs = Blobs(self._layout, lock=self._lock, checked=self._checked)
         self._versions = Versions(self._layout, lock=self._lock, blobs=self._blobs)
         self._releases = Releases(self._layout, lock=self._lock, versions=self._versions, by=by)
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        may_be_away: bool = False,
+        by: str = "",
+    ) -> Self:
+        """The store that the settings name; the arguments are those of the class."""
+        return cls(
+            settings.artifacts_dir,
+            clock=clock,
+            may_be_away=may_be_away,
+            by=by,
+            group_reads=settings.artifacts.group_readable,
+        )
 
     @property
     def root(self) -> Path:
@@ -66,6 +101,11 @@ class ArtifactStore:
     def staging(self) -> Path:
         """A folder on the store's file system: files that are built here are moved, not copied."""
         return self._layout.staging
+
+    @property
+    def lock_waits(self) -> tuple[LockWait, ...]:
+        """The waits for the store's lock that take longer than they should, in this process."""
+        return self._waits.long
 
     @property
     def broken_releases(self) -> dict[int, ReleaseUnreadableError]:

@@ -20,10 +20,7 @@ from indexrelay.storage.artifacts.blobs import Blobs
 from indexrelay.storage.artifacts.checked import file_identity
 from indexrelay.storage.artifacts.durable import (
     accessing,
-    make_folder,
-    overwrite,
     read_file,
-    write_once,
 )
 from indexrelay.storage.artifacts.errors import (
     ArtifactError,
@@ -63,13 +60,12 @@ class Versions:
         data = manifest.canonical()
         version_id = sha256_hex(data)
         path = self._layout.version(manifest.component, version_id)
-        make_folder(path.parent)
+        self._layout.make_folder(path.parent)
         with self._lock.writing():
             for ref in manifest.files.values():
                 self._blobs.present(ref)
-            staging = self._layout.staging
-            if not write_once(data, path, staging=staging) and not _holds(path, data):
-                overwrite(data, path, staging=staging)
+            if not self._layout.write_once(data, path) and not _holds(path, data):
+                self._layout.overwrite(data, path)
         return version_id
 
     def read(self, component: str, version_id: str) -> VersionManifest:

@@ -3,6 +3,7 @@
 from typing import Self
 
 from indexrelay.schemas.clock import Clock, SystemClock
+from indexrelay.schemas.results import LockWait
 from indexrelay.storage.catalog.attempts import Attempts
 from indexrelay.storage.catalog.collections import Collections
 from indexrelay.storage.catalog.database import Database
@@ -40,6 +41,11 @@ class Catalog:
             sqlalchemy.exc.OperationalError: the database cannot be reached.
         """
         return cls(Database.open(url), clock)
+
+    @property
+    def lock_waits(self) -> tuple[LockWait, ...]:
+        """The waits for the database's locks that take longer than they should, in this process."""
+        return self._database.lock_waits.long
 
     @staticmethod
     def is_there(url: str) -> bool:

@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager, contextmanager
 from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
+from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.file_locks import LockWaits
 from indexrelay.storage.catalog import schema
 from indexrelay.storage.catalog.bulk import BulkRows
 from indexrelay.storage.catalog.bulk_postgresql import PostgresqlRows
@@ -20,8 +22,10 @@ from indexrelay.storage.catalog.engines import BEGIN, WRITING, make_engine, sqli
 class Database:
     """One database; safe to use from several threads, each transaction on one of them."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, waits: LockWaits) -> None:
+        """``waits``: where the engine notes what it waits for."""
         self._engine = engine
+        self.lock_waits = waits
         self._postgresql = engine.dialect.name == "postgresql"
         self.bulk: BulkRows = PostgresqlRows() if self._postgresql else SqliteRows()
         self._readers = self._snapshots = engine
@@ -44,7 +48,7 @@ class Database:
             CatalogVersionError: the tables are another release's.
             MissingExtraError: psycopg is needed and not installed.
         """
-        database = cls(make_engine(url))
+        database = cls._unopened(url)
         try:
             with database.read() as connection:
                 current = schema.is_current(connection)
@@ -62,12 +66,17 @@ class Database:
         file = sqlite_file(url)
         if file is not None and not file.exists():
             return False
-        database = cls(make_engine(url))
+        database = cls._unopened(url)
         try:
             with database.read() as connection:
                 return schema.is_current(connection)
         finally:
             database.close()
+
+    @classmethod
+    def _unopened(cls, url: str) -> "Database":
+        waits = LockWaits(SystemClock())  # a database waits by real time, whoever's clock we have
+        return cls(make_engine(url, waits), waits)
 
     def close(self) -> None:
         """Close every connection; safe twice."""

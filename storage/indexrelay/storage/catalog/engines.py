@@ -18,7 +18,9 @@ An open connection must not be carried across a fork: closing it in the child wo
 parent's. The child forgets them and opens its own.
 """
 
+import contextlib
 import os
+import sqlite3
 import weakref
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,20 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import ArgumentError, DisconnectionError
 
+from indexrelay.schemas.file_locks import LockWaits
+from indexrelay.schemas.private_files import FILE_MODE, make_private_folder
 from indexrelay.storage.errors import CatalogUrlError
 from indexrelay.storage.urls import driver_url
 
 BUSY_SECONDS = 30
-"""How long a writer waits for the one before it; SQLite has one writer at a time."""
+"""How long a writer waits for the one before it; SQLite has one writer at a time, and of
+PostgreSQL's those of one collection wait for each other."""
+
+_TURN_SECONDS = 1
+THE_CATALOG = "the catalog"
+"""What its lock is called where a long wait for it is told of."""
+_LOCK_NOT_AVAILABLE = "55P03"
+"""PostgreSQL's code for a wait that was longer than ``lock_timeout``."""
 
 CACHE_KIB = 32 * 1024
 """Pages that a writer to SQLite may hold, where it needs them. Its own 2 MB are less than the index
@@ -44,8 +55,8 @@ WRITING = "BEGIN IMMEDIATE"
 """That of writers."""
 
 
-def make_engine(url: str) -> Engine:
-    """An engine for ``url``; connects to nothing yet.
+def make_engine(url: str, waits: LockWaits) -> Engine:
+    """An engine for ``url``; connects to nothing yet, and notes in ``waits`` what it waits for.
 
     Raises:
         CatalogUrlError: no URL, an SQLite database in memory, or another kind of database.
@@ -59,9 +70,9 @@ def make_engine(url: str) -> Engine:
             "postgresql://USER:PASSWORD@HOST/DATABASE"
         ) from error
     if parsed.drivername == "postgresql+psycopg":
-        engine = create_engine(parsed, pool_pre_ping=True)
+        engine = _postgresql_engine(parsed, waits)
     elif parsed.get_backend_name() == "sqlite":
-        engine = _sqlite_engine(parsed)
+        engine = _sqlite_engine(parsed, waits)
     else:
         raise CatalogUrlError(
             f"catalog.url names {parsed.drivername!r}; a catalog is kept in SQLite "
@@ -81,17 +92,43 @@ def sqlite_file(url: str) -> Path | None:
     return Path(named) if named and not named.startswith("file:") else None
 
 
-def _sqlite_engine(url: URL) -> Engine:
+def _postgresql_engine(url: URL, waits: LockWaits) -> Engine:
+    engine = create_engine(url, pool_pre_ping=True)
+
+    @event.listens_for(engine, "connect")
+    def _limit_waits(connection: Any, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET lock_timeout = '{BUSY_SECONDS}s'")
+        connection.commit()
+
+    @event.listens_for(engine, "handle_error")
+    def _note_wait(context: Any) -> None:
+        if getattr(context.original_exception, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+            waits.note(THE_CATALOG, told_after_seconds=0.0)
+
+    @event.listens_for(engine, "commit")
+    def _note_end(connection: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature
+        waits.over(THE_CATALOG)
+
+    return engine
+
+
+def _sqlite_engine(url: URL, waits: LockWaits) -> Engine:
     if url.database in (None, "", ":memory:"):
         raise CatalogUrlError(
             "catalog.url names an SQLite database in memory, which no other process could see; "
             "name a file: sqlite:///PATH"
         )
     if not url.database.startswith("file:"):
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(Path(url.database).parent)
     engine = create_engine(
         url, connect_args={"timeout": BUSY_SECONDS, "isolation_level": None}
     ).execution_options(**{BEGIN: "BEGIN"})
+
+    @event.listens_for(engine, "do_connect")
+    def _make_file(dialect: object, record: object, args: object, parameters: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature
+        if url.database is not None and not url.database.startswith("file:"):
+            _make_private(Path(url.database))
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, record: Any) -> None:
@@ -110,9 +147,40 @@ def _sqlite_engine(url: URL) -> Engine:
         begin = connection.get_execution_options()[BEGIN]
         pages = CACHE_KIB if begin == WRITING else _READER_KIB
         connection.exec_driver_sql(f"PRAGMA cache_size = -{pages}")
-        connection.exec_driver_sql(begin)
+        if begin == WRITING:
+            _begin_writing(connection, waits)
+        else:
+            connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _begin_writing(connection: Connection, waits: LockWaits) -> None:
+    """Wait for the writer before us in turns of a second, so that a long wait is told of."""
+    driver: Any = connection.connection.driver_connection
+    driver.execute(f"PRAGMA busy_timeout = {_TURN_SECONDS * 1000}")
+    try:
+        for _ in range(BUSY_SECONDS // _TURN_SECONDS - 1):
+            try:
+                driver.execute(WRITING)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+                waits.note(THE_CATALOG)
+            else:
+                break
+        else:
+            connection.exec_driver_sql(WRITING)  # whose error is SQLAlchemy's
+        waits.over(THE_CATALOG)
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+
+
+def _make_private(path: Path) -> None:
+    """Make the file where it is missing, for its owner alone; SQLite's other files get its mode."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with contextlib.suppress(OSError):  # it is there, or SQLite says what is wrong
+        os.close(os.open(path, flags, FILE_MODE))
 
 
 def _file_at(path: str | None) -> tuple[int, int] | None:
