@@ -6,6 +6,7 @@ become the loopback address. Commands, environments and health checks stay what 
 
 import os
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -86,13 +87,17 @@ class Service:
     health: list[str] | None
     grace_seconds: float
     after: tuple[str, ...]
+    open_files: int
 
     def start(self, folder: Path) -> subprocess.Popen[bytes]:
         """Start it; what it says is in ``folder/NAME.log``."""
         with (folder / f"{self.name}.log").open("ab") as log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 self.command, env=self._environment(), cwd=folder, stdout=log, stderr=log
             )
+        limits = (self.open_files, self.open_files)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
+        return process
 
     def is_healthy(self, folder: Path) -> bool:
         """Run the health check's own command once."""
@@ -133,6 +138,7 @@ def services(variables: Mapping[str, str], folder: Path) -> Iterator[Service]:
             health=None if health is None else [here(part) for part in _health_command(health)],
             grace_seconds=seconds(written["stop_grace_period"]),
             after=tuple(written.get("depends_on", ())),
+            open_files=written["ulimits"]["nofile"]["soft"],
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from deploy import make_passwords
+from indexrelay.schemas.settings import HttpSettings
 from tests.deploy.compose import FILE, ROOT, load, seconds
 
 VARIABLES = {name: f"{name.lower()}-0123456789" for name in make_passwords.variables()}
@@ -44,6 +45,25 @@ def test_a_container_runs_as_an_ordinary_user_with_no_privileges(name: str) -> N
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+@every_service
+def test_a_container_has_limits_of_memory_files_processes_and_log(service: Any) -> None:
+    assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
+    files = service["ulimits"]["nofile"]
+    assert files["soft"] == files["hard"] >= HttpSettings().max_connections + 1000
+    assert service["pids_limit"] <= 1024
+    options = service["logging"]["options"]
+    assert service["logging"]["driver"] == "json-file"
+    assert int(options["max-size"].removesuffix("m")) * int(options["max-file"]) <= 100
+
+
+def test_redis_may_use_more_than_it_keeps() -> None:
+    kept = re.search(
+        r"^maxmemory (\d+)mb$", (ROOT / "deploy/redis/redis.conf").read_text(), re.MULTILINE
+    )
+    assert kept is not None
+    assert int(SERVICES["redis"]["mem_limit"].removesuffix("m")) >= 2 * int(kept[1])
 
 
 @every_service
