@@ -29,6 +29,7 @@ from indexrelay.schemas.settings import (
     CatalogSource,
     CollectionSettings,
     FolderSource,
+    HttpSettings,
     LogSettings,
     ProducerSettings,
     ReaderSettings,
@@ -64,6 +65,7 @@ _TABLES: Final[tuple[tuple[str, type[BaseModel] | type[Kind[Any]]], ...]] = (
     ("`[producer]`", ProducerSettings),
     ("`[rebuilder]`", RebuilderSettings),
     ("`[reader]`", ReaderSettings),
+    ("`[http]`", HttpSettings),
     ("`[log]`", LogSettings),
 )
 _LIMITS: Final = {

@@ -7,16 +7,17 @@ import httpx
 import pytest
 
 from indexrelay.reloaders import Reloader
-from indexrelay.reloaders.body_limit import MAX_BODY_BYTES
 from indexrelay.reloaders.documents import accepts_gzip, matches
 from indexrelay.reloaders.service import create_app
 from indexrelay.schemas.canonical import canonical_json, sha256_hex
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.results import ReaderState
+from indexrelay.schemas.settings import HttpSettings
 from tests.reloaders.app_server import running
 from tests.reloaders.bench import Bench
 from tests.reloaders.searchable import MODULE
 
+MAX_BODY_BYTES = HttpSettings().max_body_bytes
 KINDS = {"points": f"{MODULE}:Points", "lines": f"{MODULE}:Lines", "page": f"{MODULE}:Document"}
 CONTENTS = {
     "points": "0 0\n1 0\n5 5\n",
@@ -53,8 +54,13 @@ def test_a_reader_without_a_release_is_alive_and_not_ready(empty: httpx.Client) 
     answer = empty.get("/ready")
     assert (answer.status_code, answer.json()) == (503, {"ready": False})
     answer = empty.post("/components/points/search", json={"vector": [0, 0]})
-    assert answer.status_code == 404
-    assert answer.json() == {"detail": "no component 'points' is served here; there is nothing yet"}
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json() == {
+        "type": "about:blank",
+        "title": "Service Unavailable",
+        "status": 503,
+        "detail": "no component 'points' is served here; there is nothing yet",
+    }
 
 
 def test_a_reader_that_serves_all_is_ready_and_says_what(
@@ -117,7 +123,7 @@ def test_a_search_by_id_and_by_text(client: httpx.Client) -> None:
         ("points", {"text": "csv"}, 422, "answers a vector or an id"),
         ("points", {"id": "z"}, 404, "no entry 'z'"),
         ("points", {"id": ""}, 422, "id: "),
-        ("points", {"query": "x"}, 422, "query: "),
+        ("points", {"query": "x"}, 422, "unknown: 'query'; there are vector, id, text, k"),
         ("lines", {"id": "a"}, 422, "answers a text"),
         ("lines", {"text": "x" * 10_001}, 422, "text: "),
         ("page", {"text": "x"}, 422, "answers no search"),

@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from indexrelay.reloaders.listening import address_of, listening
+from indexrelay.reloaders.errors import OpenAddressError
+from indexrelay.reloaders.listening import address_of, is_local, listening
 from indexrelay.schemas.results import ReaderState
 from indexrelay.streams import Connection, Keys, Presence
 from tests.reloaders.bench import Bench
@@ -113,5 +114,19 @@ def test_a_file_that_is_no_socket_is_not_removed(tmp_path: Path) -> None:
 def test_the_address_names_this_machine_where_it_listens_everywhere() -> None:
     with listening("127.0.0.1", 0, None) as here:
         assert address_of(here) == f"http://127.0.0.1:{here.getsockname()[1]}"
-    with listening("0.0.0.0", 0, None) as everywhere:  # noqa: S104 - what is tested
+    with listening("0.0.0.0", 0, None, insecure=True) as everywhere:  # noqa: S104 - what is tested
         assert address_of(everywhere).startswith(f"http://{socket.gethostname()}:")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])  # noqa: S104 - what is refused
+def test_where_other_machines_would_ask_nobody_listens_unless_told_to(host: str) -> None:
+    with pytest.raises(OpenAddressError, match="--insecure"), listening(host, 0, None):
+        pytest.fail("listening to everybody")
+    with listening(host, 0, None, insecure=True) as everywhere:
+        assert not is_local(everywhere)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_this_machine_may_always_ask(host: str) -> None:
+    with listening(host, 0, None) as here:
+        assert is_local(here)

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.console.exits import ExitCode
 from indexrelay.health.advice import advice_for
+from indexrelay.reloaders.errors import OpenAddressError
 from indexrelay.schemas.errors import IndexRelayError, MissingExtraError, UnknownNameError
 from indexrelay.schemas.mistakes import SettingsError
 
@@ -32,7 +33,7 @@ class Explained:
 def explain(error: BaseException) -> Explained | None:
     """The sentence for ``error``; ``None``: it is a fault of the program itself."""
     match error:
-        case SettingsError() | UnknownNameError():
+        case SettingsError() | UnknownNameError() | OpenAddressError():
             return Explained(str(error), ExitCode.USAGE)
         case IndexRelayError():
             return Explained(str(error), ExitCode.FAILURE)

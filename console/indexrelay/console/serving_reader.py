@@ -12,11 +12,17 @@ from indexrelay.reloaders.service import serve
 
 
 def run_reader(
-    installation: Installation, *, reader_id: str, host: str, port: int | None, uds: Path | None
+    installation: Installation,
+    *,
+    reader_id: str,
+    host: str,
+    port: int | None,
+    uds: Path | None,
+    insecure: bool,
 ) -> ExitCode:
     """Serve until a signal comes; exactly one of ``port`` and ``uds`` is given."""
     if uds is not None:
         serve(installation.settings, reader_id=reader_id, uds=uds)
     else:
-        serve(installation.settings, reader_id=reader_id, host=host, port=port)
+        serve(installation.settings, reader_id=reader_id, host=host, port=port, insecure=insecure)
     return ExitCode.SUCCESS

@@ -31,7 +31,7 @@ from indexrelay.health.redis_health import (
 from indexrelay.health.verdict import Actor, Code, Problem, Verdict
 from indexrelay.schemas import commands
 from indexrelay.schemas.results import ReaderState
-from indexrelay.schemas.settings import ReaderSettings
+from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release
 
 _NOTHING_DECLARED = "the settings declare no component: nothing is built, and nothing is served"
@@ -87,17 +87,17 @@ _AREAS: Final = {
 
 
 def judge_reader(
-    state: ReaderState, newest: Release | None, *, settings: ReaderSettings, now: datetime
+    state: ReaderState, newest: Release | None, *, settings: Settings, now: datetime
 ) -> tuple[Problem, ...]:
     """What is not well with one reader: the same as `judge` says of it, for itself to say."""
     facts = Facts(
-        definitions={},
+        definitions=settings.components,
         sources={},
         release=newest,
         versions={},
         since=now,
         now=now,
-        reader=settings,
+        reader=settings.reader,
     )
     return tuple(reader_problems(state, newest, facts))
 

@@ -5,6 +5,7 @@ from typing import Any
 from starlette.responses import Response
 
 from indexrelay.components.errors import InvalidQueryError
+from indexrelay.reloaders.http.answers import SharedResponse
 
 
 def document_response(served: Any, *, accept_encoding: str, if_none_match: str) -> Response:
@@ -24,7 +25,7 @@ def document_response(served: Any, *, accept_encoding: str, if_none_match: str) 
     if gzipped:
         headers["Content-Encoding"] = "gzip"
     body = served.gzipped if gzipped else served.body
-    return Response(body, headers=headers, media_type="application/json")
+    return SharedResponse(body, headers=headers, media_type="application/json")
 
 
 def accepts_gzip(accept_encoding: str) -> bool:

@@ -19,6 +19,19 @@ class SnapshotClosedError(IndexRelayError):
         super().__init__("this snapshot was given back; use it inside its with statement")
 
 
+class OpenAddressError(IndexRelayError):
+    """Raised when the service is to listen where other machines reach it, and nobody has said that
+    they may: it does not ask who they are."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(
+            f"{address} is reached from other machines, and whoever reaches it may search and read "
+            "every document: listen on 127.0.0.1 or a unix socket, behind a proxy that asks who it "
+            "is; or insist with --insecure"
+        )
+        self.address = address
+
+
 class ComponentNotServedError(IndexRelayError, KeyError):
     """Raised when a snapshot does not hold a component.
 

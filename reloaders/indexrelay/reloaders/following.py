@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import Self
 
 from indexrelay.reloaders.failures import Failures
@@ -36,6 +37,18 @@ Applied = Callable[[int, float], None]
 """Told the number of a release that was worked through, and how many seconds that took."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What is known of the store, for those who must not wait for a disk."""
+
+    looked: bool = False
+    newest: Release | None = None
+    error: str | None = None
+    """Why it could not be read; ``None``: it could."""
+    asking_since: float | None = None
+    """By the monotonic clock, while it is being asked; ``None``: nobody waits for it."""
+
+
 class Follower:
     """Brings what is served to the newest release; used by one thread at a time."""
 
@@ -60,6 +73,8 @@ class Follower:
         self._complaint = ""
         self._blind = False
         self._told = threading.Event()
+        self.seen = Seen()
+        """What the store said when it was asked last; replaced, never changed."""
         self._doubts: queue.SimpleQueue[Doubt] = queue.SimpleQueue()
         self.states: dict[str, ComponentState] = {}
         """The state of each component after the last round; replaced, never changed."""
@@ -154,6 +169,7 @@ class Follower:
     def forget(self) -> None:
         """Start from nothing at the next look."""
         self._release = None
+        self.seen = Seen()
         self._loader.forget()
         self.states = {}
         self._readiness.put(ready=False)
@@ -161,12 +177,15 @@ class Follower:
     def _due(self, announced: int) -> Release | None:
         """The release to work through now; ``None``: there is nothing to do."""
         known = self._release
+        self.seen = replace(self.seen, asking_since=self._clock.monotonic())
         try:
             newest = self._store.newest_release()
         except StoreAccessError as error:
+            self.seen = Seen(looked=True, newest=self.seen.newest, error=str(error))
             self._complain("store.unreadable", error=str(error))
             self._blind = True
             return None
+        self.seen = Seen(looked=True, newest=newest)
         self._blind = False
         number = newest.number if newest is not None else 0
         serving = self._current.contents.release

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from indexrelay.health.judge import judge_reader
 from indexrelay.health.verdict import Actor, Code, Problem
 from indexrelay.reloaders.connecting import Link
+from indexrelay.reloaders.descriptors import DescriptorReserve
 from indexrelay.reloaders.following import Follower, Renewing
 from indexrelay.reloaders.forking import use_one_openmp_thread
 from indexrelay.reloaders.readiness import Readiness
@@ -29,11 +30,14 @@ from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.supervised_thread import SupervisedThread
-from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
+from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.streams import Connection, Identity, Keys
 from indexrelay.streams.identity import follow_forks
 
 log = get_logger(__name__)
+
+_SILENT_SECONDS = 30.0
+"""A store that does not answer for so long, neither with a release nor with an error, is away."""
 
 
 class Reloader:
@@ -76,6 +80,7 @@ class Reloader:
         self._link = Link(settings, connection)
         self._current = Current(before_swap=before_swap, after_swap=after_swap)
         self._readiness = Readiness()
+        self._reserve = DescriptorReserve()
         self._prepare()
         follow_forks(self)
 
@@ -137,11 +142,16 @@ class Reloader:
     def problems(self) -> tuple[Problem, ...]:
         """What keeps this reader from serving the newest release, whole; empty: nothing.
 
-        The same that `indexrelay status` says of it; it looks into the store for that.
+        The same that `indexrelay status` says of it, from what it saw at its last look into the
+        store: it does not wait for a disk.
         """
-        try:
-            newest = self._store.newest_release()
-        except ArtifactError as error:
+        seen, waiting = self._follower.seen, 0.0
+        if seen.asking_since is not None:
+            waiting = self._clock.monotonic() - seen.asking_since
+        error = seen.error
+        if waiting > _SILENT_SECONDS:
+            error = f"no answer for {waiting:.0f} s"
+        if error is not None:
             return (
                 Problem(
                     code=Code.ARTIFACTS_UNREADABLE,
@@ -150,8 +160,17 @@ class Reloader:
                     acts=Actor.PERSON,
                 ),
             )
-        settings = self._settings.reader
-        return judge_reader(self.state, newest, settings=settings, now=self._clock.now())
+        if not seen.looked:
+            return (
+                Problem(
+                    code=Code.READER_NOT_READY,
+                    subject=self.reader_id,
+                    what=f"reader {self.reader_id} is not ready: it has not looked for a release",
+                    advice="it looks as soon as it has started",
+                    acts=Actor.PROCESS,
+                ),
+            )
+        return judge_reader(self.state, seen.newest, settings=self._settings, now=self._clock.now())
 
     def acquire(self) -> Snapshot:
         """Borrow what is served now: ``with reloader.acquire() as snapshot:``.
@@ -277,18 +296,19 @@ class Reloader:
             ).start()
 
     def _look(self, renewing: Renewing) -> bool:
-        swapped = self._follower.look(
-            announced=self._announced,
-            renewing=renewing,
-            applied=self._tell,
-            stopping=self._stopping.is_set,
-        )
-        # The server comes last: one that does not answer must not hold up what can be served.
-        if self._may_speak:
-            self._reporter.say(self.state)
-        if self._may_speak:
-            self._announced = self._watch.announced()
-        return swapped
+        with self._reserve.lent():
+            swapped = self._follower.look(
+                announced=self._announced,
+                renewing=renewing,
+                applied=self._tell,
+                stopping=self._stopping.is_set,
+            )
+            # The server comes last: one that does not answer must not hold up what can be served.
+            if self._may_speak:
+                self._reporter.say(self.state)
+            if self._may_speak:
+                self._announced = self._watch.announced()
+            return swapped
 
     @property
     def _may_speak(self) -> bool:
@@ -321,3 +341,4 @@ class Reloader:
             self._link.close()
             self._current.close()
             self._follower.forget()
+            self._reserve.close()

@@ -6,98 +6,155 @@
     GET  /components                    what is served, version by version
     POST /components/{name}/search      {"vector": […]} | {"id": "…"} | {"text": "…"}, and "k"
     GET  /components/{name}/document    a JSON cache, gzipped for those who accept that
+    POST /retry                         load again what failed
 
-A search names the version that answered it. Every error has a ``detail`` that says what would be
-right.
+A search names the version that answered it. Every error is a problem (RFC 9457) whose ``detail``
+says what would be right. Searches run on threads of their own, a few at a time; everything else is
+answered from memory on the event loop, whatever searches do.
 """
 
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
-from indexrelay.reloaders.errors import ComponentNotServedError, ReloaderStoppedError
-from indexrelay.reloaders.listening import address_of, listening
-from indexrelay.reloaders.querying import SearchRequest, search
+from indexrelay.reloaders.listening import address_of, is_local, listening
+from indexrelay.reloaders.querying import search, search_request
 from indexrelay.reloaders.reloader import Reloader
 from indexrelay.schemas.errors import MissingExtraError
-from indexrelay.schemas.settings import Settings
-from indexrelay.schemas.versions import VersionManifest
+from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.results import ReaderState
+from indexrelay.schemas.settings import HttpSettings, Settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.streams import Connection
 
 try:
     import uvicorn
     from fastapi import FastAPI, Header, Request, Response
-    from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse
 
-    from indexrelay.reloaders.body_limit import BodyLimit
     from indexrelay.reloaders.documents import document_response
     from indexrelay.reloaders.fastapi import reloader_lifespan
+    from indexrelay.reloaders.http.answers import LargeResponse, SearchAnswer, encoded
+    from indexrelay.reloaders.http.bodies import BodyLimit
+    from indexrelay.reloaders.http.connections import MAX_HEADER_BYTES, Connections, connection_of
+    from indexrelay.reloaders.http.descriptions import (
+        Accepted,
+        Component,
+        Components,
+        Health,
+        Ready,
+        describe,
+        refusals,
+        search_body,
+    )
+    from indexrelay.reloaders.http.problems import RefusedError, answer_problems
+    from indexrelay.reloaders.http.threads import SearchThreads
 except ImportError as error:
     raise MissingExtraError(error.name or "fastapi", "service") from error
 
-_SHUTDOWN_SECONDS = 5
+log = get_logger(__name__)
+
+_SHUTDOWN_SECONDS: Final = 5
 """How long running requests may take after a signal; then they are cut off."""
+_BACKLOG: Final = 128
+"""Connections that the kernel keeps until they are taken: as many are taken at a time."""
 
 
-def create_app(reloader: Reloader) -> FastAPI:
-    """The service on ``reloader``, which is started and stopped with the application."""
-    lifespan = reloader_lifespan(reloader, wait_ready_seconds=0)
-    app = FastAPI(title="A reader of indexrelay", lifespan=lifespan)
-    app.add_middleware(BodyLimit)
-    _refuse_in_words(app)
+def create_app(reloader: Reloader, limits: HttpSettings | None = None) -> FastAPI:
+    """The service on ``reloader``, which is started and stopped with the application.
 
-    @app.get("/health")
-    def health() -> dict[str, Any]:
-        problems = [each.model_dump(mode="json") for each in reloader.problems]
-        return {"status": "alive", "well": not problems, "problems": problems}
+    Args:
+        reloader: whose components are served.
+        limits: of bodies, answers and searches; ``None``: the default ones. The limits of
+            connections are `serve`'s: another server has its own.
+    """
+    limits = limits or HttpSettings()
+    app = FastAPI(
+        title="A reader of indexrelay",
+        lifespan=reloader_lifespan(reloader, wait_ready_seconds=0),
+        docs_url=None,  # such pages fetch their scripts from elsewhere
+        redoc_url=None,
+    )
+    answer_problems(app, reloader)
+    app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)
+    _add_states(app, reloader)
+    _add_components(app, reloader, limits)
+    describe(app)
+    return app
 
-    @app.get("/ready")
-    def ready(response: Response) -> dict[str, bool]:
+
+def _add_states(app: FastAPI, reloader: Reloader) -> None:
+    """What the reader says of itself: on the event loop, from memory."""
+
+    @app.get("/health", responses=refusals())
+    async def health() -> Health:
+        problems = reloader.problems
+        return Health(well=not problems, problems=problems)
+
+    @app.get("/ready", responses=refusals(or_else=(503, Ready)))
+    async def ready(response: Response) -> Ready:
         if not reloader.ready:
             response.status_code = 503
-        return {"ready": response.status_code != 503}
+        return Ready(ready=reloader.ready)
 
-    @app.get("/state")
-    def state() -> Response:
+    @app.get("/state", response_model=ReaderState, responses=refusals())
+    async def state() -> Response:
         return Response(reloader.state.model_dump_json(), media_type="application/json")
 
-    @app.post("/retry", status_code=202)
-    def retry() -> dict[str, bool]:
+    @app.post("/retry", status_code=202, responses=refusals())
+    async def retry() -> Accepted:
         reloader.retry_failed()
-        return {"accepted": True}
+        return Accepted()
 
-    @app.get("/components")
-    def components() -> dict[str, Any]:
+
+def _add_components(app: FastAPI, reloader: Reloader, limits: HttpSettings) -> None:
+    """What is served."""
+    threads = SearchThreads(limits)
+
+    @app.get("/components", responses=refusals())
+    async def components() -> Components:
         with reloader.acquire() as snapshot:
-            return {
-                "release": snapshot.release,
-                "components": {
-                    name: _described(snapshot.versions[name], snapshot.manifest(name))
+            return Components(
+                release=snapshot.release,
+                components={
+                    name: Component.of(snapshot.versions[name], snapshot.manifest(name))
                     for name in sorted(snapshot)
                 },
-            }
+            )
 
-    @app.post("/components/{name}/search")
-    def search_component(name: str, query: SearchRequest) -> dict[str, Any]:
+    def found(name: str, body: bytes) -> bytes:
         with reloader.acquire() as snapshot:
-            hits = search(snapshot[name], query)
-            return {
-                "component": name,
-                "release": snapshot.release,
-                "version": snapshot.versions[name],
-                "hits": [
-                    {"id": hit.id, "score": hit.score, "payload": hit.payload} for hit in hits
-                ],
-            }
+            hits = search(snapshot[name], search_request(body))
+            return encoded(
+                hits,
+                component=name,
+                release=snapshot.release,
+                version=snapshot.versions[name],
+                max_bytes=limits.max_answer_bytes,
+            )
 
-    @app.get("/components/{name}/document")
-    def document(
+    @app.post(
+        "/components/{name}/search",
+        response_model=SearchAnswer,
+        responses=refusals(404, 415, 422),
+        openapi_extra=search_body(),
+    )
+    async def search_component(name: str, request: Request) -> Response:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise RefusedError(415, "send the question as application/json")
+        body = await request.body()
+        answer = await threads.run(found, name, body, connection=connection_of(request.scope))
+        return LargeResponse(answer, media_type="application/json")
+
+    @app.get(
+        "/components/{name}/document",
+        response_model=Any,
+        responses={304: {"description": "The client has it"}, **refusals(404, 422)},
+    )
+    async def document(
         name: str,
         accept_encoding: Annotated[str, Header()] = "",
         if_none_match: Annotated[str, Header()] = "",
@@ -107,8 +164,6 @@ def create_app(reloader: Reloader) -> FastAPI:
                 snapshot[name], accept_encoding=accept_encoding, if_none_match=if_none_match
             )
 
-    return app
-
 
 def serve(
     settings: Settings,
@@ -117,6 +172,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int | None = None,
     uds: Path | None = None,
+    insecure: bool = False,
     address: str | None = None,
     store: ArtifactStore | None = None,
     connection: Connection | None = None,
@@ -129,16 +185,19 @@ def serve(
         host: the address to listen on.
         port: the port to listen on; ``None`` or 0: a free one.
         uds: a unix socket to listen on instead.
+        insecure: listen where other machines may ask, too, although nobody has to say who they are.
         address: where others find it, for its presence; ``None``: as it listens, with this
             machine's name where it listens everywhere.
         store: see `Reloader`.
         connection: see `Reloader`.
 
     Raises:
+        OpenAddressError: other machines reach the address, and ``insecure`` does not say that they
+            may.
         OSError: it cannot listen there.
         KeyboardInterrupt: SIGINT came, once everything has been stopped.
     """
-    with listening(host, port or 0, uds) as listener:
+    with listening(host, port or 0, uds, backlog=_BACKLOG, insecure=insecure) as listener:
         reloader = Reloader(
             settings,
             reader_id=reader_id,
@@ -147,11 +206,26 @@ def serve(
             address=address or address_of(listener),
         )
         config = uvicorn.Config(
-            create_app(reloader),
+            create_app(reloader, settings.http),
+            http=Connections(settings.http).protocol,
+            ws="none",
+            loop="asyncio",
             log_config=None,
             access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=_BACKLOG,
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
+        if not is_local(listener):
+            log.warning(
+                "reader.open_to_the_network",
+                address=address_of(listener),
+                consequence="whoever reaches it may search, and read every document",
+                advice="let it listen on 127.0.0.1 or a unix socket, behind a proxy that asks who "
+                "it is",
+            )
         try:
             with _ending_well():
                 uvicorn.Server(config).run(sockets=[listener])
@@ -174,37 +248,3 @@ def _ending_well() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _described(version: str, manifest: VersionManifest) -> dict[str, Any]:
-    """What a component's entry in the list says."""
-    return {
-        "kind": manifest.kind,
-        # The manifest's own `id` is another where a newer minor version wrote fields unknown here.
-        "version": version,
-        "covers": manifest.covers,
-        "entries": manifest.entries,
-        "bytes": manifest.size,
-        "created_at": manifest.created_at,
-    }
-
-
-def _refuse_in_words(app: FastAPI) -> None:
-    """Give every error a status and a sentence, and never the input back: it may hold a NaN."""
-
-    def refuse(status: int) -> Callable[[Request, Exception], JSONResponse]:
-        return lambda _request, error: JSONResponse({"detail": str(error)}, status_code=status)
-
-    @app.exception_handler(RequestValidationError)
-    def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        sentences = [
-            ".".join(str(part) for part in item["loc"] if part != "body") + f": {item['msg']}"
-            for item in error.errors()
-        ]
-        detail = "; ".join(sentence.removeprefix(": ") for sentence in sentences)
-        return JSONResponse({"detail": detail}, status_code=422)
-
-    app.add_exception_handler(InvalidQueryError, refuse(422))
-    app.add_exception_handler(UnknownEntryError, refuse(404))
-    app.add_exception_handler(ComponentNotServedError, refuse(404))
-    app.add_exception_handler(ReloaderStoppedError, refuse(503))

@@ -32,6 +32,12 @@ def reader(
     uds: Annotated[
         Path | None, typer.Option(metavar="SOCKET", help="A unix socket instead of a port.")
     ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure", help="Listen where other machines ask, too; nobody has to say who it is."
+        ),
+    ] = False,
     config: Config = None,
 ) -> None:
     """Serve what is released, over HTTP, until SIGTERM or Ctrl-C."""
@@ -42,5 +48,12 @@ def reader(
         raise typer.BadParameter("give exactly one of --port and --uds")
     with Installation.at(config, talkative=True) as installation:
         raise typer.Exit(
-            run_reader(installation, reader_id=reader_id, host=host, port=port, uds=uds)
+            run_reader(
+                installation,
+                reader_id=reader_id,
+                host=host,
+                port=port,
+                uds=uds,
+                insecure=insecure,
+            )
         )

@@ -1,0 +1,105 @@
+"""Answers to searches: encoded hit by hit up to a size, and sent piece by piece."""
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any, Final
+
+from pydantic import BaseModel
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from indexrelay.components.errors import InvalidQueryError
+from indexrelay.components.hits import Hit
+from indexrelay.reloaders.http.connections import connection_of
+from indexrelay.reloaders.http.problems import problem
+
+PIECE_BYTES: Final = 64 * 1024
+"""What is sent at a time: what a client does not read waits here, and not once more in a buffer."""
+_ROOM: Final = "this reader has no room for one more answer; ask again in a moment, or another one"
+
+
+class FoundEntry(BaseModel):
+    """One hit."""
+
+    id: str
+    score: float
+    payload: Any
+    """The entry's JSON payload; null where it has none."""
+
+
+class SearchAnswer(BaseModel):
+    """What was found, and the version that answered."""
+
+    component: str
+    release: int
+    version: str
+    hits: list[FoundEntry]
+
+
+class LargeResponse(Response):
+    """A response that is sent as fast as its client reads it."""
+
+    shared = False
+    """Whether its body lies in memory anyway, and is not counted."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        body = bytes(self.body)
+        connection = connection_of(scope)
+        if not self.shared and connection is not None and not connection.hold(len(body)):
+            await problem(503, _ROOM)(scope, receive, send)
+            return
+        start = {
+            "type": "http.response.start",
+            "status": self.status_code,
+            "headers": self.raw_headers,
+        }
+        await send(start)
+        for first in range(0, max(len(body), 1), PIECE_BYTES):
+            piece = body[first : first + PIECE_BYTES]
+            more = first + PIECE_BYTES < len(body)
+            await send({"type": "http.response.body", "body": piece, "more_body": more})
+
+
+class SharedResponse(LargeResponse):
+    """One whose body is served to everybody."""
+
+    shared = True
+
+
+def encoded(
+    hits: Iterable[Hit], *, component: str, release: int, version: str, max_bytes: int
+) -> bytes:
+    """A `SearchAnswer` as JSON.
+
+    Raises:
+        InvalidQueryError: it would be longer than ``max_bytes``, or a score is no number.
+    """
+    head = _json({"component": component, "release": release, "version": version})
+    pieces: list[bytes] = []
+    size = len(head)
+    for hit in hits:
+        if not math.isfinite(hit.score):
+            raise InvalidQueryError(
+                f"the score of {hit.id!r:.100} is {hit.score}: the query, or that entry, is beyond "
+                "what its distances can be"
+            )
+        piece = _json({"id": hit.id, "score": hit.score, "payload": hit.payload})
+        size += len(piece) + 1
+        if size > max_bytes:
+            raise InvalidQueryError(
+                f"the answer would have more than {max_bytes} bytes; ask for fewer hits, with a k "
+                f"of {len(pieces)} or less"
+            )
+        pieces.append(piece)
+    return b"".join((head[:-1], b',"hits":[', b",".join(pieces), b"]}"))
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return json.dumps(
+            value, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+        ).encode()
+    except UnicodeEncodeError:  # half a character, of a user's kind: JSON has a way to write it
+        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()

@@ -1,0 +1,88 @@
+"""What somebody with HTTP access alone may send; an attack holds its connections while it runs."""
+
+import contextlib
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+from tests.security.reader_service import DIMENSION, Service, answered, message
+
+SEARCH = "POST /components/similar/search"
+MANY_KEYS = json.dumps({f"{n:x}": 0 for n in range(170_000)}, separators=(",", ":")).encode()
+"""2 MB of keys that no request has."""
+LARGEST = json.dumps({"vector": [0.1234567890123] * DIMENSION, "k": 1000}).encode()
+DEEP = b'{"vector": ' + b"[" * 1_000_000 + b"]" * 1_000_000 + b"}"
+
+Attack = Callable[[Service, ExitStack, int], None]
+"""Makes so many connections, and leaves them to the stack."""
+COUNTS = {"unknown_keys": 8, "deep": 8, "unread": 300}
+DEFAULT_COUNT = 600
+
+
+def _held(service: Service, stack: ExitStack, sent: bytes) -> socket.socket | None:
+    """A connection on which something was sent, kept open; ``None`` where it was refused."""
+    with contextlib.suppress(OSError):
+        connection = stack.enter_context(service.connect(timeout=2))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(sent)
+        return connection
+    return None
+
+
+def half_headers(service: Service, stack: ExitStack, count: int) -> None:
+    """Requests that end in the middle of a header."""
+    for _ in range(count):
+        _held(service, stack, b"GET /ready HTTP/1.1\r\nhost: reader\r\nx-slow: ")
+
+
+def half_bodies(service: Service, stack: ExitStack, count: int) -> None:
+    """Bodies of which a part never comes."""
+    sent = message(SEARCH, LARGEST)
+    for _ in range(count):
+        _held(service, stack, sent[:-100])
+
+
+def silent(service: Service, stack: ExitStack, count: int) -> None:
+    """Connections on which nothing is said."""
+    for _ in range(count):
+        _held(service, stack, b"")
+
+
+def unknown_keys(service: Service, stack: ExitStack, count: int) -> None:
+    """Bodies of 170,000 unknown keys, whose answers are not read."""
+    for _ in range(count):
+        _held(service, stack, message(SEARCH, MANY_KEYS))
+
+
+def deep(service: Service, stack: ExitStack, count: int) -> None:
+    """Bodies that are nested a million times."""
+    for _ in range(count):
+        _held(service, stack, message(SEARCH, DEEP))
+
+
+def unread(service: Service, stack: ExitStack, count: int) -> None:
+    """Largest answers, several on each connection, that are not read."""
+    for _ in range(count):
+        _held(service, stack, 4 * message(SEARCH, LARGEST))
+
+
+ATTACKS: dict[str, Attack] = {
+    attack.__name__: attack
+    for attack in (half_headers, half_bodies, silent, unknown_keys, deep, unread)
+}
+
+
+@contextlib.contextmanager
+def attacking(attack: Attack, service: Service, count: int) -> Iterator[None]:
+    """``attack`` was made, and goes on until the body ends."""
+    with ExitStack() as stack:
+        attack(service, stack, count)
+        yield
+
+
+def answer_to(service: Service, body: bytes) -> tuple[int, bytes]:
+    """What a search is answered."""
+    with service.connect() as connection:
+        connection.sendall(message(SEARCH, body, close=True))
+        return answered(connection)
