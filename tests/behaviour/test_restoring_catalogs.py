@@ -9,7 +9,7 @@ import pytest
 
 from indexrelay.health.judge import judge
 from indexrelay.health.survey import Survey
-from indexrelay.health.verdict import BUILDS, SOURCES, Code, Condition, Verdict
+from indexrelay.health.verdict import BUILDS, PLACES, Code, Condition, Verdict
 from indexrelay.producers.errors import NotServedError
 from indexrelay.storage.catalog import Commit
 from indexrelay.testing.pipeline import Pipeline
@@ -47,7 +47,7 @@ def outrun(pipeline: Pipeline) -> str | None:
     """The sentence about it; every door that is about sources has it."""
     verdict = judged(pipeline)
     found = [each for each in verdict.problems if each.code is Code.COLLECTION_OUTRUN]
-    for codes in (SOURCES, BUILDS):
+    for codes in (PLACES, BUILDS):
         assert [each for each in verdict.within(codes).problems if each in found] == found
     return found[0].what if found else None
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from indexrelay.health.due import find_due
 from indexrelay.health.facts import Area, Facts, SourceFact, Unknown, Untaken
 from indexrelay.health.judge import judge
-from indexrelay.health.verdict import BUILDS, SOURCES, Code, Condition
+from indexrelay.health.verdict import BUILDS, PLACES, Code, Condition
 from indexrelay.schemas.results import LoadOutcome
 from indexrelay.streams.wrong_keys import WrongKey
 from tests.health.healthy import (
@@ -114,13 +114,13 @@ def test_no_two_doors_disagree_and_each_problem_says_what_to_do(facts: Facts) ->
     everything = verdict.within(set(Code))
     assert everything == verdict
     assert verdict.well == (not verdict.problems)
-    for codes in (SOURCES, BUILDS):
+    for codes in (PLACES, BUILDS):
         door = verdict.within(codes)
         assert set(door.problems) <= set(verdict.problems)
         assert door.well == (not door.problems)
         if not door.well:
             assert not verdict.well
-    assert {each for each in verdict.problems if each.code in SOURCES} <= set(
+    assert {each for each in verdict.problems if each.code in PLACES} <= set(
         verdict.within(BUILDS).problems
     )
     for problem in verdict.problems:

@@ -1,7 +1,5 @@
 """A node of a Redis Cluster is called that, whatever it answers, and the answer says what to do."""
 
-import socket
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +8,7 @@ from redis.exceptions import ResponseError
 from indexrelay.streams import Keys, current_release, is_passing, publish
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.errors import BackendRefusedError
+from tests.fixtures.refusing import RefusingServer
 
 REPLIES = {
     "MOVED": "MOVED 8384 127.0.0.1:7001",
@@ -19,38 +18,9 @@ REPLIES = {
 }
 
 
-class Node(threading.Thread):
-    """Answers every command with one refusal, but lets clients in."""
-
-    def __init__(self, refusal: str) -> None:
-        super().__init__(daemon=True)
-        self._refusal = f"-{refusal}\r\n".encode()
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.url = f"redis://127.0.0.1:{self._listening.getsockname()[1]}"
-
-    def run(self) -> None:
-        while True:
-            try:
-                client, _ = self._listening.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._answer, args=(client,), daemon=True).start()
-
-    def stop(self) -> None:
-        self._listening.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
-
-    def _answer(self, client: socket.socket) -> None:
-        with client:
-            while said := client.recv(65536):
-                greeting = b"SETINFO" in said or b"SELECT" in said
-                commands = max(1, said.upper().count(b"SETINFO"))
-                client.sendall(b"+OK\r\n" * commands if greeting else self._refusal)
-
-
 @pytest.fixture(params=REPLIES)
 def node(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
-    node = Node(REPLIES[request.param])
+    node = RefusingServer(REPLIES[request.param])
     node.start()
     yield request.param, node.url
     node.stop()

@@ -82,7 +82,7 @@ class Installation:
     @cached_property
     def connection(self) -> Connection:
         """Redis, as a client: no server is started for a command that only looks."""
-        return reach(self.settings)
+        return reach(self.settings, warn=False)
 
     @cached_property
     def producer(self) -> Producer:

@@ -2,7 +2,7 @@
 
 Everybody who says how things stand asks `judge`: a command, the rebuilder's own comparison, a
 reader about itself, a job that waits. So no two of them can disagree; a door that is about less
-(`SOURCES`, `BUILDS`) shows those problems and no others.
+(`PLACES`, `BUILDS`) shows those problems and no others.
 
 Three rules hold for all of it. What could not be looked at is a problem of its own and never well.
 What somebody asked for (held, paused) is told of, since a decision is easily forgotten. And what is

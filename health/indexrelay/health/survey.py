@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import TypeVar
 
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.components.errors import KindNotFoundError
@@ -38,6 +38,7 @@ from indexrelay.streams.announcing import current_release
 from indexrelay.streams.inspection import group_state, waiting_entries
 from indexrelay.streams.keys import REBUILDERS_GROUP
 from indexrelay.streams.leases import HeldLease, held_leases
+from indexrelay.streams.passing import refusal_code
 from indexrelay.streams.position import START
 from indexrelay.streams.presence import Members, Role, members_of
 from indexrelay.streams.wrong_keys import WrongKey, find_wrong_keys
@@ -104,12 +105,14 @@ class Survey:
         facts = self._attempt(Area.ARTIFACTS, self._with_artifacts, facts)
         return self._attempt(Area.CATALOG, self._with_catalog, facts)
 
-    def of_sources(self) -> Facts:
-        """Where entries come from and versions are kept, as of now; nothing is made or numbered.
+    def of_places(self) -> Facts:
+        """What the settings name, as of now; nothing is made or numbered.
 
-        What cannot be read is in ``unknown``.
+        What cannot be read is in ``unknown``. The embedded server is none of it: a role starts it.
         """
         facts = self._nothing()
+        if self._settings.redis_url is not None:
+            facts = self._attempt(Area.REDIS, self._answering, facts)
         if self._settings.artifacts_dir.is_dir():
             facts = self._attempt(Area.ARTIFACTS, self._with_artifacts, facts)
         return self._attempt(Area.CATALOG, self._looked_at, facts)
@@ -293,6 +296,24 @@ class Survey:
                 unseen=frozenset(unseen),
                 eviction=connection.eviction_policy(),
             ),
+        )
+
+    def _answering(self, facts: Facts) -> Facts:
+        """Whether the server answers those who have the settings, whichever role they are."""
+        if self._connection is None:
+            return facts
+        connection, keys = self._connection(), self._keys
+        try:
+            try:
+                connection.commands.get(keys.release)
+            except NoPermissionError:
+                connection.commands.zrange(keys.readers, 0, 0)  # a job may read presence alone
+        except ResponseError as error:
+            if refusal_code(error) != "WRONGTYPE":  # it answers, and `whole` names the key
+                raise
+        unseen: frozenset[Role] = frozenset({"reader", "rebuilder"})
+        return replace(
+            facts, redis=RedisFacts(unseen=unseen, eviction=connection.eviction_policy())
         )
 
     def _seconds_left(

@@ -88,10 +88,12 @@ class Code(StrEnum):
 DECISIONS: Final = frozenset({Code.COMPONENT_HELD, Code.COMPONENT_PAUSED})
 """What somebody asked for. It is told of all the same: what it keeps back is not well."""
 
-SOURCES: Final = frozenset(
+PLACES: Final = frozenset(
     {
         Code.CATALOG_UNREADABLE,
         Code.ARTIFACTS_UNREADABLE,
+        Code.REDIS_UNREADABLE,
+        Code.REDIS_EVICTS,
         Code.COLLECTION_CONFLICT,
         Code.COLLECTION_GONE,
         Code.COLLECTION_OUTRUN,
@@ -100,7 +102,8 @@ SOURCES: Final = frozenset(
         Code.RELEASE_DAMAGED,
     }
 )
-"""What `indexrelay check` is about: where entries come from, and where versions are kept."""
+"""What `indexrelay check` is about: whether what the settings name can be used, where entries come
+from, where versions are kept, and the server of the events."""
 
 BUILDS: Final = frozenset(Code) - {
     # A pass by hand is for where no role runs, and what it released is on its way to the readers.

@@ -10,8 +10,12 @@ from indexrelay.streams.connection import Connection
 from indexrelay.streams.socket_path import embedded_url
 
 
-def reach(settings: Settings) -> Connection:
+def reach(settings: Settings, *, warn: bool = True) -> Connection:
     """Open a connection as the settings say; a server that is away is met at its first use.
+
+    Args:
+        settings: the installation.
+        warn: log it at once; a command says it in its answer.
 
     Raises:
         NoRunningServerError: no URL is given, and no embedded server was started there.
@@ -20,4 +24,4 @@ def reach(settings: Settings) -> Connection:
     url = settings.redis_url or embedded_url(settings.data_dir)
     if url is None:
         raise NoRunningServerError(settings.data_dir)
-    return Connection.open(url, timeout_seconds=settings.redis.timeout_seconds)
+    return Connection.open(url, timeout_seconds=settings.redis.timeout_seconds, warn=warn)

@@ -86,7 +86,8 @@ class _OneServer(Redis):
         except (AskError, ClusterCrossSlotError) as error:
             raise ClusterNodeError(error) from error
         except ClusterDownError as error:
-            raise type(error)(f"{error} ({CLUSTER_ADVICE})") from error
+            said = f"the server is a node of a Redis Cluster that is down: {error}"
+            raise type(error)(f"{said}; {CLUSTER_ADVICE}") from error
 
 
 def try_url(url: str) -> None:

@@ -58,18 +58,24 @@ class Connection:
 
     @classmethod
     def open(
-        cls, url: str, *, timeout_seconds: float = 5.0, block_seconds: float = MAX_BLOCK_SECONDS
+        cls,
+        url: str,
+        *,
+        timeout_seconds: float = 5.0,
+        block_seconds: float = MAX_BLOCK_SECONDS,
+        warn: bool = True,
     ) -> Self:
         """Make the clients; sockets are opened when they are needed.
 
-        A server that is away is no error here: whoever uses it first meets that. One that is there
-        is asked whether it evicts keys under memory pressure, which would lose events silently.
+        A server that is away is no error here: whoever uses it first meets that. It is only asked
+        whether it evicts keys under memory pressure, which would lose events silently.
 
         Args:
             url: ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://``; see
                 `indexrelay.schemas.server_url`.
             timeout_seconds: how long connecting, and one command, may take.
             block_seconds: the longest wait of a blocking read on this connection; at most 2.
+            warn: log a server that is away, or that evicts; else it is not asked yet.
 
         Raises:
             RedisUrlError: the URL cannot be read.
@@ -86,7 +92,8 @@ class Connection:
             ),
             block_seconds=block_seconds,
         )
-        connection._check_eviction()
+        if warn:
+            connection._check_eviction()
         return connection
 
     def block_milliseconds(self, block_seconds: float) -> int | None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def check(config: Config = None, json: Json = False) -> None:
-    """Check the settings, and open each source: a mistake exits 2, what is not well exits 3."""
+    """Check the settings, open each source and ask Redis: a mistake exits 2, not well exits 3."""
     from indexrelay.console.collecting import survey_of
     from indexrelay.console.exits import ExitCode
     from indexrelay.console.installation import Installation
@@ -21,7 +21,7 @@ def check(config: Config = None, json: Json = False) -> None:
     from indexrelay.console.trials import tried
     from indexrelay.console.verdict_page import verdict_lines
     from indexrelay.health.judge import judge
-    from indexrelay.health.verdict import SOURCES
+    from indexrelay.health.verdict import PLACES
     from indexrelay.schemas.mistakes import SettingsError
 
     try:
@@ -38,7 +38,7 @@ def check(config: Config = None, json: Json = False) -> None:
     settings = installation.settings
     found = lacking(settings)
     with installation:
-        verdict = judge(survey_of(installation).of_sources()).within(SOURCES)
+        verdict = judge(survey_of(installation).of_places()).within(PLACES)
     if json:
         print_json(
             {
@@ -73,9 +73,12 @@ def _looked_at(settings: "Settings") -> str:
     outside = sorted(
         name for name, each in settings.collections.items() if each.source.kind != "catalog"
     )
-    if not outside:
-        return "nothing that is there already contradicts them"
-    return f"each source can be read: {', '.join(outside)}"
+    sources = (
+        f"each source can be read: {', '.join(outside)}"
+        if outside
+        else "nothing that is there already contradicts them"
+    )
+    return sources if settings.redis_url is None else f"{sources}; Redis answers"
 
 
 def jsonable(value: Any) -> Any:
