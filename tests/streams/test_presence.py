@@ -8,6 +8,7 @@ from redis import Redis
 from indexrelay.schemas.names import split_member_id
 from indexrelay.schemas.results import ReaderState
 from indexrelay.streams.connection import Connection
+from indexrelay.streams.errors import MessageTooLargeError
 from indexrelay.streams.keys import Keys
 from indexrelay.streams.presence import MAX_STATE_BYTES, Presence, members_of, present
 from tests.streams.waiting import eventually
@@ -75,7 +76,10 @@ def test_a_state_that_is_too_large_is_not_read_and_hides_nobody(
     largest = state("a").model_dump_json().encode()
     largest += b" " * (MAX_STATE_BYTES - len(largest))
     readers.publish("a", largest, ttl_seconds=60)
-    readers.publish("b", largest + b" ", ttl_seconds=60)
+    with pytest.raises(MessageTooLargeError, match="1,048,577 bytes"):
+        readers.publish("b", largest + b" ", ttl_seconds=60)
+    readers.publish("b", largest, ttl_seconds=60)
+    each_connection.commands.append(keys.reader("b"), " ")
     found = members_of(each_connection, keys, "reader", ReaderState)
     assert list(found.states) == ["a"]
     assert found.dropped == {"b": "its state is larger than 1,048,576 bytes"}

@@ -24,6 +24,7 @@ from indexrelay.storage.catalog import BatchChanges, Commit
 from indexrelay.storage.entries import Entries
 from indexrelay.storage.errors import InvalidEntriesError, UnknownEntriesError
 from indexrelay.storage.validation import (
+    SizeLimits,
     check_entries,
     check_ids,
     check_listed_ids,
@@ -51,12 +52,14 @@ class Batch:
         dimension: int,
         metric: Metric,
         hand_over: HandsOver,
+        sizes: SizeLimits | None = None,
     ) -> None:
         self.collection = collection
         self.batch_id = batch_id
         self._dimension = dimension
         self._metric = metric
         self._hand_over = hand_over
+        self._sizes = sizes or SizeLimits()
         self._upserts: list[Entries] = []
         self._upserted: set[str] = set()
         # By id, what was set or cleared beside the upserts; None: it goes.
@@ -85,12 +88,18 @@ class Batch:
         Raises:
             InvalidEntriesError: names the rows that are wrong (dimension, NaN or infinity, a zero
                 vector under cosine, empty or repeated ids, lengths that differ, payloads that JSON
-                has no form for).
+                has no form for, texts and payloads that are too large).
             BatchClosedError: the block has ended.
         """
         self._check_open()
         entries = check_entries(
-            ids, vectors, texts, payloads, dimension=self._dimension, metric=self._metric
+            ids,
+            vectors,
+            texts,
+            payloads,
+            dimension=self._dimension,
+            metric=self._metric,
+            sizes=self._sizes,
         )
         if not len(entries):
             return
@@ -116,7 +125,7 @@ class Batch:
         """
         self._check_open()
         known = check_ids(ids)
-        checked = check_texts(texts, known)
+        checked = check_texts(texts, known, max_bytes=self._sizes.text)
         _refuse_missing("text", "clear_texts", checked, known)
         self._refuse_deleted(known)
         self._texts.update(zip(known, checked, strict=True))
@@ -134,7 +143,7 @@ class Batch:
         """
         self._check_open()
         known = check_ids(ids)
-        encoded = encode_payloads(payloads, known)
+        encoded = encode_payloads(payloads, known, max_bytes=self._sizes.payload)
         _refuse_missing("payload", "clear_payloads", encoded, known)
         self._refuse_deleted(known)
         self._payloads.update(zip(known, encoded, strict=True))

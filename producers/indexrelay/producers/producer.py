@@ -31,6 +31,7 @@ from indexrelay.schemas.events import RebuildRequested
 from indexrelay.schemas.settings import CollectionSettings, Settings
 from indexrelay.storage.catalog import BatchChanges, Catalog, Commit
 from indexrelay.storage.catalog.commits import check_batch_id
+from indexrelay.storage.validation import SizeLimits
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.keys import Keys
 
@@ -288,6 +289,7 @@ class Producer:
             dimension=declared.dimension,
             metric=declared.metric,
             hand_over=hand_over,
+            sizes=SizeLimits.of(declared),
         )
 
     def _commit(self, handed: Sequence[Handed]) -> bool:

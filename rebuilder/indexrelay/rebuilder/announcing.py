@@ -11,6 +11,7 @@ from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.events import Event, EventData, RebuildFinished, ReleasePublished
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.message_size import fitted_result
 from indexrelay.schemas.results import RebuildResult
 from indexrelay.schemas.versions import Release
 from indexrelay.streams import (
@@ -77,4 +78,4 @@ def _published(release: Release) -> ReleasePublished:
 
 
 def _finished(result: RebuildResult) -> RebuildFinished:
-    return RebuildFinished.model_validate(result.model_dump())
+    return RebuildFinished.model_validate(fitted_result(result).model_dump())

@@ -15,6 +15,7 @@ from indexrelay.health.backoff import Patience
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.message_size import fitted_rebuilder
 from indexrelay.schemas.results import ComponentFailure, LockWait, RebuilderState, RebuildResult
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.catalog import Attempt, Catalog
@@ -82,7 +83,9 @@ class RebuilderPresence:
         )
         try:
             self._presence.publish(
-                identity.member, state.model_dump_json().encode(), ttl_seconds=self._ttl_seconds
+                identity.member,
+                fitted_rebuilder(state).model_dump_json().encode(),
+                ttl_seconds=self._ttl_seconds,
             )
             self._look_for_namesakes()
         except (RedisError, BackendRefusedError) as error:

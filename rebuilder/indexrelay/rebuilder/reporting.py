@@ -5,6 +5,7 @@ from datetime import datetime
 
 from indexrelay.health.dependencies import in_order
 from indexrelay.health.facts import Facts
+from indexrelay.schemas.limits import MAX_MESSAGE, shortened
 from indexrelay.schemas.results import (
     BuildOutcome,
     ComponentResult,
@@ -62,8 +63,11 @@ def not_announced(result: RebuildResult, error: Exception) -> RebuildResult:
     return result.model_copy(
         update={
             "status": RebuildStatus.PARTIAL_SUCCESS,
-            "message": f"{len(result.indexes_rebuilt)} index(es) rebuilt "
-            f"but reload notification failed: {error}",
+            "message": shortened(
+                f"{len(result.indexes_rebuilt)} index(es) rebuilt "
+                f"but reload notification failed: {error}",
+                MAX_MESSAGE,
+            ),
         }
     )
 
@@ -73,7 +77,10 @@ def not_released(result: RebuildResult, error: Exception) -> RebuildResult:
     return result.model_copy(
         update={
             "status": RebuildStatus.FAILURE,
-            "message": f"{len(result.indexes_rebuilt)} index(es) rebuilt but not released: {error}",
+            "message": shortened(
+                f"{len(result.indexes_rebuilt)} index(es) rebuilt but not released: {error}",
+                MAX_MESSAGE,
+            ),
         }
     )
 

@@ -16,6 +16,7 @@ from indexrelay.reloaders.connecting import Link, is_silence
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.events import Event, ReleaseApplied
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.message_size import fitted_reader, fitted_report
 from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.supervised_thread import SupervisedThread
 from indexrelay.streams import BackendRefusedError, Keys, Presence, publish
@@ -59,7 +60,7 @@ class Reporter:
     def tell(self, applied: ReleaseApplied) -> None:
         """Add what became of a release to the reports."""
         event = Event.of(
-            applied,
+            fitted_report(applied),
             source=f"/{self._keys.namespace}/readers/{applied.reader}",
             subject=str(applied.release),
             time=self._clock.now(),
@@ -121,7 +122,7 @@ class Reporter:
         connection = self._link.connection
         if connection is None:
             return
-        raw = state.model_dump_json().encode()
+        raw = fitted_reader(state).model_dump_json().encode()
         try:
             Presence(connection, self._keys, "reader").publish(
                 state.member, raw, ttl_seconds=self._ttl_seconds

@@ -18,6 +18,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 from pydantic_core import from_json, to_json
 
 from indexrelay.schemas.errors import UnreadableEventError
+from indexrelay.schemas.limits import MAX_COMPONENTS, MAX_TRACEPARENT, Attribute
 from indexrelay.schemas.names import BatchId, Digest, Instance, Name, ReaderId
 from indexrelay.schemas.results import ComponentState, RebuildResult
 from indexrelay.schemas.versions import SCHEMA_VERSION, Generation
@@ -45,7 +46,7 @@ class BatchCompleted(EventData):
     TYPE: ClassVar[str] = "batch.completed.v1"
 
     collection: Name
-    epoch: str
+    epoch: Attribute
     batch_id: BatchId
     generation: Generation
     upserts: NonNegativeInt = 0
@@ -62,7 +63,7 @@ class RebuildRequested(EventData):
     TYPE: ClassVar[str] = "rebuild.requested.v1"
 
     request_id: Annotated[str, Field(min_length=1, max_length=200)]
-    components: tuple[Name, ...] = ()
+    components: Annotated[tuple[Name, ...], Field(max_length=MAX_COMPONENTS)] = ()
     """What to build even if it is not due; empty: whatever is due."""
     force: bool = False
     """Release it although it lost more entries than ``max_shrink`` allows."""
@@ -121,13 +122,13 @@ class Event(BaseModel):
 
     specversion: Annotated[str, Field(pattern=r"^1\.[0-9]{1,9}$")] = "1.0"
     id: Annotated[str, Field(min_length=1, max_length=200)]
-    source: Annotated[str, Field(min_length=1)]
-    type: str
-    subject: str | None = None
+    source: Annotated[Attribute, Field(min_length=1)]
+    type: Attribute
+    subject: Attribute | None = None
     time: AwareDatetime
-    datacontenttype: str = "application/json"
+    datacontenttype: Attribute = "application/json"
     schemaversion: Annotated[str, Field(pattern=r"^1\.[0-9]{1,9}$")] = SCHEMA_VERSION
-    traceparent: str | None = None
+    traceparent: Annotated[str, Field(max_length=MAX_TRACEPARENT)] | None = None
     data: EventData
 
     @classmethod

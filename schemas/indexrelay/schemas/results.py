@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
+from indexrelay.schemas.limits import Attribute, ErrorText, MessageText
 from indexrelay.schemas.names import (
     BatchId,
     Digest,
@@ -79,7 +80,7 @@ class ComponentResult(_Fact):
     verify_seconds: Seconds = 0.0
     """The gates alone; the disk takes the files meanwhile."""
     checks: tuple[Check, ...] = ()
-    error: str | None = None
+    error: ErrorText | None = None
     passing: bool = False
     """For a failed one: whether the cause lies outside (no room, no database, no network), so that
     it is tried again for as long as it lasts."""
@@ -89,13 +90,13 @@ class RebuildResult(_Fact):
     """What operators read first; its first four names are known to them and stay."""
 
     status: RebuildStatus
-    message: str
+    message: MessageText
     indexes_rebuilt: tuple[Name, ...] = ()
     indexes_failed: tuple[Name, ...] = ()
     components: dict[Name, ComponentResult] = Field(default_factory=dict)
     release: NonNegativeInt | None = None
     """The number of the release that came of it; ``None`` when nothing was rebuilt."""
-    waiting: dict[Name, str] = Field(default_factory=dict)
+    waiting: dict[Name, ErrorText] = Field(default_factory=dict)
     """Components that wait for another member of their group, and for whom and why: some were
     rebuilt, are kept and released together with that one, the others were not built."""
     batch_ids: tuple[BatchId, ...] = ()
@@ -107,6 +108,8 @@ class RebuildResult(_Fact):
     started_at: datetime
     """When the quiet wait was over and the pass began."""
     finished_at: datetime
+    omitted: tuple[str, ...] = ()
+    """What this message leaves out since it would have been too large with it; the log has it."""
 
 
 class ComponentState(_Fact):
@@ -124,7 +127,7 @@ class ComponentState(_Fact):
     entries: NonNegativeInt = 0
     seconds: Seconds = 0.0
     """How long its load took, warm-up included."""
-    error: str | None = None
+    error: ErrorText | None = None
     applied_at: datetime | None = None
 
 
@@ -134,7 +137,7 @@ class ProcessState(_Fact):
     _LABEL: ClassVar[str]
     """The field that holds the label."""
 
-    host: str
+    host: Attribute
     pid: int
     instance: Instance = ""
     """Tells this process from the others under its label; empty where schema 1.0 wrote it."""
@@ -164,7 +167,7 @@ class ReaderState(ProcessState):
 
     reader: ReaderId
     """Its label."""
-    address: str | None = None
+    address: Attribute | None = None
     """Where its HTTP service answers, if it has one."""
     ready: bool
     release: NonNegativeInt
@@ -177,7 +180,7 @@ class ReaderState(ProcessState):
 class ComponentFailure(_Fact):
     """A component whose last build failed, as the rebuilder remembers it."""
 
-    error: str
+    error: ErrorText
     failures: NonNegativeInt
     """How many times in a row."""
     targets: dict[Name, Generation] = Field(default_factory=dict)
@@ -206,7 +209,7 @@ class RebuilderState(ProcessState):
     release: NonNegativeInt
     building: tuple[Name, ...] = ()
     failures: dict[Name, ComponentFailure] = Field(default_factory=dict)
-    kept_back: dict[Name, str] = Field(default_factory=dict)
+    kept_back: dict[Name, ErrorText] = Field(default_factory=dict)
     """Components that follow no batch, and why: a person holds or paused them, or they wait for
     another member of their group."""
     namesakes: tuple[str, ...] = ()

@@ -22,6 +22,7 @@ from pydantic import (
 
 from indexrelay.schemas.database_url import database_kind, sqlite_url
 from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.limits import MAX_COMPONENTS
 from indexrelay.schemas.names import Identifier, Name
 from indexrelay.schemas.numbers import truths_as_text
 from indexrelay.schemas.server_url import read_server_url
@@ -148,6 +149,12 @@ class CollectionSettings(_Table):
     """Of every vector. It cannot be changed: drop the collection and fill it anew."""
     metric: Metric = Metric.COSINE
     """How near two vectors are. Cosine: vectors are indexed at unit length."""
+    max_text_bytes: PositiveCount = 1_048_576
+    """Bytes of UTF-8 that one text may have: a book's chapter, where a passage is meant. What is
+    longer is refused by every door, and finds nothing better than its parts would."""
+    max_payload_bytes: PositiveCount = 65_536
+    """Bytes of UTF-8 that one payload's JSON may have. An answer carries a payload for each of its
+    hits, so that a thousand of them take 64 MB."""
     source: Source = CatalogSource()
 
 
@@ -375,8 +382,12 @@ class Settings(_Table):
     reader: ReaderSettings = ReaderSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
-    collections: dict[Name, CollectionSettings] = Field(default_factory=dict)
-    components: dict[Name, ComponentDefinition] = Field(default_factory=dict)
+    collections: Annotated[dict[Name, CollectionSettings], Field(max_length=MAX_COMPONENTS)] = (
+        Field(default_factory=dict)
+    )
+    components: Annotated[dict[Name, ComponentDefinition], Field(max_length=MAX_COMPONENTS)] = (
+        Field(default_factory=dict)
+    )
 
     @field_validator("artifacts")
     @classmethod

@@ -21,15 +21,16 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from itertools import repeat
 from operator import contains
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from indexrelay.schemas.json_values import first_offence, has_half_character
-from indexrelay.schemas.settings import Metric
+from indexrelay.schemas.settings import CollectionSettings, Metric
 from indexrelay.storage.entries import Entries, Vectors
 from indexrelay.storage.errors import InvalidEntriesError
 
@@ -44,6 +45,22 @@ MAX_LENGTH: Final = 1e18
 
 MIN_LENGTH: Final = 1e-18
 """Of a vector that is not zero: its square, 1e-36, is above 1.2e-38, where float32 gets coarse."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeLimits:
+    """How many bytes of UTF-8 a text and a payload's JSON may have, in one collection."""
+
+    text: int = CollectionSettings.model_fields["max_text_bytes"].default
+    payload: int = CollectionSettings.model_fields["max_payload_bytes"].default
+
+    @classmethod
+    def of(cls, settings: CollectionSettings) -> Self:
+        """Those of a declared collection."""
+        return cls(text=settings.max_text_bytes, payload=settings.max_payload_bytes)
+
+
+_USUAL: Final = SizeLimits()
 
 _REAL = "fiu"
 """numpy's kinds of real numbers: floats and integers."""
@@ -72,6 +89,7 @@ def check_entries(
     dimension: int,
     metric: Metric,
     payloads_are_json: bool = False,
+    sizes: SizeLimits = _USUAL,
 ) -> Entries:
     """Turn what a job has at hand, or what a source holds, into `Entries`.
 
@@ -84,6 +102,7 @@ def check_entries(
         dimension: length of every vector.
         metric: under cosine every vector needs a direction.
         payloads_are_json: whether payloads are JSON texts, as they come from a file or a table.
+        sizes: how long texts and payloads may be.
 
     Raises:
         InvalidEntriesError: with the first offending rows and how many there are in all.
@@ -93,8 +112,8 @@ def check_entries(
     return Entries(
         ids=known,
         vectors=check_vectors(vectors, known, dimension=dimension, metric=metric),
-        texts=check_texts(texts, known),
-        payloads=judge(payloads, known),
+        texts=check_texts(texts, known, max_bytes=sizes.text),
+        payloads=judge(payloads, known, max_bytes=sizes.payload),
     )
 
 
@@ -160,29 +179,29 @@ def check_vectors(
     return checked
 
 
-def check_texts(texts: Sequence[str | None] | None, ids: Sequence[str]) -> list[str | None]:
+def check_texts(
+    texts: Sequence[str | None] | None, ids: Sequence[str], *, max_bytes: int = _USUAL.text
+) -> list[str | None]:
     """One text or ``None`` for each id.
 
     Raises:
         InvalidEntriesError: no sequence, or of another length; something that is no string, holds
-            a NUL character or a lone surrogate.
+            a NUL character or a lone surrogate, or has more than ``max_bytes`` of UTF-8.
     """
-    if texts is None:
-        return [None] * len(ids)
-    known = _column("texts", texts)
-    _same_length("texts", len(known), ids)
-    if _is_plain(known):
-        return list(map(str, known))
-    _refuse_text(known, "text", _no_text, ids)
-    return [None if text is None else str(text) for text in known]
+    checked = _texts(texts, ids)
+    _refuse_large(checked, "text", "max_text_bytes", ids, max_bytes=max_bytes)
+    return checked
 
 
-def encode_payloads(payloads: Sequence[Any] | None, ids: Sequence[str]) -> list[str | None]:
+def encode_payloads(
+    payloads: Sequence[Any] | None, ids: Sequence[str], *, max_bytes: int = _USUAL.payload
+) -> list[str | None]:
     """Each payload written as JSON, with its keys in order; ``None`` stays ``None``.
 
     Raises:
         InvalidEntriesError: no sequence, or of another length; a value that JSON has no form for,
-            named by its path, or that is nested deeper than `MAX_PAYLOAD_DEPTH`.
+            named by its path, that is nested deeper than `MAX_PAYLOAD_DEPTH`, or whose JSON has
+            more than ``max_bytes`` of UTF-8.
     """
     if payloads is None:
         return [None] * len(ids)
@@ -199,6 +218,7 @@ def encode_payloads(payloads: Sequence[Any] | None, ids: Sequence[str]) -> list[
         offence = first_offence(known[wrong[0]], max_depth=MAX_PAYLOAD_DEPTH)
         problem = f"payload that is no JSON value ({offence or 'it cannot be encoded'})"
         raise InvalidEntriesError(problem, rows=wrong, ids=ids)
+    _refuse_large(encoded, "payload", "max_payload_bytes", ids, max_bytes=max_bytes)
     return encoded
 
 
@@ -208,21 +228,47 @@ def in_order(payload: str) -> str:
 
 
 def check_payload_texts(
-    payloads: Sequence[str | None] | None, ids: Sequence[str]
+    payloads: Sequence[str | None] | None, ids: Sequence[str], *, max_bytes: int = _USUAL.payload
 ) -> list[str | None]:
     """Payloads that are JSON text already: every value that `encode_payloads` refuses is refused.
 
     Raises:
         InvalidEntriesError: another length; a text that is not JSON, names a key of an object
-            twice, or says a value that JSON has no form for or that is nested deeper than
-            `MAX_PAYLOAD_DEPTH`.
+            twice, says a value that JSON has no form for or that is nested deeper than
+            `MAX_PAYLOAD_DEPTH`, or has more than ``max_bytes`` of UTF-8.
     """
-    checked = check_texts(payloads, ids)
+    checked = _texts(payloads, ids)
+    # Before they are parsed, which takes many times their size.
+    _refuse_large(checked, "payload", "max_payload_bytes", ids, max_bytes=max_bytes)
     wrong = [row for row, text in enumerate(checked) if text is not None and _no_json(text)]
     if wrong:
         problem = f"payload that is no JSON value ({_no_json(checked[wrong[0]] or '')})"
         raise InvalidEntriesError(problem, rows=wrong, ids=ids)
     return checked
+
+
+def _texts(texts: Sequence[str | None] | None, ids: Sequence[str]) -> list[str | None]:
+    """One text or ``None`` for each id, however long."""
+    if texts is None:
+        return [None] * len(ids)
+    known = _column("texts", texts)
+    _same_length("texts", len(known), ids)
+    if _is_plain(known):
+        return list(map(str, known))
+    _refuse_text(known, "text", _no_text, ids)
+    return [None if text is None else str(text) for text in known]
+
+
+def _refuse_large(
+    column: Sequence[str | None], what: str, setting: str, ids: Sequence[str], *, max_bytes: int
+) -> None:
+    """``column`` is valid text; a character takes one byte to four."""
+    if not any(text is not None and len(text) * 4 > max_bytes for text in column):
+        return
+    large = [row for row, text in enumerate(column) if text and len(text.encode()) > max_bytes]
+    if large:
+        problem = f"{what} of more than {max_bytes:,} bytes of UTF-8 ({setting} of its collection)"
+        raise InvalidEntriesError(problem, rows=large, ids=ids)
 
 
 def _to_json(payload: Any) -> str:

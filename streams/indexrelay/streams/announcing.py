@@ -18,6 +18,7 @@ from indexrelay.schemas.events import FIELD
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.keys import Keys
+from indexrelay.streams.publishing import check_size
 from indexrelay.streams.refusing import naming, refusals_of
 
 MARK_SECONDS: Final = 86_400
@@ -44,6 +45,7 @@ def announce(
 
     Raises:
         ValueError: ``number`` is not positive.
+        MessageTooLargeError: one of the two has more than `MAX_EVENT_BYTES`.
         BackendRefusedError: the server refused it, and nothing was written.
         redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: it did not answer; the
             announcement may have been made or not. Repeat it.
@@ -51,6 +53,8 @@ def announce(
     if number < 1:
         raise ValueError(f"release {number}: releases are numbered from 1")
     result = result_event or b""
+    check_size(keys.reloads, release_event)
+    check_size(keys.results, result)
     mark = keys.announced(hashlib.sha256(result).hexdigest())
     with refusals_of(keys.release):
         became = connection.script("announce")(

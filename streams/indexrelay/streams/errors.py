@@ -98,6 +98,18 @@ class ServerStartError(IndexRelayError):
         self.log_tail = log_tail
 
 
+class MessageTooLargeError(IndexRelayError, ValueError):
+    """Raised instead of sending what nobody would read; nothing was sent."""
+
+    def __init__(self, key: str, size: int, most: int) -> None:
+        super().__init__(
+            f"{size:,} bytes for {key}, of which readers take at most {most:,}: say less in it"
+        )
+        self.key = key
+        self.size = size
+        self.most = most
+
+
 class WrongTypeError(IndexRelayError, ResponseError):
     """Raised instead of the server's own when a key holds another type than it should.
 

@@ -27,6 +27,7 @@ from indexrelay.schemas.events import MAX_EVENT_BYTES
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ProcessState
 from indexrelay.streams.connection import Connection
+from indexrelay.streams.errors import MessageTooLargeError
 from indexrelay.streams.keys import Keys
 from indexrelay.streams.passing import refusal_code
 from indexrelay.streams.refusing import naming, refusals_of, replies_of
@@ -63,8 +64,14 @@ class Presence:
         self._member_key = keys.reader if kind == "reader" else keys.rebuilder
 
     def publish(self, member_id: str, state: bytes, *, ttl_seconds: float) -> None:
-        """Replace the whole state of a member; it counts as gone ``ttl_seconds`` from now."""
+        """Replace the whole state of a member; it counts as gone ``ttl_seconds`` from now.
+
+        Raises:
+            MessageTooLargeError: it has more than `MAX_STATE_BYTES`, so that nobody would read it.
+        """
         key = self._member_key(member_id)
+        if len(state) > MAX_STATE_BYTES:
+            raise MessageTooLargeError(key, len(state), MAX_STATE_BYTES)
         with refusals_of(key):
             self._connection.script("presence_publish")(
                 keys=[self._index, key], args=[member_id, state, max(1, round(ttl_seconds * 1000))]

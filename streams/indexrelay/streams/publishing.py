@@ -10,8 +10,9 @@ from typing import Final
 
 from redis.exceptions import ResponseError
 
-from indexrelay.schemas.events import FIELD
+from indexrelay.schemas.events import FIELD, MAX_EVENT_BYTES
 from indexrelay.streams.connection import Connection
+from indexrelay.streams.errors import MessageTooLargeError
 from indexrelay.streams.refusing import refused
 from indexrelay.streams.round_trip import packed, round_trip
 
@@ -31,10 +32,12 @@ def publish(
         keep_seconds: the stream ends so long after its last event; ``None``: never.
 
     Raises:
+        MessageTooLargeError: it has more than `MAX_EVENT_BYTES`.
         BackendRefusedError: the server refused it (out of memory, a replica, forbidden).
         redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: it did not answer; the
             event may have arrived or not.
     """
+    check_size(key, raw)
     commands = [packed(b"XADD", key.encode(), b"*", FIELD, raw)]
     if keep_seconds is not None:
         milliseconds = b"%d" % round(keep_seconds * 1000)
@@ -53,10 +56,12 @@ def publish_many(connection: Connection, key: str, raws: Sequence[bytes]) -> lis
     Not a transaction: when one is refused, others may stand.
 
     Raises:
-        BackendRefusedError, redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: as
-            `publish`.
+        MessageTooLargeError, BackendRefusedError, redis.exceptions.ConnectionError,
+            redis.exceptions.TimeoutError: as `publish`; nothing is added where one is too large.
     """
     name = key.encode()
+    for raw in raws:
+        check_size(key, raw)
     entry_ids: list[bytes] = []
     for some in _portions(raws):
         commands = [packed(b"XADD", name, b"*", FIELD, raw) for raw in some]
@@ -65,6 +70,16 @@ def publish_many(connection: Connection, key: str, raws: Sequence[bytes]) -> lis
                 raise refused(key, reply) from reply
             entry_ids.append(reply)
     return entry_ids
+
+
+def check_size(key: str, raw: bytes) -> None:
+    """Refuse what its readers would refuse.
+
+    Raises:
+        MessageTooLargeError: it has more than `MAX_EVENT_BYTES`.
+    """
+    if len(raw) > MAX_EVENT_BYTES:
+        raise MessageTooLargeError(key, len(raw), MAX_EVENT_BYTES)
 
 
 def _portions(raws: Sequence[bytes]) -> Iterator[list[bytes]]:

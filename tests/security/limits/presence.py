@@ -20,9 +20,10 @@ def readers_of(request: pytest.FixtureRequest) -> tuple[Bench, Presence]:
 
 @exercises("bytes of one process's presence")
 def _state(row: Row, request: pytest.FixtureRequest) -> None:
-    _, readers = readers_of(request)
-    readers.publish("a", b" " * row.number, ttl_seconds=60)
-    readers.publish("b", b" " * (row.number + 1), ttl_seconds=60)
+    bench, readers = readers_of(request)
+    for member in ("a", "b"):
+        readers.publish(member, b" " * row.number, ttl_seconds=60)
+    bench.connection.commands.append(bench.keys.reader("b"), " ")
     look = readers.look()
     assert (list(look.states), list(look.unread)) == (["a"], ["b"])
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog import Catalog, Collection
 from indexrelay.storage.errors import SourceError
+from indexrelay.storage.validation import SizeLimits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +17,7 @@ class DeclaredCollection:
     name: str
     dimension: int
     metric: Metric
+    sizes: SizeLimits
 
     @property
     def catalog(self) -> Catalog:

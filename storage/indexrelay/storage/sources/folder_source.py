@@ -39,7 +39,7 @@ from indexrelay.storage.sources.folder_files import (
     rows_in,
 )
 from indexrelay.storage.sources.outside import OutsideSnapshot, refused
-from indexrelay.storage.validation import check_entries
+from indexrelay.storage.validation import SizeLimits, check_entries
 
 _log = get_logger(__name__)
 
@@ -109,6 +109,7 @@ class EntriesFromFolder:
             check_unchanged()
             yield FolderSnapshot(
                 collection,
+                self._declared.sizes,
                 files,
                 left_out=self._left_out(listing, files),
                 check_unchanged=mapped.check_unchanged,
@@ -138,12 +139,13 @@ class FolderSnapshot(OutsideSnapshot):
     def __init__(
         self,
         collection: Collection,
+        sizes: SizeLimits,
         files: list[FolderFile],
         *,
         left_out: Mapping[str, int],
         check_unchanged: Callable[[], None],
     ) -> None:
-        super().__init__(collection, sum(map(len, files)), left_out)
+        super().__init__(collection, sizes, sum(map(len, files)), left_out)
         self._files = files
         self._dtype = np.result_type(np.float32, *{file.vectors.dtype for file in files})
         self._check_unchanged = check_unchanged
@@ -205,6 +207,7 @@ class FolderSnapshot(OutsideSnapshot):
                 dimension=self.dimension,
                 metric=self.metric,
                 payloads_are_json=True,
+                sizes=self._sizes,
             )
         except InvalidEntriesError as error:
             where = f"collection {self.collection!r}"

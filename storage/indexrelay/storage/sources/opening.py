@@ -7,6 +7,7 @@ from indexrelay.storage.sources.catalog_source import EntriesFromCatalog
 from indexrelay.storage.sources.declared import DeclaredCollection
 from indexrelay.storage.sources.folder_source import EntriesFromFolder
 from indexrelay.storage.sources.table_source import EntriesFromTable
+from indexrelay.storage.validation import SizeLimits
 
 
 def open_source(
@@ -17,7 +18,11 @@ def open_source(
     ``catalog=None``: there is none yet, and the source of a table or folder can be looked at only.
     """
     declared = DeclaredCollection(
-        kept_in=catalog, name=name, dimension=settings.dimension, metric=settings.metric
+        kept_in=catalog,
+        name=name,
+        dimension=settings.dimension,
+        metric=settings.metric,
+        sizes=SizeLimits.of(settings),
     )
     match settings.source:
         case TableSource() as table:

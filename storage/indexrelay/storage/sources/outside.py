@@ -12,13 +12,17 @@ from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog import Collection
 from indexrelay.storage.entries import CHUNK_ROWS, Changes, Entries
 from indexrelay.storage.errors import InvalidEntriesError, SourceError
+from indexrelay.storage.validation import SizeLimits
 
 
 class OutsideSnapshot(ABC):
     """`SourceSnapshot` of a collection whose entries the catalog does not keep."""
 
-    def __init__(self, collection: Collection, count: int, left_out: Mapping[str, int]) -> None:
+    def __init__(
+        self, collection: Collection, sizes: SizeLimits, count: int, left_out: Mapping[str, int]
+    ) -> None:
         self._collection = collection
+        self._sizes = sizes
         self._count = count
         self._left_out = {kind: number for kind, number in left_out.items() if number}
 

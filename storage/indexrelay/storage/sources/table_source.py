@@ -19,7 +19,7 @@ from indexrelay.storage.sources.declared import DeclaredCollection
 from indexrelay.storage.sources.outside import OutsideSnapshot, refused
 from indexrelay.storage.sources.table_queries import TableQueries, table_engine
 from indexrelay.storage.sources.table_vectors import decode_vectors
-from indexrelay.storage.validation import check_entries, check_ids
+from indexrelay.storage.validation import SizeLimits, check_entries, check_ids
 
 
 class EntriesFromTable:
@@ -72,7 +72,8 @@ class EntriesFromTable:
             with _named(self._where):
                 connection = self._connect(stack)
                 counts = self._count(connection)
-            yield TableSnapshot(collection, counts, connection, self._queries, self._where)
+            sizes = self._declared.sizes
+            yield TableSnapshot(collection, sizes, counts, connection, self._queries, self._where)
 
     @cached_property
     def _engine(self) -> Engine:
@@ -121,12 +122,13 @@ class TableSnapshot(OutsideSnapshot):
     def __init__(
         self,
         collection: Collection,
+        sizes: SizeLimits,
         counts: "_Counts",
         connection: Connection,
         queries: TableQueries,
         where: str,
     ) -> None:
-        super().__init__(collection, counts.given, counts.left_out)
+        super().__init__(collection, sizes, counts.given, counts.left_out)
         self._connection = connection
         self._queries = queries
         self._where = where
@@ -166,6 +168,7 @@ class TableSnapshot(OutsideSnapshot):
                 dimension=self.dimension,
                 metric=self.metric,
                 payloads_are_json=True,
+                sizes=self._sizes,
             )
         except InvalidEntriesError as error:
             raise refused(error, self._where, lambda row: f"id {ids[row]!r:.80}") from error
