@@ -192,10 +192,10 @@ class ComponentFailure(_Fact):
 class LockWait(_Fact):
     """A lock that a process waits for, longer than it should."""
 
-    lock: str
+    lock: Attribute
     """What it is called: a file, the catalog, the lease of a component."""
     since: datetime
-    holder: str = ""
+    holder: Attribute = ""
     """Who holds it, as far as one can tell."""
 
 
