@@ -38,7 +38,7 @@ try:
     from indexrelay.reloaders.fastapi import reloader_lifespan
     from indexrelay.reloaders.http.answers import LargeResponse, SearchAnswer, encoded
     from indexrelay.reloaders.http.bodies import BodyLimit
-    from indexrelay.reloaders.http.connections import MAX_HEADER_BYTES, Connections, connection_of
+    from indexrelay.reloaders.http.connections import Connections, connection_of
     from indexrelay.reloaders.http.descriptions import (
         Accepted,
         Component,
@@ -215,7 +215,6 @@ def serve(
             proxy_headers=False,
             server_header=False,
             backlog=_BACKLOG,
-            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
         if not is_local(listener):

@@ -7,6 +7,7 @@ libraries, which use `logging`, go the same way. All go to stderr: stdout belong
 answer.
 """
 
+import itertools
 import json
 import logging
 import os
@@ -30,6 +31,10 @@ _PLAIN_MARKS: Final = {"·": "-", "✓": "ok", "⚠": "!!", "✗": "XX"}
 _COLOURS: Final = {"✓": "\x1b[32m", "⚠": "\x1b[33m", "✗": "\x1b[31m", "·": "\x1b[2m"}
 _PLAIN: Final = "\x1b[0m"
 _OURS: Final = "of_indexrelay"
+_MOST_CHARACTERS: Final = 10_000
+"""Of one field: a traceback through deep libraries has some thousand."""
+_MOST_ITEMS: Final = 200
+"""Of one list of names."""
 Format: TypeAlias = Literal["auto", "console", "json"]
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 
@@ -111,6 +116,7 @@ def _shared() -> list[Processor]:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
+        _bounded,
     ]
 
 
@@ -148,6 +154,23 @@ def _of_finalizer(args: "sys.UnraisableHookArgs") -> None:
 def _unpacked(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """One of our own events, with its fields instead of its line of text."""
     event.update(event.pop(FIELDS, {}))
+    return event
+
+
+def _bounded(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """The event with what is very long cut short: others' words must not fill the disk."""
+    for name, value in event.items():
+        if isinstance(value, str) and len(value) > _MOST_CHARACTERS:
+            left = len(value) - _MOST_CHARACTERS
+            # Of a traceback the end says what happened, of everything else the beginning.
+            event[name] = (
+                f"({left} characters) …{value[left:]}"
+                if name in ("exception", "stack")
+                else f"{value[:-left]}… ({left} more characters)"
+            )
+        elif isinstance(value, list | tuple | set | frozenset) and len(value) > _MOST_ITEMS:
+            some = list(itertools.islice(value, _MOST_ITEMS))
+            event[name] = [*some, f"… {len(value) - _MOST_ITEMS} more"]
     return event
 
 

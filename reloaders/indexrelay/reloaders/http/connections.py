@@ -30,6 +30,8 @@ log = get_logger(__name__)
 
 MAX_HEADER_BYTES: Final = 16 * 1024
 """Of a request line with all its headers; also of what a client may send ahead of its answers."""
+_HEADER_PIECE_BYTES: Final = 1024
+"""What h11 gets of a header at a time: it refuses what is beyond the limit and not whole yet."""
 _LOOK_SECONDS: Final = 0.5
 """How often connections are looked at: so much later than its limit one may end."""
 _SEND_BUFFER_BYTES: Final = 256 * 1024
@@ -200,10 +202,12 @@ class GuardedConnection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read in pieces, since h11 only limits a header of which more is to come."""
-        for start in range(0, len(data), MAX_HEADER_BYTES):
-            if self.transport.is_closing():
-                return
-            piece = data[start : start + MAX_HEADER_BYTES]
+        start = 0
+        while start < len(data) and not self.transport.is_closing():
+            is_header = self.cycle is None or self.cycle.response_complete
+            size = _HEADER_PIECE_BYTES if is_header else MAX_HEADER_BYTES
+            piece = data[start : start + size]
+            start += size
             if self._is_whole:
                 self._ahead += len(piece)
                 if self._ahead > MAX_HEADER_BYTES:

@@ -1,0 +1,228 @@
+"""What a client of the reader service may keep of it."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from indexrelay.components.errors import InvalidQueryError
+from indexrelay.components.hits import Hit
+from indexrelay.reloaders.http.answers import encoded
+from indexrelay.reloaders.http.bodies import BodyLimit
+from indexrelay.reloaders.http.problems import OverloadedError, ProblemDetails
+from indexrelay.reloaders.http.threads import SearchThreads
+from indexrelay.reloaders.querying import search_request
+from indexrelay.schemas.settings import HttpSettings
+from tests.reloaders.http.test_connections import POST, WHOLE, Application
+from tests.reloaders.http.transports import HeldTransport, Service, receive, status
+from tests.security.limits.table import Row, exercises
+
+SETTINGS = HttpSettings()
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(test())  # type: ignore[arg-type] # a coroutine is what these give
+
+
+@exercises("connections to a reader")
+def _connections(row: Row, _request: pytest.FixtureRequest) -> None:
+    async def body() -> None:
+        service = Service(Application(), most=row.number)
+        first, *others = [service.connect() for _ in range(row.number)]
+        assert not first.closed
+        service.connect()
+        assert first.aborted
+        assert not any(each.closed for each in others)
+
+    run(body)
+
+
+def ended_after(row: Row, sent: bytes, *, reads: bool = True) -> HeldTransport:
+    """The connection, once it ended, after exactly the seconds of the row."""
+    ended: list[HeldTransport] = []
+
+    async def body() -> None:
+        service = Service(BodyLimit(Application(1_000_000), max_bytes=10_000))
+        connection = service.connect(reads=reads)
+        receive(connection, sent)
+        await service.settle()
+        for seconds, is_over in ((row.number - 0.1, False), (row.number, True)):
+            service.now = seconds
+            service.connections.expire()
+            assert connection.closed is is_over
+        await service.settle()
+        ended.append(connection)
+
+    run(body)
+    return ended[0]
+
+
+@exercises("seconds until a request's header is whole")
+def _header(row: Row, _request: pytest.FixtureRequest) -> None:
+    assert status(ended_after(row, WHOLE[:-1])) == 408
+
+
+@exercises("seconds until its body is whole")
+def _body(row: Row, _request: pytest.FixtureRequest) -> None:
+    assert status(ended_after(row, POST % 10 + b"x")) == 408
+
+
+@exercises("seconds in which a client reads 64 kB of its answer")
+def _answer(row: Row, _request: pytest.FixtureRequest) -> None:
+    assert ended_after(row, WHOLE, reads=False).aborted
+
+
+@exercises("bytes of a request's header")
+def _header_bytes(row: Row, _request: pytest.FixtureRequest) -> None:
+    async def body() -> None:
+        service = Service(Application())
+        for more, code in ((0, 200), (1025, 400)):  # it is read by the kilobyte
+            connection = service.connect()
+            filler = b"a" * (row.number - len(WHOLE) - len(b"b: \r\n") + more)
+            receive(connection, WHOLE[:-2] + b"b: " + filler + b"\r\n\r\n")
+            await service.settle()
+            assert status(connection) == code
+
+    run(body)
+
+
+@exercises("bytes of a request's body")
+def _body_bytes(row: Row, _request: pytest.FixtureRequest) -> None:
+    async def body() -> None:
+        service = Service(BodyLimit(Application(), max_bytes=SETTINGS.max_body_bytes))
+        fits, announced = service.connect(), service.connect()
+        receive(fits, POST % row.number)
+        for _ in range(row.number // 65_536):
+            receive(fits, b"x" * 65_536)
+            await service.settle()
+        assert status(fits) == 200
+        receive(announced, POST % (row.number + 1))
+        await service.settle()
+        assert status(announced) == 413
+
+    run(body)
+
+
+def refused(body: bytes) -> str:
+    with pytest.raises(InvalidQueryError) as caught:
+        search_request(body)
+    assert len(str(caught.value)) < 500
+    return str(caught.value)
+
+
+@exercises("elements of a body: its commas, brackets and braces")
+def _elements(row: Row, _request: pytest.FixtureRequest) -> None:
+    said = f"at most {row.number}"
+    assert said not in refused(b"[" * row.number)
+    assert said in refused(b"[" * (row.number + 1))
+
+
+@exercises("levels of lists and objects in a body")
+def _levels(row: Row, _request: pytest.FixtureRequest) -> None:
+    for more, is_json in ((0, True), (1, False)):
+        levels = row.number - 1 + more
+        body = b'{"vector":' + b"[" * levels + b"]" * levels + b"}"
+        assert ("no JSON" not in refused(body)) is is_json
+
+
+@exercises("numbers of a vector in a query")
+def _dimension(row: Row, _request: pytest.FixtureRequest) -> None:
+    request = search_request(json.dumps({"vector": [0.5] * row.number}).encode())
+    assert len(request.vector or ()) == row.number
+    assert "vector" in refused(json.dumps({"vector": [0.5] * (row.number + 1)}).encode())
+
+
+@exercises("characters of an id or text in a query")
+def _characters(row: Row, _request: pytest.FixtureRequest) -> None:
+    for name in ("id", "text"):
+        assert search_request(json.dumps({name: "ü" * row.number}).encode())
+        assert name in refused(json.dumps({name: "ü" * (row.number + 1)}).encode())
+
+
+@exercises("hits of a search")
+def _hits(row: Row, _request: pytest.FixtureRequest) -> None:
+    assert search_request(json.dumps({"id": "a", "k": row.number}).encode()).k == row.number
+    assert "k" in refused(json.dumps({"id": "a", "k": row.number + 1}).encode())
+
+
+@exercises("bytes of a search's answer")
+def _answer_bytes(row: Row, _request: pytest.FixtureRequest) -> None:
+    def answer(payload_bytes: int) -> bytes:
+        hit = Hit(id="a", score=1.0, payload="x" * payload_bytes)
+        return encoded(
+            [hit, hit],
+            component="c",
+            release=1,
+            version="v",
+            max_bytes=SETTINGS.max_answer_bytes,
+        )
+
+    assert len(answer(row.number // 2 - 200)) <= row.number
+    with pytest.raises(InvalidQueryError, match="with a k of 1 or less"):
+        answer(row.number // 2 + 200)
+
+
+@exercises("bytes of all bodies and answers on their way")
+def _buffered(row: Row, _request: pytest.FixtureRequest) -> None:
+    async def body() -> None:
+        service = Service(Application(), most=3)
+        first, second = service.connect().protocol, service.connect().protocol
+        assert first is not None
+        assert second is not None
+        assert first.hold(row.number)
+        assert second.hold(1)
+        assert first.gone
+        assert not second.hold(row.number)
+
+    run(body)
+
+
+@exercises("searches that run")
+def _searches(row: Row, _request: pytest.FixtureRequest) -> None:
+    assert _peak(HttpSettings(max_waiting_searches=100), asked=row.number + 5) == (row.number, 0)
+
+
+@exercises("searches that wait")
+def _waiting(row: Row, _request: pytest.FixtureRequest) -> None:
+    one = HttpSettings(searches=1)
+    assert _peak(one, asked=1 + row.number + 3) == (1, 3)
+
+
+def _peak(settings: HttpSettings, *, asked: int) -> tuple[int, int]:
+    """How many ran at a time, and how many were refused."""
+    import threading
+
+    found: list[tuple[int, int]] = []
+
+    async def body() -> None:
+        threads, go, lock = SearchThreads(settings), threading.Event(), threading.Lock()
+        inside, peak = 0, 0
+
+        def search(_name: str, _body: bytes) -> None:
+            nonlocal inside, peak
+            with lock:
+                inside += 1
+                peak = max(peak, inside)
+            go.wait()
+            with lock:
+                inside -= 1
+
+        running = [
+            asyncio.create_task(threads.run(search, "c", b"", connection=None))
+            for _ in range(asked)
+        ]
+        while inside < settings.searches:
+            await asyncio.sleep(0.001)
+        go.set()
+        ended = await asyncio.gather(*running, return_exceptions=True)
+        found.append((peak, sum(isinstance(each, OverloadedError) for each in ended)))
+
+    run(body)
+    return found[0]
+
+
+@exercises("characters of an error's `detail`")
+def _detail(row: Row, _request: pytest.FixtureRequest) -> None:
+    assert ProblemDetails.of(422, "x" * row.number).detail == "x" * row.number
+    assert len(ProblemDetails.of(422, "x" * (row.number + 1)).detail) == row.number
