@@ -1,6 +1,8 @@
 """Writes ``.env`` with a fresh random password for each user of Redis, for docker-compose.yml.
 
-It never overwrites: passwords in use would be lost. Usage: ``python3 deploy/make_passwords.py``
+It keeps those that stand there, which are in use, and adds the ones that are missing: all of them
+the first time, those of new users after an upgrade, and one whose line somebody removed because it
+leaked. Usage: ``python3 deploy/make_passwords.py``
 """
 # ruff: noqa: INP001 - a script: it is run by its path
 
@@ -21,17 +23,18 @@ def variables() -> list[str]:
 
 
 def main() -> int:
-    """Write the file, for its owner only."""
+    """Add to the file, which is for its owner only."""
     target = ROOT / ".env"
-    try:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        sys.stderr.write(f"{target} is there already; remove it to draw new passwords\n")
-        return 1
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+    descriptor = os.open(target, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
+        text = file.read()
+        there = {line.partition("=")[0].strip() for line in text.splitlines() if "=" in line}
+        missing = [name for name in variables() if name not in there]
         # Hexadecimal, because a password stands in a URL and must need no quoting there.
-        file.writelines(f"{name}={secrets.token_hex(24)}\n" for name in variables())
-    sys.stdout.write(f"{target}: {len(variables())} passwords\n")
+        file.write("" if text.endswith("\n") or not text else "\n")
+        file.writelines(f"{name}={secrets.token_hex(24)}\n" for name in missing)
+    kept = len(variables()) - len(missing)
+    sys.stdout.write(f"{target}: {len(missing)} passwords drawn, {kept} kept\n")
     return 0
 
 

@@ -22,6 +22,11 @@ MIN_PASSWORD_LENGTH = 16
 """Redis keeps a plain sha256, which is fast to guess: a short password would not last."""
 
 
+INSTANCE = "[0-9a-f]" * 16
+"""A glob for what a process draws beside its label (`indexrelay.streams.identity`): a name of fixed
+length, so that nobody fills a list of names with long ones."""
+
+
 class RenderError(Exception):
     """Raised when no safe ACL file can be made; the message says which variable to set."""
 
@@ -41,11 +46,18 @@ def render(template: str, environ: Mapping[str, str]) -> str:
         else:
             lines.append(line.strip())
     filled = Template("\n".join(lines) + "\n")
-    values = {
-        name: _namespace(environ) if name == "namespace" else _hash(name, environ)
-        for name in filled.get_identifiers()
-    }
+    values = {name: _value(name, environ) for name in filled.get_identifiers()}
     return filled.substitute(values)
+
+
+def _value(name: str, environ: Mapping[str, str]) -> str:
+    match name:
+        case "namespace":
+            return _namespace(environ)
+        case "instance":
+            return INSTANCE
+        case _:
+            return _hash(name, environ)
 
 
 def _namespace(environ: Mapping[str, str]) -> str:

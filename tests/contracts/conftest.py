@@ -38,8 +38,7 @@ def _load_scripts(connection: Connection) -> None:
     It raises errors out of a variable, and that cycle keeps alive what its callers have in hand,
     such as the snapshot that a reader replaces, until Python collects garbage. redis-py does not.
     """
-    for name in ("announce", "presence_publish"):
-        connection.commands.script_load(connection.script(name).script)
+    connection.commands.script_load(connection.script("announce").script)
 
 
 @pytest.fixture

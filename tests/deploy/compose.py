@@ -123,10 +123,12 @@ class Service:
         return {"PATH": path, "HOME": os.environ.get("HOME", "/"), **self.environment}
 
 
-def services(variables: Mapping[str, str], folder: Path) -> Iterator[Service]:
-    """Every service without a profile, with its volumes as folders below ``folder``."""
+def services(
+    variables: Mapping[str, str], folder: Path, *, profile: str | None = None
+) -> Iterator[Service]:
+    """Every service without a profile, or of one, with its volumes as folders below ``folder``."""
     for name, written in load(variables).items():
-        if "profiles" in written:
+        if written.get("profiles", [None]) != [profile]:
             continue
         places = {**copied_into_the_image(), **_mounts(written.get("volumes", ()), folder)}
         here = _Here(places)

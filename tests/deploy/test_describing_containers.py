@@ -25,8 +25,10 @@ def test_the_services_are_those_of_one_installation() -> None:
         "rebuilder",
         "reader_a",
         "reader_b",
+        "console",
         "postgres",
     }
+    assert SERVICES["console"]["profiles"] == ["console"]
     assert SERVICES["postgres"]["profiles"] == ["postgresql"]
 
 
@@ -38,7 +40,7 @@ def test_a_lasting_service_is_watched_restarted_and_stopped_gently(service: Any)
     assert seconds(service["stop_grace_period"]) >= 30
 
 
-@pytest.mark.parametrize("name", ["redis_acl", "redis", "rebuilder", "reader_a", "reader_b"])
+@pytest.mark.parametrize("name", [name for name in SERVICES if name != "postgres"])
 def test_a_container_runs_as_an_ordinary_user_with_no_privileges(name: str) -> None:
     service = SERVICES[name]
     assert service["user"] not in {"", "0", "root", "0:0"}
@@ -97,9 +99,11 @@ def test_each_role_is_its_own_user_of_redis() -> None:
         for name, service in SERVICES.items()
         if "INDEXRELAY_REDIS__URL" in service.get("environment", {})
     }
-    assert set(urls) == {"rebuilder", "reader_a", "reader_b"}
-    for name, url in urls.items():
-        assert url.startswith(f"redis://{name}:{VARIABLES[f'{name.upper()}_PASSWORD']}@redis:")
+    users = {"console": "operator"} | {name: name for name in ("rebuilder", "reader_a", "reader_b")}
+    assert urls.keys() == users.keys()
+    for name, user in users.items():
+        password = VARIABLES[f"{user.upper()}_PASSWORD"]
+        assert urls[name].startswith(f"redis://{user}:{password}@redis:")
 
 
 @pytest.mark.parametrize("missing", sorted(VARIABLES))
@@ -133,5 +137,21 @@ def test_passwords_are_drawn_once_and_kept_from_others(
     assert len(set(drawn.values())) == len(drawn)
     assert all(len(password) >= 32 for password in drawn.values())
     before = file.read_text()
-    assert make_passwords.main() == 1
+    assert make_passwords.main() == 0
     assert file.read_text() == before
+
+
+def test_a_password_that_is_missing_is_drawn_and_the_others_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make_passwords, "ROOT", tmp_path)
+    assert make_passwords.main() == 0
+    file = tmp_path / ".env"
+    before = dict(line.split("=") for line in file.read_text().split())
+    kept = {name: drawn for name, drawn in before.items() if name != "READER_A_PASSWORD"}
+    lines = [f"{name}={drawn}" for name, drawn in {**kept, "NAMESPACE": "music"}.items()]
+    file.write_text("\n".join(lines))  # the last one without its end
+    assert make_passwords.main() == 0
+    after = dict(line.split("=") for line in file.read_text().split())
+    assert after.pop("NAMESPACE") == "music"
+    assert {name for name in before if before[name] != after[name]} == {"READER_A_PASSWORD"}

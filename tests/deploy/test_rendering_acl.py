@@ -8,7 +8,7 @@ import pytest
 
 from deploy.redis.render_acl import RenderError, main, render
 from tests.deploy.compose import ROOT
-from tests.deploy.conftest import PASSWORDS
+from tests.fixtures.acl import PASSWORDS, USERS
 
 TEMPLATE = ROOT / "deploy" / "redis" / "users.acl"
 
@@ -23,14 +23,7 @@ def test_passwords_become_hashes() -> None:
 def test_every_line_is_a_user() -> None:
     rendered = render(TEMPLATE.read_text(encoding="utf-8"), PASSWORDS)
     lines = rendered.splitlines()
-    assert [line.split()[1] for line in lines] == [
-        "default",
-        "health",
-        "producer",
-        "reader_a",
-        "reader_b",
-        "rebuilder",
-    ]
+    assert [line.split()[1] for line in lines] == ["default", *USERS]
     assert all(line.startswith("user ") for line in lines)
     assert "$" not in rendered
     assert "nopass" not in rendered

@@ -71,8 +71,9 @@ class Installation:
                 pytest.fail(f"waited for {what}, and {alive} ended\n{self.said(alive)}")
 
     def execute(self, name: str, command: list[str]) -> "subprocess.CompletedProcess[str]":
-        """Run a command where the service runs, as ``docker compose exec`` does."""
-        return self.services[name].execute(command, self.folder)
+        """Run a command where the service runs, as ``docker compose exec`` or ``run`` does."""
+        others = {each.name: each for each in services(self.variables, self.folder, profile=name)}
+        return {**self.services, **others}[name].execute(command, self.folder)
 
     def stop(self, name: str) -> tuple[int, float]:
         """SIGTERM, as ``docker stop`` says it; the exit code, and the seconds it took."""
@@ -151,15 +152,17 @@ def test_a_batch_of_the_producer_is_served_by_both_readers(installation: Install
     with Connection.open(settings.redis_url) as connection, pytest.raises(NoPermissionError):
         current_release(connection, Keys(settings.namespace))
 
-    # What a person does in the rebuilder's container, as its user of Redis.
-    for command in (
-        ["status"],
-        ["rebuild", "similar", "--wait", "--timeout", "60"],
-        ["hold", "similar"],
-        ["lift", "similar"],
-    ):
-        done = installation.execute("rebuilder", ["indexrelay", *command])
-        assert done.returncode == 0, (command, done.stdout, done.stderr)
+    # What a person does, in the rebuilder's container and in the console's.
+    for name in ("rebuilder", "console"):
+        for command in (
+            ["status"],
+            ["rebuild", "similar", "--wait", "--timeout", "60"],
+            ["hold", "similar"],
+            ["lift", "similar"],
+            ["reconcile"],
+        ):
+            done = installation.execute(name, ["indexrelay", *command])
+            assert done.returncode == 0, (name, command, done.stdout, done.stderr)
 
     for name in ("rebuilder", *READERS):
         assert "permission" not in installation.said(name).lower()

@@ -36,7 +36,7 @@ from tests.health.healthy import (
 
 UNKNOWN = Unknown(reason="it is away", advice="start it")
 PAIR = {name: DEFINITIONS[name].model_copy(update={"group": "pair"}) for name in ("map", "similar")}
-WRONG_KEY = WrongKey(key="{ns}:readers", found="a list", wanted="a sorted set")
+WRONG_KEY = WrongKey(key="{ns}:results", found="a list", wanted="a stream")
 NEXT = {"tracks": SourceFact(epoch="e1", generation=4)}
 SECOND_MAP = manifest("map", covers={"tracks": 2})
 
@@ -357,10 +357,10 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
         Actor.PERSON,
     ),
     "more members than are looked at": (
-        {"redis": redis(crowded=frozenset({"reader"}))},
+        {"redis": redis(crowded=frozenset({"reader:web"}))},
         Code.MEMBERS_CROWDED,
-        "more than 10,000 readers are registered",
-        "delete the index",
+        "more than 1,000 readers are present under the id web",
+        "give the processes several ids",
         Actor.PERSON,
     ),
     "a lease without an end": (
@@ -444,7 +444,7 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
     "key that is not ours": (
         {"redis": redis(wrong_keys=(WRONG_KEY,))},
         Code.REDIS_KEY,
-        "the key {ns}:readers holds a list, and should hold a sorted set",
+        "the key {ns}:results holds a list, and should hold a stream",
         "indexrelay reconcile",
         Actor.PROCESS,
     ),
@@ -595,13 +595,8 @@ def test_what_a_source_holds_beside_its_entries_is_noted_and_no_fault() -> None:
 
 
 def test_what_a_wrong_key_hides_is_unknown_and_never_invented() -> None:
-    hidden = redis(
-        wrong_keys=(WRONG_KEY,),
-        readers={},
-        rebuilders={},
-        unseen=frozenset({"reader", "rebuilder"}),
-    )
-    assert codes(healthy(redis=hidden)) == [Code.REDIS_KEY]
+    wrong = WrongKey(key="{ns}:release", found="a list", wanted="a string")
+    assert codes(healthy(redis=redis(wrong_keys=(wrong,), announced=0))) == [Code.REDIS_KEY]
 
 
 @pytest.mark.parametrize("chosen", [None, ("map", "similar"), ("map",)])

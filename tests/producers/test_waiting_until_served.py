@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 from indexrelay.producers import NotServedError, Producer
 from indexrelay.storage.catalog import Commit
 from indexrelay.streams import Connection, Presence
-from indexrelay.streams.presence import Look
+from indexrelay.streams.presence import Look, Roster
 from tests.producers.presence import HandClock, Readers, reader, rebuilder
 
 
@@ -198,10 +198,10 @@ def test_redis_being_away_is_waited_out(
     readers.say(reader("one", {"voyager": 2}, epoch=commit.epoch))
     look = Presence.look
 
-    def away(presence: Presence) -> Look:
+    def away(presence: Presence, roster: Roster | None = None) -> Look:
         if clock.seconds < 1:
             raise RedisConnectionError("connection refused")
-        return look(presence)
+        return look(presence, roster)
 
     monkeypatch.setattr(Presence, "look", away)
     assert 1 <= producer.wait_served(commit, timeout_seconds=5).seconds < 1.1
@@ -213,11 +213,11 @@ def test_redis_being_away_is_waited_out(
 def test_a_refusal_that_stays_is_raised(
     producer: Producer, commit: Commit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(_: Presence) -> Look:
-        raise ResponseError("WRONGTYPE not a sorted set")
+    def refused(*_: object) -> Look:
+        raise ResponseError("ERR unknown command")
 
     monkeypatch.setattr(Presence, "look", refused)
-    with pytest.raises(ResponseError, match="WRONGTYPE"):
+    with pytest.raises(ResponseError, match="unknown command"):
         producer.wait_served(commit, timeout_seconds=60)
 
 
@@ -247,3 +247,36 @@ def test_a_wait_that_means_nothing_is_refused(
     wait: Callable[..., object] = producer.wait_served
     with pytest.raises(error):
         wait(commit, **{"timeout_seconds": 1, **arguments})
+
+
+def test_a_reader_that_comes_while_others_are_looked_at_counts_before_all_is_served(
+    producer: Producer,
+    commit: Commit,
+    readers: Readers,
+    clock: HandClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Finding everyone is not repeated at each look, but before it is said that all serve."""
+    readers.say(reader("one", {"voyager": 1}, epoch=commit.epoch))
+    scans = []
+    members = Presence.members
+
+    def counted(presence: Presence) -> Roster:
+        scans.append(clock.seconds)
+        return members(presence)
+
+    monkeypatch.setattr(Presence, "members", counted)
+    looks = []
+    look = Presence.look
+
+    def looked(presence: Presence, roster: Roster | None = None) -> Look:
+        looks.append(clock.seconds)
+        if len(looks) == 20:
+            readers.say(reader("two", {"voyager": 1}, epoch=commit.epoch))
+            readers.say(reader("one", {"voyager": 2}, epoch=commit.epoch))
+        return look(presence, roster)
+
+    monkeypatch.setattr(Presence, "look", looked)
+    with pytest.raises(NotServedError, match="two"):
+        producer.wait_served(commit, timeout_seconds=2)
+    assert len(scans) < len(looks) / 2

@@ -151,7 +151,8 @@ def test_events_of_a_rebuilder_that_went_away_wait_for_another_one(built: Bench)
     # The server's clock cannot be moved, so the patience is what is shortened.
     limits = built.settings.rebuilder.model_copy(update={"claim_idle_seconds": -1.0})
     built.settings = built.settings.model_copy(update={"rebuilder": limits})
-    built.connection.commands.delete(built.keys.rebuilders)
+    for member in Presence(built.connection, built.keys, "rebuilder").all():
+        Presence(built.connection, built.keys, "rebuilder").remove(member)
     nobody = told(built, Code.EVENTS_UNTAKEN)
     assert nobody is not None
     assert nobody.what.startswith("1 event(s) were taken by rebuilder gone")

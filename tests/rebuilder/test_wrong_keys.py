@@ -10,7 +10,15 @@ from indexrelay.health.verdict import Code, Problem
 from indexrelay.rebuilder import reconciling
 from indexrelay.rebuilder.reconciling import Reconciler
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.streams import BackendRefusedError, Connection, ConsumerGroup, Keys, Presence
+from indexrelay.streams import (
+    BackendRefusedError,
+    Connection,
+    ConsumerGroup,
+    Keys,
+    Presence,
+    current_release,
+    publish,
+)
 from indexrelay.streams.errors import WrongTypeError
 from indexrelay.streams.keys import REBUILDERS_GROUP
 from indexrelay.streams.wrong_keys import ASIDE_SECONDS, WrongKey
@@ -21,8 +29,6 @@ WANTED = {
     "results": "a stream",
     "reloads": "a stream",
     "reports": "a stream",
-    "readers": "a sorted set",
-    "rebuilders": "a sorted set",
     "release": "a string",
     "lease": "a string",
 }
@@ -156,16 +162,16 @@ def test_a_key_that_comes_to_hold_what_is_not_ours_while_it_is_compared_is_calle
 @pytest.mark.server
 def test_every_reader_of_a_wrong_key_says_which_it_is(real_connection: Connection) -> None:
     keys = Keys("wrong_keys")
-    for key in (keys.readers, keys.events):
+    for key in (keys.release, keys.events):
         real_connection.commands.delete(key)
         real_connection.commands.rpush(key, "theirs")
     group = ConsumerGroup(real_connection, keys.events, group="g", consumer="c")
-    with pytest.raises(BackendRefusedError, match=r"WRONGTYPE.*\{wrong_keys\}:readers"):
-        Presence(real_connection, keys, "reader").publish("web", b"{}", ttl_seconds=60)
+    with pytest.raises(BackendRefusedError, match=r"\{wrong_keys\}:events: WRONGTYPE"):
+        publish(real_connection, keys.events, b"{}")
     for act in (
-        Presence(real_connection, keys, "reader").all,
+        lambda: current_release(real_connection, keys),
         lambda: group.read(count=1, block_seconds=0),
     ):
         with pytest.raises(WrongTypeError, match=r"the key \{wrong_keys\}:\w+ holds"):
             act()
-    real_connection.commands.delete(keys.readers, keys.events)
+    real_connection.commands.delete(keys.release, keys.events)

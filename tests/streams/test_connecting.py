@@ -182,8 +182,6 @@ def test_all_keys_of_a_namespace_share_a_hash_tag() -> None:
     keys = Keys("music")
     every = [keys.events, keys.results, keys.reloads, keys.reports("r-1"), keys.release]
     every += [
-        keys.readers,
-        keys.rebuilders,
         keys.changes("songs"),
         keys.lease("map"),
         keys.reader("r-1"),

@@ -1,4 +1,4 @@
-"""Who is there is found without a scan, and who stays away is gone after the TTL."""
+"""Who is there is found by the keys alone, and who stays away is gone after the TTL."""
 
 from datetime import UTC, datetime
 
@@ -8,9 +8,10 @@ from redis import Redis
 from indexrelay.schemas.names import split_member_id
 from indexrelay.schemas.results import ReaderState
 from indexrelay.streams.connection import Connection
-from indexrelay.streams.errors import MessageTooLargeError
+from indexrelay.streams.errors import BackendRefusedError, MessageTooLargeError
 from indexrelay.streams.keys import Keys
 from indexrelay.streams.presence import MAX_STATE_BYTES, Presence, members_of, present
+from tests.fixtures.servers import ServerFactory
 from tests.streams.waiting import eventually
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -88,24 +89,26 @@ def test_a_state_that_is_too_large_is_not_read_and_hides_nobody(
 def test_of_states_that_are_too_large_together_the_small_ones_are_read(
     each_connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexrelay.streams.presence.MAX_PRESENCE_BYTES", 100)
+    monkeypatch.setattr("indexrelay.streams.presence.MAX_LABEL_BYTES", 100)
     readers = Presence(each_connection, keys, "reader")
-    for member, size in {"a": 60, "b": 30, "c": 30, "d": 10}.items():
+    for member, size in {"a:01": 60, "a:02": 30, "a:03": 30, "a:04": 10, "b:05": 90}.items():
         readers.publish(member, b"x" * size, ttl_seconds=60)
     look = readers.look()
-    assert list(look.states) == ["b", "c", "d"]
-    assert look.unread == {"a": "all states together take more than 100 bytes"}
+    assert list(look.states) == ["a:02", "a:03", "a:04", "b:05"]
+    assert look.unread == {"a:01": "the states under its label take more than 100 bytes"}
 
 
-def test_no_more_members_are_looked_at_than_there_may_be(
+def test_whoever_is_many_under_one_label_hides_nobody_under_another(
     each_connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readers = Presence(each_connection, keys, "reader")
-    for number, member in enumerate("abc"):
-        readers.publish(member, b"x", ttl_seconds=60 + number)
+    for member in ("a:01", "a:02", "a:03", "b:01", "b"):
+        readers.publish(member, b"x", ttl_seconds=60)
     assert not readers.look().crowded
-    monkeypatch.setattr("indexrelay.streams.presence.MAX_MEMBERS", 2)
-    assert (list(readers.all()), readers.look().crowded) == (["b", "c"], True)
+    monkeypatch.setattr("indexrelay.streams.presence.MAX_PROCESSES", 2)
+    look = readers.look()
+    assert [member.partition(":")[0] for member in look.states] == ["a", "a", "b", "b"]
+    assert look.crowded == {"a"}
 
 
 def test_a_key_of_another_type_hides_nobody(each_connection: Connection, keys: Keys) -> None:
@@ -135,7 +138,7 @@ def test_a_member_that_leaves_is_gone_at_once(each_connection: Connection, keys:
     readers.remove("a")
     readers.remove("a")
     assert readers.all() == {}
-    assert each_connection.commands.exists(keys.readers, keys.reader("a")) == 0
+    assert each_connection.commands.exists(keys.reader("a")) == 0
 
 
 def test_a_member_that_stays_away_is_gone_after_its_ttl(
@@ -147,27 +150,30 @@ def test_a_member_that_stays_away_is_gone_after_its_ttl(
     eventually(lambda: readers.all() == {"stays": b"x"})
 
 
-def test_the_index_forgets_members_whose_time_is_over(
-    real_connection: Connection, keys: Keys
+def test_a_key_whose_name_is_no_text_or_far_too_long_hides_nobody(
+    each_connection: Connection, keys: Keys
 ) -> None:
-    readers = Presence(real_connection, keys, "reader")
-    readers.publish("dies", b"x", ttl_seconds=0.02)
-    eventually(lambda: readers.all() == {})
-    assert real_connection.commands.zrange(keys.readers, 0, -1) == [b"dies"]
-    readers.publish("comes", b"x", ttl_seconds=60)
-    assert real_connection.commands.zrange(keys.readers, 0, -1) == [b"comes"]
-
-
-def test_an_index_entry_without_a_key_is_nobody(each_connection: Connection, keys: Keys) -> None:
-    each_connection.commands.zadd(keys.readers, {"ghost": 9e15})
-    assert Presence(each_connection, keys, "reader").all() == {}
-
-
-def test_a_member_whose_id_is_no_text_hides_nobody(each_connection: Connection, keys: Keys) -> None:
     presence = Presence(each_connection, keys, "reader")
     presence.publish("a", b"{}", ttl_seconds=60)
-    each_connection.commands.zadd(keys.readers, {b"\xff": 1e18})
+    for name in (b"\xff", b"x" * 5000):
+        each_connection.commands.set(keys.reader("").encode() + name, b"{}")
     assert presence.all() == {"a": b"{}"}
+
+
+def test_whoever_fills_the_memory_makes_nobody_disappear(server_factory: ServerFactory) -> None:
+    keys = Keys("full")
+    with Connection.open(server_factory().url) as connection:
+        presence = Presence(connection, keys, "reader")
+        presence.publish("a", b"before", ttl_seconds=1)
+        connection.commands.config_set("maxmemory", 1)
+        for member in ("a", "new"):
+            with pytest.raises(BackendRefusedError, match="OOM"):
+                presence.publish(member, b"after", ttl_seconds=60)
+        assert presence.all() == {"a": b"before"}
+        assert connection.commands.pttl(keys.reader("a")) > 1000
+        connection.commands.config_set("maxmemory", 0)
+        presence.publish("a", b"after", ttl_seconds=60)
+        assert presence.all() == {"a": b"after"}
 
 
 def test_looking_writes_nothing(real_connection: Connection, keys: Keys) -> None:
@@ -176,7 +182,7 @@ def test_looking_writes_nothing(real_connection: Connection, keys: Keys) -> None
     readers.publish("a", b"x", ttl_seconds=60)
     commands = real_connection.commands
     commands.acl_setuser(
-        "looker", enabled=True, nopass=True, keys=["*"], commands=["+zrange", "+getrange", "+auth"]
+        "looker", enabled=True, nopass=True, keys=["*"], commands=["+scan", "+getrange", "+auth"]
     )
     with Redis(connection_pool=commands.connection_pool, single_connection_client=True) as single:
         single.execute_command("AUTH", "looker", "any")

@@ -88,8 +88,8 @@ class RedisFacts:
     dropped: Mapping[str, str] = field(default_factory=dict)
     """What was found in the place of a state and counts for nobody, and why; by its key, as in
     ``seconds_left``."""
-    crowded: frozenset[Role] = frozenset()
-    """The roles with more members than are looked at."""
+    crowded: frozenset[str] = frozenset()
+    """Labels with more processes than are looked at: ``reader:web``."""
     seconds_left: Mapping[str, float] = field(default_factory=dict)
     """For each of them, by its key: when its presence ends if it is not heard of again."""
     untaken: tuple[Untaken, ...] = ()
@@ -98,7 +98,7 @@ class RedisFacts:
     wrong_keys: tuple[WrongKey, ...] = ()
     """Keys that hold what is not ours; what should stand there is unknown."""
     unseen: frozenset[Role] = frozenset()
-    """The roles whose presence could not be looked at for it."""
+    """The roles whose presence was not looked at."""
     eviction: str | None = None
     """What the server does at its memory limit; ``None``: it does not tell."""
 

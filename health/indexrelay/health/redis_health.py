@@ -16,13 +16,14 @@ from indexrelay.schemas.results import LoadOutcome, ReaderState, RebuilderState
 from indexrelay.schemas.versions import Release
 from indexrelay.streams.connection import NO_EVICTION
 from indexrelay.streams.leases import HeldLease
-from indexrelay.streams.presence import MAX_MEMBERS
+from indexrelay.streams.presence import MAX_PROCESSES
 
 _POLLS = 3
 """A reader that has not followed within so many of its polls is behind, and not just on its way."""
 LONGEST_LEASES = 10
 """A lease that lasts for longer than so many of ours was not taken by a rebuilder with nearly our
 settings."""
+_CHANGE_IT = "see who has its password for Redis, and change it (docs/security.md)"
 _LONGEST_WAIT_SECONDS = 30.0
 """An event that waits for longer is not on its way: a rebuilder reads several times a second."""
 
@@ -152,8 +153,6 @@ def redis_problems(facts: Facts) -> Iterator[Problem]:
                 f"{commands.RECONCILE}",
                 acts=Actor.PROCESS if facts.has_rebuilder else Actor.PERSON,
             )
-        elif "rebuilder" in redis.unseen:
-            continue
         elif not _is_alive(lease, redis.rebuilders):
             yield Problem(
                 code=Code.LEASE_ORPHANED,
@@ -228,16 +227,18 @@ def member_problems(facts: Facts) -> Iterator[Problem]:
             code=Code.MEMBER_DROPPED,
             subject=key.partition(":")[2],
             what=f"the presence of {key.replace(':', ' ', 1)} counts for nobody: {why}",
-            advice="somebody writes there who is not that process: see who has its password for "
-            "Redis, and change it; the key ends by itself",
+            advice="somebody writes there who is not that process, and the key ends by itself: "
+            f"{_CHANGE_IT}",
             acts=Actor.PERSON,
         )
-    for role in sorted(facts.redis.crowded):
+    for crowd in sorted(facts.redis.crowded):
+        role, _, label = crowd.partition(":")
         yield Problem(
             code=Code.MEMBERS_CROWDED,
-            what=f"more than {MAX_MEMBERS:,} {role}s are registered, and no more are looked at",
-            advice="somebody adds what is none of ours to their index in Redis: see who may write "
-            "there, and delete the index; whoever is alive is in it again within seconds",
+            subject=label,
+            what=f"more than {MAX_PROCESSES:,} {role}s are present under the id {label}, and no "
+            "more are looked at",
+            advice=f"give the processes several ids, if they are yours; if not, {_CHANGE_IT}",
             acts=Actor.PERSON,
         )
     yield from _silent(facts.redis, facts)

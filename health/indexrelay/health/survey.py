@@ -40,7 +40,7 @@ from indexrelay.streams.keys import REBUILDERS_GROUP
 from indexrelay.streams.leases import HeldLease, held_leases
 from indexrelay.streams.passing import refusal_code
 from indexrelay.streams.position import START
-from indexrelay.streams.presence import Members, Role, members_of
+from indexrelay.streams.presence import Role, members_of
 from indexrelay.streams.wrong_keys import WrongKey, find_wrong_keys
 
 _log = get_logger(__name__)
@@ -264,18 +264,8 @@ class Survey:
             lambda: find_wrong_keys(connection, keys, components=self._settings.components), none
         )
         blocked = {each.key for each in wrong if each.ends}
-        readers: Members[ReaderState] = Members()
-        rebuilders: Members[RebuilderState] = Members()
-        unseen: set[Role] = set()
-        if keys.readers in blocked:
-            unseen.add("reader")
-        else:
-            readers = members_of(connection, keys, "reader", ReaderState)
-        if keys.rebuilders in blocked:
-            unseen.add("rebuilder")
-        else:
-            rebuilders = members_of(connection, keys, "rebuilder", RebuilderState)
-        crowds: dict[Role, bool] = {"reader": readers.crowded, "rebuilder": rebuilders.crowded}
+        readers = members_of(connection, keys, "reader", ReaderState)
+        rebuilders = members_of(connection, keys, "rebuilder", RebuilderState)
         return replace(
             facts,
             redis=RedisFacts(
@@ -286,14 +276,16 @@ class Survey:
                     **{f"reader:{member}": why for member, why in readers.dropped.items()},
                     **{f"rebuilder:{member}": why for member, why in rebuilders.dropped.items()},
                 },
-                crowded=frozenset(role for role, many in crowds.items() if many),
+                crowded=frozenset(
+                    {f"reader:{label}" for label in readers.crowded}
+                    | {f"rebuilder:{label}" for label in rebuilders.crowded}
+                ),
                 seconds_left=_if_allowed(
                     lambda: self._seconds_left(connection, readers.states, rebuilders.states), {}
                 ),
                 untaken=() if keys.events in blocked else tuple(self._untaken(connection)),
                 leases=self._leases(connection, blocked),
                 wrong_keys=wrong,
-                unseen=frozenset(unseen),
                 eviction=connection.eviction_policy(),
             ),
         )
@@ -307,7 +299,7 @@ class Survey:
             try:
                 connection.commands.get(keys.release)
             except NoPermissionError:
-                connection.commands.zrange(keys.readers, 0, 0)  # a job may read presence alone
+                connection.commands.strlen(keys.reader("any"))  # a job may read presence alone
         except ResponseError as error:
             if refusal_code(error) != "WRONGTYPE":  # it answers, and `whole` names the key
                 raise

@@ -22,10 +22,12 @@ from indexrelay.schemas.results import ReaderState, RebuilderState
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.errors import BackendRefusedError
 from indexrelay.streams.keys import Keys
-from indexrelay.streams.presence import Role, StateT, present
+from indexrelay.streams.presence import Presence, Role, Roster, StateT, present
 from indexrelay.streams.publishing import publish_many
 
 log = get_logger(__name__)
+_ROSTER_SECONDS = 0.5
+"""How long it is taken that the same processes are there."""
 
 
 class Signals:
@@ -48,6 +50,8 @@ class Signals:
         self._given = connection
         self._opened: Connection | None = None
         self._opening = threading.Lock()
+        self._rosters: dict[Role, tuple[float, Roster]] = {}
+        """Who was there, and when that was."""
         self._gauge = BacklogGauge(keys.events, max_backlog=max_backlog, clock=clock)
 
     def emit(
@@ -101,20 +105,29 @@ class Signals:
             return False  # adding the event says the same aloud
         return self._gauge.is_full(connection)
 
-    def readers(self) -> list[ReaderState]:
+    def readers(self, *, known: bool = False) -> list[ReaderState]:
         """What every live reader process says of itself; one of another major version is left out.
+
+        Args:
+            known: one that came within the last half second may be missing. For whoever looks
+                again and again: finding everyone costs more than reading what they say.
 
         Raises:
             RedisError, IndexRelayError, OSError: presence cannot be read.
         """
-        return self._present("reader", ReaderState)
+        return self._present("reader", ReaderState, known=known)
 
-    def rebuilders(self) -> list[RebuilderState]:
-        """What every live rebuilder process says of itself; raises what `readers` raises."""
-        return self._present("rebuilder", RebuilderState)
+    def rebuilders(self, *, known: bool = False) -> list[RebuilderState]:
+        """What every live rebuilder process says of itself; as `readers`."""
+        return self._present("rebuilder", RebuilderState, known=known)
 
-    def _present(self, role: Role, model: type[StateT]) -> list[StateT]:
-        found = present(self.connection, self._keys, role, model)
+    def _present(self, role: Role, model: type[StateT], *, known: bool) -> list[StateT]:
+        connection, now = self.connection, self._clock.monotonic()
+        at, roster = self._rosters.get(role, (now, None))
+        if roster is None or not known or now - at >= _ROSTER_SECONDS:
+            roster = Presence(connection, self._keys, role).members()
+            self._rosters[role] = now, roster
+        found = present(connection, self._keys, role, model, roster=roster)
         return [state for state in found.values() if state is not None]
 
     @property

@@ -81,6 +81,7 @@ class Waiting:
         self._definitions = definitions
         self._log_of = log_of
         self._lost = False
+        self._began_to_look = False
         self._began = clock.monotonic()
         self._pause = FIRST_PAUSE_SECONDS
         self._away: Exception | None = None
@@ -121,8 +122,12 @@ class Waiting:
         """Presence as it is now, and what failed or is kept back; ``None`` while Redis is away."""
         try:
             # Failures first: one that a later success has already cleared is not looked at again.
-            rebuilders = self._signals.rebuilders()
-            readers = self._signals.readers()
+            known = self._began_to_look and not last
+            rebuilders = self._signals.rebuilders(known=known)
+            readers = self._signals.readers(known=known)
+            if known and self._standing(readers, None).served:
+                readers = self._signals.readers()  # whoever has just come counts as well
+            self._began_to_look = True
         except (RedisError, OSError, NoRunningServerError) as error:
             # The embedded server may be started yet, like any other, and a rebuilder sets aside
             # what stands in the place of presence.

@@ -54,16 +54,6 @@ class Keys:
         """String: the number of the newest announced release."""
         return self._key("release")
 
-    @property
-    def readers(self) -> str:
-        """Sorted set: the member ids of readers, by when their presence ends."""
-        return self._key("readers")
-
-    @property
-    def rebuilders(self) -> str:
-        """Sorted set: the member ids of rebuilders, by when their presence ends."""
-        return self._key("rebuilders")
-
     def changes(self, collection: str) -> str:
         """Stream: live upserts and deletes of one collection."""
         return self._key(f"changes:{collection}")

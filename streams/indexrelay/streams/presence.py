@@ -1,4 +1,4 @@
-"""Who is there, and in what state: one key with a TTL per member, and an index of the members.
+"""Who is there, and in what state: one key with a TTL per member, and nothing beside it.
 
 A member is one process: its label and its instance (`indexrelay.streams.identity`), so several
 processes under one label stand side by side. Whose state it is follows from the key and never from
@@ -7,15 +7,18 @@ another process than its key is **dropped**: it counts for nobody, and `status` 
 one that is larger than any that a process of ours writes. A process of an earlier version is a
 member by its label alone.
 
-The index is a sorted set of ids by the time at which their key ends, so that finding everyone needs
-no SCAN. The key is the fact; the index only says where to look. Both are written by one script, by
-the server's clock, which also drops from the index whoever's time is over. `Presence.all` writes
-nothing: whoever may only read presence can use it. It reads no more than `MAX_MEMBERS` members, of
-each no more than `MAX_STATE_BYTES`, and no more than `MAX_PRESENCE_BYTES` in all, the small ones
-first, whatever somebody put there.
+There is no index of the members: whoever may add itself to a shared one may take others out of it,
+fill it, or make it something else. Each member writes its own key, and they are found by SCAN
+(decision 020 has the figures). Looking writes nothing: whoever may only read presence can do it. No
+more than `MAX_PROCESSES` members are looked at under one label, of each no more than
+`MAX_STATE_BYTES` are read, and no more than `MAX_LABEL_BYTES` in all, the small ones first: whoever
+may write under one label hides nobody under another.
+
+A server that is out of memory refuses a new state. Then the old one is prolonged, which takes no
+memory: whoever fills it up makes nobody disappear.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
@@ -25,12 +28,14 @@ from redis.exceptions import RedisError, ResponseError
 
 from indexrelay.schemas.events import MAX_EVENT_BYTES
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.names import split_member_id
 from indexrelay.schemas.results import ProcessState
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.errors import MessageTooLargeError
 from indexrelay.streams.keys import Keys
 from indexrelay.streams.passing import refusal_code
-from indexrelay.streams.refusing import naming, refusals_of, replies_of
+from indexrelay.streams.refusing import refusals_of
+from indexrelay.streams.scanning import scan
 
 log = get_logger(__name__)
 
@@ -40,12 +45,16 @@ StateT = TypeVar("StateT", bound=ProcessState)
 MAX_STATE_BYTES: Final = MAX_EVENT_BYTES
 """Of one member's state: as much as a message may have, since a state holds the last result."""
 
-MAX_MEMBERS: Final = 10_000
-"""Members of one kind that are looked at: those whose presence ends last."""
+MAX_PROCESSES: Final = 1000
+"""Members under one label that are looked at."""
 
-MAX_PRESENCE_BYTES: Final = 64 * MAX_STATE_BYTES
-"""Of all members of one kind together. A state takes about 500 bytes for each component."""
+MAX_LABEL_BYTES: Final = 64 * MAX_STATE_BYTES
+"""Of all members under one label together. A state takes about 500 bytes for each component."""
 
+_AT_A_TIME: Final = 250
+"""States in one round trip."""
+_MAX_ID: Final = 200
+"""Characters of a member's id: a label has at most 128, an instance 32."""
 _SHOWN: Final = 300
 """Characters of a dropped state's own name that are told: it may have been made up."""
 
@@ -60,66 +69,120 @@ class Presence:
 
     def __init__(self, connection: Connection, keys: Keys, kind: Role) -> None:
         self._connection = connection
-        self._index = keys.readers if kind == "reader" else keys.rebuilders
         self._member_key = keys.reader if kind == "reader" else keys.rebuilder
 
     def publish(self, member_id: str, state: bytes, *, ttl_seconds: float) -> None:
         """Replace the whole state of a member; it counts as gone ``ttl_seconds`` from now.
 
+        Where there is no memory for a new state the old one goes on counting, and the refusal is
+        raised.
+
         Raises:
             MessageTooLargeError: it has more than `MAX_STATE_BYTES`, so that nobody would read it.
         """
-        key = self._member_key(member_id)
+        key, milliseconds = self._member_key(member_id), max(1, round(ttl_seconds * 1000))
         if len(state) > MAX_STATE_BYTES:
             raise MessageTooLargeError(key, len(state), MAX_STATE_BYTES)
+        commands = self._connection.commands
         with refusals_of(key):
-            self._connection.script("presence_publish")(
-                keys=[self._index, key], args=[member_id, state, max(1, round(ttl_seconds * 1000))]
-            )
+            try:
+                commands.set(key, state, px=milliseconds)
+            except ResponseError as error:
+                if refusal_code(error) == "OOM":
+                    commands.pexpire(key, milliseconds)
+                raise
+
+    def members(self) -> "Roster":
+        """Who is there, by id."""
+        prefix = self._member_key("")
+        by_label: dict[str, set[str]] = {}
+        crowded: set[str] = set()
+        for key in scan(self._connection, f"{prefix}*"):
+            member = key.removeprefix(prefix)
+            if len(member) > _MAX_ID:
+                continue
+            label, _ = split_member_id(member)
+            members = by_label.setdefault(label, set())
+            if len(members) < MAX_PROCESSES:
+                members.add(member)
+            elif member not in members:
+                crowded.add(label)
+        return Roster(
+            ids=tuple(sorted(member for members in by_label.values() for member in members)),
+            crowded=frozenset(crowded),
+        )
 
     def all(self) -> dict[str, bytes]:
         """The states of all who are there, by their ids, in the order of the ids."""
         return dict(self.look().states)
 
-    def look(self) -> "Look":
-        """The same, and what was left unread."""
-        with naming(self._index):
-            index: Any = self._connection.commands.zrange(self._index, -MAX_MEMBERS - 1, -1)
-        # A member whose id is no text has no key of ours; it must not hide the others.
-        ids = sorted({member.decode(errors="replace") for member in index[-MAX_MEMBERS:]})
-        unread = {} if len(ids) * MAX_STATE_BYTES <= MAX_PRESENCE_BYTES else self._too_many(ids)
-        with self._connection.commands.pipeline(transaction=False) as pipeline:
-            for member in (wanted := [each for each in ids if each not in unread]):
-                pipeline.getrange(self._member_key(member), 0, MAX_STATE_BYTES)
-            replies = _answers(pipeline)
-        states = {member: state for member, state in zip(wanted, replies, strict=True) if state}
+    def look(self, roster: "Roster | None" = None) -> "Look":
+        """The same, and what was left unread.
+
+        Args:
+            roster: whose states to read, as `members` gave it a moment ago; ``None``: as it is now.
+        """
+        roster = roster or self.members()
+        unread = self._without_room(roster.ids)
+        wanted = [each for each in roster.ids if each not in unread]
+        states = {
+            member: state
+            for some in _portions(wanted)
+            for member, state in zip(some, self._read(some), strict=True)
+            if state
+        }
         for member, state in list(states.items()):
             if len(state) > MAX_STATE_BYTES:
                 del states[member]
                 unread[member] = f"its state is larger than {MAX_STATE_BYTES:,} bytes"
-        return Look(states=states, unread=unread, crowded=len(index) > MAX_MEMBERS)
+        return Look(states=states, unread=unread, crowded=roster.crowded)
 
-    def _too_many(self, ids: Sequence[str]) -> dict[str, str]:
-        """Those of so many members whose states have no room, the largest ones; and why."""
+    def _read(self, members: Sequence[str]) -> list[Any]:
         with self._connection.commands.pipeline(transaction=False) as pipeline:
-            for member in ids:
-                pipeline.strlen(self._member_key(member))
-            sizes = dict(zip(ids, _answers(pipeline), strict=True))
-        room = MAX_PRESENCE_BYTES
+            for member in members:
+                pipeline.getrange(self._member_key(member), 0, MAX_STATE_BYTES)
+            return _answers(pipeline)
+
+    def _without_room(self, ids: Iterable[str]) -> dict[str, str]:
+        """The largest of those whose label has too much, and why they are not read."""
+        by_label: dict[str, list[str]] = {}
+        for member in ids:
+            by_label.setdefault(split_member_id(member)[0], []).append(member)
         unread = {}
-        for member in sorted(ids, key=lambda each: sizes[each] or 0):
-            room -= sizes[member] or 0
-            if room < 0:
-                unread[member] = f"all states together take more than {MAX_PRESENCE_BYTES:,} bytes"
+        for members in by_label.values():
+            if len(members) * MAX_STATE_BYTES <= MAX_LABEL_BYTES:
+                continue
+            room = MAX_LABEL_BYTES
+            for member, size in sorted(self._sizes(members).items(), key=lambda item: item[1]):
+                room -= size
+                if room < 0:
+                    unread[member] = (
+                        f"the states under its label take more than {MAX_LABEL_BYTES:,} bytes"
+                    )
         return unread
+
+    def _sizes(self, members: Sequence[str]) -> dict[str, int]:
+        with self._connection.commands.pipeline(transaction=False) as pipeline:
+            for member in members:
+                pipeline.strlen(self._member_key(member))
+            sizes = _answers(pipeline)
+        return {member: size or 0 for member, size in zip(members, sizes, strict=True)}
 
     def remove(self, member_id: str) -> None:
         """A member leaves at once, instead of being missed after its TTL."""
         key = self._member_key(member_id)
-        with refusals_of(key), self._connection.commands.pipeline(transaction=True) as pipeline:
-            pipeline.delete(key)
-            pipeline.zrem(self._index, member_id)
-            replies_of(pipeline)
+        with refusals_of(key):
+            self._connection.commands.delete(key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roster:
+    """The members of one kind at one moment."""
+
+    ids: tuple[str, ...] = ()
+    """Sorted."""
+    crowded: frozenset[str] = frozenset()
+    """Labels with more than `MAX_PROCESSES`, of which some are not in ``ids``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +192,13 @@ class Look:
     states: Mapping[str, bytes]
     unread: Mapping[str, str]
     """By member id: what was too large to be read, and why."""
-    crowded: bool
-    """Whether there are more than `MAX_MEMBERS`, so that some were not looked at."""
+    crowded: frozenset[str]
+    """Labels with more than `MAX_PROCESSES` members, of which some were not looked at."""
+
+
+def _portions(members: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(members), _AT_A_TIME):
+        yield members[start : start + _AT_A_TIME]
 
 
 def _answers(pipeline: Pipeline) -> list[Any]:
@@ -156,20 +224,28 @@ class Members(Generic[StateT]):
     """By member id, in the order of the ids; ``None``: it cannot be read here."""
     dropped: Mapping[str, str] = field(default_factory=dict)
     """By member id: what was found there and counts for nobody, and why."""
-    crowded: bool = False
-    """Whether there are more of them than are looked at."""
+    crowded: frozenset[str] = frozenset()
+    """Labels with more members than are looked at."""
 
 
 def members_of(
-    connection: Connection, keys: Keys, kind: Role, model: type[StateT]
+    connection: Connection,
+    keys: Keys,
+    kind: Role,
+    model: type[StateT],
+    *,
+    roster: Roster | None = None,
 ) -> Members[StateT]:
     """Every live process, and what was dropped because it is not its key's.
+
+    Args:
+        roster: whose states to read; ``None``: of all who are there now.
 
     Raises:
         redis.exceptions.RedisError: the server is away, or refuses.
     """
     states: dict[str, StateT | None] = {}
-    look = Presence(connection, keys, kind).look()
+    look = Presence(connection, keys, kind).look(roster)
     dropped = dict(look.unread)
     for member, raw in look.states.items():
         try:
@@ -188,7 +264,12 @@ def members_of(
 
 
 def present(
-    connection: Connection, keys: Keys, kind: Role, model: type[StateT]
+    connection: Connection,
+    keys: Keys,
+    kind: Role,
+    model: type[StateT],
+    *,
+    roster: Roster | None = None,
 ) -> dict[str, StateT | None]:
     """The state of every live process by its member id, in the order of these ids.
 
@@ -197,4 +278,4 @@ def present(
     Raises:
         redis.exceptions.RedisError: the server is away, or refuses.
     """
-    return dict(members_of(connection, keys, kind, model).states)
+    return dict(members_of(connection, keys, kind, model, roster=roster).states)

@@ -51,7 +51,6 @@ def find_wrong_keys(
     wanted = {
         **dict.fromkeys((keys.events, keys.results, keys.reloads), "stream"),
         **dict.fromkeys(sorted({*scan(connection, keys.reports("*"))}), "stream"),
-        **dict.fromkeys((keys.readers, keys.rebuilders), "zset"),
         keys.release: "string",
         **{keys.lease(name): "string" for name in components},
     }
@@ -63,9 +62,7 @@ def find_wrong_keys(
     ]
     if types[keys.release] == "string":
         found += _release_number(connection, keys)
-    for index, member_key in ((keys.readers, keys.reader), (keys.rebuilders, keys.rebuilder)):
-        if types[index] == "zset":
-            found += _members(connection, index, member_key)
+    found += _members(connection, keys)
     return tuple(found)
 
 
@@ -84,9 +81,9 @@ def set_aside(connection: Connection, keys: Keys, wrong: WrongKey, *, ttl_second
             connection.commands.pexpire(wrong.key, round(ttl_seconds * 1000))
             return f"{wrong}: it was given one, and ends in {ttl_seconds:g} s"
         aside = keys.aside(wrong.key)
-        with connection.commands.pipeline(transaction=True) as pipeline:
+        with connection.commands.pipeline(transaction=False) as pipeline:
             pipeline.rename(wrong.key, aside)
-            pipeline.expire(aside, ASIDE_SECONDS)
+            pipeline.pexpire(aside, ASIDE_SECONDS * 1000)
             replies_of(pipeline)
     return f"{wrong}: it was set aside as {aside}, for a week"
 
@@ -112,9 +109,9 @@ def _release_number(connection: Connection, keys: Keys) -> list[WrongKey]:
     return [WrongKey(key=keys.release, found=shown, wanted="a release's number")]
 
 
-def _members(connection: Connection, index: str, member_key: Any) -> list[WrongKey]:
-    ids: Any = connection.commands.zrange(index, 0, -1)
-    names = [member_key(member.decode(errors="replace")) for member in ids]
+def _members(connection: Connection, keys: Keys) -> list[WrongKey]:
+    patterns = (keys.reader("*"), keys.rebuilder("*"))
+    names = sorted({key for pattern in patterns for key in scan(connection, pattern)})
     if not names:
         return []
     with connection.commands.pipeline(transaction=False) as pipeline:

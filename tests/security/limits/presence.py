@@ -28,27 +28,31 @@ def _state(row: Row, request: pytest.FixtureRequest) -> None:
     assert (list(look.states), list(look.unread)) == (["a"], ["b"])
 
 
-@exercises("bytes of the presence of all readers, and of all rebuilders")
+@exercises("bytes of the presence of all processes under one id")
 def _states(row: Row, request: pytest.FixtureRequest) -> None:
     _, readers = readers_of(request)
     fit, more = divmod(row.number, module.MAX_STATE_BYTES)
     assert more == 0
+    readers.publish("other", b" " * module.MAX_STATE_BYTES, ttl_seconds=60)
     for number in range(fit + 1):
-        readers.publish(f"r{number:02}", b" " * module.MAX_STATE_BYTES, ttl_seconds=60)
+        readers.publish(f"web:{number:02}", b" " * module.MAX_STATE_BYTES, ttl_seconds=60)
     look = readers.look()
-    assert (len(look.states), len(look.unread)) == (fit, 1)
+    assert (len(look.states), len(look.unread)) == (fit + 1, 1)
+    assert "other" in look.states
 
 
-@exercises("readers, and rebuilders, that are looked at")
+@exercises("processes under one id that are looked at")
 def _members(row: Row, request: pytest.FixtureRequest) -> None:
-    assert row.number == module.MAX_MEMBERS
-    request.getfixturevalue("monkeypatch").setattr(module, "MAX_MEMBERS", 3)  # for its time
     _, readers = readers_of(request)
-    for number in range(4):
-        readers.publish(f"r{number}", b"x", ttl_seconds=60 + number)
-        look = readers.look()
-        assert (len(look.states), look.crowded) == (min(number + 1, 3), number == 3)
-    assert list(look.states) == ["r1", "r2", "r3"]
+    readers.publish("other", b"x", ttl_seconds=60)
+    for number in range(row.number):
+        readers.publish(f"web:{number:04}", b"x", ttl_seconds=60)
+    roster = readers.members()
+    assert (len(roster.ids), roster.crowded) == (row.number + 1, frozenset())
+    readers.publish("web:more", b"x", ttl_seconds=60)
+    roster = readers.members()
+    assert (len(roster.ids), roster.crowded) == (row.number + 1, frozenset({"web"}))
+    assert "other" in roster.ids
 
 
 @exercises("seconds that a lease may last, as times `rebuilder.lease_ttl_seconds`")
