@@ -13,11 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from indexrelay.console.exits import ExitCode
 from indexrelay.health.advice import advice_for
 from indexrelay.reloaders.errors import OpenAddressError
-from indexrelay.schemas.errors import IndexRelayError, MissingExtraError, UnknownNameError
+from indexrelay.schemas.errors import IndexRelayError, UnknownNameError
+from indexrelay.schemas.extras import absence_of
 from indexrelay.schemas.mistakes import SettingsError
-
-_OURS = frozenset({"click", "httpx", "rich", "typer"})
-"""What the extra ``console`` brings for the command line itself."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def explain(error: BaseException) -> Explained | None:
             return Explained(f"the catalog: {told}", ExitCode.FAILURE, advice_for(error))
         case OSError():
             return Explained(str(error), ExitCode.FAILURE, advice_for(error))
-        case ModuleNotFoundError() if (module := (error.name or "").partition(".")[0]) in _OURS:
-            return Explained(str(MissingExtraError(module, "console")), ExitCode.FAILURE)
+        case ModuleNotFoundError() if (missing := absence_of(error)) is not None:
+            return Explained(str(missing), ExitCode.FAILURE)
         case _:
             return None

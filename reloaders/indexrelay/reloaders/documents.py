@@ -2,9 +2,14 @@
 
 from typing import Any
 
-from starlette.responses import Response
-
 from indexrelay.components.errors import InvalidQueryError
+from indexrelay.schemas.extras import missing_extra
+
+try:
+    from starlette.responses import Response
+except ModuleNotFoundError as error:
+    raise missing_extra(error) from error
+
 from indexrelay.reloaders.http.answers import SharedResponse
 
 

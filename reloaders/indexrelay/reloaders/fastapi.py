@@ -16,12 +16,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from indexrelay.schemas.errors import MissingExtraError
+from indexrelay.schemas.extras import missing_extra
 
 try:
     from fastapi import HTTPException
 except ModuleNotFoundError as error:
-    raise MissingExtraError("fastapi", "service") from error
+    raise missing_extra(error) from error
 
 from indexrelay.reloaders.http_errors import ERRORS, http_error
 from indexrelay.reloaders.reloader import Reloader

@@ -15,12 +15,12 @@ worker by itself. Every request sees one snapshot from beginning to end, and giv
 context ends.
 """
 
-from indexrelay.schemas.errors import MissingExtraError
+from indexrelay.schemas.extras import missing_extra
 
 try:
     from flask import Flask, g
 except ModuleNotFoundError as error:
-    raise MissingExtraError("flask", "flask") from error
+    raise missing_extra(error) from error
 
 from indexrelay.reloaders.http_errors import ERRORS, http_error
 from indexrelay.reloaders.reloader import Reloader

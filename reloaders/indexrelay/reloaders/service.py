@@ -23,7 +23,7 @@ from typing import Annotated, Any, Final
 from indexrelay.reloaders.listening import address_of, is_local, listening
 from indexrelay.reloaders.querying import search, search_request
 from indexrelay.reloaders.reloader import Reloader
-from indexrelay.schemas.errors import MissingExtraError
+from indexrelay.schemas.extras import missing_extra
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.settings import HttpSettings, Settings
@@ -51,8 +51,8 @@ try:
     )
     from indexrelay.reloaders.http.problems import RefusedError, answer_problems
     from indexrelay.reloaders.http.threads import SearchThreads
-except ImportError as error:
-    raise MissingExtraError(error.name or "fastapi", "service") from error
+except ModuleNotFoundError as error:
+    raise missing_extra(error) from error
 
 log = get_logger(__name__)
 

@@ -9,6 +9,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SAWarning
 
 from indexrelay.schemas.errors import MissingExtraError
+from indexrelay.schemas.extras import EXTRAS, require
 
 _POSTGRESQL = {"postgres", "postgresql", "postgresql+psycopg"}
 
@@ -27,7 +28,7 @@ def driver_url(url: str) -> URL:
     if parsed.drivername not in _POSTGRESQL:
         return parsed
     if find_spec("psycopg") is None:
-        raise MissingExtraError("psycopg", "postgresql")
+        raise MissingExtraError("psycopg", EXTRAS["psycopg"])
     return parsed.set(drivername="postgresql+psycopg")
 
 
@@ -73,9 +74,7 @@ def refused_options(url: str) -> str | None:
         if parsed.get_backend_name() == "sqlite":
             sqlite3.connect(":memory:", **{**options, "uri": False}).close()
         elif parsed.drivername == "postgresql+psycopg":
-            from psycopg.conninfo import make_conninfo
-
-            make_conninfo(**options)
+            require("psycopg.conninfo").make_conninfo(**options)
             if options.get("sslmode", "prefer") not in _SSL_MODES:
                 return f"its sslmode must be one of {', '.join(_SSL_MODES)}"
     except Exception:  # noqa: BLE001 - whatever a driver raises; it may quote a password

@@ -12,7 +12,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from fakeredis import FakeRedis, FakeServer
+from indexrelay.schemas.extras import missing_extra
+
+try:
+    from fakeredis import FakeRedis, FakeServer
+except ModuleNotFoundError as error:
+    raise missing_extra(error) from error
 
 from indexrelay.producers import Producer
 from indexrelay.rebuilder import InlineRunner, Rebuilder

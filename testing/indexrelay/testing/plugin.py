@@ -21,12 +21,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from indexrelay.schemas.errors import MissingExtraError
+from indexrelay.schemas.extras import missing_extra, require
 
 try:
     import pytest
 except ModuleNotFoundError as error:
-    raise MissingExtraError("pytest", "testing") from error
+    raise missing_extra(error) from error
 
 if TYPE_CHECKING:
     from indexrelay.schemas.settings import Settings
@@ -60,7 +60,7 @@ def indexrelay_pipeline(tmp_path: Path) -> "Iterator[MakePipeline]":
         def make(settings: "Settings | None" = None, /, **tables: Any) -> "Pipeline":
             nonlocal made
             made += 1
-            _require_fakeredis()
+            require("fakeredis")  # named with its extra before anything is made
             from indexrelay.components.registry import check_kind
             from indexrelay.schemas.settings_file import check_settings
             from indexrelay.testing.pipeline import Pipeline
@@ -74,13 +74,3 @@ def indexrelay_pipeline(tmp_path: Path) -> "Iterator[MakePipeline]":
             return pipeline
 
         yield make
-
-
-def _require_fakeredis() -> None:
-    """Name the extra that is missing, rather than a module that nobody asked for."""
-    try:
-        import fakeredis  # noqa: F401 - only whether it is there
-    except ImportError as error:
-        from indexrelay.schemas.errors import MissingExtraError
-
-        raise MissingExtraError("fakeredis", "testing") from error

@@ -11,9 +11,9 @@ from itertools import zip_longest
 import numpy as np
 
 from indexrelay.components.judging import Verdict, equal, judge
-from indexrelay.components.optional import require
 from indexrelay.components.projection.reading import Points, read_points
 from indexrelay.components.projection.served import ProjectionMap
+from indexrelay.schemas.extras import require
 from indexrelay.schemas.versions import Check
 from indexrelay.storage.entries import SourceSnapshot
 
@@ -72,7 +72,7 @@ def spread(chart: ProjectionMap) -> Verdict:
 
 
 def _trust(chart: ProjectionMap, points: Points, *, least: float, seed: int) -> Verdict:
-    manifold = require("sklearn.manifold", extra="rebuilder")
+    manifold = require("sklearn.manifold")
     neighbours = min(_NEIGHBOURS, (len(chart) - 1) // 2)
     rows = np.random.default_rng(seed).permutation(len(chart))[:_SAMPLE]
     measured = float(

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from indexrelay.components.optional import require
 from indexrelay.components.projection.parameters import ProjectionParameters
 from indexrelay.components.projection.reading import Points
 from indexrelay.components.projection.served import Coordinates
 from indexrelay.components.projection.starting import LastMap, starting_places
+from indexrelay.schemas.extras import require
 from indexrelay.storage.entries import Vectors
 
 _FEWEST_FOR_TSNE = 5
@@ -74,15 +74,13 @@ def lay_out(
 @contextmanager
 def some_threads(threads: int) -> Iterator[int]:
     """Let numerical libraries use so many."""
-    with require("threadpoolctl", extra="rebuilder").threadpool_limits(threads):
+    with require("threadpoolctl").threadpool_limits(threads):
         yield threads
 
 
 def _linear(vectors: Vectors, *, seed: int) -> Layout:
     there_are = min(2, *vectors.shape)
-    method = require("sklearn.decomposition", extra="rebuilder").PCA(
-        n_components=there_are, random_state=seed
-    )
+    method = require("sklearn.decomposition").PCA(n_components=there_are, random_state=seed)
     raw = np.pad(method.fit_transform(vectors), ((0, 0), (0, 2 - there_are)))
     directions = np.pad(method.components_.T, ((0, 0), (0, 2 - there_are)))
     return Layout(
@@ -93,9 +91,7 @@ def _linear(vectors: Vectors, *, seed: int) -> Layout:
 def _principal(vectors: Vectors, components: int, *, seed: int) -> Vectors:
     """The first principal components; missing ones (one dimension, two entries) are zero."""
     there_are = min(components, *vectors.shape)
-    method = require("sklearn.decomposition", extra="rebuilder").PCA(
-        n_components=there_are, random_state=seed
-    )
+    method = require("sklearn.decomposition").PCA(n_components=there_are, random_state=seed)
     found = method.fit_transform(vectors)
     return np.pad(found, ((0, 0), (0, components - there_are))).astype(np.float32, copy=False)
 
@@ -117,7 +113,7 @@ def _neighbourly(
         start = (plane / plane[:, 0].std() * 1e-4).astype(np.float32)
         iterations, exaggeration = parameters.iterations, _EXAGGERATION
         least_rate = _LEAST_RATE
-    method = require("sklearn.manifold", extra="rebuilder").TSNE(
+    method = require("sklearn.manifold").TSNE(
         perplexity=min(parameters.perplexity, (count - 1) / 3),
         init=start,
         early_exaggeration=exaggeration,

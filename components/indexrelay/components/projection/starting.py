@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexrelay.components.optional import require
 from indexrelay.components.projection.served import Coordinates, ProjectionMap
+from indexrelay.schemas.extras import require
 from indexrelay.storage.entries import Vectors
 
 _NEIGHBOURS = 5
@@ -64,7 +64,7 @@ def starting_places(vectors: Vectors, last: LastMap, *, seed: int, threads: int)
     new = np.flatnonzero(~last.known)
     if len(new):
         known = np.flatnonzero(last.known)
-        neighbors = require("sklearn.neighbors", extra="rebuilder")
+        neighbors = require("sklearn.neighbors")
         search = neighbors.NearestNeighbors(
             n_neighbors=min(_NEIGHBOURS, len(known)), n_jobs=threads
         )

@@ -28,7 +28,7 @@ from functools import cache, cached_property, lru_cache
 from itertools import chain, pairwise
 from typing import Any, Final, Literal
 
-from indexrelay.components.optional import require
+from indexrelay.schemas.extras import require
 
 Tokenizer = Literal["words", "english", "trigram"]
 """Words; words without their English endings; any three characters of words."""
@@ -86,7 +86,7 @@ class Analyser:
 
         Characters that one Unicode version does not know yet may be cut differently by a later one.
         """
-        regex_version = require("regex", extra="reloaders").__version__
+        regex_version = require("regex").__version__
         parts = [f"{self.tokenizer}/{REVISION}", f"unicode {unicodedata.unidata_version}"]
         parts.append(f"regex {regex_version}")
         if self.tokenizer == "english":
@@ -168,7 +168,7 @@ class _Unicode:
     """What the same rules are where a text is not ASCII alone; its patterns know every script."""
 
     def __init__(self) -> None:
-        regex = require("regex", extra="reloaders")
+        regex = require("regex")
         scripts = "Han Hiragana Katakana Hangul Bopomofo Thai Lao Khmer Myanmar Tai_Le New_Tai_Lue"
         scripts += " Tai_Tham Tai_Viet Javanese Balinese Tangut Nushu Khitan_Small_Script"
         unspaced = "".join(rf"\p{{{script}}}" for script in scripts.split())
@@ -247,8 +247,8 @@ def _ascii_digit(found: Any) -> str:
 @cache
 def _stemmer() -> Any:
     # Used by all threads: it keeps the interpreter's lock while it works.
-    return require("Stemmer", extra="reloaders").Stemmer("english")
+    return require("Stemmer").Stemmer("english")
 
 
 def _stemmer_version() -> str:
-    return str(require("Stemmer", extra="reloaders").version())
+    return str(require("Stemmer").version())

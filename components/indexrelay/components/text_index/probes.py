@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 from indexrelay.components.judging import Verdict, equal
-from indexrelay.components.optional import require
 from indexrelay.components.text_index.analyser import Analyser, Phrase
 from indexrelay.components.text_index.database import counts_of, reading
 from indexrelay.components.text_index.query import (
@@ -23,6 +22,7 @@ from indexrelay.components.text_index.query import (
     match_expression,
     texts_with,
 )
+from indexrelay.schemas.extras import require
 
 _SAMPLED: Final = 100
 _SAMPLE: Final = """
@@ -103,7 +103,7 @@ class Prober:
             rarest = min(texts_with(self.connection, phrase) for phrase in phrases)
             if rarest <= common_above(findable):
                 yield _QUESTION.format(text)
-        words = require("regex", extra="reloaders").findall(_WORD, text)
+        words = require("regex").findall(_WORD, text)
         for word in dict.fromkeys([*text.split()[:_WORDS_ASKED], *words[:_WORDS_ASKED]]):
             if self.analyser.phrases(word):
                 yield word

@@ -2,3 +2,14 @@
 
 Nothing here is imported without the extra ``service``; `indexrelay.reloaders.service` is the door.
 """
+
+from indexrelay.schemas.extras import missing_extra
+
+try:
+    import anyio  # noqa: F401 - each module here needs one of them or another
+    import fastapi  # noqa: F401
+    import h11  # noqa: F401
+    import starlette  # noqa: F401
+    import uvicorn  # noqa: F401
+except ModuleNotFoundError as error:
+    raise missing_extra(error) from error
