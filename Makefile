@@ -17,6 +17,7 @@ ARGS ?=
 PEERS := .venv-peers
 # make test-newest: the environment of the newest Python that this machine has.
 NEWEST := .venv-newest
+AUDIT := .venv-audit
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -84,14 +85,16 @@ imports: $(INSTALLED) ## Check that imports point one way
 	@$(BIN)/lint-imports
 
 .PHONY: docs
-docs: $(INSTALLED) ## Generate the JSON Schema files, the AsyncAPI document and the settings' page anew
+docs: $(INSTALLED) ## Generate the JSON Schema files and the pages of settings and licences anew
 	@$(BIN)/python -m indexrelay.schemas.documents docs
 	@$(BIN)/python -m scripts.settings_page docs/settings.md
+	@$(BIN)/python -m scripts.licences_page docs/licences.md
 
 .PHONY: check-docs
 check-docs: $(INSTALLED) ## Check that the generated documents are those of the models
 	@$(BIN)/python -m indexrelay.schemas.documents docs --check
 	@$(BIN)/python -m scripts.settings_page docs/settings.md --check
+	@$(BIN)/python -m scripts.licences_page docs/licences.md --check
 
 .PHONY: guarantees
 guarantees: $(INSTALLED) ## Check that what proves each guarantee exists
@@ -110,30 +113,44 @@ readme: $(INSTALLED) ## Run the README's commands in a copy of the checkout
 	@$(BIN)/python -m scripts.readme_commands
 
 .PHONY: package
-package: $(INSTALLED) ## Build wheel and sdist, and try the wheel in an environment of its own
+package: $(INSTALLED) ## Build wheel, sdist and bill of materials in dist/, and try the wheel by itself
 	@scripts/try_package.sh $(BIN)/python
+
+.PHONY: audit
+audit: ## Look for known vulnerabilities of what is pinned (needs a network)
+	@$(MAKE) --no-print-directory $(AUDIT)/.installed
+	@$(PYTHON) scripts/locked_requirements.py --extra all --group dev --build > $(AUDIT)/audited.txt
+	@$(AUDIT)/bin/pip-audit --requirement $(AUDIT)/audited.txt --require-hashes --disable-pip
 
 .PHONY: ci
 ci: ## Do everything that CI does
 	@.ci/run
 
 .PHONY: constraints
-constraints: ## Pin the newest versions that pyproject.toml allows
-	@scripts/renew_constraints.sh $(PYTHON)
+constraints: ## Pin the newest versions that pyproject.toml allows; ARGS=--keep: only what changed there
+	@scripts/renew_constraints.sh $(PYTHON) $(ARGS)
 
 .PHONY: clean
 clean: ## Remove the environment and every cache
-	@rm -rf $(VENV) $(PEERS) $(NEWEST) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(PEERS) $(NEWEST) $(AUDIT) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PEERS)/.installed: benchmarks/peers.txt | $(INSTALLED)
 	@echo "indexrelay: setting up $(PEERS) …" >&2
 	@$(BIN)/python -m venv $(PEERS)
-	@$(PEERS)/bin/pip install --quiet --disable-pip-version-check --no-deps \
+	@$(PEERS)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
 		--requirement benchmarks/peers.txt
 	@touch $@
 
-$(INSTALLED): pyproject.toml constraints.txt scripts/dev_requirements.py
+$(AUDIT)/.installed: pyproject.toml constraints.txt scripts/locked_requirements.py
+	@echo "indexrelay: setting up $(AUDIT) …" >&2
+	@$(PYTHON) -m venv $(AUDIT)
+	@$(PYTHON) scripts/locked_requirements.py --no-project --group audit > $(AUDIT)/requirements.txt
+	@$(AUDIT)/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+		--requirement $(AUDIT)/requirements.txt
+	@touch $@
+
+$(INSTALLED): pyproject.toml constraints.txt scripts/locked_requirements.py
 	@command -v $(PYTHON) > /dev/null || { \
 		echo "There is no '$(PYTHON)' here; name one: make PYTHON=/path/to/python3.11 …" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -144,9 +161,10 @@ $(INSTALLED): pyproject.toml constraints.txt scripts/dev_requirements.py
 		exit 1; }
 	@echo "indexrelay: setting up $(VENV) (once; about a minute) …" >&2
 	@$(PYTHON) -m venv $(VENV)
-	@$(PYTHON) scripts/dev_requirements.py > $(VENV)/dev-requirements.txt
+	@$(PYTHON) scripts/locked_requirements.py --extra all --group dev --build > $(VENV)/locked.txt
 	@echo "indexrelay: installing …" >&2
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[all]' --requirement $(VENV)/dev-requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes \
+		--requirement $(VENV)/locked.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 	@echo "indexrelay: ready" >&2

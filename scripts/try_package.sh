@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds wheel and sdist and tries the wheel where nothing else is. Usage: try_package.sh PYTHON
+# Builds wheel and sdist into dist/, with the bill of materials, and tries the wheel where nothing else
+# is. Usage: try_package.sh PYTHON, the one of the development environment.
 #
 # The wheel is built from the sdist, so that a file which the sdist leaves out is missed here and
 # not by a user. Then: an analysis job needs the bare distribution, and no FAISS.
@@ -11,15 +12,29 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 quiet=(--quiet --disable-pip-version-check)
 
-"$python" -m venv "$scratch/build"
-"$scratch/build/bin/pip" install "${quiet[@]}" 'hatchling>=1.27'
+locked() { # locked NAME OPTION…: an environment of its own with these pins, each by its digests
+    local name=$1
+    shift
+    "$python" -m venv "$scratch/$name"
+    "$python" scripts/locked_requirements.py "$@" > "$scratch/$name.txt"
+    "$scratch/$name/bin/pip" install "${quiet[@]}" --require-hashes --requirement "$scratch/$name.txt"
+}
+
+locked build --no-project --build
 "$scratch/build/bin/hatchling" build -t sdist -d "$scratch/sdist"
 mkdir "$scratch/unpacked"
 tar -xzf "$scratch"/sdist/*.tar.gz -C "$scratch/unpacked" --strip-components 1
 (cd "$scratch/unpacked" && "$scratch/build/bin/hatchling" build -t wheel -d "$scratch/wheel")
 
-"$python" -m venv "$scratch/job"
-"$scratch/job/bin/pip" install "${quiet[@]}" --constraint constraints.txt "$scratch"/wheel/*.whl
+locked job
+"$scratch/job/bin/pip" install "${quiet[@]}" --no-deps "$scratch"/wheel/*.whl
+
+# What a release consists of, and what it brings.
+rm -rf dist
+mkdir dist
+cp "$scratch"/sdist/*.tar.gz "$scratch"/wheel/*.whl dist
+wheel=$(basename "$scratch"/wheel/*.whl)
+"$python" -m scripts.bill_of_materials "dist/${wheel%%-py3-*}.cdx.json"
 
 # From another folder: the checkout must not be what is imported.
 cd "$scratch"

@@ -148,9 +148,12 @@ def test_no_file_names_a_place_on_somebodys_machine() -> None:
 
 def test_the_pins_name_no_host_and_no_path() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = [line for line in lines if line and not line.startswith("#")]
-    assert pins
-    assert [pin for pin in pins if not re.fullmatch(r"[\w.-]+==[\w.!+-]+", pin)] == []
+    said = [line for line in lines if line and not line.lstrip().startswith("#")]
+    assert said
+    pin = re.compile(r"[\w.-]+==[\w.!+-]+( ; [\w.!=<>' ]+)? \\")
+    digest = re.compile(r"    --hash=sha256:[0-9a-f]{64}( \\)?")
+    assert [line for line in said if not (pin.fullmatch(line) or digest.fullmatch(line))] == []
+    assert not any("/" in line for line in lines if not line.startswith("# "))
 
 
 def test_everything_that_is_asked_for_is_pinned() -> None:
@@ -158,7 +161,8 @@ def test_everything_that_is_asked_for_is_pinned() -> None:
     asked = [
         *project["project"]["dependencies"],
         *(each for extra in project["project"]["optional-dependencies"].values() for each in extra),
-        *project["dependency-groups"]["dev"],
+        *(each for group in project["dependency-groups"].values() for each in group),
+        *project["build-system"]["requires"],
     ]
     names = {re.split(r"[\[<>=!~; ]", each)[0] for each in asked} - {"indexrelay"}
     pinned = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploy import make_passwords
+from deploy import make_passwords, pin_images
 from indexrelay.schemas.settings import HttpSettings
 from tests.deploy.compose import FILE, ROOT, load, seconds
 
@@ -40,9 +40,10 @@ def test_a_lasting_service_is_watched_restarted_and_stopped_gently(service: Any)
     assert seconds(service["stop_grace_period"]) >= 30
 
 
-@pytest.mark.parametrize("name", [name for name in SERVICES if name != "postgres"])
-def test_a_container_runs_as_an_ordinary_user_with_no_privileges(name: str) -> None:
-    service = SERVICES[name]
+@every_service
+def test_a_container_runs_as_an_ordinary_user_with_no_privileges(service: Any) -> None:
+    assert service["privileged"] is False
+    assert service["ipc"] == "private"
     assert service["user"] not in {"", "0", "root", "0:0"}
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -79,6 +80,44 @@ def test_no_image_floats(service: Any) -> None:
     assert image == "indexrelay" or re.fullmatch(r"\w+:\d[\w.-]+", image)
 
 
+def test_an_image_is_pinned_by_the_digest_that_a_registry_gave() -> None:
+    digests = dict.fromkeys(pin_images.images(), f"x@sha256:{'0' * 64}")
+    pinned = load({**VARIABLES, **digests})
+    assert {service["image"] for service in pinned.values()} == {"indexrelay", *digests.values()}
+    image = pinned["rebuilder"]["build"]["args"]["PYTHON_IMAGE"]
+    assert image == digests["PYTHON_IMAGE"]
+    dockerfile = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
+    bases = re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)
+    assert set(bases) == {"${PYTHON_IMAGE}"}
+    assert f"ARG PYTHON_IMAGE={pin_images.images()['PYTHON_IMAGE']}" in dockerfile
+
+
+@pytest.mark.parametrize("answer", ["'sha256:" + "a" * 64 + "'", "latest", ""])
+def test_only_what_a_registry_answers_is_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\necho "$4" >> "{tmp_path}/asked"\necho "{answer}"\n')
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(pin_images, "ROOT", tmp_path)
+    file = tmp_path / ".env"
+    file.write_text("REDIS_IMAGE=old\nHEALTH_PASSWORD=x\n")
+    right = answer.startswith("'sha256")
+    assert pin_images.main() == (0 if right else 1)
+    lines = file.read_text().splitlines()
+    assert "HEALTH_PASSWORD=x" in lines
+    if not right:
+        assert "REDIS_IMAGE=old" in lines
+        return
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert lines[1:] == [
+        f"{name}={image.split(':')[0]}@sha256:{'a' * 64}"
+        for name, image in sorted(pin_images.images().items())
+    ]
+    assert (tmp_path / "asked").read_text().split() == list(pin_images.images().values())
+
+
 def test_no_password_is_written_down() -> None:
     text = FILE.read_text(encoding="utf-8")
     for line in text.splitlines():
@@ -89,6 +128,11 @@ def test_no_password_is_written_down() -> None:
 
 @pytest.mark.parametrize("name", ["reader_a", "reader_b"])
 def test_a_reader_cannot_change_the_artifacts(name: str) -> None:
+    user, group = SERVICES[name]["user"].split(":")
+    assert [user, group] != SERVICES["rebuilder"]["user"].split(":")
+    assert group == SERVICES["rebuilder"]["user"].split(":")[1]
+    assert SERVICES["rebuilder"]["environment"]["INDEXRELAY_ARTIFACTS__GROUP_READABLE"] == "true"
+    assert not any(volume.split(":")[1] == "/data" for volume in SERVICES[name]["volumes"])
     assert "artifacts:/artifacts:ro" in SERVICES[name]["volumes"]
     assert SERVICES[name]["environment"]["INDEXRELAY_ARTIFACTS__DIR"] == "/artifacts"
 

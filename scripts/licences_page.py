@@ -1,0 +1,110 @@
+"""Writes the page of the licences of all dependencies, and refuses those that we do not want.
+
+Usage: ``python -m scripts.licences_page PAGE [--check]``.
+"""
+# ruff: noqa: INP001 - a script: nothing is installed from this folder
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from scripts.distributions import DEVELOPMENT, EXTRAS, ITSELF, Installed, installed
+
+ALLOWED: Final = frozenset(
+    {
+        "0BSD", "Apache-2.0", "BSD", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "CNRI-Python",
+        "ISC", "MIT", "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Unlicense", "Zlib",
+    }
+)  # fmt: skip
+"""They ask for a notice at most, and MPL for changes to its own files."""
+ALLOWED_IN: Final = {"LGPL-3.0-only": "postgresql"}
+"""What only who asks for that extra gets."""
+_PAGE: Final = """\
+# Licences
+
+indexrelay is under the [MIT licence](../LICENSE). This is what it brings, as the metadata of each
+distribution says it; written by `make docs`, do not edit. `BSD` stands where the metadata do not
+say how many clauses. CI fails on any licence but these:
+
+{allowed}
+
+{exceptions}.
+
+## At run time
+Each under the first extra that brings it; `indexrelay` is what every installation has.
+
+{run_time}
+
+## For development
+Tests, checks, benchmarks and packaging; none of it is in an installation.
+
+{development}
+"""
+
+
+def refused(found: Iterable[Installed]) -> Iterator[str]:
+    """A sentence for each distribution whose licence is not allowed where it comes from."""
+    for each in found:
+        if not each.licence:
+            yield f"{each.name} says nothing of its licence that is understood"
+        elif not _is_allowed(each.licence, each.comes_with):
+            yield f"{each.name} is under {each.licence}, and comes with {each.comes_with}"
+
+
+def page(found: Iterable[Installed]) -> str:
+    """The page."""
+    every = list(found)
+    run_time = [each for each in every if each.comes_with != DEVELOPMENT]
+    order = {extra: place for place, extra in enumerate((ITSELF, *EXTRAS))}
+    run_time.sort(key=lambda each: (order[each.comes_with], each.pin.name))
+    return _PAGE.format(
+        allowed="\n".join(f"- {licence}" for licence in sorted(ALLOWED)),
+        exceptions="; ".join(
+            f"{licence} may come with the extra `{extra}` alone"
+            for licence, extra in ALLOWED_IN.items()
+        ),
+        run_time=_table(
+            ("distribution", "licence", "comes with"),
+            ((each.name, each.licence, f"`{each.comes_with}`") for each in run_time),
+        ),
+        development=_table(
+            ("distribution", "licence"),
+            ((each.name, each.licence) for each in every if each.comes_with == DEVELOPMENT),
+        ),
+    )
+
+
+def _is_allowed(expression: str, comes_with: str) -> bool:
+    def one(licence: str) -> bool:
+        return licence in ALLOWED or ALLOWED_IN.get(licence) == comes_with
+
+    return any(all(map(one, way.split(" AND "))) for way in expression.split(" OR "))
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> int:
+    """Write the page, or compare it; 1 when it differs, or a licence is refused."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.licences_page", description=__doc__)
+    parser.add_argument("page", type=Path, metavar="PAGE", help="the file (docs/licences.md)")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
+    given = parser.parse_args()
+    found = installed()
+    problems = list(refused(found))
+    sys.stderr.writelines(f"{problem}\n" for problem in problems)
+    text = page(found)
+    if not given.check:
+        given.page.write_text(text, encoding="utf-8")
+    elif not given.page.is_file() or given.page.read_text(encoding="utf-8") != text:
+        sys.stderr.write(f"{given.page} is not what is installed; write it anew with: make docs\n")
+        return 1
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

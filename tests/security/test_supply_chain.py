@@ -1,0 +1,153 @@
+"""What is installed is what was pinned, and everybody can read what that is."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from scripts.bill_of_materials import bill
+from scripts.distributions import DEVELOPMENT, Installed, installed
+from scripts.licences_page import page, refused
+from scripts.locked_requirements import ROOT, Pin, needed, normalized, pins, roots
+
+CONSTRAINTS = """\
+# a comment
+Alpha==1.0 \\
+    --hash=sha256:{a} \\
+    --hash=sha256:{b}
+    # via indexrelay
+beta-lib==2.0 ; sys_platform == 'win32' \\
+    --hash=sha256:{a}
+    # via
+    #   alpha
+    #   gamma
+gamma==3.0 \\
+    --hash=sha256:{b}
+    # via development
+""".format(a="a" * 64, b="b" * 64)
+
+
+def locked(*options: str) -> str:
+    return subprocess.run(
+        [sys.executable, ROOT / "scripts" / "locked_requirements.py", *options],
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout
+
+
+def test_pins_are_read_with_their_digests_and_with_who_asks_for_them() -> None:
+    known = pins(CONSTRAINTS)
+    assert list(known) == ["alpha", "beta-lib", "gamma"]
+    assert known["alpha"].digests == ["a" * 64, "b" * 64]
+    assert known["beta-lib"].via == {"alpha", "gamma"}
+    assert "sys_platform == 'win32'" in known["beta-lib"].text
+    assert list(needed({"alpha"}, known)) == ["alpha", "beta-lib"]
+    with pytest.raises(KeyError):
+        needed({"delta"}, known)
+
+
+def test_an_extra_brings_what_it_names_and_what_its_extras_name() -> None:
+    project = {
+        "project": {
+            "dependencies": ["Base_One>=1"],
+            "optional-dependencies": {"all": ["indexrelay[a,b]"], "a": ["x[y]>=1"], "b": ["z; m"]},
+        },
+        "dependency-groups": {"dev": ["pytest"]},
+        "build-system": {"requires": ["hatchling"]},
+    }
+    assert roots(project, extras=["all"]) == {"base-one", "x", "z"}
+    assert roots(project, groups=["dev"], build=True, itself=False) == {"pytest", "hatchling"}
+
+
+def test_every_pin_has_digests_and_a_job_gets_no_more_than_it_needs() -> None:
+    everything = locked("--extra", "all", "--group", "dev", "--group", "audit", "--build")
+    known = pins((ROOT / "constraints.txt").read_text(encoding="utf-8"))
+    assert pins(everything).keys() == known.keys(), "constraints.txt pins what nobody needs"
+    assert all(pin.digests for pin in known.values())
+    job = pins(locked()).keys()
+    assert {"numpy", "redis", "pydantic"} <= job
+    assert not {"faiss-cpu", "fastapi", "pytest", "cryptography", "psycopg"} & job
+
+
+@pytest.mark.parametrize("name", ["deploy/Dockerfile", "Makefile", "scripts/try_package.sh"])
+def test_nothing_is_installed_without_digests_but_the_project_itself(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8").replace("\\\n", " ")
+    installs = [line for line in text.splitlines() if re.search(r"pip\"? install", line)]
+    assert installs
+    for each in re.split(r"&&", "\n".join(installs)):
+        if re.search(r"pip\"? install", each):
+            assert "--require-hashes" in each or "--no-deps" in each, each
+
+
+def test_a_requirement_whose_file_has_another_digest_is_not_installed(tmp_path: Path) -> None:
+    """What pip does with such a list; no index is asked."""
+    wheel = tmp_path / "harmless-1.0-py3-none-any.whl"
+    wheel.write_bytes(b"not what was pinned")
+    asked = tmp_path / "locked.txt"
+    asked.write_text(f"harmless==1.0 --hash=sha256:{'a' * 64}\n")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "--isolated", "install", "--no-index", "--dry-run"),
+            *("--find-links", tmp_path, "--require-hashes", "--requirement", asked),
+        ],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in done.stderr
+
+
+def _dependency(licence: str, comes_with: str = "reloaders") -> Installed:
+    pin = Pin(name="x", version="1", text="x==1", via=frozenset())
+    return Installed(pin=pin, name="x", licence=licence, comes_with=comes_with)
+
+
+@pytest.mark.parametrize(
+    ("licence", "comes_with", "fine"),
+    [
+        ("MIT", "reloaders", True),
+        ("GPL-3.0-only OR MIT", "reloaders", True),
+        ("MIT AND GPL-3.0-only", "reloaders", False),
+        ("LGPL-3.0-only", "postgresql", True),
+        ("LGPL-3.0-only", "console", False),
+        ("AGPL-3.0-only", DEVELOPMENT, False),
+        ("", "reloaders", False),
+    ],
+)
+def test_a_licence_that_is_not_allowed_where_it_comes_from_is_refused(
+    licence: str, comes_with: str, fine: bool
+) -> None:
+    assert (not list(refused([_dependency(licence, comes_with)]))) is fine
+
+
+def test_the_page_of_licences_lists_every_dependency_and_none_is_refused() -> None:
+    found = installed()
+    assert list(refused(found)) == []
+    assert (ROOT / "docs" / "licences.md").read_text(encoding="utf-8") == page(found)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "psycopg" in readme
+    assert "LGPL" in readme
+
+
+def test_the_bill_of_materials_is_valid_complete_and_always_the_same() -> None:
+    text = bill()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    assert text == bill()
+    document = json.loads(text)
+    parts = {part["bom-ref"]: part for part in document["components"]}
+    run_time = {each.pin.name for each in installed() if each.comes_with != DEVELOPMENT}
+    assert parts.keys() == run_time
+    assert all(part["hashes"] and part["licenses"] and part["purl"] for part in parts.values())
+    edges = {each["ref"]: set(each.get("dependsOn", ())) for each in document["dependencies"]}
+    assert {"numpy", "redis", "faiss-cpu"} <= edges["indexrelay"]
+    assert "pydantic-core" in edges["pydantic"]
+    assert edges.keys() == {*parts, "indexrelay"}
+    assert {normalized(each) for each in edges["fastapi"]} >= {"starlette", "pydantic"}
+    assert not re.search(r"https?://(?!cyclonedx\.org)", text), "no index is written down"
