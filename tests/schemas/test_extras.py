@@ -56,7 +56,9 @@ def guarded(tree: ast.Module) -> set[str]:
     """The modules whose absence is made a `MissingExtraError` where they are imported."""
     found = set()
     for block in ast.walk(tree):
-        if isinstance(block, ast.Try) and "missing_extra(" in ast.unparse(block.handlers):
+        if isinstance(block, ast.Try) and any(
+            "missing_extra(" in ast.unparse(handler) for handler in block.handlers
+        ):
             found |= {name for part in block.body for name, _ in imported(part)}
     return found
 
