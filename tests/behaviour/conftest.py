@@ -1,8 +1,6 @@
 """A whole installation on one machine: a rebuilder here, readers in processes of their own."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,20 +16,15 @@ from indexrelay.schemas.settings_file import load_settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, Keys, present
-
-ROOT = Path(__file__).parents[2]
+from tests.fixtures.warm_process import WarmProcess
 
 
 class ReaderProcess:
     """A reader that a test can ask."""
 
     def __init__(self, config: Path, reader_id: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.behaviour.reader_process", config, reader_id],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=ROOT,
-            text=True,
+        self.process = WarmProcess(
+            ["tests.behaviour.reader_process", str(config), reader_id], talks=True
         )
 
     def ask(self, component: str, **question: Any) -> dict[str, Any]:
@@ -45,12 +38,13 @@ class ReaderProcess:
 
     def stop(self) -> int:
         """End its input; the exit code of a reader that stopped cleanly is 0."""
-        self.process.communicate(timeout=20)
-        return self.process.returncode
+        self.process.close()
+        return self.process.wait(20)
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.communicate(timeout=20)
+        self.process.wait(20)
+        self.process.close()
 
 
 class Installation:

@@ -4,13 +4,45 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from tests.fixtures.stopped import is_stopped
+from tests.fixtures.warm_process import WarmProcess
 
 ROOT = Path(__file__).parents[2]
 END_SECONDS = 20.0
+
+
+def new_interpreter(
+    arguments: Sequence[str], log: IO[bytes], environ: Mapping[str, str]
+) -> "subprocess.Popen[str]":
+    """``python -m ARGUMENTS…``, as a supervisor starts it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        cwd=ROOT,
+        env=environ,
+        text=True,
+        process_group=0,  # Ctrl-C at the runner is the runner's
+    )
+
+
+def warm_process(
+    arguments: Sequence[str], log: IO[bytes], environ: Mapping[str, str]
+) -> WarmProcess:
+    """The same, without the second that a new interpreter takes to import it all."""
+    return WarmProcess(arguments, talks=True, log=log, env=environ, process_group=0)
+
+
+start_program: Callable[
+    [Sequence[str], IO[bytes], Mapping[str, str]], "subprocess.Popen[str] | WarmProcess"
+] = new_interpreter
+"""How processes are started; the shortened set among the tests starts them warm."""
 
 
 class Process:
@@ -27,9 +59,9 @@ class Process:
     ) -> None:
         self.name = name
         self.log = log
-        self._command = [sys.executable, "-m", module, *map(str, arguments)]
+        self._arguments = [module, *map(str, arguments)]
         self._environ = {**os.environ, **environ}
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[str] | WarmProcess | None = None
 
     @property
     def pid(self) -> int:
@@ -66,16 +98,7 @@ class Process:
     def start(self) -> None:
         self.kill()  # what an earlier process left open
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                cwd=ROOT,
-                env=self._environ,
-                text=True,
-                process_group=0,  # Ctrl-C at the runner is the runner's
-            )
+            self._process = start_program(self._arguments, log, self._environ)
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
@@ -90,7 +113,11 @@ class Process:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
-            process.communicate(timeout=END_SECONDS)
+            process.wait(END_SECONDS)
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with suppress(BrokenPipeError):  # a line that it never took
+                        pipe.close()
 
     def ask(self, line: str) -> str:
         """One line in, one line out; empty when it died over it."""

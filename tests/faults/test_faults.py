@@ -9,6 +9,7 @@ It proves that everything is whole again, and measures how soon. Whether that is
 import pytest
 
 from indexrelay.schemas.failpoints import FAILPOINTS
+from tests.faults import processes
 from tests.faults.rows import Row
 from tests.faults.scenarios import SCENARIOS, killing
 from tests.fixtures.servers import program_or_skip
@@ -22,6 +23,11 @@ AREAS = {
 }
 
 pytestmark = pytest.mark.server
+
+
+@pytest.fixture(autouse=True)
+def _warm_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "start_program", processes.warm_process)
 
 
 @pytest.mark.parametrize("area", AREAS)

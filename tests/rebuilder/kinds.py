@@ -46,8 +46,9 @@ def _write_everywhere() -> None:
     warnings.warn("a warning", UserWarning, stacklevel=1)
 
 
-def _start_a_process(*, wait: bool) -> None:
+def _start_a_process(folder: Path, *, wait: bool) -> None:
     process = subprocess.Popen(["/bin/sleep", "600"])
+    (folder / "left.pid").write_text(f"{process.pid}")
     if wait:
         process.wait()
 
@@ -92,7 +93,7 @@ class Behaving(Kind[Document]):
                 while True:
                     time.sleep(60)  # killed by the limit: nothing waits for it
             case "leaves_a_process" | "waits_for_a_process" as how:
-                _start_a_process(wait=how == "waits_for_a_process")
+                _start_a_process(job.workdir, wait=how == "waits_for_a_process")
             case "reports_numpy":
                 job.progress(np.float32(0.25))  # type: ignore[arg-type] # as users will
             case "eats" | "asks_for_the_limit" as how:

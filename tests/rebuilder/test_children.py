@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -32,8 +31,17 @@ def bench(make_bench: MakeBench) -> Bench:
     return bench
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def runner() -> Iterator[ForkingRunner]:
+    """One for all tests that leave its build server as they found it."""
+    runner = ForkingRunner(preload=["tests.rebuilder.kinds"], threads=1)
+    yield runner
+    runner.stop()
+
+
+@pytest.fixture
+def own_runner() -> Iterator[ForkingRunner]:
+    """One that a test may stop, and whose build server it may kill."""
     runner = ForkingRunner(preload=["tests.rebuilder.kinds"], threads=1)
     yield runner
     runner.stop()
@@ -206,22 +214,22 @@ def test_a_memory_limit_does_not_count_what_was_loaded_before(
 
 
 def test_stopping_ends_a_running_build_and_its_processes(
-    bench: Bench, runner: ForkingRunner
+    bench: Bench, own_runner: ForkingRunner
 ) -> None:
     errors: list[Exception] = []
 
     def attempt() -> None:
         try:
-            build(bench, runner, "hangs")
+            build(bench, own_runner, "hangs")
         except BuildCancelledError as error:
             errors.append(error)
 
-    server = started(runner)
+    server = started(own_runner)
     thread = threading.Thread(target=attempt)
     thread.start()
     wait_until(lambda: children_of(server))
     [child] = children_of(server)
-    runner.stop()
+    own_runner.stop()
     thread.join(10)
     assert len(errors) == 1
     assert not alive(child)
@@ -229,47 +237,47 @@ def test_stopping_ends_a_running_build_and_its_processes(
 
 
 def test_who_hears_that_a_build_was_cancelled_may_clear_up_after_it(
-    bench: Bench, runner: ForkingRunner
+    bench: Bench, own_runner: ForkingRunner
 ) -> None:
     outlived: list[bool] = []
 
     def attempt() -> None:
         with pytest.raises(BuildCancelledError):
-            build(bench, runner, "hangs")
+            build(bench, own_runner, "hangs")
         outlived.append(alive(server))
 
-    server = started(runner)
+    server = started(own_runner)
     thread = threading.Thread(target=attempt)
     thread.start()
     wait_until(lambda: children_of(server))
-    runner.stop()
+    own_runner.stop()
     thread.join(10)
     assert outlived == [False]
 
 
-def test_after_stopping_nothing_is_built(bench: Bench, runner: ForkingRunner) -> None:
-    runner.stop()
+def test_after_stopping_nothing_is_built(bench: Bench, own_runner: ForkingRunner) -> None:
+    own_runner.stop()
     with pytest.raises(BuildCancelledError):
-        build(bench, runner)
+        build(bench, own_runner)
 
 
-def test_stopping_is_safe_twice_and_before_start(runner: ForkingRunner) -> None:
-    runner.stop()
-    runner.stop()
+def test_stopping_is_safe_twice_and_before_start(own_runner: ForkingRunner) -> None:
+    own_runner.stop()
+    own_runner.stop()
 
 
 def test_a_build_server_that_was_killed_fails_its_builds_and_is_started_again(
-    bench: Bench, runner: ForkingRunner
+    bench: Bench, own_runner: ForkingRunner
 ) -> None:
     outcomes: list[object] = []
 
     def attempt() -> None:
         try:
-            build(bench, runner, "hangs")
+            build(bench, own_runner, "hangs")
         except BuildDiedError as error:
             outcomes.append(error)
 
-    server = started(runner)
+    server = started(own_runner)
     thread = threading.Thread(target=attempt)
     thread.start()
     wait_until(lambda: children_of(server))
@@ -278,30 +286,30 @@ def test_a_build_server_that_was_killed_fails_its_builds_and_is_started_again(
     thread.join(10)
     assert "build server died" in str(outcomes[0])
     wait_until(lambda: not alive(child))
-    assert build(bench, runner).outcome is BuildOutcome.REBUILT
-    assert runner.server_pid != server
+    assert build(bench, own_runner).outcome is BuildOutcome.REBUILT
+    assert own_runner.server_pid != server
 
 
-def test_builds_run_side_by_side(bench: Bench, runner: ForkingRunner) -> None:
+def test_builds_run_side_by_side(bench: Bench, own_runner: ForkingRunner) -> None:
     """The second build ends while the first still hangs."""
 
     def hang() -> None:
         with pytest.raises(BuildCancelledError):
-            build(bench, runner, "hangs")
+            build(bench, own_runner, "hangs")
 
     thread = threading.Thread(target=hang)
     thread.start()
-    wait_until(lambda: children_of(runner.server_pid))
-    assert build(bench, runner, name="other").outcome is BuildOutcome.REBUILT
-    runner.stop()
+    wait_until(lambda: children_of(own_runner.server_pid))
+    assert build(bench, own_runner, name="other").outcome is BuildOutcome.REBUILT
+    own_runner.stop()
     thread.join(10)
     assert not thread.is_alive()
 
 
-def test_a_runner_that_was_stopped_starts_no_server(runner: ForkingRunner) -> None:
-    runner.stop()
-    runner.start()
-    assert runner.server_pid is None
+def test_a_runner_that_was_stopped_starts_no_server(own_runner: ForkingRunner) -> None:
+    own_runner.stop()
+    own_runner.start()
+    assert own_runner.server_pid is None
 
 
 def test_builds_do_not_mix_up_their_results_on_a_host_with_dots_in_its_name(
@@ -372,22 +380,21 @@ def test_progress_may_be_any_number(bench: Bench, runner: ForkingRunner) -> None
 
 
 def test_what_a_build_leaves_running_is_ended_with_it(bench: Bench, runner: ForkingRunner) -> None:
-    build(bench, runner, "leaves_a_process")
-    session = os.getsid(0)
-    left = [pid for pid in sleepers() if os.getsid(pid) == session]
-    wait_until(lambda: not any(alive(pid) for pid in left))
+    build(bench, runner, "leaves_a_process", folder="leaving")
+    left = int((bench.settings.artifacts_dir / "leaving" / "left.pid").read_text())
+    wait_until(lambda: not alive(left))
 
 
 def test_what_a_build_started_ends_with_its_killed_build_server(
-    bench: Bench, runner: ForkingRunner
+    bench: Bench, own_runner: ForkingRunner
 ) -> None:
     """The kernel ends the build itself; its own processes are in its group, and end with that."""
 
     def attempt() -> None:
         with pytest.raises(BuildDiedError, match="build server died"):
-            build(bench, runner, "waits_for_a_process")
+            build(bench, own_runner, "waits_for_a_process")
 
-    server = started(runner)
+    server = started(own_runner)
     thread = threading.Thread(target=attempt)
     thread.start()
     wait_until(lambda: children_of(server))
@@ -402,15 +409,15 @@ def test_what_a_build_started_ends_with_its_killed_build_server(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_whole_service_is_left_to_the_rebuilder(
-    bench: Bench, runner: ForkingRunner, number: signal.Signals
+    bench: Bench, own_runner: ForkingRunner, number: signal.Signals
 ) -> None:
     """A service manager sends it to every process at once; builds are not to be blamed for it."""
-    server = started(runner)
+    server = started(own_runner)
     outcomes: list[Exception] = []
 
     def attempt() -> None:
         try:
-            build(bench, runner, "hangs")
+            build(bench, own_runner, "hangs")
         except BuildError as error:
             outcomes.append(error)
 
@@ -419,9 +426,9 @@ def test_a_signal_to_the_whole_service_is_left_to_the_rebuilder(
     wait_until(lambda: children_of(server))
     for pid in [server, *children_of(server)]:
         os.kill(pid, number)
-    assert build(bench, runner, name="other").outcome is BuildOutcome.REBUILT
+    assert build(bench, own_runner, name="other").outcome is BuildOutcome.REBUILT
     assert outcomes == []
-    runner.stop()
+    own_runner.stop()
     thread.join(10)
     assert [type(error) for error in outcomes] == [BuildCancelledError]
 
@@ -433,16 +440,6 @@ def test_builds_leave_no_descriptors_and_no_processes(bench: Bench, runner: Fork
         build(bench, runner, name=f"index_{turn}")
     assert [descriptors_of(os.getpid()), descriptors_of(runner.server_pid)] == before
     assert children_of(runner.server_pid) == []
-
-
-def sleepers() -> list[int]:
-    """Every process that runs ``sleep 600``."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if (folder / "cmdline").read_bytes() == b"/bin/sleep\x00600\x00":
-                found.append(int(folder.name))
-    return found
 
 
 def descriptors_of(pid: int | None) -> int:
