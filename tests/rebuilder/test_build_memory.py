@@ -4,9 +4,11 @@ Built in a real child, under the kernel's own limit on private memory (RLIMIT_DA
 from outside: what it held at most must stay below the index and the working memory.
 """
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,34 +21,42 @@ from indexrelay.rebuilder.requests import BuildRequest
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.results import BuildOutcome, ComponentResult
 from indexrelay.schemas.settings import CollectionSettings, Metric
+from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.entries import Entries
 from tests.components.jobs import clustered
-from tests.rebuilder.conftest import Bench, MakeBench, behaving, run
+from tests.rebuilder.conftest import run
 
 ROWS, DIMENSION = 100_000, 128
 WORKING_BYTES = 40 * 1024 * 1024
 """Half of it is the database's cache. The index has 52 MB: held twice it would not fit."""
 
 
-@pytest.fixture
-def bench(make_bench: MakeBench) -> Bench:
-    bench = make_bench(index=behaving("tracks"))
-    bench.catalog.collections.declare("songs", dimension=DIMENSION, metric=Metric.L2)
+FEW = 10_000
+
+
+@pytest.fixture(scope="module")
+def catalog_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A catalog with many songs, and with few."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('catalog') / 'catalog.db'}"
+    catalog = Catalog.open(url)
     vectors = clustered(ROWS, DIMENSION)
-    chunks = [
-        Entries(
-            ids=[f"s{row:07d}" for row in range(start, start + 10_000)],
-            vectors=vectors[start : start + 10_000],
-            texts=[None] * 10_000,
-            payloads=[None] * 10_000,
-        )
-        for start in range(0, ROWS, 10_000)
-    ]
-    bench.catalog.entries.commit("songs", "all", upserts=chunks, deletes=[])
-    return bench
+    for name, rows in (("songs", ROWS), ("few", FEW)):
+        catalog.collections.declare(name, dimension=DIMENSION, metric=Metric.L2)
+        chunks = [
+            Entries(
+                ids=[f"s{row:07d}" for row in range(start, start + 10_000)],
+                vectors=vectors[start : start + 10_000],
+                texts=[None] * 10_000,
+                payloads=[None] * 10_000,
+            )
+            for start in range(0, rows, 10_000)
+        ]
+        catalog.entries.commit(name, "all", upserts=chunks, deletes=[])
+    catalog.close()
+    return url
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def runner() -> Iterator[ForkingRunner]:
     modules = ["faiss", "indexrelay.components.vector_index"]
     runner = ForkingRunner(preload=modules, threads=2, niceness=1)
@@ -54,21 +64,35 @@ def runner() -> Iterator[ForkingRunner]:
     runner.stop()
 
 
-def build(bench: Bench, runner: ForkingRunner, *, memory: int, **keys: Any) -> ComponentResult:
-    workdir = bench.settings.artifacts_dir / f"work-{memory}"
+@dataclass(frozen=True)
+class Building:
+    """Where a test builds, what from, and who does it."""
+
+    catalog_url: str
+    artifacts_dir: Path
+    runner: ForkingRunner
+
+
+@pytest.fixture
+def building(catalog_url: str, tmp_path: Path, runner: ForkingRunner) -> Building:
+    return Building(catalog_url, tmp_path, runner)
+
+
+def build(building: Building, *, memory: int, of: str = "songs", **keys: Any) -> ComponentResult:
+    workdir = building.artifacts_dir / f"work-{memory}"
     workdir.mkdir()
     request = BuildRequest(
         component="songs_index",
-        definition=ComponentDefinition.of("vector_index", "songs", **keys),
-        collections={"songs": CollectionSettings(dimension=DIMENSION, metric=Metric.L2)},
+        definition=ComponentDefinition.of("vector_index", of, **keys),
+        collections={of: CollectionSettings(dimension=DIMENSION, metric=Metric.L2)},
         parents={},
         previous=None,
-        catalog_url=SecretStr(bench.settings.catalog_url),
-        artifacts_dir=bench.settings.artifacts_dir,
+        catalog_url=SecretStr(building.catalog_url),
+        artifacts_dir=building.artifacts_dir,
         workdir=workdir,
         threads=2,
     )
-    return run(runner, request, timeout=300, memory=memory)
+    return run(building.runner, request, timeout=300, memory=memory)
 
 
 @pytest.mark.parametrize(
@@ -80,11 +104,11 @@ def build(bench: Bench, runner: ForkingRunner, *, memory: int, **keys: Any) -> C
     ],
 )
 def test_a_build_holds_its_index_once_and_little_beside_it(
-    bench: Bench, runner: ForkingRunner, index: str, row_bytes: int
+    building: Building, index: str, row_bytes: int
 ) -> None:
     # `auto` takes half as many lists as it would like: so much can be trained on.
-    with Watched(runner) as watched:
-        result = build(bench, runner, memory=WORKING_BYTES, index=index)
+    with Watched(building.runner) as watched:
+        result = build(building, memory=WORKING_BYTES, index=index)
     assert result.outcome is BuildOutcome.REBUILT, result.error
     assert result.entries == ROWS
     held = watched.most_bytes - watched.first_bytes
@@ -93,29 +117,29 @@ def test_a_build_holds_its_index_once_and_little_beside_it(
     assert held > ROWS * row_bytes
 
 
-def test_a_build_that_needs_more_beside_its_index_is_stopped(
-    bench: Bench, runner: ForkingRunner
-) -> None:
+def test_a_build_that_needs_more_beside_its_index_is_stopped(building: Building) -> None:
     outcome = "none"
     try:
-        outcome = str(build(bench, runner, memory=1024 * 1024).error)
+        outcome = str(build(building, memory=1024 * 1024).error)
     except BuildError as error:  # a library that could not allocate ended the child
         outcome = str(error)
     assert "memory" in outcome
 
 
-def test_a_child_stands_back_as_far_as_it_is_told(bench: Bench, runner: ForkingRunner) -> None:
-    with Watched(runner) as watched:
-        build(bench, runner, memory=WORKING_BYTES, index="Flat")
-    assert watched.niceness == 1
+def test_a_child_stands_back_as_far_as_it_is_told(building: Building) -> None:
+    with Watched(building.runner) as watched:
+        build(building, of="few", memory=WORKING_BYTES, index="Flat")
+    assert watched.niceness == os.nice(0) + 1
 
 
-def test_threads_that_wait_for_each_other_sleep(
-    runner: ForkingRunner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_that_wait_for_each_other_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    runner.start()
-    given = Path(f"/proc/{runner.server_pid}/environ").read_bytes().split(b"\0")
+    runner = ForkingRunner(preload=[], threads=2)
+    try:
+        runner.start()
+        given = Path(f"/proc/{runner.server_pid}/environ").read_bytes().split(b"\0")
+    finally:
+        runner.stop()
     assert b"OMP_WAIT_POLICY=PASSIVE" in given
 
 

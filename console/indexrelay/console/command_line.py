@@ -4,8 +4,9 @@ Nothing but typer is imported here. Each command's module imports what it needs 
 that ``indexrelay --help`` answers before FAISS or SQLAlchemy would have been found on the disk.
 """
 
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 
@@ -63,6 +64,12 @@ def build_app() -> typer.Typer:
     app.command("rollback", rich_help_panel=_DO)(holds.rollback)
     app.command("reconcile", rich_help_panel=_DO)(reconcile.reconcile)
     return app
+
+
+@cache
+def build_command() -> Callable[..., Any]:
+    """What runs a command by its arguments; all signatures are read for it, so it is made once."""
+    return typer.main.get_command(build_app())
 
 
 _GROUPS = {

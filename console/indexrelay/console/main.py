@@ -28,9 +28,9 @@ def main() -> None:
 def _run() -> int:
     """The exit code of the command."""
     try:
-        from indexrelay.console.command_line import build_app
+        from indexrelay.console.command_line import build_command
 
-        build_app()(prog_name="indexrelay")
+        build_command()(prog_name="indexrelay")
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except SystemExit as ended:
