@@ -1,6 +1,5 @@
 """Batches of one collection or of several in one transaction."""
 
-import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog import BatchChanges, Catalog
 from indexrelay.storage.errors import InvalidEntriesError, UnknownCollectionError
+from tests.storage.catalog.processes import context
 from tests.storage.rows import entries, values_of
 
 _ROUNDS = 15
@@ -128,7 +128,7 @@ def _commit_to_both(url: str, writer: int) -> list[int]:
 def test_writers_that_name_collections_in_another_order_do_not_wait_for_each_other(
     both: Catalog, url: str
 ) -> None:
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as processes:
+    with ProcessPoolExecutor(2, context) as processes:
         taken = list(processes.map(_commit_to_both, [url] * 2, range(2), timeout=60))
     assert sorted(number for numbers in taken for number in numbers) == list(
         range(1, 2 * _ROUNDS + 1)

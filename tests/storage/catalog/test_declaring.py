@@ -1,4 +1,3 @@
-import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
@@ -6,6 +5,7 @@ import pytest
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog import Catalog, Collection
 from indexrelay.storage.errors import CollectionMismatchError, UnknownCollectionError
+from tests.storage.catalog.processes import context
 from tests.storage.rows import entries
 
 
@@ -46,7 +46,7 @@ def test_another_dimension_or_metric_is_refused_with_both_values(tracks: Catalog
 
 def test_several_processes_that_open_and_declare_at_once_agree_on_the_epoch(url: str) -> None:
     # The tables themselves are missing too: this is also the race to make them.
-    with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as processes:
+    with ProcessPoolExecutor(4, context) as processes:
         epochs = set(processes.map(_open_and_declare, [url] * 8))
 
     assert len(epochs) == 1

@@ -10,6 +10,7 @@ from sqlalchemy import QueuePool
 
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.errors import UnknownCollectionError
+from tests.storage.catalog.processes import context
 from tests.storage.rows import entries, ids_of
 
 _WRITERS = 3
@@ -63,7 +64,7 @@ def test_writers_in_several_processes_take_every_number_once_and_followers_miss_
     tracks: Catalog, url: str
 ) -> None:
     last = _WRITERS * _COMMITS
-    with ProcessPoolExecutor(_WRITERS + 1, multiprocessing.get_context("spawn")) as processes:
+    with ProcessPoolExecutor(_WRITERS + 1, context) as processes:
         following = processes.submit(_follow, url, last)
         taken = list(processes.map(_commit_often, [url] * _WRITERS, range(_WRITERS)))
         seen, own, whole = following.result(timeout=60)
@@ -88,7 +89,7 @@ def _commit_the_same(url: str) -> tuple[int, bool]:
 def test_one_batch_id_from_several_processes_at_once_is_one_commit(
     tracks: Catalog, url: str
 ) -> None:
-    with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as processes:
+    with ProcessPoolExecutor(3, context) as processes:
         done = list(processes.map(_commit_the_same, [url] * 9))
 
     assert {generation for generation, _ in done} == {1}
@@ -157,7 +158,7 @@ def test_dropping_beside_commits_leaves_no_row_without_a_collection(tracks: Cata
 
 
 def test_a_writer_that_dies_halfway_leaves_nothing(tracks: Catalog, url: str) -> None:
-    dying = multiprocessing.get_context("spawn").Process(target=_die_halfway, args=(url,))
+    dying = context.Process(target=_die_halfway, args=(url,))
     dying.start()
     dying.join(30)
 
