@@ -64,6 +64,14 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return running
 
 
+def called(*arguments: str) -> int:
+    """The exit code of ``indexrelay ARGUMENTS`` in this process, for what outlives a test."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(sys, "argv", ["indexrelay", *arguments])
+        command_line.main()
+    return int(ended.value.code or 0)
+
+
 def commit(config: Path, batch_id: str, count: int, *, deletes: int = 0) -> None:
     """A job that commits ``count`` entries, and deletes the first of them again."""
     vectors = np.random.default_rng(0).normal(size=(count, 3))
@@ -96,10 +104,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The settings file of an installation with a server, one batch and one release."""
     config = tmp_path_factory.mktemp("installation") / "indexrelay.toml"
     config.write_text(CONFIG)
-    with EmbeddedServer(config.parent / "indexrelay-data"), pytest.MonkeyPatch.context() as patch:
+    with EmbeddedServer(config.parent / "indexrelay-data"):
         commit(config, "first", 20)
-        patch.setattr(sys, "argv", ["indexrelay", "rebuild", "--here", "--config", str(config)])
-        with pytest.raises(SystemExit) as ended:
-            command_line.main()
-        assert ended.value.code == 0
+        assert called("rebuild", "--here", "--config", str(config)) == 0
         yield config

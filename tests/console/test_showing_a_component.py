@@ -1,6 +1,7 @@
 """What `components show` says of an index: the decision, what effort buys, what came before."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from indexrelay.schemas.settings_file import load_settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.streams import EmbeddedServer
 from tests.components.jobs import clustered
-from tests.console.conftest import Run
+from tests.console.conftest import Run, called
 
 pytestmark = pytest.mark.server
 
@@ -61,15 +62,24 @@ def test_a_component_that_was_never_released_says_why(run: Run, tmp_path: Path) 
             assert (said.code, "did you mean 'words'" in said.err) == (2, True)
 
 
-@pytest.fixture
-def twice_built(run: Run, tmp_path: Path) -> Iterator[Path]:
-    config = tmp_path / "indexrelay.toml"
+@pytest.fixture(scope="module")
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An installation that was built twice, and that nobody uses: each test gets a copy."""
+    folder = tmp_path_factory.mktemp("twice_built")
+    config = folder / "indexrelay.toml"
     config.write_text(CONFIG)
-    with EmbeddedServer(tmp_path / "indexrelay-data"):
+    with EmbeddedServer(folder / "indexrelay-data"):
         for batch, (first, count) in enumerate([(0, 700), (700, 100)]):
             commit(config, f"batch-{batch}", first, count)
-            assert run("rebuild", "--here", "--config", str(config)).code == 0
-        yield config
+            assert called("rebuild", "--here", "--config", str(config)) == 0
+    return folder
+
+
+@pytest.fixture
+def twice_built(built_once: Path, tmp_path: Path) -> Iterator[Path]:
+    folder = shutil.copytree(built_once, tmp_path / "copy", ignore=shutil.ignore_patterns("*.sock"))
+    with EmbeddedServer(folder / "indexrelay-data"):
+        yield folder / "indexrelay.toml"
 
 
 def test_the_decision_the_trade_off_and_the_history_are_shown(run: Run, twice_built: Path) -> None:
