@@ -66,9 +66,10 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 def called(*arguments: str) -> int:
     """The exit code of ``indexrelay ARGUMENTS`` in this process, for what outlives a test."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["indexrelay", *arguments])
-        command_line.main()
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
     return int(ended.value.code or 0)
 
 
