@@ -1,8 +1,12 @@
 """Fixtures that every room's tests may use."""
 
-from tests.fixtures.machine import keep_files_in_memory, let_waiting_threads_sleep
+from tests.fixtures import machine
 
 pytest_plugins = ["tests.fixtures.servers", "tests.fixtures.postgresql", "tests.fixtures.acl"]
 
-keep_files_in_memory()
-let_waiting_threads_sleep()
+machine.keep_files_in_memory()
+machine.let_waiting_threads_sleep()
+
+
+def pytest_collection_finish() -> None:
+    machine.spare_the_garbage_collector_the_tests()
