@@ -58,6 +58,14 @@ class ServedLines:
         self._lines = lines
 
     def search(self, text: str, *, k: int) -> list[Hit]:
+        if text in ("inf", "-inf", "nan"):  # what overflowed distances are
+            return [Hit(id="a", score=1.0, payload=None), Hit(id="b", score=float(text), payload=1)]
+        if text == "payload":
+            return [Hit(id="a", score=1.0, payload={"deep": [float("nan")]})]
+        if text == "half":
+            return [Hit(id="a", score=1.0, payload="\ud800")]
+        if text == "raise":
+            raise RuntimeError("of a kind's own")
         found = [line for line in self._lines if text in line.split()]
         return [Hit(id=line, score=1.0, payload=None) for line in found[:k]]
 

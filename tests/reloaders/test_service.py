@@ -241,3 +241,136 @@ def test_a_reader_can_be_told_to_try_again(bench: Bench) -> None:
         assert (answer.status_code, answer.json()) == (202, {"accepted": True})
         reader.step()
         assert reader.ready
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"vector": ["0", 0]}, "vector.0: "),
+        ({"vector": [True, 0]}, "vector.0: "),
+        ({"vector": [None, 0]}, "vector.0: "),
+        ({"vector": [1e39, 0]}, "vector.0: "),
+        ({"vector": [0, -3.5e38]}, "vector.1: "),
+        ({"vector": [10**400, 0]}, "vector.0: "),
+        ({"vector": {"0": 0}}, "vector: "),
+        ({"vector": "00"}, "vector: "),
+        ({"vector": [0, 0], "k": True}, "k: "),
+        ({"vector": [0, 0], "k": "2"}, "k: "),
+        ({"vector": [0, 0], "k": 2.5}, "k: "),
+        ({"vector": [0, 0], "k": 1e300}, "k: "),
+        ({"vector": [0, 0], "k": None}, "k: "),
+        ({"id": 7}, "id: "),
+        ({"id": True}, "id: "),
+        ({"text": ["x"]}, "text: "),
+        ({"vector": [0, 0], "x" * 50_000: 0}, f"unknown: '{'x' * 40}'; there are"),
+        ({"id": "z" * 10_000}, "there is no entry"),
+    ],
+)
+def test_numbers_are_numbers_and_an_error_is_short(
+    client: httpx.Client, body: dict[str, object], says: str
+) -> None:
+    answer = client.post("/components/points/search", json=body)
+    assert answer.status_code == (404 if "id" in body and "no entry" in says else 422)
+    assert says in answer.json()["detail"]
+    assert len(answer.content) < 1_300
+
+
+def test_a_whole_number_may_be_written_with_a_point(client: httpx.Client) -> None:
+    answer = client.post("/components/points/search", json={"vector": [0, 1], "k": 2.0})
+    assert len(answer.json()["hits"]) == 2
+
+
+@pytest.mark.parametrize("score", ["inf", "-inf", "nan"])
+def test_a_score_that_is_no_number_is_an_error_and_not_null(
+    client: httpx.Client, score: str
+) -> None:
+    answer = client.post("/components/lines/search", json={"text": score})
+    assert answer.status_code == 422
+    assert f"the score of 'b' is {score}" in answer.json()["detail"]
+
+
+def test_half_a_character_of_a_users_kind_is_written_as_its_code(client: httpx.Client) -> None:
+    answer = client.post("/components/lines/search", json={"text": "half"})
+    assert answer.status_code == 200
+    assert answer.json()["hits"][0]["payload"] == "\ud800"
+
+
+@pytest.mark.parametrize("text", ["payload", "raise"])
+def test_what_nobody_expected_is_a_problem_without_details_and_a_line_in_the_log(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    answer = client.post("/components/lines/search", json={"text": text})
+    assert answer.status_code == 500
+    assert answer.json()["detail"] == "this is a fault of the reader; its log says more"
+    told = [record for record in caplog.records if "request.failed" in record.getMessage()]
+    assert len(told) == 1
+    assert "/components/lines/search" in told[0].getMessage()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/components/points/search", 405),
+        ("DELETE", "/health", 405),
+        ("GET", "/components/" + "x" * 5_000 + "/document", 404),
+        ("POST", "/components/points/search", 415),
+        ("GET", "/docs", 404),
+    ],
+)
+def test_every_refusal_is_a_problem(
+    client: httpx.Client, method: str, path: str, status: int
+) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert set(answer.json()) == {"type", "title", "status", "detail"}
+    assert answer.json()["status"] == status
+    assert len(answer.content) < 1_300
+    if status == 405:
+        assert answer.headers["allow"]
+
+
+def test_the_description_lists_every_status_of_every_route(client: httpx.Client) -> None:
+    described = client.get("/openapi.json").json()
+    routes = {
+        f"{method.upper()} {path}": operation["responses"]
+        for path, operations in described["paths"].items()
+        for method, operation in operations.items()
+    }
+    everywhere = {"400", "405", "408", "413", "500", "503"}
+    assert {route: set(responses) - everywhere for route, responses in routes.items()} == {
+        "GET /health": {"200"},
+        "GET /ready": {"200"},
+        "GET /state": {"200"},
+        "POST /retry": {"202"},
+        "GET /components": {"200"},
+        "POST /components/{name}/search": {"200", "404", "415", "422"},
+        "GET /components/{name}/document": {"200", "304", "404", "422"},
+    }
+    for responses in routes.values():
+        for status, response in responses.items():
+            if int(status) >= 400:
+                schema = response["content"]["application/problem+json"]["schema"]
+                assert schema == {"$ref": "#/components/schemas/ProblemDetails"}
+    assert set(described["components"]["schemas"]) >= {"ProblemDetails", "SearchRequest"}
+    assert "HTTPValidationError" not in described["components"]["schemas"]
+    search = described["paths"]["/components/{name}/search"]["post"]
+    assert search["requestBody"]["content"]["application/json"]["schema"] == {
+        "$ref": "#/components/schemas/SearchRequest"
+    }
+
+
+def test_an_answer_that_would_be_too_large_says_which_k_fits(
+    bench: Bench, reader: Reloader
+) -> None:
+    bench.publish_texts({"points": CONTENTS["points"]}, kind=KINDS["points"])
+    reader.step()
+    with running(create_app(reader, HttpSettings(max_answer_bytes=210))) as client:
+        asked = {"vector": [0, 0], "k": 3}
+        answer = client.post("/components/points/search", json=asked)
+        assert answer.status_code == 422
+        k = int(answer.json()["detail"].split("a k of ")[1].split()[0])
+        assert 0 < k < 3
+        asked["k"] = k
+        assert client.post("/components/points/search", json=asked).status_code == 200

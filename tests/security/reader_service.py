@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,6 @@ class Installation:
 
     folder: Path
     pipeline: Pipeline
-    tables: dict[str, Any] = field(default_factory=dict)
     _batches: int = 0
 
     @classmethod
@@ -91,17 +90,25 @@ class Installation:
 
     @contextlib.contextmanager
     def serving(
-        self, *, descriptors: int | None = None, python: str = sys.executable
+        self,
+        *,
+        http: dict[str, Any] | None = None,
+        descriptors: int | None = None,
+        python: str = sys.executable,
     ) -> Iterator["Service"]:
         """A process that serves it, once it is ready.
 
         Args:
+            http: limits of the service; ``None``: as they are by default.
             descriptors: how many files it may have open at most; ``None``: as we may.
             python: the interpreter, and with it the code, that serves.
         """
         tables = self.pipeline.settings.model_dump(mode="json", by_alias=True)
+        tables.pop("http")  # an earlier version, measured beside this one, has none
+        if http is not None:
+            tables["http"] = http
         port = _free_port()
-        given = {"settings": {**tables, **self.tables}, "port": port}
+        given = {"settings": tables, "port": port}
         log = self.folder / f"service-{port}.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -206,12 +213,18 @@ def message(request: str, body: bytes | None = None, *, close: bool = False) -> 
     return "\r\n".join([*lines, "", ""]).encode() + (body or b"")
 
 
+def received(connection: socket.socket) -> bytes:
+    """All that comes until the connection ends."""
+    found = bytearray()
+    with contextlib.suppress(ConnectionResetError):
+        while piece := connection.recv(1 << 20):
+            found += piece
+    return bytes(found)
+
+
 def answered(connection: socket.socket) -> tuple[int, bytes]:
     """Status and body of an answer that ends with its connection."""
-    received = bytearray()
-    while piece := connection.recv(1 << 20):
-        received += piece
-    head, separator, body = bytes(received).partition(b"\r\n\r\n")
+    head, separator, body = received(connection).partition(b"\r\n\r\n")
     if not separator:
         raise ConnectionError("the connection ended before an answer")
     return int(head.split(None, 2)[1]), body

@@ -23,7 +23,7 @@ from tests.security.attacks import (
     unknown_keys,
     unread,
 )
-from tests.security.reader_service import Installation, Service
+from tests.security.reader_service import Installation, Service, message, received
 
 MOST = 40
 HEALTH_SECONDS = 2.0
@@ -38,16 +38,8 @@ LIMITS = {
 
 
 @pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    made = Installation.made(tmp_path_factory.mktemp("attacked"), entries=1000, payload_bytes=1000)
-    made.tables = {"http": LIMITS}
-    yield made
-    made.pipeline.close()
-
-
-@pytest.fixture(scope="module")
 def service(installation: Installation) -> Iterator[Service]:
-    with installation.serving() as service:
+    with installation.serving(http=LIMITS) as service:
         yield service
 
 
@@ -60,6 +52,26 @@ def test_connections_that_are_held_open_keep_nobody_out(service: Service, attack
         assert answer_to(service, LARGEST)[0] == 200
         assert service.descriptors() < MOST + 60
         assert service.resident_bytes() - before < 60_000_000
+
+
+def test_no_answer_names_the_software_and_every_refusal_is_a_problem(service: Service) -> None:
+    for sent, status in (
+        (message("GET /ready", close=True), 200),
+        (message("GET /nothing", close=True), 404),
+        (message("GET /retry", close=True), 405),
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /ready HTTP/1.1\r\nhost: x\r\nx: " + b"x" * 20_000 + b"\r\n\r\n", 400),
+        (b"POST /retry HTTP/1.1\r\nhost: x\r\ncontent-length: 9999999999\r\n\r\n", 413),
+        (b"POST /retry HTTP/1.1\r\nhost: x\r\ncontent-length: " + b"9" * 20 + b"\r\n\r\n", 413),
+    ):
+        with service.connect() as connection:
+            connection.sendall(sent)
+            head, _, body = received(connection).partition(b"\r\n\r\n")
+        assert int(head.split()[1]) == status
+        assert b"\r\nserver:" not in head.lower()
+        if status >= 400:
+            assert b"content-type: application/problem+json" in head.lower()
+            assert json.loads(body)["status"] == status
 
 
 def test_half_requests_are_ended_after_their_time(service: Service) -> None:
@@ -89,14 +101,10 @@ def test_health_is_answered_while_large_bodies_are_refused(service: Service) -> 
 def test_where_no_file_can_be_opened_any_more_releases_go_on_and_the_log_stays_short(
     installation: Installation,
 ) -> None:
-    tables, installation.tables = installation.tables, {"http": {"max_connections": 100_000}}
-    try:
-        with installation.serving(descriptors=200) as service:
-            with attacking(half_headers, service, 250):
-                lines = service.log_lines()
-                number = installation.release(5)
-                service.wait_log(lambda event: event.get("release") == number)
-                assert service.health_seconds() < HEALTH_SECONDS
-            assert service.log_lines() - lines < 30
-    finally:
-        installation.tables = tables
+    with installation.serving(http={"max_connections": 100_000}, descriptors=200) as service:
+        with attacking(half_headers, service, 250):
+            lines = service.log_lines()
+            number = installation.release(5)
+            service.wait_log(lambda event: event.get("release") == number)
+            assert service.health_seconds() < HEALTH_SECONDS
+        assert service.log_lines() - lines < 30

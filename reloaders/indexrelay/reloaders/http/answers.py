@@ -88,10 +88,10 @@ def encoded(
         piece = _json({"id": hit.id, "score": hit.score, "payload": hit.payload})
         size += len(piece) + 1
         if size > max_bytes:
-            raise InvalidQueryError(
-                f"the answer would have more than {max_bytes} bytes; ask for fewer hits, with a k "
-                f"of {len(pieces)} or less"
-            )
+            advice = f"ask for fewer hits, with a k of {len(pieces)} or less"
+            if not pieces:
+                advice = "the first hit alone has; let the reader give more (http.max_answer_bytes)"
+            raise InvalidQueryError(f"the answer would have more than {max_bytes} bytes; {advice}")
         pieces.append(piece)
     return b"".join((head[:-1], b',"hits":[', b",".join(pieces), b"]}"))
 
