@@ -3,11 +3,13 @@
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from indexrelay.console.installation import Installation
 from indexrelay.producers import Producer
 from indexrelay.schemas.settings_file import load_settings
 from indexrelay.storage.artifacts import ArtifactStore
@@ -153,7 +155,19 @@ def test_a_component_that_fails_says_so_with_the_line_of_the_users_own_code(
     assert fails["error"].startswith("TypeError: 'NoneType' object is not subscriptable (mine.py:3")
     assert 'entry.payload["year"] // 10' in fails["error"]
     assert (fails["failures"], fails["transient"], fails["retry_at"] is None) == (1, False, False)
+    assert fails["failing_since"] == fails["failed_at"]
+    with Installation.at(config) as installation:
+        installation.catalog.attempts.failed(
+            "decades", error=fails["error"], inputs="others", targets={}
+        )
+    later = json.loads(run("components", "show", "decades", "--json", *at).out)["failing"]
+    assert later["failing_since"] == fails["failing_since"] < later["failed_at"]
+    listed = json.loads(run("components", "--json", *at).out)["components"]["decades"]
+    since = datetime.fromisoformat(fails["failing_since"])
+    assert datetime.fromisoformat(listed["failing_since"]) == since
     page = run("components", "show", "decades", *at).out
-    assert page.startswith("✗ FAILING  its last build failed")
+    assert page.startswith(f"✗ FAILING  it fails since {since:%Y-%m-%d %H:%M}")
+    assert "its last build failed, 0 s ago: TypeError" in page.replace(" 1 s ago", " 0 s ago")
+    assert f" {since:%Y-%m-%d %H:%M} UTC" in run("status", *at).out
     assert "mine.py:3" in page
     assert "indexrelay rebuild decades" in page

@@ -119,6 +119,7 @@ def attempt(name: str, **changes: Any) -> Attempt:
         "targets": {"tracks": 4},
         "passing": False,
         "failed_at": NOW,
+        "first_failed_at": NOW,
     }
     return Attempt(**{**fields, **changes})
 

@@ -95,6 +95,7 @@ def attempt(
         targets={"tracks": generation},
         passing=passing,
         failed_at=NOW,
+        first_failed_at=NOW,
     )
 
 

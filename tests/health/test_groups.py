@@ -86,6 +86,7 @@ def failed(name: str, given: Facts) -> Facts:
         inputs=find_inputs(name, given),
         targets={"tracks": given.sources["tracks"].generation},
         failed_at=NOW,
+        first_failed_at=NOW,
         passing=False,
     )
     return replace(given, attempts={name: attempt})

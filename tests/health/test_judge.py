@@ -216,16 +216,25 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
         Actor.PERSON,
     ),
     "failed for good": (
-        {"attempts": {"similar": attempt("similar", failures=3, targets={"tracks": 3})}},
+        {
+            "attempts": {
+                "similar": attempt(
+                    "similar",
+                    failures=3,
+                    targets={"tracks": 3},
+                    first_failed_at=NOW - timedelta(hours=2),
+                )
+            }
+        },
         Code.COMPONENT_FAILED,
-        "similar failed 3 time(s) in a row, the last good version serves: it broke",
+        "failed 3 time(s) in a row, since 2026-01-01 10:00 UTC, the last time at 2026-01-01 12:00",
         "mend the cause, then: indexrelay rebuild similar",
         Actor.PERSON,
     ),
     "cooling down": (
         {"attempts": {"similar": attempt("similar", targets={"tracks": 3})}},
         Code.COMPONENT_FAILED,
-        "similar failed 1 time(s) in a row, the last good version serves: it broke",
+        "similar failed 1 time(s) in a row, at 2026-01-01 12:00 UTC, the last good version serves",
         "a rebuilder tries again at 2026-01-01 12:00 UTC",
         Actor.PROCESS,
     ),
@@ -265,6 +274,13 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
         Code.COMPONENT_UNDECLARED,
         "similar is released, and the settings do not declare it",
         "it leaves the next release of a rebuilder that has these settings: start those again",
+        Actor.PERSON,
+    ),
+    "a kind that raises": (
+        {"raising_kinds": {"similar": "KeyError: 'genre' (mine.py:3 in Mine.outdated)"}},
+        Code.KIND_RAISES,
+        "the kind of similar cannot say whether its version is outdated: KeyError: 'genre' (mine",
+        "mend its method outdated",
         Actor.PERSON,
     ),
     "held": (

@@ -1,4 +1,4 @@
-"""That the builds of a component fail: how often in a row, when last, why, and what comes next."""
+"""That the builds of a component fail: since when, how often, why, and what comes next."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +24,8 @@ class Failing:
     component: str
     failures: int
     """How many in a row."""
+    failing_since: datetime
+    """When the first of them failed."""
     failed_at: datetime
     """When the last one did."""
     error: str
@@ -37,7 +39,10 @@ class Failing:
     def sentence(self) -> str:
         """All of it, for a person."""
         count = "its last build" if self.failures == 1 else f"its last {self.failures} builds"
-        return f"{count} failed, {figures.ago(self.failed_at)}: {self.error}"
+        last = f"{count} failed, {figures.ago(self.failed_at)}"
+        if self.failing_since < self.failed_at:
+            last = f"it fails since {figures.moment(self.failing_since)}, {last}"
+        return f"{last}: {self.error}"
 
     @property
     def next(self) -> str:
@@ -57,6 +62,7 @@ class Failing:
         """For a program."""
         return {
             "failures": self.failures,
+            "failing_since": self.failing_since.isoformat(),
             "failed_at": self.failed_at.isoformat(),
             "error": self.error,
             "transient": self.transient,
@@ -82,6 +88,7 @@ def failing(installation: Installation, component: str) -> Failing | None:
     return Failing(
         component=component,
         failures=attempt.failures,
+        failing_since=attempt.first_failed_at,
         failed_at=attempt.failed_at,
         error=attempt.error,
         transient=attempt.passing,

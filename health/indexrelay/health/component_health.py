@@ -57,6 +57,8 @@ def component_health(
             bytes=0 if manifest is None else manifest.size,
             built_at=None if manifest is None else manifest.created_at,
             failures=0 if attempt is None else attempt.failures,
+            failing_since=None if attempt is None else attempt.first_failed_at,
+            failed_at=None if attempt is None else attempt.failed_at,
             error=attempt.error if attempt is not None else facts.damaged.get(name),
             retry_at=None if attempt is None else facts.patience.retry_at(attempt),
         )
@@ -113,6 +115,15 @@ def component_problems(
         )
         if problem is not None and not told_already:
             yield problem
+    for name, error in facts.raising_kinds.items():
+        yield Problem(
+            code=Code.KIND_RAISES,
+            subject=name,
+            what=f"the kind of {name} cannot say whether its version is outdated: {error}",
+            advice="mend its method outdated, and start rebuilders again; readers keep what they "
+            "serve",
+            acts=Actor.PERSON,
+        )
     if facts.redis is not None and facts.release is not None:
         yield from _unserved(facts.release, facts.known_readers)
 
@@ -162,7 +173,7 @@ def _of_condition(name: str, health: ComponentHealth, facts: Facts, due: Due) ->
 
 def _failed(name: str, health: ComponentHealth, facts: Facts, due: Due) -> Problem:
     serving = "the last good version serves" if health.version else "nothing serves it"
-    what = f"{name} failed {health.failures} time(s) in a row, {serving}: {health.error}"
+    what = f"{name} {_failing(health)}, {serving}: {health.error}"
     again = name in due.reasons or health.building or health.retry_at is not None
     anyway = commands.rebuild(name, force=True)
     if anyway in (health.error or ""):  # its gate asks whether what vanished is meant to be gone
@@ -181,6 +192,15 @@ def _failed(name: str, health: ComponentHealth, facts: Facts, due: Due) -> Probl
         at = _moment(health.retry_at) if health.retry_at else ""
         advice, acts = f"a rebuilder tries again at {at}", Actor.PROCESS
     return Problem(code=Code.COMPONENT_FAILED, subject=name, what=what, advice=advice, acts=acts)
+
+
+def _failing(health: ComponentHealth) -> str:
+    """How often, since when, and when last."""
+    if health.failing_since is None or health.failed_at is None:
+        return "failed"
+    since, last = _moment(health.failing_since), _moment(health.failed_at)
+    when = f"at {last}" if since == last else f"since {since}, the last time at {last}"
+    return f"failed {health.failures} time(s) in a row, {when}"
 
 
 def _never_built(name: str, health: ComponentHealth, facts: Facts, due: Due) -> Problem | None:

@@ -126,6 +126,8 @@ class Facts:
     """Components whose released version does not pass a check of its files, with the reason."""
     outdated: Mapping[str, str] = field(default_factory=dict)
     """Components whose kind no longer makes what their released version is, with the reason."""
+    raising_kinds: Mapping[str, str] = field(default_factory=dict)
+    """Components whose kind raises when it is asked that, with what it raises."""
     broken_releases: Mapping[int, str] = field(default_factory=dict)
     """Damaged ones above the newest intact one, with the reason."""
     highest_release: int = 0

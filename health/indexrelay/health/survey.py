@@ -23,6 +23,7 @@ from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.origin import told
 from indexrelay.schemas.private_files import open_to_everyone
 from indexrelay.schemas.results import ReaderState, RebuilderState
 from indexrelay.schemas.settings import CatalogSource, Settings
@@ -155,12 +156,14 @@ class Survey:
         store = self._store()
         release = store.newest_release()
         versions, damaged = self._versions(store, release)
+        outdated, raising = _asked_of_kinds(facts.definitions, versions)
         return replace(
             facts,
             release=release,
             versions=versions,
             damaged=damaged,
-            outdated=dict(_outdated(facts.definitions, versions)),
+            outdated=outdated,
+            raising_kinds=raising,
             broken_releases={number: str(error) for number, error in store.broken_releases.items()},
             highest_release=store.next_number() - 1,
         )
@@ -341,10 +344,13 @@ class Survey:
         return {names[key]: lease for key, lease in held_leases(connection, list(names)).items()}
 
 
-def _outdated(
+def _asked_of_kinds(
     definitions: Definitions, versions: Mapping[str, VersionManifest]
-) -> Iterator[tuple[str, str]]:
-    """Versions that their kind, as it is installed here, asks to build again; and why."""
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Versions that their kind, as it is installed here, asks to build again, and why; and those
+    whose kind, which may be anybody's, raises when it is asked."""
+    outdated: dict[str, str] = {}
+    raising: dict[str, str] = {}
     for name, manifest in versions.items():
         if name not in definitions or definitions[name].kind != manifest.kind:
             continue
@@ -352,8 +358,12 @@ def _outdated(
             reason = kind_class(manifest.kind).outdated(manifest)
         except KindNotFoundError:
             continue  # whoever builds it has it; here it cannot be asked
-        if reason is not None:
-            yield name, reason
+        except Exception as error:  # noqa: BLE001 - one component's trouble, and not the look's
+            raising[name] = told(error)
+        else:
+            if reason is not None:
+                outdated[name] = str(reason)
+    return outdated, raising
 
 
 def _if_allowed(look: Callable[[], ResultT], otherwise: ResultT) -> ResultT:

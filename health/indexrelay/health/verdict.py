@@ -51,6 +51,8 @@ class Code(StrEnum):
     COMPONENT_HELD = "component_held"
     COMPONENT_PAUSED = "component_paused"
     COMPONENT_NOT_SERVED = "component_not_served"
+    KIND_RAISES = "kind_raises"
+    """A kind cannot say whether what it made is outdated."""
     GROUP_WAITS = "group_waits"
     """Members of a group wait for another one that does not move."""
     GROUP_SPLIT = "group_split"
@@ -202,6 +204,11 @@ class ComponentHealth(_Fact):
     bytes: int = 0
     built_at: datetime | None = None
     failures: int = 0
+    """How many builds in a row."""
+    failing_since: datetime | None = None
+    """When the first of them failed since it was built."""
+    failed_at: datetime | None = None
+    """When the last one did."""
     error: str | None = None
     """Why its last build failed, or what is wrong with its files."""
     retry_at: datetime | None = None

@@ -15,6 +15,7 @@ from indexrelay.rebuilder.requests import BuildRequest
 from indexrelay.rebuilder.runners import BuildRunner, BuildSession
 from indexrelay.rebuilder.workdirs import Workdirs
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.origin import told
 from indexrelay.schemas.results import BuildOutcome, ComponentResult
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Catalog
@@ -105,9 +106,7 @@ class ComponentBuilder:
             )
         except Exception as error:  # noqa: BLE001 - the component fails, its pass goes on
             _log.exception("component.not_built", component=name)
-            result = ComponentResult(
-                outcome=BuildOutcome.FAILED, error=f"{type(error).__name__}: {error}"
-            )
+            result = ComponentResult(outcome=BuildOutcome.FAILED, error=told(error))
         self._remember(name, result, facts, parents)
         if result.outcome is BuildOutcome.REBUILT:
             _log.info(

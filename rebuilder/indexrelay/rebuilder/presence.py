@@ -151,5 +151,6 @@ class RebuilderPresence:
             failures=attempt.failures,
             targets=attempt.targets,
             failed_at=attempt.failed_at,
+            failing_since=attempt.first_failed_at,
             retry_at=self._patience.retry_at(attempt),
         )

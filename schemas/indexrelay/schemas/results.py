@@ -186,6 +186,8 @@ class ComponentFailure(_Fact):
     targets: dict[Name, Generation] = Field(default_factory=dict)
     """The generations that the failed build was to cover."""
     failed_at: datetime
+    failing_since: datetime | None = None
+    """When it failed first since it was built; ``None``: a rebuilder of an earlier version."""
     retry_at: datetime | None = None
 
 

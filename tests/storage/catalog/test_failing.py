@@ -18,7 +18,8 @@ def fail(
 
 
 def test_failures_count_up_and_remember_the_last_one(catalog: Catalog, clock: HandClock) -> None:
-    assert fail(catalog).failures == 1
+    first = fail(catalog)
+    assert (first.failures, first.failed_at, first.first_failed_at) == (1, clock.now(), clock.now())
     clock.move(timedelta(minutes=1))
 
     last = fail(catalog, generation=2, error="still broken")
@@ -31,6 +32,7 @@ def test_failures_count_up_and_remember_the_last_one(catalog: Catalog, clock: Ha
         targets={"tracks": 2},
         passing=False,
         failed_at=clock.now(),
+        first_failed_at=first.failed_at,
     )
     assert catalog.attempts.all() == {"voyager": last}
 
@@ -39,6 +41,17 @@ def test_other_inputs_start_to_count_again(catalog: Catalog) -> None:
     fail(catalog)
     fail(catalog)
     assert fail(catalog, inputs="i2").failures == 1
+
+
+def test_since_when_it_fails_is_forgotten_by_success_alone(
+    catalog: Catalog, clock: HandClock
+) -> None:
+    since = clock.now()
+    for change in ({}, {"inputs": "i2"}, {"inputs": "i2", "passing": True}, {"inputs": "i1"}):
+        assert fail(catalog, **change).first_failed_at == since
+        clock.move(timedelta(minutes=1))
+    catalog.attempts.succeeded("voyager")
+    assert fail(catalog).first_failed_at == clock.now()
 
 
 def test_failures_for_a_cause_outside_do_not_count_as_the_components_own(catalog: Catalog) -> None:

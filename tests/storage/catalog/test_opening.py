@@ -65,12 +65,18 @@ def test_a_catalog_of_another_version_is_refused(catalog: Catalog, url: str) -> 
         Catalog.open(url)
 
 
-def test_a_catalog_of_an_earlier_release_gets_the_column_that_it_lacks(
+def test_a_catalog_of_an_earlier_release_gets_the_columns_that_it_lacks(
     tracks: Catalog, url: str
 ) -> None:
     tracks.entries.commit("tracks", "old", upserts=[entries("a")], deletes=[])
+    failed = tracks.attempts.failed("voyager", error="broken", inputs="i", targets={})
     with tracks._database.write() as connection:
-        connection.exec_driver_sql("ALTER TABLE indexrelay_batches DROP COLUMN digest")
+        for table, column in (
+            ("batches", "digest"),
+            ("collections", "restored"),
+            ("attempts", "first_failed_at"),
+        ):
+            connection.exec_driver_sql(f"ALTER TABLE indexrelay_{table} DROP COLUMN {column}")
     tracks.close()
 
     again = Catalog.open(url)
@@ -81,6 +87,11 @@ def test_a_catalog_of_an_earlier_release_gets_the_column_that_it_lacks(
     assert new.generation == 2
     with pytest.raises(BatchContentError):
         again.entries.commit("tracks", "new", upserts=[entries("c")], deletes=[])
+    # When it failed first was not noted; the failure that was is what is known.
+    assert again.attempts.all() == {"voyager": failed}
+    once_more = again.attempts.failed("voyager", error="broken", inputs="i", targets={})
+    assert (once_more.failures, once_more.first_failed_at) == (2, failed.failed_at)
+    assert again.collections.restore("tracks", above=7) == 8
     again.close()
 
 

@@ -6,9 +6,10 @@ Kept in the catalog, so that a rebuilder that starts again goes on counting wher
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import and_, case, delete, not_, or_, select
+from sqlalchemy import RowMapping, and_, case, delete, func, not_, or_, select
 
 from indexrelay.schemas.clock import Clock
+from indexrelay.storage.catalog.columns import Instant
 from indexrelay.storage.catalog.database import Database
 from indexrelay.storage.catalog.schema import attempts, pauses
 
@@ -28,6 +29,8 @@ class Attempt:
     passing: bool
     """Whether the cause lay outside, so that the same build may work later."""
     failed_at: datetime
+    first_failed_at: datetime
+    """The first time since it was built, whatever its inputs were then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,8 @@ class Attempts:
             inputs=inputs,
             targets=targets,
             passing=passing,
-            failed_at=self._clock.now(),
+            failed_at=(now := self._clock.now()),
+            first_failed_at=now,
         )
         new = statement.excluded
         statement = statement.on_conflict_do_update(
@@ -88,10 +92,13 @@ class Attempts:
                 "targets": new.targets,
                 "passing": new.passing,
                 "failed_at": new.failed_at,
+                "first_failed_at": func.coalesce(
+                    attempts.c.first_failed_at, attempts.c.failed_at, type_=Instant
+                ),
             },
         )
         with self._database.write() as connection:
-            return Attempt(**connection.execute(statement.returning(attempts)).mappings().one())
+            return _attempt(connection.execute(statement.returning(attempts)).mappings().one())
 
     def succeeded(self, component: str) -> None:
         """Forget its failures."""
@@ -102,7 +109,7 @@ class Attempts:
         """The components whose last build failed, by name."""
         with self._database.read() as connection:
             rows = connection.execute(select(attempts).order_by(attempts.c.component))
-            return {row["component"]: Attempt(**row) for row in rows.mappings()}
+            return {row["component"]: _attempt(row) for row in rows.mappings()}
 
     def pause(self, component: str, reason: str) -> None:
         """Keep it from being built; a component that is paused already gets the new reason."""
@@ -126,3 +133,8 @@ class Attempts:
         with self._database.read() as connection:
             rows = connection.execute(select(pauses).order_by(pauses.c.component))
             return {row["component"]: Pause(**row) for row in rows.mappings()}
+
+
+def _attempt(row: RowMapping) -> Attempt:
+    first = row["first_failed_at"] or row["failed_at"]
+    return Attempt(**{**row, "first_failed_at": first})

@@ -119,6 +119,8 @@ attempts = Table(
     Column("targets", JSON, nullable=False),
     Column("passing", Boolean, nullable=False),
     Column("failed_at", Instant, nullable=False),
+    # When it failed first since it was built; NULL where an earlier release noted that.
+    Column("first_failed_at", Instant),
 )
 
 pauses = Table(
