@@ -6,7 +6,7 @@ import pytest
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
 from indexrelay.rebuilder.janitor import Janitor
-from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.settings import RebuilderSettings, Settings
 from indexrelay.streams import (
     ConsumerGroup,
     Identity,
@@ -23,7 +23,7 @@ from indexrelay.streams.errors import BackendRefusedError
 from indexrelay.streams.inspection import group_state, waiting_entries
 from indexrelay.streams.leases import held_leases, limit_lease
 from indexrelay.streams.position import START
-from indexrelay.streams.wrong_keys import WrongKey, find_wrong_keys, set_aside
+from indexrelay.streams.wrong_keys import WrongKey, find_wrong_keys, mend
 from tests.fixtures.acl import NAMESPACE, ConnectAs, client_of
 
 
@@ -83,8 +83,8 @@ def test_a_rebuilder_looks_at_all_keys_and_sets_aside_what_is_not_ours(
     rebuilder = connect_as("rebuilder")
     wrong = WrongKey(key=keys.lease("odd"), found="a string", wanted="something else")
     assert Lease(rebuilder, wrong.key, owner="one", ttl_seconds=60).acquire()
-    assert "set aside" in set_aside(rebuilder, keys, wrong, ttl_seconds=60)
-    assert find_wrong_keys(rebuilder, keys, components=["odd"]) == ()
+    assert "set aside" in mend(rebuilder, keys, wrong, ttl_seconds=60)
+    assert find_wrong_keys(rebuilder, keys, RebuilderSettings(), components=["odd"]) == ()
     publish(rebuilder, keys.events, b"{}")
     assert waiting_entries(rebuilder, keys.events, after=START, most=10) is not None
 

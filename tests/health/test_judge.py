@@ -10,11 +10,12 @@ from indexrelay.health.due import find_due
 from indexrelay.health.facts import Area, Facts, SourceFact, Unknown, Untaken
 from indexrelay.health.judge import judge
 from indexrelay.health.verdict import Actor, Code, Condition, Problem
-from indexrelay.schemas.results import LoadOutcome, LockWait
+from indexrelay.schemas.results import ForeignWrites, LoadOutcome, LockWait
 from indexrelay.schemas.settings import CollectionSettings, ReaderSettings
 from indexrelay.schemas.versions import VersionManifest
 from indexrelay.storage.catalog import CollectionLog
 from indexrelay.streams.leases import HeldLease
+from indexrelay.streams.memory import ServerMemory
 from indexrelay.streams.wrong_keys import WrongKey
 from tests.health.healthy import (
     DEFINITIONS,
@@ -112,6 +113,14 @@ def with_stamp(name: str) -> VersionManifest:
 
 FAILED_LOAD = {"map": served("map", outcome=LoadOutcome.FAILED, error="no memory")}
 MISMATCH = {"tracks": CollectionSettings(dimension=3)}
+
+
+def foreign_writes(times: int, last: str) -> ForeignWrites:
+    began = NOW - timedelta(minutes=times)
+    at = NOW - timedelta(seconds=9 - times)
+    return ForeignWrites(label="web", times=times, first_at=began, last_at=at, last=last)
+
+
 ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
     "catalog away": (
         {"unknown": {Area.CATALOG: UNKNOWN}, "sources": {}, "stored": {}},
@@ -428,6 +437,46 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
         "waits for the catalog since 2026-01-01 12:00:00 UTC, which process 17 holds",
         "end it if it does nothing",
         Actor.PERSON,
+    ),
+    "what somebody wrote in a reader's place": (
+        {
+            "redis": redis(
+                rebuilders={
+                    "r1:0a": rebuilder(foreign_writes=(foreign_writes(3, "an older thing"),)),
+                    "r2:0b": rebuilder(foreign_writes=(foreign_writes(9, "a huge state"),)),
+                }
+            )
+        },
+        Code.FOREIGN_WRITES,
+        "what no reader writes, 9 times since 2026-01-01 11:51 UTC; at 12:00:00 it was: a huge st",
+        "who has its password",
+        Actor.PERSON,
+    ),
+    "a server without memory that one label takes": (
+        {
+            "redis": redis(
+                memory=ServerMemory(used=250_000_000, limit=256_000_000),
+                held={"web": 200_000_000, "other": 1000},
+            )
+        },
+        Code.REDIS_FULL,
+        "what is new at that limit; readers that are called web take 200 MB of it",
+        "indexrelay repair redis",
+        Actor.PERSON,
+    ),
+    "a server without memory": (
+        {"redis": redis(memory=ServerMemory(used=250_000_000, limit=256_000_000))},
+        Code.REDIS_FULL,
+        "Redis has 250 of 256 MB in use",
+        "raise maxmemory",
+        Actor.PERSON,
+    ),
+    "a key that only one reader writes": (
+        {"redis": redis(wrong_keys=(replace(WRONG_KEY, key="{ns}:reader:web:0a"),))},
+        Code.REDIS_KEY,
+        "only readers that are called web write there",
+        "who has its password",
+        Actor.PROCESS,
     ),
     "events nobody takes": (
         {"redis": redis(untaken=(Untaken(count=4, seconds=31.0),))},

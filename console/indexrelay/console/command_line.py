@@ -21,6 +21,7 @@ from indexrelay.console.commands import (
     rebuild,
     reconcile,
     releases,
+    repair,
     roles,
     search,
     status,
@@ -63,6 +64,7 @@ def build_app() -> typer.Typer:
     app.command("lift", rich_help_panel=_DO)(holds.lift)
     app.command("rollback", rich_help_panel=_DO)(holds.rollback)
     app.command("reconcile", rich_help_panel=_DO)(reconcile.reconcile)
+    app.add_typer(repair.build_app(), name="repair", rich_help_panel=_DO)
     return app
 
 

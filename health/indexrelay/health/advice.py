@@ -14,6 +14,7 @@ from redis.exceptions import (
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
+    ResponseError,
 )
 from redis.exceptions import ConnectionError as RedisAwayError
 from redis.exceptions import TimeoutError as RedisSilentError
@@ -23,6 +24,7 @@ from indexrelay.schemas import commands
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.system_advice import advice_on
 from indexrelay.streams.errors import WrongTypeError
+from indexrelay.streams.passing import refusal_code
 
 _REDIS: Final[tuple[tuple[type[Exception], str], ...]] = (
     # The first that fits: several of these are kinds of a lost connection.
@@ -78,6 +80,8 @@ def advice_for(error: BaseException) -> str | None:
     match error:
         case IndexRelayError():
             return None
+        case ResponseError() if refusal_code(error) == "BUSY":
+            return f"a script runs there and does not end; end it: {commands.REPAIR_REDIS}"
         case RedisError():
             return next((advice for kind, advice in _REDIS if isinstance(error, kind)), None)
         case SQLAlchemyError():

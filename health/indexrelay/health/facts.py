@@ -17,6 +17,7 @@ from indexrelay.schemas.settings import CollectionSettings, ReaderSettings, Rebu
 from indexrelay.schemas.versions import Hold, Release, VersionManifest
 from indexrelay.storage.catalog import Attempt, Collection, CollectionLog, Pause
 from indexrelay.streams.leases import HeldLease
+from indexrelay.streams.memory import ServerMemory
 from indexrelay.streams.presence import Role
 from indexrelay.streams.wrong_keys import WrongKey
 
@@ -99,6 +100,10 @@ class RedisFacts:
     """Keys that hold what is not ours; what should stand there is unknown."""
     unseen: frozenset[Role] = frozenset()
     """The roles whose presence was not looked at."""
+    memory: ServerMemory | None = None
+    """What it says of its memory; ``None``: it does not tell."""
+    held: Mapping[str, int] = field(default_factory=dict)
+    """Bytes that readers take there, by label; looked at where memory is short."""
     eviction: str | None = None
     """What the server does at its memory limit; ``None``: it does not tell."""
 

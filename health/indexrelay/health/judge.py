@@ -22,6 +22,7 @@ from indexrelay.health.component_health import component_health, component_probl
 from indexrelay.health.due import find_due
 from indexrelay.health.facts import Area, Facts
 from indexrelay.health.groups import GroupState, judge_groups
+from indexrelay.health.intrusions import intrusion_problems
 from indexrelay.health.redis_health import (
     member_problems,
     reader_problems,
@@ -55,6 +56,7 @@ def judge(facts: Facts) -> Verdict:
         *role_problems(facts),
         *_of_groups(groups.values()),
         *component_problems(components, facts, due),
+        *intrusion_problems(facts),
         *redis_problems(facts),
         *member_problems(facts),
         *_of_dead_letters(facts),

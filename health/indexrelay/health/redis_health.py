@@ -16,14 +16,12 @@ from indexrelay.schemas.results import LoadOutcome, ReaderState, RebuilderState
 from indexrelay.schemas.versions import Release
 from indexrelay.streams.connection import NO_EVICTION
 from indexrelay.streams.leases import HeldLease
-from indexrelay.streams.presence import MAX_PROCESSES
 
 _POLLS = 3
 """A reader that has not followed within so many of its polls is behind, and not just on its way."""
 LONGEST_LEASES = 10
 """A lease that lasts for longer than so many of ours was not taken by a rebuilder with nearly our
 settings."""
-_CHANGE_IT = "see who has its password for Redis, and change it (docs/security.md)"
 _LONGEST_WAIT_SECONDS = 30.0
 """An event that waits for longer is not on its way: a rebuilder reads several times a second."""
 
@@ -118,18 +116,6 @@ def redis_problems(facts: Facts) -> Iterator[Problem]:
     redis = facts.redis
     if redis is None:
         return
-    for wrong in redis.wrong_keys:
-        yield Problem(
-            code=Code.REDIS_KEY,
-            subject=wrong.key,
-            what=str(wrong),
-            advice=(
-                f"a rebuilder sets it aside at its next comparison; at once: {commands.RECONCILE}"
-                if facts.has_rebuilder
-                else f"it is set aside, and nothing is lost by it, with: {commands.RECONCILE}"
-            ),
-            acts=Actor.PROCESS if facts.has_rebuilder else Actor.PERSON,
-        )
     if redis.eviction not in (None, NO_EVICTION):
         yield Problem(
             code=Code.REDIS_EVICTS,
@@ -222,25 +208,6 @@ def member_problems(facts: Facts) -> Iterator[Problem]:
                 f"{commands.rebuilder(f'{rebuilder.rebuilder}-2')}",
                 acts=Actor.PERSON,
             )
-    for key, why in facts.redis.dropped.items():
-        yield Problem(
-            code=Code.MEMBER_DROPPED,
-            subject=key.partition(":")[2],
-            what=f"the presence of {key.replace(':', ' ', 1)} counts for nobody: {why}",
-            advice="somebody writes there who is not that process, and the key ends by itself: "
-            f"{_CHANGE_IT}",
-            acts=Actor.PERSON,
-        )
-    for crowd in sorted(facts.redis.crowded):
-        role, _, label = crowd.partition(":")
-        yield Problem(
-            code=Code.MEMBERS_CROWDED,
-            subject=label,
-            what=f"more than {MAX_PROCESSES:,} {role}s are present under the id {label}, and no "
-            "more are looked at",
-            advice=f"give the processes several ids, if they are yours; if not, {_CHANGE_IT}",
-            acts=Actor.PERSON,
-        )
     yield from _silent(facts.redis, facts)
 
 

@@ -39,6 +39,7 @@ from indexrelay.streams.announcing import current_release
 from indexrelay.streams.inspection import group_state, waiting_entries
 from indexrelay.streams.keys import REBUILDERS_GROUP
 from indexrelay.streams.leases import HeldLease, held_leases
+from indexrelay.streams.memory import held_memory, server_memory
 from indexrelay.streams.passing import refusal_code
 from indexrelay.streams.position import START
 from indexrelay.streams.presence import Role, members_of
@@ -264,11 +265,15 @@ class Survey:
         connection, keys = self._connection(), self._keys
         none: tuple[WrongKey, ...] = ()
         wrong = _if_allowed(
-            lambda: find_wrong_keys(connection, keys, components=self._settings.components), none
+            lambda: find_wrong_keys(
+                connection, keys, self._settings.rebuilder, components=self._settings.components
+            ),
+            none,
         )
-        blocked = {each.key for each in wrong if each.ends}
+        blocked = {each.key for each in wrong if each.hides}
         readers = members_of(connection, keys, "reader", ReaderState)
         rebuilders = members_of(connection, keys, "rebuilder", RebuilderState)
+        memory = server_memory(connection)
         return replace(
             facts,
             redis=RedisFacts(
@@ -289,6 +294,10 @@ class Survey:
                 untaken=() if keys.events in blocked else tuple(self._untaken(connection)),
                 leases=self._leases(connection, blocked),
                 wrong_keys=wrong,
+                memory=memory,
+                held=_if_allowed(lambda: held_memory(connection, keys), {})
+                if memory is not None and memory.short
+                else {},
                 eviction=connection.eviction_policy(),
             ),
         )

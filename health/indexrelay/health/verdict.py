@@ -74,6 +74,8 @@ class Code(StrEnum):
 
     MEMBER_DROPPED = "member_dropped"
     """In the place of a process's state stands what is not its own, or far too large."""
+    FOREIGN_WRITES = "foreign_writes"
+    """Within the last hour somebody wrote in a reader's place what no reader writes."""
     MEMBERS_CROWDED = "members_crowded"
     """More processes are registered than are looked at."""
 
@@ -83,6 +85,8 @@ class Code(StrEnum):
     """A lease without an end, or with a far later one than any rebuilder asks for."""
     DEAD_LETTERS = "dead_letters"
     REDIS_EVICTS = "redis_evicts"
+    REDIS_FULL = "redis_full"
+    """It is at its memory limit, or near it: what is new is refused there."""
     REDIS_KEY = "redis_key"
     """A key of the namespace holds what is not ours."""
 

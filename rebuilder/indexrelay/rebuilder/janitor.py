@@ -11,15 +11,19 @@ the newest release. Every rebuilder does all this; doing it twice changes nothin
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.streams import Connection, Keys, present, trim
-from indexrelay.streams.inspection import extent, group_states
+from indexrelay.streams.inspection import extent, group_states, stream_size
 from indexrelay.streams.position import Position
 from indexrelay.streams.scanning import scan
 from indexrelay.streams.trimming import cap, server_milliseconds
+
+MAX_HISTORY_BYTES: Final = 16_777_216
+"""Of the results, and of the reports under one label: some hundred of a fleet's largest."""
 
 _log = get_logger(__name__)
 
@@ -42,9 +46,14 @@ class Janitor:
         self._trim(keys.events, [])
         self._trim(keys.reloads, [*self._reached_by_readers(), *self._ends(keys.reloads)])
         kept_since = server_milliseconds(self._connection) - self._limits.history_seconds * 1000
-        for key in {keys.results, *scan(self._connection, keys.reports("*"))}:
+        history = min(most, self._limits.history_entries)
+        reports = {*scan(self._connection, keys.reports("*"))}
+        for key in {keys.results, *reports}:
             self._trim(key, [Position(max(0, round(kept_since)), 0)])
-            cap(self._connection, key, entries=min(most, self._limits.history_entries))
+            cap(self._connection, key, entries=history)
+            self._cap_bytes(key)
+        for key in reports:
+            self._end(key)
         self._cap(keys.reloads, most)
         return self._cap(keys.events, most)
 
@@ -68,6 +77,20 @@ class Janitor:
                 "at instead",
             )
         return removed > 0
+
+    def _cap_bytes(self, key: str) -> None:
+        """Keep no more than `MAX_HISTORY_BYTES` of what people read; the oldest go."""
+        size = stream_size(self._connection, key)
+        if size.bytes is not None and size.bytes > MAX_HISTORY_BYTES:
+            kept = int(size.entries * MAX_HISTORY_BYTES / size.bytes)
+            removed = cap(self._connection, key, entries=kept)
+            _log.debug("stream.trimmed", key=key, entries=removed)
+
+    def _end(self, key: str) -> None:
+        """Let a stream end that would stay for ever, though nobody reports under its label."""
+        commands = self._connection.commands
+        if commands.pttl(key) == -1:
+            commands.pexpire(key, round(self._limits.history_seconds * 1000))
 
     def _reached_by_groups(self, key: str) -> Iterator[Position]:
         for group in group_states(self._connection, key).values():

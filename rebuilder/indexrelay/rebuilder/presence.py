@@ -16,7 +16,13 @@ from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.message_size import fitted_rebuilder
-from indexrelay.schemas.results import ComponentFailure, LockWait, RebuilderState, RebuildResult
+from indexrelay.schemas.results import (
+    ComponentFailure,
+    ForeignWrites,
+    LockWait,
+    RebuilderState,
+    RebuildResult,
+)
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.catalog import Attempt, Catalog
 from indexrelay.streams import BackendRefusedError, Connection, Identity, Keys, Presence, present
@@ -60,6 +66,7 @@ class RebuilderPresence:
         last_result: RebuildResult | None,
         waiting: Mapping[str, str],
         lock_waits: Sequence[LockWait] = (),
+        foreign_writes: Sequence[ForeignWrites] = (),
     ) -> None:
         """Say how things stand; Redis being away, or refusing, is logged and otherwise nothing."""
         identity = self._identity
@@ -79,6 +86,7 @@ class RebuilderPresence:
             kept_back=self._kept_back(release, waiting),
             namesakes=tuple(sorted(self._namesakes.values())),
             lock_waits=tuple(lock_waits),
+            foreign_writes=tuple(foreign_writes),
             last_result=last_result,
         )
         try:

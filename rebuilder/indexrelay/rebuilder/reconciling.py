@@ -7,7 +7,7 @@ removed, or because it came back empty; or more, because the store has lost rele
 well and cannot be repaired from here says the judge (`indexrelay.health.judge`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from redis.exceptions import NoPermissionError
 
@@ -15,16 +15,19 @@ from indexrelay.health.redis_health import LONGEST_LEASES
 from indexrelay.rebuilder.announcing import AnnounceError, Announcer
 from indexrelay.rebuilder.doubting import ReaderDoubts
 from indexrelay.rebuilder.findings import Finding, Reconciliation, Standing
+from indexrelay.rebuilder.foreign_writes import ForeignWriteLog
 from indexrelay.rebuilder.releasing import Publisher
 from indexrelay.rebuilder.renumbering import Renumberer
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.names import split_member_id
 from indexrelay.schemas.results import ReaderState, RebuilderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from indexrelay.streams import Connection, ConsumerGroup, Keys, present
 from indexrelay.streams.leases import held_leases, limit_lease
-from indexrelay.streams.wrong_keys import find_wrong_keys, set_aside
+from indexrelay.streams.presence import members_of
+from indexrelay.streams.wrong_keys import find_wrong_keys, mend
 
 _log = get_logger(__name__)
 _LAGGING_LOOKS = 2
@@ -61,12 +64,20 @@ class Reconciler:
         self._doubts = ReaderDoubts(store)
         self._connection = connection
         self._keys = keys
-        self._lease_ttl_seconds = settings.rebuilder.lease_ttl_seconds
-        self._presence_ttl_seconds = settings.rebuilder.presence_ttl_seconds
+        self._limits = settings.rebuilder
+        self.foreign_writes = ForeignWriteLog(clock)
 
     def reconcile(self) -> Reconciliation:
         """One comparison of the store with itself and with Redis; raises for neither of them."""
         return Reconciliation(findings=(*self._in_the_store(), *self._in_redis()))
+
+    def mend_keys(self) -> Reconciliation:
+        """Mend the keys that hold what is not ours, and nothing else.
+
+        Raises:
+            redis.exceptions.RedisError, BackendRefusedError: the server is away, or refuses.
+        """
+        return Reconciliation(findings=tuple(self._wrong_keys()))
 
     def heed_readers(self) -> bool:
         """Doubt what readers cannot load; whether one of them found something new.
@@ -106,8 +117,12 @@ class Reconciler:
         except (ArtifactError, OSError) as error:
             yield _unusable("store", "the artifact store cannot be used", error)
 
-    def _readers(self) -> dict[str, ReaderState | None]:
-        return present(self._connection, self._keys, "reader", ReaderState)
+    def _readers(self) -> Mapping[str, ReaderState | None]:
+        members = members_of(self._connection, self._keys, "reader", ReaderState)
+        for member, why in members.dropped.items():
+            label, _ = split_member_id(member)
+            self.foreign_writes.note(label, f"the presence of reader {member}: {why}")
+        return members.states
 
     def _announcement(self) -> Iterator[Finding]:
         newest = self._store.newest_release()
@@ -123,20 +138,24 @@ class Reconciler:
         """First of all: whatever is asked of such a key is refused."""
         connection, keys = self._connection, self._keys
         try:
-            wrong_keys = find_wrong_keys(connection, keys, components=self._definitions)
+            wrong_keys = find_wrong_keys(
+                connection, keys, self._limits, components=self._definitions
+            )
         except NoPermissionError as error:
             _log.debug("redis.not_allowed", error=str(error))  # by the server's ACL
             return
         for wrong in wrong_keys:
-            said = set_aside(connection, keys, wrong, ttl_seconds=self._presence_ttl_seconds)
+            said = mend(connection, keys, wrong, ttl_seconds=self._limits.presence_ttl_seconds)
+            if wrong.label is not None:
+                self.foreign_writes.note(wrong.label, said)
             yield _mended("key", said)
 
     def _endless_leases(self) -> Iterator[Finding]:
         names = {self._keys.lease(name): name for name in self._definitions}
-        longest = LONGEST_LEASES * self._lease_ttl_seconds
+        longest = LONGEST_LEASES * self._limits.lease_ttl_seconds
         for key, lease in held_leases(self._connection, list(names)).items():
             if lease.seconds_left is None or lease.seconds_left > longest:
-                limit_lease(self._connection, key, ttl_seconds=self._lease_ttl_seconds)
+                limit_lease(self._connection, key, ttl_seconds=self._limits.lease_ttl_seconds)
                 end = "had no end" if lease.seconds_left is None else "had an end far too late"
                 yield _mended("lease", f"the lease of {names[key]} {end} and was given one")
 

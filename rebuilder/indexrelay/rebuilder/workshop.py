@@ -185,8 +185,11 @@ class Workshop:
             return False
 
     def heed_readers(self) -> bool:
-        """Whether a reader cannot load something that is to be looked at again."""
+        """Mend what somebody wrote in their places; whether one of them cannot load something that
+        is to be looked at again.
+        """
         try:
+            self._findings.repaired(self._reconciler.mend_keys())
             return self._reconciler.heed_readers()
         except (RedisError, BackendRefusedError) as error:
             _log.debug("readers.not_heard", error=str(error))
@@ -229,6 +232,7 @@ class Workshop:
             last_result=self.last_result,
             waiting=self.dispatcher.waiting,
             lock_waits=self.lock_waits,
+            foreign_writes=self._reconciler.foreign_writes.recent,
         )
 
     def cancel(self) -> None:

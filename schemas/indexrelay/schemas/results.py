@@ -201,6 +201,19 @@ class LockWait(_Fact):
     """Who holds it, as far as one can tell."""
 
 
+class ForeignWrites(_Fact):
+    """What somebody wrote in a reader's place that no reader writes."""
+
+    label: Attribute
+    """The readers' label, whose place it is."""
+    times: NonNegativeInt
+    """How often it was found."""
+    first_at: datetime
+    last_at: datetime
+    last: ErrorText
+    """What was found last, and what became of it."""
+
+
 class RebuilderState(ProcessState):
     """The whole current state of one rebuilder process, as its presence key holds it."""
 
@@ -219,4 +232,6 @@ class RebuilderState(ProcessState):
     since events that one took are handed to another of its label as its own."""
     lock_waits: tuple[LockWait, ...] = ()
     """Locks that it waits for longer than it should, or has given up for now."""
+    foreign_writes: tuple[ForeignWrites, ...] = ()
+    """What it found, and mended, within the last hour where only a reader writes."""
     last_result: RebuildResult | None = None

@@ -164,10 +164,13 @@ class RedisSettings(_Table):
     url: SecretStr | None = None
     """``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB``;
     ``None``: the embedded server."""
+    operator_url: SecretStr | None = None
+    """The same server as a user who may end scripts and delete, for ``indexrelay repair redis``;
+    ``None``: as ``url``. Give it by its variable, to people only."""
     timeout_seconds: PositiveSeconds = 5.0
     """How long one command may take before it counts as failed."""
 
-    @field_validator("url")
+    @field_validator("url", "operator_url")
     @classmethod
     def _is_understood(cls, url: SecretStr | None) -> SecretStr | None:
         """Here and not when connecting, so that every mistake is found before anything starts."""
@@ -268,7 +271,7 @@ class RebuilderSettings(_Table):
     max_deliveries: PositiveCount = 5
     """An event that ended the process which read it so many times in a row is a dead letter, and
     not read again: enough for what is killed by chance, few enough to stop a circle of restarts."""
-    presence_ttl_seconds: PositiveSeconds = 15.0
+    presence_ttl_seconds: Annotated[float, Field(gt=0, le=3600)] = 15.0
     """A rebuilder that was not heard of for this long counts as gone; renewed at a third of it."""
     trim_seconds: PositiveSeconds = 60.0
     """How often streams are trimmed to what somebody may still need. An entry takes about
@@ -312,7 +315,7 @@ class ReaderSettings(_Table):
     """How often the release number is checked without any message, at least."""
     block_seconds: Annotated[float, Field(gt=0, le=2)] = 1.0
     """How long one blocking read waits; also how long a stop takes at most."""
-    presence_ttl_seconds: PositiveSeconds = 15.0
+    presence_ttl_seconds: Annotated[float, Field(gt=0, le=3600)] = 15.0
     """A reader that did not report for this long counts as gone; renewed at a third of it."""
     retry_seconds: PositiveSeconds = 1.0
     """Wait before a load that failed for want of memory, disk or network is tried again;

@@ -13,6 +13,8 @@ CLUSTER_ADVICE: Final = (
     "speaks for the whole cluster"
 )
 _NODE: Final = f"the server is a node of a Redis Cluster: {CLUSTER_ADVICE}"
+EXHAUSTED: Final = "EXHAUSTED"
+"""Our own word for a stream whose ids are used up, so that it takes nothing; servers have none."""
 _ADVICE: Final = {
     "ASK": _NODE,
     "CLUSTERDOWN": _NODE,
@@ -20,8 +22,12 @@ _ADVICE: Final = {
     "MOVED": _NODE,
     "MISCONF": "the server cannot write to its disk: make room there",
     "NOPERM": "allow the command on this key in the server's ACL",
-    "OOM": "the server is at its memory limit: let consumers drain, trim streams, raise maxmemory",
+    "BUSY": f"a script runs there and does not end: {commands.REPAIR_REDIS}",
+    "OOM": "the server is at its memory limit: raise maxmemory, or see what takes it: "
+    f"{commands.REPAIR_REDIS}",
     "READONLY": "this server is a replica: give the URL of the primary",
+    EXHAUSTED: "somebody added an entry with the greatest possible id; a rebuilder sets the stream "
+    f"aside, and so does: {commands.RECONCILE}",
     "WRONGTYPE": f"it is not ours: a rebuilder sets it aside, and so does: {commands.RECONCILE}",
 }
 
@@ -108,6 +114,17 @@ class MessageTooLargeError(IndexRelayError, ValueError):
         self.key = key
         self.size = size
         self.most = most
+
+
+class UnkillableScriptError(IndexRelayError):
+    """Raised when a script does not end, and has written something, so that it cannot be ended."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the script has written something, and the server ends no such script: end the server "
+            "without saving (SHUTDOWN NOSAVE, or kill it) and start it again; nothing of ours is "
+            "lost by it, commits and releases are elsewhere"
+        )
 
 
 class WrongTypeError(IndexRelayError, ResponseError):

@@ -36,6 +36,50 @@ def extent(connection: Connection, key: str) -> Extent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StreamSize:
+    """How much a stream holds, and how far its ids got."""
+
+    entries: int
+    last_generated: Position
+    bytes: int | None
+    """By the server's estimate; ``None``: it makes none."""
+
+
+def stream_size(connection: Connection, key: str) -> StreamSize:
+    """Measure the stream ``key``; all zero for one that does not exist.
+
+    Raises:
+        redis.exceptions.RedisError: the server is away, or says no.
+    """
+    try:
+        info = connection.commands.xinfo_stream(key)
+    except ResponseError as error:
+        if "no such key" not in str(error):
+            raise
+        return StreamSize(entries=0, last_generated=START, bytes=0)
+    return StreamSize(
+        entries=info["length"],
+        last_generated=Position.of(info["last-generated-id"]),
+        bytes=memory_of(connection, key),
+    )
+
+
+def memory_of(connection: Connection, key: str) -> int | None:
+    """The bytes that a key takes, estimated from a few of its elements; ``None``: unknown.
+
+    Raises:
+        redis.exceptions.RedisError: the server is away, or does not allow to ask.
+    """
+    try:
+        used = connection.commands.memory_usage(key)
+    except ResponseError as error:
+        if "unknown command" in str(error).lower():  # fakeredis
+            return None
+        raise
+    return None if used is None else int(used)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConsumerState:
     """One consumer of a group."""
 

@@ -28,7 +28,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from indexrelay.streams.errors import BackendRefusedError
+from indexrelay.streams.errors import EXHAUSTED, BackendRefusedError
 
 GONE_CODES: Final = frozenset({"NOGROUP", "UNBLOCKED"})
 """The stream or its group vanished, as Valkey and as Redis 7 say it under a blocked read."""
@@ -36,6 +36,7 @@ GONE_CODES: Final = frozenset({"NOGROUP", "UNBLOCKED"})
 PASSING_CODES: Final = GONE_CODES | {
     "BUSY",
     "CLUSTERDOWN",
+    EXHAUSTED,
     "LOADING",
     "MASTERDOWN",
     "MISCONF",
@@ -62,7 +63,12 @@ _CODE_IN_TEXT: Final = re.compile(r"(?:^-?|: -)([A-Z]{2,}) ")
 
 
 def refusal_code(error: ResponseError) -> str:
-    """The word that a server's error begins with (``OOM``, ``NOGROUP``); ``ERR`` without one."""
+    """The word that a server's error begins with (``OOM``, ``NOGROUP``); ``ERR`` without one.
+
+    ``EXHAUSTED`` is ours: a rebuilder sets such a stream aside, and adding works again.
+    """
+    if "exhausted the last possible ID" in str(error):
+        return EXHAUSTED
     for known, code in _CODE_OF_CLASS.items():
         if isinstance(error, known):
             return code

@@ -21,3 +21,5 @@ class Position(NamedTuple):
 
 
 START: Final = Position(0, 0)
+LAST: Final = Position(2**64 - 1, 2**64 - 1)
+"""The greatest id; a stream that has given it takes nothing more."""

@@ -3,8 +3,10 @@
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from indexrelay.health.redis_health import LONGEST_LEASES
+from indexrelay.schemas.settings import Settings
 from indexrelay.streams import Presence
 from indexrelay.streams import presence as module
 from indexrelay.streams.leases import held_leases
@@ -65,3 +67,17 @@ def _lease(row: Row, request: pytest.FixtureRequest) -> None:
         bench.rebuilder._workshop.reconcile()
         left = held_leases(bench.connection, [key])[key].seconds_left or 0
         assert (left <= ttl) is is_limited
+
+
+@exercises("seconds for which one process says that it is there")
+def _lasting(row: Row, request: pytest.FixtureRequest) -> None:
+    for role in ("reader", "rebuilder"):
+        Settings.model_validate({role: {"presence_ttl_seconds": row.number}})
+        with pytest.raises(ValidationError):
+            Settings.model_validate({role: {"presence_ttl_seconds": row.number + 1}})
+    bench, readers = readers_of(request)
+    readers.publish("web:0a", b"{}", ttl_seconds=row.number)
+    readers.publish("web:0b", b"{}", ttl_seconds=row.number + 60)
+    bench.rebuilder._workshop.heed_readers()
+    assert bench.connection.commands.ttl(bench.keys.reader("web:0a")) > row.number - 60
+    assert bench.connection.commands.ttl(bench.keys.reader("web:0b")) <= 15

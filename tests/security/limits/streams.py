@@ -4,9 +4,14 @@ from typing import Any
 
 import pytest
 
-from indexrelay.rebuilder.janitor import Janitor
+from indexrelay.rebuilder.janitor import MAX_HISTORY_BYTES, Janitor
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.events import BatchCompleted, Event
+from indexrelay.schemas.settings import RebuilderSettings, Settings
+from indexrelay.streams import Connection, Keys
+from indexrelay.streams.repair import MAX_SCRIPT_BYTES, Action, Repair
+from indexrelay.streams.trimming import server_milliseconds
+from indexrelay.streams.wrong_keys import find_wrong_keys, mend
 from tests.rebuilder.conftest import Bench, behaving
 from tests.security.limits.table import Row, exercises
 
@@ -69,3 +74,59 @@ def _history(_row: Row, request: pytest.FixtureRequest) -> None:
     janitor.trim()
     for key in (bench.keys.results, bench.keys.reports("web")):
         assert bench.connection.commands.xlen(key) == _FEW
+
+
+@exercises("seconds by which a stream's ids may be ahead of the server's clock")
+def _ahead(row: Row, request: pytest.FixtureRequest) -> None:
+    bench = bench_of(request)
+    now = server_milliseconds(bench.connection)
+    for ahead, is_set_aside in ((row.number - 10, False), (row.number + 10, True)):
+        bench.connection.commands.delete(bench.keys.results)
+        bench.connection.commands.xadd(
+            bench.keys.results, {"event": event()}, id=f"{now + ahead * 1000}-0"
+        )
+        bench.rebuilder._workshop.heed_readers()
+        assert bench.connection.commands.exists(bench.keys.results) != is_set_aside
+
+
+@exercises("bytes of the results, and of the reports under one id")
+def _bytes(row: Row, request: pytest.FixtureRequest) -> None:
+    connection: Connection = request.getfixturevalue("redis_connection")  # fakeredis weighs nothing
+    keys = Keys("limits")
+    janitor = Janitor(Settings.model_validate({"namespace": "limits"}), connection, keys)
+    assert row.number == MAX_HISTORY_BYTES
+    for key in (keys.results, keys.reports("web"), keys.reports("other")):
+        for number in range(20):
+            connection.commands.xadd(key, {"event": b"%02d" % number + b"x" * 1_000_000})
+    connection.commands.xtrim(keys.reports("other"), maxlen=15, approximate=False)
+    janitor.trim()
+    assert 12 <= connection.commands.xlen(keys.results) <= 16
+    assert connection.commands.xlen(keys.reports("other")) == 15
+    newest: Any = connection.commands.xrevrange(keys.reports("web"), count=1)
+    assert newest[0][1][b"event"].startswith(b"19")
+    connection.commands.flushall()
+
+
+@exercises("bytes of the scripts, and of the functions, that Redis keeps")
+def _scripts(row: Row, request: pytest.FixtureRequest) -> None:
+    assert row.number == MAX_SCRIPT_BYTES
+    connection: Connection = request.getfixturevalue("redis_connection")
+    repair = Repair(connection, Keys("limits"), RebuilderSettings(), components=())
+    assert repair.look() == ()
+    for number in range(18):
+        connection.commands.script_load(f"return '{number}{'x' * 1_000_000}'")
+    [step] = repair.look()
+    assert step.action is Action.FLUSH_SCRIPTS
+    repair.carry_out(step)
+    assert repair.look() == ()
+
+
+@exercises("bytes that are set aside for a week")
+def _aside(row: Row, request: pytest.FixtureRequest) -> None:
+    connection: Connection = request.getfixturevalue("redis_connection")
+    keys, limits = Keys("limits"), RebuilderSettings()
+    for size, kept in ((row.number - 10_000, 1), (row.number + 10_000, 0)):
+        connection.commands.rpush(keys.results, b"x" * size)
+        [wrong] = find_wrong_keys(connection, keys, limits, components=())
+        mend(connection, keys, wrong, ttl_seconds=15)
+        assert connection.commands.delete(keys.aside(keys.results)) == kept
