@@ -1,4 +1,4 @@
-"""Section D, as far as it is about builds, kinds and settings: 15 and 19."""
+"""Section D, as far as it is about queries and settings: 15 and 19."""
 # ruff: noqa: INP001 - a script: nothing is installed from this folder
 
 from typing import Any
@@ -9,56 +9,40 @@ from indexrelay.components.hits import checked_k
 from indexrelay.console.trials import tried
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import check_settings
-from scripts.reports.report import Report
+from scripts.reports.report import Attempt, reports
 
 
-def check_index(index: str, dimension: int) -> Any:
+def index(factory: str, dimension: int) -> Attempt:
     """What ``check`` says of a named index."""
-    table = {"kind": "vector_index", "from": "tracks", "index": index}
-    collections = {"tracks": {"dimension": dimension}}
-    return tried(
-        Settings.model_validate({"collections": collections, "components": {"similar": table}})
-    )
+    table = {"kind": "vector_index", "from": "tracks", "index": factory}
+    tables = {"collections": {"tracks": {"dimension": dimension}}, "components": {"similar": table}}
+    return lambda _: tried(Settings.model_validate(tables))
 
 
+def redis(url: str) -> Attempt:
+    """What ``check`` says of the URL of a server."""
+    return lambda _: tried(Settings.model_validate({"redis": {"url": url}}))
+
+
+def tables(**given: Any) -> Attempt:
+    """What is said of tables of the settings."""
+    return lambda _: check_settings(given, origin="report")
+
+
+CERT_NONE = "rediss://localhost?ssl_cert_reqs=CERT_NONE"
+TRUTH = {"tracks": {"dimension": True}}
 REPORTS = (
-    Report(
-        item="D15", tried="k=numpy.int64(1)", wanted=r"1$", attempt=lambda _: checked_k(np.int64(1))
+    *reports(
+        "D15",
+        ("k=numpy.int64(1)", "1$", lambda _: checked_k(np.int64(1))),
+        ("k=True", "InvalidQueryError: k is a whole number", lambda _: checked_k(True)),
     ),
-    Report(
-        item="D15",
-        tried="k=True",
-        wanted=r"InvalidQueryError: k is a whole number and at least 1",
-        attempt=lambda _: checked_k(True),
-    ),
-    Report(
-        item="D19",
-        tried="IVF64,PQ16 of ten dimensions",
-        wanted=r"SettingsError: .*cannot make IVF64,PQ16 of vectors of length 10",
-        attempt=lambda _: check_index("IVF64,PQ16", 10),
-    ),
-    Report(
-        item="D19",
-        tried="dimension = true",
-        wanted=r"SettingsError: .*collections.tracks.dimension = 'true': must be a whole number",
-        attempt=lambda _: check_settings(
-            {"collections": {"tracks": {"dimension": True}}}, origin="report"
-        ),
-    ),
-    Report(
-        item="D19",
-        tried="quiet_seconds above max_delay_seconds",
-        wanted=r"SettingsError: .*must be at least quiet_seconds",
-        attempt=lambda _: check_settings({"rebuilder": {"quiet_seconds": 10}}, origin="report"),
-    ),
-    Report(
-        item="D19",
-        tried="rediss:// with ssl_cert_reqs=CERT_NONE",
-        wanted=r"SettingsError: .*redis.url = '\(hidden\)'",
-        attempt=lambda _: tried(
-            Settings.model_validate(
-                {"redis": {"url": "rediss://localhost?ssl_cert_reqs=CERT_NONE"}}
-            )
-        ),
+    *reports(
+        "D19",
+        ("IVF64,PQ16 of ten dimensions", "cannot make IVF64,PQ16", index("IVF64,PQ16", 10)),
+        ("dimension = true", "'true': must be a whole number", tables(collections=TRUTH)),
+        ("a long quiet", "at least quiet_seconds", tables(rebuilder={"quiet_seconds": 10})),
+        ("ssl_cert_reqs=CERT_NONE", r"redis.url = '\(hidden\)'", redis(CERT_NONE)),
+        says="SettingsError: .*",
     ),
 )
