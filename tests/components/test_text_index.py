@@ -186,6 +186,25 @@ def test_texts_of_words_that_all_texts_have_pass_the_gates_and_are_found(tmp_pat
         assert found(index, "known row") == ["e001500"]
 
 
+@pytest.mark.parametrize("tokenizer", ["words", "english", "trigram"])
+def test_a_text_of_words_that_most_have_is_found_by_them_and_not_beside_rarer_ones(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    for others, beside_rarer in ((999, True), (1000, False)):
+        texts = [*(f"of the place{number}" for number in range(others)), "of the"]
+        done = build(tmp_path / str(others), snapshot(texts), tokenizer)
+        own = f"e{others:06d}"
+        assert done.failed == []
+        kind = TextIndex(TextIndexParameters(tokenizer=tokenizer))
+        with closing(kind.load(done.files)) as index:
+
+            def is_found(question: str, index: TextSearch = index, own: str = own) -> bool:
+                return own in {hit.id for hit in index.search(question, k=2000)}
+
+            assert all(map(is_found, ("of the", "of", "the")))
+            assert is_found("of the place7") == beside_rarer
+
+
 def test_entries_without_a_text_are_counted_and_keep_their_payload(index: TextSearch) -> None:
     assert (len(index), index.texts) == (7, 6)
     assert "e000003" in index
