@@ -11,10 +11,12 @@ import pytest
 from indexrelay.console.collecting import signals_of
 from indexrelay.console.installation import Installation
 from indexrelay.rebuilder.service import Rebuilder
-from indexrelay.schemas.events import Event, RebuildRequested
+from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.events import Event, RebuildFinished, RebuildRequested
+from indexrelay.schemas.results import RebuildStatus
 from indexrelay.schemas.settings_file import load_settings
-from indexrelay.storage.catalog import Catalog
-from indexrelay.streams import EmbeddedServer
+from indexrelay.storage.catalog import Catalog, Inbox
+from indexrelay.streams import EmbeddedServer, publish
 from indexrelay.streams.socket_path import noted_socket
 from tests.console.conftest import Run, commit
 from tests.streams.waiting import eventually
@@ -62,6 +64,36 @@ def served(config: Path) -> Iterator[Path]:
             yield config
         finally:
             rebuilder.stop()
+
+
+def test_a_result_that_somebody_else_adds_answers_nobody(
+    run: Run, served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Installation.at(served) as installation:
+        inbox = type(installation.catalog.inbox)
+        write = inbox.request
+
+        def forge(self: Inbox, request_id: str, **wish: Any) -> bool:
+            written = write(self, request_id, **wish)
+            now = SystemClock().now()
+            forged = RebuildFinished(
+                status=RebuildStatus.FAILURE,
+                message="forged",
+                request_ids=(request_id,),
+                started_at=now,
+                finished_at=now,
+            )
+            raw = Event.of(forged, source="hostile", time=now).to_bytes()
+            publish(installation.connection, installation.keys.results, raw)
+            return written
+
+        monkeypatch.setattr(inbox, "request", forge)
+        said = run(
+            "rebuild", "--all", "--wait", "--timeout", "60", "--json", "--config", str(served)
+        )
+    result = json.loads(said.out)["result"]
+    assert (said.code, result["status"]) == (0, "SUCCESS")
+    assert result["indexes_rebuilt"] == ["cache", "copy"]
 
 
 def modes(document: dict[str, Any]) -> dict[str, str]:

@@ -36,6 +36,8 @@ def main(url: str, catalog_url: str) -> None:
             stream=keys.events,
             catalog=Catalog.open(catalog_url),
             max_deliveries=MAX_DELIVERIES,
+            max_dead_letters=10,
+            max_inbox_rows=100_000,
             clock=SystemClock(),
         )
         while taking.take(block_seconds=0):

@@ -141,7 +141,7 @@ def test_a_catalog_that_cannot_close_requests_does_not_keep_them_from_a_later_pa
     bench.commit("x")
     bench.catalog.inbox.request("r1", components=("index",), force=False, reason="")
 
-    def refuse(*_args: object) -> None:
+    def refuse(*_args: object, **_keys: object) -> None:
         raise OSError("database is locked")
 
     with monkeypatch.context() as patch:

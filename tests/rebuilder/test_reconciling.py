@@ -273,6 +273,26 @@ def test_a_source_that_cannot_be_read_is_told(built: Bench) -> None:
     assert problem.acts is Actor.PERSON
 
 
+def test_one_comparison_says_no_more_than_a_few_new_things(built: Bench) -> None:
+    log, verdict = FindingsLog(), judged(built)
+    for round_ in range(2):  # in other words each time
+        problems = tuple(
+            Problem(
+                code=Code.READER_LOAD_FAILED,
+                what=f"reader {number} says {round_}",
+                advice="see its log",
+                acts=Actor.PERSON,
+            )
+            for number in range(25)
+        )
+        with capture_logs() as events:
+            log.left(verdict.model_copy(update={"problems": problems, "well": False}))
+        assert [event["event"] for event in events] == ["reconcile.left"] * 20 + [
+            "reconcile.left_more"
+        ]
+        assert events[-1]["problems"] == 5
+
+
 def test_what_is_left_is_logged_when_it_is_new_and_what_is_repaired_always(built: Bench) -> None:
     repaired = Reconciliation(
         findings=(Finding(about="release", what="announced", standing=Standing.MENDED),)

@@ -81,6 +81,8 @@ def test_an_event_that_outages_handed_out_often_is_received_like_any_other(
         stream=KEYS.events,
         catalog=catalog,
         max_deliveries=MAX_DELIVERIES,
+        max_dead_letters=10,
+        max_inbox_rows=100_000,
         clock=SystemClock(),
     )
     intake.take(block_seconds=0)

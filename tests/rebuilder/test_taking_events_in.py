@@ -54,7 +54,13 @@ def test_a_burst_is_read_recorded_and_acknowledged_five_hundred_at_a_time(
     publish_many(redis_connection, KEYS.events, requests(EVENTS))
     group = ConsumerGroup(redis_connection, KEYS.events, group=REBUILDERS_GROUP, consumer="one")
     intake = Intake(
-        group, stream=KEYS.events, catalog=catalog, max_deliveries=3, clock=SystemClock()
+        group,
+        stream=KEYS.events,
+        catalog=catalog,
+        max_deliveries=3,
+        max_dead_letters=10,
+        max_inbox_rows=100_000,
+        clock=SystemClock(),
     )
     monkeypatch.setattr(Database, "write", counted_write)
     monkeypatch.setattr(ConsumerGroup, "acknowledge", counted_acknowledge)

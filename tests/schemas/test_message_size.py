@@ -161,7 +161,7 @@ def test_a_shortened_text_keeps_its_beginning_and_its_end() -> None:
 
 def test_a_text_that_is_no_unicode_can_be_sent_all_the_same() -> None:
     broken = b"no such file: \xff".decode(errors="surrogateescape")
-    assert sent(result(message=broken)).message == "no such file: ?"
+    assert sent(result(message=broken)).message == "no such file: \\udcff"
 
 
 def test_steps_that_do_not_make_it_fit_are_a_mistake() -> None:

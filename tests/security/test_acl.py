@@ -68,7 +68,7 @@ MAY: Final[dict[str, dict[str, str]]] = {
     "rebuilder": {
         NO_KEY: "ping info time scan script|load",
         "events": f"{REPAIR} {LOOK_AT_A_STREAM} xadd xrange xread xreadgroup xautoclaim xack xtrim "
-        "xgroup|create",
+        "xgroup|create xgroup|delconsumer",
         **dict.fromkeys(
             ("reloads", "results"), f"{REPAIR} {LOOK_AT_A_STREAM} evalsha xadd xread xtrim"
         ),
@@ -89,7 +89,7 @@ MAY: Final[dict[str, dict[str, str]]] = {
         **dict.fromkeys(
             EVERY_KEY,
             f"{REPAIR} {LOOK} del set evalsha xadd xreadgroup xautoclaim xack xtrim xdel "
-            "xgroup|create xgroup|destroy",
+            "xgroup|create xgroup|destroy xgroup|delconsumer",
         ),
     },
 }

@@ -60,13 +60,16 @@ def letter_page(letter: DeadLetter) -> RenderableType:
         ("stream", visible(letter.stream)),
         ("entry", visible(letter.entry_id)),
         ("buried", f"{figures.moment(letter.buried_at)}, {figures.ago(letter.buried_at)}"),
-        ("size", f"{len(letter.raw):,} bytes"),
+        ("size", f"{letter.size:,} bytes"),
+        ("sha256", letter.digest),
         ("reason", visible(letter.reason)),
     ):
         table.add_row(Text(key, style="bold"), Text(value))
     parts: list[RenderableType] = [table, Text(), Text("\n".join(hex_dump(letter.raw)))]
+    if not letter.whole:
+        parts.append(Text(f"… only the first {len(letter.raw):,} bytes are kept"))
     if len(letter.raw) > _SHOWN_BYTES:
-        more = f"… {len(letter.raw) - _SHOWN_BYTES:,} more bytes: --json has all of them, in base64"
+        more = f"… {len(letter.raw) - _SHOWN_BYTES:,} more bytes: --json has them, in base64"
         parts.append(Text(more))
     return Group(*parts)
 

@@ -1,8 +1,7 @@
 """Asking for a rebuild and waiting for what came of it.
 
-The request is a row in the catalog; the event only wakes a rebuilder. The results stream is read
-from before the request was made, and the result that names the request answers it. A request for
-whatever is due may find that nothing is; its row is closed then, and no result comes.
+The request is a row in the catalog; the event only wakes a rebuilder. What came of it stands in
+that row as well. A result in the stream only says when to look there: anybody may have added it.
 """
 
 import logging
@@ -27,6 +26,9 @@ from indexrelay.streams.server import EmbeddedServer
 from indexrelay.streams.tail import Tail
 
 _LOOK_SECONDS = 0.5
+_SOON_SECONDS = 0.02
+_SOON_LOOKS = 50
+"""A result goes out just before the rows are closed that it answers: so it is looked often then."""
 _COUNT = 100
 
 
@@ -195,16 +197,14 @@ def _awaited(
     clock: Clock,
 ) -> RebuildResult | None:
     deadline = clock.monotonic() + timeout_seconds
-    closed = False
+    soon = 0
     while True:
-        found = tail.read(count=_COUNT, block_seconds=_LOOK_SECONDS).deliveries
-        for result in results_in(found):
-            if request_id in result.request_ids:
-                return result
-        if closed:
-            return None
-        # One more look at the stream after the row was closed: the result goes out just before.
-        closed = all(row.event_id != request_id for row in installation.catalog.inbox.open())
+        block = _SOON_SECONDS if soon else _LOOK_SECONDS
+        told = bool(tail.read(count=_COUNT, block_seconds=block).deliveries)
+        soon = _SOON_LOOKS if told else max(0, soon - 1)
+        answer = installation.catalog.inbox.answer(request_id)
+        if answer is None or answer.finished:
+            return None if answer is None else answer.result
         if clock.monotonic() >= deadline:
             raise CommandError(
                 f"no result within {timeout_seconds:g} s; the request stands, "

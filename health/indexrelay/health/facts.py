@@ -15,7 +15,13 @@ from indexrelay.health.dependencies import Definitions
 from indexrelay.schemas.results import ReaderState, RebuilderState
 from indexrelay.schemas.settings import CollectionSettings, ReaderSettings, RebuilderSettings
 from indexrelay.schemas.versions import Hold, Release, VersionManifest
-from indexrelay.storage.catalog import Attempt, Collection, CollectionLog, Pause
+from indexrelay.storage.catalog import (
+    Attempt,
+    Collection,
+    CollectionLog,
+    LettersLetGo,
+    Pause,
+)
 from indexrelay.streams.leases import HeldLease
 from indexrelay.streams.memory import ServerMemory
 from indexrelay.streams.presence import Role
@@ -124,6 +130,8 @@ class Facts:
     attempts: Mapping[str, Attempt] = field(default_factory=dict)
     paused: Mapping[str, Pause] = field(default_factory=dict)
     dead_letters: int = 0
+    letters_let_go: LettersLetGo | None = None
+    """Events that could not be read either, and were not kept."""
     release: Release | None
     versions: Mapping[str, VersionManifest]
     """What the release names, as far as its files are whole."""

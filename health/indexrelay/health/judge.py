@@ -183,9 +183,11 @@ def _of_groups(groups: Iterable[GroupState]) -> Iterator[Problem]:
 
 def _of_dead_letters(facts: Facts) -> Iterator[Problem]:
     if facts.dead_letters:
+        let_go = facts.letters_let_go
+        more = f"; {let_go.count:,} more were not kept" if let_go is not None else ""
         yield Problem(
             code=Code.DEAD_LETTERS,
-            what=f"{facts.dead_letters} event(s) could not be read and are dead letters",
+            what=f"{facts.dead_letters} event(s) could not be read and are dead letters{more}",
             advice=f"retry or drop them; which they are: {commands.DEAD_LETTERS}",
             acts=Actor.PERSON,
         )

@@ -212,6 +212,7 @@ class Survey:
             attempts=catalog.attempts.all(),
             paused=catalog.attempts.paused(),
             dead_letters=catalog.dead_letters.count(),
+            letters_let_go=catalog.dead_letters.let_go(),
         )
 
     def _looked_at(self, facts: Facts) -> Facts:

@@ -124,19 +124,27 @@ class Dispatcher:
         with self._lock:
             self._building -= freed
 
-    def close(self, order: PassOrder, *, left: AbstractSet[str], answered: bool) -> None:
+    def close(
+        self,
+        order: PassOrder,
+        *,
+        left: AbstractSet[str],
+        answered: bool,
+        result: RebuildResult | None = None,
+    ) -> None:
         """The pass has ended.
 
         Args:
             left: what of it was not freed yet.
             answered: its events and requests need no other one.
+            result: what came of it, for whoever asked.
         """
         ids = [row.event_id for row in order.rows]
         try:
             # Before the leases go: who takes them next must not find these requests open.
             if answered and ids:
                 failpoint("inbox.before_finish")
-                self._catalog.inbox.finish(ids)
+                self._catalog.inbox.finish(ids, result=result)
                 failpoint("inbox.after_finish")
         finally:
             with self._lock:

@@ -18,7 +18,7 @@ from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.errors import UnreadableEventError
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.storage.catalog import Catalog, ReceivedEvent
+from indexrelay.storage.catalog import Catalog, ReceivedEvent, Unreadable
 from indexrelay.streams import ConsumerGroup, Delivery
 
 _log = get_logger(__name__)
@@ -36,12 +36,16 @@ class Intake:
         stream: str,
         catalog: Catalog,
         max_deliveries: int,
+        max_dead_letters: int,
+        max_inbox_rows: int,
         clock: Clock,
     ) -> None:
         self._group = group
         self._stream = stream
         self._catalog = catalog
         self._max_deliveries = max_deliveries
+        self._max_dead_letters = max_dead_letters
+        self._max_inbox_rows = max_inbox_rows
         self._clock = clock
 
     def take(self, *, block_seconds: float) -> int:
@@ -68,8 +72,16 @@ class Intake:
 
     def _receive(self, deliveries: Sequence[Delivery]) -> None:
         now = self._clock.now()
-        received = [event for delivery in deliveries if (event := self._read(delivery, now))]
-        new = self._catalog.inbox.receive(received)
+        received: list[ReceivedEvent] = []
+        unreadable: list[Unreadable] = []
+        for delivery in deliveries:
+            match self._read(delivery, now):
+                case ReceivedEvent() as event:
+                    received.append(event)
+                case Unreadable() as letter:
+                    unreadable.append(letter)
+        new = self._catalog.inbox.receive(received, most=self._max_inbox_rows)
+        self._bury(unreadable)
         failpoint("intake.after_inbox")
         self._group.acknowledge([delivery.entry_id for delivery in deliveries])
         failpoint("intake.after_acknowledge")
@@ -83,13 +95,15 @@ class Intake:
             reason = f"it ended the process that read it, {self._max_deliveries} times"
             letter = letters.bury(stream=self._stream, entry_id=entry, raw=raw, reason=reason)
             event = self._read(delivery, self._clock.now())
-            if event is not None:
+            if isinstance(event, ReceivedEvent):
                 letters.revive(letter, event)
+            elif isinstance(event, Unreadable):
+                letters.amend(letter, reason=event.reason)
         else:
             _log.error("event.deadly", entry=entry, deliveries=delivery.deliveries)
         self._group.acknowledge([delivery.entry_id])
 
-    def _read(self, delivery: Delivery, now: datetime) -> ReceivedEvent | None:
+    def _read(self, delivery: Delivery, now: datetime) -> ReceivedEvent | Unreadable | None:
         if delivery.raw is None:
             # Trimmed before anyone read it. What it said is in the catalog, so looking is enough.
             _log.warning("event.trimmed", entry=delivery.entry_id.decode())
@@ -97,12 +111,21 @@ class Intake:
         try:
             return read_event(delivery.raw, received_at=now)
         except UnreadableEventError as error:
-            self._bury(delivery, error.reason)
-            return None
+            entry_id = delivery.entry_id.decode()
+            return Unreadable(entry_id=entry_id, raw=delivery.raw, reason=error.reason)
 
-    def _bury(self, delivery: Delivery, reason: str) -> None:
-        entry = delivery.entry_id.decode()
-        letter = self._catalog.dead_letters.bury(
-            stream=self._stream, entry_id=entry, raw=delivery.raw or b"", reason=reason
+    def _bury(self, letters: Sequence[Unreadable]) -> None:
+        """Keep what could not be read; one line in the log, however many there are."""
+        if not letters:
+            return
+        first = letters[0]
+        let_go = self._catalog.dead_letters.bury_some(
+            letters, stream=self._stream, most=self._max_dead_letters
         )
-        _log.error("event.unreadable", entry=entry, dead_letter=letter, reason=reason)
+        _log.error(
+            "event.unreadable",
+            entry=first.entry_id,
+            reason=first.reason,
+            events=len(letters),
+            let_go=let_go,
+        )

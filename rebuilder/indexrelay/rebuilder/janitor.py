@@ -13,19 +13,25 @@ the newest release. Every rebuilder does all this; doing it twice changes nothin
 from collections.abc import Iterator
 from typing import Final
 
+from redis.exceptions import NoPermissionError
+
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.streams import Connection, Keys, present, trim
-from indexrelay.streams.inspection import extent, group_states, stream_size
+from indexrelay.streams.inspection import extent, group_state, group_states
+from indexrelay.streams.keys import REBUILDERS_GROUP
 from indexrelay.streams.position import Position
 from indexrelay.streams.scanning import scan
-from indexrelay.streams.trimming import cap, server_milliseconds
+from indexrelay.streams.trimming import cap, cap_bytes, server_milliseconds
 
 MAX_HISTORY_BYTES: Final = 16_777_216
 """Of the results, and of the reports under one label: some hundred of a fleet's largest."""
 
 _log = get_logger(__name__)
+_FORGET_SECONDS: Final = 86_400.0
+"""A consumer that asked for nothing for a day is forgotten: a rebuilder without an id of its own is
+another one after each restart."""
 
 
 class Janitor:
@@ -51,9 +57,10 @@ class Janitor:
         for key in {keys.results, *reports}:
             self._trim(key, [Position(max(0, round(kept_since)), 0)])
             cap(self._connection, key, entries=history)
-            self._cap_bytes(key)
+            cap_bytes(self._connection, key, most=MAX_HISTORY_BYTES)
         for key in reports:
             self._end(key)
+        self._forget_consumers()
         self._cap(keys.reloads, most)
         return self._cap(keys.events, most)
 
@@ -68,6 +75,7 @@ class Janitor:
 
     def _cap(self, key: str, entries: int) -> bool:
         removed = cap(self._connection, key, entries=entries)
+        removed += cap_bytes(self._connection, key, most=self._limits.stream_max_bytes)
         if removed:
             _log.warning(
                 "stream.capped",
@@ -78,19 +86,26 @@ class Janitor:
             )
         return removed > 0
 
-    def _cap_bytes(self, key: str) -> None:
-        """Keep no more than `MAX_HISTORY_BYTES` of what people read; the oldest go."""
-        size = stream_size(self._connection, key)
-        if size.bytes is not None and size.bytes > MAX_HISTORY_BYTES:
-            kept = int(size.entries * MAX_HISTORY_BYTES / size.bytes)
-            removed = cap(self._connection, key, entries=kept)
-            _log.debug("stream.trimmed", key=key, entries=removed)
-
     def _end(self, key: str) -> None:
         """Let a stream end that would stay for ever, though nobody reports under its label."""
         commands = self._connection.commands
         if commands.pttl(key) == -1:
             commands.pexpire(key, round(self._limits.history_seconds * 1000))
+
+    def _forget_consumers(self) -> None:
+        """Let go of rebuilders that are gone for good; one that comes back is simply there again.
+
+        One with entries to its name stays: whoever claims them empties it.
+        """
+        state = group_state(self._connection, self._keys.events, REBUILDERS_GROUP)
+        for consumer in state.consumers if state is not None else ():
+            if not consumer.pending and consumer.idle_seconds > _FORGET_SECONDS:
+                try:
+                    self._connection.commands.xgroup_delconsumer(
+                        self._keys.events, REBUILDERS_GROUP, consumer.name
+                    )
+                except NoPermissionError as error:
+                    _log.debug("consumer.not_forgotten", error=str(error))  # by the server's ACL
 
     def _reached_by_groups(self, key: str) -> Iterator[Position]:
         for group in group_states(self._connection, key).values():

@@ -61,7 +61,7 @@ class Reconciler:
         )
         self._announcer = Announcer(connection, keys, source=source, clock=clock)
         self._group = group
-        self._doubts = ReaderDoubts(store)
+        self._doubts = ReaderDoubts(store, clock)
         self._connection = connection
         self._keys = keys
         self._limits = settings.rebuilder

@@ -19,6 +19,7 @@ from indexrelay.health.groups import GroupWait
 from indexrelay.rebuilder.candidates import Candidate, Choice, Chooser, groups_in_order
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.groups import disagreements, groups_of
+from indexrelay.schemas.limits import MAX_ERROR, shortened
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.versions import Release, VersionManifest
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore, ReleaseExistsError
@@ -112,7 +113,7 @@ class Publisher:
             },
             created_at=self._clock.now(),
             by=self._by,
-            reason=reason,
+            reason=shortened(reason, MAX_ERROR),
             previous=current.number if current is not None else 0,
         ).sealed()
 

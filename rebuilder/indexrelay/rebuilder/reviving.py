@@ -45,13 +45,20 @@ def reread(letter_id: int, *, catalog: Catalog, clock: Clock) -> Reread:
     letter = catalog.dead_letters.get(letter_id)
     if letter is None:
         return Reread(letter=letter_id, outcome=Rereading.GONE)
+    if not letter.whole:
+        kept = f"only its first {len(letter.raw):,} of {letter.size:,} bytes are kept; drop it"
+        return _still_unreadable(letter_id, kept, catalog)
     try:
         event = read_event(letter.raw, received_at=clock.now())
     except UnreadableEventError as error:
-        if not catalog.dead_letters.amend(letter_id, reason=error.reason):
-            return Reread(letter=letter_id, outcome=Rereading.GONE)
-        return Reread(letter=letter_id, outcome=Rereading.UNREADABLE, reason=error.reason)
+        return _still_unreadable(letter_id, error.reason, catalog)
     if not catalog.dead_letters.revive(letter_id, event):
         return Reread(letter=letter_id, outcome=Rereading.GONE)
     _log.info("dead_letter.received", dead_letter=letter_id, event_id=event.event_id)
     return Reread(letter=letter_id, outcome=Rereading.RECEIVED, raw=letter.raw)
+
+
+def _still_unreadable(letter_id: int, reason: str, catalog: Catalog) -> Reread:
+    if not catalog.dead_letters.amend(letter_id, reason=reason):
+        return Reread(letter=letter_id, outcome=Rereading.GONE)
+    return Reread(letter=letter_id, outcome=Rereading.UNREADABLE, reason=reason)

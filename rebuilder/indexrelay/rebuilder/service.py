@@ -109,6 +109,8 @@ class Rebuilder:
             stream=events,
             catalog=catalog,
             max_deliveries=limits.max_deliveries,
+            max_dead_letters=limits.max_dead_letters,
+            max_inbox_rows=limits.max_inbox_rows,
             clock=self._clock,
         )
         self._coalescer = Coalescer(

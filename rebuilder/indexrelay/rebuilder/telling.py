@@ -1,14 +1,19 @@
 """What comparisons find, in the log: what was repaired, and once what is left.
 
 A comparison runs every half minute, and most of what it cannot repair stays for a while. It is said
-when it is seen first, and again only after it was gone.
+when it is seen first, and again only after it was gone. What readers report is in other words each
+time if they like, so one comparison says no more than a few new things.
 """
+
+from typing import Final
 
 from indexrelay.health.verdict import BUILDS, Actor, Verdict
 from indexrelay.rebuilder.findings import Reconciliation, Standing
 from indexrelay.schemas.loggers import get_logger
 
 _log = get_logger(__name__)
+_MOST_LINES: Final = 20
+"""At one comparison; `indexrelay status` has all of it."""
 
 
 class FindingsLog:
@@ -30,9 +35,11 @@ class FindingsLog:
         waiting = [
             problem for problem in verdict.within(BUILDS).problems if problem.acts is Actor.PERSON
         ]
-        for problem in waiting:
-            if problem.what not in self._left:
-                _log.warning(
-                    "reconcile.left", what=problem.what, advice=problem.advice, code=problem.code
-                )
+        new = [problem for problem in waiting if problem.what not in self._left]
+        for problem in new[:_MOST_LINES]:
+            _log.warning(
+                "reconcile.left", what=problem.what, advice=problem.advice, code=problem.code
+            )
+        if len(new) > _MOST_LINES:
+            _log.warning("reconcile.left_more", problems=len(new) - _MOST_LINES)
         self._left = frozenset(problem.what for problem in waiting)

@@ -163,7 +163,7 @@ class Workshop:
             _log.info("pass.cancelled", components=sorted(left))
             return None
         finally:
-            self.dispatcher.close(order, left=left, answered=answered)
+            self.dispatcher.close(order, left=left, answered=answered, result=result)
         return result
 
     def reconcile(self) -> Reconciliation:

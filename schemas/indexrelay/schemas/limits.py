@@ -35,15 +35,15 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 def shortened(text: str, most: int) -> str:
     """``text`` in at most ``most`` characters, its beginning and its end, as valid Unicode."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair: a file's name that is no text, say
+        text = text.encode(errors="backslashreplace").decode()
     if len(text) > most:
         gap = f" … ({len(text) - most} characters and more left out) … "
         room = most - len(gap)
         tail = room // _TAIL
         text = text[: room - tail] + gap + text[len(text) - tail :]
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half a surrogate pair: a file's name that is no text, say
-        text = text.encode(errors="replace").decode()
     return text
 
 

@@ -271,6 +271,13 @@ class RebuilderSettings(_Table):
     max_deliveries: PositiveCount = 5
     """An event that ended the process which read it so many times in a row is a dead letter, and
     not read again: enough for what is killed by chance, few enough to stop a circle of restarts."""
+    max_inbox_rows: PositiveCount = 100_000
+    """Events that the catalog remembers, so that a repeat is nothing: as many as a stream holds.
+    Beyond it the oldest that are finished go; where none are, further events are not noted one by
+    one, since those that are have everything looked at."""
+    max_dead_letters: PositiveCount = 1000
+    """Events that could not be read and are kept for people, of each the first 64 KiB. Further ones
+    are counted and let go: they only say that there is something to look for."""
     presence_ttl_seconds: Annotated[float, Field(gt=0, le=3600)] = 15.0
     """A rebuilder that was not heard of for this long counts as gone; renewed at a third of it."""
     trim_seconds: PositiveSeconds = 60.0
@@ -290,6 +297,8 @@ class RebuilderSettings(_Table):
     stream_max_entries: PositiveCount = 100_000
     """Entries that a stream may hold at most (about 40 MB), read or not. Above it the oldest go:
     events that were cut off are found in the catalog, readers look at the newest release."""
+    stream_max_bytes: PositiveCount = 67_108_864
+    """Memory of the server that a stream may take at most, for whoever adds large entries."""
 
     @field_validator("max_delay_seconds", "max_failure_cooldown_seconds")
     @classmethod

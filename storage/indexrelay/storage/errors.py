@@ -35,6 +35,17 @@ class CatalogVersionError(IndexRelayError):
         self.expected = expected
 
 
+class TooManyRequestsError(IndexRelayError):
+    """Raised when so many requests are unanswered that one more would not be; nothing was done."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"{most:,} requests wait for a rebuilder, and no more may; see that one runs, and what "
+            f"keeps it: {commands.STATUS}"
+        )
+        self.most = most
+
+
 class UnknownCollectionError(UnknownNameError):
     """Raised when a collection is named that was never declared, or that was dropped."""
 

@@ -1,6 +1,7 @@
 """Letting go of entries that nobody needs any more."""
 
 from indexrelay.streams.connection import Connection
+from indexrelay.streams.inspection import stream_size
 from indexrelay.streams.refusing import refusals_of
 
 
@@ -29,6 +30,24 @@ def cap(connection: Connection, key: str, *, entries: int) -> int:
     """
     with refusals_of(key):
         return int(connection.commands.xtrim(key, maxlen=entries, approximate=False))
+
+
+def cap_bytes(connection: Connection, key: str, *, most: int) -> int:
+    """Keep as many of the newest entries as take no more than ``most`` bytes; how many went.
+
+    By the server's own estimate, which looks at a few of them; where it makes none, none go.
+
+    Raises:
+        BackendRefusedError: the server refused it.
+    """
+    removed = 0
+    while (size := stream_size(connection, key)).bytes is not None and size.bytes > most:
+        kept = min(size.entries - 1, size.entries * most // size.bytes)
+        gone = cap(connection, key, entries=max(0, kept))
+        removed += gone
+        if not gone:
+            break
+    return removed
 
 
 def server_milliseconds(connection: Connection) -> int:

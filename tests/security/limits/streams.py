@@ -1,18 +1,23 @@
 """What streams and the messages in them may take."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from indexrelay.rebuilder import janitor as janitor_module
 from indexrelay.rebuilder.janitor import MAX_HISTORY_BYTES, Janitor
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.events import BatchCompleted, Event
 from indexrelay.schemas.settings import RebuilderSettings, Settings
-from indexrelay.streams import Connection, Keys
+from indexrelay.streams import Connection, ConsumerGroup, Keys
+from indexrelay.streams.inspection import GroupState, group_state
+from indexrelay.streams.keys import REBUILDERS_GROUP
 from indexrelay.streams.repair import MAX_SCRIPT_BYTES, Action, Repair
 from indexrelay.streams.trimming import server_milliseconds
 from indexrelay.streams.wrong_keys import find_wrong_keys, mend
 from tests.rebuilder.conftest import Bench, behaving
+from tests.rebuilder.test_trimming import read_up_to
 from tests.security.limits.table import Row, exercises
 
 _FEW = 7
@@ -130,3 +135,50 @@ def _aside(row: Row, request: pytest.FixtureRequest) -> None:
         [wrong] = find_wrong_keys(connection, keys, limits, components=())
         mend(connection, keys, wrong, ttl_seconds=15)
         assert connection.commands.delete(keys.aside(keys.results)) == kept
+
+
+@exercises("bytes of `events`, and of `reloads`, in the server's memory")
+def _stream_bytes(row: Row, request: pytest.FixtureRequest) -> None:
+    connection: Connection = request.getfixturevalue("redis_connection")
+    keys = Keys("limits")
+    few = row.number // 256
+    janitor = Janitor(
+        Settings.model_validate({"rebuilder": {"stream_max_bytes": few}}), connection, keys
+    )
+    read_up_to(connection, keys, "slow", b"1-0")  # so that reload messages are not read by all
+    for key in (keys.events, keys.reloads):
+        for _ in range(20):
+            connection.commands.xadd(key, {"event": b"x" * (few // 16)})
+    assert janitor.trim()
+    for key in (keys.events, keys.reloads):
+        assert 5 <= connection.commands.xlen(key) < 20
+        assert 0 < int(connection.commands.memory_usage(key) or 0) <= few
+    assert not janitor.trim()
+
+
+@exercises("seconds after which a rebuilder that is gone is forgotten as a consumer")
+def _consumers(row: Row, request: pytest.FixtureRequest) -> None:
+    assert row.number == janitor_module._FORGET_SECONDS
+    connection: Connection = request.getfixturevalue("redis_connection")
+    keys = Keys("limits")
+    janitor = Janitor(Settings(), connection, keys)
+    for name in ("gone", "busy", "here"):
+        connection.commands.xadd(keys.events, {"event": b"x"})
+        group = ConsumerGroup(connection, keys.events, group=REBUILDERS_GROUP, consumer=name)
+        taken = group.read(count=1, block_seconds=0)
+        if name != "busy":
+            group.acknowledge([each.entry_id for each in taken])
+    idle = {"gone": row.number + 1.0, "busy": row.number + 1.0, "here": row.number - 1.0}
+    monkeypatch = request.getfixturevalue("monkeypatch")
+
+    def look(*of: Any) -> GroupState | None:
+        state = group_state(*of)
+        assert state is not None
+        consumers = tuple(replace(each, idle_seconds=idle[each.name]) for each in state.consumers)
+        return replace(state, consumers=consumers)
+
+    monkeypatch.setattr(janitor_module, "group_state", look)
+    janitor.trim()
+    state = group_state(connection, keys.events, REBUILDERS_GROUP)
+    assert state is not None
+    assert {each.name for each in state.consumers} == {"busy", "here"}

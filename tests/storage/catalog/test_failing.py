@@ -1,6 +1,7 @@
 from datetime import timedelta
 
-from indexrelay.storage.catalog import Attempt, Catalog, DeadLetter, Pause
+from indexrelay.schemas.canonical import sha256_hex
+from indexrelay.storage.catalog import Attempt, Catalog, DeadLetter, LettersLetGo, Pause, Unreadable
 from tests.storage.catalog.hand_clock import HandClock
 
 
@@ -110,7 +111,9 @@ def test_dead_letters_keep_their_bytes(catalog: Catalog, clock: HandClock) -> No
             id=first,
             stream="events",
             entry_id="1-0",
+            size=256,
             raw=raw,
+            digest=sha256_hex(raw),
             reason="not JSON",
             buried_at=clock.now(),
         ),
@@ -118,7 +121,9 @@ def test_dead_letters_keep_their_bytes(catalog: Catalog, clock: HandClock) -> No
             id=second,
             stream="events",
             entry_id="2-0",
+            size=0,
             raw=b"",
+            digest=sha256_hex(b""),
             reason="empty",
             buried_at=clock.now(),
         ),
@@ -141,3 +146,58 @@ def test_a_discarded_letter_is_gone_and_its_id_is_not_given_again(catalog: Catal
     assert not catalog.dead_letters.discard(first)
     assert catalog.dead_letters.all() == []
     assert catalog.dead_letters.bury(stream="e", entry_id="2-0", raw=b"b", reason="odd") > first
+
+
+def letters(*numbers: int) -> list[Unreadable]:
+    return [Unreadable(entry_id=f"{each}-0", raw=b"?", reason="not JSON") for each in numbers]
+
+
+def test_of_a_large_letter_the_beginning_is_kept_with_the_size_and_digest_of_all(
+    catalog: Catalog,
+) -> None:
+    raw = b"x" * 65_536 + b"y"
+    buried = catalog.dead_letters.bury(
+        stream="events", entry_id="1-0", raw=raw, reason="r" * 10_000
+    )
+    letter = catalog.dead_letters.get(buried)
+    assert letter is not None
+    assert (letter.raw, letter.size, letter.whole) == (raw[:-1], 65_537, False)
+    assert letter.digest == sha256_hex(raw)
+    assert len(letter.reason) == 1000
+    [header] = catalog.dead_letters.headers()
+    assert header.size == 65_537
+    assert catalog.dead_letters.holds(stream="events", entry_id="1-0", raw=raw)
+    assert not catalog.dead_letters.holds(stream="events", entry_id="1-0", raw=raw[:-1] + b"z")
+
+
+def test_letters_beyond_the_limit_are_counted_and_let_go_until_a_person_has_dealt_with_the_others(
+    catalog: Catalog, clock: HandClock
+) -> None:
+    dead = catalog.dead_letters
+    assert dead.let_go() is None
+    assert dead.bury_some(letters(1, 2), stream="events", most=3) == 0
+    assert dead.bury_some(letters(3, 4, 5), stream="events", most=3) == 2
+    first = clock.now()
+    clock.move(timedelta(minutes=1))
+    assert dead.bury_some(letters(6), stream="other", most=3) == 1
+    assert dead.let_go() == LettersLetGo(count=3, first_at=first, last_at=clock.now())
+    assert [letter.entry_id for letter in dead.all()] == ["1-0", "2-0", "3-0"]
+    # What may end a process has to be known for it, however many there are.
+    dead.bury(stream="events", entry_id="7-0", raw=b"!", reason="deadly")
+    assert dead.count() == 4
+    kept = [letter.id for letter in dead.all()]
+    for letter in kept[:-1]:
+        dead.discard(letter)
+    assert dead.let_go() is not None
+    dead.discard(kept[-1])
+    assert (dead.count(), dead.let_go()) == (0, None)
+
+
+def test_a_letter_of_an_earlier_release_is_whole(catalog: Catalog) -> None:
+    buried = catalog.dead_letters.bury(stream="events", entry_id="1-0", raw=b"abc", reason="odd")
+    with catalog._database.write() as connection:
+        connection.exec_driver_sql("UPDATE indexrelay_dead_letters SET size = NULL")
+    letter = catalog.dead_letters.get(buried)
+    assert letter is not None
+    assert (letter.size, letter.whole) == (3, True)
+    assert [header.size for header in catalog.dead_letters.headers()] == [3]

@@ -95,6 +95,18 @@ def test_a_catalog_of_an_earlier_release_gets_the_columns_that_it_lacks(
     again.close()
 
 
+def test_a_catalog_of_an_earlier_release_gets_the_table_that_it_lacks(
+    tracks: Catalog, url: str
+) -> None:
+    with tracks._database.write() as connection:
+        connection.exec_driver_sql("DROP TABLE indexrelay_letters_let_go")
+    tracks.close()
+    again = Catalog.open(url)
+    assert again.dead_letters.let_go() is None
+    assert again.collections.get("tracks").name == "tracks"
+    again.close()
+
+
 @pytest.mark.parametrize(
     "url", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "mysql://me:secret@host/db"]
 )

@@ -1,7 +1,12 @@
 from datetime import UTC, datetime, timedelta
 
+import pytest
+from sqlalchemy import text
+
 from indexrelay.schemas.events import Event, RebuildRequested
-from indexrelay.storage.catalog import Catalog, InboxRow, ReceivedEvent
+from indexrelay.schemas.results import RebuildResult, RebuildStatus
+from indexrelay.storage.catalog import Answer, Catalog, InboxRow, ReceivedEvent
+from indexrelay.storage.errors import TooManyRequestsError
 from tests.storage.catalog.hand_clock import HandClock
 
 _AT = datetime(2026, 1, 1, 12, 0, 0, 250, tzinfo=UTC)
@@ -20,7 +25,8 @@ def open_ids(catalog: Catalog) -> list[str]:
 def test_events_are_open_until_finished_oldest_first(catalog: Catalog) -> None:
     assert catalog.inbox.receive([event("z"), event("a")]) == 2
     assert catalog.inbox.receive([event("m")]) == 1
-    assert catalog.inbox.open()[0] == InboxRow(**vars(event("z")), requested=False)
+    # What an event said counts for nothing, so its bytes stay where they are.
+    assert catalog.inbox.open()[0] == InboxRow(**{**vars(event("z")), "body": b""}, requested=False)
     assert open_ids(catalog) == ["z", "a", "m"]
 
     catalog.inbox.finish(["a", "unknown"])
@@ -119,3 +125,61 @@ def test_more_rows_than_a_statement_has_parameters_are_received_and_finished(
     assert open_ids(catalog) == ids
     catalog.inbox.finish(ids)
     assert open_ids(catalog) == []
+
+
+def test_finished_rows_make_room_for_new_ones_the_oldest_first(catalog: Catalog) -> None:
+    catalog.inbox.receive([event(id_) for id_ in "abcd"])
+    catalog.inbox.finish(["b", "c"])
+    assert catalog.inbox.receive([event("e")], most=4) == 1
+    assert open_ids(catalog) == ["a", "d", "e"]
+    assert catalog.inbox.receive([event("c")], most=4) == 0  # it is known yet
+    assert catalog.inbox.receive([event("b")], most=4) == 1  # and it is not any more
+    assert open_ids(catalog) == ["a", "d", "e", "b"]
+
+
+def test_events_beyond_the_limit_are_not_noted_while_none_of_the_others_is_finished(
+    catalog: Catalog,
+) -> None:
+    assert catalog.inbox.receive([event(id_) for id_ in "abc"], most=2) == 2
+    assert catalog.inbox.receive([event("d")], most=2) == 0
+    assert catalog.inbox.request("r1", components=[], reason="a person is always heard")
+    assert open_ids(catalog) == ["a", "b", "r1"]
+    catalog.inbox.finish(["a", "b", "r1"])
+    assert catalog.inbox.receive([event("d")], most=2) == 1
+
+
+def test_no_more_requests_wait_than_may(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexrelay.storage.catalog.inbox.MAX_OPEN_REQUESTS", 2)
+    catalog.inbox.receive([event("a"), event("b")])  # which are none
+    for request in ("r1", "r2"):
+        assert catalog.inbox.request(request, components=[], reason="")
+    with pytest.raises(TooManyRequestsError, match="2 requests wait for a rebuilder"):
+        catalog.inbox.request("r3", components=[], reason="")
+    assert not catalog.inbox.request("r1", components=[], reason="")
+    catalog.inbox.finish(["r1"])
+    assert catalog.inbox.request("r3", components=[], reason="")
+
+
+def test_what_came_of_a_request_stands_in_its_row(catalog: Catalog, clock: HandClock) -> None:
+    result = RebuildResult(
+        status=RebuildStatus.SUCCESS, message="x", started_at=clock.now(), finished_at=clock.now()
+    )
+    for request in ("r1", "r2", "r3"):
+        catalog.inbox.request(request, components=[], reason="")
+    catalog.inbox.receive([event("a")])
+    assert catalog.inbox.answer("r1") == Answer(finished=False, result=None)
+    catalog.inbox.finish(["r1", "r2", "a"], result=result)
+    catalog.inbox.finish(["r3"])
+    assert catalog.inbox.answer("r1") == Answer(finished=True, result=result)
+    assert catalog.inbox.answer("r2") == Answer(finished=True, result=result)
+    assert catalog.inbox.answer("r3") == Answer(finished=True, result=None)
+    assert catalog.inbox.answer("a") is None
+    assert catalog.inbox.answer("never") is None
+    with catalog._database.write() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM indexrelay_answers").scalar() == 1
+        connection.execute(text("UPDATE indexrelay_answers SET result = :raw"), {"raw": b"later"})
+    assert catalog.inbox.answer("r1") == Answer(finished=True, result=None)
+    clock.move(timedelta(days=8))
+    catalog.inbox.finish([])
+    with catalog._database.read() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM indexrelay_answers").scalar() == 0

@@ -58,7 +58,7 @@ def list_letters(config: Config = None, json: Json = False) -> None:
 
 
 def show(letter: Letter, config: Config = None, json: Json = False) -> None:
-    """One letter with its bytes: as a hex dump, or whole in base64 with --json."""
+    """One letter with its bytes, as far as they are kept: a hex dump, or base64 with --json."""
     from base64 import b64encode
 
     from indexrelay.console.escaping import visible
@@ -74,7 +74,8 @@ def show(letter: Letter, config: Config = None, json: Json = False) -> None:
                 "id": found.id,
                 "stream": visible(found.stream),
                 "entry_id": visible(found.entry_id),
-                "size": len(found.raw),
+                "size": found.size,
+                "sha256": found.digest,
                 "reason": visible(found.reason),
                 "buried_at": found.buried_at.isoformat(),
                 "raw_base64": b64encode(found.raw).decode("ascii"),

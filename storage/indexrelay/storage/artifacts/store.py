@@ -12,6 +12,7 @@ from typing import Self
 
 from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.file_locks import LockWaits, Pause
+from indexrelay.schemas.limits import MAX_ERROR, shortened
 from indexrelay.schemas.results import LockWait
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import BlobRef, Release, VersionManifest
@@ -265,6 +266,7 @@ class ArtifactStore:
             ComponentNotReleasedError: the newest release does not have one of them.
             NothingReleasedError: there is no release.
         """
+        reason = shortened(reason, MAX_ERROR)
         return self._change(holding(components, reason=reason, now=self._clock.now()))
 
     def lift(self, *components: str, reason: str) -> Release:
@@ -274,7 +276,7 @@ class ArtifactStore:
             ComponentNotReleasedError: the newest release does not have one of them.
             NothingReleasedError: there is no release.
         """
-        return self._change(lifting(components, reason=reason))
+        return self._change(lifting(components, reason=shortened(reason, MAX_ERROR)))
 
     def rollback(
         self, to: int, *, reason: str, components: Collection[str] | None = None
@@ -293,6 +295,7 @@ class ArtifactStore:
             GroupTornError: a group would not be whole, because ``to`` does not have all of it.
         """
         target, now = self.release(to), self._clock.now()
+        reason = shortened(reason, MAX_ERROR)
         try:
             return self._change(
                 rolling_back(target, components, manifest=self.version, reason=reason, now=now)

@@ -8,12 +8,19 @@ from indexrelay.storage.catalog.attempts import Attempt, Attempts, Pause
 from indexrelay.storage.catalog.catalog import Catalog
 from indexrelay.storage.catalog.collections import Collection, CollectionLog, Collections
 from indexrelay.storage.catalog.commits import BatchChanges, Commit
-from indexrelay.storage.catalog.dead_letters import DeadLetter, DeadLetterHeader, DeadLetters
+from indexrelay.storage.catalog.dead_letters import (
+    DeadLetter,
+    DeadLetterHeader,
+    DeadLetters,
+    LettersLetGo,
+    Unreadable,
+)
 from indexrelay.storage.catalog.entry_log import EntryLog
-from indexrelay.storage.catalog.inbox import Inbox, InboxRow, ReceivedEvent
+from indexrelay.storage.catalog.inbox import Answer, Inbox, InboxRow, ReceivedEvent
 from indexrelay.storage.catalog.snapshot import CatalogSnapshot
 
 __all__ = [
+    "Answer",
     "Attempt",
     "Attempts",
     "BatchChanges",
@@ -29,6 +36,8 @@ __all__ = [
     "EntryLog",
     "Inbox",
     "InboxRow",
+    "LettersLetGo",
     "Pause",
     "ReceivedEvent",
+    "Unreadable",
 ]

@@ -9,6 +9,7 @@ from datetime import datetime
 from sqlalchemy import RowMapping, and_, case, delete, func, not_, or_, select
 
 from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.limits import MAX_ERROR, shortened
 from indexrelay.storage.catalog.columns import Instant
 from indexrelay.storage.catalog.database import Database
 from indexrelay.storage.catalog.schema import attempts, pauses
@@ -66,7 +67,7 @@ class Attempts:
         statement = self._database.insert(attempts).values(
             component=component,
             failures=1,
-            error=error,
+            error=shortened(error, MAX_ERROR),
             inputs=inputs,
             targets=targets,
             passing=passing,
@@ -114,7 +115,7 @@ class Attempts:
     def pause(self, component: str, reason: str) -> None:
         """Keep it from being built; a component that is paused already gets the new reason."""
         statement = self._database.insert(pauses).values(
-            component=component, reason=reason, since=self._clock.now()
+            component=component, reason=shortened(reason, MAX_ERROR), since=self._clock.now()
         )
         statement = statement.on_conflict_do_update(
             index_elements=[pauses.c.component], set_={"reason": statement.excluded.reason}

@@ -6,23 +6,54 @@ for a week, because a repeat can come after the work is done; then they go.
 Streams are not trusted. An event that came from one says "look now" and no more; what a request
 asks for counts only in a row that `Inbox.request` wrote, which says so in a column that nothing
 else writes. An event can neither become a request by its content nor take a request's place by its
-id: `Inbox.request` replaces a received row of the same id.
+id: `Inbox.request` replaces a received row of the same id. What came of a request is told in its
+row, too (`Inbox.answer`): what is told in a stream may have been told by anybody.
+
+There is an end to the rows. Finished ones make room first, the oldest before the others. Where
+there are too many that are open, further events are taken without being noted: those that are noted
+have everything looked at as well. Requests are refused instead, since each asks for its own thing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import bindparam, delete, null, or_, select, true, update
+from pydantic import ValidationError
+from sqlalchemy import (
+    Connection,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    literal,
+    not_,
+    null,
+    or_,
+    select,
+    true,
+    update,
+)
 
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.events import Event, RebuildRequested
+from indexrelay.schemas.message_size import fitted_result
+from indexrelay.schemas.results import RebuildResult
+from indexrelay.schemas.settings import RebuilderSettings
 from indexrelay.storage.catalog.database import Database
-from indexrelay.storage.catalog.schema import inbox
+from indexrelay.storage.catalog.schema import answers, inbox
+from indexrelay.storage.errors import TooManyRequestsError
 
 KEEP_FINISHED: Final = timedelta(days=7)
 """Longer than a stream holds an entry for a consumer that is away."""
+
+MAX_ROWS: Final[int] = RebuilderSettings.model_fields["max_inbox_rows"].default
+"""Where nothing else is said."""
+
+MAX_OPEN_REQUESTS: Final = 1000
+"""Requests that nobody has answered yet: a month of one for each hour, and some to spare."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +72,18 @@ class InboxRow(ReceivedEvent):
     """An event, or a request in the form of one, that is not finished."""
 
     requested: bool
-    """Whether `Inbox.request` wrote it: only then does its body count."""
+    """Whether `Inbox.request` wrote it. Otherwise its body counts for nothing, and is empty here:
+    a flood of events is not held in memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """How a request stands."""
+
+    finished: bool
+    result: RebuildResult | None
+    """``None``: it is not finished, nothing was due, or a rebuilder of an earlier release, or of a
+    later major version, answered it."""
 
 
 class Inbox:
@@ -51,8 +93,13 @@ class Inbox:
         self._database = database
         self._clock = clock
 
-    def receive(self, events: Sequence[ReceivedEvent]) -> int:
-        """Record events, those that are known already left out; say how many were new."""
+    def receive(self, events: Sequence[ReceivedEvent], *, most: int = MAX_ROWS) -> int:
+        """Record events, those that are known already left out; say how many were new.
+
+        Args:
+            most: how many rows there may be; beyond it finished ones go, or what is new is not
+                recorded.
+        """
         if not events:
             return 0
         rows = [
@@ -68,7 +115,8 @@ class Inbox:
             index_elements=[inbox.c.event_id]
         )
         with self._database.write() as connection:
-            return len(connection.execute(statement.returning(inbox.c.position), rows).all())
+            new = connection.scalars(statement.returning(inbox.c.position), rows).all()
+            return len(new) - _make_room(connection, new, most) if new else 0
 
     def request(
         self,
@@ -84,6 +132,11 @@ class Inbox:
         The row looks like a received `RebuildRequested` with ``request_id`` as the event's id, so
         an event that wakes the rebuilder under the same id is a repeat of it. An event under that
         id that came first, from whomever, is replaced.
+
+        Raises:
+            TooManyRequestsError: `MAX_OPEN_REQUESTS` are open; nothing was recorded.
+            ValueError: a component's name that can be none, more than 1,000 of them, or a reason of
+                more than 1,000 characters.
         """
         now = self._clock.now()
         event = Event.of(
@@ -105,17 +158,30 @@ class Inbox:
             .on_conflict_do_update(
                 index_elements=[inbox.c.event_id],
                 set_={**row, "finished_at": null()},
-                where=or_(inbox.c.requested.is_(None), inbox.c.requested != true()),
+                where=_RECEIVED,
             )
         )
+        asked = select(inbox.c.position).where(inbox.c.event_id == event.id, not_(_RECEIVED))
+        waiting = (
+            select(func.count())
+            .select_from(inbox)
+            .where(not_(_RECEIVED), inbox.c.finished_at.is_(None))
+        )
         with self._database.write() as connection:
-            return connection.execute(statement.returning(inbox.c.position)).first() is not None
+            if connection.scalar(asked) is not None:
+                return False
+            if (connection.scalar(waiting) or 0) >= MAX_OPEN_REQUESTS:
+                raise TooManyRequestsError(MAX_OPEN_REQUESTS)
+            connection.execute(statement)
+            return True
 
     def open(self) -> list[InboxRow]:
         """What is not finished, oldest first."""
+        body = case((_RECEIVED, literal(b"")), else_=inbox.c.body).label("body")
+        columns = inbox.c.event_id, inbox.c.type, body, inbox.c.received_at, inbox.c.requested
         with self._database.read() as connection:
             rows = connection.execute(
-                select(inbox).where(inbox.c.finished_at.is_(None)).order_by(inbox.c.position)
+                select(*columns).where(inbox.c.finished_at.is_(None)).order_by(inbox.c.position)
             )
             return [
                 InboxRow(
@@ -128,8 +194,12 @@ class Inbox:
                 for row in rows
             ]
 
-    def finish(self, event_ids: Iterable[str]) -> None:
-        """Close these rows, and let go of those that were closed a week ago."""
+    def finish(self, event_ids: Iterable[str], *, result: RebuildResult | None = None) -> None:
+        """Close these rows, and let go of those that were closed a week ago.
+
+        Args:
+            result: the answer to those of them that are requests.
+        """
         now = self._clock.now()
         finished = [{"done": event_id} for event_id in event_ids]
         with self._database.write() as connection:
@@ -140,4 +210,76 @@ class Inbox:
                     .values(finished_at=now),
                     finished,
                 )
+                if result is not None:
+                    self._answer(connection, finished, result, now)
             connection.execute(delete(inbox).where(inbox.c.finished_at < now - KEEP_FINISHED))
+            connection.execute(delete(answers).where(answers.c.answered_at < now - KEEP_FINISHED))
+
+    def _answer(
+        self,
+        connection: Connection,
+        finished: Sequence[Mapping[str, str]],
+        result: RebuildResult,
+        now: datetime,
+    ) -> None:
+        """Tell the requests among ``finished`` what came of them."""
+        request = inbox.c.event_id == bindparam("done"), not_(_RECEIVED)
+        asked = [
+            done
+            for done in finished
+            if connection.scalar(select(inbox.c.position).where(*request), done) is not None
+        ]
+        if not asked:
+            return
+        raw = fitted_result(result).model_dump_json().encode()
+        statement = insert(answers).values(result=raw, answered_at=now).returning(answers.c.key)
+        key = connection.scalar(statement)
+        connection.execute(update(inbox).where(*request).values(answer=key), asked)
+
+    def answer(self, request_id: str) -> Answer | None:
+        """How a request stands; ``None``: there is none, or it was answered long ago."""
+        looked = (
+            select(inbox.c.finished_at, answers.c.result)
+            .select_from(inbox.outerjoin(answers, answers.c.key == inbox.c.answer))
+            .where(inbox.c.event_id == request_id, not_(_RECEIVED))
+        )
+        with self._database.read() as connection:
+            row = connection.execute(looked).one_or_none()
+        if row is None:
+            return None
+        result: RebuildResult | None = None
+        if row.result is not None:
+            # Left out where a later major version wrote it.
+            with suppress(ValidationError):
+                result = RebuildResult.model_validate_json(row.result)
+        return Answer(finished=row.finished_at is not None, result=result)
+
+
+_RECEIVED: Final = or_(inbox.c.requested.is_(None), inbox.c.requested != true())
+"""Whether a row came from a stream, as far as one knows."""
+
+
+def _make_room(connection: Connection, new: Sequence[int], most: int) -> int:
+    """Remove what is too much, finished rows first and then the ``new`` ones; how many of these."""
+    lowest, highest = connection.execute(
+        select(func.min(inbox.c.position), func.max(inbox.c.position))
+    ).one()
+    if highest - lowest < most:
+        return 0  # nearly always: positions are given in order, and each once
+    surplus = int(connection.scalar(select(func.count()).select_from(inbox)) or 0) - most
+    if surplus <= 0:
+        return 0
+    oldest = (
+        select(inbox.c.position)
+        .where(inbox.c.finished_at.is_not(None))
+        .order_by(inbox.c.position)
+        .limit(surplus)
+    )
+    surplus -= connection.execute(delete(inbox).where(inbox.c.position.in_(oldest))).rowcount
+    last = sorted(new)[len(new) - min(surplus, len(new)) :]
+    if last:
+        connection.execute(
+            delete(inbox).where(inbox.c.position == bindparam("last")),
+            [{"last": position} for position in last],
+        )
+    return len(last)

@@ -38,8 +38,8 @@ from indexrelay.storage.errors import CatalogVersionError
 SCHEMA_VERSION = 1
 """Counts up whenever a table changes so that earlier releases cannot work with it.
 
-A new column that may be NULL is added to the tables that are there, and does not count: a release
-that does not know it goes on beside one that does.
+A new table, and a new column that may be NULL, are added to what is there, and do not count: a
+release that does not know them goes on beside one that does.
 """
 
 metadata = MetaData()
@@ -106,6 +106,18 @@ inbox = Table(
     # Whether `Inbox.request` wrote the row, so that what its body asks for counts. NULL: it came
     # from a stream, or from an earlier release, which did not tell the two apart.
     Column("requested", Boolean),
+    # Which of the answers a request got; NULL: none, or from an earlier release.
+    Column("answer", BigInteger),
+    sqlite_autoincrement=True,
+)
+
+# What came of requests; several that one pass answered have one answer.
+answers = Table(
+    "indexrelay_answers",
+    metadata,
+    Column("key", Serial, primary_key=True),
+    Column("result", LargeBinary, nullable=False),
+    Column("answered_at", Instant, nullable=False, index=True),
     sqlite_autoincrement=True,
 )
 
@@ -138,11 +150,24 @@ dead_letters = Table(
     Column("stream", ForeignText, nullable=False),
     Column("entry_id", ForeignText, nullable=False),
     Column("digest", Text, nullable=False),
+    # As much of it as is kept; the digest is that of all of it.
     Column("raw", LargeBinary, nullable=False),
+    # Of all of it; NULL: an earlier release wrote it, and kept all of it.
+    Column("size", BigInteger),
     Column("reason", ForeignText, nullable=False),
     Column("buried_at", Instant, nullable=False),
     UniqueConstraint("stream", "entry_id", "digest"),
     sqlite_autoincrement=True,
+)
+
+# Letters that were not kept because there were too many.
+letters_let_go = Table(
+    "indexrelay_letters_let_go",
+    metadata,
+    Column("stream", ForeignText, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("first_at", Instant, nullable=False),
+    Column("last_at", Instant, nullable=False),
 )
 
 # Float32 values do not compress; without this PostgreSQL tries for each vector above 2 kB.
@@ -166,7 +191,11 @@ def is_current(connection: Connection) -> bool:
     found = connection.scalar(select(schema.c.version))
     if found is not None and found != SCHEMA_VERSION:
         raise CatalogVersionError(found, SCHEMA_VERSION)
-    return found is not None and not any(_missing_columns(connection))
+    return (
+        found is not None
+        and next(_missing_tables(connection), None) is None
+        and not any(_missing_columns(connection))
+    )
 
 
 def create(connection: Connection) -> None:
@@ -183,6 +212,12 @@ def create(connection: Connection) -> None:
         connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {name} {kind}")
     if connection.scalar(select(schema.c.version)) is None:
         connection.execute(insert(schema).values(version=SCHEMA_VERSION))
+
+
+def _missing_tables(connection: Connection) -> Iterator[Table]:
+    """Tables that an earlier release did not make."""
+    looked = inspect(connection)
+    yield from (table for table in metadata.sorted_tables if not looked.has_table(table.name))
 
 
 def _missing_columns(connection: Connection) -> Iterator[tuple[Table, Column[Any]]]:
