@@ -12,18 +12,17 @@ from indexrelay.streams.passing import is_passing
 def eventually(condition: Callable[[], object], *, seconds: float = 10.0) -> None:
     """Return as soon as ``condition`` holds; a passing error counts as "not yet".
 
-    A look that takes long is made less often: whoever is waited for needs the processor, too.
+    A look that costs much is made less often: whoever is waited for needs the processor, too.
     """
     deadline = time.monotonic() + seconds
     pause = threading.Event()
     while True:
-        looked_at = time.monotonic()
+        before = time.thread_time()
         try:
             if condition():
                 return
         except RedisError as error:
             if not is_passing(error):
                 raise
-        now = time.monotonic()
-        assert now < deadline, "it did not happen in time"
-        pause.wait(max(0.005, now - looked_at))
+        assert time.monotonic() < deadline, "it did not happen in time"
+        pause.wait(max(0.005, time.thread_time() - before))
