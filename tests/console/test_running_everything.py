@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.console.conftest import commit
+from tests.fixtures.warm_process import WarmProcess
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(180)]
 
@@ -51,8 +52,12 @@ def eventually(condition: Callable[[], bool], *, seconds: float) -> None:
 
 
 def asked(arguments: Sequence[str]) -> Any:
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
-    return json.loads(done.stdout) if done.stdout else {}
+    process = WarmProcess(command(*arguments)[2:], talks=True)
+    assert process.stdout is not None
+    said = process.stdout.read()
+    process.wait()
+    process.close()
+    return json.loads(said) if said else {}
 
 
 @pytest.fixture(scope="module")

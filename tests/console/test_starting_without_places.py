@@ -1,7 +1,6 @@
 """A rebuilder that starts where its places cannot be used waits, says so, and goes on by itself."""
 
 import os
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.streams import EmbeddedServer
 from tests.console.conftest import commit
-from tests.console.test_running_everything import command
+from tests.fixtures.warm_process import WarmProcess
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(120)]
 
@@ -24,8 +23,8 @@ dir = "{places}/artifacts"
 quiet_seconds = 0.05
 [collections.tracks]
 dimension = 3
-[components.map]
-kind = "projection"
+[components.cache]
+kind = "embedding_cache"
 from = "tracks"
 """
 
@@ -65,8 +64,10 @@ def test_a_rebuilder_that_starts_while_a_place_cannot_be_used_waits_for_it(
     hide(away)
     log = tmp_path / "said"
     with EmbeddedServer(tmp_path / "indexrelay-data"), log.open("wb") as said:
-        rebuilder = subprocess.Popen(
-            command("rebuilder", "--config", str(config)), stdout=said, stderr=said, cwd=tmp_path
+        rebuilder = WarmProcess(
+            ["indexrelay.console.main", "rebuilder", "--config", str(config)],
+            log=said,
+            cwd=tmp_path,
         )
         try:
             eventually(lambda: waits in log.read_text(), log)
