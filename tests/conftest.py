@@ -4,6 +4,7 @@ from tests.fixtures import machine
 
 pytest_plugins = ["tests.fixtures.servers", "tests.fixtures.postgresql", "tests.fixtures.acl"]
 
+machine.keep_bytecode()
 machine.keep_files_in_memory()
 machine.let_waiting_threads_sleep()
 
