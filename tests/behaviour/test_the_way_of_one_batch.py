@@ -15,6 +15,7 @@ TABLES = """
 [rebuilder]
 quiet_seconds = 0.05
 block_seconds = 0.2
+release_after_seconds = 300 # all of a batch in one release, however busy the machine is
 [reader]
 block_seconds = 0.2
 [collections.sounds]

@@ -467,7 +467,7 @@ def children_of(pid: int | None) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Look again and again; what is waited for happens in another process."""
     ticker = threading.Event()
     for _ in range(int(seconds / 0.01)):

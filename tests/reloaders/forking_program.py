@@ -22,7 +22,7 @@ from tests.reloaders.bench import Bench, make_settings, texts
 from tests.reloaders.test_lifecycle import Swaps
 from tests.reloaders.test_reporting import eventually
 
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 30
 
 
 def _batch(index: Any) -> int:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 def _forked(*arguments: object) -> Any:
     program = [sys.executable, "-m", "tests.reloaders.forking_program", *map(str, arguments)]
-    ended = subprocess.run(program, cwd=ROOT, capture_output=True, timeout=90, check=False)
+    ended = subprocess.run(program, cwd=ROOT, capture_output=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stderr.decode()
     return json.loads(ended.stdout)
 

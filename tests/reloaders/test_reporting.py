@@ -31,7 +31,7 @@ def _reports(connection: Connection, label: str = "a") -> list[ReleaseApplied]:
     return reports
 
 
-def eventually(condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
+def eventually(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
     """Wait for what another thread or process brings about."""
     deadline = time.monotonic() + seconds
     while not condition():

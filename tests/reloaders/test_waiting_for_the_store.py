@@ -118,7 +118,7 @@ def test_a_reader_of_another_user_outlives_what_it_may_not_read(open_folder: Pat
     asked = program.stdout.readline()
     assert asked == "artifacts\n", program.communicate()[1]
     artifacts.chmod(0o755)
-    told, log = program.communicate("done\n", timeout=60)
+    told, log = program.communicate("done\n", timeout=90)
     assert program.returncode == 0, log
     said = json.loads(told)
     assert (said["stepped"], said["early"], said["ready"]) == (False, False, True)

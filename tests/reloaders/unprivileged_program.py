@@ -18,7 +18,7 @@ from indexrelay.schemas.settings import LogSettings
 from tests.reloaders.bench import Bench, make_settings, texts
 
 NOBODY = 65534
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 
 
 def ask(what: str) -> None:

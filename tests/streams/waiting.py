@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 from indexrelay.streams.passing import is_passing
 
 
-def eventually(condition: Callable[[], object], *, seconds: float = 10.0) -> None:
+def eventually(condition: Callable[[], object], *, seconds: float = 30.0) -> None:
     """Return as soon as ``condition`` holds; a passing error counts as "not yet".
 
     A look that costs much is made less often: whoever is waited for needs the processor, too.
