@@ -14,6 +14,7 @@ import pytest
 from indexrelay.reloaders import Reloader
 from tests.fixtures.logs import capture_logs
 from tests.reloaders.bench import Bench, make_settings, texts
+from tests.reloaders.unprivileged_program import NOBODY
 
 ROOT = Path(__file__).parents[2]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -117,7 +118,8 @@ def test_a_reader_of_another_user_outlives_what_it_may_not_read(open_folder: Pat
     assert program.stdout is not None
     asked = program.stdout.readline()
     assert asked == "artifacts\n", program.communicate()[1]
-    artifacts.chmod(0o755)
+    for place in (*artifacts.rglob("*"), artifacts):  # only their owner may read them
+        os.chown(place, NOBODY, NOBODY)
     told, log = program.communicate("done\n", timeout=90)
     assert program.returncode == 0, log
     said = json.loads(told)
