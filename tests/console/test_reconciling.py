@@ -13,9 +13,10 @@ from indexrelay.console.reconciling import Reconciled
 from indexrelay.health.facts import Area, Unknown
 from indexrelay.health.judge import judge
 from indexrelay.rebuilder.findings import Finding, Standing
+from indexrelay.schemas.declarations import declared_to_build
 from indexrelay.streams import Lease, Presence
 from tests.console.conftest import CONFIG, Run, commit
-from tests.health.healthy import healthy
+from tests.health.healthy import healthy, rebuilder
 
 pytestmark = pytest.mark.server
 
@@ -34,6 +35,36 @@ def test_what_an_emptied_server_lost_is_mended_and_nobody_is_needed(run: Run, bu
         assert installation.connection.commands.get(installation.keys.release) is not None
     again = json.loads(run("reconcile", "--json", *at).out)
     assert again["findings"] == []
+
+
+def test_a_process_with_other_settings_is_named_at_every_door_and_nothing_is_taken_from_it(
+    run: Run, built: Path
+) -> None:
+    at = ("--config", str(built))
+    before = built.read_text()
+    with Installation.at(built) as installation:
+        settings = installation.settings
+        old = rebuilder(declares=declared_to_build(settings.components, settings.collections))
+        presence = Presence(installation.connection, installation.keys, "rebuilder")
+        presence.publish(old.member, old.model_dump_json().encode(), ttl_seconds=60)
+        gone = max(settings.components)
+        try:
+            built.write_text(before[: before.index(f"[components.{gone}]")])
+            for door in ("status", "check", "reconcile"):
+                said = run(door, "--json", *at)
+                found = {each["code"]: each for each in json.loads(said.out)["problems"]}
+                assert said.code == 3
+                assert found["rebuilder_other_settings"]["what"] == (
+                    "rebuilder r1 (h:2) runs with other settings than these: "
+                    f"{gone} is declared there and no longer here"
+                )
+            assert "declare it again, or start that one again" in said.out
+            page = run("reconcile", *at)
+            assert page.out.count(f"{gone} is released, and the settings do not declare it") == 1
+            assert "will end without you" not in page.out
+        finally:
+            presence.remove(old.member)
+            built.write_text(before)
 
 
 def test_what_only_a_person_can_mend_is_told_with_what_to_do(run: Run, built: Path) -> None:
@@ -91,12 +122,15 @@ def test_a_repair_that_failed_is_not_well_and_is_told_once(about: str, area: Are
     assert not refused.well  # whatever else is seen
     page = written(refused)
     assert "⚠ it refuses" in page
-    assert "not all is well: what could not be repaired needs a person" in page
+    assert "not all is well: 1 needs a person" in page
     assert "nothing differs" not in page
 
     away = Reconciled(findings=(failed,), verdict=judge(healthy(unknown=unseen)))
     assert not away.well
     assert written(away).count("it refuses") == 1
+
+    both = Reconciled(findings=(failed,), verdict=judge(healthy(dead_letters=1)))
+    assert "not all is well: 2 need a person" in written(both)
 
     done = Reconciled(findings=(mended,), verdict=judge(healthy()))
     assert done.well

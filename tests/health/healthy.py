@@ -6,6 +6,7 @@ from typing import Any
 
 from indexrelay.health.due import inputs_digest
 from indexrelay.health.facts import Facts, RedisFacts, SourceFact
+from indexrelay.schemas.declarations import Declaration, declared_to_build
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.results import ComponentState, LoadOutcome, ReaderState, RebuilderState
 from indexrelay.schemas.settings import CollectionSettings, Metric
@@ -95,6 +96,13 @@ def rebuilder(**changes: Any) -> RebuilderState:
         "release": 7,
     }
     return RebuilderState(**{**fields, **changes})
+
+
+def declaring(**components: ComponentDefinition) -> Declaration:
+    """What a rebuilder declares that was started with these changes to `DEFINITIONS`."""
+    return declared_to_build(
+        {**DEFINITIONS, **components}, {"tracks": CollectionSettings(dimension=2)}
+    )
 
 
 def redis(**changes: Any) -> RedisFacts:

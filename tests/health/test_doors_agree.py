@@ -11,6 +11,7 @@ from indexrelay.health.due import find_due
 from indexrelay.health.facts import Area, Facts, SourceFact, Unknown, Untaken
 from indexrelay.health.judge import judge
 from indexrelay.health.verdict import BUILDS, PLACES, Code, Condition
+from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.results import LoadOutcome
 from indexrelay.streams.wrong_keys import WrongKey
 from tests.health.healthy import (
@@ -18,6 +19,7 @@ from tests.health.healthy import (
     NOW,
     VERSIONS,
     attempt,
+    declaring,
     healthy,
     hold,
     manifest,
@@ -30,6 +32,9 @@ from tests.health.healthy import (
     stored,
 )
 
+OLD = ComponentDefinition.of("text_index", "tracks")
+SAME = (None, declaring())
+"""What rebuilders say that are not known to have other settings."""
 names = st.sampled_from(NAMES)
 some = st.sets(names, max_size=2)
 
@@ -64,7 +69,11 @@ def any_facts(draw: st.DrawFn) -> Facts:
         for number in range(draw(st.integers(0, 2)))
     }
     builders = {
-        f"r{number}": rebuilder(rebuilder=f"r{number}", building=tuple(sorted(draw(some))))
+        f"r{number}": rebuilder(
+            rebuilder=f"r{number}",
+            building=tuple(sorted(draw(some))),
+            declares=draw(st.sampled_from((*SAME, declaring(map=OLD), declaring(old=OLD)))),
+        )
         for number in range(draw(st.integers(0, 2)))
     }
     seen = redis(
@@ -126,6 +135,11 @@ def test_no_two_doors_disagree_and_each_problem_says_what_to_do(facts: Facts) ->
     for problem in verdict.problems:
         assert problem.what
         assert problem.advice
+    # Whoever runs with other settings is named, and nothing is promised of it alone.
+    other = {name for name, each in facts.known_rebuilders.items() if each.declares not in SAME}
+    assert other == {
+        each.subject for each in verdict.problems if each.code is Code.REBUILDER_OTHER_SETTINGS
+    }
     # What could not be looked at is never well, and what a rebuilder would do is not, either.
     assert not (facts.unknown and verdict.well)
     assert not (find_due(facts, facts.patience).reasons and verdict.well)

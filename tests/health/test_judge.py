@@ -10,6 +10,8 @@ from indexrelay.health.due import find_due
 from indexrelay.health.facts import Area, Facts, SourceFact, Unknown, Untaken
 from indexrelay.health.judge import judge
 from indexrelay.health.verdict import Actor, Code, Condition, Problem
+from indexrelay.schemas.declarations import declared_to_build, declared_to_serve
+from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.results import ForeignWrites, LoadOutcome, LockWait
 from indexrelay.schemas.settings import CollectionSettings, ReaderSettings
 from indexrelay.schemas.versions import VersionManifest
@@ -23,6 +25,7 @@ from tests.health.healthy import (
     NOW,
     VERSIONS,
     attempt,
+    declaring,
     healthy,
     hold,
     manifest,
@@ -36,8 +39,10 @@ from tests.health.healthy import (
 )
 
 UNKNOWN = Unknown(reason="it is away", advice="start it")
+OLD = ComponentDefinition.of("text_index", "tracks")
 PAIR = {name: DEFINITIONS[name].model_copy(update={"group": "pair"}) for name in ("map", "similar")}
 WRONG_KEY = WrongKey(key="{ns}:results", found="a list", wanted="a stream")
+TRACKS = {"tracks": CollectionSettings(dimension=2)}
 NEXT = {"tracks": SourceFact(epoch="e1", generation=4)}
 SECOND_MAP = manifest("map", covers={"tracks": 2})
 
@@ -420,7 +425,27 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
         {"redis": redis(rebuilders={"r1:0a": rebuilder(namesakes=("other:17",))})},
         Code.REBUILDER_NOT_ALONE,
         "rebuilder r1 (h:2) has its id in common with other:17",
-        "indexrelay rebuilder --id r1-2",
+        "end all of them but one, and start each of the others again: indexrelay rebuilder",
+        Actor.PERSON,
+    ),
+    "a rebuilder with other settings": (
+        {"redis": redis(rebuilders={"r1": rebuilder(declares=declaring(old=OLD, similar=OLD))})},
+        Code.REBUILDER_OTHER_SETTINGS,
+        (
+            "rebuilder r1 (h:2) runs with other settings than these: old is declared there and no "
+            "longer here, similar is declared differently there"
+        ),
+        "start it again, with these settings",
+        Actor.PERSON,
+    ),
+    "a reader with other settings": (
+        with_reader(declares=declared_to_serve({**DEFINITIONS, "old": OLD})),
+        Code.READER_OTHER_SETTINGS,
+        (
+            "reader one (h:1) runs with other settings than these: old is declared there and no "
+            "longer here"
+        ),
+        "start it again, with these settings",
         Actor.PERSON,
     ),
     "a lock that is not to be had": (
@@ -577,17 +602,107 @@ def test_what_is_kept_back_says_by_what() -> None:
     )
     versions = {**VERSIONS, **behind}
     components = {name: each.id for name, each in versions.items()}
-    for changes, how in (
-        ({"paused": {"map": pause("map")}}, "is paused"),
-        ({"release": release(components=components, holds={"map": hold()})}, "is held"),
-        ({"attempts": {"map": attempt("map", failures=3, targets={"tracks": 3})}}, "failed"),
+    behind_by = "map_cache is 1 generation of tracks behind"
+    asked = f"as asked: {behind_by}: it waits for map, which it is made from and which is"
+    for changes, what, advice in (
+        (
+            {"paused": {"map": pause("map")}},
+            f"{asked} paused (cost)",
+            "when that may move on: indexrelay resume map",
+        ),
+        (
+            {"release": release(components=components, holds={"map": hold()})},
+            f"{asked} held (bad maps)",
+            "when that may move on: indexrelay lift map",
+        ),
+        (
+            {"attempts": {"map": attempt("map", failures=3, targets={"tracks": 3})}},
+            f"{behind_by}, since map, which it is made from, failed",
+            "it is built once that is put right",
+        ),
     ):
         given: dict[str, Any] = {"release": release(components=components), **changes}
         facts = healthy(versions=versions, **given)
         (child,) = (each for each in problems(facts) if each.subject == "map_cache")
-        assert child.what == (
-            "map_cache is 1 generation of tracks behind, since map, which it is made from, " + how
-        )
+        assert (child.what, child.advice) == (what, advice)
+        assert child.asked == what.startswith("as asked")
+
+
+def started_with(**components: ComponentDefinition) -> dict[str, Any]:
+    """A rebuilder that was started with these changes to the definitions."""
+    return {"redis": redis(rebuilders={"r1": rebuilder(declares=declaring(**components))})}
+
+
+CHANGED = {"similar": ComponentDefinition.of("vector_index", "tracks", index="Flat")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"definitions": {**DEFINITIONS, **CHANGED}}, Code.COMPONENT_CHANGED),
+        (without("similar"), Code.COMPONENT_MISSING),
+        (
+            {"versions": {**VERSIONS, "similar": manifest("similar", covers={"tracks": 2})}},
+            Code.COMPONENT_BEHIND,
+        ),
+        ({"damaged": {"similar": "rotten"}}, Code.COMPONENT_DAMAGED),
+        ({"attempts": {"similar": attempt("similar")}, "sources": NEXT}, Code.COMPONENT_FAILED),
+    ],
+)
+def test_nothing_is_promised_of_a_rebuilder_that_was_started_with_other_settings(
+    changes: dict[str, Any], code: Code
+) -> None:
+    declared = {**DEFINITIONS, **changes.get("definitions", {})}
+    for rebuilders, acts, advice in (
+        (started_with(similar=OLD), Actor.PERSON, "start rebuilder r1 (h:2) again with these"),
+        (started_with(**declared), Actor.PROCESS, ""),
+    ):
+        facts = replace(healthy(**changes), **rebuilders)
+        (found,) = (each for each in problems(facts) if each.code is code)
+        assert found.acts is acts
+        assert advice in found.advice
+        others = [each.code for each in problems(facts)].count(Code.REBUILDER_OTHER_SETTINGS)
+        assert others == (acts is Actor.PERSON)
+    # A second one that has them, or that does not say, is enough.
+    for second in (rebuilder(declares=declaring(**declared)), rebuilder()):
+        both = {"r1": rebuilder(declares=declaring(similar=OLD)), "r2": second}
+        facts = healthy(**{**changes, "redis": redis(rebuilders=both)})
+        (found,) = (each for each in problems(facts) if each.code is code)
+        assert "start rebuilder" not in found.advice
+
+
+def test_what_is_declared_no_longer_says_who_keeps_it() -> None:
+    fewer = {name: DEFINITIONS[name] for name in ("map", "map_cache")}
+    anew = rebuilder(declares=declared_to_build(fewer, TRACKS))
+    expected = (
+        ({"redis": redis()}, Actor.PERSON, "declare it again; otherwise"),
+        (started_with(), Actor.PERSON, "declare it again, or start that one again"),
+        (
+            {"redis": redis(rebuilders={"r1": anew})},
+            Actor.PROCESS,
+            "it leaves the next release, which a running rebuilder makes",
+        ),
+    )
+    for changes, acts, advice in expected:
+        found = problems(healthy(definitions=fewer, **changes))
+        (problem,) = (each for each in found if each.code is Code.COMPONENT_UNDECLARED)
+        assert problem.acts is acts
+        assert problem.advice.startswith(advice)
+    assert "since rebuilder r1 (h:2) does and would build it anew" in " ".join(
+        each.what for each in problems(healthy(definitions=fewer, **started_with()))
+    )
+
+
+def test_a_place_is_compared_on_the_same_host_only() -> None:
+    def folder(path: str) -> dict[str, CollectionSettings]:
+        source = {"kind": "folder", "path": path}
+        return {"tracks": CollectionSettings.model_validate({"dimension": 2, "source": source})}
+
+    elsewhere = rebuilder(declares=declared_to_build(DEFINITIONS, folder("/old")))
+    facts = healthy(collections=folder("/new"), redis=redis(rebuilders={"r1": elsewhere}))
+    assert Code.REBUILDER_OTHER_SETTINGS not in codes(replace(facts, host="another"))
+    (problem,) = problems(replace(facts, host="h"))
+    assert problem.what.endswith("than these: collection tracks lies elsewhere")
 
 
 def test_without_a_rebuilder_a_person_is_told_how_to_build() -> None:

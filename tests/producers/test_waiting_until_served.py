@@ -9,6 +9,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from indexrelay.producers import NotServedError, Producer
+from indexrelay.schemas.declarations import declared_to_build, declared_to_serve
+from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.storage.catalog import Commit
 from indexrelay.streams import Connection, Presence
 from indexrelay.streams.presence import Look, Roster
@@ -155,6 +157,23 @@ def test_a_component_that_a_person_keeps_back_is_named_with_the_reason(
         producer.wait_served(commit, timeout_seconds=2)
     # What is paused after it was served keeps nobody waiting.
     assert caught.value.kept_back == {"map": "held: bad maps"}
+
+
+def test_processes_that_were_started_with_other_settings_are_named(
+    producer: Producer, commit: Commit, readers: Readers
+) -> None:
+    old = {"old": ComponentDefinition.of("vector_index", "tracks")}
+    builds, serves = declared_to_build(old, {}), declared_to_serve(old)
+    late = reader("one", {"voyager": 1}, epoch=commit.epoch)
+    readers.say(late.model_copy(update={"declares": serves}))
+    readers.say_rebuilder(rebuilder().model_copy(update={"declares": builds}))
+    said = r"rebuilder r \(here:2\) runs with other settings than these: .*old is declared there"
+    with pytest.raises(NotServedError, match=said) as caught:
+        producer.wait_served(commit, timeout_seconds=2)
+    assert [each.partition(" runs ")[0] for each in caught.value.other_settings] == [
+        "rebuilder r (here:2)",
+        "reader one (here:1)",
+    ]
 
 
 def test_a_component_that_failed_before_any_reader_had_it_ends_the_wait_too(

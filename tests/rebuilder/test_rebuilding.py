@@ -2,17 +2,21 @@
 
 import errno
 import os
+import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
+from indexrelay.rebuilder.findings import Standing
 from indexrelay.rebuilder.releasing import Publisher
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.events import BatchCompleted, Event, RebuildFinished, ReleasePublished
 from indexrelay.schemas.results import BuildOutcome, RebuildStatus
 from indexrelay.schemas.settings import Metric
+from indexrelay.streams import Presence
 from tests.rebuilder.conftest import MakeBench, behaving
 
 
@@ -260,10 +264,55 @@ def test_a_component_that_is_no_longer_defined_leaves_the_release(make_bench: Ma
     bench = make_bench(index=behaving("tracks"), old=behaving("tracks"))
     bench.commit("a")
     bench.rebuild()
+    bench.rebuilder.stop()
     rebuilder = bench.another(components={"index": behaving("tracks")})
     assert rebuilder.step() is None
     release = bench.release()
     assert (release.number, set(release.components)) == (2, {"index"})
+
+
+def test_a_component_stays_while_a_rebuilder_runs_that_would_build_it_anew(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench(index=behaving("tracks", group="pair"), old=behaving("tracks", group="pair"))
+    bench.commit("a")
+    bench.rebuild()
+    later = bench.another(components={"index": behaving("tracks", group="pair")})
+    bench.commit("b")
+    bench.rebuild(later)
+    release = bench.release()
+    assert set(release.components) == {"index", "old"}
+    assert release.groups == {"index": "pair"}  # nobody here brings it to the state of the others
+    assert bench.opened("index").manifest.covers == {"tracks": 2}
+    (finding,) = later._workshop.reconcile().findings
+    assert finding.standing is Standing.LEFT
+    who = f"rebuilder {bench.rebuilder.id} ({socket.gethostname()}:{os.getpid()})"
+    assert finding.what == (
+        f"old is declared no longer and stays in the release: {who} was started with it, "
+        "and would build it anew"
+    )
+    bench.rebuilder.stop()
+    later.step()
+    assert set(bench.release().components) == {"index"}
+
+
+def test_what_is_declared_no_longer_leaves_where_nobody_can_say_who_declares_it(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(index=behaving("tracks"), old=behaving("tracks"))
+    bench.commit("a")
+    bench.rebuild()
+    later = bench.another(components={"index": behaving("tracks")})
+
+    def away(*_args: object) -> None:
+        raise RedisConnectionError("away")
+
+    monkeypatch.setattr(Presence, "look", away)
+    bench.commit("b")
+    order = later._workshop.next_order(woken_at=None)
+    assert order is not None
+    later._workshop.carry_out(order)
+    assert set(bench.release().components) == {"index"}
 
 
 def test_what_cannot_be_read_becomes_a_dead_letter_and_holds_up_nobody(
@@ -363,7 +412,6 @@ def test_rebuilders_with_different_settings_do_not_fight(make_bench: MakeBench) 
         }
     )
     assert set(bench.rebuild(later).indexes_rebuilt) == {"index", "new"}
-    assert set(bench.release().components) == {"index", "new"}
     bench.rebuilder.step()  # has "old", knows no "new", and another definition of "index"
     settled = bench.release()
     assert set(settled.components) == {"index", "new", "old"}

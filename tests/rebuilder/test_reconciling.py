@@ -274,7 +274,7 @@ def test_a_source_that_cannot_be_read_is_told(built: Bench) -> None:
 
 
 def test_one_comparison_says_no_more_than_a_few_new_things(built: Bench) -> None:
-    log, verdict = FindingsLog(), judged(built)
+    log, verdict = FindingsLog(SystemClock()), judged(built)
     for round_ in range(2):  # in other words each time
         problems = tuple(
             Problem(
@@ -297,7 +297,7 @@ def test_what_is_left_is_logged_when_it_is_new_and_what_is_repaired_always(built
     repaired = Reconciliation(
         findings=(Finding(about="release", what="announced", standing=Standing.MENDED),)
     )
-    well, log = judged(built), FindingsLog()
+    well, log = judged(built), FindingsLog(SystemClock())
     built.catalog.attempts.pause("index", "cost")
     paused = judged(built)
     with capture_logs() as events:
@@ -317,3 +317,20 @@ def test_what_is_left_is_logged_when_it_is_new_and_what_is_repaired_always(built
         ("reconcile.repaired", "announced"),
         ("reconcile.left", said),
     ]
+
+
+def test_a_repair_that_fails_again_and_again_is_told_after_waits_that_grow() -> None:
+    clock = FakeClock()
+    log = FindingsLog(clock)
+    away = Finding(about="store", what="it is away", standing=Standing.LEFT, advice="mount it")
+    told: list[int] = []
+    with capture_logs() as events:
+        for minute in range(180):
+            log.repaired(Reconciliation(findings=(away,)))
+            if len(events) > len(told):
+                told.append(minute)
+            clock.advance(60)
+        log.repaired(Reconciliation())  # it was there
+        log.repaired(Reconciliation(findings=(away,)))
+    assert told == [0, 5, 15, 35, 75, 135]
+    assert len(events) == len(told) + 1

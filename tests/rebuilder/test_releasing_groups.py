@@ -390,6 +390,7 @@ def test_a_release_without_components_follows_settings_without_any(make_bench: M
     bench.commit("a")
     bench.rebuild()
     bench.store.hold("other", reason="removal is stronger than a hold")
+    bench.rebuilder.stop()
     for left in ({"other": behaving("tracks")}, {}):
         rebuilder = bench.another(components=left)
         try:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog, Commit
 from indexrelay.streams import Connection, Keys, Presence, publish
+from tests.fixtures.logs import capture_logs
 from tests.fixtures.servers import ServerFactory
 from tests.rebuilder.complaints import complain, rot
 from tests.rebuilder.conftest import Bench, behaving
@@ -69,6 +71,11 @@ class Live(Bench):
         events = self.messages(self.keys.results)
         return [event.data for event in events if isinstance(event.data, RebuildFinished)]
 
+    def covers(self, generation: int) -> bool:
+        """Whether what is released covers it."""
+        newest = self.store.newest_release()
+        return newest is not None and self.opened("index").manifest.covers == {"tracks": generation}
+
     def wait(self, condition: Callable[[], object], seconds: float = 20.0) -> None:
         """Look again and again, until ``condition`` holds."""
         ticker = threading.Event()
@@ -114,6 +121,26 @@ def test_what_was_committed_without_any_event_is_found_at_start(live: Live) -> N
     live.commit("a")
     live.start(index=behaving("tracks"))
     live.wait(lambda: live.store.newest_release() is not None)
+
+
+def test_what_was_committed_while_no_server_ran_is_built_when_one_comes(
+    live: Live, server_factory: ServerFactory
+) -> None:
+    """The first batch of all, and one during an outage; the next timer is minutes away."""
+    server = server_factory()
+    with Connection.open(server.url, block_seconds=FAST["block_seconds"]) as connection:
+        live.connection = connection
+        server.stop()
+        with capture_logs() as lines:
+            live.start(index=behaving("tracks"))
+            for number in (1, 2):
+                live.wait(lambda: "rebuilder.interrupted" in [line["event"] for line in lines])
+                live.commit(f"entry {number}")
+                server.start()
+                live.wait(partial(live.covers, number))
+                if number == 1:
+                    lines.clear()
+                    server.stop()
 
 
 def test_what_a_reader_cannot_load_is_built_anew_long_before_the_next_reconcile(

@@ -18,13 +18,11 @@ def findings_page(found: Reconciled) -> RenderableType:
         if each.standing is Standing.MENDED
     ]
     failed = [line for each in found.unrepaired for line in _failed(each)]
-    if failed and found.verdict.well:
-        said = "not all is well: what could not be repaired needs a person"
-        return Group(*repairs, *failed, Text(said, style="yellow"))
     well = "nothing differs from what it should be"
     if repairs:
         well = f"{len(repairs)} repaired, and all is well now"
-    return Group(*repairs, *failed, verdict_lines(found.verdict, well=well))
+    verdict = verdict_lines(found.verdict, well=well, besides=len(found.unrepaired))
+    return Group(*repairs, *failed, verdict)
 
 
 def _failed(finding: Finding) -> list[Text]:

@@ -19,7 +19,11 @@ from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.streams import ConsumerGroup
 from indexrelay.streams.keys import REBUILDERS_GROUP
 
-_SAID_BY: Final = {"redis": Code.REDIS_UNREADABLE, "store": Code.ARTIFACTS_UNREADABLE}
+_SAID_BY: Final = {
+    "redis": Code.REDIS_UNREADABLE,
+    "release": Code.COMPONENT_UNDECLARED,
+    "store": Code.ARTIFACTS_UNREADABLE,
+}
 """The problem that says of a place what a repair says that could not reach it."""
 
 

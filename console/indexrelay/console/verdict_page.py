@@ -13,7 +13,7 @@ from indexrelay.console.tables import (
     readers_table,
     rebuilders_table,
 )
-from indexrelay.health.verdict import DECISIONS, Actor, Problem, Verdict
+from indexrelay.health.verdict import Actor, Problem, Verdict
 
 _MARKS = {
     Actor.PERSON: ("⚠", "yellow"),
@@ -38,27 +38,36 @@ def verdict_page(verdict: Verdict, *, verdict_first: bool = False) -> Renderable
     return Group(lines, Text(), *parts) if verdict_first else Group(*parts, lines)
 
 
-def verdict_lines(verdict: Verdict, *, well: str) -> RenderableType:
-    """Each problem and note, and how many problems there are; ``well``: what to say of none."""
+def verdict_lines(verdict: Verdict, *, well: str, besides: int = 0) -> RenderableType:
+    """Each problem and note, and how many problems there are.
+
+    Args:
+        well: what to say of none.
+        besides: how many problems were shown already that need a person.
+    """
     notes = [Text(f"· {visible(note)}", style="dim") for note in verdict.notes]
-    return Group(*notes, problems_page(verdict.problems, well=well))
+    return Group(*notes, problems_page(verdict.problems, well=well, besides=besides))
 
 
-def problems_page(problems: Sequence[Problem], *, well: str) -> RenderableType:
-    """Each problem with what to do, and how many there are; ``well``: what to say of none."""
-    if not problems:
+def problems_page(problems: Sequence[Problem], *, well: str, besides: int = 0) -> RenderableType:
+    """Each problem with what to do, and how many there are; as `verdict_lines`."""
+    if not problems and not besides:
         return Text(f"✓ {well}", style="green")
-    lines = [line for problem in problems for line in problem_lines(problem)]
-    return Group(*lines, Text(_summary(problems), style="yellow"))
+    said: dict[str, list[Text]] = {}
+    for problem in problems:  # what one thing puts right stands together, above it
+        said.setdefault(problem.advice, []).append(_what(problem))
+    lines = [line for advice, whats in said.items() for line in (*whats, advice_line(advice))]
+    return Group(*lines, Text(_summary(problems, besides), style="yellow"))
 
 
 def problem_lines(problem: Problem) -> list[Text]:
     """What is not well, and below it what to do."""
-    mark, style = _DECIDED if problem.code in DECISIONS else _MARKS[problem.acts]
-    return [
-        Text(f"{mark} {visible(problem.what)}", style=style),
-        advice_line(problem.advice),
-    ]
+    return [_what(problem), advice_line(problem.advice)]
+
+
+def _what(problem: Problem) -> Text:
+    mark, style = _DECIDED if problem.asked else _MARKS[problem.acts]
+    return Text(f"{mark} {visible(problem.what)}", style=style)
 
 
 def _all_is_well(verdict: Verdict) -> str:
@@ -67,11 +76,12 @@ def _all_is_well(verdict: Verdict) -> str:
     return "all is well: there is nothing to serve yet"
 
 
-def _summary(problems: Sequence[Problem]) -> str:
+def _summary(problems: Sequence[Problem], besides: int) -> str:
     """Who has to do something: ``not all is well: 2 need a person, 1 is as asked``."""
-    decided = sum(problem.code in DECISIONS for problem in problems)
-    people = sum(problem.acts is Actor.PERSON for problem in problems) - decided
+    decided = sum(problem.asked for problem in problems)
+    people = sum(problem.acts is Actor.PERSON and not problem.asked for problem in problems)
     others = len(problems) - decided - people
+    people += besides
     said = [
         f"{people} need{'s' * (people == 1)} a person" if people else "",
         f"{decided} {'is' if decided == 1 else 'are'} as somebody asked" if decided else "",

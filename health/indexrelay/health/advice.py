@@ -26,6 +26,8 @@ from indexrelay.schemas.system_advice import advice_on
 from indexrelay.streams.errors import WrongTypeError
 from indexrelay.streams.passing import refusal_code
 
+START_ONE: Final = f"start one, {commands.REBUILDER}, or build here: {commands.rebuild(here=True)}"
+"""Where no rebuilder runs."""
 _REDIS: Final[tuple[tuple[type[Exception], str], ...]] = (
     # The first that fits: several of these are kinds of a lost connection.
     (

@@ -5,9 +5,12 @@ would build is never well, and what it would not build is told of with the reaso
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
+from indexrelay.health.advice import START_ONE
 from indexrelay.health.collection_health import missing_generations
+from indexrelay.health.declarations import builders_of, declaring
 from indexrelay.health.dependencies import ancestors_of, root_collections
 from indexrelay.health.due import Due
 from indexrelay.health.facts import Area, Facts
@@ -24,7 +27,6 @@ from indexrelay.schemas import commands
 from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.versions import Release, VersionManifest
 
-_START_ONE = f"start one, {commands.REBUILDER}, or build here: {commands.rebuild(here=True)}"
 _RESTART = "start those again that were running when they changed"
 _FOLLOWING = frozenset({Condition.BEHIND, Condition.OUTRUN, Condition.MISSING, Condition.CHANGED})
 """What a component is that was not built yet as it should be, by no fault of its own."""
@@ -142,20 +144,14 @@ def _decided(name: str, health: ComponentHealth) -> Iterator[Problem]:
                 f"({decision.reason}){behind}",
                 advice=f"when it may move on: {command(name)}",
                 acts=Actor.PERSON,
+                asked=True,
             )
 
 
 def _of_condition(name: str, health: ComponentHealth, facts: Facts, due: Due) -> Problem | None:
     match health.condition:
         case Condition.UNDECLARED:
-            return Problem(
-                code=Code.COMPONENT_UNDECLARED,
-                subject=name,
-                what=f"{name} is released, and the settings do not declare it",
-                advice="declare it again; otherwise it leaves the next release of a rebuilder that "
-                f"has these settings: {_RESTART}",
-                acts=Actor.PERSON,
-            )
+            return _undeclared(name, facts)
         case Condition.FAILED:
             return _failed(name, health, facts, due)
         case Condition.MISSING:
@@ -165,10 +161,30 @@ def _of_condition(name: str, health: ComponentHealth, facts: Facts, due: Due) ->
         case Condition.CHANGED:
             code, what = Code.COMPONENT_CHANGED, f"{name} is declared differently than it was built"
         case Condition.BEHIND:
-            code, what = Code.COMPONENT_BEHIND, _why_behind(name, health, facts, due)
+            return _behind_its_sources(name, health, facts, due)
         case Condition.OUTRUN | Condition.CURRENT:  # the collection says so
             return None
     return _to_be_built(name, health, facts, code=code, what=what, waits=name not in due.reasons)
+
+
+def _undeclared(name: str, facts: Facts) -> Problem:
+    what = f"{name} is released, and the settings do not declare it"
+    keeping = declaring(name, facts.known_rebuilders)
+    runs = builders_of(name, facts).values()
+    if keeping:
+        what += f"; it stays, since rebuilder {', '.join(keeping)} does and would build it anew"
+        advice, acts = "declare it again, or start that one again with these settings", Actor.PERSON
+    elif runs and None not in runs:
+        advice, acts = "it leaves the next release, which a running rebuilder makes", Actor.PROCESS
+    else:
+        advice = (
+            "declare it again; otherwise it leaves the next release of a rebuilder that has these "
+            f"settings: {_RESTART}"
+        )
+        acts = Actor.PERSON
+    return Problem(
+        code=Code.COMPONENT_UNDECLARED, subject=name, what=what, advice=advice, acts=acts
+    )
 
 
 def _failed(name: str, health: ComponentHealth, facts: Facts, due: Due) -> Problem:
@@ -181,7 +197,9 @@ def _failed(name: str, health: ComponentHealth, facts: Facts, due: Due) -> Probl
     elif not again:
         advice, acts = f"mend the cause, then: {commands.rebuild(name)}", Actor.PERSON
     elif not facts.has_rebuilder:
-        advice, acts = f"no rebuilder tries again: {_START_ONE}", Actor.PERSON
+        advice, acts = START_ONE, Actor.PERSON
+    elif (others := _only_others(name, facts)) is not None:
+        advice, acts = others, Actor.PERSON
     elif health.building:
         advice, acts = f"rebuilder {', '.join(health.building)} builds it now", Actor.PROCESS
     elif (why := _no_source(name, facts)) is not None:
@@ -209,26 +227,26 @@ def _never_built(name: str, health: ComponentHealth, facts: Facts, due: Due) -> 
         return _to_be_built(name, health, facts, code=Code.COMPONENT_MISSING, what=what)
     if _waits_for_entries(name, facts):
         return None
-    obstacle = _obstacle(name, facts) or "what it is made from is not there"
-    return Problem(
-        code=Code.COMPONENT_MISSING,
-        subject=name,
-        what=f"{name} was never built, since {obstacle}",
-        advice="it is built once that is put right",
-        acts=Actor.PERSON,
-    )
+    what = f"{name} was never built"
+    obstacle = _obstacle(name, facts) or _Obstacle(why="what it is made from is not there")
+    return obstacle.problem(Code.COMPONENT_MISSING, name, what)
 
 
 def _to_be_built(
     name: str, health: ComponentHealth, facts: Facts, *, code: Code, what: str, waits: bool = False
 ) -> Problem:
     """What a build puts right."""
-    if health.building:
-        advice, acts = f"rebuilder {', '.join(health.building)} builds it now", Actor.PROCESS
-    elif waits:
+    runs = set(builders_of(name, facts).values())
+    if waits and not health.building:  # on what it is made from
         advice, acts = "it is built once that is put right", Actor.PERSON
+    elif (others := _only_others(name, facts)) is not None:
+        advice, acts = others, Actor.PERSON
+    elif health.building:
+        advice, acts = f"rebuilder {', '.join(health.building)} builds it now", Actor.PROCESS
+    elif True in runs:
+        advice, acts = "a running rebuilder builds it", Actor.PROCESS
     elif facts.has_rebuilder and code is Code.COMPONENT_CHANGED:
-        # It takes its settings up when it starts, and nobody sees which ones a running one has.
+        # One of an earlier version does not say which settings it was started with.
         advice, acts = f"a rebuilder that has these settings builds it: {_RESTART}", Actor.PERSON
     elif facts.has_rebuilder and code is Code.COMPONENT_MISSING:
         advice = "a running rebuilder builds it, if it was started with these settings"
@@ -241,32 +259,68 @@ def _to_be_built(
         )
         acts = Actor.PERSON
     else:
-        advice, acts = f"no rebuilder is running: {_START_ONE}", Actor.PERSON
+        advice, acts = START_ONE, Actor.PERSON
     return Problem(code=code, subject=name, what=what, advice=advice, acts=acts)
 
 
-def _why_behind(name: str, health: ComponentHealth, facts: Facts, due: Due) -> str:
-    reason = due.reasons.get(name)
+def _only_others(name: str, facts: Facts) -> str | None:
+    """What to do where rebuilders run, and none of them builds it as it is declared here."""
+    runs = builders_of(name, facts)
+    if not runs or any(each is not False for each in runs.values()):
+        return None
+    who = ", ".join(facts.known_rebuilders[member].process for member in runs)
+    return f"start rebuilder {who} again with these settings: it has others for {name}"
+
+
+def _behind_its_sources(name: str, health: ComponentHealth, facts: Facts, due: Due) -> Problem:
     behind = f"{_generations(health.behind)} behind" if health.behind else "not up to date"
-    if reason is None:
-        reason = _obstacle(name, facts) or "what it is made from is not up to date"
-        return f"{name} is {behind}, since {reason}"
-    return f"{name} is {behind}: {reason}"
+    what = f"{name} is {behind}"
+    code = Code.COMPONENT_BEHIND
+    if name in due.reasons:
+        what = f"{what}: {due.reasons[name]}"
+        return _to_be_built(name, health, facts, code=code, what=what)
+    obstacle = _obstacle(name, facts) or _Obstacle(why="what it is made from is not up to date")
+    if health.building:  # by one that sees other facts, or other settings
+        return _to_be_built(name, health, facts, code=code, what=f"{what}, since {obstacle.why}")
+    return obstacle.problem(code, name, what)
 
 
-def _obstacle(name: str, facts: Facts) -> str | None:
+@dataclass(frozen=True, kw_only=True)
+class _Obstacle:
     """What keeps a component from being built that is not its own fault."""
+
+    why: str
+    until: str | None = None
+    """The command that ends it, where somebody asked for it; ``None``: it is a fault."""
+
+    def problem(self, code: Code, name: str, what: str) -> Problem:
+        """What to say of the component that it keeps."""
+        if self.until is not None:
+            what = f"as asked: {what}: it waits for {self.why}"
+            advice = f"when that may move on: {self.until}"
+        else:
+            what, advice = f"{what}, since {self.why}", "it is built once that is put right"
+        asked = self.until is not None
+        return Problem(
+            code=code, subject=name, what=what, advice=advice, acts=Actor.PERSON, asked=asked
+        )
+
+
+def _obstacle(name: str, facts: Facts) -> _Obstacle | None:
     if (why := _no_source(name, facts)) is not None:
-        return why
+        return _Obstacle(why=why)
     for parent in ancestors_of(name, facts.definitions):
-        for known, how in (
-            (facts.holds, "is held"),
-            (facts.paused, "is paused"),
-            (facts.attempts, "failed"),
-            (facts.damaged, "is damaged"),
-        ):
-            if parent in known:
-                return f"{parent}, which it is made from, {how}"
+        it = f"{parent}, which it is made from"
+        if parent in facts.holds:
+            why = f"{it} and which is held ({facts.holds[parent].reason})"
+            return _Obstacle(why=why, until=commands.lift(parent))
+        if parent in facts.paused:
+            why = f"{it} and which is paused ({facts.paused[parent].reason})"
+            return _Obstacle(why=why, until=commands.resume(parent))
+        if parent in facts.attempts:
+            return _Obstacle(why=f"{it}, failed")
+        if parent in facts.damaged:
+            return _Obstacle(why=f"{it}, is damaged")
     return None
 
 

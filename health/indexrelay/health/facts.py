@@ -151,6 +151,8 @@ class Facts:
     """Folders of ours that every user of the host may enter."""
     unknown: Mapping[Area, Unknown] = field(default_factory=dict)
     requested: AbstractSet[str] = frozenset()
+    host: str = ""
+    """The machine that looks: paths of others may lead elsewhere."""
     since: datetime
     """When these definitions were taken up: what was built later under others is not for us."""
     now: datetime

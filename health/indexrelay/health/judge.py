@@ -19,6 +19,7 @@ from indexrelay.health.collection_health import (
     left_out_note,
 )
 from indexrelay.health.component_health import component_health, component_problems, notes
+from indexrelay.health.declarations import declaration_problems
 from indexrelay.health.due import find_due
 from indexrelay.health.facts import Area, Facts
 from indexrelay.health.groups import GroupState, judge_groups
@@ -54,7 +55,8 @@ def judge(facts: Facts) -> Verdict:
         *_unknown(facts, Area.REDIS),
         *_of_releases(facts),
         *role_problems(facts),
-        *_of_groups(groups.values()),
+        *declaration_problems(facts),
+        *_of_groups(groups.values(), facts),
         *component_problems(components, facts, due),
         *intrusion_problems(facts),
         *redis_problems(facts),
@@ -157,9 +159,10 @@ def _of_releases(facts: Facts) -> Iterator[Problem]:
         )
 
 
-def _of_groups(groups: Iterable[GroupState]) -> Iterator[Problem]:
+def _of_groups(groups: Iterable[GroupState], facts: Facts) -> Iterator[Problem]:
     for group in groups:
         if group.waiting:
+            asked = all(name in facts.holds or name in facts.paused for name in group.held_back_by)
             yield Problem(
                 code=Code.GROUP_WAITS,
                 subject=group.group,
@@ -169,6 +172,7 @@ def _of_groups(groups: Iterable[GroupState]) -> Iterator[Problem]:
                 advice="the group moves as a whole once that one does: see "
                 f"{', '.join(sorted(group.held_back_by))}",
                 acts=Actor.PERSON,
+                asked=asked,
             )
         if not group.whole:
             yield Problem(

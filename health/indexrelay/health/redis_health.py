@@ -7,7 +7,9 @@ explains why something waits, and what never ends by itself is told.
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from typing import Final
 
+from indexrelay.health.advice import START_ONE
 from indexrelay.health.facts import Facts, RedisFacts
 from indexrelay.health.verdict import Actor, Code, Problem
 from indexrelay.schemas import commands
@@ -17,6 +19,10 @@ from indexrelay.schemas.versions import Release
 from indexrelay.streams.connection import NO_EVICTION
 from indexrelay.streams.leases import HeldLease
 
+OF_ITS_OWN: Final = (
+    f"end all of them but one, and start each of the others again: {commands.REBUILDER}"
+)
+"""For rebuilders under one id: without one, each draws one that no other has."""
 _POLLS = 3
 """A reader that has not followed within so many of its polls is behind, and not just on its way."""
 LONGEST_LEASES = 10
@@ -34,7 +40,7 @@ def role_problems(facts: Facts) -> Iterator[Problem]:
         yield Problem(
             code=Code.NO_REBUILDER,
             what="no rebuilder is running, so nothing new is built",
-            advice=f"start one: {commands.REBUILDER}",
+            advice=START_ONE,
             acts=Actor.PERSON,
         )
     if not facts.redis.readers and "reader" not in facts.redis.unseen:
@@ -204,8 +210,7 @@ def member_problems(facts: Facts) -> Iterator[Problem]:
                 subject=rebuilder.rebuilder,
                 what=f"rebuilder {rebuilder.process} has its id in common with "
                 f"{', '.join(rebuilder.namesakes)}, and each takes events that another began with",
-                advice="give each an id of its own: "
-                f"{commands.rebuilder(f'{rebuilder.rebuilder}-2')}",
+                advice=OF_ITS_OWN,
                 acts=Actor.PERSON,
             )
     yield from _silent(facts.redis, facts)

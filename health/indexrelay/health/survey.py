@@ -36,13 +36,14 @@ from indexrelay.storage.errors import (
 from indexrelay.storage.sources import open_source
 from indexrelay.streams import Connection, Keys
 from indexrelay.streams.announcing import current_release
+from indexrelay.streams.identity import host_name
 from indexrelay.streams.inspection import group_state, waiting_entries
 from indexrelay.streams.keys import REBUILDERS_GROUP
 from indexrelay.streams.leases import HeldLease, held_leases
 from indexrelay.streams.memory import held_memory, server_memory
 from indexrelay.streams.passing import refusal_code
 from indexrelay.streams.position import START
-from indexrelay.streams.presence import Role, members_of
+from indexrelay.streams.presence import Members, Role, StateT, members_of
 from indexrelay.streams.wrong_keys import WrongKey, find_wrong_keys
 
 _log = get_logger(__name__)
@@ -110,11 +111,13 @@ class Survey:
     def of_places(self) -> Facts:
         """What the settings name, as of now; nothing is made or numbered.
 
-        What cannot be read is in ``unknown``. The embedded server is none of it: a role starts it.
+        What cannot be read is in ``unknown``. That no embedded server runs is none of it: a role
+        starts it.
         """
         facts = self._nothing()
-        if self._settings.redis_url is not None:
-            facts = self._attempt(Area.REDIS, self._answering, facts)
+        answering = self._attempt(Area.REDIS, self._answering, facts)
+        if answering.redis is not None or self._settings.redis_url is not None:
+            facts = answering
         if self._settings.artifacts_dir.is_dir():
             facts = self._attempt(Area.ARTIFACTS, self._with_artifacts, facts)
         return self._attempt(Area.CATALOG, self._looked_at, facts)
@@ -128,6 +131,7 @@ class Survey:
             release=None,
             versions={},
             requested=requested,
+            host=host_name(),
             since=self._since,
             now=self._clock.now(),
             rebuilder=settings.rebuilder,
@@ -316,9 +320,17 @@ class Survey:
         except ResponseError as error:
             if refusal_code(error) != "WRONGTYPE":  # it answers, and `whole` names the key
                 raise
-        unseen: frozenset[Role] = frozenset({"reader", "rebuilder"})
+        readers = _if_shown(connection, keys, "reader", ReaderState)
+        rebuilders = _if_shown(connection, keys, "rebuilder", RebuilderState)
+        looked: dict[Role, object] = {"reader": readers, "rebuilder": rebuilders}
         return replace(
-            facts, redis=RedisFacts(unseen=unseen, eviction=connection.eviction_policy())
+            facts,
+            redis=RedisFacts(
+                readers={} if readers is None else readers.states,
+                rebuilders={} if rebuilders is None else rebuilders.states,
+                unseen=frozenset(role for role, found in looked.items() if found is None),
+                eviction=connection.eviction_policy(),
+            ),
         )
 
     def _seconds_left(
@@ -383,6 +395,17 @@ def _if_allowed(look: Callable[[], ResultT], otherwise: ResultT) -> ResultT:
     except NoPermissionError as error:
         _log.debug("redis.not_allowed", error=str(error))
         return otherwise
+
+
+def _if_shown(
+    connection: Connection, keys: Keys, role: Role, model: type[StateT]
+) -> Members[StateT] | None:
+    """Who is there; ``None``: this user may not read it, or another key is in its place."""
+    try:
+        return members_of(connection, keys, role, model)
+    except ResponseError as error:
+        _log.debug("presence.not_shown", role=role, error=str(error))
+        return None
 
 
 def _first_line(error: object) -> str:

@@ -64,6 +64,8 @@ class Code(StrEnum):
     REBUILDER_NOT_ALONE = "rebuilder_not_alone"
     LOCK_WAITS = "lock_waits"
     """A rebuilder waits for a lock for longer than it should."""
+    REBUILDER_OTHER_SETTINGS = "rebuilder_other_settings"
+    """It was started with other settings than those that are asked about."""
 
     NO_READER = "no_reader"
     READER_UNREADABLE = "reader_unreadable"
@@ -71,6 +73,7 @@ class Code(StrEnum):
     READER_BEHIND = "reader_behind"
     READER_LOAD_FAILED = "reader_load_failed"
     READER_NOT_READY = "reader_not_ready"
+    READER_OTHER_SETTINGS = "reader_other_settings"
 
     MEMBER_DROPPED = "member_dropped"
     """In the place of a process's state stands what is not its own, or far too large."""
@@ -91,9 +94,6 @@ class Code(StrEnum):
     """A key of the namespace holds what is not ours."""
 
 
-DECISIONS: Final = frozenset({Code.COMPONENT_HELD, Code.COMPONENT_PAUSED})
-"""What somebody asked for. It is told of all the same: what it keeps back is not well."""
-
 PLACES: Final = frozenset(
     {
         Code.CATALOG_UNREADABLE,
@@ -106,10 +106,13 @@ PLACES: Final = frozenset(
         Code.SOURCE_UNREADABLE,
         Code.SOURCE_EMPTIED,
         Code.RELEASE_DAMAGED,
+        Code.REBUILDER_OTHER_SETTINGS,
+        Code.READER_OTHER_SETTINGS,
     }
 )
 """What `indexrelay check` is about: whether what the settings name can be used, where entries come
-from, where versions are kept, and the server of the events."""
+from, where versions are kept, and the server of the events; and whether what runs was started with
+these settings."""
 
 BUILDS: Final = frozenset(Code) - {
     # A pass by hand is for where no role runs, and what it released is on its way to the readers.
@@ -141,6 +144,9 @@ class Problem(_Fact):
     what: str
     advice: str
     acts: Actor
+    asked: bool = False
+    """Whether it is as somebody asked (held, paused), or follows from that alone. It is told of all
+    the same: a decision is easily forgotten, and what it keeps back is not well."""
 
 
 class Condition(StrEnum):

@@ -162,12 +162,14 @@ class NotServedError(IndexRelayError):
         behind: Sequence[Behind],
         failures: Mapping[str, ComponentFailure],
         kept_back: Mapping[str, str],
+        other_settings: Sequence[str] = (),
         reason: str | None = None,
     ) -> None:
         told = [
             reason,
             *(f"component {name} failed: {failure.error}" for name, failure in failures.items()),
             *(f"component {name} is {why}" for name, why in kept_back.items()),
+            *other_settings,
             _listed(map(str, behind)) if behind else None,
         ]
         super().__init__(
@@ -181,6 +183,7 @@ class NotServedError(IndexRelayError):
         self.behind = tuple(behind)
         self.failures = dict(failures)
         self.kept_back = dict(kept_back)
+        self.other_settings = tuple(other_settings)
         self.reason = reason
 
 

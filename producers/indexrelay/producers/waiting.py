@@ -13,6 +13,7 @@ from typing import TypeAlias
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
+from indexrelay.health.declarations import differing_processes
 from indexrelay.producers.errors import NoRunningServerError, NotServedError
 from indexrelay.producers.signals import Signals
 from indexrelay.producers.standing import (
@@ -85,6 +86,7 @@ class Waiting:
         self._began = clock.monotonic()
         self._pause = FIRST_PAUSE_SECONDS
         self._away: Exception | None = None
+        self._other_settings: tuple[str, ...] = ()
 
     def look(self) -> ServedBy | None:
         """Look once; ``None``: not yet.
@@ -107,6 +109,7 @@ class Waiting:
             behind=() if seen is None else seen.behind,
             failures=failures,
             kept_back=why_kept,
+            other_settings=self._other_settings,
             reason=self._reason(),
         ) from self._away
 
@@ -148,6 +151,10 @@ class Waiting:
                 if seen.served:
                     raise
                 # What was seen is enough to say that it is not served.
+        self._other_settings = tuple(
+            problem.what
+            for problem in differing_processes(self._definitions, None, rebuilders, readers)
+        )
         failures = failed_components(self._commit, rebuilders, readers, components=self._components)
         return seen, failures, kept_back(seen, rebuilders)
 

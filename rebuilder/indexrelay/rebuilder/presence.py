@@ -12,8 +12,9 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from indexrelay.health.backoff import Patience
-from indexrelay.schemas import commands
+from indexrelay.health.redis_health import OF_ITS_OWN
 from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.declarations import Declaration
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.message_size import fitted_rebuilder
 from indexrelay.schemas.results import (
@@ -30,6 +31,24 @@ from indexrelay.streams import BackendRefusedError, Connection, Identity, Keys, 
 _log = get_logger(__name__)
 
 
+def declared_by_rebuilders(connection: Connection, keys: Keys) -> frozenset[str]:
+    """The components that some rebuilder which runs now was started with.
+
+    None where presence cannot be read: then nobody is known to build them.
+    """
+    try:
+        states = present(connection, keys, "rebuilder", RebuilderState)
+    except (RedisError, BackendRefusedError) as error:
+        _log.debug("rebuilders.unknown", error=str(error))
+        return frozenset()
+    return frozenset(
+        name
+        for state in states.values()
+        if state is not None and state.declares is not None
+        for name in state.declares.components
+    )
+
+
 class RebuilderPresence:
     """Publishes one rebuilder's state."""
 
@@ -43,6 +62,7 @@ class RebuilderPresence:
         catalog: Catalog,
         patience: Patience,
         clock: Clock,
+        declares: Declaration,
     ) -> None:
         self._presence = Presence(connection, keys, "rebuilder")
         self._connection = connection
@@ -52,6 +72,7 @@ class RebuilderPresence:
         self._catalog = catalog
         self._patience = patience
         self._clock = clock
+        self._declares = declares
         self._started_at: datetime = clock.now()
         self._silent = False
         self._seen: dict[str, datetime] = {}
@@ -77,6 +98,7 @@ class RebuilderPresence:
             instance=identity.instance,
             started_at=self._started_at,
             updated_at=self._clock.now(),
+            declares=self._declares,
             release=0 if release is None else release.number,
             building=tuple(building),
             failures={
@@ -138,8 +160,7 @@ class RebuilderPresence:
                 "rebuilder.not_alone",
                 rebuilder=us.label,
                 other=alive[member],
-                advice="each takes the events that the other has begun with; give each an id of "
-                f"its own: {commands.rebuilder(us.label + '-2')}",
+                advice=f"each takes the events that the other has begun with; {OF_ITS_OWN}",
             )
         self._namesakes = alive
         self._seen = {member: state.updated_at for member, state in others.items()}

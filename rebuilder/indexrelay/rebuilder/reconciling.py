@@ -11,11 +11,13 @@ from collections.abc import Iterator, Mapping
 
 from redis.exceptions import NoPermissionError
 
+from indexrelay.health.declarations import declaring
 from indexrelay.health.redis_health import LONGEST_LEASES
 from indexrelay.rebuilder.announcing import AnnounceError, Announcer
 from indexrelay.rebuilder.doubting import ReaderDoubts
 from indexrelay.rebuilder.findings import Finding, Reconciliation, Standing
 from indexrelay.rebuilder.foreign_writes import ForeignWriteLog
+from indexrelay.rebuilder.presence import declared_by_rebuilders
 from indexrelay.rebuilder.releasing import Publisher
 from indexrelay.rebuilder.renumbering import Renumberer
 from indexrelay.schemas.clock import Clock
@@ -51,7 +53,12 @@ class Reconciler:
         keys = Keys(settings.namespace)
         self._definitions = settings.components
         self._store = store
-        self._publisher = Publisher(store=store, clock=clock, by=source)
+        self._publisher = Publisher(
+            store=store,
+            clock=clock,
+            by=source,
+            elsewhere=lambda: declared_by_rebuilders(connection, keys),
+        )
         self._renumberer = Renumberer(
             store,
             connection=connection,
@@ -105,6 +112,7 @@ class Reconciler:
             yield from self._wrong_keys()
             alive = present(self._connection, self._keys, "rebuilder", RebuilderState)
             yield from self._renumberer.mend(rebuilders=bool(alive))
+            yield from self._lent(alive)
             yield from self._announcement()
             yield from self._missing_group()
             yield from self._endless_leases()
@@ -116,6 +124,19 @@ class Reconciler:
                 yield _unusable("redis", "Redis does not answer, or refuses", error)
         except (ArtifactError, OSError) as error:
             yield _unusable("store", "the artifact store cannot be used", error)
+
+    def _lent(self, alive: Mapping[str, RebuilderState | None]) -> Iterator[Finding]:
+        """What has left the settings and stays in the release, and because of whom."""
+        newest = self._store.newest_release()
+        for name in sorted(set() if newest is None else newest.components.keys()):
+            if name not in self._definitions and (keeping := declaring(name, alive)):
+                yield Finding(
+                    about="release",
+                    what=f"{name} is declared no longer and stays in the release: rebuilder "
+                    f"{', '.join(keeping)} was started with it, and would build it anew",
+                    standing=Standing.LEFT,
+                    advice="start that one again, with these settings",
+                )
 
     def _readers(self) -> Mapping[str, ReaderState | None]:
         members = members_of(self._connection, self._keys, "reader", ReaderState)

@@ -6,10 +6,11 @@ still newer. A publisher that slept through three releases changes nothing by wa
 
 A group is moved whole or left whole: see `indexrelay.rebuilder.candidates`. A component that is
 declared a member counts as one from the first release in which it agrees with the others; one that
-left a group, or the settings, leaves at once.
+left a group, or the settings, leaves at once: unless another rebuilder that runs still declares it,
+and would build it anew. Then it stays, by itself, until that one was started again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Final
@@ -41,6 +42,16 @@ class Publication:
     """Components of which the release has a version that was built, and checked, earlier."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Staying:
+    """What of a release is in the next one as well, at this version or another."""
+
+    components: Mapping[str, str]
+    lent: AbstractSet[str]
+    """Those that are declared no longer, and stay because another rebuilder declares them. They are
+    in no group: nobody here brings them to the state of the others."""
+
+
 class Publisher:
     """Commits releases to one artifact store.
 
@@ -48,10 +59,24 @@ class Publisher:
     others built or grouped since then is left as it is.
     """
 
-    def __init__(self, *, store: ArtifactStore, clock: Clock, by: str = "") -> None:
-        """``by``: who says so in the releases."""
+    def __init__(
+        self,
+        *,
+        store: ArtifactStore,
+        clock: Clock,
+        by: str = "",
+        elsewhere: Callable[[], AbstractSet[str]] = frozenset,
+    ) -> None:
+        """Publish to ``store``.
+
+        Args:
+            by: who says so in the releases.
+            elsewhere: the components that rebuilders declare which run now; asked only where
+                something would leave the release.
+        """
         self._store = store
         self._by = by
+        self._elsewhere = elsewhere
         self._clock = clock
         self._since = clock.now()
 
@@ -79,8 +104,9 @@ class Publisher:
         while True:
             current = self._store.newest_release()
             newer = self._newer(built, current, definitions, anyway)
-            choice = self._choice(newer, current, definitions)
-            release = self._next(current, choice.chosen, definitions, reason)
+            staying = self._staying(current, definitions)
+            choice = self._choice(newer, current, staying, definitions)
+            release = self._next(current, staying, choice.chosen, definitions, reason)
             unchanged = current is not None and _same_content(current, release)
             if unchanged or (current is None and not release.components):
                 return Publication(waiting=choice.waiting)
@@ -95,17 +121,19 @@ class Publisher:
     def _next(
         self,
         current: Release | None,
+        staying: "_Staying",
         chosen: Mapping[str, Candidate],
         definitions: Definitions,
         reason: str,
     ) -> Release:
         holds = current.holds if current is not None else {}
-        components = self._staying(current, definitions)
-        components |= {name: candidate.id for name, candidate in chosen.items()}
+        new = {name: candidate.id for name, candidate in chosen.items()}
+        components = {**staying.components, **new}
+        declared = {name: each for name, each in components.items() if name not in staying.lent}
         return Release(
             number=self._store.next_number(),
             components=components,
-            groups=self._groups(current, components, chosen, definitions),
+            groups=self._groups(current, declared, chosen, definitions),
             holds={
                 name: hold
                 for name, hold in holds.items()
@@ -117,35 +145,40 @@ class Publisher:
             previous=current.number if current is not None else 0,
         ).sealed()
 
-    def _staying(self, current: Release | None, definitions: Definitions) -> dict[str, str]:
+    def _staying(self, current: Release | None, definitions: Definitions) -> "_Staying":
         """What is released and stays, at this version or another: what is still defined."""
         before = current.components if current is not None else {}
-        return {
-            name: version
+        leaving = {
+            name
             for name, version in before.items()
-            if name in definitions or self._is_recent(name, version)
+            if name not in definitions and not self._is_recent(name, version)
         }
+        lent = leaving & self._elsewhere() if leaving else frozenset[str]()
+        components = {
+            name: version for name, version in before.items() if name not in leaving or name in lent
+        }
+        return _Staying(components=components, lent=frozenset(lent))
 
     def _choice(
         self,
         newer: Mapping[str, VersionManifest],
         current: Release | None,
+        staying: "_Staying",
         definitions: Definitions,
     ) -> Choice:
         """What of the newer versions may be released without tearing a group."""
         if not newer:
             return Choice()
         members = {group: set(names) for group, names in groups_of(definitions).items()}
-        staying = self._staying(current, definitions)
         if current is not None and current.created_at > self._since:
             # Whoever took up settings after us may have more in a group than we know of.
-            for name in staying.keys() & current.groups.keys():
+            for name in staying.components.keys() & current.groups.keys() - staying.lent:
                 members.setdefault(current.groups[name], set()).add(name)
         released = {
             name: None
             if (manifest := self._released(name, version)) is None
             else Candidate(component=name, id=version, manifest=manifest)
-            for name, version in staying.items()
+            for name, version in staying.components.items()
         }
         holds = {} if current is None else current.holds
         chooser = Chooser(

@@ -23,13 +23,14 @@ from indexrelay.rebuilder.findings import Reconciliation
 from indexrelay.rebuilder.janitor import Janitor
 from indexrelay.rebuilder.leasing import Leases
 from indexrelay.rebuilder.passes import PassOrder, run_pass
-from indexrelay.rebuilder.presence import RebuilderPresence
+from indexrelay.rebuilder.presence import RebuilderPresence, declared_by_rebuilders
 from indexrelay.rebuilder.reconciling import Reconciler
 from indexrelay.rebuilder.releasing import Publisher
 from indexrelay.rebuilder.retiring import Retirer
 from indexrelay.rebuilder.runners import BuildRunner, SerialExecutor
 from indexrelay.rebuilder.telling import FindingsLog
 from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.declarations import declared_to_build
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.results import LockWait, RebuildResult
 from indexrelay.schemas.settings import Settings
@@ -98,7 +99,12 @@ class Workshop:
         self._adopter = Adopter(self._builder, store=store, catalog=catalog, clock=clock)
         self._release_after_seconds = limits.release_after_seconds
         source = f"rebuilder/{identity.label}"
-        publisher = Publisher(store=store, clock=clock, by=source)
+        publisher = Publisher(
+            store=store,
+            clock=clock,
+            by=source,
+            elsewhere=lambda: declared_by_rebuilders(connection, keys),
+        )
         announcer = Announcer(connection, keys, source=source, clock=clock)
         self._completer = Completer(
             catalog=catalog, store=store, publisher=publisher, announcer=announcer, clock=clock
@@ -106,7 +112,7 @@ class Workshop:
         self._reconciler = Reconciler(
             settings, store=store, connection=connection, group=group, source=source, clock=clock
         )
-        self._findings = FindingsLog()
+        self._findings = FindingsLog(clock)
         self._janitor = Janitor(settings, connection, keys)
         self._retirer = Retirer(
             settings, catalog=catalog, store=store, connection=connection, keys=keys, clock=clock
@@ -119,6 +125,7 @@ class Workshop:
             catalog=catalog,
             patience=patience,
             clock=clock,
+            declares=declared_to_build(settings.components, settings.collections),
         )
         self.last_result: RebuildResult | None = None
         self._release: Release | None = None

@@ -24,6 +24,7 @@ from indexrelay.reloaders.spreading import Spread
 from indexrelay.reloaders.swapping import Current, SwapCallback
 from indexrelay.reloaders.watching import ReleaseWatch
 from indexrelay.schemas.clock import Clock, SystemClock
+from indexrelay.schemas.declarations import declared_to_serve
 from indexrelay.schemas.events import ReleaseApplied
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
@@ -72,6 +73,7 @@ class Reloader:
             ValueError: ``reader_id`` may not name a reader.
         """
         self._settings = settings
+        self._declares = declared_to_serve(settings.components)
         self._identity = Identity(reader_id)
         self._clock = clock or SystemClock()
         self._store = store or ArtifactStore.of(settings, clock=self._clock, may_be_away=True)
@@ -132,6 +134,7 @@ class Reloader:
             address=self._address,
             started_at=self._started_at,
             updated_at=self._clock.now(),
+            declares=self._declares,
             ready=self.ready,
             release=self._current.contents.release,
             cursor=self._watch.cursor,

@@ -83,11 +83,6 @@ def reader(label: str) -> str:
     return _command("reader", "--id", label, "--port", "8001")
 
 
-def rebuilder(label: str) -> str:
-    """Start a rebuilder under an id of its own."""
-    return _command("rebuilder", "--id", label)
-
-
 def _command(*words: str) -> str:
     """One line for a shell."""
     return shlex.join((PROGRAM, *words))

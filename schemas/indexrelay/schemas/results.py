@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
+from indexrelay.schemas.declarations import Declaration
 from indexrelay.schemas.limits import Attribute, ErrorText, MessageText
 from indexrelay.schemas.names import (
     BatchId,
@@ -143,6 +144,8 @@ class ProcessState(_Fact):
     """Tells this process from the others under its label; empty where schema 1.0 wrote it."""
     started_at: datetime
     updated_at: datetime
+    declares: Declaration | None = None
+    """What its settings declared when it was started; ``None``: an earlier version does not say."""
 
     @property
     def label(self) -> str:
