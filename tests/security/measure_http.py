@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -30,47 +29,55 @@ PAYLOAD_BYTES = 2000
 DESCRIPTORS = 256
 
 
-@dataclass
-class Watched:
-    """What was seen of a service while it was attacked."""
-
-    health: list[float] = field(default_factory=list)
-    resident: list[int] = field(default_factory=list)
-
-
 @contextmanager
-def watching(service: Service) -> Iterator[Watched]:
-    """Look at health and memory all the time."""
-    watched, done = Watched(), threading.Event()
+def beside(program: str) -> Iterator["subprocess.Popen[str]"]:
+    """A process of its own, so that what looks on and what attacks do not wait for each other.
 
-    def look() -> None:
-        while not done.is_set():
-            watched.health.append(service.health_seconds(timeout=10))
-            watched.resident.append(service.resident_bytes())
-            done.wait(0.05)
-
-    thread = threading.Thread(target=look)
-    thread.start()
+    It says one line when it has begun, and ends with its stdin.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    )
     try:
-        yield watched
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
     finally:
-        done.set()
-        thread.join()
+        process.communicate()
 
 
-def attack_in_a_process(name: str, service: Service) -> "subprocess.Popen[bytes]":
-    """The attack, where it does not take turns with what looks on; it ends with its stdin."""
-    program = (
-        "import sys; from pathlib import Path; from contextlib import ExitStack\n"
+def attacker(name: str, service: Service) -> str:
+    """Makes an attack, and holds it."""
+    return (
+        "import sys\nfrom contextlib import ExitStack\nfrom pathlib import Path\n"
         "from tests.security.attacks import ATTACKS, COUNTS, DEFAULT_COUNT\n"
         "from tests.security.reader_service import Service\n"
-        f"with ExitStack() as stack:\n"
-        f"    service, count = Service(None, {service.port}, Path()), COUNTS.get({name!r})\n"
+        f"service, count = Service(None, {service.port}, Path()), COUNTS.get({name!r})\n"
+        "with ExitStack() as stack:\n"
         f"    ATTACKS[{name!r}](service, stack, count or DEFAULT_COUNT)\n"
-        "    print('made', flush=True); sys.stdin.read()\n"
+        "    print('made', flush=True)\n    sys.stdin.read()\n"
     )
-    return subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+
+
+def watcher(service: Service) -> str:
+    """Looks at health and memory all the time, and says in the end what it saw."""
+    return (
+        "import json, sys, threading\nfrom pathlib import Path\n"
+        "from types import SimpleNamespace\n"
+        "from tests.security.reader_service import Service\n"
+        f"process = SimpleNamespace(pid={service.process.pid})\n"
+        f"service, done = Service(process, {service.port}, Path()), threading.Event()\n"
+        "print('begun', flush=True)\n"
+        "threading.Thread(target=lambda: (sys.stdin.read(), done.set())).start()\n"
+        "health, memory = [], []\n"
+        "while not done.wait(0.05):\n"
+        "    health.append(service.health_seconds(timeout=10))\n"
+        "    memory.append(service.resident_bytes())\n"
+        "print(json.dumps({'health': health, 'memory': memory}))\n"
     )
 
 
@@ -82,26 +89,24 @@ def measured(
         before = service.resident_bytes()
         calm = statistics.median(service.health_seconds() for _ in range(20))
         lines, began = service.log_lines(), time.monotonic()
-        with watching(service) as watched:
-            attacker = attack_in_a_process(name, service)
-            assert attacker.stdout is not None
-            attacker.stdout.readline()
-            reloaded: float | None = None
-            if descriptors is not None:
-                reloaded = released_in(installation, service, within=seconds)
-            time.sleep(max(0.0, began + seconds - time.monotonic()))
-            minutes = (time.monotonic() - began) / 60
-            lines = service.log_lines() - lines
-            left = service.descriptors()
-        attacker.communicate()
+        with beside(watcher(service)) as looking:
+            with beside(attacker(name, service)):
+                reloaded: float | None = None
+                if descriptors is not None:
+                    reloaded = released_in(installation, service, within=seconds)
+                time.sleep(max(0.0, began + seconds - time.monotonic()))
+                minutes = (time.monotonic() - began) / 60
+                lines = service.log_lines() - lines
+                left = service.descriptors()
+            seen = json.loads(looking.communicate()[0])
         time.sleep(1)
         return {
             "attack": name + ("" if descriptors is None else f", {descriptors} descriptors"),
             "health_calm_ms": round(1000 * calm, 1),
-            "health_median_ms": round(1000 * statistics.median(watched.health), 1),
-            "health_worst_ms": round(1000 * max(watched.health)),
+            "health_median_ms": round(1000 * statistics.median(seen["health"]), 1),
+            "health_worst_ms": round(1000 * max(seen["health"])),
             "memory_before_mb": round(before / 1e6),
-            "memory_peak_mb": round(max(watched.resident) / 1e6),
+            "memory_peak_mb": round(max(seen["memory"]) / 1e6),
             "memory_after_mb": round(service.resident_bytes() / 1e6),
             "log_lines_a_minute": round(lines / minutes),
             "descriptors_at_the_end": left,

@@ -8,6 +8,7 @@ sent or unread, loses them first, and a request that comes whole is answered.
 """
 
 import asyncio
+import ctypes
 import functools
 import os
 import resource
@@ -36,6 +37,8 @@ _LOOK_SECONDS: Final = 0.5
 """How often connections are looked at: so much later than its limit one may end."""
 _SEND_BUFFER_BYTES: Final = 256 * 1024
 """Of the kernel, for each connection; by itself it lets 4 MB wait for who does not read."""
+_TRIMMED_BYTES: Final = 8 * 1024 * 1024
+"""After more than this was held at a time, the memory is given back to the system once it is not."""
 _RESERVED_DESCRIPTORS: Final = 100
 """Files that connections leave to everything else: indexes, the log, Redis, the next release."""
 _FREE_PIECES: Final = 1000
@@ -78,6 +81,8 @@ class Connections:
         self._waiting: dict[GuardedConnection, None] = {}
         """Those whose client is waited for; the longest comes first."""
         self._buffered = 0
+        self._highest = 0
+        """Bytes that were held at a time since memory was given back last."""
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -102,7 +107,7 @@ class Connections:
                 return False
         self._open[connection] = self._waiting[connection] = None
         if self._timer is None:
-            self._timer = connection.loop.call_later(_LOOK_SECONDS, self._look)
+            self._timer = connection.loop.call_later(_LOOK_SECONDS, self._look, connection.loop)
         return True
 
     def leave(self, connection: "GuardedConnection") -> None:
@@ -126,6 +131,7 @@ class Connections:
         if connection in self._open:  # who was cut meanwhile is only waited for
             connection.held_bytes += count
             self._buffered += count
+            self._highest = max(self._highest, self._buffered)
         return True
 
     def let_go(self, connection: "GuardedConnection") -> None:
@@ -165,12 +171,14 @@ class Connections:
         others = (each for each in self._waiting if each is not newcomer)
         return next((each for each in others if each.held_bytes or not holding), None)
 
-    def _look(self) -> None:
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         self.expire()
-        if self._open:
-            loop = next(iter(self._open)).loop
-            self._timer = loop.call_later(_LOOK_SECONDS, self._look)
+        if self._highest > _TRIMMED_BYTES > self._buffered:
+            self._highest = 0
+            loop.run_in_executor(None, give_memory_back)
+        if self._open or self._highest > _TRIMMED_BYTES:
+            self._timer = loop.call_later(_LOOK_SECONDS, self._look, loop)
 
 
 class GuardedConnection(H11Protocol):
@@ -351,6 +359,13 @@ def most_connections(settings: HttpSettings) -> int:
             advice="let the process open more files (ulimit -n), or set http.max_connections",
         )
     return most
+
+
+def give_memory_back() -> None:
+    """Have the C library return what it keeps of memory that is free: by itself it keeps most."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none, and keeps little
+    if trim is not None:
+        trim(0)
 
 
 def _set_up(opened: socket.socket | None) -> None:
