@@ -27,7 +27,10 @@ class ServedWords:
 
 
 class Words(Kind[ServedWords]):
-    """One file of text. ``memory``, ``disk`` and ``bad PATH`` fail to load while PATH is."""
+    """One file of text. ``memory``, ``disk`` and ``bad PATH`` fail to load while PATH is.
+
+    ``counted PATH`` never loads, and adds one letter to PATH each time.
+    """
 
     def build(self, job: Job) -> Built:
         raise NotImplementedError
@@ -40,6 +43,10 @@ class Words(Kind[ServedWords]):
         fault, _, path = text.partition(" ")
         if fault == "rubbish":
             raise ValueError("the format cannot be read")
+        if fault == "counted":
+            with Path(path).open("a") as tries:
+                tries.write("x")
+            raise ValueError("it always fails")
         if fault == "bad" and Path(path).exists():
             raise ValueError("what the kind reads besides cannot be read")
         if fault == "memory" and Path(path).exists():

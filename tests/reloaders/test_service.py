@@ -243,6 +243,20 @@ def test_a_reader_can_be_told_to_try_again(bench: Bench) -> None:
         assert reader.ready
 
 
+def test_however_often_a_reader_is_told_it_tries_again_once_a_second(bench: Bench) -> None:
+    tries = bench.folder / "tries"
+    bench.publish(voyager=f"counted {tries}")
+    reader = bench.reader()
+    reader.step()
+    for _ in range(5):
+        reader.retry_failed()
+        reader.step()
+    assert tries.read_text() == "xx", "at first, and once for all that told it"
+    bench.clock.advance(1)
+    reader.step()
+    assert tries.read_text() == "xxx", "for those who told it meanwhile"
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [

@@ -103,8 +103,11 @@ class Installation:
             descriptors: how many files it may have open at most; ``None``: as we may.
             python: the interpreter, and with it the code, that serves.
         """
-        tables = self.pipeline.settings.model_dump(mode="json", by_alias=True)
-        tables.pop("http")  # an earlier version, measured beside this one, has none
+        tables = self.pipeline.settings.model_dump(
+            mode="json",
+            by_alias=True,
+            exclude_defaults=True,  # an earlier version, measured beside this one, has other keys
+        )
         if http is not None:
             tables["http"] = http
         port = _free_port()

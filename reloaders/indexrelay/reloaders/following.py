@@ -31,6 +31,9 @@ from indexrelay.storage.artifacts import ArtifactStore, StoreAccessError
 
 log = get_logger(__name__)
 
+_TOLD_SECONDS = 1.0
+"""However often somebody says that what failed is to be tried again, it is no oftener than this."""
+
 Renewing = Callable[[], AbstractContextManager[None]]
 """Keeps presence alive while the body runs."""
 Applied = Callable[[int, float], None]
@@ -73,6 +76,7 @@ class Follower:
         self._complaint = ""
         self._blind = False
         self._told = threading.Event()
+        self._told_at: float | None = None
         self.seen = Seen()
         """What the store said when it was asked last; replaced, never changed."""
         self._doubts: queue.SimpleQueue[Doubt] = queue.SimpleQueue()
@@ -139,8 +143,9 @@ class Follower:
             applied: called after each round that changed something, or met a new release.
             stopping: whether to leave what superseded the last round for another time.
         """
-        if self._told.is_set():
+        if self._may_try_again:
             self._told.clear()  # before: told once more meanwhile is one more time
+            self._told_at = self._clock.monotonic()
             self._loader.try_again()
         while not self._doubts.empty():
             self._loader.doubt(self._doubts.get(), self._current.contents)
@@ -164,7 +169,14 @@ class Follower:
     @property
     def asked(self) -> bool:
         """Whether somebody wants a look now."""
-        return self._told.is_set() or not self._doubts.empty()
+        return self._may_try_again or not self._doubts.empty()
+
+    @property
+    def _may_try_again(self) -> bool:
+        """Whether somebody said so, and not just before: a load that fails may take long."""
+        if not self._told.is_set():
+            return False
+        return self._told_at is None or self._clock.monotonic() >= self._told_at + _TOLD_SECONDS
 
     def forget(self) -> None:
         """Start from nothing at the next look."""

@@ -38,7 +38,7 @@ _LOOK_SECONDS: Final = 0.5
 _SEND_BUFFER_BYTES: Final = 256 * 1024
 """Of the kernel, for each connection; by itself it lets 4 MB wait for who does not read."""
 _TRIMMED_BYTES: Final = 8 * 1024 * 1024
-"""After more than this was held at a time, the memory is given back to the system once it is not."""
+"""Once more than this was held at a time, and is no longer, its memory is given back."""
 _RESERVED_DESCRIPTORS: Final = 100
 """Files that connections leave to everything else: indexes, the log, Redis, the next release."""
 _FREE_PIECES: Final = 1000
