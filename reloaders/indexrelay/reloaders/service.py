@@ -38,7 +38,7 @@ try:
     from indexrelay.reloaders.fastapi import reloader_lifespan
     from indexrelay.reloaders.http.answers import LargeResponse, SearchAnswer, encoded
     from indexrelay.reloaders.http.bodies import BodyLimit
-    from indexrelay.reloaders.http.connections import Connections, connection_of
+    from indexrelay.reloaders.http.connections import Connections, connection_of, fitting
     from indexrelay.reloaders.http.descriptions import (
         Accepted,
         Component,
@@ -205,9 +205,10 @@ def serve(
             connection=connection,
             address=address or address_of(listener),
         )
+        limits = fitting(settings.http)
         config = uvicorn.Config(
-            create_app(reloader, settings.http),
-            http=Connections(settings.http).protocol,
+            create_app(reloader, limits),
+            http=Connections(limits).protocol,
             ws="none",
             loop="asyncio",
             log_config=None,

@@ -364,7 +364,8 @@ class HttpSettings(_Table):
     """At the same time, each on a thread of its own; more than processors only help where indexes
     are read from disk."""
     max_waiting_searches: Annotated[int, Field(ge=0)] = 200
-    """Searches that may wait for such a thread; one more is refused (503)."""
+    """Searches that may wait for such a thread; one more is refused (503). Fewer where all of them
+    were more than half of the connections: the rest is for whoever asks for less."""
 
 
 class LogSettings(_Table):

@@ -10,7 +10,7 @@ import pytest
 
 from indexrelay.reloaders.http.answers import LargeResponse
 from indexrelay.reloaders.http.bodies import BodyLimit
-from indexrelay.reloaders.http.connections import MAX_HEADER_BYTES, Phase, most_connections
+from indexrelay.reloaders.http.connections import MAX_HEADER_BYTES, Phase, fitting
 from indexrelay.schemas.settings import HttpSettings
 from tests.reloaders.http.transports import Service, receive, status
 
@@ -315,13 +315,23 @@ def test_a_process_that_may_open_few_files_has_fewer_connections(
 ) -> None:
     few = HttpSettings(max_connections=5000)
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (1024, 1024))
-    assert 500 < most_connections(few) < 1024 - 100
-    assert most_connections(HttpSettings(max_connections=5)) == 5
+    assert 500 < fitting(few).max_connections < 1024 - 100
+    assert fitting(HttpSettings(max_connections=5)).max_connections == 5
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (64, 64))
-    assert most_connections(few) == 1
+    assert fitting(few).max_connections == 1
     unlimited = resource.RLIM_INFINITY
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (unlimited, unlimited))
-    assert most_connections(few) == 5000
+    assert fitting(few).max_connections == 5000
+
+
+@pytest.mark.parametrize(
+    ("connections", "searches", "waiting"), [(500, 8, 200), (100, 8, 42), (10, 5, 0), (1, 1, 0)]
+)
+def test_searches_leave_half_of_the_connections_to_others(
+    connections: int, searches: int, waiting: int
+) -> None:
+    found = fitting(HttpSettings(max_connections=connections))
+    assert (found.searches, found.max_waiting_searches) == (searches, waiting)
 
 
 def test_an_idle_connection_waits_for_a_header() -> None:

@@ -70,7 +70,8 @@ class Service:
         self, app: Callable[..., Awaitable[None]], *, most: int = 3, **limits: Any
     ) -> None:
         self.now = 0.0
-        self.connections = Connections(HttpSettings(**limits), most=most, now=lambda: self.now)
+        settings = HttpSettings(max_connections=most, **limits)
+        self.connections = Connections(settings, now=lambda: self.now)
         self._config = uvicorn.Config(app, http=self.connections.protocol, log_config=None)
         self._config.load()
         self._state = ServerState()

@@ -65,12 +65,11 @@ class Connections:
         self,
         settings: HttpSettings,
         *,
-        most: int | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the limits; ``most``: of connections, ``None``: as `most_connections` says."""
+        """Take the limits; see `fitting`."""
         self.now = now
-        self._most = most_connections(settings) if most is None else most
+        self._most = settings.max_connections
         self._max_buffered_bytes = settings.max_buffered_bytes
         self._seconds = {
             Phase.HEADER: settings.header_seconds,
@@ -344,13 +343,17 @@ def connection_of(scope: Scope) -> GuardedConnection | None:
     return found
 
 
-def most_connections(settings: HttpSettings) -> int:
-    """How many connections there may be, so that files can be opened whatever clients do."""
+def fitting(settings: HttpSettings) -> HttpSettings:
+    """The settings as far as this process can keep them.
+
+    Connections leave some files to everything else, whatever clients do; and searches leave half of
+    the connections to those who ask for less.
+    """
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return settings.max_connections
-    left = soft - len(os.listdir("/proc/self/fd")) - _RESERVED_DESCRIPTORS  # noqa: PTH208 - names do
-    most = max(1, min(settings.max_connections, left))
+    most = settings.max_connections
+    if soft != resource.RLIM_INFINITY:
+        left = soft - len(os.listdir("/proc/self/fd")) - _RESERVED_DESCRIPTORS  # noqa: PTH208 - names do
+        most = max(1, min(most, left))
     if most < settings.max_connections:
         log.warning(
             "connections.limited",
@@ -358,7 +361,16 @@ def most_connections(settings: HttpSettings) -> int:
             open_files=soft,
             advice="let the process open more files (ulimit -n), or set http.max_connections",
         )
-    return most
+    searching = max(1, most // 2)
+    running = min(settings.searches, searching)
+    waiting = min(settings.max_waiting_searches, searching - running)
+    return settings.model_copy(
+        update={
+            "max_connections": most,
+            "searches": running,
+            "max_waiting_searches": waiting,
+        }
+    )
 
 
 def give_memory_back() -> None:
