@@ -59,6 +59,11 @@ faults: $(INSTALLED) ## Break it in every way that we know: SERVER=all FAULT=F1,
 soak: $(INSTALLED) ## Kill at random for long: MINUTES=30 SERVER=all
 	@$(BIN)/python -m tests.faults --fault F2 --minutes $(MINUTES) --server $(SERVER)
 
+.PHONY: fuzz
+fuzz: $(INSTALLED) ## Attack it with messages, files and requests of all kinds, MINUTES=30 each
+	@INDEXRELAY_FUZZ_MINUTES=$(MINUTES) $(BIN)/python -m pytest -x $(PYTEST_ARGS) \
+		tests/security/test_*_fuzzing.py
+
 .PHONY: bench
 bench: $(INSTALLED) ## Measure, and write benchmarks/RESULTS.md: ARGS=--quick ARGS="--only events"
 	@PYTHONPATH=benchmarks $(BIN)/python -m measuring $(ARGS)

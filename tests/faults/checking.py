@@ -33,6 +33,7 @@ def check(history: History) -> list[Violation]:
         "I6": _torn_or_failed(history),
         "I7": _split(history),
         "I8": _wrongly_well(history),
+        "I11": _unaccounted(history),
     }
     return [Violation(name, what) for name, found in checks.items() for what in found]
 
@@ -190,6 +191,37 @@ def _wrongly_well(history: History) -> Iterator[str]:
                 yield (
                     f"well at release {look.newest}, and {reader} served {release}"
                     + (f", without the newest of {', '.join(wrong)}" if wrong else "")
+                )
+
+
+def _unaccounted(history: History) -> Iterator[str]:
+    """I11: what is released follows from what is trusted, whatever is added to the streams.
+
+    A version takes the place of another one since it covers something else, was declared or made
+    from something else, since the other one was damaged, or since a person decided so or asked for
+    it in the catalog; and it is smaller than it may be only where a person forced that.
+    """
+    versions = {version.id: version for version in history.versions}
+    asked = {name for request in history.requests for name in request.components}
+    forced = [request.components for request in history.requests if request.force]
+    for before, after in pairwise(history.releases):
+        for name, version_id in after.components.items():
+            old, new = versions.get(before.components.get(name, "")), versions.get(version_id)
+            decided = name in before.holds or name in after.holds
+            if old is None or new is None or old == new or decided:
+                continue
+            same = (old.covers, old.definition, old.parents) == (
+                new.covers,
+                new.definition,
+                new.parents,
+            )
+            if same and name not in asked and old.id not in history.damaged:
+                yield f"release {after.number} has another {name}, for which nobody asked"
+            least = old.entries * (1 - history.max_shrink.get(name, 1.0))
+            if new.entries < least and not any(not names or name in names for names in forced):
+                yield (
+                    f"release {after.number} takes {name} from {old.entries} entries to "
+                    f"{new.entries}, and nobody forced that"
                 )
 
 

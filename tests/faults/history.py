@@ -37,6 +37,18 @@ class Version:
     """The digest of its file."""
     parents: Mapping[str, str] = field(default_factory=dict)
     """By component that it was made from: the id of the version."""
+    entries: int = 0
+    definition: str = ""
+    """What it was declared as, by its digest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedFor:
+    """One request, by the catalog."""
+
+    components: tuple[str, ...]
+    """Empty: whatever is due."""
+    force: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,5 +159,8 @@ class History:
     """Generations whose events are among the dead letters."""
     said_well: tuple[SaidWell, ...] = ()
     left: Left = Left()
+    requests: tuple[AskedFor, ...] = ()
+    max_shrink: Mapping[str, float] = field(default_factory=dict)
+    """By component: how much of its entries a version may lose unless somebody forces it."""
     damaged: frozenset[str] = frozenset()
     """The ids of versions whose files were damaged: a reader may have to leave them."""

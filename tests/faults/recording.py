@@ -12,7 +12,13 @@ from indexrelay.health.judge import judge
 from indexrelay.health.survey import Survey
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.errors import UnreadableEventError
-from indexrelay.schemas.events import BatchCompleted, Event, ReleaseApplied, ReleasePublished
+from indexrelay.schemas.events import (
+    BatchCompleted,
+    Event,
+    RebuildRequested,
+    ReleaseApplied,
+    ReleasePublished,
+)
 from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import BlobRef, VersionManifest
@@ -23,6 +29,7 @@ from indexrelay.streams.inspection import extent
 from indexrelay.streams.scanning import scan
 from tests.faults.history import (
     Announced,
+    AskedFor,
     Batch,
     History,
     Left,
@@ -68,6 +75,10 @@ class Recorder:
         self._said_well: list[SaidWell] = []
         self.committed: dict[str, tuple[str, ...]] = {}
         """What was in each batch, by its id; told by whoever commits."""
+        self.deleted: dict[str, tuple[str, ...]] = {}
+        """What a batch took away, by its id; told by whoever commits."""
+        self.forged: set[bytes] = set()
+        """Messages that somebody else added; what they say proves nothing."""
         self.damaged: set[Path] = set()
         """Files of the store that a scenario damaged; what they hold now proves nothing."""
 
@@ -166,6 +177,11 @@ class Recorder:
             dead=frozenset(_generations(letter.raw for letter in letters)),
             said_well=tuple(self._said_well),
             left=self.left(),
+            requests=tuple(self._requests()),
+            max_shrink={
+                name: definition.max_shrink
+                for name, definition in self._settings.components.items()
+            },
             damaged=frozenset(self._damaged_versions()),
         )
 
@@ -186,8 +202,20 @@ class Recorder:
                 text("SELECT batch_id, generation FROM indexrelay_batches ORDER BY generation")
             )
             for batch_id, generation in rows:
-                ids = self.committed[batch_id]
-                yield Batch(batch_id=batch_id, generation=generation, upserts=ids)
+                yield Batch(
+                    batch_id=batch_id,
+                    generation=generation,
+                    upserts=self.committed[batch_id],
+                    deletes=self.deleted.get(batch_id, ()),
+                )
+
+    def _requests(self) -> Iterator[AskedFor]:
+        with self._engine.connect() as connection:
+            bodies = connection.execute(text("SELECT body FROM indexrelay_inbox WHERE requested"))
+            for (body,) in bodies:
+                data = Event.from_bytes(bytes(body)).data
+                assert isinstance(data, RebuildRequested)
+                yield AskedFor(components=data.components, force=data.force)
 
     def manifests(self) -> list[Path]:
         """Every version that was ever built."""
@@ -214,6 +242,8 @@ class Recorder:
             content=content_digest(json.loads(raw)),
             blob=blob.digest,
             parents=manifest.parents,
+            entries=manifest.entries,
+            definition=manifest.definition,
         )
 
     def path_of(self, blob: BlobRef) -> Path:
@@ -235,8 +265,11 @@ class Recorder:
         """Everything readable in one stream, by entry id."""
         entries: Any = self._connection.commands.xrange(key)
         for entry, fields in entries:
+            raw = fields.get(b"event")
+            if raw is None or raw in self.forged:
+                continue
             try:
-                yield entry, Event.from_bytes(fields[b"event"])
+                yield entry, Event.from_bytes(raw)
             except UnreadableEventError:
                 continue  # poison that a scenario put there: the dead letters tell of it
 

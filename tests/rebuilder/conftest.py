@@ -1,6 +1,7 @@
 """A rebuilder on a real catalog and a real artifact store; its Redis is fakeredis."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,35 +114,37 @@ class Bench:
 MakeBench = Callable[..., Bench]
 
 
-@pytest.fixture
-def make_bench(tmp_path: Path) -> Iterator[MakeBench]:
-    """Makes benches: ``make_bench(index=behaving("tracks"))``."""
-    opened: list[Bench] = []
-
-    def make(**components: dict[str, Any]) -> Bench:
-        settings = Settings.model_validate(
-            {
-                "data_dir": tmp_path,
-                "collections": {"tracks": {"dimension": 2, "metric": "l2"}},
-                "components": components,
-            }
-        )
-        server = fakeredis.FakeServer()
-        bench = Bench(
-            settings=settings,
-            catalog=Catalog.open(settings.catalog_url),
-            store=ArtifactStore(settings.artifacts_dir),
-            connection=Connection(
-                commands=fakeredis.FakeRedis(server=server),
-                blocking=fakeredis.FakeRedis(server=server),
-            ),
-            keys=Keys(settings.namespace),
-        )
-        opened.append(bench)
-        return bench
-
-    yield make
-    for bench in opened:
+@contextmanager
+def bench_in(folder: Path, **components: dict[str, Any]) -> Iterator[Bench]:
+    """A bench that keeps everything in ``folder``."""
+    settings = Settings.model_validate(
+        {
+            "data_dir": folder,
+            "collections": {"tracks": {"dimension": 2, "metric": "l2"}},
+            "components": components,
+        }
+    )
+    server = fakeredis.FakeServer()
+    bench = Bench(
+        settings=settings,
+        catalog=Catalog.open(settings.catalog_url),
+        store=ArtifactStore(settings.artifacts_dir),
+        connection=Connection(
+            commands=fakeredis.FakeRedis(server=server),
+            blocking=fakeredis.FakeRedis(server=server),
+        ),
+        keys=Keys(settings.namespace),
+    )
+    try:
+        yield bench
+    finally:
         bench.rebuilder.stop()
         bench.connection.close()
         bench.catalog.close()
+
+
+@pytest.fixture
+def make_bench(tmp_path: Path) -> Iterator[MakeBench]:
+    """Makes benches: ``make_bench(index=behaving("tracks"))``."""
+    with ExitStack() as stack:
+        yield lambda **components: stack.enter_context(bench_in(tmp_path, **components))
