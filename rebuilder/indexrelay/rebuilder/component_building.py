@@ -63,7 +63,10 @@ class ComponentBuilder:
         """
         facts = order.facts
         definition = facts.definitions[name]
-        _log.info("component.building", component=name, reason=order.reasons[name])
+        failed = facts.attempts.get(name)
+        # What fails for a cause outside is tried with every batch: that it fails is news enough.
+        say = _log.debug if failed is not None and failed.passing else _log.info
+        say("component.building", component=name, reason=order.reasons[name])
         defaults = self._settings.rebuilder
         parents = {
             parent: _version_of(parent, facts, results)

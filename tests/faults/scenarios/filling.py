@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy.exc import OperationalError
@@ -27,6 +28,9 @@ BACK_SECONDS = 10.0
 START_SECONDS = 90.0
 SHORT_SECONDS, LONG_SECONDS = 2.0, 33.0
 """How long the database is locked: for less and for more than a writer waits."""
+FULL_SECONDS = 30.0
+"""How long the volume stays full where the log is watched: the first lines are news."""
+_COMMIT_SECONDS = 2.0
 _LONG_EVERY = 5
 _READERS = 2
 _MOST_COMMITS = 1000
@@ -71,14 +75,35 @@ def run(program: Path, row: Row, runs: int) -> None:
 
 
 def _full_artifacts(bench: Bench, row: Row, volume: Volume) -> None:
+    said = {name: _Said(bench, name) for name in bench.processes}
     with _serving_on(bench):
         volume.fill()
         try:
             bench.commit()
             bench.wait(lambda: _failed_for(bench, "No space left on device"))
+            if row.timed:
+                _log_stays_quiet(bench, said)
         finally:
             volume.free()
+    if row.timed:
+        bench.commit()  # after so many failures the next retry by itself is minutes away
     _back(bench, row)
+
+
+def _log_stays_quiet(bench: Bench, said: "dict[str, _Said]") -> None:
+    """Batches go on coming while nothing can be built; no process says a line a second of it."""
+    began = time.monotonic()
+    for number in range(round(FULL_SECONDS / _COMMIT_SECONDS)):
+        bench.commit()
+        due = began + (number + 1) * _COMMIT_SECONDS
+        bench.wait(partial(_is_past, due))
+    seconds = time.monotonic() - began
+    for name, words in said.items():
+        assert words.lines < seconds, f"{name} says {words.lines} lines in {seconds:.0f} s"
+
+
+def _is_past(moment: float) -> bool:
+    return time.monotonic() >= moment
 
 
 def _read_only_artifacts(bench: Bench, row: Row, volume: Volume) -> None:
@@ -159,16 +184,24 @@ def _failed_for(bench: Bench, words: str) -> bool:
 
 
 class _Said:
-    """What the rebuilder says from now on."""
+    """What a process says from now on."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._log = bench.processes["rebuilder-1"].log
+    def __init__(self, bench: Bench, process: str = "rebuilder-1") -> None:
+        self._log = bench.processes[process].log
         self._from = self._log.stat().st_size
 
     def since(self, words: str) -> bool:
+        return words.encode() in self._read()
+
+    @property
+    def lines(self) -> int:
+        """How many there are."""
+        return self._read().count(b"\n")
+
+    def _read(self) -> bytes:
         with self._log.open("rb") as log:
             log.seek(self._from)
-            return words.encode() in log.read()
+            return log.read()
 
 
 def _poked(bench: Bench, said: _Said, words: str) -> bool:
