@@ -74,6 +74,7 @@ class Groups(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.old: list[Pipeline] = []
         self.pipeline = self.opened()
+        self.readers_started = 0
         self.readers = [self.pipeline.reader("one"), self.pipeline.reader("two")]
         self.leases: dict[str, Lease] = {}
         self.checked = 0
@@ -143,6 +144,15 @@ class Groups(RuleBasedStateMachine):
         finally:
             Member.built = staticmethod(lambda _job: None)
 
+    @rule(collection=st.sampled_from(COLLECTIONS))
+    def rebuild_while_batches_keep_coming(self, collection: str) -> None:
+        """A commit in each build of one pass."""
+        Member.built = staticmethod(lambda _job: self.commit(collection))
+        try:
+            self.pipeline.rebuild()
+        finally:
+            Member.built = staticmethod(lambda _job: None)
+
     @rule()
     def rebuild_and_die_before_the_release(self) -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -156,6 +166,12 @@ class Groups(RuleBasedStateMachine):
     @rule(number=st.integers(0, 1))
     def read(self, number: int) -> None:
         self.readers[number].step()
+
+    @rule(number=st.integers(0, 1))
+    def start(self, number: int) -> None:
+        """Another reader, which has served nothing yet."""
+        self.readers_started += 1
+        self.readers[number] = self.pipeline.reader(f"started-{self.readers_started}")
 
     @rule(seconds=st.sampled_from((1.0, 30.0, 3600.0)))
     def wait(self, seconds: float) -> None:

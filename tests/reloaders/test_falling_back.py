@@ -6,6 +6,7 @@ import pytest
 
 from indexrelay.reloaders.falling_back import earlier_versions
 from indexrelay.reloaders.planning import Part
+from indexrelay.schemas.results import LoadOutcome
 from indexrelay.schemas.versions import Hold, Release
 from tests.reloaders.bench import Bench, outcomes, state_of, texts
 from tests.reloaders.test_scrubbing import blob_of, overwrite, scrubber
@@ -72,7 +73,54 @@ def test_the_versions_of_a_group_come_from_one_release() -> None:
         release(2, a="2"),
         release(1, a="1", b="1"),
     )
-    assert found == [{"a": "1", "b": "1"}]
+    assert found == [{"a": "2"}, {"a": "1", "b": "1"}]
+
+
+def test_of_a_release_come_all_versions_and_then_those_that_were_one_group_in_it() -> None:
+    wanted = {"a": "2", "b": "2", "c": "2"}
+    joined = release(1, a="1", b="1", c="1").model_copy(update={"groups": {"a": "x", "b": "x"}})
+    found = order(wanted, release(2, a="2", b="2", c="2"), joined)
+    assert found == [{"a": "1", "b": "1", "c": "1"}, {"a": "1", "b": "1"}]
+
+
+@pytest.mark.parametrize("before", ["new", "alone"])
+def test_a_group_stands_in_as_it_was_before_a_member_joined_that_cannot_be_loaded(
+    bench: Bench, before: str
+) -> None:
+    groups = {"voyager": "songs", "map": "songs"}
+    if before == "alone":
+        bench.publish(clap="c0")  # at another state than the others
+    bench.publish(groups=groups, voyager="v1", map="m1")
+    running = bench.reader("running")
+    running.step()
+    bench.publish(groups={**groups, "clap": "songs"}, voyager="v2", map="m2", clap="c2")
+    good = blob_of(bench, "clap")
+    overwrite(good, "cX")
+    alone = {"clap": "c0"} if before == "alone" else {}
+    running.step()
+    assert texts(running) == {"voyager": "v1", "map": "m1", **alone}
+    starting = bench.reader("starting")
+    starting.step()
+    assert texts(starting) == {"voyager": "v1", "map": "m1"}
+    assert state_of(starting, "clap").outcome is LoadOutcome.FAILED
+    assert not starting.step()  # looked at again, and left as it is
+    overwrite(good, "c2")
+    for reader in (running, starting):
+        assert reader.step()
+        assert texts(reader) == {"voyager": "v2", "map": "m2", "clap": "c2"}
+
+
+def test_a_group_that_is_served_does_not_go_back_to_before_a_member_joined(bench: Bench) -> None:
+    """What is damaged is withdrawn, and the others stay where they are."""
+    bench.publish(groups={"voyager": "songs"}, voyager="v1")
+    groups = {"voyager": "songs", "map": "songs"}
+    bench.publish(groups=groups, voyager="v2", map="m2")
+    reader = bench.reader()
+    reader.step()
+    overwrite(blob_of(bench, "map"), "mX")
+    scrubber(bench, reader).look()
+    reader.step()
+    assert texts(reader) == {"voyager": "v2"}
 
 
 def test_a_reader_that_starts_on_a_damaged_release_serves_the_version_before(

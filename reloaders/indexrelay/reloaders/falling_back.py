@@ -2,9 +2,10 @@
 
 Earlier releases are gone through, newest first, and the first whole set of versions is taken, so
 that a group stands in as a group: versions that an earlier release named together before they were
-one, or that are of two states for another reason, stand in for nothing. What a person rolled back
-from is left out: after a rollback only what is older than the version that it went back to may
-stand in.
+one, or that are of two states for another reason, stand in for nothing. For a reader that starts, a
+group was whole without a member that joined it later: the others stand in, and nothing serves that
+one. What a person rolled back from is left out: after a rollback only what is older than the
+version that it went back to may stand in.
 """
 
 import contextlib
@@ -40,14 +41,19 @@ class StandIns:
         *,
         is_wrong: Callable[[ServedComponent], bool],
     ) -> dict[str, ServedComponent] | None:
-        """Something to serve for every wanted member of ``part``; ``None``: no version is whole.
+        """Something to serve for the wanted members of ``part``; ``None``: no version is whole.
+
+        It is for all of them where some are served; otherwise for those that were there together.
 
         Args:
             release: the one that wants the part.
             served: what is served now, to be served on where it is what one comes to.
             is_wrong: what of it must not be.
         """
+        wanted = {name for name, version in part.wanted.items() if version is not None}
         for versions in earlier_versions(part, self._releases_from(release)):
+            if versions.keys() != wanted and not wanted.isdisjoint(served):
+                continue
             if not self._agree(versions):
                 continue
             found = self._all_of(
@@ -106,7 +112,9 @@ class StandIns:
 
 
 def earlier_versions(part: Part, releases: Sequence[Release]) -> Iterator[dict[str, str]]:
-    """Versions of all wanted members of a part that one release named together, each set once.
+    """Versions of wanted members of a part that one release named together, each set once.
+
+    Of each release first all that it names, and then those of them that were one group in it.
 
     Args:
         part: what cannot be served as it is wanted.
@@ -114,14 +122,24 @@ def earlier_versions(part: Part, releases: Sequence[Release]) -> Iterator[dict[s
     """
     names = [name for name, version in part.wanted.items() if version is not None]
     sets = [{name: release.components.get(name) for name in names} for release in releases]
-    seen = [{name: part.wanted[name] for name in names}]
+    seen: list[Mapping[str, str | None]] = [{name: part.wanted[name] for name in names}, {}]
     number = 0
     while number < len(releases):
         found = sets[number]
-        whole = {name: version for name, version in found.items() if version is not None}
-        if len(whole) == len(names) and found not in seen:
-            seen.append(found)
-            yield whole
+        for versions in _together(found, releases[number].groups):
+            if versions not in seen:
+                seen.append(versions)
+                yield versions
         if not releases[number].holds.keys().isdisjoint(names):
             number = max(index for index, each in enumerate(sets) if each == found)
         number += 1
+
+
+def _together(
+    found: Mapping[str, str | None], groups: Mapping[str, str]
+) -> Iterator[dict[str, str]]:
+    """What a release names of some components, and what of that was one group in it."""
+    named = {name: version for name, version in found.items() if version is not None}
+    yield named
+    for group in sorted({groups[name] for name in named if name in groups}):
+        yield {name: each for name, each in named.items() if groups.get(name) == group}

@@ -185,7 +185,9 @@ class Loader:
         wrong = [
             name for name in part.wanted if name in components and self._is_wrong(components[name])
         ]
-        if not wrong and all(name in components for name in part.wanted):
+        # A member that just joined, and cannot be loaded, changes nothing of what is served.
+        served = [name for name, version in part.wanted.items() if version and name in components]
+        if served and not wrong:
             return
         found = self._stand_ins.find(part, release, components, is_wrong=self._is_wrong)
         if found is not None:
