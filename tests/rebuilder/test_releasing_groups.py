@@ -14,6 +14,7 @@ from indexrelay.rebuilder.releasing import Publisher
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.results import RebuildStatus
 from indexrelay.schemas.versions import Release
+from indexrelay.storage.artifacts import ArtifactStore, StoreAccessError
 from indexrelay.streams import Lease
 from indexrelay.testing import MakePipeline, Pipeline
 from tests.behaviour.member import Member
@@ -383,6 +384,38 @@ def test_members_that_a_batch_came_between_are_built_together_the_next_time(
         assert runner.sessions[3:] == [("one",), ("other",)]  # side by side again
     finally:
         rebuilder.stop()
+
+
+def test_a_kept_version_that_is_released_with_its_group_forgets_the_failed_build(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody builds it again, so nothing else would."""
+    bench = make_bench(one={**MEMBER, "group": "pair"}, other={**MEMBER, "group": "pair"})
+    bench.commit("first")
+    workshop = bench.rebuilder._workshop
+    order = workshop.next_order(woken_at=None)
+    assert order is not None
+
+    def full(store: ArtifactStore, *_args: Any) -> None:
+        raise StoreAccessError(store.root, "write", OSError(28, "No space left on device"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ArtifactStore, "commit_release", full)
+        built = workshop.carry_out(order)
+    assert built is not None
+    failed: dict[str, Any] = {
+        "error": "boom",
+        "inputs": "x",
+        "targets": {"tracks": 1},
+        "passing": False,
+    }
+    for name in ("one", "alone"):
+        bench.catalog.attempts.failed(name, **failed)
+    others = {"other": built.components["other"]}
+    completed = workshop._completer.complete(order, others, last=True)
+    assert (completed.release, completed.indexes_rebuilt) == (1, ("other",))
+    assert set(bench.release().components) == {"one", "other"}
+    assert set(bench.catalog.attempts.all()) == {"alone"}
 
 
 def test_a_release_without_components_follows_settings_without_any(make_bench: MakeBench) -> None:
