@@ -342,8 +342,8 @@ class HttpSettings(_Table):
 
     max_connections: PositiveCount = 500
     """Open at the same time; fewer where the process may open too few files. One more takes the
-    place of the one whose client was waited for the longest; where all are at work, it is refused
-    (503)."""
+    place of the one whose client was waited for the longest. While all are at work a tenth more
+    come in, and the next is refused (503)."""
     header_seconds: PositiveSeconds = 10.0
     """How long a request may take until its header is whole (408), counted from the connection or
     the answer before."""

@@ -177,21 +177,26 @@ def test_the_client_that_was_waited_for_the_longest_makes_room_for_one_more() ->
     running(body)
 
 
-def test_where_all_are_at_work_one_more_is_refused() -> None:
+def test_where_all_are_at_work_some_more_come_in_and_the_next_is_refused() -> None:
     async def body() -> None:
         inner = Application()
         inner.may.clear()
-        service = Service(inner, most=2)
-        working = [service.connect(), service.connect()]
-        for each in working:
-            receive(each, WHOLE)
-        await service.settle()
+        service = Service(inner, most=100)
+        working = []
+        for _ in range(100 + 10):
+            working.append(service.connect())
+            assert not working[-1].closed
+            receive(working[-1], WHOLE)
+            await service.settle()
         refused = service.connect()
         assert (refused.closed, status(refused)) == (True, 503)
         assert b"retry-after: 1" in refused.written.lower()
         inner.may.set()
         await service.settle()
-        assert [status(each) for each in working] == [200, 200]
+        assert {status(each) for each in working} == {200}
+        service.now += 1
+        service.connect()
+        assert len(service.connections) == 100, "those beyond the limit made room"
 
     running(body)
 

@@ -39,6 +39,9 @@ _SEND_BUFFER_BYTES: Final = 256 * 1024
 """Of the kernel, for each connection; by itself it lets 4 MB wait for who does not read."""
 _TRIMMED_BYTES: Final = 8 * 1024 * 1024
 """Once more than this was held at a time, and is no longer, its memory is given back."""
+_SPARE_PART: Final = 10
+_FEWEST_SPARE: Final = 8
+"""A tenth of the connections, and at least so many, may come in while all others are at work."""
 _RESERVED_DESCRIPTORS: Final = 100
 """Files that connections leave to everything else: indexes, the log, Redis, the next release."""
 _FREE_PIECES: Final = 1000
@@ -99,11 +102,18 @@ class Connections:
         return self._buffered
 
     def admit(self, connection: "GuardedConnection") -> bool:
-        """Count one more in, if need be for another; whether there is a place."""
+        """Count one more in, if need be for another; whether there is a place.
+
+        Requests that came whole in the same moment are at work, if only for a moment: while all
+        are, some more come in, and make room for each other as soon as one is not.
+        """
         while len(self._open) >= self._most:
-            if not self._make_room(connection):
-                log.warning("connections.all_at_work", most=self._most)
-                return False
+            if self._make_room(connection):
+                continue
+            if len(self._open) < self._most + max(_FEWEST_SPARE, self._most // _SPARE_PART):
+                break
+            log.warning("connections.all_at_work", most=self._most)
+            return False
         self._open[connection] = self._waiting[connection] = None
         if self._timer is None:
             self._timer = connection.loop.call_later(_LOOK_SECONDS, self._look, connection.loop)
