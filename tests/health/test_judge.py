@@ -40,6 +40,7 @@ from tests.health.healthy import (
 
 UNKNOWN = Unknown(reason="it is away", advice="start it")
 OLD = ComponentDefinition.of("text_index", "tracks")
+OPTIONAL = ComponentDefinition.of("text_index", "tracks", required=False)
 PAIR = {name: DEFINITIONS[name].model_copy(update={"group": "pair"}) for name in ("map", "similar")}
 WRONG_KEY = WrongKey(key="{ns}:results", found="a list", wanted="a stream")
 TRACKS = {"tracks": CollectionSettings(dimension=2)}
@@ -439,7 +440,7 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
         Actor.PERSON,
     ),
     "a reader with other settings": (
-        with_reader(declares=declared_to_serve({**DEFINITIONS, "old": OLD})),
+        with_reader(declares=declared_to_serve({**DEFINITIONS, "old": OPTIONAL})),
         Code.READER_OTHER_SETTINGS,
         (
             "reader one (h:1) runs with other settings than these: old is declared there and no "

@@ -162,7 +162,7 @@ def test_a_component_that_a_person_keeps_back_is_named_with_the_reason(
 def test_processes_that_were_started_with_other_settings_are_named(
     producer: Producer, commit: Commit, readers: Readers
 ) -> None:
-    old = {"old": ComponentDefinition.of("vector_index", "tracks")}
+    old = {"old": ComponentDefinition.of("vector_index", "tracks", required=False)}
     builds, serves = declared_to_build(old, {}), declared_to_serve(old)
     late = reader("one", {"voyager": 1}, epoch=commit.epoch)
     readers.say(late.model_copy(update={"declares": serves}))

@@ -42,14 +42,20 @@ def test_a_rebuilder_does_not_differ_in_what_is_a_readers_or_has_its_default() -
     assert builds({"max_shrink": 0.5, "group": None}).differences(builds({})) == ()
 
 
-def test_a_reader_differs_in_kinds_and_in_what_it_requires_only() -> None:
-    def serves(**keys: Any) -> Declaration:
-        return declared_to_serve(component(**keys))
+def test_a_reader_differs_in_kinds_of_users_and_in_what_it_requires_only() -> None:
+    def serves(kind: str = "vector_index", **keys: Any) -> Declaration:
+        return declared_to_serve({"map": ComponentDefinition.of(kind, "tracks", **keys)})
 
-    assert serves(index="Flat", group="maps", max_shrink=1.0).differences(serves()) == ()
-    assert serves(required=False).differences(serves()) == ("map is declared differently there",)
-    text = declared_to_serve({"map": ComponentDefinition.of("text_index", "tracks")})
-    assert text.differences(serves()) == ("map is declared differently there",)
+    nothing = declared_to_serve({})
+    for same in (serves(), serves(index="Flat", group="maps"), serves("text_index")):
+        assert same.differences(serves()) == ()
+        assert nothing.differences(same) == same.differences(nothing) == ()
+    for other in (serves(required=False), serves("songs:Songs")):
+        assert nothing.differences(other) == ("map is not declared there",)
+        assert other.differences(nothing) == ("map is declared there and no longer here",)
+    assert serves("songs:Songs").differences(serves("songs:Other")) == (
+        "map is declared differently there",
+    )
 
 
 @pytest.mark.parametrize(

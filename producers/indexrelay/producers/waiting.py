@@ -151,10 +151,9 @@ class Waiting:
                 if seen.served:
                     raise
                 # What was seen is enough to say that it is not served.
-        self._other_settings = tuple(
-            problem.what
-            for problem in differing_processes(self._definitions, None, rebuilders, readers)
-        )
+        if self._definitions:  # a job's own file may declare none, and says nothing of them then
+            differing = differing_processes(self._definitions, None, rebuilders, readers)
+            self._other_settings = tuple(problem.what for problem in differing)
         failures = failed_components(self._commit, rebuilders, readers, components=self._components)
         return seen, failures, kept_back(seen, rebuilders)
 

@@ -5,8 +5,8 @@ has, and nobody sees it by what it builds: it builds well, and something else. S
 in its presence what its settings declare. No value can be read from it, and no password is in it.
 
 Only what a role acts by counts, or every change would have everybody started again. What is left
-out: a key that has its default value (a newer version has more keys than an older one), who waits
-for what (`required` is a reader's), and limits of a whole host, which hosts may differ in. Where a
+out: a key that has its default value (a newer version has more keys than an older one), who
+requires what (that is a reader's), and limits of a whole host, which hosts may differ in. Where a
 folder or a database lies is kept apart: two hosts may reach the same one by different ways.
 """
 
@@ -86,9 +86,19 @@ def declared_to_build(
 
 
 def declared_to_serve(components: Mapping[str, ComponentDefinition]) -> Declaration:
-    """What a reader acts by: which components there are, their kinds, and what it requires."""
+    """What a reader acts by: what it requires, and the kinds of users that it may load.
+
+    It serves whatever is released, so that a component that is not declared is as good as one that
+    is required and of a kind of ours: only others differ from none at all.
+    """
+    acted_by = {
+        name: (each.kind if ":" in each.kind else None, each.required)
+        for name, each in components.items()
+    }
     return Declaration(
-        components={name: _digest([each.kind, each.required]) for name, each in components.items()}
+        components={
+            name: _digest(list(each)) for name, each in acted_by.items() if each != (None, True)
+        }
     )
 
 
