@@ -5,7 +5,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import packages_distributions, requires
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,12 @@ def guarded(tree: ast.Module) -> set[str]:
     return found
 
 
+# Both read what every installed distribution says of itself, which takes a while.
+required = cache(metadata.requires)
+homes_of_modules = cache(metadata.packages_distributions)
+
+
+@cache
 def distributions_of(requirement: Requirement) -> set[str]:
     """What installing it brings, by the names that indexes know."""
     found: set[str] = set()
@@ -75,7 +82,7 @@ def distributions_of(requirement: Requirement) -> set[str]:
             continue
         found |= seen
         extras = each.extras or {""}
-        for line in requires(name) or ():
+        for line in required(name) or ():
             inner = Requirement(line)
             if inner.marker is None or any(inner.marker.evaluate({"extra": e}) for e in extras):
                 pending.append(inner)
@@ -84,7 +91,7 @@ def distributions_of(requirement: Requirement) -> set[str]:
 
 def test_every_optional_import_of_the_package_names_its_extra_when_it_is_missing() -> None:
     everybodys = distributions_of(Requirement("indexrelay"))
-    homes = packages_distributions()
+    homes = homes_of_modules()
     seen: set[str] = set()
     unguarded = []
     for file in sources():
@@ -107,7 +114,7 @@ def test_every_optional_import_of_the_package_names_its_extra_when_it_is_missing
 @pytest.mark.parametrize("module", EXTRAS)
 def test_the_extra_that_is_named_brings_the_module(module: str) -> None:
     brought = distributions_of(Requirement(f"indexrelay[{EXTRAS[module]}]"))
-    homes = {canonicalize_name(home) for home in packages_distributions()[module]}
+    homes = {canonicalize_name(home) for home in homes_of_modules()[module]}
     assert homes & brought
     assert not homes & distributions_of(Requirement("indexrelay"))
 
