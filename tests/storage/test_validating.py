@@ -370,7 +370,7 @@ def test_a_payload_that_contains_itself_is_named() -> None:
         ("1" * 400 + ".5", "$: inf has no place in JSON"),
         ("1" * 290 + "e50", "$: inf has no place in JSON"),
         ("1" * 5000, "digits"),
-        ("[1,]", "column 4"),
+        ("[1,]", "line 1 column"),
         ("nothing", "line 1 column 1"),
         ("[" * 60_000, "nested deeper than 100"),
         ('"\\ud800"', "$: '\\ud800' holds half a character"),
