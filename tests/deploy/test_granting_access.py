@@ -22,7 +22,6 @@ from indexrelay.streams.backlog import backlog
 from indexrelay.streams.errors import BackendRefusedError
 from indexrelay.streams.inspection import group_state, waiting_entries
 from indexrelay.streams.leases import held_leases, limit_lease
-from indexrelay.streams.position import START
 from indexrelay.streams.wrong_keys import WrongKey, find_wrong_keys, mend
 from tests.fixtures.acl import NAMESPACE, ConnectAs, client_of
 
@@ -86,7 +85,7 @@ def test_a_rebuilder_looks_at_all_keys_and_sets_aside_what_is_not_ours(
     assert "set aside" in mend(rebuilder, keys, wrong, ttl_seconds=60)
     assert find_wrong_keys(rebuilder, keys, RebuilderSettings(), components=["odd"]) == ()
     publish(rebuilder, keys.events, b"{}")
-    assert waiting_entries(rebuilder, keys.events, after=START, most=10) is not None
+    assert waiting_entries(rebuilder, keys.events, None, most=10) is not None
 
 
 def test_a_rebuilder_trims_the_streams(connect_as: ConnectAs, keys: Keys) -> None:

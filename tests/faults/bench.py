@@ -25,9 +25,11 @@ from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog, Commit
 from indexrelay.streams import Connection, Keys, current_release, present
 from tests.faults.checking import check
+from tests.faults.guard import Guard
 from tests.faults.links import Link
 from tests.faults.processes import Process
 from tests.faults.recording import COLLECTION, Recorder
+from tests.fixtures.acl import ADMIN
 from tests.fixtures.servers import PrivateServer
 from tests.streams.waiting import eventually
 
@@ -83,6 +85,7 @@ class Bench:
         linked: Sequence[str] = (),
         url: str | None = None,
         tables: str = "",
+        guarded: bool = False,
     ) -> None:
         """Nothing runs yet.
 
@@ -94,6 +97,8 @@ class Bench:
             linked: the roles that reach the server over a `Link` of their own.
             url: of servers that the scenario keeps itself; ``None``: one of its own, `server`.
             tables: more of the settings file.
+            guarded: behind the shipped access list, everybody as a user of his own; readers are
+                called like theirs.
         """
         self._closing = ExitStack()
         # Not among pytest's folders: their paths are long, and a socket's path is short.
@@ -104,6 +109,12 @@ class Bench:
             self._server = PrivateServer(self.folder / "server", program)
             self._closing.callback(self._server.stop)
             url = self._server.url
+        self.guard: Guard | None = None
+        if guarded:
+            self.guard = Guard(url, NAMESPACE)
+            self._closing.callback(self.guard.open)
+            self.guard.close()
+            url = self.guard.url_of(ADMIN)
         self.config = self.folder / "indexrelay.toml"
         timings = TIMINGS.format(
             lease=LEASE_SECONDS,
@@ -118,14 +129,16 @@ class Bench:
         for role in linked:
             link = self.links[role] = Link(Path(self.server.url.removeprefix("unix://")))
             self._closing.callback(link.close)
-            self._configure(self._config_of(role), link.url)
+            self._configure(self._config_of(role, role), link.url)
         self.settings = load_settings(self.config, environ={})
         self.keys = Keys(NAMESPACE)
         self.catalog = Catalog.open(self.settings.catalog_url)
         self._closing.callback(self.catalog.close)
         self.store = ArtifactStore(self.settings.artifacts_dir)
         self.connection = self._closing.enter_context(Connection.open(url, timeout_seconds=2))
-        self.producer = Producer(self.settings, catalog=self.catalog, connection=self.connection)
+        self.producer = Producer(
+            self.settings, catalog=self.catalog, connection=self._connection_of("producer")
+        )
         for name in ("tokens", "logs", "samples"):
             (self.folder / name).mkdir()
         self.recorder = Recorder(
@@ -150,8 +163,23 @@ class Bench:
         head = f'namespace = "{NAMESPACE}"\ndata_dir = "data"\n[redis]\nurl = "{url}"\n'
         file.write_text(f"{head}timeout_seconds = 1.0\n{self._tables}", encoding="utf-8")
 
-    def _config_of(self, role: str) -> Path:
-        return self.folder / f"{role}.toml" if role in self.links else self.config
+    def _config_of(self, role: str, name: str) -> Path:
+        if role in self.links:
+            return self.folder / f"{role}.toml"
+        if self.guard is None:
+            return self.config
+        user = role if role == "rebuilder" else name
+        file = self.folder / f"{user}.toml"
+        self._configure(file, self.guard.url_of(user))
+        return file
+
+    def _connection_of(self, user: str) -> Connection:
+        """A connection as a user of the access list, where there is one."""
+        if self.guard is None:
+            return self.connection
+        return self._closing.enter_context(
+            Connection.open(self.guard.url_of(user), timeout_seconds=2)
+        )
 
     def token(self, point: str) -> Path:
         """The file that makes ``point`` act on whoever comes by next."""
@@ -164,7 +192,7 @@ class Bench:
     def start(self, role: str, name: str) -> Process:
         """Start a ``rebuilder`` or a ``misdated`` one, a ``reader``, a ``herd`` or ``workers`` of
         these, or a ``producer``."""
-        config = self._config_of(role)
+        config = self._config_of(role, name)
         roles: dict[str, tuple[str, list[object]]] = {
             "rebuilder": (
                 "indexrelay.console.main",
@@ -186,6 +214,20 @@ class Bench:
             ),
         }
         module, arguments = roles[role]
+        return self._start(name, module, arguments)
+
+    def intrude(self, label: str, *, victim: str) -> Process:
+        """Start somebody who has the password of the reader ``label``."""
+        assert self.guard is not None
+        arguments = [self.guard.url_of(label), NAMESPACE, label, victim, self.intruder_log]
+        return self._start("intruder", "tests.faults.intruder_process", arguments)
+
+    @property
+    def intruder_log(self) -> Path:
+        """What the intruder did, written when it has ended."""
+        return self.folder / "logs" / "intruder.json"
+
+    def _start(self, name: str, module: str, arguments: Sequence[object]) -> Process:
         armed = {point: {"do": self._deed, "token": str(self.token(point))} for point in FAILPOINTS}
         process = self.processes[name] = Process(
             name,

@@ -81,6 +81,8 @@ class Recorder:
         """Messages that somebody else added; what they say proves nothing."""
         self.damaged: set[Path] = set()
         """Files of the store that a scenario damaged; what they hold now proves nothing."""
+        self.distrusted: set[str] = set()
+        """Labels of readers under which somebody lies: what they say proves nothing."""
 
     def close(self) -> None:
         self._engine.dispose()
@@ -132,7 +134,7 @@ class Recorder:
                     readers={
                         member: (state.release, _served(state))
                         for member, state in readers.items()
-                        if state is not None
+                        if state is not None and state.label not in self.distrusted
                     },
                 )
             )
@@ -275,7 +277,8 @@ class Recorder:
 
     def reports(self) -> Iterator[tuple[bytes, Event]]:
         """Every readable report, by its stream and entry id."""
-        for key in sorted({*scan(self._connection, self._keys.reports("*"))}):
+        lies = {self._keys.reports(label) for label in self.distrusted}
+        for key in sorted({*scan(self._connection, self._keys.reports("*"))} - lies):
             for entry, event in self.events(key):
                 yield b"%s %s" % (key.encode(), entry), event
 

@@ -562,6 +562,23 @@ def test_what_is_not_well_is_said_once_with_what_to_do_and_who_acts(case: str) -
     assert len(found) == 1 or code in alone, found
 
 
+def test_a_thousand_processes_under_one_label_are_told_of_in_a_few_sentences() -> None:
+    crowd: dict[str, Any] = {f"web:{number:04}": None for number in range(1000)}
+    dropped = {f"reader:evil:{number:04}": "it lies" for number in range(300)}
+    others = {"one": reader(), "two:0a": None}
+    problems = judge(healthy(redis=redis(readers={**others, **crowd}, dropped=dropped))).problems
+    unreadable = [each for each in problems if each.code is Code.READER_UNREADABLE]
+    assert [each.subject for each in unreadable if each.subject != "two:0a"] == [
+        *(f"web:{number:04}" for number in range(5)),
+        "web",
+    ]
+    assert "two:0a" in {each.subject for each in unreadable}
+    assert "the same of 995 more under the id web" in unreadable[-1].what
+    lies = [each for each in problems if each.code is Code.MEMBER_DROPPED]
+    assert len(lies) == 6
+    assert "the same of 295 more under the id evil" in lies[-1].what
+
+
 def test_every_code_has_a_case() -> None:
     assert {code for _, code, *_ in ONE_TABLE.values()} == set(Code)
 

@@ -46,6 +46,20 @@ def test_a_lease_that_the_server_lost_is_taken_again(
 
 
 @pytest.mark.server
+def test_a_server_without_memory_stops_no_build(server_factory: ServerFactory, keys: Keys) -> None:
+    """What is refused is free; what another has is another's all the same."""
+    with Connection.open(server_factory().url) as connection:
+        mine, others = leases(connection, keys), leases(connection, keys, "other")
+        assert others.take("theirs")
+        connection.commands.config_set("maxmemory", 1)
+        assert mine.take("index")
+        assert not mine.take("theirs")
+        mine.renew()
+        mine.give_back(["index"])
+        assert connection.commands.exists(keys.lease("index")) == 0
+
+
+@pytest.mark.server
 def test_a_restarted_server_that_forgot_a_lease_is_told_of_it(
     server_factory: ServerFactory, keys: Keys
 ) -> None:

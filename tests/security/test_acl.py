@@ -67,8 +67,8 @@ MAY: Final[dict[str, dict[str, str]]] = {
     },
     "rebuilder": {
         NO_KEY: "ping info time scan script|load",
-        "events": f"{REPAIR} {LOOK_AT_A_STREAM} xadd xrange xread xreadgroup xautoclaim xack xtrim "
-        "xgroup|create xgroup|delconsumer",
+        "events": f"{REPAIR} {LOOK_AT_A_STREAM} xadd xlen xrange xread xreadgroup xautoclaim xack "
+        "xtrim xgroup|create xgroup|delconsumer",
         **dict.fromkeys(
             ("reloads", "results"), f"{REPAIR} {LOOK_AT_A_STREAM} evalsha xadd xread xtrim"
         ),

@@ -1,9 +1,15 @@
 """What groups and leases look like from outside; the same on every server."""
 
+from typing import Any
+
+import pytest
+from redis.exceptions import ResponseError
+
 from indexrelay.streams import Connection, ConsumerGroup, Keys, Lease, publish_many
-from indexrelay.streams.inspection import group_state
+from indexrelay.streams.inspection import group_state, waiting_entries
 from indexrelay.streams.leases import held_leases, limit_lease
 from indexrelay.streams.position import Position
+from tests.fixtures.servers import ServerFactory
 
 
 def group(connection: Connection, keys: Keys, consumer: str) -> ConsumerGroup:
@@ -34,6 +40,53 @@ def test_what_each_consumer_did_not_acknowledge_is_told(
     settled = group_state(each_connection, keys.events, "g")
     assert settled is not None
     assert settled.lowest_pending is None
+
+
+def test_what_waits_for_a_group_is_counted_and_only_the_oldest_read(
+    each_connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert waiting_entries(each_connection, keys.events, None, most=10) is None
+    consumer = group(each_connection, keys, "one")
+    consumer.ensure()
+    publish_many(each_connection, keys.events, [b"x"] * 20)
+    read: list[int] = []
+    xrange = each_connection.commands.xrange
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        found: Any = xrange(*arguments, **options)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(each_connection.commands, "xrange", counted)
+    for state, most, count in (
+        (None, 10, 10),
+        (None, 1000, 20),
+        (group_state(each_connection, keys.events, "g"), 1000, 20),
+    ):
+        waiting = waiting_entries(each_connection, keys.events, state, most=most)
+        assert waiting is not None
+        assert waiting.count == count
+        assert 0 <= waiting.seconds < 60
+    state = group_state(each_connection, keys.events, "g")
+    counts = state is not None and state.lag is not None
+    assert max(read) == (1 if counts else 20)
+    consumer.read(count=100, block_seconds=0)
+    state = group_state(each_connection, keys.events, "g")
+    assert waiting_entries(each_connection, keys.events, state, most=10) is None
+
+
+@pytest.mark.server
+def test_a_group_that_is_there_needs_no_memory(server_factory: ServerFactory, keys: Keys) -> None:
+    with Connection.open(server_factory().url) as connection:
+        assert group(connection, keys, "one").ensure()
+        publish_many(connection, keys.events, [b"x"])
+        connection.commands.config_set("maxmemory", 1)
+        again = group(connection, keys, "one")
+        assert not again.ensure()
+        assert len(again.read(count=10, block_seconds=0)) == 1
+        connection.commands.delete(keys.events)
+        with pytest.raises(ResponseError, match="memory"):
+            group(connection, keys, "two").ensure()
 
 
 def test_held_leases_tell_their_owner_and_their_end(

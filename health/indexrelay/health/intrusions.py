@@ -4,18 +4,39 @@ Whose place it is follows from the key, which only one user may write where each
 So a label can be named, whoever it is that has its password.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from indexrelay.health.facts import Facts, RedisFacts
 from indexrelay.health.verdict import Actor, Code, Problem
 from indexrelay.schemas import commands
+from indexrelay.schemas.names import split_member_id
 from indexrelay.schemas.results import ForeignWrites
 from indexrelay.streams.presence import MAX_PROCESSES
 from indexrelay.streams.wrong_keys import WrongKey
 
 _CHANGE_IT = "see who has its password for Redis, and change it (docs/security.md)"
+_MOST_TOLD = 5
 _MUCH = 10
 """Whoever holds more than one in so many of a server's bytes is named when they become short."""
+
+
+def few(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """The same, of each kind no more than `_MOST_TOLD` under one label, and then how many more.
+
+    A label may stand for a thousand processes, whoever they are.
+    """
+    told: dict[tuple[Code, str], list[Problem]] = {}
+    for problem in problems:
+        label, _ = split_member_id(problem.subject or "")
+        some = told.setdefault((problem.code, label), [])
+        some.append(problem)
+        if not label or len(some) <= _MOST_TOLD:
+            yield problem
+    for (_, label), some in told.items():
+        if label and len(some) > _MOST_TOLD:
+            latest = some[-1]
+            more = f"the same of {len(some) - _MOST_TOLD:,} more under the id {label}"
+            yield latest.model_copy(update={"subject": label, "what": f"{more}; {latest.what}"})
 
 
 def intrusion_problems(facts: Facts) -> Iterator[Problem]:

@@ -23,7 +23,7 @@ from indexrelay.health.declarations import declaration_problems
 from indexrelay.health.due import find_due
 from indexrelay.health.facts import Area, Facts
 from indexrelay.health.groups import GroupState, judge_groups
-from indexrelay.health.intrusions import intrusion_problems
+from indexrelay.health.intrusions import few, intrusion_problems
 from indexrelay.health.redis_health import (
     member_problems,
     reader_problems,
@@ -58,9 +58,9 @@ def judge(facts: Facts) -> Verdict:
         *declaration_problems(facts),
         *_of_groups(groups.values(), facts),
         *component_problems(components, facts, due),
-        *intrusion_problems(facts),
+        *few(intrusion_problems(facts)),
         *redis_problems(facts),
-        *member_problems(facts),
+        *few(member_problems(facts)),
         *_of_dead_letters(facts),
     )
     redis = facts.redis

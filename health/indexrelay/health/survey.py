@@ -42,7 +42,6 @@ from indexrelay.streams.keys import REBUILDERS_GROUP
 from indexrelay.streams.leases import HeldLease, held_leases
 from indexrelay.streams.memory import held_memory, server_memory
 from indexrelay.streams.passing import refusal_code
-from indexrelay.streams.position import START
 from indexrelay.streams.presence import Members, Role, StateT, members_of
 from indexrelay.streams.wrong_keys import WrongKey, find_wrong_keys
 
@@ -348,9 +347,8 @@ class Survey:
     def _untaken(self, connection: Connection) -> Iterator[Untaken]:
         events = self._keys.events
         group = group_state(connection, events, REBUILDERS_GROUP)
-        after = START if group is None else group.last_delivered
         waiting = _if_allowed(
-            lambda: waiting_entries(connection, events, after=after, most=_MOST_COUNTED), None
+            lambda: waiting_entries(connection, events, group, most=_MOST_COUNTED), None
         )
         if waiting is not None:
             yield Untaken(count=waiting.count, seconds=waiting.seconds)

@@ -1,8 +1,9 @@
 """Who builds what, among several rebuilders: one lease per component, renewed while it is held.
 
 A lease only saves work. What keeps the result right when two hosts build the same component is the
-commit (`indexrelay.rebuilder.releasing`). So a lease that cannot be had, for whatever reason, means
-"someone else's", and one that passed to another is logged and changes nothing.
+commit (`indexrelay.rebuilder.releasing`). So a lease that cannot be had means "someone else's", but
+for one reason: a server without memory refuses only what is free, and that is built without. One
+that passed to another is logged and changes nothing.
 """
 
 import threading
@@ -55,11 +56,25 @@ class Leases:
             ttl_seconds=self._ttl_seconds,
         )
         name = f"the lease of {component}"
-        taken = self._attempt(lease.acquire, "lease.unavailable", component)
+        full = False
+
+        def acquire() -> bool:
+            nonlocal full
+            try:
+                return lease.acquire()
+            except BackendRefusedError as error:
+                full = error.code == "OOM"
+                raise
+
+        taken = self._attempt(acquire, "lease.unavailable", component)
         if taken is False:
             self._waits.note(
                 name, told_after_seconds=self._longest_build_seconds(component) + self._ttl_seconds
             )
+        if full:
+            # It is free, and a lease only saves work: whoever fills the memory stops no build.
+            self._waits.over(name)
+            return True
         if taken is not True:
             return False
         self._waits.over(name)

@@ -29,6 +29,7 @@ from redis.exceptions import RedisError, ResponseError
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.delivery import Delivery, deliveries_of, entries_in
+from indexrelay.streams.inspection import group_state
 from indexrelay.streams.outage import Outage
 from indexrelay.streams.passing import GONE_CODES, refusal_code
 from indexrelay.streams.position import Position
@@ -127,7 +128,7 @@ class ConsumerGroup:
         try:
             self._connection.commands.xgroup_create(self._key, self._group, begin, mkstream=True)
         except ResponseError as error:
-            if refusal_code(error) != "BUSYGROUP":
+            if not self._is_there(refusal_code(error)):
                 raise
             created = False
         else:
@@ -139,6 +140,15 @@ class ConsumerGroup:
             )
         self._ensured = True
         return created
+
+    def _is_there(self, code: str) -> bool:
+        """Whether the server refused to make the group because there is one.
+
+        One without memory refuses before it looks.
+        """
+        return code == "BUSYGROUP" or (
+            code == "OOM" and group_state(self._connection, self._key, self._group) is not None
+        )
 
     def _begin(self) -> bytes:
         """Where a group that is made now begins."""

@@ -95,6 +95,8 @@ class GroupState:
     """Where a group stands."""
 
     last_delivered: Position
+    lag: int | None
+    """Entries that it has not taken; ``None``: the server does not count them."""
     lowest_pending: Position | None
     """The oldest entry that was taken and not acknowledged; ``None``: there is none."""
     consumers: tuple[ConsumerState, ...]
@@ -111,6 +113,7 @@ def group_states(connection: Connection, key: str) -> dict[str, GroupState]:
         return {
             found["name"].decode(errors="replace"): GroupState(
                 last_delivered=Position.of(found["last-delivered-id"]),
+                lag=found.get("lag"),
                 lowest_pending=_lowest_pending(commands.xpending(key, found["name"])),
                 consumers=tuple(
                     ConsumerState(
@@ -153,18 +156,25 @@ class Waiting:
 
 
 def waiting_entries(
-    connection: Connection, key: str, *, after: Position, most: int
+    connection: Connection, key: str, group: GroupState | None, *, most: int
 ) -> Waiting | None:
-    """The entries of the stream ``key`` behind ``after``, counted up to ``most``; ``None``: none.
+    """The entries of the stream ``key`` that ``group`` has not taken, counted up to ``most``.
+
+    Only the oldest is read, where the server counts the others: they may be large. ``None``: none.
 
     Raises:
         redis.exceptions.RedisError: the server is away, or says no.
     """
     commands: Any = connection.commands
+    after = START if group is None else group.last_delivered
     behind = Position(after.milliseconds, after.sequence + 1).to_bytes()
-    entries = commands.xrange(key, behind, "+", count=most)
-    if not entries:
+    oldest = commands.xrange(key, behind, "+", count=1)
+    if not oldest:
         return None
+    count = int(commands.xlen(key)) if group is None else group.lag
+    if count is None:
+        count = len(commands.xrange(key, behind, "+", count=most))
     seconds, microseconds = commands.time()
-    added = Position.of(entries[0][0]).milliseconds / 1000
-    return Waiting(count=len(entries), seconds=max(0.0, seconds + microseconds / 1e6 - added))
+    added = Position.of(oldest[0][0]).milliseconds / 1000
+    waited = max(0.0, seconds + microseconds / 1e6 - added)
+    return Waiting(count=max(1, min(count, most)), seconds=waited)

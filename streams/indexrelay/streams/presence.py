@@ -18,7 +18,7 @@ A server that is out of memory refuses a new state. Then the old one is prolonge
 memory: whoever fills it up makes nobody disappear.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
@@ -51,8 +51,8 @@ MAX_PROCESSES: Final = 1000
 MAX_LABEL_BYTES: Final = 64 * MAX_STATE_BYTES
 """Of all members under one label together. A state takes about 500 bytes for each component."""
 
-_AT_A_TIME: Final = 250
-"""States in one round trip."""
+_READ_BYTES: Final = 4 * MAX_STATE_BYTES
+"""Of states in one round trip."""
 _MAX_ID: Final = 200
 """Characters of a member's id: a label has at most 128, an instance 32."""
 _SHOWN: Final = 300
@@ -123,18 +123,15 @@ class Presence:
             roster: whose states to read, as `members` gave it a moment ago; ``None``: as it is now.
         """
         roster = roster or self.members()
-        unread = self._without_room(roster.ids)
-        wanted = [each for each in roster.ids if each not in unread]
+        sizes = self._sizes(roster.ids)
+        unread = dict(_unread(sizes))
+        wanted = [member for member in roster.ids if member not in unread]
         states = {
             member: state
-            for some in _portions(wanted)
+            for some in _portions(wanted, sizes)
             for member, state in zip(some, self._read(some), strict=True)
-            if state
+            if state and len(state) <= MAX_STATE_BYTES  # it may have grown meanwhile
         }
-        for member, state in list(states.items()):
-            if len(state) > MAX_STATE_BYTES:
-                del states[member]
-                unread[member] = f"its state is larger than {MAX_STATE_BYTES:,} bytes"
         return Look(states=states, unread=unread, crowded=roster.crowded)
 
     def _read(self, members: Sequence[str]) -> list[Any]:
@@ -142,24 +139,6 @@ class Presence:
             for member in members:
                 pipeline.getrange(self._member_key(member), 0, MAX_STATE_BYTES)
             return _answers(pipeline)
-
-    def _without_room(self, ids: Iterable[str]) -> dict[str, str]:
-        """The largest of those whose label has too much, and why they are not read."""
-        by_label: dict[str, list[str]] = {}
-        for member in ids:
-            by_label.setdefault(split_member_id(member)[0], []).append(member)
-        unread = {}
-        for members in by_label.values():
-            if len(members) * MAX_STATE_BYTES <= MAX_LABEL_BYTES:
-                continue
-            room = MAX_LABEL_BYTES
-            for member, size in sorted(self._sizes(members).items(), key=lambda item: item[1]):
-                room -= size
-                if room < 0:
-                    unread[member] = (
-                        f"the states under its label take more than {MAX_LABEL_BYTES:,} bytes"
-                    )
-        return unread
 
     def _sizes(self, members: Sequence[str]) -> dict[str, int]:
         with self._connection.commands.pipeline(transaction=False) as pipeline:
@@ -196,9 +175,35 @@ class Look:
     """Labels with more than `MAX_PROCESSES` members, of which some were not looked at."""
 
 
-def _portions(members: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(members), _AT_A_TIME):
-        yield members[start : start + _AT_A_TIME]
+def _unread(sizes: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    """Those that are too large, by themselves or the largest of too much; and why."""
+    by_label: dict[str, list[tuple[int, str]]] = {}
+    for member, size in sizes.items():
+        if size > MAX_STATE_BYTES:
+            yield member, f"its state is larger than {MAX_STATE_BYTES:,} bytes"
+        else:
+            by_label.setdefault(split_member_id(member)[0], []).append((size, member))
+    for members in by_label.values():
+        room = MAX_LABEL_BYTES
+        for size, member in sorted(members):
+            room -= size
+            if room < 0:
+                why = f"the states under its label take more than {MAX_LABEL_BYTES:,} bytes"
+                yield member, why
+
+
+def _portions(members: Sequence[str], sizes: Mapping[str, int]) -> Iterator[Sequence[str]]:
+    """What is read in one round trip: a server hangs up on whoever asks for far too much."""
+    some: list[str] = []
+    total = 0
+    for member in members:
+        if some and total + sizes[member] > _READ_BYTES:
+            yield some
+            some, total = [], 0
+        some.append(member)
+        total += sizes[member]
+    if some:
+        yield some
 
 
 def _answers(pipeline: Pipeline) -> list[Any]:
