@@ -37,6 +37,28 @@ def test_what_an_emptied_server_lost_is_mended_and_nobody_is_needed(run: Run, bu
     assert again["findings"] == []
 
 
+def test_a_person_may_say_that_a_release_was_lost_with_the_catalog_that_knew_of_it(
+    run: Run, built: Path
+) -> None:
+    at = ("--config", str(built))
+    with Installation.at(built) as installation:
+        highest = installation.store.next_number() - 1
+        refused = run("reconcile", "--above", str(highest), *at)
+        assert (refused.code, "nothing is lost" in refused.err) == (1, True)
+        refused = run("reconcile", "--above", "9000000000", *at)
+        assert (refused.code, "was made up" in refused.err) == (1, True)
+        assert installation.store.next_number() == highest + 1
+        document = json.loads(run("reconcile", "--above", "900", "--json", *at).out)
+        assert document["findings"][0]["what"] == (
+            f"what release {highest} served is release 901 now"
+        )
+        assert installation.catalog.release_record.highest() == 901
+        newest = installation.store.newest_release()
+        assert newest is not None
+        assert newest.number == 901
+        assert installation.connection.commands.get(installation.keys.release) == b"901"
+
+
 def test_a_process_with_other_settings_is_named_at_every_door_and_nothing_is_taken_from_it(
     run: Run, built: Path
 ) -> None:

@@ -216,6 +216,20 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
         "artifacts.dir",
         Actor.PERSON,
     ),
+    "a release that a reader made up": (
+        {**with_reader(release=9), "known_release": 8},
+        Code.RELEASE_MADE_UP,
+        "reader one (h:1) says that it serves release 9, and none above 8 was ever committed here",
+        "indexrelay reconcile --above 9",
+        Actor.PERSON,
+    ),
+    "a release that Redis made up": (
+        {"redis": redis(announced=9), "known_release": 8},
+        Code.RELEASE_MADE_UP,
+        "Redis was told of release 9, and none above 8 was ever committed here",
+        "indexrelay reconcile",
+        Actor.PROCESS,
+    ),
     "no rebuilder": (
         {"redis": redis(rebuilders={})},
         Code.NO_REBUILDER,

@@ -33,6 +33,7 @@ def reconciler(bench: Bench, clock: FakeClock | None = None) -> Reconciler:
     )
     return Reconciler(
         bench.settings,
+        catalog=bench.catalog,
         store=bench.store,
         connection=bench.connection,
         group=group,

@@ -70,6 +70,7 @@ def reconcile(bench: Bench) -> list[str]:
     )
     found = Reconciler(
         bench.settings,
+        catalog=bench.catalog,
         store=bench.store,
         connection=bench.connection,
         group=group,

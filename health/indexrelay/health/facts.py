@@ -143,6 +143,8 @@ class Facts:
     """Components whose kind raises when it is asked that, with what it raises."""
     broken_releases: Mapping[int, str] = field(default_factory=dict)
     """Damaged ones above the newest intact one, with the reason."""
+    known_release: int | None = None
+    """The highest number that a release ever had, by the catalog; ``None``: not looked at."""
     highest_release: int = 0
     """The highest number that is taken in the store, intact or not."""
     redis: RedisFacts | None = None

@@ -9,6 +9,7 @@ What somebody asked for (held, paused) is told of, since a decision is easily fo
 being built stands beside how a component is, since a build may fail.
 """
 
+import sys
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Final
@@ -137,8 +138,32 @@ def _of_releases(facts: Facts) -> Iterator[Problem]:
         return
     newest = 0 if facts.release is None else facts.release.number
     announced = facts.redis.announced
-    served = max((state.release for state in facts.known_readers.values()), default=0)
-    if max(announced, served) > max(facts.highest_release, newest):
+    # Before the catalog was told of any, everything is possible.
+    known = max(facts.known_release or sys.maxsize, facts.highest_release)
+    for state in facts.known_readers.values():
+        if state.release > known:
+            yield Problem(
+                code=Code.RELEASE_MADE_UP,
+                subject=state.member,
+                what=f"reader {state.process} says that it serves release {state.release}, and "
+                f"none above {known} was ever committed here",
+                advice="see who has its password for Redis; only where catalog and artifacts both "
+                f"came from a backup is it right: {commands.reconcile_above(state.release)}",
+                acts=Actor.PERSON,
+            )
+    served = max(
+        (each.release for each in facts.known_readers.values() if each.release <= known), default=0
+    )
+    if announced > known:
+        yield Problem(
+            code=Code.RELEASE_MADE_UP,
+            what=f"Redis was told of release {announced}, and none above {known} was ever "
+            "committed here",
+            advice="a rebuilder puts it right at its next comparison unless readers say that they "
+            f"serve it; at once: {commands.RECONCILE}",
+            acts=Actor.PROCESS if facts.has_rebuilder else Actor.PERSON,
+        )
+    elif max(announced, served) > max(facts.highest_release, newest):
         who = f"release {max(announced, served)} was announced or is served"
         yield Problem(
             code=Code.RELEASES_LOST,

@@ -216,6 +216,7 @@ class Survey:
             paused=catalog.attempts.paused(),
             dead_letters=catalog.dead_letters.count(),
             letters_let_go=catalog.dead_letters.let_go(),
+            known_release=catalog.release_record.highest(),
         )
 
     def _looked_at(self, facts: Facts) -> Facts:

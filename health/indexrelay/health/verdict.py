@@ -39,6 +39,8 @@ class Code(StrEnum):
 
     RELEASE_DAMAGED = "release_damaged"
     RELEASE_UNANNOUNCED = "release_unannounced"
+    RELEASE_MADE_UP = "release_made_up"
+    """Redis or a reader names a release that, by the catalog, was never committed here."""
     RELEASES_LOST = "releases_lost"
     """Redis or a reader knows of a later release than the artifacts have."""
 

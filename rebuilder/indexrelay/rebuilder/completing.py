@@ -7,6 +7,8 @@ a release stands if it cannot be announced; and the result says which of the thr
 from collections.abc import Mapping
 from dataclasses import replace
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from indexrelay.health.groups import GroupWait
 from indexrelay.rebuilder.adopting import forgive
 from indexrelay.rebuilder.announcing import AnnounceError, Announcer
@@ -121,7 +123,16 @@ class Completer:
             )
         except (OSError, ArtifactError) as error:
             return Publication(), error
+        if publication.release is not None:
+            self._note(publication.release.number)
         return publication, None
+
+    def _note(self, number: int) -> None:
+        """Let the catalog know of a release; if that fails, the next comparison does it."""
+        try:
+            self._catalog.release_record.note(number)
+        except SQLAlchemyError as error:
+            _log.warning("release.not_noted", release=number, error=str(error))
 
 
 def _explained(wait: GroupWait, results: Mapping[str, ComponentResult]) -> str:

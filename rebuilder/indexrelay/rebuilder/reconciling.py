@@ -10,6 +10,7 @@ well and cannot be repaired from here says the judge (`indexrelay.health.judge`)
 from collections.abc import Iterator, Mapping
 
 from redis.exceptions import NoPermissionError
+from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.health.declarations import declaring
 from indexrelay.health.redis_health import LONGEST_LEASES
@@ -26,6 +27,7 @@ from indexrelay.schemas.names import split_member_id
 from indexrelay.schemas.results import ReaderState, RebuilderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
+from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, ConsumerGroup, Keys, present
 from indexrelay.streams.leases import held_leases, limit_lease
 from indexrelay.streams.presence import members_of
@@ -43,6 +45,7 @@ class Reconciler:
         self,
         settings: Settings,
         *,
+        catalog: Catalog,
         store: ArtifactStore,
         connection: Connection,
         group: ConsumerGroup,
@@ -61,6 +64,7 @@ class Reconciler:
         )
         self._renumberer = Renumberer(
             store,
+            catalog=catalog,
             connection=connection,
             keys=keys,
             patience_seconds=_LAGGING_LOOKS * settings.rebuilder.reconcile_seconds,
@@ -111,7 +115,7 @@ class Reconciler:
         try:
             yield from self._wrong_keys()
             alive = present(self._connection, self._keys, "rebuilder", RebuilderState)
-            yield from self._renumberer.mend(rebuilders=bool(alive))
+            yield from self._lost_releases(alive)
             yield from self._lent(alive)
             yield from self._announcement()
             yield from self._missing_group()
@@ -124,6 +128,12 @@ class Reconciler:
                 yield _unusable("redis", "Redis does not answer, or refuses", error)
         except (ArtifactError, OSError) as error:
             yield _unusable("store", "the artifact store cannot be used", error)
+
+    def _lost_releases(self, alive: Mapping[str, RebuilderState | None]) -> Iterator[Finding]:
+        try:
+            yield from self._renumberer.mend(rebuilders=bool(alive))
+        except SQLAlchemyError as error:
+            yield _unusable("catalog", "the catalog cannot be read", error)
 
     def _lent(self, alive: Mapping[str, RebuilderState | None]) -> Iterator[Finding]:
         """What has left the settings and stays in the release, and because of whom."""
@@ -187,6 +197,7 @@ def _mended(about: str, what: str) -> Finding:
 
 def _unusable(about: str, what: str, error: Exception) -> Finding:
     advice = {
+        "catalog": "see that catalog.url is right and its database answers",
         "key": "the next comparison names it and sets it aside; nothing is lost by it",
         "redis": "start it, or correct redis.url; commits stand, and readers keep what they serve",
         "store": "see that artifacts.dir can be read and written",

@@ -9,9 +9,15 @@ Three things look the same and must not be mistaken for it. A store that cannot 
 nothing is concluded. A file system that shows new files late on some hosts catches up: so the store
 must have lagged for a while. And a store that was restored is behind its sources: as long as a
 reader serves later generations than its newest release, the rebuild is waited for.
+
+What Redis and readers say is not trusted: the catalog knows the highest number that there ever was,
+and what is above it was made up, or the catalog came from a backup as well. The first is much more
+likely, and would let whoever may write one key use up numbers and push out the releases that are
+kept to roll back to. So it is left to a person, who may say that the number is right
+(`indexrelay reconcile --above`). Where no reader serves it, only the key says it: that is replaced.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from indexrelay.rebuilder.findings import Finding, Standing
 from indexrelay.schemas import commands
@@ -19,10 +25,9 @@ from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.results import ComponentState, ReaderState
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, Keys, current_release, present
-
-MOST_LOST = 1_000_000_000
-"""A number that is further ahead was never announced: not at a release a second for 30 years."""
+from indexrelay.streams.refusing import refusals_of
 
 
 class Renumberer:
@@ -32,6 +37,7 @@ class Renumberer:
         self,
         store: ArtifactStore,
         *,
+        catalog: Catalog,
         connection: Connection,
         keys: Keys,
         patience_seconds: float,
@@ -39,6 +45,7 @@ class Renumberer:
     ) -> None:
         """``patience_seconds``: how long the store has to lag before it counts as a loss."""
         self._store = store
+        self._catalog = catalog
         self._connection = connection
         self._keys = keys
         self._patience = patience_seconds
@@ -55,27 +62,38 @@ class Renumberer:
             ArtifactError: the store cannot be read or written; nothing was concluded.
             redis.exceptions.RedisError, BackendRefusedError: the server is away, or says no.
         """
-        readers = [
-            state
+        readers = {
+            state.process: state
             for state in present(self._connection, self._keys, "reader", ReaderState).values()
             if state is not None
-        ]
+        }
         announced = current_release(self._connection, self._keys)
-        ahead = max([announced, *(state.release for state in readers)])
-        # Looked at last: what was announced a moment ago was committed before that.
+        # Looked at after these: what was announced a moment ago was committed before that.
         highest = self._store.next_number() - 1
         newest = self._store.newest_release()
+        known = self._catalog.release_record.note(highest)
+        made_up = {who: state.release for who, state in readers.items() if state.release > known}
+        for who, number in sorted(made_up.items()):
+            yield _left(
+                f"reader {who} says that it serves release {number}, and none above {known} was "
+                "ever committed here",
+                "see who has its password for Redis; only where catalog and artifacts both came "
+                f"from a backup is it right: {commands.reconcile_above(number)}",
+            )
+        served = max((s.release for s in readers.values() if s.release <= known), default=0)
+        if announced > known and not made_up:
+            announced = 0
+            yield from self._replaced(known)
+        ahead = max(served, announced if announced <= known else 0)
         if ahead <= highest:
             self._behind_since = None
             return
         now = self._clock.monotonic()
         since = self._behind_since = now if self._behind_since is None else self._behind_since
         what = f"release {ahead} was announced or is served, and the store's newest is {highest}"
-        if ahead - highest > MOST_LOST:
-            yield _left(what, f"nobody counts that far: delete the key {self._keys.release}")
-        elif newest is None:
+        if newest is None:
             yield _waiting(what, "once something is built", rebuilders)
-        elif (reader := _who_would_go_back(newest, readers, self._store)) is not None:
+        elif (reader := self._who_would_go_back(newest, readers)) is not None:
             yield _waiting(what, f"once a rebuild reaches what {reader} serves", rebuilders)
         elif now - since < self._patience:
             yield _waiting(what, f"if that lasts for {self._patience:g} s", rebuilders)
@@ -89,24 +107,42 @@ class Renumberer:
                 standing=Standing.MENDED,
             )
 
+    def _replaced(self, known: int) -> Iterator[Finding]:
+        """Let go of a number that only the key says, so that releases are announced again."""
+        with refusals_of(self._keys.release):
+            self._connection.commands.unlink(self._keys.release)
+        yield Finding(
+            about="release",
+            what=f"the key {self._keys.release} named a release above {known}, the highest that "
+            "was ever committed here, and nobody serves it: it was removed",
+            standing=Standing.MENDED,
+        )
 
-def _who_would_go_back(
-    newest: Release, readers: list[ReaderState], store: ArtifactStore
-) -> str | None:
-    """A reader that serves a later generation of something than ``newest``."""
-    for state in readers:
-        for name, version in newest.components.items():
-            served = state.components.get(name)
-            if served is not None and _is_later(served, name, version, store):
-                return state.reader
-    return None
+    def _who_would_go_back(self, newest: Release, readers: Mapping[str, ReaderState]) -> str | None:
+        """A reader that serves a later generation of something than ``newest``.
+
+        One that nobody has committed is not waited for.
+        """
+        committed = {each.name: each.generation for each in self._catalog.collections.all()}
+        for state in readers.values():
+            for name, version in newest.components.items():
+                served = state.components.get(name)
+                if served is not None and _is_later(served, name, version, self._store, committed):
+                    return state.reader
+        return None
 
 
-def _is_later(served: ComponentState, name: str, version: str, store: ArtifactStore) -> bool:
+def _is_later(
+    served: ComponentState,
+    name: str,
+    version: str,
+    store: ArtifactStore,
+    committed: Mapping[str, int],
+) -> bool:
     manifest = store.version(name, version)
     return any(
         served.epochs.get(collection) == manifest.epochs.get(collection)
-        and generation > manifest.covers.get(collection, 0)
+        and manifest.covers.get(collection, 0) < generation <= committed.get(collection, 0)
         for collection, generation in served.covers.items()
     )
 

@@ -110,7 +110,13 @@ class Workshop:
             catalog=catalog, store=store, publisher=publisher, announcer=announcer, clock=clock
         )
         self._reconciler = Reconciler(
-            settings, store=store, connection=connection, group=group, source=source, clock=clock
+            settings,
+            catalog=catalog,
+            store=store,
+            connection=connection,
+            group=group,
+            source=source,
+            clock=clock,
         )
         self._findings = FindingsLog(clock)
         self._janitor = Janitor(settings, connection, keys)

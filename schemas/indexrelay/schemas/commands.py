@@ -63,6 +63,11 @@ def restore_collection(name: str) -> str:
     return _command("collections", "restore", name)
 
 
+def reconcile_above(number: int) -> str:
+    """Go on above a release that was lost with the catalog that knew of it."""
+    return _command("reconcile", "--above", str(number))
+
+
 def release(number: int) -> str:
     """Show one release."""
     return _command("releases", "show", str(number))

@@ -1,19 +1,31 @@
 """``indexrelay reconcile``: compare what is with what should be once, and repair what differs."""
 
+from typing import Annotated
+
 import typer
 
 from indexrelay.console.exits import ExitCode
 from indexrelay.console.options import Config, Json
 
+Above = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="RELEASE",
+        help="After both catalog and artifacts came from a backup: go on above this release, which "
+        "readers serve.",
+    ),
+]
 
-def reconcile(config: Config = None, json: Json = False) -> None:
+
+def reconcile(above: Above = None, config: Config = None, json: Json = False) -> None:
     """Compare everything once and repair what needs no build; exits 3 unless all is well then."""
     from indexrelay.console.installation import Installation
     from indexrelay.console.output import print_json, stdout
     from indexrelay.console.reconciling import reconcile_once
 
     with Installation.at(config) as installation:
-        found = reconcile_once(installation)
+        found = reconcile_once(installation, above=above)
     if json:
         verdict = found.verdict
         print_json(

@@ -10,6 +10,7 @@ from indexrelay.storage.catalog.database import Database
 from indexrelay.storage.catalog.dead_letters import DeadLetters
 from indexrelay.storage.catalog.entry_log import EntryLog
 from indexrelay.storage.catalog.inbox import Inbox
+from indexrelay.storage.catalog.release_record import ReleaseRecord
 
 
 class Catalog:
@@ -27,6 +28,7 @@ class Catalog:
         self.inbox = Inbox(database, clock)
         self.attempts = Attempts(database, clock)
         self.dead_letters = DeadLetters(database, clock)
+        self.release_record = ReleaseRecord(database, clock)
 
     @classmethod
     def open(cls, url: str, *, clock: Clock = SystemClock()) -> Self:  # noqa: B008 - it has no state

@@ -160,6 +160,15 @@ dead_letters = Table(
     sqlite_autoincrement=True,
 )
 
+# The highest release number that there ever was; one row.
+release_record = Table(
+    "indexrelay_release_record",
+    metadata,
+    Column("key", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, nullable=False),
+    Column("noted_at", Instant, nullable=False),
+)
+
 # Letters that were not kept because there were too many.
 letters_let_go = Table(
     "indexrelay_letters_let_go",
