@@ -14,7 +14,7 @@ from indexrelay.console.installation import Installation
 from indexrelay.console.letter_pages import letters_table
 from indexrelay.schemas.events import BatchCompleted, Event
 from indexrelay.schemas.settings_file import load_settings
-from indexrelay.storage.catalog.dead_letters import DeadLetterHeader
+from indexrelay.storage.catalog.dead_letters import DeadLetterHeader, Unreadable
 from tests.console.conftest import CONFIG, Run
 
 pytestmark = pytest.mark.server
@@ -44,7 +44,7 @@ def test_letters_are_listed_and_status_tells_of_them(
     run: Run, built: Path, installation: Installation
 ) -> None:
     at = ("--config", str(built))
-    assert json.loads(run("dead", "list", "--json", *at).out) == {"letters": []}
+    assert json.loads(run("dead", "list", "--json", *at).out) == {"letters": [], "let_go": 0}
     assert "no dead letters" in run("dead", "list", *at).out
     letter = bury(installation, POISON)
     [listed] = json.loads(run("dead", "list", "--json", *at).out)["letters"]
@@ -53,6 +53,14 @@ def test_letters_are_listed_and_status_tells_of_them(
     seen = json.loads(run("status", "--json", *at).out)
     assert seen["dead_letters"] == 1
     assert "indexrelay dead list" in seen["problems"][-1]["advice"]
+    more = [Unreadable(entry_id=f"{each}-1", raw=POISON, reason="odd") for each in range(3)]
+    installation.catalog.dead_letters.bury_some(more, stream="events", most=1)
+    assert "3 more could not be read and were not kept" in run("dead", "list", *at).out
+    assert json.loads(run("dead", "list", "--json", *at).out)["let_go"] == 3
+    told = json.loads(run("status", "--json", *at).out)["problems"][-1]["what"]
+    assert told.endswith("; 3 more were not kept")
+    assert run("dead", "drop", str(letter), *at).code == 0
+    assert "no dead letters" in run("dead", "list", *at).out
 
 
 def test_no_byte_and_no_reason_of_a_stranger_reaches_the_terminal_as_it_is(

@@ -54,7 +54,7 @@ def judge(facts: Facts) -> Verdict:
             for problem in collection_problems(name, health, facts)
         ),
         *_unknown(facts, Area.REDIS),
-        *_of_releases(facts),
+        *few(_of_releases(facts)),
         *role_problems(facts),
         *declaration_problems(facts),
         *_of_groups(groups.values(), facts),

@@ -170,6 +170,7 @@ class Producer:
 
         Raises:
             UndeclaredComponentError: the settings declare components, but not that one.
+            TooManyRequestsError: a thousand of them wait for a rebuilder; nothing was asked.
             ValueError: a component's name that can be none, or a reason of more than 1,000
                 characters.
         """

@@ -38,6 +38,7 @@ def list_letters(config: Config = None, json: Json = False) -> None:
 
     with Installation.at(config) as installation:
         letters = installation.catalog.dead_letters.headers()
+        let_go = installation.catalog.dead_letters.let_go()
     if json:
         print_json(
             {
@@ -48,13 +49,16 @@ def list_letters(config: Config = None, json: Json = False) -> None:
                     }
                     | {"buried_at": letter.buried_at.isoformat()}
                     for letter in letters
-                ]
+                ],
+                "let_go": 0 if let_go is None else let_go.count,
             }
         )
     else:
         from indexrelay.console.letter_pages import letters_table
 
         stdout().print(letters_table(letters))
+        if let_go is not None:
+            stdout().print(f"{let_go.count:,} more could not be read and were not kept")
 
 
 def show(letter: Letter, config: Config = None, json: Json = False) -> None:
