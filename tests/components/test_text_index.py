@@ -1,5 +1,6 @@
 """A text index: built, judged, served; what people type is never syntax."""
 
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -298,3 +299,13 @@ def test_swapped_ids_fail(tmp_path: Path) -> None:
         c.name for c in kind.verify(job, built, {DATABASE: tmp_path / DATABASE}) if not c.passed
     ]
     assert failed == ["entries_match_source"]
+
+
+def test_no_more_payloads_are_read_than_may_be(index: TextSearch) -> None:
+    hits = index.search("read")
+    size = sum(len(json.dumps(hit.payload)) for hit in hits if hit.payload is not None)
+    assert size > 0
+    assert index.search("read", max_payload_bytes=size) == hits
+    with pytest.raises(InvalidQueryError, match=f"more than {size - 1} bytes; ask for fewer"):
+        index.search("read", max_payload_bytes=size - 1)
+    assert index.search("read") == hits, "the connection is as it was"

@@ -67,3 +67,14 @@ def test_rows_that_stay_in_the_delta_stay_in_the_list_that_is_nearest_to_them(
     assert delta is not None
     _, nearest = delta.index.quantizer.search(np.ascontiguousarray(delta.vectors), 1)
     np.testing.assert_array_equal(lists_of_rows(delta.index), nearest[:, 0])
+
+
+def test_the_bytes_of_payloads_are_counted_in_both_layers(tmp_path: Path) -> None:
+    history = History(tmp_path, snapshot(Metric.L2), index="Flat", min_recall=0.5)
+    assert history.commit(rows(20, seed=9)).built.extends
+    contents = history.open().contents
+    assert contents.delta is not None
+    wanted = np.array([0, contents.first_of_delta, 5, contents.first_of_delta + 19, 3])
+    texts = contents.payload_texts_of(wanted)
+    assert contents.payload_bytes_of(wanted) == sum(len(text or "") for text in texts) > 0
+    assert contents.payload_bytes_of(wanted[:0]) == 0

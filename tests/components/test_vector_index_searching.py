@@ -1,7 +1,9 @@
 """What a reader can ask of a vector index, and what it must not."""
 
 import gc
+import json
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +217,16 @@ def test_the_effort_reaches_the_index_inside_every_nesting(factory: str, knob: s
     assert turned is not None
     assert turned.name == knob
     assert found(turned.most) > found(1) + 0.03
+
+
+def test_payloads_beyond_a_limit_are_not_read_and_those_up_to_it_are(index: VectorSearch) -> None:
+    query = index.vector("e000000")
+    for ask in (
+        partial(index.search, query, k=100),
+        partial(index.search_by_id, "e000002", k=99),
+    ):
+        hits = ask()
+        size = sum(len(json.dumps(hit.payload)) for hit in hits if hit.payload is not None)
+        assert ask(max_payload_bytes=size) == hits
+        with pytest.raises(InvalidQueryError, match=f"more than {size - 1} bytes; ask for fewer"):
+            ask(max_payload_bytes=size - 1)

@@ -107,6 +107,11 @@ CASES = [
     Case("dead retry 77", ("77 is no letter",)),
     Case("dead drop 77", ("77 is no letter",)),
     Case("reader --id one", ("give exactly one of --port and --uds",), code=2),
+    Case(
+        "reader --id one --host 0.0.0.0 --port 49151",
+        ("reached from other machines", "listen on 127.0.0.1", "insist with --insecure"),
+        code=2,
+    ),
     Case("statuss", ("No such command", "status"), code=2),
 ]
 

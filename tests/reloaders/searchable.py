@@ -57,7 +57,9 @@ class ServedLines:
     def __init__(self, lines: list[str]) -> None:
         self._lines = lines
 
-    def search(self, text: str, *, k: int) -> list[Hit]:
+    def search(self, text: str, *, k: int, max_payload_bytes: int | None = None) -> list[Hit]:
+        if text == "limit":
+            return [Hit(id="a", score=1.0, payload=max_payload_bytes)]
         if text in ("inf", "-inf", "nan"):  # what overflowed distances are
             return [Hit(id="a", score=1.0, payload=None), Hit(id="b", score=float(text), payload=1)]
         if text == "payload":

@@ -309,6 +309,13 @@ def test_half_a_character_of_a_users_kind_is_written_as_its_code(client: httpx.C
     assert answer.json()["hits"][0]["payload"] == "\ud800"
 
 
+def test_a_kind_that_can_limit_the_payloads_it_reads_is_told_the_limit(
+    client: httpx.Client,
+) -> None:
+    answer = client.post("/components/lines/search", json={"text": "limit"}).json()
+    assert answer["hits"][0]["payload"] == HttpSettings().max_answer_bytes
+
+
 @pytest.mark.parametrize("text", ["payload", "raise"])
 def test_what_nobody_expected_is_a_problem_without_details_and_a_line_in_the_log(
     client: httpx.Client, caplog: pytest.LogCaptureFixture, text: str

@@ -25,6 +25,18 @@ class Hit:
     """The entry's JSON payload, parsed; ``None`` where it has none."""
 
 
+def check_payload_bytes(found: int, most: int | None) -> None:
+    """See that the payloads of the hits may be read.
+
+    Raises:
+        InvalidQueryError: they have more bytes than ``most``; ``None``: any number.
+    """
+    if most is not None and found > most:
+        raise InvalidQueryError(
+            f"the payloads of these hits have more than {most} bytes; ask for fewer, with a lower k"
+        )
+
+
 def checked_k(k: Any) -> int:
     """How many hits are wanted, whatever kind of whole number says so (numpy's, too).
 

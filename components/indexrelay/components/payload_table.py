@@ -45,6 +45,10 @@ class PayloadTable:
         except ValueError:  # … also reads half a surrogate pair
             return [None if text is None else self._parse(text) for text in self.text_many(rows)]
 
+    def bytes_of(self, rows: Rows) -> int:
+        """How many bytes of JSON the payloads of ``rows`` have, as the file says."""
+        return self._table.bytes_of(rows)
+
     def text_many(self, rows: Rows) -> list[str | None]:
         """The payloads of ``rows`` as they were given."""
         return self._table.many(rows)

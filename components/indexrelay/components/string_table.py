@@ -111,6 +111,10 @@ class StringTable(Closable):
             found.append(None if raw is None else read(raw))
         return found
 
+    def bytes_of(self, rows: Rows) -> int:
+        """How many bytes ``rows`` have, as the file says."""
+        return int((self._offsets[rows + 1] - self._offsets[rows]).sum())
+
     def many(self, rows: Rows) -> list[str | None]:
         """The texts of ``rows``; raises as `read_many` does."""
         try:

@@ -9,7 +9,9 @@ it has, before it is parsed; whether its keys are ours; then every value. Number
 string, or as true and false, they are a mistake of the client that an answer would hide.
 """
 
-from collections.abc import Sequence
+import functools
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, Self
 
 import numpy as np
@@ -34,6 +36,7 @@ MAX_ELEMENTS: Final = 100_000
 """Commas, brackets and braces of a body, those in texts included: a vector of the greatest
 dimension, or a text of nothing else, has fewer. Each may become a Python object."""
 _MAX_NAMED: Final = 5
+_LIMIT: Final = "max_payload_bytes"
 _GREATEST: Final = float(np.finfo(np.float32).max)
 
 
@@ -116,8 +119,11 @@ def search_request(body: bytes) -> SearchRequest:
         raise InvalidQueryError(_in_words(error)) from error
 
 
-def search(served: Any, request: SearchRequest) -> Sequence[Hit]:
+def search(served: Any, request: SearchRequest, *, max_payload_bytes: int) -> Sequence[Hit]:
     """Ask the served object.
+
+    Where its methods take ``max_payload_bytes``, as those of our own kinds do, it reads no payloads
+    that have more bytes together.
 
     Raises:
         InvalidQueryError: it does not answer that kind of question, or not this one.
@@ -127,15 +133,28 @@ def search(served: Any, request: SearchRequest) -> Sequence[Hit]:
     by_text = hasattr(served, "search") and not by_vector
     hits: Sequence[Hit]
     if request.id is not None and by_vector:
-        hits = served.search_by_id(request.id, k=request.k)
+        limited = _limited(type(served).search_by_id, max_payload_bytes)
+        hits = served.search_by_id(request.id, k=request.k, **limited)
     elif request.vector is not None and by_vector:
-        hits = served.search(np.asarray(request.vector, dtype=np.float32), k=request.k)
+        vector = np.asarray(request.vector, dtype=np.float32)
+        limited = _limited(type(served).search, max_payload_bytes)
+        hits = served.search(vector, k=request.k, **limited)
     elif request.text is not None and by_text:
-        hits = served.search(request.text, k=request.k)
+        limited = _limited(type(served).search, max_payload_bytes)
+        hits = served.search(request.text, k=request.k, **limited)
     else:
         answers = "a vector or an id" if by_vector else "a text" if by_text else "no search"
         raise InvalidQueryError(f"this component answers {answers}")
     return hits
+
+
+def _limited(method: Callable[..., Any], max_payload_bytes: int) -> dict[str, int]:
+    return {_LIMIT: max_payload_bytes} if _takes_limit(method) else {}
+
+
+@functools.lru_cache(maxsize=100)
+def _takes_limit(method: Callable[..., Any]) -> bool:
+    return _LIMIT in inspect.signature(method).parameters
 
 
 def _in_words(error: ValidationError) -> str:

@@ -126,13 +126,14 @@ def _add_components(app: FastAPI, reloader: Reloader, limits: HttpSettings) -> N
 
     def found(name: str, body: bytes) -> bytes:
         with reloader.acquire() as snapshot:
-            hits = search(snapshot[name], search_request(body))
+            most = limits.max_answer_bytes
+            hits = search(snapshot[name], search_request(body), max_payload_bytes=most)
             return encoded(
                 hits,
                 component=name,
                 release=snapshot.release,
                 version=snapshot.versions[name],
-                max_bytes=limits.max_answer_bytes,
+                max_bytes=most,
             )
 
     @app.post(

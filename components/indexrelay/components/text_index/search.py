@@ -8,13 +8,13 @@ same time, and a thread that ends leaves nothing open. The process may fork at a
 import json
 import sqlite3
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
-from indexrelay.components.hits import Hit, checked_k
+from indexrelay.components.hits import Hit, check_payload_bytes, checked_k
 from indexrelay.components.text_index import first_format
 from indexrelay.components.text_index.analyser import Analyser
 from indexrelay.components.text_index.database import (
@@ -26,6 +26,9 @@ from indexrelay.components.text_index.database import (
 )
 from indexrelay.components.text_index.fork_gate import fork_gate
 from indexrelay.components.text_index.query import match_expression, texts_with
+
+_Row = tuple[str, float, str | None]
+"""An id, its score and its payload."""
 
 _SEARCH: Final = """
     SELECT entries.id, -found.rank, entries.payload
@@ -102,16 +105,18 @@ class TextSearch:
                 return first_format.texts_with(connection, term)
             return texts_with(connection, (term,))
 
-    def search(self, text: str, *, k: int = 10) -> list[Hit]:
+    def search(self, text: str, *, k: int = 10, max_payload_bytes: int | None = None) -> list[Hit]:
         """The ``k`` entries that fit best to any of the words of ``text``, the best first.
 
         ``text`` is plain words: nothing in it is syntax. It is cut as the texts were (`analyser`).
         Of its first 100,000 characters the 64 rarest terms count. Where there is no word in it
         there is no hit. The score is BM25 with its sign turned, so that higher is better; it only
-        compares within one answer.
+        compares within one answer. No more payloads are read when they have more bytes of JSON than
+        ``max_payload_bytes``; ``None``: any number.
 
         Raises:
-            InvalidQueryError: ``text`` is no string, or ``k`` no whole number from 1 on.
+            InvalidQueryError: ``text`` is no string, ``k`` no whole number from 1 on, or the
+                payloads have too many bytes.
         """
         if not isinstance(text, str):
             raise InvalidQueryError(f"a query is a str, not {type(text).__name__}")
@@ -124,7 +129,13 @@ class TextSearch:
                 expression = match_expression(
                     connection, self.analyser, text, findable=self._findable
                 )
-            found = connection.execute(query, (expression, most)).fetchall() if expression else []
+            if not expression:
+                return []
+            answer = connection.execute(query, (expression, most))
+            if max_payload_bytes is None:
+                found = answer.fetchall()
+            else:
+                found = list(_within(answer, max_payload_bytes))
         return [Hit(entry_id, score, _parsed(payload)) for entry_id, score, payload in found]
 
     def text(self, entry_id: str) -> str | None:
@@ -183,6 +194,17 @@ class TextSearch:
                     connection.close()
                 else:
                     self._idle.append(connection)
+
+
+def _within(answer: Iterable[_Row], most: int) -> Iterator[_Row]:
+    """The rows, as long as their payloads have no more than ``most`` bytes together."""
+    total = 0
+    for row in answer:
+        payload = row[2]
+        if payload is not None:
+            total += len(payload.encode("utf-8", "surrogatepass"))
+            check_payload_bytes(total, most)
+        yield row
 
 
 def _parsed(payload: str | None) -> Any:

@@ -109,6 +109,14 @@ class Contents(Closable):
             return self.base.payloads.many(rows)
         return self._of_both(self.base.payloads.many, self.delta.payloads.many, rows)
 
+    def payload_bytes_of(self, rows: Rows) -> int:
+        """How many bytes of JSON the payloads of ``rows`` have."""
+        if self.delta is None:
+            return self.base.payloads.bytes_of(rows)
+        in_delta = rows >= self.first_of_delta
+        beside = self.delta.payloads.bytes_of(rows[in_delta] - self.first_of_delta)
+        return self.base.payloads.bytes_of(rows[~in_delta]) + beside
+
     def payload_texts_of(self, rows: Rows) -> list[str | None]:
         """The payloads of ``rows`` as they were given."""
         if self.delta is None:

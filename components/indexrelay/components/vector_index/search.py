@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from indexrelay.components.closing import Closable
-from indexrelay.components.hits import Hit, checked_k
+from indexrelay.components.hits import Hit, check_payload_bytes, checked_k
 from indexrelay.components.optional import require_faiss
 from indexrelay.components.string_table import Rows
 from indexrelay.components.vector_index.base import BASE
@@ -104,38 +104,44 @@ class VectorSearch(Closable):
         """The last few that `search` was asked, each of the shape ``(1, dimension)``, prepared."""
         return list(self._asked)
 
-    def search(self, vector: ArrayLike, *, k: int = 10) -> list[Hit]:
+    def search(
+        self, vector: ArrayLike, *, k: int = 10, max_payload_bytes: int | None = None
+    ) -> list[Hit]:
         """The ``k`` nearest entries, or all of them where there are fewer.
 
         ``vector`` has the shape ``(dimension,)`` and any length but zero: under cosine it is
-        brought to unit length.
+        brought to unit length. No payload is read where all of them have more bytes of JSON than
+        ``max_payload_bytes``; ``None``: any number.
 
         Raises:
             InvalidQueryError: it has another shape, holds a NaN or an infinity, is zero under
-                cosine, or ``k`` is no whole number from 1.
+                cosine, ``k`` is no whole number from 1, or the payloads have too many bytes.
         """
         query = self._queries.one(vector)
         self._asked.append(query)
         rows, scores = self._nearest(query, k)
-        return self._hits(rows[0], scores[0])
+        return self._hits(rows[0], scores[0], max_payload_bytes)
 
     def search_many(self, vectors: ArrayLike, *, k: int = 10) -> list[list[Hit]]:
         """`search` for each row of ``vectors``, of shape ``(n, dimension)``."""
         rows, scores = self._nearest(self._queries.many(vectors), k)
         return [self._hits(*answer) for answer in zip(rows, scores, strict=True)]
 
-    def search_by_id(self, entry_id: str, *, k: int = 10) -> list[Hit]:
+    def search_by_id(
+        self, entry_id: str, *, k: int = 10, max_payload_bytes: int | None = None
+    ) -> list[Hit]:
         """The ``k`` entries nearest to one that is in here, which itself is left out.
 
         Raises:
             UnknownEntryError: it is not in here.
-            InvalidQueryError: ``k`` is no whole number from 1.
+            InvalidQueryError: ``k`` is no whole number from 1, or the payloads have more bytes than
+                ``max_payload_bytes``.
         """
         k = checked_k(k)
         row = self.contents.row(entry_id)
         rows, scores = self._nearest(self.contents.vector(row)[None, :], k + 1)
         others = rows[0] != row
-        return self._hits(rows[0][others][:k], scores[0][others][:k])
+        return self._hits(rows[0][others][:k], scores[0][others][:k], max_payload_bytes)
 
     def vector(self, entry_id: str) -> Vectors:
         """The vector of one entry, as it is indexed: at unit length under cosine.
@@ -213,8 +219,12 @@ class VectorSearch(Closable):
             found, rows = self._search.nearest(queries, k)
         return rows, as_scores(found, self.metric)
 
-    def _hits(self, rows: Rows, scores: NDArray[np.float32]) -> list[Hit]:
+    def _hits(
+        self, rows: Rows, scores: NDArray[np.float32], max_payload_bytes: int | None = None
+    ) -> list[Hit]:
         if len(rows) and rows[-1] < 0:  # FAISS found fewer; what is missing comes last
             rows, scores = rows[rows >= 0], scores[rows >= 0]
         contents = self.contents
+        if max_payload_bytes is not None:
+            check_payload_bytes(contents.payload_bytes_of(rows), max_payload_bytes)
         return list(map(Hit, contents.ids_of(rows), scores.tolist(), contents.payloads_of(rows)))
