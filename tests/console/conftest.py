@@ -86,7 +86,7 @@ def commit(config: Path, batch_id: str, count: int, *, deletes: int = 0) -> None
 
 def build(config: Path) -> None:
     """One pass, with builds in this process: for tests that are about something else."""
-    with Installation.at(config) as installation:
+    with Installation(load_settings(config, environ={})) as installation:
         rebuilder = Rebuilder(
             installation.settings,
             catalog=installation.catalog,

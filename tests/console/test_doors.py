@@ -6,15 +6,20 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from indexrelay.console import main as command_line
 from indexrelay.console.installation import Installation
+from indexrelay.producers import Producer
+from indexrelay.schemas.settings_file import load_settings
 from indexrelay.streams import EmbeddedServer
-from tests.console.conftest import Run, commit
+from tests.console.conftest import Run, build, commit
+from tests.fixtures.postgresql import WITH_PASSWORD
 
 pytestmark = pytest.mark.server
 
@@ -160,6 +165,33 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
 }
 
 
+def told_by_every_door(
+    run: Run, config: Path, collection: str, *, rebuilds: bool, hidden: str | None = None
+) -> str:
+    """The one sentence that every door has of a collection that cannot be read."""
+    sentences = set()
+    doors: list[tuple[str, ...]] = [("status",), ("reconcile",), ("check",)]
+    if rebuilds:  # it starts a rebuilder
+        doors.append(("rebuild", "--here"))
+    for door in doors:
+        told = run(*door, "--json", "--config", str(config))
+        assert told.out.startswith("{"), (door, told)
+        document = json.loads(told.out)
+        found = [each for each in document["problems"] if each["subject"] == collection]
+        assert found, (door, document["problems"])
+        assert told.code == 3, door
+        assert not document["well"]
+        assert hidden is None or hidden not in told.out + told.err, door
+        # A command says it once: a line of the log beside its answer would be the same again.
+        assert door[0] == "rebuild" or told.err == "", door
+        sentences.add(found[0]["what"])
+    [sentence] = sentences
+    page = run("check", "--config", str(config))
+    assert " ".join(sentence.split()) in " ".join(page.out.split())  # it may be wrapped there
+    assert page.code == 3
+    return str(sentence)
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_source_that_cannot_be_read_is_told_by_every_door_in_the_same_words(
     run: Run, installed: Path, fault: str
@@ -168,29 +200,136 @@ def test_a_source_that_cannot_be_read_is_told_by_every_door_in_the_same_words(
     folder = installed.parent
     break_it(folder)
     try:
-        sentences = set()
-        doors: list[tuple[str, ...]] = [("status",), ("reconcile",), ("check",)]
-        if fault in {"folder moved", "table dropped"}:  # it starts a rebuilder each time
-            doors.append(("rebuild", "--here"))
-        for door in doors:
-            told = run(*door, "--json", "--config", str(installed))
-            document = json.loads(told.out)
-            found = [each for each in document["problems"] if each["subject"] == collection]
-            assert found, (door, document["problems"])
-            assert told.code == 3, door
-            assert not document["well"]
-            # A command says it once: a line of the log beside its answer would be the same again.
-            assert door[0] == "rebuild" or told.err == "", door
-            sentences.add(found[0]["what"])
-        [sentence] = sentences
-        assert said in sentence
-        page = run("check", "--config", str(installed))
-        assert sentence in page.out
-        assert page.code == 3
+        rebuilds = fault in {"folder moved", "table dropped"}
+        assert said in told_by_every_door(run, installed, collection, rebuilds=rebuilds)
     finally:
         if (folder / "songs").is_file():
             (folder / "songs").unlink()
         fill(folder)
+
+
+SECRET = "hidden-5e2"
+BOOKS = """
+[collections.books]
+dimension = 2
+source = {{ kind = "table", url = "{url}", table = "books", text_column = "title" }}
+
+[components.of_books]
+kind = "embedding_cache"
+from = "books"
+"""
+
+
+@dataclass(frozen=True)
+class Books:
+    """An installation whose one source is a table of PostgreSQL, read by a user of little."""
+
+    config: Path
+    owner: sa.Engine
+    socket: Path
+
+    def ask(self, *statements: str) -> None:
+        with self.owner.begin() as connection:
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+
+
+@pytest.fixture(scope="module")
+def books(tmp_path_factory: pytest.TempPathFactory, postgresql_server: sa.URL) -> Iterator[Books]:
+    folder = tmp_path_factory.mktemp("books")
+    url = postgresql_server.set(username=WITH_PASSWORD, password=SECRET)
+    books = Books(
+        config=folder / "indexrelay.toml",
+        owner=sa.create_engine(
+            postgresql_server.set(drivername="postgresql+psycopg"), poolclass=sa.NullPool
+        ),
+        socket=Path(str(postgresql_server.query["host"]), ".s.PGSQL.5432"),
+    )
+    books.config.write_text(BOOKS.format(url=url.render_as_string(hide_password=False)))
+    books.ask(
+        'CREATE TABLE books (id text COLLATE "C" PRIMARY KEY, vector bytea, title text)',
+        "INSERT INTO books VALUES ('a', '\\x0000803f00000040', 'one')",
+        f"CREATE ROLE {WITH_PASSWORD} LOGIN PASSWORD '{SECRET}'",
+        f"GRANT SELECT ON books TO {WITH_PASSWORD}",
+    )
+    try:
+        with (
+            EmbeddedServer(folder / "indexrelay-data"),
+            Producer.open(load_settings(books.config, environ={})) as producer,
+        ):
+            producer.batch_completed("books")
+            build(books.config)
+            yield books
+    finally:
+        books.ask("DROP TABLE books", f"DROP ROLE {WITH_PASSWORD}")
+
+
+def away(books: Books) -> None:
+    books.socket.rename(books.socket.with_name("elsewhere"))
+
+
+def back(books: Books) -> None:
+    books.socket.with_name("elsewhere").rename(books.socket)
+
+
+def asked(*statements: str) -> Callable[[Books], None]:
+    return lambda books: books.ask(*(each.format(user=WITH_PASSWORD) for each in statements))
+
+
+ON_POSTGRESQL: dict[str, tuple[Callable[[Books], None], Callable[[Books], None], str]] = {
+    "wrong password": (
+        asked("ALTER ROLE {user} PASSWORD 'other'"),
+        asked(f"ALTER ROLE {{user}} PASSWORD '{SECRET}'"),
+        f'password authentication failed for user "{WITH_PASSWORD}"',
+    ),
+    "no log-in": (
+        asked("ALTER ROLE {user} NOLOGIN"),
+        asked("ALTER ROLE {user} LOGIN"),
+        f'role "{WITH_PASSWORD}" is not permitted to log in',
+    ),
+    "no permission": (
+        asked("REVOKE SELECT ON books FROM {user}"),
+        asked("GRANT SELECT ON books TO {user}"),
+        "permission denied for table books",
+    ),
+    "no permission on a column": (
+        asked(
+            "REVOKE SELECT ON books FROM {user}",
+            "GRANT SELECT (id, vector) ON books TO {user}",
+        ),
+        asked("GRANT SELECT ON books TO {user}"),
+        "permission denied for table books",
+    ),
+    "missing table": (
+        asked("ALTER TABLE books RENAME TO gone"),
+        asked("ALTER TABLE gone RENAME TO books"),
+        'relation "books" does not exist',
+    ),
+    "missing column": (
+        asked("ALTER TABLE books RENAME COLUMN title TO name"),
+        asked("ALTER TABLE books RENAME COLUMN name TO title"),
+        "column books.title does not exist",
+    ),
+    "server away": (away, back, "No such file or directory"),
+}
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("fault", ON_POSTGRESQL)
+def test_a_table_of_postgresql_is_told_of_without_its_password(
+    run: Run, books: Books, fault: str
+) -> None:
+    break_it, mend_it, said = ON_POSTGRESQL[fault]
+    break_it(books)
+    try:
+        rebuilds = fault == "wrong password"
+        sentence = told_by_every_door(run, books.config, "books", rebuilds=rebuilds, hidden=SECRET)
+    finally:
+        mend_it(books)
+    assert "table 'books' of collection 'books' cannot be read" in sentence
+    assert said in sentence
+    well = run("check", "--config", str(books.config))
+    assert (well.code, "each source can be read: books" in well.out) == (0, True)
 
 
 def test_a_check_makes_nothing_and_says_that_each_source_can_be_read(
