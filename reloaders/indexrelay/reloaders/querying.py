@@ -119,11 +119,13 @@ def search_request(body: bytes) -> SearchRequest:
         raise InvalidQueryError(_in_words(error)) from error
 
 
-def search(served: Any, request: SearchRequest, *, max_payload_bytes: int) -> Sequence[Hit]:
+def search(
+    served: Any, request: SearchRequest, *, max_payload_bytes: int | None = None
+) -> Sequence[Hit]:
     """Ask the served object.
 
     Where its methods take ``max_payload_bytes``, as those of our own kinds do, it reads no payloads
-    that have more bytes together.
+    that have more bytes together; ``None``: any number.
 
     Raises:
         InvalidQueryError: it does not answer that kind of question, or not this one.
@@ -148,8 +150,8 @@ def search(served: Any, request: SearchRequest, *, max_payload_bytes: int) -> Se
     return hits
 
 
-def _limited(method: Callable[..., Any], max_payload_bytes: int) -> dict[str, int]:
-    return {_LIMIT: max_payload_bytes} if _takes_limit(method) else {}
+def _limited(method: Callable[..., Any], most: int | None) -> dict[str, int]:
+    return {_LIMIT: most} if most is not None and _takes_limit(method) else {}
 
 
 @functools.lru_cache(maxsize=100)
