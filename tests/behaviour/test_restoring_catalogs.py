@@ -136,6 +136,37 @@ def test_another_catalog_is_another_epoch_and_an_empty_one_is_told(
     assert is_served(pipeline, other)
 
 
+def test_two_catalogs_at_once_on_one_store_of_artifacts_are_named_by_both(
+    indexrelay_pipeline: MakePipeline, tmp_path: Path
+) -> None:
+    first = indexrelay_pipeline(**TABLES)
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second" / "artifacts").symlink_to(first.settings.artifacts_dir)
+    second = Pipeline(first.settings, tmp_path / "second", clock=first.clock)
+
+    def built(pipeline: Pipeline, name: str) -> None:
+        commit(pipeline, name, name)
+        assert pipeline.rebuild() is not None
+        pipeline.clock.advance(60)
+
+    def named() -> list[bool]:
+        codes = [{each.code for each in judged(each).problems} for each in (first, second)]
+        return [Code.CATALOGS_MIXED in each for each in codes]
+
+    built(first, "a")
+    assert named() == [False, False]
+    built(second, "b")
+    assert named() == [True, False]  # for the second it may be a move from one to the other
+    built(first, "c")
+    assert named() == [True, True]
+    [problem] = [each for each in judged(first).problems if each.code is Code.CATALOGS_MIXED]
+    assert problem in judged(first).within(PLACES).problems
+    # Once the other is not used any more, the next builds say so.
+    built(first, "d")
+    assert named()[0] is False
+    second.close()
+
+
 def test_a_job_with_data_of_its_own_that_gives_an_id_again_lost_nothing(
     indexrelay_pipeline: MakePipeline, tmp_path: Path
 ) -> None:

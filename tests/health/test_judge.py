@@ -195,6 +195,13 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
         "indexrelay collections restore tracks",
         Actor.PERSON,
     ),
+    "two catalogs": (
+        {"other_catalogs": {"tracks": "map"}},
+        Code.CATALOGS_MIXED,
+        "the artifacts are filled from another catalog as well: map was built from another",
+        "the same catalog.url, and the others an artifacts.dir of their own",
+        Actor.PERSON,
+    ),
     "damaged release": (
         {"broken_releases": {8: "torn"}, "highest_release": 8},
         Code.RELEASE_DAMAGED,

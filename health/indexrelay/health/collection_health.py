@@ -81,6 +81,17 @@ def _conflict(stored: Collection | None, settings: CollectionSettings | None) ->
 
 def collection_problems(name: str, health: CollectionHealth, facts: Facts) -> Iterator[Problem]:
     """What is not well with one of them."""
+    if name in facts.other_catalogs:
+        component = facts.other_catalogs[name]
+        yield Problem(
+            code=Code.CATALOGS_MIXED,
+            subject=name,
+            what=f"the artifacts are filled from another catalog as well: {component} was built "
+            f"from another collection {name} after it was built from the one of this catalog",
+            advice="give every job and rebuilder of these artifacts the same catalog.url, and the "
+            "others an artifacts.dir of their own; readers serve what was released last",
+            acts=Actor.PERSON,
+        )
     serving = [each for each, manifest in facts.versions.items() if name in manifest.covers]
     if health.conflict is not None:
         yield Problem(

@@ -139,6 +139,9 @@ class Facts:
     """Components whose released version does not pass a check of its files, with the reason."""
     outdated: Mapping[str, str] = field(default_factory=dict)
     """Components whose kind no longer makes what their released version is, with the reason."""
+    other_catalogs: Mapping[str, str] = field(default_factory=dict)
+    """Collections of which another catalog has one of the same name, and builds from it into these
+    artifacts, by turns with this one; with a component of which that is so."""
     raising_kinds: Mapping[str, str] = field(default_factory=dict)
     """Components whose kind raises when it is asked that, with what it raises."""
     broken_releases: Mapping[int, str] = field(default_factory=dict)

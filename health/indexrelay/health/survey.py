@@ -5,7 +5,7 @@ be read is an error there, and the loop tries again. `Survey.whole` is what peop
 cannot be read is one of its facts.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import TypeVar
@@ -47,6 +47,7 @@ from indexrelay.streams.wrong_keys import WrongKey, find_wrong_keys
 
 _log = get_logger(__name__)
 ResultT = TypeVar("ResultT")
+_VERSIONS_LOOKED_AT = 3
 _MOST_COUNTED = 1000
 """Events that wait are counted up to here: more of them are not worth the time to say so."""
 
@@ -105,7 +106,7 @@ class Survey:
         # what is not committed yet, unless something is wrong.
         facts = self._attempt(Area.REDIS, self._with_redis, facts)
         facts = self._attempt(Area.ARTIFACTS, self._with_artifacts, facts)
-        return self._attempt(Area.CATALOG, self._with_catalog, facts)
+        return self._with_history(self._attempt(Area.CATALOG, self._with_catalog, facts))
 
     def of_places(self) -> Facts:
         """What the settings name, as of now; nothing is made or numbered.
@@ -119,7 +120,7 @@ class Survey:
             facts = answering
         if self._settings.artifacts_dir.is_dir():
             facts = self._attempt(Area.ARTIFACTS, self._with_artifacts, facts)
-        return self._attempt(Area.CATALOG, self._looked_at, facts)
+        return self._with_history(self._attempt(Area.CATALOG, self._looked_at, facts))
 
     def _nothing(self, requested: AbstractSet[str] = frozenset()) -> Facts:
         settings = self._settings
@@ -184,6 +185,35 @@ class Survey:
             except ArtifactError as error:
                 damaged[name] = str(error)
         return versions, damaged
+
+    def _with_history(self, facts: Facts) -> Facts:
+        """Which collections another catalog builds from as well, into the same artifacts.
+
+        Where somebody only moved from one catalog to another, all versions of the first are older
+        than those of the second. Where both are in use, they replace each other's.
+        """
+        if {Area.CATALOG, Area.ARTIFACTS} & facts.unknown.keys():
+            return facts
+        other: dict[str, str] = {}
+        for component in facts.versions:
+            manifests = list(self._newest_manifests(component))
+            for name, source in facts.sources.items():
+                epochs = [each.epochs[name] for each in manifests if name in each.epochs]
+                if source.epoch in epochs and any(
+                    epoch != source.epoch for epoch in epochs[: _last(source.epoch, epochs)]
+                ):
+                    other.setdefault(name, component)
+        return replace(facts, other_catalogs=other)
+
+    def _newest_manifests(self, component: str) -> list[VersionManifest]:
+        """As many as a change of the catalog and back takes, the newest first."""
+        store = self._store()
+        try:
+            ids = store.newest_versions(component, most=_VERSIONS_LOOKED_AT)
+            manifests = [store.version(component, each) for each in ids]
+        except (ArtifactError, OSError):
+            return []  # what is released of it is looked at by itself
+        return sorted(manifests, key=lambda each: each.created_at, reverse=True)
 
     def _tell(self, facts: Facts) -> None:
         """Log what is damaged or cannot be read once, and not at every look until it is mended.
@@ -363,6 +393,11 @@ class Survey:
         leases = {self._keys.lease(name): name for name in self._settings.components}
         names = {key: name for key, name in leases.items() if key not in blocked}
         return {names[key]: lease for key, lease in held_leases(connection, list(names)).items()}
+
+
+def _last(epoch: str, epochs: Sequence[str]) -> int:
+    """Where it stands for the last time."""
+    return len(epochs) - 1 - epochs[::-1].index(epoch)
 
 
 def _asked_of_kinds(

@@ -34,6 +34,8 @@ class Code(StrEnum):
     """Nothing is committed to it, and what was made of it is still released."""
     COLLECTION_OUTRUN = "collection_outrun"
     """A version covers more than is committed: the catalog went back in time."""
+    CATALOGS_MIXED = "catalogs_mixed"
+    """Another catalog is used with the same artifacts."""
     SOURCE_UNREADABLE = "source_unreadable"
     SOURCE_EMPTIED = "source_emptied"
 
@@ -105,6 +107,7 @@ PLACES: Final = frozenset(
         Code.COLLECTION_CONFLICT,
         Code.COLLECTION_GONE,
         Code.COLLECTION_OUTRUN,
+        Code.CATALOGS_MIXED,
         Code.SOURCE_UNREADABLE,
         Code.SOURCE_EMPTIED,
         Code.RELEASE_DAMAGED,

@@ -11,6 +11,9 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SAWarning
 from indexrelay.schemas.errors import MissingExtraError
 from indexrelay.schemas.extras import EXTRAS, require
 
+CONNECT_SECONDS: Final = 10
+"""How long connecting to a PostgreSQL server may take, for each of its addresses, where the URL
+does not say it (``connect_timeout``). The driver's own are 130."""
 _POSTGRESQL = {"postgres", "postgresql", "postgresql+psycopg"}
 
 
@@ -30,6 +33,13 @@ def driver_url(url: str) -> URL:
     if find_spec("psycopg") is None:
         raise MissingExtraError("psycopg", EXTRAS["psycopg"])
     return parsed.set(drivername="postgresql+psycopg")
+
+
+def connect_arguments(url: URL) -> dict[str, int]:
+    """What a driver is told besides ``url``: a server that is away is not waited for by minutes."""
+    if url.drivername != "postgresql+psycopg" or "connect_timeout" in url.query:
+        return {}
+    return {"connect_timeout": CONNECT_SECONDS}
 
 
 def lacking_driver(url: str) -> str | None:

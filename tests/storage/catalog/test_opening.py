@@ -10,7 +10,7 @@ from indexrelay.schemas.errors import MissingExtraError
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.errors import BatchContentError, CatalogUrlError, CatalogVersionError
-from indexrelay.storage.urls import driver_url
+from indexrelay.storage.urls import connect_arguments, driver_url
 from tests.storage.rows import entries, ids_of
 
 
@@ -127,6 +127,12 @@ def test_postgresql_without_its_driver_names_the_extra(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
 def test_every_spelling_of_postgresql_means_psycopg_3(scheme: str) -> None:
     assert driver_url(f"{scheme}://me@host/db").drivername == "postgresql+psycopg"
+
+
+def test_a_server_that_is_away_is_not_waited_for_by_minutes_unless_somebody_says_so() -> None:
+    assert connect_arguments(driver_url("postgresql://host/db")) == {"connect_timeout": 10}
+    assert connect_arguments(driver_url("postgresql://host/db?connect_timeout=60")) == {}
+    assert connect_arguments(driver_url("sqlite:///file.db")) == {}
 
 
 def test_sqlite_keeps_every_commit_through_a_power_cut(tmp_path: Path) -> None:

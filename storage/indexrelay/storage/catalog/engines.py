@@ -31,7 +31,7 @@ from sqlalchemy.exc import ArgumentError, DisconnectionError
 from indexrelay.schemas.file_locks import LockWaits
 from indexrelay.schemas.private_files import FILE_MODE, make_private_folder
 from indexrelay.storage.errors import CatalogUrlError
-from indexrelay.storage.urls import driver_url
+from indexrelay.storage.urls import connect_arguments, driver_url
 
 BUSY_SECONDS = 30
 """How long a writer waits for the one before it; SQLite has one writer at a time, and of
@@ -93,7 +93,7 @@ def sqlite_file(url: str) -> Path | None:
 
 
 def _postgresql_engine(url: URL, waits: LockWaits) -> Engine:
-    engine = create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, pool_pre_ping=True, connect_args=connect_arguments(url))
 
     @event.listens_for(engine, "connect")
     def _limit_waits(connection: Any, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature

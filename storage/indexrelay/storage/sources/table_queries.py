@@ -12,7 +12,7 @@ from sqlalchemy.pool import NullPool
 
 from indexrelay.schemas.settings import TableSource
 from indexrelay.storage.errors import SourceError
-from indexrelay.storage.urls import driver_url
+from indexrelay.storage.urls import connect_arguments, driver_url
 
 
 class TableQueries:
@@ -100,7 +100,9 @@ def table_engine(url: str) -> sa.Engine:
     """
     try:
         parsed = driver_url(url)
-        engine = sa.create_engine(parsed, poolclass=NullPool)
+        engine = sa.create_engine(
+            parsed, poolclass=NullPool, connect_args=connect_arguments(parsed)
+        )
     except (sa.exc.ArgumentError, ImportError) as error:
         raise SourceError(f"source.url cannot be used: {type(error).__name__}") from error
     match engine.dialect.name:
