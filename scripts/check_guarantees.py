@@ -57,6 +57,9 @@ def mistakes_in(page: str, *, root: Path, faults: Collection[str]) -> Iterator[s
     promises = list(promises_of(page))
     if not promises:
         yield "the page promises nothing: a promise is a heading of the third level"
+    bodies = [found["body"] for found in _PROMISE.finditer(page)]
+    if len(_PROOFS.findall(page)) != sum(len(_PROOFS.findall(body)) for body in bodies):
+        yield "something is proved outside of a promise, which is a heading of the third level"
     for promise in promises:
         if not (promise.tests or promise.faults):
             yield f"{promise.title}: nothing proves it"

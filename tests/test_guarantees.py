@@ -56,6 +56,13 @@ def test_proofs_are_read_from_their_own_line_only() -> None:
     assert [name for _, name in first.tests] == ["test_it_is_kept", "test_it_comes_back"]
 
 
+def test_what_is_proved_outside_of_a_promise_is_a_mistake(checkout: Path) -> None:
+    outside = GOOD.replace("### Nothing comes twice", "## Nothing comes twice")
+    assert list(mistakes_in(outside, root=checkout, faults=("F1",))) == [
+        "something is proved outside of a promise, which is a heading of the third level"
+    ]
+
+
 GOOD = PROMISE.replace("::TestIt", "::test_once")
 
 
