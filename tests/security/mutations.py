@@ -4,6 +4,7 @@ Everything is drawn from one `random.Random`, so that a seed gives the same agai
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any, Final
@@ -140,11 +141,21 @@ def _twice(raw: bytes, _random: Random) -> bytes:
     return raw[:-1] + b"," + raw[1:]
 
 
+def _long_number(raw: bytes, random: Random) -> bytes:
+    numbers = list(re.finditer(rb"\d+", raw))
+    if not numbers:
+        return raw
+    found = random.choice(numbers)
+    digits = random.choice([b"", b"-", b"1e", b"0."]) + b"9" * 5000
+    return raw[: found.start()] + digits + raw[found.end() :]
+
+
 _WRITINGS: Final[Sequence[Callable[[bytes, Random], bytes]]] = (
     _flipped,
     _cut,
     _deep,
     _twice,
+    _long_number,
     lambda raw, _: raw + raw,
     lambda raw, _: b"\xef\xbb\xbf" + raw,
     lambda raw, _: raw.decode(errors="replace").encode("utf-16"),

@@ -75,6 +75,8 @@ def _round(folder: Path, random: Random) -> None:
         added: list[bytes] = []
         for step, batch in enumerate(_batches(random)):
             added += _attack(attacked, random)
+            while attacked.rebuilder._intake.take(block_seconds=0):
+                pass  # fewer at a time where they are large
             for bench in (attacked, twin):
                 ids, deletes = batch
                 bench.commit(*ids, deletes=deletes)

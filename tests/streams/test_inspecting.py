@@ -69,7 +69,7 @@ def test_what_waits_for_a_group_is_counted_and_only_the_oldest_read(
         assert 0 <= waiting.seconds < 60
     state = group_state(each_connection, keys.events, "g")
     counts = state is not None and state.lag is not None
-    assert max(read) == (1 if counts else 20)
+    assert max(read) == (1 if counts else 10)  # a few at a time: they may be large
     consumer.read(count=100, block_seconds=0)
     state = group_state(each_connection, keys.events, "g")
     assert waiting_entries(each_connection, keys.events, state, most=10) is None

@@ -33,6 +33,7 @@ from indexrelay.streams.inspection import group_state
 from indexrelay.streams.outage import Outage
 from indexrelay.streams.passing import GONE_CODES, refusal_code
 from indexrelay.streams.position import Position
+from indexrelay.streams.read_size import ReadSize
 from indexrelay.streams.refusing import replies_of
 
 _OWN_START: Final = b"0"
@@ -67,6 +68,7 @@ class ConsumerGroup:
         self._consumer = consumer
         self._claim_idle_ms = round(claim_idle_seconds * 1000)
         self._outage = Outage(key)
+        self._size = ReadSize()
         self._ensured = False
         self._own: bytes | None = _OWN_START
         self._scan = _SCAN_START
@@ -77,19 +79,24 @@ class ConsumerGroup:
     def read(self, *, count: int, block_seconds: float) -> list[Delivery]:
         """Take up to ``count`` entries; waits up to ``block_seconds`` when there are none.
 
-        Never cancel it: let the wait run out. ``block_seconds=0`` does not wait at all.
+        Fewer where they are large (`ReadSize`). Never cancel it: let the wait run out.
+        ``block_seconds=0`` does not wait at all.
 
         Raises:
             redis.exceptions.RedisError: the server is away, or says no. Where `is_passing` says so
                 call again after a while; nothing is lost.
         """
         block = self._connection.block_milliseconds(block_seconds)
+        asked = self._size.of(count)
         with self._outage.watched():
             try:
-                return self._read_or_recreate(count, block)
+                deliveries = self._read_or_recreate(asked, block)
             except RedisError:
                 self._own = _OWN_START
+                self._size.broke_off(asked)
                 raise
+        self._size.brought(asked, (len(each.raw or b"") for each in deliveries))
+        return deliveries
 
     def acknowledge(self, entry_ids: Sequence[bytes]) -> int:
         """Say that these need never be handed out again; returns how many were still pending.

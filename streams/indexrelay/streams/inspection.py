@@ -1,13 +1,17 @@
 """What a stream says about itself: how far it got, where it begins, and who lags in it."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.passing import GONE_CODES, refusal_code
 from indexrelay.streams.position import START, Position
+from indexrelay.streams.read_size import MOST_BYTES, ReadSize
+
+_PAGE: Final = 10
+"""Entries that are read at once where they have to be counted by reading them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,8 +177,24 @@ def waiting_entries(
         return None
     count = int(commands.xlen(key)) if group is None else group.lag
     if count is None:
-        count = len(commands.xrange(key, behind, "+", count=most))
+        count = _counted(commands, key, behind, most)
     seconds, microseconds = commands.time()
     added = Position.of(oldest[0][0]).milliseconds / 1000
     waited = max(0.0, seconds + microseconds / 1e6 - added)
     return Waiting(count=max(1, min(count, most)), seconds=waited)
+
+
+def _counted(commands: Any, key: str, behind: bytes, most: int) -> int:
+    """Entries from ``behind`` on, up to ``most``, or as many as are not too large to be read."""
+    count, size = 0, ReadSize()
+    while count < most:
+        asked = size.of(min(_PAGE, most - count))
+        entries = commands.xrange(key, behind, "+", count=asked)
+        count += len(entries)
+        sizes = [sum(map(len, fields.values())) for _, fields in entries]
+        if len(entries) < asked or sum(sizes) > MOST_BYTES:
+            break
+        size.brought(asked, sizes)
+        last = Position.of(entries[-1][0])
+        behind = Position(last.milliseconds, last.sequence + 1).to_bytes()
+    return count

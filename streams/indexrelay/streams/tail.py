@@ -22,6 +22,7 @@ from indexrelay.streams.delivery import Delivery, deliveries_of, entries_in
 from indexrelay.streams.inspection import Extent, extent
 from indexrelay.streams.outage import Outage
 from indexrelay.streams.position import START, Position
+from indexrelay.streams.read_size import ReadSize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,7 @@ class Tail:
         self._connection = connection
         self._key = key
         self._outage = Outage(key)
+        self._size = ReadSize()
         self._cursor: Position | None = None
         self._doubt = True
 
@@ -54,17 +56,23 @@ class Tail:
     def read(self, *, count: int, block_seconds: float) -> TailRead:
         """Read up to ``count`` entries; waits up to ``block_seconds`` when there are none.
 
+        Fewer where they are large (`ReadSize`).
+
         Raises:
             redis.exceptions.RedisError: the server is away, or says no. Where `is_passing` says so
                 call again after a while; that read has a gap.
         """
         block = self._connection.block_milliseconds(block_seconds)
+        asked = self._size.of(count)
         with self._outage.watched():
             try:
-                return self._read(count, None if self._doubt else block)
+                read = self._read(asked, None if self._doubt else block)
             except RedisError:
                 self._doubt = True
+                self._size.broke_off(asked)
                 raise
+        self._size.brought(asked, (len(each.raw or b"") for each in read.deliveries))
+        return read
 
     def _read(self, count: int, block: int | None) -> TailRead:
         if self._cursor is None:

@@ -10,7 +10,7 @@ from indexrelay.rebuilder.janitor import MAX_HISTORY_BYTES, Janitor
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.events import BatchCompleted, Event
 from indexrelay.schemas.settings import RebuilderSettings, Settings
-from indexrelay.streams import Connection, ConsumerGroup, Keys
+from indexrelay.streams import Connection, ConsumerGroup, Keys, read_size
 from indexrelay.streams.inspection import GroupState, group_state
 from indexrelay.streams.keys import REBUILDERS_GROUP
 from indexrelay.streams.repair import MAX_SCRIPT_BYTES, Action, Repair
@@ -182,3 +182,15 @@ def _consumers(row: Row, request: pytest.FixtureRequest) -> None:
     state = group_state(connection, keys.events, REBUILDERS_GROUP)
     assert state is not None
     assert {each.name for each in state.consumers} == {"busy", "here"}
+
+
+@exercises("bytes of one read of a stream, as far as the last one tells")
+def _read(row: Row, request: pytest.FixtureRequest) -> None:
+    assert row.number == read_size.MOST_BYTES
+    bench = bench_of(request)
+    keys, commands = bench.keys, bench.connection.commands
+    group = ConsumerGroup(bench.connection, keys.events, group="other", consumer="one")
+    for _ in range(20):
+        commands.xadd(keys.events, {"event": b"x" * (row.number // 4)})
+    taken = [len(group.read(count=10, block_seconds=0)) for _ in range(5)]
+    assert taken == [10, 4, 6, 0, 0]
