@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from indexrelay.components import system_errors
 from indexrelay.components.errors import DamagedFileError, InvalidQueryError
 from indexrelay.components.hits import checked_k
 from indexrelay.components.registry import kind_class
-from indexrelay.components.system_errors import of_faiss, of_sqlite
+from indexrelay.components.system_errors import of_faiss, of_memory, of_sqlite
 from indexrelay.components.text_index import TextIndex
 from indexrelay.components.vector_index import VectorIndex
 from tests.components.jobs import make_job, make_snapshot, run
@@ -125,7 +126,7 @@ def test_want_of_descriptors_memory_or_permission_is_never_called_damage(built: 
             "write error: 4 != 8 (No space left on device)",
             "[Errno 28] No space left on device: 'x'",
         ),
-        ("std::bad_alloc", "x does not fit into memory"),
+        ("std::bad_alloc", "x is damaged: what it says of itself takes more memory than there is"),
         ("Index type 0x62726167 not recognized", "x is damaged: FAISS cannot read it: Index type"),
     ],
 )
@@ -144,7 +145,8 @@ def test_what_faiss_says_is_told_apart(said: str, means: str) -> None:
         (sqlite3.SQLITE_FULL, OSError),
         (sqlite3.SQLITE_READONLY, OSError),
         (sqlite3.SQLITE_BUSY, OSError),
-        (sqlite3.SQLITE_NOMEM, MemoryError),
+        (sqlite3.SQLITE_NOMEM, DamagedFileError),
+        (sqlite3.SQLITE_INTERRUPT, DamagedFileError),
         (sqlite3.SQLITE_ERROR, sqlite3.OperationalError),
         (None, sqlite3.OperationalError),
     ],
@@ -154,6 +156,15 @@ def test_what_sqlite_says_is_told_apart(code: int | None, kind: type[Exception])
     if code is not None:
         error.sqlite_errorcode = code
     assert isinstance(of_sqlite(Path(__file__), error), kind)
+
+
+def test_want_of_memory_is_the_files_fault_only_where_there_is_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert isinstance(of_memory(Path("x")), DamagedFileError)
+    monkeypatch.setattr(system_errors, "_SOME_BYTES", 1 << 60)
+    assert isinstance(of_memory(Path("x")), MemoryError)
+    assert isinstance(of_faiss(Path("x"), RuntimeError("std::bad_alloc")), MemoryError)
 
 
 @pytest.mark.parametrize("k", [1, np.int64(1), np.int32(1), np.uint8(1), 10**30])

@@ -27,6 +27,7 @@ _METHODS: Mapping[str, tuple[str, ...]] = {
     "build": ("job",),
     "verify": ("job", "built", "files"),
     "load": ("files",),
+    "inspect": ("value",),
     "reload": ("files", "previous"),
 }
 """How each method is called, besides ``self``."""
@@ -46,6 +47,11 @@ def class_mistakes(kind: type[Kind[Any]]) -> Iterator[str]:
     preload: object = kind.preload
     if not isinstance(preload, tuple | list) or not all(isinstance(each, str) for each in preload):
         yield f"{kind.__name__}.preload is {preload!r}, not a tuple of modules' names"
+    sandboxed: object = kind.sandboxed
+    if not isinstance(sandboxed, frozenset | set) or not all(
+        isinstance(each, str) for each in sandboxed
+    ):
+        yield f"{kind.__name__}.sandboxed is {sandboxed!r}, not a frozenset of files' names"
     limit: object = kind.max_inputs
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         yield f"{kind.__name__}.max_inputs is {limit!r}, not a number from 1, or None"

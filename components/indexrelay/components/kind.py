@@ -122,6 +122,10 @@ class Kind(ABC, Generic[ServedT_co]):
     Parameters: ClassVar[type[KindParameters]] = KindParameters
     preload: ClassVar[tuple[str, ...]] = ()
     """Modules that `build` imports; the rebuilder imports them once, before it forks children."""
+    sandboxed: ClassVar[frozenset[str]] = frozenset()
+    """Names of the files that a library reads as if it had written them: what is in them may make
+    it crash, loop, or take all memory. Before a reader opens one that its host has not seen yet, a
+    process of its own calls `load` and then `inspect`, under limits of time and memory."""
     max_inputs: ClassVar[int | None] = None
     """How many inputs a component of this kind may have; ``None``: any number."""
     takes_components: ClassVar[bool] = True
@@ -167,6 +171,13 @@ class Kind(ABC, Generic[ServedT_co]):
         """Open a version for serving: mapped rather than read, and warm when this returns.
 
         Of a kind of one's own each new version is loaded and closed once before it is released.
+        """
+
+    def inspect(self, value: Any) -> None:
+        """Look at all of what `load` gave, for what would go wrong only in a query; in a sandbox.
+
+        Raises:
+            DamagedFileError: a file is not what a build writes.
         """
 
     def reload(self, files: Mapping[str, Path], previous: Any) -> ServedT_co:  # noqa: ARG002 - for kinds that share

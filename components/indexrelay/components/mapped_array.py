@@ -5,20 +5,29 @@ is first written to, and where there is none by then the kernel kills the proces
 of its space is reserved before it is mapped, and a full disk is an ordinary `OSError`.
 """
 
+import io
+import math
+import mmap
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
 from numpy.lib.format import (
     dtype_to_descr,
     header_data_from_array_1_0,
     open_memmap,
+    read_array_header_1_0,
+    read_array_header_2_0,
+    read_magic,
     write_array_header_1_0,
 )
 from numpy.typing import DTypeLike, NDArray
 
 from indexrelay.components.errors import DamagedFileError
+
+_MOST_HEADER_BYTES: Final = 10_000
+"""NumPy's own limit; ours have 128."""
 
 
 def new_mapped_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> "np.memmap[Any, Any]":
@@ -72,14 +81,40 @@ def mapped_array(path: Path, shape: tuple[int | None, ...], dtype: DTypeLike) ->
         DamagedFileError: the file is cut short, or holds another shape or type.
         OSError: it cannot be opened.
     """
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise DamagedFileError(path, str(error)) from error
-    lengths = zip(array.shape, shape, strict=False)
-    fits = len(array.shape) == len(shape) and all(want in (None, have) for have, want in lengths)
-    if not fits or array.dtype != dtype:
-        raise DamagedFileError(
-            path, f"it holds {array.dtype} {array.shape} instead of {np.dtype(dtype)} {shape}"
+    kind = np.dtype(dtype)
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        found, offset = _header(path, file.read(_MOST_HEADER_BYTES))
+        lengths = zip(found.shape, shape, strict=False)
+        fits = len(found.shape) == len(shape) and all(
+            want in (None, have) for have, want in lengths
         )
-    return array.view(np.ndarray)  # the same pages; `np.memmap` only makes every index slower
+        if not fits or found.dtype != kind or (found.fortran_order and len(shape) > 1):
+            raise DamagedFileError(
+                path, f"it holds {found.dtype} {found.shape} instead of {kind} {shape}"
+            )
+        count = math.prod(found.shape)
+        if offset + count * kind.itemsize != size:
+            raise DamagedFileError(path, f"it has {size} bytes, which is not what its shape takes")
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.frombuffer(mapped, kind, count, offset).reshape(found.shape)
+
+
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: "np.dtype[Any]"
+
+
+def _header(path: Path, head: bytes) -> tuple[_Header, int]:
+    """What the beginning of a ``.npy`` file says, and where its data begin."""
+    stream = io.BytesIO(head)
+    try:
+        version = read_magic(stream)
+        read = read_array_header_1_0 if version == (1, 0) else read_array_header_2_0
+        header = _Header(*read(stream, max_header_size=_MOST_HEADER_BYTES))
+    except Exception as error:  # NumPy parses it as Python does, and raises as much
+        raise DamagedFileError(path, f"its header cannot be read: {error}") from error
+    if not all(length >= 0 for length in header.shape):
+        raise DamagedFileError(path, f"its header says that it has the shape {header.shape}")
+    return header, stream.tell()

@@ -76,5 +76,5 @@ class PayloadTable:
     def _parse(self, text: str) -> Any:
         try:
             return json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DamagedFileError(self._table.path, "a payload is not JSON") from error

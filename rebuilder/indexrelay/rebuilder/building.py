@@ -151,6 +151,8 @@ class _Build:
             failpoint("build.before_blob")
             self.store.put_blob(staged)
             failpoint("build.after_blob")
+        for label in kind.sandboxed & done.blobs.keys():  # the gates have opened them, in here
+            self.store.remember_opened(done.blobs[label])
         covers, epochs = _coverage(job)
         manifest = VersionManifest(
             component=self.request.component,

@@ -12,14 +12,16 @@ from indexrelay.components.conformance import served
 from indexrelay.components.errors import ContractError
 from indexrelay.components.kind import Kind
 from indexrelay.components.registry import kind_class
+from indexrelay.components.version_files import VersionFiles
 from indexrelay.reloaders.errors import KindNotAllowedError
+from indexrelay.reloaders.sandbox import SANDBOX
 from indexrelay.reloaders.served import ServedComponent
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.origin import told
 from indexrelay.schemas.versions import VersionManifest
-from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.artifacts import ArtifactStore, OpenedVersion
 
 
 class Opener:
@@ -52,11 +54,13 @@ class Opener:
             for label, path in opened.files.items()
         }
         kind = self._kind(opened.manifest)
+        files = VersionFiles(opened.files)
+        self._try_out(kind, opened)
         try:
             if serving is not None and _may_share(serving, opened.manifest, inodes):
-                value = served(kind, kind.reload(opened.files, serving.value))
+                value = served(kind, kind.reload(files, serving.value))
             else:
-                value = served(kind, kind.load(opened.files))
+                value = served(kind, kind.load(files))
         except SystemExit as error:  # of a user's code: it must not end the thread that reloads
             raise ContractError(f"load ended the process: {told(error)}") from error
         failpoint("reader.after_load")
@@ -68,6 +72,18 @@ class Opener:
             seconds=self._clock.monotonic() - started,
             applied_at=self._clock.now(),
         )
+
+    def _try_out(self, kind: Kind[Any], opened: OpenedVersion) -> None:
+        """Let a process of its own open what this host has not opened yet."""
+        refs = {
+            label: opened.manifest.files[label]
+            for label in kind.sandboxed & opened.files.keys()
+            if not self._store.was_opened(opened.manifest.files[label])
+        }
+        if refs:
+            SANDBOX.try_out(kind, opened.manifest, opened.files, refs.keys())
+            for ref in refs.values():
+                self._store.remember_opened(ref)
 
     def _kind(self, manifest: VersionManifest) -> Kind[Any]:
         component, kind = manifest.component, manifest.kind

@@ -117,7 +117,7 @@ class Embeddings(Closable):
     def warm(self) -> None:
         """Touch what a first look-up would have to fetch from disk."""
         if len(self):
-            self.get(self._ids[0]).sum()
+            self.block(0, 1).sum()
 
     def close(self) -> None:
         """Let go of the maps; a view that was handed out keeps its own hold on them."""

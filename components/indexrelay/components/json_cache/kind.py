@@ -15,8 +15,9 @@ from indexrelay.components.json_cache.function import (
 )
 from indexrelay.components.json_cache.gates import judged
 from indexrelay.components.json_cache.inputs import CollectionReader
-from indexrelay.components.json_cache.served import CachedDocument
+from indexrelay.components.json_cache.served import CachedDocument, check_packed
 from indexrelay.components.kind import Built, Job, Kind, KindParameters
+from indexrelay.components.small_file import read_small
 from indexrelay.schemas.versions import Check
 
 DOCUMENT = "document.json"
@@ -93,8 +94,17 @@ class JsonCache(Kind[CachedDocument]):
         )
 
     def load(self, files: Mapping[str, Path]) -> CachedDocument:
-        """Read both forms."""
-        return CachedDocument(files[DOCUMENT].read_bytes(), files[GZIPPED].read_bytes())
+        """Read both forms.
+
+        Raises:
+            DamagedFileError: they are not one document, or larger than ``max_bytes``.
+        """
+        most = self._parameters.max_bytes
+        body = read_small(files[DOCUMENT], most)
+        # What gzip cannot make smaller it makes larger by a few bytes for each 16 kB.
+        gzipped = read_small(files[GZIPPED], most + most // 1000 + 100)
+        check_packed(files[GZIPPED], gzipped, body)
+        return CachedDocument(body, gzipped, path=files[DOCUMENT])
 
     @property
     def _parameters(self) -> JsonCacheParameters:

@@ -5,15 +5,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import cast
 
+import numpy as np
+
 from indexrelay.components.continuing import build_either_way
-from indexrelay.components.errors import UnusableInputError
+from indexrelay.components.errors import DamagedFileError, UnusableInputError
 from indexrelay.components.kind import Built, Job, Kind
 from indexrelay.components.projection.building import build_in_full
 from indexrelay.components.projection.gates import judged
 from indexrelay.components.projection.gates_of_placing import judged_placing
 from indexrelay.components.projection.parameters import ProjectionParameters
 from indexrelay.components.projection.placing import extend
-from indexrelay.components.projection.served import ProjectionMap
+from indexrelay.components.projection.served import COORDINATES, ProjectionMap
 from indexrelay.schemas.versions import Check
 
 
@@ -43,7 +45,7 @@ class Projection(Kind[ProjectionMap]):
 
     def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
         """Shows the source, each entry once; finite; in range; not collapsed; trustworthy."""
-        with closing(self.load(files)) as chart:
+        with closing(ProjectionMap.open(files)) as chart:
             if built.extends and job.previous is not None:
                 yield from judged_placing(chart, job, built, job.previous, files)
             else:
@@ -60,7 +62,11 @@ class Projection(Kind[ProjectionMap]):
         Raises:
             DamagedFileError: one of them is not what was written.
         """
-        return ProjectionMap.open(files)
+        chart = ProjectionMap.open(files)
+        if not np.isfinite(chart.coordinates.sum()):  # far beyond [-1, 1] it is no number either
+            chart.close()
+            raise DamagedFileError(files[COORDINATES], "a coordinate is no number")
+        return chart
 
     @property
     def _parameters(self) -> ProjectionParameters:

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Final
 
 from indexrelay.components.errors import DamagedFileError
-from indexrelay.components.system_errors import of_sqlite
+from indexrelay.components.system_errors import of_memory, of_sqlite
 from indexrelay.components.text_index.analyser import Analyser
 from indexrelay.components.text_index.changes import Applied, apply
 from indexrelay.components.text_index.file_copy import copy_file
+from indexrelay.components.text_index.guarded import OPEN_SECONDS, GuardedConnection, check_schema
 from indexrelay.components.text_index.row_numbers import first_numbers
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.storage.entries import Changes, Entries
@@ -31,6 +32,7 @@ _APPLICATION_ID: Final = 0x69727478
 FORMAT: Final = 2
 FIRST_FORMAT: Final = 1
 """What was written before there was an analyser; it is still served (`first_format`)."""
+_MOST_ENTRIES: Final = 1 << 48
 _MAPPED_BYTES: Final = 2**31 - 65_536
 """As much as SQLite maps at all; what lies beyond is read page by page."""
 
@@ -158,10 +160,21 @@ def change_database(
 
 
 def counts_of(connection: sqlite3.Connection) -> Counts:
-    """What the file says that it holds."""
-    entries, texts, findable = connection.execute(
-        "SELECT entries, texts, findable FROM facts"
-    ).fetchone()
+    """What the file says that it holds.
+
+    Raises:
+        ValueError: that is not possible.
+    """
+    first_format = format_of(connection) == FIRST_FORMAT
+    columns = "entries, texts, texts" if first_format else "entries, texts, findable"
+    rows = connection.execute(f"SELECT {columns} FROM facts LIMIT 2").fetchall()  # noqa: S608 - ours
+    if len(rows) != 1:
+        raise ValueError(f"{len(rows)} rows of facts")
+    [(entries, texts, findable)] = rows
+    if not all(isinstance(each, int) for each in rows[0]):
+        raise ValueError("facts that are no numbers")
+    if not all(0 <= each < _MOST_ENTRIES for each in rows[0]):
+        raise ValueError(f"{entries} entries, {texts} texts, {findable} of them to be found")
     return Counts(entries=entries, texts=texts, findable=findable)
 
 
@@ -188,7 +201,7 @@ def count_payloads(path: Path) -> int:
         return int(connection.execute("SELECT count(payload) FROM entries").fetchone()[0])
 
 
-def open_database(path: Path) -> sqlite3.Connection:
+def open_database(path: Path) -> GuardedConnection:
     """Open the file for reading; the connection may be used by any thread, one at a time.
 
     Raises:
@@ -198,10 +211,18 @@ def open_database(path: Path) -> sqlite3.Connection:
     size = path.stat().st_size
     uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
     with reading(path):
-        connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
+        connection = sqlite3.connect(
+            uri,
+            uri=True,
+            check_same_thread=False,
+            isolation_level=None,
+            factory=GuardedConnection,
+        )
         try:
-            _refuse_others(connection, path, size)
-            connection.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")
+            with connection.within(OPEN_SECONDS):
+                connection.guard(path)
+                _refuse_others(connection, path, size)
+                connection.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")
         except BaseException:
             connection.close()
             raise
@@ -219,11 +240,20 @@ def _writing(path: Path) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Say what SQLite's errors about ``path`` mean: damage, or what the system refuses."""
+    """Say what SQLite's errors about ``path`` mean: damage, or what the system refuses.
+
+    What is asked in here is always the same, so a value that it cannot be is the file's fault.
+    """
     try:
         yield
     except sqlite3.DatabaseError as error:
         raise of_sqlite(path, error) from error
+    except MemoryError as error:  # Python's own word for SQLITE_NOMEM
+        raise of_memory(path) from error
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:
+        if isinstance(error, IndexRelayError):  # a query that is none
+            raise
+        raise DamagedFileError(path, f"{type(error).__name__}: {error}") from error
 
 
 def _refuse_others(connection: sqlite3.Connection, path: Path, size: int) -> None:
@@ -239,3 +269,4 @@ def _refuse_others(connection: sqlite3.Connection, path: Path, size: int) -> Non
         )
     if pages * page_bytes != size:
         raise DamagedFileError(path, f"it has {size} bytes instead of {pages * page_bytes}")
+    check_schema(connection, path, version)

@@ -54,6 +54,8 @@ def texts_with(connection: sqlite3.Connection, phrase: Phrase) -> int:
         found = connection.execute(query, (term,)).fetchone()
         if found is None:
             return 0
+        if not isinstance(found[0], int):
+            raise ValueError("a frequency is no number")  # noqa: TRY004 - of a file, not of a caller
         fewest = found[0] if fewest is None else min(fewest, found[0])
     return fewest or 0
 

@@ -6,14 +6,13 @@ same time, and a thread that ends leaves nothing open. The process may fork at a
 """
 
 import json
-import sqlite3
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
+from indexrelay.components.errors import DamagedFileError, InvalidQueryError, UnknownEntryError
 from indexrelay.components.hits import Hit, check_payload_bytes, checked_k
 from indexrelay.components.text_index import first_format
 from indexrelay.components.text_index.analyser import Analyser
@@ -25,6 +24,7 @@ from indexrelay.components.text_index.database import (
     reading,
 )
 from indexrelay.components.text_index.fork_gate import fork_gate
+from indexrelay.components.text_index.guarded import QUERY_SECONDS, GuardedConnection
 from indexrelay.components.text_index.query import match_expression, texts_with
 
 _Row = tuple[str, float, str | None]
@@ -59,20 +59,15 @@ class TextSearch:
         self._closed = False
         try:
             with self._connection() as connection:
-                if format_of(connection) == FIRST_FORMAT:
-                    query = "SELECT entries, texts, texts FROM facts"
-                    self._entries, self._texts, self._findable = connection.execute(
-                        query
-                    ).fetchone()
-                    return
                 counts = counts_of(connection)
-                (tokenizer,) = connection.execute("SELECT tokenizer FROM facts").fetchone()
+                if format_of(connection) != FIRST_FORMAT:
+                    (tokenizer,) = connection.execute("SELECT tokenizer FROM facts").fetchone()
+                    self.analyser = Analyser(tokenizer)
             self._entries, self._texts, self._findable = (
                 counts.entries,
                 counts.texts,
                 counts.findable,
             )
-            self.analyser = Analyser(tokenizer)
         except BaseException:
             self.close()
             raise
@@ -136,7 +131,7 @@ class TextSearch:
                 found = answer.fetchall()
             else:
                 found = list(_within(answer, max_payload_bytes))
-        return [Hit(entry_id, score, _parsed(payload)) for entry_id, score, payload in found]
+            return [_hit(*row) for row in found]
 
     def text(self, entry_id: str) -> str | None:
         """The text of one entry, or ``None`` where it has none.
@@ -145,9 +140,10 @@ class TextSearch:
             UnknownEntryError: it is not in here.
         """
         query = "SELECT text FROM entries WHERE id = ?"
-        return self._of(  # type: ignore[no-any-return] # a column of text
-            entry_id, first_format.TEXT if self.analyser is None else query
-        )
+        text = self._of(entry_id, first_format.TEXT if self.analyser is None else query)
+        if text is None or isinstance(text, str):
+            return text
+        raise DamagedFileError(self._path, "a text is none")
 
     def payload(self, entry_id: str) -> Any:
         """The parsed payload of one entry, or ``None``.
@@ -155,7 +151,9 @@ class TextSearch:
         Raises:
             UnknownEntryError: it is not in here.
         """
-        return _parsed(self._of(entry_id, "SELECT payload FROM entries WHERE id = ?"))
+        payload = self._of(entry_id, "SELECT payload FROM entries WHERE id = ?")
+        with reading(self._path):
+            return _parsed(payload)
 
     def warm(self) -> None:
         """Touch what a first query would have to fetch from disk."""
@@ -180,14 +178,14 @@ class TextSearch:
             return row
 
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
+    def _connection(self) -> Iterator[GuardedConnection]:
         with self._gate.inside():
             try:
                 connection = self._idle.pop()
             except IndexError:
                 connection = open_database(self._path)
             try:
-                with reading(self._path):
+                with reading(self._path), connection.within(QUERY_SECONDS):
                     yield connection
             finally:
                 if self._closed:  # while it was asked
@@ -201,11 +199,21 @@ def _within(answer: Iterable[_Row], most: int) -> Iterator[_Row]:
     total = 0
     for row in answer:
         payload = row[2]
-        if payload is not None:
+        if isinstance(payload, str):
             total += len(payload.encode("utf-8", "surrogatepass"))
             check_payload_bytes(total, most)
         yield row
 
 
-def _parsed(payload: str | None) -> Any:
-    return None if payload is None else json.loads(payload)
+def _hit(entry_id: object, score: object, payload: object) -> Hit:
+    if not isinstance(entry_id, str) or not isinstance(score, float):
+        raise ValueError(f"an entry of the id {entry_id!r:.60}")  # noqa: TRY004 - of a file
+    return Hit(entry_id, score, _parsed(payload))
+
+
+def _parsed(payload: object) -> Any:
+    if payload is None:
+        return None
+    if not isinstance(payload, str):
+        raise ValueError("a payload is no text")  # noqa: TRY004 - of a file
+    return json.loads(payload)

@@ -48,7 +48,7 @@ class Base:
         for table, name in ((self.ids, IDS), (self.payloads, PAYLOADS)):
             if len(table) != facts.count:
                 raise DamagedFileError(files[name], f"it has {len(table)} rows, not {facts.count}")
-        self.lookup: Lookup = open_lookup(self.index, files)
+        self.lookup: Lookup = open_lookup(self.index, files, base=BASE)
 
     def __del__(self) -> None:
         # The last user is gone, and FAISS is about to unmap the file under the interpreter's lock.

@@ -52,10 +52,14 @@ class Delta:
                 files[DELTA_PAYLOADS], f"it has {len(self.payloads)} rows, not {delta.count}"
             )
         self._metric = facts.metric
+        self.path = files.get(DELTA_INDEX, files[DELTA_VECTORS])
+        """Where its index lies, or its vectors."""
         self.index: Any = None
         """The FAISS index of its rows; ``None``: they are scanned."""
         self._indexed: IndexSearch | None = None
         if delta.index_bytes is not None:
+            if DELTA_INDEX not in files:
+                raise DamagedFileError(files[DELTA_VECTORS], "its index is not in the version")
             self.index = open_whole(
                 files[DELTA_INDEX],
                 size=delta.index_bytes,

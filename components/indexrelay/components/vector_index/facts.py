@@ -5,13 +5,20 @@ so does the length of the big file: FAISS maps a file that lacks its last bytes 
 """
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Final, Self
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.small_file import read_small
 from indexrelay.schemas.canonical import canonical_json
 from indexrelay.schemas.settings import Metric
+
+MOST_LISTS: Final = 1 << 24
+MOST_CANDIDATES: Final = 1 << 20
+MOST_LOOKED_AT_AGAIN: Final = 1 << 12
+_MOST_BYTES: Final = 1 << 16
+"""The file has a few hundred."""
 
 
 class Effort(BaseModel):
@@ -19,11 +26,11 @@ class Effort(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    nprobe: PositiveInt | None = None
+    nprobe: Annotated[PositiveInt, Field(le=MOST_LISTS)] | None = None
     """Inverted lists to look into."""
-    ef_search: PositiveInt | None = None
+    ef_search: Annotated[PositiveInt, Field(le=MOST_CANDIDATES)] | None = None
     """Candidates that a graph search keeps."""
-    k_factor: PositiveInt | None = None
+    k_factor: Annotated[PositiveInt, Field(le=MOST_LOOKED_AT_AGAIN)] | None = None
     """Candidates for each hit that a refinement looks at again."""
 
 
@@ -77,6 +84,6 @@ class IndexFacts(BaseModel):
             DamagedFileError: the file is not what was written.
         """
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.model_validate_json(read_small(path, _MOST_BYTES))
         except ValidationError as error:
-            raise DamagedFileError(path, str(error)) from error
+            raise DamagedFileError(path, f"{error.error_count()} fact(s) that cannot be") from error

@@ -8,11 +8,14 @@ from indexrelay.components.continuing import build_either_way
 from indexrelay.components.errors import UnbuildableIndexError
 from indexrelay.components.inputs import only_collection
 from indexrelay.components.kind import Built, Job, Kind, Trial
+from indexrelay.components.vector_index.base import BASE
+from indexrelay.components.vector_index.delta import DELTA_INDEX
 from indexrelay.components.vector_index.extending import extend
 from indexrelay.components.vector_index.factory import parse_factory
 from indexrelay.components.vector_index.full_build import build_in_full
 from indexrelay.components.vector_index.gates import gates
 from indexrelay.components.vector_index.gates_of_change import gates_of_change
+from indexrelay.components.vector_index.inspection import inspect
 from indexrelay.components.vector_index.parameters import AUTO, VectorIndexParameters
 from indexrelay.components.vector_index.search import VectorSearch
 from indexrelay.components.vector_index.threads import openmp_threads
@@ -31,6 +34,7 @@ class VectorIndex(Kind[VectorSearch]):
 
     Parameters = VectorIndexParameters
     preload = ("faiss", "numpy")
+    sandboxed = frozenset({BASE, DELTA_INDEX})
     max_inputs = 1
     takes_components = False
 
@@ -87,6 +91,14 @@ class VectorIndex(Kind[VectorSearch]):
         served = VectorSearch(files)
         served.warm()
         return served
+
+    def inspect(self, value: Any) -> None:
+        """Every row of the indexes, and some queries.
+
+        Raises:
+            DamagedFileError: an index is not what a build writes.
+        """
+        inspect(value)
 
     def reload(self, files: Mapping[str, Path], previous: Any) -> VectorSearch:
         """`load`, with the base that ``previous`` has open, and warmed by what that was asked."""

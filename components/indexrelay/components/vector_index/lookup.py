@@ -56,8 +56,8 @@ def write_lookup(index: Any, folder: Path, matrix: Path) -> dict[str, Path]:
     return {VECTORS: matrix}
 
 
-def open_lookup(index: Any, files: Mapping[str, Path]) -> Lookup:
-    """The look-up that `write_lookup` prepared.
+def open_lookup(index: Any, files: Mapping[str, Path], *, base: str) -> Lookup:
+    """The look-up that `write_lookup` prepared; ``base``: the name of the index's own file.
 
     Raises:
         DamagedFileError: its file is not what was written.
@@ -68,15 +68,19 @@ def open_lookup(index: Any, files: Mapping[str, Path]) -> Lookup:
         return _ByPlace(faiss, index, mapped_array(files[PLACES], (index.ntotal,), np.int64))
     if VECTORS in files:
         return _ByMatrix(mapped_array(files[VECTORS], (index.ntotal, index.d), np.float32))
-    return _ByIndex(index)
+    return _ByIndex(index, files[base])
 
 
 @dataclass(frozen=True, slots=True)
 class _ByIndex:
     index: Any
+    path: Path
 
     def vector(self, row: int) -> Vectors:
-        return np.asarray(self.index.reconstruct(row), dtype=np.float32)
+        try:
+            return np.asarray(self.index.reconstruct(row), dtype=np.float32)
+        except RuntimeError as error:  # what every FAISS exception becomes
+            raise DamagedFileError(self.path, f"row {row} cannot be read: {error}") from error
 
     def blocks(self) -> Iterator[tuple[Rows, Vectors]]:
         for start in range(0, self.index.ntotal, BLOCK_ROWS):

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from indexrelay.components.closing import Closable
+from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.hits import Hit, check_payload_bytes, checked_k
 from indexrelay.components.optional import require_faiss
 from indexrelay.components.string_table import Rows
+from indexrelay.components.system_errors import of_faiss
 from indexrelay.components.vector_index.base import BASE
 from indexrelay.components.vector_index.both_layers import BothLayers
 from indexrelay.components.vector_index.contents import Contents
@@ -215,8 +217,11 @@ class VectorSearch(Closable):
         if not k or not len(queries):
             shape = (len(queries), 0)
             return np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.float32)
-        with openmp_threads(1):
-            found, rows = self._search.nearest(queries, k)
+        try:
+            with openmp_threads(1):
+                found, rows = self._search.nearest(queries, k)
+        except RuntimeError as error:  # what every FAISS exception becomes
+            raise of_faiss(self.contents.base.paths[BASE], error) from error
         return rows, as_scores(found, self.metric)
 
     def _hits(
@@ -225,6 +230,11 @@ class VectorSearch(Closable):
         if len(rows) and rows[-1] < 0:  # FAISS found fewer; what is missing comes last
             rows, scores = rows[rows >= 0], scores[rows >= 0]
         contents = self.contents
-        if max_payload_bytes is not None:
-            check_payload_bytes(contents.payload_bytes_of(rows), max_payload_bytes)
-        return list(map(Hit, contents.ids_of(rows), scores.tolist(), contents.payloads_of(rows)))
+        try:
+            if max_payload_bytes is not None:
+                check_payload_bytes(contents.payload_bytes_of(rows), max_payload_bytes)
+            ids, payloads = contents.ids_of(rows), contents.payloads_of(rows)
+        except IndexError as error:
+            path = contents.base.paths[BASE]
+            raise DamagedFileError(path, "it finds rows that do not exist") from error
+        return list(map(Hit, ids, scores.tolist(), payloads))

@@ -6,6 +6,7 @@
     copies/00000042.json             a second file of each, for when the first is damaged
     staging/                         what is being written; on the same file system as the rest
     checked/<host>/<digest>          what this host has checked already
+    opened/<host>/<digest>           what it has opened already, of files that may do harm
     lock                             shared by writers, exclusive to sweeping
 
 Names and digests reach the store from manifests, messages and people, so each is matched again
@@ -34,6 +35,7 @@ class Layout:
         self.copies = root / "copies"
         self.staging = root / "staging"
         self.checked = root / "checked"
+        self.opened = root / "opened"
         self.lock = root / "lock"
         self._made = False
 

@@ -19,7 +19,7 @@ from indexrelay.schemas.versions import BlobRef, Release, VersionManifest
 from indexrelay.storage.artifacts.blobs import BlobLook, Blobs, GoOn, StagedBlob
 from indexrelay.storage.artifacts.changing import Change, commit_change
 from indexrelay.storage.artifacts.checked import CheckedBlobs, host_id
-from indexrelay.storage.artifacts.durable import Access
+from indexrelay.storage.artifacts.durable import Access, accessing
 from indexrelay.storage.artifacts.errors import (
     BlobCorruptError,
     BlobMissingError,
@@ -70,6 +70,9 @@ class ArtifactStore:
         self._lock = StoreLock(self._layout.lock, waits=self._waits, clock=self._clock, pause=pause)
         self._checked = CheckedBlobs(
             self._layout.checked / host_id(), access=self._layout.access, clock=self._clock
+        )
+        self._opened = CheckedBlobs(
+            self._layout.opened / host_id(), access=self._layout.access, clock=self._clock
         )
         self._blobs = Blobs(self._layout, lock=self._lock, checked=self._checked)
         self._versions = Versions(self._layout, lock=self._lock, blobs=self._blobs)
@@ -154,6 +157,18 @@ class ArtifactStore:
             BlobCorruptError: it is damaged.
         """
         return self._blobs.recheck(ref, go_on=go_on)
+
+    def was_opened(self, ref: BlobRef) -> bool:
+        """Whether this host has opened the blob as it is now, in a process of its own, unharmed."""
+        path = self._layout.blob(ref.digest)
+        with accessing(path, "read"):
+            return self._opened.known(ref.digest, path.lstat())
+
+    def remember_opened(self, ref: BlobRef) -> None:
+        """This host has: the builder's gates, or a reader's sandbox."""
+        path = self._layout.blob(ref.digest)
+        with accessing(path, "read"):
+            self._opened.remember(ref.digest, path.lstat())
 
     def scrubbing(self) -> AbstractContextManager[bool]:
         """Keeps the scrubs of one host apart: enter it, and scrub if it says so."""

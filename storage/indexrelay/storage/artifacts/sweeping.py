@@ -167,7 +167,7 @@ class Sweeper:
     def _sweep_checked(self) -> None:
         """Forget that blobs were checked which are gone, on whatever host that was."""
         present = {path.name for path in self._blob_files()}
-        for host in _listed(self._layout.checked):
+        for host in (*_listed(self._layout.checked), *_listed(self._layout.opened)):
             for mark in _listed(host):
                 if not self._young(mark) and mark.name not in present:
                     with accessing(mark, "remove"):

@@ -1,0 +1,180 @@
+"""What may end a process is opened in one that may be ended."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from indexrelay.components.conformance import class_mistakes
+from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.version_files import VersionFiles
+from indexrelay.reloaders import sandbox
+from indexrelay.reloaders.opening import Opener
+from indexrelay.reloaders.sandbox import Sandbox
+from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.versions import VersionManifest
+from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.passing import may_pass
+from tests.security.artifacts.trusting import CONTENT, KIND, PREFIX, Trusting
+from tests.storage.artifacts.making import make_file
+
+
+class Bench:
+    """A store, and who opens what is in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = ArtifactStore(folder / "store")
+        definition = ComponentDefinition.model_validate({"kind": KIND, "from": "tracks"})
+        self.opener = Opener(self.store, definitions={"it": definition}, clock=SystemClock())
+        self.folder = folder
+
+    def version(self, text: str) -> str:
+        return self.store.put_version(
+            VersionManifest(
+                component="it",
+                kind=KIND,
+                definition="0" * 64,
+                covers={},
+                epochs={},
+                files={CONTENT: self.store.put_blob(make_file(self.folder, text.encode()))},
+                entries=1,
+                created_at=datetime.now(UTC),
+            )
+        )
+
+    def open(self, text: str) -> Any:
+        return self.opener.open("it", self.version(text), serving=None).value
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+@pytest.fixture
+def trials(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The components that were tried out."""
+    found: list[str] = []
+    try_out = Sandbox.try_out
+
+    def counted(self: Sandbox, kind: Any, manifest: VersionManifest, *rest: Any) -> None:
+        found.append(manifest.component)
+        try_out(self, kind, manifest, *rest)
+
+    monkeypatch.setattr(Sandbox, "try_out", counted)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("crash", r"opening it crashes \(SIGSEGV\)"),
+        ("abort", r"opening it crashes \(SIGABRT\)"),
+        ("loop", "opening it does not end within 1 s"),
+        ("eat", "opening it takes more than 1073741864 bytes of memory"),
+        ("damage", "it says so itself"),
+    ],
+)
+def test_what_ends_or_holds_a_process_is_damage(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, what: str, says: str
+) -> None:
+    if what == "loop":
+        monkeypatch.setattr(sandbox, "SECONDS", 0.5)
+    with pytest.raises(DamagedFileError, match=says):
+        bench.open(PREFIX + what)
+
+
+@pytest.mark.parametrize("what", ["be killed", "want a disk"])
+def test_what_says_nothing_of_the_file_may_pass(bench: Bench, what: str) -> None:
+    with pytest.raises((MemoryError, OSError)) as failed:
+        bench.open(PREFIX + what)
+    assert may_pass(failed.value)
+    assert not isinstance(failed.value, DamagedFileError)
+
+
+def test_a_file_is_tried_out_once_on_a_host_and_again_when_somebody_has_touched_it(
+    bench: Bench, trials: list[str]
+) -> None:
+    version = bench.version("fine")
+    for _ in range(2):
+        assert bench.opener.open("it", version, serving=None).value.text == "fine"
+    assert trials == ["it"]
+    other = Bench(bench.folder)  # another process of this host
+    other.opener.open("it", version, serving=None)
+    assert trials == ["it"]
+    [blob] = bench.store.root.glob("blobs/sha256/*/*")
+    os.utime(blob)
+    bench.opener.open("it", version, serving=None)
+    assert trials == ["it", "it"]
+
+
+def test_a_damaged_one_is_tried_out_again_each_time(bench: Bench, trials: list[str]) -> None:
+    version = bench.version(PREFIX + "damage")
+    for _ in range(2):
+        with pytest.raises(DamagedFileError):
+            bench.opener.open("it", version, serving=None)
+    assert trials == ["it", "it"]
+
+
+def test_a_server_that_ended_is_started_again(bench: Bench) -> None:
+    assert bench.open("one").text == "one"
+    process = sandbox.SANDBOX._process
+    assert process is not None
+    process.kill()
+    process.wait()
+    assert bench.open("two").text == "two"
+
+
+def test_a_forked_child_has_a_sandbox_of_its_own(bench: Bench) -> None:
+    assert bench.open("one").text == "one"
+    child = os.fork()
+    if child == 0:  # pragma: no cover - another process
+        code = 1
+        try:
+            code = 0 if bench.open("two").text == "two" else 2
+            sandbox.SANDBOX.close()
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert bench.open("three").text == "three"
+
+
+@pytest.fixture
+def server() -> Iterator["subprocess.Popen[bytes]"]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "indexrelay.reloaders.sandbox_server"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        yield process
+        process.kill()
+
+
+def test_the_server_ends_with_whoever_asks(server: "subprocess.Popen[bytes]") -> None:
+    assert server.stdin is not None
+    server.stdin.close()
+    assert server.wait(20) == 0
+
+
+def test_a_version_that_lacks_a_file_is_damaged(tmp_path: Path) -> None:
+    files = VersionFiles({"a": tmp_path})
+    assert files["a"] == tmp_path
+    assert "b" not in files
+    assert files.get("b") is None
+    with pytest.raises(DamagedFileError, match="does not have it"):
+        files["b"]
+
+
+def test_what_is_sandboxed_is_named() -> None:
+    class Wrong(Trusting):
+        sandboxed = "content"  # type: ignore[assignment]
+
+    assert any("sandboxed" in mistake for mistake in class_mistakes(Wrong))
+    assert not list(class_mistakes(Trusting))
