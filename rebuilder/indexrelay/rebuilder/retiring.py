@@ -18,7 +18,8 @@ from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore, VersionUnreadableError
 from indexrelay.storage.catalog import Catalog, Collection
-from indexrelay.streams import Connection, Keys, present
+from indexrelay.streams import Connection, Keys
+from indexrelay.streams.presence import members_of
 
 _log = get_logger(__name__)
 _BEYOND_BUILDS_SECONDS: Final = 3600.0
@@ -59,9 +60,11 @@ class Retirer:
             StoreAccessError: the artifacts cannot be read or written.
             sqlalchemy.exc.SQLAlchemyError: the catalog cannot be written.
         """
+        served, all_known = self._served()
         swept = self._store.sweep(
             keep_releases=self._keep_releases,
-            used_versions=self._served(),
+            used_versions=served,
+            all_known=all_known,
             grace_seconds=self._grace_seconds,
             clock=self._clock,
         )
@@ -76,21 +79,26 @@ class Retirer:
         for collection in self._catalog.collections.all():
             self._forget(collection)
 
-    def _served(self) -> set[str] | None:
-        """The versions that readers serve; ``None``: nobody can say."""
+    def _served(self) -> tuple[set[str], bool]:
+        """The versions that readers serve, as far as they say so; and whether all of them do.
+
+        One that says nothing that is understood takes nothing away from what the others serve.
+        """
         try:
-            states = present(self._connection, self._keys, "reader", ReaderState)
+            members = members_of(self._connection, self._keys, "reader", ReaderState)
         except RedisError as error:
             _log.debug("readers.unknown", error=str(error))
-            return None
-        if not states:
-            return None  # an emptied Redis looks like this until they say again that they are there
-        served: set[str] = set()
-        for state in states.values():
-            if state is None:
-                return None
-            served |= {each.version for each in state.components.values() if each.version}
-        return served
+            return set(), False
+        states = members.states.values()
+        served = {
+            each.version
+            for state in states
+            if state is not None
+            for each in state.components.values()
+            if each.version
+        }
+        # An emptied Redis shows nobody until they say again that they are there.
+        return served, bool(states) and None not in states and not members.dropped
 
     def _forget(self, collection: Collection) -> None:
         """Forget the deletes that every kept version knows of."""

@@ -141,3 +141,17 @@ def _doubts(row: Row, request: pytest.FixtureRequest) -> None:
     assert not doubts.take({"web": state_of(bench, "web", "second")})
     clock.advance(1)
     assert doubts.take({"web": state_of(bench, "web", "third")})
+
+
+@exercises("answers to requests that are kept")
+def _answers(row: Row, request: pytest.FixtureRequest) -> None:
+    assert row.number == inbox.MAX_ANSWERS
+    request.getfixturevalue("monkeypatch").setattr(inbox, "MAX_ANSWERS", 3)
+    bench = bench_of(request)
+    bench.commit("a")
+    for number in range(4):
+        bench.catalog.inbox.request(f"r{number}", components=("index",), reason="")
+        bench.rebuild()
+    kept = [bench.catalog.inbox.answer(f"r{number}") for number in range(4)]
+    assert [each is not None and each.result is not None for each in kept] == [False] + [True] * 3
+    assert all(each is not None and each.finished for each in kept)

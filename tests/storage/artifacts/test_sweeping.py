@@ -4,6 +4,7 @@ import contextlib
 import os
 import tempfile
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,12 @@ def _sweep(
     store: ArtifactStore,
     *,
     keep: int = 1,
-    used: set[str] | None = frozenset(),  # type: ignore[assignment]
+    used: Collection[str] = (),
+    all_known: bool = True,
 ) -> Swept:
-    return store.sweep(keep_releases=keep, used_versions=used, grace_seconds=HOUR)
+    return store.sweep(
+        keep_releases=keep, used_versions=used, all_known=all_known, grace_seconds=HOUR
+    )
 
 
 def test_what_only_old_releases_name_is_removed(store: ArtifactStore, clock: MovedClock) -> None:
@@ -84,7 +88,7 @@ def test_without_presence_a_release_counts_until_a_grace_period_after_its_succes
         return os.stat_result((*found[:9], found.st_ctime - 2 * HOUR), {"st_ctime": 0.0})
 
     monkeypatch.setattr(Path, "lstat", aged)
-    assert _sweep(store, used=None) == Swept()
+    assert _sweep(store, all_known=False) == Swept()
     assert _sweep(store, used=set()).versions == (("voyager", old),)
 
 

@@ -338,7 +338,8 @@ class ArtifactStore:
         self,
         *,
         keep_releases: int,
-        used_versions: Collection[str] | None,
+        used_versions: Collection[str],
+        all_known: bool = True,
         grace_seconds: float,
         clock: Clock | None = None,
     ) -> Swept:
@@ -346,7 +347,9 @@ class ArtifactStore:
 
         Args:
             keep_releases: how many of the newest intact releases stay; at least 1.
-            used_versions: ids of the versions that readers serve; ``None``: nobody knows.
+            used_versions: ids of the versions that readers serve, as far as one knows; they stay.
+            all_known: whether that is all of them. Otherwise releases stay, too, that were the
+                newest one within ``grace_seconds``.
             grace_seconds: nothing that got its name later than this ago is removed; longer than the
                 longest build, whose blobs no version names yet.
             clock: whose time it is; ``None``: the store's own.
@@ -361,7 +364,9 @@ class ArtifactStore:
             grace_seconds=grace_seconds,
         )
         with self._lock.sweeping():
-            return sweeper.sweep(keep_releases=keep_releases, used_versions=used_versions)
+            return sweeper.sweep(
+                keep_releases=keep_releases, used_versions=used_versions, all_known=all_known
+            )
 
     def _change(self, change: Change, *, lost: int = 0) -> Release:
         return commit_change(self._releases, change, clock=self._clock, lost=lost)

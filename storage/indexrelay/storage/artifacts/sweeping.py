@@ -72,15 +72,17 @@ class Sweeper:
         self._versions = versions
         self._oldest = now - grace_seconds
 
-    def sweep(self, *, keep_releases: int, used_versions: Collection[str] | None) -> Swept:
+    def sweep(
+        self, *, keep_releases: int, used_versions: Collection[str], all_known: bool
+    ) -> Swept:
         """Mark, then remove.
 
         Raises:
             StoreAccessError: something cannot be read or removed; what was removed until then was
                 not needed.
         """
-        marked = _Marked(versions=set(used_versions or ()))
-        self._mark_releases(marked, keep=keep_releases, presence_known=used_versions is not None)
+        marked = _Marked(versions=set(used_versions))
+        self._mark_releases(marked, keep=keep_releases, presence_known=all_known)
         self._mark_versions(marked)
         releases = self._sweep_releases(marked)
         versions = self._sweep_versions(marked)

@@ -52,6 +52,9 @@ KEEP_FINISHED: Final = timedelta(days=7)
 MAX_ROWS: Final[int] = RebuilderSettings.model_fields["max_inbox_rows"].default
 """Where nothing else is said."""
 
+MAX_ANSWERS: Final = 1000
+"""Results that are kept for whoever asked; several requests that one pass answers have one."""
+
 MAX_OPEN_REQUESTS: Final = 1000
 """Requests that nobody has answered yet: a month of one for each hour, and some to spare."""
 
@@ -82,8 +85,8 @@ class Answer:
 
     finished: bool
     result: RebuildResult | None
-    """``None``: it is not finished, nothing was due, or a rebuilder of an earlier release, or of a
-    later major version, answered it."""
+    """``None``: it is not finished, nothing was due, a rebuilder of an earlier release, or of a
+    later major version, answered it, or there were too many answers since."""
 
 
 class Inbox:
@@ -235,6 +238,7 @@ class Inbox:
         statement = insert(answers).values(result=raw, answered_at=now).returning(answers.c.key)
         key = connection.scalar(statement)
         connection.execute(update(inbox).where(*request).values(answer=key), asked)
+        connection.execute(delete(answers).where(answers.c.key <= key - MAX_ANSWERS))
 
     def answer(self, request_id: str) -> Answer | None:
         """How a request stands; ``None``: there is none, or it was answered long ago."""
