@@ -202,6 +202,13 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
         "the same catalog.url, and the others an artifacts.dir of their own",
         Actor.PERSON,
     ),
+    "untrusted release": (
+        {"untrusted_releases": {8: "it is not signed"}, "highest_release": 8},
+        Code.RELEASE_UNTRUSTED,
+        "release 8 is passed over: it is not signed",
+        "indexrelay releases sign 8",
+        Actor.PERSON,
+    ),
     "damaged release": (
         {"broken_releases": {8: "torn"}, "highest_release": 8},
         Code.RELEASE_DAMAGED,

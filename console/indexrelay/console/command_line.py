@@ -17,6 +17,7 @@ from indexrelay.console.commands import (
     dead,
     demo,
     holds,
+    keys,
     readers,
     rebuild,
     reconcile,
@@ -65,6 +66,7 @@ def build_app() -> typer.Typer:
     app.command("rollback", rich_help_panel=_DO)(holds.rollback)
     app.command("reconcile", rich_help_panel=_DO)(reconcile.reconcile)
     app.add_typer(repair.build_app(), name="repair", rich_help_panel=_DO)
+    app.add_typer(keys.build_app(), name="keys", rich_help_panel=_DO)
     return app
 
 

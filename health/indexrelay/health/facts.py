@@ -9,12 +9,14 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from indexrelay.health.backoff import Patience
 from indexrelay.health.dependencies import Definitions
 from indexrelay.schemas.results import ReaderState, RebuilderState
 from indexrelay.schemas.settings import CollectionSettings, ReaderSettings, RebuilderSettings
 from indexrelay.schemas.versions import Hold, Release, VersionManifest
+from indexrelay.storage.artifacts import ReleaseUnreadableError, ReleaseUntrustedError
 from indexrelay.storage.catalog import (
     Attempt,
     Collection,
@@ -26,6 +28,17 @@ from indexrelay.streams.leases import HeldLease
 from indexrelay.streams.memory import ServerMemory
 from indexrelay.streams.presence import Role
 from indexrelay.streams.wrong_keys import WrongKey
+
+
+def passed_over(broken: Mapping[int, ReleaseUnreadableError]) -> dict[str, Any]:
+    """Why releases are not taken, as `Facts` has it: the damaged ones, and those not trusted."""
+    untrusted = {
+        number: error.reason
+        for number, error in broken.items()
+        if isinstance(error, ReleaseUntrustedError)
+    }
+    damaged = {number: str(each) for number, each in broken.items() if number not in untrusted}
+    return {"broken_releases": damaged, "untrusted_releases": untrusted}
 
 
 class Area(StrEnum):
@@ -148,6 +161,8 @@ class Facts:
     """Damaged ones above the newest intact one, with the reason."""
     known_release: int | None = None
     """The highest number that a release ever had, by the catalog; ``None``: not looked at."""
+    untrusted_releases: Mapping[int, str] = field(default_factory=dict)
+    """Intact ones above the newest that is trusted, and why each is not."""
     highest_release: int = 0
     """The highest number that is taken in the store, intact or not."""
     redis: RedisFacts | None = None

@@ -10,7 +10,7 @@ being built stands beside how a component is, since a build may fail.
 """
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -22,7 +22,7 @@ from indexrelay.health.collection_health import (
 from indexrelay.health.component_health import component_health, component_problems, notes
 from indexrelay.health.declarations import declaration_problems
 from indexrelay.health.due import find_due
-from indexrelay.health.facts import Area, Facts
+from indexrelay.health.facts import Area, Facts, passed_over
 from indexrelay.health.groups import GroupState, judge_groups
 from indexrelay.health.intrusions import few, intrusion_problems
 from indexrelay.health.redis_health import (
@@ -36,6 +36,7 @@ from indexrelay.schemas import commands
 from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release
+from indexrelay.storage.artifacts import ReleaseUnreadableError
 
 _NOTHING_DECLARED = "the settings declare no component: nothing is built, and nothing is served"
 
@@ -92,9 +93,19 @@ _AREAS: Final = {
 
 
 def judge_reader(
-    state: ReaderState, newest: Release | None, *, settings: Settings, now: datetime
+    state: ReaderState,
+    newest: Release | None,
+    *,
+    settings: Settings,
+    now: datetime,
+    broken: Mapping[int, ReleaseUnreadableError] | None = None,
 ) -> tuple[Problem, ...]:
-    """What is not well with one reader: the same as `judge` says of it, for itself to say."""
+    """What is not well with one reader: the same as `judge` says of it, for itself to say.
+
+    Args:
+        newest: the newest release that it takes.
+        broken: those above it, and why not.
+    """
     facts = Facts(
         definitions=settings.components,
         sources={},
@@ -103,8 +114,9 @@ def judge_reader(
         since=now,
         now=now,
         reader=settings.reader,
+        **passed_over(broken or {}),
     )
-    return tuple(reader_problems(state, newest, facts))
+    return (*_passed_over(facts), *reader_problems(state, newest, facts))
 
 
 def _open_folder_note(folder: str) -> str:
@@ -124,7 +136,8 @@ def _unknown(facts: Facts, *areas: Area) -> Iterator[Problem]:
             )
 
 
-def _of_releases(facts: Facts) -> Iterator[Problem]:
+def _passed_over(facts: Facts) -> Iterator[Problem]:
+    """Releases above the newest that is taken."""
     for number, error in facts.broken_releases.items():
         yield Problem(
             code=Code.RELEASE_DAMAGED,
@@ -134,6 +147,18 @@ def _of_releases(facts: Facts) -> Iterator[Problem]:
             "and what a rebuild releases next replaces it",
             acts=Actor.PERSON,
         )
+    for number, reason in facts.untrusted_releases.items():
+        yield Problem(
+            code=Code.RELEASE_UNTRUSTED,
+            what=f"release {number} is passed over: {reason}",
+            advice="see who wrote it, and who may write to the artifacts; if it was right, sign it "
+            f"where the signing key is: {commands.sign_release(number)}",
+            acts=Actor.PERSON,
+        )
+
+
+def _of_releases(facts: Facts) -> Iterator[Problem]:
+    yield from _passed_over(facts)
     if facts.redis is None or Area.ARTIFACTS in facts.unknown:
         return
     newest = 0 if facts.release is None else facts.release.number

@@ -17,7 +17,15 @@ from indexrelay.components.errors import KindNotFoundError
 from indexrelay.components.registry import kind_class
 from indexrelay.health.advice import advice_for
 from indexrelay.health.dependencies import Definitions
-from indexrelay.health.facts import Area, Facts, RedisFacts, SourceFact, Unknown, Untaken
+from indexrelay.health.facts import (
+    Area,
+    Facts,
+    RedisFacts,
+    SourceFact,
+    Unknown,
+    Untaken,
+    passed_over,
+)
 from indexrelay.health.presence import seconds_left
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock
@@ -169,7 +177,7 @@ class Survey:
             damaged=damaged,
             outdated=outdated,
             raising_kinds=raising,
-            broken_releases={number: str(error) for number, error in store.broken_releases.items()},
+            **passed_over(store.broken_releases),
             highest_release=store.next_number() - 1,
         )
 

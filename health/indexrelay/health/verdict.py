@@ -40,6 +40,8 @@ class Code(StrEnum):
     SOURCE_EMPTIED = "source_emptied"
 
     RELEASE_DAMAGED = "release_damaged"
+    RELEASE_UNTRUSTED = "release_untrusted"
+    """Not signed by a key that the settings trust."""
     RELEASE_UNANNOUNCED = "release_unannounced"
     RELEASE_MADE_UP = "release_made_up"
     """Redis or a reader names a release that, by the catalog, was never committed here."""
@@ -111,6 +113,7 @@ PLACES: Final = frozenset(
         Code.SOURCE_UNREADABLE,
         Code.SOURCE_EMPTIED,
         Code.RELEASE_DAMAGED,
+        Code.RELEASE_UNTRUSTED,
         Code.REBUILDER_OTHER_SETTINGS,
         Code.READER_OTHER_SETTINGS,
     }

@@ -216,7 +216,9 @@ class _Child:
             request,
             catalog=catalog,
             store=ArtifactStore(
-                request.artifacts_dir, group_reads=request.artifacts_group_readable
+                request.artifacts_dir,
+                group_reads=request.artifacts_group_readable,
+                marks=request.artifacts_marks,
             ),
             clock=self._clock,
             progress=self._progress,

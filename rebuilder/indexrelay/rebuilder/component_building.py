@@ -88,6 +88,7 @@ class ComponentBuilder:
                         catalog_url=SecretStr(self._settings.catalog_url),
                         artifacts_dir=self._settings.artifacts_dir,
                         artifacts_group_readable=self._settings.artifacts.group_readable,
+                        artifacts_marks=self._settings.marks_dir,
                         workdir=workdir,
                         threads=defaults.build_threads,
                         force=name in order.force,

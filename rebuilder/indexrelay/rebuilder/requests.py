@@ -35,6 +35,8 @@ class BuildRequest(BaseModel):
     artifacts_dir: Path
     artifacts_group_readable: bool = False
     """As in the settings."""
+    artifacts_marks: Path | None = None
+    """Where this host remembers what it has checked; ``None``: in the artifacts."""
     workdir: Path
     """An empty folder on the artifacts' file system."""
     threads: int = Field(gt=0)

@@ -7,9 +7,9 @@ release that was damaged since, and a rollback has a higher number anyway.
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from indexrelay.reloaders.failures import Failures
@@ -27,7 +27,7 @@ from indexrelay.schemas.results import ComponentState
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.user_modules import let_import
 from indexrelay.schemas.versions import Release
-from indexrelay.storage.artifacts import ArtifactStore, StoreAccessError
+from indexrelay.storage.artifacts import ArtifactStore, ReleaseUnreadableError, StoreAccessError
 
 log = get_logger(__name__)
 
@@ -46,6 +46,8 @@ class Seen:
 
     looked: bool = False
     newest: Release | None = None
+    broken: Mapping[int, ReleaseUnreadableError] = field(default_factory=dict)
+    """Releases above it that are damaged or not trusted."""
     error: str | None = None
     """Why it could not be read; ``None``: it could."""
     asking_since: float | None = None
@@ -197,7 +199,7 @@ class Follower:
             self._complain("store.unreadable", error=str(error))
             self._blind = True
             return None
-        self.seen = Seen(looked=True, newest=newest)
+        self.seen = Seen(looked=True, newest=newest, broken=self._store.broken_releases)
         self._blind = False
         number = newest.number if newest is not None else 0
         serving = self._current.contents.release

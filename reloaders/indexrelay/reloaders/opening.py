@@ -21,7 +21,7 @@ from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.origin import told
 from indexrelay.schemas.versions import VersionManifest
-from indexrelay.storage.artifacts import ArtifactStore, OpenedVersion
+from indexrelay.storage.artifacts import ArtifactStore, BlobCorruptError, OpenedVersion
 
 
 class Opener:
@@ -61,6 +61,9 @@ class Opener:
                 value = served(kind, kind.reload(files, serving.value))
             else:
                 value = served(kind, kind.load(files))
+            if not self._store.is_unchanged(opened):
+                value.close()
+                raise _changed(opened)
         except SystemExit as error:  # of a user's code: it must not end the thread that reloads
             raise ContractError(f"load ended the process: {told(error)}") from error
         failpoint("reader.after_load")
@@ -92,6 +95,12 @@ class Opener:
             raise KindNotAllowedError(component, kind)
         found = kind_class(kind)
         return found(found.Parameters.model_validate(manifest.parameters))
+
+
+def _changed(opened: OpenedVersion) -> BlobCorruptError:
+    ref, path = next((opened.manifest.files[label], path) for label, path in opened.files.items())
+    reason = "a file of this version was replaced while it was opened"
+    return BlobCorruptError(ref.digest, path, reason, component=opened.manifest.component)
 
 
 def _may_share(

@@ -173,7 +173,13 @@ class Reloader:
                     acts=Actor.PROCESS,
                 ),
             )
-        return judge_reader(self.state, seen.newest, settings=self._settings, now=self._clock.now())
+        return judge_reader(
+            self.state,
+            seen.newest,
+            settings=self._settings,
+            now=self._clock.now(),
+            broken=seen.broken,
+        )
 
     def acquire(self) -> Snapshot:
         """Borrow what is served now: ``with reloader.acquire() as snapshot:``.

@@ -23,6 +23,9 @@ RELEASES: Final = f"{PROGRAM} releases list"
 COMPONENTS: Final = f"{PROGRAM} components list"
 COLLECTIONS: Final = f"{PROGRAM} collections list"
 DEAD_LETTERS: Final = f"{PROGRAM} dead list"
+GENERATE_KEY: Final = f"{PROGRAM} keys generate signing.pem"
+"""A file that a person will name differently."""
+SHOW_KEY: Final = f"{PROGRAM} keys show"
 RETRY_ALL_LETTERS: Final = f"{PROGRAM} dead retry --all"
 DROP_ALL_LETTERS: Final = f"{PROGRAM} dead drop --all"
 
@@ -36,6 +39,11 @@ def rebuild(*components: str, force: bool = False, full: bool = False, here: boo
 def resume(*components: str) -> str:
     """Let paused components be built again."""
     return _command("resume", *components)
+
+
+def sign_release(number: int) -> str:
+    """Sign a release with the key that the settings name, after a question."""
+    return _command("releases", "sign", str(number))
 
 
 def lift(*components: str) -> str:

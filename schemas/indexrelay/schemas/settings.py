@@ -197,6 +197,8 @@ class CatalogSettings(_Table):
         return url
 
 
+PublicKey = Annotated[str, Field(pattern=r"^ed25519:[A-Za-z0-9+/]{43}=$")]
+"""As ``indexrelay keys show`` prints it."""
 _NEEDS_A_PLACE = (
     "name an artifacts.dir outside of data_dir: that folder is its owner's, and no group enters it"
 )
@@ -211,6 +213,14 @@ class ArtifactSettings(_Table):
     """Whether the group of the user who writes them may read the artifacts: for readers that run
     as another user of that group, who then can change nothing and lock nothing. It takes a ``dir``
     outside of ``data_dir``, which stays its owner's. ``false``: nobody else may read them."""
+
+    signing_key_file: UserPath | None = None
+    """A private key (Ed25519, as ``indexrelay keys generate`` makes it) with which every release
+    that is committed here is signed: by rebuilders, and by whoever holds, lifts or rolls back.
+    Relative to the file that names it. ``None``: releases are not signed."""
+    trusted_keys: Annotated[tuple[PublicKey, ...], Field(min_length=1)] | None = None
+    """Public keys: only releases that one of them has signed are taken, by readers and by everyone
+    else who has these settings. Several, while keys change. ``None``: every release is taken."""
 
     @field_validator("group_readable")
     @classmethod
@@ -416,6 +426,14 @@ class Settings(_Table):
     def artifacts_dir(self) -> Path:
         """Where the artifact store is."""
         return self.artifacts.dir or self.data_dir / "artifacts"
+
+    @property
+    def marks_dir(self) -> Path | None:
+        """Where this host remembers which artifacts it has checked; ``None``: among them.
+
+        Whoever may write there could say that something was checked which never was.
+        """
+        return None if self.artifacts.trusted_keys is None else self.data_dir / "marks"
 
     @property
     def catalog_url(self) -> str:

@@ -160,6 +160,9 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
     artifacts, catalog, redis = settings.artifacts, settings.catalog, settings.redis
     if artifacts.dir is not None:
         artifacts = artifacts.model_copy(update={"dir": folder / artifacts.dir})
+    if artifacts.signing_key_file is not None:
+        key_file = folder / artifacts.signing_key_file
+        artifacts = artifacts.model_copy(update={"signing_key_file": key_file})
     if catalog.url is not None:
         catalog = catalog.model_copy(update={"url": anchored(catalog.url, folder)})
     if redis.url is not None:

@@ -16,9 +16,11 @@ def build_app() -> typer.Typer:
     app.command("list")(list_releases)
     app.command("show")(show)
     app.command("diff")(diff)
+    app.command("sign")(sign)
     return app
 
 
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Most = Annotated[
     int, typer.Option("--most", metavar="N", min=1, help="How many to show, from the newest.")
 ]
@@ -116,3 +118,27 @@ def diff(
         from indexrelay.console.release_pages import diff_page
 
         stdout().print(diff_page(found))
+
+
+def sign(
+    release: Annotated[int, typer.Argument(metavar="RELEASE", min=1, help="Its number.")],
+    yes: Yes = False,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Sign a release that is there, with artifacts.signing_key_file; releases made from now on are
+    signed by themselves."""
+    from indexrelay.console.confirming import confirm
+    from indexrelay.console.installation import Installation
+    from indexrelay.console.output import print_json, stdout
+
+    with Installation.at(config) as installation:
+        if not yes:
+            confirm(
+                f"Whoever trusts the key will serve what release {release} names, whoever made it."
+            )
+        signed_by = installation.store.sign_release(release)
+    if json:
+        print_json({"release": release, "signed_by": list(signed_by)})
+    else:
+        stdout().print(f"release {release} is signed by {', '.join(signed_by)}", soft_wrap=True)

@@ -15,11 +15,14 @@ from indexrelay.storage.artifacts.errors import (
     ReleaseExistsError,
     ReleaseNotWholeError,
     ReleaseUnreadableError,
+    ReleaseUntrustedError,
+    SigningRefusedError,
     StoreAccessError,
     StoreBusyError,
     UnsafeNameError,
     VersionUnreadableError,
 )
+from indexrelay.storage.artifacts.signing import SigningKey, SigningKeyError, Trust
 from indexrelay.storage.artifacts.store import ArtifactStore
 from indexrelay.storage.artifacts.sweeping import Swept
 from indexrelay.storage.artifacts.versions import OpenedVersion
@@ -37,10 +40,15 @@ __all__ = [
     "ReleaseExistsError",
     "ReleaseNotWholeError",
     "ReleaseUnreadableError",
+    "ReleaseUntrustedError",
+    "SigningKey",
+    "SigningKeyError",
+    "SigningRefusedError",
     "StagedBlob",
     "StoreAccessError",
     "StoreBusyError",
     "Swept",
+    "Trust",
     "UnsafeNameError",
     "VersionUnreadableError",
 ]

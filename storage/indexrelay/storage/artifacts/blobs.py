@@ -125,7 +125,11 @@ class Blobs:
         return ref
 
     def path(self, ref: BlobRef) -> Path:
-        """Where the blob lies, once it is known to be intact.
+        """Where the blob lies, once it is known to be intact. Raises as `checked` does."""
+        return self.checked(ref)[0]
+
+    def checked(self, ref: BlobRef) -> tuple[Path, str]:
+        """Where the blob lies, and what the file looked like when it was found to be intact.
 
         Raises:
             BlobMissingError: it is not there.
@@ -141,12 +145,12 @@ class Blobs:
                 reason = f"{found.st_size} bytes instead of {ref.size}"
                 raise BlobCorruptError(ref.digest, path, reason)
             if not self._checked.known(ref.digest, found):
-                self._check(ref, path)
+                found = self._check(ref, path)
         except FileNotFoundError as error:
             raise BlobMissingError(ref.digest, path) from error
         except OSError as error:
             raise StoreAccessError(path, "read", error) from error
-        return path
+        return path, file_identity(found)
 
     def look(self, ref: BlobRef) -> BlobLook | None:
         """What there is of a blob, without reading it; ``None``: nothing.
@@ -211,12 +215,14 @@ class Blobs:
         if size != ref.size:
             raise BlobCorruptError(ref.digest, path, f"{size} bytes instead of {ref.size}")
 
-    def _check(self, ref: BlobRef, path: Path) -> None:
+    def _check(self, ref: BlobRef, path: Path) -> os.stat_result:
+        """What the file looks like that was found to be intact."""
         with open_file(path) as stream:
             before = os.fstat(stream.fileno())
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
             after = os.fstat(stream.fileno())
         self._judge(ref, path, digest, before, after)
+        return before
 
     def _judge(
         self,

@@ -118,15 +118,35 @@ class ReleaseUnreadableError(ArtifactError):
     """Raised when a release is missing or damaged; the newest intact one is served meanwhile."""
 
     def __init__(self, number: int, reason: str, *, missing: bool) -> None:
+        super().__init__(f"release {number} {self._said(number, reason, missing=missing)}")
+        self.number = number
+        self.reason = reason
+        self.missing = missing
+
+    def _said(self, number: int, reason: str, *, missing: bool) -> str:  # noqa: ARG002 - for others
         advice = (
             "it was swept, or never was: name one that is in that folder (rollback), or a later one"
             if missing
             else "the newest intact one is served meanwhile, and a rebuild makes the next"
         )
-        super().__init__(f"release {number} cannot be read: {reason}; {advice}")
-        self.number = number
-        self.reason = reason
-        self.missing = missing
+        return f"cannot be read: {reason}; {advice}"
+
+
+class ReleaseUntrustedError(ReleaseUnreadableError):
+    """Raised when a release is intact, and not signed by a key of ``artifacts.trusted_keys``."""
+
+    def __init__(self, number: int, reason: str) -> None:
+        super().__init__(number, reason, missing=False)
+
+    def _said(self, number: int, reason: str, *, missing: bool) -> str:  # noqa: ARG002 - never is
+        return (
+            f"is not taken: {reason}; see who wrote it, and if that was right sign it where the "
+            f"signing key is: {commands.sign_release(number)}"
+        )
+
+
+class SigningRefusedError(ArtifactError):
+    """Raised when a release has to be signed and this process cannot: nothing was released."""
 
 
 class ReleaseNotWholeError(ArtifactError):

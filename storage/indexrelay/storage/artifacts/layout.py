@@ -4,6 +4,7 @@
     versions/<component>/<id>.json   manifests, named by content
     releases/00000042.json           the releases, numbered
     copies/00000042.json             a second file of each, for when the first is damaged
+    signatures/<digest>.json         who signed the release of that digest, if anybody did
     staging/                         what is being written; on the same file system as the rest
     checked/<host>/<digest>          what this host has checked already
     opened/<host>/<digest>           what it has opened already, of files that may do harm
@@ -26,7 +27,14 @@ _RELEASE = re.compile(r"(\d{8,18})\.json")
 class Layout:
     """The paths of one store."""
 
-    def __init__(self, root: Path, access: Access = Access()) -> None:  # noqa: B008 - frozen
+    def __init__(
+        self,
+        root: Path,
+        access: Access = Access(),  # noqa: B008 - frozen
+        *,
+        marks: Path | None = None,
+    ) -> None:
+        """``marks``: where this host remembers what it has checked; ``None``: in the store."""
         self.root = root
         self.access = access
         self.blobs = root / "blobs" / "sha256"
@@ -34,8 +42,9 @@ class Layout:
         self.releases = root / "releases"
         self.copies = root / "copies"
         self.staging = root / "staging"
-        self.checked = root / "checked"
-        self.opened = root / "opened"
+        self.checked = (marks or root) / "checked"
+        self.opened = (marks or root) / "opened"
+        self.signatures = root / "signatures"
         self.lock = root / "lock"
         self._made = False
 
@@ -79,6 +88,10 @@ class Layout:
     def copy(self, number: int) -> Path:
         """The path of a release's copy."""
         return self.copies / self.release(number).name
+
+    def signature(self, digest: str) -> Path:
+        """The path of the signatures of the release with this digest."""
+        return self.signatures / f"{check_digest(digest)}.json"
 
     def release_number(self, file_name: str) -> int | None:
         """The number of the release that such a file holds; ``None``: it is not a release."""

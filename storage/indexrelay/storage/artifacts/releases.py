@@ -31,10 +31,12 @@ from indexrelay.storage.artifacts.errors import (
     NotAFileError,
     ReleaseExistsError,
     ReleaseUnreadableError,
+    ReleaseUntrustedError,
     StoreAccessError,
 )
 from indexrelay.storage.artifacts.layout import Layout
 from indexrelay.storage.artifacts.locking import StoreLock
+from indexrelay.storage.artifacts.signing import Signatures
 from indexrelay.storage.artifacts.versions import Versions
 
 log = get_logger(__name__)
@@ -44,10 +46,17 @@ class Releases:
     """The releases of one store."""
 
     def __init__(
-        self, layout: Layout, *, lock: StoreLock, versions: Versions, by: str = ""
+        self,
+        layout: Layout,
+        *,
+        lock: StoreLock,
+        versions: Versions,
+        signatures: Signatures,
+        by: str = "",
     ) -> None:
         """``by``: who makes those that do not say it themselves."""
         self._layout = layout
+        self._signatures = signatures
         self._by = by
         self._lock = lock
         self._versions = versions
@@ -71,10 +80,29 @@ class Releases:
 
         Raises:
             ReleaseUnreadableError: it is not there, or damaged.
+            ReleaseUntrustedError: it is not signed by a key that is trusted here.
             StoreAccessError: it cannot be read.
         """
         release, _ = self._either(number)
+        self._signatures.check(release)
         return release
+
+    def unverified(self, number: int) -> Release:
+        """One release that is intact, signed by whomever it may be. Raises as `read` does."""
+        return self._either(number)[0]
+
+    def sign(self, number: int) -> tuple[str, ...]:
+        """Sign a release that is there; all public keys that it is signed with by now.
+
+        Raises:
+            ReleaseUnreadableError: it is not there, or damaged.
+            SigningRefusedError, SigningKeyError, MissingExtraError, StoreAccessError: it cannot be
+                signed here.
+        """
+        release, _ = self._either(number)
+        with self._lock.writing():
+            self._signatures.sign(release, asked=True)
+        return self._signatures.signers(release)
 
     def intact(self) -> list[Release]:
         """Every release that can be read, the newest first."""
@@ -85,7 +113,8 @@ class Releases:
         return found
 
     def newest(self) -> Release | None:
-        """The newest intact release; a damaged one above it is logged once, and is in `broken`.
+        """The newest release that is intact and trusted; one above it that is not is logged once,
+        and is in `broken`.
 
         Raises:
             StoreAccessError: the operating system refuses; then nobody knows which is the newest.
@@ -100,7 +129,9 @@ class Releases:
                 if not error.missing:  # else it was swept since it was listed
                     broken[number] = error
         for number in broken.keys() - self.broken.keys():
-            log.error("release.unreadable", release=number, error=str(broken[number]))
+            untrusted = isinstance(broken[number], ReleaseUntrustedError)
+            event = "release.untrusted" if untrusted else "release.unreadable"
+            log.error(event, release=number, error=str(broken[number]))
         self.broken = broken
         return intact
 
@@ -117,6 +148,7 @@ class Releases:
                 newest one; read that again and decide anew.
             VersionUnreadableError, BlobMissingError, BlobCorruptError: a version that it brings is
                 not there as a whole.
+            SigningRefusedError, SigningKeyError: it has to be signed, and cannot be.
             StoreAccessError: it cannot be written; nothing was released then.
         """
         sealed = release.model_copy(update={"by": release.by or self._by}).sealed()
@@ -130,6 +162,7 @@ class Releases:
             for component, version_id in sealed.components.items() - carried:
                 self._versions.open(component, version_id)
             path = self._layout.release(sealed.number)
+            self._signatures.sign(sealed)  # first: whoever sees the release finds its signature
             failpoint("release.before_link")
             if not self._layout.write_once(sealed.canonical(), path):
                 raise ReleaseExistsError(sealed.number, next_number=self.next_number())
@@ -152,7 +185,7 @@ class Releases:
             return list(self._mend(newest.number))
 
     def _mend(self, number: int) -> Iterator[Path]:
-        _, whole = self._either(number)
+        _, whole = self._either(number)  # which `newest` has found to be trusted
         for path in self._files(number):
             if not _is_intact(number, path):
                 self._layout.make_folder(path.parent)

@@ -32,6 +32,7 @@ from indexrelay.storage.artifacts.layout import Layout
 from indexrelay.storage.artifacts.locking import StoreLock
 from indexrelay.storage.artifacts.naming import was_named
 from indexrelay.storage.artifacts.releases import Releases
+from indexrelay.storage.artifacts.signing import Signatures, Trust
 from indexrelay.storage.artifacts.sweeping import Sweeper, Swept
 from indexrelay.storage.artifacts.versions import OpenedVersion, Versions
 
@@ -50,6 +51,8 @@ class ArtifactStore:
         may_be_away: bool = False,
         by: str = "",
         group_reads: bool = False,
+        trust: Trust = Trust(),  # noqa: B008 - frozen
+        marks: Path | None = None,
         pause: Pause | None = None,
     ) -> None:
         """Take where it is; make the folders.
@@ -59,10 +62,13 @@ class ArtifactStore:
             by: who makes the releases that are committed through this object.
             group_reads: whether the group of this process's user may read what is written from now
                 on; otherwise that user alone may.
+            trust: whose releases are taken, and how one's own are signed.
+            marks: where this host remembers which blobs it has checked; ``None``: in the store,
+                whose writers then are believed to have checked what they say.
             pause: sleeps while another process holds the store's lock; ``None``: really.
         """
         self._clock = clock or SystemClock()
-        self._layout = Layout(root, Access(group_reads))
+        self._layout = Layout(root, Access(group_reads), marks=marks)
         self._made = False
         if not may_be_away:
             self._make()
@@ -76,7 +82,13 @@ class ArtifactStore:
         )
         self._blobs = Blobs(self._layout, lock=self._lock, checked=self._checked)
         self._versions = Versions(self._layout, lock=self._lock, blobs=self._blobs)
-        self._releases = Releases(self._layout, lock=self._lock, versions=self._versions, by=by)
+        self._releases = Releases(
+            self._layout,
+            lock=self._lock,
+            versions=self._versions,
+            signatures=Signatures(self._layout, trust),
+            by=by,
+        )
 
     @classmethod
     def of(
@@ -94,6 +106,12 @@ class ArtifactStore:
             may_be_away=may_be_away,
             by=by,
             group_reads=settings.artifacts.group_readable,
+            trust=Trust(
+                namespace=settings.namespace,
+                signing_key_file=settings.artifacts.signing_key_file,
+                trusted_keys=settings.artifacts.trusted_keys,
+            ),
+            marks=settings.marks_dir,
         )
 
     @property
@@ -113,8 +131,13 @@ class ArtifactStore:
 
     @property
     def broken_releases(self) -> dict[int, ReleaseUnreadableError]:
-        """The damaged ones that stood above the newest intact one at the last look."""
+        """The damaged ones that stood above the newest intact one at the last look, and those that
+        are intact and not trusted (`ReleaseUntrustedError`)."""
         return dict(self._releases.broken)
+
+    def is_unchanged(self, opened: OpenedVersion) -> bool:
+        """Whether the files of a version that was opened are still those that were checked."""
+        return self._versions.is_unchanged(opened)
 
     def stage_blob(self, file: Path, forcing: Executor) -> StagedBlob:
         """Make a finished file ready for `put_blob`, while it may be looked at where it lies.
@@ -273,6 +296,15 @@ class ArtifactStore:
                 the newest release is not there as a whole.
         """
         return self._releases.commit(release, lost=lost)
+
+    def sign_release(self, number: int) -> tuple[str, ...]:
+        """Sign a release that is there; the public keys that it is signed with by now.
+
+        Raises:
+            ReleaseUnreadableError: it is missing or damaged.
+            SigningRefusedError, SigningKeyError: it cannot be signed here.
+        """
+        return self._releases.sign(number)
 
     def hold(self, *components: str, reason: str) -> Release:
         """Keep components at the versions that they have, until `lift`.

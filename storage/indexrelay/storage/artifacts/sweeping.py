@@ -22,6 +22,7 @@ from indexrelay.storage.artifacts.blobs import PIN_SUFFIX
 from indexrelay.storage.artifacts.durable import accessing, sync_folder
 from indexrelay.storage.artifacts.errors import (
     ReleaseUnreadableError,
+    ReleaseUntrustedError,
     UnsafeNameError,
     VersionUnreadableError,
 )
@@ -50,6 +51,8 @@ class Swept:
 @dataclass
 class _Marked:
     releases: set[int] = field(default_factory=set)
+    signed: set[str] = field(default_factory=set)
+    """The digests of the releases that stay."""
     versions: set[str] = field(default_factory=set)
     blobs: set[str] = field(default_factory=set)
     blobs_known: bool = True
@@ -85,6 +88,7 @@ class Sweeper:
         self._mark_releases(marked, keep=keep_releases, presence_known=all_known)
         self._mark_versions(marked)
         releases = self._sweep_releases(marked)
+        self._sweep_signatures(marked)
         versions = self._sweep_versions(marked)
         blobs, freed = self._sweep_blobs(marked)
         swept = Swept(
@@ -103,13 +107,15 @@ class Sweeper:
         for number in self._releases.numbers():
             path = self._layout.release(number)
             in_grace = successor is None or (not presence_known and self._young(successor))
-            release = self._intact(number)
-            # A damaged one is kept as evidence while it stands among those that are kept.
+            release, trusted = self._found(number)
+            # A damaged one is kept as evidence while it stands among those that are kept; so is one
+            # that nobody trusted has signed, which pushes no other one out.
             if intact < keep or in_grace:
                 marked.releases.add(number)
                 if release is not None:
                     marked.versions.update(release.components.values())
-            intact += release is not None
+                    marked.signed.add(release.digest)
+            intact += trusted
             successor = path
 
     def _mark_versions(self, marked: _Marked) -> None:
@@ -141,6 +147,14 @@ class Sweeper:
         _remove(self._layout.release(number) for number in gone)
         _remove(copy for number in gone if (copy := self._layout.copy(number)).exists())
         return tuple(gone)
+
+    def _sweep_signatures(self, marked: _Marked) -> None:
+        """Of releases that are gone, and of such that lost against another publisher's."""
+        _remove(
+            path
+            for path in _listed(self._layout.signatures)
+            if path.suffix == ".json" and path.stem not in marked.signed and not self._young(path)
+        )
 
     def _sweep_versions(self, marked: _Marked) -> tuple[tuple[str, str], ...]:
         gone = [found for found in self._manifests() if found[1] not in marked.versions]
@@ -175,11 +189,14 @@ class Sweeper:
                     with accessing(mark, "remove"):
                         mark.unlink(missing_ok=True)
 
-    def _intact(self, number: int) -> Release | None:
+    def _found(self, number: int) -> tuple[Release | None, bool]:
+        """The release, if it is intact, and whether it is trusted as well."""
         try:
-            return self._releases.read(number)
+            return self._releases.read(number), True
+        except ReleaseUntrustedError:
+            return self._releases.unverified(number), False
         except ReleaseUnreadableError:
-            return None
+            return None, False
 
     def _manifests(self) -> Iterator[tuple[str, str, Path]]:
         for folder in _listed(self._layout.versions):

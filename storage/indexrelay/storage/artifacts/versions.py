@@ -8,7 +8,7 @@ import contextlib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -40,6 +40,8 @@ class OpenedVersion:
     manifest: VersionManifest
     files: Mapping[str, Path]
     """By the labels of the manifest; read-only, and gone only when the version is swept."""
+    identities: Mapping[str, str] = field(default_factory=dict)
+    """By label: what each file looked like when it was found to be what its digest says."""
 
 
 class Versions:
@@ -122,10 +124,29 @@ class Versions:
         """
         manifest = self.read(component, version_id)
         try:
-            files = {label: self._blobs.path(ref) for label, ref in manifest.files.items()}
+            found = {label: self._blobs.checked(ref) for label, ref in manifest.files.items()}
         except (BlobMissingError, BlobCorruptError) as error:
             raise error.of(component) from error
-        return OpenedVersion(manifest=manifest, files=files)
+        return OpenedVersion(
+            manifest=manifest,
+            files={label: path for label, (path, _) in found.items()},
+            identities={label: identity for label, (_, identity) in found.items()},
+        )
+
+    def is_unchanged(self, opened: OpenedVersion) -> bool:
+        """Whether the files of a version that was opened are still those that were checked.
+
+        Who may write to the store may put others in their place between the check and the use.
+
+        Raises:
+            StoreAccessError: it cannot be seen.
+        """
+        for label, identity in opened.identities.items():
+            path = opened.files[label]
+            with accessing(path, "read"):
+                if file_identity(path.lstat()) != identity:
+                    return False
+        return True
 
     def looks(self, component: str, version_id: str) -> str:
         """What the version's files look like: other text once one of them was replaced.

@@ -1,0 +1,291 @@
+"""Signatures of releases: who made what is served, for readers that do not trust the store.
+
+A release names its versions by digest, a version its blobs, so a signature of a release covers
+every byte that it brings. It is Ed25519 (RFC 8032) over the namespace and the release's digest,
+which covers its number: a release of another installation, or under another number, does not
+verify.
+
+A signature is a file of its own, named by the digest that it signs, and is there before the release
+is: whoever sees a release finds its signature, and a reader of an earlier version sees nothing new.
+It may hold several: while keys change, a release can be signed with the old and with the new one.
+"""
+
+import base64
+import binascii
+import contextlib
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from indexrelay.schemas import commands
+from indexrelay.schemas.canonical import canonical_json
+from indexrelay.schemas.errors import IndexRelayError, MissingExtraError
+from indexrelay.schemas.names import Digest
+from indexrelay.schemas.versions import SCHEMA_VERSION, Release, SchemaVersion
+from indexrelay.storage.artifacts.durable import open_file, read_file
+from indexrelay.storage.artifacts.errors import (
+    NotAFileError,
+    ReleaseUntrustedError,
+    SigningRefusedError,
+)
+from indexrelay.storage.artifacts.layout import Layout
+
+PREFIX: Final = "ed25519:"
+_CONTEXT: Final = b"indexrelay release v1\n"
+_KEY_BYTES: Final = 32
+_MOST_KEY_FILE_BYTES: Final = 10_000
+_MOST_SIGNATURES: Final = 20
+_MOST_REMEMBERED: Final = 1000
+"""Releases that were verified: each look of each reader is at the same one."""
+
+
+class SigningKeyError(IndexRelayError):
+    """Raised when a file that should hold a signing key does not, or others may read it."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path} cannot be used to sign: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class _Signature(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    key: str
+    """The public key, as settings name it."""
+    signature: str
+    """In base64."""
+
+
+class _Signatures(BaseModel):
+    """The content of ``signatures/<digest>.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    digest: Digest
+    signatures: tuple[_Signature, ...]
+
+
+class SigningKey:
+    """A private key; it never leaves this object."""
+
+    def __init__(self, private: Any) -> None:
+        self._private = private
+
+    @classmethod
+    def generate(cls) -> "SigningKey":
+        """Draw a new one.
+
+        Raises:
+            MissingExtraError: ``cryptography`` is not installed.
+        """
+        return cls(_ed25519().Ed25519PrivateKey.generate())
+
+    @classmethod
+    def read(cls, path: Path) -> "SigningKey":
+        """The key in a file that `write` made, or ``openssl genpkey -algorithm ed25519``.
+
+        Raises:
+            SigningKeyError: it holds none, or others may read it.
+            MissingExtraError: ``cryptography`` is not installed.
+        """
+        kind = _ed25519().Ed25519PrivateKey
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+        try:
+            with open_file(path, most_bytes=_MOST_KEY_FILE_BYTES) as file:
+                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+                content = file.read()
+        except OSError as error:
+            raise SigningKeyError(path, error.strerror or str(error)) from error
+        if mode & 0o077:
+            raise SigningKeyError(
+                path, f"others may read it; keep it to yourself: chmod 600 {path}"
+            )
+        try:
+            private = load_pem_private_key(content, password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise SigningKeyError(path, "it is no private key in PEM without a password") from error
+        if not isinstance(private, kind):
+            raise SigningKeyError(path, "it is a key of another kind; Ed25519 is needed")
+        return cls(private)
+
+    def write(self, path: Path) -> None:
+        """Write it to a new file that nobody else may read.
+
+        Raises:
+            OSError: there is such a file, or it cannot be written.
+        """
+        from cryptography.hazmat.primitives import serialization
+
+        content: bytes = self._private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+    @property
+    def public(self) -> str:
+        """The public key, as `artifacts.trusted_keys` takes it."""
+        raw: bytes = self._private.public_key().public_bytes_raw()
+        return PREFIX + base64.b64encode(raw).decode()
+
+    def sign(self, message: bytes) -> str:
+        """The signature, in base64."""
+        signature: bytes = self._private.sign(message)
+        return base64.b64encode(signature).decode()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trust:
+    """Whose releases are taken, and how one's own are signed."""
+
+    namespace: str = ""
+    signing_key_file: Path | None = None
+    """``None``: this process signs nothing."""
+    trusted_keys: Sequence[str] | None = None
+    """``None``: every release is taken."""
+
+
+class Signatures:
+    """The signatures of one store; safe to share between threads."""
+
+    def __init__(self, layout: Layout, trust: Trust) -> None:
+        if trust.signing_key_file is not None or trust.trusted_keys is not None:
+            _ed25519()  # what is missing is said when the store is opened, not at the first release
+        self._layout = layout
+        self._trust = trust
+        self._verified: dict[str, None] = {}
+
+    @property
+    def required(self) -> bool:
+        """Whether only releases that verify are taken."""
+        return self._trust.trusted_keys is not None
+
+    def sign(self, release: Release, *, asked: bool = False) -> None:
+        """Sign a release that is about to be committed; nothing where nothing is to be signed.
+
+        ``asked``: somebody wants just this, so that it is an error where it cannot be done.
+
+        Raises:
+            SigningRefusedError: releases have to be signed here, and this process cannot, or not
+                with a key that is trusted.
+            SigningKeyError, MissingExtraError: the key cannot be used.
+            StoreAccessError: it cannot be written.
+        """
+        trust = self._trust
+        if trust.signing_key_file is None:
+            if self.required or asked:
+                raise SigningRefusedError(
+                    "the release has to be signed, and this process has no "
+                    "artifacts.signing_key_file: do it where the rebuilder runs, or name the file"
+                )
+            return
+        key = SigningKey.read(trust.signing_key_file)
+        if trust.trusted_keys is not None and key.public not in trust.trusted_keys:
+            raise SigningRefusedError(
+                f"the key of {trust.signing_key_file} is not among artifacts.trusted_keys, so "
+                f"nobody here would take what it signs; its public key is {key.public}"
+            )
+        self._add(release, key)
+
+    def check(self, release: Release) -> None:
+        """Look whether an intact release is signed by somebody who is trusted.
+
+        Raises:
+            ReleaseUntrustedError: it is not.
+            MissingExtraError: ``cryptography`` is not installed.
+        """
+        if self._trust.trusted_keys is None or release.digest in self._verified:
+            return
+        signatures = self._read(release)
+        reason = "it is not signed"
+        for each in signatures:
+            if each.key not in self._trust.trusted_keys:
+                reason = f"it is signed by {each.key[:80]}, which artifacts.trusted_keys has not"
+            elif self._is_by(each, release):
+                while len(self._verified) >= _MOST_REMEMBERED:
+                    self._verified.pop(next(iter(self._verified)))
+                self._verified[release.digest] = None
+                return
+            else:
+                raise ReleaseUntrustedError(release.number, "its signature does not verify")
+        raise ReleaseUntrustedError(release.number, reason)
+
+    def signers(self, release: Release) -> tuple[str, ...]:
+        """The public keys whose signatures of an intact release verify, trusted or not."""
+        return tuple(each.key for each in self._read(release) if self._is_by(each, release))
+
+    def _add(self, release: Release, key: SigningKey) -> None:
+        """Write a signature beside those that are there and verify."""
+        own = _Signature(key=key.public, signature=key.sign(self._message(release)))
+        others = [
+            each
+            for each in self._read(release)
+            if each.key != own.key and self._is_by(each, release)
+        ]
+        document = _Signatures(digest=release.digest, signatures=(own, *others))
+        path = self._layout.signature(release.digest)
+        self._layout.make_folder(path.parent)
+        data = canonical_json(document.model_dump(mode="json"))
+        if not self._layout.write_once(data, path):
+            self._layout.overwrite(data, path)
+
+    def _read(self, release: Release) -> tuple[_Signature, ...]:
+        """What is there for a release; what is no list of signatures counts as none."""
+        with contextlib.suppress(FileNotFoundError, NotAFileError, ValidationError):
+            data = read_file(self._layout.signature(release.digest))
+            document = _Signatures.model_validate_json(data)
+            if document.digest == release.digest:
+                return document.signatures[:_MOST_SIGNATURES]
+        return ()
+
+    def _is_by(self, signature: _Signature, release: Release) -> bool:
+        from cryptography.exceptions import InvalidSignature
+
+        try:
+            public = _ed25519().Ed25519PublicKey.from_public_bytes(public_bytes(signature.key))
+            public.verify(
+                base64.b64decode(signature.signature, validate=True), self._message(release)
+            )
+        except (ValueError, binascii.Error, InvalidSignature):
+            return False
+        return True
+
+    def _message(self, release: Release) -> bytes:
+        return _CONTEXT + f"{self._trust.namespace}\n{release.digest}\n".encode()
+
+
+def public_bytes(key: str) -> bytes:
+    """The raw public key in a text as settings hold it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    raw = base64.b64decode(key.removeprefix(PREFIX), validate=True)
+    if not key.startswith(PREFIX) or len(raw) != _KEY_BYTES:
+        raise ValueError(
+            f"a public key is {PREFIX} and 44 characters, as {commands.SHOW_KEY} has it"
+        )
+    return raw
+
+
+def _ed25519() -> Any:
+    try:
+        from cryptography.hazmat.primitives.asymmetric import ed25519
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("cryptography", "signing") from error
+    return ed25519
