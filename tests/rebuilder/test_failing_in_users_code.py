@@ -149,3 +149,18 @@ def test_a_kind_that_cannot_say_whether_it_is_outdated_keeps_no_other_from_being
     [problem] = [each for each in judged(pipeline).problems if each.code is Code.KIND_RAISES]
     assert problem.subject == "thing"
     assert f"{users_module.__name__}.py:{LINE} in Thing.may: raise KeyError" in problem.what
+
+
+@pytest.mark.parametrize("step", ["__init__", "load"])
+def test_where_it_raised_in_a_reader_stands_in_its_log_and_in_what_it_reports(
+    indexrelay_pipeline: MakePipeline, users_module: ModuleType, step: str
+) -> None:
+    pipeline = made(indexrelay_pipeline, users_module)
+    pipeline.settle()
+    users_module.Thing.FAILS = step
+    with capture_logs() as events:
+        reader = pipeline.reader("web")
+    where = f"{users_module.__name__}.py:{LINE} in Thing.may: raise KeyError"
+    assert where in (reader.state.components["thing"].error or "")
+    assert any(where in str(each.get("error", "")) for each in events)
+    assert reader.state.components["good"].error is None
