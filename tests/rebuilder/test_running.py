@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from indexrelay.rebuilder import Rebuilder
+from indexrelay.rebuilder import Rebuilder, workshop
 from indexrelay.schemas.events import BatchCompleted, Event, RebuildFinished
 from indexrelay.schemas.results import RebuilderState, RebuildStatus
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog, Commit
 from indexrelay.streams import Connection, Keys, Presence, publish
+from indexrelay.streams.memory import ServerMemory
 from tests.fixtures.logs import capture_logs
 from tests.fixtures.servers import ServerFactory
 from tests.rebuilder.complaints import complain, rot
@@ -181,6 +182,21 @@ def test_a_failed_component_is_tried_again_after_its_cooldown_and_then_left_alon
     live.wait(lambda: len(live.results()) == 3)
     assert live.catalog.attempts.all()["bad"].failures == 3
     assert {result.status for result in live.results()} == {RebuildStatus.FAILURE}
+
+
+def test_where_memory_is_short_what_was_read_goes_at_once(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = live.settings.rebuilder.model_copy(update={"presence_ttl_seconds": 0.3})
+    live.settings = live.settings.model_copy(update={"rebuilder": limits})
+    live.start(index=behaving("tracks"))
+    live.emit(live.commit("a"))
+    live.wait(lambda: len(live.results()) == 1)  # it has trimmed once, and the next time is far
+    live.emit(live.commit("b"))
+    live.wait(lambda: len(live.results()) == 2)
+    assert live.connection.commands.xlen(live.keys.events) == 2
+    monkeypatch.setattr(workshop, "server_memory", lambda _: ServerMemory(used=95, limit=100))
+    live.wait(lambda: live.connection.commands.xlen(live.keys.events) == 1)
 
 
 def test_stopping_during_a_build_ends_it_and_leaves_the_request_for_the_next_rebuilder(

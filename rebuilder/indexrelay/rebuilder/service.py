@@ -244,6 +244,8 @@ class Rebuilder:
         # What readers had to leave is not served by anyone until it is built anew.
         if self._workshop.heed_readers():
             self._woken()
+        if self._workshop.is_short_of_memory():
+            self._trim.hasten()  # it follows in this turn: what was read goes at once
 
     def _tidy(self) -> None:
         if self._workshop.trim():

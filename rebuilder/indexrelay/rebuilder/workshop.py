@@ -38,6 +38,7 @@ from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import BackendRefusedError, Connection, ConsumerGroup, Identity, Keys
+from indexrelay.streams.memory import server_memory
 
 _log = get_logger(__name__)
 
@@ -61,6 +62,7 @@ class Workshop:
         keys = Keys(settings.namespace)
         self._catalog = catalog
         self._store = store
+        self._connection = connection
         self._runner = runner
         self._builds: Executor = (
             ThreadPoolExecutor(limits.workers, thread_name_prefix="indexrelay-build")
@@ -207,6 +209,15 @@ class Workshop:
         except (RedisError, BackendRefusedError) as error:
             _log.debug("readers.not_heard", error=str(error))
             return False
+
+    def is_short_of_memory(self) -> bool:
+        """Whether the server is near its memory limit, so that streams are to be trimmed now."""
+        try:
+            memory = server_memory(self._connection)
+        except RedisError as error:
+            _log.debug("redis.memory_unknown", error=str(error))
+            return False
+        return memory is not None and memory.short
 
     def retire(self) -> None:
         """Let go of files and of deletes that no kept release needs."""

@@ -24,7 +24,7 @@ from tests.faults.rows import Row
 
 LABEL, VICTIM = "reader_a", "reader_b"
 _SECONDS = 60.0
-_BRIEF_SECONDS = 4.0
+_BRIEF_SECONDS = 2.0
 """Among other tests, where each second counts."""
 _SERVED_SECONDS = 10.0
 """A commit whose event is refused for want of memory is found by the next comparison (1 s); while
