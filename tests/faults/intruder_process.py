@@ -77,9 +77,10 @@ class Intruder:
         state = self._state
         return {
             "says that it is the victim": lambda: self._say(state(self._victim)),
-            "says that it serves all": lambda: self._say(state(self._label, release=10**9)),
-            "says that it serves nothing": lambda: self._say(state(self._label, release=0)),
-            "says that it cannot load": lambda: self._say(state(self._label, failed=True)),
+            "says that it is another of its label": lambda: self._say(state(self._label)),
+            "says that it serves all": lambda: self._lie(release=10**9),
+            "says that it serves nothing": lambda: self._lie(release=0),
+            "says that it cannot load": lambda: self._lie(failed=True),
             "says nothing that can be read": lambda: self._say(b"\xff{"),
             "says it for ten years": lambda: self._redis.set(
                 self._member(), self._state(self._label), px=_LONG_MILLISECONDS
@@ -160,14 +161,22 @@ class Intruder:
     def _member(self) -> str:
         return self._own_key(f"{random.getrandbits(64):016x}")
 
+    def _lie(self, **what: Any) -> None:
+        """About itself, under its own name, as far as that can be told."""
+        instance = f"{random.getrandbits(64):016x}"
+        state = self._state(self._label, instance=instance, **what)
+        self._redis.set(self._own_key(instance), state, px=3_000)
+
     def _say(self, state: bytes) -> None:
         self._redis.set(self._member(), state, px=3_000)
 
-    def _state(self, label: str, *, release: int = 1, failed: bool = False) -> bytes:
+    def _state(
+        self, label: str, *, instance: str = "", release: int = 1, failed: bool = False
+    ) -> bytes:
         now = datetime.now(UTC)
         component = ComponentState(
             outcome=LoadOutcome.FAILED if failed else LoadOutcome.APPLIED,
-            version=None if failed else "0" * 64,
+            version=None if failed else f"{random.getrandbits(256):064x}",
             wanted=f"{random.getrandbits(256):064x}" if failed else "0" * 64,
             covers={"tracks": release},
             error=f"damaged {random.random()}" if failed else None,
@@ -177,7 +186,7 @@ class Intruder:
                 reader=label,
                 host="elsewhere",
                 pid=random.randrange(1, 100_000),
-                instance=f"{random.getrandbits(64):016x}",
+                instance=instance or f"{random.getrandbits(64):016x}",
                 started_at=now - timedelta(days=1),
                 updated_at=now,
                 ready=True,

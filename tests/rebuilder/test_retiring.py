@@ -2,7 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from indexrelay.rebuilder import retiring
 from indexrelay.rebuilder.retiring import Retirer
+from indexrelay.schemas.names import split_member_id
 from indexrelay.schemas.results import ComponentState, LoadOutcome, ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.streams import Presence
@@ -26,11 +30,13 @@ def retire(bench: Bench, *, keep_releases: int = 1) -> None:
     ).retire()
 
 
-def served_by_a_reader(bench: Bench, version: str) -> None:
+def served_by_a_reader(bench: Bench, version: str, *, member: str = "slow") -> None:
+    label, instance = split_member_id(member)
     now = datetime.now(UTC)
     component = ComponentState(outcome=LoadOutcome.APPLIED, version=version)
     state = ReaderState(
-        reader="slow",
+        reader=label,
+        instance=instance,
         host="h",
         pid=1,
         started_at=now,
@@ -40,7 +46,7 @@ def served_by_a_reader(bench: Bench, version: str) -> None:
         components={"index": component},
     )
     presence = Presence(bench.connection, bench.keys, "reader")
-    presence.publish("slow", state.model_dump_json().encode(), ttl_seconds=60)
+    presence.publish(member, state.model_dump_json().encode(), ttl_seconds=60)
 
 
 def rebuilt(bench: Bench, *ids: str, deletes: tuple[str, ...] = ()) -> str:
@@ -74,6 +80,30 @@ def test_what_a_reader_serves_stays(make_bench: MakeBench) -> None:
     retire(bench)
     assert bench.store.open_version("index", first).files["count.txt"].exists()
     assert second not in bench.store.newest_versions("index", most=10)
+
+
+def test_a_reader_that_cannot_be_understood_hides_no_other(make_bench: MakeBench) -> None:
+    bench = make_bench(index=behaving("tracks"))
+    first, _, _ = (rebuilt(bench, name) for name in "abc")
+    served_by_a_reader(bench, first)
+    Presence(bench.connection, bench.keys, "reader").publish("evil", b"\xff{", ttl_seconds=60)
+    retire(bench)
+    assert bench.store.open_version("index", first).files["count.txt"].exists()
+
+
+def test_whoever_says_that_it_serves_everything_keeps_nothing(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retiring, "MAX_VERSIONS_SERVED", 2)
+    bench = make_bench(index=behaving("tracks"))
+    versions = [rebuilt(bench, name) for name in "abcde"]
+    for number, version in enumerate(versions[:3]):
+        served_by_a_reader(bench, version, member=f"evil:0{number}")
+    for number, version in enumerate(versions[1:3]):
+        served_by_a_reader(bench, version, member=f"web:0{number}")
+    retire(bench)
+    kept = set(bench.store.newest_versions("index", most=10))
+    assert kept == {versions[1], versions[2], versions[4]}
 
 
 def test_deletes_are_remembered_for_as_long_as_a_kept_version_has_to_learn_of_them(

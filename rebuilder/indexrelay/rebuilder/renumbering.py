@@ -72,8 +72,12 @@ class Renumberer:
         highest = self._store.next_number() - 1
         newest = self._store.newest_release()
         known = self._catalog.release_record.note(highest)
-        made_up = {who: state.release for who, state in readers.items() if state.release > known}
-        for who, number in sorted(made_up.items()):
+        made_up = {  # one of each label: there may be a thousand
+            state.label: (who, state.release)
+            for who, state in readers.items()
+            if state.release > known
+        }
+        for who, number in sorted(made_up.values()):
             yield _left(
                 f"reader {who} says that it serves release {number}, and none above {known} was "
                 "ever committed here",

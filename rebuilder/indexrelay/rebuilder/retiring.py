@@ -25,6 +25,10 @@ _log = get_logger(__name__)
 _BEYOND_BUILDS_SECONDS: Final = 3600.0
 """How much longer than the longest build may take a file is kept that nothing names."""
 
+MAX_VERSIONS_SERVED: Final = 20
+"""Versions of one component that the processes under one label serve at a time. Whoever claims more
+would keep every file for ever."""
+
 
 class Retirer:
     """Sweeps the artifacts and the catalog of one installation."""
@@ -89,16 +93,27 @@ class Retirer:
         except RedisError as error:
             _log.debug("readers.unknown", error=str(error))
             return set(), False
+        by_label: dict[tuple[str, str], set[str]] = {}
         states = members.states.values()
-        served = {
-            each.version
-            for state in states
-            if state is not None
-            for each in state.components.values()
-            if each.version
-        }
+        for state in filter(None, states):
+            for name, component in state.components.items():
+                if component.version is not None:
+                    by_label.setdefault((state.label, name), set()).add(component.version)
+        served: set[str] = set()
+        for (label, name), versions in by_label.items():
+            if len(versions) <= MAX_VERSIONS_SERVED:
+                served |= versions
+                continue
+            _log.warning(
+                "reader.not_believed",
+                reader=label,
+                component=name,
+                versions=len(versions),
+                consequence="no file is kept because it says that it serves it",
+            )
+        all_known = None not in states and not members.dropped and not members.crowded
         # An emptied Redis shows nobody until they say again that they are there.
-        return served, bool(states) and None not in states and not members.dropped
+        return served, bool(states) and all_known
 
     def _forget(self, collection: Collection) -> None:
         """Forget the deletes that every kept version knows of."""

@@ -6,6 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from indexrelay.health.redis_health import LONGEST_LEASES
+from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.results import ComponentState, LoadOutcome, ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.streams import Presence
 from indexrelay.streams import presence as module
@@ -81,3 +83,26 @@ def _lasting(row: Row, request: pytest.FixtureRequest) -> None:
     bench.rebuilder._workshop.heed_readers()
     assert bench.connection.commands.ttl(bench.keys.reader("web:0a")) > row.number - 60
     assert bench.connection.commands.ttl(bench.keys.reader("web:0b")) <= 15
+
+
+@exercises("versions of one component that the processes under one id serve at a time")
+def _versions(row: Row, request: pytest.FixtureRequest) -> None:
+    bench, _ = readers_of(request)
+    now = SystemClock().now()
+    for number in range(row.number + 1):
+        component = ComponentState(outcome=LoadOutcome.APPLIED, version=f"{number:064x}")
+        state = ReaderState(
+            reader="web",
+            host="h",
+            pid=1,
+            instance=f"{number:02x}",
+            started_at=now,
+            updated_at=now,
+            ready=True,
+            release=1,
+            components={"index": component},
+        )
+        raw = state.model_dump_json().encode()
+        Presence(bench.connection, bench.keys, "reader").publish(state.member, raw, ttl_seconds=60)
+        served, _ = bench.rebuilder._workshop._retirer._served()
+        assert len(served) == (number + 1 if number < row.number else 0)
