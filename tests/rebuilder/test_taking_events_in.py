@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from indexrelay.rebuilder.intake import Intake
 from indexrelay.schemas.clock import SystemClock
@@ -15,7 +14,6 @@ from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.catalog.database import Database
 from indexrelay.streams import Connection, ConsumerGroup, Keys, publish_many
 from indexrelay.streams.keys import REBUILDERS_GROUP
-from tests.fixtures.servers import ServerFactory
 
 KEYS = Keys("test")
 EVENTS = 1_200
@@ -75,29 +73,3 @@ def test_a_burst_is_read_recorded_and_acknowledged_five_hundred_at_a_time(
     assert acknowledged == [500, 500, 200]
     assert [row.event_id for row in catalog.inbox.open()] == [f"r{n}" for n in range(EVENTS)]
     assert redis_connection.commands.xpending(KEYS.events, REBUILDERS_GROUP)["pending"] == 0
-
-
-def test_large_events_are_taken_a_few_at_a_time_and_small_ones_many_again(
-    redis_connection: Connection, catalog: Catalog
-) -> None:
-    intake = intake_of(redis_connection, catalog)
-    publish_many(redis_connection, KEYS.events, [b"x" * 1_048_576] * 20)
-    assert intake.take(block_seconds=0) == 20  # nobody knew
-    publish_many(redis_connection, KEYS.events, [b"x" * 1_048_576] * 20)
-    assert [intake.take(block_seconds=0) for _ in range(4)] == [8, 8, 4, 0]
-    publish_many(redis_connection, KEYS.events, requests(300))
-    assert [intake.take(block_seconds=0) for _ in range(6)] == [8, 16, 32, 64, 128, 52]
-
-
-def test_a_server_that_hangs_up_on_too_large_an_answer_is_asked_for_less(
-    server_factory: ServerFactory, catalog: Catalog
-) -> None:
-    with Connection.open(server_factory().url) as connection:
-        connection.commands.config_set("client-output-buffer-limit", "normal 4mb 0 0")
-        publish_many(connection, KEYS.events, [b"x" * 1_000_000] * 12)
-        intake = intake_of(connection, catalog)
-        with pytest.raises(RedisConnectionError):
-            intake.take(block_seconds=0)
-        taken = [intake.take(block_seconds=0) for _ in range(3)]
-        assert taken[:2] == [1, 2]
-        assert connection.commands.xpending(KEYS.events, REBUILDERS_GROUP)["pending"] >= 5

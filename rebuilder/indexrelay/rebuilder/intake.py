@@ -13,23 +13,18 @@ goes, and if it ends the process the letter is found, and the event is not read 
 from collections.abc import Sequence
 from datetime import datetime
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-
 from indexrelay.rebuilder.reading import read_event
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.errors import UnreadableEventError
-from indexrelay.schemas.events import MAX_EVENT_BYTES
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.storage.catalog import Catalog, ReceivedEvent, Unreadable
 from indexrelay.streams import ConsumerGroup, Delivery
 
 _log = get_logger(__name__)
-_MOST = 500
-"""Events taken at a time: a burst becomes a few transactions."""
-_READ_BYTES = 8 * MAX_EVENT_BYTES
-"""Of events in one reply, by the largest of the last one: a server hangs up where it would be far
-more, and nobody has the memory."""
+_COUNT = 500
+"""Events taken at a time: a burst becomes a few transactions. Fewer where they are large
+(`indexrelay.streams.read_size`)."""
 
 
 class Intake:
@@ -53,7 +48,6 @@ class Intake:
         self._max_dead_letters = max_dead_letters
         self._max_inbox_rows = max_inbox_rows
         self._clock = clock
-        self._count = _MOST
 
     def take(self, *, block_seconds: float) -> int:
         """Wait at most ``block_seconds`` for events (0: not at all); how many there were.
@@ -63,15 +57,9 @@ class Intake:
         Raises:
             redis.exceptions.RedisError: the server is away; nothing was acknowledged.
         """
-        try:
-            deliveries = self._group.read(count=self._count, block_seconds=block_seconds)
-        except RedisConnectionError:
-            # Perhaps because it was too much: a server hangs up on an answer that nobody takes.
-            self._count = 1
-            raise
+        deliveries = self._group.read(count=_COUNT, block_seconds=block_seconds)
         if not deliveries:
             return 0
-        self._count = _next_count(self._count, deliveries)
         failpoint("intake.after_read")
         harmless = [each for each in deliveries if not self._is_suspect(each)]
         if harmless:
@@ -142,9 +130,3 @@ class Intake:
             events=len(letters),
             let_go=let_go,
         )
-
-
-def _next_count(count: int, deliveries: Sequence[Delivery]) -> int:
-    """How many to take next: more as long as they are small."""
-    largest = max(len(each.raw or b"") for each in deliveries)
-    return max(1, min(_MOST, 2 * count, _READ_BYTES // max(1, largest)))
