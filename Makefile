@@ -125,7 +125,8 @@ package: $(INSTALLED) ## Build wheel, sdist and bill of materials in dist/, and 
 audit: ## Look for known vulnerabilities of what is pinned (needs a network)
 	@$(MAKE) --no-print-directory $(AUDIT)/.installed
 	@$(PYTHON) scripts/locked_requirements.py --extra all --group dev --build > $(AUDIT)/audited.txt
-	@$(AUDIT)/bin/pip-audit --requirement $(AUDIT)/audited.txt --require-hashes --disable-pip
+	@$(AUDIT)/bin/pip-audit --requirement $(AUDIT)/audited.txt --require-hashes --disable-pip \
+		--strict # what could not be looked up is no answer
 
 .PHONY: ci
 ci: ## Do everything that CI does

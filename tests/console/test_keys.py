@@ -68,3 +68,23 @@ def test_a_release_is_signed_by_hand_where_the_key_is(
     missing = run("releases", "sign", "9", "--yes", *options)
     assert missing.code == 1
     assert "release 9 cannot be read" in missing.err
+
+
+def test_check_says_that_this_host_could_not_sign(run: Run, tmp_path: Path) -> None:
+    config = tmp_path / "indexrelay.toml"
+    options = ("--config", str(config), "--json")
+    public = run("keys", "generate", str(tmp_path / "new.pem")).out.strip()
+
+    def lacks(table: str) -> str | None:
+        config.write_text(f"[artifacts]\n{table}\n[collections.tracks]\ndimension = 2\n")
+        found: dict[str, str] = json.loads(run("check", *options).out)["lacking"]
+        return found.get("artifacts.signing_key_file")
+
+    assert lacks("") is None
+    assert lacks('signing_key_file = "new.pem"') is None
+    assert lacks(f'signing_key_file = "new.pem"\ntrusted_keys = ["{public}"]') is None
+    assert "can make none" in str(lacks(f'trusted_keys = ["{public}"]'))
+    other = f"ed25519:{'A' * 43}="
+    both = f'signing_key_file = "new.pem"\ntrusted_keys = ["{other}"]'
+    assert str(lacks(both)) == f"its public key {public} is not in artifacts.trusted_keys"
+    assert "No such file" in str(lacks('signing_key_file = "gone.pem"'))

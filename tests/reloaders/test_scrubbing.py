@@ -230,3 +230,21 @@ def test_a_running_reader_finds_it_by_itself_and_its_scrub_ends_with_it(bench: B
     finally:
         reader.stop()
     assert "indexrelay-scrub" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_lock_that_somebody_holds_for_days_keeps_nobody_from_scrubbing(bench: Bench) -> None:
+    bench.publish(voyager="v1")
+    reader = bench.reader()
+    reader.step()
+    rot(bench, blob_of(bench, "voyager"), "v9")
+    scrub = scrubber(bench, reader)
+    with bench.store.scrubbing() as held, capture_logs() as lines:
+        assert held
+        bench.clock.advance(1.5 * DAY)
+        scrub.scrub()
+        assert [line["event"] for line in lines] == []
+        bench.clock.advance(DAY)
+        scrub.scrub()
+    assert [line["event"] for line in lines] == ["scrub.overdue"]
+    reader.step()
+    assert texts(reader) == {}

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from indexrelay.components.conformance import lacks_of
 from indexrelay.components.registry import kind_of
+from indexrelay.schemas.errors import MissingExtraError
 from indexrelay.schemas.settings import Settings, TableSource
+from indexrelay.storage.artifacts import SigningKey, SigningKeyError
 from indexrelay.storage.urls import lacking_driver
 
 
@@ -15,7 +17,12 @@ def lacking(settings: Settings) -> dict[str, str]:
 
     A host that only reads needs none of it.
     """
-    return {**dict(_of_kinds(settings)), **dict(_drivers(settings)), **dict(_folders(settings))}
+    return {
+        **dict(_of_kinds(settings)),
+        **dict(_drivers(settings)),
+        **dict(_folders(settings)),
+        **dict(_signing(settings)),
+    }
 
 
 def _of_kinds(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -34,6 +41,22 @@ def _drivers(settings: Settings) -> Iterator[tuple[str, str]]:
         lacks = lacking_driver(url)
         if lacks is not None:
             yield key, f"{lacks}; nothing on this host could connect to it"
+
+
+def _signing(settings: Settings) -> Iterator[tuple[str, str]]:
+    artifacts = settings.artifacts
+    key = "artifacts.signing_key_file"
+    if artifacts.signing_key_file is None:
+        if artifacts.trusted_keys is not None:
+            yield key, "not given: this host takes signed releases only, and can make none"
+        return
+    try:
+        public = SigningKey.read(artifacts.signing_key_file).public
+    except (SigningKeyError, MissingExtraError) as error:
+        yield key, f"{error}; no release could be made on this host"
+        return
+    if artifacts.trusted_keys is not None and public not in artifacts.trusted_keys:
+        yield key, f"its public key {public} is not in artifacts.trusted_keys"
 
 
 def _folders(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,8 @@ component. They never choose a path, since files are found by digest.
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from indexrelay.components.conformance import served
 from indexrelay.components.errors import ContractError
 from indexrelay.components.kind import Kind
@@ -21,7 +23,12 @@ from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.origin import told
 from indexrelay.schemas.versions import VersionManifest
-from indexrelay.storage.artifacts import ArtifactStore, BlobCorruptError, OpenedVersion
+from indexrelay.storage.artifacts import (
+    ArtifactStore,
+    BlobCorruptError,
+    OpenedVersion,
+    VersionUnreadableError,
+)
 
 
 class Opener:
@@ -53,7 +60,7 @@ class Opener:
             opened.manifest.files[label].digest: path.stat().st_ino
             for label, path in opened.files.items()
         }
-        kind = self._kind(opened.manifest)
+        kind = self._kind(opened.manifest, version)
         files = VersionFiles(opened.files)
         self._try_out(kind, opened)
         try:
@@ -88,13 +95,17 @@ class Opener:
             for ref in refs.values():
                 self._store.remember_opened(ref)
 
-    def _kind(self, manifest: VersionManifest) -> Kind[Any]:
+    def _kind(self, manifest: VersionManifest, version: str) -> Kind[Any]:
         component, kind = manifest.component, manifest.kind
         declared = self._definitions.get(component)
         if ":" in kind and (declared is None or declared.kind != kind):
             raise KindNotAllowedError(component, kind)
         found = kind_class(kind)
-        return found(found.Parameters.model_validate(manifest.parameters))
+        try:
+            return found(found.Parameters.model_validate(manifest.parameters))
+        except ValidationError as error:
+            reason = f"{kind} does not take {error.error_count()} of the parameters in its manifest"
+            raise VersionUnreadableError(component, version, reason, missing=False) from error
 
 
 def _changed(opened: OpenedVersion) -> BlobCorruptError:

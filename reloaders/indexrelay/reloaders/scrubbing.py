@@ -20,6 +20,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from indexrelay.reloaders.failures import in_words
 from indexrelay.reloaders.served import ServedComponent
@@ -39,6 +40,8 @@ from indexrelay.storage.artifacts import (
 
 log = get_logger(__name__)
 
+_OVERDUE: Final = 2
+"""Intervals after which nobody is waited for any more."""
 Wait = Callable[[float], bool]
 """Wait so many seconds; at once ``True`` when it is time to stop."""
 
@@ -79,6 +82,7 @@ class Scrubber:
         self._wait = wait
         self._clock = clock
         self._complaint = ""
+        self._overdue = False
         self._next_look = 0.0
 
     def start(self) -> threading.Thread:
@@ -107,11 +111,21 @@ class Scrubber:
                 self._look_at(served, ref)
 
     def scrub(self) -> None:
-        """Hash what this host has not hashed for an interval, unless another reader is at it."""
+        """Hash what this host has not hashed for an interval, unless another reader is at it.
+
+        Whoever says so may do nothing: what was not hashed for two intervals is hashed anyhow.
+        """
         with self._store.scrubbing() as alone:
-            if not alone:
-                return
-            for reference, ref in self._due():
+            due = self._due(intervals=1 if alone else _OVERDUE)
+            if due and not alone and not self._overdue:
+                log.warning(
+                    "scrub.overdue",
+                    files=len(due),
+                    advice="another process holds the lock of the scrub in `checked` of the "
+                    "artifacts, and does not scrub: see what it does",
+                )
+            self._overdue = bool(due) and not alone
+            for reference, ref in due:
                 try:
                     if not self._store.recheck_blob(ref, go_on=self._pace):
                         return
@@ -143,8 +157,8 @@ class Scrubber:
         else:
             self._tell(Doubt(served=served, reason=reason, wrong=False))
 
-    def _due(self) -> list[tuple["weakref.ref[ServedComponent]", BlobRef]]:
-        """What was not hashed for an interval, longest ago first.
+    def _due(self, *, intervals: int) -> list[tuple["weakref.ref[ServedComponent]", BlobRef]]:
+        """What was not hashed for so many intervals, longest ago first.
 
         Only weak references are kept: a scrub takes hours, and must not hold open what was swapped.
         """
@@ -161,7 +175,7 @@ class Scrubber:
                 if found is None or found.checked_at is None:
                     continue
                 # A mark from the future, by a clock that was wrong, counts as old.
-                if abs(now - found.checked_at) >= self._interval_seconds:
+                if abs(now - found.checked_at) >= intervals * self._interval_seconds:
                     due[ref.digest] = (found.checked_at, weakref.ref(served), ref)
         ordered = sorted(due.values(), key=lambda each: each[0])
         return [(reference, ref) for _, reference, ref in ordered]

@@ -9,8 +9,8 @@ nearest ten (see `carrying`).
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
-from zipfile import BadZipFile
+from typing import BinaryIO, Final, Self
+from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 
@@ -69,11 +69,15 @@ class QuerySample:
             DamagedFileError: the file is not what was written, or belongs to another index.
             OSError: it cannot be read.
         """
-        try:
-            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                sample = cls(**{name: file[name] for name in _COLUMNS})
-        except (ValueError, KeyError, EOFError, BadZipFile) as error:
-            raise DamagedFileError(path, str(error)) from error
+        with path.open("rb") as raw:
+            try:
+                _refuse_packed(path, raw)
+                with np.load(raw, allow_pickle=False) as file:
+                    sample = cls(**{name: file[name] for name in _COLUMNS})
+            except (DamagedFileError, OSError, MemoryError):
+                raise
+            except Exception as error:  # what zipfile and NumPy make of a file that is none
+                raise DamagedFileError(path, f"it cannot be read: {error}") from error
         if not sample._fits(rows, dimension):
             raise DamagedFileError(path, f"it is not the sample of {rows} vectors")
         return sample
@@ -90,6 +94,16 @@ class QuerySample:
             and not np.any((named < -1) | (named >= rows))
             and np.array_equal(np.isinf(self.distances), self.neighbours < 0)
         )
+
+
+def _refuse_packed(path: Path, raw: BinaryIO) -> None:
+    """Refuse what unpacks to more than is in the file: nothing in ours is packed."""
+    with ZipFile(raw) as archive:
+        packed = [each for each in archive.infolist() if each.compress_type != ZIP_STORED]
+        size = sum(each.file_size for each in archive.infolist())
+    if packed or size > path.stat().st_size:
+        raise DamagedFileError(path, "it says that it holds more than it has")
+    raw.seek(0)
 
 
 _COLUMNS: Final = ("rows", "vectors", "neighbours", "distances")
