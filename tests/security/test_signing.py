@@ -1,9 +1,9 @@
 """Only what somebody trusted has signed is served, whoever may write to the store."""
 
 import base64
-import builtins
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -340,14 +340,8 @@ def test_a_file_that_is_no_key_of_ones_own_is_refused(
 def test_what_is_missing_is_said_when_the_store_is_opened(
     make_store: MakeStore, key: SigningKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *rest: Any, **keys: Any) -> Any:
-        if name.startswith("cryptography"):
-            raise ModuleNotFoundError(name)
-        return real(name, *rest, **keys)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    for name in [each for each in sys.modules if each.partition(".")[0] == "cryptography"]:
+        monkeypatch.setitem(sys.modules, name, None)
     make_store()
     for keys in ({"signs": "key.pem"}, {"trusts": (key,)}):
         with pytest.raises(MissingExtraError, match=r"indexrelay\[signing\]"):

@@ -17,6 +17,7 @@ EXTRAS: Final = MappingProxyType(
     {
         "Stemmer": "reloaders",
         "anyio": "service",
+        "cryptography": "signing",
         "faiss": "reloaders",
         "fakeredis": "testing",
         "fastapi": "service",

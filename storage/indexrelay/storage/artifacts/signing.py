@@ -24,7 +24,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from indexrelay.schemas import commands
 from indexrelay.schemas.canonical import canonical_json
-from indexrelay.schemas.errors import IndexRelayError, MissingExtraError
+from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.extras import require
 from indexrelay.schemas.names import Digest
 from indexrelay.schemas.versions import SCHEMA_VERSION, Release, SchemaVersion
 from indexrelay.storage.artifacts.durable import open_file, read_file
@@ -96,8 +97,8 @@ class SigningKey:
             MissingExtraError: ``cryptography`` is not installed.
         """
         kind = _ed25519().Ed25519PrivateKey
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+        unsupported = require("cryptography.exceptions").UnsupportedAlgorithm
+        serialization = require("cryptography.hazmat.primitives.serialization")
 
         try:
             with open_file(path, most_bytes=_MOST_KEY_FILE_BYTES) as file:
@@ -110,8 +111,8 @@ class SigningKey:
                 path, f"others may read it; keep it to yourself: chmod 600 {path}"
             )
         try:
-            private = load_pem_private_key(content, password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            private = serialization.load_pem_private_key(content, password=None)
+        except (ValueError, TypeError, unsupported) as error:
             raise SigningKeyError(path, "it is no private key in PEM without a password") from error
         if not isinstance(private, kind):
             raise SigningKeyError(path, "it is a key of another kind; Ed25519 is needed")
@@ -123,7 +124,7 @@ class SigningKey:
         Raises:
             OSError: there is such a file, or it cannot be written.
         """
-        from cryptography.hazmat.primitives import serialization
+        serialization = require("cryptography.hazmat.primitives.serialization")
 
         content: bytes = self._private.private_bytes(
             serialization.Encoding.PEM,
@@ -254,14 +255,14 @@ class Signatures:
         return ()
 
     def _is_by(self, signature: _Signature, release: Release) -> bool:
-        from cryptography.exceptions import InvalidSignature
+        invalid = require("cryptography.exceptions").InvalidSignature
 
         try:
             public = _ed25519().Ed25519PublicKey.from_public_bytes(public_bytes(signature.key))
             public.verify(
                 base64.b64decode(signature.signature, validate=True), self._message(release)
             )
-        except (ValueError, binascii.Error, InvalidSignature):
+        except (ValueError, binascii.Error, invalid):
             return False
         return True
 
@@ -284,8 +285,4 @@ def public_bytes(key: str) -> bytes:
 
 
 def _ed25519() -> Any:
-    try:
-        from cryptography.hazmat.primitives.asymmetric import ed25519
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("cryptography", "signing") from error
-    return ed25519
+    return require("cryptography.hazmat.primitives.asymmetric.ed25519")
