@@ -1,5 +1,6 @@
 """Who somebody is follows from the key that only they may write, and not from what stands in it."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +19,7 @@ from indexrelay.schemas.results import (
     RebuilderState,
 )
 from indexrelay.storage.catalog import Commit
-from indexrelay.streams import Presence
+from indexrelay.streams import Presence, present
 from indexrelay.streams.presence import Role
 from tests.rebuilder.conftest import Bench, MakeBench, behaving
 
@@ -136,3 +137,30 @@ def test_a_reader_cannot_keep_what_others_serve_from_being_kept(bench: Bench) ->
     assert retirer._served() == ({"0" * 64}, False)
     bench.connection.commands.delete(bench.keys.reader("evil:0b"))
     assert retirer._served() == ({"0" * 64}, True)
+
+
+NAIVE = '"2026-03-01T12:00:00"'
+STRANGE: dict[str, tuple[str, str]] = {
+    "a time without a zone": (f'"{NOON:%Y-%m-%dT%H:%M:%SZ}"', NAIVE),
+    "a pid of four thousand digits": ('"pid":1,', f'"pid":1{"0" * 4000},'),
+    "a release of four thousand digits": ('"release":1,', f'"release":1{"0" * 4000},'),
+    "more components than anybody may declare": (
+        '"components":{}',
+        f'"components":{json.dumps({f"c{n}": {"outcome": "failed"} for n in range(1001)})}',
+    ),
+}
+
+
+@pytest.mark.parametrize("what", STRANGE)
+def test_a_state_that_no_process_of_ours_writes_is_dropped_and_told(
+    bench: Bench, what: str
+) -> None:
+    before, after = STRANGE[what]
+    state = ReaderState(**{**about("a", "00000000000000aa"), "release": 1}, components={})
+    raw = state.model_dump_json()
+    assert before in raw
+    presence = Presence(bench.connection, bench.keys, "reader")
+    presence.publish(state.member, raw.replace(before, after).encode(), ttl_seconds=60)
+    assert present(bench.connection, bench.keys, "reader", ReaderState)[state.member] is None
+    told = problems(bench)
+    assert any("a:00000000000000aa" in each for each in told.values()), told

@@ -156,7 +156,8 @@ def rebuilders_table(rebuilders: Mapping[str, RebuilderState]) -> Sheet:
 
 def served_table(state: ReaderState) -> Sheet:
     """One reader in detail: a row for each component."""
-    title = f"{state.process}: release {state.release}, {'ready' if state.ready else 'not ready'}"
+    ready = "ready" if state.ready else "not ready"
+    title = visible(f"{state.process}: release {state.release}, {ready}")
     sheet = Sheet(
         title,
         whole(""),

@@ -189,7 +189,10 @@ class Workshop:
 
     def judge(self) -> None:
         """Log what is not well and waits for a person; never raises for what it looks at."""
-        self._findings.left(judge(self._survey.whole()))
+        try:
+            self._findings.left(judge(self._survey.whole()))
+        except Exception as error:  # noqa: BLE001 - whatever somebody wrote, builds go on
+            _log.exception("judge.failed", error=f"{type(error).__name__}: {error}")
 
     def trim(self) -> bool:
         """Trim the streams; whether events went that nobody had read, so that one has to look."""

@@ -76,6 +76,7 @@ def create_app(reloader: Reloader, limits: HttpSettings | None = None) -> FastAP
         lifespan=reloader_lifespan(reloader, wait_ready_seconds=0),
         docs_url=None,  # such pages fetch their scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # it would send people to whatever host the request names
     )
     answer_problems(app, reloader)
     app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)

@@ -1,13 +1,12 @@
 """What came of it: the outcome of a rebuild, and the state of each process that is present."""
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 
 from indexrelay.schemas.declarations import Declaration
-from indexrelay.schemas.limits import Attribute, ErrorText, MessageText
+from indexrelay.schemas.limits import MAX_COMPONENTS, Attribute, ErrorText, MessageText
 from indexrelay.schemas.names import (
     BatchId,
     Digest,
@@ -73,7 +72,7 @@ class ComponentResult(_Fact):
     bytes: NonNegativeInt = 0
     mode: BuildMode | None = None
     """How it was built; ``None``: it was not, or by a rebuilder that did not say."""
-    started_at: datetime | None = None
+    started_at: AwareDatetime | None = None
     seconds: Seconds = 0.0
     """Build, verification and storing together, without the start of the child process."""
     build_seconds: Seconds = 0.0
@@ -104,11 +103,11 @@ class RebuildResult(_Fact):
     """The batches that the released components newly cover, oldest first."""
     request_ids: tuple[str, ...] = ()
     """The requests of people and schedules that this rebuild answers."""
-    woken_at: datetime | None = None
+    woken_at: AwareDatetime | None = None
     """When the first signal of this pass was seen."""
-    started_at: datetime
+    started_at: AwareDatetime
     """When the quiet wait was over and the pass began."""
-    finished_at: datetime
+    finished_at: AwareDatetime
     omitted: tuple[str, ...] = ()
     """What this message leaves out since it would have been too large with it; the log has it."""
 
@@ -129,7 +128,7 @@ class ComponentState(_Fact):
     seconds: Seconds = 0.0
     """How long its load took, warm-up included."""
     error: ErrorText | None = None
-    applied_at: datetime | None = None
+    applied_at: AwareDatetime | None = None
 
 
 class ProcessState(_Fact):
@@ -139,11 +138,11 @@ class ProcessState(_Fact):
     """The field that holds the label."""
 
     host: Attribute
-    pid: int
+    pid: Annotated[int, Field(ge=0, lt=2**32)]
     instance: Instance = ""
     """Tells this process from the others under its label; empty where schema 1.0 wrote it."""
-    started_at: datetime
-    updated_at: datetime
+    started_at: AwareDatetime
+    updated_at: AwareDatetime
     declares: Declaration | None = None
     """What its settings declared when it was started; ``None``: an earlier version does not say."""
 
@@ -173,11 +172,13 @@ class ReaderState(ProcessState):
     address: Attribute | None = None
     """Where its HTTP service answers, if it has one."""
     ready: bool
-    release: NonNegativeInt
+    release: Annotated[int, Field(ge=0, lt=2**63)]
     """The newest release that it has worked through; 0: none yet."""
     cursor: Annotated[str, Field(pattern=r"^[0-9]{1,20}-[0-9]{1,20}$")] | None = None
     """How far it has read the reload messages, kept from there on; ``None``: not at all."""
-    components: dict[Name, ComponentState] = Field(default_factory=dict)
+    components: Annotated[dict[Name, ComponentState], Field(max_length=MAX_COMPONENTS)] = Field(
+        default_factory=dict
+    )
 
 
 class ComponentFailure(_Fact):
@@ -188,10 +189,10 @@ class ComponentFailure(_Fact):
     """How many times in a row."""
     targets: dict[Name, Generation] = Field(default_factory=dict)
     """The generations that the failed build was to cover."""
-    failed_at: datetime
-    failing_since: datetime | None = None
+    failed_at: AwareDatetime
+    failing_since: AwareDatetime | None = None
     """When it failed first since it was built; ``None``: a rebuilder of an earlier version."""
-    retry_at: datetime | None = None
+    retry_at: AwareDatetime | None = None
 
 
 class LockWait(_Fact):
@@ -199,7 +200,7 @@ class LockWait(_Fact):
 
     lock: Attribute
     """What it is called: a file, the catalog, the lease of a component."""
-    since: datetime
+    since: AwareDatetime
     holder: Attribute = ""
     """Who holds it, as far as one can tell."""
 
@@ -211,8 +212,8 @@ class ForeignWrites(_Fact):
     """The readers' label, whose place it is."""
     times: NonNegativeInt
     """How often it was found."""
-    first_at: datetime
-    last_at: datetime
+    first_at: AwareDatetime
+    last_at: AwareDatetime
     last: ErrorText
     """What was found last, and what became of it."""
 
@@ -224,7 +225,7 @@ class RebuilderState(ProcessState):
 
     rebuilder: ReaderId
     """Its label."""
-    release: NonNegativeInt
+    release: Annotated[int, Field(ge=0, lt=2**63)]
     building: tuple[Name, ...] = ()
     failures: dict[Name, ComponentFailure] = Field(default_factory=dict)
     kept_back: dict[Name, ErrorText] = Field(default_factory=dict)
