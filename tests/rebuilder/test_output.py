@@ -37,6 +37,23 @@ def test_whatever_a_build_writes_goes_to_the_log_and_nowhere_else(
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_module_that_prints_more_than_a_pipe_holds_stops_no_build(
+    make_bench: MakeBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "garrulous_module.py").write_text("print('x' * 200_000)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    bench = make_bench(index=behaving("tracks"))
+    bench.commit("a")
+    runner = ForkingRunner(preload=["garrulous_module"], threads=1, niceness=0)
+    with capture_logs() as events:
+        try:
+            build(bench, runner)
+        finally:
+            runner.stop()
+    said = [event for event in events if event["event"] == "build.said_too_much"]
+    assert [(event["process"], event["bytes"]) for event in said] == [("build server", 200_001)]
+
+
 def test_what_a_module_prints_while_it_is_imported_is_told_once(
     make_bench: MakeBench,
     tmp_path: Path,

@@ -86,6 +86,7 @@ class ForkingRunner:
         self._threads = threads
         self._lock = threading.Lock()
         self._server: subprocess.Popen[bytes] | None = None
+        self._listener: SupervisedThread | None = None
         self._channel: socket.socket | None = None
         self._children: dict[str, _Child] = {}
         self._stopped = False
@@ -146,12 +147,14 @@ class ForkingRunner:
         """Kill what is being built, and the server; its waiting callers get an error."""
         with self._lock:
             self._stopped = True
-            server, channel = self._server, self._channel
+            server, channel, listener = self._server, self._channel, self._listener
             self._server = self._channel = None
         if channel is not None:
             with suppress(OSError):  # closed already: the server died a moment ago
                 channel.shutdown(socket.SHUT_RDWR)
         _reap(server)
+        if listener is not None:
+            listener.join()  # what the server printed last is in the log when this returns
 
     def _ensure_server(self) -> socket.socket:
         """The channel to a live server; the caller holds the lock."""
@@ -189,9 +192,10 @@ class ForkingRunner:
             )
         self._channel = ours
         server = self._server
-        SupervisedThread(
+        self._listener = SupervisedThread(
             lambda: self._listen(ours, server, output), name="indexrelay-builds", wait=None
-        ).start()
+        )
+        self._listener.start()
         return ours
 
     def _listen(
@@ -199,21 +203,24 @@ class ForkingRunner:
     ) -> None:
         """Pass on what the server says, until it is gone."""
         try:
-            with channel:
-                while raw := _received(channel):
-                    message = json.loads(raw)
-                    with self._lock:
-                        child = self._children.get(message["child"])
-                    if child is not None:
-                        _note(child, message)
-        finally:
-            # A server that is told to go kills its children first. Until it has gone they may still
-            # write, and whoever waits for a build clears up after it.
-            try:
-                with output:
+            with output:
+                try:
+                    self._take_messages(channel)
+                finally:
+                    # A server that is told to go kills its children first. Until it has gone they
+                    # may still write, and whoever waits for a build clears up after it.
                     _reap(server)
-            finally:
-                self._abandon(channel)
+        finally:
+            self._abandon(channel)
+
+    def _take_messages(self, channel: socket.socket) -> None:
+        with channel:
+            while raw := _received(channel):
+                message = json.loads(raw)
+                with self._lock:
+                    child = self._children.get(message["child"])
+                if child is not None:
+                    _note(child, message)
 
     def _abandon(self, channel: socket.socket) -> None:
         """A server is gone, and with it each of its children that had not ended."""
