@@ -171,9 +171,13 @@ class Watched:
                     self._look_at(Path("/proc") / child)
 
     def _look_at(self, child: Path) -> None:
-        lines = (child / "status").read_text().splitlines()
-        kilobytes = next(line.split()[1] for line in lines if line.startswith("RssAnon:"))
-        self.most_bytes = max(self.most_bytes, 1024 * int(kilobytes))
-        self.first_bytes = self.first_bytes or self.most_bytes
+        # A fork begins with what its parent has; the child itself may be seen too late for that.
+        self.first_bytes = self.first_bytes or _anonymous_bytes(Path(f"/proc/{self._server}"))
+        self.most_bytes = max(self.most_bytes, _anonymous_bytes(child))
         # Field 19 of proc(5)'s stat, counted behind the name, which may hold anything.
         self.niceness = int((child / "stat").read_text().rpartition(")")[2].split()[16])
+
+
+def _anonymous_bytes(process: Path) -> int:
+    lines = (process / "status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("RssAnon:")))
