@@ -22,6 +22,7 @@ from indexrelay.streams.backlog import backlog
 from indexrelay.streams.errors import BackendRefusedError
 from indexrelay.streams.inspection import group_state, waiting_entries
 from indexrelay.streams.leases import held_leases, limit_lease
+from indexrelay.streams.memory import held_memory, server_memory
 from indexrelay.streams.wrong_keys import WrongKey, find_wrong_keys, mend
 from tests.fixtures.acl import NAMESPACE, ConnectAs, client_of
 
@@ -86,6 +87,24 @@ def test_a_rebuilder_looks_at_all_keys_and_sets_aside_what_is_not_ours(
     assert find_wrong_keys(rebuilder, keys, RebuilderSettings(), components=["odd"]) == ()
     publish(rebuilder, keys.events, b"{}")
     assert waiting_entries(rebuilder, keys.events, None, most=10) is not None
+
+
+@pytest.mark.parametrize("user", ["monitor", "operator", "rebuilder"])
+def test_whoever_looks_sees_everything(user: str, connect_as: ConnectAs, keys: Keys) -> None:
+    reader, looker = connect_as("reader_a"), connect_as(user)
+    publish(reader, keys.reports("reader_a"), b"{}", keep_seconds=60)
+    Presence(reader, keys, "reader").publish("reader_a", b"{}", ttl_seconds=60)
+    publish(connect_as("producer"), keys.events, b"{}")
+    assert list(Presence(looker, keys, "reader").all()) == ["reader_a"]
+    assert find_wrong_keys(looker, keys, RebuilderSettings(), components=["map"]) == ()
+    assert held_memory(looker, keys)["reader_a"] > 0
+    assert server_memory(looker) is not None
+    assert looker.eviction_policy() == "noeviction"
+    assert current_release(looker, keys) >= 0
+    assert waiting_entries(looker, keys.events, None, most=10) is not None
+    assert group_state(looker, keys.events, "nobody") is None
+    assert held_leases(looker, [keys.lease("map")]) == {}
+    Presence(reader, keys, "reader").remove("reader_a")
 
 
 def test_a_rebuilder_trims_the_streams(connect_as: ConnectAs, keys: Keys) -> None:
