@@ -58,6 +58,8 @@ log = get_logger(__name__)
 
 _SHUTDOWN_SECONDS: Final = 5
 """How long running requests may take after a signal; then they are cut off."""
+_OURS: Final = "indexrelay.components."
+"""Of what is served by kinds of our own, payloads are those of entries."""
 _BACKLOG: Final = 128
 """Connections that the kernel keeps until they are taken: as many are taken at a time."""
 
@@ -127,14 +129,15 @@ def _add_components(app: FastAPI, reloader: Reloader, limits: HttpSettings) -> N
 
     def found(name: str, body: bytes) -> bytes:
         with reloader.acquire() as snapshot:
-            most = limits.max_answer_bytes
-            hits = search(snapshot[name], search_request(body), max_payload_bytes=most)
+            most, served = limits.max_answer_bytes, snapshot[name]
+            hits = search(served, search_request(body), max_payload_bytes=most)
             return encoded(
                 hits,
                 component=name,
                 release=snapshot.release,
                 version=snapshot.versions[name],
                 max_bytes=most,
+                are_json=type(served).__module__.startswith(_OURS),
             )
 
     @app.post(
