@@ -1,11 +1,13 @@
 """The reader service: what it answers, and what it refuses with which words."""
 
 import json
+import threading
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
+from indexrelay.health.verdict import Actor, Code
 from indexrelay.reloaders import Reloader
 from indexrelay.reloaders.documents import accepts_gzip, matches
 from indexrelay.reloaders.service import create_app
@@ -61,6 +63,35 @@ def test_a_reader_without_a_release_is_alive_and_not_ready(empty: httpx.Client) 
         "status": 503,
         "detail": "no component 'points' is served here; there is nothing yet",
     }
+
+
+def test_health_does_not_wait_for_a_store_that_does_not_answer_and_says_so(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.publish(voyager="v1")
+    reader = bench.reader()
+    reader.step()
+    assert not reader.problems
+    asked, answers = threading.Event(), threading.Event()
+
+    def silent() -> None:
+        asked.set()
+        answers.wait()
+
+    monkeypatch.setattr(bench.store, "newest_release", silent)
+    looking = threading.Thread(target=reader.step)
+    looking.start()
+    try:
+        assert asked.wait(20)
+        bench.clock.advance(29)
+        assert not reader.problems, "a slow disk"
+        bench.clock.advance(2)
+        [problem] = reader.problems
+        assert (problem.code, problem.acts) == (Code.ARTIFACTS_UNREADABLE, Actor.PERSON)
+        assert "no answer for 31 s" in problem.what
+    finally:
+        answers.set()
+        looking.join()
 
 
 def test_a_reader_that_serves_all_is_ready_and_says_what(

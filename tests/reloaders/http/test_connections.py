@@ -3,14 +3,17 @@
 import asyncio
 import json
 import resource
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
+from indexrelay.reloaders.http import connections
 from indexrelay.reloaders.http.answers import LargeResponse
 from indexrelay.reloaders.http.bodies import BodyLimit
 from indexrelay.reloaders.http.connections import MAX_HEADER_BYTES, Phase, fitting
+from indexrelay.reloaders.listening import listening
 from indexrelay.schemas.settings import HttpSettings
 from tests.reloaders.http.transports import Service, receive, status
 
@@ -350,3 +353,40 @@ def test_an_idle_connection_waits_for_a_header() -> None:
         assert idle.protocol.note() is Phase.HEADER
 
     running(body)
+
+
+def test_small_packets_of_an_answer_do_not_wait_for_each_other() -> None:
+    """asyncio sees to it only where the listening socket names its protocol; ours does not."""
+    with (
+        listening("127.0.0.1", 0, None) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as accepted,
+    ):
+        assert listener.proto == 0
+        connections.set_up(accepted)
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_memory_is_given_back_once_after_much_was_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back: list[int] = []
+    monkeypatch.setattr(connections, "give_memory_back", lambda: given_back.append(1))
+
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        service = Service(Application())
+        protocol = service.connect().protocol
+        assert protocol is not None
+        for held, times in ((1_000_000, 0), (9_000_000, 1), (1_000_000, 1)):
+            assert protocol.hold(held)
+            service.connections.look(loop)
+            protocol.let_go()
+            service.connections.look(loop)
+            service.connections.look(loop)
+            await loop.run_in_executor(None, int)
+            assert len(given_back) == times
+
+    running(body)
+
+
+def test_memory_that_is_free_can_be_given_back() -> None:
+    connections.give_memory_back()

@@ -116,7 +116,7 @@ class Connections:
             return False
         self._open[connection] = self._waiting[connection] = None
         if self._timer is None:
-            self._timer = connection.loop.call_later(_LOOK_SECONDS, self._look, connection.loop)
+            self._timer = connection.loop.call_later(_LOOK_SECONDS, self.look, connection.loop)
         return True
 
     def leave(self, connection: "GuardedConnection") -> None:
@@ -180,14 +180,15 @@ class Connections:
         others = (each for each in self._waiting if each is not newcomer)
         return next((each for each in others if each.held_bytes or not holding), None)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End what is over, give back what was held, and look again in a while."""
         self._timer = None
         self.expire()
         if self._highest > _TRIMMED_BYTES > self._buffered:
             self._highest = 0
             loop.run_in_executor(None, give_memory_back)
         if self._open or self._highest > _TRIMMED_BYTES:
-            self._timer = loop.call_later(_LOOK_SECONDS, self._look, loop)
+            self._timer = loop.call_later(_LOOK_SECONDS, self.look, loop)
 
 
 class GuardedConnection(H11Protocol):
@@ -208,7 +209,7 @@ class GuardedConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take it in, or refuse it."""
         super().connection_made(transport)
-        _set_up(transport.get_extra_info("socket"))
+        set_up(transport.get_extra_info("socket"))
         if not self._all.admit(self):
             self.refuse(503, "this reader has no connection left; ask again in a moment")
 
@@ -390,7 +391,8 @@ def give_memory_back() -> None:
         trim(0)
 
 
-def _set_up(opened: socket.socket | None) -> None:
+def set_up(opened: socket.socket | None) -> None:
+    """Have the kernel send small packets at once, and keep little that is not read."""
     if opened is None:
         return
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
