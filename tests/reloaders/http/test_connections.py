@@ -5,6 +5,7 @@ import json
 import resource
 import socket
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -373,6 +374,7 @@ def test_memory_is_given_back_once_after_much_was_held(monkeypatch: pytest.Monke
 
     async def body() -> None:
         loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))  # what is given it last ends last
         service = Service(Application())
         protocol = service.connect().protocol
         assert protocol is not None
