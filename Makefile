@@ -22,7 +22,7 @@ AUDIT := .venv-audit
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SOURCES := schemas streams storage components health producers rebuilder reloaders console testing
-CODE := $(SOURCES) tests scripts deploy $(wildcard examples benchmarks)
+CODE := $(SOURCES) faults tests scripts deploy $(wildcard examples benchmarks)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -52,12 +52,12 @@ test-newest: ## Run the tests of what a new Python may break, and the demo, on t
 
 .PHONY: faults
 faults: $(INSTALLED) ## Break it in every way that we know: SERVER=all FAULT=F1,F13 RUNS=20
-	@$(BIN)/python -m tests.faults --server $(SERVER) \
+	@$(BIN)/python -m faults --server $(SERVER) \
 		$(if $(FAULT),--fault $(FAULT)) $(if $(RUNS),--runs $(RUNS))
 
 .PHONY: soak
 soak: $(INSTALLED) ## Kill at random for long: MINUTES=30 SERVER=all
-	@$(BIN)/python -m tests.faults --fault F2 --minutes $(MINUTES) --server $(SERVER)
+	@$(BIN)/python -m faults --fault F2 --minutes $(MINUTES) --server $(SERVER)
 
 .PHONY: fuzz
 fuzz: $(INSTALLED) ## Attack it with messages, files and requests of all kinds, MINUTES=30 each

@@ -37,7 +37,8 @@ CAVEATS = """\
 - Nothing is read from a source, judged or released: the gates and the way around are in other
   programs (`full_build`, `small_batch`).
 - The texts are English and code. What the analyser is for, other scripts, bare FTS5 does not find
-  at all; that is proved by `tests/components/test_text_index_languages.py`, not measured here.
+  at all; `tests/components/text_index/test_analyser_languages.py` proves that, it is not measured
+  here.
 - Queries are one at a time on one thread. A query costs what its commonest words cost: FTS5 scores
   every text that has any of them, on both sides.
 """

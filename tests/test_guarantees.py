@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from faults.scenarios import SCENARIOS
 from scripts.check_guarantees import PAGE, ROOT, mistakes_in, promises_of
-from tests.faults.scenarios import SCENARIOS
 
 PROMISE = """# Guarantees
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from indexrelay.schemas.settings_file import check_settings
 from indexrelay.testing.pipeline import Pipeline
 from tests.behaviour.running_roles import lines_of_a_role, run_loop
-from tests.faults.volumes import Volume, may_mount
+from tests.fixtures.volumes import Volume, may_mount
 
 VOLUME_BYTES = 32 << 20
 SECONDS = 60.0

@@ -7,7 +7,7 @@ import pytest
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.streams import Keys, current_release
 from tests.behaviour.conftest import Install, Installation
-from tests.streams.waiting import eventually
+from tests.streams.polling import eventually
 
 pytestmark = pytest.mark.server
 
@@ -23,7 +23,7 @@ poll_seconds = 0.5
 dimension = 2
 metric = "l2"
 [components.voyager]
-kind = "tests.faults.kinds:RollCall"
+kind = "faults.kinds:RollCall"
 from = "tracks"
 """
 

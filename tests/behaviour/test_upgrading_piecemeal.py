@@ -33,10 +33,10 @@ from indexrelay.storage.catalog import Catalog, Commit
 from indexrelay.streams import Keys, Presence, Tail, present, publish
 from indexrelay.streams.presence import Role
 from tests.behaviour.conftest import Install, Installation
-from tests.schemas.stored import VERSIONS, document, message
-from tests.storage.artifacts.making import make_file
+from tests.schemas.stored_messages import VERSIONS, document, message
+from tests.storage.artifacts.samples import make_file
 from tests.storage.rows import entries
-from tests.streams.waiting import eventually
+from tests.streams.polling import eventually
 
 pytestmark = pytest.mark.server
 
@@ -60,7 +60,7 @@ poll_seconds = 3600
 dimension = 2
 metric = "l2"
 [components.voyager]
-kind = "tests.faults.kinds:RollCall"
+kind = "faults.kinds:RollCall"
 from = "tracks"
 group = "maps"
 """

@@ -14,7 +14,7 @@ from indexrelay.producers import NotServedError
 from indexrelay.schemas.results import ReaderState
 from indexrelay.streams import Keys, present
 from tests.behaviour.conftest import Install, Installation
-from tests.streams.waiting import eventually
+from tests.streams.polling import eventually
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(120)]
 
@@ -30,7 +30,7 @@ presence_ttl_seconds = 2.0
 dimension = 2
 metric = "l2"
 [components.voyager]
-kind = "tests.faults.kinds:RollCall"
+kind = "faults.kinds:RollCall"
 from = "tracks"
 """
 GUNICORN = [

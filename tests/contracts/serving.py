@@ -16,8 +16,8 @@ from indexrelay.streams import announce
 from tests.contracts.backends import Backend
 from tests.reloaders.bench import Bench, make_settings
 from tests.reloaders.kinds import ServedWords
-from tests.storage.artifacts.making import MOMENT
-from tests.streams.waiting import eventually
+from tests.storage.artifacts.samples import MOMENT
+from tests.streams.polling import eventually
 
 SECONDS = 30
 """Longer than anything takes on a machine that does much else."""

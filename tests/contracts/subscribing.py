@@ -6,7 +6,7 @@ once it lay idle for ``claim_idle_seconds``.
 """
 
 from indexrelay.streams import Connection, ConsumerGroup, Delivery
-from tests.streams.waiting import eventually
+from tests.streams.polling import eventually
 
 
 class Subscriber:

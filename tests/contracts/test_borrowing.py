@@ -17,7 +17,7 @@ from tests.contracts.together import together
 from tests.fixtures.logs import capture_logs
 from tests.reloaders.bench import texts
 from tests.reloaders.kinds import ServedWords
-from tests.streams.waiting import eventually
+from tests.streams.polling import eventually
 
 GROUPS = {"voyager": "songs", "clap": "songs"}
 

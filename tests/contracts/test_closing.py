@@ -6,7 +6,7 @@ from functools import partial
 from tests.contracts.backends import Backend
 from tests.contracts.subscribing import numbered, raws
 from tests.contracts.together import together
-from tests.streams.waiting import eventually
+from tests.streams.polling import eventually
 
 
 def test_what_a_consumer_left_behind_is_there_for_its_successor(backend: Backend) -> None:

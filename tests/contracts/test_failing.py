@@ -5,7 +5,7 @@ from collections import Counter
 from tests.contracts.backends import Backend
 from tests.contracts.subscribing import numbered, raws
 from tests.contracts.together import together
-from tests.streams.waiting import eventually
+from tests.streams.polling import eventually
 
 
 def test_an_event_that_its_consumer_failed_on_comes_again(backend: Backend) -> None:

@@ -17,8 +17,8 @@ from tests.components.jobs import clustered
 from tests.contracts.serving import SECONDS, Serving
 from tests.contracts.together import together
 from tests.reloaders.indexes import put_index
-from tests.storage.artifacts.making import MOMENT
-from tests.streams.waiting import eventually
+from tests.storage.artifacts.samples import MOMENT
+from tests.streams.polling import eventually
 
 RELEASES = 20
 VERSIONS = 3

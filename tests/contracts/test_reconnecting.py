@@ -19,7 +19,7 @@ from indexrelay.streams import (
 )
 from tests.contracts.subscribing import Subscriber, numbered, raws
 from tests.fixtures.servers import PrivateServer
-from tests.streams.waiting import eventually
+from tests.streams.polling import eventually
 
 EVENTS = 10_000
 PUBLISHERS = 10

@@ -6,7 +6,7 @@ from indexrelay.reloaders import ComponentNotServedError
 from tests.contracts.serving import SECONDS, Serving, served_words
 from tests.fixtures.logs import capture_logs
 from tests.reloaders.bench import texts
-from tests.streams.waiting import eventually
+from tests.streams.polling import eventually
 
 
 def test_a_load_error_does_not_unload_what_is_served(serving: Serving) -> None:

@@ -7,7 +7,7 @@ from indexrelay.streams import Tail, publish, trim
 from tests.contracts.backends import Backend
 from tests.contracts.subscribing import numbered, raws
 from tests.contracts.together import together
-from tests.streams.waiting import eventually
+from tests.streams.polling import eventually
 
 
 def _tail(backend: Backend) -> Tail:

@@ -8,10 +8,10 @@ It proves that everything is whole again, and measures how soon. Whether that is
 
 import pytest
 
+from faults import processes
+from faults.rows import Row
+from faults.scenarios import SCENARIOS, kills
 from indexrelay.schemas.failpoints import FAILPOINTS
-from tests.faults import processes
-from tests.faults.rows import Row
-from tests.faults.scenarios import SCENARIOS, killing
 from tests.fixtures.servers import program_or_skip
 
 AREAS = {
@@ -34,7 +34,7 @@ def _warm_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_kill_at_any_failpoint_loses_nothing(area: str) -> None:
     row = Row(fault="F1", timed=False)
     points = [point for point in FAILPOINTS if point.startswith(AREAS[area])]
-    killing.run(program_or_skip("valkey"), row, 1, points)
+    kills.run(program_or_skip("valkey"), row, 1, points)
     assert row.broken == []
     assert row.held == row.runs == len(points)
 

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.faults.rows import Row
+from faults.rows import Row
 
 
 def test_a_run_holds_unless_something_was_wrong_with_it() -> None:

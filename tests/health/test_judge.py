@@ -19,7 +19,7 @@ from indexrelay.storage.catalog import CollectionLog
 from indexrelay.streams.leases import HeldLease
 from indexrelay.streams.memory import ServerMemory
 from indexrelay.streams.wrong_keys import WrongKey
-from tests.health.healthy import (
+from tests.health.healthy_facts import (
     DEFINITIONS,
     NAMES,
     NOW,

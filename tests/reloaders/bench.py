@@ -12,7 +12,7 @@ from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.streams import Connection
 from tests.reloaders.kinds import WORDS
-from tests.storage.artifacts.making import MOMENT, MovedClock, make_version
+from tests.storage.artifacts.samples import MOMENT, MovedClock, make_version
 
 NAMES = ("clap", "map", "voyager")
 

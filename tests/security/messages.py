@@ -6,8 +6,8 @@ from random import Random
 from typing import Any
 
 from indexrelay.schemas.events import RebuildRequested
-from tests.schemas.said import SAID, event_of
-from tests.schemas.stored import document
+from tests.schemas.sample_events import SAID, event_of
+from tests.schemas.stored_messages import document
 from tests.security.mutations import mutated, written
 
 

@@ -18,7 +18,7 @@ from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from tests.security.artifacts.mutations import mutated
 from tests.security.artifacts.versions import make
 from tests.security.fuzzing import seeds
-from tests.storage.artifacts.making import make_file, make_release
+from tests.storage.artifacts.samples import make_file, make_release
 
 REFUSED = (ArtifactError, DamagedFileError, KindNotAllowedError, KindNotFoundError)
 

@@ -27,10 +27,10 @@ from indexrelay.storage.urls import driver_url
 from indexrelay.streams import EmbeddedServer, present
 from indexrelay.streams.errors import ServerStartError
 from tests.fixtures.logs import capture_logs
-from tests.health.healthy import healthy, rebuilder, redis
+from tests.health.healthy_facts import healthy, rebuilder, redis
 from tests.rebuilder.conftest import MakeBench, behaving
 from tests.security.strangers import a_place_for_all, as_stranger
-from tests.storage.artifacts.making import MovedClock, make_file, make_release, make_version
+from tests.storage.artifacts.samples import MovedClock, make_file, make_release, make_version
 
 
 @contextmanager

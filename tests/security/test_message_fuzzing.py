@@ -25,7 +25,7 @@ from indexrelay.schemas.events import MAX_EVENT_BYTES, Event
 from indexrelay.storage.catalog.dead_letters import MAX_KEPT_BYTES
 from indexrelay.streams.delivery import Delivery, deliveries_of
 from tests.rebuilder.conftest import Bench, behaving, bench_in
-from tests.schemas.said import SAID
+from tests.schemas.sample_events import SAID
 from tests.security.fuzzing import MINUTES, seeds
 from tests.security.messages import drawn_id, hostile, messages, states
 from tests.security.mutations import mutated, paths_of, replaced, without, written

@@ -27,10 +27,10 @@ from indexrelay.storage.artifacts.durable import MOST_BYTES
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import EmbeddedServer
 from indexrelay.streams.server_program import find_server
-from tests.health.healthy import healthy
+from tests.health.healthy_facts import healthy
 from tests.rebuilder.conftest import MakeBench, behaving
 from tests.security.strangers import a_place_for_all, as_stranger
-from tests.storage.artifacts.making import make_file, make_release, make_version
+from tests.storage.artifacts.samples import make_file, make_release, make_version
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077], ids=["umask 000", "umask 022", "umask 077"])

@@ -32,7 +32,7 @@ from indexrelay.storage.artifacts import (
 )
 from tests.fixtures.logs import capture_logs
 from tests.reloaders.bench import Bench, texts
-from tests.storage.artifacts.making import MovedClock, make_release, make_version
+from tests.storage.artifacts.samples import MovedClock, make_release, make_version
 
 MakeStore = Callable[..., ArtifactStore]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.reloaders.test_reporting import eventually
+from tests.reloaders.test_presence import eventually
 from tests.security.attacks import (
     DEEP,
     LARGEST,

@@ -12,7 +12,7 @@ from indexrelay.streams.errors import BackendRefusedError, MessageTooLargeError
 from indexrelay.streams.keys import Keys
 from indexrelay.streams.presence import MAX_STATE_BYTES, Presence, members_of, present
 from tests.fixtures.servers import ServerFactory
-from tests.streams.waiting import eventually
+from tests.streams.polling import eventually
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

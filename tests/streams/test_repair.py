@@ -14,7 +14,7 @@ from indexrelay.streams.errors import UnkillableScriptError
 from indexrelay.streams.passing import refusal_code
 from indexrelay.streams.repair import Action, Repair
 from tests.fixtures.servers import PrivateServer, ServerFactory
-from tests.streams.waiting import eventually
+from tests.streams.polling import eventually
 
 KEYS = Keys("test")
 ENDLESS = "while true do end"

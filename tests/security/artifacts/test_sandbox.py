@@ -22,7 +22,7 @@ from indexrelay.schemas.versions import VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.passing import may_pass
 from tests.security.artifacts.trusting import CONTENT, KIND, PREFIX, Trusting
-from tests.storage.artifacts.making import make_file
+from tests.storage.artifacts.samples import make_file
 
 
 class Bench:

@@ -12,8 +12,8 @@ from indexrelay.schemas.events import BatchCompleted, Event
 from indexrelay.storage.catalog import dead_letters, inbox
 from indexrelay.storage.errors import TooManyRequestsError
 from indexrelay.testing.clock import FakeClock
-from tests.rebuilder.complaints import state_of
 from tests.rebuilder.conftest import Bench, behaving
+from tests.rebuilder.damage_reports import state_of
 from tests.security.limits.table import Row, exercises
 
 

@@ -20,7 +20,7 @@ from indexrelay.storage.artifacts.durable import MOST_BYTES, open_file
 from tests.components.jobs import clustered, make_job, make_snapshot, run
 from tests.security.artifacts.trusting import CONTENT, KIND, Trusting
 from tests.security.limits.table import Row, exercises
-from tests.storage.artifacts.making import MOMENT, MovedClock, make_version
+from tests.storage.artifacts.samples import MOMENT, MovedClock, make_version
 
 
 @exercises("bytes of a manifest and of a release in the artifacts")

@@ -14,9 +14,9 @@ from indexrelay.reloaders.http.problems import OverloadedError, ProblemDetails
 from indexrelay.reloaders.http.threads import SearchThreads
 from indexrelay.reloaders.querying import search_request
 from indexrelay.schemas.settings import HttpSettings
-from tests.reloaders.http.test_connections import POST, WHOLE, Application
-from tests.reloaders.http.transports import HeldTransport, Service, receive, status
 from tests.security.limits.table import Row, exercises
+from tests.service.test_connections import POST, WHOLE, Application
+from tests.service.transports import HeldTransport, Service, receive, status
 
 SETTINGS = HttpSettings()
 

@@ -17,7 +17,7 @@ from indexrelay.streams.repair import MAX_SCRIPT_BYTES, Action, Repair
 from indexrelay.streams.trimming import server_milliseconds
 from indexrelay.streams.wrong_keys import find_wrong_keys, mend
 from tests.rebuilder.conftest import Bench, behaving
-from tests.rebuilder.test_trimming import read_up_to
+from tests.rebuilder.test_gc_streams import read_up_to
 from tests.security.limits.table import Row, exercises
 
 _FEW = 7

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from indexrelay.storage.artifacts import ArtifactStore
-from tests.storage.artifacts.making import MovedClock
+from tests.storage.artifacts.samples import MovedClock
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from indexrelay.storage.artifacts import (
     StoreAccessError,
     UnsafeNameError,
 )
-from tests.storage.artifacts.making import make_file
+from tests.storage.artifacts.samples import make_file
 
 T = TypeVar("T")
 

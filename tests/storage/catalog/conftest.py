@@ -7,7 +7,7 @@ import pytest
 
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog import Catalog
-from tests.storage.catalog.hand_clock import HandClock
+from tests.storage.catalog.clock import HandClock
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])

@@ -1,0 +1,78 @@
+"""What a reader found damaged is hashed again by the rebuilder, and built anew if it is right."""
+
+import pytest
+
+from indexrelay.rebuilder.doubting import ReaderDoubts
+from indexrelay.testing.clock import FakeClock
+from tests.rebuilder.conftest import Bench, MakeBench, behaving
+from tests.rebuilder.damage_reports import complain, rot, state_of
+
+
+@pytest.fixture
+def built(make_bench: MakeBench) -> Bench:
+    bench = make_bench(index=behaving("tracks"))
+    bench.commit("a")
+    bench.rebuild()
+    return bench
+
+
+def test_what_a_reader_found_damaged_is_found_here_and_built_anew(built: Bench) -> None:
+    rot(built)
+    built.rebuilder.step()
+    assert built.release().number == 1
+    complain(built)
+    result = built.rebuilder.step()
+    assert result is not None
+    assert result.indexes_rebuilt == ("index",)
+    assert built.release().number == 2
+    built.store.open_version("index", built.release().components["index"])
+
+
+def test_what_is_whole_is_hashed_once_for_each_complaint_and_not_built_anew(built: Bench) -> None:
+    (ref, *_) = built.store.version("index", built.release().components["index"]).files.values()
+    (mark,) = built.store.root.glob(f"checked/*/{ref.digest}")
+    clock = FakeClock(built.release().created_at)
+    doubts = ReaderDoubts(built.store, clock)
+    doubts.take({"web": state_of(built, "web", "no memory")})
+    assert not mark.exists()
+    assert built.rebuilder.step() is None
+    assert mark.exists()
+    doubts.take({name: state_of(built, name, "no memory") for name in ("web", "other")})
+    assert mark.exists()
+    doubts.take({})
+    clock.advance(60)
+    doubts.take({"web": state_of(built, "web", "no memory"), "newer": None})
+    assert not mark.exists()
+    assert built.release().number == 1
+
+
+def test_complaints_in_other_words_each_time_are_looked_at_less_and_less(built: Bench) -> None:
+    clock = FakeClock(built.release().created_at)
+    doubts = ReaderDoubts(built.store, clock)
+    looked_at = []
+    for second in range(0, 4 * 3600, 5):  # a heartbeat
+        if doubts.take({"web": state_of(built, "web", f"at {second} s")}):
+            looked_at.append(second)
+        clock.advance(5)
+    assert looked_at[:5] == [0, 60, 180, 420, 900]
+    assert looked_at[-1] - looked_at[-2] == 3600
+
+
+def test_a_complaint_that_came_too_soon_is_looked_at_when_its_time_comes(built: Bench) -> None:
+    clock = FakeClock(built.release().created_at)
+    doubts = ReaderDoubts(built.store, clock)
+    assert doubts.take({"web": state_of(built, "web", "no memory")})
+    damaged = {"web": state_of(built, "web", "BlobCorruptError")}
+    assert not doubts.take(damaged)
+    clock.advance(60)
+    assert doubts.take(damaged)
+    assert not doubts.take(damaged)
+
+
+def test_only_what_is_released_is_looked_at(built: Bench) -> None:
+    doubts = ReaderDoubts(built.store, FakeClock(built.release().created_at))
+    state = state_of(built, "web", "BlobCorruptError")
+    component = state.components["index"]
+    for name, wanted in (("index", "0" * 64), ("other", component.wanted)):
+        made_up = component.model_copy(update={"wanted": wanted})
+        assert not doubts.take({"web": state.model_copy(update={"components": {name: made_up}})})

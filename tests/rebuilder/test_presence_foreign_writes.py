@@ -1,0 +1,81 @@
+"""What somebody wrote in a reader's place is mended within seconds, and told of for an hour."""
+
+from indexrelay.health.judge import judge
+from indexrelay.health.survey import Survey
+from indexrelay.health.verdict import Code, Problem
+from indexrelay.rebuilder.foreign_writes import ForeignWriteLog
+from indexrelay.schemas.clock import SystemClock
+from indexrelay.streams import Presence
+from tests.rebuilder.conftest import Bench, MakeBench, behaving
+from tests.storage.artifacts.samples import MovedClock
+
+
+def told(bench: Bench) -> list[Problem]:
+    survey = Survey(
+        bench.settings,
+        catalog=lambda: bench.catalog,
+        store=lambda: bench.store,
+        connection=lambda: bench.connection,
+        clock=SystemClock(),
+    )
+    problems = judge(survey.whole()).problems
+    return [each for each in problems if each.code is Code.FOREIGN_WRITES]
+
+
+def test_whose_place_it_was_is_told_after_it_was_mended(make_bench: MakeBench) -> None:
+    bench = make_bench(index=behaving("tracks"))
+    bench.rebuilder.step()
+    assert told(bench) == []
+    workshop = bench.rebuilder._workshop
+    key = bench.keys.reader("web:0a")
+    for _ in range(3):
+        bench.connection.commands.set(key, "{}")  # without an end
+        workshop.heed_readers()
+    assert 0 < bench.connection.commands.ttl(key) <= 15
+    workshop.show()
+    [problem] = told(bench)
+    assert problem.subject == "web"
+    assert "somebody wrote as reader web what no reader writes, 3 times since" in problem.what
+    assert "a value without an end" in problem.what
+
+
+def test_a_state_in_the_name_of_another_is_told_by_the_label_of_its_key(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench(index=behaving("tracks"))
+    bench.rebuilder.step()
+    [raw] = Presence(bench.connection, bench.keys, "rebuilder").all().values()
+    said = raw.replace(b'"rebuilder":', b'"reader":').replace(
+        b'"release"', b'"ready":true,"release"'
+    )
+    Presence(bench.connection, bench.keys, "reader").publish("evil:0b", said, ttl_seconds=60)
+    bench.rebuilder._workshop.heed_readers()
+    bench.rebuilder._workshop.show()
+    [problem] = told(bench)
+    assert problem.subject == "evil"
+    assert "its state says that it is" in problem.what
+
+
+def test_what_lies_wrong_elsewhere_is_nobodys_in_particular(make_bench: MakeBench) -> None:
+    bench = make_bench(index=behaving("tracks"))
+    bench.rebuilder.step()
+    bench.connection.commands.set(bench.keys.release, "theirs")
+    bench.rebuilder.step()
+    assert told(bench) == []
+
+
+def test_it_is_forgotten_after_an_hour_and_of_many_the_latest_are_kept() -> None:
+    clock = MovedClock()
+    log = ForeignWriteLog(clock)
+    for number in range(30):
+        log.note(f"web-{number}", "x")
+    log.note("web-15", "y")
+    assert [each.label for each in log.recent] == [
+        *(f"web-{number}" for number in range(10, 30) if number != 15),
+        "web-15",
+    ]
+    assert (log.recent[-1].times, log.recent[-1].last) == (2, "y")
+    clock.advance(59 * 60)
+    log.note("web-15", "z")
+    clock.advance(2 * 60)
+    assert [(each.label, each.times) for each in log.recent] == [("web-15", 3)]

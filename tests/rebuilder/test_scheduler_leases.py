@@ -1,0 +1,169 @@
+"""A rebuilder keeps its leases in time, and takes again what the server lost."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from indexrelay.rebuilder.lease_keeping import LeaseKeeper
+from indexrelay.rebuilder.leasing import Leases
+from indexrelay.schemas.clock import Clock, SystemClock
+from indexrelay.streams import Connection, Keys, Lease
+from tests.fixtures.logs import capture_logs
+from tests.fixtures.servers import ServerFactory
+from tests.streams.polling import eventually
+
+
+def leases(
+    connection: Connection,
+    keys: Keys,
+    owner: str = "me",
+    ttl: float = 60.0,
+    clock: Clock | None = None,
+) -> Leases:
+    return Leases(
+        connection,
+        keys,
+        owner=lambda: owner,
+        ttl_seconds=ttl,
+        longest_build_seconds=lambda _: 100.0,
+        clock=clock or SystemClock(),
+    )
+
+
+def test_a_lease_that_the_server_lost_is_taken_again(
+    each_connection: Connection, keys: Keys
+) -> None:
+    mine = leases(each_connection, keys)
+    assert mine.take("index")
+    each_connection.commands.flushall()
+    with capture_logs() as logs:
+        mine.renew()
+    assert each_connection.commands.get(keys.lease("index")) == b"me"
+    assert [line["event"] for line in logs] == ["lease.taken_again"]
+    mine.give_back(["index"])
+    assert not each_connection.commands.exists(keys.lease("index"))
+
+
+@pytest.mark.server
+def test_a_server_without_memory_stops_no_build(server_factory: ServerFactory, keys: Keys) -> None:
+    """What is refused is free; what another has is another's all the same."""
+    with Connection.open(server_factory().url) as connection:
+        mine, others = leases(connection, keys), leases(connection, keys, "other")
+        assert others.take("theirs")
+        connection.commands.config_set("maxmemory", 1)
+        assert mine.take("index")
+        assert not mine.take("theirs")
+        mine.renew()
+        mine.give_back(["index"])
+        assert connection.commands.exists(keys.lease("index")) == 0
+
+
+@pytest.mark.server
+def test_a_restarted_server_that_forgot_a_lease_is_told_of_it(
+    server_factory: ServerFactory, keys: Keys
+) -> None:
+    server = server_factory()
+    with Connection.open(server.url) as connection:
+        mine = leases(connection, keys)
+        assert mine.take("index")
+        server.kill()
+        server.forget()
+        mine.renew()  # nobody there: not lost, for all that is known
+        server.start()
+        mine.renew()
+        assert connection.commands.get(keys.lease("index")) == b"me"
+        assert not leases(connection, keys, "other").take("index")
+
+
+def test_a_lease_that_passed_to_another_is_told_once_and_left_to_them(
+    each_connection: Connection, keys: Keys
+) -> None:
+    mine = leases(each_connection, keys)
+    assert mine.take("index")
+    each_connection.commands.set(keys.lease("index"), "other")
+    with capture_logs() as logs:
+        mine.renew()
+        mine.renew()
+    assert [line["event"] for line in logs] == ["lease.lost"]
+    mine.give_back(["index"])
+    assert each_connection.commands.get(keys.lease("index")) == b"other"
+
+
+def test_a_lease_given_back_in_the_middle_of_its_renewal_stays_given_back(
+    each_connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = leases(each_connection, keys)
+    assert mine.take("index")
+    acquire: Callable[[Lease], bool] = Lease.acquire
+
+    def acquire_late(lease: Lease) -> bool:
+        mine.give_back(["index"])
+        return acquire(lease)
+
+    monkeypatch.setattr(Lease, "acquire", acquire_late)
+    each_connection.commands.delete(keys.lease("index"))
+    with capture_logs() as logs:
+        mine.renew()
+    assert not each_connection.commands.exists(keys.lease("index"))
+    assert logs == []
+
+
+def test_a_late_renewal_leaves_the_lease_of_the_next_pass_alone(
+    each_connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = leases(each_connection, keys)
+    assert mine.take("index")
+    acquire: Callable[[Lease], bool] = Lease.acquire
+
+    def acquire_late(lease: Lease) -> bool:
+        monkeypatch.setattr(Lease, "acquire", acquire)
+        mine.give_back(["index"])
+        assert mine.take("index")
+        return acquire(lease)
+
+    monkeypatch.setattr(Lease, "acquire", acquire_late)
+    each_connection.commands.delete(keys.lease("index"))
+    mine.renew()
+    assert each_connection.commands.get(keys.lease("index")) == b"me"
+    mine.give_back(["index"])
+    assert not each_connection.commands.exists(keys.lease("index"))
+
+
+@pytest.mark.server
+def test_leases_outlast_their_ttl_while_the_rest_of_the_rebuilder_stands_still(
+    real_connection: Connection, keys: Keys
+) -> None:
+    mine, other = leases(real_connection, keys, ttl=0.5), leases(real_connection, keys, "other")
+    assert mine.take("index")
+    begun = real_connection.commands.time()[0]
+    with LeaseKeeper(mine.renew, ttl_seconds=0.5):
+        eventually(lambda: real_connection.commands.time()[0] >= begun + 2)
+        assert not other.take("index")
+    eventually(lambda: other.take("index"))
+
+
+def test_a_renewal_that_fails_is_not_the_last_one() -> None:
+    calls, twice = [0], threading.Event()
+
+    def renew() -> None:
+        calls[0] += 1
+        if calls[0] == 1:
+            raise RuntimeError("of a kind that nobody foresaw")
+        twice.set()
+
+    keeper = LeaseKeeper(renew, ttl_seconds=0.01)
+    with capture_logs() as logs:
+        keeper.start()
+        assert twice.wait(10)
+        keeper.stop()
+    assert logs[0]["event"] == "leases.not_renewed"
+
+
+def test_a_keeper_that_was_stopped_before_its_start_stays_stopped() -> None:
+    before = threading.active_count()
+    keeper = LeaseKeeper(lambda: None, ttl_seconds=600)
+    keeper.stop()
+    keeper.start()
+    assert threading.active_count() == before
+    keeper.stop()

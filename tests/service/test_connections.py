@@ -1,0 +1,394 @@
+"""Who keeps the service waiting: for how long, and who makes room for whom."""
+
+import asyncio
+import json
+import resource
+import socket
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from indexrelay.reloaders.http import connections
+from indexrelay.reloaders.http.answers import LargeResponse
+from indexrelay.reloaders.http.bodies import BodyLimit
+from indexrelay.reloaders.http.connections import MAX_HEADER_BYTES, Phase, fitting
+from indexrelay.reloaders.listening import listening
+from indexrelay.schemas.settings import HttpSettings
+from tests.service.transports import Service, receive, status
+
+WHOLE = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+HALF = WHOLE[:-2]
+POST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+
+
+class Application:
+    """Answers with so many bytes, once it may."""
+
+    def __init__(self, size: int = 2) -> None:
+        self.size = size
+        self.may = asyncio.Event()
+        self.may.set()
+        self.ended = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        try:
+            await self.may.wait()
+            await LargeResponse(b"x" * self.size)(scope, receive, send)
+        finally:
+            self.ended += 1
+
+
+def running(test: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(test())  # type: ignore[arg-type] # a coroutine is what these tests give
+
+
+def test_a_header_that_does_not_end_is_refused_after_its_time() -> None:
+    async def body() -> None:
+        service = Service(Application(), header_seconds=10)
+        half = service.connect()
+        for second in range(10):  # a byte now and then does not make it longer
+            service.now = second
+            receive(half, HALF[second : second + 1])
+            service.connections.expire()
+            assert not half.closed
+        service.now = 10
+        service.connections.expire()
+        assert (half.closed, status(half)) == (True, 408)
+
+    running(body)
+
+
+def test_silence_is_ended_too_and_each_request_has_a_time_of_its_own() -> None:
+    async def body() -> None:
+        service = Service(Application(), header_seconds=10)
+        silent, asking = service.connect(), service.connect()
+        service.now = 9
+        receive(asking, WHOLE)
+        await service.settle()
+        service.now = 11
+        service.connections.expire()
+        assert silent.closed
+        assert (asking.closed, status(asking)) == (False, 200)
+        receive(asking, HALF)
+        service.now = 19
+        service.connections.expire()
+        assert (asking.closed, status(asking)) == (True, 408)
+
+    running(body)
+
+
+def test_a_body_that_does_not_come_is_refused_after_its_time_and_the_application_hears_of_it() -> (
+    None
+):
+    async def body() -> None:
+        inner = Application()
+        service = Service(BodyLimit(inner, max_bytes=1000), header_seconds=1, body_seconds=20)
+        half = service.connect()
+        receive(half, POST % 100 + b"x")
+        await service.settle()
+        service.now = 19
+        service.connections.expire()
+        assert not half.closed
+        service.now = 20
+        service.connections.expire()
+        await service.settle()
+        assert (half.closed, status(half)) == (True, 408)
+        assert inner.ended == 0, "it was never asked"
+        assert service.connections.buffered_bytes == 0
+
+    running(body)
+
+
+def test_while_the_service_works_no_time_limit_runs() -> None:
+    async def body() -> None:
+        inner = Application()
+        inner.may.clear()
+        service = Service(inner)
+        asking = service.connect()
+        receive(asking, WHOLE)
+        await service.settle()
+        service.now = 10_000
+        service.connections.expire()
+        assert not asking.closed
+        inner.may.set()
+        await service.settle()
+        assert status(asking) == 200
+
+    running(body)
+
+
+@pytest.mark.parametrize("size", [100, 1_000_000])
+def test_an_answer_that_nobody_reads_is_cut_whether_it_fits_into_the_buffer_or_not(
+    size: int,
+) -> None:
+    async def body() -> None:
+        service = Service(Application(size), send_seconds=10, header_seconds=100)
+        deaf = service.connect(reads=False)
+        receive(deaf, WHOLE)
+        await service.settle()
+        service.now = 9
+        service.connections.expire()
+        assert not deaf.aborted
+        service.now = 10
+        service.connections.expire()
+        assert deaf.aborted
+        await service.settle()
+        assert service.connections.buffered_bytes == 0
+        assert deaf.unread <= 3 * 64 * 1024, "the rest never left the application"
+
+    running(body)
+
+
+def test_an_answer_that_is_read_slowly_may_take_long() -> None:
+    async def body() -> None:
+        service = Service(Application(1_000_000), send_seconds=10)
+        slow = service.connect(reads=False)
+        receive(slow, WHOLE)
+        for _ in range(100):
+            await service.settle()
+            service.now += 9
+            service.connections.expire()
+            assert not slow.aborted
+            slow.read()
+        assert len(slow.written) > 1_000_000
+
+    running(body)
+
+
+def test_the_client_that_was_waited_for_the_longest_makes_room_for_one_more() -> None:
+    async def body() -> None:
+        inner = Application()
+        service = Service(inner, most=3)
+        working = service.connect()
+        inner.may.clear()
+        receive(working, WHOLE)
+        await service.settle()
+        service.now = 1
+        second = service.connect()
+        service.now = 2
+        third = service.connect()
+        receive(second, HALF)
+        service.now = 3
+        fourth = service.connect()
+        assert second.aborted, "a byte now and then keeps no place"
+        assert [each.closed for each in (working, third, fourth)] == [False, False, False]
+        assert len(service.connections) == 3
+
+    running(body)
+
+
+def test_where_all_are_at_work_some_more_come_in_and_the_next_is_refused() -> None:
+    async def body() -> None:
+        inner = Application()
+        inner.may.clear()
+        service = Service(inner, most=100)
+        working = []
+        for _ in range(100 + 10):
+            working.append(service.connect())
+            assert not working[-1].closed
+            receive(working[-1], WHOLE)
+            await service.settle()
+        refused = service.connect()
+        assert (refused.closed, status(refused)) == (True, 503)
+        assert b"retry-after: 1" in refused.written.lower()
+        inner.may.set()
+        await service.settle()
+        assert {status(each) for each in working} == {200}
+        service.now += 1
+        service.connect()
+        assert len(service.connections) == 100, "those beyond the limit made room"
+
+    running(body)
+
+
+def test_unread_answers_make_room_for_others_and_their_bytes_are_counted_once() -> None:
+    async def body() -> None:
+        inner = BodyLimit(Application(400_000), max_bytes=10)
+        service = Service(inner, most=10, max_buffered_bytes=1_000_000)
+        deaf = [service.connect(reads=False) for _ in range(5)]
+        for second, each in enumerate(deaf):
+            service.now = second
+            receive(each, WHOLE)
+            await service.settle()
+            assert service.connections.buffered_bytes <= 1_000_000
+        assert [each.aborted for each in deaf] == [True, True, True, False, False]
+        heard = service.connect()
+        receive(heard, WHOLE)
+        await service.settle()
+        assert status(heard) == 200
+        assert service.connections.buffered_bytes == 400_000, "of one that does not read"
+
+    running(body)
+
+
+def test_half_bodies_make_room_too_and_one_that_has_none_is_refused() -> None:
+    async def body() -> None:
+        limit = BodyLimit(Application(), max_bytes=2_000_000)
+        service = Service(limit, most=10, max_buffered_bytes=150_000)
+        first, second = service.connect(), service.connect()
+        receive(first, POST % 100_000 + b"x" * 90_000)
+        await service.settle()
+        receive(second, POST % 100_000 + b"x" * 90_000)
+        await service.settle()
+        assert (first.aborted, second.closed) == (True, False)
+        alone = service.connect()
+        second.abort()
+        for _ in range(10):
+            receive(alone, (POST % 200_000 if not alone.protocol.cycle else b"") + b"x" * 20_000)  # type: ignore[union-attr]
+            await service.settle()
+            if alone.closed:
+                break
+        assert status(alone) == 503
+
+    running(body)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a:\r\n" * MAX_HEADER_BYTES + b"\r\n",
+        b"GET /" + b"x" * 2 * MAX_HEADER_BYTES + b" HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",  # without a host
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: many\r\n\r\n",
+    ],
+)
+def test_what_is_no_request_is_refused_as_a_problem(sent: bytes) -> None:
+    async def body() -> None:
+        service = Service(Application())
+        sending = service.connect()
+        receive(sending, sent)
+        assert (sending.closed, status(sending)) == (True, 400)
+        told = json.loads(bytes(sending.written).rpartition(b"\r\n\r\n")[2])
+        assert told["status"] == 400
+        assert b"application/problem+json" in sending.written
+
+    running(body)
+
+
+def test_a_body_in_crumbs_is_refused_and_one_in_pieces_is_not() -> None:
+    async def body() -> None:
+        head = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        service = Service(BodyLimit(Application(), max_bytes=2_000_000))
+        crumbs, pieces = service.connect(), service.connect()
+        receive(crumbs, head + b"1\r\nx\r\n" * 5_000)
+        assert (crumbs.closed, status(crumbs)) == (True, 400)
+        receive(pieces, head)
+        for _ in range(100):
+            receive(pieces, b"400\r\n" + b"x" * 1024 + b"\r\n")
+            await service.settle()
+        receive(pieces, b"0\r\n\r\n")
+        await service.settle()
+        assert (pieces.closed, status(pieces)) == (False, 200)
+
+    running(body)
+
+
+def test_what_is_sent_ahead_of_answers_is_limited() -> None:
+    async def body() -> None:
+        inner = Application()
+        service = Service(inner)
+        eager = service.connect()
+        receive(eager, 3 * WHOLE)
+        await service.settle()
+        assert bytes(eager.written).count(b"HTTP/1.1 200") == 3, "a few requests may be sent ahead"
+        inner.may.clear()
+        receive(eager, WHOLE)
+        for _ in range(MAX_HEADER_BYTES // len(WHOLE) + 1):
+            receive(eager, WHOLE)
+        assert eager.aborted
+
+    running(body)
+
+
+def test_a_mistake_after_the_answer_only_ends_the_connection() -> None:
+    async def body() -> None:
+        service = Service(BodyLimit(Application(), max_bytes=10))
+        sending = service.connect()
+        receive(sending, b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        receive(sending, b"20\r\n" + b"x" * 32 + b"\r\n")
+        await service.settle()
+        assert status(sending) == 413
+        receive(sending, b"no chunk\r\n")
+        assert sending.closed
+
+    running(body)
+
+
+def test_a_process_that_may_open_few_files_has_fewer_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    few = HttpSettings(max_connections=5000)
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (1024, 1024))
+    assert 500 < fitting(few).max_connections < 1024 - 100
+    assert fitting(HttpSettings(max_connections=5)).max_connections == 5
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (64, 64))
+    assert fitting(few).max_connections == 1
+    unlimited = resource.RLIM_INFINITY
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (unlimited, unlimited))
+    assert fitting(few).max_connections == 5000
+
+
+@pytest.mark.parametrize(
+    ("connections", "searches", "waiting"), [(500, 8, 200), (100, 8, 42), (10, 5, 0), (1, 1, 0)]
+)
+def test_searches_leave_half_of_the_connections_to_others(
+    connections: int, searches: int, waiting: int
+) -> None:
+    found = fitting(HttpSettings(max_connections=connections))
+    assert (found.searches, found.max_waiting_searches) == (searches, waiting)
+
+
+def test_an_idle_connection_waits_for_a_header() -> None:
+    async def body() -> None:
+        service = Service(Application())
+        idle = service.connect()
+        assert idle.protocol is not None
+        receive(idle, WHOLE)
+        assert idle.protocol.note() is Phase.WORK
+        await service.settle()
+        assert idle.protocol.note() is Phase.HEADER
+
+    running(body)
+
+
+def test_small_packets_of_an_answer_do_not_wait_for_each_other() -> None:
+    """asyncio sees to it only where the listening socket names its protocol; ours does not."""
+    with (
+        listening("127.0.0.1", 0, None) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as accepted,
+    ):
+        assert listener.proto == 0
+        connections.set_up(accepted)
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_memory_is_given_back_once_after_much_was_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back: list[int] = []
+    monkeypatch.setattr(connections, "give_memory_back", lambda: given_back.append(1))
+
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))  # what is given it last ends last
+        service = Service(Application())
+        protocol = service.connect().protocol
+        assert protocol is not None
+        for held, times in ((1_000_000, 0), (9_000_000, 1), (1_000_000, 1)):
+            assert protocol.hold(held)
+            service.connections.look(loop)
+            protocol.let_go()
+            service.connections.look(loop)
+            service.connections.look(loop)
+            await loop.run_in_executor(None, int)
+            assert len(given_back) == times
+
+    running(body)
+
+
+def test_memory_that_is_free_can_be_given_back() -> None:
+    connections.give_memory_back()
