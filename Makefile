@@ -21,7 +21,7 @@ AUDIT := .venv-audit
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-SOURCES := schemas streams storage components health producers rebuilder reloaders console testing
+SOURCES := schemas streams storage components health producers rebuilder reloaders service console testing
 CODE := $(SOURCES) faults tests scripts deploy $(wildcard examples benchmarks)
 
 .DEFAULT_GOAL := help
@@ -47,7 +47,7 @@ test-newest: ## Run the tests of what a new Python may break, and the demo, on t
 		if [ -n "$$CI" ]; then exit 1; fi; exit 0; }; \
 	$(MAKE) --no-print-directory VENV=$(NEWEST) PYTHON=$$newest $(NEWEST)/.installed && \
 	$(NEWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) \
-		tests/storage tests/components tests/reloaders tests/testing && \
+		tests/storage tests/components tests/reloaders tests/service tests/testing && \
 	$(NEWEST)/bin/indexrelay demo
 
 .PHONY: faults

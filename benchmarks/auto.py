@@ -21,12 +21,12 @@ import numpy as np
 
 from indexrelay.components.kind import Built, Job
 from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters
-from indexrelay.components.vector_index.effort import search_parameters
-from indexrelay.components.vector_index.facts import Effort
-from indexrelay.components.vector_index.nearest import without_itself
-from indexrelay.components.vector_index.opening import open_index
+from indexrelay.components.vector_index.index_search import search_parameters
+from indexrelay.components.vector_index.mapped_index import open_index
+from indexrelay.components.vector_index.metrics import without_itself
 from indexrelay.components.vector_index.sample import QuerySample, draw_sample
-from indexrelay.components.vector_index.tuning import Tuner
+from indexrelay.components.vector_index.spec import Effort
+from indexrelay.components.vector_index.tuner import Tuner
 from indexrelay.schemas.settings import CollectionSettings, Metric
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.entries import Vectors

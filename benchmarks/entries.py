@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from indexrelay.producers import Producer
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Catalog
-from indexrelay.storage.catalog.engines import CACHE_KIB
+from indexrelay.storage.catalog.database import CACHE_KIB
 from indexrelay.streams import Connection
 from measuring.findings import Figure, Findings, at_least
 from measuring.plots import Bars

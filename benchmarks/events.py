@@ -17,11 +17,10 @@ import numpy as np
 from redis import Redis
 
 from indexrelay.producers import Producer
-from indexrelay.producers.enveloping import Said
-from indexrelay.producers.signals import Signals
-from indexrelay.rebuilder.reading import read_event
+from indexrelay.producers.events import EventDraft, Signals
+from indexrelay.rebuilder.inbox import read_event
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.events import FIELD, BatchCompleted, Event
+from indexrelay.schemas.messages import FIELD, BatchCompleted, Event
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, ConsumerGroup, Keys, publish_many
@@ -108,7 +107,7 @@ class Sending:
 
     def emit_many(self) -> Contender:
         def work(_: None) -> None:
-            self._signals.emit_many([Said(data, data.collection) for data in self._said])
+            self._signals.emit_many([EventDraft(data, data.collection) for data in self._said])
 
         return prepared(self._empty, work, self._check)
 

@@ -20,13 +20,11 @@ import faiss
 import numpy as np
 from pydantic import SecretStr
 
-from indexrelay.rebuilder.building import build_component
-from indexrelay.rebuilder.requests import BuildRequest
-from indexrelay.rebuilder.snapshots import Snapshots
+from indexrelay.rebuilder.builds import BuildRequest
+from indexrelay.rebuilder.builds.job import Snapshots, build_component
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.definitions import ComponentDefinition
-from indexrelay.schemas.results import BuildOutcome, ComponentResult
-from indexrelay.schemas.settings import CollectionSettings
+from indexrelay.schemas.messages import BuildOutcome, ComponentResult
+from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.entries import CHUNK_ROWS, Vectors

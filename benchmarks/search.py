@@ -23,7 +23,7 @@ import numpy as np
 
 from indexrelay.components.kind import Job, PreviousVersion
 from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters, VectorSearch
-from indexrelay.components.vector_index.effort import search_parameters
+from indexrelay.components.vector_index.index_search import search_parameters
 from indexrelay.schemas.versions import BlobRef, VersionManifest
 from indexrelay.storage.entries import Changes, Entries, Vectors
 from measuring.arrays import COLLECTION, ArrayCollection, drawn, entry_id

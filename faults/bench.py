@@ -24,7 +24,7 @@ from faults.processes import Process
 from faults.recorder import COLLECTION, Recorder
 from indexrelay.producers import Producer
 from indexrelay.schemas.failpoints import FAILPOINTS, VARIABLE
-from indexrelay.schemas.results import ReaderState
+from indexrelay.schemas.messages import ReaderState
 from indexrelay.schemas.settings_file import load_settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog, Commit

@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from indexrelay.console.stopping import Stop
+from indexrelay.console.processes import Stop
 from indexrelay.reloaders import Reloader
 from indexrelay.schemas.logs import configure_logs
 from indexrelay.schemas.settings import Settings

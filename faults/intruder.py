@@ -20,9 +20,15 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 from redis.retry import Retry
 
-from indexrelay.console.stopping import Stop
-from indexrelay.schemas.events import FIELD, Event, ReleaseApplied
-from indexrelay.schemas.results import ComponentState, LoadOutcome, ReaderState
+from indexrelay.console.processes import Stop
+from indexrelay.schemas.messages import (
+    FIELD,
+    ComponentState,
+    Event,
+    LoadOutcome,
+    ReaderState,
+    ReleaseApplied,
+)
 from indexrelay.streams import Keys
 
 LAST_ID: Final = "18446744073709551615-18446744073709551615"

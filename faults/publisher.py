@@ -13,13 +13,13 @@ from pathlib import Path
 
 from faults.kinds import FILE
 from faults.recorder import COLLECTION
-from indexrelay.rebuilder.releasing import Publisher
+from indexrelay.rebuilder.publisher import Publisher
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.failpoints import arm
+from indexrelay.schemas.settings import ComponentDefinition
 from indexrelay.schemas.versions import VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore
-from indexrelay.storage.artifacts.durable import staged_name
+from indexrelay.storage.artifacts.files import staged_name
 
 KIND = "faults.kinds:RollCall"
 EPOCH = "e"

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from indexrelay.console.stopping import Stop
+from indexrelay.console.processes import Stop
 from indexrelay.reloaders import Reloader
 from indexrelay.schemas.failpoints import arm
 from indexrelay.schemas.logs import configure_logs

@@ -9,7 +9,7 @@ import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from indexrelay.console.stopping import Stop
+from indexrelay.console.processes import Stop
 from indexrelay.rebuilder import Rebuilder
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.failpoints import arm

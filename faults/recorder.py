@@ -28,21 +28,21 @@ from indexrelay.health.judge import judge
 from indexrelay.health.survey import Survey
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.errors import UnreadableEventError
-from indexrelay.schemas.events import (
+from indexrelay.schemas.messages import (
     BatchCompleted,
     Event,
+    ReaderState,
     RebuildRequested,
     ReleaseApplied,
     ReleasePublished,
 )
-from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import BlobRef, VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, Keys, present
-from indexrelay.streams.inspection import extent
-from indexrelay.streams.scanning import scan
+from indexrelay.streams.consumer import extent
+from indexrelay.streams.keys import scan
 
 COLLECTION = "tracks"
 _GROUP = "rebuilder"

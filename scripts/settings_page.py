@@ -21,13 +21,13 @@ from pydantic import BaseModel
 
 from indexrelay.components.kind import Kind
 from indexrelay.components.registry import GROUP, kind_class
-from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.documents import json_schema_of
 from indexrelay.schemas.settings import (
     ArtifactSettings,
     CatalogSettings,
     CatalogSource,
     CollectionSettings,
+    ComponentDefinition,
     FolderSource,
     HttpSettings,
     LogSettings,

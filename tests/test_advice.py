@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from indexrelay.console.command_line import build_app, command_names
-from indexrelay.console.invocation import Invocation
+from indexrelay.console.terminal import Invocation
 from indexrelay.schemas import commands
 from tests.test_house import FOLDERS, ROOT
 

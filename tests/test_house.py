@@ -18,6 +18,7 @@ PORTIONS = (
     "producers",
     "rebuilder",
     "reloaders",
+    "service",
     "console",
     "testing",
 )

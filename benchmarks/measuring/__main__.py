@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from indexrelay.console.output import stderr, stdout
+from indexrelay.console.terminal import stderr, stdout
 from measuring.companions import BENCHMARKS, ROOT
 from measuring.results import keep, write_page
 from measuring.tables import MARKS, show

@@ -17,7 +17,7 @@ import numpy as np
 from indexrelay.producers import Producer
 from indexrelay.rebuilder import Rebuilder
 from indexrelay.reloaders import Reloader
-from indexrelay.schemas.results import RebuildResult, RebuildStatus
+from indexrelay.schemas.messages import RebuildResult, RebuildStatus
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from indexrelay.console.output import stderr, stdout
+from indexrelay.console.terminal import stderr, stdout
 from measuring.findings import Findings
 from measuring.machine import load, machine
 from measuring.plots import PLOTS

@@ -14,10 +14,9 @@ from typing import Any
 
 from indexrelay.components.kind import Job, PreviousVersion
 from indexrelay.components.registry import kind_of
-from indexrelay.rebuilder.announcing import Announcer
+from indexrelay.rebuilder.publisher import Announcer
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.definitions import ComponentDefinition
-from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.settings import ComponentDefinition, Settings
 from indexrelay.schemas.versions import Release, VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.streams import Connection, Keys

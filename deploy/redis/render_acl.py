@@ -23,7 +23,7 @@ MIN_PASSWORD_LENGTH = 16
 
 
 INSTANCE = "[0-9a-f]" * 16
-"""A glob for what a process draws beside its label (`indexrelay.streams.identity`): a name of fixed
+"""A glob for what a process draws beside its label (`indexrelay.streams.presence`): a name of fixed
 length, so that nobody fills a list of names with long ones."""
 
 

@@ -20,7 +20,7 @@ from faults.questions import COMPONENT, Asker, Truth
 from faults.recorder import COLLECTION
 from faults.rows import Row
 from faults.wholeness import blob_files, is_whole, manifest_file, release_files
-from indexrelay.schemas.results import LoadOutcome, ReaderState
+from indexrelay.schemas.messages import LoadOutcome, ReaderState
 
 READER = "reader-1"
 BASE_ENTRIES, MORE_ENTRIES = 20_000, 200

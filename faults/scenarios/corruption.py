@@ -17,7 +17,7 @@ from faults.recorder import COLLECTION
 from faults.rows import Row
 from faults.scenarios import corrupting_maps
 from faults.wholeness import blob_files, is_whole, manifest_file, release_files
-from indexrelay.schemas.results import LoadOutcome
+from indexrelay.schemas.messages import LoadOutcome
 from indexrelay.schemas.versions import Release
 
 MENDED_SECONDS = 20.0

@@ -18,10 +18,9 @@ from faults.processes import Process
 from faults.recorder import COLLECTION
 from faults.rows import Row
 from faults.workers import LABEL, ORDERS
-from indexrelay.console.collecting import verdict_of
-from indexrelay.console.installation import Installation
+from indexrelay.console.installation import Installation, verdict_of
 from indexrelay.producers import NotServedError
-from indexrelay.schemas.results import ReaderState
+from indexrelay.schemas.messages import ReaderState
 from indexrelay.storage.catalog import Commit
 from indexrelay.streams import present
 

@@ -17,7 +17,7 @@ from typing import Any
 from faults.bench import LEASE_SECONDS, Bench
 from faults.recorder import COLLECTION
 from faults.rows import Row
-from indexrelay.schemas.results import RebuilderState
+from indexrelay.schemas.messages import RebuilderState
 from indexrelay.streams import Presence
 
 MEMBERS: Mapping[str, Mapping[str, Any]] = {

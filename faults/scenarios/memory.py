@@ -11,7 +11,7 @@ from pathlib import Path
 from faults.bench import Bench
 from faults.rows import Row
 from indexrelay.producers.errors import EventRefusedError
-from indexrelay.schemas.events import BatchCompleted, Event
+from indexrelay.schemas.messages import BatchCompleted, Event
 from indexrelay.storage.catalog import Commit
 from indexrelay.streams import BackendRefusedError, publish_many
 

@@ -14,17 +14,17 @@ from faults.bench import RECONCILE_SECONDS, Bench
 from faults.recorder import COLLECTION
 from faults.rows import Row
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.events import (
+from indexrelay.schemas.messages import (
     FIELD,
     BatchCompleted,
     Event,
     EventData,
     RebuildFinished,
     RebuildRequested,
+    RebuildStatus,
     ReleaseApplied,
     ReleasePublished,
 )
-from indexrelay.schemas.results import RebuildStatus
 from indexrelay.streams import Presence
 from tests.security.messages import hostile, messages
 

@@ -10,7 +10,7 @@ from typing import Any
 from faults.bench import RECONCILE_SECONDS, Bench
 from faults.recorder import COLLECTION
 from faults.rows import Row
-from indexrelay.schemas.events import FIELD
+from indexrelay.schemas.messages import FIELD
 
 _BAD: Mapping[str, Mapping[str, Any]] = {
     "raises": {"behaviour": "gate_raises"},

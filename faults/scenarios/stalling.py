@@ -9,7 +9,7 @@ from pathlib import Path
 
 from faults.bench import Bench
 from faults.rows import Row
-from indexrelay.schemas.events import RebuildFinished
+from indexrelay.schemas.messages import RebuildFinished
 
 _BACK_SECONDS = 6.0
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from faults.bench import HERD, Bench
 from faults.processes import Process
 from faults.rows import Row
-from indexrelay.schemas.events import ReleaseApplied
+from indexrelay.schemas.messages import ReleaseApplied
 
 _SPREAD_SECONDS = 0.2
 """The setting's default."""

@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 from faults.bench import Bench
 from faults.recorder import COLLECTION
 from faults.rows import Row
-from indexrelay.schemas.events import BatchCompleted, Event
+from indexrelay.schemas.messages import BatchCompleted, Event
 from indexrelay.streams import publish
 from tests.fixtures.volumes import Volume, may_mount
 

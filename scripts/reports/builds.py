@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from indexrelay.components.hits import checked_k
-from indexrelay.console.trials import tried
+from indexrelay.components.served import checked_k
+from indexrelay.console.commands.check import tried
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import check_settings
 from scripts.reports.report import Attempt, reports

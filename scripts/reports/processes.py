@@ -11,7 +11,7 @@ from indexrelay.health.judge import judge
 from indexrelay.health.survey import Survey
 from indexrelay.health.verdict import PLACES
 from indexrelay.producers import Producer
-from indexrelay.producers.reaching import reach
+from indexrelay.producers.events import open_connection
 from indexrelay.reloaders import Reloader
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.settings import Settings
@@ -151,7 +151,7 @@ def cluster(refusal: str) -> Attempt:
         server.start()
         try:
             settings = Settings.model_validate({**tables, "redis": {"url": server.url}})
-            with reach(settings, warn=False) as connection:
+            with open_connection(settings, warn=False) as connection:
                 survey = Survey(
                     settings,
                     catalog=lambda: Catalog.open(settings.catalog_url),

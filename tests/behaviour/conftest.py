@@ -10,7 +10,7 @@ import pytest
 
 from indexrelay.producers import Producer
 from indexrelay.rebuilder import Rebuilder
-from indexrelay.schemas.results import ReaderState
+from indexrelay.schemas.messages import ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import load_settings
 from indexrelay.storage.artifacts import ArtifactStore

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import pytest
 
 from indexrelay.rebuilder import Rebuilder
-from indexrelay.rebuilder.runners import SerialExecutor
+from indexrelay.rebuilder.builds.runner import SerialExecutor
 from indexrelay.schemas.loggers import FIELDS
-from indexrelay.schemas.repeats import RepeatLimit
+from indexrelay.schemas.logs import RepeatLimit
 from indexrelay.testing.clock import FakeClock
 
 TURN_SECONDS = 1.0

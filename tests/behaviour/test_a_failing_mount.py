@@ -9,7 +9,7 @@ import pytest
 from indexrelay.health.verdict import Code
 from indexrelay.rebuilder import InlineRunner, Rebuilder
 from indexrelay.reloaders import Reloader
-from indexrelay.schemas.results import LoadOutcome
+from indexrelay.schemas.messages import LoadOutcome
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.testing.pipeline import Pipeline
 from tests.behaviour.running_roles import Lines, lines_of_a_role, run_loop

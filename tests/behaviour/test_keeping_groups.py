@@ -25,11 +25,10 @@ from hypothesis.stateful import (
 )
 
 from indexrelay.components.kind import Job
-from indexrelay.schemas.groups import agree, disagreements
 from indexrelay.schemas.settings import Settings
-from indexrelay.schemas.versions import Release
+from indexrelay.schemas.versions import Release, agree, disagreements
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore, StoreAccessError
-from indexrelay.storage.artifacts.errors import ReleaseUnreadableError
+from indexrelay.storage.errors import ReleaseUnreadableError
 from indexrelay.streams import Keys, Lease
 from indexrelay.testing import FakeClock, Pipeline
 from tests.behaviour.member import Member

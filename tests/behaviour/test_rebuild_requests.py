@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from indexrelay.schemas.results import BuildMode, BuildOutcome, ComponentResult, RebuildStatus
+from indexrelay.schemas.messages import BuildMode, BuildOutcome, ComponentResult, RebuildStatus
 from indexrelay.schemas.versions import VersionManifest
 from indexrelay.testing import MakePipeline, Pipeline
 

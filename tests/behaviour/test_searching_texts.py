@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from indexrelay.schemas.results import BuildOutcome
+from indexrelay.schemas.messages import BuildOutcome
 from indexrelay.schemas.versions import Release, VersionManifest
 from indexrelay.testing import MakePipeline, Pipeline
 

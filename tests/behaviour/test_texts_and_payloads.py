@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from indexrelay.components.json_cache import CollectionReader
-from indexrelay.schemas.results import BuildOutcome
+from indexrelay.schemas.messages import BuildOutcome
 from indexrelay.testing import MakePipeline, Pipeline
 
 HERE = "tests.behaviour.test_texts_and_payloads"

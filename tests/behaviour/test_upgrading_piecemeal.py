@@ -12,21 +12,23 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from indexrelay.console.requesting import results_in
-from indexrelay.rebuilder.janitor import Janitor
-from indexrelay.rebuilder.reviving import Rereading, reread
-from indexrelay.schemas.canonical import sha256_hex
+from indexrelay.console.commands.rebuild import results_in
+from indexrelay.rebuilder.gc import StreamTrimmer
+from indexrelay.rebuilder.inbox import RetryOutcome, retry_dead_letter
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.events import (
+from indexrelay.schemas.messages import (
     FIELD,
     BatchCompleted,
     Event,
+    ProcessState,
+    ReaderState,
+    RebuilderState,
     RebuildFinished,
     RebuildRequested,
     ReleaseApplied,
     ReleasePublished,
 )
-from indexrelay.schemas.results import ProcessState, ReaderState, RebuilderState
+from indexrelay.schemas.names import sha256_hex
 from indexrelay.schemas.settings import Metric
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.catalog import Catalog, Commit
@@ -195,8 +197,8 @@ def test_events_of_another_version_are_worked_off_and_kept_as_they_came(
     eventually(lambda: _handed_over(installation), seconds=30)
     assert body_in_the_inbox(catalog_url, event_id(batch)) == batch
     # Whether it comes from the stream or from a letter, a request asks for a look and no more.
-    again = reread(letter, catalog=installation.catalog, clock=SystemClock())
-    assert (again.outcome, again.raw) == (Rereading.RECEIVED, asked)
+    again = retry_dead_letter(letter, catalog=installation.catalog, clock=SystemClock())
+    assert (again.outcome, again.raw) == (RetryOutcome.RECEIVED, asked)
     publish(installation.connection, keys.events, asked)
     eventually(lambda: newest(installation).number > STORED_RELEASE, seconds=30)
     eventually(lambda: _handed_over(installation), seconds=30)
@@ -243,7 +245,7 @@ def test_results_and_reports_of_another_version_are_read_and_trimmed(
     )
     brief = installation.settings.rebuilder.model_copy(update={"history_entries": 2})
     settings = installation.settings.model_copy(update={"rebuilder": brief})
-    Janitor(settings, installation.connection, keys).trim()
+    StreamTrimmer(settings, installation.connection, keys).trim()
     assert commands.xlen(keys.reports("reader-a")) == 2
     kept: Any = commands.xrange(keys.reloads)
     assert [entry.decode() for entry, _ in kept] == AROUND_THE_CURSOR[1:]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from indexrelay.producers import NotServedError
-from indexrelay.schemas.results import ReaderState
+from indexrelay.schemas.messages import ReaderState
 from indexrelay.streams import Keys, present
 from tests.behaviour.conftest import Install, Installation
 from tests.streams.polling import eventually

@@ -13,11 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexrelay.components import system_errors
-from indexrelay.components.errors import DamagedFileError, InvalidQueryError
-from indexrelay.components.hits import checked_k
+from indexrelay.components import errors
+from indexrelay.components.errors import (
+    DamagedFileError,
+    InvalidQueryError,
+    of_faiss,
+    of_memory,
+    of_sqlite,
+)
 from indexrelay.components.registry import kind_class
-from indexrelay.components.system_errors import of_faiss, of_memory, of_sqlite
+from indexrelay.components.served import checked_k
 from indexrelay.components.text_index import TextIndex
 from indexrelay.components.vector_index import VectorIndex
 from tests.components.jobs import make_job, make_snapshot, run
@@ -162,7 +167,7 @@ def test_want_of_memory_is_the_files_fault_only_where_there_is_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert isinstance(of_memory(Path("x")), DamagedFileError)
-    monkeypatch.setattr(system_errors, "_SOME_BYTES", 1 << 60)
+    monkeypatch.setattr(errors, "_SOME_BYTES", 1 << 60)
     assert isinstance(of_memory(Path("x")), MemoryError)
     assert isinstance(of_faiss(Path("x"), RuntimeError("std::bad_alloc")), MemoryError)
 

@@ -13,7 +13,7 @@ from indexrelay.components.errors import InvalidParametersError, KindNotFoundErr
 from indexrelay.components.kind import Built, Job, Kind, KindParameters, Served
 from indexrelay.components.text_index import TextIndex
 from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters
-from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.settings import ComponentDefinition
 from indexrelay.schemas.versions import Check
 
 BUILT_IN = ["embedding_cache", "json_cache", "projection", "text_index", "vector_index"]
@@ -163,7 +163,7 @@ def test_checking_a_definition_imports_nothing_heavy() -> None:
     program = f"""
 import sys
 from indexrelay.components import check_kind, kind_class
-from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.settings import ComponentDefinition
 for kind in {BUILT_IN}:
     kind_class(kind)
 definition = ComponentDefinition.of("vector_index", "tracks", index="IVF64,Flat")

@@ -8,7 +8,7 @@ import pytest
 
 from indexrelay.components.errors import ClosedVersionError
 from indexrelay.components.registry import kind_of
-from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.settings import ComponentDefinition
 from tests.components.jobs import clustered, make_job, make_snapshot, run
 
 QUESTIONS: dict[str, Callable[[Any], object]] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from indexrelay.console.output import print_json
+from indexrelay.console.terminal import print_json
 from tests.console.conftest import CONFIG, Run, commit
 
 pytestmark = pytest.mark.server
@@ -243,11 +243,11 @@ def test_readers_without_any_is_a_failure_that_says_what_to_start(run: Run, buil
 
 
 def test_a_member_that_cannot_be_understood_does_not_hide_the_rest(run: Run, built: Path) -> None:
-    from indexrelay.producers.reaching import reach
+    from indexrelay.producers.events import open_connection
     from indexrelay.schemas.settings_file import load_settings
     from indexrelay.streams import Keys, Presence
 
-    with reach(load_settings(built, environ={})) as connection:
+    with open_connection(load_settings(built, environ={})) as connection:
         presence = Presence(connection, Keys("indexrelay"), "reader")
         presence.publish("alien", b'{"reader": 7}', ttl_seconds=60)
         said = run("status", "--json", "--config", str(built))

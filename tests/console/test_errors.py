@@ -9,7 +9,7 @@ import pytest
 from redis import exceptions as redis
 from sqlalchemy.exc import OperationalError
 
-from indexrelay.console.explaining import explain
+from indexrelay.console.errors import explain
 from indexrelay.storage.artifacts import StoreAccessError
 from tests.console.conftest import CONFIG, Run
 from tests.fixtures.servers import PrivateServer, program_or_skip

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from indexrelay.console.keeping_server import LOOK_SECONDS, KeptServer
+from indexrelay.console.processes import LOOK_SECONDS, KeptServer
 from indexrelay.streams.connection import Connection
 from indexrelay.testing import FakeClock
 from tests.fixtures.logs import capture_logs

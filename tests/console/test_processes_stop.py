@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from indexrelay.console.exits import ExitCode
-from indexrelay.console.processes import Child
-from indexrelay.console.stopping import Stop
+from indexrelay.console.errors import ExitCode
+from indexrelay.console.processes import Child, Stop
 
 WAITING = """
 import sys
-from indexrelay.console.stopping import Stop
+from indexrelay.console.processes import Stop
 with Stop(interrupt=sys.argv[1] == "interrupt") as stop:
     try:
         print("ready", flush=True)

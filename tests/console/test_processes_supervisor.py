@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from indexrelay.console.supervising import LONGEST_PAUSE_SECONDS, SETTLED_SECONDS, Supervisor
+from indexrelay.console.processes import LONGEST_PAUSE_SECONDS, SETTLED_SECONDS, Supervisor
 
 
 class HandClock:

@@ -5,10 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from indexrelay.console import output
+from indexrelay.console import terminal
+from indexrelay.console.commands.status import components_table, hits_table, verdict_page
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
-from indexrelay.console.tables import components_table, hits_table
-from indexrelay.console.verdict_page import verdict_page
 from indexrelay.health.verdict import ComponentHealth, Condition, Verdict
 
 BEHIND = {
@@ -77,7 +76,7 @@ def test_without_a_terminal_a_row_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
-    output.stdout().print(components_table(BEHIND))
+    terminal.stdout().print(components_table(BEHIND))
     (row,) = [line for line in capsys.readouterr().out.splitlines() if "undeclared" in line]
     for cell in ("artist_similarity", "artists 7, tracks 41 (2 behind)", "abababababab"):
         assert cell in row

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from indexrelay.reloaders import Reloader
-from indexrelay.reloaders.swapping import SwapCallback
-from indexrelay.schemas.events import Event, ReleaseApplied, ReleasePublished
+from indexrelay.reloaders.snapshot import SwapCallback
+from indexrelay.schemas.messages import Event, ReleaseApplied, ReleasePublished
 from indexrelay.schemas.versions import Release
 from indexrelay.streams import announce
 from tests.contracts.backends import Backend

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from indexrelay.schemas.events import BatchCompleted, Event
+from indexrelay.schemas.messages import BatchCompleted, Event
 from tests.contracts.backends import Backend
 from tests.contracts.subscribing import numbered, raws
 

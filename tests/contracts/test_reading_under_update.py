@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.settings import ComponentDefinition
 from indexrelay.schemas.versions import Release
 from tests.components.jobs import clustered
 from tests.contracts.serving import SECONDS, Serving

@@ -7,7 +7,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from indexrelay.schemas.events import FIELD
+from indexrelay.schemas.messages import FIELD
 from indexrelay.streams import (
     BackendRefusedError,
     Connection,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
-from indexrelay.rebuilder.janitor import Janitor
+from indexrelay.rebuilder.gc import StreamTrimmer
 from indexrelay.schemas.settings import RebuilderSettings, Settings
 from indexrelay.streams import (
     ConsumerGroup,
@@ -18,12 +18,11 @@ from indexrelay.streams import (
     current_release,
     publish,
 )
-from indexrelay.streams.backlog import backlog
+from indexrelay.streams.consumer import backlog, group_state, waiting_entries
 from indexrelay.streams.errors import BackendRefusedError
-from indexrelay.streams.inspection import group_state, waiting_entries
 from indexrelay.streams.leases import held_leases, limit_lease
-from indexrelay.streams.memory import held_memory, server_memory
-from indexrelay.streams.wrong_keys import WrongKey, find_wrong_keys, mend
+from indexrelay.streams.repair import WrongKey, find_wrong_keys, mend
+from indexrelay.streams.retention import held_memory, server_memory
 from tests.fixtures.acl import NAMESPACE, ConnectAs, client_of
 
 
@@ -112,7 +111,7 @@ def test_a_rebuilder_trims_the_streams(connect_as: ConnectAs, keys: Keys) -> Non
     ConsumerGroup(rebuilder, keys.events, group="rebuilder", consumer="one").ensure()
     publish(connect_as("reader_a"), keys.reports("reader_a"), b"{}")
     settings = Settings.model_validate({"namespace": keys.namespace})
-    assert not Janitor(settings, rebuilder, keys).trim()
+    assert not StreamTrimmer(settings, rebuilder, keys).trim()
 
 
 def test_a_reader_comes_and_goes(connect_as: ConnectAs, keys: Keys) -> None:

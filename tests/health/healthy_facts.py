@@ -7,9 +7,8 @@ from typing import Any
 from indexrelay.health.due import inputs_digest
 from indexrelay.health.facts import Facts, RedisFacts, SourceFact
 from indexrelay.schemas.declarations import Declaration, declared_to_build
-from indexrelay.schemas.definitions import ComponentDefinition
-from indexrelay.schemas.results import ComponentState, LoadOutcome, ReaderState, RebuilderState
-from indexrelay.schemas.settings import CollectionSettings, Metric
+from indexrelay.schemas.messages import ComponentState, LoadOutcome, ReaderState, RebuilderState
+from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition, Metric
 from indexrelay.schemas.versions import Hold, Release, VersionManifest
 from indexrelay.storage.catalog import Attempt, Collection, Pause
 

@@ -6,17 +6,16 @@ from typing import Any
 
 import pytest
 
-from indexrelay.health.backoff import Patience
 from indexrelay.health.due import find_due, inputs_digest
-from indexrelay.health.facts import Facts, SourceFact
-from indexrelay.schemas.backoff import SHARE, backoff_seconds
-from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.health.facts import Facts, RetryPolicy, SourceFact
+from indexrelay.schemas.clock import SHARE, backoff_seconds
+from indexrelay.schemas.settings import ComponentDefinition
 from indexrelay.schemas.versions import Hold, Release, VersionManifest
 from indexrelay.storage.catalog import Attempt, Pause
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PAUSE = Pause(component="index", reason="cost", since=NOW)
-PATIENCE = Patience(cooldown_seconds=10, max_cooldown_seconds=600, max_consecutive_failures=3)
+PATIENCE = RetryPolicy(cooldown_seconds=10, max_cooldown_seconds=600, max_consecutive_failures=3)
 DEFINITIONS = {
     "index": ComponentDefinition.of("vector_index", "tracks"),
     "plot": ComponentDefinition.of("projection", "tracks"),

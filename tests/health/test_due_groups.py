@@ -7,16 +7,14 @@ from typing import Any
 
 import pytest
 
-from indexrelay.health.backoff import Patience
-from indexrelay.health.due import find_due, inputs_digest, parent_inputs
-from indexrelay.health.facts import Facts, SourceFact
-from indexrelay.health.groups import judge_groups
-from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.health.due import find_due, inputs_digest, judge_groups, parent_inputs
+from indexrelay.health.facts import Facts, RetryPolicy, SourceFact
+from indexrelay.schemas.settings import ComponentDefinition
 from indexrelay.schemas.versions import Hold, Release, VersionManifest
 from indexrelay.storage.catalog import Attempt, Pause
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-PATIENCE = Patience(cooldown_seconds=10, max_cooldown_seconds=600, max_consecutive_failures=3)
+PATIENCE = RetryPolicy(cooldown_seconds=10, max_cooldown_seconds=600, max_consecutive_failures=3)
 MAIN = ComponentDefinition.of("projection", "tracks", group="maps")
 CACHE = ComponentDefinition.of("json_cache", "main", group="maps", function="a:b")
 INDEX = ComponentDefinition.of("vector_index", "tracks", group="maps")

@@ -11,14 +11,13 @@ from indexrelay.health.facts import Area, Facts, SourceFact, Unknown, Untaken
 from indexrelay.health.judge import judge
 from indexrelay.health.verdict import Actor, Code, Condition, Problem
 from indexrelay.schemas.declarations import declared_to_build, declared_to_serve
-from indexrelay.schemas.definitions import ComponentDefinition
-from indexrelay.schemas.results import ForeignWrites, LoadOutcome, LockWait
-from indexrelay.schemas.settings import CollectionSettings, ReaderSettings
+from indexrelay.schemas.messages import ForeignWrites, LoadOutcome, LockWait
+from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition, ReaderSettings
 from indexrelay.schemas.versions import VersionManifest
 from indexrelay.storage.catalog import CollectionLog
 from indexrelay.streams.leases import HeldLease
-from indexrelay.streams.memory import ServerMemory
-from indexrelay.streams.wrong_keys import WrongKey
+from indexrelay.streams.repair import WrongKey
+from indexrelay.streams.retention import ServerMemory
 from tests.health.healthy_facts import (
     DEFINITIONS,
     NAMES,

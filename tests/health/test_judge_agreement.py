@@ -11,9 +11,9 @@ from indexrelay.health.due import find_due
 from indexrelay.health.facts import Area, Facts, SourceFact, Unknown, Untaken
 from indexrelay.health.judge import judge
 from indexrelay.health.verdict import BUILDS, PLACES, Code, Condition
-from indexrelay.schemas.definitions import ComponentDefinition
-from indexrelay.schemas.results import LoadOutcome
-from indexrelay.streams.wrong_keys import WrongKey
+from indexrelay.schemas.messages import LoadOutcome
+from indexrelay.schemas.settings import ComponentDefinition
+from indexrelay.streams.repair import WrongKey
 from tests.health.healthy_facts import (
     NAMES,
     NOW,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from indexrelay.schemas.results import (
+from indexrelay.schemas.messages import (
     ComponentFailure,
     ComponentState,
     LoadOutcome,

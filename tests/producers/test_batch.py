@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexrelay.producers import Batch, Producer
+from indexrelay.producers.batch import BatchOutcome
 from indexrelay.producers.errors import (
     BatchClosedError,
     NotCommittedError,
     UndeclaredCollectionError,
     WrongSourceError,
 )
-from indexrelay.producers.outcome import Outcome
-from indexrelay.schemas.events import FIELD, BatchCompleted, Event, RebuildRequested
+from indexrelay.schemas.messages import FIELD, BatchCompleted, Event, RebuildRequested
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog import BatchChanges, Catalog, Commit
 from indexrelay.storage.errors import (
@@ -457,7 +457,7 @@ def test_gathered_changes_are_what_is_committed(batches: list[dict[str, str]]) -
 
         def hand_over(
             changes: BatchChanges,
-            _outcome: Outcome,
+            _outcome: BatchOutcome,
             into: list[tuple[list[str], list[str]]] = committed,
         ) -> None:
             upserts = [name for chunk in changes.upserts for name in chunk.ids]

@@ -13,7 +13,7 @@ from indexrelay.producers.errors import (
     UndeclaredCollectionError,
     WrongSourceError,
 )
-from indexrelay.schemas.events import FIELD, BatchCompleted, Event
+from indexrelay.schemas.messages import FIELD, BatchCompleted, Event
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.catalog.database import Database
@@ -89,7 +89,7 @@ def test_they_are_one_transaction_and_one_publish(
     with producer.batch("tracks") as first:  # declares the collection
         first.upsert(["first"], ROW)
     monkeypatch.setattr(Database, "write", counted_write)
-    monkeypatch.setattr("indexrelay.producers.signals.publish_many", counted_publish)
+    monkeypatch.setattr("indexrelay.producers.events.publish_many", counted_publish)
     with producer.batches() as batches:
         for number in range(50):
             with batches.batch("tracks") as batch:

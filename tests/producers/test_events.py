@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexrelay.producers.enveloping import Envelopes, Said
-from indexrelay.schemas.events import BatchCompleted, Event, EventData, RebuildRequested
+from indexrelay.producers.events import Envelopes, EventDraft
+from indexrelay.schemas.messages import BatchCompleted, Event, EventData, RebuildRequested
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TRACES = [None, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"]
@@ -23,7 +23,7 @@ def requested(reason: str) -> EventData:
 
 
 said = st.builds(
-    Said,
+    EventDraft,
     st.builds(
         completed,
         st.sampled_from(["tracks", "artists"]),
@@ -38,7 +38,7 @@ said = st.builds(
 
 
 @given(st.lists(said, max_size=8))
-def test_each_event_reads_as_if_it_had_been_made_alone(several: list[Said]) -> None:
+def test_each_event_reads_as_if_it_had_been_made_alone(several: list[EventDraft]) -> None:
     envelopes = Envelopes("a job")
     halves = several[: len(several) // 2], several[len(several) // 2 :]
     events = [Event.from_bytes(raw) for half in halves for raw in envelopes.written(half, NOW)]
@@ -66,9 +66,9 @@ def test_time_goes_on_and_kinds_that_are_too_many_are_forgotten() -> None:
     data = completed("tracks", "b", 1)
     later = NOW + timedelta(seconds=1, microseconds=1)
     for time in (NOW, later):
-        (raw,) = envelopes.written([Said(data, "tracks")], time)
+        (raw,) = envelopes.written([EventDraft(data, "tracks")], time)
         assert Event.from_bytes(raw).time == time
     subjects = [f"subject {number}" for number in range(2_500)]
-    raws = envelopes.written([Said(data, subject) for subject in subjects], NOW)
+    raws = envelopes.written([EventDraft(data, subject) for subject in subjects], NOW)
     assert [Event.from_bytes(raw).subject for raw in raws] == subjects
     assert len(envelopes._shared) <= 1000

@@ -87,7 +87,7 @@ def test_the_backlog_is_looked_at_once_a_second_and_not_for_each_event(
         looks.append(most)
         return 0
 
-    monkeypatch.setattr("indexrelay.producers.pressing_back.backlog", counted)
+    monkeypatch.setattr("indexrelay.producers.events.backlog", counted)
     for number in range(50):
         commit_one(limited, f"b{number}")
     assert looks == [2]

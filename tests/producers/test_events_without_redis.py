@@ -8,7 +8,7 @@ import pytest
 
 from indexrelay.producers import NotServedError, Producer
 from indexrelay.producers.errors import NoRunningServerError
-from indexrelay.producers.reaching import reach
+from indexrelay.producers.events import open_connection
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import EmbeddedServer, Keys, Presence
@@ -67,7 +67,7 @@ def test_a_server_that_is_started_yet_is_waited_for(tmp_path: Path) -> None:
         """What happens during the first pause."""
         server.start()
         state = reader("late", {"voyager": 1}, epoch=batch.commit.epoch)
-        with reach(settings) as connection:
+        with open_connection(settings) as connection:
             Presence(connection, Keys("indexrelay"), "reader").publish(
                 "late", state.model_dump_json().encode(), ttl_seconds=60
             )
@@ -96,6 +96,6 @@ def test_a_job_finds_the_embedded_server_and_finds_it_again_after_a_restart(
                 batch.upsert(["last"], ROW)
             with pytest.raises(NotServedError, match="none is alive"):
                 producer.wait_served(batch.commit, timeout_seconds=0)
-            connection = reach(settings)
+            connection = open_connection(settings)
             assert connection.commands.xlen(Keys("indexrelay").events) == 3
             connection.close()

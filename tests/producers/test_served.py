@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 
 from indexrelay.producers import NotServedError, Producer
 from indexrelay.schemas.declarations import declared_to_build, declared_to_serve
-from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.settings import ComponentDefinition
 from indexrelay.storage.catalog import Commit
 from indexrelay.streams import Connection, Presence
 from indexrelay.streams.presence import Look, Roster

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 
 from indexrelay.rebuilder import InlineRunner, Rebuilder
-from indexrelay.rebuilder.building import Progress
-from indexrelay.rebuilder.requests import BuildRequest
-from indexrelay.rebuilder.runners import BuildRunner
+from indexrelay.rebuilder.builds import BuildRequest
+from indexrelay.rebuilder.builds.job import Progress
+from indexrelay.rebuilder.builds.runner import BuildRunner
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.events import Event
-from indexrelay.schemas.results import ComponentResult, RebuildResult
+from indexrelay.schemas.messages import ComponentResult, Event, RebuildResult
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactStore, OpenedVersion

@@ -1,8 +1,8 @@
 """Readers that find their files damaged: what they say, and what they found."""
 
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.results import ComponentState, LoadOutcome, ReaderState
-from indexrelay.storage.artifacts.checked import file_identity
+from indexrelay.schemas.messages import ComponentState, LoadOutcome, ReaderState
+from indexrelay.storage.artifacts.blobs import file_identity
 from indexrelay.streams import Presence
 from tests.rebuilder.conftest import Bench
 

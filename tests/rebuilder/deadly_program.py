@@ -5,8 +5,8 @@ import signal
 import sys
 from datetime import datetime
 
-from indexrelay.rebuilder import intake
-from indexrelay.rebuilder.reading import read_event
+from indexrelay.rebuilder import inbox
+from indexrelay.rebuilder.inbox import read_event
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.storage.catalog import Catalog, ReceivedEvent
 from indexrelay.streams import Connection, ConsumerGroup, Keys
@@ -25,13 +25,13 @@ def read_or_die(raw: bytes, *, received_at: datetime) -> ReceivedEvent:
 
 def main(url: str, catalog_url: str) -> None:
     """Take what is there, until nothing is."""
-    intake.read_event = read_or_die  # type: ignore[attr-defined] # not handed out by intake
+    inbox.read_event = read_or_die
     keys = Keys("test")
     with Connection.open(url) as connection:
         group = ConsumerGroup(
             connection, keys.events, group=REBUILDERS_GROUP, consumer="the_same_each_time"
         )
-        taking = intake.Intake(
+        taking = inbox.Intake(
             group,
             stream=keys.events,
             catalog=Catalog.open(catalog_url),

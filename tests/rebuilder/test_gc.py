@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from indexrelay.rebuilder import retiring
-from indexrelay.rebuilder.retiring import Retirer
+from indexrelay.rebuilder import gc
+from indexrelay.rebuilder.gc import ArtifactSweeper
+from indexrelay.schemas.messages import ComponentState, LoadOutcome, ReaderState
 from indexrelay.schemas.names import split_member_id
-from indexrelay.schemas.results import ComponentState, LoadOutcome, ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.streams import Presence
 from indexrelay.testing import FakeClock
@@ -20,7 +20,7 @@ def retire(bench: Bench, *, keep_releases: int = 1) -> None:
     """A day later, when nothing is young any more."""
     limits = {"keep_releases": keep_releases}
     settings = {**bench.settings.model_dump(by_alias=True), "rebuilder": limits}
-    Retirer(
+    ArtifactSweeper(
         Settings.model_validate(settings),
         catalog=bench.catalog,
         store=bench.store,
@@ -94,7 +94,7 @@ def test_a_reader_that_cannot_be_understood_hides_no_other(make_bench: MakeBench
 def test_whoever_says_that_it_serves_everything_keeps_nothing(
     make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retiring, "MAX_VERSIONS_SERVED", 2)
+    monkeypatch.setattr(gc, "MAX_VERSIONS_SERVED", 2)
     bench = make_bench(index=behaving("tracks"))
     versions = [rebuilt(bench, name) for name in "abcde"]
     for number, version in enumerate(versions[:3]):

@@ -5,18 +5,18 @@ from typing import Any
 
 import pytest
 
-from indexrelay.rebuilder.janitor import Janitor
+from indexrelay.rebuilder.gc import StreamTrimmer
+from indexrelay.schemas.messages import ReaderState
 from indexrelay.schemas.names import split_member_id
-from indexrelay.schemas.results import ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.streams import Connection, ConsumerGroup, Keys, Presence, Tail, publish_many
 from indexrelay.streams.keys import REBUILDERS_GROUP
 from tests.fixtures.logs import capture_logs
 
 
-def janitor(connection: Connection, keys: Keys, **limits: Any) -> Janitor:
+def janitor(connection: Connection, keys: Keys, **limits: Any) -> StreamTrimmer:
     settings = Settings.model_validate({"namespace": keys.namespace, "rebuilder": limits})
-    return Janitor(settings, connection, keys)
+    return StreamTrimmer(settings, connection, keys)
 
 
 def fill(connection: Connection, key: str, count: int = 10) -> list[bytes]:

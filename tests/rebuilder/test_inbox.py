@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from indexrelay.rebuilder.intake import Intake
+from indexrelay.rebuilder.inbox import Intake
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.events import Event, RebuildRequested
+from indexrelay.schemas.messages import Event, RebuildRequested
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.catalog.database import Database
 from indexrelay.streams import Connection, ConsumerGroup, Keys, publish_many

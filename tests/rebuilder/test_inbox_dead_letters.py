@@ -1,9 +1,8 @@
 """Dead letters, read a second time by the way that events take."""
 
-from indexrelay.rebuilder.reviving import Rereading, reread
+from indexrelay.rebuilder.inbox import RetryOutcome, retry_dead_letter
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.events import BatchCompleted, Event, ReleasePublished
-from indexrelay.schemas.results import RebuildStatus
+from indexrelay.schemas.messages import BatchCompleted, Event, RebuildStatus, ReleasePublished
 from tests.rebuilder.conftest import Bench, MakeBench, behaving
 
 CLOCK = SystemClock()
@@ -24,8 +23,8 @@ def test_a_letter_that_is_readable_now_is_answered_like_any_event(make_bench: Ma
     bench = make_bench(index=behaving("tracks"))
     event = batch_event()
     letter = buried(bench, event.to_bytes())
-    again = reread(letter, catalog=bench.catalog, clock=CLOCK)
-    assert (again.outcome, again.raw) == (Rereading.RECEIVED, event.to_bytes())
+    again = retry_dead_letter(letter, catalog=bench.catalog, clock=CLOCK)
+    assert (again.outcome, again.raw) == (RetryOutcome.RECEIVED, event.to_bytes())
     [row] = bench.catalog.inbox.open()
     assert (row.event_id, row.requested) == (event.id, False)
     assert bench.rebuild().status is RebuildStatus.SUCCESS
@@ -35,9 +34,11 @@ def test_a_letter_that_is_readable_now_is_answered_like_any_event(make_bench: Ma
 def test_reading_a_letter_twice_does_what_reading_it_once_does(make_bench: MakeBench) -> None:
     bench = make_bench(index=behaving("tracks"))
     letter = buried(bench, batch_event().to_bytes())
-    reread(letter, catalog=bench.catalog, clock=CLOCK)
+    retry_dead_letter(letter, catalog=bench.catalog, clock=CLOCK)
     bench.rebuild()
-    assert reread(letter, catalog=bench.catalog, clock=CLOCK).outcome is Rereading.GONE
+    assert (
+        retry_dead_letter(letter, catalog=bench.catalog, clock=CLOCK).outcome is RetryOutcome.GONE
+    )
     assert bench.rebuilder.step() is None
 
 
@@ -46,8 +47,8 @@ def test_a_letter_that_is_still_unreadable_stays_with_its_bytes_and_the_new_reas
 ) -> None:
     bench = make_bench(index=behaving("tracks"))
     letter = buried(bench, b"\xff\x1b[31m")
-    again = reread(letter, catalog=bench.catalog, clock=CLOCK)
-    assert again.outcome is Rereading.UNREADABLE
+    again = retry_dead_letter(letter, catalog=bench.catalog, clock=CLOCK)
+    assert again.outcome is RetryOutcome.UNREADABLE
     [kept] = bench.catalog.dead_letters.all()
     assert (kept.id, kept.raw, kept.reason) == (letter, b"\xff\x1b[31m", again.reason)
     assert "not JSON" in kept.reason
@@ -58,6 +59,6 @@ def test_an_event_of_another_stream_stays_a_letter(make_bench: MakeBench) -> Non
     bench = make_bench(index=behaving("tracks"))
     data = ReleasePublished(release=1, digest="0" * 64)
     letter = buried(bench, Event.of(data, source="test", time=CLOCK.now()).to_bytes())
-    again = reread(letter, catalog=bench.catalog, clock=CLOCK)
-    assert again.outcome is Rereading.UNREADABLE
+    again = retry_dead_letter(letter, catalog=bench.catalog, clock=CLOCK)
+    assert again.outcome is RetryOutcome.UNREADABLE
     assert again.reason == "release.published.v1 does not belong into this stream"

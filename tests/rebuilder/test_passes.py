@@ -10,11 +10,17 @@ import pytest
 import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from indexrelay.rebuilder.findings import Standing
-from indexrelay.rebuilder.releasing import Publisher
+from indexrelay.rebuilder.publisher import Publisher
+from indexrelay.rebuilder.reconciler import RepairOutcome
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.events import BatchCompleted, Event, RebuildFinished, ReleasePublished
-from indexrelay.schemas.results import BuildOutcome, RebuildStatus
+from indexrelay.schemas.messages import (
+    BatchCompleted,
+    BuildOutcome,
+    Event,
+    RebuildFinished,
+    RebuildStatus,
+    ReleasePublished,
+)
 from indexrelay.schemas.settings import Metric
 from indexrelay.streams import Presence
 from tests.rebuilder.conftest import MakeBench, behaving
@@ -222,8 +228,8 @@ def test_a_release_that_could_not_be_announced_stands_and_is_announced_later(
         raise redis.ConnectionError("connection refused")
 
     with monkeypatch.context() as patch:
-        patch.setattr("indexrelay.rebuilder.announcing.announce", refuse)
-        patch.setattr("indexrelay.rebuilder.announcing.publish", refuse)
+        patch.setattr("indexrelay.rebuilder.publisher.announce", refuse)
+        patch.setattr("indexrelay.rebuilder.publisher.publish", refuse)
         result = bench.rebuild()
     assert result.status is RebuildStatus.PARTIAL_SUCCESS
     assert (
@@ -285,7 +291,7 @@ def test_a_component_stays_while_a_rebuilder_runs_that_would_build_it_anew(
     assert release.groups == {"index": "pair"}  # nobody here brings it to the state of the others
     assert bench.opened("index").manifest.covers == {"tracks": 2}
     (finding,) = later._workshop.reconcile().findings
-    assert finding.standing is Standing.LEFT
+    assert finding.standing is RepairOutcome.LEFT
     who = f"rebuilder {bench.rebuilder.id} ({socket.gethostname()}:{os.getpid()})"
     assert finding.what == (
         f"old is declared no longer and stays in the release: {who} was started with it, "

@@ -11,7 +11,7 @@ import pytest
 from indexrelay.health.facts import Facts
 from indexrelay.rebuilder import Rebuilder
 from indexrelay.rebuilder.passes import PassOrder, run_pass
-from indexrelay.schemas.results import BuildOutcome, ComponentResult, RebuildStatus
+from indexrelay.schemas.messages import BuildOutcome, ComponentResult, RebuildStatus
 from indexrelay.storage.catalog import Attempts, EntryLog, Inbox
 from indexrelay.streams import BackendRefusedError, Presence
 from tests.rebuilder.conftest import Bench, MakeBench, behaving

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from indexrelay.schemas.results import RebuildStatus
+from indexrelay.schemas.messages import RebuildStatus
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.artifacts import ArtifactStore, StoreAccessError
 from tests.rebuilder.conftest import Bench, MakeBench, behaving

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from indexrelay.health.facts import Facts
-from indexrelay.rebuilder.build_units import find_together, in_turn, parents_first
-from indexrelay.schemas.definitions import ComponentDefinition
-from indexrelay.schemas.settings import CollectionSettings
+from indexrelay.rebuilder.passes import find_together, in_turn, parents_first
+from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition
 from tests.health.test_due_groups import facts
 
 

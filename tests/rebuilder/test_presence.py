@@ -1,6 +1,6 @@
 """What a rebuilder says of itself in presence, for the jobs that wait."""
 
-from indexrelay.schemas.results import RebuilderState
+from indexrelay.schemas.messages import RebuilderState
 from indexrelay.streams import Presence, present
 from tests.fixtures.logs import capture_logs
 from tests.rebuilder.conftest import Bench, MakeBench, behaving

@@ -2,7 +2,7 @@
 
 import pytest
 
-from indexrelay.rebuilder.doubting import ReaderDoubts
+from indexrelay.rebuilder.presence import DamageReports
 from indexrelay.testing.clock import FakeClock
 from tests.rebuilder.conftest import Bench, MakeBench, behaving
 from tests.rebuilder.damage_reports import complain, rot, state_of
@@ -32,7 +32,7 @@ def test_what_is_whole_is_hashed_once_for_each_complaint_and_not_built_anew(buil
     (ref, *_) = built.store.version("index", built.release().components["index"]).files.values()
     (mark,) = built.store.root.glob(f"checked/*/{ref.digest}")
     clock = FakeClock(built.release().created_at)
-    doubts = ReaderDoubts(built.store, clock)
+    doubts = DamageReports(built.store, clock)
     doubts.take({"web": state_of(built, "web", "no memory")})
     assert not mark.exists()
     assert built.rebuilder.step() is None
@@ -48,7 +48,7 @@ def test_what_is_whole_is_hashed_once_for_each_complaint_and_not_built_anew(buil
 
 def test_complaints_in_other_words_each_time_are_looked_at_less_and_less(built: Bench) -> None:
     clock = FakeClock(built.release().created_at)
-    doubts = ReaderDoubts(built.store, clock)
+    doubts = DamageReports(built.store, clock)
     looked_at = []
     for second in range(0, 4 * 3600, 5):  # a heartbeat
         if doubts.take({"web": state_of(built, "web", f"at {second} s")}):
@@ -60,7 +60,7 @@ def test_complaints_in_other_words_each_time_are_looked_at_less_and_less(built: 
 
 def test_a_complaint_that_came_too_soon_is_looked_at_when_its_time_comes(built: Bench) -> None:
     clock = FakeClock(built.release().created_at)
-    doubts = ReaderDoubts(built.store, clock)
+    doubts = DamageReports(built.store, clock)
     assert doubts.take({"web": state_of(built, "web", "no memory")})
     damaged = {"web": state_of(built, "web", "BlobCorruptError")}
     assert not doubts.take(damaged)
@@ -70,7 +70,7 @@ def test_a_complaint_that_came_too_soon_is_looked_at_when_its_time_comes(built: 
 
 
 def test_only_what_is_released_is_looked_at(built: Bench) -> None:
-    doubts = ReaderDoubts(built.store, FakeClock(built.release().created_at))
+    doubts = DamageReports(built.store, FakeClock(built.release().created_at))
     state = state_of(built, "web", "BlobCorruptError")
     component = state.components["index"]
     for name, wanted in (("index", "0" * 64), ("other", component.wanted)):

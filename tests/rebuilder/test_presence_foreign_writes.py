@@ -3,7 +3,7 @@
 from indexrelay.health.judge import judge
 from indexrelay.health.survey import Survey
 from indexrelay.health.verdict import Code, Problem
-from indexrelay.rebuilder.foreign_writes import ForeignWriteLog
+from indexrelay.rebuilder.presence import ForeignWriteLog
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.streams import Presence
 from tests.rebuilder.conftest import Bench, MakeBench, behaving

@@ -9,17 +9,16 @@ from indexrelay.health.facts import Facts
 from indexrelay.health.judge import judge
 from indexrelay.health.survey import Survey
 from indexrelay.health.verdict import BUILDS, Actor, Code, Problem, Verdict
-from indexrelay.rebuilder.findings import Finding, Reconciliation, Standing
-from indexrelay.rebuilder.reconciling import Reconciler
-from indexrelay.rebuilder.telling import FindingsLog
-from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.names import split_member_id
-from indexrelay.schemas.results import (
-    ComponentState,
-    LoadOutcome,
-    ReaderState,
-    RebuilderState,
+from indexrelay.rebuilder.reconciler import (
+    Finding,
+    FindingsLog,
+    Reconciler,
+    Reconciliation,
+    RepairOutcome,
 )
+from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.messages import ComponentState, LoadOutcome, ReaderState, RebuilderState
+from indexrelay.schemas.names import split_member_id
 from indexrelay.streams import Connection, ConsumerGroup, Lease, Presence, publish
 from indexrelay.streams.keys import REBUILDERS_GROUP
 from indexrelay.testing.clock import FakeClock
@@ -198,7 +197,7 @@ def test_a_lease_that_would_not_end_in_time_is_given_an_end(
     key = built.keys.lease("index")
     built.connection.commands.set(key, "somebody", px=milliseconds)
     assert told(built, Code.LEASE_ENDLESS) is not None
-    assert found(built)["lease"].standing is Standing.MENDED
+    assert found(built)["lease"].standing is RepairOutcome.MENDED
     assert 0 < built.connection.commands.pttl(key) <= 15_000
     assert told(built, Code.LEASE_ENDLESS) is None
 
@@ -235,9 +234,9 @@ def test_a_server_that_is_away_is_one_finding(
     def away(*_: object) -> int:
         raise RedisAwayError("connection refused")
 
-    monkeypatch.setattr("indexrelay.rebuilder.announcing.current_release", away)
+    monkeypatch.setattr("indexrelay.rebuilder.publisher.current_release", away)
     [redis] = reconciler(built).reconcile().findings
-    assert (redis.about, redis.standing) == ("redis", Standing.LEFT)
+    assert (redis.about, redis.standing) == ("redis", RepairOutcome.LEFT)
     assert "connection refused" in redis.what
 
 
@@ -250,7 +249,7 @@ def damage_release(built: Bench, folder: str) -> None:
 def test_a_damaged_release_file_is_written_anew_from_its_copy(built: Bench) -> None:
     for folder in ("releases", "copies"):
         damage_release(built, folder)
-        assert found(built)["store"].standing is Standing.MENDED
+        assert found(built)["store"].standing is RepairOutcome.MENDED
         assert found(built) == {}
 
 
@@ -296,7 +295,7 @@ def test_one_comparison_says_no_more_than_a_few_new_things(built: Bench) -> None
 
 def test_what_is_left_is_logged_when_it_is_new_and_what_is_repaired_always(built: Bench) -> None:
     repaired = Reconciliation(
-        findings=(Finding(about="release", what="announced", standing=Standing.MENDED),)
+        findings=(Finding(about="release", what="announced", standing=RepairOutcome.MENDED),)
     )
     well, log = judged(built), FindingsLog(SystemClock())
     built.catalog.attempts.pause("index", "cost")
@@ -323,7 +322,7 @@ def test_what_is_left_is_logged_when_it_is_new_and_what_is_repaired_always(built
 def test_a_repair_that_fails_again_and_again_is_told_after_waits_that_grow() -> None:
     clock = FakeClock()
     log = FindingsLog(clock)
-    away = Finding(about="store", what="it is away", standing=Standing.LEFT, advice="mount it")
+    away = Finding(about="store", what="it is away", standing=RepairOutcome.LEFT, advice="mount it")
     told: list[int] = []
     with capture_logs() as events:
         for minute in range(180):

@@ -5,9 +5,8 @@ import shutil
 import pytest
 
 from indexrelay.health.verdict import Code
-from indexrelay.rebuilder.findings import Finding, Standing
-from indexrelay.rebuilder.reconciling import Reconciler
-from indexrelay.schemas.results import ComponentState, LoadOutcome
+from indexrelay.rebuilder.reconciler import Finding, Reconciler, RepairOutcome
+from indexrelay.schemas.messages import ComponentState, LoadOutcome
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.streams import current_release
 from indexrelay.testing.clock import FakeClock
@@ -52,12 +51,12 @@ def test_what_a_wiped_store_builds_goes_on_above_the_numbers_that_were_lost(wipe
     reconciling = reconciler(wiped, clock)
     be_there(wiped)
     [waiting] = numbers(reconciling)
-    assert waiting.standing is Standing.WAITING
+    assert waiting.standing is RepairOutcome.WAITING
     assert waiting.what == "release 3 was announced or is served, and the store's newest is 1"
     before = wiped.release()
     clock.advance(LONG)
     mended, told = numbers(reconciling)
-    assert {mended.standing, told.standing} == {Standing.MENDED}
+    assert {mended.standing, told.standing} == {RepairOutcome.MENDED}
     after = wiped.release()
     assert (after.number, after.previous, announced(wiped)) == (4, 1, 4)
     assert after.components == before.components
@@ -104,7 +103,7 @@ def test_an_empty_store_waits_until_something_is_built(make_bench: MakeBench) ->
     numbers(reconciling)
     clock.advance(LONG)
     [waiting] = numbers(reconciling)
-    assert waiting.standing is Standing.LEFT  # nobody is there to build
+    assert waiting.standing is RepairOutcome.LEFT  # nobody is there to build
     assert "once something is built" in waiting.advice
     assert "indexrelay rebuilder" in waiting.advice
     assert bench.store.newest_release() is None
@@ -147,7 +146,7 @@ def test_a_number_that_was_never_committed_and_that_nobody_serves_is_replaced(
     wiped.connection.commands.set(wiped.keys.release, number)
     assert told(wiped, Code.RELEASE_MADE_UP) is not None
     removed, told_again = numbers(reconciler(wiped))
-    assert {removed.standing, told_again.standing} == {Standing.MENDED}
+    assert {removed.standing, told_again.standing} == {RepairOutcome.MENDED}
     assert "none" not in removed.what
     assert "was removed" in removed.what
     assert (wiped.release().number, announced(wiped)) == (1, 1)
@@ -165,7 +164,7 @@ def test_a_reader_that_makes_up_a_release_uses_up_no_number_and_is_told(
     reconciling = reconciler(wiped, clock)
     for _ in range(5):
         [left] = numbers(reconciling)
-        assert left.standing is Standing.LEFT
+        assert left.standing is RepairOutcome.LEFT
         assert left.what == (
             "reader web (h:1) says that it serves release 900, "
             "and none above 3 was ever committed here"

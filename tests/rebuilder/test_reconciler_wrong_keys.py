@@ -7,8 +7,8 @@ import pytest
 from indexrelay.health.judge import judge
 from indexrelay.health.survey import Survey
 from indexrelay.health.verdict import Code, Problem
-from indexrelay.rebuilder import reconciling
-from indexrelay.rebuilder.reconciling import Reconciler
+from indexrelay.rebuilder import reconciler
+from indexrelay.rebuilder.reconciler import Reconciler
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.streams import (
     BackendRefusedError,
@@ -21,7 +21,7 @@ from indexrelay.streams import (
 )
 from indexrelay.streams.errors import WrongTypeError
 from indexrelay.streams.keys import REBUILDERS_GROUP
-from indexrelay.streams.wrong_keys import ASIDE_SECONDS, WrongKey
+from indexrelay.streams.repair import ASIDE_SECONDS, WrongKey
 from tests.rebuilder.conftest import Bench, MakeBench, behaving
 
 WANTED = {
@@ -151,7 +151,7 @@ def test_a_key_that_comes_to_hold_what_is_not_ours_while_it_is_compared_is_calle
         return ()
 
     with monkeypatch.context() as patched:
-        patched.setattr(reconciling, "find_wrong_keys", looks_too_early)
+        patched.setattr(reconciler, "find_wrong_keys", looks_too_early)
         [what] = reconcile(built)
     assert what.startswith("a key came to hold what is not ours meanwhile: ")
     [what] = reconcile(built)

@@ -10,9 +10,9 @@ import pytest
 
 from indexrelay.components.kind import Job
 from indexrelay.rebuilder import BuildSession, InlineRunner, Rebuilder
-from indexrelay.rebuilder.releasing import Publisher
+from indexrelay.rebuilder.publisher import Publisher
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.results import RebuildStatus
+from indexrelay.schemas.messages import RebuildStatus
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactStore, StoreAccessError
 from indexrelay.streams import Lease

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from indexrelay.rebuilder.dispatching import Dispatcher
 from indexrelay.rebuilder.passes import PassOrder
+from indexrelay.rebuilder.scheduler import Scheduler
 from indexrelay.storage.catalog import Attempts, Inbox
 from indexrelay.streams import BackendRefusedError, Lease
 from tests.rebuilder.conftest import Bench, MakeBench, behaving
 
 
-def dispatcher(bench: Bench) -> Dispatcher:
+def dispatcher(bench: Bench) -> Scheduler:
     return bench.rebuilder._workshop.dispatcher
 
 

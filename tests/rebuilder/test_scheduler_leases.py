@@ -5,8 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from indexrelay.rebuilder.lease_keeping import LeaseKeeper
-from indexrelay.rebuilder.leasing import Leases
+from indexrelay.rebuilder.scheduler import LeaseHeartbeat, Leases
 from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.streams import Connection, Keys, Lease
 from tests.fixtures.logs import capture_logs
@@ -137,7 +136,7 @@ def test_leases_outlast_their_ttl_while_the_rest_of_the_rebuilder_stands_still(
     mine, other = leases(real_connection, keys, ttl=0.5), leases(real_connection, keys, "other")
     assert mine.take("index")
     begun = real_connection.commands.time()[0]
-    with LeaseKeeper(mine.renew, ttl_seconds=0.5):
+    with LeaseHeartbeat(mine.renew, ttl_seconds=0.5):
         eventually(lambda: real_connection.commands.time()[0] >= begun + 2)
         assert not other.take("index")
     eventually(lambda: other.take("index"))
@@ -152,7 +151,7 @@ def test_a_renewal_that_fails_is_not_the_last_one() -> None:
             raise RuntimeError("of a kind that nobody foresaw")
         twice.set()
 
-    keeper = LeaseKeeper(renew, ttl_seconds=0.01)
+    keeper = LeaseHeartbeat(renew, ttl_seconds=0.01)
     with capture_logs() as logs:
         keeper.start()
         assert twice.wait(10)
@@ -162,7 +161,7 @@ def test_a_renewal_that_fails_is_not_the_last_one() -> None:
 
 def test_a_keeper_that_was_stopped_before_its_start_stays_stopped() -> None:
     before = threading.active_count()
-    keeper = LeaseKeeper(lambda: None, ttl_seconds=600)
+    keeper = LeaseHeartbeat(lambda: None, ttl_seconds=600)
     keeper.stop()
     keeper.start()
     assert threading.active_count() == before

@@ -10,14 +10,19 @@ from typing import Any
 
 import pytest
 
-from indexrelay.rebuilder import Rebuilder, workshop
-from indexrelay.schemas.events import BatchCompleted, Event, RebuildFinished
-from indexrelay.schemas.results import RebuilderState, RebuildStatus
+from indexrelay.rebuilder import Rebuilder, service
+from indexrelay.schemas.messages import (
+    BatchCompleted,
+    Event,
+    RebuilderState,
+    RebuildFinished,
+    RebuildStatus,
+)
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog, Commit
 from indexrelay.streams import Connection, Keys, Presence, publish
-from indexrelay.streams.memory import ServerMemory
+from indexrelay.streams.retention import ServerMemory
 from tests.fixtures.logs import capture_logs
 from tests.fixtures.servers import ServerFactory
 from tests.rebuilder.conftest import Bench, behaving
@@ -195,7 +200,7 @@ def test_where_memory_is_short_what_was_read_goes_at_once(
     live.emit(live.commit("b"))
     live.wait(lambda: len(live.results()) == 2)
     assert live.connection.commands.xlen(live.keys.events) == 2
-    monkeypatch.setattr(workshop, "server_memory", lambda _: ServerMemory(used=95, limit=100))
+    monkeypatch.setattr(service, "server_memory", lambda _: ServerMemory(used=95, limit=100))
     live.wait(lambda: live.connection.commands.xlen(live.keys.events) == 1)
 
 

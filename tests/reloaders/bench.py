@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from indexrelay.reloaders import Reloader
-from indexrelay.schemas.definitions import ComponentDefinition
-from indexrelay.schemas.results import ComponentState
-from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.messages import ComponentState
+from indexrelay.schemas.settings import ComponentDefinition, Settings
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.streams import Connection

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from indexrelay.reloaders.falling_back import earlier_versions
-from indexrelay.reloaders.planning import Part
-from indexrelay.schemas.results import LoadOutcome
+from indexrelay.reloaders.fallback import earlier_versions
+from indexrelay.reloaders.plan import Part
+from indexrelay.schemas.messages import LoadOutcome
 from indexrelay.schemas.versions import Hold, Release
 from tests.reloaders.bench import Bench, outcomes, state_of, texts
 from tests.reloaders.test_scrubber import blob_of, overwrite, scrubber

@@ -1,7 +1,6 @@
 """A reader is ready when every required component is served, from whatever version."""
 
-from indexrelay.schemas.definitions import ComponentDefinition
-from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.settings import ComponentDefinition, Settings
 from tests.reloaders.bench import Bench, make_settings
 from tests.reloaders.kinds import WORDS
 

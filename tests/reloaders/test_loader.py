@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.settings import ComponentDefinition
 from tests.fixtures.logs import capture_logs
 from tests.reloaders.bench import Bench, make_settings, outcomes, state_of, texts
 from tests.reloaders.kinds import WORDS

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from indexrelay.schemas.events import FIELD, Event, ReleaseApplied
-from indexrelay.schemas.results import LoadOutcome, ReaderState
+from indexrelay.schemas.messages import FIELD, Event, LoadOutcome, ReaderState, ReleaseApplied
 from indexrelay.streams import Connection, Keys, present, publish
 from tests.fixtures.servers import fake_connection
 from tests.reloaders.bench import Bench, make_settings

@@ -231,7 +231,7 @@ def test_the_thread_outlives_an_error_that_nobody_foresaw(
         return look(**given)  # type: ignore[arg-type]  # handed on as it came
 
     monkeypatch.setattr(reader._follower, "look", failing)
-    monkeypatch.setattr("indexrelay.schemas.supervised_thread._FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("indexrelay.schemas.clock._FIRST_PAUSE_SECONDS", 0.01)
     reader.start()
     try:
         assert reader.wait_ready(30)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from indexrelay.reloaders.descriptors import KEPT, DescriptorReserve
+from indexrelay.reloaders.reloader import KEPT, DescriptorReserve
 from tests.reloaders.bench import Bench, outcomes, texts
 
 

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from indexrelay.reloaders.spreading import SHARE, Spread
+from indexrelay.reloaders.reloader import SHARE, Spread
 
 FLEET = [f"host-{number % 5}:{4000 + number}" for number in range(50)]
 

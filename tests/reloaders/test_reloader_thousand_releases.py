@@ -16,7 +16,7 @@ import pytest
 
 from indexrelay.components.kind import PreviousVersion
 from indexrelay.components.vector_index import VectorIndex
-from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.settings import ComponentDefinition
 from indexrelay.schemas.versions import BlobRef, Release
 from tests.components.jobs import (
     MemorySnapshot,

@@ -5,8 +5,8 @@ import threading
 from pathlib import Path
 
 from indexrelay.reloaders import Reloader
-from indexrelay.reloaders.scrubbing import Scrubber
-from indexrelay.storage.artifacts.checked import file_identity
+from indexrelay.reloaders.scrubber import Scrubber
+from indexrelay.storage.artifacts.blobs import file_identity
 from tests.fixtures.logs import capture_logs
 from tests.reloaders.bench import Bench, make_settings, outcomes, state_of, texts
 from tests.streams.polling import eventually

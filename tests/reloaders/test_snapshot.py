@@ -7,9 +7,7 @@ from indexrelay.reloaders import (
     Snapshot,
     SnapshotClosedError,
 )
-from indexrelay.reloaders.served import ServedComponent
-from indexrelay.reloaders.snapshot import Contents
-from indexrelay.reloaders.swapping import Current
+from indexrelay.reloaders.snapshot import Contents, Current, ServedComponent
 from tests.fixtures.logs import capture_logs
 from tests.reloaders.bench import Bench, texts
 from tests.reloaders.kinds import ServedWords

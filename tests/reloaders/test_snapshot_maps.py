@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.settings import ComponentDefinition
 from indexrelay.schemas.versions import Release
 from tests.components.jobs import clustered
 from tests.reloaders.bench import Bench

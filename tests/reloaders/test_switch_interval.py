@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from indexrelay.reloaders.giving_way import TURN_SECONDS, giving_way
+from indexrelay.reloaders.switch_interval import TURN_SECONDS, giving_way
 
 USUAL_SECONDS = 0.005
 

@@ -2,21 +2,19 @@
 
 from datetime import UTC, datetime, timedelta
 
-from indexrelay.schemas.events import (
+from indexrelay.schemas.messages import (
     BatchCompleted,
-    Event,
-    EventData,
-    RebuildFinished,
-    RebuildRequested,
-    ReleaseApplied,
-    ReleasePublished,
-)
-from indexrelay.schemas.results import (
     BuildOutcome,
     ComponentResult,
     ComponentState,
+    Event,
+    EventData,
     LoadOutcome,
+    RebuildFinished,
+    RebuildRequested,
     RebuildStatus,
+    ReleaseApplied,
+    ReleasePublished,
 )
 from indexrelay.schemas.versions import Check
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from indexrelay.schemas.results import ReaderState, RebuilderState
+from indexrelay.schemas.messages import ReaderState, RebuilderState
 from indexrelay.schemas.versions import SCHEMA_VERSION, Release, VersionManifest
 
 MESSAGES = Path(__file__).parent / "messages"

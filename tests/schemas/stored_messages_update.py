@@ -7,7 +7,7 @@ folders of earlier versions are not touched.
 import json
 from typing import Any
 
-from indexrelay.schemas.canonical import canonical_json, sha256_hex
+from indexrelay.schemas.names import canonical_json, sha256_hex
 from indexrelay.schemas.versions import SCHEMA_VERSION
 from tests.schemas.sample_events import SAID, event_of
 from tests.schemas.stored_messages import DOCUMENT_MODELS, DOCUMENTS, MESSAGES, NEXT, written_as

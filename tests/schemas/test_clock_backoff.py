@@ -2,7 +2,7 @@
 
 import pytest
 
-from indexrelay.schemas.backoff import SHARE, backoff_seconds
+from indexrelay.schemas.clock import SHARE, backoff_seconds
 
 
 def wait(count: int, *, key: str = "voyager") -> float:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from indexrelay.schemas.supervised_thread import SupervisedThread
+from indexrelay.schemas.clock import SupervisedThread
 from tests.fixtures.logs import capture_logs
 
 

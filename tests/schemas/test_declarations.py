@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from indexrelay.schemas.declarations import Declaration, declared_to_build, declared_to_serve
-from indexrelay.schemas.definitions import ComponentDefinition
-from indexrelay.schemas.settings import CollectionSettings
+from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition
 
 TABLE = {"kind": "table", "url": "postgresql://u:secret@db/songs", "table": "songs"}
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from indexrelay.components.errors import DocumentFunctionError
-from indexrelay.components.json_cache.function import call_function
-from indexrelay.schemas.origin import told
+from indexrelay.components.json_cache.kind import call_function
+from indexrelay.schemas.diagnostics import told
 
 MODULE = """
 import json

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from indexrelay.schemas.mistakes import SettingsError
+from indexrelay.schemas.errors import SettingsError
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import load_settings
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from indexrelay.schemas.documents import asyncapi_document, json_schemas
-from indexrelay.schemas.documents.__main__ import main
-from indexrelay.schemas.events import EVENT_TYPES, FIELD
+from indexrelay.schemas.documents import asyncapi_document, json_schemas, main
+from indexrelay.schemas.messages import EVENT_TYPES, FIELD
 from indexrelay.streams.keys import Keys
 from tests.schemas.sample_events import SAID, event_of
 

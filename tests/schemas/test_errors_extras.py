@@ -13,9 +13,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from indexrelay.console.explaining import explain
-from indexrelay.schemas.errors import MissingExtraError
-from indexrelay.schemas.extras import EXTRAS, missing_extra, require
+from indexrelay.console.errors import explain
+from indexrelay.schemas.errors import EXTRAS, MissingExtraError, missing_extra, require
 
 ROOT = Path(__file__).parents[2]
 BY_NAME = ("require", "find_spec", "import_module")
@@ -148,8 +147,8 @@ def test_another_module_that_is_missing_is_not_taken_for_an_extra() -> None:
 CASES = {
     "flask": "import indexrelay.reloaders.flask",
     "fastapi": "import indexrelay.reloaders.fastapi",
-    "uvicorn": "import indexrelay.reloaders.service",
-    "h11": "import indexrelay.reloaders.http.connections",
+    "uvicorn": "import indexrelay.service.app",
+    "h11": "import indexrelay.service.connections",
     "pytest": "import indexrelay.testing.plugin",
     "fakeredis": "from indexrelay.testing import Pipeline",
     "psycopg": "from indexrelay.storage.catalog import Catalog; Catalog.open('postgresql://h/d')",

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from indexrelay.schemas.definitions import ComponentDefinition
-from indexrelay.schemas.mistakes import Mistake, SettingsError
+from indexrelay.schemas.errors import Mistake, SettingsError
+from indexrelay.schemas.settings import ComponentDefinition
 from indexrelay.schemas.settings_file import load_settings
 
 COLLECTION = "[collections.a]\ndimension = 1\n"

@@ -123,7 +123,7 @@ def test_one_call_shows_the_summaries_and_leaves_the_applications_logging_alone(
     try:
         for _ in range(2):  # the last call counts, and nothing is said twice
             show_logs(layout="json", stream=stream)
-        log = get_logger("indexrelay.reloaders.following")
+        log = get_logger("indexrelay.reloaders.follower")
         log.info("release.applied", release=7, succeeded=["map"])
         log.debug("detail")
         logging.getLogger("app").info("not ours")

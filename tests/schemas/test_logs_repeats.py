@@ -12,8 +12,7 @@ import pytest
 import structlog
 
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.logs import catch_strays, configure_logs
-from indexrelay.schemas.repeats import BURST, RepeatLimit
+from indexrelay.schemas.logs import BURST, RepeatLimit, catch_strays, configure_logs
 from indexrelay.schemas.settings import LogSettings
 from tests.storage.catalog.clock import HandClock
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexrelay.schemas.errors import UnreadableEventError
-from indexrelay.schemas.events import MAX_EVENT_BYTES, Event, EventData
+from indexrelay.schemas.messages import MAX_EVENT_BYTES, Event, EventData
 from tests.schemas.sample_events import SAID, event_of
 
 by_type = pytest.mark.parametrize("data", SAID, ids=lambda data: data.TYPE)

@@ -5,25 +5,26 @@ from typing import Any
 
 import pytest
 
-from indexrelay.schemas.events import MAX_EVENT_BYTES, Event, RebuildFinished, ReleaseApplied
-from indexrelay.schemas.limits import MAX_COMPONENTS, MAX_ERROR, MAX_MESSAGE, fitted, shortened
-from indexrelay.schemas.message_size import (
+from indexrelay.schemas.messages import (
+    MAX_EVENT_BYTES,
+    BuildOutcome,
+    ComponentFailure,
+    ComponentResult,
+    ComponentState,
+    Event,
+    LoadOutcome,
+    ReaderState,
+    RebuilderState,
+    RebuildFinished,
+    RebuildResult,
+    RebuildStatus,
+    ReleaseApplied,
     fitted_reader,
     fitted_rebuilder,
     fitted_report,
     fitted_result,
 )
-from indexrelay.schemas.results import (
-    BuildOutcome,
-    ComponentFailure,
-    ComponentResult,
-    ComponentState,
-    LoadOutcome,
-    ReaderState,
-    RebuilderState,
-    RebuildResult,
-    RebuildStatus,
-)
+from indexrelay.schemas.names import MAX_COMPONENTS, MAX_ERROR, MAX_MESSAGE, fitted, shortened
 from indexrelay.schemas.versions import Check
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

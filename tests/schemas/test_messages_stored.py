@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from indexrelay.schemas.events import EVENT_TYPES, Event, EventData
+from indexrelay.schemas.messages import EVENT_TYPES, Event, EventData
 from indexrelay.schemas.versions import SCHEMA_VERSION, Release, VersionManifest
 from tests.schemas.sample_events import SAID, event_of
 from tests.schemas.stored_messages import (

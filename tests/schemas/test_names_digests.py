@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from indexrelay.schemas.canonical import canonical_json
-from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.names import canonical_json
+from indexrelay.schemas.settings import ComponentDefinition
 from indexrelay.schemas.versions import BlobRef, Release, VersionManifest
 from tests.schemas.sample_events import DIGEST, NOON, OTHER
 

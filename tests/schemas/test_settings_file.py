@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy import make_url
 
-from indexrelay.schemas.mistakes import SettingsError
+from indexrelay.schemas.errors import SettingsError
 from indexrelay.schemas.settings import FolderSource, Settings, TableSource
 from indexrelay.schemas.settings_file import load_settings
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from indexrelay.components.registry import check_kind
-from indexrelay.schemas.mistakes import SettingsError
-from indexrelay.schemas.settings_file import load_settings
-from indexrelay.schemas.user_modules import make_importable
+from indexrelay.schemas.errors import SettingsError
+from indexrelay.schemas.settings_file import load_settings, make_importable
 
 KIND = "from indexrelay.components.embedding_cache import EmbeddingCache as {name}\n"
 CONFIG = """
@@ -44,7 +43,7 @@ from indexrelay.producers import Producer
 from indexrelay.rebuilder import Rebuilder
 from indexrelay.reloaders import Reloader
 from indexrelay.components.registry import check_kind
-from indexrelay.schemas.mistakes import SettingsError
+from indexrelay.schemas.errors import SettingsError
 from indexrelay.schemas.settings_file import load_settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog

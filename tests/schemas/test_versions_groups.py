@@ -4,9 +4,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from indexrelay.schemas.definitions import ComponentDefinition
-from indexrelay.schemas.groups import agree, disagreements, groups_of, have_common_roots, mates_of
-from indexrelay.schemas.versions import VersionManifest
+from indexrelay.schemas.settings import ComponentDefinition
+from indexrelay.schemas.versions import (
+    VersionManifest,
+    agree,
+    disagreements,
+    groups_of,
+    have_common_roots,
+    mates_of,
+)
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 DEFINITIONS = {

@@ -1,5 +1,5 @@
-from indexrelay.health.dependencies import in_order, root_collections, with_descendants
-from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.settings import ComponentDefinition
+from indexrelay.schemas.versions import in_order, root_collections, with_descendants
 
 DEFINITIONS = {
     "cache": ComponentDefinition.of("x", "map", "songs"),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from indexrelay.schemas.events import RebuildRequested
+from indexrelay.schemas.messages import RebuildRequested
 from tests.schemas.sample_events import SAID, event_of
 from tests.schemas.stored_messages import document
 from tests.security.mutations import mutated, written

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 
 from indexrelay.streams.connection import Connection
-from indexrelay.streams.round_trip import packed, round_trip
+from indexrelay.streams.publisher import packed, round_trip
 from tests.fixtures.acl import ADMIN, NAMESPACE, USERS, ConnectAs
 
 pytestmark = pytest.mark.server

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from indexrelay.rebuilder.reviving import Rereading, reread
+from indexrelay.rebuilder.inbox import RetryOutcome, retry_dead_letter
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.events import BatchCompleted, Event, EventData, RebuildRequested
+from indexrelay.schemas.messages import BatchCompleted, Event, EventData, RebuildRequested
 from tests.rebuilder.conftest import Bench, MakeBench, behaving
 
 CLOCK = SystemClock()
@@ -112,8 +112,8 @@ def test_a_dead_letter_that_is_read_again_has_no_authority_either(shrunken: Benc
     letter = shrunken.catalog.dead_letters.bury(
         stream=shrunken.keys.events, entry_id="1-0", raw=event.to_bytes(), reason="too new"
     )
-    again = reread(letter, catalog=shrunken.catalog, clock=CLOCK)
-    assert again.outcome is Rereading.RECEIVED
+    again = retry_dead_letter(letter, catalog=shrunken.catalog, clock=CLOCK)
+    assert again.outcome is RetryOutcome.RECEIVED
     shrunken.rebuilder.step()
     assert shrunken.release().number == 1
 

@@ -10,9 +10,9 @@ import pytest
 
 from indexrelay.components.errors import DamagedFileError, KindNotFoundError
 from indexrelay.reloaders.errors import KindNotAllowedError
-from indexrelay.reloaders.opening import Opener
-from indexrelay.schemas.canonical import sha256_hex
+from indexrelay.reloaders.opener import Opener
 from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.names import sha256_hex
 from indexrelay.schemas.versions import VersionManifest
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from tests.security.artifacts.mutations import mutated

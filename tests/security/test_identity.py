@@ -11,7 +11,7 @@ from indexrelay.health.survey import Survey
 from indexrelay.health.verdict import Code
 from indexrelay.producers import NotServedError, Producer
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.results import (
+from indexrelay.schemas.messages import (
     ComponentFailure,
     ComponentState,
     LoadOutcome,

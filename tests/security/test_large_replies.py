@@ -9,7 +9,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from indexrelay.streams import Connection, ConsumerGroup, Keys, Tail
-from indexrelay.streams.inspection import group_state, waiting_entries
+from indexrelay.streams.consumer import group_state, waiting_entries
 from indexrelay.streams.keys import REBUILDERS_GROUP
 from tests.fixtures.acl import NAMESPACE, ConnectAs
 

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from indexrelay.health.redis_health import member_problems
+from indexrelay.health.redis import member_problems
 from indexrelay.health.verdict import Code
-from indexrelay.rebuilder.leasing import Leases
-from indexrelay.schemas.file_locks import LockWaits, holder_of, wait_for_lock
-from indexrelay.schemas.results import RebuilderState
+from indexrelay.rebuilder.scheduler import Leases
+from indexrelay.schemas.files import LockWaits, holder_of, wait_for_lock
+from indexrelay.schemas.messages import RebuilderState
 from indexrelay.storage.artifacts import ArtifactStore, StoreAccessError, StoreBusyError
-from indexrelay.storage.artifacts.locking import SWEEPING_SECONDS, WRITING_SECONDS
-from indexrelay.storage.catalog import Catalog, engines
-from indexrelay.storage.passing import may_pass
+from indexrelay.storage.artifacts.files import SWEEPING_SECONDS, WRITING_SECONDS
+from indexrelay.storage.catalog import Catalog, database
+from indexrelay.storage.errors import is_transient
 from indexrelay.storage.urls import driver_url
 from indexrelay.streams import EmbeddedServer, present
 from indexrelay.streams.errors import ServerStartError
@@ -112,7 +112,7 @@ def test_a_writer_waits_for_a_lock_within_a_limit_and_may_try_again(
         ) as busy:
             make_version(store, "voyager", b"2")
         waits = store.lock_waits
-    assert may_pass(busy.value)
+    assert is_transient(busy.value)
     assert WRITING_SECONDS <= clock.ahead < WRITING_SECONDS + 1
     assert [each.lock for each in waits] == [str(store.root / "lock")]
     told = [line["seconds"] for line in lines if line["event"] == "lock.waiting"]
@@ -175,7 +175,7 @@ def test_a_short_wait_is_told_to_nobody(tmp_path: Path, clock: MovedClock) -> No
 
 @pytest.fixture
 def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Catalog]:
-    monkeypatch.setattr(engines, "BUSY_SECONDS", 2)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 2)
     with closing(Catalog.open(f"sqlite:///{tmp_path / 'catalog.db'}")) as catalog:
         yield catalog
 
@@ -183,14 +183,14 @@ def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Catalog
 def test_a_catalog_that_somebody_has_locked_is_given_up_after_a_while_and_told_of(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "_TURN_SECONDS", 1)
+    monkeypatch.setattr(database, "_TURN_SECONDS", 1)
     seen: list[str] = []
     monkeypatch.setattr(LockWaits, "note", lambda _, lock: seen.append(lock))
     with closing(sqlite3.connect(tmp_path / "catalog.db", isolation_level=None)) as stranger:
         stranger.execute("BEGIN IMMEDIATE")
         with pytest.raises(sa.exc.OperationalError, match="database is locked") as error:
             catalog.attempts.pause("voyager", reason="test")
-        assert may_pass(error.value)
+        assert is_transient(error.value)
         assert seen == ["the catalog"]
         stranger.execute("ROLLBACK")
         catalog.attempts.pause("voyager", reason="test")
@@ -201,14 +201,14 @@ def test_a_catalog_that_somebody_has_locked_is_given_up_after_a_while_and_told_o
 def test_so_is_a_row_that_somebody_has_locked_in_postgresql(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "BUSY_SECONDS", 1)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 1)
     stranger = sa.create_engine(driver_url(postgresql_url))
     with disposing(stranger), closing(Catalog.open(postgresql_url)) as catalog:
         with stranger.begin() as connection:
             connection.exec_driver_sql("LOCK TABLE indexrelay_pauses IN ACCESS EXCLUSIVE MODE")
             with pytest.raises(sa.exc.OperationalError, match="lock timeout") as error:
                 catalog.attempts.pause("voyager", reason="test")
-            assert may_pass(error.value)
+            assert is_transient(error.value)
             assert [wait.lock for wait in catalog.lock_waits] == ["the catalog"]
         catalog.attempts.pause("voyager", reason="test")
         assert catalog.lock_waits == ()
@@ -268,7 +268,7 @@ def test_a_rebuilder_says_what_it_waits_for_and_the_judge_names_it(make_bench: M
 def test_an_embedded_server_whose_folder_is_locked_is_not_waited_for_for_ever(
     tmp_path: Path, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexrelay.schemas.file_locks.sleep", clock.advance)
+    monkeypatch.setattr("indexrelay.schemas.files.sleep", clock.advance)
     server = EmbeddedServer(tmp_path, clock=clock)
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis" / "lock").touch()

@@ -14,16 +14,16 @@ from typing import Any, Final
 
 import pytest
 
-from indexrelay.console.requesting import results_in
+from indexrelay.console.commands.rebuild import results_in
 from indexrelay.health.judge import judge
 from indexrelay.health.survey import Survey
 from indexrelay.producers import NotServedError, Producer
 from indexrelay.reloaders import Reloader
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.errors import UnreadableEventError
-from indexrelay.schemas.events import MAX_EVENT_BYTES, Event
-from indexrelay.storage.catalog.dead_letters import MAX_KEPT_BYTES
-from indexrelay.streams.delivery import Delivery, deliveries_of
+from indexrelay.schemas.messages import MAX_EVENT_BYTES, Event
+from indexrelay.storage.catalog.inbox import MAX_KEPT_BYTES
+from indexrelay.streams.consumer import Delivery, deliveries_of
 from tests.rebuilder.conftest import Bench, behaving, bench_in
 from tests.schemas.sample_events import SAID
 from tests.security.fuzzing import MINUTES, seeds

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from indexrelay.console.commands.up import sole_owner
 from indexrelay.console.processes import Child
-from indexrelay.console.sole_owner import sole_owner
 from indexrelay.health.judge import judge
 from indexrelay.health.survey import Survey
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.mistakes import SettingsError
-from indexrelay.schemas.private_files import open_private, open_to_everyone
+from indexrelay.schemas.errors import SettingsError
+from indexrelay.schemas.files import open_private, open_to_everyone
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import check_settings
 from indexrelay.storage.artifacts import (
@@ -23,10 +23,10 @@ from indexrelay.storage.artifacts import (
     ReleaseUnreadableError,
     VersionUnreadableError,
 )
-from indexrelay.storage.artifacts.durable import MOST_BYTES
+from indexrelay.storage.artifacts.files import MOST_BYTES
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import EmbeddedServer
-from indexrelay.streams.server_program import find_server
+from indexrelay.streams.server import find_server
 from tests.health.healthy_facts import healthy
 from tests.rebuilder.conftest import MakeBench, behaving
 from tests.security.strangers import a_place_for_all, as_stranger

@@ -17,8 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from indexrelay.health.verdict import Code
-from indexrelay.schemas.errors import MissingExtraError
-from indexrelay.schemas.mistakes import SettingsError
+from indexrelay.schemas.errors import MissingExtraError, SettingsError
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import check_settings, load_settings
 from indexrelay.storage.artifacts import (

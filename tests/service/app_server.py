@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import uvicorn
 
-from indexrelay.reloaders.listening import address_of, listening
+from indexrelay.service.server import address_of, listening
 from tests.reloaders.test_presence import eventually
 
 

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
-from indexrelay.components.hits import Hit
-from indexrelay.components.json_cache.served import CachedDocument
+from indexrelay.components.json_cache.kind import CachedDocument
 from indexrelay.components.kind import Built, Job, Kind
+from indexrelay.components.served import Hit
 from indexrelay.schemas.versions import Check
 
 MODULE = "tests.service.search_kinds"

@@ -9,12 +9,11 @@ import pytest
 
 from indexrelay.health.verdict import Actor, Code
 from indexrelay.reloaders import Reloader
-from indexrelay.reloaders.documents import accepts_gzip, matches
-from indexrelay.reloaders.service import create_app
-from indexrelay.schemas.canonical import canonical_json, sha256_hex
-from indexrelay.schemas.definitions import ComponentDefinition
-from indexrelay.schemas.results import ReaderState
-from indexrelay.schemas.settings import HttpSettings
+from indexrelay.schemas.messages import ReaderState
+from indexrelay.schemas.names import canonical_json, sha256_hex
+from indexrelay.schemas.settings import ComponentDefinition, HttpSettings
+from indexrelay.service.answers import accepts_gzip, matches
+from indexrelay.service.app import create_app
 from tests.reloaders.bench import Bench
 from tests.service.app_server import running
 from tests.service.search_kinds import MODULE

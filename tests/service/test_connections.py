@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from indexrelay.reloaders.http import connections
-from indexrelay.reloaders.http.answers import LargeResponse
-from indexrelay.reloaders.http.bodies import BodyLimit
-from indexrelay.reloaders.http.connections import MAX_HEADER_BYTES, Phase, fitting
-from indexrelay.reloaders.listening import listening
 from indexrelay.schemas.settings import HttpSettings
+from indexrelay.service import connections
+from indexrelay.service.answers import LargeResponse
+from indexrelay.service.connections import MAX_HEADER_BYTES, Phase, fitting
+from indexrelay.service.limits import BodyLimit
+from indexrelay.service.server import listening
 from tests.service.transports import Service, receive, status
 
 WHOLE = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"

@@ -7,8 +7,8 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
-from indexrelay.reloaders.http.connections import Connections, GuardedConnection
 from indexrelay.schemas.settings import HttpSettings
+from indexrelay.service.connections import Connections, GuardedConnection
 
 HIGH_WATER = 64 * 1024
 

@@ -7,8 +7,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from indexrelay.storage.artifacts import BlobCorruptError, BlobMissingError, StoreAccessError
-from indexrelay.storage.errors import SourceChangedError
-from indexrelay.storage.passing import may_pass
+from indexrelay.storage.errors import SourceChangedError, is_transient
 
 
 def sqlite_error(code: int) -> sqlite3.OperationalError:
@@ -46,12 +45,12 @@ def sqlite_error(code: int) -> sqlite3.OperationalError:
     ids=repr,
 )
 def test_which_failures_may_pass(error: Exception, *, passes: bool) -> None:
-    assert may_pass(error) is passes
+    assert is_transient(error) is passes
     wrapped = LookupError()
     wrapped.__cause__ = error
-    assert may_pass(wrapped) is passes
+    assert is_transient(wrapped) is passes
 
 
 def test_a_want_of_memory_does_not_pass_under_a_limit_of_ones_own() -> None:
-    assert may_pass(MemoryError())
-    assert not may_pass(MemoryError(), memory=False)
+    assert is_transient(MemoryError())
+    assert not is_transient(MemoryError(), memory=False)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
-from indexrelay.streams.passing import is_passing
+from indexrelay.streams.errors import is_passing
 
 
 def eventually(condition: Callable[[], object], *, seconds: float = 30.0) -> None:

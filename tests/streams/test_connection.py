@@ -7,9 +7,8 @@ from redis import exceptions
 
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.streams.connection import Connection
-from indexrelay.streams.errors import BackendRefusedError, RedisUrlError
+from indexrelay.streams.errors import BackendRefusedError, RedisUrlError, is_passing, refusal_code
 from indexrelay.streams.keys import Keys
-from indexrelay.streams.passing import is_passing, refusal_code
 from tests.fixtures.logs import capture_logs
 from tests.fixtures.servers import ServerFactory
 

@@ -8,12 +8,11 @@ import pytest
 from redis import exceptions
 
 from indexrelay.streams.connection import Connection
-from indexrelay.streams.errors import BackendRefusedError
+from indexrelay.streams.consumer import Tail
+from indexrelay.streams.errors import BackendRefusedError, is_passing
 from indexrelay.streams.keys import Keys
 from indexrelay.streams.leases import Lease
-from indexrelay.streams.passing import is_passing
-from indexrelay.streams.publishing import publish
-from indexrelay.streams.tail import Tail
+from indexrelay.streams.publisher import publish
 from tests.fixtures.logs import capture_logs
 from tests.fixtures.sentinels import (
     PASSWORD,

@@ -7,10 +7,9 @@ from contextlib import contextmanager
 import pytest
 
 from indexrelay.streams.connection import Connection
-from indexrelay.streams.delivery import Delivery
-from indexrelay.streams.groups import ConsumerGroup
+from indexrelay.streams.consumer import ConsumerGroup, Delivery
 from indexrelay.streams.keys import Keys
-from indexrelay.streams.publishing import publish, publish_many
+from indexrelay.streams.publisher import publish, publish_many
 
 
 def consumer(

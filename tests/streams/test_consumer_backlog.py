@@ -3,7 +3,7 @@
 import pytest
 
 from indexrelay.streams import Connection, ConsumerGroup, Keys, publish_many, trim
-from indexrelay.streams.backlog import backlog
+from indexrelay.streams.consumer import backlog
 
 
 @pytest.fixture

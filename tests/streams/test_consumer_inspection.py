@@ -6,9 +6,8 @@ import pytest
 from redis.exceptions import ResponseError
 
 from indexrelay.streams import Connection, ConsumerGroup, Keys, Lease, publish_many
-from indexrelay.streams.inspection import group_state, waiting_entries
+from indexrelay.streams.consumer import Position, group_state, waiting_entries
 from indexrelay.streams.leases import held_leases, limit_lease
-from indexrelay.streams.position import Position
 from tests.fixtures.servers import ServerFactory
 
 

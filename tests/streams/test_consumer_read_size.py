@@ -1,6 +1,6 @@
 """How many entries are asked for: as many as are wanted, fewer where they are large."""
 
-from indexrelay.streams.read_size import MOST_BYTES, ReadSize
+from indexrelay.streams.consumer import MOST_BYTES, ReadSize
 
 
 def test_as_many_as_are_wanted_while_they_are_small() -> None:

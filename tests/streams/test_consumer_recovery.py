@@ -8,11 +8,10 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from indexrelay.streams.connection import Connection
-from indexrelay.streams.groups import ConsumerGroup
+from indexrelay.streams.consumer import ConsumerGroup, Tail
+from indexrelay.streams.errors import is_passing
 from indexrelay.streams.keys import Keys
-from indexrelay.streams.passing import is_passing
-from indexrelay.streams.publishing import publish, publish_many
-from indexrelay.streams.tail import Tail
+from indexrelay.streams.publisher import publish, publish_many
 from tests.fixtures.logs import capture_logs
 from tests.fixtures.servers import ServerFactory
 from tests.streams.polling import eventually

@@ -5,10 +5,10 @@ import threading
 import pytest
 
 from indexrelay.streams.connection import Connection
+from indexrelay.streams.consumer import Tail, TailRead
 from indexrelay.streams.keys import Keys
-from indexrelay.streams.publishing import publish, publish_many
-from indexrelay.streams.tail import Tail, TailRead
-from indexrelay.streams.trimming import trim
+from indexrelay.streams.publisher import publish, publish_many
+from indexrelay.streams.retention import trim
 
 
 def tail_at_end(connection: Connection, keys: Keys) -> Tail:

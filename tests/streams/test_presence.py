@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 from redis import Redis
 
+from indexrelay.schemas.messages import ReaderState
 from indexrelay.schemas.names import split_member_id
-from indexrelay.schemas.results import ReaderState
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.errors import BackendRefusedError, MessageTooLargeError
 from indexrelay.streams.keys import Keys

@@ -6,14 +6,13 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
 
-from indexrelay.schemas.events import FIELD
-from indexrelay.streams import publishing
+from indexrelay.schemas.messages import FIELD
+from indexrelay.streams import publisher
 from indexrelay.streams.connection import Connection
-from indexrelay.streams.errors import BackendRefusedError
+from indexrelay.streams.errors import BackendRefusedError, is_passing
 from indexrelay.streams.keys import Keys
-from indexrelay.streams.passing import is_passing
-from indexrelay.streams.publishing import publish, publish_many
-from indexrelay.streams.trimming import trim
+from indexrelay.streams.publisher import publish, publish_many
+from indexrelay.streams.retention import trim
 from tests.fixtures.servers import ServerFactory
 
 
@@ -37,8 +36,8 @@ def test_no_events_are_no_entries(each_connection: Connection, keys: Keys) -> No
 def test_more_events_than_go_in_one_round_trip_keep_their_order_too(
     each_connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "MOST_EVENTS", 7)
-    monkeypatch.setattr(publishing, "MOST_BYTES", 40)
+    monkeypatch.setattr(publisher, "MOST_EVENTS", 7)
+    monkeypatch.setattr(publisher, "MOST_BYTES", 40)
     raws = [b"%d " % number * (number % 9) for number in range(60)]
     entry_ids = publish_many(each_connection, keys.events, raws)
     entries: Any = each_connection.commands.xrange(keys.events)
@@ -68,7 +67,7 @@ def test_a_round_trip_that_was_cut_leaves_no_reply_for_the_next_command(
         except StopIteration:
             raise KeyboardInterrupt from None
 
-    monkeypatch.setattr("indexrelay.streams.round_trip._reply", cut)
+    monkeypatch.setattr("indexrelay.streams.publisher._reply", cut)
     with pytest.raises(KeyboardInterrupt):
         publish_many(real_connection, keys.events, [b"1", b"2", b"3"])
     assert real_connection.commands.echo("next") == b"next"

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexrelay.schemas.events import FIELD
-from indexrelay.streams.announcing import announce, current_release
+from indexrelay.schemas.messages import FIELD
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.errors import BackendRefusedError
 from indexrelay.streams.keys import Keys
+from indexrelay.streams.publisher import announce, current_release
 from tests.fixtures.servers import fake_connection
 
 

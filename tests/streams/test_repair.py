@@ -10,8 +10,7 @@ from redis.exceptions import RedisError, ResponseError
 from indexrelay.schemas.settings import RebuilderSettings
 from indexrelay.streams import Connection, Keys, publish
 from indexrelay.streams import repair as module
-from indexrelay.streams.errors import UnkillableScriptError
-from indexrelay.streams.passing import refusal_code
+from indexrelay.streams.errors import UnkillableScriptError, refusal_code
 from indexrelay.streams.repair import Action, Repair
 from tests.fixtures.servers import PrivateServer, ServerFactory
 from tests.streams.polling import eventually

@@ -8,11 +8,10 @@ import pytest
 
 from indexrelay.schemas.settings import RebuilderSettings
 from indexrelay.streams import Connection, Keys, Presence, publish
-from indexrelay.streams import wrong_keys as module
-from indexrelay.streams.errors import BackendRefusedError
-from indexrelay.streams.passing import is_passing
+from indexrelay.streams import repair as module
+from indexrelay.streams.errors import BackendRefusedError, is_passing
 from indexrelay.streams.presence import MAX_STATE_BYTES
-from indexrelay.streams.wrong_keys import ASIDE_SECONDS, WrongKey, find_wrong_keys, mend
+from indexrelay.streams.repair import ASIDE_SECONDS, WrongKey, find_wrong_keys, mend
 
 LIMITS = RebuilderSettings(stream_max_entries=100, history_entries=10)
 KEYS = Keys("test")

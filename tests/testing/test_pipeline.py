@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from indexrelay.producers import NotServedError
-from indexrelay.schemas.mistakes import SettingsError
-from indexrelay.schemas.results import BuildOutcome, LoadOutcome, RebuildStatus
+from indexrelay.schemas.errors import SettingsError
+from indexrelay.schemas.messages import BuildOutcome, LoadOutcome, RebuildStatus
 from indexrelay.schemas.settings import Settings
 from indexrelay.testing import (
     FakeClock,

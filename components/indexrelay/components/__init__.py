@@ -4,9 +4,9 @@ A kind meets the rest only in files; nothing in here builds, releases or reloads
 a package of its own, imported when a definition names it.
 """
 
-from indexrelay.components.hits import Hit
 from indexrelay.components.kind import Built, Job, Kind, KindParameters, Served
 from indexrelay.components.registry import check_kind, kind_class, kind_of
+from indexrelay.components.served import Hit
 
 __all__ = [
     "Built",

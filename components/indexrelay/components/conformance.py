@@ -14,9 +14,8 @@ from typing import Any, get_origin, get_type_hints
 
 from indexrelay.components.errors import ContractError
 from indexrelay.components.kind import Built, Job, Kind, KindParameters, Served, Trial
-from indexrelay.schemas.canonical import canonical_json
-from indexrelay.schemas.names import is_file_name
-from indexrelay.schemas.origin import told
+from indexrelay.schemas.diagnostics import told
+from indexrelay.schemas.names import canonical_json, is_file_name
 from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import BlobRef, Check
 

@@ -4,21 +4,52 @@
 `load` runs in every reader. They meet only in files. A kind keeps no state besides its parameters,
 and imports what is heavy (FAISS, scikit-learn) inside its methods, so that settings can be checked
 where those are not installed.
+
+Memory: a limit is on what a build needs besides what it makes. Before a kind makes something large
+it says how large (`BuildMemory.hold`), and the limit moves up by that much; a build that eats more
+than it said still meets the limit. Mapped files do not count: the kernel may drop their pages.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from indexrelay.components.build_memory import UNLIMITED, BuildMemory
-from indexrelay.schemas.numbers import truths_as_text
+from indexrelay.schemas.names import truths_as_text
 from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
 from indexrelay.storage.entries import SourceSnapshot
+
+
+def _no_limit(_bytes: int) -> None:
+    """There is none to raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildMemory:
+    """What one build may hold in memory of its own."""
+
+    working_bytes: int | None = None
+    """Beside what it makes; ``None``: no limit."""
+    raise_limit: Callable[[int], None] = _no_limit
+    """Lets the process hold so many bytes more."""
+
+    def hold(self, bytes_: int) -> None:
+        """Say that something of this size is about to be made; call it before."""
+        self.raise_limit(bytes_)
+
+    def share(self, part: float, *, at_most: int) -> int:
+        """Bytes for one purpose: ``part`` of the working memory, but at most ``at_most``."""
+        if self.working_bytes is None:
+            return at_most
+        return min(int(part * self.working_bytes), at_most)
+
+
+UNLIMITED: Final = BuildMemory()
+"""For builds in the caller's own process."""
 
 
 class KindParameters(BaseModel):

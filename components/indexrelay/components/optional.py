@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any
 
-from indexrelay.schemas.extras import require
+from indexrelay.schemas.errors import require
 
 
 @cache

@@ -16,10 +16,10 @@ from pydantic import ValidationError
 from indexrelay.components.conformance import class_mistakes
 from indexrelay.components.errors import InvalidParametersError, KindNotFoundError
 from indexrelay.components.kind import Kind
-from indexrelay.schemas.definitions import ComponentDefinition
-from indexrelay.schemas.mistakes import Mistake, mistakes_of, suggestion
-from indexrelay.schemas.origin import told
-from indexrelay.schemas.user_modules import where_was_looked
+from indexrelay.schemas.diagnostics import told
+from indexrelay.schemas.errors import Mistake, mistakes_of, suggestion
+from indexrelay.schemas.settings import ComponentDefinition
+from indexrelay.schemas.settings_file import where_was_looked
 
 GROUP: Final = "indexrelay.kinds"
 

@@ -10,17 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
+from indexrelay.console import demo
 from indexrelay.console.commands import (
     check,
     collections,
     components,
-    dead,
-    demo,
-    holds,
+    dead_letters,
     keys,
     readers,
     rebuild,
-    reconcile,
     releases,
     repair,
     roles,
@@ -55,16 +53,16 @@ def build_app() -> typer.Typer:
     app.command("rebuilder", rich_help_panel=_RUN)(roles.rebuilder)
     app.command("reader", rich_help_panel=_RUN)(roles.reader)
     app.command("status", rich_help_panel=_LOOK)(status.status)
-    app.command("search", rich_help_panel=_LOOK)(search.search)
+    app.command("search", rich_help_panel=_LOOK)(search.search_component)
     for name, group in _GROUPS.items():
         app.add_typer(group.build_app(), name=name, rich_help_panel=_LOOK)
     app.command("rebuild", rich_help_panel=_DO)(rebuild.rebuild)
-    app.command("pause", rich_help_panel=_DO)(holds.pause)
-    app.command("resume", rich_help_panel=_DO)(holds.resume)
-    app.command("hold", rich_help_panel=_DO)(holds.hold)
-    app.command("lift", rich_help_panel=_DO)(holds.lift)
-    app.command("rollback", rich_help_panel=_DO)(holds.rollback)
-    app.command("reconcile", rich_help_panel=_DO)(reconcile.reconcile)
+    app.command("pause", rich_help_panel=_DO)(components.pause)
+    app.command("resume", rich_help_panel=_DO)(components.resume)
+    app.command("hold", rich_help_panel=_DO)(components.hold)
+    app.command("lift", rich_help_panel=_DO)(components.lift)
+    app.command("rollback", rich_help_panel=_DO)(components.rollback)
+    app.command("reconcile", rich_help_panel=_DO)(repair.reconcile)
     app.add_typer(repair.build_app(), name="repair", rich_help_panel=_DO)
     app.add_typer(keys.build_app(), name="keys", rich_help_panel=_DO)
     return app
@@ -81,7 +79,7 @@ _GROUPS = {
     "components": components,
     "releases": releases,
     "readers": readers,
-    "dead": dead,
+    "dead": dead_letters,
 }
 """What there are several of; each is listed by its bare name, and has verbs."""
 

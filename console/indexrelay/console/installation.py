@@ -1,29 +1,41 @@
-"""One installation as a command sees it: settings, and what they name, opened when first needed.
+"""One installation as a command sees it: its settings, and what they name, opened on first use.
 
-A command that only reads the artifacts never opens a database; one that only checks the settings
-opens nothing at all.
+A command that only reads the artifacts opens no database; one that only checks the settings opens
+nothing. `verdict_of` asks the judge about everything; `signals_of` reads who is present in Redis.
 """
 
 import getpass
 import os
 import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from redis.exceptions import RedisError
+
 from indexrelay.components.registry import check_kind
 from indexrelay.console.terminal import ANSWERS
+from indexrelay.health.advice import advised
+from indexrelay.health.judge import judge
+from indexrelay.health.survey import Survey
+from indexrelay.health.verdict import Verdict
+from indexrelay.producers.events import open_connection
 from indexrelay.producers.producer import Producer
-from indexrelay.producers.reaching import reach
+from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.errors import IndexRelayError, Mistake, SettingsError
 from indexrelay.schemas.logs import catch_strays, configure_logs
-from indexrelay.schemas.mistakes import Mistake, SettingsError
+from indexrelay.schemas.messages import ReaderState, RebuilderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import load_settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.keys import Keys
+from indexrelay.streams.presence import StateT, present
+from indexrelay.streams.publisher import current_release
 
 
 def person() -> str:
@@ -82,7 +94,7 @@ class Installation:
     @cached_property
     def connection(self) -> Connection:
         """Redis, as a client: no server is started for a command that only looks."""
-        return reach(self.settings, warn=False)
+        return open_connection(self.settings, warn=False)
 
     @cached_property
     def producer(self) -> Producer:
@@ -106,3 +118,49 @@ class Installation:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signals:
+    """What Redis says; ``error`` when it says nothing."""
+
+    announced: int | None = None
+    readers: Mapping[str, ReaderState] = field(default_factory=dict)
+    """Each live process by its member id."""
+    rebuilders: Mapping[str, RebuilderState] = field(default_factory=dict)
+    error: str | None = None
+    """With what to do about it."""
+
+
+def survey_of(installation: Installation) -> Survey:
+    """What looks at an installation; whatever it looks at is opened then."""
+    return Survey(
+        installation.settings,
+        catalog=lambda: installation.catalog,
+        store=lambda: installation.store,
+        connection=lambda: installation.connection,
+        clock=SystemClock(),
+    )
+
+
+def verdict_of(installation: Installation) -> Verdict:
+    """Look at everything once, and judge; what cannot be read is among the problems."""
+    return judge(survey_of(installation).whole())
+
+
+def signals_of(installation: Installation) -> Signals:
+    """The announced release and everyone's presence."""
+    try:
+        connection, keys = installation.connection, installation.keys
+        return Signals(
+            announced=current_release(connection, keys),
+            readers=_readable(present(connection, keys, "reader", ReaderState)),
+            rebuilders=_readable(present(connection, keys, "rebuilder", RebuilderState)),
+        )
+    except (RedisError, IndexRelayError, OSError) as error:
+        return Signals(error=advised(error))
+
+
+def _readable(states: Mapping[str, StateT | None]) -> dict[str, StateT]:
+    """Without the processes of another major version; the judge tells of these."""
+    return {member: state for member, state in states.items() if state is not None}

@@ -7,9 +7,8 @@ script too, but not what a command line needs, and that is then said like anythi
 import os
 import sys
 
-from indexrelay.console.escaping import visible_lines
-from indexrelay.console.exits import ExitCode
-from indexrelay.console.terminal import ANSWERS, leave_quietly, prepare_streams
+from indexrelay.console.errors import ExitCode
+from indexrelay.console.terminal import ANSWERS, leave_quietly, prepare_streams, visible_lines
 from indexrelay.schemas.failpoints import arm
 
 
@@ -36,14 +35,14 @@ def _run() -> int:
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else ExitCode.FAILURE
     except Exception as error:
-        from indexrelay.console.explaining import explain
-        from indexrelay.console.invocation import adapted
+        from indexrelay.console.errors import explain
+        from indexrelay.console.terminal import adapted
 
         explained = explain(error)
         if explained is None:
             raise  # ours to mend: the traceback says where
         if "--json" in sys.argv:
-            from indexrelay.console.output import print_json
+            from indexrelay.console.terminal import print_json
 
             if not ANSWERS.given:
                 print_json({"error": explained.sentence, "advice": explained.advice})

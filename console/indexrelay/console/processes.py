@@ -1,20 +1,98 @@
-"""Child processes that outlive nothing: each in a group of its own, stopped in a bounded time.
+"""The processes of one machine: children, their supervisor, the embedded server, and the own end.
 
-A group of its own keeps the terminal's Ctrl-C from reaching children before their parent has
-decided the order in which they stop. Should the parent be killed outright, the kernel sends its
-children SIGTERM (``PR_SET_PDEATHSIG``), so that nothing keeps running unseen.
+`Child` is one ``indexrelay`` command in a process group of its own, so that the terminal's Ctrl-C
+does not reach it before its parent has decided the order in which children stop. If the parent is
+killed, the kernel sends its children SIGTERM (``PR_SET_PDEATHSIG``). `Supervisor` starts a child
+that ended again, with a pause that doubles with every early end. `KeptServer` does the same for the
+embedded server. `Stop` turns SIGINT and SIGTERM into a flag that a loop looks at.
 """
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Protocol, Self
 
-from indexrelay.schemas.private_files import make_private_folder, open_private
-from indexrelay.streams import dying_with_parent
+from redis.exceptions import BusyLoadingError, RedisError
+from redis.exceptions import TimeoutError as NoAnswerError
+
+from indexrelay.console.errors import ExitCode
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.files import make_private_folder, open_private
+from indexrelay.schemas.loggers import get_logger
+from indexrelay.streams import parent_death
+from indexrelay.streams.connection import Connection
+from indexrelay.streams.server import EmbeddedServer
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stop:
+    """Takes SIGINT and SIGTERM for the length of a ``with`` block, on the main thread.
+
+    A command that works rather than waits has it ``interrupt``: the first signal is then raised as
+    `KeyboardInterrupt`, and later ones do not disturb the clearing up.
+    """
+
+    def __init__(self, *, interrupt: bool = False) -> None:
+        self._interrupt = interrupt
+        self._received: int | None = None
+        self._before: dict[int, signal._HANDLER] = {}
+
+    @property
+    def asked(self) -> bool:
+        """Whether a signal arrived."""
+        return self._received is not None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What a command that was cut short exits with."""
+        return ExitCode.TERMINATED if self._received == signal.SIGTERM else ExitCode.INTERRUPTED
+
+    @property
+    def role_exit_code(self) -> ExitCode:
+        """What a command exits with that runs until it is told to stop: SIGTERM is its end."""
+        return ExitCode.SUCCESS if self._received == signal.SIGTERM else ExitCode.INTERRUPTED
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until asked to stop, at most that long; says whether it was."""
+        if not self.asked:
+            select.select([self._reading], [], [], seconds)
+        return self.asked
+
+    def __enter__(self) -> Self:
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
+        self._before = {number: signal.signal(number, self._take) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        os.close(self._reading)
+        os.close(self._writing)
+
+    def _take(self, number: int, _: FrameType | None) -> None:
+        if self._received is None:
+            self._received = number
+            os.write(self._writing, b"\0")
+            if self._interrupt:
+                raise KeyboardInterrupt
+
 
 _TAIL_BYTES = 2000
 
@@ -68,7 +146,7 @@ class Child:
                 output = stack.enter_context(open_private(self._log, "ab")).fileno()
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-I", "-S", dying_with_parent.__file__, str(os.getpid())),
+                    *(sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid())),
                     *self._command,
                 ],
                 env=self._environ,
@@ -106,3 +184,250 @@ class Child:
         with self._log.open("rb") as file:
             file.seek(max(0, self._log.stat().st_size - _TAIL_BYTES))
             return file.read().decode(errors="replace").strip()
+
+
+_LONGEST_SOCKET_BYTES = 100
+"""The kernel takes 107 bytes for a socket's path; the rest is for the file's own name."""
+
+
+REDIS_URL = "INDEXRELAY_REDIS__URL"
+"""The variable that tells a child where Redis is; a URL may hold a password, so it is no option."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoleSettings:
+    """What all children of one parent share."""
+
+    config: Path | None
+    """``None``: found by the child as by its parent, whose folder and variables it has."""
+    environ: Mapping[str, str]
+    """The children's variables; they say where Redis is."""
+    logs: Path | None
+    """The folder for what they say; ``None``: our own stderr."""
+
+    @property
+    def options(self) -> list[str]:
+        """The command-line options that all of them take."""
+        return [] if self.config is None else ["--config", str(self.config)]
+
+    def log(self, name: str) -> Path | None:
+        """Where the child ``name`` says what it does."""
+        return None if self.logs is None else self.logs / f"{name}.log"
+
+
+def rebuilder_child(shared: RoleSettings) -> Child:
+    """The rebuilder."""
+    return Child(
+        "rebuilder",
+        ["rebuilder", *shared.options],
+        environ=shared.environ,
+        log=shared.log("rebuilder"),
+    )
+
+
+def reader_child(
+    shared: RoleSettings, reader_id: str, *, socket: Path | None = None, port: int | None = None
+) -> Child:
+    """A reader service on a unix socket, or on a port of the loopback address."""
+    address = ["--uds", str(socket)] if socket is not None else ["--port", str(port)]
+    return Child(
+        reader_id,
+        ["reader", "--id", reader_id, *shared.options, *address],
+        environ=shared.environ,
+        log=shared.log(reader_id),
+    )
+
+
+def socket_folder(data_dir: Path) -> Path:
+    """A folder for unix sockets that only we can enter: in the data folder, if its path is short.
+
+    Otherwise it is a new one among the temporary files, and the caller removes it.
+    """
+    folder = data_dir / "sockets"
+    if len(os.fsencode(folder)) > _LONGEST_SOCKET_BYTES - len("/reader-99.sock"):
+        return Path(tempfile.mkdtemp(prefix="indexrelay-"))
+    make_private_folder(folder)
+    return folder
+
+
+log = get_logger(__name__)
+
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 30.0
+SETTLED_SECONDS = 60.0
+"""A child that lived this long has not failed to start; its next end is a new story."""
+
+
+class Supervised(Protocol):
+    """What is supervised: `processes.Child`."""
+
+    name: str
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        ...
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended."""
+        ...
+
+    def start(self) -> None:
+        """Start it."""
+        ...
+
+    def ask_to_stop(self) -> None:
+        """Ask it to stop, without waiting."""
+        ...
+
+    def stop(self, *, grace_seconds: float) -> None:
+        """Stop it; safe twice and before `start`."""
+        ...
+
+
+@dataclass(kw_only=True)
+class _Watched:
+    child: Supervised
+    started: float = 0.0
+    early_ends: int = 0
+    restarts: int = 0
+    restart_at: float | None = None
+
+
+def stop_together(children: Sequence[Supervised], *, grace_seconds: float) -> None:
+    """Ask all, then wait for each: as long as the slowest takes, not as long as all of them."""
+    for child in children:
+        child.ask_to_stop()
+    for child in children:
+        child.stop(grace_seconds=grace_seconds)
+
+
+class Supervisor:
+    """Starts children stage by stage, restarts those that end, stops the last stage first."""
+
+    def __init__(self, *stages: Sequence[Supervised], clock: Clock) -> None:
+        self._stages = stages
+        self._watched = [_Watched(child=child) for stage in stages for child in stage]
+        self._clock = clock
+
+    @property
+    def restarts(self) -> dict[str, int]:
+        """How many times each child was started again."""
+        return {watched.child.name: watched.restarts for watched in self._watched}
+
+    def start(self) -> None:
+        """Start every child, in the order given."""
+        for watched in self._watched:
+            self._start(watched)
+
+    def look(self) -> None:
+        """Notice who ended and start again whose pause is over; call it a few times a second."""
+        now = self._clock.monotonic()
+        for watched in self._watched:
+            if watched.child.running:
+                continue
+            if watched.restart_at is None:
+                self._plan_restart(watched, now)
+            elif now >= watched.restart_at:
+                watched.restarts += 1
+                self._start(watched)
+
+    def stop(self, *, grace_seconds: float) -> None:
+        """Stop every child, the last stage first; each child gets ``grace_seconds``."""
+        for stage in reversed(self._stages):
+            stop_together(stage, grace_seconds=grace_seconds)
+
+    def _start(self, watched: _Watched) -> None:
+        watched.child.start()
+        watched.started = self._clock.monotonic()
+        watched.restart_at = None
+        log.info("process.started", process=watched.child.name, restarts=watched.restarts)
+
+    def _plan_restart(self, watched: _Watched, now: float) -> None:
+        early = now - watched.started < SETTLED_SECONDS
+        watched.early_ends = watched.early_ends + 1 if early else 1
+        pause = min(FIRST_PAUSE_SECONDS * 2 ** (watched.early_ends - 1), LONGEST_PAUSE_SECONDS)
+        watched.restart_at = now + pause
+        log.warning(
+            "process.ended",
+            process=watched.child.name,
+            exit_code=watched.child.exit_code,
+            restart_in_seconds=pause,
+        )
+
+
+LOOK_SECONDS = 1.0
+PATIENCE_SECONDS = 2.0
+"""How long one answer may take; a stop must not wait much longer for it."""
+SILENT_LOOKS = 5
+"""A server that is only busy, or a machine that was asleep, is not to be punished for it."""
+
+
+class KeptServer:
+    """Starts the server of ``data_dir``, or finds the running one, and looks after it."""
+
+    def __init__(self, data_dir: Path, *, clock: Clock) -> None:
+        self._server = EmbeddedServer(data_dir)
+        self._clock = clock
+        self._url = ""
+        self._next_look = 0.0
+        self._failures = 0
+        self._silent = 0
+
+    def start(self) -> str:
+        """Start it; returns its URL.
+
+        Raises:
+            NoServerError, ServerStartError: there is none, or it does not come up.
+        """
+        self._url = self._server.start()
+        self._next_look = self._clock.monotonic() + LOOK_SECONDS
+        return self._url
+
+    def look(self) -> None:
+        """Start it again if it does not answer; call it about once a second, or more often."""
+        if self._clock.monotonic() < self._next_look:
+            return
+        if not self._answers():
+            self._restart()
+        pause = min(LOOK_SECONDS * 2**self._failures, LONGEST_PAUSE_SECONDS)
+        self._next_look = self._clock.monotonic() + pause
+
+    def stop(self) -> None:
+        """Stop it if this process started it; safe twice and before `start`."""
+        self._server.stop()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _answers(self) -> bool:
+        with closing(Connection.open(self._url, timeout_seconds=PATIENCE_SECONDS)) as connection:
+            try:
+                connection.commands.ping()
+            except BusyLoadingError:
+                return True  # it reads its file, and will answer
+            except NoAnswerError:
+                self._silent += 1
+                return self._silent < SILENT_LOOKS
+            except RedisError:
+                return False
+        self._silent = 0
+        return True
+
+    def _restart(self) -> None:
+        log.warning("server.away")
+        self._silent = 0
+        try:
+            self._server.stop()
+            self._url = self._server.start()
+        except (IndexRelayError, OSError) as error:
+            self._failures += 1
+            log.warning("server.not_restarted", error=str(error))
+        else:
+            self._failures = 0
+            log.info("server.restarted")

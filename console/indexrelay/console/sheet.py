@@ -16,7 +16,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from indexrelay.console.escaping import visible_lines
+from indexrelay.console.terminal import visible_lines
 
 _ANY_WIDTH = 100_000
 _FEWEST = 12

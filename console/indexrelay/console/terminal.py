@@ -1,18 +1,38 @@
-"""Standard streams that take whatever a command says, on any terminal and in any locale.
+"""What is printed, and how: one answer on stdout, everything else on stderr.
 
-A stream whose encoding lacks a character gets another spelling of it instead of an error: ``ok``
-for ``✓``, ``->`` for ``→``, and the code of anything else, as in a Python text. Streams that are
-closed lead nowhere, so that no file that is opened later takes their descriptor and gets a
-command's answer written into it.
+- Answers are one JSON document or tables. `Answers` keeps stdout free of whatever a user's module
+  prints while it is imported, so that ``indexrelay status --json | jq`` always works.
+- Streams take any text in any locale: a character that the encoding lacks is spelled otherwise
+  (``ok`` for ``✓``). A closed stream leads nowhere.
+- Text that comes from data is shown without its control characters: it cannot recolour or rename
+  the terminal. None of it is read as markup.
+- A command that is shown works where it is pasted: it names the program and the settings as this
+  process was called with them.
 """
 
 import codecs
 import contextlib
 import io
+import json
 import os
+import re
+import shlex
+import shutil
 import sys
-from collections.abc import Iterator
-from typing import Final, TextIO
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from pydantic import BaseModel
+
+from indexrelay.console.errors import ExitCode
+from indexrelay.schemas.commands import PROGRAM
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
 
 _SPELLING: Final = "indexrelay.spelled"
 """The name of our rule among Python's handlers of encoding errors."""
@@ -153,3 +173,154 @@ def _descriptor(stream: TextIO) -> int | None:
         return stream.fileno()
     except (OSError, ValueError):  # a test's stream is none of a descriptor
         return None
+
+
+def visible(text: str) -> str:
+    r"""``text`` with everything unprintable as ``\xNN``, ``\uNNNN`` or ``\UNNNNNNNN``."""
+    return "".join(each if each.isprintable() else _code(ord(each)) for each in text)
+
+
+def visible_lines(text: str) -> str:
+    """The same for text that may take several lines: these stay, and tabs are spaces."""
+    return "\n".join(visible(line) for line in text.expandtabs(4).split("\n"))
+
+
+def visible_json(document: str) -> str:
+    r"""The same for a JSON document: it still says the same, with ``\uNNNN`` in its texts."""
+    return "".join(
+        each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in document
+    )
+
+
+def _code(point: int) -> str:
+    if point < 0x100:
+        return f"\\x{point:02x}"
+    return f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"
+
+
+_NO_TERMINAL_COLUMNS = 100_000
+
+
+def stdout() -> "Console":
+    """For what was asked for."""
+    from rich.console import Console
+
+    class AnswerConsole(Console):
+        """Ends with our code where rich has one of its own, and cuts nothing off."""
+
+        def on_broken_pipe(self) -> None:
+            raise SystemExit(ExitCode.UNREAD)
+
+        def print(self, *objects: Any, crop: bool = False, **how: Any) -> None:
+            # What is longer than a line is a command, and a command is never cut off.
+            super().print(*objects, crop=crop, **how)
+
+    return _unlimited(
+        AnswerConsole(file=ANSWERS.stream, markup=False, highlight=False, emoji=False)
+    )
+
+
+def stderr() -> "Console":
+    """For progress, notes and errors."""
+    from rich.console import Console
+
+    return _unlimited(Console(stderr=True, markup=False, highlight=False, emoji=False))
+
+
+def _unlimited(console: "Console") -> "Console":
+    """Without a terminal there is no width to keep to, unless someone says so in ``COLUMNS``."""
+    if not console.is_terminal and not os.environ.get("COLUMNS"):
+        console.width = _NO_TERMINAL_COLUMNS
+    return console
+
+
+def print_json(document: BaseModel | dict[str, Any] | list[Any]) -> None:
+    """Write one JSON document, indented for a person who looks at it anyway.
+
+    It may quote strangers; JSON itself escapes only what is below a space.
+    """
+    value = document.model_dump(mode="json") if isinstance(document, BaseModel) else document
+    text = visible_json(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    stream = ANSWERS.stream
+    if not can_write(text, stream):
+        text = json.dumps(value, indent=2, allow_nan=False)
+    ANSWERS.given = True
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        sys.exit(ExitCode.UNREAD)
+
+
+def note(text: str) -> None:
+    """Say something beside the result."""
+    stderr().print(text, soft_wrap=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Invocation:
+    """The program and the settings that were named on the command line."""
+
+    program: str = PROGRAM
+    config: str | None = None
+
+    @classmethod
+    def of(cls, argv: Sequence[str]) -> "Invocation":
+        """What ``sys.argv`` says."""
+        return cls(program=_program(argv[0] if argv else PROGRAM), config=_config(argv[1:]))
+
+    def adapt(self, text: str) -> str:
+        """``text`` with its commands as they have to be written here."""
+        if self.program == PROGRAM and self.config is None:
+            return text
+        named = "" if self.config is None else f" --config {shlex.quote(self.config)}"
+        try:
+            commands = _commands()
+        except ModuleNotFoundError:
+            return text  # the command line's extra is missing, and the sentence says which
+        return commands.sub(lambda found: f"{self.program} {found[1]}{named}", text)
+
+
+def adapted(text: str) -> str:
+    """``text`` for whoever called this program."""
+    return Invocation.of(sys.argv).adapt(text)
+
+
+def advice_line(advice: str) -> "Text":
+    """Advice below what it is about; never wrapped, since a command in it is pasted as one line."""
+    from rich.text import Text
+
+    return Text(f"  → {visible(adapted(advice))}", no_wrap=True, overflow="ignore")
+
+
+def _program(called: str) -> str:
+    """What the shell has to be told: the bare name where that finds the same program."""
+    if Path(called).name != PROGRAM or "/" not in called:
+        return PROGRAM
+    found = shutil.which(PROGRAM)
+    if found is not None and Path(found).absolute() == Path(called).absolute():
+        return PROGRAM
+    return shlex.quote(called)
+
+
+def _config(arguments: Sequence[str]) -> str | None:
+    """The value of ``--config``, however it was written; the last one counts."""
+    config = None
+    for index, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == "--config" and equals:
+            config = value
+        elif argument in ("--config", "-c") and index + 1 < len(arguments):
+            config = arguments[index + 1]
+        elif argument == "--":
+            break
+    return config
+
+
+@cache
+def _commands() -> re.Pattern[str]:
+    """Any command that takes ``--config``, its name in the first group."""
+    from indexrelay.console.command_line import command_names
+
+    names = "|".join(re.escape(name) for name in sorted(command_names(), key=len, reverse=True))
+    return re.compile(rf"\b{PROGRAM} ({names})(?![\w-])")

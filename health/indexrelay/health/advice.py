@@ -21,10 +21,9 @@ from redis.exceptions import TimeoutError as RedisSilentError
 from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.schemas import commands
+from indexrelay.schemas.diagnostics import advice_on
 from indexrelay.schemas.errors import IndexRelayError
-from indexrelay.schemas.system_advice import advice_on
-from indexrelay.streams.errors import WrongTypeError
-from indexrelay.streams.passing import refusal_code
+from indexrelay.streams.errors import WrongTypeError, refusal_code
 
 START_ONE: Final = f"start one, {commands.REBUILDER}, or build here: {commands.rebuild(here=True)}"
 """Where no rebuilder runs."""

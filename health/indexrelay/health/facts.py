@@ -7,15 +7,14 @@ concluded from it, and nothing that depends on it counts as well.
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
-from indexrelay.health.backoff import Patience
-from indexrelay.health.dependencies import Definitions
-from indexrelay.schemas.results import ReaderState, RebuilderState
+from indexrelay.schemas.clock import backoff_seconds
+from indexrelay.schemas.messages import ReaderState, RebuilderState
 from indexrelay.schemas.settings import CollectionSettings, ReaderSettings, RebuilderSettings
-from indexrelay.schemas.versions import Hold, Release, VersionManifest
+from indexrelay.schemas.versions import Definitions, Hold, Release, VersionManifest
 from indexrelay.storage.artifacts import ReleaseUnreadableError, ReleaseUntrustedError
 from indexrelay.storage.catalog import (
     Attempt,
@@ -25,9 +24,43 @@ from indexrelay.storage.catalog import (
     Pause,
 )
 from indexrelay.streams.leases import HeldLease
-from indexrelay.streams.memory import ServerMemory
 from indexrelay.streams.presence import Role
-from indexrelay.streams.wrong_keys import WrongKey
+from indexrelay.streams.repair import WrongKey
+from indexrelay.streams.retention import ServerMemory
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """The cool-down after each failure in a row, and when to stop trying."""
+
+    cooldown_seconds: float
+    max_cooldown_seconds: float
+    max_consecutive_failures: int
+
+    @classmethod
+    def of(cls, limits: RebuilderSettings) -> Self:
+        """What the settings say."""
+        return cls(
+            cooldown_seconds=limits.failure_cooldown_seconds,
+            max_cooldown_seconds=limits.max_failure_cooldown_seconds,
+            max_consecutive_failures=limits.max_consecutive_failures,
+        )
+
+    def retry_at(self, attempt: Attempt) -> datetime | None:
+        """When the same build may be tried again; ``None``: not by itself any more.
+
+        What failed for a cause outside, such as a full disk, is tried for as long as that lasts.
+        Every rebuilder says the same: the wait follows from the component and the count.
+        """
+        if not attempt.passing and attempt.failures >= self.max_consecutive_failures:
+            return None
+        wait = backoff_seconds(
+            attempt.failures,
+            first=self.cooldown_seconds,
+            longest=self.max_cooldown_seconds,
+            key=attempt.component,
+        )
+        return attempt.failed_at + timedelta(seconds=wait)
 
 
 def passed_over(broken: Mapping[int, ReleaseUnreadableError]) -> dict[str, Any]:
@@ -182,9 +215,9 @@ class Facts:
     """The settings of readers: how soon they follow."""
 
     @property
-    def patience(self) -> Patience:
+    def patience(self) -> RetryPolicy:
         """How failed builds are tried again."""
-        return Patience.of(self.rebuilder)
+        return RetryPolicy.of(self.rebuilder)
 
     @property
     def holds(self) -> Mapping[str, Hold]:

@@ -14,18 +14,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Final
 
-from indexrelay.health.collection_health import (
+from indexrelay.health.components import (
     collection_health,
     collection_problems,
+    component_health,
+    component_problems,
     left_out_note,
+    notes,
 )
-from indexrelay.health.component_health import component_health, component_problems, notes
-from indexrelay.health.declarations import declaration_problems
-from indexrelay.health.due import find_due
+from indexrelay.health.due import GroupState, find_due, judge_groups
 from indexrelay.health.facts import Area, Facts, passed_over
-from indexrelay.health.groups import GroupState, judge_groups
-from indexrelay.health.intrusions import few, intrusion_problems
-from indexrelay.health.redis_health import (
+from indexrelay.health.redis import (
+    declaration_problems,
+    few,
+    intrusion_problems,
     member_problems,
     reader_problems,
     redis_problems,
@@ -33,7 +35,7 @@ from indexrelay.health.redis_health import (
 )
 from indexrelay.health.verdict import Actor, Code, Problem, Verdict
 from indexrelay.schemas import commands
-from indexrelay.schemas.results import ReaderState
+from indexrelay.schemas.messages import ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ReleaseUnreadableError

@@ -8,7 +8,7 @@ cannot be read is one of its facts.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,7 +16,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from indexrelay.components.errors import KindNotFoundError
 from indexrelay.components.registry import kind_class
 from indexrelay.health.advice import advice_for
-from indexrelay.health.dependencies import Definitions
 from indexrelay.health.facts import (
     Area,
     Facts,
@@ -26,16 +25,15 @@ from indexrelay.health.facts import (
     Untaken,
     passed_over,
 )
-from indexrelay.health.presence import seconds_left
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.diagnostics import told
 from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.files import open_to_everyone
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.origin import told
-from indexrelay.schemas.private_files import open_to_everyone
-from indexrelay.schemas.results import ReaderState, RebuilderState
+from indexrelay.schemas.messages import ReaderState, RebuilderState
 from indexrelay.schemas.settings import CatalogSource, Settings
-from indexrelay.schemas.versions import Release, VersionManifest
+from indexrelay.schemas.versions import Definitions, Release, VersionManifest
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.errors import (
@@ -43,15 +41,34 @@ from indexrelay.storage.errors import (
 )
 from indexrelay.storage.sources import open_source
 from indexrelay.streams import Connection, Keys
-from indexrelay.streams.announcing import current_release
-from indexrelay.streams.identity import host_name
-from indexrelay.streams.inspection import group_state, waiting_entries
+from indexrelay.streams.consumer import group_state, waiting_entries
+from indexrelay.streams.errors import refusal_code
 from indexrelay.streams.keys import REBUILDERS_GROUP
 from indexrelay.streams.leases import HeldLease, held_leases
-from indexrelay.streams.memory import held_memory, server_memory
-from indexrelay.streams.passing import refusal_code
-from indexrelay.streams.presence import Members, Role, StateT, members_of
-from indexrelay.streams.wrong_keys import WrongKey, find_wrong_keys
+from indexrelay.streams.presence import Members, Role, StateT, host_name, members_of
+from indexrelay.streams.publisher import current_release
+from indexrelay.streams.repair import WrongKey, find_wrong_keys
+from indexrelay.streams.retention import held_memory, server_memory
+
+
+def seconds_left(connection: Connection, keys: Sequence[str]) -> dict[str, float]:
+    """When these keys end, by the server's clock; those that never do are left out.
+
+    Raises:
+        redis.exceptions.RedisError: the server is away, or says no.
+    """
+    if not keys:
+        return {}
+    with connection.commands.pipeline(transaction=False) as pipeline:
+        for key in keys:
+            pipeline.pttl(key)
+        replies: list[Any] = pipeline.execute()
+    return {
+        key: milliseconds / 1000
+        for key, milliseconds in zip(keys, replies, strict=True)
+        if milliseconds >= 0
+    }
+
 
 _log = get_logger(__name__)
 ResultT = TypeVar("ResultT")

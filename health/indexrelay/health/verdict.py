@@ -11,8 +11,8 @@ from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from indexrelay.schemas.messages import ReaderState, RebuilderState
 from indexrelay.schemas.names import Digest, Name
-from indexrelay.schemas.results import ReaderState, RebuilderState
 from indexrelay.schemas.settings import Metric
 from indexrelay.schemas.versions import Generation
 

@@ -4,8 +4,7 @@ Works without FAISS; knows nothing of builds or reloads but what readers' presen
 """
 
 from indexrelay.producers.asynchronous import AsyncBatch, AsyncBatches, AsyncProducer
-from indexrelay.producers.batch import Batch
-from indexrelay.producers.batches import Batches
+from indexrelay.producers.batch import Batch, Batches
 from indexrelay.producers.errors import (
     BacklogFullError,
     BackPressureError,
@@ -20,7 +19,7 @@ from indexrelay.producers.errors import (
     WrongSourceError,
 )
 from indexrelay.producers.producer import Producer
-from indexrelay.producers.waiting import ServedBy
+from indexrelay.producers.served import ServedBy
 from indexrelay.schemas.logs import show_logs
 from indexrelay.storage.errors import (
     BatchContentError,

@@ -18,12 +18,10 @@ from typing import Any, ParamSpec, Self
 
 from numpy.typing import ArrayLike
 
-from indexrelay.producers.batch import Batch
-from indexrelay.producers.batches import Batches
+from indexrelay.producers.batch import Batch, Batches
 from indexrelay.producers.errors import NotCommittedError
 from indexrelay.producers.producer import Producer
-from indexrelay.producers.standing import Readers
-from indexrelay.producers.waiting import ServedBy
+from indexrelay.producers.served import Readers, ServedBy
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Commit
 

@@ -1,26 +1,31 @@
-"""One batch: changes gathered in memory, checked as they come, committed when the block ends.
+"""One batch, or several together: changes gathered in memory and committed when a block ends.
 
 Calls apply in the order in which they are made, and an upsert replaces what it is given: the vector
-always, text and payload where there is one. What the batch then comes to is committed as a whole
-(`indexrelay.storage.catalog.batch_content`).
+always, text and payload where there is one. Values are checked while the ``with`` block runs,
+before the catalog is touched. Leaving the block normally commits all of it in one transaction;
+leaving it by an exception commits nothing. A batch is held in memory whole (a vector takes ``4 *
+dimension`` bytes), so a job with more than that has several batches.
 
-What can be wrong with values is found while the ``with`` block runs, before the catalog is touched;
-leaving the block normally commits all of it in one transaction (or hands it over to the `Batches`
-that it belongs to), leaving it by an exception commits nothing. A batch is held in memory whole (a
-vector takes ``4 * dimension`` bytes), so a job with more than that has several batches.
+A commit costs an fsync, and an event a round trip. `Batches` is for jobs with many small batches:
+each keeps its own id, generation and event, but all are written in one transaction and announced in
+one round trip when the outer block ends.
 """
 
 import dataclasses
+import re
+import secrets
+import threading
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
 from numpy.typing import ArrayLike
 
 from indexrelay.producers.errors import BatchClosedError, NotCommittedError
-from indexrelay.producers.outcome import Outcome
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog import BatchChanges, Commit
+from indexrelay.storage.catalog.batches import check_batch_id
 from indexrelay.storage.entries import Entries
 from indexrelay.storage.errors import InvalidEntriesError, UnknownEntriesError
 from indexrelay.storage.validation import (
@@ -32,7 +37,44 @@ from indexrelay.storage.validation import (
     encode_payloads,
 )
 
-HandsOver = Callable[[BatchChanges, Outcome], None]
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{1,256})?")
+"""Later versions may append to what version 00 has."""
+
+
+def check_traceparent(given: str | None) -> None:
+    """Refuse what an event cannot carry, before the commit: after it a job could not tell.
+
+    Raises:
+        ValueError: it is no trace context.
+    """
+    if given is None or (isinstance(given, str) and _TRACEPARENT.fullmatch(given)):
+        return
+    raise ValueError(
+        f"traceparent={given!r:.100}: a W3C trace context, 00-<32 hex>-<16 hex>-<2 hex>"
+    )
+
+
+@dataclass(kw_only=True)
+class BatchOutcome:
+    """Filled in as it happens."""
+
+    commit: Commit | None = None
+    announced: bool = False
+    no_commit: str = "its block has not ended"
+    """Why there is no commit, for as long as there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedBatch:
+    """A batch whose block ended: what is to be committed, and where to tell what became of it."""
+
+    changes: BatchChanges
+    outcome: BatchOutcome
+    traceparent: str | None = None
+    """A W3C trace context that the event carries along."""
+
+
+HandsOver = Callable[[BatchChanges, BatchOutcome], None]
 """Commits what was gathered, now or together with other batches, and tells the outcome."""
 
 
@@ -66,7 +108,7 @@ class Batch:
         self._texts: dict[str, str | None] = {}
         self._payloads: dict[str, str | None] = {}
         self._deletes: dict[str, None] = {}
-        self._outcome = Outcome()
+        self._outcome = BatchOutcome()
         self._ended = False
 
     def upsert(
@@ -275,3 +317,116 @@ def _refuse_missing(
         raise InvalidEntriesError(
             f"{what} that is None; {instead}() takes one away", rows=rows, ids=ids
         )
+
+
+OpensBatch = Callable[[str, str | None, HandsOver], Batch]
+"""Makes a batch of a collection, under the id or one that is drawn; raises as `Producer.batch`."""
+Marks = Callable[[str], object]
+"""Sees that a collection is one whose job keeps its own data; raises as `batch_completed`."""
+CommitsAll = Callable[[Sequence[FinishedBatch]], bool]
+"""Commits and announces; whether the events went out. May raise after the commit."""
+
+
+class Batches:
+    """Batches of any collections that are committed together; made by `Producer.batches`.
+
+    Leaving the block normally commits all whose own blocks ended normally, leaving it by an
+    exception commits nothing. Batches may be open at the same time, each on a thread of its own.
+    """
+
+    def __init__(
+        self,
+        *,
+        opens: OpensBatch,
+        marks: Marks,
+        commits: CommitsAll,
+    ) -> None:
+        self._opens = opens
+        self._marks = marks
+        self._commits = commits
+        self._handed: list[FinishedBatch] = []
+        self._gathering = threading.Lock()
+        self._done: tuple[FinishedBatch, ...] = ()
+        self._announced = False
+        self._ended = False
+
+    def batch(
+        self, collection: str, batch_id: str | None = None, *, traceparent: str | None = None
+    ) -> Batch:
+        """A batch for one ``with`` block inside of this one; as `Producer.batch`.
+
+        Its `Batch.commit` is there when this block has ended. The same ``batch_id`` a second time
+        in one collection has to be the same batch: it commits nothing, and gets what the first one
+        gets.
+        """
+        check_traceparent(traceparent)
+
+        def hand_over(changes: BatchChanges, outcome: BatchOutcome) -> None:
+            outcome.no_commit = "the block of its batches has not ended"
+            self._gather(FinishedBatch(changes=changes, outcome=outcome, traceparent=traceparent))
+
+        return self._opens(collection, batch_id, hand_over)
+
+    def batch_completed(
+        self, collection: str, *, batch_id: str | None = None, traceparent: str | None = None
+    ) -> None:
+        """Say with the others that a collection whose entries live elsewhere has new ones.
+
+        Raises what `Producer.batch_completed` raises before the commit.
+        """
+        check_traceparent(traceparent)
+        batch_id = secrets.token_hex(16) if batch_id is None else batch_id
+        check_batch_id(batch_id)
+        self._marks(collection)
+        changes = BatchChanges(collection=collection, batch_id=batch_id, own_data=True)
+        self._gather(
+            FinishedBatch(changes=changes, outcome=BatchOutcome(), traceparent=traceparent)
+        )
+
+    def __len__(self) -> int:
+        """How many batches have been gathered, or were committed."""
+        return len(self._handed) or len(self._done)
+
+    def __bool__(self) -> bool:
+        """Always true: no batches yet are still `Batches` (ask ``len(batches)``)."""
+        return True
+
+    @property
+    def commits(self) -> tuple[Commit, ...]:
+        """What was committed, in the order in which the batches' blocks ended; empty before."""
+        return tuple(each.outcome.commit for each in self._done if each.outcome.commit is not None)
+
+    @property
+    def announced(self) -> bool:
+        """Whether the events went out; if not, the reconcile loop finds the commits."""
+        return self._announced
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._gathering:
+            self._ended = True
+            handed, self._handed = tuple(self._handed), []
+        if error is not None:
+            for each in handed:
+                each.outcome.no_commit = f"the block of its batches ended by {type(error).__name__}"
+        elif handed:
+            self._done = tuple(replace(each, changes=_told(each.changes)) for each in handed)
+            self._announced = self._commits(handed)
+
+    def _gather(self, handed: FinishedBatch) -> None:
+        with self._gathering:
+            if self._ended:
+                raise BatchClosedError(handed.changes.collection)
+            self._handed.append(handed)
+
+
+def _told(changes: BatchChanges) -> BatchChanges:
+    """What is kept of changes that were handed on: they may be large."""
+    return BatchChanges(collection=changes.collection, batch_id=changes.batch_id)

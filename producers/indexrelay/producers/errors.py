@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexrelay.schemas import commands
-from indexrelay.schemas.errors import IndexRelayError, UnknownNameError
-from indexrelay.schemas.mistakes import suggestion
-from indexrelay.schemas.results import ComponentFailure, LoadOutcome
+from indexrelay.schemas.errors import IndexRelayError, UnknownNameError, suggestion
+from indexrelay.schemas.messages import ComponentFailure, LoadOutcome
 from indexrelay.storage.catalog import Commit
 
 _SHOWN = 5

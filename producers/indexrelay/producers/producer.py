@@ -12,25 +12,26 @@ from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Self
 
-from indexrelay.producers.announcing import announce
-from indexrelay.producers.batch import Batch, HandsOver
-from indexrelay.producers.batches import Batches
+from indexrelay.producers.batch import (
+    Batch,
+    Batches,
+    BatchOutcome,
+    FinishedBatch,
+    HandsOver,
+    check_traceparent,
+)
 from indexrelay.producers.errors import (
     UndeclaredCollectionError,
     UndeclaredComponentError,
     WrongSourceError,
 )
-from indexrelay.producers.outcome import Handed, Outcome
-from indexrelay.producers.reaching import reach
-from indexrelay.producers.signals import Signals
-from indexrelay.producers.standing import Readers
-from indexrelay.producers.tracing import check_traceparent
-from indexrelay.producers.waiting import ServedBy, Waiting
+from indexrelay.producers.events import Signals, announce, open_connection
+from indexrelay.producers.served import Readers, ServedBy, ServedWait
 from indexrelay.schemas.clock import Clock, SystemClock
-from indexrelay.schemas.events import RebuildRequested
+from indexrelay.schemas.messages import RebuildRequested
 from indexrelay.schemas.settings import CollectionSettings, Settings
 from indexrelay.storage.catalog import BatchChanges, Catalog, Commit
-from indexrelay.storage.catalog.commits import check_batch_id
+from indexrelay.storage.catalog.batches import check_batch_id
 from indexrelay.storage.validation import SizeLimits
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.keys import Keys
@@ -70,7 +71,7 @@ class Producer:
             keys=Keys(settings.namespace),
             clock=self._clock,
             source=f"indexrelay/producer/{socket.gethostname()}",
-            connect=lambda: reach(settings),
+            connect=lambda: open_connection(settings),
             connection=connection,
             max_backlog=settings.producer.max_backlog,
         )
@@ -111,8 +112,8 @@ class Producer:
         """
         check_traceparent(traceparent)
 
-        def hand_over(changes: BatchChanges, outcome: Outcome) -> None:
-            self._commit([Handed(changes=changes, outcome=outcome, traceparent=traceparent)])
+        def hand_over(changes: BatchChanges, outcome: BatchOutcome) -> None:
+            self._commit([FinishedBatch(changes=changes, outcome=outcome, traceparent=traceparent)])
 
         return self._open_batch(collection, batch_id, hand_over)
 
@@ -237,9 +238,9 @@ class Producer:
         readers: Readers = None,
         components: Collection[str] | None = None,
         fail_fast: bool = True,
-    ) -> Waiting:
+    ) -> ServedWait:
         """The wait of `wait_served`, for a caller with a loop of its own."""
-        return Waiting(
+        return ServedWait(
             commit,
             signals=self._signals,
             clock=self._clock,
@@ -293,7 +294,7 @@ class Producer:
             sizes=SizeLimits.of(declared),
         )
 
-    def _commit(self, handed: Sequence[Handed]) -> bool:
+    def _commit(self, handed: Sequence[FinishedBatch]) -> bool:
         """Commit what batches handed over, then say so; whether the events went out."""
         for each in handed:
             each.outcome.no_commit = "its commit failed"

@@ -3,14 +3,14 @@
 Never talks to a reader: what it has to say is in the release.
 """
 
-from indexrelay.rebuilder.errors import (
+from indexrelay.rebuilder.builds import (
     BuildCancelledError,
     BuildDiedError,
     BuildError,
     BuildTimedOutError,
     GateFailedError,
 )
-from indexrelay.rebuilder.runners import BuildRunner, BuildSession, InlineRunner
+from indexrelay.rebuilder.builds.runner import BuildRunner, BuildSession, InlineRunner
 from indexrelay.rebuilder.service import Rebuilder
 from indexrelay.schemas.logs import show_logs
 

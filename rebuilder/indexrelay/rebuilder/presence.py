@@ -1,30 +1,46 @@
-"""What a rebuilder says about itself: its whole current state, under a key that expires.
+"""What a rebuilder publishes about itself, and what it learns from the presence of readers.
 
-Jobs that wait for a batch read here that a component failed, so that they need not wait for a
-time-out.
+Its state is one value under a key that expires. Jobs that wait for a batch read here that a
+component failed, so that they need not wait for a time-out.
+
+**Damage reports.** A released version counts as whole for as long as its files look as they did
+when they were hashed. A reader that hashed them again may know better, and often cannot write that
+into the store. Its report is not trusted, but is a reason to hash the version's blobs once more: if
+one is damaged, its component is due. Hashing takes long, and a reader may report what it likes. So
+only released versions are hashed again, once for equal reports of any number of readers, and for
+another report about the same version after a wait that doubles each time.
+
+**Foreign writes.** What somebody else wrote under a reader's key is repaired within seconds, and
+would come again as long as somebody has the password. A look from outside mostly misses it; so the
+rebuilder that repaired it publishes it for an hour.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from indexrelay.health.backoff import Patience
-from indexrelay.health.redis_health import OF_ITS_OWN
+from indexrelay.health.facts import RetryPolicy
+from indexrelay.health.redis import OF_ITS_OWN
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.declarations import Declaration
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.message_size import fitted_rebuilder
-from indexrelay.schemas.results import (
+from indexrelay.schemas.messages import (
     ComponentFailure,
     ForeignWrites,
+    LoadOutcome,
     LockWait,
+    ReaderState,
     RebuilderState,
     RebuildResult,
+    fitted_rebuilder,
 )
 from indexrelay.schemas.versions import Release
+from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from indexrelay.storage.catalog import Attempt, Catalog
 from indexrelay.streams import BackendRefusedError, Connection, Identity, Keys, Presence, present
 
@@ -60,7 +76,7 @@ class RebuilderPresence:
         identity: Identity,
         ttl_seconds: float,
         catalog: Catalog,
-        patience: Patience,
+        patience: RetryPolicy,
         clock: Clock,
         declares: Declaration,
     ) -> None:
@@ -183,3 +199,103 @@ class RebuilderPresence:
             failing_since=attempt.first_failed_at,
             retry_at=self._patience.retry_at(attempt),
         )
+
+
+_FIRST_WAIT_SECONDS: Final = 60.0
+_LONGEST_WAIT_SECONDS: Final = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Doubted:
+    """A version that was looked at again."""
+
+    next_at: float
+    wait_seconds: float
+
+
+class DamageReports:
+    """Takes up complaints; for use by one thread."""
+
+    def __init__(self, store: ArtifactStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._known: set[tuple[str, str, str | None]] = set()
+        self._doubted: dict[tuple[str, str], _Doubted] = {}
+
+    def take(self, states: Mapping[str, ReaderState | None]) -> bool:
+        """Doubt what live readers say that they cannot load; whether there is something new.
+
+        Raises:
+            ArtifactError: the artifacts cannot be read.
+        """
+        release = self._store.newest_release()
+        released = set() if release is None else set(release.components.items())
+        found = {
+            (name, component.wanted, component.error)
+            for state in states.values()
+            if state is not None
+            for name, component in state.components.items()
+            if component.outcome is LoadOutcome.FAILED and component.wanted is not None
+            if (name, component.wanted) in released
+        }
+        self._doubted = {key: each for key, each in self._doubted.items() if key in released}
+        new = False
+        for name, version, error in sorted(found - self._known, key=repr):
+            if not self._is_time(name, version):
+                found.remove((name, version, error))  # so that its time comes
+                continue
+            new = True
+            try:
+                self._store.doubt_version(name, version)
+            except ArtifactError:
+                continue  # then it is damaged anyway, and every look at the facts says so
+            _log.info("version.doubted", component=name, version=version, error=error)
+        self._known = found
+        return new
+
+    def _is_time(self, name: str, version: str) -> bool:
+        """Whether a version may be looked at again now; if so, the next time is later."""
+        now, last = self._clock.monotonic(), self._doubted.get((name, version))
+        if last is not None and now < last.next_at:
+            return False
+        wait = (
+            _FIRST_WAIT_SECONDS
+            if last is None
+            else min(2 * last.wait_seconds, _LONGEST_WAIT_SECONDS)
+        )
+        self._doubted[name, version] = _Doubted(next_at=now + wait, wait_seconds=wait)
+        return True
+
+
+_KEPT: Final = timedelta(hours=1)
+_MOST_LABELS: Final = 20
+"""Those that were seen last; a state names them all."""
+
+
+class ForeignWriteLog:
+    """Counts them by label; noted by one thread, read by any."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._seen: tuple[ForeignWrites, ...] = ()
+        """The latest at last; replaced as a whole."""
+
+    def note(self, label: str, what: str) -> None:
+        """It was seen, or mended, once more."""
+        now = self._clock.now()
+        before = next((each for each in self._seen if each.label == label), None)
+        noted = ForeignWrites(
+            label=label,
+            times=1 if before is None else before.times + 1,
+            first_at=now if before is None else before.first_at,
+            last_at=now,
+            last=what,
+        )
+        others = tuple(each for each in self.recent if each.label != label)
+        self._seen = (*others, noted)[-_MOST_LABELS:]
+
+    @property
+    def recent(self) -> tuple[ForeignWrites, ...]:
+        """Those of the last hour."""
+        oldest = self._clock.now() - _KEPT
+        return tuple(each for each in self._seen if each.last_at >= oldest)

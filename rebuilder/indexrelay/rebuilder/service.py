@@ -1,40 +1,349 @@
 """The rebuilder: one loop that takes events and starts passes.
 
 The loop takes events into the inbox, waits until it is quiet, looks at the facts, and starts a pass
-for what is due and free. It looks at the facts without any event too: at start, when a failed
-component may be tried again, when a pass ended that held others back, and every
-``reconcile_seconds``. That is all there is to recovery: what was missed is seen at the next look.
+for what is due and free. It looks at the facts without any event as well: at start, when a failed
+component may be retried, when a pass ended that held others back, and every ``reconcile_seconds``.
+That is all there is to recovery: what was missed is seen at the next look.
+
+A pass starts when no signal came for ``quiet_seconds``, or ``max_delay_seconds`` after the first
+one, or when ``max_batches`` came together, whichever is first.
 """
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
 from datetime import datetime
 
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from indexrelay.rebuilder.children import ForkingRunner
-from indexrelay.rebuilder.coalescing import Coalescer
-from indexrelay.rebuilder.intake import Intake
-from indexrelay.rebuilder.lease_keeping import LeaseKeeper
-from indexrelay.rebuilder.passes import PassOrder
-from indexrelay.rebuilder.preloading import modules_to_preload
-from indexrelay.rebuilder.runners import BuildRunner
-from indexrelay.rebuilder.timers import Timer
-from indexrelay.rebuilder.workshop import Workshop
-from indexrelay.schemas.clock import Clock, SystemClock
+from indexrelay.health.facts import RetryPolicy
+from indexrelay.health.judge import judge
+from indexrelay.health.survey import Survey
+from indexrelay.rebuilder.builds import BuildCancelledError
+from indexrelay.rebuilder.builds.runner import (
+    BuildRunner,
+    ForkingRunner,
+    SerialExecutor,
+    modules_to_preload,
+)
+from indexrelay.rebuilder.gc import ArtifactSweeper, StreamTrimmer
+from indexrelay.rebuilder.inbox import Intake
+from indexrelay.rebuilder.passes import Adopter, ComponentBuilder, PassOrder, run_pass
+from indexrelay.rebuilder.presence import RebuilderPresence, declared_by_rebuilders
+from indexrelay.rebuilder.publisher import Announcer, Publisher
+from indexrelay.rebuilder.reconciler import FindingsLog, Reconciler, Reconciliation
+from indexrelay.rebuilder.results import Completer
+from indexrelay.rebuilder.scheduler import LeaseHeartbeat, Leases, Scheduler
+from indexrelay.schemas.clock import Clock, SupervisedThread, SystemClock
+from indexrelay.schemas.declarations import declared_to_build
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.results import RebuildResult, RebuildStatus
+from indexrelay.schemas.messages import LockWait, RebuildResult, RebuildStatus
 from indexrelay.schemas.settings import Settings
-from indexrelay.schemas.supervised_thread import SupervisedThread
-from indexrelay.schemas.user_modules import let_import
-from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.schemas.settings_file import let_import
+from indexrelay.schemas.versions import Release
+from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from indexrelay.storage.catalog import Catalog
-from indexrelay.streams import Connection, ConsumerGroup, Identity, Keys
+from indexrelay.streams import BackendRefusedError, Connection, ConsumerGroup, Identity, Keys
 from indexrelay.streams.errors import WrongTypeError
 from indexrelay.streams.keys import REBUILDERS_GROUP
+from indexrelay.streams.retention import server_memory
+
+
+class Timer:
+    """Due at the first look, and then again each time its period has passed."""
+
+    def __init__(self, period_seconds: float) -> None:
+        self._period_seconds = period_seconds
+        self._next: float | None = None
+
+    def due(self, now: float) -> bool:
+        """Whether it is time; if so, the next time is a period from ``now``."""
+        if self._next is not None and now < self._next:
+            return False
+        self._next = now + self._period_seconds
+        return True
+
+    def hasten(self) -> None:
+        """Be due at the next look."""
+        self._next = None
+
+
+@dataclass(kw_only=True)
+class Coalescer:
+    """Collects signals until they are worth a pass. Used by one thread."""
+
+    quiet_seconds: float
+    max_delay_seconds: float
+    max_signals: int
+    _first: float | None = None
+    _last: float = 0.0
+    _count: int = 0
+
+    def note(self, now: float, count: int = 1) -> None:
+        """``count`` signals arrived at ``now`` (seconds on a monotonic clock)."""
+        if count < 1:
+            return
+        if self._first is None:
+            self._first = now
+        self._last = now
+        self._count += count
+
+    def remaining(self, now: float) -> float | None:
+        """Seconds until a pass starts: 0 when it should start, ``None`` when nothing waits."""
+        if self._first is None:
+            return None
+        if self._count >= self.max_signals:
+            return 0.0
+        ready_at = min(self._last + self.quiet_seconds, self._first + self.max_delay_seconds)
+        return max(0.0, ready_at - now)
+
+    def take(self) -> None:
+        """A pass starts now: whatever comes from here on belongs to the next one."""
+        self._first = None
+        self._count = 0
+
 
 _log = get_logger(__name__)
+
+
+class Workshop:
+    """The parts of one rebuilder; each method does one thing and returns."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        identity: Identity,
+        catalog: Catalog,
+        store: ArtifactStore,
+        connection: Connection,
+        group: ConsumerGroup,
+        runner: BuildRunner,
+        clock: Clock,
+    ) -> None:
+        limits = settings.rebuilder
+        keys = Keys(settings.namespace)
+        self._catalog = catalog
+        self._store = store
+        self._connection = connection
+        self._runner = runner
+        self._builds: Executor = (
+            ThreadPoolExecutor(limits.workers, thread_name_prefix="indexrelay-build")
+            if runner.parallel
+            else SerialExecutor()
+        )
+        patience = RetryPolicy.of(limits)
+        self._leases = Leases(
+            connection,
+            keys,
+            # A process that comes back under the same label must not take its old lease for its
+            # own; nor must one that was forked.
+            owner=lambda: f"{identity.label}:{identity.pid}:{identity.instance}",
+            ttl_seconds=limits.lease_ttl_seconds,
+            longest_build_seconds=lambda name: (
+                settings.components[name].build_timeout_seconds or limits.build_timeout_seconds
+            ),
+            clock=clock,
+        )
+        survey = self._survey = Survey(
+            settings,
+            catalog=lambda: catalog,
+            store=lambda: store,
+            connection=lambda: connection,
+            clock=clock,
+        )
+        self.dispatcher = Scheduler(
+            settings.components,
+            catalog=catalog,
+            observe=survey.of_builds,
+            leases=self._leases,
+            patience=patience,
+            workers=limits.workers if runner.parallel else 1,
+        )
+        self._builder = ComponentBuilder(settings, catalog=catalog, runner=runner)
+        self._adopter = Adopter(self._builder, store=store, catalog=catalog, clock=clock)
+        self._release_after_seconds = limits.release_after_seconds
+        source = f"rebuilder/{identity.label}"
+        publisher = Publisher(
+            store=store,
+            clock=clock,
+            by=source,
+            elsewhere=lambda: declared_by_rebuilders(connection, keys),
+        )
+        announcer = Announcer(connection, keys, source=source, clock=clock)
+        self._completer = Completer(
+            catalog=catalog, store=store, publisher=publisher, announcer=announcer, clock=clock
+        )
+        self._reconciler = Reconciler(
+            settings,
+            catalog=catalog,
+            store=store,
+            connection=connection,
+            group=group,
+            source=source,
+            clock=clock,
+        )
+        self._findings = FindingsLog(clock)
+        self._janitor = StreamTrimmer(settings, connection, keys)
+        self._retirer = ArtifactSweeper(
+            settings, catalog=catalog, store=store, connection=connection, keys=keys, clock=clock
+        )
+        self._presence = RebuilderPresence(
+            connection,
+            keys,
+            identity=identity,
+            ttl_seconds=limits.presence_ttl_seconds,
+            catalog=catalog,
+            patience=patience,
+            clock=clock,
+            declares=declared_to_build(settings.components, settings.collections),
+        )
+        self.last_result: RebuildResult | None = None
+        self._release: Release | None = None
+
+    def open(self) -> None:
+        """Get ready for builds; remove what a killed predecessor left."""
+        try:
+            self._builder.workdirs.sweep()
+        except OSError as error:  # the store may be away, and is waited for
+            _log.warning("workdirs.not_swept", error=str(error))
+        self._runner.start()
+
+    def next_order(self, *, woken_at: datetime | None) -> PassOrder | None:
+        """Look at the facts; the next pass, or ``None`` when there is nothing to do."""
+        return self.dispatcher.next_order(woken_at=woken_at)
+
+    def carry_out(self, order: PassOrder) -> RebuildResult | None:
+        """Run one pass to its end; its last result.
+
+        ``None`` when the pass was cancelled because the rebuilder stops.
+        """
+        answered = False
+        result: RebuildResult | None = None
+        left = set(order.reasons)
+        parts = run_pass(
+            order,
+            self._adopter,
+            executor=self._builds,
+            release_after_seconds=self._release_after_seconds,
+        )
+        try:
+            with closing(parts):
+                for results in parts:
+                    last = left == set(results)
+                    result = self.last_result = self._completer.complete(order, results, last=last)
+                    self.dispatcher.heed(result)
+                    if not last:
+                        self.dispatcher.free(results)
+                        left -= set(results)
+            answered = True
+        except BuildCancelledError:
+            _log.info("pass.cancelled", components=sorted(left))
+            return None
+        finally:
+            self.dispatcher.close(order, left=left, answered=answered, result=result)
+        return result
+
+    def reconcile(self) -> Reconciliation:
+        """Compare and repair; to be called by the thread that reads the group."""
+        found = self._reconciler.reconcile()
+        self._findings.repaired(found)
+        return found
+
+    def judge(self) -> None:
+        """Log what is not well and waits for a person; never raises for what it looks at."""
+        try:
+            self._findings.left(judge(self._survey.whole()))
+        except Exception as error:  # noqa: BLE001 - whatever somebody wrote, builds go on
+            _log.exception("judge.failed", error=f"{type(error).__name__}: {error}")
+
+    def trim(self) -> bool:
+        """Trim the streams; whether events went that nobody had read, so that one has to look."""
+        try:
+            return self._janitor.trim()
+        except (RedisError, BackendRefusedError) as error:
+            _log.warning("streams.not_trimmed", error=str(error))
+            return False
+
+    def heed_readers(self) -> bool:
+        """Mend what somebody wrote in their places; whether one of them cannot load something that
+        is to be looked at again.
+        """
+        try:
+            self._findings.repaired(self._reconciler.mend_keys())
+            return self._reconciler.heed_readers()
+        except (RedisError, BackendRefusedError) as error:
+            _log.debug("readers.not_heard", error=str(error))
+            return False
+
+    def is_short_of_memory(self) -> bool:
+        """Whether the server is near its memory limit, so that streams are to be trimmed now."""
+        try:
+            memory = server_memory(self._connection)
+        except RedisError as error:
+            _log.debug("redis.memory_unknown", error=str(error))
+            return False
+        return memory is not None and memory.short
+
+    def retire(self) -> None:
+        """Let go of files and of deletes that no kept release needs."""
+        try:
+            self._retirer.retire()
+        except Exception as error:  # noqa: BLE001 - whatever disk and database say, builds go on
+            _log.warning("artifacts.not_swept", error=f"{type(error).__name__}: {error}")
+
+    def keep_leases(self) -> None:
+        """Renew what is held; to be called at a third of the leases' TTL.
+
+        While something waits for a lock for long, the loop may be what waits: then it is said from
+        here that this rebuilder is there, and what it waits for.
+        """
+        self._leases.renew()
+        if self.lock_waits:
+            self.show()
+
+    @property
+    def lock_waits(self) -> tuple[LockWait, ...]:
+        """What takes longer than it should to be locked."""
+        return (*self._store.lock_waits, *self._catalog.lock_waits, *self._leases.waits)
+
+    def show(self) -> None:
+        """Publish this rebuilder's state; to be called at a third of the presence's TTL.
+
+        Also where the artifacts cannot be read: then with the release that it saw last.
+        """
+        try:
+            self._release = self._store.newest_release()
+        except ArtifactError as error:
+            _log.warning("store.unreadable", error=str(error))
+        self._presence.publish(
+            release=self._release,
+            building=self.dispatcher.building,
+            last_result=self.last_result,
+            waiting=self.dispatcher.waiting,
+            lock_waits=self.lock_waits,
+            foreign_writes=self._reconciler.foreign_writes.recent,
+        )
+
+    def cancel(self) -> None:
+        """Stop every build; passes that run, or begin from now on, end as cancelled."""
+        self._runner.stop()
+
+    def close(self, *, say_so: bool = True) -> None:
+        """Be gone; to be called when no pass runs any more.
+
+        Args:
+            say_so: leave presence at once; otherwise it ends with its TTL.
+        """
+        self._builds.shutdown()
+        # Whoever did not take a lease back would keep us waiting once more for nothing.
+        if say_so and not self._leases.silent:
+            self._presence.withdraw()
+
+
 _PASSES = 8
 """Passes at a time: enough that slow ones do not hold up the next, few enough to read a log."""
 _ATTENTIVE_SECONDS = 0.05
@@ -186,8 +495,8 @@ class Rebuilder:
         self._workshop.show()
         return result
 
-    def _new_keeper(self) -> LeaseKeeper:
-        return LeaseKeeper(self._workshop.keep_leases, ttl_seconds=self._lease_ttl_seconds)
+    def _new_keeper(self) -> LeaseHeartbeat:
+        return LeaseHeartbeat(self._workshop.keep_leases, ttl_seconds=self._lease_ttl_seconds)
 
     def _loop(self) -> None:
         self._woken()  # at start everything is looked at once, without any event

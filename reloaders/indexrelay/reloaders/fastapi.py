@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from indexrelay.schemas.extras import missing_extra
+from indexrelay.schemas.errors import missing_extra
 
 try:
     from fastapi import HTTPException

@@ -15,7 +15,7 @@ worker by itself. Every request sees one snapshot from beginning to end, and giv
 context ends.
 """
 
-from indexrelay.schemas.extras import missing_extra
+from indexrelay.schemas.errors import missing_extra
 
 try:
     from flask import Flask, g

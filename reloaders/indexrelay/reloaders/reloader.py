@@ -4,36 +4,119 @@ One daemon thread waits for messages and, whatever they say, looks into the arti
 newest intact release: at start, on every message, after any gap or outage, every ``poll_seconds``,
 and when a failed load may be tried again. So Redis only makes it quick. Queries borrow what is
 served and never wait for any of this.
+
+Three things are kept here because only the reloader uses them: the start of a reader in a forked
+child, the spread that keeps a fleet of readers from polling in the same moment, and the reserve of
+file descriptors that lets a reload go on when the process has no other descriptor left.
 """
 
 import contextlib
+import hashlib
+import os
+import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 from indexrelay.health.judge import judge_reader
 from indexrelay.health.verdict import Actor, Code, Problem
-from indexrelay.reloaders.connecting import Link
-from indexrelay.reloaders.descriptors import DescriptorReserve
-from indexrelay.reloaders.following import Follower, Renewing
-from indexrelay.reloaders.forking import use_one_openmp_thread
-from indexrelay.reloaders.readiness import Readiness
-from indexrelay.reloaders.reporting import Reporter
-from indexrelay.reloaders.scrubbing import Scrubber
-from indexrelay.reloaders.snapshot import Snapshot
-from indexrelay.reloaders.spreading import Spread
-from indexrelay.reloaders.swapping import Current, SwapCallback
-from indexrelay.reloaders.watching import ReleaseWatch
-from indexrelay.schemas.clock import Clock, SystemClock
+from indexrelay.reloaders.follower import Follower, Readiness, ReleaseWatch, Renewing
+from indexrelay.reloaders.presence import Link, Reporter
+from indexrelay.reloaders.scrubber import Scrubber
+from indexrelay.reloaders.snapshot import Current, Snapshot, SwapCallback
+from indexrelay.schemas.clock import Clock, SupervisedThread, SystemClock
 from indexrelay.schemas.declarations import declared_to_serve
-from indexrelay.schemas.events import ReleaseApplied
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.results import ReaderState
+from indexrelay.schemas.messages import ReaderState, ReleaseApplied
 from indexrelay.schemas.settings import Settings
-from indexrelay.schemas.supervised_thread import SupervisedThread
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.streams import Connection, Identity, Keys
-from indexrelay.streams.identity import follow_forks
+from indexrelay.streams.presence import follow_forks
+
+
+def use_one_openmp_thread() -> None:
+    """Keep batch searches on this thread from asking for a team, where FAISS is loaded."""
+    faiss = sys.modules.get("faiss")
+    if faiss is not None:
+        faiss.omp_set_num_threads(1)
+
+
+SHARE: Final = 0.2
+"""By how much a period is cut at most."""
+
+
+class Spread:
+    """The parts of one reader; for use by one thread."""
+
+    def __init__(self, member: str, *, start_seconds: float) -> None:
+        """``start_seconds``: over how long the first looks of a fleet are spread."""
+        self._member = member
+        self._periods = 0
+        self.first_look_seconds = start_seconds * self._part("start")
+        """How long this reader's first look waits."""
+
+    def cut(self, period_seconds: float) -> float:
+        """The period's length this time, from four fifths of it to all of it."""
+        self._periods += 1
+        return period_seconds * (1.0 - SHARE * self._part(str(self._periods)))
+
+    def _part(self, of: str) -> float:
+        """In [0, 1), as even among readers as a hash is."""
+        digest = hashlib.sha256(f"{self._member}\n{of}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") / 2**64
+
+
+KEPT: Final = 32
+"""What one component needs for the moment of its load, its directory and its files, several times
+over, and a connection to Redis."""
+
+
+class DescriptorReserve:
+    """Holds descriptors and lends them; for one thread at a time."""
+
+    def __init__(self, count: int = KEPT) -> None:
+        self._count = count
+        self._held: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """Let the body have them where no others are left; they are taken back afterwards."""
+        self.fill()
+        if self._is_needed():
+            self.close()
+        try:
+            yield
+        finally:
+            self.fill()
+
+    def fill(self) -> None:
+        """Hold as many as can be had, up to the count."""
+        with contextlib.suppress(OSError):
+            while len(self._held) < self._count:
+                self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+    def close(self) -> None:
+        """Hold none; safe twice."""
+        while self._held:
+            os.close(self._held.pop())
+
+    def _is_needed(self) -> bool:
+        """Whether fewer can be opened than are held back."""
+        tried: list[int] = []
+        try:
+            while len(tried) < self._count:
+                tried.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError:
+            return True
+        finally:
+            for each in tried:
+                os.close(each)
+        return False
+
 
 log = get_logger(__name__)
 
@@ -247,7 +330,7 @@ class Reloader:
             return swapped
 
     def after_fork_in_child(self) -> None:
-        """Become a reader of this child; see `indexrelay.reloaders.forking`."""
+        """Become a reader of this child; see `indexrelay.reloaders.reloader`."""
         use_one_openmp_thread()
         was_running = self._thread is not None and not self._stopping.is_set()
         self._link.forget()

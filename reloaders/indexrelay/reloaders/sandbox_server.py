@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.registry import kind_class
-from indexrelay.components.version_files import VersionFiles
+from indexrelay.components.served import VersionFiles
 
 IDLE_SECONDS: Final = 60.0
 _OPENBLAS_BYTES: Final = 128 * 1024 * 1024

@@ -1,18 +1,85 @@
-"""What a reader serves at one moment, and how a query borrows it.
+"""What a reader serves at one moment, how a query borrows it, and how it is replaced.
 
-`Contents` is the moment itself: immutable, and shared by everyone who borrows it. A `Snapshot` is
-one borrower's handle on it. Giving the handle back lets go of the contents, so that a variable that
-outlives its ``with`` neither keeps an old index open nor reaches a closed one.
+A `ServedComponent` is one version of one component in memory. `Contents` are the components that
+are served together: immutable, and shared by everyone who borrows them. A `Snapshot` is one
+borrower's handle. `Current` holds the one reference that a reload replaces: reading an attribute is
+atomic, so a query needs no lock, and gets the old contents whole or the new ones whole.
+
+CPython counts the users of each component. When the last one lets go, `weakref.finalize` closes the
+value. That takes milliseconds for a few hundred mapped megabytes, so the reloading thread stays a
+user until a moment after the swap, when the queries that ran during it are over.
 """
 
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from indexrelay.reloaders.errors import ComponentNotServedError, SnapshotClosedError
-from indexrelay.reloaders.served import ServedComponent
+from indexrelay.components.kind import Served
+from indexrelay.reloaders.errors import (
+    ComponentNotServedError,
+    ReloaderStoppedError,
+    SnapshotClosedError,
+)
+from indexrelay.schemas.diagnostics import told
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.versions import VersionManifest
+
+log = get_logger(__name__)
+
+
+class ServedComponent:
+    """What `Kind.load` gave, and what it was loaded from; never changed after it is made."""
+
+    __slots__ = (
+        *("__weakref__", "applied_at", "inodes", "manifest", "seconds", "value", "version"),
+    )
+
+    def __init__(
+        self,
+        value: Served,
+        *,
+        version: str,
+        manifest: VersionManifest,
+        inodes: Mapping[str, int],
+        seconds: float,
+        applied_at: datetime,
+    ) -> None:
+        self.value: Any = value
+        self.version = version
+        self.manifest = manifest
+        self.inodes = inodes
+        """By the digest of each blob: the file that it was loaded from, whatever is there now."""
+        self.seconds = seconds
+        """How long the load took, warm-up included."""
+        self.applied_at = applied_at
+        closing = weakref.finalize(self, _close, value, manifest.component, version)
+        # A process that ends takes its files and maps along; queries may still be running then.
+        closing.atexit = False
+
+    @property
+    def name(self) -> str:
+        """The component's name."""
+        return self.manifest.component
+
+    @property
+    def covers(self) -> Mapping[str, int]:
+        """For each collection at its root: the generation that it contains."""
+        return self.manifest.covers
+
+
+def _close(value: Served, component: str, version: str) -> None:
+    """Close a value on the thread of its last user, whose query must not fail for it."""
+    try:
+        value.close()
+    except (Exception, SystemExit) as error:
+        log.exception(
+            "component.close_failed", component=component, version=version, error=told(error)
+        )
+    else:
+        log.debug("component.closed", component=component, version=version)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,3 +182,82 @@ class Snapshot(Mapping[str, Any]):
             return contents.components[name]
         except KeyError:
             raise ComponentNotServedError(name, contents.components) from None
+
+
+SwapCallback = Callable[[Snapshot, Snapshot], object]
+"""Called with the old and the new snapshot, both valid until it returns."""
+
+
+class Current:
+    """Holds what is served now."""
+
+    def __init__(
+        self, *, before_swap: Iterable[SwapCallback] = (), after_swap: Iterable[SwapCallback] = ()
+    ) -> None:
+        """Take the callbacks, which run in this order on the reloading thread.
+
+        Args:
+            before_swap: the new snapshot is not visible yet; the time to warm a cache.
+            after_swap: queries get the new snapshot; the time to drop what was kept of the old one.
+
+        A callback that raises is logged and stops neither the swap nor the others: it cannot veto.
+        """
+        self._before = tuple(before_swap)
+        self._after = tuple(after_swap)
+        self._contents: Contents | None = Contents()
+        self._leaving: Contents | None = None
+
+    @property
+    def contents(self) -> Contents:
+        """What is served now; nothing once it was closed."""
+        return self._contents or Contents()
+
+    def acquire(self) -> Snapshot:
+        """Borrow what is served now.
+
+        Raises:
+            ReloaderStoppedError: it was closed.
+        """
+        contents = self._contents
+        if contents is None:
+            raise ReloaderStoppedError
+        return Snapshot(contents)
+
+    def swap(self, contents: Contents) -> None:
+        """Serve ``contents`` from now on; the old contents close with their last user.
+
+        That is not before `let_go`, or the next swap.
+        """
+        old = self.contents
+        self._call(self._before, old, contents, when="before")
+        if self._contents is None:  # a callback stopped the reloader
+            return
+        self._leaving = old
+        self._contents = contents
+        self._call(self._after, old, contents, when="after")
+
+    def let_go(self) -> None:
+        """Use what was swapped out no longer."""
+        self._leaving = None
+
+    def open(self) -> None:
+        """Serve again, nothing at first; what is served already stays."""
+        if self._contents is None:
+            self._contents = Contents()
+
+    def close(self) -> None:
+        """Serve nothing any more; running queries keep what they have borrowed. Safe twice."""
+        self._contents = self._leaving = None
+
+    def _call(
+        self, callbacks: Iterable[SwapCallback], old: Contents, new: Contents, *, when: str
+    ) -> None:
+        for callback in callbacks:
+            with Snapshot(old) as before, Snapshot(new) as after:
+                try:
+                    callback(before, after)
+                except Exception:
+                    name = getattr(callback, "__qualname__", repr(callback))
+                    log.exception(
+                        "swap.callback_failed", when=when, callback=name, release=new.release
+                    )

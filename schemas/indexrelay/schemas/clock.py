@@ -1,11 +1,26 @@
-"""Time as an argument: everything that waits or stamps is handed a clock.
+"""Time: the clock that is handed in, the wait before a retry, and a thread that retries its body.
 
-Production hands in `SystemClock`; tests hand in one that they move by hand, so that no test sleeps.
+Everything that waits or stamps is handed a clock. Production hands in `SystemClock`; tests hand in
+one that they move by hand, so that no test sleeps.
+
+The wait before a retry doubles with every failure in a row, up to a longest one, and is then moved
+by up to a fifth (*jitter*): what failed together (fifty readers on one full disk) does not come
+back together. The jitter is not drawn, it follows from the key and the count, so that two processes
+that ask about the same thing agree, and a test needs no chance.
+
+Python prints what a thread raised to stderr, if anybody reads that, and everything else goes on
+without it. Each thread of ours is a `SupervisedThread`: whatever its body raises is logged; then it
+backs off and begins the body again. `SystemExit` counts too, since a user's function may raise it.
 """
 
+import hashlib
+import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol, TypeAlias
+
+from indexrelay.schemas.loggers import get_logger
 
 
 class Clock(Protocol):
@@ -30,3 +45,76 @@ class SystemClock:
     def monotonic(self) -> float:
         """Seconds since some fixed point of this process's machine."""
         return time.monotonic()
+
+
+SHARE: Final = 0.2
+"""The move, as a share of the wait, either way."""
+_MOST_DOUBLINGS = 62
+"""Something may be tried for weeks, and a float ends at 2 ** 1024."""
+
+
+def backoff_seconds(count: int, *, first: float, longest: float, key: str) -> float:
+    """The wait after the ``count``-th failure in a row, from 1.
+
+    Args:
+        count: failures in a row.
+        first: seconds after the first one.
+        longest: seconds that no wait exceeds before it is moved.
+        key: what failed, and where it matters who tried: equal keys give equal waits.
+    """
+    wait = min(first * 2.0 ** min(count - 1, _MOST_DOUBLINGS), longest)
+    drawn = hashlib.sha256(f"{key}\n{count}".encode()).digest()
+    place = int.from_bytes(drawn[:8], "big") / 2**63 - 1.0  # in [-1, 1)
+    return wait * (1.0 + SHARE * place)
+
+
+_log = get_logger(__name__)
+
+Wait: TypeAlias = Callable[[float], bool]
+"""Waits so many seconds at most; whether it is time to end. An event's ``wait`` is one."""
+
+_FIRST_PAUSE_SECONDS: Final = 1.0
+_LONGEST_PAUSE_SECONDS: Final = 60.0
+
+
+class SupervisedThread(threading.Thread):
+    """Runs ``body`` until it returns; a daemon."""
+
+    def __init__(self, body: Callable[[], None], *, name: str, wait: Wait | None) -> None:
+        """Take what to run.
+
+        Args:
+            name: of the thread, for logs and debuggers.
+            wait: between two attempts; ``None``: the body is not begun again, since it answers
+                everyone who waits for it in a ``finally``.
+        """
+        super().__init__(name=name, daemon=True)
+        self._body = body
+        self._wait = wait
+
+    def run(self) -> None:
+        """The thread."""
+        failures = 0
+        while True:
+            began = time.monotonic()
+            try:
+                self._body()
+            except BaseException as error:  # noqa: BLE001 - reported, and run again
+                ran_well = time.monotonic() - began > _LONGEST_PAUSE_SECONDS
+                failures = 1 if ran_well else failures + 1
+                pause = backoff_seconds(
+                    failures,
+                    first=_FIRST_PAUSE_SECONDS,
+                    longest=_LONGEST_PAUSE_SECONDS,
+                    key=self.name,
+                )
+                _log.exception(
+                    "thread.interrupted",
+                    thread=self.name,
+                    error=f"{type(error).__name__}: {error}",
+                    again_in_seconds=None if self._wait is None else round(pause, 3),
+                )
+                if self._wait is None or self._wait(pause):
+                    return
+            else:
+                return

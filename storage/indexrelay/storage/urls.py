@@ -8,8 +8,7 @@ from typing import Final
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SAWarning
 
-from indexrelay.schemas.errors import MissingExtraError
-from indexrelay.schemas.extras import EXTRAS, require
+from indexrelay.schemas.errors import EXTRAS, MissingExtraError, require
 
 CONNECT_SECONDS: Final = 10
 """How long connecting to a PostgreSQL server may take, for each of its addresses, where the URL

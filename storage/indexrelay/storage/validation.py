@@ -76,7 +76,7 @@ _KEY: Final = re.compile(r'"\s*:')
 _encode = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
 ).encode
-"""As `indexrelay.schemas.canonical`: equal payloads are equal texts, whatever the order of their
+"""As `indexrelay.schemas.names`: equal payloads are equal texts, whatever the order of their
 keys. `json.dumps` would make a new encoder for every payload."""
 
 

@@ -5,25 +5,21 @@ Whatever fails in a way that is worth trying again (`is_passing`) is raised to t
 off: nothing in this portion sleeps, and nothing loops on an error.
 """
 
-from indexrelay.streams.announcing import announce, current_release
 from indexrelay.streams.connection import Connection
-from indexrelay.streams.delivery import Delivery
+from indexrelay.streams.consumer import ConsumerGroup, Delivery, Tail, TailRead
 from indexrelay.streams.errors import (
     BackendRefusedError,
     NoServerError,
     RedisUrlError,
     ServerStartError,
+    is_passing,
 )
-from indexrelay.streams.groups import ConsumerGroup
-from indexrelay.streams.identity import Identity
 from indexrelay.streams.keys import Keys
 from indexrelay.streams.leases import Lease
-from indexrelay.streams.passing import is_passing
-from indexrelay.streams.presence import Presence, present
-from indexrelay.streams.publishing import publish, publish_many
+from indexrelay.streams.presence import Identity, Presence, present
+from indexrelay.streams.publisher import announce, current_release, publish, publish_many
+from indexrelay.streams.retention import trim
 from indexrelay.streams.server import EmbeddedServer
-from indexrelay.streams.tail import Tail, TailRead
-from indexrelay.streams.trimming import trim
 
 __all__ = [
     "BackendRefusedError",

@@ -1,13 +1,20 @@
-"""The names of everything that one installation keeps in Redis.
+"""The names of everything that one installation keeps in Redis, and how keys are found.
 
-All of them share the hash tag ``{namespace}``, so that on a Redis Cluster they live in one slot and
+All names share the hash tag ``{namespace}``, so that on a Redis Cluster they live in one slot and
 a script may touch several of them.
+
+Keys are found by SCAN, which goes through all keys of its database, a few thousand in each step, so
+that nobody waits for it; it returns every key that is there from its beginning to its end. Where
+other programs keep millions of keys on the same server, a database number of one's own keeps it
+short.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from indexrelay.schemas.names import is_name
+from indexrelay.streams.connection import Connection
 
 REBUILDERS_GROUP: Final = "rebuilder"
 """The group in which all rebuilders read the events together."""
@@ -80,3 +87,25 @@ class Keys:
 
     def _key(self, rest: str) -> str:
         return f"{{{self.namespace}}}:{rest}"
+
+
+_STEP: Final = 5000
+"""Keys that are looked at in one step: 0.3 ms of a server's time, and a round trip of ours."""
+
+
+def scan(connection: Connection, pattern: str) -> Iterator[str]:
+    """The keys that match the glob ``pattern``; one may come twice.
+
+    A name that is no text is given with replacement characters, and names no key of ours.
+
+    Raises:
+        redis.exceptions.RedisError: the server is away, or says no.
+    """
+    commands: Any = connection.commands
+    cursor = 0
+    while True:
+        cursor, found = commands.scan(cursor, match=pattern, count=_STEP)
+        for key in found:
+            yield key.decode(errors="replace")
+        if not cursor:
+            return

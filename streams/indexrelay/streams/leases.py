@@ -12,8 +12,7 @@ is decided where it is written (a release file is created only if it is absent).
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from indexrelay.streams.connection import Connection
-from indexrelay.streams.refusing import refusals_of, replies_of
+from indexrelay.streams.connection import Connection, refusals_of, replies_of
 
 
 class Lease:

@@ -1,43 +1,137 @@
-"""Who is there, and in what state: one key with a TTL per member, and nothing beside it.
+"""Who a process is, and who is there: one key with a TTL for each process, and nothing beside it.
 
-A member is one process: its label and its instance (`indexrelay.streams.identity`), so several
-processes under one label stand side by side. Whose state it is follows from the key and never from
-what the state says, since a key may be protected and its value may name anybody. A state that names
-another process than its key is **dropped**: it counts for nobody, and `status` tells of it. So does
-one that is larger than any that a process of ours writes. A process of an earlier version is a
-member by its label alone.
+People give a label, and may give the same one to several processes: to the workers of one web
+server, or by mistake. So presence is kept under the label and an *instance* that is drawn at random
+for each process, and again in a forked child (`Identity`).
+
+Whose state it is follows from the key and never from what the state says, since a key may be
+protected and its value may name anybody. A state that names another process than its key, or that
+is larger than any of ours, is **dropped**: it counts for nobody, and `status` reports it. A process
+of an earlier version is a member by its label alone.
 
 There is no index of the members: whoever may add itself to a shared one may take others out of it,
 fill it, or make it something else. Each member writes its own key, and they are found by SCAN
-(decision 020 has the figures). Looking writes nothing: whoever may only read presence can do it. No
-more than `MAX_PROCESSES` members are looked at under one label, of each no more than
-`MAX_STATE_BYTES` are read, and no more than `MAX_LABEL_BYTES` in all, the small ones first: whoever
-may write under one label hides nobody under another.
+(decision 020 has the figures). Looking writes nothing. Members and bytes under one label are
+limited, so that whoever may write under one label hides nobody under another.
 
 A server that is out of memory refuses a new state. Then the old one is prolonged, which takes no
 memory: whoever fills it up makes nobody disappear.
 """
 
+import os
+import re
+import secrets
+import socket
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 from redis.client import Pipeline
 from redis.exceptions import RedisError, ResponseError
 
-from indexrelay.schemas.events import MAX_EVENT_BYTES
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.names import split_member_id
-from indexrelay.schemas.results import ProcessState
-from indexrelay.streams.connection import Connection
-from indexrelay.streams.errors import MessageTooLargeError
-from indexrelay.streams.keys import Keys
-from indexrelay.streams.passing import refusal_code
-from indexrelay.streams.refusing import refusals_of
-from indexrelay.streams.scanning import scan
+from indexrelay.schemas.messages import MAX_EVENT_BYTES, ProcessState
+from indexrelay.schemas.names import READER_PATTERN, member_id, split_member_id
+from indexrelay.streams.connection import Connection, refusals_of
+from indexrelay.streams.errors import MessageTooLargeError, refusal_code
+from indexrelay.streams.keys import Keys, scan
 
-log = get_logger(__name__)
+_MAX_LENGTH: Final = 128
+_INSTANCE_BYTES: Final = 8
+"""Two of a million processes have the same 64 bits once in forty million such fleets."""
+
+
+class Forked(Protocol):
+    """Something that has to change in a forked child."""
+
+    def after_fork_in_child(self) -> None:
+        """Called in the child, on its only thread, before anything else runs there."""
+        ...
+
+
+def follow_forks(forked: Forked) -> None:
+    """Call ``forked`` in every child from now on; it is not kept alive by that.
+
+    In the order in which they were given, so that what others rest on comes first.
+    """
+    reference = weakref.ref(forked)
+
+    def tell() -> None:
+        alive = reference()
+        if alive is not None:
+            alive.after_fork_in_child()
+
+    os.register_at_fork(after_in_child=tell)
+
+
+class Identity:
+    """One process under one label; safe to read from any thread."""
+
+    def __init__(self, label: str | None = None, *, distinct_label: bool = False) -> None:
+        """Draw an instance.
+
+        Args:
+            label: ``None``: the host's name and the process number.
+            distinct_label: a label that was not given ends in a part of the instance instead, for
+                whoever uses the label alone.
+
+        Raises:
+            ValueError: ``label`` may not name a reader or a rebuilder.
+        """
+        self._given = None if label is None else check_label(label)
+        self._distinct_label = distinct_label
+        self._draw()
+        follow_forks(self)
+
+    @property
+    def host(self) -> str:
+        """This machine's name; that of the container, in one."""
+        return host_name()
+
+    @property
+    def member(self) -> str:
+        """What presence is kept under."""
+        return member_id(self.label, self.instance)
+
+    def after_fork_in_child(self) -> None:
+        """Become another process under the same label."""
+        self._draw()
+
+    def _draw(self) -> None:
+        self.pid = os.getpid()
+        self.instance = secrets.token_hex(_INSTANCE_BYTES)
+        own = self.instance[:8] if self._distinct_label else str(self.pid)
+        self.label = self._given or _default_label(own)
+
+
+def host_name() -> str:
+    """This machine's name."""
+    return socket.gethostname() or "localhost"
+
+
+def check_label(label: str) -> str:
+    """Return ``label`` if it may name a reader or a rebuilder.
+
+    Raises:
+        ValueError: it may not.
+    """
+    if re.fullmatch(READER_PATTERN[1:-1], label) is None:
+        raise ValueError(
+            f"id {label!r}: letters, digits, '_', '.' and '-' after a letter or a digit, "
+            f"at most {_MAX_LENGTH}"
+        )
+    return label
+
+
+def _default_label(own: str) -> str:
+    host = re.sub(r"[^A-Za-z0-9_.-]", "-", host_name()).lstrip("_.-")
+    suffix = f"-{own}"
+    return (host or "process")[: _MAX_LENGTH - len(suffix)] + suffix
+
+
+_log = get_logger(__name__)
 
 Role: TypeAlias = Literal["reader", "rebuilder"]
 StateT = TypeVar("StateT", bound=ProcessState)
@@ -256,7 +350,7 @@ def members_of(
         try:
             state = model.model_validate_json(raw)
         except ValidationError as error:
-            log.debug("presence.unreadable", kind=kind, member=member, error=str(error))
+            _log.debug("presence.unreadable", kind=kind, member=member, error=str(error))
             states[member] = None
             continue
         if state.member == member:
@@ -264,7 +358,7 @@ def members_of(
         else:
             dropped[member] = f"its state says that it is {state.member[:_SHOWN]}"
     for member, why in dropped.items():
-        log.debug("presence.dropped", kind=kind, member=member, why=why)
+        _log.debug("presence.dropped", kind=kind, member=member, why=why)
     return Members(states=states, dropped=dropped, crowded=look.crowded)
 
 

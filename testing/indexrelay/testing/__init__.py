@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from indexrelay.testing.clock import FakeClock
-    from indexrelay.testing.errors import NothingToDamageError, NotSettledError
+    from indexrelay.testing.faults import NothingToDamageError, NotSettledError
     from indexrelay.testing.pipeline import Pipeline
     from indexrelay.testing.plugin import MakePipeline
 
@@ -17,8 +17,8 @@ __all__ = ["FakeClock", "MakePipeline", "NotSettledError", "NothingToDamageError
 _HOMES = {
     "FakeClock": "clock",
     "MakePipeline": "plugin",
-    "NotSettledError": "errors",
-    "NothingToDamageError": "errors",
+    "NotSettledError": "faults",
+    "NothingToDamageError": "faults",
     "Pipeline": "pipeline",
 }
 

@@ -5,20 +5,45 @@ whose bytes on disk are not what its name says, as after a bad disk: the reader'
 it. An absent Redis is fakeredis refusing connections.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from indexrelay.rebuilder import BuildError, BuildRunner, BuildSession
-from indexrelay.rebuilder.building import Progress
-from indexrelay.rebuilder.requests import BuildRequest
-from indexrelay.schemas.results import ComponentResult
+from indexrelay.rebuilder.builds import BuildRequest
+from indexrelay.rebuilder.builds.job import Progress
+from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.messages import ComponentResult
 from indexrelay.storage.artifacts import ArtifactStore
-from indexrelay.testing.errors import NothingToDamageError
 
 if TYPE_CHECKING:
     from fakeredis import FakeServer
+
+
+class NotSettledError(IndexRelayError):
+    """Raised when a pipeline still has something to do after many rounds.
+
+    Something is due again each time it was built: look at the kind's ``build``, or at a source that
+    changes whenever it is read.
+    """
+
+    def __init__(self, rounds: int, last: Iterable[str]) -> None:
+        self.rounds = rounds
+        self.last = tuple(last)
+        names = ", ".join(self.last) or "nothing"
+        super().__init__(f"still busy after {rounds} rounds; the last one rebuilt: {names}")
+
+
+class NothingToDamageError(IndexRelayError):
+    """Raised when no release names a component that is to be damaged, or no file is its alone.
+
+    Settle the pipeline first; give components that hold the same files different entries.
+    """
+
+    def __init__(self, component: str) -> None:
+        super().__init__(f"no release names a file that belongs to {component!r} alone")
+        self.component = component
 
 
 @dataclass

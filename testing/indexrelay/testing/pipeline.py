@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from indexrelay.schemas.extras import missing_extra
+from indexrelay.schemas.errors import missing_extra
 
 try:
     from fakeredis import FakeRedis, FakeServer
@@ -22,14 +22,13 @@ except ModuleNotFoundError as error:
 from indexrelay.producers import Producer
 from indexrelay.rebuilder import InlineRunner, Rebuilder
 from indexrelay.reloaders import Reloader
-from indexrelay.schemas.results import RebuildResult
+from indexrelay.schemas.messages import RebuildResult
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection
 from indexrelay.testing.clock import FakeClock
-from indexrelay.testing.errors import NotSettledError
-from indexrelay.testing.faults import FaultyRunner, damage_version, refusing
+from indexrelay.testing.faults import FaultyRunner, NotSettledError, damage_version, refusing
 
 _MAX_ROUNDS = 100
 """Rounds until `Pipeline.settle` gives up; a chain of components takes one pass, not one each."""

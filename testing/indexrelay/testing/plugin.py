@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from indexrelay.schemas.extras import missing_extra, require
+from indexrelay.schemas.errors import missing_extra, require
 
 try:
     import pytest

@@ -9,10 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from indexrelay.components.errors import DamagedFileError, UnknownEntryError
-from indexrelay.components.id_table import IdTable
-from indexrelay.components.payload_table import PayloadTable
-from indexrelay.components.string_table import StringTable
-from indexrelay.components.string_table_writing import StringTableWriter
+from indexrelay.components.formats.id_table import IdTable
+from indexrelay.components.formats.payload_table import PayloadTable
+from indexrelay.components.formats.string_table import StringTable, StringTableWriter
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 on_disk = settings(

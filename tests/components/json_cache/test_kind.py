@@ -14,7 +14,7 @@ import pytest
 
 from indexrelay.components.errors import DocumentError, DocumentFunctionError
 from indexrelay.components.json_cache import CollectionReader, JsonCache, JsonCacheParameters
-from indexrelay.components.json_cache.document import count_items
+from indexrelay.components.json_cache.kind import count_items
 from indexrelay.schemas.settings import Metric
 from tests.components.jobs import MemorySnapshot, make_job, make_snapshot, run
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexrelay.components.layers import Layers, in_one_layer
+from indexrelay.components.layered.layers import Layers, in_one_layer
 
 
 def rows(*numbers: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexrelay.components.row_sets import among, row_set_of, without
+from indexrelay.components.layered.layers import among, row_set_of, without
 
 NUMBERS = st.lists(st.integers(min_value=-1, max_value=30), max_size=40)
 

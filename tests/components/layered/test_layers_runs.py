@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexrelay.components.runs import runs
+from indexrelay.components.layered.layers import runs
 
 
 @given(

@@ -13,8 +13,8 @@ from hypothesis.stateful import invariant
 from indexrelay.components.errors import UnusableInputError
 from indexrelay.components.kind import Job
 from indexrelay.components.projection import Projection, ProjectionParameters
-from indexrelay.components.projection.fingerprints import fingerprints
-from indexrelay.components.projection.trusting import trust_among
+from indexrelay.components.projection.build import fingerprints
+from indexrelay.components.projection.guide import trust_among
 from indexrelay.schemas.settings import Metric
 from tests.components.changing_collection import ChangingCollection
 from tests.components.jobs import (

@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexrelay.components.projection.framing import frame, measure_drift
-from indexrelay.components.projection.served import Coordinates
-from indexrelay.components.projection.starting import LastMap, starting_places
+from indexrelay.components.projection.layout import LastMap, frame, measure_drift, starting_places
+from indexrelay.components.projection.map import Coordinates
 
 
 def cloud(count: int = 40, *, seed: int = 3) -> Coordinates:

@@ -14,9 +14,8 @@ from hypothesis import settings
 from indexrelay.components.kind import Job
 from indexrelay.components.text_index import TextIndex, TextIndexParameters
 from indexrelay.components.text_index.analyser import Analyser
-from indexrelay.components.text_index.file_copy import copy_file
+from indexrelay.components.text_index.changes import GAP, copy_file
 from indexrelay.components.text_index.kind import DATABASE
-from indexrelay.components.text_index.row_numbers import GAP
 from tests.components.changing_collection import POOL, WORDS, ChangingCollection
 from tests.components.jobs import (
     MemorySnapshot,
@@ -239,7 +238,7 @@ def test_a_file_without_room_between_its_rows_is_written_anew(tmp_path: Path) ->
 def test_where_too_many_rows_would_have_to_move_the_file_is_written_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexrelay.components.text_index.row_numbers._WIDEST", 1)
+    monkeypatch.setattr("indexrelay.components.text_index.changes._WIDEST", 1)
     source = songs()
     job = make_job(tmp_path / "1", source)
     crowd = {f"e000050-{number:03d}": row("crowd") for number in range(8 * GAP)}

@@ -17,7 +17,7 @@ from indexrelay.components.errors import DamagedFileError, InvalidQueryError, Un
 from indexrelay.components.text_index import TextIndex, TextIndexParameters, TextSearch
 from indexrelay.components.text_index.analyser import Analyser, Tokenizer
 from indexrelay.components.text_index.kind import DATABASE
-from indexrelay.components.text_index.query import MOST_PHRASES
+from indexrelay.components.text_index.search import MOST_PHRASES
 from tests.components.jobs import MemorySnapshot, Run, make_job, make_snapshot, run
 
 TEXTS = [

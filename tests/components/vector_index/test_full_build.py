@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters, VectorSearch
-from indexrelay.components.vector_index.base import BASE
-from indexrelay.components.vector_index.opening import open_index
+from indexrelay.components.vector_index.mapped_index import open_index
+from indexrelay.components.vector_index.version import BASE
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
 from tests.components.jobs import MemorySnapshot, Run, clustered, make_job, make_snapshot, run
@@ -157,7 +157,7 @@ def test_auto_takes_lists_for_many_vectors_and_fewer_bits_for_little_memory(
 def test_an_index_that_was_read_into_memory_does_not_count_as_mapped(tmp_path: Path) -> None:
     import faiss
 
-    from indexrelay.components.vector_index.opening import is_mapped
+    from indexrelay.components.vector_index.mapped_index import is_mapped
 
     done, _ = build(tmp_path, snapshot(Metric.L2), index="IVF16,Flat")
     assert is_mapped(open_index(done.files[BASE]))

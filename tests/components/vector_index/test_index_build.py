@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from indexrelay.components.build_memory import BuildMemory
-from indexrelay.components.vector_index import adding
-from indexrelay.components.vector_index.adding import add_all
-from indexrelay.components.vector_index.weighing import index_bytes, trainable_rows
+from indexrelay.components.kind import BuildMemory
+from indexrelay.components.vector_index import index_build
+from indexrelay.components.vector_index.index_build import add_all, index_bytes, trainable_rows
 from tests.components.jobs import clustered
 
 ROWS, DIMENSION = 3000, 16
@@ -30,8 +29,8 @@ FACTORIES = [
 
 @pytest.fixture(autouse=True)
 def _many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adding, "_BLOCK_BYTES", 4 * DIMENSION * 700)
-    monkeypatch.setattr(adding, "_FEWEST_ROWS", 1)
+    monkeypatch.setattr(index_build, "_BLOCK_BYTES", 4 * DIMENSION * 700)
+    monkeypatch.setattr(index_build, "_FEWEST_ROWS", 1)
 
 
 @pytest.mark.parametrize("factory", FACTORIES)

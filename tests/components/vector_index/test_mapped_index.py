@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexrelay.components.vector_index import VectorIndex, base
-from indexrelay.components.vector_index.base import BASE
-from indexrelay.components.vector_index.prefaulting import enter_pages, leave_pages
+from indexrelay.components.vector_index import VectorIndex, version
+from indexrelay.components.vector_index.mapped_index import enter_pages, leave_pages
+from indexrelay.components.vector_index.version import BASE
 from tests.components.jobs import clustered, make_job, make_snapshot, run
 
 BYTES = 12 << 20
@@ -84,6 +84,6 @@ def test_a_base_is_entered_when_it_is_loaded_and_left_when_it_is_closed(
     size = done.files[BASE].stat().st_size
     assert _resident(done.files[BASE]) >= size
     left: list[Path] = []
-    monkeypatch.setattr(base, "leave_pages", left.append)
+    monkeypatch.setattr(version, "leave_pages", left.append)
     served.close()
     assert left == [done.files[BASE]], "FAISS would unmap all of it under the interpreter's lock"

@@ -13,8 +13,8 @@ import pytest
 
 from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
 from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters, VectorSearch
-from indexrelay.components.vector_index.effort import knob_of, search_parameters
-from indexrelay.components.vector_index.facts import Effort
+from indexrelay.components.vector_index.index_search import knob_of, search_parameters
+from indexrelay.components.vector_index.spec import Effort
 from indexrelay.schemas.settings import Metric
 from tests.components.jobs import MemorySnapshot, clustered, make_job, make_snapshot, run
 

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexrelay.components.errors import MemoryLimitError
-from indexrelay.components.vector_index.choice import choose
 from indexrelay.components.vector_index.factory import parse_factory
-from indexrelay.components.vector_index.nearest import NearestRows, without_itself
+from indexrelay.components.vector_index.metrics import NearestRows, without_itself
 from indexrelay.components.vector_index.parameters import VectorIndexParameters
-from indexrelay.components.vector_index.tuning import least
+from indexrelay.components.vector_index.selection import choose
+from indexrelay.components.vector_index.tuner import least
 from indexrelay.schemas.settings import Metric
 
 

@@ -7,15 +7,19 @@ import numpy as np
 import pytest
 
 from indexrelay.components.optional import require_faiss
-from indexrelay.components.vector_index.choice import Choice, Shortfall, candidates
-from indexrelay.components.vector_index.deciding import Decision, decide
-from indexrelay.components.vector_index.effort import search_parameters
 from indexrelay.components.vector_index.factory import parse_factory
-from indexrelay.components.vector_index.metrics import prepared
-from indexrelay.components.vector_index.nearest import NearestRows, without_itself
-from indexrelay.components.vector_index.opening import is_mapped, open_index
+from indexrelay.components.vector_index.index_search import search_parameters
+from indexrelay.components.vector_index.mapped_index import is_mapped, open_index
+from indexrelay.components.vector_index.metrics import NearestRows, prepared, without_itself
 from indexrelay.components.vector_index.parameters import VectorIndexParameters
 from indexrelay.components.vector_index.sample import QuerySample, draw_sample
+from indexrelay.components.vector_index.selection import (
+    Choice,
+    Decision,
+    Shortfall,
+    candidates,
+    decide,
+)
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
 from tests.components.jobs import clustered

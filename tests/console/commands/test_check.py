@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from indexrelay.console.trials import component_trials, url_mistakes
-from indexrelay.schemas.mistakes import SettingsError
+from indexrelay.console.commands.check import component_trials, url_mistakes
+from indexrelay.schemas.errors import SettingsError
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import check_settings
 from indexrelay.streams import Connection

@@ -8,16 +8,14 @@ from typing import Any
 
 import pytest
 
-from indexrelay.console.collecting import signals_of
-from indexrelay.console.installation import Installation
+from indexrelay.console.installation import Installation, signals_of
 from indexrelay.rebuilder.service import Rebuilder
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.events import Event, RebuildFinished, RebuildRequested
-from indexrelay.schemas.results import RebuildStatus
+from indexrelay.schemas.messages import Event, RebuildFinished, RebuildRequested, RebuildStatus
 from indexrelay.schemas.settings_file import load_settings
 from indexrelay.storage.catalog import Catalog, Inbox
 from indexrelay.streams import EmbeddedServer, publish
-from indexrelay.streams.socket_path import noted_socket
+from indexrelay.streams.server import noted_socket
 from tests.console.conftest import Run, commit
 from tests.streams.polling import eventually
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from indexrelay.console.commands.releases import Changed, difference, history, numbered
 from indexrelay.console.errors import CommandError
-from indexrelay.console.release_history import Changed, difference, history, numbered
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.versions import Release, VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore

@@ -11,10 +11,9 @@ import pytest
 from redis.exceptions import RedisError, ResponseError
 from rich.console import Console
 
-from indexrelay.console.redis_repair import Repaired, RepairStep
-from indexrelay.console.repair_page import repair_page
+from indexrelay.console.commands.repair import Repaired, RepairStep, repair_page
 from indexrelay.streams import Connection, Keys
-from indexrelay.streams.passing import refusal_code
+from indexrelay.streams.errors import refusal_code
 from indexrelay.streams.repair import Action
 from tests.console.conftest import CONFIG, Run
 from tests.fixtures.acl import ADMIN, NAMESPACE, ConnectAs, url_of

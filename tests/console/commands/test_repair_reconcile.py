@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from indexrelay.console.findings_page import findings_page
+from indexrelay.console.commands.repair import Reconciled, findings_page
 from indexrelay.console.installation import Installation
-from indexrelay.console.reconciling import Reconciled
 from indexrelay.health.facts import Area, Unknown
 from indexrelay.health.judge import judge
-from indexrelay.rebuilder.findings import Finding, Standing
+from indexrelay.rebuilder.reconciler import Finding, RepairOutcome
 from indexrelay.schemas.declarations import declared_to_build
 from indexrelay.streams import Lease, Presence
 from tests.console.conftest import CONFIG, Run, commit
@@ -135,8 +134,10 @@ def test_without_a_server_the_rest_is_compared_all_the_same(run: Run, tmp_path: 
 
 @pytest.mark.parametrize(("about", "area"), [("redis", Area.REDIS), ("store", Area.ARTIFACTS)])
 def test_a_repair_that_failed_is_not_well_and_is_told_once(about: str, area: Area) -> None:
-    failed = Finding(about=about, what="it refuses", standing=Standing.LEFT, advice="let it in")
-    mended = Finding(about="group", what="the group was made", standing=Standing.MENDED)
+    failed = Finding(
+        about=about, what="it refuses", standing=RepairOutcome.LEFT, advice="let it in"
+    )
+    mended = Finding(about="group", what="the group was made", standing=RepairOutcome.MENDED)
     unseen = {area: Unknown(reason="it refuses", advice="let it in")}
 
     refused = Reconciled(findings=(mended, failed), verdict=judge(healthy()))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from indexrelay.console.commands.up import sole_owner
 from indexrelay.console.errors import CommandError
-from indexrelay.console.sole_owner import sole_owner
 from tests.console.conftest import CONFIG, Run
 
 

@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from indexrelay.console.demo.batches import plan
-from indexrelay.console.demo.corpus import Document
-from indexrelay.console.demo.embedding import Embedding
+from indexrelay.console.demo.corpus import Document, Embedding, plan
 from indexrelay.console.errors import CorpusError
 
 DOCUMENTS = [

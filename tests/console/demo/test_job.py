@@ -6,14 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from indexrelay.console.demo.job import covered_seconds, own_share
 from indexrelay.console.demo.report import SpreadReport
-from indexrelay.console.demo.timing import covered_seconds, own_share
-from indexrelay.schemas.results import (
-    BuildOutcome,
-    ComponentResult,
-    RebuildResult,
-    RebuildStatus,
-)
+from indexrelay.schemas.messages import BuildOutcome, ComponentResult, RebuildResult, RebuildStatus
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -14,7 +14,7 @@ from indexrelay.console.demo.report import (
     has_converged,
     readers_agree,
 )
-from indexrelay.schemas.results import BuildOutcome, LoadOutcome
+from indexrelay.schemas.messages import BuildOutcome, LoadOutcome
 
 
 def facts() -> dict[str, Any]:

@@ -11,11 +11,10 @@ import pytest
 from pydantic import SecretStr
 
 from indexrelay.rebuilder import BuildDiedError
-from indexrelay.rebuilder.children import ForkingRunner
-from indexrelay.rebuilder.requests import BuildRequest
-from indexrelay.schemas.definitions import ComponentDefinition
-from indexrelay.schemas.results import BuildOutcome, ComponentResult
-from indexrelay.schemas.settings import CollectionSettings, Metric
+from indexrelay.rebuilder.builds import BuildRequest
+from indexrelay.rebuilder.builds.runner import ForkingRunner
+from indexrelay.schemas.messages import BuildOutcome, ComponentResult
+from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition, Metric
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.entries import Entries

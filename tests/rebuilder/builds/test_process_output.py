@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from indexrelay.rebuilder import BuildDiedError
-from indexrelay.rebuilder.children import ForkingRunner
-from indexrelay.rebuilder.output import Output
-from indexrelay.schemas.results import BuildOutcome
+from indexrelay.rebuilder.builds.process import Output
+from indexrelay.rebuilder.builds.runner import ForkingRunner
+from indexrelay.schemas.messages import BuildOutcome
 from tests.fixtures.logs import capture_logs
 from tests.rebuilder.builds.test_runner import build
 from tests.rebuilder.conftest import MakeBench, behaving

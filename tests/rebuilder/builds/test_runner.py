@@ -16,11 +16,11 @@ from indexrelay.rebuilder import (
     BuildSession,
     BuildTimedOutError,
 )
-from indexrelay.rebuilder.children import ForkingRunner
-from indexrelay.rebuilder.requests import BuildRequest
-from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.rebuilder.builds import BuildRequest
+from indexrelay.rebuilder.builds.runner import ForkingRunner
 from indexrelay.schemas.errors import IndexRelayError
-from indexrelay.schemas.results import BuildOutcome, ComponentResult
+from indexrelay.schemas.messages import BuildOutcome, ComponentResult
+from indexrelay.schemas.settings import ComponentDefinition
 from tests.rebuilder.conftest import Bench, MakeBench, behaving
 
 

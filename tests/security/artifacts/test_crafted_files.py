@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from indexrelay.components.errors import DamagedFileError
-from indexrelay.components.mapped_array import mapped_array
-from indexrelay.components.small_file import read_small
+from indexrelay.components.formats.mapped_array import mapped_array, read_small
 from indexrelay.components.text_index import TextIndex, TextIndexParameters
 from indexrelay.components.text_index import search as text_search
 from indexrelay.components.vector_index.sample import SAMPLE, QuerySample

@@ -12,15 +12,15 @@ import pytest
 
 from indexrelay.components.conformance import class_mistakes
 from indexrelay.components.errors import DamagedFileError
-from indexrelay.components.version_files import VersionFiles
+from indexrelay.components.served import VersionFiles
 from indexrelay.reloaders import sandbox
-from indexrelay.reloaders.opening import Opener
+from indexrelay.reloaders.opener import Opener
 from indexrelay.reloaders.sandbox import Sandbox
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.definitions import ComponentDefinition
+from indexrelay.schemas.settings import ComponentDefinition
 from indexrelay.schemas.versions import VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore
-from indexrelay.storage.passing import may_pass
+from indexrelay.storage.errors import is_transient
 from tests.security.artifacts.trusting import CONTENT, KIND, PREFIX, Trusting
 from tests.storage.artifacts.samples import make_file
 
@@ -94,7 +94,7 @@ def test_what_ends_or_holds_a_process_is_damage(
 def test_what_says_nothing_of_the_file_may_pass(bench: Bench, what: str) -> None:
     with pytest.raises((MemoryError, OSError)) as failed:
         bench.open(PREFIX + what)
-    assert may_pass(failed.value)
+    assert is_transient(failed.value)
     assert not isinstance(failed.value, DamagedFileError)
 
 

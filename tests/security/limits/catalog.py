@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from indexrelay.rebuilder.doubting import ReaderDoubts
-from indexrelay.rebuilder.reviving import Rereading, reread
-from indexrelay.schemas.canonical import sha256_hex
+from indexrelay.rebuilder.inbox import RetryOutcome, retry_dead_letter
+from indexrelay.rebuilder.presence import DamageReports
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.events import BatchCompleted, Event
-from indexrelay.storage.catalog import dead_letters, inbox
+from indexrelay.schemas.messages import BatchCompleted, Event
+from indexrelay.schemas.names import sha256_hex
+from indexrelay.storage.catalog import inbox
 from indexrelay.storage.errors import TooManyRequestsError
 from indexrelay.testing.clock import FakeClock
 from tests.rebuilder.conftest import Bench, behaving
@@ -92,7 +92,7 @@ def _letters(_row: Row, request: pytest.FixtureRequest) -> None:
 
 @exercises("bytes of a dead letter that are kept")
 def _letter(row: Row, request: pytest.FixtureRequest) -> None:
-    assert row.number == dead_letters.MAX_KEPT_BYTES
+    assert row.number == inbox.MAX_KEPT_BYTES
     bench = bench_of(request)
     large = event(0).to_bytes() + b" " * row.number
     add(bench, b"?" * row.number)
@@ -102,8 +102,8 @@ def _letter(row: Row, request: pytest.FixtureRequest) -> None:
     assert (whole.whole, whole.size) == (True, row.number)
     assert (cut.whole, cut.size, len(cut.raw)) == (False, len(large) + 1, row.number)
     assert cut.digest == sha256_hex(b"!" + large)
-    again = reread(cut.id, catalog=bench.catalog, clock=SystemClock())
-    assert again.outcome is Rereading.UNREADABLE
+    again = retry_dead_letter(cut.id, catalog=bench.catalog, clock=SystemClock())
+    assert again.outcome is RetryOutcome.UNREADABLE
     assert "are kept; drop it" in str(again.reason)
 
 
@@ -135,7 +135,7 @@ def _doubts(row: Row, request: pytest.FixtureRequest) -> None:
     bench.commit("a")
     bench.rebuild()
     clock = FakeClock(bench.release().created_at)
-    doubts = ReaderDoubts(bench.store, clock)
+    doubts = DamageReports(bench.store, clock)
     assert doubts.take({"web": state_of(bench, "web", "first")})
     clock.advance(row.number - 1)
     assert not doubts.take({"web": state_of(bench, "web", "second")})

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from indexrelay.components.errors import DamagedFileError
-from indexrelay.components.text_index import TextIndex, TextIndexParameters, guarded
+from indexrelay.components.text_index import TextIndex, TextIndexParameters, database
 from indexrelay.components.text_index import search as text_search
 from indexrelay.reloaders import sandbox
 from indexrelay.reloaders.sandbox import Sandbox
 from indexrelay.schemas.versions import BlobRef, VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore, StoreBusyError
-from indexrelay.storage.artifacts.durable import MOST_BYTES, open_file
+from indexrelay.storage.artifacts.files import MOST_BYTES, open_file
 from tests.components.jobs import clustered, make_job, make_snapshot, run
 from tests.security.artifacts.trusting import CONTENT, KIND, Trusting
 from tests.security.limits.table import Row, exercises
@@ -85,13 +85,13 @@ def _sandbox_memory(row: Row, request: pytest.FixtureRequest) -> None:
 def _question(row: Row, request: pytest.FixtureRequest) -> None:
     monkeypatch = request.getfixturevalue("monkeypatch")
     folder: Path = request.getfixturevalue("tmp_path")
-    assert row.number == guarded.QUERY_SECONDS == vars(text_search)["QUERY_SECONDS"]
+    assert row.number == database.QUERY_SECONDS == vars(text_search)["QUERY_SECONDS"]
     source = make_snapshot(clustered(3, 2), texts=["a", "b", "c"])
     kind = TextIndex(TextIndexParameters())
     index = kind.load(run(kind, make_job(folder / "work", source)).files)
     clock = MovedClock()
-    monkeypatch.setattr("indexrelay.components.text_index.guarded.time.monotonic", clock.monotonic)
-    monkeypatch.setattr(guarded, "_STEPS", 1)
+    monkeypatch.setattr("indexrelay.components.text_index.database.time.monotonic", clock.monotonic)
+    monkeypatch.setattr(database, "_STEPS", 1)
     with index._connection() as connection:
         clock.advance(row.number - 0.1)
         connection.set_progress_handler(connection._is_late, 1)

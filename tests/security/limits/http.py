@@ -7,13 +7,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from indexrelay.components.errors import InvalidQueryError
-from indexrelay.components.hits import Hit
-from indexrelay.reloaders.http.answers import encoded
-from indexrelay.reloaders.http.bodies import BodyLimit
-from indexrelay.reloaders.http.problems import OverloadedError, ProblemDetails
-from indexrelay.reloaders.http.threads import SearchThreads
-from indexrelay.reloaders.querying import search_request
+from indexrelay.components.served import Hit
 from indexrelay.schemas.settings import HttpSettings
+from indexrelay.service.answers import encoded
+from indexrelay.service.limits import BodyLimit, SearchThreads
+from indexrelay.service.problems import OverloadedError, ProblemDetails
+from indexrelay.service.query import search_request
 from tests.security.limits.table import Row, exercises
 from tests.service.test_connections import POST, WHOLE, Application
 from tests.service.transports import HeldTransport, Service, receive, status

@@ -7,20 +7,25 @@ import pytest
 from pydantic import ValidationError
 
 from indexrelay.schemas.errors import UnreadableEventError
-from indexrelay.schemas.events import BatchCompleted, Event, RebuildFinished, RebuildRequested
-from indexrelay.schemas.limits import MAX_COMPONENTS
-from indexrelay.schemas.message_size import fitted_reader, fitted_rebuilder, fitted_result
-from indexrelay.schemas.results import (
+from indexrelay.schemas.messages import (
+    BatchCompleted,
     BuildOutcome,
     ComponentFailure,
     ComponentResult,
     ComponentState,
+    Event,
     LoadOutcome,
     ReaderState,
     RebuilderState,
+    RebuildFinished,
+    RebuildRequested,
     RebuildResult,
     RebuildStatus,
+    fitted_reader,
+    fitted_rebuilder,
+    fitted_result,
 )
+from indexrelay.schemas.names import MAX_COMPONENTS
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.errors import InvalidBatchIdError

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from indexrelay.health.redis_health import LONGEST_LEASES
+from indexrelay.health.redis import LONGEST_LEASES
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.results import ComponentState, LoadOutcome, ReaderState
+from indexrelay.schemas.messages import ComponentState, LoadOutcome, ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.streams import Presence
 from indexrelay.streams import presence as module

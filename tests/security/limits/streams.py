@@ -5,17 +5,16 @@ from typing import Any
 
 import pytest
 
-from indexrelay.rebuilder import janitor as janitor_module
-from indexrelay.rebuilder.janitor import MAX_HISTORY_BYTES, Janitor
+from indexrelay.rebuilder import gc as janitor_module
+from indexrelay.rebuilder.gc import MAX_HISTORY_BYTES, StreamTrimmer
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.events import BatchCompleted, Event
+from indexrelay.schemas.messages import BatchCompleted, Event
 from indexrelay.schemas.settings import RebuilderSettings, Settings
-from indexrelay.streams import Connection, ConsumerGroup, Keys, read_size
-from indexrelay.streams.inspection import GroupState, group_state
+from indexrelay.streams import Connection, ConsumerGroup, Keys, consumer
+from indexrelay.streams.consumer import GroupState, group_state
 from indexrelay.streams.keys import REBUILDERS_GROUP
-from indexrelay.streams.repair import MAX_SCRIPT_BYTES, Action, Repair
-from indexrelay.streams.trimming import server_milliseconds
-from indexrelay.streams.wrong_keys import find_wrong_keys, mend
+from indexrelay.streams.repair import MAX_SCRIPT_BYTES, Action, Repair, find_wrong_keys, mend
+from indexrelay.streams.retention import server_milliseconds
 from tests.rebuilder.conftest import Bench, behaving
 from tests.rebuilder.test_gc_streams import read_up_to
 from tests.security.limits.table import Row, exercises
@@ -37,9 +36,9 @@ def event(**also: Any) -> bytes:
     return raw[:-1] + extra + b"}"
 
 
-def janitor_of(bench: Bench, **limits: int) -> Janitor:
+def janitor_of(bench: Bench, **limits: int) -> StreamTrimmer:
     rebuilder = bench.settings.rebuilder.model_copy(update=limits)
-    return Janitor(
+    return StreamTrimmer(
         bench.settings.model_copy(update={"rebuilder": rebuilder}), bench.connection, bench.keys
     )
 
@@ -98,7 +97,7 @@ def _ahead(row: Row, request: pytest.FixtureRequest) -> None:
 def _bytes(row: Row, request: pytest.FixtureRequest) -> None:
     connection: Connection = request.getfixturevalue("redis_connection")  # fakeredis weighs nothing
     keys = Keys("limits")
-    janitor = Janitor(Settings.model_validate({"namespace": "limits"}), connection, keys)
+    janitor = StreamTrimmer(Settings.model_validate({"namespace": "limits"}), connection, keys)
     assert row.number == MAX_HISTORY_BYTES
     for key in (keys.results, keys.reports("web"), keys.reports("other")):
         for number in range(20):
@@ -142,7 +141,7 @@ def _stream_bytes(row: Row, request: pytest.FixtureRequest) -> None:
     connection: Connection = request.getfixturevalue("redis_connection")
     keys = Keys("limits")
     few = row.number // 256
-    janitor = Janitor(
+    janitor = StreamTrimmer(
         Settings.model_validate({"rebuilder": {"stream_max_bytes": few}}), connection, keys
     )
     read_up_to(connection, keys, "slow", b"1-0")  # so that reload messages are not read by all
@@ -161,7 +160,7 @@ def _consumers(row: Row, request: pytest.FixtureRequest) -> None:
     assert row.number == janitor_module._FORGET_SECONDS
     connection: Connection = request.getfixturevalue("redis_connection")
     keys = Keys("limits")
-    janitor = Janitor(Settings(), connection, keys)
+    janitor = StreamTrimmer(Settings(), connection, keys)
     for name in ("gone", "busy", "here"):
         connection.commands.xadd(keys.events, {"event": b"x"})
         group = ConsumerGroup(connection, keys.events, group=REBUILDERS_GROUP, consumer=name)
@@ -186,7 +185,7 @@ def _consumers(row: Row, request: pytest.FixtureRequest) -> None:
 
 @exercises("bytes of one read of a stream, as far as the last one tells")
 def _read(row: Row, request: pytest.FixtureRequest) -> None:
-    assert row.number == read_size.MOST_BYTES
+    assert row.number == consumer.MOST_BYTES
     bench = bench_of(request)
     keys, commands = bench.keys, bench.connection.commands
     group = ConsumerGroup(bench.connection, keys.events, group="other", consumer="one")

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.file_locks import LockWaits
+from indexrelay.schemas.files import LockWaits
 from indexrelay.schemas.versions import BlobRef
 from indexrelay.storage.artifacts import ArtifactStore, BlobCorruptError, BlobMissingError
-from indexrelay.storage.artifacts.checked import CheckedBlobs, file_identity
-from indexrelay.storage.artifacts.durable import Access
-from indexrelay.storage.artifacts.locking import StoreLock
+from indexrelay.storage.artifacts.blobs import CheckedBlobs, file_identity
+from indexrelay.storage.artifacts.files import Access, StoreLock
 from tests.storage.artifacts.samples import MovedClock, make_file, make_version
 
 CONTENT = b"0123456789" * 300_000  # three pieces
@@ -133,7 +132,7 @@ def test_where_no_mark_can_be_removed_the_process_trusts_its_own_eyes(
 
     reader = CheckedBlobs(tmp_path / "checked" / "host", access=Access(), clock=clock)
     monkeypatch.setattr(Path, "unlink", refuse)
-    monkeypatch.setattr("indexrelay.storage.artifacts.checked.write_mark", refuse)
+    monkeypatch.setattr("indexrelay.storage.artifacts.blobs.write_mark", refuse)
     assert reader.known("d", file.stat())
     reader.forget("d", file.stat())
     assert not reader.known("d", file.stat())

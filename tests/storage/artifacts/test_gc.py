@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from indexrelay.storage.artifacts import (
     ArtifactStore,
     BlobMissingError,
-    Swept,
+    Collected,
     VersionUnreadableError,
 )
 from tests.fixtures.logs import capture_logs
@@ -29,7 +29,7 @@ def _sweep(
     keep: int = 1,
     used: Collection[str] = (),
     all_known: bool = True,
-) -> Swept:
+) -> Collected:
     return store.sweep(
         keep_releases=keep, used_versions=used, all_known=all_known, grace_seconds=HOUR
     )
@@ -47,7 +47,7 @@ def test_what_only_old_releases_name_is_removed(store: ArtifactStore, clock: Mov
     assert swept.bytes == len(b"delta 0")
     for version in versions[1:]:
         store.open_version("voyager", version)
-    assert _sweep(store, keep=2) == Swept()
+    assert _sweep(store, keep=2) == Collected()
 
 
 def test_nothing_is_removed_within_the_grace_period(
@@ -56,7 +56,7 @@ def test_nothing_is_removed_within_the_grace_period(
     make_version(store, "voyager", b"a build that goes on")
     store.put_blob(make_file(store.staging, b"a build that goes on, too"))
     clock.advance(HOUR - 60)
-    assert _sweep(store) == Swept()
+    assert _sweep(store) == Collected()
     clock.advance(120)
     swept = _sweep(store)
     assert (len(swept.versions), len(swept.blobs)) == (1, 2)
@@ -88,7 +88,7 @@ def test_without_presence_a_release_counts_until_a_grace_period_after_its_succes
         return os.stat_result((*found[:9], found.st_ctime - 2 * HOUR), {"st_ctime": 0.0})
 
     monkeypatch.setattr(Path, "lstat", aged)
-    assert _sweep(store, all_known=False) == Swept()
+    assert _sweep(store, all_known=False) == Collected()
     assert _sweep(store, used=set()).versions == (("voyager", old),)
 
 
@@ -107,7 +107,7 @@ def test_a_blob_that_a_running_build_found_in_the_store_is_young_again(
 
     store.put_blob(make_file(store.staging, b"left by an old version"))
     monkeypatch.setattr(Path, "lstat", aged)
-    assert _sweep(store) == Swept()
+    assert _sweep(store) == Collected()
     monkeypatch.undo()
     clock.advance(2 * HOUR)
     swept = _sweep(store)
@@ -135,7 +135,7 @@ def test_the_newest_intact_release_stays_below_damaged_ones(
             path.unlink()
             path.write_bytes(b"half a rel")
     clock.advance(2 * HOUR)
-    assert _sweep(store) == Swept()
+    assert _sweep(store) == Collected()
     newest = store.newest_release()
     assert newest is not None
     assert newest.number == 1
@@ -174,7 +174,7 @@ def test_what_writers_left_behind_goes_and_what_others_put_there_stays(
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
     clock.advance(2 * HOUR)
-    assert _sweep(store) == Swept(staged=1)
+    assert _sweep(store) == Collected(staged=1)
     assert all(path.exists() for path in strangers)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from indexrelay.storage.artifacts import ArtifactStore, ReleaseUnreadableError
-from indexrelay.storage.artifacts.durable import write_once
-from indexrelay.storage.artifacts.errors import StoreAccessError
+from indexrelay.storage.artifacts.files import write_once
+from indexrelay.storage.errors import StoreAccessError
 from tests.storage.artifacts.samples import make_release, make_version
 
 FILES = ("releases", "copies")
@@ -100,6 +100,6 @@ def test_a_release_whose_copy_cannot_be_written_stands(
             raise StoreAccessError(path, "write", OSError(28, "No space left on device"))
         return write_once(data, path, staging=staging, mode=mode)
 
-    monkeypatch.setattr("indexrelay.storage.artifacts.layout.write_once", full)
+    monkeypatch.setattr("indexrelay.storage.artifacts.files.write_once", full)
     assert make_release(store, voyager=version).number == 3
     assert store.newest_release() == store.release(3)

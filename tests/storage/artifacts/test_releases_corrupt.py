@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from indexrelay.schemas.canonical import canonical_json, sha256_hex
+from indexrelay.schemas.names import canonical_json, sha256_hex
 from indexrelay.storage.artifacts import (
     ArtifactStore,
     ReleaseExistsError,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from indexrelay.schemas.canonical import canonical_json, sha256_hex
+from indexrelay.schemas.names import canonical_json, sha256_hex
 from indexrelay.schemas.versions import BlobRef
 from indexrelay.storage.artifacts import (
     ArtifactStore,

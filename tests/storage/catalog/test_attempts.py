@@ -1,6 +1,6 @@
 from datetime import timedelta
 
-from indexrelay.schemas.canonical import sha256_hex
+from indexrelay.schemas.names import sha256_hex
 from indexrelay.storage.catalog import Attempt, Catalog, DeadLetter, LettersLetGo, Pause, Unreadable
 from tests.storage.catalog.clock import HandClock
 

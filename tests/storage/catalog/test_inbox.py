@@ -3,8 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from indexrelay.schemas.events import Event, RebuildRequested
-from indexrelay.schemas.results import RebuildResult, RebuildStatus
+from indexrelay.schemas.messages import Event, RebuildRequested, RebuildResult, RebuildStatus
 from indexrelay.storage.catalog import Answer, Catalog, InboxRow, ReceivedEvent
 from indexrelay.storage.errors import TooManyRequestsError
 from tests.storage.catalog.clock import HandClock

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from indexrelay.schemas.database_url import sqlite_url
-from indexrelay.schemas.settings import Metric
+from indexrelay.schemas.settings import Metric, sqlite_url
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.errors import SourceError
-from indexrelay.storage.sources.table_queries import TableQueries
+from indexrelay.storage.sources.table import TableQueries
 from tests.storage.rows import ids_of
 from tests.storage.sources.conftest import OpenSource
 

@@ -8,10 +8,14 @@ serves either without touching it again.
 The function belongs to the definition by its *name*: when its code changes, ask for a rebuild.
 """
 
-from indexrelay.components.json_cache.inputs import CollectionReader, Entry
-from indexrelay.components.json_cache.kind import JsonCache, JsonCacheParameters
+from indexrelay.components.json_cache.kind import (
+    CachedDocument,
+    CollectionReader,
+    Entry,
+    JsonCache,
+    JsonCacheParameters,
+)
 from indexrelay.components.json_cache.map_points import map_points
-from indexrelay.components.json_cache.served import CachedDocument
 
 __all__ = [
     "CachedDocument",

@@ -1,24 +1,304 @@
-"""The kind: call the function, write its document twice, and serve both."""
+"""The kind: call the user's function, write its document twice, check both, and serve them.
 
-from collections.abc import Iterable, Iterator, Mapping
+The function is named ``module:function`` and is imported only where a version is built: readers
+never import it. Its document is written as canonical JSON, and gzipped without a time stamp, so
+that equal documents have equal bytes. An input that is a collection is handed over as a
+`CollectionReader`, one entry after the other with its payload parsed.
+"""
+
+import gzip
+import importlib
+import inspect
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, Field
 
-from indexrelay.components.errors import DocumentFunctionError
-from indexrelay.components.json_cache.document import compress, count_items, encode
-from indexrelay.components.json_cache.function import (
-    call_function,
-    check_function_name,
-    resolve_function,
-)
-from indexrelay.components.json_cache.gates import judged
-from indexrelay.components.json_cache.inputs import CollectionReader
-from indexrelay.components.json_cache.served import CachedDocument, check_packed
+from indexrelay.components.errors import DamagedFileError, DocumentError, DocumentFunctionError
+from indexrelay.components.formats.mapped_array import read_small
+from indexrelay.components.gates import Verdict, equal, judge
 from indexrelay.components.kind import Built, Job, Kind, KindParameters
-from indexrelay.components.small_file import read_small
+from indexrelay.schemas.diagnostics import told
+from indexrelay.schemas.json_values import Offence, first_offence
+from indexrelay.schemas.names import canonical_json, sha256_hex
+from indexrelay.schemas.settings import Metric
+from indexrelay.schemas.settings_file import where_was_looked
 from indexrelay.schemas.versions import Check
+from indexrelay.storage.entries import CHUNK_ROWS, Entries, SourceSnapshot, Vectors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One entry, ready to use."""
+
+    id: str
+    vector: Vectors
+    """Shape ``(dimension,)``, float32; a row of its chunk: copy it to keep it."""
+    text: str | None
+    payload: Any
+    """The parsed JSON value, or ``None``."""
+
+
+class CollectionReader:
+    """A collection at one generation; iterating gives every `Entry` once, ordered by id.
+
+    Valid while the function runs, on its thread.
+    """
+
+    def __init__(self, snapshot: SourceSnapshot) -> None:
+        self._snapshot = snapshot
+
+    @property
+    def name(self) -> str:
+        """The collection's name."""
+        return self._snapshot.collection
+
+    @property
+    def generation(self) -> int:
+        """The generation that everything read from here belongs to."""
+        return self._snapshot.generation
+
+    @property
+    def dimension(self) -> int:
+        """Length of every vector."""
+        return self._snapshot.dimension
+
+    @property
+    def metric(self) -> Metric:
+        """How near two of its vectors are."""
+        return self._snapshot.metric
+
+    @property
+    def count(self) -> int:
+        """How many entries there are."""
+        return self._snapshot.count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __bool__(self) -> bool:
+        """Refuse: "is it there?" and "is there anything in it?" are different questions."""
+        raise TypeError(f"ask for {self.name}.count > 0 instead of the truth of a collection")
+
+    def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Entries]:
+        """Every entry once, at most ``rows`` at a time, column by column."""
+        return self._snapshot.chunks(rows)
+
+    def __iter__(self) -> Iterator[Entry]:
+        for chunk in self.chunks():
+            for row, entry_id in enumerate(chunk.ids):
+                payload = chunk.payloads[row]
+                yield Entry(
+                    id=entry_id,
+                    vector=chunk.vectors[row],
+                    text=chunk.texts[row],
+                    payload=None if payload is None else json.loads(payload),
+                )
+
+
+_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def check_function_name(name: str) -> str:
+    """Return ``name`` if it is ``module:function``, both as Python spells them.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise ValueError("a function is written module:function")
+    return name
+
+
+def resolve_function(name: str) -> Callable[..., Any]:
+    """Import the function called ``name`` (``module:function``).
+
+    Raises:
+        DocumentFunctionError: the module cannot be imported, or has no such function.
+    """
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
+        reason = f"{module_name} cannot be imported: {told(error)}"
+        if isinstance(error, ModuleNotFoundError):
+            reason += f" ({where_was_looked()})"
+        raise DocumentFunctionError(name, reason) from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        raise DocumentFunctionError(name, f"{module_name} has no function {attribute!r}")
+    return function  # type: ignore[no-any-return] # callable() narrows to an unknown signature
+
+
+def call_function(name: str, inputs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
+    """Call ``name(inputs, **arguments)`` and hand back the document.
+
+    Whatever the function raises of its own goes through as it is.
+
+    Raises:
+        DocumentFunctionError: it cannot be found, or does not take these arguments.
+    """
+    function = resolve_function(name)
+    try:
+        inspect.signature(function).bind(inputs, **arguments)
+    except TypeError as error:
+        given = ", ".join(["inputs", *arguments])
+        raise DocumentFunctionError(name, f"it cannot be called with ({given}): {error}") from error
+    return function(inputs, **arguments)
+
+
+_LEVEL = 6
+"""zlib's own compromise: level 9 takes several times as long for about 1 % less."""
+
+
+def encode(document: Any) -> bytes:
+    """The document as canonical JSON.
+
+    Raises:
+        DocumentError: a NaN, an infinity, a circle, or something that is no JSON value is in it;
+            the message gives its path (``$.points[3].x``).
+    """
+    try:
+        return canonical_json(document)
+    except (ValueError, TypeError, RecursionError) as error:
+        found = first_offence(document) or Offence(path="$", reason=str(error))
+        raise DocumentError(found.path, found.reason) from error
+
+
+def compress(body: bytes) -> bytes:
+    """Gzip without a time stamp, so that equal bodies give equal bytes."""
+    return gzip.compress(body, _LEVEL, mtime=0)
+
+
+def count_items(document: Any) -> int:
+    """How many items a document holds: what a version reports as its entries.
+
+    A list counts its items. An object that holds lists counts the longest of them
+    (``{"points": […], "bounds": …}`` holds points); one without lists is a table, and counts its
+    keys. ``null`` counts 0, any other value 1.
+    """
+    match document:
+        case None:
+            return 0
+        case list() | tuple():
+            return len(document)
+        case dict():
+            lists = [len(part) for part in document.values() if isinstance(part, list | tuple)]
+            return max(lists) if lists else len(document)
+        case _:
+            return 1
+
+
+class CachedDocument:
+    """Immutable; safe to use from many threads.
+
+    Both forms are held in memory: they are sent whole, and `JsonCacheParameters.max_bytes` bounds
+    them. The parsed value can be many times larger than its text, so it is made when first asked
+    for.
+    """
+
+    def __init__(self, body: bytes, gzipped: bytes, *, path: Path = Path("document")) -> None:
+        """``path``: where the body comes from, for the words of an error."""
+        self._path = path
+        self.body = body
+        """The document: canonical JSON in UTF-8."""
+        self.gzipped = gzipped
+        """`body` for a client that accepts gzip."""
+        self.etag = f'"{sha256_hex(body)}"'
+        """A strong entity tag of `body`, quoted as HTTP wants it (RFC 9110, section 8.8.3)."""
+        self._parsed: dict[str, Any] = {}
+
+    def __len__(self) -> int:
+        """Bytes of `body`."""
+        return len(self.body)
+
+    @property
+    def document(self) -> Any:
+        """The parsed document, the same object each time: do not change it.
+
+        Raises:
+            DamagedFileError: it is no JSON.
+        """
+        if "document" not in self._parsed:
+            try:
+                parsed = json.loads(self.body)
+            except (ValueError, RecursionError) as error:
+                raise DamagedFileError(self._path, f"it is no JSON: {error}") from error
+            # No lock: in a child that was forked meanwhile nobody would ever let go of it.
+            self._parsed.setdefault("document", parsed)
+        return self._parsed["document"]
+
+    def close(self) -> None:
+        """Nothing is held open; what was handed out stays usable."""
+
+
+def check_packed(path: Path, gzipped: bytes, body: bytes) -> None:
+    """See that ``gzipped`` holds ``body``; unpacks no more than that.
+
+    Raises:
+        DamagedFileError: it holds something else, more, or nothing that can be unpacked.
+    """
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)  # 16: as gzip writes it
+    try:
+        same = unpacker.decompress(gzipped, len(body) + 1) == body and unpacker.eof
+    except zlib.error as error:
+        raise DamagedFileError(path, str(error)) from error
+    if not same or unpacker.unused_data:
+        raise DamagedFileError(path, "it does not hold the document")
+
+
+def unpack(gzipped: bytes) -> bytes:
+    """The body inside; raises `OSError` or `EOFError` where it is damaged."""
+    return gzip.decompress(gzipped)
+
+
+def judged(
+    document: Path, gzipped: Path, *, entries: int, max_bytes: int, may_be_empty: bool
+) -> Iterator[Check]:
+    """Yield one `Check` for each gate."""
+    yield judge("size_bytes", lambda: _size(document, max_bytes))
+    yield judge(
+        "parses_back",
+        lambda: equal(_items(document), entries, "it holds another number of items than was built"),
+    )
+    yield judge("gzip_equals_document", lambda: _same(document, gzipped))
+    if not may_be_empty:
+        yield judge("not_empty", lambda: _not_empty(document))
+
+
+def _size(document: Path, max_bytes: int) -> Verdict:
+    size = document.stat().st_size
+    fits = size <= max_bytes
+    detail = "" if fits else "raise max_bytes, or put less into the document"
+    return Verdict(fits, detail, measured=size, limit=max_bytes)
+
+
+def _same(document: Path, gzipped: Path) -> Verdict:
+    packed, body = gzipped.read_bytes(), document.read_bytes()
+    try:
+        same = unpack(packed) == body
+    except (OSError, EOFError, zlib.error) as error:  # gzip's own are `OSError`
+        raise DamagedFileError(gzipped, str(error)) from error
+    return Verdict(same, "" if same else "the gzipped form holds something else")
+
+
+def _not_empty(document: Path) -> Verdict:
+    items = _items(document)
+    detail = "" if items else "the inputs have entries; set allow_empty if this is right"
+    return Verdict(items > 0, detail, measured=items)
+
+
+def _items(document: Path) -> int:
+    try:
+        return count_items(json.loads(document.read_bytes()))
+    except ValueError as error:
+        raise DamagedFileError(document, f"not JSON: {error}") from error
+
 
 DOCUMENT = "document.json"
 GZIPPED = "document.json.gz"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from indexrelay.components.errors import DocumentFunctionError
-from indexrelay.components.json_cache.inputs import CollectionReader
+from indexrelay.components.json_cache.kind import CollectionReader
 from indexrelay.components.projection import ProjectionMap
 
 _NAME = f"{__name__}:map_points"

@@ -17,7 +17,7 @@ What moved all the same is measured and recorded as ``drift``.
 """
 
 from indexrelay.components.projection.kind import Projection
-from indexrelay.components.projection.parameters import ProjectionParameters
-from indexrelay.components.projection.served import ProjectionMap
+from indexrelay.components.projection.layout import ProjectionParameters
+from indexrelay.components.projection.map import ProjectionMap
 
 __all__ = ["Projection", "ProjectionMap", "ProjectionParameters"]

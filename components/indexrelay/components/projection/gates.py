@@ -1,21 +1,30 @@
 """The gates of a map: it shows its source, whole and unbroken, and keeps enough neighbourhoods.
 
-Trustworthiness (Venna and Kaski 2001) asks, of the entries that are neighbours on the map, how many
-were neighbours before: 1 is all, about 0.5 is chance. It compares all pairs, so it is measured on a
-sample.
+A full layout is compared with the whole collection; trustworthiness compares all pairs, so it is
+measured on a sample. A map into which entries were placed continues one that passed these gates.
+It is right if it shows what came and not what was deleted, if everything else is where it was, bit
+for bit, and if the new places are about as trustworthy as the landmarks'.
 """
 
 from collections.abc import Iterator, Mapping
-from itertools import zip_longest
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import accumulate, zip_longest
+from pathlib import Path
 
 import numpy as np
 
-from indexrelay.components.judging import Verdict, equal, judge
-from indexrelay.components.projection.reading import Points, read_points
-from indexrelay.components.projection.served import ProjectionMap
-from indexrelay.schemas.extras import require
+from indexrelay.components.gates import Verdict, equal, judge
+from indexrelay.components.kind import Built, Job, PreviousVersion
+from indexrelay.components.layered.build import changes_of
+from indexrelay.components.layered.layers import without
+from indexrelay.components.projection.build import Held, fingerprints
+from indexrelay.components.projection.guide import Guide
+from indexrelay.components.projection.layout import Points, as_laid_out, read_points, some_threads
+from indexrelay.components.projection.map import Coordinates, ProjectionMap
+from indexrelay.schemas.errors import require
 from indexrelay.schemas.versions import Check
-from indexrelay.storage.entries import SourceSnapshot
+from indexrelay.storage.entries import Changes, SourceSnapshot, Vectors
 
 _SAMPLE = 500
 """Entries that trustworthiness is measured on: 0.1 s, and within 0.02 of the whole."""
@@ -82,3 +91,106 @@ def _trust(chart: ProjectionMap, points: Points, *, least: float, seed: int) -> 
     )
     detail = f"{neighbours} neighbours of each of {len(rows)} entries"
     return Verdict(measured >= least, detail, measured=measured, limit=least)
+
+
+def judged_placing(
+    chart: ProjectionMap,
+    job: Job,
+    built: Built,
+    previous: PreviousVersion,
+    files: Mapping[str, Path],
+) -> Iterator[Check]:
+    """Yield one `Check` for each gate; ``chart`` was opened from the new ``files``."""
+    ids = chart.ids
+    count = sum(source.count for source in job.collections.values())
+    yield judge("count", lambda: equal(len(ids), count, "it is not of this generation"))
+    starts = list(accumulate(source.count for source in job.collections.values()))
+    changes = _Changed(tuple(job.collections.values()), previous)
+    new = ids.delta_rows(changes.ids())
+    yield judge("ids_unique", lambda: equal(ids.repeats(new), 0, "ids repeat each other"))
+    yield judge(
+        "ids_in_order",
+        lambda: equal(ids.out_of_order(starts, rows=new), 0, "ids stand in other rows"),
+    )
+    finite = bool(np.isfinite(chart.coordinates).all())
+    yield judge("finite", lambda: Verdict(finite, "" if finite else "NaN or infinity in it"))
+    with closing(ProjectionMap.open(previous.files)) as last:
+        yield judge("ids_match_source", lambda: changes.shown(Held.open(ids, files, built.details)))
+        yield judge("unchanged_kept", lambda: changes.kept(chart, last))
+        if finite and len(chart):
+            yield judge("range", lambda: in_range(chart))
+            yield judge("not_collapsed", lambda: spread(chart))
+            guide = Guide.open(files, built.details)
+            if guide is not None:
+                with some_threads(job.threads):
+                    yield judge("placed_well", lambda: guide.judge(*changes.placed(chart, last)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Changed:
+    """What changed since the version that is continued."""
+
+    sources: tuple[SourceSnapshot, ...]
+    previous: PreviousVersion
+
+    def chunks(self) -> Iterator[tuple[int, Changes]]:
+        """Every chunk, with the number of its input."""
+        for number, source in enumerate(self.sources):
+            after = self.previous.manifest.covers[source.collection]
+            for chunk in changes_of(source, after):
+                yield number, chunk
+
+    def ids(self) -> set[str]:
+        """Every id that came, changed or went."""
+        return {
+            entry_id
+            for _, chunk in self.chunks()
+            for entry_id in (*chunk.upserts.ids, *chunk.deletes)
+        }
+
+    def shown(self, held: Held) -> Verdict:
+        """What came or changed is shown, with the vector that it has now; what went is not."""
+        wrong = 0
+        for number, chunk in self.chunks():
+            vectors = as_laid_out(chunk.upserts.vectors, self.sources[number].metric)
+            marks = fingerprints(vectors).tolist()
+            given = zip(chunk.upserts.ids, marks, strict=True)
+            wrong += sum(held.state(one) != (number, mark) for one, mark in given)
+            states = map(held.state, chunk.deletes)
+            wrong += sum(state is not None and state[0] == number for state in states)
+        return equal(wrong, 0, "entries that changed are not shown as the source has them")
+
+    def kept(self, chart: ProjectionMap, last: ProjectionMap) -> Verdict:
+        """Everything that did not change is where it was, bit for bit."""
+        changed, here, there = self.ids(), chart.ids.layers, last.ids.layers
+        gone = without(here.tombstones, there.tombstones)
+        stays = np.ones(here.base, dtype=bool)  # as a mask: sets of a million rows take seconds
+        stays[here.tombstones] = stays[there.tombstones] = False
+        rows = np.flatnonzero(stays)
+        base_alike = (
+            chart.coordinates[here.base_positions(rows)]
+            == last.coordinates[there.base_positions(rows)]
+        ).all()
+        placed_before = set(last.ids.delta or ()) - changed
+        wrong = sum(
+            one not in chart or bool((chart.get(one) != last.get(one)).any())
+            for one in placed_before
+        )
+        lost = sum(one not in changed for one in last.ids.base.many(gone))
+        back = len(without(there.tombstones, here.tombstones))
+        if not base_alike:
+            return Verdict(False, "entries that did not change have moved")
+        return equal(wrong + lost + back, 0, "entries that did not change came, went or moved")
+
+    def placed(self, chart: ProjectionMap, last: ProjectionMap) -> tuple[Vectors, Coordinates]:
+        """Vectors and places of the entries that are new, or not where they were."""
+        vectors = [np.empty((0, self.sources[0].dimension), np.float32)]
+        places = [np.empty((0, 2), np.float32)]
+        for number, chunk in self.chunks():
+            laid_out = as_laid_out(chunk.upserts.vectors, self.sources[number].metric)
+            for one, vector in zip(chunk.upserts.ids, laid_out, strict=True):
+                place = chart.get(one)
+                if one not in last or (place != last.get(one)).any():
+                    vectors.append(vector[None])
+                    places.append(place[None])
+        return np.concatenate(vectors), np.concatenate(places)

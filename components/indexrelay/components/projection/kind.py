@@ -7,15 +7,13 @@ from typing import cast
 
 import numpy as np
 
-from indexrelay.components.continuing import build_either_way
 from indexrelay.components.errors import DamagedFileError, UnusableInputError
 from indexrelay.components.kind import Built, Job, Kind
-from indexrelay.components.projection.building import build_in_full
-from indexrelay.components.projection.gates import judged
-from indexrelay.components.projection.gates_of_placing import judged_placing
-from indexrelay.components.projection.parameters import ProjectionParameters
-from indexrelay.components.projection.placing import extend
-from indexrelay.components.projection.served import COORDINATES, ProjectionMap
+from indexrelay.components.layered.build import build_either_way
+from indexrelay.components.projection.build import build_in_full, extend
+from indexrelay.components.projection.gates import judged, judged_placing
+from indexrelay.components.projection.layout import ProjectionParameters
+from indexrelay.components.projection.map import COORDINATES, ProjectionMap
 from indexrelay.schemas.versions import Check
 
 

@@ -28,7 +28,7 @@ from functools import cache, cached_property, lru_cache
 from itertools import chain, pairwise
 from typing import Any, Final, Literal
 
-from indexrelay.schemas.extras import require
+from indexrelay.schemas.errors import require
 
 Tokenizer = Literal["words", "english", "trigram"]
 """Words; words without their English endings; any three characters of words."""

@@ -5,17 +5,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final, cast
 
-from indexrelay.components.continuing import (
+from indexrelay.components.kind import Built, Job, Kind
+from indexrelay.components.layered.build import (
     Continued,
     InFull,
     build_either_way,
     inherit_all,
+    numbered_chunks,
+    only_collection,
     told,
 )
-from indexrelay.components.inputs import numbered_chunks, only_collection
-from indexrelay.components.kind import Built, Job, Kind
 from indexrelay.components.text_index.analyser import REVISION, Analyser
-from indexrelay.components.text_index.change_gates import gates_of_change
+from indexrelay.components.text_index.changes import NoRoomError
 from indexrelay.components.text_index.database import (
     Counts,
     OtherAnalyserError,
@@ -24,9 +25,8 @@ from indexrelay.components.text_index.database import (
     count_payloads,
     write_database,
 )
-from indexrelay.components.text_index.gates import gates
+from indexrelay.components.text_index.gates import gates, gates_of_change
 from indexrelay.components.text_index.parameters import TextIndexParameters
-from indexrelay.components.text_index.row_numbers import NoRoomError
 from indexrelay.components.text_index.search import TextSearch
 from indexrelay.schemas.versions import Check, VersionManifest
 from indexrelay.storage.entries import Entries

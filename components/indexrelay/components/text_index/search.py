@@ -1,31 +1,148 @@
-"""A text index as a reader serves it.
+"""A text index as a reader serves it, and what a query asks it.
 
-Queries of several threads each borrow a connection: as many are opened as there are queries at the
-same time, and a thread that ends leaves nothing open. The process may fork at any time
-(`fork_gate`): the connections are inherited, which SQLite allows to files that nobody ever writes.
+A query finds what holds any of its terms; BM25 puts first what holds many of them, and rare ones.
+The text of a query is data, never syntax. How many texts a term is in is looked up first: terms
+that no text has are left out, of more than `MOST_PHRASES` the rarest count, and a term that is in
+more than half of many texts is left out while there is a rarer one, since BM25 gives it no weight.
+
+Queries of several threads each borrow a connection. SQLite keeps locks for the whole process, and a
+thread that holds one does not exist in a forked child, where the first query would wait for ever.
+So threads say when they are inside SQLite (`ForkGate`), and a fork waits until all are out.
 """
 
 import json
+import os
+import sqlite3
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from indexrelay.components.errors import DamagedFileError, InvalidQueryError, UnknownEntryError
-from indexrelay.components.hits import Hit, check_payload_bytes, checked_k
+from indexrelay.components.served import Hit, check_payload_bytes, checked_k
 from indexrelay.components.text_index import first_format
-from indexrelay.components.text_index.analyser import Analyser
+from indexrelay.components.text_index.analyser import Analyser, Phrase
 from indexrelay.components.text_index.database import (
     FIRST_FORMAT,
+    QUERY_SECONDS,
+    GuardedConnection,
     counts_of,
     format_of,
     open_database,
     reading,
 )
-from indexrelay.components.text_index.fork_gate import fork_gate
-from indexrelay.components.text_index.guarded import QUERY_SECONDS, GuardedConnection
-from indexrelay.components.text_index.query import match_expression, texts_with
+
+MOST_PHRASES: Final = 64
+MOST_CHARACTERS: Final = 100_000
+"""Of a query; what comes after does not count."""
+_COMMON: Final = 1_000
+"""Texts that a term may be in, however few there are in all, before it can be left out."""
+
+
+def match_expression(
+    connection: sqlite3.Connection, analyser: Analyser, text: str, *, findable: int
+) -> str:
+    """The FTS5 query for any of the terms of ``text``; empty where no text has one of them.
+
+    ``findable`` is how many texts there are.
+    """
+    phrases = analyser.phrases(text[:MOST_CHARACTERS])
+    counted = sorted(
+        (texts, place, phrase)
+        for place, phrase in enumerate(phrases)
+        if (texts := texts_with(connection, phrase))
+    )
+    common = common_above(findable)
+    rare = [each for each in counted if each[0] <= common] or counted[:1]
+    return " OR ".join(quoted(phrase) for _, _, phrase in rare[:MOST_PHRASES])
+
+
+def common_above(findable: int) -> int:
+    """In how many of ``findable`` texts a term may be and still count beside rarer ones."""
+    return max(findable // 2, _COMMON)
+
+
+def texts_with(connection: sqlite3.Connection, phrase: Phrase) -> int:
+    """How many texts have the rarest term of ``phrase``; of one term: how many it is in."""
+    query = "SELECT texts FROM frequencies WHERE term = ?"
+    fewest: int | None = None
+    for term in phrase:
+        found = connection.execute(query, (term,)).fetchone()
+        if found is None:
+            return 0
+        if not isinstance(found[0], int):
+            raise ValueError("a frequency is no number")  # noqa: TRY004 - of a file, not of a caller
+        fewest = found[0] if fewest is None else min(fewest, found[0])
+    return fewest or 0
+
+
+def all_of(phrases: Iterable[Phrase]) -> str:
+    """The FTS5 query for texts that hold every one of ``phrases``."""
+    return " AND ".join(map(quoted, phrases))
+
+
+def quoted(phrase: Phrase) -> str:
+    """Terms that follow each other as an FTS5 string, in which nothing is syntax."""
+    return '"' + " ".join(phrase) + '"'
+
+
+class ForkGate:
+    """One for the process, since SQLite's locks are: `fork_gate` gives it."""
+
+    def __init__(self) -> None:
+        # Its lock may be taken again by the thread that has it: anywhere in here the interpreter
+        # may collect garbage, and with it close the connections of an index that nobody uses.
+        self._changed = threading.Condition(threading.RLock())
+        self._mine = threading.local()
+        self._inside = 0
+        self._forking = False
+        self._forker_was_inside = False
+        os.register_at_fork(
+            before=self._shut, after_in_parent=self._open, after_in_child=self._open
+        )
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Around everything that SQLite is asked to do; waits for a fork that is under way."""
+        if getattr(self._mine, "inside", False):
+            yield
+            return
+        with self._changed:
+            while self._forking:
+                self._changed.wait()
+            self._inside += 1
+            self._mine.inside = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._mine.inside = False
+                self._inside -= 1
+                if self._forking:
+                    self._changed.notify_all()
+
+    def _shut(self) -> None:
+        self._changed.acquire()
+        # A signal's handler may fork in the middle of this thread's own query.
+        self._forker_was_inside = getattr(self._mine, "inside", False)
+        self._mine.inside = self._forking = True
+        while self._inside > self._forker_was_inside:
+            self._changed.wait()
+
+    def _open(self) -> None:
+        self._mine.inside, self._forking = self._forker_was_inside, False
+        self._changed.notify_all()
+        self._changed.release()
+
+
+@cache
+def fork_gate() -> ForkGate:
+    """The gate of this process."""
+    return ForkGate()
+
 
 _Row = tuple[str, float, str | None]
 """An id, its score and its payload."""

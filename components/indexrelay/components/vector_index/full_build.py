@@ -2,23 +2,19 @@
 
 from collections.abc import Callable
 
-from indexrelay.components.continuing import InFull, told
-from indexrelay.components.inputs import only_collection
 from indexrelay.components.kind import Built, Job
-from indexrelay.components.layered_ids import IDS
-from indexrelay.components.vector_index.base import BASE, TRAINED
-from indexrelay.components.vector_index.contents import FACTS
-from indexrelay.components.vector_index.deciding import decide
+from indexrelay.components.layered.build import InFull, only_collection, told
+from indexrelay.components.layered.layers import IDS
 from indexrelay.components.vector_index.factory import parse_factory
-from indexrelay.components.vector_index.facts import IndexFacts
-from indexrelay.components.vector_index.lookup import write_lookup
-from indexrelay.components.vector_index.opening import is_mapped
+from indexrelay.components.vector_index.index_build import require_buildable
+from indexrelay.components.vector_index.index_search import openmp_threads, refusal
+from indexrelay.components.vector_index.mapped_index import is_mapped
 from indexrelay.components.vector_index.parameters import AUTO, VectorIndexParameters
 from indexrelay.components.vector_index.reading import PAYLOADS, read_columns
 from indexrelay.components.vector_index.sample import SAMPLE, draw_sample
-from indexrelay.components.vector_index.threads import openmp_threads
-from indexrelay.components.vector_index.tombstones import refusal
-from indexrelay.components.vector_index.trial import require_buildable
+from indexrelay.components.vector_index.selection import decide
+from indexrelay.components.vector_index.spec import IndexFacts
+from indexrelay.components.vector_index.version import BASE, FACTS, TRAINED, write_lookup
 
 
 def build_in_full(job: Job, mode: InFull, parameters: VectorIndexParameters) -> Built:

@@ -1,20 +1,145 @@
-"""One FAISS index and how hard to search it, behind the shortest way into FAISS.
+"""Searches one FAISS index, by the shortest way into FAISS and without changing it.
 
-FAISS's own Python wrapper checks and converts what it is given; a query that was checked already
-goes past it, which saves a tenth of a query of 150 microseconds. Any number of threads may search
-side by side: nothing here changes, and FAISS lets go of the interpreter while it searches.
+FAISS has a class of search parameters for each class of index, nested like the indexes themselves,
+and refuses or ignores the wrong one. `search_parameters` builds the right one from an `Effort` and,
+where the base has tombstones, a selector. They are passed with each search; the index itself, which
+many threads share and which lies in mapped pages, is never changed.
+
+FAISS's own Python wrapper checks and converts its arguments. A query that was checked already goes
+past it, which saves a tenth of a query of 150 microseconds. FAISS releases the interpreter's lock
+while it searches, so any number of threads may search side by side.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.optional import require_faiss
-from indexrelay.components.string_table import Rows
-from indexrelay.components.vector_index.effort import efforts_beyond, search_parameters
-from indexrelay.components.vector_index.facts import Effort
+from indexrelay.components.vector_index.spec import Effort
 from indexrelay.storage.entries import Vectors
+
+_FEWEST_CANDIDATES: Final = 8
+"""FAISS keeps at least as many candidates as hits are wanted, however few it is told to."""
+
+
+def search_parameters(index: Any, effort: Effort, selector: Any = None) -> Any:
+    """FAISS's parameters for this index; ``None`` where it takes none.
+
+    They may be used by many threads at a time, and keep alive what they refer to. ``selector``, a
+    ``faiss.IDSelector``, says which rows may be found; ``None``: all.
+    """
+    faiss = require_faiss()
+    index = faiss.downcast_index(index)
+    chosen = {} if selector is None else {"sel": selector}
+    match index:
+        case faiss.IndexPreTransform():
+            inner = search_parameters(index.index, effort, selector)
+            return inner and faiss.SearchParametersPreTransform(index_params=inner)
+        case faiss.IndexRefine():
+            inner = search_parameters(index.base_index, effort, selector)
+            within = {} if inner is None else {"base_index_params": inner}
+            return faiss.IndexRefineSearchParameters(k_factor=float(effort.k_factor or 1), **within)
+        case faiss.IndexIVF():
+            coarse = coarse_parameters(index, effort)
+            within = {} if coarse is None else {"quantizer_params": coarse}
+            return _lists_class(faiss, index)(nprobe=effort.nprobe or 1, **within, **chosen)
+        case faiss.IndexHNSW():
+            return faiss.SearchParametersHNSW(efSearch=effort.ef_search or 1, **chosen)
+        case _:
+            return faiss.SearchParameters(**chosen) if chosen else None
+
+
+def coarse_parameters(index: Any, effort: Effort) -> Any:
+    """What an index of inverted lists finds its lists with; ``None``: nothing special."""
+    # A coarse graph that keeps fewer candidates than lists are wanted would return fewer.
+    return search_parameters(index.quantizer, Effort(ef_search=_coarse_ef(effort)))
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """The one number of an `Effort` that trades time for recall."""
+
+    name: str
+    """``nprobe`` or ``ef_search``."""
+    fewest: int
+    """Below this it changes nothing."""
+    most: int
+    """Beyond this there is nothing to gain."""
+
+
+def knob_of(index: Any) -> Knob | None:
+    """What can be turned on this index; ``None``: nothing, it answers as it was built."""
+    faiss = require_faiss()
+    index = faiss.downcast_index(index)
+    match index:
+        case faiss.IndexPreTransform():
+            return knob_of(index.index)
+        case faiss.IndexRefine():
+            return knob_of(index.base_index)
+        case faiss.IndexIVF():
+            return Knob("nprobe", 1, index.nlist)
+        case faiss.IndexHNSW():
+            return Knob("ef_search", _FEWEST_CANDIDATES, max(index.ntotal, _FEWEST_CANDIDATES))
+        case _:
+            return None
+
+
+def efforts_beyond(index: Any, effort: Effort) -> Iterator[Effort]:
+    """Twice the effort, and twice again, up to all that the index has to give."""
+    knob = knob_of(index)
+    value = getattr(effort, knob.name) or 1 if knob else 1
+    while knob is not None and value < knob.most:
+        value = min(2 * value, knob.most)
+        yield effort.model_copy(update={knob.name: value})
+
+
+def _lists_class(faiss: Any, index: Any) -> Any:
+    match index:
+        case faiss.IndexIVFPQ():
+            return faiss.IVFPQSearchParameters
+        case faiss.IndexIVFRaBitQ():
+            return faiss.IVFRaBitQSearchParameters
+        case _:
+            return faiss.SearchParametersIVF
+
+
+def _coarse_ef(effort: Effort) -> int:
+    return max(2 * (effort.nprobe or 1), 16)
+
+
+class openmp_threads:  # noqa: N801 - used like a function; a generator would cost a query 2 µs
+    """Let FAISS use ``count`` threads for calls from this thread, and put the number back.
+
+    With one, no OpenMP team is made at all: a query neither waits for others nor leaves threads
+    behind that a later `fork` would lose.
+    """
+
+    __slots__ = ("_before", "_count", "_faiss")
+
+    def __init__(self, count: int) -> None:
+        self._faiss: Any = require_faiss()
+        self._count = count
+        self._before = count
+
+    def __enter__(self) -> None:
+        self._before = self._faiss.omp_get_max_threads()
+        if self._before != self._count:
+            self._faiss.omp_set_num_threads(self._count)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._before != self._count:
+            self._faiss.omp_set_num_threads(self._before)
+
 
 Found = tuple[NDArray[np.float32], Rows]
 """What FAISS measured and the rows it means, both of the shape ``(n, k)``, the nearest first; row
@@ -68,3 +193,92 @@ def missing(rows: Rows) -> bool:
     """Whether any query got fewer than it asked for; what is missing comes last."""
     last = rows[:, -1]
     return bool(last[0] < 0 if len(last) == 1 else last.min() < 0)
+
+
+def selector_around(tombstones: Rows, *, rows: int) -> Any:
+    """A ``faiss.IDSelector`` of all of ``rows`` rows but these; ``None`` where there are none."""
+    if not len(tombstones):
+        return None
+    faiss = require_faiss()
+    dead = np.zeros(-(-rows // 8), dtype=np.uint8)
+    np.bitwise_or.at(dead, tombstones >> 3, (1 << (tombstones & 7)).astype(np.uint8))
+    return faiss.IDSelectorNot(faiss.IDSelectorBitmap(dead))
+
+
+def refusal(index: Any, effort: Effort, query: Vectors) -> str:
+    """Why ``index`` cannot be searched around tombstones; empty: it can.
+
+    ``query`` has the shape ``(1, dimension)``. What it finds is called dead, and asked for again.
+    """
+    if index.ntotal < 2:
+        return "there are too few rows to try"
+    _, first = IndexSearch(index, effort).nearest(query, 1)
+    try:
+        around = selector_around(first[0], rows=index.ntotal)
+        _, second = IndexSearch(index, effort, around).nearest(query, 1)
+    except RuntimeError as error:  # what every FAISS exception becomes
+        return f"FAISS refuses to leave rows out: {str(error).splitlines()[-1].strip()}"
+    return "it returns rows that it was told to leave out" if first[0, 0] == second[0, 0] else ""
+
+
+_SHARING: Final = ("IndexIVFFlat", "IndexIVFScalarQuantizer", "IndexIVFPQ")
+"""Types whose search is the coarse one and then the lists, and nothing else."""
+
+
+def share_lists(base: Any, delta: Any) -> bool:
+    """Whether both are searched list by list, and by the same lists."""
+    return type(base).__name__ in _SHARING and type(delta) is type(base)
+
+
+def lists_of_rows(index: Any) -> Rows:
+    """The list that each row of an index of inverted lists is in, shape ``(rows,)``."""
+    lists = np.empty(index.ntotal, dtype=np.int64)
+    within = index.invlists
+    for place in range(index.nlist):
+        size = within.list_size(place)
+        if size:
+            lists[require_faiss().rev_swig_ptr(within.get_ids(place), size)] = place
+    return lists
+
+
+class SharedLists:
+    """Finds the lists for both; immutable, and safe to use from many threads."""
+
+    __slots__ = ("_base", "_coarse", "_delta", "_nprobe", "_quantizer", "_swig_ptr")
+
+    def __init__(self, base: Any, delta: Any, effort: Effort, selector: Any) -> None:
+        self._nprobe = min(effort.nprobe or 1, base.nlist)
+        self._quantizer = require_faiss().downcast_index(base.quantizer)
+        self._coarse = coarse_parameters(base, effort)
+        self._base = (base, search_parameters(base, effort, selector))
+        self._delta = (delta, search_parameters(delta, effort))
+        self._swig_ptr = require_faiss().swig_ptr
+
+    def nearest(self, queries: Vectors, in_base: int, in_delta: int) -> tuple[Found, Found]:
+        """The nearest rows of the base and those of the delta, as many of each as are asked for.
+
+        As `IndexSearch.nearest`, but that rows may be missing where the lists hold too few.
+        """
+        count, pointer = len(queries), self._swig_ptr
+        far = np.empty((count, self._nprobe), dtype=np.float32)
+        lists = np.empty((count, self._nprobe), dtype=np.int64)
+        self._quantizer.search_c(
+            count, pointer(queries), self._nprobe, pointer(far), pointer(lists), self._coarse
+        )
+        answers = []
+        for (index, parameters), k in ((self._base, in_base), (self._delta, in_delta)):
+            found = np.empty((count, k), dtype=np.float32)
+            rows = np.empty((count, k), dtype=np.int64)
+            index.search_preassigned_c(
+                count,
+                pointer(queries),
+                k,
+                pointer(lists),
+                pointer(far),
+                pointer(found),
+                pointer(rows),
+                False,
+                parameters,
+            )
+            answers.append((found, rows))
+        return answers[0], answers[1]

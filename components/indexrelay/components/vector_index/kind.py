@@ -1,28 +1,87 @@
-"""The kind: continue the last version or build anew; judge; open."""
+"""The kind ``vector_index``: one class that builds, verifies, loads and inspects a vector index.
 
-from collections.abc import Iterable, Mapping
+A build continues the last version where it can (`incremental_build`) and is a full one otherwise
+(`full_build`); each has gates of its own. `VectorIndex.inspect` runs in a sandbox, before a reader
+opens files that its host has not seen: FAISS checks a graph when it reads it, but not the row
+numbers in inverted lists, and may crash on a wrong one.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
-from indexrelay.components.continuing import build_either_way
-from indexrelay.components.errors import UnbuildableIndexError
-from indexrelay.components.inputs import only_collection
+import numpy as np
+
+from indexrelay.components.errors import DamagedFileError, UnbuildableIndexError
 from indexrelay.components.kind import Built, Job, Kind, Trial
-from indexrelay.components.vector_index.base import BASE
-from indexrelay.components.vector_index.delta import DELTA_INDEX
-from indexrelay.components.vector_index.extending import extend
+from indexrelay.components.layered.build import build_either_way, only_collection
+from indexrelay.components.optional import require_faiss
 from indexrelay.components.vector_index.factory import parse_factory
 from indexrelay.components.vector_index.full_build import build_in_full
-from indexrelay.components.vector_index.gates import gates
-from indexrelay.components.vector_index.gates_of_change import gates_of_change
-from indexrelay.components.vector_index.inspection import inspect
+from indexrelay.components.vector_index.full_gates import gates
+from indexrelay.components.vector_index.incremental_build import extend
+from indexrelay.components.vector_index.incremental_gates import gates_of_change
+from indexrelay.components.vector_index.index_build import try_factory
+from indexrelay.components.vector_index.index_search import openmp_threads
 from indexrelay.components.vector_index.parameters import AUTO, VectorIndexParameters
 from indexrelay.components.vector_index.search import VectorSearch
-from indexrelay.components.vector_index.threads import openmp_threads
-from indexrelay.components.vector_index.trial import try_factory
+from indexrelay.components.vector_index.version import BASE, DELTA_INDEX
 from indexrelay.schemas.errors import MissingExtraError
 from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import Check
+
+_QUERIES: Final = 16
+
+
+def inspect(search: VectorSearch) -> None:
+    """Look at every row of the inverted lists, and ask some queries.
+
+    Raises:
+        DamagedFileError: an index is not what a build writes.
+    """
+    contents = search.contents
+    _check_rows(contents.base.index, contents.base.paths[BASE])
+    if contents.delta is not None and contents.delta.index is not None:
+        _check_rows(contents.delta.index, contents.delta.path)
+    if not len(search):
+        return
+    at = np.unique(np.linspace(0, len(search) - 1, _QUERIES).astype(np.int64))
+    for position in at.tolist():
+        search.search(search.vector_at(position), k=10)
+    search.search(search.vector_at(0), k=min(1000, len(search)))
+
+
+def _check_rows(index: Any, path: Path) -> None:
+    for lists, count in _inverted_lists(index):
+        seen = np.zeros(count, dtype=bool)
+        total = 0
+        for place in range(lists.nlist):
+            size = lists.list_size(place)
+            if not size:
+                continue
+            total += size
+            if total > count:
+                break
+            rows = require_faiss().rev_swig_ptr(lists.get_ids(place), size)
+            if rows.min() < 0 or rows.max() >= count:
+                raise DamagedFileError(path, "a list holds a row that does not exist")
+            seen[rows] = True
+        if total != count or not seen.all():
+            raise DamagedFileError(path, "its lists do not hold each row once")
+
+
+def _inverted_lists(index: Any) -> Iterator[tuple[Any, int]]:
+    faiss = require_faiss()
+    index = faiss.downcast_index(index)
+    match index:
+        case faiss.IndexPreTransform():
+            yield from _inverted_lists(index.index)
+        case faiss.IndexRefine():
+            yield from _inverted_lists(index.base_index)
+            yield from _inverted_lists(index.refine_index)
+        case faiss.IndexIVF():
+            yield index.invlists, index.ntotal
+            yield from _inverted_lists(index.quantizer)
 
 
 class VectorIndex(Kind[VectorSearch]):

@@ -1,9 +1,11 @@
-"""What a metric means in numbers, in one place.
+"""What a metric means in numbers, and exact search by it.
 
 Inside this package everything is a *distance*: smaller is nearer, whatever the metric. Under cosine
 vectors are stored at unit length and compared by inner product, so the distance of both is the
 inner product with its sign turned; under L2 it is the squared distance, as FAISS computes it. A
 `Hit` shows the score that people expect: the similarity, or the distance itself.
+
+Exact nearest neighbours are searched block by block; memory does not grow with the rows.
 """
 
 from typing import Any, Final
@@ -11,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.optional import require_faiss
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
@@ -81,3 +84,56 @@ def tolerance(limit: Distances, queries: Vectors) -> Distances:
     """
     squared = np.einsum("qd,qd->q", queries, queries, dtype=np.float64)
     return np.asarray(_RELATIVE * np.abs(limit) + _ROUNDING * squared[:, None])
+
+
+BLOCK_ROWS: Final = 65_536
+"""Rows looked at in one call: far beyond its overhead, and 32 MB at 128 dimensions."""
+
+
+class NearestRows:
+    """The best ``k`` rows seen so far for each of some queries."""
+
+    def __init__(self, queries: Vectors, *, k: int, metric: Metric) -> None:
+        self._queries = np.ascontiguousarray(queries)
+        self._k = k
+        self._metric = metric
+        self.rows: Rows = np.empty((len(queries), 0), dtype=np.int64)
+        """Shape ``(q, min(k, rows seen))``, the nearest first."""
+        self.distances = np.empty((len(queries), 0), dtype=np.float32)
+        """Theirs, as FAISS computes them in float32."""
+        self._seen = 0
+
+    def add(self, block: Vectors) -> None:
+        """Look at the next rows, of shape ``(n, dimension)``."""
+        if not len(block) or not len(self._queries):
+            return
+        found, places = require_faiss().knn(
+            self._queries,
+            np.ascontiguousarray(block),
+            min(self._k, len(block)),
+            metric=faiss_metric(self._metric),
+        )
+        distances = np.hstack([self.distances, as_distances(found, self._metric)])
+        rows = np.hstack([self.rows, places + self._seen])
+        best = np.argsort(distances, axis=1, kind="stable")[:, : self._k]
+        self.distances = np.take_along_axis(distances, best, axis=1)
+        self.rows = np.take_along_axis(rows, best, axis=1)
+        self._seen += len(block)
+
+
+def others(found: Rows, askers: Rows) -> NDArray[np.bool_]:
+    """Which answers to keep for queries that are entries themselves: all but the one that asked.
+
+    ``found`` has the shape ``(q, k + 1)``, ``askers`` ``(q,)``; each line of the mask keeps ``k``.
+    Where the asker is not found (others may be just as near) the last answer goes instead.
+    """
+    itself = found == askers[:, None]
+    itself[~itself.any(axis=1), -1:] = True
+    # Only the first: a search that answers one row twice has earned a miss.
+    first = itself & (np.cumsum(itself, axis=1) == 1)
+    return np.asarray(~first)
+
+
+def without_itself(found: Rows, askers: Rows) -> Rows:
+    """What `others` keeps, shape ``(q, k)``."""
+    return found[others(found, askers)].reshape(len(found), max(found.shape[1] - 1, 0))

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from indexrelay.components.id_table import IdTable
-from indexrelay.components.inputs import numbered_chunks, refuse_entries, refuse_infinite
-from indexrelay.components.layered_ids import IDS
-from indexrelay.components.mapped_array import new_mapped_array
-from indexrelay.components.payload_table import PayloadTable
+from indexrelay.components.formats.id_table import IdTable
+from indexrelay.components.formats.mapped_array import new_mapped_array
+from indexrelay.components.formats.payload_table import PayloadTable
+from indexrelay.components.layered.build import numbered_chunks, refuse_entries, refuse_infinite
+from indexrelay.components.layered.layers import IDS
 from indexrelay.components.vector_index.metrics import prepared
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Entries, SourceSnapshot, Vectors

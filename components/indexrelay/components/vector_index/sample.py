@@ -1,23 +1,48 @@
-"""The queries that an index is tuned and judged by, and their exact nearest neighbours.
+"""The query sample: drawn, carried from version to version, and what an index answers to it.
 
-Queries are entries of the collection, each with itself left out of its own answer: that is how
-"more like this" asks, and it needs nobody's query log. Each keeps its exact nearest 50, although
-recall looks at 10, so that a later version can drop those that were deleted and still know the
-nearest ten (see `carrying`).
+An index is tuned and judged by queries that are entries of the collection, each with itself left
+out of its own answer: that is how "more like this" asks, and it needs no query log. Each query
+keeps its exact nearest 50, although recall looks at 10.
+
+A version that continues another carries its sample along, so that recall costs what the batch
+costs. What went from the collection is removed from each list of neighbours, what came is compared
+with the query, and the nearest 50 of both are exact again: up to the distance that the list reached
+before, everything is known. A list gets shorter by deletes and longer by upserts; when fewer than
+ten are left, that query alone is searched again. For 500 queries, a million entries and 1,000
+changes that is 0.06 s instead of 4.4 s. A query whose entry went or changed goes on with the vector
+that it had. A full build draws a new sample.
+
+Three gates look at what an index answers to its sample: do entries find themselves, how many of the
+nearest are found, and how fast. Distances are computed from true vectors, whatever a compressed
+index reports, and a hit counts by distance: of several equal entries any one is right.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 from typing import BinaryIO, Final, Self
 from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 
 from indexrelay.components.errors import DamagedFileError
-from indexrelay.components.string_table import Rows
-from indexrelay.components.vector_index.metrics import Distances, distances, tolerance
-from indexrelay.components.vector_index.nearest import BLOCK_ROWS, NearestRows, without_itself
+from indexrelay.components.formats.string_table import Rows
+from indexrelay.components.gates import Verdict, equal
+from indexrelay.components.layered.layers import among
+from indexrelay.components.vector_index.metrics import (
+    BLOCK_ROWS,
+    Distances,
+    NearestRows,
+    distances,
+    distances_of_found,
+    tolerance,
+    without_itself,
+)
+from indexrelay.components.vector_index.parameters import VectorIndexParameters
+from indexrelay.components.vector_index.search import VectorSearch
+from indexrelay.components.vector_index.version import Contents
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
 
@@ -131,3 +156,197 @@ def draw_sample(
         neighbours=np.take_along_axis(neighbours, order, axis=1),
         distances=np.take_along_axis(exact, order, axis=1),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moves:
+    """From the rows of one version to those of the next."""
+
+    first_of_delta: int
+    """Rows of the base, which both share."""
+    tombstones: Rows
+    """Base rows that do not count in the next version."""
+    delta: Rows
+    """For each delta row of the last version: its delta row in the next, or -1."""
+    fresh: Rows
+    """Delta rows of the next version that this batch brought."""
+
+    def of(self, rows: Rows) -> Rows:
+        """Where ``rows`` are now; -1: they are no more (or were -1)."""
+        moved = rows.copy()
+        moved[among(rows, self.tombstones)] = -1
+        beside = rows >= self.first_of_delta
+        now = self.delta[rows[beside] - self.first_of_delta]
+        moved[beside] = np.where(now < 0, now, now + self.first_of_delta)
+        return moved
+
+
+def carry(sample: QuerySample, moves: Moves, last: Contents, contents: Contents) -> QuerySample:
+    """The sample of ``contents``, which follows ``last``, whose sample this is."""
+    askers = moves.of(sample.rows)
+    survivors = moves.of(sample.neighbours)
+    kept = np.where(survivors < 0, np.inf, sample.distances)
+    fresh, fresh_distances = _fresh(sample, moves, contents)
+    # Beyond the distance that a list reached, others are not known: no newcomer may stand there.
+    beyond = fresh_distances > _reach(sample, entries=len(last))[:, None]
+    fresh_distances[beyond], fresh[beyond] = np.inf, -1
+    neighbours, near = _nearest(
+        np.hstack([survivors, fresh]), np.hstack([kept, fresh_distances]), contents
+    )
+    carried = replace(sample, rows=askers, neighbours=neighbours, distances=near)
+    others = len(contents) - (askers >= 0)
+    known = (carried.neighbours >= 0).sum(axis=1)
+    short = np.flatnonzero(known < np.minimum(MEASURED, others))
+    if len(short):
+        _search_anew(carried, short, contents)
+    return carried
+
+
+def _reach(sample: QuerySample, *, entries: int) -> Distances:
+    """For each query, up to which distance its list names everything."""
+    known = (sample.neighbours >= 0).sum(axis=1)
+    complete = known >= entries - (sample.rows >= 0)
+    last = np.take_along_axis(sample.distances, np.maximum(known - 1, 0)[:, None], axis=1)[:, 0]
+    return np.where(complete, np.inf, np.where(known > 0, last, -np.inf))
+
+
+def _fresh(sample: QuerySample, moves: Moves, contents: Contents) -> tuple[Rows, Distances]:
+    """The nearest newcomers of each query."""
+    if contents.delta is None or not len(moves.fresh):
+        return np.empty((len(sample.rows), 0), dtype=np.int64), np.empty((len(sample.rows), 0))
+    vectors = contents.delta.vectors[moves.fresh]
+    nearest = NearestRows(sample.vectors, k=KEPT, metric=contents.facts.metric)
+    nearest.add(vectors)
+    exact = distances(sample.vectors, vectors[nearest.rows], contents.facts.metric)
+    return moves.fresh[nearest.rows] + moves.first_of_delta, exact
+
+
+def _nearest(rows: Rows, far: Distances, contents: Contents) -> tuple[Rows, Distances]:
+    """The nearest of some candidates, in order, in as many columns as a sample has."""
+    width = min(KEPT, len(contents))
+    order = np.argsort(far, axis=1, kind="stable")[:, :width]
+    return np.take_along_axis(rows, order, axis=1), np.take_along_axis(far, order, axis=1)
+
+
+def _search_anew(sample: QuerySample, queries: Rows, contents: Contents) -> None:
+    """Fill the lists of some queries by an exact search over all entries."""
+    asking = np.ascontiguousarray(sample.vectors[queries])
+    nearest = NearestRows(asking, k=KEPT + 1, metric=contents.facts.metric)
+    rows = [np.empty(0, dtype=np.int64)]
+    for block, vectors in contents.live_blocks():
+        nearest.add(vectors)
+        rows.append(block)
+    found = np.concatenate(rows)[nearest.rows]
+    exact = distances(asking, contents.vectors(found), contents.facts.metric)
+    itself = found == sample.rows[queries][:, None]
+    found[itself], exact[itself] = -1, np.inf
+    width = sample.neighbours.shape[1]
+    order = np.argsort(exact, axis=1, kind="stable")[:, :width]
+    sample.neighbours[queries, : order.shape[1]] = np.take_along_axis(found, order, axis=1)
+    sample.distances[queries, : order.shape[1]] = np.take_along_axis(exact, order, axis=1)
+
+
+_RECOMPUTED: Final = 16
+"""Queries whose carried neighbours are held against all that can have changed them."""
+
+
+def sample_is_exact(contents: Contents, sample: QuerySample) -> Verdict:
+    """Some queries' neighbours are entries, at the distance claimed, and no newcomer is nearer."""
+    queries, depth = sample.vectors[:_RECOMPUTED], sample.depth
+    claimed, rows = sample.distances[:_RECOMPUTED, :depth], sample.neighbours[:_RECOMPUTED, :depth]
+    if not claimed.size:
+        return Verdict(True, measured=0)
+    metric, dead = contents.facts.metric, contents.ids.layers.tombstones
+    if among(rows, dead).any() or (np.diff(claimed, axis=1) < 0).any():
+        return Verdict(False, "the sample names entries that are gone, or not the nearest first")
+    true = distances(queries, contents.vectors(rows), metric)
+    allowed = tolerance(true, queries)
+    if (np.abs(true - claimed) > allowed).any():
+        return Verdict(False, "the sample's neighbours are not at the distance claimed")
+    missing = _nearer_in_delta(contents, sample, queries, rows, claimed, allowed)
+    return equal(missing, 0, "the delta holds entries nearer than the sample's neighbours")
+
+
+def _nearer_in_delta(
+    contents: Contents,
+    sample: QuerySample,
+    queries: Vectors,
+    rows: Rows,
+    claimed: np.ndarray,
+    allowed: np.ndarray,
+) -> int:
+    """How many entries of the delta should be among the neighbours, and are not."""
+    if contents.delta is None or not len(contents.delta):
+        return 0
+    nearest = NearestRows(queries, k=rows.shape[1] + 1, metric=contents.facts.metric)
+    nearest.add(contents.delta.vectors)
+    found = nearest.rows + contents.first_of_delta
+    true = distances(queries, contents.delta.vectors[nearest.rows], contents.facts.metric)
+    others = found != sample.rows[:_RECOMPUTED, None]
+    nearer = others & (true < claimed[:, -1:] - 2 * allowed[:, -1:])
+    named = (found[:, :, None] == rows[:, None, :]).any(axis=2)
+    return int(np.count_nonzero(nearer & ~named))
+
+
+_TIMED_QUERIES: Final = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What an index answered to its query sample."""
+
+    sample: QuerySample
+    found: Rows
+    """Shape ``(q, depth + 1)``: rows, -1 where there are fewer."""
+    gather: Callable[[Rows], Vectors]
+    """The true vectors of rows, of the shape ``(*rows.shape, dimension)``."""
+    metric: Metric
+    parameters: VectorIndexParameters
+
+    def own_distance(self) -> Verdict:
+        """An entry that is asked for by its own vector is answered, or one that is just as near."""
+        asked = self.sample.rows >= 0
+        if not asked.any():
+            return Verdict(True, "there is nothing to ask for")
+        queries = self.sample.vectors[asked]
+        own = distances(queries, queries[:, None, :], self.metric)
+        true = self._true(self.found)[asked]
+        share = float(np.mean((true <= own + tolerance(own, queries)).any(axis=1)))
+        return at_least(share, self.parameters.min_recall, "entries do not find themselves")
+
+    def recall(self) -> Verdict:
+        """The share of the nearest ten that is found, or of entries that are just as near."""
+        if not self.sample.depth:
+            return Verdict(True, "there is nothing to find")
+        share = self.sample.recall(self._true(without_itself(self.found, self.sample.rows)))
+        return at_least(
+            share,
+            self.parameters.min_recall,
+            "lower min_recall, or choose an index that keeps more",
+        )
+
+    def _true(self, found: Rows) -> Distances:
+        anything = np.maximum(self.sample.rows, 0)[:, None]
+        vectors = self.gather(np.where(found < 0, anything, found))
+        return distances_of_found(self.sample.vectors, found, vectors, self.metric)
+
+
+def latency(index: VectorSearch, sample: QuerySample, parameters: VectorIndexParameters) -> Verdict:
+    """The median of single queries, as a reader asks them."""
+    seconds = []
+    for vector in sample.vectors[:_TIMED_QUERIES]:
+        started = perf_counter()
+        index.search(vector)
+        seconds.append(perf_counter() - started)
+    measured = 1000 * median(seconds) if seconds else 0.0
+    fast = measured <= parameters.max_latency_ms
+    otherwise = "raise max_latency_ms, lower min_recall, or choose a faster index"
+    return Verdict(
+        fast, "" if fast else otherwise, measured=measured, limit=parameters.max_latency_ms
+    )
+
+
+def at_least(share: float, limit: float, otherwise: str) -> Verdict:
+    """A gate on a share that must reach ``limit``."""
+    reached = share >= limit
+    return Verdict(reached, "" if reached else otherwise, measured=share, limit=limit)

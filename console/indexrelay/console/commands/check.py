@@ -1,28 +1,40 @@
-"""``indexrelay check``: are the settings right, and can what they name be read? Makes nothing."""
+"""``indexrelay check``: are the settings right, and can what they name be read? Makes nothing.
 
+Three kinds of findings. A *mistake* (exit 2) is a setting that can never work: an option that a
+client refuses, an index that FAISS cannot make; both are found by trying, with nothing connected.
+What is *lacking* (exit 3) is missing on this host only: a driver, a function, a folder. The rest is
+the judge's verdict on the places that the settings name.
+"""
+
+import os
+from collections.abc import Iterator
 from json import dumps, loads
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import typer
 
+from indexrelay.components.conformance import lacks_of, trial_of
+from indexrelay.components.registry import kind_of
 from indexrelay.console.options import Config, Json
-
-if TYPE_CHECKING:
-    from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.diagnostics import HIDDEN
+from indexrelay.schemas.errors import MissingExtraError, Mistake, SettingsError
+from indexrelay.schemas.settings import Settings, TableSource
+from indexrelay.storage.artifacts import SigningKey, SigningKeyError
+from indexrelay.storage.urls import lacking_driver, refused_options
+from indexrelay.streams.connection import try_url
+from indexrelay.streams.errors import RedisUrlError
 
 
 def check(config: Config = None, json: Json = False) -> None:
     """Check the settings, open each source and ask Redis: a mistake exits 2, not well exits 3."""
-    from indexrelay.console.collecting import survey_of
-    from indexrelay.console.exits import ExitCode
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.lacking import lacking
-    from indexrelay.console.output import print_json, stdout
-    from indexrelay.console.trials import tried
-    from indexrelay.console.verdict_page import verdict_lines
+    from indexrelay.console.commands.status import verdict_lines
+    from indexrelay.console.errors import ExitCode
+    from indexrelay.console.installation import Installation, survey_of
+    from indexrelay.console.terminal import print_json, stdout
     from indexrelay.health.judge import judge
     from indexrelay.health.verdict import PLACES
-    from indexrelay.schemas.mistakes import SettingsError
+    from indexrelay.schemas.errors import SettingsError
 
     try:
         installation = Installation.at(config)
@@ -36,7 +48,7 @@ def check(config: Config = None, json: Json = False) -> None:
             print_json({"right": False, "mistakes": mistakes})
         raise
     settings = installation.settings
-    found = lacking(settings)
+    found = lacks_of_host(settings)
     with installation:
         verdict = judge(survey_of(installation).of_places()).within(PLACES)
     if json:
@@ -84,3 +96,111 @@ def _looked_at(settings: "Settings") -> str:
 def jsonable(value: Any) -> Any:
     """A setting's value as JSON has it; what JSON has not (a date, a path) as text."""
     return loads(dumps(value, default=str, allow_nan=True), parse_constant=str)
+
+
+def tried(settings: Settings) -> dict[str, str]:
+    """Try everything; by key of the settings, what else there is to know.
+
+    Raises:
+        SettingsError: with everything that is wrong.
+    """
+    wrong, notes = component_trials(settings)
+    wrong += url_mistakes(settings)
+    if wrong:
+        raise SettingsError(wrong, origin="settings")
+    return notes
+
+
+def url_mistakes(settings: Settings) -> Iterator[Mistake]:
+    """URLs whose options no connection would take; no part of a URL is shown."""
+    if settings.redis_url is not None:
+        try:
+            try_url(settings.redis_url)
+        except RedisUrlError as error:
+            yield Mistake(key="redis.url", value=HIDDEN, right=str(error))
+    urls = {"catalog.url": settings.catalog_url}
+    for name, collection in settings.collections.items():
+        if isinstance(collection.source, TableSource):
+            urls[f"collections.{name}.source.url"] = collection.source.url.get_secret_value()
+    for key, url in urls.items():
+        refused = refused_options(url)
+        if refused is not None:
+            yield Mistake(key=key, value=HIDDEN, right=refused)
+
+
+def component_trials(settings: Settings) -> tuple[list[Mistake], dict[str, str]]:
+    """What cannot be built as it is declared, and by key of the settings what else to know."""
+    wrong: list[Mistake] = []
+    notes: dict[str, str] = {}
+    for name, definition in settings.components.items():
+        inputs = {
+            source: settings.collections[source]
+            for source in definition.inputs
+            if source in settings.collections
+        }
+        trial = trial_of(kind_of(definition), inputs)
+        key = f"components.{name}"
+        wrong += (Mistake(key=key, value=definition.kind, right=each) for each in trial.wrong)
+        if trial.notes:
+            notes[key] = "; ".join(trial.notes)
+    return wrong, notes
+
+
+def lacks_of_host(settings: Settings) -> dict[str, str]:
+    """By key of the settings: what a build on this host would not find.
+
+    A host that only reads needs none of it.
+    """
+    return {
+        **dict(_of_kinds(settings)),
+        **dict(_drivers(settings)),
+        **dict(_folders(settings)),
+        **dict(_signing(settings)),
+    }
+
+
+def _of_kinds(settings: Settings) -> Iterator[tuple[str, str]]:
+    for name, definition in settings.components.items():
+        lacks = "; ".join(lacks_of(kind_of(definition)))
+        if lacks:
+            yield f"components.{name}", f"{lacks}; a build on this host would fail"
+
+
+def _drivers(settings: Settings) -> Iterator[tuple[str, str]]:
+    urls = {"catalog.url": settings.catalog_url}
+    for name, collection in settings.collections.items():
+        if isinstance(collection.source, TableSource):
+            urls[f"collections.{name}.source.url"] = collection.source.url.get_secret_value()
+    for key, url in urls.items():
+        lacks = lacking_driver(url)
+        if lacks is not None:
+            yield key, f"{lacks}; nothing on this host could connect to it"
+
+
+def _signing(settings: Settings) -> Iterator[tuple[str, str]]:
+    artifacts = settings.artifacts
+    key = "artifacts.signing_key_file"
+    if artifacts.signing_key_file is None:
+        if artifacts.trusted_keys is not None:
+            yield key, "not given: this host takes signed releases only, and can make none"
+        return
+    try:
+        public = SigningKey.read(artifacts.signing_key_file).public
+    except (SigningKeyError, MissingExtraError) as error:
+        yield key, f"{error}; no release could be made on this host"
+        return
+    if artifacts.trusted_keys is not None and public not in artifacts.trusted_keys:
+        yield key, f"its public key {public} is not in artifacts.trusted_keys"
+
+
+def _folders(settings: Settings) -> Iterator[tuple[str, str]]:
+    for key, folder in (("data_dir", settings.data_dir), ("artifacts.dir", settings.artifacts_dir)):
+        obstacle = _obstacle(folder)
+        if obstacle is not None:
+            yield key, f"{folder} cannot be a folder: {obstacle} is something else"
+
+
+def _obstacle(folder: Path) -> Path | None:
+    """What stands where ``folder`` or one above it would have to be; a dangling link does, too."""
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    return None if os.path.isdir(there) else there  # noqa: PTH112 - asks without raising

@@ -1,13 +1,158 @@
-"""``indexrelay components``: what there is, one in detail, and what a person decides about some."""
+"""``indexrelay components``: a list, one in detail, and a person's pauses, holds and rollbacks.
 
-from typing import Annotated
+*Pausing* keeps a component from being built. *Holding* keeps the version that is served; a
+*rollback* serves earlier versions and holds them. The last two are new releases, announced at once.
+The page of one component shows why its index is what it is (what was tried, what effort buys), its
+checks, its files and the versions before it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
+from redis.exceptions import RedisError
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
-from indexrelay.console.commands import holds
+from indexrelay.console import figures
 from indexrelay.console.commands.rebuild import rebuild
-from indexrelay.console.completion import component_names
-from indexrelay.console.options import Config, Json, alone
+from indexrelay.console.commands.status import covered
+from indexrelay.console.installation import Installation
+from indexrelay.console.options import Config, Json, Reason, alone, component_names
+from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
+from indexrelay.console.versions import HistoricalVersion, ReleasedVersion
+from indexrelay.producers.errors import UndeclaredComponentError
+from indexrelay.schemas import commands
+from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.messages import Event, ReleasePublished
+from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.versions import Release, VersionManifest
+from indexrelay.streams.publisher import announce
+
+Names = Annotated[
+    list[str],
+    typer.Argument(metavar="COMPONENT", help="One or more.", autocompletion=component_names),
+]
+_BY_HAND = "by hand"
+
+
+def pause(
+    names: Names, reason: Reason = _BY_HAND, config: Config = None, json: Json = False
+) -> None:
+    """Keep components from being built; what they serve stays."""
+    from indexrelay.console.installation import Installation
+
+    with Installation.at(config) as installation:
+        require_declared(installation.settings, names)
+        for name in names:
+            installation.catalog.attempts.pause(name, reason)
+    _say(
+        json, {"paused": names}, f"paused {', '.join(names)}; back with: {commands.resume(*names)}"
+    )
+
+
+def resume(names: Names, config: Config = None, json: Json = False) -> None:
+    """Let paused components be built again."""
+    from indexrelay.console.installation import Installation
+
+    with Installation.at(config) as installation:
+        require_declared(installation.settings, names)
+        resumed = [name for name in names if installation.catalog.attempts.resume(name)]
+        if resumed:
+            installation.producer.request_rebuild(reason=f"resumed {', '.join(resumed)}")
+    others = [name for name in names if name not in resumed]
+    _say(
+        json,
+        {"resumed": resumed, "not_paused": others},
+        _of_both("resumed", resumed, "not paused", others),
+    )
+
+
+def hold(
+    names: Names, reason: Reason = _BY_HAND, config: Config = None, json: Json = False
+) -> None:
+    """Keep components at the versions that are served now."""
+    from indexrelay.console.installation import Installation
+    from indexrelay.console.versions import require_released
+
+    with Installation.at(config) as installation:
+        require_released(installation, names)
+        release = announced(installation, installation.store.hold(*names, reason=reason))
+    _say(
+        json,
+        {"release": release, "held": names},
+        f"held {', '.join(names)} in release {release}; back with: {commands.lift(*names)}",
+    )
+
+
+def lift(
+    names: Names, reason: Reason = _BY_HAND, config: Config = None, json: Json = False
+) -> None:
+    """Let held components follow their sources again."""
+    from indexrelay.console.installation import Installation
+
+    with Installation.at(config) as installation:
+        newest = installation.store.newest_release()
+        held = newest.holds if newest is not None else {}
+        release = announced(installation, installation.store.lift(*names, reason=reason))
+        lifted = [name for name in names if name in held]
+        if lifted:
+            installation.producer.request_rebuild(reason=f"lifted {', '.join(lifted)}")
+    others = [name for name in names if name not in held]
+    _say(
+        json,
+        {"release": release, "lifted": lifted, "not_held": others},
+        _of_both("lifted", lifted, "not held", others),
+    )
+
+
+def rollback(
+    release: Annotated[
+        int, typer.Argument(metavar="RELEASE", min=1, help="The release to serve again.")
+    ],
+    component: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--component",
+            metavar="COMPONENT",
+            help="Only this one; may be given several times.",
+            autocompletion=component_names,
+        ),
+    ] = None,
+    reason: Reason = _BY_HAND,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Serve again what an earlier release served, and hold it."""
+    from indexrelay.console.installation import Installation
+
+    with Installation.at(config) as installation:
+        rolled = installation.store.rollback(release, reason=reason, components=component or None)
+        number = announced(installation, rolled)
+    _say(
+        json,
+        {"release": number, "rolled_back_to": release, "held": sorted(rolled.holds)},
+        f"release {number} serves what release {release} served, and holds it: "
+        f"{', '.join(sorted(rolled.holds))}; back with: {commands.lift(*sorted(rolled.holds))}",
+    )
+
+
+def _of_both(done: str, names: Sequence[str], spared: str, others: Sequence[str]) -> str:
+    """What was done, and to whom there was nothing to do."""
+    told = {done: names, spared: others}
+    return "; ".join(f"{what}: {', '.join(who)}" for what, who in told.items() if who)
+
+
+def _say(json: bool, document: dict[str, int | str | Sequence[str]], sentence: str) -> None:
+    from indexrelay.console.terminal import adapted, print_json, stdout
+
+    if json:
+        print_json(dict(document))
+    else:
+        stdout().print(f"✓ {adapted(sentence)}", soft_wrap=True)
 
 
 def build_app() -> typer.Typer:
@@ -16,10 +161,10 @@ def build_app() -> typer.Typer:
     app.callback(invoke_without_command=True)(components)
     app.command("list")(list_components)
     app.command("show")(show)
-    app.command("pause")(holds.pause)
-    app.command("resume")(holds.resume)
-    app.command("hold")(holds.hold)
-    app.command("lift")(holds.lift)
+    app.command("pause")(pause)
+    app.command("resume")(resume)
+    app.command("hold")(hold)
+    app.command("lift")(lift)
     app.command("rebuild")(rebuild)
     return app
 
@@ -32,9 +177,8 @@ def components(context: typer.Context, config: Config = None, json: Json = False
 
 def list_components(config: Config = None, json: Json = False) -> None:
     """Each component: what it covers, how it stands, how large it is."""
-    from indexrelay.console.collecting import verdict_of
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.output import print_json, stdout
+    from indexrelay.console.installation import Installation, verdict_of
+    from indexrelay.console.terminal import print_json, stdout
 
     with Installation.at(config) as installation:
         facts = verdict_of(installation).components
@@ -43,7 +187,7 @@ def list_components(config: Config = None, json: Json = False) -> None:
             {"components": {name: each.model_dump(mode="json") for name, each in facts.items()}}
         )
     else:
-        from indexrelay.console.tables import components_table
+        from indexrelay.console.commands.status import components_table
 
         stdout().print(components_table(facts))
 
@@ -59,11 +203,9 @@ def show(
     json: Json = False,
 ) -> None:
     """The released version of one component: whether it fails, checks, files and history."""
-    from indexrelay.console.build_failures import failing
     from indexrelay.console.installation import Installation
-    from indexrelay.console.output import print_json, stdout
-    from indexrelay.console.released import released_version
-    from indexrelay.console.version_history import history
+    from indexrelay.console.terminal import print_json, stdout
+    from indexrelay.console.versions import failing, history, released_version
 
     with Installation.at(config) as installation:
         released = released_version(installation, name)
@@ -80,8 +222,247 @@ def show(
             }
         )
     else:
-        from indexrelay.console.manifest_page import manifest_page
-
         if fails is not None:
             stdout().print(fails.page(), soft_wrap=True)
         stdout().print(manifest_page(released, versions))
+
+
+log = get_logger(__name__)
+
+
+def announced(installation: Installation, release: Release) -> int:
+    """Tell the readers of a release that was committed; returns its number.
+
+    Should Redis be away the release stands all the same: readers find it at their next look, and a
+    rebuilder announces it at its next reconcile.
+    """
+    event = Event.of(
+        ReleasePublished(
+            release=release.number, digest=release.digest, components=release.components
+        ),
+        source="indexrelay/console",
+        time=SystemClock().now(),
+    )
+    try:
+        announce(
+            installation.connection,
+            installation.keys,
+            number=release.number,
+            release_event=event.to_bytes(),
+            result_event=None,
+        )
+    except (RedisError, IndexRelayError, OSError) as error:
+        log.warning("release.not_announced", release=release.number, error=str(error))
+    return release.number
+
+
+def require_declared(settings: Settings, names: Iterable[str]) -> None:
+    """Refuse components that the settings do not declare.
+
+    Raises:
+        UndeclaredComponentError: with the name that may have been meant.
+    """
+    for name in names:
+        if name not in settings.components:
+            raise UndeclaredComponentError(name, settings.components)
+
+
+DECISION = ("index", "reason", "effort", "trials", "attempts")
+"""The details that are shown here, and not among the facts."""
+_KNOBS = ("nprobe", "ef_search", "k_factor")
+_NONE = "-"
+_SHORT = {"recall": "too little recall", "latency": "too slow"}
+
+
+def decision_page(
+    details: Mapping[str, Any], parameters: Mapping[str, Any]
+) -> Iterator[RenderableType]:
+    """The sentence, what was tried, and the measured trade-off; nothing for other kinds."""
+    index, reason = details.get("index"), details.get("reason")
+    if not isinstance(index, str):
+        return
+    asked = parameters.get("index", "auto")
+    how = "chosen by auto" if asked == "auto" else f"{asked} was asked for"
+    yield Text.assemble(
+        ("Index  ", "bold"),
+        (index, "bold cyan"),
+        f"  ({how}: {reason})" if reason else f"  ({how})",
+    )
+    attempts = _dicts(details.get("attempts"))
+    if len(attempts) > 1:
+        yield _attempts(attempts, index)
+    trials = _dicts(details.get("trials"))
+    if trials:
+        yield _trade_off(trials, details.get("effort"))
+
+
+def _attempts(attempts: list[Mapping[str, Any]], chosen: str) -> Sheet:
+    sheet = Sheet(
+        "Tried",
+        whole(""),
+        whole("index"),
+        number("recall@10"),
+        number("a query"),
+        number("built in"),
+        flowing("why"),
+    )
+    for attempt in attempts:
+        taken = attempt.get("index") == chosen
+        short = [_SHORT.get(str(each), str(each)) for each in attempt.get("short_of") or ()]
+        sheet.add(
+            Text("✓", style="green") if taken else Text("✗", style="yellow"),
+            str(attempt.get("index")),
+            _figure(attempt.get("recall")),
+            _milliseconds(attempt.get("milliseconds")),
+            _seconds(attempt.get("seconds")),
+            "; ".join([str(attempt.get("reason", "")), *short]),
+        )
+    return sheet
+
+
+def _trade_off(trials: list[Mapping[str, Any]], effort: object) -> Sheet:
+    """One row for each effort, from the least; the one that is searched with is marked."""
+    knobs = [knob for knob in _KNOBS if any(knob in trial for trial in trials)]
+    sheet = Sheet(
+        "Trade-off",
+        whole(""),
+        *(number(knob) for knob in knobs),
+        number("recall@10"),
+        number("a query"),
+    )
+    for trial in trials:
+        here = {knob: trial[knob] for knob in knobs if knob in trial}
+        sheet.add(
+            Text("→", style="green") if here == effort else Text(),
+            *(figures.value(trial.get(knob, "")) for knob in knobs),
+            _figure(trial.get("recall")),
+            _milliseconds(trial.get("milliseconds")),
+        )
+    return sheet
+
+
+def _dicts(value: object) -> list[Mapping[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _figure(value: object) -> str:
+    return figures.number(value) if isinstance(value, int | float) else _NONE
+
+
+def _milliseconds(value: object) -> str:
+    return figures.milliseconds(value) if isinstance(value, int | float) else _NONE
+
+
+def _seconds(value: object) -> str:
+    return figures.seconds(value) if isinstance(value, int | float) else _NONE
+
+
+def manifest_page(
+    released: ReleasedVersion, history: Iterable[HistoricalVersion]
+) -> RenderableType:
+    """The facts, the decision, the checks, the files, the history."""
+    manifest = released.manifest
+    return Group(
+        _facts(released),
+        Text(),
+        *decision_page(manifest.details, manifest.parameters),
+        _checks(manifest),
+        _files(manifest),
+        _history(history),
+    )
+
+
+def _facts(released: ReleasedVersion) -> Table:
+    manifest = released.manifest
+    facts: dict[str, str] = {
+        "component": manifest.component,
+        "kind": manifest.kind,
+        "version": released.id,
+        "covers": covered(manifest.covers, {}),
+        "entries": f"{manifest.entries:,}",
+        **{f"with {what}": f"{count:,}" for what, count in manifest.counts.items()},
+        **{
+            f"left out of {name}": ", ".join(
+                f"{count:,} {kind}" for kind, count in left_out.items()
+            )
+            for name, left_out in manifest.left_out.items()
+        },
+        "size": figures.size(manifest.size),
+        "built": f"{figures.ago(manifest.created_at)}, "
+        f"in {figures.seconds(manifest.build_seconds)} "
+        f"and {figures.seconds(manifest.verify_seconds)} of verification",
+    }
+    facts |= {f"made from {name}": version[:12] for name, version in manifest.parents.items()}
+    facts |= {key: figures.value(value) for key, value in manifest.parameters.items()}
+    hidden = DECISION if "index" in manifest.details else ()
+    facts |= {
+        key: figures.value(value) for key, value in manifest.details.items() if key not in hidden
+    }
+    table = Table.grid(padding=(0, 2))
+    for key, value in facts.items():
+        if not value:
+            continue  # a detail that this version has nothing to say of
+        table.add_row(Text(key, style="bold"), Text(value))
+    return table
+
+
+def _checks(manifest: VersionManifest) -> Sheet:
+    sheet = Sheet(
+        "Checks",
+        whole(""),
+        flowing("check"),
+        number("measured"),
+        number("limit"),
+        number("took"),
+        flowing("detail"),
+    )
+    files = {blob.digest: name for name, blob in manifest.files.items()}
+    for check in manifest.checks:
+        sheet.add(
+            Text("✓", style="green") if check.passed else Text("✗", style="red"),
+            check.name,
+            figures.measured(check.name, check.measured),
+            figures.measured(check.name, check.limit),
+            figures.seconds(check.seconds),
+            check.detail or files.get(check.blob or "", ""),
+        )
+    return sheet
+
+
+def _files(manifest: VersionManifest) -> Sheet:
+    sheet = Sheet("Files", flowing("file"), number("size"), whole("sha256"))
+    for name, blob in manifest.files.items():
+        sheet.add(name, figures.size(blob.size), blob.digest[:16])
+    return sheet
+
+
+def _history(history: Iterable[HistoricalVersion]) -> Sheet:
+    sheet = Sheet(
+        "History",
+        number("releases"),
+        whole("built"),
+        flowing("covers"),
+        number("entries"),
+        number("size"),
+        number("build"),
+        number("verify"),
+        spare("version"),
+        flowing("why"),
+    )
+    for each in history:
+        first, last, manifest = each.first_release, each.last_release, each.manifest
+        releases = str(last) if first == last else f"{first}-{last}"
+        facts = (
+            ("not readable", "", "", "", "", "")
+            if manifest is None
+            else (
+                figures.ago(manifest.created_at),
+                covered(manifest.covers, {}),
+                f"{manifest.entries:,}",
+                figures.size(manifest.size),
+                figures.seconds(manifest.build_seconds),
+                figures.seconds(manifest.verify_seconds),
+            )
+        )
+        sheet.add(releases, *facts, each.version[:12], each.reason)
+    return sheet

@@ -25,7 +25,7 @@ def generate(
 ) -> None:
     """Make a key: the private part goes into a new file of yours alone, the public one is shown."""
     from indexrelay.console.errors import CommandError
-    from indexrelay.console.output import print_json, stderr, stdout
+    from indexrelay.console.terminal import print_json, stderr, stdout
     from indexrelay.storage.artifacts import SigningKey
 
     key = SigningKey.generate()
@@ -61,7 +61,7 @@ def show(
     """The public key of a private one, as artifacts.trusted_keys takes it."""
     from indexrelay.console.errors import CommandError
     from indexrelay.console.installation import Installation
-    from indexrelay.console.output import print_json, stdout
+    from indexrelay.console.terminal import print_json, stdout
     from indexrelay.schemas import commands
     from indexrelay.storage.artifacts import SigningKey
 

@@ -1,16 +1,29 @@
-"""``indexrelay rebuild``: ask for a rebuild, and wait for what came of it."""
+"""``indexrelay rebuild``: ask for a rebuild and wait for its result, or run one pass here.
 
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Annotated
+The request is a row in the catalog; the event only wakes a rebuilder. The result is in that row,
+too. An event in the results stream only says when to look there, since anybody may have added it.
+"""
+
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from typing import Annotated
 
 import typer
+from pydantic import BaseModel, ConfigDict
 
-from indexrelay.console.completion import component_names
-from indexrelay.console.exits import ExitCode
-from indexrelay.console.options import Config, Json, Reason, Wait
-
-if TYPE_CHECKING:
-    from indexrelay.console.requesting import Requested
+from indexrelay.console.errors import CommandError, ExitCode
+from indexrelay.console.installation import Installation, signals_of, verdict_of
+from indexrelay.console.options import Config, Json, Reason, Wait, component_names
+from indexrelay.health.verdict import BUILDS, Problem
+from indexrelay.schemas import commands
+from indexrelay.schemas.clock import Clock, SystemClock
+from indexrelay.schemas.errors import UnreadableEventError
+from indexrelay.schemas.messages import Event, RebuildFinished, RebuildResult
+from indexrelay.schemas.versions import ancestors_of, root_collections
+from indexrelay.streams.consumer import Delivery, Tail
+from indexrelay.streams.server import EmbeddedServer
 
 
 def rebuild(
@@ -40,8 +53,7 @@ def rebuild(
 ) -> None:
     """Ask for a rebuild; exits 3 when some of it failed, or is not well for another reason."""
     from indexrelay.console.installation import Installation
-    from indexrelay.console.output import note, print_json, stderr, stdout
-    from indexrelay.console.requesting import Wish, all_components, listed, rebuild_here, request
+    from indexrelay.console.terminal import note, print_json, stderr, stdout
 
     if every and components:
         raise typer.BadParameter("give the components' names, or --all")
@@ -61,11 +73,11 @@ def rebuild(
     if json:
         print_json(requested)
     else:
-        from indexrelay.console.tables import result_page
+        from indexrelay.console.commands.status import result_page
 
         stdout().print(result_page(requested))
         if requested.well is not None:
-            from indexrelay.console.verdict_page import problems_page
+            from indexrelay.console.commands.status import problems_page
 
             well = "what is declared is built and released"
             stdout().print(problems_page(requested.problems, well=well))
@@ -73,7 +85,7 @@ def rebuild(
 
 
 def _exit_code(requested: "Requested") -> ExitCode:
-    from indexrelay.schemas.results import RebuildStatus
+    from indexrelay.schemas.messages import RebuildStatus
 
     if requested.result is None or requested.result.status is RebuildStatus.SUCCESS:
         return ExitCode.PARTIAL if requested.well is False else ExitCode.SUCCESS
@@ -81,3 +93,205 @@ def _exit_code(requested: "Requested") -> ExitCode:
         RebuildStatus.PARTIAL_SUCCESS: ExitCode.PARTIAL,
         RebuildStatus.FAILURE: ExitCode.FAILURE,
     }[requested.result.status]
+
+
+_LOOK_SECONDS = 0.5
+_SOON_SECONDS = 0.02
+_SOON_LOOKS = 50
+"""A result goes out just before the rows are closed that it answers: so it is looked often then."""
+_COUNT = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a person asks for."""
+
+    components: Sequence[str] = ()
+    """Due or not; empty: whatever is due."""
+    force: bool = False
+    """Also if more entries went than ``max_shrink`` allows."""
+    full: bool = False
+    """From scratch."""
+    reason: str = "by hand"
+
+
+class Requested(BaseModel):
+    """A request, and its result if that was waited for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    request_id: str | None
+    """``None`` for a pass in this process, which needs no request."""
+    rebuilders: tuple[str, ...]
+    """The ids of the rebuilders that were alive."""
+    waited: bool
+    result: RebuildResult | None
+    """``None``: not waited for, or nothing was due."""
+    well: bool | None = None
+    """Whether everything that was asked for is built and released now; ``None``: not waited for."""
+    problems: tuple[Problem, ...] = ()
+    """What is not, as `indexrelay status` has it."""
+
+
+def request(
+    installation: Installation,
+    wish: Wish,
+    *,
+    timeout_seconds: float | None,
+) -> Requested:
+    """Ask; ``timeout_seconds=None`` does not wait for the result.
+
+    Raises:
+        CommandError: nobody is there to wait for, or no result came in time.
+        UndeclaredComponentError: the settings do not declare one of them.
+    """
+    signals = signals_of(installation)
+    waits = timeout_seconds is not None
+    if waits and signals.error is not None:
+        raise CommandError(f"results come through Redis, which does not answer: {signals.error}")
+    if waits and not signals.rebuilders:
+        raise CommandError(
+            f"no rebuilder is running; start one, {commands.REBUILDER}, or build here: "
+            + commands.rebuild(*wish.components, force=wish.force, full=wish.full, here=True)
+        )
+    tail = Tail(installation.connection, installation.keys.results) if waits else None
+    if tail is not None:
+        tail.read(count=_COUNT, block_seconds=0)  # from here on
+    request_id = _written(installation, wish)
+    result = None
+    if tail is not None and timeout_seconds is not None:
+        result = _awaited(
+            installation, tail, request_id, timeout_seconds=timeout_seconds, clock=SystemClock()
+        )
+    requested = Requested(
+        request_id=request_id,
+        rebuilders=tuple(sorted(state.rebuilder for state in signals.rebuilders.values())),
+        waited=waits,
+        result=result,
+    )
+    return _judged(requested, installation, wish) if waits else requested
+
+
+def rebuild_here(installation: Installation, wish: Wish) -> Requested:
+    """Run one pass in this process; builds still have child processes of their own.
+
+    Without a Redis URL the embedded server runs meanwhile, as it does for a role: the pass takes
+    leases and announces its release there.
+
+    Raises:
+        NoServerError, ServerStartError: there is no server, and none can be started.
+        UndeclaredComponentError: the settings do not declare one of them.
+        RedisError, IndexRelayError: events cannot be read.
+    """
+    from indexrelay.rebuilder.builds.process import LOGGER
+    from indexrelay.rebuilder.service import Rebuilder
+
+    # A command shows warnings only. Who builds by hand wants to see what the build prints, too.
+    logging.getLogger(LOGGER).setLevel(logging.INFO)
+    with ExitStack() as stack:
+        if installation.settings.redis_url is None:
+            stack.enter_context(EmbeddedServer(installation.settings.data_dir))
+        signals = signals_of(installation)
+        request_id = _written(installation, wish)
+        rebuilder = Rebuilder(
+            installation.settings,
+            catalog=installation.catalog,
+            store=installation.store,
+            connection=installation.connection,
+        )
+        stack.callback(rebuilder.stop)
+        result = rebuilder.step()
+        rebuilder.stop()
+        requested = Requested(
+            request_id=request_id,
+            rebuilders=tuple(sorted(state.rebuilder for state in signals.rebuilders.values())),
+            waited=True,
+            result=result,
+        )
+        return _judged(requested, installation, wish)
+
+
+def _judged(requested: Requested, installation: Installation, wish: Wish) -> Requested:
+    """With what the judge says of what was asked for: all of it, or what it is made from, too."""
+    definitions = installation.settings.components
+    subjects: set[str] | None = None
+    if wish.components:
+        subjects = set()
+        for name in wish.components:
+            subjects |= {name, *ancestors_of(name, definitions)}
+            subjects |= root_collections(name, definitions)
+    verdict = verdict_of(installation).within(BUILDS, subjects=subjects)
+    return requested.model_copy(update={"well": verdict.well, "problems": verdict.problems})
+
+
+def all_components(installation: Installation) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Every declared component; and apart from them those that a person keeps back, with why.
+
+    A pause or a hold is a decision about one component, and "all" is no name for it.
+
+    Raises:
+        CommandError: all of them are kept back.
+    """
+    release = installation.store.newest_release()
+    held = {} if release is None else release.holds
+    paused = installation.catalog.attempts.paused()
+    kept_back = {
+        name: f"held: {held[name].reason}" if name in held else f"paused: {paused[name].reason}"
+        for name in installation.settings.components
+        if name in held or name in paused
+    }
+    names = tuple(name for name in installation.settings.components if name not in kept_back)
+    if not names:
+        raise CommandError(f"every component is kept back: {listed(kept_back)}")
+    return names, kept_back
+
+
+def listed(kept_back: dict[str, str]) -> str:
+    """``map (paused: too loud), index (held: by hand)``."""
+    return ", ".join(f"{name} ({why})" for name, why in kept_back.items()) or "there is none"
+
+
+def _written(installation: Installation, wish: Wish) -> str:
+    """The request's id, once it stands in the catalog."""
+    return installation.producer.request_rebuild(
+        wish.components, force=wish.force, full=wish.full, reason=wish.reason
+    )
+
+
+def _awaited(
+    installation: Installation,
+    tail: Tail,
+    request_id: str,
+    *,
+    timeout_seconds: float,
+    clock: Clock,
+) -> RebuildResult | None:
+    deadline = clock.monotonic() + timeout_seconds
+    soon = 0
+    while True:
+        block = _SOON_SECONDS if soon else _LOOK_SECONDS
+        told = bool(tail.read(count=_COUNT, block_seconds=block).deliveries)
+        soon = _SOON_LOOKS if told else max(0, soon - 1)
+        answer = installation.catalog.inbox.answer(request_id)
+        if answer is None or answer.finished:
+            return None if answer is None else answer.result
+        if clock.monotonic() >= deadline:
+            raise CommandError(
+                f"no result within {timeout_seconds:g} s; the request stands, "
+                f"and what came of it shows: {commands.STATUS}"
+            )
+
+
+def results_in(deliveries: Sequence[Delivery]) -> list[RebuildResult]:
+    """The results among what was read from the results stream, in their order."""
+    found = []
+    for delivery in deliveries:
+        if delivery.raw is None:
+            continue
+        try:
+            data = Event.from_bytes(delivery.raw).data
+        except UnreadableEventError:
+            continue  # a rebuilder of another major version; it is not ours to bury
+        if isinstance(data, RebuildFinished):
+            found.append(RebuildResult.model_validate(data.model_dump()))
+    return found

@@ -1,10 +1,28 @@
-"""``indexrelay releases``: what readers were told to serve, one after the other."""
+"""``indexrelay releases``: a list, one in detail, the difference of two, and a signature.
 
+A release says who made it, when and why. What it changed follows from the release before it; what a
+change means (entries, covered generations) is in the manifests that both name.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
 from typing import Annotated
 
 import typer
+from pydantic import BaseModel, ConfigDict
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
+from indexrelay.console import figures
+from indexrelay.console.errors import CommandError
 from indexrelay.console.options import Config, Json, alone
+from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
+from indexrelay.console.terminal import advice_line, visible
+from indexrelay.schemas import commands
+from indexrelay.schemas.versions import Check, Hold, Release, VersionManifest
+from indexrelay.storage.artifacts import ArtifactError, ArtifactStore, ReleaseUnreadableError
 
 _MOST = 20
 
@@ -37,8 +55,7 @@ def releases(
 def list_releases(most: Most = _MOST, config: Config = None, json: Json = False) -> None:
     """Each release that is kept, the newest first: who made it, when and why, what it changed."""
     from indexrelay.console.installation import Installation
-    from indexrelay.console.output import print_json, stdout
-    from indexrelay.console.release_history import history
+    from indexrelay.console.terminal import print_json, stdout
 
     with Installation.at(config) as installation:
         found = history(installation.store, most=most)
@@ -46,8 +63,6 @@ def list_releases(most: Most = _MOST, config: Config = None, json: Json = False)
     if json:
         print_json({"releases": [each.model_dump(mode="json") for each in found]})
     else:
-        from indexrelay.console.release_pages import releases_table
-
         stdout().print(releases_table(found, more=more))
 
 
@@ -63,8 +78,7 @@ def show(
 ) -> None:
     """One release: what it serves, who made it, when and why, and what it holds."""
     from indexrelay.console.installation import Installation
-    from indexrelay.console.output import print_json, stdout
-    from indexrelay.console.release_history import manifest_of, numbered, versions_of
+    from indexrelay.console.terminal import print_json, stdout
 
     with Installation.at(config) as installation:
         found = numbered(installation.store, release)
@@ -86,8 +100,6 @@ def show(
             }
         )
     else:
-        from indexrelay.console.release_pages import release_page
-
         stdout().print(release_page(found, versions, judged if checks else {}))
 
 
@@ -104,8 +116,7 @@ def diff(
 ) -> None:
     """What changed from one release to another: components, entries, covers, holds, groups."""
     from indexrelay.console.installation import Installation
-    from indexrelay.console.output import print_json, stdout
-    from indexrelay.console.release_history import difference, numbered, release_before
+    from indexrelay.console.terminal import print_json, stdout
 
     with Installation.at(config) as installation:
         store = installation.store
@@ -115,8 +126,6 @@ def diff(
     if json:
         print_json(found)
     else:
-        from indexrelay.console.release_pages import diff_page
-
         stdout().print(diff_page(found))
 
 
@@ -128,9 +137,9 @@ def sign(
 ) -> None:
     """Sign a release that is there, with artifacts.signing_key_file; releases made from now on are
     signed by themselves."""
-    from indexrelay.console.confirming import confirm
     from indexrelay.console.installation import Installation
-    from indexrelay.console.output import print_json, stdout
+    from indexrelay.console.options import confirm
+    from indexrelay.console.terminal import print_json, stdout
 
     with Installation.at(config) as installation:
         if not yes:
@@ -142,3 +151,441 @@ def sign(
         print_json({"release": release, "signed_by": list(signed_by)})
     else:
         stdout().print(f"release {release} is signed by {', '.join(signed_by)}", soft_wrap=True)
+
+
+class _Fact(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Changed(StrEnum):
+    """What happened to a component between two releases."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+    SAME = "same"
+
+
+class VersionFacts(_Fact):
+    """One version, as a release names it."""
+
+    version: str
+    kind: str | None = None
+    """``None``, as everything below it: the manifest is damaged, or swept."""
+    definition: str | None = None
+    entries: int | None = None
+    bytes: int | None = None
+    covers: dict[str, int] = {}
+    built_at: datetime | None = None
+
+    @classmethod
+    def of(cls, version: str, manifest: VersionManifest | None) -> "VersionFacts":
+        """What a person compares."""
+        if manifest is None:
+            return cls(version=version)
+        return cls(
+            version=version,
+            kind=manifest.kind,
+            definition=manifest.definition,
+            entries=manifest.entries,
+            bytes=manifest.size,
+            covers=manifest.covers,
+            built_at=manifest.created_at,
+        )
+
+
+class ComponentChange(_Fact):
+    """One component in two releases."""
+
+    change: Changed
+    before: VersionFacts | None
+    after: VersionFacts | None
+    redefined: bool = False
+    """Whether its settings are others than before."""
+
+
+class ReleaseDiff(_Fact):
+    """What two releases have different."""
+
+    before: int
+    after: int
+    components: dict[str, ComponentChange]
+    """Those that differ."""
+    same: tuple[str, ...]
+    held: dict[str, Hold]
+    """Holds that came."""
+    lifted: tuple[str, ...]
+    """Holds that went."""
+    regrouped: dict[str, tuple[str | None, str | None]]
+    """Components that flip with another group than before, and with which."""
+
+
+class ReleaseFacts(_Fact):
+    """One release in a list."""
+
+    number: int
+    made_at: datetime | None = None
+    """``None``: it cannot be read, and `reason` says why."""
+    by: str = ""
+    reason: str
+    components: int = 0
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    holds: tuple[str, ...] = ()
+
+
+def history(store: ArtifactStore, *, most: int) -> list[ReleaseFacts]:
+    """At most ``most`` releases, the newest first.
+
+    Raises:
+        StoreAccessError: the store cannot be read.
+    """
+    numbers = store.release_numbers()
+    found = []
+    for position, each in enumerate(numbers[:most]):
+        try:
+            release = store.release(each)
+        except ReleaseUnreadableError as error:
+            found.append(ReleaseFacts(number=each, reason=f"cannot be read: {error.reason}"))
+            continue
+        found.append(_facts(release, _older(store, numbers[position + 1 :])))
+    return found
+
+
+def numbered(store: ArtifactStore, number: int | None) -> Release:
+    """One release; ``None``: the newest.
+
+    Raises:
+        CommandError: there is none yet, or none of that number; says which there are.
+        ReleaseUnreadableError: it is damaged.
+    """
+    if number is None:
+        newest = store.newest_release()
+        if newest is None:
+            raise CommandError(
+                "nothing was released yet: commit a batch while a rebuilder runs, "
+                f"or build what is due now: {commands.rebuild(here=True)}"
+            )
+        return newest
+    numbers = store.release_numbers()
+    if number not in numbers:
+        kept = f"there are {_spans(numbers)}" if numbers else "there is none"
+        raise CommandError(f"there is no release {number}, or not any more; {kept}")
+    return store.release(number)
+
+
+def release_before(store: ArtifactStore, release: Release) -> Release:
+    """The newest one below ``release`` that can be read.
+
+    Raises:
+        CommandError: it is the first of those that are kept.
+    """
+    older = _older(store, [each for each in store.release_numbers() if each < release.number])
+    if older is None:
+        raise CommandError(
+            f"release {release.number} is the oldest that is kept: there is nothing to compare "
+            f"it with; look at it: {commands.release(release.number)}"
+        )
+    return older
+
+
+def difference(store: ArtifactStore, before: Release, after: Release) -> ReleaseDiff:
+    """What changed from one to the other, whichever of them is the newer one.
+
+    Raises:
+        StoreAccessError: the store cannot be read.
+    """
+    changes = {
+        name: _change(store, name, before.components.get(name), after.components.get(name))
+        for name in sorted({*before.components, *after.components})
+    }
+    return ReleaseDiff(
+        before=before.number,
+        after=after.number,
+        components={
+            name: each for name, each in changes.items() if each.change is not Changed.SAME
+        },
+        same=tuple(name for name, each in changes.items() if each.change is Changed.SAME),
+        held={name: hold for name, hold in after.holds.items() if name not in before.holds},
+        lifted=tuple(sorted(set(before.holds) - set(after.holds))),
+        regrouped={
+            name: (before.groups.get(name), after.groups.get(name))
+            for name in sorted({*before.components} & {*after.components})
+            if before.groups.get(name) != after.groups.get(name)
+        },
+    )
+
+
+def versions_of(store: ArtifactStore, release: Release) -> dict[str, VersionFacts]:
+    """Each component of a release, by name."""
+    return {
+        name: VersionFacts.of(version, manifest_of(store, name, version))
+        for name, version in sorted(release.components.items())
+    }
+
+
+def manifest_of(store: ArtifactStore, component: str, version: str) -> VersionManifest | None:
+    """The manifest, if it can be read: an old release may name what was swept since."""
+    try:
+        return store.version(component, version)
+    except ArtifactError:
+        return None
+
+
+def _facts(release: Release, previous: Release | None) -> ReleaseFacts:
+    before: Mapping[str, str] = {} if previous is None else previous.components
+    after = release.components
+    return ReleaseFacts(
+        number=release.number,
+        made_at=release.created_at,
+        by=release.by,
+        reason=release.reason,
+        components=len(after),
+        added=tuple(sorted(set(after) - set(before))),
+        changed=tuple(
+            sorted(name for name in set(after) & set(before) if after[name] != before[name])
+        ),
+        removed=tuple(sorted(set(before) - set(after))),
+        holds=tuple(sorted(release.holds)),
+    )
+
+
+def _change(
+    store: ArtifactStore, name: str, before: str | None, after: str | None
+) -> ComponentChange:
+    old, new = (
+        None if version is None else VersionFacts.of(version, manifest_of(store, name, version))
+        for version in (before, after)
+    )
+    if old is None:
+        return ComponentChange(change=Changed.ADDED, before=None, after=new)
+    if new is None:
+        return ComponentChange(change=Changed.REMOVED, before=old, after=None)
+    return ComponentChange(
+        change=Changed.SAME if before == after else Changed.CHANGED,
+        before=old,
+        after=new,
+        redefined=None not in (old.definition, new.definition) and old.definition != new.definition,
+    )
+
+
+def _older(store: ArtifactStore, numbers: list[int]) -> Release | None:
+    """The first of ``numbers`` that can be read."""
+    for each in numbers:
+        try:
+            return store.release(each)
+        except ReleaseUnreadableError:
+            continue
+    return None
+
+
+def _spans(numbers: list[int]) -> str:
+    """``3-7, 9``: of numbers in falling order, the runs."""
+    spans: list[list[int]] = []
+    for each in sorted(numbers):
+        if spans and each == spans[-1][1] + 1:
+            spans[-1][1] = each
+        else:
+            spans.append([each, each])
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in spans)
+
+
+_NONE = "-"
+_MARKS = {
+    Changed.ADDED: Text("+", style="green"),
+    Changed.REMOVED: Text("-", style="red"),
+    Changed.CHANGED: Text("~", style="yellow"),
+}
+
+
+def releases_table(releases: Iterable[ReleaseFacts], *, more: int) -> RenderableType:
+    """One row for each, the newest first; ``more``: how many older ones are not shown."""
+    sheet = Sheet(
+        "Releases",
+        number("release"),
+        whole("made"),
+        number("components"),
+        flowing("changed"),
+        flowing("held"),
+        spare("by"),
+        flowing("why"),
+    )
+    for each in releases:
+        readable = each.made_at is not None
+        sheet.add(
+            str(each.number),
+            figures.ago(each.made_at),
+            str(each.components) if readable else _NONE,
+            _changes(each) if readable else _NONE,
+            ", ".join(each.holds) or _NONE,
+            each.by or _NONE,
+            each.reason,
+        )
+    rest = [Text(f"{more:,} older ones are kept; --most shows more")] if more > 0 else []
+    return Group(sheet, *rest)
+
+
+def release_page(
+    release: Release, versions: Mapping[str, VersionFacts], checks: Mapping[str, Sequence[Check]]
+) -> RenderableType:
+    """Who made it, when and why, what it serves, and (if they are given) what the gates found."""
+    rows = {
+        "release": str(release.number),
+        "made": f"{figures.moment(release.created_at)}, {figures.ago(release.created_at)}",
+        "by": release.by or "not said",
+        "why": release.reason or "not said",
+        "follows": str(release.previous) if release.previous else "nothing: it is the first",
+        "digest": release.digest,
+    }
+    table = Table.grid(padding=(0, 2))
+    for key, value in rows.items():
+        table.add_row(Text(key, style="bold"), Text(visible(value)))
+    parts: list[RenderableType] = [table, Text(), _versions(release, versions)]
+    if checks:
+        parts.append(_checks(checks))
+    for name, hold in sorted(release.holds.items()):
+        since = figures.ago(hold.since)
+        parts.append(Text(f"{name} is held since {since}: {visible(hold.reason)}", style="magenta"))
+        parts.append(advice_line(f"when it may move on: {commands.lift(name)}"))
+    return Group(*parts)
+
+
+def diff_page(diff: ReleaseDiff) -> RenderableType:
+    """What is different, the components first."""
+    title = f"Release {diff.before} → {diff.after}"
+    if not (diff.components or diff.held or diff.lifted or diff.regrouped):
+        return Text(f"{title}: nothing is different", style="green")
+    sheet = Sheet(
+        title,
+        whole(""),
+        flowing("component"),
+        whole("change"),
+        number("entries"),
+        number(""),
+        number("size"),
+        flowing("covers"),
+        spare("version"),
+    )
+    for name, each in diff.components.items():
+        sheet.add(_MARKS[each.change], name, *_compared(each))
+    parts: list[RenderableType] = [sheet] if diff.components else [Text(title, style="bold")]
+    if diff.same:
+        parts.append(Text(f"unchanged: {', '.join(diff.same)}"))
+    parts += [
+        Text(f"{name} is held: {visible(hold.reason)}", style="magenta")
+        for name, hold in sorted(diff.held.items())
+    ]
+    if diff.lifted:
+        parts.append(Text(f"no longer held: {', '.join(diff.lifted)}"))
+    parts += [
+        Text(f"{name}: group {before or 'none'} → {after or 'none'}")
+        for name, (before, after) in diff.regrouped.items()
+    ]
+    return Group(*parts)
+
+
+def _changes(release: ReleaseFacts) -> str:
+    """``+new ~changed -gone``; a dash where a release only holds or lifts."""
+    told = [
+        f"{mark}{name}"
+        for mark, names in (("+", release.added), ("~", release.changed), ("-", release.removed))
+        for name in names
+    ]
+    return " ".join(told) or _NONE
+
+
+def _versions(release: Release, versions: Mapping[str, VersionFacts]) -> Sheet:
+    sheet = Sheet(
+        "Components",
+        flowing("component"),
+        flowing("kind"),
+        number("entries"),
+        number("size"),
+        whole("built"),
+        flowing("covers"),
+        flowing("group"),
+        spare("version"),
+    )
+    for name, each in versions.items():
+        sheet.add(
+            name,
+            "not readable" if each.kind is None else each.kind.rpartition(":")[2],
+            _NONE if each.entries is None else f"{each.entries:,}",
+            _NONE if each.bytes is None else figures.size(each.bytes),
+            figures.ago(each.built_at),
+            _covers(each.covers),
+            release.groups.get(name, _NONE),
+            each.version[:12],
+        )
+    return sheet
+
+
+def _checks(checks: Mapping[str, Sequence[Check]]) -> Sheet:
+    sheet = Sheet(
+        "Checks",
+        flowing("component"),
+        whole(""),
+        flowing("check"),
+        number("measured"),
+        number("limit"),
+    )
+    for name, found in checks.items():
+        rows = list(_rows(found))
+        for index, row in enumerate(rows):
+            sheet.add("" if index else name, *row, end_section=index == len(rows) - 1)
+    return sheet
+
+
+def _rows(checks: Sequence[Check]) -> Iterator[tuple[str | Text, ...]]:
+    """A row for each check; files that read back as they were written are one row together."""
+    read_back = [check for check in checks if check.name == "bytes" and check.passed]
+    if read_back:
+        total = figures.size(sum(check.measured or 0 for check in read_back))
+        yield _mark(passed=True), f"bytes of {len(read_back)} file(s)", total, ""
+    for check in checks:
+        if check not in read_back:
+            yield (
+                _mark(passed=check.passed),
+                check.name,
+                figures.measured(check.name, check.measured),
+                figures.measured(check.name, check.limit),
+            )
+
+
+def _mark(*, passed: bool) -> Text:
+    return Text("✓", style="green") if passed else Text("✗", style="red")
+
+
+def _compared(each: ComponentChange) -> tuple[str, ...]:
+    """The cells of one component that differs."""
+    old, new = each.before, each.after
+    shown = new or old
+    assert shown is not None  # noqa: S101 - a component is in one of the two
+    grown = ""
+    if old is not None and new is not None and None not in (old.entries, new.entries):
+        grown = figures.more((new.entries or 0) - (old.entries or 0))
+    what = str(each.change) + (", new settings" if each.redefined else "")
+    return (
+        what,
+        _NONE if shown.entries is None else f"{shown.entries:,}",
+        grown,
+        _NONE if shown.bytes is None else figures.size(shown.bytes),
+        _moved(old, new),
+        " → ".join(one.version[:12] for one in (old, new) if one is not None),
+    )
+
+
+def _moved(old: VersionFacts | None, new: VersionFacts | None) -> str:
+    """``tracks 4 → 7``; only the number where it did not move."""
+    if old is None or new is None:
+        return _covers((new or old or VersionFacts(version="")).covers)
+    parts = []
+    for name in sorted({*old.covers, *new.covers}):
+        before, after = old.covers.get(name, 0), new.covers.get(name, 0)
+        parts.append(f"{name} {after}" if before == after else f"{name} {before} → {after}")
+    return ", ".join(parts) or _NONE
+
+
+def _covers(covers: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {upto}" for name, upto in sorted(covers.items())) or _NONE

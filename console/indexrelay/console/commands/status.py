@@ -1,23 +1,347 @@
-"""``indexrelay status``: is all well, and if not, what is wrong and what to do."""
+"""``indexrelay status``: is all well, and if not, what is wrong and what to do.
+
+A table each for collections, components, readers and rebuilders, then the judge's verdict. Other
+commands show the same tables and the same lines, so that one state has one wording.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
 
-from indexrelay.console.exits import ExitCode
+from indexrelay.console import figures
+from indexrelay.console.errors import ExitCode
 from indexrelay.console.options import Config, Json
+from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
+from indexrelay.console.terminal import adapted, advice_line, visible
+from indexrelay.health.verdict import (
+    Actor,
+    CollectionHealth,
+    ComponentHealth,
+    Condition,
+    Problem,
+    Verdict,
+)
+from indexrelay.schemas import commands
+from indexrelay.schemas.messages import BuildOutcome, LoadOutcome, ReaderState, RebuilderState
+
+if TYPE_CHECKING:
+    from indexrelay.console.commands.rebuild import Requested
 
 
 def status(config: Config = None, json: Json = False) -> None:
     """Collections, components, readers and rebuilders; exits 3 unless all is well."""
-    from indexrelay.console.collecting import verdict_of
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.output import print_json, stdout
+    from indexrelay.console.installation import Installation, verdict_of
+    from indexrelay.console.terminal import print_json, stdout
 
     with Installation.at(config) as installation:
         verdict = verdict_of(installation)
     if json:
         print_json(verdict)
     else:
-        from indexrelay.console.verdict_page import verdict_page
-
         stdout().print(verdict_page(verdict))
     raise typer.Exit(ExitCode.SUCCESS if verdict.well else ExitCode.PARTIAL)
+
+
+_STYLES = {
+    Condition.CURRENT: "green",
+    Condition.BEHIND: "yellow",
+    Condition.CHANGED: "yellow",
+    Condition.MISSING: "yellow",
+    Condition.OUTRUN: "red",
+    Condition.UNDECLARED: "yellow",
+    Condition.DAMAGED: "red",
+    Condition.FAILED: "red",
+}
+_NONE = "-"
+_LONGEST_PAYLOAD = 300
+_MARKS = {
+    LoadOutcome.APPLIED: "✓",
+    LoadOutcome.UNCHANGED: "✓",
+    LoadOutcome.FAILED: "✗",
+    LoadOutcome.SUPERSEDED: "⚠",
+}
+
+
+def collections_table(collections: Mapping[str, CollectionHealth]) -> Sheet:
+    """One row for each collection."""
+    sheet = Sheet(
+        "Collections",
+        flowing("collection"),
+        whole("source"),
+        number("dimension"),
+        whole("metric"),
+        number("generation"),
+        number("entries"),
+    )
+    for name, facts in collections.items():
+        sheet.add(
+            name,
+            facts.source or "not declared",
+            str(facts.dimension),
+            str(facts.metric),
+            str(facts.generation),
+            counted(facts.entries),
+        )
+    return sheet
+
+
+def counted(entries: int | None) -> str:
+    """How many there are; a table's are not counted for a page."""
+    return "not counted" if entries is None else f"{entries:,}"
+
+
+def components_table(components: Mapping[str, ComponentHealth]) -> Sheet:
+    """One row for each component."""
+    sheet = Sheet(
+        "Components",
+        flowing("component"),
+        flowing("kind"),
+        whole("state"),
+        flowing("covers"),
+        spare("version"),
+        number("entries"),
+        number("size"),
+    )
+    for name, facts in components.items():
+        sheet.add(
+            name,
+            facts.kind.rpartition(":")[2],
+            _state(facts),
+            covered(facts.covers, facts.behind),
+            (facts.version or _NONE)[:12],
+            f"{facts.entries:,}",
+            figures.size(facts.bytes),
+        )
+    return sheet
+
+
+def _state(health: ComponentHealth) -> Text:
+    """How it stands, and what is going on beside that: ``behind, building``."""
+    text = Text(health.condition, style=_STYLES[health.condition])
+    if health.building:
+        text.append(", building", style="cyan")
+    for decision, word in ((health.held, "held"), (health.paused, "paused")):
+        if decision is not None:
+            text.append(f", {word}", style="magenta")
+    return text
+
+
+def readers_table(readers: Mapping[str, ReaderState]) -> Sheet:
+    """One row for each reader process; in the last column how much it serves, and what not."""
+    sheet = Sheet(
+        "Readers",
+        flowing("reader"),
+        flowing("host"),
+        number("pid"),
+        whole("ready"),
+        number("release"),
+        flowing("components"),
+    )
+    for state in readers.values():
+        ready = Text("yes", style="green") if state.ready else Text("no", style="yellow")
+        served = _served(state)
+        sheet.add(state.reader, state.host, str(state.pid), ready, str(state.release), served)
+    return sheet
+
+
+def _served(state: ReaderState) -> str:
+    """``✓ 6  ✗ map``: how many are as they should be, and the names of the others."""
+    others: dict[str, list[str]] = {}
+    for name, component in state.components.items():
+        others.setdefault(_MARKS[component.outcome], []).append(name)
+    good = others.pop("✓", [])
+    counted = [f"✓ {len(good)}"] if good else []
+    return (
+        "  ".join([*counted, *(f"{mark} {', '.join(of)}" for mark, of in others.items())]) or _NONE
+    )
+
+
+def rebuilders_table(rebuilders: Mapping[str, RebuilderState]) -> Sheet:
+    """One row for each rebuilder process."""
+    sheet = Sheet(
+        "Rebuilders",
+        flowing("rebuilder"),
+        flowing("host"),
+        number("pid"),
+        flowing("building"),
+        flowing("last result"),
+    )
+    for state in rebuilders.values():
+        last = state.last_result
+        sheet.add(
+            state.rebuilder,
+            state.host,
+            str(state.pid),
+            ", ".join(state.building) or _NONE,
+            _NONE if last is None else f"{last.status}: {last.message}",
+        )
+    return sheet
+
+
+def served_table(state: ReaderState) -> Sheet:
+    """One reader in detail: a row for each component."""
+    ready = "ready" if state.ready else "not ready"
+    title = visible(f"{state.process}: release {state.release}, {ready}")
+    sheet = Sheet(
+        title,
+        whole(""),
+        flowing("component"),
+        whole("outcome"),
+        flowing("covers"),
+        spare("version"),
+        number("entries"),
+        number("load"),
+        flowing("error"),
+    )
+    for name, component in state.components.items():
+        sheet.add(
+            _MARKS[component.outcome],
+            name,
+            str(component.outcome),
+            covered(component.covers, {}),
+            (component.version or _NONE)[:12],
+            f"{component.entries:,}",
+            figures.seconds(component.seconds),
+            component.error or "",
+        )
+    return sheet
+
+
+def hits_table(hits: Iterable[Mapping[str, Any]]) -> Sheet:
+    """Answers, the best first; a long payload is cut, and whole with ``--json``."""
+    sheet = Sheet("Found", number(""), flowing("id"), number("score"), flowing("payload"))
+    for rank, hit in enumerate(hits, 1):
+        payload = "" if hit["payload"] is None else json.dumps(hit["payload"], ensure_ascii=False)
+        if len(payload) > _LONGEST_PAYLOAD:
+            payload = f"{payload[:_LONGEST_PAYLOAD]}… ({len(payload):,} characters)"
+        # An id is one line, whatever it holds.
+        sheet.add(str(rank), visible(hit["id"]), f"{hit['score']:.4f}", payload)
+    return sheet
+
+
+def result_page(requested: "Requested") -> RenderableType:
+    """What came of a request."""
+    result = requested.result
+    if result is None and requested.waited:
+        return Text("nothing was due")
+    if result is None:
+        seen = f"; {len(requested.rebuilders)} rebuilder(s) will see it"
+        nobody = f"; no rebuilder is running, start one: {adapted(commands.REBUILDER)}"
+        return Text(
+            f"requested as {requested.request_id}{seen if requested.rebuilders else nobody}"
+        )
+    release = "" if result.release is None else f" (release {result.release})"
+    verdict = Text(f"{result.status}: {result.message}{release}")
+    if not result.components:
+        return verdict
+    sheet = Sheet(
+        "",
+        whole(""),
+        flowing("component"),
+        whole("outcome"),
+        spare("build"),
+        flowing("covers"),
+        number("entries"),
+        number("took"),
+        flowing("error"),
+    )
+    for name, component in result.components.items():
+        sheet.add(
+            "✓" if component.outcome is BuildOutcome.REBUILT else "✗",
+            name,
+            str(component.outcome),
+            str(component.mode or _NONE),
+            covered(component.covers, {}),
+            f"{component.entries:,}",
+            figures.seconds(component.seconds),
+            component.error or "",
+        )
+    return Group(sheet, verdict)
+
+
+def covered(covers: Mapping[str, int], behind: Mapping[str, int]) -> str:
+    """``tracks 41 (2 behind)``; each collection in turn."""
+    parts = [
+        f"{name} {covers.get(name, 0)}" + (f" ({behind[name]} behind)" if name in behind else "")
+        for name in sorted({*covers, *behind})
+    ]
+    return ", ".join(parts) or _NONE
+
+
+_PROBLEM_MARKS = {
+    Actor.PERSON: ("⚠", "yellow"),
+    Actor.PROCESS: ("…", "cyan"),
+    Actor.NOBODY: ("…", "cyan"),
+}
+_DECIDED = ("-", "magenta")
+
+
+def verdict_page(verdict: Verdict, *, verdict_first: bool = False) -> RenderableType:
+    """Everything, the verdict last: that is where a terminal's reader looks first.
+
+    On a page that fills the screen it comes first, since there the end is what is cut off.
+    """
+    parts: list[RenderableType] = [
+        collections_table(verdict.collections),
+        components_table(verdict.components),
+        readers_table(verdict.readers),
+        rebuilders_table(verdict.rebuilders),
+    ]
+    lines = verdict_lines(verdict, well=_all_is_well(verdict))
+    return Group(lines, Text(), *parts) if verdict_first else Group(*parts, lines)
+
+
+def verdict_lines(verdict: Verdict, *, well: str, besides: int = 0) -> RenderableType:
+    """Each problem and note, and how many problems there are.
+
+    Args:
+        well: what to say of none.
+        besides: how many problems were shown already that need a person.
+    """
+    notes = [Text(f"· {visible(note)}", style="dim") for note in verdict.notes]
+    return Group(*notes, problems_page(verdict.problems, well=well, besides=besides))
+
+
+def problems_page(problems: Sequence[Problem], *, well: str, besides: int = 0) -> RenderableType:
+    """Each problem with what to do, and how many there are; as `verdict_lines`."""
+    if not problems and not besides:
+        return Text(f"✓ {well}", style="green")
+    said: dict[str, list[Text]] = {}
+    for problem in problems:  # what one thing puts right stands together, above it
+        said.setdefault(problem.advice, []).append(_what(problem))
+    lines = [line for advice, whats in said.items() for line in (*whats, advice_line(advice))]
+    return Group(*lines, Text(_summary(problems, besides), style="yellow"))
+
+
+def problem_lines(problem: Problem) -> list[Text]:
+    """What is not well, and below it what to do."""
+    return [_what(problem), advice_line(problem.advice)]
+
+
+def _what(problem: Problem) -> Text:
+    mark, style = _DECIDED if problem.asked else _PROBLEM_MARKS[problem.acts]
+    return Text(f"{mark} {visible(problem.what)}", style=style)
+
+
+def _all_is_well(verdict: Verdict) -> str:
+    if verdict.release:
+        return f"all is well: release {verdict.release} is served everywhere"
+    return "all is well: there is nothing to serve yet"
+
+
+def _summary(problems: Sequence[Problem], besides: int) -> str:
+    """Who has to do something: ``not all is well: 2 need a person, 1 is as asked``."""
+    decided = sum(problem.asked for problem in problems)
+    people = sum(problem.acts is Actor.PERSON and not problem.asked for problem in problems)
+    others = len(problems) - decided - people
+    people += besides
+    said = [
+        f"{people} need{'s' * (people == 1)} a person" if people else "",
+        f"{decided} {'is' if decided == 1 else 'are'} as somebody asked" if decided else "",
+        f"{others} will end without you" if others else "",
+    ]
+    return f"not all is well: {', '.join(part for part in said if part)}"

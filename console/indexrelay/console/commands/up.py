@@ -1,10 +1,42 @@
-"""``indexrelay up``: everything on one machine, until Ctrl-C."""
+"""``indexrelay up``: the server, a rebuilder and readers on one machine, each in its own process.
 
+They start in the order in which they need each other, stop in the reverse order, and are started
+again when they die. On a terminal the state of the installation is redrawn every second; without
+one the log lines of all processes go to stderr. A lock on the data folder refuses a second `up`.
+"""
+
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import RenderableType
+from rich.live import Live
+from rich.text import Text
 
+from indexrelay.console.commands.status import verdict_page
+from indexrelay.console.errors import CommandError, ExitCode, explain
+from indexrelay.console.installation import Installation, verdict_of
 from indexrelay.console.options import Config
+from indexrelay.console.processes import (
+    REDIS_URL,
+    KeptServer,
+    RoleSettings,
+    Stop,
+    Supervisor,
+    reader_child,
+    rebuilder_child,
+    socket_folder,
+)
+from indexrelay.console.terminal import note, stderr
+from indexrelay.schemas import commands
+from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.files import make_private_folder, open_private
 
 
 def up(
@@ -18,6 +50,118 @@ def up(
     config: Config = None,
 ) -> None:
     """Run the server (unless a URL is given), a rebuilder and readers; stop them all at the end."""
-    from indexrelay.console.everything import run_everything
 
     raise typer.Exit(run_everything(config, readers=readers, port=port))
+
+
+_FILE = "up.pid"
+
+
+@contextmanager
+def sole_owner(data_dir: Path) -> Iterator[None]:
+    """Own ``data_dir``, which is made when it is missing, for the length of a ``with`` block.
+
+    Raises:
+        CommandError: another process does; with its process id.
+        OSError: the folder cannot be written to.
+    """
+    make_private_folder(data_dir)
+    with open_private(data_dir / _FILE, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise CommandError(
+                f"{commands.UP} runs on {data_dir} already, as process {file.read().strip()}; "
+                "stop that one first, or give this one a data_dir of its own"
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+_LOOK_SECONDS = 0.2
+_REDRAW_SECONDS = 1.0
+_GRACE_SECONDS = 15.0
+"""Longer than a blocking read and the end of a build; then a child is killed."""
+
+
+def run_everything(config: Path | None, *, readers: int, port: int | None) -> ExitCode:
+    """Start all, watch over them until a signal comes, stop all.
+
+    Raises:
+        SettingsError: the settings are wrong, or there are none.
+        CommandError: another one runs on the same data folder.
+        NoServerError, ServerStartError: there is no server, and none can be started.
+    """
+    with ExitStack() as stack:
+        stop = stack.enter_context(Stop())
+        live = sys.stderr.isatty()
+        installation = stack.enter_context(Installation.at(config, talkative=not live))
+        settings = installation.settings
+        stack.enter_context(sole_owner(settings.data_dir))
+        url, server = settings.redis_url, None
+        if url is None:
+            server = KeptServer(settings.data_dir, clock=SystemClock())
+            stack.callback(server.stop)
+            url = server.start()
+        shared = RoleSettings(
+            config=config,
+            environ={**os.environ, REDIS_URL: url},
+            logs=settings.data_dir / "logs" if live else None,
+        )
+        sockets = socket_folder(settings.data_dir)
+        if settings.data_dir not in sockets.parents:
+            stack.callback(shutil.rmtree, sockets, ignore_errors=True)
+        supervisor = Supervisor(
+            [rebuilder_child(shared)],
+            [
+                reader_child(
+                    shared,
+                    f"reader-{number}",
+                    socket=sockets / f"reader-{number}.sock" if port is None else None,
+                    port=None if port is None else port + number - 1,
+                )
+                for number in range(1, readers + 1)
+            ],
+            clock=SystemClock(),
+        )
+        stack.callback(supervisor.stop, grace_seconds=_GRACE_SECONDS)
+        supervisor.start()
+        note(f"up: 1 rebuilder, {readers} reader(s), data in {settings.data_dir}; Ctrl-C stops")
+
+        def look() -> None:
+            if server is not None:
+                server.look()
+            supervisor.look()
+
+        if live:
+            _watch_live(installation, look, stop)
+        else:
+            while not stop.wait(_LOOK_SECONDS):
+                look()
+        note("stopping")
+        return stop.role_exit_code
+
+
+def _watch_live(installation: Installation, look: Callable[[], None], stop: Stop) -> None:
+    """Redraw the verdict until a signal comes."""
+    with Live(console=stderr(), auto_refresh=False, screen=True) as live:
+        while True:
+            live.update(_page(installation), refresh=True)
+            for _ in range(round(_REDRAW_SECONDS / _LOOK_SECONDS)):
+                if stop.wait(_LOOK_SECONDS):
+                    return
+                look()
+
+
+def _page(installation: Installation) -> RenderableType:
+    """The verdict, or why there is none at this moment; the next look may have one again."""
+    try:
+        return verdict_page(verdict_of(installation), verdict_first=True)
+    except Exception as error:
+        explained = explain(error)
+        if explained is None:
+            raise
+        return Text(f"error: {explained.sentence}", style="red")

@@ -1,20 +1,28 @@
-"""Real text that every machine has: the docstrings of the running Python's standard library.
+"""The demo's data: texts that every machine has, their vectors, and the plan of batches.
 
-Source files are parsed, never imported: importing them would run code, and some open windows.
-Functions and classes without a docstring say nothing, and a text that occurs twice would only crowd
-the answers, so both are dropped, and counted. ``--corpus DIR`` takes the text files of a folder
-instead, one entry for each file.
+Texts are the docstrings of the running Python's standard library (parsed, never imported) or the
+text files of a folder. Vectors are TF-IDF and a truncated SVD, fitted once: latent semantic
+analysis (Deerwester et al., 1990), without a download. A document first comes in with its summary;
+a later batch changes some to their full text and deletes others. The plan is drawn with a fixed
+seed.
 """
 
 import ast
+import dataclasses
+import random
 import re
 import sysconfig
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from indexrelay.console.errors import CorpusError
+from indexrelay.storage.entries import Vectors
 
 _NOT_DOCUMENTATION = frozenset({"__pycache__", "dist-packages", "idle_test", "site-packages"})
 _TESTS = frozenset({"test", "tests"})
@@ -170,3 +178,132 @@ def _definitions(node: ast.AST, prefix: str) -> Iterator[tuple[str, _Definition]
 def _module_name(path: Path) -> str:
     parts = path.with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+_PLAN_SEED = 20
+_CHANGED = 0.10
+"""Share of a batch's size that changes entries of earlier batches."""
+_DELETED = 0.05
+"""Share of a batch's size that deletes entries of earlier batches."""
+_DOCUMENTS_PER_BATCH = 4
+"""With fewer the shares above would round to nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedBatch:
+    """One batch of the job."""
+
+    batch_id: str
+    upserts: tuple[Document, ...]
+    """New ones with their summary, changed ones with their full text."""
+    changed: int
+    """How many of the upserts replace an earlier entry."""
+    deletes: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """How many changes it makes."""
+        return len(self.upserts) + len(self.deletes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All batches, and what must be there after the last one."""
+
+    batches: tuple[PlannedBatch, ...]
+    live: frozenset[str]
+    """Ids of the entries that remain."""
+
+
+def plan(documents: Sequence[Document], *, batches: int) -> Plan:
+    """Spread ``documents`` over ``batches``; every batch but the first also changes and deletes.
+
+    Raises:
+        CorpusError: there are too few documents for that many batches.
+    """
+    if len(documents) < batches * _DOCUMENTS_PER_BATCH:
+        raise CorpusError(
+            f"{len(documents)} documents are too few for {batches} batches; "
+            f"it takes at least {batches * _DOCUMENTS_PER_BATCH}"
+        )
+    draw = random.Random(_PLAN_SEED)  # noqa: S311 - a plan that can be repeated, not a secret
+    shuffled = draw.sample(documents, len(documents))
+    summarised: dict[str, Document] = {}
+    live: set[str] = set()
+    planned = []
+    for number in range(batches):
+        new = shuffled[number * len(shuffled) // batches : (number + 1) * len(shuffled) // batches]
+        changed = _take(draw, summarised, share=_CHANGED, size=len(new))
+        deleted = _take(draw, summarised, share=_DELETED, size=len(new))
+        live -= {document.id for document in deleted}
+        live |= {document.id for document in new}
+        summarised |= {document.id: document for document in new}
+        planned.append(
+            PlannedBatch(
+                batch_id=f"demo-{number + 1}",
+                upserts=(*(_summarised(document) for document in new), *changed),
+                changed=len(changed),
+                deletes=tuple(document.id for document in deleted),
+            )
+        )
+    return Plan(batches=tuple(planned), live=frozenset(live))
+
+
+def _take(
+    draw: random.Random, pool: dict[str, Document], *, share: float, size: int
+) -> list[Document]:
+    """Draw earlier documents, and take them out of the pool: each is touched once more at most."""
+    count = min(len(pool), max(1, round(share * size)))
+    taken = draw.sample(sorted(pool), count)
+    return [pool.pop(name) for name in taken]
+
+
+def _summarised(document: Document) -> Document:
+    return dataclasses.replace(document, text=document.summary)
+
+
+DIMENSION = 256
+_SEED = 0
+_NEGLIGIBLE = 1e-6
+"""Lengths below this are rounding, not meaning."""
+
+
+class Embedding:
+    """A fitted embedding; safe to use from several threads."""
+
+    def __init__(self, texts: Sequence[str], *, dimension: int = DIMENSION) -> None:
+        """Fit on ``texts``; a small corpus gives fewer dimensions than asked for.
+
+        Raises:
+            CorpusError: the texts do not hold two different words.
+        """
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        self._words: Any = TfidfVectorizer(
+            sublinear_tf=True, stop_words="english", max_df=0.5 if len(texts) > 10 else 1.0
+        )
+        try:
+            weights = self._words.fit_transform(texts)
+        except ValueError as error:
+            raise CorpusError(f"the texts hold no words to tell them apart by: {error}") from error
+        dimension = min(dimension, weights.shape[0] - 1, weights.shape[1] - 1)
+        if dimension < 1:
+            raise CorpusError("the texts hold fewer than two different words")
+        self._svd: Any = TruncatedSVD(dimension, random_state=_SEED, n_iter=3)
+        self._svd.fit(weights)
+        self.dimension = dimension
+
+    def __call__(self, texts: Sequence[str]) -> tuple[Vectors, NDArray[np.bool_]]:
+        """The vectors of ``texts``: shape ``(n, dimension)``, float32, unit length.
+
+        The second array, shape ``(n,)``, is false where a text has no vector; its row is zero.
+        """
+        if not texts:
+            return np.zeros((0, self.dimension), np.float32), np.zeros(0, np.bool_)
+        raw = self._svd.transform(self._words.transform(texts))
+        lengths = np.linalg.norm(raw, axis=1)
+        known = lengths > _NEGLIGIBLE
+        unit = np.zeros_like(raw)
+        np.divide(raw, lengths[:, None], out=unit, where=known[:, None])
+        return np.ascontiguousarray(unit, dtype=np.float32), known

@@ -1,29 +1,133 @@
-"""The analysis job: embeds a batch, commits it, waits until every reader serves it.
+"""The demo's analysis job: embed a batch, commit it, wait until every reader serves it.
 
-It is what a user's job would be, plus a stop-watch: it follows the results stream to learn how much
-of a batch's time went into building.
+It starts a rebuilder and readers, and measures. The pipeline's *own share* of a batch's time is
+neither the quiet wait nor build nor verification: events, bookkeeping, leases, child processes,
+release, reload and report. Builds run side by side, so the union of their times is subtracted.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from shutil import rmtree
 
-from indexrelay.console.demo.batches import PlannedBatch
-from indexrelay.console.demo.declaring import COLLECTION, COMPONENTS
-from indexrelay.console.demo.embedding import Embedding
+from indexrelay.console.commands.rebuild import results_in
+from indexrelay.console.demo.corpus import Embedding, PlannedBatch
 from indexrelay.console.demo.report import BatchReport
-from indexrelay.console.demo.starting import check_running
-from indexrelay.console.demo.timing import own_share
-from indexrelay.console.installation import Installation
-from indexrelay.console.processes import Child
-from indexrelay.console.requesting import results_in
-from indexrelay.health.dependencies import made_from
+from indexrelay.console.demo.settings import COLLECTION, COMPONENTS
+from indexrelay.console.errors import CommandError, ProcessEndedError
+from indexrelay.console.installation import Installation, signals_of
+from indexrelay.console.processes import (
+    Child,
+    RoleSettings,
+    reader_child,
+    rebuilder_child,
+    socket_folder,
+    stop_together,
+)
 from indexrelay.producers.errors import NotServedError
 from indexrelay.producers.producer import Producer
 from indexrelay.schemas.clock import Clock
-from indexrelay.schemas.results import BuildOutcome, RebuildResult, RebuildStatus
+from indexrelay.schemas.messages import BuildOutcome, RebuildResult, RebuildStatus
+from indexrelay.schemas.versions import made_from
 from indexrelay.storage.catalog import Commit
-from indexrelay.streams.tail import Tail
+from indexrelay.streams.consumer import Tail
+
+
+def own_share(event_to_served: float, results: Iterable[RebuildResult]) -> float:
+    """Seconds of one batch that were the pipeline's own.
+
+    Args:
+        event_to_served: seconds from the event to the last reader.
+        results: the rebuilds that covered the batch.
+    """
+    spent = []
+    for result in results:
+        if result.woken_at is not None:
+            spent.append((result.woken_at.timestamp(), result.started_at.timestamp()))
+        for component in result.components.values():
+            if component.started_at is not None:
+                start = component.started_at.timestamp()
+                spent.append((start, start + component.seconds))
+    return max(0.0, event_to_served - covered_seconds(spent))
+
+
+def covered_seconds(intervals: Iterable[tuple[float, float]]) -> float:
+    """The length of the union of intervals."""
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(intervals):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
+_START_SECONDS = 60.0
+"""Importing FAISS in several processes at once takes a while on a small machine."""
+_LOOK_SECONDS = 0.05
+_GRACE_SECONDS = 10.0
+
+
+def started(
+    installation: Installation,
+    *,
+    config: Path,
+    environ: Mapping[str, str],
+    readers: int,
+    stack: ExitStack,
+) -> Sequence[Child]:
+    """Start a rebuilder and readers; ``stack`` stops them in the reverse order.
+
+    Raises:
+        ProcessEndedError: one of them ended.
+        CommandError: one of them did not report in time.
+    """
+    data_dir = installation.settings.data_dir
+    shared = RoleSettings(config=config, environ=environ, logs=data_dir / "logs")
+    sockets = socket_folder(data_dir)
+    if data_dir not in sockets.parents:
+        stack.callback(rmtree, sockets, ignore_errors=True)
+    rebuilder = rebuilder_child(shared)
+    serving = [
+        reader_child(shared, f"reader-{number}", socket=sockets / f"reader-{number}.sock")
+        for number in range(1, readers + 1)
+    ]
+    stack.callback(stop_together, [rebuilder], grace_seconds=_GRACE_SECONDS)
+    stack.callback(stop_together, serving, grace_seconds=_GRACE_SECONDS)
+    children = [rebuilder, *serving]
+    for child in children:
+        child.start()
+    _await_presence(installation, children, readers=readers)
+    return children
+
+
+def check_running(children: Sequence[Child]) -> None:
+    """Notice a child that ended.
+
+    Raises:
+        ProcessEndedError: with the end of its log.
+    """
+    for child in children:
+        code = child.exit_code
+        if code is not None:
+            raise ProcessEndedError(child.name, code=code, tail=child.tail())
+
+
+def _await_presence(installation: Installation, children: Sequence[Child], *, readers: int) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        check_running(children)
+        signals = signals_of(installation)
+        if len(signals.readers) == readers and signals.rebuilders:
+            return
+        if time.monotonic() > deadline:
+            states = (*signals.readers.values(), *signals.rebuilders.values())
+            there = ", ".join(sorted(state.label for state in states)) or "nobody"
+            raise CommandError(
+                f"after {_START_SECONDS:.0f} s only {there} had reported; "
+                f"the logs are in {installation.settings.data_dir / 'logs'} (keep them with --data)"
+            )
+        time.sleep(_LOOK_SECONDS)
+
 
 _SERVED_SECONDS = 120.0
 _RESULT_SECONDS = 10.0

@@ -1,12 +1,22 @@
-"""What the demo found: one JSON document, and whether it is as it should be."""
+"""The demo's questions, its report as one JSON document, its verdict, and its page for a person."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 
 from pydantic import BaseModel, ConfigDict
+from rich.console import Group, RenderableType
+from rich.text import Text
 
+from indexrelay.console.commands.readers import ReaderClient
+from indexrelay.console.commands.status import covered
+from indexrelay.console.demo.corpus import Corpus, Embedding
+from indexrelay.console.demo.settings import COLLECTION, TEXT_INDEX, VECTOR_INDEX
+from indexrelay.console.errors import CommandError
+from indexrelay.console.installation import Installation, signals_of
+from indexrelay.console.sheet import Sheet, flowing, number, whole
+from indexrelay.schemas.messages import BuildOutcome, LoadOutcome, RebuildResult, RebuildStatus
 from indexrelay.schemas.names import Name
-from indexrelay.schemas.results import BuildOutcome, LoadOutcome, RebuildResult, RebuildStatus
 from indexrelay.schemas.versions import Generation
 
 
@@ -173,3 +183,252 @@ def readers_agree(answers: Sequence[Answer]) -> bool:
         by_question.setdefault(answer.text, set()).add(key)
     answered = any(answer.top or answer.top_by_text for answer in answers)
     return answered and all(len(different) == 1 for different in by_question.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """What the demo saw on its way."""
+
+    corpus: Corpus
+    live: Collection[str]
+    """Ids of the entries that the batches should have left."""
+    batches: Sequence[BatchReport]
+    results: Sequence[RebuildResult]
+    answers: Sequence[Answer]
+    readers: int
+    """How many were started."""
+    seconds: float
+
+
+def summarise(observed: Observed, installation: Installation) -> DemoReport:
+    """Look at what stands now, and judge it.
+
+    Raises:
+        CommandError: nothing was released.
+        IndexRelayError: the catalog or the artifacts cannot be read.
+    """
+    release = installation.store.newest_release()
+    if release is None:
+        raise CommandError("the demo ended without any release; its logs say why (--data)")
+    collection = installation.catalog.collections.get(COLLECTION)
+    collections = {
+        COLLECTION: CollectionReport(
+            generation=collection.generation,
+            entries=collection.count,
+            expected=len(observed.live),
+        )
+    }
+    outcomes: dict[str, BuildOutcome] = {}
+    for result in observed.results:
+        outcomes |= {name: each.outcome for name, each in result.components.items()}
+    components = {}
+    for name in installation.settings.components:
+        if name in release.components:
+            manifest = installation.store.version(name, release.components[name])
+            components[name] = ComponentReport(
+                outcome=outcomes.get(name, BuildOutcome.REBUILT),
+                covers=manifest.covers,
+                entries=manifest.entries,
+            )
+        else:
+            components[name] = ComponentReport(
+                outcome=outcomes.get(name, BuildOutcome.FAILED), covers={}, entries=0
+            )
+    readers = {
+        state.reader: ReaderReport(
+            release=state.release,
+            ready=state.ready,
+            components={
+                component: ServedReport(outcome=served.outcome, covers=served.covers)
+                for component, served in state.components.items()
+            },
+        )
+        for state in signals_of(installation).readers.values()
+    }
+    return DemoReport(
+        converged=has_converged(
+            release=release.number,
+            collections=collections,
+            components=components,
+            readers=readers,
+            expected_readers=observed.readers,
+        ),
+        agree=readers_agree(observed.answers),
+        release=release.number,
+        corpus=CorpusFacts(
+            origin=observed.corpus.origin,
+            found=observed.corpus.found,
+            empty=observed.corpus.empty,
+            repeated=observed.corpus.repeated,
+            unreadable=observed.corpus.unreadable,
+            entries=len(observed.corpus.documents),
+        ),
+        collections=collections,
+        components=components,
+        readers=readers,
+        queries=tuple(observed.answers),
+        batches=tuple(observed.batches),
+        event_to_served_seconds=SpreadReport.of(
+            [b.event_to_served_seconds for b in observed.batches]
+        ),
+        own_share_seconds=SpreadReport.of([b.own_share_seconds for b in observed.batches]),
+        results=tuple(ResultReport.of(result) for result in observed.results),
+        seconds=observed.seconds,
+    )
+
+
+OWN_SHARE_TARGET_SECONDS = 0.150
+"""What the pipeline may add to a batch of a thousand, at the median."""
+_SHOWN_ANSWERS = 3
+
+
+def report_page(report: DemoReport) -> RenderableType:
+    """Batches, components, readers, answers, figures, verdict."""
+    return Group(
+        _batches(report), _components(report), _readers(report), _answers(report), _verdict(report)
+    )
+
+
+def _batches(report: DemoReport) -> Sheet:
+    sheet = Sheet(
+        "Batches",
+        whole("batch"),
+        number("upserts"),
+        number("deletes"),
+        whole("rebuild"),
+        number("served after"),
+        number("own share"),
+    )
+    for batch in report.batches:
+        sheet.add(
+            batch.batch_id,
+            f"{batch.upserts:,}",
+            f"{batch.deletes:,}",
+            Text(
+                batch.status, style="green" if batch.status is RebuildStatus.SUCCESS else "yellow"
+            ),
+            f"{batch.event_to_served_seconds:.2f} s",
+            f"{batch.own_share_seconds * 1000:.0f} ms",
+        )
+    return sheet
+
+
+def _components(report: DemoReport) -> Sheet:
+    sheet = Sheet(
+        "Components", flowing("component"), whole("outcome"), flowing("covers"), number("entries")
+    )
+    for name, component in report.components.items():
+        good = component.outcome is BuildOutcome.REBUILT
+        sheet.add(
+            name,
+            Text(f"{'✓' if good else '✗'} {component.outcome}", style="green" if good else "red"),
+            covered(component.covers, {}),
+            f"{component.entries:,}",
+        )
+    return sheet
+
+
+def _readers(report: DemoReport) -> Sheet:
+    sheet = Sheet(
+        "Readers (generation served)",
+        whole("reader"),
+        number("release"),
+        *(whole(component) for component in report.components),
+    )
+    for name, reader in report.readers.items():
+        cells = []
+        for component in report.components:
+            served = reader.components.get(component)
+            if served is None:
+                cells.append("-")
+                continue
+            mark = "✗" if served.outcome is LoadOutcome.FAILED else "✓"
+            cells.append(f"{mark} {max(served.covers.values(), default=0)}")
+        sheet.add(name, str(reader.release), *cells)
+    return sheet
+
+
+def _answers(report: DemoReport) -> Sheet:
+    same = f"Answers, the same from {len(report.readers)} reader(s)"
+    sheet = Sheet(
+        same if report.agree else "Answers of the first reader; others differ",
+        flowing("question"),
+        flowing("by vector"),
+        flowing("by words"),
+    )
+    first = next(iter(report.readers), None)
+    for answer in report.queries:
+        if answer.reader == first:
+            sheet.add(
+                answer.text,
+                "\n".join(answer.top[:_SHOWN_ANSWERS]),
+                "\n".join(answer.top_by_text[:_SHOWN_ANSWERS]),
+                end_section=True,
+            )
+    return sheet
+
+
+def _verdict(report: DemoReport) -> Text:
+    served, own = report.event_to_served_seconds, report.own_share_seconds
+    within = own.p50 < OWN_SHARE_TARGET_SECONDS
+    text = Text(
+        f"event to served: {served.p50:.2f} s at the median, {served.max:.2f} s at most\n"
+        f"the pipeline's own share (neither quiet wait nor build nor verification): "
+        f"{own.p50 * 1000:.0f} ms at the median, {own.max * 1000:.0f} ms at most "
+        f"({'within' if within else 'beyond'} {OWN_SHARE_TARGET_SECONDS * 1000:.0f} ms)\n"
+        f"whole demo: {report.seconds:.0f} s\n"
+    )
+    for good, yes, no in (
+        (
+            report.converged,
+            f"every reader serves every component at release {report.release}",
+            "readers do not all serve the newest of everything",
+        ),
+        (report.agree, "all readers give the same answers", "readers give different answers"),
+    ):
+        text.append(f"✓ {yes}\n" if good else f"✗ {no}\n", style="green" if good else "red")
+    text.rstrip()
+    return text
+
+
+QUESTIONS = (
+    "read a csv file row by row",
+    "split a path into folder and name",
+    "parse a date and time from a string",
+    "run a command and capture its output",
+    "compress bytes with gzip",
+    "wait until a thread has finished",
+)
+_ANSWERS = 5
+
+
+def ask_all(installation: Installation, embedding: Embedding) -> tuple[Answer, ...]:
+    """Each reader's answer to each question that the corpus has words for.
+
+    Raises:
+        CommandError: a reader has no service, does not answer, or refuses.
+    """
+    vectors, known = embedding(QUESTIONS)
+    answers = []
+    for state in signals_of(installation).readers.values():
+        name = state.reader
+        if state.address is None:
+            raise CommandError(f"reader {name!r} says no address, so it cannot be asked")
+        with ReaderClient(name, state.address) as client:
+            for text, vector, has_vector in zip(QUESTIONS, vectors, known, strict=True):
+                by_vector = (
+                    client.search(VECTOR_INDEX, {"vector": vector.tolist(), "k": _ANSWERS})
+                    if has_vector
+                    else []
+                )
+                by_text = client.search(TEXT_INDEX, {"text": text, "k": _ANSWERS})
+                answers.append(
+                    Answer(
+                        text=text,
+                        reader=name,
+                        top=tuple(hit["id"] for hit in by_vector),
+                        top_by_text=tuple(hit["id"] for hit in by_text),
+                        scores=tuple(hit["score"] for hit in (*by_vector, *by_text)),
+                    )
+                )
+    return tuple(answers)

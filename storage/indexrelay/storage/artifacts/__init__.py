@@ -4,7 +4,11 @@ Nothing in here knows what a file means, or who builds and who reads.
 """
 
 from indexrelay.storage.artifacts.blobs import StagedBlob
-from indexrelay.storage.artifacts.errors import (
+from indexrelay.storage.artifacts.gc import Collected
+from indexrelay.storage.artifacts.releases import OpenedVersion
+from indexrelay.storage.artifacts.signing import SigningKey, SigningKeyError, Trust
+from indexrelay.storage.artifacts.store import ArtifactStore
+from indexrelay.storage.errors import (
     ArtifactError,
     BlobCorruptError,
     BlobMissingError,
@@ -22,16 +26,13 @@ from indexrelay.storage.artifacts.errors import (
     UnsafeNameError,
     VersionUnreadableError,
 )
-from indexrelay.storage.artifacts.signing import SigningKey, SigningKeyError, Trust
-from indexrelay.storage.artifacts.store import ArtifactStore
-from indexrelay.storage.artifacts.sweeping import Swept
-from indexrelay.storage.artifacts.versions import OpenedVersion
 
 __all__ = [
     "ArtifactError",
     "ArtifactStore",
     "BlobCorruptError",
     "BlobMissingError",
+    "Collected",
     "ComponentNotReleasedError",
     "GroupTornError",
     "NotAFileError",
@@ -47,7 +48,6 @@ __all__ = [
     "StagedBlob",
     "StoreAccessError",
     "StoreBusyError",
-    "Swept",
     "Trust",
     "UnsafeNameError",
     "VersionUnreadableError",

@@ -23,18 +23,11 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from indexrelay.schemas import commands
-from indexrelay.schemas.canonical import canonical_json
-from indexrelay.schemas.errors import IndexRelayError
-from indexrelay.schemas.extras import require
-from indexrelay.schemas.names import Digest
+from indexrelay.schemas.errors import IndexRelayError, require
+from indexrelay.schemas.names import Digest, canonical_json
 from indexrelay.schemas.versions import SCHEMA_VERSION, Release, SchemaVersion
-from indexrelay.storage.artifacts.durable import open_file, read_file
-from indexrelay.storage.artifacts.errors import (
-    NotAFileError,
-    ReleaseUntrustedError,
-    SigningRefusedError,
-)
-from indexrelay.storage.artifacts.layout import Layout
+from indexrelay.storage.artifacts.files import Layout, open_file, read_file
+from indexrelay.storage.errors import NotAFileError, ReleaseUntrustedError, SigningRefusedError
 
 PREFIX: Final = "ed25519:"
 _CONTEXT: Final = b"indexrelay release v1\n"

@@ -1,40 +1,207 @@
 """The artifact store: what was built and what is to be served, as files under one root.
 
-One object for everybody: rebuilders put and commit, readers open, people hold and roll back. It
-keeps no file open and no thread, so it is safe to share between threads and survives a fork.
+One object for every role: rebuilders put and commit, readers open, people hold and roll back. It
+keeps no file open and has no thread, so it is safe to share between threads and survives a fork.
+
+Rollback, hold and lift each make a new release from the newest one. A hold keeps one component
+where it is, and with it everything that cannot move without it: the rest of its group. A rollback
+of one member takes its group along. What the next release should be is a function of the newest
+one, which is applied again when another publisher was faster, so that a hold never undoes what was
+released meanwhile.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from datetime import datetime
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from indexrelay.schemas.clock import Clock, SystemClock
-from indexrelay.schemas.file_locks import LockWaits, Pause
-from indexrelay.schemas.limits import MAX_ERROR, shortened
-from indexrelay.schemas.results import LockWait
+from indexrelay.schemas.files import LockWaits, Pause
+from indexrelay.schemas.messages import LockWait
+from indexrelay.schemas.names import MAX_ERROR, shortened
 from indexrelay.schemas.settings import Settings
-from indexrelay.schemas.versions import BlobRef, Release, VersionManifest
-from indexrelay.storage.artifacts.blobs import BlobLook, Blobs, GoOn, StagedBlob
-from indexrelay.storage.artifacts.changing import Change, commit_change
-from indexrelay.storage.artifacts.checked import CheckedBlobs, host_id
-from indexrelay.storage.artifacts.durable import Access, accessing
-from indexrelay.storage.artifacts.errors import (
+from indexrelay.schemas.versions import BlobRef, Hold, Release, VersionManifest, disagreements
+from indexrelay.storage.artifacts.blobs import (
+    BlobLook,
+    Blobs,
+    CheckedBlobs,
+    GoOn,
+    StagedBlob,
+    host_id,
+)
+from indexrelay.storage.artifacts.files import Access, Layout, StoreLock, accessing
+from indexrelay.storage.artifacts.gc import Collected, GarbageCollector
+from indexrelay.storage.artifacts.releases import OpenedVersion, Releases, Versions
+from indexrelay.storage.artifacts.signing import Signatures, Trust
+from indexrelay.storage.errors import (
     BlobCorruptError,
     BlobMissingError,
+    ComponentNotReleasedError,
+    GroupTornError,
+    NothingReleasedError,
+    ReleaseExistsError,
     ReleaseNotWholeError,
     ReleaseUnreadableError,
     VersionUnreadableError,
 )
-from indexrelay.storage.artifacts.holding import holding, lifting, rolling_back
-from indexrelay.storage.artifacts.layout import Layout
-from indexrelay.storage.artifacts.locking import StoreLock
-from indexrelay.storage.artifacts.naming import was_named
-from indexrelay.storage.artifacts.releases import Releases
-from indexrelay.storage.artifacts.signing import Signatures, Trust
-from indexrelay.storage.artifacts.sweeping import Sweeper, Swept
-from indexrelay.storage.artifacts.versions import OpenedVersion, Versions
+
+Change = Callable[[Release], Release | None]
+"""From the newest release to the next one; ``None``: nothing to change."""
+_ATTEMPTS: Final = 100
+"""Each lost one means that another publisher won."""
+
+
+def commit_change(releases: Releases, change: Change, *, clock: Clock, lost: int = 0) -> Release:
+    """Commit what ``change`` makes of the newest release; that one where it is nothing.
+
+    ``lost``: numbers up to here are taken by releases that are not in the store any more.
+
+    Raises:
+        NothingReleasedError: there is no release.
+        ReleaseExistsError: others were faster a hundred times.
+    """
+    attempts = 0
+    while True:
+        newest = releases.newest()
+        if newest is None:
+            raise NothingReleasedError
+        changed = change(newest)
+        if changed is None:
+            return newest
+        update = {
+            "number": max(releases.next_number(), lost + 1),
+            "previous": newest.number,
+            "created_at": clock.now(),
+            "by": "",  # whoever made the newest one
+        }
+        try:
+            return releases.commit(changed.model_copy(update=update), lost=lost)
+        except ReleaseExistsError:
+            attempts += 1
+            if attempts == _ATTEMPTS:
+                raise
+
+
+def was_named(releases: Releases, version_id: str, manifest: VersionManifest) -> bool:
+    """Whether a release named the version, or may have.
+
+    Raises:
+        StoreAccessError: the releases cannot be read.
+    """
+    numbers = releases.numbers()
+    forgotten = bool(numbers) and numbers[-1] > 1
+    for number in numbers:
+        try:
+            release = releases.read(number)
+        except ReleaseUnreadableError as error:
+            if error.missing:  # swept since it was listed
+                continue
+            return True
+        if release.components.get(manifest.component) == version_id:
+            return True
+        forgotten = forgotten and manifest.created_at <= release.created_at
+    return forgotten
+
+
+def _holding(components: Collection[str], *, reason: str, now: datetime) -> Change:
+    """Keep these components at the versions that they have."""
+
+    def change(newest: Release) -> Release:
+        _check_released(components, newest)
+        hold = Hold(reason=reason, since=now)
+        holds = newest.holds | dict.fromkeys(components, hold)
+        return newest.model_copy(update={"holds": holds, "reason": reason})
+
+    return change
+
+
+def _lifting(components: Collection[str], *, reason: str) -> Change:
+    """Let these components follow their sources again."""
+
+    def change(newest: Release) -> Release | None:
+        # One that was dropped while it was held can be let go, too.
+        _check_released([name for name in components if name not in newest.holds], newest)
+        holds = {name: hold for name, hold in newest.holds.items() if name not in components}
+        if len(holds) == len(newest.holds):
+            return None
+        return newest.model_copy(update={"holds": holds, "reason": reason})
+
+    return change
+
+
+def _rolling_back(
+    target: Release,
+    components: Collection[str] | None,
+    *,
+    manifest: Callable[[str, str], VersionManifest],
+    reason: str,
+    now: datetime,
+) -> Change:
+    """Serve what ``target`` served, and hold it; of a group all members or none.
+
+    Components that ``target`` did not have yet stay as they are: it says nothing about them.
+
+    Args:
+        components: those to go back, with the others of their groups; ``None``: all.
+        manifest: reads the manifest of a component's version.
+    """
+
+    def change(newest: Release) -> Release:
+        named = set(target.components if components is None else components)
+        _check_released(named, target)
+        chosen = _with_groups(named, newest, target)
+        hold = Hold(reason=reason, since=now)
+        groups = {name: group for name, group in newest.groups.items() if name not in chosen}
+        groups |= {name: group for name, group in target.groups.items() if name in chosen}
+        versions = {name: target.components[name] for name in chosen}
+        release = newest.model_copy(
+            update={
+                "components": newest.components | versions,
+                "groups": groups,
+                "holds": newest.holds | dict.fromkeys(chosen, hold),
+                "reason": reason,
+            }
+        )
+        for group in sorted({groups[name] for name in chosen if name in groups}):
+            torn = _torn(group, release, manifest)
+            if torn:
+                raise GroupTornError(target.number, group, torn)
+        return release
+
+    return change
+
+
+def _with_groups(names: set[str], newest: Release, target: Release) -> set[str]:
+    """``names`` and, of what ``target`` has, whoever is or was in a group with one of them."""
+    found: set[str] = set()
+    more = set(names)
+    while more != found:
+        found = set(more)
+        for release in (newest, target):
+            groups = {release.groups[name] for name in found if name in release.groups}
+            more |= {name for name, group in release.groups.items() if group in groups}
+        more &= target.components.keys()
+    return found
+
+
+def _torn(
+    group: str, release: Release, manifest: Callable[[str, str], VersionManifest]
+) -> tuple[str, ...]:
+    """Why the members of a group would not be at one state, as far as one can read."""
+    versions = {}
+    for name, theirs in release.groups.items():
+        if theirs == group:
+            with suppress(VersionUnreadableError):
+                versions[name] = manifest(name, release.components[name])
+    return disagreements(versions, release.components)
+
+
+def _check_released(components: Collection[str], release: Release) -> None:
+    for name in components:
+        if name not in release.components:
+            raise ComponentNotReleasedError(name, release.components)
 
 
 class ArtifactStore:
@@ -314,7 +481,7 @@ class ArtifactStore:
             NothingReleasedError: there is no release.
         """
         reason = shortened(reason, MAX_ERROR)
-        return self._change(holding(components, reason=reason, now=self._clock.now()))
+        return self._change(_holding(components, reason=reason, now=self._clock.now()))
 
     def lift(self, *components: str, reason: str) -> Release:
         """Let held components follow their sources again; the newest release if none is held.
@@ -323,7 +490,7 @@ class ArtifactStore:
             ComponentNotReleasedError: the newest release does not have one of them.
             NothingReleasedError: there is no release.
         """
-        return self._change(lifting(components, reason=shortened(reason, MAX_ERROR)))
+        return self._change(_lifting(components, reason=shortened(reason, MAX_ERROR)))
 
     def rollback(
         self, to: int, *, reason: str, components: Collection[str] | None = None
@@ -345,7 +512,7 @@ class ArtifactStore:
         reason = shortened(reason, MAX_ERROR)
         try:
             return self._change(
-                rolling_back(target, components, manifest=self.version, reason=reason, now=now)
+                _rolling_back(target, components, manifest=self.version, reason=reason, now=now)
             )
         except (VersionUnreadableError, BlobMissingError, BlobCorruptError) as error:
             raise ReleaseNotWholeError(to, error) from error
@@ -374,7 +541,7 @@ class ArtifactStore:
         all_known: bool = True,
         grace_seconds: float,
         clock: Clock | None = None,
-    ) -> Swept:
+    ) -> Collected:
         """Remove what neither the kept releases nor the readers use; returns what was removed.
 
         Args:
@@ -388,7 +555,7 @@ class ArtifactStore:
         """
         if keep_releases < 1:
             raise ValueError(f"keep_releases is {keep_releases}; at least 1 must stay")
-        sweeper = Sweeper(
+        sweeper = GarbageCollector(
             self._layout,
             releases=self._releases,
             versions=self._versions,

@@ -1,23 +1,80 @@
 """The catalog: what the data is, and what was asked for, in SQLite or PostgreSQL.
 
-One file for each group of rows; `schema` has the tables, `database` the transactions, and the two
-``bulk_`` files what each driver does with many entries at once.
+`Catalog` groups the rows of one database by what they are about: collections, entries, the inbox
+with its dead letters, and the attempts of the rebuilder. ``schema`` has the tables; ``database``
+has the transactions and everything that differs between the two databases.
 """
 
-from indexrelay.storage.catalog.attempts import Attempt, Attempts, Pause
-from indexrelay.storage.catalog.catalog import Catalog
+from typing import Self
+
+from indexrelay.schemas.clock import Clock, SystemClock
+from indexrelay.schemas.messages import LockWait
+from indexrelay.storage.catalog.attempts import Attempt, Attempts, Pause, ReleaseRecord
+from indexrelay.storage.catalog.batches import BatchChanges, Commit
 from indexrelay.storage.catalog.collections import Collection, CollectionLog, Collections
-from indexrelay.storage.catalog.commits import BatchChanges, Commit
-from indexrelay.storage.catalog.dead_letters import (
+from indexrelay.storage.catalog.database import Database
+from indexrelay.storage.catalog.entry_log import CatalogSnapshot, EntryLog
+from indexrelay.storage.catalog.inbox import (
+    Answer,
     DeadLetter,
     DeadLetterHeader,
     DeadLetters,
+    Inbox,
+    InboxRow,
     LettersLetGo,
+    ReceivedEvent,
     Unreadable,
 )
-from indexrelay.storage.catalog.entry_log import EntryLog
-from indexrelay.storage.catalog.inbox import Answer, Inbox, InboxRow, ReceivedEvent
-from indexrelay.storage.catalog.snapshot import CatalogSnapshot
+
+
+class Catalog:
+    """The truth about what the data is and what was asked for.
+
+    Safe to use from several threads and, opened in each, from several processes. A child that was
+    forked while no other thread was in the middle of a query may go on using it; to be sure, let it
+    open its own (SQLite's locks are the process's, and a fork copies them as they are).
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self.collections = Collections(database, clock)
+        self.entries = EntryLog(database, clock)
+        self.inbox = Inbox(database, clock)
+        self.attempts = Attempts(database, clock)
+        self.dead_letters = DeadLetters(database, clock)
+        self.release_record = ReleaseRecord(database, clock)
+
+    @classmethod
+    def open(cls, url: str, *, clock: Clock = SystemClock()) -> Self:  # noqa: B008 - it has no state
+        """Open the catalog at an SQLAlchemy URL, and make its tables where they are missing.
+
+        ``sqlite:///PATH`` (the folder is made, too) or ``postgresql://…``.
+
+        Raises:
+            CatalogUrlError: the URL names no database that can hold a catalog.
+            CatalogVersionError: the tables are those of another release.
+            MissingExtraError: PostgreSQL without psycopg installed.
+            sqlalchemy.exc.OperationalError: the database cannot be reached.
+        """
+        return cls(Database.open(url), clock)
+
+    @property
+    def lock_waits(self) -> tuple[LockWait, ...]:
+        """The waits for the database's locks that take longer than they should, in this process."""
+        return self._database.lock_waits.long
+
+    @staticmethod
+    def is_there(url: str) -> bool:
+        """Whether somebody has made the catalog at that URL; nothing is made by asking.
+
+        Raises what `open` raises.
+        """
+        return Database.is_there(url)
+
+    def close(self) -> None:
+        """Close every connection; safe twice."""
+        self._database.close()
+
 
 __all__ = [
     "Answer",

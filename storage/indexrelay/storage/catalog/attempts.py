@@ -1,6 +1,9 @@
-"""Attempts: which components failed to build, how often, and which ones people paused.
+"""What the rebuilder remembers: failed builds, paused components, the highest release number.
 
-Kept in the catalog, so that a rebuilder that starts again goes on counting where it stopped.
+It is kept in the catalog, so that a rebuilder that restarts continues to count where it stopped.
+The artifact store may lose releases, and Redis and readers may report any number. So the highest
+release number is recorded here as well, where only trusted processes write: a number above it was
+never committed by this installation.
 """
 
 from dataclasses import dataclass
@@ -9,10 +12,9 @@ from datetime import datetime
 from sqlalchemy import RowMapping, and_, case, delete, func, not_, or_, select
 
 from indexrelay.schemas.clock import Clock
-from indexrelay.schemas.limits import MAX_ERROR, shortened
-from indexrelay.storage.catalog.columns import Instant
+from indexrelay.schemas.names import MAX_ERROR, shortened
 from indexrelay.storage.catalog.database import Database
-from indexrelay.storage.catalog.schema import attempts, pauses
+from indexrelay.storage.catalog.schema import Instant, attempts, pauses, release_record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,3 +141,38 @@ class Attempts:
 def _attempt(row: RowMapping) -> Attempt:
     first = row["first_failed_at"] or row["failed_at"]
     return Attempt(**{**row, "first_failed_at": first})
+
+
+_ROW = 1
+
+
+class ReleaseRecord:
+    """One number, which only rises."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def highest(self) -> int:
+        """The number; 0: it was told of none yet."""
+        with self._database.read() as connection:
+            return int(connection.scalar(select(release_record.c.number)) or 0)
+
+    def note(self, number: int) -> int:
+        """Tell of a release that is in the store; what is the highest now.
+
+        Nothing is written where it is known already: this is asked at every comparison.
+        """
+        known = self.highest()
+        if number <= known:
+            return known
+        row = {"number": number, "noted_at": self._clock.now()}
+        statement = self._database.insert(release_record).values(key=_ROW, **row)
+        statement = statement.on_conflict_do_update(
+            index_elements=[release_record.c.key],
+            set_=row,
+            where=release_record.c.number < number,
+        )
+        with self._database.write() as connection:
+            connection.execute(statement)
+        return number

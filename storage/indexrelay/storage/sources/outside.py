@@ -1,18 +1,73 @@
-"""What tables and folders have in common: their generation is given to them from outside.
+"""Sources outside the catalog (tables, folders): their generation is assigned by the catalog.
 
-A snapshot of them covers the generation that the catalog had **before** the first row was read.
-What is written in between is then in the rows and not yet in the number, so it makes the component
-due once more; the other order would call rows current that are not.
+`DeclaredCollection` is a collection as the settings declare it, and as the catalog then has it. A
+snapshot of an outside source covers the generation that the catalog had **before** the first row
+was read. What is written in between is then in the rows and not yet in the number, so it makes the
+component due once more; the other order would call rows current that are not.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from indexrelay.schemas.settings import Metric
-from indexrelay.storage.catalog import Collection
+from indexrelay.storage.catalog import Catalog, Collection
 from indexrelay.storage.entries import CHUNK_ROWS, Changes, Entries
 from indexrelay.storage.errors import InvalidEntriesError, SourceError
 from indexrelay.storage.validation import SizeLimits
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeclaredCollection:
+    """What a source is the source of."""
+
+    kept_in: Catalog | None
+    """``None``: there is no catalog yet, so that its source can be looked at, and nothing else."""
+    name: str
+    dimension: int
+    metric: Metric
+    sizes: SizeLimits
+
+    @property
+    def catalog(self) -> Catalog:
+        """Where it is numbered.
+
+        Raises:
+            SourceError: there is none yet.
+        """
+        if self.kept_in is None:
+            raise SourceError(f"there is no catalog yet to number {self.name!r} in")
+        return self.kept_in
+
+    def current(self) -> Collection:
+        """The collection as it stands; made where it is missing, also after it was dropped.
+
+        Raises:
+            CollectionMismatchError: the catalog has it with another dimension or metric.
+        """
+        return self.catalog.collections.declare(
+            self.name, dimension=self.dimension, metric=self.metric
+        )
+
+    def there(self) -> Collection:
+        """The collection as it stands; nothing is made.
+
+        Raises:
+            UnknownCollectionError: nobody has declared it yet.
+            CollectionMismatchError: the catalog has it with another dimension or metric.
+        """
+        return self.catalog.collections.expect(
+            self.name, dimension=self.dimension, metric=self.metric
+        )
+
+    def numbered(self, fingerprint: str) -> Collection:
+        """The same, after what its outside source looks like has been given a generation.
+
+        Epoch and generation come from one look at the row, so they belong together.
+        """
+        self.current()
+        self.catalog.collections.number(self.name, fingerprint)
+        return self.current()
 
 
 class OutsideSnapshot(ABC):

@@ -1,0 +1,398 @@
+"""Strings by row number, in one file that is mapped and never read as a whole.
+
+A Python list of a million ids takes 80 MB in every process that serves them; a mapped file takes
+what is touched, once for all processes of a host. Opening costs the same for a thousand rows and
+for a hundred million: it compares the size of the file with what the header promises. Everything
+else is checked where it is used, so a damaged file raises and neither crashes nor reads past the
+text; `StringTable.check` looks at all of it.
+
+All numbers are little-endian, all sections but the first start at a multiple of 8:
+
+    header   magic, version, flags, number of rows, bytes of text
+    text     UTF-8, row after row, nothing between
+    offsets  int64, rows + 1: row i is text[offsets[i] : offsets[i + 1]]
+    nulls    one bit for each row, least significant first; only where some row is ``None``
+    order    int32 (int64 from 2**31 rows on): the rows sorted by their bytes; only in searchable
+             tables whose rows do not already stand in that order
+"""
+
+import mmap
+import struct
+import sys
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.served import Closable
+
+MAGIC: Final = b"irstrtab"
+VERSION: Final = 1
+HEADER: Final = struct.Struct("<8sIIQQ")
+HEADER_SIZE: Final = HEADER.size
+NULLS, SEARCHABLE, ORDER = 1, 2, 4
+"""Flags: which sections there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where each section starts, from what the header says."""
+
+    flags: int
+    rows: int
+    text_bytes: int
+
+    @property
+    def offsets(self) -> int:
+        """Where the offsets start."""
+        return aligned(HEADER.size + self.text_bytes)
+
+    @property
+    def nulls(self) -> int:
+        """Where the bits of missing rows start, or would."""
+        return self.offsets + 8 * (self.rows + 1)
+
+    @property
+    def order(self) -> int:
+        """Where the sorted rows start, or would."""
+        return self.nulls + (aligned(-(-self.rows // 8)) if self.flags & NULLS else 0)
+
+    @property
+    def end(self) -> int:
+        """Bytes of the whole file."""
+        return self.order + (self.order_type.itemsize * self.rows if self.flags & ORDER else 0)
+
+    @property
+    def order_type(self) -> np.dtype[np.signedinteger]:
+        """How the sorted rows are written."""
+        return np.dtype("<i4" if self.rows < 2**31 else "<i8")
+
+
+def read_layout(path: Path, file: BinaryIO) -> Layout:
+    """What the header of an open file says.
+
+    Raises:
+        DamagedFileError: it is no such table, of another version, or not as long as it says.
+    """
+    head = file.read(HEADER.size)
+    if len(head) < HEADER.size:
+        raise DamagedFileError(path, "it is shorter than a header")
+    magic, version, flags, rows, text_bytes = HEADER.unpack(head)
+    if magic != MAGIC:
+        raise DamagedFileError(path, "it is not a string table")
+    if version != VERSION:
+        raise DamagedFileError(path, f"it is a string table of version {version}, not {VERSION}")
+    layout = Layout(flags, rows, text_bytes)
+    size = file.seek(0, 2)
+    if size != layout.end:
+        raise DamagedFileError(path, f"it has {size} bytes where its header promises {layout.end}")
+    return layout
+
+
+def aligned(size: int) -> int:
+    """The next multiple of 8."""
+    return -(-size // 8) * 8
+
+
+T = TypeVar("T")
+Rows = NDArray[np.int64]
+
+_BLOCK: Final = 4096
+"""Rows decoded at a time where all are wanted."""
+
+
+class StringTable(Closable):
+    """A mapped table; immutable, and safe to read from many threads."""
+
+    _closed_by = frozenset({"_bounds", "_bytes", "_offsets", "_nulls", "order"})
+
+    def __init__(self, path: Path) -> None:
+        """Map the file.
+
+        Raises:
+            DamagedFileError: it is no such table, of another version, or not as long as it says.
+            OSError: it cannot be opened.
+        """
+        self.path = path
+        with path.open("rb") as file:
+            self._layout = layout = read_layout(path, file)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._bytes = mapped
+        self._offsets = np.frombuffer(mapped, "<i8", layout.rows + 1, layout.offsets)
+        # The same numbers as plain integers, which takes half the time for a few rows.
+        bounds = memoryview(mapped)[layout.offsets : layout.nulls]
+        self._bounds: Any = bounds.cast("q") if sys.byteorder == "little" else self._offsets
+        has_nulls = bool(layout.flags & NULLS)
+        self._nulls = (
+            np.frombuffer(mapped, np.uint8, -(-layout.rows // 8), layout.nulls)
+            if has_nulls
+            else None
+        )
+        self.searchable = bool(layout.flags & SEARCHABLE)
+        """Whether it was written to be looked up by text."""
+        self.order: NDArray[np.signedinteger] | None = (
+            np.frombuffer(mapped, layout.order_type, layout.rows, layout.order)
+            if layout.flags & ORDER
+            else None
+        )
+        """The rows sorted by their bytes; ``None``: they stand in that order."""
+
+    def __len__(self) -> int:
+        return self._layout.rows
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of all texts together; 0: every row is empty or ``None``."""
+        return self._layout.text_bytes
+
+    def __iter__(self) -> Iterator[str | None]:
+        for start in range(0, len(self), _BLOCK):
+            yield from self.many(np.arange(start, min(start + _BLOCK, len(self))))
+
+    def raw(self, row: int) -> bytes:
+        """The bytes of one row, 0 ≤ ``row`` < ``len``; empty where it is ``None``."""
+        start, end = self._bounds[row], self._bounds[row + 1]
+        if not 0 <= start <= end <= self._layout.text_bytes:
+            raise DamagedFileError(self.path, "a row lies outside of the text")
+        return self._bytes[HEADER_SIZE + start : HEADER_SIZE + end]
+
+    def read_many(self, rows: Rows, read: Callable[[bytes], T]) -> list[T | None]:
+        """What ``read`` makes of the bytes of ``rows``, in that order; ``None`` of a row without.
+
+        Args:
+            rows: int64, each 0 ≤ row < ``len``.
+            read: what it raises goes through.
+
+        Raises:
+            IndexError: there is no such row.
+            DamagedFileError: what the file says about a row cannot be.
+        """
+        bounds, size, file = self._bounds, self._layout.text_bytes, self._bytes
+        found: list[T | None] = []
+        for row in rows.tolist():
+            start, end = bounds[row], bounds[row + 1]
+            if not 0 <= start <= end <= size:
+                raise DamagedFileError(self.path, "a row lies outside of the text")
+            # Only an empty text can stand for none, and hardly any is empty.
+            raw = file[HEADER_SIZE + start : HEADER_SIZE + end] or self._empty(row)
+            found.append(None if raw is None else read(raw))
+        return found
+
+    def bytes_of(self, rows: Rows) -> int:
+        """How many bytes ``rows`` have, as the file says."""
+        return int((self._offsets[rows + 1] - self._offsets[rows]).sum())
+
+    def many(self, rows: Rows) -> list[str | None]:
+        """The texts of ``rows``; raises as `read_many` does."""
+        try:
+            return self.read_many(rows, bytes.decode)
+        except UnicodeDecodeError as error:
+            raise DamagedFileError(self.path, "a row is not UTF-8") from error
+
+    def holds(self, first: int, texts: Sequence[str | None]) -> bool:
+        """Whether the rows from ``first`` on are exactly ``texts``; cheaper than `many`."""
+        end = first + len(texts)
+        if not 0 <= first <= end <= len(self):
+            return False
+        raws = [b"" if text is None else text.encode() for text in texts]
+        offsets = self._offsets[first : end + 1]
+        lengths = np.fromiter(map(len, raws), dtype=np.int64, count=len(raws))
+        if not np.array_equal(np.diff(offsets), lengths):
+            return False
+        if offsets[0] < 0 or offsets[-1] > self._layout.text_bytes:
+            return False
+        text = self._bytes[HEADER_SIZE + int(offsets[0]) : HEADER_SIZE + int(offsets[-1])]
+        if text != b"".join(raws):
+            return False
+        if lengths.all():
+            return True  # only an empty row can stand for none
+        empty = np.flatnonzero(lengths == 0).tolist()
+        return all((texts[row] is None) == (self._empty(first + row) is None) for row in empty)
+
+    def section(self, first: int, count: int) -> tuple[Rows, bytes]:
+        """``count`` rows from ``first`` on: where each begins and the last ends, and their bytes.
+
+        Raises:
+            DamagedFileError: what the file says about them cannot be.
+        """
+        bounds = self._offsets[first : first + count + 1].astype(np.int64)
+        if not (
+            len(bounds) == count + 1
+            and bounds[0] >= 0
+            and bounds[-1] <= self._layout.text_bytes
+            and (np.diff(bounds) >= 0).all()
+        ):
+            raise DamagedFileError(self.path, "rows lie outside of the text")
+        return bounds, self._bytes[HEADER_SIZE + int(bounds[0]) : HEADER_SIZE + int(bounds[-1])]
+
+    def nulls(self, first: int, count: int) -> NDArray[np.bool_]:
+        """Which of ``count`` rows from ``first`` on are ``None``."""
+        if self._nulls is None:
+            return np.zeros(count, dtype=bool)
+        bits = self._nulls[first >> 3 : (first + count + 7) >> 3]
+        of_rows = np.unpackbits(bits, bitorder="little")[first & 7 :][:count]
+        return of_rows.astype(bool)
+
+    def count_texts(self, *, without: Rows | None = None) -> int:
+        """How many rows are not ``None``, those of ``without`` (each once) not counted."""
+        rows = len(self) - (0 if without is None else len(without))
+        if self._nulls is None:
+            return rows
+        nulls = int(np.unpackbits(self._nulls, bitorder="little")[: len(self)].sum())
+        if without is not None and len(without):
+            nulls -= int((self._nulls[without >> 3] >> (without & 7).astype(np.uint8) & 1).sum())
+        return rows - nulls
+
+    def same(self, first: int, other: "StringTable", at: int, *, count: int) -> bool:
+        """Whether ``count`` rows from ``first`` on are those of ``other`` from ``at`` on.
+
+        Raises:
+            DamagedFileError: what one of the files says about these rows cannot be.
+        """
+        ours, text = self.section(first, count)
+        theirs, their_text = other.section(at, count)
+        return (
+            np.array_equal(ours - ours[0], theirs - theirs[0])
+            and text == their_text
+            and np.array_equal(self.nulls(first, count), other.nulls(at, count))
+        )
+
+    def check(self) -> None:
+        """Look at every row; takes time and memory in proportion to the rows.
+
+        Raises:
+            DamagedFileError: offsets that do not grow, text that is not UTF-8, or an order that is
+                none.
+        """
+        offsets = self._offsets
+        if (
+            offsets[0] != 0
+            or offsets[-1] != self._layout.text_bytes
+            or np.any(np.diff(offsets) < 0)
+        ):
+            raise DamagedFileError(self.path, "its offsets do not grow from 0 to the text's end")
+        self._check_text()
+        if self.order is not None:
+            seen = np.zeros(len(self), dtype=bool)
+            seen[self.order[(self.order >= 0) & (self.order < len(self))]] = True
+            if not seen.all():
+                raise DamagedFileError(self.path, "its order does not name every row once")
+
+    def _check_text(self) -> None:
+        """Every row is UTF-8: a block of them is, and none begins inside of a letter."""
+        text = np.frombuffer(self._bytes, np.uint8, self._layout.text_bytes, HEADER_SIZE)
+        for start in range(0, len(self), _BLOCK):
+            offsets = self._offsets[start : min(start + _BLOCK, len(self)) + 1]
+            begins = offsets[offsets < len(text)]
+            try:
+                text[offsets[0] : offsets[-1]].tobytes().decode()
+            except UnicodeDecodeError as error:
+                raise DamagedFileError(self.path, "a row is not UTF-8") from error
+            if np.any(text[begins] & 0xC0 == 0x80):
+                raise DamagedFileError(self.path, "a row begins inside of a letter")
+
+    def close(self) -> None:
+        """Let go of the map; nothing may be read afterwards."""
+        del self._bounds, self._bytes, self._offsets, self._nulls, self.order
+
+    def _empty(self, row: int) -> bytes | None:
+        """What a row without any bytes is."""
+        return None if self._nulls is not None and self._nulls[row >> 3] >> (row & 7) & 1 else b""
+
+
+class StringTableWriter:
+    """Writes a table a chunk at a time; memory is 8 bytes a row, whatever the texts.
+
+    Use it in a ``with``: the header is written last, so a table that was not finished is refused.
+    A searchable table whose rows come out of order also holds their bytes while it sorts them.
+    """
+
+    def __init__(self, path: Path, *, searchable: bool = False) -> None:
+        self._path = path
+        self._searchable = searchable
+        self._offsets = array("q", [0])
+        self._nulls: list[int] = []
+        self._last = b""
+        self._ordered = True
+        self._file: BinaryIO = path.open("wb")
+        self._file.write(bytes(HEADER.size))
+
+    def extend(self, texts: Iterable[str | None]) -> None:
+        """Append rows.
+
+        Raises:
+            UnicodeEncodeError: a text holds half a surrogate pair and has no UTF-8.
+        """
+        chunk = bytearray()
+        end = self._offsets[-1]
+        for text in texts:
+            if text is None:
+                self._nulls.append(len(self._offsets) - 1)
+            raw = b"" if text is None else text.encode()
+            if self._searchable and self._ordered:
+                self._ordered = self._last <= raw
+                self._last = raw
+            chunk += raw
+            end += len(raw)
+            self._offsets.append(end)
+        self._file.write(chunk)
+
+    def copy(self, table: StringTable, rows: slice) -> None:
+        """Append ``rows`` (from start to stop) of another table, without reading each.
+
+        Into a searchable table go rows of one.
+
+        Raises:
+            DamagedFileError: what the other's file says about these rows cannot be.
+        """
+        here, first, count = len(self._offsets) - 1, rows.start, rows.stop - rows.start
+        bounds, text = table.section(first, count)
+        if self._searchable and self._ordered and count:
+            self._ordered = table.order is None and self._last <= table.raw(first)
+            self._last = table.raw(first + count - 1)
+        self._nulls += (np.flatnonzero(table.nulls(first, count)) + here).tolist()
+        self._offsets.frombytes((bounds[1:] - bounds[0] + self._offsets[-1]).tobytes())
+        self._file.write(text)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._file:
+            if kind is None:
+                self._finish()
+
+    def _finish(self) -> None:
+        rows = len(self._offsets) - 1
+        flags = (
+            (NULLS if self._nulls else 0)
+            | (SEARCHABLE if self._searchable else 0)
+            | (0 if self._ordered else ORDER)
+        )
+        layout = Layout(flags, rows, self._offsets[-1])
+        self._pad(layout.offsets)
+        self._file.write(np.frombuffer(self._offsets, dtype=np.int64).astype("<i8").tobytes())
+        if self._nulls:
+            bits = np.zeros(rows, dtype=bool)
+            bits[self._nulls] = True
+            self._file.write(np.packbits(bits, bitorder="little").tobytes())
+            self._pad(layout.order)
+        if not self._ordered:
+            self._file.write(self._sorted_rows().astype(layout.order_type).tobytes())
+        self._file.seek(0)
+        self._file.write(HEADER.pack(MAGIC, VERSION, flags, rows, layout.text_bytes))
+
+    def _pad(self, position: int) -> None:
+        self._file.write(bytes(position - self._file.tell()))
+
+    def _sorted_rows(self) -> Rows:
+        self._file.flush()
+        text = self._path.read_bytes()[HEADER.size :]
+        bounds = self._offsets
+        rows = range(len(bounds) - 1)
+        return np.array(sorted(rows, key=lambda row: text[bounds[row] : bounds[row + 1]]))

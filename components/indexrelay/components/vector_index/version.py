@@ -1,0 +1,427 @@
+"""The files of one version, opened: the base with its tombstones, and the delta beside it.
+
+The **base** is the big index, with the ids, payloads and vectors of its rows. Versions that follow
+each other name the same base until there is a full build; a reader that goes from one to the next
+keeps what is open. The **delta** holds the entries that came or changed since the base was built,
+each once and with its last state, so none of its rows is ever dead. While that is fast, it is a
+mapped matrix that is scanned. Beyond that, and where the base measures in a space of its own
+(behind a transform), it also has an index of the base's type: a copy of the trained one, with these
+rows added.
+
+A **row** is a row of the base, or, counted on from the base's last, one of the delta. Rows are what
+FAISS answers with; they have gaps where the base has tombstones, and mean something only within one
+version. `Contents.ids` shows all entries in one order, as if they had been written in one piece.
+
+Most indexes do not keep the vectors that were added, or cannot find them by row. A `Lookup` gives
+the exact vector of a row, from what the version holds for it:
+
+* the index itself keeps every vector by row (a scan, a graph over full vectors, a flat refinement);
+* inverted lists keep it in full, but by list: ``places.npy`` names list and position of each row,
+  as ``list << 32 | position``. FAISS's own direct map would be memory of every process's own;
+* anything compressed or transformed: ``vectors.npy`` keeps the vectors beside it. It is mapped,
+  and only a look-up touches it.
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexrelay.components.errors import DamagedFileError, UnknownEntryError
+from indexrelay.components.formats.id_table import IdTable
+from indexrelay.components.formats.mapped_array import mapped_array, save_array
+from indexrelay.components.formats.payload_table import PayloadTable
+from indexrelay.components.formats.string_table import Rows
+from indexrelay.components.layered.layers import IDS, LayeredIds, among
+from indexrelay.components.optional import require_faiss
+from indexrelay.components.served import Closable
+from indexrelay.components.vector_index.index_search import Found, IndexSearch
+from indexrelay.components.vector_index.mapped_index import leave_pages, open_whole
+from indexrelay.components.vector_index.metrics import BLOCK_ROWS
+from indexrelay.components.vector_index.reading import PAYLOADS, VECTORS
+from indexrelay.components.vector_index.spec import DeltaFacts, IndexFacts
+from indexrelay.schemas.settings import Metric
+from indexrelay.storage.entries import Vectors
+
+PLACES: Final = "places.npy"
+LOOKUP_FILES: Final = (PLACES, VECTORS)
+"""Of which a version holds one, or none."""
+_POSITION_BITS: Final = 32
+
+
+class Lookup(Protocol):
+    """Exact vectors by row; safe to use from many threads."""
+
+    def vector(self, row: int) -> Vectors:
+        """A fresh array of shape ``(dimension,)``; 0 ≤ ``row`` < count."""
+        ...
+
+    def blocks(self) -> Iterator[tuple[Rows, Vectors]]:
+        """Every row once, in whatever order is cheapest: row numbers and their vectors."""
+        ...
+
+
+def write_lookup(index: Any, folder: Path, matrix: Path) -> dict[str, Path]:
+    """Write the file that a look-up in ``index`` needs; ``matrix`` is the ``.npy`` of vectors."""
+    faiss = require_faiss()
+    index = faiss.downcast_index(index)
+    if _keeps_rows(faiss, index):
+        return {}
+    if type(index) is faiss.IndexIVFFlat:
+        save_array(folder / PLACES, _places(faiss, index))
+        return {PLACES: folder / PLACES}
+    return {VECTORS: matrix}
+
+
+def open_lookup(index: Any, files: Mapping[str, Path], *, base: str) -> Lookup:
+    """The look-up that `write_lookup` prepared; ``base``: the name of the index's own file.
+
+    Raises:
+        DamagedFileError: its file is not what was written.
+    """
+    faiss = require_faiss()
+    index = faiss.downcast_index(index)
+    if PLACES in files:
+        return _ByPlace(faiss, index, mapped_array(files[PLACES], (index.ntotal,), np.int64))
+    if VECTORS in files:
+        return _ByMatrix(mapped_array(files[VECTORS], (index.ntotal, index.d), np.float32))
+    return _ByIndex(index, files[base])
+
+
+@dataclass(frozen=True, slots=True)
+class _ByIndex:
+    index: Any
+    path: Path
+
+    def vector(self, row: int) -> Vectors:
+        try:
+            return np.asarray(self.index.reconstruct(row), dtype=np.float32)
+        except RuntimeError as error:  # what every FAISS exception becomes
+            raise DamagedFileError(self.path, f"row {row} cannot be read: {error}") from error
+
+    def blocks(self) -> Iterator[tuple[Rows, Vectors]]:
+        for start in range(0, self.index.ntotal, BLOCK_ROWS):
+            rows = np.arange(start, min(start + BLOCK_ROWS, self.index.ntotal))
+            yield rows, self.index.reconstruct_n(start, len(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class _ByMatrix:
+    matrix: Vectors
+
+    def vector(self, row: int) -> Vectors:
+        return np.array(self.matrix[row])
+
+    def blocks(self) -> Iterator[tuple[Rows, Vectors]]:
+        for start in range(0, len(self.matrix), BLOCK_ROWS):
+            vectors = self.matrix[start : start + BLOCK_ROWS]
+            yield np.arange(start, start + len(vectors)), vectors
+
+
+@dataclass(frozen=True, slots=True)
+class _ByPlace:
+    faiss: Any
+    index: Any
+    places: NDArray[np.int64]
+
+    def vector(self, row: int) -> Vectors:
+        place = int(self.places[row])
+        within, position = place >> _POSITION_BITS, place & (2**_POSITION_BITS - 1)
+        lists = self.index.invlists
+        if not (0 <= within < lists.nlist and position < lists.list_size(within)):
+            raise DamagedFileError(Path(PLACES), f"row {row} lies in no list")
+        vector = np.empty(self.index.d, dtype=np.float32)
+        self.index.reconstruct_from_offset(within, position, self.faiss.swig_ptr(vector))
+        return vector
+
+    def blocks(self) -> Iterator[tuple[Rows, Vectors]]:
+        lists = self.index.invlists
+        for within in range(lists.nlist):
+            size = lists.list_size(within)
+            if size:
+                rows = self.faiss.rev_swig_ptr(lists.get_ids(within), size)
+                codes = self.faiss.rev_swig_ptr(lists.get_codes(within), size * lists.code_size)
+                yield rows, codes.view(np.float32).reshape(size, self.index.d)
+
+
+def _keeps_rows(faiss: Any, index: Any) -> bool:
+    """Whether the index keeps each vector in full, by its row."""
+    match index:
+        case faiss.IndexRefineFlat() | faiss.IndexHNSWFlat() | faiss.IndexNSGFlat():
+            return True
+        case _:
+            return isinstance(index, faiss.IndexFlat)
+
+
+def _places(faiss: Any, index: Any) -> NDArray[np.int64]:
+    places = np.full(index.ntotal, -1, dtype=np.int64)
+    lists = index.invlists
+    for within in range(index.nlist):
+        size = lists.list_size(within)
+        if size:
+            rows = faiss.rev_swig_ptr(lists.get_ids(within), size)
+            places[rows] = (within << _POSITION_BITS) | np.arange(size)
+    return places
+
+
+BASE: Final = "base.faiss"
+TRAINED: Final = "trained.faiss"
+"""The same index before anything was added: what a delta of many rows starts from."""
+BASE_FILES: Final = frozenset({BASE, IDS, PAYLOADS, *LOOKUP_FILES})
+"""Those that a base consists of, where it has them."""
+
+
+class Base:
+    """An opened base; immutable, and safe to use from many threads."""
+
+    def __init__(self, files: Mapping[str, Path], facts: IndexFacts) -> None:
+        """Map the files.
+
+        Raises:
+            DamagedFileError: one of them is not what was written.
+            MissingExtraError: FAISS is not installed.
+            OSError: one of them cannot be opened.
+        """
+        self.paths = base_paths(files)
+        self.index: Any = open_whole(
+            files[BASE], size=facts.base_bytes, dimension=facts.dimension, count=facts.count
+        )
+        self.ids = IdTable(files[IDS])
+        self.payloads = PayloadTable(files[PAYLOADS])
+        for table, name in ((self.ids, IDS), (self.payloads, PAYLOADS)):
+            if len(table) != facts.count:
+                raise DamagedFileError(files[name], f"it has {len(table)} rows, not {facts.count}")
+        self.lookup: Lookup = open_lookup(self.index, files, base=BASE)
+
+    def __del__(self) -> None:
+        # The last user is gone, and FAISS is about to unmap the file under the interpreter's lock.
+        if not sys.is_finalizing() and hasattr(self, "index"):
+            with contextlib.suppress(OSError):  # swept meanwhile: it takes FAISS a moment longer
+                leave_pages(self.paths[BASE])
+
+
+def base_paths(files: Mapping[str, Path]) -> dict[str, Path]:
+    """Where the files of a version's base lie; equal ones mean the same base."""
+    return {name: path for name, path in files.items() if name in BASE_FILES}
+
+
+DELTA_VECTORS: Final = "delta_vectors.npy"
+DELTA_PAYLOADS: Final = "delta_payloads.table"
+DELTA_INDEX: Final = "delta.faiss"
+"""Only where it is not scanned."""
+SCANNED_ROWS: Final = 10_000
+"""A scan of as many rows of 128 takes 0.1 ms; links of a graph would be laid anew in each build."""
+SCANNED_BESIDE_LISTS: Final = 1_000
+"""… and of so many 15 µs, where lists that the base's query found already take 5 (`shared_lists`)
+and are filled at a glance."""
+
+
+class Delta:
+    """An opened delta; immutable, and safe to use from many threads."""
+
+    def __init__(self, files: Mapping[str, Path], facts: IndexFacts, delta: DeltaFacts) -> None:
+        """Map the files.
+
+        Raises:
+            DamagedFileError: one of them is not what was written.
+            OSError: one of them cannot be opened.
+        """
+        shape = (delta.count, facts.dimension)
+        self.vectors: Vectors = mapped_array(files[DELTA_VECTORS], shape, np.float32)
+        """Shape ``(rows, dimension)``, as they are indexed."""
+        self.payloads = PayloadTable(files[DELTA_PAYLOADS])
+        if len(self.payloads) != delta.count:
+            raise DamagedFileError(
+                files[DELTA_PAYLOADS], f"it has {len(self.payloads)} rows, not {delta.count}"
+            )
+        self._metric = facts.metric
+        self.path = files.get(DELTA_INDEX, files[DELTA_VECTORS])
+        """Where its index lies, or its vectors."""
+        self.index: Any = None
+        """The FAISS index of its rows; ``None``: they are scanned."""
+        self._indexed: IndexSearch | None = None
+        if delta.index_bytes is not None:
+            if DELTA_INDEX not in files:
+                raise DamagedFileError(files[DELTA_VECTORS], "its index is not in the version")
+            self.index = open_whole(
+                files[DELTA_INDEX],
+                size=delta.index_bytes,
+                dimension=facts.dimension,
+                count=delta.count,
+            )
+            self._indexed = IndexSearch(self.index, facts.effort)
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def nearest(self, queries: Vectors, k: int) -> Found:
+        """As `IndexSearch.nearest`; rows count from the delta's first."""
+        return (
+            self._scan(queries, k) if self._indexed is None else self._indexed.nearest(queries, k)
+        )
+
+    def near(self, queries: Vectors, k: int) -> Found:
+        """As `IndexSearch.near`; rows count from the delta's first."""
+        return self._scan(queries, k) if self._indexed is None else self._indexed.near(queries, k)
+
+    def _scan(self, queries: Vectors, k: int) -> Found:
+        faiss = require_faiss()
+        found = np.empty((len(queries), k), dtype=np.float32)
+        rows = np.empty((len(queries), k), dtype=np.int64)
+        scan = faiss.knn_L2sqr if self._metric is Metric.L2 else faiss.knn_inner_product
+        pointer = faiss.swig_ptr
+        count, dimension = self.vectors.shape
+        scan(
+            pointer(queries),
+            pointer(self.vectors),
+            dimension,
+            len(queries),
+            count,
+            k,
+            pointer(found),
+            pointer(rows),
+        )
+        return found, rows
+
+
+T = TypeVar("T")
+
+FACTS: Final = "index.json"
+
+
+class Contents(Closable):
+    """An opened version; immutable, and safe to use from many threads."""
+
+    _closed_by = frozenset({"base", "delta", "ids"})
+
+    def __init__(self, files: Mapping[str, Path], previous: "Contents | None" = None) -> None:
+        """Map the files of a version; a base that ``previous`` has open is taken over.
+
+        Raises:
+            DamagedFileError: one of them is not what was written.
+            MissingExtraError: FAISS is not installed.
+            OSError: one of them cannot be opened.
+        """
+        self.facts = facts = IndexFacts.load(files[FACTS])
+        same = previous is not None and previous.base.paths == base_paths(files)
+        self.base: Base = previous.base if previous is not None and same else Base(files, facts)
+        self.delta = Delta(files, facts, facts.delta) if facts.delta else None
+        self.ids = LayeredIds(files, base=self.base.ids)
+        layers = self.ids.layers
+        found = (len(layers.tombstones), len(layers.places))
+        promised = (facts.delta.dead, facts.delta.count) if facts.delta else (0, 0)
+        if found != promised:
+            raise DamagedFileError(
+                files[FACTS], f"it promises {promised} tombstones and delta rows, not {found}"
+            )
+        self.first_of_delta: int = facts.count
+        """The row of the delta's first entry."""
+
+    def __len__(self) -> int:
+        """How many entries it holds."""
+        return self.facts.entries
+
+    def row(self, entry_id: str) -> int:
+        """The row of one entry.
+
+        Raises:
+            UnknownEntryError: it is not in here.
+        """
+        row = self.find(entry_id)
+        if row is None:
+            raise UnknownEntryError(entry_id)
+        return row
+
+    def find(self, entry_id: str) -> int | None:
+        """The row of one entry; ``None``: it is not in here."""
+        found = self.ids.find(entry_id)
+        if found is None:
+            return None
+        return found.row + self.first_of_delta if found.in_delta else found.row
+
+    def row_at(self, position: int) -> int:
+        """The row of ``ids[position]``; raises `IndexError` where there is none."""
+        if not 0 <= position < len(self):
+            raise IndexError(f"position {position} of {len(self)}")
+        in_delta, rows = self.ids.layers.locate(np.array([position]))
+        return int(rows[0]) + (self.first_of_delta if in_delta[0] else 0)
+
+    def vector(self, row: int) -> Vectors:
+        """The exact vector of one row: a fresh array of the shape ``(dimension,)``."""
+        if row < self.first_of_delta or self.delta is None:
+            return self.base.lookup.vector(row)
+        vector: Vectors = np.array(self.delta.vectors[row - self.first_of_delta])
+        return vector
+
+    def vectors(self, rows: Rows) -> Vectors:
+        """The exact vectors of ``rows``, of the shape ``(*rows.shape, dimension)``."""
+        flat = [self.vector(row) for row in rows.ravel().tolist()]
+        return np.array(flat, dtype=np.float32).reshape(*rows.shape, self.facts.dimension)
+
+    def ids_of(self, rows: Rows) -> list[str]:
+        """The ids of ``rows`` (shape ``(n,)``), in that order."""
+        delta = self.ids.delta
+        if delta is None:
+            return self.base.ids.many(rows)
+        return self._of_both(self.base.ids.many, delta.many, rows)
+
+    def payloads_of(self, rows: Rows) -> list[Any]:
+        """The parsed payloads of ``rows``."""
+        if self.delta is None:
+            return self.base.payloads.many(rows)
+        return self._of_both(self.base.payloads.many, self.delta.payloads.many, rows)
+
+    def payload_bytes_of(self, rows: Rows) -> int:
+        """How many bytes of JSON the payloads of ``rows`` have."""
+        if self.delta is None:
+            return self.base.payloads.bytes_of(rows)
+        in_delta = rows >= self.first_of_delta
+        beside = self.delta.payloads.bytes_of(rows[in_delta] - self.first_of_delta)
+        return self.base.payloads.bytes_of(rows[~in_delta]) + beside
+
+    def payload_texts_of(self, rows: Rows) -> list[str | None]:
+        """The payloads of ``rows`` as they were given."""
+        if self.delta is None:
+            return self.base.payloads.text_many(rows)
+        return self._of_both(self.base.payloads.text_many, self.delta.payloads.text_many, rows)
+
+    def count_payloads(self) -> int:
+        """How many entries have a payload."""
+        of_base = self.base.payloads.count(without=self.ids.layers.tombstones)
+        return of_base + (0 if self.delta is None else self.delta.payloads.count())
+
+    def live_blocks(self) -> Iterator[tuple[Rows, Vectors]]:
+        """Every entry once: rows, and their vectors of the shape ``(n, dimension)``."""
+        tombstones = self.ids.layers.tombstones
+        for rows, vectors in self.base.lookup.blocks():
+            if len(tombstones):
+                alive = ~among(rows, tombstones)
+                yield rows[alive], vectors[alive]
+            else:
+                yield rows, vectors
+        if self.delta is not None:
+            yield self.first_of_delta + np.arange(len(self.delta)), self.delta.vectors
+
+    def close(self) -> None:
+        """Let go of it; the maps of the base stay with whoever else serves it."""
+        self.ids.close()
+        del self.base, self.delta, self.ids
+
+    def _of_both(
+        self,
+        of_base: Callable[[Rows], list[T]],
+        of_delta: Callable[[Rows], list[T]],
+        rows: Rows,
+    ) -> list[T]:
+        """What base and delta say of their ``rows``, in the order of these."""
+        in_delta = rows >= self.first_of_delta
+        if not in_delta.any():
+            return of_base(rows)
+        base = iter(of_base(rows[~in_delta]))
+        delta = iter(of_delta(rows[in_delta] - self.first_of_delta))
+        return [next(delta if beside else base) for beside in in_delta.tolist()]

@@ -1,0 +1,326 @@
+"""``indexrelay dead``: events that could not be read: look at them, retry them, drop them.
+
+A letter that is readable now becomes an event in the inbox. A rebuilder sees it at its next
+reconcile; the same bytes, published to the events stream, wake it at once (the inbox knows the
+event's id already, so nothing happens twice). The bytes are a stranger's: they are shown as a hex
+dump, never as text.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated
+
+import typer
+from pydantic import BaseModel, ConfigDict
+from redis.exceptions import RedisError
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from indexrelay.console import figures
+from indexrelay.console.errors import CommandError, ExitCode
+from indexrelay.console.installation import Installation
+from indexrelay.console.options import Config, Json, alone
+from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
+from indexrelay.console.terminal import visible
+from indexrelay.rebuilder.inbox import RetryOutcome, retry_dead_letter
+from indexrelay.schemas import commands
+from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.storage.catalog import DeadLetter, DeadLetterHeader
+from indexrelay.streams.publisher import publish_many
+
+Letter = Annotated[int, typer.Argument(metavar="ID", help="As dead list shows it.")]
+Letters = Annotated[list[int] | None, typer.Argument(metavar="ID", help="As dead list shows them.")]
+All = Annotated[bool, typer.Option("--all", help="All that there are.")]
+
+
+def build_app() -> typer.Typer:
+    """The command with its sub-commands."""
+    app = typer.Typer(help="Dead letters: events that could not be read, kept byte for byte.")
+    app.callback(invoke_without_command=True)(dead)
+    app.command("list")(list_letters)
+    app.command("show")(show)
+    app.command("retry")(retry)
+    app.command("drop")(drop)
+    return app
+
+
+def dead(context: typer.Context, config: Config = None, json: Json = False) -> None:
+    """Each letter; the same as ``list``."""
+    if alone(context, config=config, json=json):
+        list_letters(config=config, json=json)
+
+
+def list_letters(config: Config = None, json: Json = False) -> None:
+    """Each letter: where it came from, and why it could not be read."""
+    from dataclasses import asdict
+
+    from indexrelay.console.installation import Installation
+    from indexrelay.console.terminal import print_json, stdout, visible
+
+    with Installation.at(config) as installation:
+        letters = installation.catalog.dead_letters.headers()
+        let_go = installation.catalog.dead_letters.let_go()
+    if json:
+        print_json(
+            {
+                "letters": [
+                    {
+                        key: visible(value) if isinstance(value, str) else value
+                        for key, value in asdict(letter).items()
+                    }
+                    | {"buried_at": letter.buried_at.isoformat()}
+                    for letter in letters
+                ],
+                "let_go": 0 if let_go is None else let_go.count,
+            }
+        )
+    else:
+        stdout().print(letters_table(letters))
+        if let_go is not None:
+            stdout().print(f"{let_go.count:,} more could not be read and were not kept")
+
+
+def show(letter: Letter, config: Config = None, json: Json = False) -> None:
+    """One letter with its bytes, as far as they are kept: a hex dump, or base64 with --json."""
+    from base64 import b64encode
+
+    from indexrelay.console.installation import Installation
+    from indexrelay.console.terminal import print_json, stdout, visible
+
+    with Installation.at(config) as installation:
+        found = letter_of(installation, letter)
+    if json:
+        print_json(
+            {
+                "id": found.id,
+                "stream": visible(found.stream),
+                "entry_id": visible(found.entry_id),
+                "size": found.size,
+                "sha256": found.digest,
+                "reason": visible(found.reason),
+                "buried_at": found.buried_at.isoformat(),
+                "raw_base64": b64encode(found.raw).decode("ascii"),
+            }
+        )
+    else:
+        stdout().print(letter_page(found))
+
+
+def retry(
+    letters: Letters = None, every: All = False, config: Config = None, json: Json = False
+) -> None:
+    """Read letters again: what is readable now becomes an event; exits 3 when some are not."""
+    from indexrelay.console.installation import Installation
+    from indexrelay.console.terminal import note, print_json, stdout
+
+    with Installation.at(config) as installation:
+        retried = retry_letters(installation, chosen(installation, letters, every=every))
+    if json:
+        print_json(retried)
+    else:
+        stdout().print(outcomes_list(retried.letters))
+    received = any(letter.outcome == "received" for letter in retried.letters)
+    if received and not retried.woken:
+        note("Redis does not answer; a rebuilder sees them at its next reconcile")
+    raise typer.Exit(exit_code(retried.letters))
+
+
+def drop(
+    letters: Letters = None, every: All = False, config: Config = None, json: Json = False
+) -> None:
+    """Forget letters for good; exits 3 when some of them were not there."""
+    from indexrelay.console.installation import Installation
+    from indexrelay.console.terminal import print_json, stdout
+
+    with Installation.at(config) as installation:
+        dropped = drop_letters(installation, chosen(installation, letters, every=every))
+    if json:
+        print_json({"letters": [letter.model_dump(mode="json") for letter in dropped]})
+    else:
+        stdout().print(outcomes_list(dropped))
+    raise typer.Exit(exit_code(dropped))
+
+
+class LetterOutcome(BaseModel):
+    """What became of one letter."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: int
+    outcome: str
+    """``received``, ``unreadable`` or ``gone`` after a retry; ``dropped`` or ``gone``."""
+    reason: str | None = None
+    """Why it still cannot be read."""
+
+
+class Retried(BaseModel):
+    """What became of all that were to be read again."""
+
+    model_config = ConfigDict(frozen=True)
+
+    letters: tuple[LetterOutcome, ...]
+    woken: bool
+    """Whether a rebuilder hears of it at once; otherwise at its next reconcile."""
+
+
+def letter_of(installation: Installation, letter_id: int) -> DeadLetter:
+    """One letter.
+
+    Raises:
+        CommandError: there is no such letter.
+    """
+    letter = installation.catalog.dead_letters.get(letter_id)
+    if letter is None:
+        raise CommandError(
+            f"there is no dead letter {letter_id}: it was retried or dropped, or never was; "
+            f"those there are: {commands.DEAD_LETTERS}"
+        )
+    return letter
+
+
+def chosen(
+    installation: Installation, letter_ids: Sequence[int] | None, *, every: bool
+) -> Sequence[int]:
+    """The letters that a command is about: those that are named, or all there are.
+
+    Raises:
+        typer.BadParameter: neither, or both.
+    """
+    if bool(letter_ids) == every:
+        raise typer.BadParameter("give the letters' ids, or --all")
+    if not every:
+        return letter_ids or ()
+    return [letter.id for letter in installation.catalog.dead_letters.headers()]
+
+
+def retry_letters(installation: Installation, letter_ids: Sequence[int]) -> Retried:
+    """Read letters again; doing so twice does what doing so once does."""
+    clock = SystemClock()
+    again = [
+        retry_dead_letter(letter_id, catalog=installation.catalog, clock=clock)
+        for letter_id in dict.fromkeys(letter_ids)
+    ]
+    return Retried(
+        letters=tuple(
+            LetterOutcome(
+                id=each.letter,
+                outcome=each.outcome.value,
+                reason=None if each.reason is None else visible(each.reason),
+            )
+            for each in again
+        ),
+        woken=_wake(installation, [each.raw for each in again if each.raw is not None]),
+    )
+
+
+def drop_letters(
+    installation: Installation, letter_ids: Sequence[int]
+) -> tuple[LetterOutcome, ...]:
+    """Forget letters for good."""
+    return tuple(
+        LetterOutcome(
+            id=letter_id,
+            outcome="dropped"
+            if installation.catalog.dead_letters.discard(letter_id)
+            else RetryOutcome.GONE.value,
+        )
+        for letter_id in dict.fromkeys(letter_ids)
+    )
+
+
+def exit_code(letters: Sequence[LetterOutcome]) -> ExitCode:
+    """0: all done as asked; 3: some of them; 1: none."""
+    done = sum(letter.outcome in (RetryOutcome.RECEIVED.value, "dropped") for letter in letters)
+    if done == len(letters):
+        return ExitCode.SUCCESS
+    return ExitCode.PARTIAL if done else ExitCode.FAILURE
+
+
+def _wake(installation: Installation, raws: Sequence[bytes]) -> bool:
+    if not raws:
+        return False
+    try:
+        publish_many(installation.connection, installation.keys.events, raws)
+    except (RedisError, IndexRelayError, OSError):
+        return False  # said by the caller; the rows are in the inbox
+    return True
+
+
+_SHOWN_BYTES = 4096
+_ROW_BYTES = 16
+_MARKS = {"received": "✓", "dropped": "✓", "unreadable": "✗", "gone": "⚠"}
+_MEANINGS = {
+    "received": "is an event in the inbox again",
+    "dropped": "is dropped",
+    "unreadable": "still cannot be read",
+    "gone": "is no letter: it was retried or dropped before, or never was",
+}
+
+
+def letters_table(letters: Sequence[DeadLetterHeader]) -> RenderableType:
+    """One row for each, oldest first."""
+    if not letters:
+        return Text("✓ there are no dead letters", style="green")
+    sheet = Sheet(
+        "Dead letters",
+        number("id"),
+        spare("stream"),
+        flowing("entry"),
+        number("size"),
+        whole("buried"),
+        flowing("reason"),
+    )
+    for letter in letters:
+        sheet.add(
+            str(letter.id),
+            visible(letter.stream),
+            visible(letter.entry_id),
+            figures.size(letter.size),
+            figures.ago(letter.buried_at),
+            visible(letter.reason),
+        )
+    return sheet
+
+
+def letter_page(letter: DeadLetter) -> RenderableType:
+    """What is known of one, and its first bytes."""
+    table = Table.grid(padding=(0, 2))
+    for key, value in (
+        ("letter", str(letter.id)),
+        ("stream", visible(letter.stream)),
+        ("entry", visible(letter.entry_id)),
+        ("buried", f"{figures.moment(letter.buried_at)}, {figures.ago(letter.buried_at)}"),
+        ("size", f"{letter.size:,} bytes"),
+        ("sha256", letter.digest),
+        ("reason", visible(letter.reason)),
+    ):
+        table.add_row(Text(key, style="bold"), Text(value))
+    parts: list[RenderableType] = [table, Text(), Text("\n".join(hex_dump(letter.raw)))]
+    if not letter.whole:
+        parts.append(Text(f"… only the first {len(letter.raw):,} bytes are kept"))
+    if len(letter.raw) > _SHOWN_BYTES:
+        more = f"… {len(letter.raw) - _SHOWN_BYTES:,} more bytes: --json has them, in base64"
+        parts.append(Text(more))
+    return Group(*parts)
+
+
+def hex_dump(raw: bytes) -> Iterable[str]:
+    """The first bytes, 16 in a line: where, their codes, and what of them is printable ASCII."""
+    for start in range(0, min(len(raw), _SHOWN_BYTES), _ROW_BYTES):
+        row = raw[start : start + _ROW_BYTES]
+        shown = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in row)
+        yield f"{start:08x}  {row.hex(' '):<{_ROW_BYTES * 3 - 1}}  {shown}"
+
+
+def outcomes_list(letters: Iterable[LetterOutcome]) -> RenderableType:
+    """A line for each: what became of it."""
+    return Group(
+        *(
+            Text(
+                f"{_MARKS[letter.outcome]} {letter.id} {_MEANINGS[letter.outcome]}"
+                + (f": {letter.reason}" if letter.reason else "")
+            )
+            for letter in letters
+        )
+    )

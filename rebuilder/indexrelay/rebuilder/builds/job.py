@@ -1,0 +1,415 @@
+"""One build, from the source to a version in the store: what a child process does.
+
+The source is read in one snapshot, which stays open until the gates have decided, so that both see
+the same entries, and longer where the next build has to read the same. The version covers the
+generation that was read inside the snapshot, whatever was asked for.
+
+Components of one group are released together, so they have to contain the same generation of what
+they share. A snapshot cannot be opened again once somebody has committed, and two processes cannot
+share one. So what has to agree is built one after another from the very same snapshot.
+
+Work folders are on the artifacts' file system, so that a file is moved by renaming it. A folder's
+name says which process it belongs to; what a killed rebuilder left is removed by the next one on
+the same host.
+"""
+
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from indexrelay.components.conformance import checked_build, served
+from indexrelay.components.kind import (
+    UNLIMITED,
+    BuildMemory,
+    Built,
+    ComponentInput,
+    Job,
+    Kind,
+    PreviousVersion,
+)
+from indexrelay.components.registry import kind_class, kind_of
+from indexrelay.rebuilder.builds import BuildRequest, GateFailedError
+from indexrelay.rebuilder.builds.gates import run_gates
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.diagnostics import told
+from indexrelay.schemas.failpoints import failpoint
+from indexrelay.schemas.files import make_private_folder
+from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.messages import BuildMode, BuildOutcome, ComponentResult
+from indexrelay.schemas.settings import CollectionSettings
+from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
+from indexrelay.storage.artifacts import ArtifactStore, StagedBlob
+from indexrelay.storage.catalog import Catalog
+from indexrelay.storage.entries import SourceSnapshot
+from indexrelay.storage.errors import UnknownCollectionError, is_transient
+from indexrelay.storage.sources import open_source
+
+
+class Snapshots:
+    """Opens each collection once, when it is first asked for; for use by one thread."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._stack = ExitStack()
+        self._open: dict[str, SourceSnapshot] = {}
+
+    def of(self, collection: str, settings: CollectionSettings) -> SourceSnapshot:
+        """The collection as it stood when it was asked for first.
+
+        Raises:
+            SourceError: it cannot be read.
+        """
+        if collection not in self._open:
+            source = open_source(collection, settings, self._catalog)
+            self._open[collection] = self._stack.enter_context(source.snapshot())
+        return self._open[collection]
+
+    def close(self) -> None:
+        """Let go of all; what is asked for after that is opened anew. Safe twice."""
+        self._open.clear()
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Workdirs:
+    """Makes work folders below one folder, and removes them."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._host = socket.gethostname().replace("~", "-")
+
+    @contextmanager
+    def new(self) -> Iterator[Path]:
+        """An empty folder, for as long as the ``with`` lasts."""
+        folder = self._root / f"{self._host}~{os.getpid()}~{secrets.token_hex(8)}"
+        make_private_folder(folder)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep(self) -> int:
+        """Remove what dead processes of this host left; says how many folders."""
+        removed = 0
+        for folder in self._root.glob(f"{self._host}~*~*"):
+            pid = folder.name.split("~")[1]
+            if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+                if folder.is_dir():
+                    shutil.rmtree(folder, ignore_errors=True)
+                else:
+                    folder.unlink(missing_ok=True)
+                removed += 1
+        return removed
+
+
+def clear(folder: Path) -> None:
+    """Empty a work folder, for another try in it."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+Progress = Callable[[float], None]
+_FILES_AT_ONCE: Final = 4
+"""Threads that hash, read back and force to disk what was built; never more than the build has."""
+_log = get_logger(__name__)
+
+
+def build_component(
+    request: BuildRequest,
+    *,
+    catalog: Catalog,
+    store: ArtifactStore,
+    clock: Clock,
+    progress: Progress,
+    snapshots: Snapshots,
+    memory: BuildMemory = UNLIMITED,
+) -> ComponentResult:
+    """Build, verify and store one component; never raises for what the build did wrong.
+
+    Args:
+        snapshots: what it reads its collections from; let go of where the build fails for a cause
+            that may pass, since they may be the cause.
+    """
+    started_at, started = clock.now(), clock.monotonic()
+    checks: tuple[Check, ...] = ()
+    try:
+        with ExitStack() as stack:
+            build = _Build(
+                request, catalog=catalog, store=store, clock=clock, stack=stack, snapshots=snapshots
+            )
+            manifest, mode = build.run(progress, memory)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the component fails, nothing else
+        if isinstance(error, GateFailedError):
+            checks = error.checks
+        passing = is_transient(error, memory=False)
+        if passing:
+            snapshots.close()
+        return ComponentResult(
+            outcome=BuildOutcome.FAILED,
+            version=request.previous,
+            started_at=started_at,
+            seconds=clock.monotonic() - started,
+            checks=checks,
+            error=_sentence(error),
+            passing=passing,
+        )
+    return ComponentResult(
+        outcome=BuildOutcome.REBUILT,
+        version=manifest.id,
+        covers=manifest.covers,
+        entries=manifest.entries,
+        bytes=manifest.size,
+        mode=mode,
+        started_at=started_at,
+        seconds=clock.monotonic() - started,
+        build_seconds=manifest.build_seconds,
+        verify_seconds=manifest.verify_seconds,
+        checks=manifest.checks,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Judged:
+    """What was built once, and what the gates say of it."""
+
+    built: Built
+    blobs: Mapping[str, BlobRef]
+    staged: Sequence[StagedBlob]
+    """Those that are new."""
+    checks: tuple[Check, ...]
+    build_seconds: float
+    verify_seconds: float
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+
+class _Build:
+    """The steps of one build; everything that it opens itself is on ``stack``."""
+
+    def __init__(
+        self,
+        request: BuildRequest,
+        *,
+        catalog: Catalog,
+        store: ArtifactStore,
+        clock: Clock,
+        stack: ExitStack,
+        snapshots: Snapshots,
+    ) -> None:
+        self.request = request
+        self.catalog = catalog
+        self.store = store
+        self.clock = clock
+        self.stack = stack
+        self.snapshots = snapshots
+
+    def run(self, progress: Progress, memory: BuildMemory) -> tuple[VersionManifest, BuildMode]:
+        """Build, verify, store, and write the manifest; which it is, and what it started from."""
+        definition = self.request.definition
+        kind = kind_of(definition)
+        job = self._job(progress, memory)
+        previous = job.previous.manifest if job.previous else None
+        done = self._built(kind, job, previous)
+        if not done.passed and done.built.extends:
+            _log.info(
+                "component.built_in_full",
+                component=self.request.component,
+                reason=f"continuing the previous version failed: {GateFailedError(done.checks)}",
+            )
+            clear(job.workdir)
+            done = self._built(kind, replace(job, anew=True), previous)
+        if not done.passed:
+            raise GateFailedError(done.checks)
+        for staged in done.staged:
+            failpoint("build.before_blob")
+            self.store.put_blob(staged)
+            failpoint("build.after_blob")
+        for label in kind.sandboxed & done.blobs.keys():  # the gates have opened them, in here
+            self.store.remember_opened(done.blobs[label])
+        covers, epochs = _coverage(job)
+        manifest = VersionManifest(
+            component=self.request.component,
+            kind=definition.kind,
+            definition=definition.digest,
+            parameters=definition.parameters,
+            covers=covers,
+            epochs=epochs,
+            stamps=self._stamps(covers, job),
+            parents=self.request.parents,
+            files=done.blobs,
+            entries=done.built.entries,
+            counts=dict(done.built.counts),
+            left_out={
+                name: dict(snapshot.left_out)
+                for name, snapshot in job.collections.items()
+                if snapshot.left_out
+            },
+            checks=done.checks,
+            details=done.built.details,
+            created_at=self.clock.now(),
+            build_seconds=done.build_seconds,
+            verify_seconds=done.verify_seconds,
+        )
+        failpoint("build.before_manifest")
+        self.store.put_version(manifest)
+        failpoint("build.after_manifest")
+        return manifest, BuildMode.INCREMENTAL if done.built.extends else BuildMode.FULL
+
+    def _job(self, progress: Progress, memory: BuildMemory) -> Job:
+        request = self.request
+        collections: dict[str, SourceSnapshot] = {}
+        components: dict[str, ComponentInput] = {}
+        for name in request.definition.inputs:
+            if name in request.parents:
+                components[name] = self._parent(name, request.parents[name])
+            else:
+                collections[name] = self.snapshots.of(name, request.collections[name])
+        previous = self._previous(collections)
+        return Job(
+            component=request.component,
+            collections=collections,
+            components=components,
+            previous=previous,
+            workdir=request.workdir,
+            threads=request.threads,
+            progress=progress,
+            anew=request.full or (previous is not None and self._differs(previous.manifest)),
+            memory=memory,
+        )
+
+    def _parent(self, name: str, version_id: str) -> ComponentInput:
+        opened = self.store.open_version(name, version_id)
+        kind = kind_class(opened.manifest.kind)
+        made = kind(kind.Parameters.model_validate(opened.manifest.parameters))
+        value = served(made, made.load(opened.files))
+        self.stack.callback(value.close)
+        return ComponentInput(manifest=opened.manifest, value=value)
+
+    def _previous(self, collections: Mapping[str, SourceSnapshot]) -> PreviousVersion | None:
+        """The served version, if the new one may continue it: same definition, same epochs."""
+        if self.request.previous is None:
+            return None
+        opened = self.store.open_version(self.request.component, self.request.previous)
+        manifest = opened.manifest
+        same_epochs = all(
+            manifest.epochs.get(name) == snapshot.epoch for name, snapshot in collections.items()
+        )
+        if manifest.definition != self.request.definition.digest or not same_epochs:
+            return None
+        return PreviousVersion(manifest=manifest, files=opened.files)
+
+    def _differs(self, previous: VersionManifest) -> bool:
+        """Whether a version covers what is not committed under that number here.
+
+        The catalog was brought back from a backup then, and what changed since would be added to
+        entries that it never had.
+        """
+        for name, covered in previous.covers.items():
+            try:
+                log = self.catalog.collections.log(name, [covered])
+            except UnknownCollectionError:
+                continue
+            if log.epoch == previous.epochs.get(name) and not log.knows(
+                covered, previous.stamps.get(name)
+            ):
+                _log.info("component.history_differs", component=previous.component, source=name)
+                return True
+        return False
+
+    def _stamps(self, covers: Mapping[str, int], job: Job) -> dict[str, str]:
+        """Which commits made the covered generations, as far as that is known."""
+        found: dict[str, str] = {}
+        for parent in job.components.values():
+            found |= {
+                name: stamp
+                for name, stamp in parent.manifest.stamps.items()
+                if parent.manifest.covers[name] == covers.get(name)
+            }
+        for name, snapshot in job.collections.items():
+            if covers[name] == snapshot.generation:
+                stamps = self.catalog.collections.log(name, [covers[name]]).stamps
+                if covers[name] in stamps:
+                    found[name] = stamps[covers[name]]
+        return found
+
+    def _built(self, kind: Kind[Any], job: Job, previous: VersionManifest | None) -> _Judged:
+        """Build once, and judge what was made while the disk takes it."""
+        started = self.clock.monotonic()
+        built = checked_build(kind, job)
+        new = {name: file for name, file in built.files.items() if isinstance(file, Path)}
+        with ThreadPoolExecutor(min(job.threads, _FILES_AT_ONCE)) as pool:
+            stage = pool.map(lambda file: self.store.stage_blob(file, pool), new.values())
+            staged = dict(zip(new, stage, strict=True))
+            blobs = {
+                name: file if isinstance(file, BlobRef) else staged[name].ref
+                for name, file in built.files.items()
+            }
+            files = {
+                name: staged[name].file if name in staged else self.store.blob(blob)
+                for name, blob in blobs.items()
+            }
+            all_staged = self.clock.monotonic()
+            checks = run_gates(
+                kind,
+                job,
+                replace(built, files=blobs),
+                blobs=blobs,
+                files=files,
+                previous=previous,
+                inherits=not self.request.full,
+                min_kept=0.0 if self.request.force else 1 - self.request.definition.max_shrink,
+                pool=pool,
+            )
+            judged = self.clock.monotonic()
+        return _Judged(
+            built=built,
+            blobs=blobs,
+            staged=list(staged.values()),
+            checks=checks,
+            build_seconds=all_staged - started,
+            verify_seconds=judged - all_staged,
+        )
+
+
+def _coverage(job: Job) -> tuple[dict[str, int], dict[str, str]]:
+    """What the version contains: the least that any of its inputs contains of each collection."""
+    covers: dict[str, int] = {}
+    epochs: dict[str, str] = {}
+    for name, snapshot in job.collections.items():
+        covers[name] = snapshot.generation
+        epochs[name] = snapshot.epoch
+    for parent in job.components.values():
+        for name, generation in parent.manifest.covers.items():
+            covers[name] = min(generation, covers.get(name, generation))
+            epochs.setdefault(name, parent.manifest.epochs[name])
+    return covers, epochs
+
+
+def _sentence(error: BaseException) -> str:
+    """The error in one line, and where in the user's own code it came from."""
+    if isinstance(error, MemoryError):
+        return f"ran out of memory: {error}" if str(error) else "ran out of memory"
+    return str(error) if isinstance(error, GateFailedError) else told(error)

@@ -1,0 +1,247 @@
+"""Garbage collection: old files, deletes that are remembered, and stream entries that were read.
+
+Every small batch makes a version, so without this an artifact store only grows. Kept are the newest
+releases with all that they name, and whatever a live reader serves. A collection remembers its
+deletes, since a build that continues an older version needs them. The oldest generation that a kept
+version covers is the oldest that is still needed; a build from before that is a full one.
+
+Stream entries below the slowest group were read, and for the reload messages those below the
+slowest live reader. A reader's cursor is in its presence, so a dead one delays nothing after its
+TTL. The entry *at* the place that was reached stays: by it a group, or a reader, proves that it is
+in the same stream as before. Results and reports are read by people, and kept for a while. Above
+all that is a hard cap: memory that runs out would stop every producer. What it removes costs a look
+and no truth: events are found in the catalog, and a reader with a gap looks at the newest release.
+
+Every rebuilder does all this; doing it twice changes nothing.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from redis.exceptions import NoPermissionError, RedisError
+
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.messages import ReaderState
+from indexrelay.schemas.settings import Settings
+from indexrelay.storage.artifacts import ArtifactStore, VersionUnreadableError
+from indexrelay.storage.catalog import Catalog, Collection
+from indexrelay.streams import Connection, Keys, present, trim
+from indexrelay.streams.consumer import Position, extent, group_state, group_states
+from indexrelay.streams.keys import REBUILDERS_GROUP, scan
+from indexrelay.streams.presence import members_of
+from indexrelay.streams.retention import cap, cap_bytes, server_milliseconds
+
+_log = get_logger(__name__)
+_BEYOND_BUILDS_SECONDS: Final = 3600.0
+"""How much longer than the longest build may take a file is kept that nothing names."""
+
+MAX_VERSIONS_SERVED: Final = 20
+"""Versions of one component that the processes under one label serve at a time. Whoever claims more
+would keep every file for ever."""
+
+
+class ArtifactSweeper:
+    """Sweeps the artifacts and the catalog of one installation."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        catalog: Catalog,
+        store: ArtifactStore,
+        connection: Connection,
+        keys: Keys,
+        clock: Clock,
+    ) -> None:
+        self._keep_releases = settings.rebuilder.keep_releases
+        # Until a build ends, no version names what it wrote.
+        self._grace_seconds = _BEYOND_BUILDS_SECONDS + max(
+            [
+                settings.rebuilder.build_timeout_seconds,
+                *(each.build_timeout_seconds or 0.0 for each in settings.components.values()),
+            ]
+        )
+        self._catalog = catalog
+        self._store = store
+        self._connection = connection
+        self._keys = keys
+        self._clock = clock
+
+    def retire(self) -> None:
+        """Sweep once.
+
+        Raises:
+            StoreAccessError: the artifacts cannot be read or written.
+            sqlalchemy.exc.SQLAlchemyError: the catalog cannot be written.
+        """
+        served, all_known = self._served()
+        swept = self._store.sweep(
+            keep_releases=self._keep_releases,
+            used_versions=served,
+            all_known=all_known,
+            grace_seconds=self._grace_seconds,
+            clock=self._clock,
+        )
+        if swept.releases or swept.versions or swept.blobs:
+            _log.info(
+                "artifacts.swept",
+                releases=len(swept.releases),
+                versions=len(swept.versions),
+                blobs=len(swept.blobs),
+                bytes=swept.bytes,
+            )
+        for collection in self._catalog.collections.all():
+            self._forget(collection)
+
+    def _served(self) -> tuple[set[str], bool]:
+        """The versions that readers serve, as far as they say so; and whether all of them do.
+
+        One that says nothing that is understood takes nothing away from what the others serve.
+        """
+        try:
+            members = members_of(self._connection, self._keys, "reader", ReaderState)
+        except RedisError as error:
+            _log.debug("readers.unknown", error=str(error))
+            return set(), False
+        by_label: dict[tuple[str, str], set[str]] = {}
+        states = members.states.values()
+        for state in filter(None, states):
+            for name, component in state.components.items():
+                if component.version is not None:
+                    by_label.setdefault((state.label, name), set()).add(component.version)
+        served: set[str] = set()
+        for (label, name), versions in by_label.items():
+            if len(versions) <= MAX_VERSIONS_SERVED:
+                served |= versions
+                continue
+            _log.warning(
+                "reader.not_believed",
+                reader=label,
+                component=name,
+                versions=len(versions),
+                consequence="no file is kept because it says that it serves it",
+            )
+        all_known = None not in states and not members.dropped and not members.crowded
+        # An emptied Redis shows nobody until they say again that they are there.
+        return served, bool(states) and all_known
+
+    def _forget(self, collection: Collection) -> None:
+        """Forget the deletes that every kept version knows of."""
+        needed = self._covered(collection)
+        if needed is None:
+            return
+        purged = self._catalog.entries.forget_deletes(collection.name, below=needed)
+        if purged:
+            _log.info("deletes.forgotten", collection=collection.name, entries=purged)
+
+    def _covered(self, collection: Collection) -> int | None:
+        """The oldest generation that a version of a kept release covers; ``None``: none does."""
+        covered: list[int] = []
+        for component, version in self._kept():
+            try:
+                manifest = self._store.version(component, version)
+            except VersionUnreadableError:
+                continue  # nothing continues a version that cannot be read
+            if manifest.epochs.get(collection.name) == collection.epoch:
+                covered.append(manifest.covers[collection.name])
+        return min(covered, default=None)
+
+    def _kept(self) -> set[tuple[str, str]]:
+        """Every component and version that a release in the store names."""
+        return {named for release in self._store.releases() for named in release.components.items()}
+
+
+MAX_HISTORY_BYTES: Final = 16_777_216
+"""Of the results, and of the reports under one label: some hundred of a fleet's largest."""
+
+_FORGET_SECONDS: Final = 86_400.0
+"""A consumer that asked for nothing for a day is forgotten: a rebuilder without an id of its own is
+another one after each restart."""
+
+
+class StreamTrimmer:
+    """Trims the streams of one installation."""
+
+    def __init__(self, settings: Settings, connection: Connection, keys: Keys) -> None:
+        self._limits = settings.rebuilder
+        self._connection = connection
+        self._keys = keys
+
+    def trim(self) -> bool:
+        """Trim every stream once; whether the hard cap removed events, so that one has to look.
+
+        Raises:
+            redis.exceptions.RedisError, BackendRefusedError: the server is away, or says no.
+        """
+        keys, most = self._keys, self._limits.stream_max_entries
+        self._trim(keys.events, [])
+        self._trim(keys.reloads, [*self._reached_by_readers(), *self._ends(keys.reloads)])
+        kept_since = server_milliseconds(self._connection) - self._limits.history_seconds * 1000
+        history = min(most, self._limits.history_entries)
+        reports = {*scan(self._connection, keys.reports("*"))}
+        for key in {keys.results, *reports}:
+            self._trim(key, [Position(max(0, round(kept_since)), 0)])
+            cap(self._connection, key, entries=history)
+            cap_bytes(self._connection, key, most=MAX_HISTORY_BYTES)
+        for key in reports:
+            self._end(key)
+        self._forget_consumers()
+        self._cap(keys.reloads, most)
+        return self._cap(keys.events, most)
+
+    def _trim(self, key: str, reached: list[Position]) -> None:
+        """Remove what lies below all of ``reached``, and below what any group has reached."""
+        floor = min([*reached, *self._reached_by_groups(key)], default=None)
+        if floor is None:
+            return
+        removed = trim(self._connection, key, below=floor.to_bytes())
+        if removed:
+            _log.debug("stream.trimmed", key=key, entries=removed)
+
+    def _cap(self, key: str, entries: int) -> bool:
+        removed = cap(self._connection, key, entries=entries)
+        removed += cap_bytes(self._connection, key, most=self._limits.stream_max_bytes)
+        if removed:
+            _log.warning(
+                "stream.capped",
+                key=key,
+                entries=removed,
+                consequence="somebody has not read these; the catalog and the artifacts are looked "
+                "at instead",
+            )
+        return removed > 0
+
+    def _end(self, key: str) -> None:
+        """Let a stream end that would stay for ever, though nobody reports under its label."""
+        commands = self._connection.commands
+        if commands.pttl(key) == -1:
+            commands.pexpire(key, round(self._limits.history_seconds * 1000))
+
+    def _forget_consumers(self) -> None:
+        """Let go of rebuilders that are gone for good; one that comes back is simply there again.
+
+        One with entries to its name stays: whoever claims them empties it.
+        """
+        state = group_state(self._connection, self._keys.events, REBUILDERS_GROUP)
+        for consumer in state.consumers if state is not None else ():
+            if not consumer.pending and consumer.idle_seconds > _FORGET_SECONDS:
+                try:
+                    self._connection.commands.xgroup_delconsumer(
+                        self._keys.events, REBUILDERS_GROUP, consumer.name
+                    )
+                except NoPermissionError as error:
+                    _log.debug("consumer.not_forgotten", error=str(error))  # by the server's ACL
+
+    def _reached_by_groups(self, key: str) -> Iterator[Position]:
+        for group in group_states(self._connection, key).values():
+            yield group.lowest_pending or group.last_delivered
+
+    def _reached_by_readers(self) -> Iterator[Position]:
+        for state in present(self._connection, self._keys, "reader", ReaderState).values():
+            if state is not None and state.cursor is not None:
+                yield Position.of(state.cursor.encode())
+
+    def _ends(self, key: str) -> Iterator[Position]:
+        """The newest entry: it stays even where no reader is alive."""
+        yield extent(self._connection, key).last_generated

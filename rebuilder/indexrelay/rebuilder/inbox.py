@@ -1,0 +1,288 @@
+"""What comes in: events from the stream, requests of people, and dead letters that are retried.
+
+An event is recorded in the catalog first and acknowledged then. Between the two the process may
+die: the event is delivered again, and recording it again changes nothing, because its id is the
+key. What cannot be read becomes a dead letter, bytes and all, and blocks no other event.
+
+An event may also kill the process that reads it, and the next one, and so on. The server counts how
+often an entry was delivered, but that counts outages as well. So at ``max_deliveries`` an event is
+read alone, for the last time, and is recorded as a dead letter before that. If reading it succeeds,
+the letter is removed. If it kills the process, the letter is found, and the event is not read
+again.
+
+A dead letter that is retried takes the same way as the first time. What can be read moves from the
+dead letters into the inbox in one transaction; what cannot stays, with the present reason.
+
+An event asks for a look, whatever it says: whoever can add to a stream has no say in what is built.
+A request is a row that `Inbox.request` wrote. It may name components, which are then built whether
+due or not, may allow them to shrink, and may ask for a build from scratch. It is answered as a
+whole: while one of its components is not free, all of it waits.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, Self
+
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.errors import UnreadableEventError
+from indexrelay.schemas.failpoints import failpoint
+from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.messages import BatchCompleted, Event, RebuildRequested
+from indexrelay.storage.catalog import Catalog, InboxRow, ReceivedEvent, Unreadable
+from indexrelay.storage.catalog.inbox import FROM_INBOX
+from indexrelay.streams import ConsumerGroup, Delivery
+
+_USUAL_BYTES: Final = 4096
+"""Ten times what an event of ours takes."""
+
+
+def read_event(raw: bytes, *, received_at: datetime) -> ReceivedEvent:
+    """The row that ``raw`` makes in the inbox.
+
+    Raises:
+        UnreadableEventError: no event, or one that does not belong into the events stream.
+    """
+    event = Event.from_bytes(raw)
+    if not isinstance(event.data, BatchCompleted | RebuildRequested):
+        raise UnreadableEventError(f"{event.type} does not belong into this stream", raw)
+    return ReceivedEvent(
+        event_id=event.id, type=event.type, body=_kept(event, raw), received_at=received_at
+    )
+
+
+def _kept(event: Event, raw: bytes) -> bytes:
+    """The bytes for the inbox: those that came, where they are few and claim nothing."""
+    data = event.data
+    if isinstance(data, RebuildRequested) and (data.components or data.force or data.full):
+        look = RebuildRequested(request_id=data.request_id, reason=data.reason)
+        return event.model_copy(update={"data": look}).to_bytes()
+    return raw if len(raw) <= _USUAL_BYTES else event.to_bytes()
+
+
+_log = get_logger(__name__)
+_COUNT = 500
+"""Events taken at a time: a burst becomes a few transactions. Fewer where they are large
+(`indexrelay.streams.consumer`)."""
+
+
+class Intake:
+    """Takes events for the rebuilder's group."""
+
+    def __init__(
+        self,
+        group: ConsumerGroup,
+        *,
+        stream: str,
+        catalog: Catalog,
+        max_deliveries: int,
+        max_dead_letters: int,
+        max_inbox_rows: int,
+        clock: Clock,
+    ) -> None:
+        self._group = group
+        self._stream = stream
+        self._catalog = catalog
+        self._max_deliveries = max_deliveries
+        self._max_dead_letters = max_dead_letters
+        self._max_inbox_rows = max_inbox_rows
+        self._clock = clock
+
+    def take(self, *, block_seconds: float) -> int:
+        """Wait at most ``block_seconds`` for events (0: not at all); how many there were.
+
+        Repeated and unreadable ones count as well: each of them said "look now".
+
+        Raises:
+            redis.exceptions.RedisError: the server is away; nothing was acknowledged.
+        """
+        deliveries = self._group.read(count=_COUNT, block_seconds=block_seconds)
+        if not deliveries:
+            return 0
+        failpoint("intake.after_read")
+        harmless = [each for each in deliveries if not self._is_suspect(each)]
+        if harmless:
+            self._receive(harmless)
+        for suspect in filter(self._is_suspect, deliveries):
+            self._receive_warily(suspect)
+        return len(deliveries)
+
+    def _is_suspect(self, delivery: Delivery) -> bool:
+        return delivery.raw is not None and delivery.deliveries >= self._max_deliveries
+
+    def _receive(self, deliveries: Sequence[Delivery]) -> None:
+        now = self._clock.now()
+        received: list[ReceivedEvent] = []
+        unreadable: list[Unreadable] = []
+        for delivery in deliveries:
+            match self._read(delivery, now):
+                case ReceivedEvent() as event:
+                    received.append(event)
+                case Unreadable() as letter:
+                    unreadable.append(letter)
+        new = self._catalog.inbox.receive(received, most=self._max_inbox_rows)
+        self._bury(unreadable)
+        failpoint("intake.after_inbox")
+        self._group.acknowledge([delivery.entry_id for delivery in deliveries])
+        failpoint("intake.after_acknowledge")
+        _log.debug("events.received", count=len(deliveries), new=new)
+
+    def _receive_warily(self, delivery: Delivery) -> None:
+        """Read an event that may have ended those who read it before."""
+        letters, raw = self._catalog.dead_letters, delivery.raw or b""
+        entry = delivery.entry_id.decode()
+        if not letters.holds(stream=self._stream, entry_id=entry, raw=raw):
+            reason = f"it ended the process that read it, {self._max_deliveries} times"
+            letter = letters.bury(stream=self._stream, entry_id=entry, raw=raw, reason=reason)
+            event = self._read(delivery, self._clock.now())
+            if isinstance(event, ReceivedEvent):
+                letters.revive(letter, event)
+            elif isinstance(event, Unreadable):
+                letters.amend(letter, reason=event.reason)
+        else:
+            _log.error("event.deadly", entry=entry, deliveries=delivery.deliveries)
+        self._group.acknowledge([delivery.entry_id])
+
+    def _read(self, delivery: Delivery, now: datetime) -> ReceivedEvent | Unreadable | None:
+        if delivery.raw is None:
+            # Trimmed before anyone read it. What it said is in the catalog, so looking is enough.
+            _log.warning("event.trimmed", entry=delivery.entry_id.decode())
+            return None
+        try:
+            return read_event(delivery.raw, received_at=now)
+        except UnreadableEventError as error:
+            entry_id = delivery.entry_id.decode()
+            return Unreadable(entry_id=entry_id, raw=delivery.raw, reason=error.reason)
+
+    def _bury(self, letters: Sequence[Unreadable]) -> None:
+        """Keep what could not be read; one line in the log, however many there are."""
+        if not letters:
+            return
+        first = letters[0]
+        let_go = self._catalog.dead_letters.bury_some(
+            letters, stream=self._stream, most=self._max_dead_letters
+        )
+        _log.error(
+            "event.unreadable",
+            entry=first.entry_id,
+            reason=first.reason,
+            events=len(letters),
+            let_go=let_go,
+        )
+
+
+class RetryOutcome(StrEnum):
+    """What became of a letter."""
+
+    RECEIVED = "received"
+    """It is an event in the inbox now, and no letter any more."""
+    UNREADABLE = "unreadable"
+    """It stays a letter."""
+    GONE = "gone"
+    """There is no such letter: it was retried or dropped before, or never was."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetriedLetter:
+    """One letter after its second reading."""
+
+    letter: int
+    outcome: RetryOutcome
+    reason: str | None = None
+    """Why it cannot be read."""
+    raw: bytes | None = None
+    """The event's bytes, if it was received."""
+
+
+def retry_dead_letter(letter_id: int, *, catalog: Catalog, clock: Clock) -> RetriedLetter:
+    """Read one dead letter again."""
+    letter = catalog.dead_letters.get(letter_id)
+    if letter is None:
+        return RetriedLetter(letter=letter_id, outcome=RetryOutcome.GONE)
+    if not letter.whole:
+        kept = f"only its first {len(letter.raw):,} of {letter.size:,} bytes are kept; drop it"
+        return _still_unreadable(letter_id, kept, catalog)
+    try:
+        event = read_event(letter.raw, received_at=clock.now())
+    except UnreadableEventError as error:
+        return _still_unreadable(letter_id, error.reason, catalog)
+    if not catalog.dead_letters.revive(letter_id, event):
+        return RetriedLetter(letter=letter_id, outcome=RetryOutcome.GONE)
+    _log.info("dead_letter.received", dead_letter=letter_id, event_id=event.event_id)
+    return RetriedLetter(letter=letter_id, outcome=RetryOutcome.RECEIVED, raw=letter.raw)
+
+
+def _still_unreadable(letter_id: int, reason: str, catalog: Catalog) -> RetriedLetter:
+    if not catalog.dead_letters.amend(letter_id, reason=reason):
+        return RetriedLetter(letter=letter_id, outcome=RetryOutcome.GONE)
+    return RetriedLetter(letter=letter_id, outcome=RetryOutcome.UNREADABLE, reason=reason)
+
+
+@dataclass(frozen=True)
+class OpenRows:
+    """Open rows, and what those of them that are requests ask for."""
+
+    rows: tuple[InboxRow, ...]
+    requests: Mapping[str, RebuildRequested]
+    """By event id."""
+
+    @classmethod
+    def read(cls, catalog: Catalog, *, besides: AbstractSet[str]) -> Self:
+        """What the inbox holds, ``besides`` the rows that a running pass answers."""
+        rows = tuple(row for row in catalog.inbox.open() if row.event_id not in besides)
+        requests = {}
+        for row in rows:
+            request = _request(row, catalog) if row.requested else None
+            if request is not None:
+                requests[row.event_id] = request
+        return cls(rows, requests)
+
+    def named(self) -> frozenset[str]:
+        """The components that are asked for by name."""
+        return frozenset(name for request in self.requests.values() for name in request.components)
+
+    def forced(self, due: Iterable[str]) -> frozenset[str]:
+        """What may shrink: what a forcing request names, or all that is due if it names nothing."""
+        return _meant((each for each in self.requests.values() if each.force), due)
+
+    def full(self, due: Iterable[str]) -> frozenset[str]:
+        """What is built from scratch, by the same rule."""
+        return _meant((each for each in self.requests.values() if each.full), due)
+
+    def ready(self, held_back: AbstractSet[str]) -> Self:
+        """Those rows that need not wait for anything that is ``held_back``.
+
+        A request that names nothing and wants more than a look (to force, to build from scratch)
+        means all that is due, so it waits for all of it.
+        """
+        waiting = {
+            event_id
+            for event_id, request in self.requests.items()
+            if not held_back.isdisjoint(request.components)
+            or (held_back and (request.force or request.full) and not request.components)
+        }
+        return type(self)(
+            tuple(row for row in self.rows if row.event_id not in waiting),
+            {id_: request for id_, request in self.requests.items() if id_ not in waiting},
+        )
+
+
+def _meant(requests: Iterable[RebuildRequested], due: Iterable[str]) -> frozenset[str]:
+    """What requests are about: what they name, or all that is ``due`` where they name nothing."""
+    all_due = frozenset(due)
+    return frozenset().union(*(request.components or all_due for request in requests))
+
+
+def _request(row: InboxRow, catalog: Catalog) -> RebuildRequested | None:
+    """What a row asks for, if it is a request; one that cannot be read must not block all."""
+    try:
+        data = Event.from_bytes(row.body).data
+    except UnreadableEventError as error:
+        letter = catalog.dead_letters.bury(
+            stream=FROM_INBOX, entry_id=row.event_id, raw=row.body, reason=error.reason
+        )
+        _log.error("event.unreadable", entry=row.event_id, dead_letter=letter, reason=error.reason)
+        return None
+    return data if isinstance(data, RebuildRequested) else None

@@ -1,0 +1,216 @@
+"""What a reader says of itself in Redis, for how long that counts, and by which connection.
+
+The presence key holds the whole current state under a TTL. It is renewed at a third of the TTL,
+also while a long load keeps the reloading thread busy. A stream of reports carries the changes;
+each label has a stream of its own. A reader can do without its connection: it is opened when it is
+first needed, on the reloading thread, and while Redis is away the reader serves on and reports
+nothing.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from indexrelay.schemas.clock import Clock, SupervisedThread
+from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.messages import (
+    Event,
+    ReaderState,
+    ReleaseApplied,
+    fitted_reader,
+    fitted_report,
+)
+from indexrelay.schemas.settings import Settings
+from indexrelay.streams import (
+    BackendRefusedError,
+    Connection,
+    Keys,
+    Presence,
+    RedisUrlError,
+    publish,
+)
+from indexrelay.streams.server import embedded_url
+
+log = get_logger(__name__)
+
+
+def is_silence(error: Exception) -> bool:
+    """Whether the server did not answer at all: asked again at once it would not either."""
+    return isinstance(error, RedisConnectionError | RedisTimeoutError)
+
+
+class Link:
+    """Gives the connection, if there is one; closes only what it opened."""
+
+    def __init__(self, settings: Settings, given: Connection | None) -> None:
+        self._settings = settings
+        self._given = given
+        self._own: Connection | None = None
+        self._unusable = False
+        self._complaint = ""
+
+    @property
+    def connection(self) -> Connection | None:
+        """The connection; ``None``: no server is configured, and no embedded one was started."""
+        if self._given is not None:
+            return self._given
+        if self._own is None and not self._unusable:
+            url = self._settings.redis_url or self._embedded_url()
+            if url is None:
+                return None
+            try:
+                self._own = Connection.open(
+                    url,
+                    timeout_seconds=self._settings.redis.timeout_seconds,
+                    block_seconds=self._settings.reader.block_seconds,
+                )
+            except RedisUrlError as error:
+                self._unusable = True
+                log.error("redis.url_unusable", error=str(error))  # noqa: TRY400 - the sentence says it
+        return self._own
+
+    def _embedded_url(self) -> str | None:
+        """The embedded server's; ``None``, and a line in the log once, where it cannot be seen."""
+        try:
+            url = embedded_url(self._settings.data_dir)
+        except OSError as error:
+            if self._complaint != str(error):
+                self._complaint = str(error)
+                log.warning(
+                    "redis.unreachable",
+                    error=f"{type(error).__name__}: {error}",
+                    consequence="releases are looked for every poll_seconds, and nobody sees "
+                    "that this reader is there",
+                    advice="let its user read that folder, or run a Redis and name it in redis.url",
+                )
+            return None
+        self._complaint = ""
+        return url
+
+    def forget(self) -> None:
+        """In a forked child: leave the parent's sockets to the parent, and open new ones."""
+        self._own = None
+
+    def close(self) -> None:
+        """Close what was opened here; safe twice."""
+        own, self._own = self._own, None
+        if own is not None:
+            own.close()
+
+
+class Reporter:
+    """Speaks for one reader; safe to use from several threads."""
+
+    def __init__(
+        self,
+        link: Link,
+        keys: Keys,
+        *,
+        ttl_seconds: float,
+        keep_reports_seconds: float,
+        clock: Clock,
+    ) -> None:
+        self._link = link
+        self._keys = keys
+        self._ttl_seconds = ttl_seconds
+        self._keep_reports_seconds = keep_reports_seconds
+        self._clock = clock
+        self._speaking = threading.Lock()
+        self._said = False
+        self._unheard = False
+        self.silent = False
+        """Whether the server did not answer when it was told last; a refusal is an answer."""
+
+    @property
+    def renew_seconds(self) -> float:
+        """How often the state has to be said again: two may get lost before it counts as gone."""
+        return self._ttl_seconds / 3
+
+    def say(self, state: ReaderState) -> None:
+        """Replace the state that others see."""
+        with self._speaking:
+            self._publish(state)
+
+    def tell(self, applied: ReleaseApplied) -> None:
+        """Add what became of a release to the reports."""
+        event = Event.of(
+            fitted_report(applied),
+            source=f"/{self._keys.namespace}/readers/{applied.reader}",
+            subject=str(applied.release),
+            time=self._clock.now(),
+        )
+        connection = self._link.connection
+        if connection is None:
+            return
+        try:
+            publish(
+                connection,
+                self._keys.reports(applied.reader),
+                event.to_bytes(),
+                keep_seconds=self._keep_reports_seconds,
+            )
+        except (RedisError, BackendRefusedError) as error:
+            # Presence says the same as soon as it can be said again.
+            log.warning("report.not_published", release=applied.release, error=str(error))
+
+    @contextlib.contextmanager
+    def renewing(self, state: ReaderState) -> Iterator[None]:
+        """Say ``state`` again and again while the body takes long; at once if it is the first."""
+        done = threading.Event()
+        # Not joined: it may hang in a stalled server, and a swap is not to wait for that. What is
+        # said after the body is said later, since both take the same lock.
+        SupervisedThread(
+            lambda: self._renew_until(done, state), name="indexrelay-presence", wait=done.wait
+        ).start()
+        try:
+            yield
+        finally:
+            done.set()
+
+    def withdraw(self, member: str, *, answered: bool = True) -> None:
+        """Be gone at once, instead of being missed after the TTL.
+
+        Args:
+            answered: whether the server answered whoever asked it last. One that did not would keep
+                us waiting once more, and the TTL does the same a little later.
+        """
+        with self._speaking:
+            said, self._said = self._said, False
+            told = said and answered and not self.silent
+            connection = self._link.connection if told else None
+            if connection is None:
+                return
+            try:
+                Presence(connection, self._keys, "reader").remove(member)
+            except (RedisError, BackendRefusedError) as error:
+                log.debug("presence.not_withdrawn", reader=member, error=str(error))
+
+    def _renew_until(self, done: threading.Event, state: ReaderState) -> None:
+        while not done.wait(self.renew_seconds if self._said else 0):
+            with self._speaking:
+                if not done.is_set():
+                    self._publish(state.model_copy(update={"updated_at": self._clock.now()}))
+
+    def _publish(self, state: ReaderState) -> None:
+        self._said = True
+        connection = self._link.connection
+        if connection is None:
+            return
+        raw = fitted_reader(state).model_dump_json().encode()
+        try:
+            Presence(connection, self._keys, "reader").publish(
+                state.member, raw, ttl_seconds=self._ttl_seconds
+            )
+        except (RedisError, BackendRefusedError) as error:
+            self.silent = is_silence(error)
+            if not self._unheard:
+                log.warning("presence.not_published", reader=state.reader, error=str(error))
+            self._unheard = True
+        else:
+            if self._unheard:
+                log.info("presence.published", reader=state.reader)
+            self._unheard = self.silent = False

@@ -1,0 +1,579 @@
+"""What travels: results, the states of processes, and events as CloudEvents 1.0 in JSON.
+
+An event never carries truth, it says "look now": whoever reads one goes to the catalog or to the
+artifacts. The envelope follows the CloudEvents JSON event format 1.0 (attribute names in lower
+case, ``data`` as a JSON object), with two extension attributes: ``schemaversion`` (major.minor of
+``data``) and ``traceparent`` (W3C Trace Context, carried along untouched). A type ends in its major
+version. A newer minor version's unknown fields are ignored; another major version, or an unknown
+type, is unreadable here and goes to the dead letters.
+
+A message above `MAX_EVENT_BYTES` is refused unread, so one of ours never is. With hundreds of
+components that all fail, a message says less about each: first what a log has as well, last what
+can be asked for elsewhere (`fitted_result` and its like).
+"""
+
+import reprlib
+import secrets
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, ClassVar, Final, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic_core import from_json, to_json
+
+from indexrelay.schemas.declarations import Declaration
+from indexrelay.schemas.errors import UnreadableEventError
+from indexrelay.schemas.names import (
+    MAX_COMPONENTS,
+    MAX_TRACEPARENT,
+    Attribute,
+    BatchId,
+    Digest,
+    ErrorText,
+    Instance,
+    MessageText,
+    Name,
+    ReaderId,
+    fitted,
+    member_id,
+    shortened,
+)
+from indexrelay.schemas.versions import SCHEMA_VERSION, Check, Generation, Seconds
+
+
+class _Fact(BaseModel):
+    """A frozen fact; fields that a newer minor version added are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class RebuildStatus(StrEnum):
+    """How a rebuild as a whole ended."""
+
+    SUCCESS = "SUCCESS"
+    PARTIAL_SUCCESS = "PARTIAL_SUCCESS"
+    FAILURE = "FAILURE"
+
+
+class BuildOutcome(StrEnum):
+    """How one component fared in a rebuild."""
+
+    REBUILT = "rebuilt"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    """Not built, because one that it is made from failed, or one for which its group waits."""
+
+
+class BuildMode(StrEnum):
+    """What a build started from."""
+
+    FULL = "full"
+    """From scratch."""
+    INCREMENTAL = "incremental"
+    """It continues the version before it."""
+
+
+class LoadOutcome(StrEnum):
+    """How one component fared in a reader's last reload."""
+
+    APPLIED = "applied"
+    UNCHANGED = "unchanged"
+    FAILED = "failed"
+    """The last good version still serves."""
+    SUPERSEDED = "superseded"
+    """A newer release arrived before this one was in place."""
+
+
+class ComponentResult(_Fact):
+    """One component's part in a rebuild."""
+
+    outcome: BuildOutcome
+    version: Digest | None = None
+    """The new version; for a failed or skipped one the version that still serves, if any."""
+    covers: dict[Name, Generation] = Field(default_factory=dict)
+    entries: NonNegativeInt = 0
+    bytes: NonNegativeInt = 0
+    mode: BuildMode | None = None
+    """How it was built; ``None``: it was not, or by a rebuilder that did not say."""
+    started_at: AwareDatetime | None = None
+    seconds: Seconds = 0.0
+    """Build, verification and storing together, without the start of the child process."""
+    build_seconds: Seconds = 0.0
+    """Until the new files were hashed."""
+    verify_seconds: Seconds = 0.0
+    """The gates alone; the disk takes the files meanwhile."""
+    checks: tuple[Check, ...] = ()
+    error: ErrorText | None = None
+    passing: bool = False
+    """For a failed one: whether the cause lies outside (no room, no database, no network), so that
+    it is tried again for as long as it lasts."""
+
+
+class RebuildResult(_Fact):
+    """What operators read first; its first four names are known to them and stay."""
+
+    status: RebuildStatus
+    message: MessageText
+    indexes_rebuilt: tuple[Name, ...] = ()
+    indexes_failed: tuple[Name, ...] = ()
+    components: dict[Name, ComponentResult] = Field(default_factory=dict)
+    release: NonNegativeInt | None = None
+    """The number of the release that came of it; ``None`` when nothing was rebuilt."""
+    waiting: dict[Name, ErrorText] = Field(default_factory=dict)
+    """Components that wait for another member of their group, and for whom and why: some were
+    rebuilt, are kept and released together with that one, the others were not built."""
+    batch_ids: tuple[BatchId, ...] = ()
+    """The batches that the released components newly cover, oldest first."""
+    request_ids: tuple[str, ...] = ()
+    """The requests of people and schedules that this rebuild answers."""
+    woken_at: AwareDatetime | None = None
+    """When the first signal of this pass was seen."""
+    started_at: AwareDatetime
+    """When the quiet wait was over and the pass began."""
+    finished_at: AwareDatetime
+    omitted: tuple[str, ...] = ()
+    """What this message leaves out since it would have been too large with it; the log has it."""
+
+
+class ComponentState(_Fact):
+    """What one reader serves of one component, and how it came to it."""
+
+    outcome: LoadOutcome
+    version: Digest | None = None
+    """The version that is served now; ``None``: none yet."""
+    wanted: Digest | None = None
+    """The version that the newest release names."""
+    covers: dict[Name, Generation] = Field(default_factory=dict)
+    epochs: dict[Name, str] = Field(default_factory=dict)
+    stamps: dict[Name, str] = Field(default_factory=dict)
+    """As in the version's manifest."""
+    entries: NonNegativeInt = 0
+    seconds: Seconds = 0.0
+    """How long its load took, warm-up included."""
+    error: ErrorText | None = None
+    applied_at: AwareDatetime | None = None
+
+
+class ProcessState(_Fact):
+    """Who a process is; several may have one label."""
+
+    _LABEL: ClassVar[str]
+    """The field that holds the label."""
+
+    host: Attribute
+    pid: Annotated[int, Field(ge=0, lt=2**32)]
+    instance: Instance = ""
+    """Tells this process from the others under its label; empty where schema 1.0 wrote it."""
+    started_at: AwareDatetime
+    updated_at: AwareDatetime
+    declares: Declaration | None = None
+    """What its settings declared when it was started; ``None``: an earlier version does not say."""
+
+    @property
+    def label(self) -> str:
+        """The id that people gave, or the one that was made for it."""
+        return str(getattr(self, self._LABEL))
+
+    @property
+    def member(self) -> str:
+        """The id of this one process, under which it is present."""
+        return member_id(self.label, self.instance)
+
+    @property
+    def process(self) -> str:
+        """For sentences: ``web-1 (host-a:4711)``."""
+        return f"{self.label} ({self.host}:{self.pid})"
+
+
+class ReaderState(ProcessState):
+    """The whole current state of one reader process, as its presence key holds it."""
+
+    _LABEL: ClassVar[str] = "reader"
+
+    reader: ReaderId
+    """Its label."""
+    address: Attribute | None = None
+    """Where its HTTP service answers, if it has one."""
+    ready: bool
+    release: Annotated[int, Field(ge=0, lt=2**63)]
+    """The newest release that it has worked through; 0: none yet."""
+    cursor: Annotated[str, Field(pattern=r"^[0-9]{1,20}-[0-9]{1,20}$")] | None = None
+    """How far it has read the reload messages, kept from there on; ``None``: not at all."""
+    components: Annotated[dict[Name, ComponentState], Field(max_length=MAX_COMPONENTS)] = Field(
+        default_factory=dict
+    )
+
+
+class ComponentFailure(_Fact):
+    """A component whose last build failed, as the rebuilder remembers it."""
+
+    error: ErrorText
+    failures: NonNegativeInt
+    """How many times in a row."""
+    targets: dict[Name, Generation] = Field(default_factory=dict)
+    """The generations that the failed build was to cover."""
+    failed_at: AwareDatetime
+    failing_since: AwareDatetime | None = None
+    """When it failed first since it was built; ``None``: a rebuilder of an earlier version."""
+    retry_at: AwareDatetime | None = None
+
+
+class LockWait(_Fact):
+    """A lock that a process waits for, longer than it should."""
+
+    lock: Attribute
+    """What it is called: a file, the catalog, the lease of a component."""
+    since: AwareDatetime
+    holder: Attribute = ""
+    """Who holds it, as far as one can tell."""
+
+
+class ForeignWrites(_Fact):
+    """What somebody wrote in a reader's place that no reader writes."""
+
+    label: Attribute
+    """The readers' label, whose place it is."""
+    times: NonNegativeInt
+    """How often it was found."""
+    first_at: AwareDatetime
+    last_at: AwareDatetime
+    last: ErrorText
+    """What was found last, and what became of it."""
+
+
+class RebuilderState(ProcessState):
+    """The whole current state of one rebuilder process, as its presence key holds it."""
+
+    _LABEL: ClassVar[str] = "rebuilder"
+
+    rebuilder: ReaderId
+    """Its label."""
+    release: Annotated[int, Field(ge=0, lt=2**63)]
+    building: tuple[Name, ...] = ()
+    failures: dict[Name, ComponentFailure] = Field(default_factory=dict)
+    kept_back: dict[Name, ErrorText] = Field(default_factory=dict)
+    """Components that follow no batch, and why: a person holds or paused them, or they wait for
+    another member of their group."""
+    namesakes: tuple[str, ...] = ()
+    """Other processes that run under the same label, ``HOST:PID``: each rebuilder needs its own,
+    since events that one took are handed to another of its label as its own."""
+    lock_waits: tuple[LockWait, ...] = ()
+    """Locks that it waits for longer than it should, or has given up for now."""
+    foreign_writes: tuple[ForeignWrites, ...] = ()
+    """What it found, and mended, within the last hour where only a reader writes."""
+    last_result: RebuildResult | None = None
+
+
+FIELD: Final = b"event"
+"""The one field of a stream entry; its value is the event's JSON."""
+
+MAX_EVENT_BYTES: Final = 1024 * 1024
+"""Larger entries are not parsed: an event says "look now" and never needs this much."""
+
+_MAX_SHOWN: Final = 10
+
+
+class EventData(BaseModel):
+    """What an event says; each subclass belongs to one ``type``."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    TYPE: ClassVar[str]
+
+
+class BatchCompleted(EventData):
+    """A job committed a batch: its collection has a new generation."""
+
+    TYPE: ClassVar[str] = "batch.completed.v1"
+
+    collection: Name
+    epoch: Attribute
+    batch_id: BatchId
+    generation: Generation
+    upserts: NonNegativeInt = 0
+    deletes: NonNegativeInt = 0
+
+
+class RebuildRequested(EventData):
+    """A person or a schedule asked for a rebuild; the request itself is a row in the inbox.
+
+    From a stream it says "look now" and no more: ``components``, ``force`` and ``full`` count only
+    in the row that was written into the catalog, and an event leaves them out.
+    """
+
+    TYPE: ClassVar[str] = "rebuild.requested.v1"
+
+    request_id: Annotated[str, Field(min_length=1, max_length=200)]
+    components: Annotated[tuple[Name, ...], Field(max_length=MAX_COMPONENTS)] = ()
+    """What to build even if it is not due; empty: whatever is due."""
+    force: bool = False
+    """Release it although it lost more entries than ``max_shrink`` allows."""
+    full: bool = False
+    """Build it from scratch, and check every file again, whatever the last version has."""
+    reason: Annotated[str, Field(max_length=1000)] = ""
+
+
+class RebuildFinished(EventData, RebuildResult):
+    """A rebuild ended; the result as operators read it."""
+
+    TYPE: ClassVar[str] = "rebuild.finished.v1"
+
+
+class ReleasePublished(EventData):
+    """A release was committed: readers look for it."""
+
+    TYPE: ClassVar[str] = "release.published.v1"
+
+    release: Annotated[int, Field(gt=0)]
+    digest: Digest
+    components: dict[Name, Digest] = Field(default_factory=dict)
+
+
+class ReleaseApplied(EventData):
+    """A reader worked through a release; each component's own outcome."""
+
+    TYPE: ClassVar[str] = "release.applied.v1"
+
+    reader: ReaderId
+    instance: Instance = ""
+    """The process among those under that id; empty where schema 1.0 wrote it."""
+    release: Annotated[int, Field(gt=0)]
+    ready: bool
+    seconds: Annotated[float, Field(ge=0)]
+    """From taking up the release to the snapshot in place."""
+    components: dict[Name, ComponentState]
+
+
+EVENT_TYPES: Final[dict[str, type[EventData]]] = {
+    data.TYPE: data
+    for data in (
+        BatchCompleted,
+        RebuildFinished,
+        RebuildRequested,
+        ReleaseApplied,
+        ReleasePublished,
+    )
+}
+
+
+class Event(BaseModel):
+    """The envelope around one `EventData`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    specversion: Annotated[str, Field(pattern=r"^1\.[0-9]{1,9}$")] = "1.0"
+    id: Annotated[str, Field(min_length=1, max_length=200)]
+    source: Annotated[Attribute, Field(min_length=1)]
+    type: Attribute
+    subject: Attribute | None = None
+    time: AwareDatetime
+    datacontenttype: Attribute = "application/json"
+    schemaversion: Annotated[str, Field(pattern=r"^1\.[0-9]{1,9}$")] = SCHEMA_VERSION
+    traceparent: Annotated[str, Field(max_length=MAX_TRACEPARENT)] | None = None
+    data: EventData
+
+    @classmethod
+    def of(
+        cls,
+        data: EventData,
+        *,
+        source: str,
+        time: datetime,
+        id: str | None = None,  # noqa: A002 - CloudEvents calls it so
+        subject: str | None = None,
+        traceparent: str | None = None,
+    ) -> "Event":
+        """Wrap ``data``; ``id`` is drawn at random (128 bits) unless it is given."""
+        return cls(
+            id=id or secrets.token_hex(16),
+            source=source,
+            type=data.TYPE,
+            subject=subject,
+            time=time,
+            traceparent=traceparent,
+            data=data,
+        )
+
+    def to_bytes(self) -> bytes:
+        """The JSON that travels; attributes without a value are left out."""
+        # Two texts put together, since a dump of both at once would take `data` for its base class.
+        envelope = to_json(self, exclude={"data"}, exclude_none=True)
+        return b'%b,"data":%b}' % (envelope[:-1], to_json(self.data))
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> "Event":
+        """Read an event of any known type.
+
+        Raises:
+            UnreadableEventError: not JSON, not a CloudEvent, of an unknown type or another major
+                version, larger than `MAX_EVENT_BYTES`, or with data that does not fit its type.
+        """
+        if len(raw) > MAX_EVENT_BYTES:
+            raise UnreadableEventError(f"{len(raw)} bytes; at most {MAX_EVENT_BYTES}", raw)
+        try:
+            # Four times as fast as json, and as strict as the format: UTF-8 only, no NaN.
+            envelope = from_json(raw, allow_inf_nan=False)
+        except ValueError as error:
+            raise UnreadableEventError(f"not JSON: {error}", raw) from error
+        if not isinstance(envelope, dict):
+            raise UnreadableEventError("not a JSON object", raw)
+        given = envelope.get("type")
+        data_class = EVENT_TYPES.get(given) if isinstance(given, str) else None
+        if data_class is None:
+            shown = reprlib.repr(given)
+            raise UnreadableEventError(f"unknown type {shown}", raw)
+        try:
+            # The validators themselves: on the way through model_validate goes a fifth of the time.
+            data = envelope.get("data")
+            envelope["data"] = data_class.__pydantic_validator__.validate_python(data)
+            event: Event = cls.__pydantic_validator__.validate_python(envelope)
+        except ValidationError as error:
+            raise UnreadableEventError(_shown(error), raw) from error
+        return event
+
+
+def _shown(error: ValidationError) -> str:
+    """A validation error in one line, without the input (it may hold anything).
+
+    The places hold keys that somebody else wrote, so their number and their length are bounded.
+    """
+    found = error.errors(include_url=False, include_input=False)
+    shown = [
+        f"{'.'.join(str(part) for part in item['loc'])[:200] or 'event'}: {item['msg']}"
+        for item in found[:_MAX_SHOWN]
+    ]
+    if len(found) > _MAX_SHOWN:
+        shown.append(f"and {len(found) - _MAX_SHOWN} more")
+    return "; ".join(shown)
+
+
+MAX_DATA_BYTES: Final = MAX_EVENT_BYTES - 16 * 1024
+"""Of an event's data: its envelope has room beside it."""
+
+_IN_PRESENCE: Final = MAX_EVENT_BYTES // 2
+"""Of the last result, which is one part of a rebuilder's state."""
+
+_SHORT: Final = 200
+"""Characters of an error where there is no room for more."""
+
+_SEE_LOG: Final = "see its log"
+"""An error where there is room for none."""
+
+_FEW: Final = 100
+"""Things of a kind where there is no room for all."""
+
+_WithStates = TypeVar("_WithStates", ReaderState, ReleaseApplied)
+
+
+def fitted_result(result: RebuildResult, most_bytes: int = MAX_DATA_BYTES) -> RebuildResult:
+    """``result`` as it can be sent; ``omitted`` says what is not in it."""
+    fit, omitted = fitted(result, most_bytes, _RESULT_STEPS)
+    return fit.model_copy(update={"omitted": omitted}) if omitted else result
+
+
+def fitted_rebuilder(state: RebuilderState) -> RebuilderState:
+    """``state`` as presence can hold it."""
+    last = state.last_result
+    if last is not None:
+        last = fitted_result(last, _IN_PRESENCE)
+        state = state.model_copy(update={"last_result": last})
+    return fitted(state, MAX_DATA_BYTES, _REBUILDER_STEPS)[0]
+
+
+def fitted_reader(state: ReaderState) -> ReaderState:
+    """``state`` as presence can hold it."""
+    return fitted(state, MAX_DATA_BYTES, _state_steps())[0]
+
+
+def fitted_report(report: ReleaseApplied) -> ReleaseApplied:
+    """``report`` as it can be sent."""
+    return fitted(report, MAX_DATA_BYTES, _state_steps())[0]
+
+
+def _each_result(
+    change: Callable[[ComponentResult], ComponentResult | None],
+) -> Callable[[RebuildResult], RebuildResult]:
+    def step(result: RebuildResult) -> RebuildResult:
+        changed = {name: change(each) for name, each in result.components.items()}
+        kept = {name: each for name, each in changed.items() if each is not None}
+        return result.model_copy(update={"components": kept})
+
+    return step
+
+
+def _without_passed_checks(component: ComponentResult) -> ComponentResult:
+    failed = tuple(check for check in component.checks if not check.passed)
+    return component.model_copy(update={"checks": failed})
+
+
+def _briefly(component: ComponentResult) -> ComponentResult:
+    return component.model_copy(update={"checks": (), "error": _short(component.error)})
+
+
+def _if_not_rebuilt(component: ComponentResult) -> ComponentResult | None:
+    return None if component.outcome is BuildOutcome.REBUILT else component
+
+
+def _named_only(result: RebuildResult) -> RebuildResult:
+    return result.model_copy(
+        update={"components": {}, "waiting": {}, "request_ids": result.request_ids[:_FEW]}
+    )
+
+
+_RESULT_STEPS: Final[tuple[tuple[str, Callable[[RebuildResult], RebuildResult]], ...]] = (
+    ("checks that passed", _each_result(_without_passed_checks)),
+    (
+        "older batch ids",
+        lambda result: result.model_copy(update={"batch_ids": result.batch_ids[-_FEW:]}),
+    ),
+    ("checks and long errors", _each_result(_briefly)),
+    ("components that were rebuilt", _each_result(_if_not_rebuilt)),
+    ("all components, for what they wait, and later request ids", _named_only),
+)
+
+
+def _short(error: str | None) -> str | None:
+    return None if error is None else shortened(error, _SHORT)
+
+
+def _short_failures(state: RebuilderState) -> RebuilderState:
+    failures: Mapping[str, ComponentFailure] = {
+        name: each.model_copy(update={"error": shortened(each.error, _SHORT)})
+        for name, each in state.failures.items()
+    }
+    kept_back = {name: shortened(why, _SHORT) for name, why in state.kept_back.items()}
+    return state.model_copy(update={"failures": failures, "kept_back": kept_back})
+
+
+_REBUILDER_STEPS: Final[tuple[tuple[str, Callable[[RebuilderState], RebuilderState]], ...]] = (
+    ("last result", lambda state: state.model_copy(update={"last_result": None})),
+    ("long errors", _short_failures),
+    (
+        "failures, and what is kept back",
+        lambda state: state.model_copy(update={"failures": {}, "kept_back": {}}),
+    ),
+)
+
+
+def _state_steps() -> tuple[tuple[str, Callable[[_WithStates], _WithStates]], ...]:
+    def each(change: Callable[[ComponentState], ComponentState], of: _WithStates) -> _WithStates:
+        components = {name: change(state) for name, state in of.components.items()}
+        return of.model_copy(update={"components": components})
+
+    return (
+        (
+            "long errors",
+            lambda of: each(
+                lambda state: state.model_copy(update={"error": _short(state.error)}), of
+            ),
+        ),
+        (
+            "errors",
+            lambda of: each(
+                lambda state: state.model_copy(update={"error": state.error and _SEE_LOG}), of
+            ),
+        ),
+        ("stamps", lambda of: each(lambda state: state.model_copy(update={"stamps": {}}), of)),
+        ("components", lambda of: of.model_copy(update={"components": {}})),
+    )

@@ -1,0 +1,352 @@
+"""The reader as a service of its own: what is served, over HTTP.
+
+    GET  /health                        the process is alive; whether it is well, and if not why
+    GET  /ready                         200 when every required component is served, else 503
+    GET  /state                         what this reader says of itself (`ReaderState`)
+    GET  /components                    what is served, version by version
+    POST /components/{name}/search      {"vector": […]} | {"id": "…"} | {"text": "…"}, and "k"
+    GET  /components/{name}/document    a JSON cache, gzipped for those who accept that
+    POST /retry                         load again what failed
+
+A search names the version that answered it. Every error is a problem (RFC 9457) whose ``detail``
+says what would be right. Searches run on threads of their own, a few at a time; everything else is
+answered from memory on the event loop, whatever searches do.
+"""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from datetime import datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from indexrelay.health.verdict import Problem
+from indexrelay.reloaders.reloader import Reloader
+from indexrelay.schemas.errors import missing_extra
+from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.messages import ReaderState
+from indexrelay.schemas.settings import HttpSettings, Settings
+from indexrelay.schemas.versions import VersionManifest
+from indexrelay.service.problems import MEDIA_TYPE, ProblemDetails
+from indexrelay.service.query import SearchRequest, search, search_request
+from indexrelay.service.server import address_of, is_local, listening
+from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.streams import Connection
+
+try:
+    import uvicorn
+    from fastapi import FastAPI, Header, Request, Response
+
+    from indexrelay.reloaders.fastapi import reloader_lifespan
+    from indexrelay.service.answers import LargeResponse, SearchAnswer, document_response, encoded
+    from indexrelay.service.connections import Connections, connection_of, fitting
+    from indexrelay.service.limits import BodyLimit, SearchThreads
+    from indexrelay.service.problems import RefusedError, answer_problems
+except ModuleNotFoundError as error:
+    raise missing_extra(error) from error
+
+log = get_logger(__name__)
+
+_SHUTDOWN_SECONDS: Final = 5
+"""How long running requests may take after a signal; then they are cut off."""
+_OURS: Final = "indexrelay.components."
+"""Of what is served by kinds of our own, payloads are those of entries."""
+_BACKLOG: Final = 128
+"""Connections that the kernel keeps until they are taken: as many are taken at a time."""
+
+
+def create_app(reloader: Reloader, limits: HttpSettings | None = None) -> FastAPI:
+    """The service on ``reloader``, which is started and stopped with the application.
+
+    Args:
+        reloader: whose components are served.
+        limits: of bodies, answers and searches; ``None``: the default ones. The limits of
+            connections are `serve`'s: another server has its own.
+    """
+    limits = limits or HttpSettings()
+    app = FastAPI(
+        title="A reader of indexrelay",
+        lifespan=reloader_lifespan(reloader, wait_ready_seconds=0),
+        docs_url=None,  # such pages fetch their scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,  # it would send people to whatever host the request names
+    )
+    answer_problems(app, reloader)
+    app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)
+    _add_states(app, reloader)
+    _add_components(app, reloader, limits)
+    describe(app)
+    return app
+
+
+def _add_states(app: FastAPI, reloader: Reloader) -> None:
+    """What the reader says of itself: on the event loop, from memory."""
+
+    @app.get("/health", responses=refusals())
+    async def health() -> Health:
+        problems = reloader.problems
+        return Health(well=not problems, problems=problems)
+
+    @app.get("/ready", responses=refusals(or_else=(503, Ready)))
+    async def ready(response: Response) -> Ready:
+        if not reloader.ready:
+            response.status_code = 503
+        return Ready(ready=reloader.ready)
+
+    @app.get("/state", response_model=ReaderState, responses=refusals())
+    async def state() -> Response:
+        return Response(reloader.state.model_dump_json(), media_type="application/json")
+
+    @app.post("/retry", status_code=202, responses=refusals())
+    async def retry() -> Accepted:
+        reloader.retry_failed()
+        return Accepted()
+
+
+def _add_components(app: FastAPI, reloader: Reloader, limits: HttpSettings) -> None:
+    """What is served."""
+    threads = SearchThreads(limits)
+
+    @app.get("/components", responses=refusals())
+    async def components() -> Components:
+        with reloader.acquire() as snapshot:
+            return Components(
+                release=snapshot.release,
+                components={
+                    name: Component.of(snapshot.versions[name], snapshot.manifest(name))
+                    for name in sorted(snapshot)
+                },
+            )
+
+    def found(name: str, body: bytes) -> bytes:
+        with reloader.acquire() as snapshot:
+            most, served = limits.max_answer_bytes, snapshot[name]
+            hits = search(served, search_request(body), max_payload_bytes=most)
+            return encoded(
+                hits,
+                component=name,
+                release=snapshot.release,
+                version=snapshot.versions[name],
+                max_bytes=most,
+                are_json=type(served).__module__.startswith(_OURS),
+            )
+
+    @app.post(
+        "/components/{name}/search",
+        response_model=SearchAnswer,
+        responses=refusals(404, 415, 422),
+        openapi_extra=search_body(),
+    )
+    async def search_component(name: str, request: Request) -> Response:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise RefusedError(415, "send the question as application/json")
+        body = await request.body()
+        answer = await threads.run(found, name, body, connection=connection_of(request.scope))
+        return LargeResponse(answer, media_type="application/json")
+
+    @app.get(
+        "/components/{name}/document",
+        response_model=Any,
+        responses={304: {"description": "The client has it"}, **refusals(404, 422)},
+    )
+    async def document(
+        name: str,
+        accept_encoding: Annotated[str, Header()] = "",
+        if_none_match: Annotated[str, Header()] = "",
+    ) -> Response:
+        with reloader.acquire() as snapshot:
+            return document_response(
+                snapshot[name], accept_encoding=accept_encoding, if_none_match=if_none_match
+            )
+
+
+def serve(
+    settings: Settings,
+    *,
+    reader_id: str | None = None,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    uds: Path | None = None,
+    insecure: bool = False,
+    address: str | None = None,
+    store: ArtifactStore | None = None,
+    connection: Connection | None = None,
+) -> None:
+    """Run the service until SIGTERM or SIGINT, in the foreground.
+
+    Args:
+        settings: the installation.
+        reader_id: its name; see `Reloader`.
+        host: the address to listen on.
+        port: the port to listen on; ``None`` or 0: a free one.
+        uds: a unix socket to listen on instead.
+        insecure: listen where other machines may ask, too, although nobody has to say who they are.
+        address: where others find it, for its presence; ``None``: as it listens, with this
+            machine's name where it listens everywhere.
+        store: see `Reloader`.
+        connection: see `Reloader`.
+
+    Raises:
+        OpenAddressError: other machines reach the address, and ``insecure`` does not say that they
+            may.
+        OSError: it cannot listen there.
+        KeyboardInterrupt: SIGINT came, once everything has been stopped.
+    """
+    with listening(host, port or 0, uds, backlog=_BACKLOG, insecure=insecure) as listener:
+        reloader = Reloader(
+            settings,
+            reader_id=reader_id,
+            store=store,
+            connection=connection,
+            address=address or address_of(listener),
+        )
+        limits = fitting(settings.http)
+        config = uvicorn.Config(
+            create_app(reloader, limits),
+            http=Connections(limits).protocol,
+            ws="none",
+            loop="asyncio",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=_BACKLOG,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        )
+        if not is_local(listener):
+            log.warning(
+                "reader.open_to_the_network",
+                address=address_of(listener),
+                consequence="whoever reaches it may search, and read every document",
+                advice="let it listen on 127.0.0.1 or a unix socket, behind a proxy that asks who "
+                "it is",
+            )
+        try:
+            with _ending_well():
+                uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            reloader.stop()  # also where requests did not end in time, and the lifespan did not
+
+
+@contextlib.contextmanager
+def _ending_well() -> Iterator[None]:
+    """Let SIGTERM end in a return.
+
+    uvicorn raises a signal again when it has shut down, and by default SIGTERM would then end the
+    process as if it had been killed, although it did as it was told.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals come to the main thread only
+        return
+    before = signal.signal(signal.SIGTERM, lambda _signal, _frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+_EVERYWHERE: Final = (400, 405, 408, 413, 500, 503)
+"""What any request may meet: no HTTP, another method, too slow, too large, a fault, no room."""
+_REF: Final = "#/components/schemas/{model}"
+
+
+class Health(BaseModel):
+    """Whether the reader is well; that it answers says that it is alive."""
+
+    status: Literal["alive"] = "alive"
+    well: bool
+    problems: tuple[Problem, ...]
+
+
+class Ready(BaseModel):
+    """Whether every required component is served."""
+
+    ready: bool
+
+
+class Accepted(BaseModel):
+    """It will be done."""
+
+    accepted: Literal[True] = True
+
+
+class Component(BaseModel):
+    """One version that is served."""
+
+    kind: str
+    version: str
+    covers: dict[str, int]
+    entries: int
+    bytes: int
+    created_at: datetime
+
+    @classmethod
+    def of(cls, version: str, manifest: VersionManifest) -> "Component":
+        """As its manifest says; ``version`` is the id that the release gives, since a manifest of
+        a newer minor version has fields that are unknown here."""
+        return cls(
+            kind=manifest.kind,
+            version=version,
+            covers=dict(manifest.covers),
+            entries=manifest.entries,
+            bytes=manifest.size,
+            created_at=manifest.created_at,
+        )
+
+
+class Components(BaseModel):
+    """All of them, and the release that they are of."""
+
+    release: int
+    components: dict[str, Component]
+
+
+def refusals(
+    *statuses: int, or_else: tuple[int, type[BaseModel]] | None = None
+) -> dict[int | str, dict[str, Any]]:
+    """The problems that a route may answer with, for its description.
+
+    Args:
+        statuses: those beside what any request may meet.
+        or_else: a status that also has an answer which is no problem.
+    """
+    schema = {"$ref": _REF.format(model=ProblemDetails.__name__)}
+    found: dict[int | str, dict[str, Any]] = {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
+        for status in sorted({*_EVERYWHERE, *statuses})
+    }
+    if or_else is not None:
+        found[or_else[0]]["model"] = or_else[1]
+    return found
+
+
+def search_body() -> dict[str, Any]:
+    """The body of a search, which is read by a thread and not by the framework."""
+    schema = {"$ref": _REF.format(model=SearchRequest.__name__)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def describe(app: FastAPI) -> None:
+    """Add the models that no route names by itself."""
+    described: dict[str, Any] = {}
+
+    def openapi() -> dict[str, Any]:
+        if not described:
+            described.update(get_openapi(title=app.title, version=app.version, routes=app.routes))
+            models = [(SearchRequest, "validation"), (ProblemDetails, "serialization")]
+            _, found = models_json_schema(models, ref_template=_REF)  # type: ignore[arg-type] # literals
+            described["components"]["schemas"] |= found["$defs"]
+        return described
+
+    app.openapi = openapi  # type: ignore[method-assign] # as FastAPI's documentation has it

@@ -1,0 +1,402 @@
+"""The connections of the reader service, and for how long their clients may keep it waiting.
+
+uvicorn and h11 speak HTTP; here is what they have no setting for. At any moment a connection waits
+for its client (for a header, for a body, or for an answer to be read), or the client waits for us.
+The first has a time limit. And where one connection more, or some memory more, is wanted than there
+is, the one whose client was waited for the longest makes room: whoever holds connections open, half
+sent or unread, loses them first, and a request that comes whole is answered.
+"""
+
+import asyncio
+import ctypes
+import functools
+import os
+import resource
+import socket
+import time
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Any, Final, cast
+
+import h11
+from starlette.types import Scope
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from indexrelay.reloaders.http_errors import RETRY_AFTER_SECONDS
+from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.settings import HttpSettings
+from indexrelay.service.problems import MEDIA_TYPE, ProblemDetails
+
+log = get_logger(__name__)
+
+MAX_HEADER_BYTES: Final = 16 * 1024
+"""Of a request line with all its headers; also of what a client may send ahead of its answers."""
+_HEADER_PIECE_BYTES: Final = 1024
+"""What h11 gets of a header at a time: it refuses what is beyond the limit and not whole yet."""
+_LOOK_SECONDS: Final = 0.5
+"""How often connections are looked at: so much later than its limit one may end."""
+_SEND_BUFFER_BYTES: Final = 256 * 1024
+"""Of the kernel, for each connection; by itself it lets 4 MB wait for who does not read."""
+_TRIMMED_BYTES: Final = 8 * 1024 * 1024
+"""Once more than this was held at a time, and is no longer, its memory is given back."""
+_SPARE_PART: Final = 10
+_FEWEST_SPARE: Final = 8
+"""A tenth of the connections, and at least so many, may come in while all others are at work."""
+_RESERVED_DESCRIPTORS: Final = 100
+"""Files that connections leave to everything else: indexes, the log, Redis, the next release."""
+_FREE_PIECES: Final = 1000
+_PIECE_BYTES: Final = 64
+"""A body may come in so many pieces, and one more for each so many bytes. A chunk of one byte costs
+16 us to read, and a body of nothing else half a minute."""
+
+
+class Phase(Enum):
+    """Whom a connection waits for."""
+
+    WORK = auto()
+    """The client waits for us."""
+    HEADER = auto()
+    BODY = auto()
+    ANSWER = auto()
+    """The client has not read what was sent."""
+
+
+class Connections:
+    """All connections of one service; for the thread of its event loop."""
+
+    def __init__(
+        self,
+        settings: HttpSettings,
+        *,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take the limits; see `fitting`."""
+        self.now = now
+        self._most = settings.max_connections
+        self._max_buffered_bytes = settings.max_buffered_bytes
+        self._seconds = {
+            Phase.HEADER: settings.header_seconds,
+            Phase.BODY: settings.body_seconds,
+            Phase.ANSWER: settings.send_seconds,
+        }
+        self._open: dict[GuardedConnection, None] = {}
+        self._waiting: dict[GuardedConnection, None] = {}
+        """Those whose client is waited for; the longest comes first."""
+        self._buffered = 0
+        self._highest = 0
+        """Bytes that were held at a time since memory was given back last."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def protocol(self) -> type[asyncio.Protocol]:
+        """What uvicorn makes a connection with."""
+        made: object = functools.partial(GuardedConnection, self)
+        return cast("type[asyncio.Protocol]", made)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def buffered_bytes(self) -> int:
+        """What is held of bodies and answers."""
+        return self._buffered
+
+    def admit(self, connection: "GuardedConnection") -> bool:
+        """Count one more in, if need be for another; whether there is a place.
+
+        Requests that came whole in the same moment are at work, if only for a moment: while all
+        are, some more come in, and make room for each other as soon as one is not.
+        """
+        while len(self._open) >= self._most:
+            if self._make_room(connection):
+                continue
+            if len(self._open) < self._most + max(_FEWEST_SPARE, self._most // _SPARE_PART):
+                break
+            log.warning("connections.all_at_work", most=self._most)
+            return False
+        self._open[connection] = self._waiting[connection] = None
+        if self._timer is None:
+            self._timer = connection.loop.call_later(_LOOK_SECONDS, self.look, connection.loop)
+        return True
+
+    def leave(self, connection: "GuardedConnection") -> None:
+        """One is gone; safe twice."""
+        self._open.pop(connection, None)
+        self._waiting.pop(connection, None)
+        self.let_go(connection)
+
+    def note(self, connection: "GuardedConnection") -> None:
+        """It waits for somebody else, or anew."""
+        self._waiting.pop(connection, None)
+        if connection in self._open and connection.phase is not Phase.WORK:
+            self._waiting[connection] = None
+
+    def hold(self, connection: "GuardedConnection", count: int) -> bool:
+        """Count ``count`` bytes for it, if need be instead of another's; whether there is room."""
+        while self._buffered + count > self._max_buffered_bytes:
+            if not self._make_room(connection, holding=True):
+                log.warning("buffers.all_at_work", buffered_bytes=self._buffered)
+                return False
+        if connection in self._open:  # who was cut meanwhile is only waited for
+            connection.held_bytes += count
+            self._buffered += count
+            self._highest = max(self._highest, self._buffered)
+        return True
+
+    def let_go(self, connection: "GuardedConnection") -> None:
+        """Nothing is held for it any longer."""
+        self._buffered -= connection.held_bytes
+        connection.held_bytes = 0
+
+    def expire(self) -> None:
+        """End every connection whose client was waited for too long."""
+        now = self.now()
+        for connection in list(self._open):
+            connection.note()
+            limit = self._seconds.get(connection.phase)
+            if limit is not None and now - connection.since >= limit:
+                connection.expire(limit)
+
+    def _make_room(self, newcomer: "GuardedConnection", *, holding: bool = False) -> bool:
+        """Cut the connection whose client was waited for the longest; ``False``: there is none.
+
+        Args:
+            newcomer: for whom; it is not cut itself.
+            holding: whether to cut one that gives back some bytes.
+        """
+        while longest := self._longest(newcomer, holding=holding):
+            since = longest.since
+            if longest.note() is Phase.WORK or longest.since != since:
+                continue  # it has moved on, and stands at the end now, or not at all
+            log.warning("connection.made_room", waited_for=longest.phase.name.lower())
+            self.leave(longest)
+            longest.transport.abort()
+            return True
+        return False
+
+    def _longest(
+        self, newcomer: "GuardedConnection", *, holding: bool
+    ) -> "GuardedConnection | None":
+        others = (each for each in self._waiting if each is not newcomer)
+        return next((each for each in others if each.held_bytes or not holding), None)
+
+    def look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End what is over, give back what was held, and look again in a while."""
+        self._timer = None
+        self.expire()
+        if self._highest > _TRIMMED_BYTES > self._buffered:
+            self._highest = 0
+            loop.run_in_executor(None, give_memory_back)
+        if self._open or self._highest > _TRIMMED_BYTES:
+            self._timer = loop.call_later(_LOOK_SECONDS, self.look, loop)
+
+
+class GuardedConnection(H11Protocol):
+    """One connection, whose client's time is counted."""
+
+    def __init__(self, connections: Connections, **given: Any) -> None:
+        super().__init__(**given)
+        self._all = connections
+        self.conn = _Requests(h11.SERVER, MAX_HEADER_BYTES)
+        self.app_state = {**self.app_state, _STATE: self}
+        self.phase = Phase.HEADER
+        self.since = connections.now()
+        """Since when it is in its phase."""
+        self.held_bytes = 0
+        """Counted by `Connections`."""
+        self._ahead = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take it in, or refuse it."""
+        super().connection_made(transport)
+        set_up(transport.get_extra_info("socket"))
+        if not self._all.admit(self):
+            self.refuse(503, "this reader has no connection left; ask again in a moment")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count it out."""
+        self._all.leave(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read in pieces, since h11 only limits a header of which more is to come."""
+        start = 0
+        while start < len(data) and not self.transport.is_closing():
+            is_header = self.cycle is None or self.cycle.response_complete
+            size = _HEADER_PIECE_BYTES if is_header else MAX_HEADER_BYTES
+            piece = data[start : start + size]
+            start += size
+            if self._is_whole:
+                self._ahead += len(piece)
+                if self._ahead > MAX_HEADER_BYTES:
+                    self.transport.abort()
+                    return
+            super().data_received(piece)
+        self.note()
+
+    def on_response_complete(self) -> None:
+        """The next request may begin."""
+        self._ahead = 0
+        super().on_response_complete()
+        self.note()
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        super().pause_writing()
+        self.note()
+
+    def resume_writing(self) -> None:
+        """The client has read what was waiting."""
+        super().resume_writing()
+        self.phase = Phase.WORK  # if it waits for the client again, that begins now
+        self.note()
+
+    def send_400_response(self, msg: str) -> None:
+        """What h11 cannot read: in our words, and our shape."""
+        self.refuse(400, f"{msg} A header may have at most {MAX_HEADER_BYTES} bytes.")
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody waits for an answer."""
+        return self.transport.is_closing()
+
+    def hold(self, count: int) -> bool:
+        """Count bytes that are held for this client; ``False``: there is no room for them."""
+        return self._all.hold(self, count)
+
+    def let_go(self) -> None:
+        """They are not held any longer."""
+        self._all.let_go(self)
+
+    def note(self) -> Phase:
+        """See whom it waits for."""
+        phase = self._phase()
+        if phase is not self.phase:
+            self.phase, self.since = phase, self._all.now()
+            self._all.note(self)
+        return phase
+
+    def expire(self, seconds: float) -> None:
+        """End it, since its client took too long."""
+        if self.phase is Phase.ANSWER:
+            log.warning("answer.unread", seconds=seconds)
+            self.transport.abort()
+            return
+        what = self.phase.name.lower()
+        self.refuse(408, f"the {what} of a request may take {seconds:g} s")
+
+    def refuse(self, status: int, detail: str) -> None:
+        """Answer without the application, as far as an answer can still be given, and close."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            if self.cycle.response_started:
+                self.transport.abort()
+                return
+            self.cycle.disconnected = True  # the application stops waiting for it
+            self.cycle.message_event.set()
+        body = ProblemDetails.of(status, detail).to_bytes()
+        headers = [("content-type", MEDIA_TYPE), ("content-length", str(len(body)))]
+        headers += [("connection", "close")]
+        if status == 503:
+            headers += [("retry-after", str(RETRY_AFTER_SECONDS))]
+        try:
+            pieces = [
+                self.conn.send(h11.Response(status_code=status, headers=headers)),
+                self.conn.send(h11.Data(data=body)),
+                self.conn.send(h11.EndOfMessage()),
+            ]
+        except h11.LocalProtocolError:  # there was an answer already
+            self.transport.abort()
+            return
+        self.transport.write(b"".join(piece for piece in pieces if piece))
+        self.transport.close()
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether the request that is answered now has come whole."""
+        answering = self.cycle is not None and not self.cycle.response_complete
+        return answering and not self.cycle.more_body
+
+    def _phase(self) -> Phase:
+        cycle = self.cycle
+        idle = cycle is None or cycle.response_complete
+        if self.flow.write_paused or (idle and self.transport.get_write_buffer_size()):
+            return Phase.ANSWER
+        if idle:
+            return Phase.HEADER
+        return Phase.BODY if cycle.more_body and not cycle.response_started else Phase.WORK
+
+
+class _Requests(h11.Connection):
+    """Refuses bodies in crumbs."""
+
+    _pieces = 0
+    _bytes = 0
+
+    def next_event(self) -> Any:
+        """The next event; raises `h11.RemoteProtocolError` for one that must not be."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._pieces = self._bytes = 0
+        elif isinstance(event, h11.Data):
+            self._pieces += 1
+            self._bytes += len(event.data)
+            if self._pieces > _FREE_PIECES + self._bytes // _PIECE_BYTES:
+                raise h11.RemoteProtocolError("too many small pieces")
+        return event
+
+
+_STATE: Final = "indexrelay_connection"
+
+
+def connection_of(scope: Scope) -> GuardedConnection | None:
+    """The connection of a request; ``None`` where another server runs the application."""
+    found: GuardedConnection | None = scope.get("state", {}).get(_STATE)
+    return found
+
+
+def fitting(settings: HttpSettings) -> HttpSettings:
+    """The settings as far as this process can keep them.
+
+    Connections leave some files to everything else, whatever clients do; and searches leave half of
+    the connections to those who ask for less.
+    """
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = settings.max_connections
+    if soft != resource.RLIM_INFINITY:
+        left = soft - len(os.listdir("/proc/self/fd")) - _RESERVED_DESCRIPTORS  # noqa: PTH208 - names do
+        most = max(1, min(most, left))
+    if most < settings.max_connections:
+        log.warning(
+            "connections.limited",
+            most=most,
+            open_files=soft,
+            advice="let the process open more files (ulimit -n), or set http.max_connections",
+        )
+    searching = max(1, most // 2)
+    running = min(settings.searches, searching)
+    waiting = min(settings.max_waiting_searches, searching - running)
+    return settings.model_copy(
+        update={
+            "max_connections": most,
+            "searches": running,
+            "max_waiting_searches": waiting,
+        }
+    )
+
+
+def give_memory_back() -> None:
+    """Have the C library return what it keeps of memory that is free: by itself it keeps most."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none, and keeps little
+    if trim is not None:
+        trim(0)
+
+
+def set_up(opened: socket.socket | None) -> None:
+    """Have the kernel send small packets at once, and keep little that is not read."""
+    if opened is None:
+        return
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+    if opened.family != socket.AF_UNIX:
+        # asyncio does so only where the listening socket names its protocol, which ours, made by
+        # `socket.create_server`, does not: header and body of an answer would wait for each other.
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

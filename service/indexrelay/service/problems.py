@@ -1,0 +1,154 @@
+"""Errors as HTTP says them: problem details (RFC 9457), of a bounded size.
+
+Whatever is refused has the same shape, from wherever it is refused: a request that is no HTTP, a
+path that there is not, a question that cannot be answered, a fault of ours. The input is never
+given back whole: it may be large, or hold a NaN.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from indexrelay.reloaders.http_errors import ERRORS, RETRY_AFTER_SECONDS, http_error
+from indexrelay.reloaders.reloader import Reloader
+from indexrelay.schemas.diagnostics import told
+from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.loggers import get_logger
+
+log = get_logger(__name__)
+
+MEDIA_TYPE: Final = "application/problem+json"
+MAX_DETAIL: Final = 1000
+"""Characters: a sentence of ours fits in, and what a client sent does not come back tenfold."""
+
+
+class ProblemDetails(BaseModel):
+    """Why a request was refused; ``detail`` says what would be right."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: str = "about:blank"
+    """No problem of ours needs more than its status and a sentence."""
+    title: str
+    """The status in words."""
+    status: int
+    detail: str
+    """At most `MAX_DETAIL` characters."""
+
+    @classmethod
+    def of(cls, status: int, detail: str) -> "ProblemDetails":
+        """The problem, with what is too long of the sentence cut off."""
+        if len(detail) > MAX_DETAIL:
+            detail = f"{detail[: MAX_DETAIL - 1]}…"
+        return cls(title=HTTPStatus(status).phrase, status=status, detail=detail)
+
+    def to_bytes(self) -> bytes:
+        """As JSON in ASCII: a name may hold half a character."""
+        return json.dumps(self.model_dump()).encode("ascii")
+
+
+class RefusedError(IndexRelayError):
+    """Raised to refuse a request with a status of its own; it says what would be right."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+class OverloadedError(RefusedError):
+    """Raised when there is no room for one more request now; ask again, or another reader."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(503, f"this reader has {what}; ask again in a moment, or another one")
+
+
+def problem(
+    status: int, detail: str, headers: Mapping[str, str] | None = None, *, close: bool = False
+) -> Response:
+    """An answer that refuses; ``close``: its connection is of no use any longer."""
+    given = dict(headers or {})
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        given.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
+    if close:
+        given["Connection"] = "close"
+    body = ProblemDetails.of(status, detail).to_bytes()
+    return Response(body, status, given, media_type=MEDIA_TYPE)
+
+
+def answer_problems(app: FastAPI, reloader: Reloader) -> None:
+    """Give every error that a route may raise its status and its sentence."""
+
+    def known(_request: Request, error: Exception) -> Response:
+        told_of = http_error(error, reloader)
+        return problem(told_of.status, told_of.detail, told_of.headers)
+
+    for each in ERRORS:
+        app.add_exception_handler(each, known)
+
+    @app.exception_handler(RefusedError)
+    def refused(_request: Request, error: RefusedError) -> Response:
+        return problem(error.status, str(error))
+
+    @app.exception_handler(HTTPException)
+    def routed(_request: Request, error: HTTPException) -> Response:
+        return problem(error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(_request: Request, error: RequestValidationError) -> Response:
+        return problem(422, mistakes_in_words(error.errors()))
+
+    app.add_middleware(Unexpected)
+
+
+def mistakes_in_words(mistakes: Sequence[Any], *, most: int = 5) -> str:
+    """What pydantic found, in one sentence: where, and what would be right."""
+    told_of = [
+        ": ".join(
+            part
+            for part in (".".join(str(step)[:100] for step in each["loc"]), each["msg"])
+            if part
+        )
+        for each in mistakes[:most]
+    ]
+    more = len(mistakes) - len(told_of)
+    return "; ".join(told_of) + (f"; and {more} more" if more else "")
+
+
+class Unexpected:
+    """ASGI middleware; answers 500 to what nobody expected, and logs it without what was sent."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application."""
+        began = False
+
+        async def watched(message: Message) -> None:
+            nonlocal began
+            began = began or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            if scope["type"] != "http":
+                raise
+            log.exception(
+                "request.failed",
+                method=scope["method"],
+                path=str(scope["path"])[:200],
+                error=told(error),
+            )
+            if began:
+                raise  # half an answer must not look like a whole one
+            refusal = problem(500, "this is a fault of the reader; its log says more")
+            await refusal(scope, receive, send)

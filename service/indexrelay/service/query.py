@@ -1,0 +1,168 @@
+"""A search over HTTP: what may be asked, and which method of the served object answers it.
+
+An object that searches text has ``search(text, k=…)``; one that searches vectors has
+``search(vector, k=…)`` and, to tell it from the other, ``search_by_id(id, k=…)``. Kinds of users
+take part by having these methods.
+
+A body is looked at in three steps, each of which costs little whatever it holds: how many elements
+it has, before it is parsed; whether its keys are ours; then every value. Numbers are numbers: in a
+string, or as true and false, they are a mistake of the client that an answer would hide.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final, Self
+
+import numpy as np
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import from_json
+
+from indexrelay.components.errors import InvalidQueryError
+from indexrelay.components.served import Hit
+
+MAX_K: Final = 1000
+MAX_DIMENSION: Final = 65_536
+MAX_TEXT: Final = 10_000
+MAX_ELEMENTS: Final = 100_000
+"""Commas, brackets and braces of a body, those in texts included: a vector of the greatest
+dimension, or a text of nothing else, has fewer. Each may become a Python object."""
+_MAX_NAMED: Final = 5
+_LIMIT: Final = "max_payload_bytes"
+_GREATEST: Final = float(np.finfo(np.float32).max)
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 10.0 is 10."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _one_of_three(schema: dict[str, Any]) -> None:
+    """What `_one_question` checks, as JSON Schema: exactly one is given, the others are null."""
+    properties = schema["properties"]
+    names = ("vector", "id", "text")
+    schema["oneOf"] = [
+        {
+            "required": [name],
+            "properties": {
+                each: next(arm for arm in properties[each]["anyOf"] if arm["type"] != "null")
+                if each == name
+                else {"type": "null"}
+                for each in names
+            },
+        }
+        for name in names
+    ]
+
+
+class SearchRequest(BaseModel):
+    """Exactly one of ``vector``, ``id`` and ``text``, and how many hits."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, json_schema_extra=_one_of_three
+    )
+
+    vector: (
+        Annotated[
+            list[Annotated[FiniteFloat, Field(ge=-_GREATEST, le=_GREATEST)]],
+            Field(min_length=1, max_length=MAX_DIMENSION, fail_fast=True),
+        ]
+        | None
+    ) = None
+    """Each number within float32."""
+    id: Annotated[str, Field(min_length=1, max_length=MAX_TEXT)] | None = None
+    text: Annotated[str, Field(max_length=MAX_TEXT)] | None = None
+    k: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MAX_K)] = 10
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Self:
+        given = [name for name in ("vector", "id", "text") if getattr(self, name) is not None]
+        if len(given) != 1:
+            asked = " and ".join(given) or "none of them"
+            raise ValueError(f"give exactly one of vector, id and text, not {asked}")
+        return self
+
+
+def search_request(body: bytes) -> SearchRequest:
+    """What a body asks.
+
+    Raises:
+        InvalidQueryError: it is no JSON, too large a thing, or no question; bounded in size.
+    """
+    elements = sum(body.count(sign) for sign in b",[{")
+    if elements > MAX_ELEMENTS:
+        raise InvalidQueryError(f"the body may have at most {MAX_ELEMENTS} elements")
+    try:
+        parsed = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidQueryError(f"the body is no JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise InvalidQueryError("the body is no JSON object with one of vector, id and text")
+    unknown = parsed.keys() - SearchRequest.model_fields.keys()
+    if unknown:
+        named = ", ".join(repr(name[:40]) for name in sorted(unknown)[:_MAX_NAMED])
+        more = f" and {len(unknown) - _MAX_NAMED} more" if len(unknown) > _MAX_NAMED else ""
+        raise InvalidQueryError(
+            f"unknown: {named}{more}; there are {', '.join(SearchRequest.model_fields)}"
+        )
+    try:
+        return SearchRequest.model_validate(parsed)
+    except ValidationError as error:
+        raise InvalidQueryError(_in_words(error)) from error
+
+
+def search(
+    served: Any, request: SearchRequest, *, max_payload_bytes: int | None = None
+) -> Sequence[Hit]:
+    """Ask the served object.
+
+    Where its methods take ``max_payload_bytes``, as those of our own kinds do, it reads no payloads
+    that have more bytes together; ``None``: any number.
+
+    Raises:
+        InvalidQueryError: it does not answer that kind of question, or not this one.
+        UnknownEntryError: it holds no entry of that id.
+    """
+    by_vector = hasattr(served, "search_by_id")
+    by_text = hasattr(served, "search") and not by_vector
+    hits: Sequence[Hit]
+    if request.id is not None and by_vector:
+        limited = _limited(type(served).search_by_id, max_payload_bytes)
+        hits = served.search_by_id(request.id, k=request.k, **limited)
+    elif request.vector is not None and by_vector:
+        vector = np.asarray(request.vector, dtype=np.float32)
+        limited = _limited(type(served).search, max_payload_bytes)
+        hits = served.search(vector, k=request.k, **limited)
+    elif request.text is not None and by_text:
+        limited = _limited(type(served).search, max_payload_bytes)
+        hits = served.search(request.text, k=request.k, **limited)
+    else:
+        answers = "a vector or an id" if by_vector else "a text" if by_text else "no search"
+        raise InvalidQueryError(f"this component answers {answers}")
+    return hits
+
+
+def _limited(method: Callable[..., Any], most: int | None) -> dict[str, int]:
+    return {_LIMIT: most} if most is not None and _takes_limit(method) else {}
+
+
+@functools.lru_cache(maxsize=100)
+def _takes_limit(method: Callable[..., Any]) -> bool:
+    return _LIMIT in inspect.signature(method).parameters
+
+
+def _in_words(error: ValidationError) -> str:
+    """Where, and what would be right; there are no more mistakes than fields."""
+    mistakes = error.errors(include_url=False, include_context=False, include_input=False)
+    told = (
+        (".".join(str(step) for step in mistake["loc"]), mistake["msg"]) for mistake in mistakes
+    )
+    return "; ".join(f"{where}: {what}" if where else what for where, what in told)

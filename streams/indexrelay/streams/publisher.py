@@ -1,0 +1,211 @@
+"""Adds events to streams, and announces a release.
+
+An event is a plain XADD of one field. There are no dedupe markers: an event only says "look now",
+the inbox drops repeats by the event's id, and a marker per event would cost a tenth of the rate. So
+a publish whose reply was lost may be repeated freely.
+
+A release is announced by one script, which adds the reload message and the result, then sets the
+number. What holds, however often and by whomever an announcement is repeated:
+
+- the release number in Redis never falls, as long as Redis keeps it;
+- a number is set after its reload message is in the stream, and a number that is not greater than
+  the current one adds no reload message: no release is announced twice, or after a newer one;
+- a result with the same bytes is added once. The mark that says so lives for a day; each result has
+  its own, because the result of a rebuild whose release was overtaken still has to reach people.
+
+If it fails the release stands, since it was committed in the artifacts before: announce it again.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+from hiredis import pack_command
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.messages import FIELD, MAX_EVENT_BYTES
+from indexrelay.streams.connection import Connection, naming, refusals_of, refused
+from indexrelay.streams.errors import MessageTooLargeError
+from indexrelay.streams.keys import Keys
+
+Packed = bytes
+"""A command in the server's protocol."""
+
+
+def packed(*words: bytes) -> Packed:
+    """One command of these words."""
+    command: bytes = pack_command(words)  # type: ignore[arg-type] # its stub says one word
+    return command
+
+
+def round_trip(client: Redis, commands: Iterable[Packed]) -> list[Any]:
+    """Send the commands, and give their replies in the same order; a refusal is one of them.
+
+    Not a transaction, and never sent twice.
+
+    Raises:
+        redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: the server did not answer;
+            any of them may have been done.
+    """
+    together = list(commands)
+    pool = client.connection_pool
+    connection: Any = pool.get_connection()
+    try:
+        connection.send_packed_command([b"".join(together)])
+        return [_reply(connection) for _ in together]
+    except BaseException:
+        # A reply that nobody read would be taken for that of the next command.
+        connection.disconnect()
+        raise
+    finally:
+        pool.release(connection)
+
+
+def _reply(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except ResponseError as refusal:
+        return refusal
+
+
+MOST_EVENTS: Final = 1000
+"""Events in one round trip: beyond this it is no faster."""
+MOST_BYTES: Final = 4 * 1024 * 1024
+"""Bytes of events in one round trip, if it is more than one event: a server holds what it has read
+and not yet done, and the time-out of the socket counts for all of it."""
+
+
+def publish(
+    connection: Connection, key: str, raw: bytes, *, keep_seconds: float | None = None
+) -> bytes:
+    """Add one event; returns its entry id.
+
+    Args:
+        keep_seconds: the stream ends so long after its last event; ``None``: never.
+
+    Raises:
+        MessageTooLargeError: it has more than `MAX_EVENT_BYTES`.
+        BackendRefusedError: the server refused it (out of memory, a replica, forbidden).
+        redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: it did not answer; the
+            event may have arrived or not.
+    """
+    check_size(key, raw)
+    commands = [packed(b"XADD", key.encode(), b"*", FIELD, raw)]
+    if keep_seconds is not None:
+        milliseconds = b"%d" % round(keep_seconds * 1000)
+        commands.append(packed(b"PEXPIRE", key.encode(), milliseconds))
+    replies = round_trip(connection.commands, commands)
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            raise refused(key, reply) from reply
+    entry_id: bytes = replies[0]
+    return entry_id
+
+
+def publish_many(connection: Connection, key: str, raws: Sequence[bytes]) -> list[bytes]:
+    """Add events in as few round trips as is sensible, in this order; returns their entry ids.
+
+    Not a transaction: when one is refused, others may stand.
+
+    Raises:
+        MessageTooLargeError, BackendRefusedError, redis.exceptions.ConnectionError,
+            redis.exceptions.TimeoutError: as `publish`; nothing is added where one is too large.
+    """
+    name = key.encode()
+    for raw in raws:
+        check_size(key, raw)
+    entry_ids: list[bytes] = []
+    for some in _portions(raws):
+        commands = [packed(b"XADD", name, b"*", FIELD, raw) for raw in some]
+        for reply in round_trip(connection.commands, commands):
+            if isinstance(reply, ResponseError):
+                raise refused(key, reply) from reply
+            entry_ids.append(reply)
+    return entry_ids
+
+
+def check_size(key: str, raw: bytes) -> None:
+    """Refuse what its readers would refuse.
+
+    Raises:
+        MessageTooLargeError: it has more than `MAX_EVENT_BYTES`.
+    """
+    if len(raw) > MAX_EVENT_BYTES:
+        raise MessageTooLargeError(key, len(raw), MAX_EVENT_BYTES)
+
+
+def _portions(raws: Sequence[bytes]) -> Iterator[list[bytes]]:
+    """What goes together."""
+    portion: list[bytes] = []
+    size = 0
+    for raw in raws:
+        if portion and (len(portion) == MOST_EVENTS or size + len(raw) > MOST_BYTES):
+            yield portion
+            portion, size = [], 0
+        portion.append(raw)
+        size += len(raw)
+    if portion:
+        yield portion
+
+
+MARK_SECONDS: Final = 86_400
+"""Far longer than anyone goes on repeating one announcement."""
+
+_log = get_logger(__name__)
+
+
+def announce(
+    connection: Connection,
+    keys: Keys,
+    *,
+    number: int,
+    release_event: bytes,
+    result_event: bytes | None,
+) -> bool:
+    """Tell everyone that release ``number`` is there.
+
+    Args:
+        result_event: what came of the rebuild; ``None``: there is nothing new to say about it.
+
+    Returns:
+        True: it became the current release by this call. False: it, or a newer one, already was.
+
+    Raises:
+        ValueError: ``number`` is not positive.
+        MessageTooLargeError: one of the two has more than `MAX_EVENT_BYTES`.
+        BackendRefusedError: the server refused it, and nothing was written.
+        redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: it did not answer; the
+            announcement may have been made or not. Repeat it.
+    """
+    if number < 1:
+        raise ValueError(f"release {number}: releases are numbered from 1")
+    result = result_event or b""
+    check_size(keys.reloads, release_event)
+    check_size(keys.results, result)
+    mark = keys.announced(hashlib.sha256(result).hexdigest())
+    with refusals_of(keys.release):
+        became = connection.script("announce")(
+            keys=[keys.reloads, keys.results, mark, keys.release],
+            args=[number, release_event, result, FIELD, MARK_SECONDS * 1000],
+        )
+    return bool(became)
+
+
+def current_release(connection: Connection, keys: Keys) -> int:
+    """The number of the newest announced release; 0: none.
+
+    Raises:
+        redis.exceptions.RedisError: the server is away, or says no.
+    """
+    with naming(keys.release):
+        value = connection.commands.get(keys.release)
+    if value is None:
+        return 0
+    try:
+        return int(value)
+    except ValueError:
+        # Somebody else's bytes. The next announcement takes them for 0 as well, and replaces them.
+        _log.warning("release.number_unreadable", key=keys.release)
+        return 0
