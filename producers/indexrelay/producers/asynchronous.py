@@ -13,6 +13,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self
 
@@ -179,7 +180,7 @@ class AsyncProducer:
         self._producer = producer
 
     @classmethod
-    async def open(cls, settings: Settings) -> Self:
+    async def open(cls, settings: Settings | str | Path | None = None) -> Self:
         """As `Producer.open`."""
         return cls(await asyncio.to_thread(Producer.open, settings))
 

@@ -9,6 +9,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -30,6 +31,7 @@ from indexrelay.producers.served import Readers, ServedBy, ServedWait
 from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.messages import RebuildRequested
 from indexrelay.schemas.settings import CollectionSettings, Settings
+from indexrelay.schemas.settings_file import settings_of
 from indexrelay.storage.catalog import BatchChanges, Catalog, Commit
 from indexrelay.storage.catalog.batches import check_batch_id
 from indexrelay.storage.validation import SizeLimits
@@ -77,13 +79,20 @@ class Producer:
         )
 
     @classmethod
-    def open(cls, settings: Settings) -> Self:
+    def open(cls, settings: Settings | str | Path | None = None) -> Self:
         """Open the catalog that the settings name; Redis only when it is first needed.
 
+        Args:
+            settings: they themselves, or the path of their file; ``None``: the file that
+                ``INDEXRELAY_CONFIG`` names, else ``indexrelay.toml`` in the current folder, else
+                the variables ``INDEXRELAY_…`` alone.
+
         Raises:
+            SettingsError: with every mistake in them.
             CatalogUrlError, CatalogVersionError: the settings name no catalog of ours.
             sqlalchemy.exc.OperationalError: the database cannot be reached.
         """
+        settings = settings_of(settings)
         producer = cls(settings, catalog=Catalog.open(settings.catalog_url))
         producer._owns_catalog = True
         return producer

@@ -198,6 +198,20 @@ def load_settings(
     return _anchored(settings, folder)
 
 
+def settings_of(given: Settings | str | Path | None = None) -> Settings:
+    """The settings that somebody gave, or those that are found as `load_settings` finds them.
+
+    Args:
+        given: settings, or the path of their file; ``None``: found.
+
+    Raises:
+        SettingsError: with every mistake, each naming its key, its value and what would be right.
+    """
+    if isinstance(given, Settings):
+        return given
+    return load_settings(None if given is None else Path(given))
+
+
 def check_settings(
     raw: dict[str, Any],
     *,
