@@ -9,11 +9,10 @@ from redis.exceptions import RedisError
 
 from indexrelay.schemas.messages import FIELD
 from indexrelay.streams import (
-    BackendRefusedError,
     Connection,
     Keys,
     Tail,
-    is_passing,
+    is_transient,
     publish,
     publish_many,
 )
@@ -60,8 +59,8 @@ class Publishers:
     def _arrived(self, connection: Connection, batch: list[bytes]) -> bool:
         try:
             publish_many(connection, KEYS.events, batch)
-        except (RedisError, BackendRefusedError) as error:
-            if not is_passing(error):
+        except RedisError as error:
+            if not is_transient(error):
                 raise
             return False
         return True

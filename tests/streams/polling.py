@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
-from indexrelay.streams.errors import is_passing
+from indexrelay.streams.errors import is_transient
 
 
 def eventually(condition: Callable[[], object], *, seconds: float = 30.0) -> None:
-    """Return as soon as ``condition`` holds; a passing error counts as "not yet".
+    """Return as soon as ``condition`` holds; a transient error counts as "not yet".
 
     A look that costs much is made less often: whoever is waited for needs the processor, too.
     """
@@ -22,7 +22,7 @@ def eventually(condition: Callable[[], object], *, seconds: float = 30.0) -> Non
             if condition():
                 return
         except RedisError as error:
-            if not is_passing(error):
+            if not is_transient(error):
                 raise
         assert time.monotonic() < deadline, "it did not happen in time"
         pause.wait(max(0.005, time.thread_time() - before))

@@ -7,7 +7,7 @@ from redis import exceptions
 
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.streams.connection import Connection
-from indexrelay.streams.errors import BackendRefusedError, RedisUrlError, is_passing, refusal_code
+from indexrelay.streams.errors import BackendRefusedError, RedisUrlError, is_transient, refusal_code
 from indexrelay.streams.keys import Keys
 from tests.fixtures.logs import capture_logs
 from tests.fixtures.servers import ServerFactory
@@ -78,7 +78,7 @@ def test_where_no_sentinel_answers_the_error_says_what_to_look_at() -> None:
     assert "port=1" in shown
     assert "port=2" in shown
     assert "s3cret" not in shown
-    assert is_passing(refused.value)
+    assert is_transient(refused.value)
 
 
 def test_a_server_that_evicts_is_warned_about(server_factory: ServerFactory) -> None:
@@ -132,7 +132,7 @@ def test_a_forked_child_gets_sockets_of_its_own(redis_url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "passing"),
+    ("error", "code", "transient"),
     [
         (exceptions.ResponseError("UNBLOCKED the stream key no longer exists"), "UNBLOCKED", True),
         (exceptions.ResponseError("NOGROUP No such key"), "NOGROUP", True),
@@ -154,15 +154,15 @@ def test_a_forked_child_gets_sockets_of_its_own(redis_url: str) -> None:
     ],
 )
 def test_refusals_are_told_apart_by_their_first_word(
-    error: exceptions.ResponseError, code: str, *, passing: bool
+    error: exceptions.ResponseError, code: str, *, transient: bool
 ) -> None:
     assert refusal_code(error) == code
-    assert is_passing(error) is passing
-    assert is_passing(BackendRefusedError("key", code, "reason")) is passing
+    assert is_transient(error) is transient
+    assert is_transient(BackendRefusedError("key", code, "reason")) is transient
 
 
 @pytest.mark.parametrize(
-    ("error", "passing"),
+    ("error", "transient"),
     [
         (exceptions.ConnectionError("refused"), True),
         (exceptions.TimeoutError("slow"), True),
@@ -173,8 +173,10 @@ def test_refusals_are_told_apart_by_their_first_word(
         (ValueError("a mistake"), False),
     ],
 )
-def test_only_what_time_heals_is_passing(error: Exception, *, passing: bool) -> None:
-    assert is_passing(error) is passing
+def test_only_an_error_that_goes_away_by_itself_is_transient(
+    error: Exception, *, transient: bool
+) -> None:
+    assert is_transient(error) is transient
 
 
 def test_all_keys_of_a_namespace_share_a_hash_tag() -> None:

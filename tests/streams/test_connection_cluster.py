@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from redis.exceptions import ResponseError
 
-from indexrelay.streams import Keys, current_release, is_passing, publish
+from indexrelay.streams import Keys, current_release, is_transient, publish
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.errors import BackendRefusedError
 from tests.fixtures.refusing import RefusingServer
@@ -37,4 +37,4 @@ def test_every_refusal_of_a_cluster_says_what_it_is_and_what_to_do(node: tuple[s
     for said in (str(read.value), str(written.value)):
         assert "cluster" in said.lower()
         assert "cluster-enabled no" in said
-    assert is_passing(read.value) is (word == "CLUSTERDOWN")
+    assert is_transient(read.value) is (word == "CLUSTERDOWN")

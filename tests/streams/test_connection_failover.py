@@ -9,7 +9,7 @@ from redis import exceptions
 
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.consumer import Tail
-from indexrelay.streams.errors import BackendRefusedError, is_passing
+from indexrelay.streams.errors import BackendRefusedError, is_transient
 from indexrelay.streams.keys import Keys
 from indexrelay.streams.leases import Lease
 from indexrelay.streams.publisher import publish
@@ -97,6 +97,6 @@ def published(connection: Connection, key: str, raw: bytes) -> bool:
     try:
         return bool(publish(connection, key, raw))
     except BackendRefusedError as error:
-        if is_passing(error):
+        if is_transient(error):
             return False
         raise

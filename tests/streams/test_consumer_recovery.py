@@ -9,7 +9,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.consumer import ConsumerGroup, Tail
-from indexrelay.streams.errors import is_passing
+from indexrelay.streams.errors import is_transient
 from indexrelay.streams.keys import Keys
 from indexrelay.streams.publisher import publish, publish_many
 from tests.fixtures.logs import capture_logs
@@ -134,7 +134,7 @@ def test_a_key_of_another_type_is_an_error_for_the_caller(
     real_connection.commands.set(keys.events, "mine")
     with pytest.raises(RedisError) as refused:
         consumer(real_connection, keys).read(count=1, block_seconds=0)
-    assert not is_passing(refused.value)
+    assert not is_transient(refused.value)
 
 
 def test_a_blocking_read_is_sent_once_however_short_the_time_out(
@@ -165,7 +165,7 @@ def test_an_outage_is_logged_once_and_so_is_its_end(
                 for reader in (group, tail):
                     with pytest.raises(RedisError) as away:
                         reader.read(count=1, block_seconds=0)
-                    assert is_passing(away.value)
+                    assert is_transient(away.value)
             server.start()
             assert group.read(count=1, block_seconds=0) == []
             assert tail.read(count=1, block_seconds=0).gap, "in doubt after an outage"
@@ -186,7 +186,7 @@ def test_a_write_to_a_stalled_server_is_sent_once(
                 publish(connection, keys.events, b"1")
         finally:
             server.go_on()
-        assert is_passing(stalled.value)
+        assert is_transient(stalled.value)
         eventually(lambda: connection.commands.xlen(keys.events))
         assert connection.commands.xlen(keys.events) == 1
 

@@ -9,7 +9,7 @@ from redis.exceptions import OutOfMemoryError
 from indexrelay.schemas.messages import FIELD
 from indexrelay.streams import publisher
 from indexrelay.streams.connection import Connection
-from indexrelay.streams.errors import BackendRefusedError, is_passing
+from indexrelay.streams.errors import BackendRefusedError, is_transient
 from indexrelay.streams.keys import Keys
 from indexrelay.streams.publisher import publish, publish_many
 from indexrelay.streams.retention import trim
@@ -78,7 +78,7 @@ def test_a_key_of_another_type_is_refused_for_good(each_connection: Connection, 
     with pytest.raises(BackendRefusedError, match="it is not ours") as refused:
         publish(each_connection, keys.events, b"x")
     assert refused.value.code == "WRONGTYPE"
-    assert not is_passing(refused.value)
+    assert not is_transient(refused.value)
 
 
 def test_a_full_server_refuses_events_for_now(real_connection: Connection, keys: Keys) -> None:
@@ -90,7 +90,7 @@ def test_a_full_server_refuses_events_for_now(real_connection: Connection, keys:
         real_connection.commands.config_set("maxmemory", 0)
     assert isinstance(refused.value.__cause__, OutOfMemoryError)
     assert (refused.value.key, refused.value.code) == (keys.events, "OOM")
-    assert is_passing(refused.value)
+    assert is_transient(refused.value)
 
 
 def test_a_replica_refuses_events_for_now(real_connection: Connection, keys: Keys) -> None:
@@ -101,7 +101,7 @@ def test_a_replica_refuses_events_for_now(real_connection: Connection, keys: Key
     finally:
         real_connection.commands.replicaof("NO", "ONE")
     assert refused.value.code == "READONLY"
-    assert is_passing(refused.value)
+    assert is_transient(refused.value)
 
 
 def test_a_server_that_is_away_is_a_network_error(
@@ -112,7 +112,7 @@ def test_a_server_that_is_away_is_a_network_error(
         server.stop()
         with pytest.raises(RedisConnectionError) as away:
             publish(connection, keys.events, b"x")
-        assert is_passing(away.value)
+        assert is_transient(away.value)
 
 
 def test_trimming_keeps_the_entry_that_it_is_told(each_connection: Connection, keys: Keys) -> None:

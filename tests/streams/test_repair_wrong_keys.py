@@ -9,7 +9,7 @@ import pytest
 from indexrelay.schemas.settings import RebuilderSettings
 from indexrelay.streams import Connection, Keys, Presence, publish
 from indexrelay.streams import repair as module
-from indexrelay.streams.errors import BackendRefusedError, is_passing
+from indexrelay.streams.errors import BackendRefusedError, is_transient
 from indexrelay.streams.presence import MAX_STATE_BYTES
 from indexrelay.streams.repair import ASIDE_SECONDS, WrongKey, find_wrong_keys, mend
 
@@ -128,7 +128,7 @@ def test_a_stream_that_could_take_nothing_takes_events_again(
     real_connection.commands.xadd(key, {"event": "x"}, id=LAST_ID)
     with pytest.raises(BackendRefusedError, match="greatest possible id") as refused:
         publish(real_connection, key, b"{}")
-    assert is_passing(refused.value)
+    assert is_transient(refused.value)
     for wrong in find(real_connection):
         mend(real_connection, KEYS, wrong, ttl_seconds=15)
     assert publish(real_connection, key, b"{}")

@@ -32,7 +32,7 @@ from indexrelay.schemas.settings import ComponentDefinition
 from indexrelay.schemas.versions import made_from
 from indexrelay.storage.catalog import CollectionLog, Commit
 from indexrelay.storage.errors import UnknownCollectionError
-from indexrelay.streams.errors import WrongTypeError, is_passing
+from indexrelay.streams.errors import WrongTypeError, is_transient
 
 Readers: TypeAlias = int | Collection[str] | None
 """Which readers must serve it: that many processes; every live process under each of these ids, and
@@ -334,7 +334,7 @@ class ServedWait:
         except (RedisError, OSError, NoRunningServerError) as error:
             # The embedded server may be started yet, like any other, and a rebuilder sets aside
             # what stands in the place of presence.
-            ends = isinstance(error, NoRunningServerError | WrongTypeError) or is_passing(error)
+            ends = isinstance(error, NoRunningServerError | WrongTypeError) or is_transient(error)
             if not ends:
                 raise
             if self._away is None:

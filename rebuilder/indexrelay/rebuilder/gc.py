@@ -172,7 +172,7 @@ class StreamTrimmer:
         """Trim every stream once; whether the hard cap removed events, so that one has to look.
 
         Raises:
-            redis.exceptions.RedisError, BackendRefusedError: the server is away, or says no.
+            redis.exceptions.RedisError: the server is away, or says no.
         """
         keys, most = self._keys, self._limits.stream_max_entries
         self._trim(keys.events, [])

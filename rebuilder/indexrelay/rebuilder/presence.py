@@ -20,9 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from indexrelay.health.facts import RetryPolicy
 from indexrelay.health.redis import OF_ITS_OWN
@@ -42,7 +40,8 @@ from indexrelay.schemas.messages import (
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from indexrelay.storage.catalog import Attempt, Catalog
-from indexrelay.streams import BackendRefusedError, Connection, Identity, Keys, Presence, present
+from indexrelay.streams import Connection, Identity, Keys, Presence, present
+from indexrelay.streams.errors import is_unanswered
 
 _log = get_logger(__name__)
 
@@ -54,7 +53,7 @@ def declared_by_rebuilders(connection: Connection, keys: Keys) -> frozenset[str]
     """
     try:
         states = present(connection, keys, "rebuilder", RebuilderState)
-    except (RedisError, BackendRefusedError) as error:
+    except RedisError as error:
         _log.debug("rebuilders.unknown", error=str(error))
         return frozenset()
     return frozenset(
@@ -134,8 +133,8 @@ class RebuilderPresence:
                 ttl_seconds=self._ttl_seconds,
             )
             self._look_for_namesakes()
-        except (RedisError, BackendRefusedError) as error:
-            self._silent = isinstance(error, RedisConnectionError | RedisTimeoutError)
+        except RedisError as error:
+            self._silent = is_unanswered(error)
             _log.warning("presence.not_published", error=str(error))
         else:
             self._silent = False
@@ -149,7 +148,7 @@ class RebuilderPresence:
             return
         try:
             self._presence.remove(self._identity.member)
-        except (RedisError, BackendRefusedError) as error:
+        except RedisError as error:
             _log.debug("presence.not_withdrawn", error=str(error))
 
     def _look_for_namesakes(self) -> None:

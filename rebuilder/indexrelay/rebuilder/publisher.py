@@ -18,8 +18,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Final
 
-from redis.exceptions import RedisError
-
 from indexrelay.health.due import GroupWait
 from indexrelay.rebuilder.release_groups import Candidate, Choice, Chooser, groups_in_order
 from indexrelay.schemas.clock import Clock
@@ -44,7 +42,6 @@ from indexrelay.schemas.versions import (
 )
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore, ReleaseExistsError
 from indexrelay.streams import (
-    BackendRefusedError,
     Connection,
     Keys,
     announce,
@@ -380,10 +377,6 @@ def _same_content(current: Release, release: Release) -> bool:
     )
 
 
-AnnounceError = (RedisError, BackendRefusedError)
-"""What `Announcer` raises when Redis is away or refuses."""
-
-
 class Announcer:
     """Speaks for one rebuilder."""
 
@@ -397,7 +390,7 @@ class Announcer:
         """Reload message, result (if this is the first time) and release key, in one script.
 
         Raises:
-            redis.exceptions.RedisError, BackendRefusedError: nobody was told; the release stands.
+            redis.exceptions.RedisError: nobody was told; the release stands.
         """
         failpoint("announce.before")
         announce(
@@ -414,7 +407,7 @@ class Announcer:
         """A result without a release.
 
         Raises:
-            redis.exceptions.RedisError, BackendRefusedError: nobody was told.
+            redis.exceptions.RedisError: nobody was told.
         """
         publish(self._connection, self._keys.results, self._event(_finished(result)))
 

@@ -25,13 +25,13 @@ from enum import StrEnum
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.health.redis import LONGEST_LEASES, declaring
 from indexrelay.health.verdict import BUILDS, Actor, Verdict
 from indexrelay.rebuilder.presence import DamageReports, ForeignWriteLog, declared_by_rebuilders
-from indexrelay.rebuilder.publisher import AnnounceError, Announcer, Publisher
+from indexrelay.rebuilder.publisher import Announcer, Publisher
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
@@ -175,7 +175,7 @@ class Renumberer:
 
         Raises:
             ArtifactError: the store cannot be read or written; nothing was concluded.
-            redis.exceptions.RedisError, BackendRefusedError: the server is away, or says no.
+            redis.exceptions.RedisError: the server is away, or says no.
         """
         readers = {
             state.process: state
@@ -329,7 +329,7 @@ class Reconciler:
         """Mend the keys that hold what is not ours, and nothing else.
 
         Raises:
-            redis.exceptions.RedisError, BackendRefusedError: the server is away, or refuses.
+            redis.exceptions.RedisError: the server is away, or refuses.
         """
         return Reconciliation(findings=tuple(self._wrong_keys()))
 
@@ -337,7 +337,7 @@ class Reconciler:
         """Doubt what readers cannot load; whether one of them found something new.
 
         Raises:
-            redis.exceptions.RedisError, BackendRefusedError: presence cannot be read.
+            redis.exceptions.RedisError: presence cannot be read.
         """
         return self._doubts.take(self._readers())
 
@@ -364,7 +364,7 @@ class Reconciler:
             yield from self._missing_group()
             yield from self._endless_leases()
             self._doubts.take(self._readers())
-        except AnnounceError as error:
+        except RedisError as error:
             if "WRONGTYPE" in str(error):  # since `_wrong_keys` looked
                 yield _unusable("key", "a key came to hold what is not ours meanwhile", error)
             else:

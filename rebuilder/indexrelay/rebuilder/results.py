@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.health.due import GroupWait
 from indexrelay.health.facts import Facts
 from indexrelay.rebuilder.passes import PassOrder, forgive
-from indexrelay.rebuilder.publisher import AnnounceError, Announcer, Publication, Publisher
+from indexrelay.rebuilder.publisher import Announcer, Publication, Publisher
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import BuildOutcome, ComponentResult, RebuildResult, RebuildStatus
@@ -233,7 +234,7 @@ class Completer:
                 self._announcer.report(result)
             else:
                 self._announcer.announce(release, result)
-        except AnnounceError as error:
+        except RedisError as error:
             if release is not None:
                 result = not_announced(result, error)
             _log.error("result.not_announced", error=str(error))

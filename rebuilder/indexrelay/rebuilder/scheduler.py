@@ -22,9 +22,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Self
 
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from indexrelay.health.due import Due, find_due, why_not, withheld
 from indexrelay.health.facts import Facts, RetryPolicy
@@ -38,6 +36,7 @@ from indexrelay.schemas.messages import LockWait, RebuildResult
 from indexrelay.schemas.versions import Definitions, groups_of, moving_with
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import BackendRefusedError, Connection, Keys, Lease
+from indexrelay.streams.errors import is_unanswered
 
 _log = get_logger(__name__)
 
@@ -155,8 +154,8 @@ class Leases:
         """What the server said; ``None``: nothing, or that it refuses."""
         try:
             said = act()
-        except (RedisError, BackendRefusedError) as error:
-            self.silent = isinstance(error, RedisConnectionError | RedisTimeoutError)
+        except RedisError as error:
+            self.silent = is_unanswered(error)
             _log.warning(event, component=component, error=str(error))
             return None
         self.silent = False

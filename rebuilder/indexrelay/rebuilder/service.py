@@ -15,9 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from indexrelay.health.facts import RetryPolicy
 from indexrelay.health.judge import judge
@@ -46,8 +44,8 @@ from indexrelay.schemas.settings_file import let_import
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from indexrelay.storage.catalog import Catalog
-from indexrelay.streams import BackendRefusedError, Connection, ConsumerGroup, Identity, Keys
-from indexrelay.streams.errors import WrongTypeError
+from indexrelay.streams import Connection, ConsumerGroup, Identity, Keys
+from indexrelay.streams.errors import WrongTypeError, is_unanswered
 from indexrelay.streams.keys import REBUILDERS_GROUP
 from indexrelay.streams.retention import server_memory
 
@@ -264,7 +262,7 @@ class Workshop:
         """Trim the streams; whether events went that nobody had read, so that one has to look."""
         try:
             return self._janitor.trim()
-        except (RedisError, BackendRefusedError) as error:
+        except RedisError as error:
             _log.warning("streams.not_trimmed", error=str(error))
             return False
 
@@ -275,7 +273,7 @@ class Workshop:
         try:
             self._findings.repaired(self._reconciler.mend_keys())
             return self._reconciler.heed_readers()
-        except (RedisError, BackendRefusedError) as error:
+        except RedisError as error:
             _log.debug("readers.not_heard", error=str(error))
             return False
 
@@ -507,7 +505,7 @@ class Rebuilder:
                 pause = _FIRST_PAUSE_SECONDS
                 self._silent = False
             except Exception as error:  # noqa: BLE001 - the loop outlives whatever one turn meets
-                self._silent = isinstance(error, RedisConnectionError | RedisTimeoutError)
+                self._silent = is_unanswered(error)
                 if self._stopping.is_set():
                     break
                 _log.warning(

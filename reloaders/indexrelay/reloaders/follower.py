@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from indexrelay.reloaders.loader import Loader, Round
 from indexrelay.reloaders.opener import Opener
 from indexrelay.reloaders.plan import served_names
-from indexrelay.reloaders.presence import Link, is_silence
+from indexrelay.reloaders.presence import Link
 from indexrelay.reloaders.retry import Failures
 from indexrelay.reloaders.scrubber import Doubt
 from indexrelay.reloaders.snapshot import Current
@@ -31,7 +31,8 @@ from indexrelay.schemas.settings import ComponentDefinition, Settings
 from indexrelay.schemas.settings_file import let_import
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactStore, ReleaseUnreadableError, StoreAccessError
-from indexrelay.streams import Keys, Tail, current_release, is_passing
+from indexrelay.streams import Keys, Tail, current_release, is_transient
+from indexrelay.streams.errors import is_unanswered
 
 
 def required_names(
@@ -411,7 +412,7 @@ class ReleaseWatch:
                 count=_BURST, block_seconds=min(seconds, connection.block_seconds)
             )
         except RedisError as error:
-            self.silent = is_silence(error)
+            self.silent = is_unanswered(error)
             # The tail has logged it; its next read has a gap, and that is a reason to look.
             self._failures += 1
             pause = backoff_seconds(
@@ -440,9 +441,9 @@ class ReleaseWatch:
         try:
             number = current_release(connection, self._keys)
         except RedisError as error:
-            self.silent = is_silence(error)
+            self.silent = is_unanswered(error)
             if not self._away:
-                advice = "it may come back" if is_passing(error) else "see the server's ACL"
+                advice = "it may come back" if is_transient(error) else "see the server's ACL"
                 log.warning("release.number_unknown", error=str(error), advice=advice)
             self._away = True
             return 0

@@ -11,9 +11,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from indexrelay.schemas.clock import Clock, SupervisedThread
 from indexrelay.schemas.loggers import get_logger
@@ -26,21 +24,16 @@ from indexrelay.schemas.messages import (
 )
 from indexrelay.schemas.settings import Settings
 from indexrelay.streams import (
-    BackendRefusedError,
     Connection,
     Keys,
     Presence,
     RedisUrlError,
     publish,
 )
+from indexrelay.streams.errors import is_unanswered
 from indexrelay.streams.server import embedded_url
 
 log = get_logger(__name__)
-
-
-def is_silence(error: Exception) -> bool:
-    """Whether the server did not answer at all: asked again at once it would not either."""
-    return isinstance(error, RedisConnectionError | RedisTimeoutError)
 
 
 class Link:
@@ -153,7 +146,7 @@ class Reporter:
                 event.to_bytes(),
                 keep_seconds=self._keep_reports_seconds,
             )
-        except (RedisError, BackendRefusedError) as error:
+        except RedisError as error:
             # Presence says the same as soon as it can be said again.
             log.warning("report.not_published", release=applied.release, error=str(error))
 
@@ -186,7 +179,7 @@ class Reporter:
                 return
             try:
                 Presence(connection, self._keys, "reader").remove(member)
-            except (RedisError, BackendRefusedError) as error:
+            except RedisError as error:
                 log.debug("presence.not_withdrawn", reader=member, error=str(error))
 
     def _renew_until(self, done: threading.Event, state: ReaderState) -> None:
@@ -205,8 +198,8 @@ class Reporter:
             Presence(connection, self._keys, "reader").publish(
                 state.member, raw, ttl_seconds=self._ttl_seconds
             )
-        except (RedisError, BackendRefusedError) as error:
-            self.silent = is_silence(error)
+        except RedisError as error:
+            self.silent = is_unanswered(error)
             if not self._unheard:
                 log.warning("presence.not_published", reader=state.reader, error=str(error))
             self._unheard = True

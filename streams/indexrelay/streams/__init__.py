@@ -1,8 +1,8 @@
 """How it travels: Redis connections, streams, groups, cursors, leases, presence, Lua scripts.
 
 Nothing in here knows what an event means, and nothing in Redis is the truth about anything.
-Whatever fails in a way that is worth trying again (`is_passing`) is raised to the caller, who backs
-off: nothing in this portion sleeps, and nothing loops on an error.
+Every error is raised to the caller, who backs off where it is transient (`is_transient`): nothing
+in this portion sleeps, and nothing loops on an error.
 """
 
 from indexrelay.streams.connection import Connection
@@ -12,7 +12,7 @@ from indexrelay.streams.errors import (
     NoServerError,
     RedisUrlError,
     ServerStartError,
-    is_passing,
+    is_transient,
 )
 from indexrelay.streams.keys import Keys
 from indexrelay.streams.leases import Lease
@@ -38,7 +38,7 @@ __all__ = [
     "TailRead",
     "announce",
     "current_release",
-    "is_passing",
+    "is_transient",
     "present",
     "publish",
     "publish_many",

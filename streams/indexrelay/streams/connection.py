@@ -335,6 +335,8 @@ def refusals_of(key: str) -> Iterator[None]:
     """
     try:
         yield
+    except BackendRefusedError:
+        raise
     except ResponseError as error:
         raise refused(key, error) from error
 

@@ -388,8 +388,8 @@ class ConsumerGroup:
         ``block_seconds=0`` does not wait at all.
 
         Raises:
-            redis.exceptions.RedisError: the server is away, or says no. Where `is_passing` says so
-                call again after a while; nothing is lost.
+            redis.exceptions.RedisError: the server is away, or refuses. Where that is transient
+                (`is_transient`) call again after a while; nothing is lost.
         """
         block = self._connection.block_milliseconds(block_seconds)
         asked = self._size.of(count)
@@ -570,8 +570,8 @@ class Tail:
         Fewer where they are large (`ReadSize`).
 
         Raises:
-            redis.exceptions.RedisError: the server is away, or says no. Where `is_passing` says so
-                call again after a while; that read has a gap.
+            redis.exceptions.RedisError: the server is away, or refuses. Where that is transient
+                (`is_transient`) call again after a while; that read has a gap.
         """
         block = self._connection.block_milliseconds(block_seconds)
         asked = self._size.of(count)

@@ -56,11 +56,12 @@ _ADVICE: Final = {
 }
 
 
-class BackendRefusedError(IndexRelayError):
+class BackendRefusedError(IndexRelayError, ResponseError):
     """Raised when the server answered a write with a refusal (OOM, READONLY, NOPERM, …).
 
-    The server's own error is its ``__cause__``; `is_passing` says whether to try again. A server
-    that did not answer at all is redis-py's ``ConnectionError`` or ``TimeoutError``, unchanged.
+    It is a `redis.exceptions.RedisError` too, so that one ``except`` catches whatever goes wrong
+    with the server. The server's own error is its ``__cause__``; `is_transient` says whether to try
+    again. A server that did not answer is redis-py's ``ConnectionError`` or ``TimeoutError``.
     """
 
     def __init__(self, key: str, code: str, reason: str) -> None:
@@ -168,7 +169,7 @@ class WrongTypeError(IndexRelayError, ResponseError):
 GONE_CODES: Final = frozenset({"NOGROUP", "UNBLOCKED"})
 """The stream or its group vanished, as Valkey and as Redis 7 say it under a blocked read."""
 
-PASSING_CODES: Final = GONE_CODES | {
+TRANSIENT_CODES: Final = GONE_CODES | {
     "BUSY",
     "CLUSTERDOWN",
     EXHAUSTED,
@@ -202,6 +203,8 @@ def refusal_code(error: ResponseError) -> str:
 
     ``EXHAUSTED`` is ours: a rebuilder sets such a stream aside, and adding works again.
     """
+    if isinstance(error, BackendRefusedError):
+        return error.code
     if "exhausted the last possible ID" in str(error):
         return EXHAUSTED
     for known, code in _CODE_OF_CLASS.items():
@@ -211,12 +214,15 @@ def refusal_code(error: ResponseError) -> str:
     return word[1] if word else "ERR"
 
 
-def is_passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether the same call may work later, with nothing changed but time."""
     if isinstance(error, AuthenticationError | AuthorizationError):
         return False
     if isinstance(error, ConnectionError | TimeoutError):
         return True
-    if isinstance(error, BackendRefusedError):
-        return error.code in PASSING_CODES
-    return isinstance(error, ResponseError) and refusal_code(error) in PASSING_CODES
+    return isinstance(error, ResponseError) and refusal_code(error) in TRANSIENT_CODES
+
+
+def is_unanswered(error: BaseException) -> bool:
+    """Whether the server did not answer at all: asked again at once it would not either."""
+    return isinstance(error, ConnectionError | TimeoutError)

@@ -317,7 +317,7 @@ def _carried_out(repair: Repair, step: Step) -> RepairStep:
         said = repair.carry_out(step)
     except NoPermissionError:
         raise
-    except (RedisError, BackendRefusedError, UnkillableScriptError) as error:
+    except (RedisError, UnkillableScriptError) as error:
         if isinstance(error, BackendRefusedError) and error.code == "NOPERM":
             raise RepairNotAllowedError(error) from error
         return shown.model_copy(update={"said": str(error)})
