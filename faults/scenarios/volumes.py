@@ -179,7 +179,7 @@ def _failed_for(bench: Bench, words: str) -> bool:
     """Whether the newest attempt at every component names the cause."""
     attempts = bench.catalog.attempts.all()
     return attempts.keys() == set(bench.settings.components) and all(
-        words in attempt.error and attempt.passing for attempt in attempts.values()
+        words in attempt.error and attempt.transient for attempt in attempts.values()
     )
 
 

@@ -124,7 +124,7 @@ def attempt(name: str, **changes: Any) -> Attempt:
         "error": "it broke",
         "inputs": inputs_digest(DEFINITIONS[name], {}),
         "targets": {"tracks": 4},
-        "passing": False,
+        "transient": False,
         "failed_at": NOW,
         "first_failed_at": NOW,
     }

@@ -84,7 +84,7 @@ def attempt(
     failures: int = 1,
     generation: int = 4,
     parents: dict[str, str] | None = None,
-    passing: bool = False,
+    transient: bool = False,
 ) -> Attempt:
     return Attempt(
         component=name,
@@ -92,7 +92,7 @@ def attempt(
         error="it broke",
         inputs=inputs_digest(DEFINITIONS[name], parents or {}),
         targets={"tracks": generation},
-        passing=passing,
+        transient=transient,
         failed_at=NOW,
         first_failed_at=NOW,
     )
@@ -271,6 +271,6 @@ def test_what_others_built_under_later_settings_is_left_to_them() -> None:
 
 
 def test_what_failed_for_a_cause_outside_is_tried_for_as_long_as_that_lasts() -> None:
-    tried = {"index": attempt("index", failures=50, passing=True)}
+    tried = {"index": attempt("index", failures=50, transient=True)}
     later = NOW + timedelta(days=1)
     assert "index" in due(facts(generation=4, attempts=tried, now=later))

@@ -85,7 +85,7 @@ def failed(name: str, given: Facts) -> Facts:
         targets={"tracks": given.sources["tracks"].generation},
         failed_at=NOW,
         first_failed_at=NOW,
-        passing=False,
+        transient=False,
     )
     return replace(given, attempts={name: attempt})
 

@@ -439,8 +439,8 @@ def test_a_full_disk_is_remembered_as_a_cause_outside(make_bench: MakeBench) -> 
     bench.commit("a")
     result = bench.rebuild()
     assert "No space left on device; make room on that disk" in str(result.components["full"].error)
-    passing = {name: tried.passing for name, tried in bench.catalog.attempts.all().items()}
-    assert passing == {"full": True, "bad": False}
+    transient = {name: tried.transient for name, tried in bench.catalog.attempts.all().items()}
+    assert transient == {"full": True, "bad": False}
 
 
 def test_a_publisher_that_was_overtaken_changes_nothing(make_bench: MakeBench) -> None:

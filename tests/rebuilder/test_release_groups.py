@@ -407,7 +407,7 @@ def test_a_kept_version_that_is_released_with_its_group_forgets_the_failed_build
         "error": "boom",
         "inputs": "x",
         "targets": {"tracks": 1},
-        "passing": False,
+        "transient": False,
     }
     for name in ("one", "alone"):
         bench.catalog.attempts.failed(name, **failed)

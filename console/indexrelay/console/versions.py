@@ -103,7 +103,7 @@ def failing(installation: Installation, component: str) -> Failing | None:
         failing_since=attempt.first_failed_at,
         failed_at=attempt.failed_at,
         error=attempt.error,
-        transient=attempt.passing,
+        transient=attempt.transient,
         retry_at=RetryPolicy.of(installation.settings.rebuilder).retry_at(attempt),
     )
 

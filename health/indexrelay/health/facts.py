@@ -52,7 +52,7 @@ class RetryPolicy:
         What failed for a cause outside, such as a full disk, is tried for as long as that lasts.
         Every rebuilder says the same: the wait follows from the component and the count.
         """
-        if not attempt.passing and attempt.failures >= self.max_consecutive_failures:
+        if not attempt.transient and attempt.failures >= self.max_consecutive_failures:
             return None
         wait = backoff_seconds(
             attempt.failures,

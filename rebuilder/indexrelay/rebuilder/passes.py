@@ -421,7 +421,7 @@ class ComponentBuilder:
         definition = facts.definitions[name]
         failed = facts.attempts.get(name)
         # What fails for a cause outside is tried with every batch: that it fails is news enough.
-        say = _log.debug if failed is not None and failed.passing else _log.info
+        say = _log.debug if failed is not None and failed.transient else _log.info
         say("component.building", component=name, reason=order.reasons[name])
         defaults = self._settings.rebuilder
         parents = {
@@ -462,7 +462,7 @@ class ComponentBuilder:
                 outcome=BuildOutcome.FAILED,
                 error=str(error),
                 passing=is_transient(error, memory=False)
-                or (isinstance(error, BuildDiedError) and error.passing),
+                or (isinstance(error, BuildDiedError) and error.transient),
             )
         except Exception as error:  # noqa: BLE001 - the component fails, its pass goes on
             _log.exception("component.not_built", component=name)
@@ -507,7 +507,7 @@ class ComponentBuilder:
                         parent_inputs(name, facts.definitions, {**released, **parents}),
                     ),
                     targets=targets_of(name, facts),
-                    passing=result.passing,
+                    transient=result.passing,
                 ).failures
         except Exception as error:  # noqa: BLE001 - whatever the database says
             _log.error("attempt.not_recorded", component=name, error=str(error))

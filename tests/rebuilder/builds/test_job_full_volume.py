@@ -109,7 +109,9 @@ def attempt(
         )
         return run(runner, request)
     except BuildDiedError as error:
-        return ComponentResult(outcome=BuildOutcome.FAILED, error=str(error), passing=error.passing)
+        return ComponentResult(
+            outcome=BuildOutcome.FAILED, error=str(error), passing=error.transient
+        )
     except OSError as error:
         full = error.errno == errno.ENOSPC
         return ComponentResult(outcome=BuildOutcome.FAILED, error=str(error), passing=full)

@@ -182,7 +182,7 @@ def test_a_build_that_crashes_names_the_signal(bench: Bench, runner: ForkingRunn
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "words", "passing"),
+    ("behaviour", "words", "transient"),
     [
         ("killed", "SIGKILL, from outside", True),
         ("dies", "SIGSEGV", False),
@@ -191,12 +191,12 @@ def test_a_build_that_crashes_names_the_signal(bench: Bench, runner: ForkingRunn
     ],
 )
 def test_a_death_that_somebody_outside_caused_may_pass(
-    bench: Bench, runner: ForkingRunner, behaviour: str, words: str, *, passing: bool
+    bench: Bench, runner: ForkingRunner, behaviour: str, words: str, *, transient: bool
 ) -> None:
     """The kernel sends SIGKILL when memory runs out; a full volume is in `test_full_volume`."""
     with pytest.raises(BuildDiedError, match=words) as caught:
         build(bench, runner, behaviour)
-    assert caught.value.passing is passing
+    assert caught.value.transient is transient
 
 
 def test_a_build_that_hangs_is_killed_at_its_time_limit(
@@ -341,7 +341,7 @@ def test_builds_do_not_mix_up_their_results_on_a_host_with_dots_in_its_name(
 def test_a_child_that_can_leave_no_result_says_why(bench: Bench, runner: ForkingRunner) -> None:
     with pytest.raises(BuildDiedError, match=r"FileNotFoundError.*/proc/nowhere") as caught:
         build(bench, runner, catalog_url="sqlite:////proc/nowhere/catalog.db")
-    assert not caught.value.passing
+    assert not caught.value.transient
 
 
 def test_a_child_that_has_no_room_for_its_result_says_that_this_may_pass(
@@ -351,7 +351,7 @@ def test_a_child_that_has_no_room_for_its_result_says_that_this_may_pass(
     (bench.settings.artifacts_dir / "cramped.result").symlink_to("/dev/full")
     with pytest.raises(BuildDiedError, match="No space left on device") as caught:
         build(bench, runner, folder="cramped")
-    assert caught.value.passing
+    assert caught.value.transient
 
 
 def test_a_module_that_cannot_be_imported_fails_no_other_kind(

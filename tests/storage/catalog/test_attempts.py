@@ -11,10 +11,10 @@ def fail(
     inputs: str = "i1",
     generation: int = 1,
     error: str = "broken",
-    passing: bool = False,
+    transient: bool = False,
 ) -> Attempt:
     return catalog.attempts.failed(
-        "voyager", error=error, inputs=inputs, targets={"tracks": generation}, passing=passing
+        "voyager", error=error, inputs=inputs, targets={"tracks": generation}, transient=transient
     )
 
 
@@ -31,7 +31,7 @@ def test_failures_count_up_and_remember_the_last_one(catalog: Catalog, clock: Ha
         error="still broken",
         inputs="i1",
         targets={"tracks": 2},
-        passing=False,
+        transient=False,
         failed_at=clock.now(),
         first_failed_at=first.failed_at,
     )
@@ -48,7 +48,7 @@ def test_since_when_it_fails_is_forgotten_by_success_alone(
     catalog: Catalog, clock: HandClock
 ) -> None:
     since = clock.now()
-    for change in ({}, {"inputs": "i2"}, {"inputs": "i2", "passing": True}, {"inputs": "i1"}):
+    for change in ({}, {"inputs": "i2"}, {"inputs": "i2", "transient": True}, {"inputs": "i1"}):
         assert fail(catalog, **change).first_failed_at == since
         clock.move(timedelta(minutes=1))
     catalog.attempts.succeeded("voyager")
@@ -56,9 +56,11 @@ def test_since_when_it_fails_is_forgotten_by_success_alone(
 
 
 def test_failures_for_a_cause_outside_do_not_count_as_the_components_own(catalog: Catalog) -> None:
-    counts = [fail(catalog, passing=passing).failures for passing in (True, True, True, False)]
+    counts = [
+        fail(catalog, transient=transient).failures for transient in (True, True, True, False)
+    ]
     assert counts == [1, 2, 3, 1]
-    assert [fail(catalog).failures, fail(catalog, passing=True).failures] == [2, 3]
+    assert [fail(catalog).failures, fail(catalog, transient=True).failures] == [2, 3]
 
 
 def test_success_forgets_the_failures(catalog: Catalog) -> None:

@@ -45,13 +45,13 @@ class BuildTimedOutError(BuildError):
 class BuildDiedError(BuildError):
     """Raised when the child process of a build ended without a result.
 
-    ``passing``: whether what kept it from one lies outside (no room to write it down, no database),
-    so that the same may work later.
+    ``transient``: whether the cause lies outside of the build (no room to write the result, no
+    database), so that the same build may work later.
     """
 
-    def __init__(self, reason: str, *, passing: bool = False) -> None:
+    def __init__(self, reason: str, *, transient: bool = False) -> None:
         super().__init__(reason)
-        self.passing = passing
+        self.transient = transient
 
 
 class BuildCancelledError(BuildError):

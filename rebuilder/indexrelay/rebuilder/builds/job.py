@@ -162,8 +162,8 @@ def build_component(
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the component fails, nothing else
         if isinstance(error, GateFailedError):
             checks = error.checks
-        passing = is_transient(error, memory=False)
-        if passing:
+        transient = is_transient(error, memory=False)
+        if transient:
             snapshots.close()
         return ComponentResult(
             outcome=BuildOutcome.FAILED,
@@ -172,7 +172,7 @@ def build_component(
             seconds=clock.monotonic() - started,
             checks=checks,
             error=_sentence(error),
-            passing=passing,
+            passing=transient,
         )
     return ComponentResult(
         outcome=BuildOutcome.REBUILT,

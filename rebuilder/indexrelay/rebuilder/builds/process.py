@@ -194,7 +194,7 @@ def killed(number: int, workdir: Path, *, memory_bytes: int | None) -> BuildDied
             return BuildDiedError(
                 f"no space left on the volume of {full}: a write to a mapped file killed the "
                 f"build's process (SIGBUS); {advice_on(errno.ENOSPC)}",
-                passing=True,
+                transient=True,
             )
     how = _signal_name(number)
     if number == signal.SIGKILL:  # nobody here sent it: that is another error
@@ -204,7 +204,7 @@ def killed(number: int, workdir: Path, *, memory_bytes: int | None) -> BuildDied
     if memory_bytes is not None:
         how += f"; its memory limit is {memory_bytes:,} bytes beside what it makes"
     return BuildDiedError(
-        f"the build's process was killed by {how}", passing=number == signal.SIGKILL
+        f"the build's process was killed by {how}", transient=number == signal.SIGKILL
     )
 
 

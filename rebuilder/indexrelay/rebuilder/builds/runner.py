@@ -199,7 +199,7 @@ class _Child:
     """``None`` after ``ended``: the server went away first."""
     error: str | None = None
     """What kept the child from a result, where it could still say so."""
-    passing: bool = False
+    transient: bool = False
     """Whether that may pass."""
 
     def end(self) -> None:
@@ -387,11 +387,11 @@ class ForkingRunner:
         if self._stopped:
             return BuildCancelledError("the rebuilder stopped during the build")
         if child.error is not None:
-            return BuildDiedError(child.error, passing=child.passing)
+            return BuildDiedError(child.error, transient=child.transient)
         if exit_code is None:
             # Mostly the kernel's doing, for want of memory; no build of its own can have done it.
             return BuildDiedError(
-                "the build server died; the next build starts another one", passing=True
+                "the build server died; the next build starts another one", transient=True
             )
         if exit_code >= 0:
             return BuildDiedError(
@@ -496,7 +496,7 @@ def _note(child: _Child, message: dict[str, Any]) -> None:
         child.built = True
         child.idle.set()
     elif "error" in message:
-        child.error, child.passing = message["error"], message.get("passing", False)
+        child.error, child.transient = message["error"], message.get("transient", False)
     else:
         child.exit_code = message["exit"]
         child.end()

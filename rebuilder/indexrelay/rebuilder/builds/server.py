@@ -12,7 +12,7 @@ from the client       ``{"child": ID, "niceness": N}``, with the child's end of 
                       own, or ``{"kill": ID}``
 from a child          ``{"child": ID, "progress": SHARE}``, ``{"child": ID, "built": true}`` or,
                       where it can leave no result, ``{"child": ID, "error": WHY,
-                      "passing": BOOL}``
+                      "transient": BOOL}``
 to the client         ``{"child": ID, "pid": N}``; ``{"child": ID, "exit": CODE}``, CODE as in
                       `subprocess`: -N for signal N
 on the child's own    ``{"request": {…}, "memory_bytes": N | null, "result": PATH}``, with the
@@ -99,8 +99,8 @@ class BuildServer:
         try:
             pid = os.fork()
         except OSError as error:  # too many processes, or no memory: this build fails, no other
-            passing = is_transient(error, memory=False)
-            _say(self._channel, message["child"], error=_why(error), passing=passing)
+            transient = is_transient(error, memory=False)
+            _say(self._channel, message["child"], error=_why(error), transient=transient)
             _say(self._channel, message["child"], exit=1)
             return
         if pid == 0:
@@ -157,10 +157,10 @@ def _run_child(
         _Child(channel, message["child"], requests).serve()
         code = 0
     except BaseException as error:  # noqa: BLE001 - nobody is above this frame who could be told
-        passing = is_transient(error, memory=False)
-        if not passing:
+        transient = is_transient(error, memory=False)
+        if not transient:
             traceback.print_exc()
-        _say(channel, message["child"], error=_why(error), passing=passing)
+        _say(channel, message["child"], error=_why(error), transient=transient)
     finally:
         _flush()
         os._exit(code)

@@ -29,7 +29,7 @@ class Attempt:
     """The digest of what was to be built, and from which versions."""
     targets: dict[str, int]
     """For each collection: the generation that was to be covered."""
-    passing: bool
+    transient: bool
     """Whether the cause lay outside, so that the same build may work later."""
     failed_at: datetime
     first_failed_at: datetime
@@ -59,7 +59,7 @@ class Attempts:
         error: str,
         inputs: str,
         targets: dict[str, int],
-        passing: bool = False,
+        transient: bool = False,
     ) -> Attempt:
         """Count one more failure.
 
@@ -72,7 +72,7 @@ class Attempts:
             error=shortened(error, MAX_ERROR),
             inputs=inputs,
             targets=targets,
-            passing=passing,
+            transient=transient,
             failed_at=(now := self._clock.now()),
             first_failed_at=now,
         )
@@ -84,7 +84,7 @@ class Attempts:
                     (
                         and_(
                             attempts.c.inputs == new.inputs,
-                            or_(new.passing, not_(attempts.c.passing)),
+                            or_(new.transient, not_(attempts.c.transient)),
                         ),
                         attempts.c.failures + 1,
                     ),
@@ -93,7 +93,7 @@ class Attempts:
                 "error": new.error,
                 "inputs": new.inputs,
                 "targets": new.targets,
-                "passing": new.passing,
+                "transient": new.transient,
                 "failed_at": new.failed_at,
                 "first_failed_at": func.coalesce(
                     attempts.c.first_failed_at, attempts.c.failed_at, type_=Instant
@@ -139,8 +139,16 @@ class Attempts:
 
 
 def _attempt(row: RowMapping) -> Attempt:
-    first = row["first_failed_at"] or row["failed_at"]
-    return Attempt(**{**row, "first_failed_at": first})
+    return Attempt(
+        component=row["component"],
+        failures=row["failures"],
+        error=row["error"],
+        inputs=row["inputs"],
+        targets=row["targets"],
+        transient=row["passing"],
+        failed_at=row["failed_at"],
+        first_failed_at=row["first_failed_at"] or row["failed_at"],
+    )
 
 
 _ROW = 1

@@ -172,7 +172,8 @@ attempts = Table(
     Column("error", ForeignText, nullable=False),
     Column("inputs", Text, nullable=False),
     Column("targets", JSON, nullable=False),
-    Column("passing", Boolean, nullable=False),
+    # Named by an earlier release: whether the error was transient.
+    Column("passing", Boolean, nullable=False, key="transient"),
     Column("failed_at", Instant, nullable=False),
     # When it failed first since it was built; NULL where an earlier release noted that.
     Column("first_failed_at", Instant),
