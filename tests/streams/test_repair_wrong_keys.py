@@ -170,7 +170,7 @@ def test_whoever_is_far_too_many_under_one_label_is_deleted_and_nobody_else(
     [many] = find(real_connection)
     assert (many.found, many.label) == ("5 states", "web")
     monkeypatch.setattr(module, "MAX_PROCESSES", 1000)
-    monkeypatch.setattr(module, "MAX_LABEL_BYTES", 299)
+    monkeypatch.setattr(module, "MAX_STATES_BYTES", 299)
     [much] = find(real_connection)
     assert (much.found, much.key) == ("states of 300 bytes", many.key)
     assert mend(real_connection, KEYS, much, ttl_seconds=15).endswith("deleted")

@@ -11,19 +11,21 @@ of an earlier version is a member by its label alone.
 
 There is no index of the members: whoever may add itself to a shared one may take others out of it,
 fill it, or make it something else. Each member writes its own key, and they are found by SCAN
-(decision 020 has the figures). Looking writes nothing. Members and bytes under one label are
-limited, so that whoever may write under one label hides nobody under another.
+(decision 020 has the figures). Looking writes nothing. Members, bytes and fields under one label
+are limited, so that whoever may write under one label hides nobody under another, and keeps nobody
+busy. Whoever looks again and again parses only what changed (`ParsedStates`).
 
 A server that is out of memory refuses a new state. Then the old one is prolonged, which takes no
 memory: whoever fills it up makes nobody disappear.
 """
 
+import hashlib
 import os
 import re
 import secrets
 import socket
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
@@ -142,8 +144,16 @@ MAX_STATE_BYTES: Final = MAX_EVENT_BYTES
 MAX_PROCESSES: Final = 1000
 """Members under one label that are looked at."""
 
-MAX_LABEL_BYTES: Final = 64 * MAX_STATE_BYTES
-"""Of all members under one label together. A state takes about 500 bytes for each component."""
+MAX_LABEL_BYTES: Final = 8 * MAX_STATE_BYTES
+"""Of all members under one label together. A state takes about 500 bytes for each component, so
+that 160 processes may have 100 components each."""
+
+MAX_STATE_FIELDS: Final = 65_536
+"""Of one state, by its colons: a component has about twenty. A state is refused before it is parsed
+where it has more: to say what is wrong with each takes 4 µs."""
+
+MAX_LABEL_FIELDS: Final = 4 * MAX_STATE_FIELDS
+"""Of all states under one label together: a second's work at most, whoever writes them."""
 
 _READ_BYTES: Final = 4 * MAX_STATE_BYTES
 """Of states in one round trip."""
@@ -210,23 +220,31 @@ class Presence:
         """The states of all who are there, by their ids, in the order of the ids."""
         return dict(self.look().states)
 
-    def look(self, roster: "Roster | None" = None) -> "Look":
+    def look(
+        self, roster: "Roster | None" = None, *, in_time: Callable[[], bool] | None = None
+    ) -> "Look":
         """The same, and what was left unread.
 
         Args:
             roster: whose states to read, as `members` gave it a moment ago; ``None``: as it is now.
+            in_time: whether there is time to read on; ``None``: always.
         """
         roster = roster or self.members()
         sizes = self._sizes(roster.ids)
-        unread = dict(_unread(sizes))
+        unread = dict(_beyond(sizes, MAX_STATE_BYTES, MAX_LABEL_BYTES, "bytes"))
         wanted = [member for member in roster.ids if member not in unread]
-        states = {
-            member: state
-            for some in _portions(wanted, sizes)
-            for member, state in zip(some, self._read(some), strict=True)
-            if state and len(state) <= MAX_STATE_BYTES  # it may have grown meanwhile
-        }
-        return Look(states=states, unread=unread, crowded=roster.crowded)
+        states: dict[str, bytes] = {}
+        late = len(wanted)
+        for some in _portions(wanted, sizes):
+            if in_time is not None and not in_time():
+                break
+            late -= len(some)
+            states |= {
+                member: state
+                for member, state in zip(some, self._read(some), strict=True)
+                if state and len(state) <= MAX_STATE_BYTES  # it may have grown meanwhile
+            }
+        return Look(states=states, unread=unread, crowded=roster.crowded, late=late)
 
     def _read(self, members: Sequence[str]) -> list[Any]:
         with self._connection.commands.pipeline(transaction=False) as pipeline:
@@ -257,6 +275,13 @@ class Roster:
     crowded: frozenset[str] = frozenset()
     """Labels with more than `MAX_PROCESSES`, of which some are not in ``ids``."""
 
+    def under(self, labels: Collection[str]) -> "Roster":
+        """Those under some labels alone."""
+        return Roster(
+            ids=tuple(each for each in self.ids if split_member_id(each)[0] in labels),
+            crowded=self.crowded.intersection(labels),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
@@ -267,23 +292,26 @@ class Look:
     """By member id: what was too large to be read, and why."""
     crowded: frozenset[str]
     """Labels with more than `MAX_PROCESSES` members, of which some were not looked at."""
+    late: int = 0
+    """Members for whose states there was no time left."""
 
 
-def _unread(sizes: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+def _beyond(
+    sizes: Mapping[str, int], most: int, most_together: int, unit: str
+) -> Iterator[tuple[str, str]]:
     """Those that are too large, by themselves or the largest of too much; and why."""
     by_label: dict[str, list[tuple[int, str]]] = {}
     for member, size in sizes.items():
-        if size > MAX_STATE_BYTES:
-            yield member, f"its state is larger than {MAX_STATE_BYTES:,} bytes"
+        if size > most:
+            yield member, f"its state is larger than {most:,} {unit}"
         else:
             by_label.setdefault(split_member_id(member)[0], []).append((size, member))
     for members in by_label.values():
-        room = MAX_LABEL_BYTES
+        room = most_together
         for size, member in sorted(members):
             room -= size
             if room < 0:
-                why = f"the states under its label take more than {MAX_LABEL_BYTES:,} bytes"
-                yield member, why
+                yield member, f"the states under its label take more than {most_together:,} {unit}"
 
 
 def _portions(members: Sequence[str], sizes: Mapping[str, int]) -> Iterator[Sequence[str]]:
@@ -325,6 +353,46 @@ class Members(Generic[StateT]):
     """By member id: what was found there and counts for nobody, and why."""
     crowded: frozenset[str] = frozenset()
     """Labels with more members than are looked at."""
+    late: int = 0
+    """Members for whose states there was no time left."""
+
+    @property
+    def known(self) -> list[StateT]:
+        """The states that can be read here."""
+        return [state for state in self.states.values() if state is not None]
+
+
+class ParsedStates(Generic[StateT]):
+    """What states say, so that one is parsed again only when it changed.
+
+    For whoever looks again and again; safe to use from several threads.
+    """
+
+    def __init__(self, model: type[StateT]) -> None:
+        self._model = model
+        self._parsed: dict[str, tuple[bytes, StateT | None]] = {}
+        """By member: the digest of a state, and what it says; ``None``: it cannot be read here."""
+
+    def of(self, member: str, raw: bytes) -> StateT | None:
+        """What a state says; ``None``: it cannot be read here."""
+        digest = hashlib.blake2b(raw, digest_size=16).digest()
+        known = self._parsed.get(member)
+        if known is None or known[0] != digest:
+            known = self._parsed[member] = digest, self._parse(member, raw)
+        return known[1]
+
+    def forget_others(self, members: Collection[str]) -> None:
+        """Keep those of ``members`` alone: who is there."""
+        for gone in self._parsed.keys() - set(members):
+            self._parsed.pop(gone, None)
+
+    def _parse(self, member: str, raw: bytes) -> StateT | None:
+        try:
+            return self._model.model_validate_json(raw)
+        except ValidationError as error:
+            # Not each of them: there may be thousands.
+            _log.debug("presence.unreadable", member=member, errors=error.error_count())
+            return None
 
 
 def members_of(
@@ -334,32 +402,42 @@ def members_of(
     model: type[StateT],
     *,
     roster: Roster | None = None,
+    parsed: ParsedStates[StateT] | None = None,
+    in_time: Callable[[], bool] | None = None,
 ) -> Members[StateT]:
     """Every live process, and what was dropped because it is not its key's.
 
     Args:
         roster: whose states to read; ``None``: of all who are there now.
+        parsed: what they said before; ``None``: each state is parsed.
+        in_time: whether there is time for one more state; ``None``: always.
 
     Raises:
         redis.exceptions.RedisError: the server is away, or refuses.
     """
+    parsed = ParsedStates(model) if parsed is None else parsed
     states: dict[str, StateT | None] = {}
-    look = Presence(connection, keys, kind).look(roster)
-    dropped = dict(look.unread)
+    look = Presence(connection, keys, kind).look(roster, in_time=in_time)
+    fields = {member: raw.count(b":") for member, raw in look.states.items()}
+    dropped = {
+        **look.unread,
+        **dict(_beyond(fields, MAX_STATE_FIELDS, MAX_LABEL_FIELDS, "fields")),
+    }
+    late = look.late
     for member, raw in look.states.items():
-        try:
-            state = model.model_validate_json(raw)
-        except ValidationError as error:
-            _log.debug("presence.unreadable", kind=kind, member=member, error=str(error))
-            states[member] = None
+        if member in dropped:
             continue
-        if state.member == member:
+        if in_time is not None and not in_time():
+            late += 1
+            continue
+        state = parsed.of(member, raw)
+        if state is None or state.member == member:
             states[member] = state
         else:
             dropped[member] = f"its state says that it is {state.member[:_SHOWN]}"
     for member, why in dropped.items():
         _log.debug("presence.dropped", kind=kind, member=member, why=why)
-    return Members(states=states, dropped=dropped, crowded=look.crowded)
+    return Members(states=states, dropped=dropped, crowded=look.crowded, late=late)
 
 
 def present(

@@ -43,6 +43,8 @@ MAX_PRESENCE_SECONDS: Final = 3600
 """No setting lets a process say that it is there for longer, without being heard of again."""
 TOO_LONG: Final = 2
 """A stream that is so many times as long as it may be is more than a janitor's next turn."""
+MAX_STATES_BYTES: Final = 8 * MAX_LABEL_BYTES
+"""Of the states under one label: many times what is looked at there."""
 MAX_REPORTS_BYTES: Final = 67_108_864
 """Of the reports under one label; the janitor leaves a quarter of it."""
 
@@ -287,11 +289,11 @@ def _states(connection: Connection, members: Sequence[str], pattern: str) -> Ite
         elif not isinstance(size, RedisError):  # or it became another type meanwhile
             total += size
             yield from _of_state(key, left, size)
-    if total > MAX_LABEL_BYTES:
+    if total > MAX_STATES_BYTES:
         yield WrongKey(
             key=pattern,
             found=f"states of {total:,} bytes",
-            wanted=f"at most {MAX_LABEL_BYTES:,}",
+            wanted=f"at most {MAX_STATES_BYTES:,}",
             remedy=Remedy.DELETE,
         )
 

@@ -8,10 +8,12 @@ from pydantic import ValidationError
 from indexrelay.health.redis import LONGEST_LEASES
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.messages import ComponentState, LoadOutcome, ReaderState
+from indexrelay.schemas.names import split_member_id
 from indexrelay.schemas.settings import Settings
 from indexrelay.streams import Presence
 from indexrelay.streams import presence as module
 from indexrelay.streams.leases import held_leases
+from indexrelay.streams.presence import members_of
 from tests.rebuilder.conftest import Bench, behaving
 from tests.security.limits.table import Row, exercises
 
@@ -43,6 +45,39 @@ def _states(row: Row, request: pytest.FixtureRequest) -> None:
     look = readers.look()
     assert (len(look.states), len(look.unread)) == (fit + 1, 1)
     assert "other" in look.states
+
+
+def with_fields(member: str, fields: int) -> bytes:
+    """A state that says nothing wrong, and has so many colons."""
+    label, instance = split_member_id(member)
+    now = SystemClock().now().replace(microsecond=0)
+    state = ReaderState(
+        reader=label, host="h", pid=1, instance=instance, started_at=now, updated_at=now,
+        ready=True, release=1,
+    )  # fmt: skip
+    raw = state.model_dump_json()[:-1] + ',"later":"'
+    return f'{raw}{":" * (fields - raw.count(":"))}"}}'.encode()
+
+
+@exercises("fields of one process's presence (its colons)")
+def _fields(row: Row, request: pytest.FixtureRequest) -> None:
+    bench, readers = readers_of(request)
+    for member, fields in (("a", row.number), ("b", row.number + 1)):
+        readers.publish(member, with_fields(member, fields), ttl_seconds=60)
+    found = members_of(bench.connection, bench.keys, "reader", ReaderState)
+    assert (list(found.states), list(found.dropped)) == (["a"], ["b"])
+
+
+@exercises("fields of the presence of all processes under one id")
+def _all_fields(row: Row, request: pytest.FixtureRequest) -> None:
+    bench, readers = readers_of(request)
+    fit, more = divmod(row.number, module.MAX_STATE_FIELDS)
+    assert more == 0
+    members = ["other", *(f"web:{number:02}" for number in range(fit + 1))]
+    for member in members:
+        readers.publish(member, with_fields(member, module.MAX_STATE_FIELDS), ttl_seconds=60)
+    found = members_of(bench.connection, bench.keys, "reader", ReaderState)
+    assert (list(found.states), list(found.dropped)) == (members[:-1], members[-1:])
 
 
 @exercises("processes under one id that are looked at")
