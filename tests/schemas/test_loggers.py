@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from indexrelay.schemas.loggers import FIELDS, get_logger
+from indexrelay.schemas.loggers import FIELDS, LogOnce, get_logger
 
 
 def test_a_script_that_set_up_nothing_sees_warnings_on_stderr_and_nothing_else() -> None:
@@ -41,3 +41,11 @@ def test_a_traceback_is_told_once(level: str, caplog: pytest.LogCaptureFixture) 
         finally:
             getattr(log, level)("it.broke", exc_info=True)
     assert caplog.text.count("ValueError: invalid literal") == 1
+
+
+def test_what_is_wrong_is_new_when_it_comes_changes_or_comes_back() -> None:
+    looks = LogOnce()
+    assert looks.new({"a": "broken"}) == {"a": "broken"}
+    assert looks.new({"a": "broken", "b": "gone"}) == {"b": "gone"}
+    assert looks.new({"a": "torn"}) == {"a": "torn"}
+    assert looks.new({"a": "torn", "b": "gone"}) == {"b": "gone"}

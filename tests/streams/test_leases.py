@@ -7,7 +7,8 @@ import pytest
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.errors import BackendRefusedError
 from indexrelay.streams.keys import Keys
-from indexrelay.streams.leases import Lease
+from indexrelay.streams.leases import Lease, LeaseOwner
+from indexrelay.streams.presence import Identity
 from tests.streams.polling import eventually
 
 
@@ -96,3 +97,12 @@ def test_a_lease_without_owner_or_end_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"owner|ttl_seconds"):
         lease(each_connection, keys, owner, ttl_seconds=ttl_seconds)
+
+
+def test_an_owner_reads_back_what_it_was_written_as() -> None:
+    owner = LeaseOwner.of(Identity("r1"))
+    assert LeaseOwner.parse(str(owner)) == owner
+
+
+def test_another_text_is_an_owner_by_its_label_alone() -> None:
+    assert LeaseOwner.parse("elsewhere") == LeaseOwner(label="elsewhere", pid="", instance="")

@@ -30,7 +30,7 @@ from indexrelay.schemas.names import member_id, split_member_id
 from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import Definitions, Release
 from indexrelay.streams.connection import NO_EVICTION
-from indexrelay.streams.leases import HeldLease
+from indexrelay.streams.leases import HeldLease, LeaseOwner
 from indexrelay.streams.presence import MAX_PROCESSES, Role
 from indexrelay.streams.repair import WrongKey
 
@@ -277,14 +277,13 @@ def _untaken(redis: RedisFacts, facts: Facts) -> Iterator[Problem]:
 
 
 def _is_alive(lease: HeldLease, alive: Mapping[str, RebuilderState | None]) -> bool:
-    """Whether the process that took the lease lives (`LABEL:PID:INSTANCE` is its owner)."""
-    label, *life = lease.owner.rsplit(":", 2)
-    pid, instance = life if len(life) == 2 else ("", "")
+    """Whether the process that took the lease lives."""
+    owner = LeaseOwner.parse(lease.owner)
     # One of schema 1.0 is present by its label alone, and its leases end in another random part.
-    for member in (member_id(label, instance), label):
+    for member in (member_id(owner.label, owner.instance), owner.label):
         if member in alive:
             state = alive[member]
-            return state is None or pid == str(state.pid)
+            return state is None or owner.pid == str(state.pid)
     return False
 
 

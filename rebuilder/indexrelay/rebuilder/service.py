@@ -47,6 +47,7 @@ from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, ConsumerGroup, Identity, Keys
 from indexrelay.streams.errors import WrongTypeError, is_unanswered
 from indexrelay.streams.keys import REBUILDERS_GROUP
+from indexrelay.streams.leases import LeaseOwner
 from indexrelay.streams.retention import server_memory
 
 
@@ -137,9 +138,7 @@ class Workshop:
         self._leases = Leases(
             connection,
             keys,
-            # A process that comes back under the same label must not take its old lease for its
-            # own; nor must one that was forked.
-            owner=lambda: f"{identity.label}:{identity.pid}:{identity.instance}",
+            owner=lambda: str(LeaseOwner.of(identity)),
             ttl_seconds=limits.lease_ttl_seconds,
             longest_build_seconds=lambda name: (
                 settings.components[name].build_timeout_seconds or limits.build_timeout_seconds

@@ -7,11 +7,15 @@ errors on stderr, and the command line renders the fields (`indexrelay.schemas.l
 """
 
 import logging
-from typing import Any, Final, cast
+from collections.abc import Hashable, Mapping
+from typing import Any, Final, TypeVar, cast
 
 import structlog
 from structlog.stdlib import BoundLogger
 from structlog.typing import EventDict, WrappedLogger
+
+KeyT = TypeVar("KeyT", bound=Hashable)
+ValueT = TypeVar("ValueT")
 
 FIELDS: Final = "indexrelay"
 """The attribute of a `logging.LogRecord` that holds the event and its fields."""
@@ -43,3 +47,20 @@ def _as_record(
     if "exception" in event and method != "exception":  # there `logging` adds it by itself
         line += f"\n{event['exception']}"
     return (line,), {"extra": {FIELDS: dict(event)}}
+
+
+class LogOnce:
+    """Remembers what was logged, for what is looked at again and again; used by one thread.
+
+    ``for name, error in self._damaged.new(found).items(): log.error(…)``
+    """
+
+    def __init__(self) -> None:
+        self._known: Mapping[Any, Any] = {}
+
+    def new(self, found: Mapping[KeyT, ValueT]) -> dict[KeyT, ValueT]:
+        """What to log of ``found``: what the last look did not find, or found otherwise."""
+        known, self._known = self._known, dict(found)
+        return {
+            key: value for key, value in found.items() if key not in known or known[key] != value
+        }

@@ -11,8 +11,39 @@ is decided where it is written (a release file is created only if it is absent).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from indexrelay.streams.connection import Connection, refusals_of, replies_of
+from indexrelay.streams.presence import Identity
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseOwner:
+    """The process that takes leases; as text ``LABEL:PID:INSTANCE``.
+
+    A process that comes back under the same label must not take its old lease for its own; nor must
+    one that was forked.
+    """
+
+    label: str
+    pid: str
+    instance: str
+
+    @classmethod
+    def of(cls, identity: Identity) -> Self:
+        """This process, at this moment: another one after a fork."""
+        return cls(label=identity.label, pid=str(identity.pid), instance=identity.instance)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what `str` wrote; of any other text all is the label."""
+        label, *life = text.rsplit(":", 2)
+        if len(life) != 2:
+            return cls(label=text, pid="", instance="")
+        return cls(label=label, pid=life[0], instance=life[1])
+
+    def __str__(self) -> str:
+        return f"{self.label}:{self.pid}:{self.instance}"
 
 
 class Lease:
@@ -21,8 +52,7 @@ class Lease:
     Args:
         connection: to the server that holds the lease.
         key: the lease's key.
-        owner: unique among everyone who may want it, one life of a process long: a process that
-            was killed and started again is another owner.
+        owner: unique among everyone who may want it, as a `LeaseOwner` is.
         ttl_seconds: how long a dead owner blocks it; renew at a third of that.
 
     Every method raises:
