@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import typer
 from typer.core import TyperGroup
 
-from indexrelay.console.command_line import build_app, command_names
+from indexrelay.console.commands import COMMANDS, build_command, command_names, load
 from indexrelay.console.terminal import Invocation
 from indexrelay.schemas import commands
 from tests.test_house import FOLDERS, ROOT
@@ -67,14 +66,15 @@ def parses(command: str) -> None:
     Raises:
         Exception: it is refused, as for an argument that is missing.
     """
-    program, *words = shlex.split(command)
+    program, name, *words = shlex.split(command)
     assert program == commands.PROGRAM
-    group = typer.main.get_command(build_app())
-    assert isinstance(group, TyperGroup)
-    for each in (group, *(one for one in group.commands.values() if isinstance(one, TyperGroup))):
-        for verb in each.commands.values():
-            verb.callback = None
-    group.main(words, standalone_mode=False)
+    if name not in COMMANDS:
+        build_command().main([name, *words], standalone_mode=False)
+    called = load(name)
+    called.callback = None
+    for verb in called.commands.values() if isinstance(called, TyperGroup) else ():
+        verb.callback = None
+    called.main(words, prog_name=name, standalone_mode=False)
 
 
 @pytest.mark.parametrize("command", sorted(set(advised())))

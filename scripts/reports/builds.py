@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from indexrelay.components.served import checked_k
-from indexrelay.console.commands.check import tried
+from indexrelay.console.commands.check import trial_notes
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import check_settings
 from scripts.reports.report import Attempt, reports
@@ -16,12 +16,12 @@ def index(factory: str, dimension: int) -> Attempt:
     """What ``check`` says of a named index."""
     table = {"kind": "vector_index", "from": "tracks", "index": factory}
     tables = {"collections": {"tracks": {"dimension": dimension}}, "components": {"similar": table}}
-    return lambda _: tried(Settings.model_validate(tables))
+    return lambda _: trial_notes(Settings.model_validate(tables))
 
 
 def redis(url: str) -> Attempt:
     """What ``check`` says of the URL of a server."""
-    return lambda _: tried(Settings.model_validate({"redis": {"url": url}}))
+    return lambda _: trial_notes(Settings.model_validate({"redis": {"url": url}}))
 
 
 def tables(**given: Any) -> Attempt:

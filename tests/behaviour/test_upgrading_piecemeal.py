@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from indexrelay.console.commands.rebuild import results_in
+from indexrelay.console.demo.job import results_in
 from indexrelay.rebuilder.gc import StreamTrimmer
 from indexrelay.rebuilder.inbox import RetryOutcome, retry_dead_letter
 from indexrelay.schemas.clock import SystemClock

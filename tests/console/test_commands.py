@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from indexrelay.console.commands import COMMANDS, command_names, load
 from indexrelay.console.terminal import print_json
 from tests.console.conftest import CONFIG, Run, commit
 
@@ -27,6 +28,27 @@ def test_help_comes_without_importing_what_commands_need() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "demo" in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_says_of_a_command_what_its_module_says(name: str) -> None:
+    listed, command = COMMANDS[name], load(name)
+    assert command.get_short_help_str(200) == listed.help
+    assert tuple(getattr(command, "commands", ())) == listed.verbs
+
+
+def test_the_settings_are_named_in_every_command_that_takes_them() -> None:
+    commands = {}
+    for name in COMMANDS:
+        commands[name] = command = load(name)
+        for verb, each in getattr(command, "commands", {}).items():
+            commands[f"{name} {verb}"] = each
+    configured = {
+        name
+        for name, command in commands.items()
+        if any("--config" in parameter.opts for parameter in command.params)
+    }
+    assert set(command_names()) == configured
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["status"]])

@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from indexrelay.console import terminal
-from indexrelay.console.commands.status import components_table, hits_table, verdict_page
+from indexrelay.console.commands.search import hits_table
+from indexrelay.console.commands.status import components_table, verdict_page
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
 from indexrelay.health.verdict import ComponentHealth, Condition, Verdict
 

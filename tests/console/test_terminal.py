@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 import structlog
-import typer
 
 from indexrelay.console import main as command_line
-from indexrelay.console.command_line import build_app
+from indexrelay.console.commands import COMMANDS, load
 
 NEVER_END = {"demo", "up", "rebuilder", "reader"}
 """Only their help is asked for here."""
@@ -75,12 +74,12 @@ def leaves(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
         yield path, command
 
 
-COMMANDS = dict(leaves(typer.main.get_command(build_app())))
+CALLABLE = {path: each for name in COMMANDS for path, each in leaves(load(name), name)}
 
 
 def calls(config: Path) -> Iterator[list[str]]:
     """Each command's help, and each with as little as it takes, for people and as JSON."""
-    for path, command in COMMANDS.items():
+    for path, command in CALLABLE.items():
         yield [*path, "--help"]
         if path[0] in NEVER_END:
             continue

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-from indexrelay.console.commands.rebuild import results_in
+from indexrelay.console.demo.job import results_in
 from indexrelay.health.judge import judge
 from indexrelay.health.survey import Survey
 from indexrelay.producers import NotServedError, Producer

@@ -8,23 +8,18 @@ fault of the program and keeps its traceback.
 from dataclasses import dataclass
 from enum import IntEnum
 
-from redis.exceptions import RedisError
-from sqlalchemy.exc import SQLAlchemyError
-
-from indexrelay.health.advice import advice_for
-from indexrelay.reloaders.errors import OpenAddressError
-from indexrelay.schemas.errors import IndexRelayError, SettingsError, UnknownNameError, absence_of
+from indexrelay.schemas.errors import IndexRelayError, UnknownNameError
 
 
 class ExitCode(IntEnum):
-    """One meaning for each; 2 is what every command line uses for a wrong call."""
+    """What a command's exit code says to a script; 2 is a wrong call in every command line."""
 
     SUCCESS = 0
     FAILURE = 1
     USAGE = 2
     """The command line or the settings are wrong; nothing was done."""
     PARTIAL = 3
-    """It works, but not all of it: some components failed, or something is behind."""
+    """Some of it: some components failed, or something is not well."""
     INTERRUPTED = 130
     """Ctrl-C, as shells count it: 128 + SIGINT."""
     UNREAD = 141
@@ -33,12 +28,12 @@ class ExitCode(IntEnum):
     """128 + SIGTERM, for a command that had not finished."""
 
 
-class CorpusError(IndexRelayError):
-    """Raised when the demo's text cannot be read or is too little; says what would be enough."""
-
-
 class CommandError(IndexRelayError):
     """Raised when a command cannot do what it was asked; the message says what to do instead."""
+
+
+class CorpusError(IndexRelayError):
+    """Raised when the demo's texts cannot be read or are too few; says how many are enough."""
 
 
 class ProcessEndedError(IndexRelayError):
@@ -56,27 +51,37 @@ class Explained:
     """An error, ready to be shown."""
 
     sentence: str
-    exit_code: ExitCode
+    exit_code: ExitCode = ExitCode.FAILURE
     advice: str | None = None
-    """What to do, where the sentence does not say so itself."""
+    """What to do, where the sentence does not say it."""
 
 
 def explain(error: BaseException) -> Explained | None:
-    """The sentence for ``error``; ``None``: it is a fault of the program itself."""
+    """The sentence for ``error``; ``None``: it is a fault of the program itself.
+
+    What it takes to tell errors apart is imported here: ``--help`` needs none of it.
+    """
+    from redis.exceptions import RedisError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from indexrelay.health.advice import advice_for
+    from indexrelay.reloaders.errors import OpenAddressError
+    from indexrelay.schemas.errors import SettingsError, absence_of
+
     match error:
         case SettingsError() | UnknownNameError() | OpenAddressError():
             return Explained(str(error), ExitCode.USAGE)
         case IndexRelayError():
-            return Explained(str(error), ExitCode.FAILURE)
+            return Explained(str(error))
         case RedisError():
-            return Explained(f"Redis: {error}", ExitCode.FAILURE, advice_for(error))
+            return Explained(f"Redis: {error}", advice=advice_for(error))
         case SQLAlchemyError():
             # Only the driver's own words: the statement and its values help nobody here.
-            told = getattr(error, "orig", None) or error
-            return Explained(f"the catalog: {told}", ExitCode.FAILURE, advice_for(error))
+            words = getattr(error, "orig", None) or error
+            return Explained(f"the catalog: {words}", advice=advice_for(error))
         case OSError():
-            return Explained(str(error), ExitCode.FAILURE, advice_for(error))
+            return Explained(str(error), advice=advice_for(error))
         case ModuleNotFoundError() if (missing := absence_of(error)) is not None:
-            return Explained(str(missing), ExitCode.FAILURE)
+            return Explained(str(missing))
         case _:
             return None

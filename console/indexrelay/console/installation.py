@@ -35,16 +35,6 @@ from indexrelay.storage.catalog import Catalog
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.keys import Keys
 from indexrelay.streams.presence import StateT, present
-from indexrelay.streams.publisher import current_release
-
-
-def person() -> str:
-    """Who types: kept in the releases that a command makes."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a container may have no name for its user
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
 
 
 class Installation:
@@ -68,7 +58,7 @@ class Installation:
         ANSWERS.reserve()
         settings = load_settings(config, check_kind=check_kind)
         if not (settings.collections or settings.components):
-            # Most likely the wrong folder; going on would leave a data folder of nothing there.
+            # Most likely the wrong folder; going on would leave an empty data folder there.
             nothing = Mistake(
                 key="collections",
                 value={},
@@ -101,6 +91,17 @@ class Installation:
         """A producer on the same catalog; Redis is opened when it is first needed."""
         return Producer(self.settings, catalog=self.catalog)
 
+    @property
+    def survey(self) -> Survey:
+        """What looks at this installation; whatever it looks at is opened then."""
+        return Survey(
+            self.settings,
+            catalog=lambda: self.catalog,
+            store=lambda: self.store,
+            connection=lambda: self.connection,
+            clock=SystemClock(),
+        )
+
     def close(self) -> None:
         """Close what was opened; safe twice."""
         for name in ("producer", "connection", "catalog"):
@@ -124,7 +125,6 @@ class Installation:
 class Signals:
     """What Redis says; ``error`` when it says nothing."""
 
-    announced: int | None = None
     readers: Mapping[str, ReaderState] = field(default_factory=dict)
     """Each live process by its member id."""
     rebuilders: Mapping[str, RebuilderState] = field(default_factory=dict)
@@ -132,28 +132,16 @@ class Signals:
     """With what to do about it."""
 
 
-def survey_of(installation: Installation) -> Survey:
-    """What looks at an installation; whatever it looks at is opened then."""
-    return Survey(
-        installation.settings,
-        catalog=lambda: installation.catalog,
-        store=lambda: installation.store,
-        connection=lambda: installation.connection,
-        clock=SystemClock(),
-    )
-
-
 def verdict_of(installation: Installation) -> Verdict:
     """Look at everything once, and judge; what cannot be read is among the problems."""
-    return judge(survey_of(installation).whole())
+    return judge(installation.survey.whole())
 
 
 def signals_of(installation: Installation) -> Signals:
-    """The announced release and everyone's presence."""
+    """Everyone's presence."""
     try:
         connection, keys = installation.connection, installation.keys
         return Signals(
-            announced=current_release(connection, keys),
             readers=_readable(present(connection, keys, "reader", ReaderState)),
             rebuilders=_readable(present(connection, keys, "rebuilder", RebuilderState)),
         )
@@ -161,6 +149,15 @@ def signals_of(installation: Installation) -> Signals:
         return Signals(error=advised(error))
 
 
+def person() -> str:
+    """Who types, as USER@HOST: kept in the releases that a command makes."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container may have no name for its user
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
 def _readable(states: Mapping[str, StateT | None]) -> dict[str, StateT]:
-    """Without the processes of another major version; the judge tells of these."""
+    """Without the processes of another major version, which the judge reports."""
     return {member: state for member, state in states.items() if state is not None}

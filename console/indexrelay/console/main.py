@@ -1,14 +1,21 @@
 """The script ``indexrelay``: runs the command, and turns whatever went wrong into a sentence.
 
-It can be started wherever the distribution is installed: an analysis job's environment has the
-script too, but not what a command line needs, and that is then said like anything else.
+It can be started wherever the distribution is installed. An analysis job's environment has the
+script, but not what a command line needs; the answer then names the extra to install.
 """
 
 import os
 import sys
 
-from indexrelay.console.errors import ExitCode
-from indexrelay.console.terminal import ANSWERS, leave_quietly, prepare_streams, visible_lines
+from indexrelay.console.errors import ExitCode, explain
+from indexrelay.console.terminal import (
+    ANSWERS,
+    adapted,
+    leave_quietly,
+    prepare_streams,
+    print_json,
+    visible_lines,
+)
 from indexrelay.schemas.failpoints import arm
 
 
@@ -27,7 +34,7 @@ def main() -> None:
 def _run() -> int:
     """The exit code of the command."""
     try:
-        from indexrelay.console.command_line import build_command
+        from indexrelay.console.commands import build_command
 
         build_command()(prog_name="indexrelay")
     except KeyboardInterrupt:
@@ -35,17 +42,11 @@ def _run() -> int:
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else ExitCode.FAILURE
     except Exception as error:
-        from indexrelay.console.errors import explain
-        from indexrelay.console.terminal import adapted
-
         explained = explain(error)
         if explained is None:
-            raise  # ours to mend: the traceback says where
-        if "--json" in sys.argv:
-            from indexrelay.console.terminal import print_json
-
-            if not ANSWERS.given:
-                print_json({"error": explained.sentence, "advice": explained.advice})
+            raise  # ours to repair: the traceback says where
+        if "--json" in sys.argv and not ANSWERS.given:
+            print_json({"error": explained.sentence, "advice": explained.advice})
         sys.stderr.write(f"error: {visible_lines(adapted(explained.sentence))}\n")
         if explained.advice is not None:
             sys.stderr.write(f"  → {adapted(explained.advice)}\n")
@@ -54,7 +55,7 @@ def _run() -> int:
 
 
 def _finished(code: int) -> int:
-    """Write what is left of the answer; the exit code, another one where that cannot be."""
+    """Write what is left of the answer; the exit code, another one where that fails."""
     try:
         ANSWERS.give_back()
         sys.stdout.flush()

@@ -15,11 +15,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from redis.exceptions import BusyLoadingError, RedisError
 from redis.exceptions import TimeoutError as NoAnswerError
@@ -29,79 +28,20 @@ from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.files import make_private_folder, open_private
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.streams import parent_death
+from indexrelay.streams import parent_death as dying_with_parent
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.server import EmbeddedServer
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+log = get_logger(__name__)
 
-
-class Stop:
-    """Takes SIGINT and SIGTERM for the length of a ``with`` block, on the main thread.
-
-    A command that works rather than waits has it ``interrupt``: the first signal is then raised as
-    `KeyboardInterrupt`, and later ones do not disturb the clearing up.
-    """
-
-    def __init__(self, *, interrupt: bool = False) -> None:
-        self._interrupt = interrupt
-        self._received: int | None = None
-        self._before: dict[int, signal._HANDLER] = {}
-
-    @property
-    def asked(self) -> bool:
-        """Whether a signal arrived."""
-        return self._received is not None
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """What a command that was cut short exits with."""
-        return ExitCode.TERMINATED if self._received == signal.SIGTERM else ExitCode.INTERRUPTED
-
-    @property
-    def role_exit_code(self) -> ExitCode:
-        """What a command exits with that runs until it is told to stop: SIGTERM is its end."""
-        return ExitCode.SUCCESS if self._received == signal.SIGTERM else ExitCode.INTERRUPTED
-
-    def wait(self, seconds: float) -> bool:
-        """Wait until asked to stop, at most that long; says whether it was."""
-        if not self.asked:
-            select.select([self._reading], [], [], seconds)
-        return self.asked
-
-    def __enter__(self) -> Self:
-        self._reading, self._writing = os.pipe()
-        os.set_blocking(self._writing, False)
-        self._before = {number: signal.signal(number, self._take) for number in _SIGNALS}
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
-        os.close(self._reading)
-        os.close(self._writing)
-
-    def _take(self, number: int, _: FrameType | None) -> None:
-        if self._received is None:
-            self._received = number
-            os.write(self._writing, b"\0")
-            if self._interrupt:
-                raise KeyboardInterrupt
-
-
-_TAIL_BYTES = 2000
+_TAIL_BYTES: Final = 2000
 
 
 class Child:
     """One ``indexrelay`` command in a process of its own.
 
-    `start` must be called on a thread that lives as long as the child is wanted: the kernel
-    watches over the thread that made it. `stop` is synchronous, safe twice and safe before `start`.
+    `start` must be called on a thread that lives as long as the child is wanted: the kernel ends
+    the child when that thread ends. `stop` is synchronous, safe twice and safe before `start`.
     """
 
     def __init__(
@@ -112,9 +52,9 @@ class Child:
         environ: Mapping[str, str],
         log: Path | None,
     ) -> None:
-        """Describe it; ``log`` takes what it says, ``None`` leaves that on our own stderr."""
+        """Describe it; ``log`` takes its output, ``None`` leaves that on our own stderr."""
         self.name = name
-        # -P: what lies in the current folder is not to stand in for an installed module.
+        # -P: a file in the current folder must not take the place of an installed module.
         self._command = [sys.executable, "-P", "-m", "indexrelay.console.main", *arguments]
         self._environ = dict(environ)
         self._log = log
@@ -122,7 +62,7 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Its process id while it runs."""
+        """Its process id; ``None``: it does not run."""
         return self._process.pid if self._process is not None and self.running else None
 
     @property
@@ -146,7 +86,7 @@ class Child:
                 output = stack.enter_context(open_private(self._log, "ab")).fileno()
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid())),
+                    *(sys.executable, "-I", "-S", dying_with_parent.__file__, str(os.getpid())),
                     *self._command,
                 ],
                 env=self._environ,
@@ -178,7 +118,7 @@ class Child:
             os.killpg(process.pid, signal.SIGKILL)
 
     def tail(self) -> str:
-        """The end of what it said; empty when that went to stderr."""
+        """The end of its output; empty when that went to stderr."""
         if self._log is None or not self._log.exists():
             return ""
         with self._log.open("rb") as file:
@@ -186,11 +126,10 @@ class Child:
             return file.read().decode(errors="replace").strip()
 
 
-_LONGEST_SOCKET_BYTES = 100
+_LONGEST_SOCKET_BYTES: Final = 100
 """The kernel takes 107 bytes for a socket's path; the rest is for the file's own name."""
 
-
-REDIS_URL = "INDEXRELAY_REDIS__URL"
+REDIS_URL: Final = "INDEXRELAY_REDIS__URL"
 """The variable that tells a child where Redis is; a URL may hold a password, so it is no option."""
 
 
@@ -250,16 +189,14 @@ def socket_folder(data_dir: Path) -> Path:
     return folder
 
 
-log = get_logger(__name__)
-
-FIRST_PAUSE_SECONDS = 0.5
-LONGEST_PAUSE_SECONDS = 30.0
-SETTLED_SECONDS = 60.0
-"""A child that lived this long has not failed to start; its next end is a new story."""
+FIRST_PAUSE_SECONDS: Final = 0.5
+LONGEST_PAUSE_SECONDS: Final = 30.0
+SETTLED_SECONDS: Final = 60.0
+"""A child that lived this long has started well: its next end counts as the first."""
 
 
 class Supervised(Protocol):
-    """What is supervised: `processes.Child`."""
+    """What is supervised: a `Child`."""
 
     name: str
 
@@ -322,7 +259,7 @@ class Supervisor:
             self._start(watched)
 
     def look(self) -> None:
-        """Notice who ended and start again whose pause is over; call it a few times a second."""
+        """Plan the restart of each that ended, start each whose pause is over; for every loop."""
         now = self._clock.monotonic()
         for watched in self._watched:
             if watched.child.running:
@@ -357,15 +294,21 @@ class Supervisor:
         )
 
 
-LOOK_SECONDS = 1.0
-PATIENCE_SECONDS = 2.0
-"""How long one answer may take; a stop must not wait much longer for it."""
-SILENT_LOOKS = 5
-"""A server that is only busy, or a machine that was asleep, is not to be punished for it."""
+LOOK_SECONDS: Final = 1.0
+ANSWER_SECONDS: Final = 2.0
+"""How long one answer may take; a stop waits no longer than that for it."""
+SILENT_LOOKS: Final = 5
+"""So many looks without an answer: fewer may be a busy server, or a machine that was asleep."""
 
 
 class KeptServer:
-    """Starts the server of ``data_dir``, or finds the running one, and looks after it."""
+    """Starts the server of ``data_dir``, or finds the running one, and keeps it running.
+
+    Nothing new is built without the server, and on one machine nobody else would start it again.
+    One that refuses, or does not answer for a while, is stopped and started again: it may still
+    run, cut off from a folder that somebody removed. Where that fails, the pause before the next
+    attempt doubles.
+    """
 
     def __init__(self, data_dir: Path, *, clock: Clock) -> None:
         self._server = EmbeddedServer(data_dir)
@@ -406,7 +349,7 @@ class KeptServer:
         self.stop()
 
     def _answers(self) -> bool:
-        with closing(Connection.open(self._url, timeout_seconds=PATIENCE_SECONDS)) as connection:
+        with Connection.open(self._url, timeout_seconds=ANSWER_SECONDS) as connection:
             try:
                 connection.commands.ping()
             except BusyLoadingError:
@@ -431,3 +374,66 @@ class KeptServer:
         else:
             self._failures = 0
             log.info("server.restarted")
+
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stop:
+    """Takes SIGINT and SIGTERM for the length of a ``with`` block, on the main thread.
+
+    The first signal asks to stop, and wakes `wait` at once. A second Ctrl-C changes nothing:
+    stopping is bounded in time, and to cut it short would leave things behind. The flag travels
+    through a pipe, since a signal may arrive while any lock is held. With ``interrupt``, for a
+    command that works rather than waits, the first signal is raised as `KeyboardInterrupt`.
+    """
+
+    def __init__(self, *, interrupt: bool = False) -> None:
+        self._interrupt = interrupt
+        self._received: int | None = None
+        self._before: dict[int, signal._HANDLER] = {}
+
+    @property
+    def asked(self) -> bool:
+        """Whether a signal arrived."""
+        return self._received is not None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What a command that was cut short exits with."""
+        return ExitCode.TERMINATED if self._received == signal.SIGTERM else ExitCode.INTERRUPTED
+
+    @property
+    def role_exit_code(self) -> ExitCode:
+        """What a command exits with that runs until it is told to stop: SIGTERM is its end."""
+        return ExitCode.SUCCESS if self._received == signal.SIGTERM else ExitCode.INTERRUPTED
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until asked to stop, at most that long; says whether it was."""
+        if not self.asked:
+            select.select([self._reading], [], [], seconds)
+        return self.asked
+
+    def __enter__(self) -> Self:
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
+        self._before = {number: signal.signal(number, self._take) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        os.close(self._reading)
+        os.close(self._writing)
+
+    def _take(self, number: int, _: FrameType | None) -> None:
+        if self._received is None:
+            self._received = number
+            os.write(self._writing, b"\0")
+            if self._interrupt:
+                raise KeyboardInterrupt

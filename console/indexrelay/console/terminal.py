@@ -3,7 +3,8 @@
 - Answers are one JSON document or tables. `Answers` keeps stdout free of whatever a user's module
   prints while it is imported, so that ``indexrelay status --json | jq`` always works.
 - Streams take any text in any locale: a character that the encoding lacks is spelled otherwise
-  (``ok`` for ``✓``). A closed stream leads nowhere.
+  (``ok`` for ``✓``). A closed stream leads nowhere, so that no file that is opened later takes its
+  descriptor and gets an answer written into it.
 - Text that comes from data is shown without its control characters: it cannot recolour or rename
   the terminal. None of it is read as markup.
 - A command that is shown works where it is pasted: it names the program and the settings as this
@@ -25,12 +26,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from pydantic import BaseModel
-
 from indexrelay.console.errors import ExitCode
 from indexrelay.schemas.commands import PROGRAM
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from rich.console import Console
     from rich.text import Text
 
@@ -56,39 +56,15 @@ _SPELLINGS: Final = {
     "\u201d": '"',
     "\u2019": "'",
 }
-
-
-def prepare_streams() -> None:
-    """Make stdin, stdout and stderr usable, whatever this process was started with; safe twice."""
-    for descriptor in (0, 1, 2):
-        try:
-            os.fstat(descriptor)
-        except OSError:  # the lowest free number is this one
-            os.open(os.devnull, os.O_RDWR)
-    codecs.register_error(_SPELLING, _spelled)
-    # A closed stream is None: https://docs.python.org/3/library/sys.html#sys.__stderr__
-    sys.stdout = sys.stdout or _nowhere()
-    sys.stderr = sys.stderr or _nowhere()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=_SPELLING)
-
-
-def can_write(text: str, stream: TextIO) -> bool:
-    """Whether the stream's encoding has every character of ``text``."""
-    try:
-        text.encode(stream.encoding or "utf-8")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
+_NO_TERMINAL_COLUMNS: Final = 100_000
+"""Without a terminal a row is one line, for `grep` and `awk`."""
 
 
 class Answers:
     """Where a command's answer goes, once other code runs in this process.
 
-    A user's module may print while it is imported, and so may whatever it loads. From `reserve` on
-    ``sys.stdout`` and descriptor 1 are stderr, for Python, C and child processes alike; only what
-    is written to `stream` gets to the real stdout.
+    From `reserve` on ``sys.stdout`` and descriptor 1 are stderr, for Python, C and child processes
+    alike; only what is written to `stream` gets to the real stdout.
     """
 
     def __init__(self) -> None:
@@ -103,7 +79,7 @@ class Answers:
         return self._kept or sys.stdout
 
     def reserve(self) -> None:
-        """Keep stdout for answers; nothing when that was done."""
+        """Keep stdout for answers; safe twice."""
         if self._kept is not None:
             return
         self._replaced = self._kept = sys.stdout
@@ -138,7 +114,7 @@ class Answers:
             kept.flush()
         finally:
             os.dup2(kept.fileno(), 1)
-            with contextlib.suppress(OSError):  # it was told above
+            with contextlib.suppress(OSError):  # the flush above raised it
                 kept.close()
 
 
@@ -146,59 +122,27 @@ ANSWERS: Final = Answers()
 """This process's one stdout."""
 
 
+def prepare_streams() -> None:
+    """Make stdin, stdout and stderr usable, whatever this process was started with; safe twice."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # the lowest free number is this one
+            os.open(os.devnull, os.O_RDWR)
+    codecs.register_error(_SPELLING, _spelled)
+    # A closed stream is None: https://docs.python.org/3/library/sys.html#sys.__stderr__
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_SPELLING)
+
+
 def leave_quietly() -> None:
-    """Have what is left to write go nowhere: whoever read it, such as ``head``, is gone."""
+    """Let what is left to write go nowhere: whoever read it, such as ``head``, is gone."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)
-
-
-def _spelled(error: UnicodeError) -> tuple[str | bytes, int]:
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    return "".join(_spellings(error.object[error.start : error.end])), error.end
-
-
-def _spellings(text: str) -> Iterator[str]:
-    for character in text:
-        yield _SPELLINGS.get(character) or character.encode("ascii", "backslashreplace").decode()
-
-
-def _nowhere() -> TextIO:
-    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - as long as the process
-
-
-def _descriptor(stream: TextIO) -> int | None:
-    try:
-        return stream.fileno()
-    except (OSError, ValueError):  # a test's stream is none of a descriptor
-        return None
-
-
-def visible(text: str) -> str:
-    r"""``text`` with everything unprintable as ``\xNN``, ``\uNNNN`` or ``\UNNNNNNNN``."""
-    return "".join(each if each.isprintable() else _code(ord(each)) for each in text)
-
-
-def visible_lines(text: str) -> str:
-    """The same for text that may take several lines: these stay, and tabs are spaces."""
-    return "\n".join(visible(line) for line in text.expandtabs(4).split("\n"))
-
-
-def visible_json(document: str) -> str:
-    r"""The same for a JSON document: it still says the same, with ``\uNNNN`` in its texts."""
-    return "".join(
-        each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in document
-    )
-
-
-def _code(point: int) -> str:
-    if point < 0x100:
-        return f"\\x{point:02x}"
-    return f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"
-
-
-_NO_TERMINAL_COLUMNS = 100_000
 
 
 def stdout() -> "Console":
@@ -206,7 +150,7 @@ def stdout() -> "Console":
     from rich.console import Console
 
     class AnswerConsole(Console):
-        """Ends with our code where rich has one of its own, and cuts nothing off."""
+        """Ends with our exit code where rich has one of its own, and cuts nothing off."""
 
         def on_broken_pipe(self) -> None:
             raise SystemExit(ExitCode.UNREAD)
@@ -227,22 +171,20 @@ def stderr() -> "Console":
     return _unlimited(Console(stderr=True, markup=False, highlight=False, emoji=False))
 
 
-def _unlimited(console: "Console") -> "Console":
-    """Without a terminal there is no width to keep to, unless someone says so in ``COLUMNS``."""
-    if not console.is_terminal and not os.environ.get("COLUMNS"):
-        console.width = _NO_TERMINAL_COLUMNS
-    return console
+def note(text: str) -> None:
+    """Print a line beside the result."""
+    stderr().print(text, soft_wrap=True)
 
 
-def print_json(document: BaseModel | dict[str, Any] | list[Any]) -> None:
-    """Write one JSON document, indented for a person who looks at it anyway.
+def print_json(document: "BaseModel | dict[str, Any] | list[Any]") -> None:
+    """Write one JSON document, indented for a person.
 
-    It may quote strangers; JSON itself escapes only what is below a space.
+    It may quote text that comes from data; JSON itself escapes only what is below a space.
     """
-    value = document.model_dump(mode="json") if isinstance(document, BaseModel) else document
+    value = document if isinstance(document, dict | list) else document.model_dump(mode="json")
     text = visible_json(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
     stream = ANSWERS.stream
-    if not can_write(text, stream):
+    if not _can_write(text, stream):
         text = json.dumps(value, indent=2, allow_nan=False)
     ANSWERS.given = True
     try:
@@ -252,21 +194,37 @@ def print_json(document: BaseModel | dict[str, Any] | list[Any]) -> None:
         sys.exit(ExitCode.UNREAD)
 
 
-def note(text: str) -> None:
-    """Say something beside the result."""
-    stderr().print(text, soft_wrap=True)
+def visible(text: str) -> str:
+    r"""``text`` with everything unprintable as ``\xNN``, ``\uNNNN`` or ``\UNNNNNNNN``."""
+    return "".join(each if each.isprintable() else _code(ord(each)) for each in text)
+
+
+def visible_lines(text: str) -> str:
+    """The same for text that may take several lines: these stay, and tabs are spaces."""
+    return "\n".join(visible(line) for line in text.expandtabs(4).split("\n"))
+
+
+def visible_json(document: str) -> str:
+    r"""The same for a JSON document: it still says the same, with ``\uNNNN`` in its texts."""
+    return "".join(
+        each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in document
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Invocation:
-    """The program and the settings that were named on the command line."""
+    """How this program was called: its name, and the settings that the command line named.
+
+    Whoever runs ``.venv/bin/indexrelay status --config etc/indexrelay.toml`` has no ``indexrelay``
+    on the PATH and no settings in the current folder. A command that is shown to them names both.
+    """
 
     program: str = PROGRAM
     config: str | None = None
 
     @classmethod
     def of(cls, argv: Sequence[str]) -> "Invocation":
-        """What ``sys.argv`` says."""
+        """From ``sys.argv``."""
         return cls(program=_program(argv[0] if argv else PROGRAM), config=_config(argv[1:]))
 
     def adapt(self, text: str) -> str:
@@ -294,7 +252,7 @@ def advice_line(advice: str) -> "Text":
 
 
 def _program(called: str) -> str:
-    """What the shell has to be told: the bare name where that finds the same program."""
+    """What a shell needs: the bare name where that finds the same program."""
     if Path(called).name != PROGRAM or "/" not in called:
         return PROGRAM
     found = shutil.which(PROGRAM)
@@ -320,7 +278,51 @@ def _config(arguments: Sequence[str]) -> str | None:
 @cache
 def _commands() -> re.Pattern[str]:
     """Any command that takes ``--config``, its name in the first group."""
-    from indexrelay.console.command_line import command_names
+    from indexrelay.console.commands import command_names
 
     names = "|".join(re.escape(name) for name in sorted(command_names(), key=len, reverse=True))
     return re.compile(rf"\b{PROGRAM} ({names})(?![\w-])")
+
+
+def _unlimited(console: "Console") -> "Console":
+    """Without a terminal there is no width to keep to, unless ``COLUMNS`` gives one."""
+    if not console.is_terminal and not os.environ.get("COLUMNS"):
+        console.width = _NO_TERMINAL_COLUMNS
+    return console
+
+
+def _can_write(text: str, stream: TextIO) -> bool:
+    """Whether the stream's encoding has every character of ``text``."""
+    try:
+        text.encode(stream.encoding or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _code(point: int) -> str:
+    if point < 0x100:
+        return f"\\x{point:02x}"
+    return f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"
+
+
+def _spelled(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_spellings(error.object[error.start : error.end])), error.end
+
+
+def _spellings(text: str) -> Iterator[str]:
+    for character in text:
+        yield _SPELLINGS.get(character) or character.encode("ascii", "backslashreplace").decode()
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - as long as the process
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):  # a test's stream has none
+        return None

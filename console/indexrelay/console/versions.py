@@ -9,16 +9,14 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
-from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.console import figures
 from indexrelay.console.errors import CommandError
 from indexrelay.console.installation import Installation
-from indexrelay.console.terminal import visible
 from indexrelay.health.facts import RetryPolicy
 from indexrelay.schemas import commands
 from indexrelay.schemas.errors import IndexRelayError, UnknownNameError, suggestion
@@ -26,7 +24,117 @@ from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.versions import Release, VersionManifest
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore, ReleaseUnreadableError
 
-_log = get_logger(__name__)
+log = get_logger(__name__)
+
+MOST_VERSIONS: Final = 10
+"""What fits on a screen beside the rest; releases are kept for longer."""
+NOTHING_RELEASED: Final = (
+    "nothing was released yet: commit a batch while a rebuilder runs, "
+    f"or build what is due now: {commands.rebuild(here=True)}"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleasedVersion:
+    """The version of one component that is released now."""
+
+    id: str
+    """As the release names it. The id of a manifest that a later minor version wrote cannot be
+    derived here: the fields that it adds are not read."""
+    manifest: VersionManifest
+
+
+def released_version(installation: Installation, component: str) -> ReleasedVersion:
+    """The version that is released now.
+
+    Raises:
+        UnknownNameError: there is no such component.
+        CommandError: nothing was released yet, or not of this component; says why its build failed.
+        ArtifactError: it cannot be read.
+    """
+    version_id = require_released(installation, [component])[component]
+    manifest = installation.store.version(component, version_id)
+    return ReleasedVersion(id=version_id, manifest=manifest)
+
+
+def require_released(installation: Installation, components: Sequence[str]) -> dict[str, str]:
+    """What is served of all components, by name; refuses one of which nothing is released.
+
+    Raises:
+        CommandError: nothing is released of one; the message says why, and what to do.
+        UnknownNameError: there is no such component.
+    """
+    release = installation.store.newest_release()
+    for component in components:
+        if release is None or component not in release.components:
+            raise _not_released(installation, component, release)
+    return dict(release.components) if release is not None else {}
+
+
+def manifest_of(store: ArtifactStore, component: str, version: str) -> VersionManifest | None:
+    """A version's manifest; ``None``: it is damaged, or swept since the release that names it."""
+    try:
+        return store.version(component, version)
+    except ArtifactError:
+        return None
+
+
+class HistoricalVersion(BaseModel):
+    """One version, and the releases in a row that named it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: str
+    first_release: int
+    last_release: int
+    reason: str
+    """Why the first of them was made."""
+    manifest: VersionManifest | None
+    """``None``: it is damaged, or swept."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The facts that a person compares; `manifest` has all of them."""
+        facts = self.model_dump(mode="json", exclude={"manifest"})
+        if self.manifest is None:
+            return facts
+        return {
+            **facts,
+            **self.manifest.model_dump(
+                mode="json",
+                include={"created_at", "covers", "entries", "build_seconds", "verify_seconds"},
+            ),
+            "bytes": self.manifest.size,
+            "index": self.manifest.details.get("index"),
+        }
+
+
+def version_history(store: ArtifactStore, component: str) -> list[HistoricalVersion]:
+    """At most `MOST_VERSIONS`, from the newest release backwards.
+
+    Raises:
+        StoreAccessError: the store cannot be read.
+    """
+    runs: list[list[tuple[Release, str]]] = []
+    for release in _releases(store):
+        version = release.components.get(component)
+        if version is None:
+            continue
+        if runs and runs[-1][0][1] == version:
+            runs[-1].append((release, version))
+        elif len(runs) == MOST_VERSIONS:
+            break
+        else:
+            runs.append([(release, version)])
+    return [
+        HistoricalVersion(
+            version=version,
+            first_release=first.number,
+            last_release=last.number,
+            reason=first.reason,
+            manifest=manifest_of(store, component, version),
+        )
+        for (last, version), (first, _) in ((run[0], run[-1]) for run in runs)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +151,7 @@ class Failing:
     error: str
     """Its own words, and where in the user's own code it came from."""
     transient: bool
-    """Whether the cause lies outside of the build: then it is tried for as long as that lasts."""
+    """Whether the cause lies outside of the build: then it is retried for as long as that lasts."""
     retry_at: datetime | None
     """When a running rebuilder tries again; ``None``: not before something changes."""
 
@@ -81,19 +189,13 @@ class Failing:
             "retry_at": self.retry_at.isoformat() if self.retry_at else None,
         }
 
-    def page(self) -> Text:
-        """For the top of a component's page."""
-        return Text.assemble(
-            ("✗ FAILING  ", "bold red"), visible(self.sentence), "\n  → ", self.next, "\n"
-        )
-
 
 def failing(installation: Installation, component: str) -> Failing | None:
     """Whether the last builds of a component failed; a catalog that is away only warns."""
     try:
         attempt = installation.catalog.attempts.all().get(component)
     except SQLAlchemyError as error:
-        _log.warning("attempts.unknown", error=str(getattr(error, "orig", None) or error))
+        log.warning("attempts.unknown", error=str(getattr(error, "orig", None) or error))
         return None
     if attempt is None:
         return None
@@ -108,47 +210,10 @@ def failing(installation: Installation, component: str) -> Failing | None:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReleasedVersion:
-    """The version of one component that is released now."""
-
-    id: str
-    """As the release names it: a manifest of another minor version read here has fields more, or
-    fewer, and these make no id."""
-    manifest: VersionManifest
-
-
-def released_version(installation: Installation, component: str) -> ReleasedVersion:
-    """The version that is released now.
-
-    Raises:
-        UnknownNameError: there is no such component.
-        CommandError: nothing was released yet, or not of this component; says why its build failed.
-        ArtifactError: it cannot be read.
-    """
-    version_id = require_released(installation, [component])[component]
-    manifest = installation.store.version(component, version_id)
-    return ReleasedVersion(id=version_id, manifest=manifest)
-
-
-def require_released(installation: Installation, components: Sequence[str]) -> dict[str, str]:
-    """What is served of all components, by name; refuses one of which nothing is released.
-
-    Raises:
-        CommandError: nothing is released of one; the message says why, and what to do.
-        UnknownNameError: there is no such component.
-    """
-    release = installation.store.newest_release()
-    for component in components:
-        if release is None or component not in release.components:
-            raise _why_not(installation, component, release)
-    return dict(release.components) if release is not None else {}
-
-
-def _why_not(
+def _not_released(
     installation: Installation, component: str, release: Release | None
 ) -> IndexRelayError:
-    """Why nothing is released of a component, as far as the catalog can tell."""
+    """Why nothing is released of a component, as far as the catalog shows it."""
     if component not in installation.settings.components:
         released = () if release is None else release.components
         near = suggestion(component, {*released, *installation.settings.components})
@@ -159,92 +224,15 @@ def _why_not(
             f"no version of {component!r} is released: {fails.sentence}; {fails.next}"
         )
     if release is None:
-        return CommandError(
-            "nothing was released yet: commit a batch while a rebuilder runs, "
-            f"or build what is due now: {commands.rebuild(here=True)}"
-        )
+        return CommandError(NOTHING_RELEASED)
     return CommandError(
         f"release {release.number} has no {component!r} yet; build it: "
         f"{commands.rebuild(component, here=True)}"
     )
 
 
-MOST_VERSIONS = 10
-"""What fits on a screen beside the rest; releases are kept for longer."""
-
-
-class HistoricalVersion(BaseModel):
-    """One version, and the releases in a row that named it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    version: str
-    first_release: int
-    last_release: int
-    reason: str
-    """Why the first of them was made."""
-    manifest: VersionManifest | None
-    """``None``: it is damaged, or swept."""
-
-    def as_json(self) -> dict[str, Any]:
-        """The facts that a person compares; `manifest` has all of them."""
-        facts = {
-            "version": self.version,
-            "first_release": self.first_release,
-            "last_release": self.last_release,
-            "reason": self.reason,
-        }
-        if self.manifest is None:
-            return facts
-        return (
-            facts
-            | self.manifest.model_dump(
-                mode="json",
-                include={"created_at", "covers", "entries", "build_seconds", "verify_seconds"},
-            )
-            | {"bytes": self.manifest.size, "index": self.manifest.details.get("index")}
-        )
-
-
-def history(store: ArtifactStore, component: str) -> list[HistoricalVersion]:
-    """At most `MOST_VERSIONS`, from the newest release backwards.
-
-    Raises:
-        StoreAccessError: the store cannot be read.
-    """
-    runs: list[list[tuple[Release, str]]] = []
-    for release in _releases(store):
-        version = release.components.get(component)
-        if version is None:
-            continue
-        if runs and runs[-1][0][1] == version:
-            runs[-1].append((release, version))
-        elif len(runs) == MOST_VERSIONS:
-            break
-        else:
-            runs.append([(release, version)])
-    return [_version(store, component, run) for run in runs]
-
-
-def _version(
-    store: ArtifactStore, component: str, run: list[tuple[Release, str]]
-) -> HistoricalVersion:
-    (last, version), (first, _) = run[0], run[-1]
-    try:
-        manifest = store.version(component, version)
-    except ArtifactError:
-        manifest = None
-    return HistoricalVersion(
-        version=version,
-        first_release=first.number,
-        last_release=last.number,
-        reason=first.reason,
-        manifest=manifest,
-    )
-
-
 def _releases(store: ArtifactStore) -> Iterator[Release]:
-    """Those that are kept, read as they are asked for."""
+    """Those that are kept and readable, from the newest, read as they are asked for."""
     for number in store.release_numbers():
         with contextlib.suppress(ReleaseUnreadableError):
             yield store.release(number)

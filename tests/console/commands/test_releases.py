@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from indexrelay.console.commands.releases import Changed, difference, history, numbered
+from indexrelay.console.commands.releases import Changed, difference, numbered, release_history
 from indexrelay.console.errors import CommandError
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.versions import Release, VersionManifest
@@ -60,12 +60,12 @@ def store(tmp_path: Path) -> ArtifactStore:
 
 
 def test_each_release_says_who_made_it_and_what_it_changed(store: ArtifactStore) -> None:
-    newest, held, second, first = history(store, most=10)
+    newest, held, second, first = release_history(store, most=10)
     assert (first.by, first.added, first.reason) == ("rebuilder/r1", ("index", "maps"), "first")
     assert (second.by, second.changed, second.added) == ("ada@desk", ("index",), ("words",))
     assert (held.holds, held.changed, held.reason) == (("index",), (), "good enough")
     assert newest.removed == ("maps",)
-    assert [each.number for each in history(store, most=2)] == [4, 3]
+    assert [each.number for each in release_history(store, most=2)] == [4, 3]
 
 
 def test_a_difference_names_components_holds_and_groups(store: ArtifactStore) -> None:
@@ -96,7 +96,7 @@ def test_what_was_swept_or_damaged_is_shown_as_far_as_it_can_be_read(store: Arti
     for damaged in store.root.rglob("00000002*"):
         damaged.chmod(0o600)
         damaged.write_text("{}")
-    found = {each.number: each for each in history(store, most=10)}
+    found = {each.number: each for each in release_history(store, most=10)}
     assert found[2].made_at is None
     assert "cannot be read" in found[2].reason
     assert found[3].added == ("words",), "compared with the newest one below that can be read"

@@ -1,4 +1,295 @@
-"""One file for each command, or for a few that belong together.
+"""The command line: which commands there are, and the options that several of them share.
 
-Their modules import typer only; what a command works with is imported when it runs.
+`COMMANDS` lists every command with its one line of help. A command's own module is imported when
+the command runs, so that ``indexrelay --help`` answers before FAISS or SQLAlchemy is found on the
+disk. A test holds that the list and the modules say the same.
+
+Completion of names runs at every press of the tab key. It reads the settings file itself, checks
+nothing, opens nothing, and reports no error.
 """
+
+import os
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeAlias
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+_RUN: Final = "Run it"
+_LOOK: Final = "Look"
+_DO: Final = "Do something about it"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """One command as the list has it."""
+
+    module: str
+    """Where it is: a function of the command's name, or (with ``verbs``) the group ``app``."""
+    panel: str
+    help: str
+    verbs: tuple[str, ...] = ()
+
+
+COMMANDS: Final[Mapping[str, Listed]] = {
+    "demo": Listed(
+        module="demo",
+        panel=_RUN,
+        help="Index real text, batch by batch, and ask several reader processes about it.",
+    ),
+    "check": Listed(
+        module="commands.check",
+        panel=_RUN,
+        help="Check the settings, open each source and ask Redis: a mistake exits 2, "
+        "not well exits 3.",
+    ),
+    "up": Listed(
+        module="commands.up",
+        panel=_RUN,
+        help="Run the server (unless a URL is given), a rebuilder and readers; stop them all at "
+        "the end.",
+    ),
+    "rebuilder": Listed(
+        module="commands.roles", panel=_RUN, help="Build what is due until SIGTERM or Ctrl-C."
+    ),
+    "reader": Listed(
+        module="commands.roles",
+        panel=_RUN,
+        help="Serve what is released, over HTTP, until SIGTERM or Ctrl-C.",
+    ),
+    "status": Listed(
+        module="commands.status",
+        panel=_LOOK,
+        help="Collections, components, readers and rebuilders; exits 3 unless all is well.",
+    ),
+    "search": Listed(
+        module="commands.search",
+        panel=_LOOK,
+        help="Find the nearest entries; give one of --text, --id and --vector.",
+    ),
+    "collections": Listed(
+        module="commands.collections",
+        panel=_LOOK,
+        help="Where entries are: a list, one in detail, or an end to one.",
+        verbs=("list", "show", "drop", "restore"),
+    ),
+    "components": Listed(
+        module="commands.components",
+        panel=_LOOK,
+        help="What is built: a list, one in detail, and what keeps some back.",
+        verbs=("list", "show", "pause", "resume", "hold", "lift", "rebuild"),
+    ),
+    "releases": Listed(
+        module="commands.releases",
+        panel=_LOOK,
+        help="What was released: a list, one in detail, or what two have different.",
+        verbs=("list", "show", "diff", "sign"),
+    ),
+    "readers": Listed(
+        module="commands.readers",
+        panel=_LOOK,
+        help="Who serves: a list, one in detail, or another attempt at what failed.",
+        verbs=("list", "show", "retry"),
+    ),
+    "dead": Listed(
+        module="commands.dead_letters",
+        panel=_LOOK,
+        help="Dead letters: events that could not be read, kept byte for byte.",
+        verbs=("list", "show", "retry", "drop"),
+    ),
+    "rebuild": Listed(
+        module="commands.rebuild",
+        panel=_DO,
+        help="Ask for a rebuild; exits 3 when some of it failed, or is not well for another "
+        "reason.",
+    ),
+    "pause": Listed(
+        module="commands.components",
+        panel=_DO,
+        help="Keep components from being built; what they serve stays.",
+    ),
+    "resume": Listed(
+        module="commands.components", panel=_DO, help="Let paused components be built again."
+    ),
+    "hold": Listed(
+        module="commands.components",
+        panel=_DO,
+        help="Keep components at the versions that are served now.",
+    ),
+    "lift": Listed(
+        module="commands.components",
+        panel=_DO,
+        help="Let held components follow their sources again.",
+    ),
+    "rollback": Listed(
+        module="commands.components",
+        panel=_DO,
+        help="Serve again what an earlier release served, and hold it.",
+    ),
+    "reconcile": Listed(
+        module="commands.repair",
+        panel=_DO,
+        help="Compare everything once and repair what needs no build; exits 3 unless all is well "
+        "then.",
+    ),
+    "repair": Listed(
+        module="commands.repair",
+        panel=_DO,
+        help="Repair what somebody spoiled; it shows first what it would do.",
+        verbs=("redis",),
+    ),
+    "keys": Listed(
+        module="commands.keys",
+        panel=_DO,
+        help="Keys that releases are signed with: make one, or show its public part.",
+        verbs=("generate", "show"),
+    ),
+}
+"""Every command, in the order in which ``--help`` lists them."""
+_WITHOUT_CONFIG: Final = frozenset({"demo", "repair", "keys", "keys generate"})
+
+Config: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="The settings; otherwise $INDEXRELAY_CONFIG, or indexrelay.toml here. "
+        "Kinds and functions of your own may be modules in its folder.",
+        show_default=False,
+    ),
+]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Reason: TypeAlias = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Kept for those who read it later.")
+]
+
+
+@cache
+def build_command() -> TyperGroup:
+    """The command line: it runs a command by its arguments."""
+    app = typer.Typer(
+        help="Carries analysis batches into live, verified indexes in every serving process.\n\n"
+        "Begin with `demo`, or with `check` and `up` beside your indexrelay.toml. "
+        "`status` says what is wrong and what to do; most commands have `--json`.\n\n"
+        "Exit codes: 0 success, 1 failure, 2 wrong call or settings, 3 partial, 130 Ctrl-C.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)  # noqa: S101 - an app with a callback is one
+    for name, listed in COMMANDS.items():
+        group.add_command(_Listed(name, help=listed.help, rich_help_panel=listed.panel))
+    return group
+
+
+def load(name: str) -> TyperCommand | TyperGroup:
+    """Import a command's module, and make the command; its signature is read for that."""
+    listed = COMMANDS[name]
+    module = import_module(f"indexrelay.console.{listed.module}")
+    if listed.verbs:
+        app: typer.Typer = module.app
+    else:
+        app = typer.Typer(add_completion=False)
+        app.command(name)(getattr(module, name))
+    command = typer.main.get_command(app)
+    assert isinstance(command, TyperCommand | TyperGroup)  # noqa: S101 - typer makes no others
+    command.help = command.help if not listed.verbs else listed.help
+    return command
+
+
+def command_names() -> Iterator[str]:
+    """Every command that takes ``--config``, with the words of its name."""
+    for name, listed in COMMANDS.items():
+        for words in (name, *(f"{name} {verb}" for verb in listed.verbs)):
+            if words not in _WITHOUT_CONFIG:
+                yield words
+
+
+def alone(context: typer.Context, **given: object) -> bool:
+    """Whether a group stands without a verb, and is to list what it has.
+
+    Raises:
+        typer.BadParameter: an option stands before the verb, where it would do nothing.
+    """
+    if context.invoked_subcommand is None:
+        return True
+    misplaced = [f"--{name}" for name, value in given.items() if value]
+    if misplaced:
+        raise typer.BadParameter(
+            f"{', '.join(misplaced)} goes behind {context.invoked_subcommand}", ctx=context
+        )
+    return False
+
+
+def confirm(what: str) -> None:
+    """Ask on stderr whether ``what`` is meant; no is the default.
+
+    Raises:
+        typer.BadParameter: stdin is no terminal; ``--yes`` answers without it.
+        typer.Abort: the answer is no.
+    """
+    if not sys.stdin.isatty():
+        raise typer.BadParameter(f"{what} Nobody can be asked here: say --yes")
+    # Not typer's own question: that leaves a blank on stdout, where a document belongs.
+    sys.stderr.write(f"{what} Go on? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise typer.Abort
+
+
+def component_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Completion: the declared components that begin so."""
+    return _declared(context, "components", incomplete)
+
+
+def collection_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Completion: the declared collections that begin so."""
+    return _declared(context, "collections", incomplete)
+
+
+def _declared(context: typer.Context, table: str, incomplete: str) -> list[str]:
+    from indexrelay.schemas.settings_file import CONFIG, DEFAULT_FILE
+
+    named = context.params.get("config") or os.environ.get(CONFIG) or DEFAULT_FILE
+    try:
+        declared = tomllib.loads(Path(named).read_text(encoding="utf-8-sig")).get(table)
+    except (OSError, ValueError):
+        return []
+    return [name for name in declared or () if name.startswith(incomplete)]
+
+
+class _Listed(TyperCommand):
+    """A command as the list has it; the command itself is imported when it is called."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
+        return load(self.name or "").make_context(info_name, args, parent, **extra)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"indexrelay {version('indexrelay')}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print it and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options before the command; typer calls this for their sake."""

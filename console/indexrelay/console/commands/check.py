@@ -1,9 +1,10 @@
 """``indexrelay check``: are the settings right, and can what they name be read? Makes nothing.
 
 Three kinds of findings. A *mistake* (exit 2) is a setting that can never work: an option that a
-client refuses, an index that FAISS cannot make; both are found by trying, with nothing connected.
-What is *lacking* (exit 3) is missing on this host only: a driver, a function, a folder. The rest is
-the judge's verdict on the places that the settings name.
+client refuses, an index that FAISS cannot make; both are found by trying, with nothing connected,
+in the code that the real connection runs. What is *lacking* (exit 3) is missing on this host only:
+a driver, a function, a folder. The rest is the judge's verdict on the places that the settings
+name.
 """
 
 import os
@@ -16,7 +17,13 @@ import typer
 
 from indexrelay.components.conformance import lacks_of, trial_of
 from indexrelay.components.registry import kind_of
-from indexrelay.console.options import Config, Json
+from indexrelay.console.commands import Config, Json
+from indexrelay.console.commands.status import verdict_lines
+from indexrelay.console.errors import ExitCode
+from indexrelay.console.installation import Installation
+from indexrelay.console.terminal import print_json, stdout
+from indexrelay.health.judge import judge
+from indexrelay.health.verdict import PLACES
 from indexrelay.schemas.diagnostics import HIDDEN
 from indexrelay.schemas.errors import MissingExtraError, Mistake, SettingsError
 from indexrelay.schemas.settings import Settings, TableSource
@@ -28,38 +35,30 @@ from indexrelay.streams.errors import RedisUrlError
 
 def check(config: Config = None, json: Json = False) -> None:
     """Check the settings, open each source and ask Redis: a mistake exits 2, not well exits 3."""
-    from indexrelay.console.commands.status import verdict_lines
-    from indexrelay.console.errors import ExitCode
-    from indexrelay.console.installation import Installation, survey_of
-    from indexrelay.console.terminal import print_json, stdout
-    from indexrelay.health.judge import judge
-    from indexrelay.health.verdict import PLACES
-    from indexrelay.schemas.errors import SettingsError
-
     try:
         installation = Installation.at(config)
-        trials = tried(installation.settings)
+        notes = trial_notes(installation.settings)
     except SettingsError as error:
         if json:
             mistakes = [
-                {"key": each.key, "value": jsonable(each.value), "right": each.right}
+                {"key": each.key, "value": _jsonable(each.value), "right": each.right}
                 for each in error.mistakes
             ]
             print_json({"right": False, "mistakes": mistakes})
         raise
     settings = installation.settings
-    found = lacks_of_host(settings)
+    lacking = lacks_of_host(settings)
     with installation:
-        verdict = judge(survey_of(installation).of_places()).within(PLACES)
+        verdict = judge(installation.survey.of_places()).within(PLACES)
     if json:
         print_json(
             {
                 "right": True,
                 "mistakes": [],
-                "lacking": found,
-                "well": verdict.well and not found,
+                "lacking": lacking,
+                "well": verdict.well and not lacking,
                 "problems": [each.model_dump(mode="json") for each in verdict.problems],
-                "notes": [*verdict.notes, *(f"{key}: {what}" for key, what in trials.items())],
+                "notes": [*verdict.notes, *(f"{key}: {what}" for key, what in notes.items())],
                 "namespace": settings.namespace,
                 "data_dir": str(settings.data_dir),
                 "collections": sorted(settings.collections),
@@ -72,42 +71,25 @@ def check(config: Config = None, json: Json = False) -> None:
             f"{len(settings.components)} component(s), data in {settings.data_dir}",
             soft_wrap=True,
         )
-        for key, what in trials.items():
+        for key, what in notes.items():
             stdout().print(f"· {key}: {what}", soft_wrap=True)
-        for key, what in found.items():
+        for key, what in lacking.items():
             stdout().print(f"⚠ {key}: {what}", soft_wrap=True)
         stdout().print(verdict_lines(verdict, well=_looked_at(settings)))
-    if found or not verdict.well:
+    if lacking or not verdict.well:
         raise typer.Exit(ExitCode.PARTIAL)
 
 
-def _looked_at(settings: "Settings") -> str:
-    outside = sorted(
-        name for name, each in settings.collections.items() if each.source.kind != "catalog"
-    )
-    sources = (
-        f"each source can be read: {', '.join(outside)}"
-        if outside
-        else "nothing that is there already contradicts them"
-    )
-    return sources if settings.redis_url is None else f"{sources}; Redis answers"
-
-
-def jsonable(value: Any) -> Any:
-    """A setting's value as JSON has it; what JSON has not (a date, a path) as text."""
-    return loads(dumps(value, default=str, allow_nan=True), parse_constant=str)
-
-
-def tried(settings: Settings) -> dict[str, str]:
+def trial_notes(settings: Settings) -> dict[str, str]:
     """Try everything; by key of the settings, what else there is to know.
 
     Raises:
         SettingsError: with everything that is wrong.
     """
-    wrong, notes = component_trials(settings)
-    wrong += url_mistakes(settings)
-    if wrong:
-        raise SettingsError(wrong, origin="settings")
+    mistakes, notes = component_trials(settings)
+    mistakes += url_mistakes(settings)
+    if mistakes:
+        raise SettingsError(mistakes, origin="settings")
     return notes
 
 
@@ -118,11 +100,7 @@ def url_mistakes(settings: Settings) -> Iterator[Mistake]:
             try_url(settings.redis_url)
         except RedisUrlError as error:
             yield Mistake(key="redis.url", value=HIDDEN, right=str(error))
-    urls = {"catalog.url": settings.catalog_url}
-    for name, collection in settings.collections.items():
-        if isinstance(collection.source, TableSource):
-            urls[f"collections.{name}.source.url"] = collection.source.url.get_secret_value()
-    for key, url in urls.items():
+    for key, url in _database_urls(settings).items():
         refused = refused_options(url)
         if refused is not None:
             yield Mistake(key=key, value=HIDDEN, right=refused)
@@ -130,7 +108,7 @@ def url_mistakes(settings: Settings) -> Iterator[Mistake]:
 
 def component_trials(settings: Settings) -> tuple[list[Mistake], dict[str, str]]:
     """What cannot be built as it is declared, and by key of the settings what else to know."""
-    wrong: list[Mistake] = []
+    mistakes: list[Mistake] = []
     notes: dict[str, str] = {}
     for name, definition in settings.components.items():
         inputs = {
@@ -140,10 +118,10 @@ def component_trials(settings: Settings) -> tuple[list[Mistake], dict[str, str]]
         }
         trial = trial_of(kind_of(definition), inputs)
         key = f"components.{name}"
-        wrong += (Mistake(key=key, value=definition.kind, right=each) for each in trial.wrong)
+        mistakes += (Mistake(key=key, value=definition.kind, right=each) for each in trial.wrong)
         if trial.notes:
             notes[key] = "; ".join(trial.notes)
-    return wrong, notes
+    return mistakes, notes
 
 
 def lacks_of_host(settings: Settings) -> dict[str, str]:
@@ -152,32 +130,28 @@ def lacks_of_host(settings: Settings) -> dict[str, str]:
     A host that only reads needs none of it.
     """
     return {
-        **dict(_of_kinds(settings)),
-        **dict(_drivers(settings)),
-        **dict(_folders(settings)),
-        **dict(_signing(settings)),
+        **dict(_lacks_of_kinds(settings)),
+        **dict(_lacking_drivers(settings)),
+        **dict(_lacking_folders(settings)),
+        **dict(_lacks_of_signing(settings)),
     }
 
 
-def _of_kinds(settings: Settings) -> Iterator[tuple[str, str]]:
+def _lacks_of_kinds(settings: Settings) -> Iterator[tuple[str, str]]:
     for name, definition in settings.components.items():
         lacks = "; ".join(lacks_of(kind_of(definition)))
         if lacks:
             yield f"components.{name}", f"{lacks}; a build on this host would fail"
 
 
-def _drivers(settings: Settings) -> Iterator[tuple[str, str]]:
-    urls = {"catalog.url": settings.catalog_url}
-    for name, collection in settings.collections.items():
-        if isinstance(collection.source, TableSource):
-            urls[f"collections.{name}.source.url"] = collection.source.url.get_secret_value()
-    for key, url in urls.items():
+def _lacking_drivers(settings: Settings) -> Iterator[tuple[str, str]]:
+    for key, url in _database_urls(settings).items():
         lacks = lacking_driver(url)
         if lacks is not None:
             yield key, f"{lacks}; nothing on this host could connect to it"
 
 
-def _signing(settings: Settings) -> Iterator[tuple[str, str]]:
+def _lacks_of_signing(settings: Settings) -> Iterator[tuple[str, str]]:
     artifacts = settings.artifacts
     key = "artifacts.signing_key_file"
     if artifacts.signing_key_file is None:
@@ -193,7 +167,7 @@ def _signing(settings: Settings) -> Iterator[tuple[str, str]]:
         yield key, f"its public key {public} is not in artifacts.trusted_keys"
 
 
-def _folders(settings: Settings) -> Iterator[tuple[str, str]]:
+def _lacking_folders(settings: Settings) -> Iterator[tuple[str, str]]:
     for key, folder in (("data_dir", settings.data_dir), ("artifacts.dir", settings.artifacts_dir)):
         obstacle = _obstacle(folder)
         if obstacle is not None:
@@ -201,6 +175,32 @@ def _folders(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _obstacle(folder: Path) -> Path | None:
-    """What stands where ``folder`` or one above it would have to be; a dangling link does, too."""
+    """What is in place of ``folder`` or of one above it; a dangling link is something, too."""
     there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     return None if os.path.isdir(there) else there  # noqa: PTH112 - asks without raising
+
+
+def _database_urls(settings: Settings) -> dict[str, str]:
+    """By key of the settings."""
+    urls = {"catalog.url": settings.catalog_url}
+    for name, collection in settings.collections.items():
+        if isinstance(collection.source, TableSource):
+            urls[f"collections.{name}.source.url"] = collection.source.url.get_secret_value()
+    return urls
+
+
+def _looked_at(settings: Settings) -> str:
+    outside = sorted(
+        name for name, each in settings.collections.items() if each.source.kind != "catalog"
+    )
+    sources = (
+        f"each source can be read: {', '.join(outside)}"
+        if outside
+        else "nothing that is there already contradicts them"
+    )
+    return sources if settings.redis_url is None else f"{sources}; Redis answers"
+
+
+def _jsonable(value: Any) -> Any:
+    """A setting's value as JSON has it; what JSON has not (a date, a path) as text."""
+    return loads(dumps(value, default=str, allow_nan=True), parse_constant=str)

@@ -7,19 +7,24 @@ generation that a version or a reader covers.
 """
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from pydantic import BaseModel, ConfigDict
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from indexrelay.console.commands.status import components_table, counted, problem_lines
+from indexrelay.console.commands import Config, Json, alone, collection_names, confirm
+from indexrelay.console.commands.status import (
+    collections_table,
+    components_table,
+    counted,
+    facts_table,
+    problem_lines,
+)
 from indexrelay.console.errors import CommandError
 from indexrelay.console.installation import Installation, verdict_of
-from indexrelay.console.options import Config, Json, alone, collection_names
-from indexrelay.console.terminal import advice_line, visible
+from indexrelay.console.terminal import advice_line, print_json, stdout
 from indexrelay.health.verdict import Code, CollectionHealth, ComponentHealth, Problem, Verdict
 from indexrelay.schemas import commands
 from indexrelay.schemas.errors import UnknownNameError, suggestion
@@ -27,6 +32,17 @@ from indexrelay.schemas.versions import made_from
 from indexrelay.storage.artifacts import ArtifactError
 from indexrelay.storage.catalog import Collection
 
+_OBSTACLES: Final = (
+    Code.CATALOG_UNREADABLE,
+    Code.ARTIFACTS_UNREADABLE,
+    Code.COLLECTION_CONFLICT,
+    Code.SOURCE_UNREADABLE,
+)
+"""Problems that hide whether a catalog went back in time."""
+_LAST_BATCHES: Final = 5
+_VERSIONS: Final = 20
+"""Of each component: what was built and not released is among the newest."""
+app = typer.Typer(add_completion=False)
 Name = Annotated[
     str,
     typer.Argument(
@@ -37,44 +53,28 @@ Name = Annotated[
 ]
 
 
-def build_app() -> typer.Typer:
-    """The command with its sub-commands."""
-    app = typer.Typer(help="Where entries are: a list, one in detail, or an end to one.")
-    app.callback(invoke_without_command=True)(collections)
-    app.command("list")(list_collections)
-    app.command("show")(show)
-    app.command("drop")(drop)
-    app.command("restore")(restore)
-    return app
-
-
+@app.callback(invoke_without_command=True)
 def collections(context: typer.Context, config: Config = None, json: Json = False) -> None:
     """Each collection; the same as ``list``."""
     if alone(context, config=config, json=json):
         list_collections(config=config, json=json)
 
 
+@app.command("list")
 def list_collections(config: Config = None, json: Json = False) -> None:
     """Each collection: where its entries come from, and how many there are."""
-    from indexrelay.console.installation import Installation, verdict_of
-    from indexrelay.console.terminal import print_json, stdout
-
     with Installation.at(config) as installation:
         seen = verdict_of(installation)
     if json:
         facts = {name: each.model_dump(mode="json") for name, each in seen.collections.items()}
         print_json({"collections": facts})
     else:
-        from indexrelay.console.commands.status import collections_table
-
         stdout().print(collections_table(seen.collections))
 
 
+@app.command()
 def show(name: Name, config: Config = None, json: Json = False) -> None:
     """One collection, and the components that are made from it."""
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.terminal import print_json, stdout
-
     with Installation.at(config) as installation:
         found = details(installation, name)
     if json:
@@ -83,6 +83,7 @@ def show(name: Name, config: Config = None, json: Json = False) -> None:
         stdout().print(collection_page(found))
 
 
+@app.command()
 def drop(
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -90,14 +91,9 @@ def drop(
     json: Json = False,
 ) -> None:
     """Forget a collection with its entries and batches, for good; what serves them goes on."""
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.terminal import print_json, stdout
-
     with Installation.at(config) as installation:
         dropped = droppable(installation, name)
         if not yes:
-            from indexrelay.console.options import confirm
-
             confirm(what_goes(dropped))
         drop_collection(installation, name)
     if json:
@@ -106,11 +102,9 @@ def drop(
         stdout().print(dropped_page(dropped))
 
 
+@app.command()
 def restore(name: Name, config: Config = None, json: Json = False) -> None:
     """After the catalog came back from an older backup: go on above the numbers that it lost."""
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.terminal import print_json, stdout
-
     with Installation.at(config) as installation:
         restored = restore_collection(installation, name)
     if json:
@@ -135,30 +129,6 @@ class CollectionDetails(BaseModel):
     """What is not well with the collection itself, as `indexrelay status` has it."""
 
 
-class Dropped(BaseModel):
-    """What went with a collection."""
-
-    model_config = ConfigDict(frozen=True)
-
-    collection: str
-    entries: int
-    generation: int
-    components: tuple[str, ...]
-    """Those that are made from it: they serve what they have."""
-
-
-_OBSTACLES = (
-    Code.CATALOG_UNREADABLE,
-    Code.ARTIFACTS_UNREADABLE,
-    Code.COLLECTION_CONFLICT,
-    Code.SOURCE_UNREADABLE,
-)
-"""What keeps anybody from seeing whether a catalog went back in time."""
-_LAST = 5
-_VERSIONS = 20
-"""Of each component: what was built and not released is among the newest."""
-
-
 def details(installation: Installation, name: str) -> CollectionDetails:
     """One collection.
 
@@ -173,7 +143,7 @@ def details(installation: Installation, name: str) -> CollectionDetails:
     kept = {each.name: each for each in installation.catalog.collections.all()}.get(name)
     last = (
         installation.catalog.entries.batch_ids(
-            name, after=max(0, kept.generation - _LAST), upto=kept.generation
+            name, after=max(0, kept.generation - _LAST_BATCHES), upto=kept.generation
         )
         if kept is not None
         else []
@@ -191,8 +161,20 @@ def details(installation: Installation, name: str) -> CollectionDetails:
     )
 
 
+class Dropped(BaseModel):
+    """What dropping a collection takes away."""
+
+    model_config = ConfigDict(frozen=True)
+
+    collection: str
+    entries: int
+    generation: int
+    components: tuple[str, ...]
+    """Those that are made from it: readers go on serving them."""
+
+
 def droppable(installation: Installation, name: str) -> Dropped:
-    """What would go.
+    """What dropping it takes away.
 
     Raises:
         UnknownNameError: the catalog has no such collection.
@@ -212,7 +194,7 @@ def drop_collection(installation: Installation, name: str) -> None:
     """Forget it with its entries and batches.
 
     Raises:
-        UnknownCollectionError: somebody else was faster.
+        UnknownCollectionError: it is gone already.
     """
     installation.catalog.collections.drop(name)
 
@@ -226,7 +208,7 @@ class Restored(BaseModel):
     generation: int
     """The number that it is at now."""
     above: int
-    """The highest that anybody covers, or had."""
+    """The highest generation that a version or a reader covers, or the catalog has."""
     components: tuple[str, ...]
     """Those that are built again from what the catalog holds."""
 
@@ -237,8 +219,7 @@ def restore_collection(installation: Installation, name: str) -> Restored:
     Raises:
         UnknownCollectionError: the catalog has no such collection.
         ArtifactError: the artifacts cannot be read.
-        CommandError: nobody covers what this catalog did not commit, so that there is nothing to
-            do; or that cannot be seen now.
+        CommandError: there is nothing to restore, or that cannot be seen now.
     """
     stored = installation.catalog.collections.get(name)
     verdict = verdict_of(installation)
@@ -262,48 +243,21 @@ def restore_collection(installation: Installation, name: str) -> Restored:
     )
 
 
-def _covered(installation: Installation, verdict: Verdict, collection: Collection) -> Iterator[int]:
-    """Every generation of this epoch that a version or a reader covers, released or not."""
-    store, name = installation.store, collection.name
-    released = {
-        (component, version)
-        for release in store.releases()
-        for component, version in release.components.items()
-    }
-    built = {
-        (component, version)
-        for component in verdict.components
-        for version in store.newest_versions(component, most=_VERSIONS)
-    }
-    for component, version in released | built:
-        try:
-            manifest = store.version(component, version)
-        except ArtifactError:
-            continue  # what cannot be read cannot be served
-        if manifest.epochs.get(name) == collection.epoch:
-            yield manifest.covers.get(name, 0)
-    for reader in verdict.readers.values():
-        for state in reader.components.values():
-            if state.epochs.get(name) == collection.epoch:
-                yield state.covers.get(name, 0)
-
-
 def collection_page(details: CollectionDetails) -> RenderableType:
     """The facts, and a row for each component that is made from it."""
     facts = details.facts
-    rows = {
-        "collection": details.name,
-        "source": facts.source or "not declared in the settings",
-        "dimension": str(facts.dimension),
-        "metric": str(facts.metric),
-        "epoch": details.epoch or "none: nothing was committed yet",
-        "generation": str(facts.generation),
-        "entries": counted(facts.entries),
-        "last batches": ", ".join(details.last_batches) or "none",
-    }
-    table = Table.grid(padding=(0, 2))
-    for key, value in rows.items():
-        table.add_row(Text(key, style="bold"), Text(visible(value)))
+    table = facts_table(
+        {
+            "collection": details.name,
+            "source": facts.source or "not declared in the settings",
+            "dimension": str(facts.dimension),
+            "metric": str(facts.metric),
+            "epoch": details.epoch or "none: nothing was committed yet",
+            "generation": str(facts.generation),
+            "entries": counted(facts.entries),
+            "last batches": ", ".join(details.last_batches) or "none",
+        }
+    )
     parts: list[RenderableType] = [table, components_table(details.components)]
     parts += [line for problem in details.problems for line in problem_lines(problem)]
     return Group(*parts)
@@ -340,3 +294,29 @@ def restored_page(restored: Restored) -> RenderableType:
         lines.append(advice_line(f"if it holds far fewer entries now: {again}"))
     lines.append(Text("  → commit again what the backup lacks"))
     return Group(*lines)
+
+
+def _covered(installation: Installation, verdict: Verdict, collection: Collection) -> Iterator[int]:
+    """Every generation of this epoch that a version or a reader covers, released or not."""
+    store, name = installation.store, collection.name
+    released = {
+        (component, version)
+        for release in store.releases()
+        for component, version in release.components.items()
+    }
+    built = {
+        (component, version)
+        for component in verdict.components
+        for version in store.newest_versions(component, most=_VERSIONS)
+    }
+    for component, version in released | built:
+        try:
+            manifest = store.version(component, version)
+        except ArtifactError:
+            continue  # what cannot be read cannot be served
+        if manifest.epochs.get(name) == collection.epoch:
+            yield manifest.covers.get(name, 0)
+    for reader in verdict.readers.values():
+        for state in reader.components.values():
+            if state.epochs.get(name) == collection.epoch:
+                yield state.covers.get(name, 0)

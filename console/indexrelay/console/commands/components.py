@@ -7,7 +7,7 @@ checks, its files and the versions before it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from redis.exceptions import RedisError
@@ -16,12 +16,27 @@ from rich.table import Table
 from rich.text import Text
 
 from indexrelay.console import figures
+from indexrelay.console.commands import Config, Json, Reason, alone, component_names
 from indexrelay.console.commands.rebuild import rebuild
-from indexrelay.console.commands.status import covered
-from indexrelay.console.installation import Installation
-from indexrelay.console.options import Config, Json, Reason, alone, component_names
+from indexrelay.console.commands.status import (
+    NONE,
+    components_table,
+    covered,
+    facts_table,
+    passed_mark,
+)
+from indexrelay.console.installation import Installation, verdict_of
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
-from indexrelay.console.versions import HistoricalVersion, ReleasedVersion
+from indexrelay.console.terminal import adapted, print_json, stdout, visible
+from indexrelay.console.versions import (
+    Failing,
+    HistoricalVersion,
+    ReleasedVersion,
+    failing,
+    released_version,
+    require_released,
+    version_history,
+)
 from indexrelay.producers.errors import UndeclaredComponentError
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import SystemClock
@@ -32,19 +47,76 @@ from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release, VersionManifest
 from indexrelay.streams.publisher import announce
 
+log = get_logger(__name__)
+_BY_HAND: Final = "by hand"
+_DECISION: Final = ("index", "reason", "effort", "trials", "attempts")
+"""The details that are shown here, and not among the facts."""
+_KNOBS: Final = ("nprobe", "ef_search", "k_factor")
+_SHORT: Final = {"recall": "too little recall", "latency": "too slow"}
+app = typer.Typer(add_completion=False)
 Names = Annotated[
     list[str],
     typer.Argument(metavar="COMPONENT", help="One or more.", autocompletion=component_names),
 ]
-_BY_HAND = "by hand"
 
 
+@app.callback(invoke_without_command=True)
+def components(context: typer.Context, config: Config = None, json: Json = False) -> None:
+    """Each component; the same as ``list``."""
+    if alone(context, config=config, json=json):
+        list_components(config=config, json=json)
+
+
+@app.command("list")
+def list_components(config: Config = None, json: Json = False) -> None:
+    """Each component: what it covers, how it stands, how large it is."""
+    with Installation.at(config) as installation:
+        facts = verdict_of(installation).components
+    if json:
+        print_json(
+            {"components": {name: each.model_dump(mode="json") for name, each in facts.items()}}
+        )
+    else:
+        stdout().print(components_table(facts))
+
+
+@app.command()
+def show(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="COMPONENT", help="As components list shows it.", autocompletion=component_names
+        ),
+    ],
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """The released version of one component: whether it fails, checks, files and history."""
+    with Installation.at(config) as installation:
+        released = released_version(installation, name)
+        versions = version_history(installation.store, name)
+        fails = failing(installation, name)
+    if json:
+        print_json(
+            {
+                "version": released.id,
+                **released.manifest.model_dump(mode="json"),
+                "bytes": released.manifest.size,
+                "history": [each.as_json() for each in versions],
+                "failing": fails.as_json() if fails is not None else None,
+            }
+        )
+    else:
+        if fails is not None:
+            stdout().print(failing_page(fails), soft_wrap=True)
+        stdout().print(manifest_page(released, versions))
+
+
+@app.command()
 def pause(
     names: Names, reason: Reason = _BY_HAND, config: Config = None, json: Json = False
 ) -> None:
     """Keep components from being built; what they serve stays."""
-    from indexrelay.console.installation import Installation
-
     with Installation.at(config) as installation:
         require_declared(installation.settings, names)
         for name in names:
@@ -54,10 +126,9 @@ def pause(
     )
 
 
+@app.command()
 def resume(names: Names, config: Config = None, json: Json = False) -> None:
     """Let paused components be built again."""
-    from indexrelay.console.installation import Installation
-
     with Installation.at(config) as installation:
         require_declared(installation.settings, names)
         resumed = [name for name in names if installation.catalog.attempts.resume(name)]
@@ -71,13 +142,11 @@ def resume(names: Names, config: Config = None, json: Json = False) -> None:
     )
 
 
+@app.command()
 def hold(
     names: Names, reason: Reason = _BY_HAND, config: Config = None, json: Json = False
 ) -> None:
     """Keep components at the versions that are served now."""
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.versions import require_released
-
     with Installation.at(config) as installation:
         require_released(installation, names)
         release = announced(installation, installation.store.hold(*names, reason=reason))
@@ -88,12 +157,11 @@ def hold(
     )
 
 
+@app.command()
 def lift(
     names: Names, reason: Reason = _BY_HAND, config: Config = None, json: Json = False
 ) -> None:
     """Let held components follow their sources again."""
-    from indexrelay.console.installation import Installation
-
     with Installation.at(config) as installation:
         newest = installation.store.newest_release()
         held = newest.holds if newest is not None else {}
@@ -107,6 +175,9 @@ def lift(
         {"release": release, "lifted": lifted, "not_held": others},
         _of_both("lifted", lifted, "not held", others),
     )
+
+
+app.command("rebuild")(rebuild)
 
 
 def rollback(
@@ -127,8 +198,6 @@ def rollback(
     json: Json = False,
 ) -> None:
     """Serve again what an earlier release served, and hold it."""
-    from indexrelay.console.installation import Installation
-
     with Installation.at(config) as installation:
         rolled = installation.store.rollback(release, reason=reason, components=component or None)
         number = announced(installation, rolled)
@@ -140,100 +209,10 @@ def rollback(
     )
 
 
-def _of_both(done: str, names: Sequence[str], spared: str, others: Sequence[str]) -> str:
-    """What was done, and to whom there was nothing to do."""
-    told = {done: names, spared: others}
-    return "; ".join(f"{what}: {', '.join(who)}" for what, who in told.items() if who)
-
-
-def _say(json: bool, document: dict[str, int | str | Sequence[str]], sentence: str) -> None:
-    from indexrelay.console.terminal import adapted, print_json, stdout
-
-    if json:
-        print_json(dict(document))
-    else:
-        stdout().print(f"✓ {adapted(sentence)}", soft_wrap=True)
-
-
-def build_app() -> typer.Typer:
-    """The command with its sub-commands; the last five are top-level commands as well."""
-    app = typer.Typer(help="What is built: a list, one in detail, and what keeps some back.")
-    app.callback(invoke_without_command=True)(components)
-    app.command("list")(list_components)
-    app.command("show")(show)
-    app.command("pause")(pause)
-    app.command("resume")(resume)
-    app.command("hold")(hold)
-    app.command("lift")(lift)
-    app.command("rebuild")(rebuild)
-    return app
-
-
-def components(context: typer.Context, config: Config = None, json: Json = False) -> None:
-    """Each component; the same as ``list``."""
-    if alone(context, config=config, json=json):
-        list_components(config=config, json=json)
-
-
-def list_components(config: Config = None, json: Json = False) -> None:
-    """Each component: what it covers, how it stands, how large it is."""
-    from indexrelay.console.installation import Installation, verdict_of
-    from indexrelay.console.terminal import print_json, stdout
-
-    with Installation.at(config) as installation:
-        facts = verdict_of(installation).components
-    if json:
-        print_json(
-            {"components": {name: each.model_dump(mode="json") for name, each in facts.items()}}
-        )
-    else:
-        from indexrelay.console.commands.status import components_table
-
-        stdout().print(components_table(facts))
-
-
-def show(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="COMPONENT", help="As components list shows it.", autocompletion=component_names
-        ),
-    ],
-    config: Config = None,
-    json: Json = False,
-) -> None:
-    """The released version of one component: whether it fails, checks, files and history."""
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.terminal import print_json, stdout
-    from indexrelay.console.versions import failing, history, released_version
-
-    with Installation.at(config) as installation:
-        released = released_version(installation, name)
-        versions = history(installation.store, name)
-        fails = failing(installation, name)
-    if json:
-        print_json(
-            {
-                "version": released.id,
-                **released.manifest.model_dump(mode="json"),
-                "bytes": released.manifest.size,
-                "history": [each.as_json() for each in versions],
-                "failing": fails.as_json() if fails is not None else None,
-            }
-        )
-    else:
-        if fails is not None:
-            stdout().print(fails.page(), soft_wrap=True)
-        stdout().print(manifest_page(released, versions))
-
-
-log = get_logger(__name__)
-
-
 def announced(installation: Installation, release: Release) -> int:
-    """Tell the readers of a release that was committed; returns its number.
+    """Announce a committed release to the readers; returns its number.
 
-    Should Redis be away the release stands all the same: readers find it at their next look, and a
+    Without Redis the release stands all the same: readers find it at their next look, and a
     rebuilder announces it at its next reconcile.
     """
     event = Event.of(
@@ -267,11 +246,56 @@ def require_declared(settings: Settings, names: Iterable[str]) -> None:
             raise UndeclaredComponentError(name, settings.components)
 
 
-DECISION = ("index", "reason", "effort", "trials", "attempts")
-"""The details that are shown here, and not among the facts."""
-_KNOBS = ("nprobe", "ef_search", "k_factor")
-_NONE = "-"
-_SHORT = {"recall": "too little recall", "latency": "too slow"}
+def failing_page(fails: Failing) -> Text:
+    """For the top of a component's page."""
+    return Text.assemble(
+        ("✗ FAILING  ", "bold red"), visible(fails.sentence), "\n  → ", fails.next, "\n"
+    )
+
+
+def manifest_page(
+    released: ReleasedVersion, history: Iterable[HistoricalVersion]
+) -> RenderableType:
+    """The facts, the decision, the checks, the files, the history."""
+    manifest = released.manifest
+    return Group(
+        _facts(released),
+        Text(),
+        *decision_page(manifest.details, manifest.parameters),
+        _checks(manifest),
+        _files(manifest),
+        _history_table(history),
+    )
+
+
+def _facts(released: ReleasedVersion) -> Table:
+    manifest = released.manifest
+    facts: dict[str, str] = {
+        "component": manifest.component,
+        "kind": manifest.kind,
+        "version": released.id,
+        "covers": covered(manifest.covers),
+        "entries": f"{manifest.entries:,}",
+        **{f"with {what}": f"{count:,}" for what, count in manifest.counts.items()},
+        **{
+            f"left out of {name}": ", ".join(
+                f"{count:,} {kind}" for kind, count in left_out.items()
+            )
+            for name, left_out in manifest.left_out.items()
+        },
+        "size": figures.size(manifest.size),
+        "built": f"{figures.ago(manifest.created_at)}, "
+        f"in {figures.seconds(manifest.build_seconds)} "
+        f"and {figures.seconds(manifest.verify_seconds)} of verification",
+    }
+    facts |= {f"made from {name}": version[:12] for name, version in manifest.parents.items()}
+    facts |= {key: figures.value(value) for key, value in manifest.parameters.items()}
+    hidden = _DECISION if "index" in manifest.details else ()
+    facts |= {
+        key: figures.value(value) for key, value in manifest.details.items() if key not in hidden
+    }
+    # A detail may be empty: this version has nothing to say of it.
+    return facts_table({key: value for key, value in facts.items() if value})
 
 
 def decision_page(
@@ -341,71 +365,6 @@ def _trade_off(trials: list[Mapping[str, Any]], effort: object) -> Sheet:
     return sheet
 
 
-def _dicts(value: object) -> list[Mapping[str, Any]]:
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
-
-
-def _figure(value: object) -> str:
-    return figures.number(value) if isinstance(value, int | float) else _NONE
-
-
-def _milliseconds(value: object) -> str:
-    return figures.milliseconds(value) if isinstance(value, int | float) else _NONE
-
-
-def _seconds(value: object) -> str:
-    return figures.seconds(value) if isinstance(value, int | float) else _NONE
-
-
-def manifest_page(
-    released: ReleasedVersion, history: Iterable[HistoricalVersion]
-) -> RenderableType:
-    """The facts, the decision, the checks, the files, the history."""
-    manifest = released.manifest
-    return Group(
-        _facts(released),
-        Text(),
-        *decision_page(manifest.details, manifest.parameters),
-        _checks(manifest),
-        _files(manifest),
-        _history(history),
-    )
-
-
-def _facts(released: ReleasedVersion) -> Table:
-    manifest = released.manifest
-    facts: dict[str, str] = {
-        "component": manifest.component,
-        "kind": manifest.kind,
-        "version": released.id,
-        "covers": covered(manifest.covers, {}),
-        "entries": f"{manifest.entries:,}",
-        **{f"with {what}": f"{count:,}" for what, count in manifest.counts.items()},
-        **{
-            f"left out of {name}": ", ".join(
-                f"{count:,} {kind}" for kind, count in left_out.items()
-            )
-            for name, left_out in manifest.left_out.items()
-        },
-        "size": figures.size(manifest.size),
-        "built": f"{figures.ago(manifest.created_at)}, "
-        f"in {figures.seconds(manifest.build_seconds)} "
-        f"and {figures.seconds(manifest.verify_seconds)} of verification",
-    }
-    facts |= {f"made from {name}": version[:12] for name, version in manifest.parents.items()}
-    facts |= {key: figures.value(value) for key, value in manifest.parameters.items()}
-    hidden = DECISION if "index" in manifest.details else ()
-    facts |= {
-        key: figures.value(value) for key, value in manifest.details.items() if key not in hidden
-    }
-    table = Table.grid(padding=(0, 2))
-    for key, value in facts.items():
-        if not value:
-            continue  # a detail that this version has nothing to say of
-        table.add_row(Text(key, style="bold"), Text(value))
-    return table
-
-
 def _checks(manifest: VersionManifest) -> Sheet:
     sheet = Sheet(
         "Checks",
@@ -419,7 +378,7 @@ def _checks(manifest: VersionManifest) -> Sheet:
     files = {blob.digest: name for name, blob in manifest.files.items()}
     for check in manifest.checks:
         sheet.add(
-            Text("✓", style="green") if check.passed else Text("✗", style="red"),
+            passed_mark(check.passed),
             check.name,
             figures.measured(check.name, check.measured),
             figures.measured(check.name, check.limit),
@@ -436,7 +395,7 @@ def _files(manifest: VersionManifest) -> Sheet:
     return sheet
 
 
-def _history(history: Iterable[HistoricalVersion]) -> Sheet:
+def _history_table(history: Iterable[HistoricalVersion]) -> Sheet:
     sheet = Sheet(
         "History",
         number("releases"),
@@ -457,7 +416,7 @@ def _history(history: Iterable[HistoricalVersion]) -> Sheet:
             if manifest is None
             else (
                 figures.ago(manifest.created_at),
-                covered(manifest.covers, {}),
+                covered(manifest.covers),
                 f"{manifest.entries:,}",
                 figures.size(manifest.size),
                 figures.seconds(manifest.build_seconds),
@@ -466,3 +425,32 @@ def _history(history: Iterable[HistoricalVersion]) -> Sheet:
         )
         sheet.add(releases, *facts, each.version[:12], each.reason)
     return sheet
+
+
+def _of_both(done: str, names: Sequence[str], not_done: str, others: Sequence[str]) -> str:
+    """``resumed: map; not paused: index``."""
+    parts = {done: names, not_done: others}
+    return "; ".join(f"{what}: {', '.join(who)}" for what, who in parts.items() if who)
+
+
+def _say(json: bool, document: dict[str, int | str | Sequence[str]], sentence: str) -> None:
+    if json:
+        print_json(dict(document))
+    else:
+        stdout().print(f"✓ {adapted(sentence)}", soft_wrap=True)
+
+
+def _dicts(value: object) -> list[Mapping[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _figure(value: object) -> str:
+    return figures.number(value) if isinstance(value, int | float) else NONE
+
+
+def _milliseconds(value: object) -> str:
+    return figures.milliseconds(value) if isinstance(value, int | float) else NONE
+
+
+def _seconds(value: object) -> str:
+    return figures.seconds(value) if isinstance(value, int | float) else NONE

@@ -6,22 +6,24 @@ event's id already, so nothing happens twice). The bytes are a stranger's: they 
 dump, never as text.
 """
 
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Final
 
 import typer
 from pydantic import BaseModel, ConfigDict
 from redis.exceptions import RedisError
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from indexrelay.console import figures
+from indexrelay.console.commands import Config, Json, alone
+from indexrelay.console.commands.status import facts_table
 from indexrelay.console.errors import CommandError, ExitCode
 from indexrelay.console.installation import Installation
-from indexrelay.console.options import Config, Json, alone
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
-from indexrelay.console.terminal import visible
+from indexrelay.console.terminal import note, print_json, stdout, visible
 from indexrelay.rebuilder.inbox import RetryOutcome, retry_dead_letter
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import SystemClock
@@ -29,35 +31,31 @@ from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.storage.catalog import DeadLetter, DeadLetterHeader
 from indexrelay.streams.publisher import publish_many
 
+app = typer.Typer(add_completion=False)
 Letter = Annotated[int, typer.Argument(metavar="ID", help="As dead list shows it.")]
 Letters = Annotated[list[int] | None, typer.Argument(metavar="ID", help="As dead list shows them.")]
 All = Annotated[bool, typer.Option("--all", help="All that there are.")]
+_SHOWN_BYTES: Final = 4096
+_ROW_BYTES: Final = 16
+_MARKS: Final = {"received": "✓", "dropped": "✓", "unreadable": "✗", "gone": "⚠"}
+_MEANINGS: Final = {
+    "received": "is an event in the inbox again",
+    "dropped": "is dropped",
+    "unreadable": "still cannot be read",
+    "gone": "is no letter: it was retried or dropped before, or never was",
+}
 
 
-def build_app() -> typer.Typer:
-    """The command with its sub-commands."""
-    app = typer.Typer(help="Dead letters: events that could not be read, kept byte for byte.")
-    app.callback(invoke_without_command=True)(dead)
-    app.command("list")(list_letters)
-    app.command("show")(show)
-    app.command("retry")(retry)
-    app.command("drop")(drop)
-    return app
-
-
+@app.callback(invoke_without_command=True)
 def dead(context: typer.Context, config: Config = None, json: Json = False) -> None:
     """Each letter; the same as ``list``."""
     if alone(context, config=config, json=json):
         list_letters(config=config, json=json)
 
 
+@app.command("list")
 def list_letters(config: Config = None, json: Json = False) -> None:
     """Each letter: where it came from, and why it could not be read."""
-    from dataclasses import asdict
-
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.terminal import print_json, stdout, visible
-
     with Installation.at(config) as installation:
         letters = installation.catalog.dead_letters.headers()
         let_go = installation.catalog.dead_letters.let_go()
@@ -81,13 +79,9 @@ def list_letters(config: Config = None, json: Json = False) -> None:
             stdout().print(f"{let_go.count:,} more could not be read and were not kept")
 
 
+@app.command()
 def show(letter: Letter, config: Config = None, json: Json = False) -> None:
     """One letter with its bytes, as far as they are kept: a hex dump, or base64 with --json."""
-    from base64 import b64encode
-
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.terminal import print_json, stdout, visible
-
     with Installation.at(config) as installation:
         found = letter_of(installation, letter)
     if json:
@@ -107,13 +101,11 @@ def show(letter: Letter, config: Config = None, json: Json = False) -> None:
         stdout().print(letter_page(found))
 
 
+@app.command()
 def retry(
     letters: Letters = None, every: All = False, config: Config = None, json: Json = False
 ) -> None:
     """Read letters again: what is readable now becomes an event; exits 3 when some are not."""
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.terminal import note, print_json, stdout
-
     with Installation.at(config) as installation:
         retried = retry_letters(installation, chosen(installation, letters, every=every))
     if json:
@@ -126,13 +118,11 @@ def retry(
     raise typer.Exit(exit_code(retried.letters))
 
 
+@app.command()
 def drop(
     letters: Letters = None, every: All = False, config: Config = None, json: Json = False
 ) -> None:
     """Forget letters for good; exits 3 when some of them were not there."""
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.terminal import print_json, stdout
-
     with Installation.at(config) as installation:
         dropped = drop_letters(installation, chosen(installation, letters, every=every))
     if json:
@@ -237,27 +227,6 @@ def exit_code(letters: Sequence[LetterOutcome]) -> ExitCode:
     return ExitCode.PARTIAL if done else ExitCode.FAILURE
 
 
-def _wake(installation: Installation, raws: Sequence[bytes]) -> bool:
-    if not raws:
-        return False
-    try:
-        publish_many(installation.connection, installation.keys.events, raws)
-    except (RedisError, IndexRelayError, OSError):
-        return False  # said by the caller; the rows are in the inbox
-    return True
-
-
-_SHOWN_BYTES = 4096
-_ROW_BYTES = 16
-_MARKS = {"received": "✓", "dropped": "✓", "unreadable": "✗", "gone": "⚠"}
-_MEANINGS = {
-    "received": "is an event in the inbox again",
-    "dropped": "is dropped",
-    "unreadable": "still cannot be read",
-    "gone": "is no letter: it was retried or dropped before, or never was",
-}
-
-
 def letters_table(letters: Sequence[DeadLetterHeader]) -> RenderableType:
     """One row for each, oldest first."""
     if not letters:
@@ -285,18 +254,20 @@ def letters_table(letters: Sequence[DeadLetterHeader]) -> RenderableType:
 
 def letter_page(letter: DeadLetter) -> RenderableType:
     """What is known of one, and its first bytes."""
-    table = Table.grid(padding=(0, 2))
-    for key, value in (
-        ("letter", str(letter.id)),
-        ("stream", visible(letter.stream)),
-        ("entry", visible(letter.entry_id)),
-        ("buried", f"{figures.moment(letter.buried_at)}, {figures.ago(letter.buried_at)}"),
-        ("size", f"{letter.size:,} bytes"),
-        ("sha256", letter.digest),
-        ("reason", visible(letter.reason)),
-    ):
-        table.add_row(Text(key, style="bold"), Text(value))
-    parts: list[RenderableType] = [table, Text(), Text("\n".join(hex_dump(letter.raw)))]
+    facts = {
+        "letter": str(letter.id),
+        "stream": letter.stream,
+        "entry": letter.entry_id,
+        "buried": f"{figures.moment(letter.buried_at)}, {figures.ago(letter.buried_at)}",
+        "size": f"{letter.size:,} bytes",
+        "sha256": letter.digest,
+        "reason": letter.reason,
+    }
+    parts: list[RenderableType] = [
+        facts_table(facts),
+        Text(),
+        Text("\n".join(hex_dump(letter.raw))),
+    ]
     if not letter.whole:
         parts.append(Text(f"… only the first {len(letter.raw):,} bytes are kept"))
     if len(letter.raw) > _SHOWN_BYTES:
@@ -324,3 +295,13 @@ def outcomes_list(letters: Iterable[LetterOutcome]) -> RenderableType:
             for letter in letters
         )
     )
+
+
+def _wake(installation: Installation, raws: Sequence[bytes]) -> bool:
+    if not raws:
+        return False
+    try:
+        publish_many(installation.connection, installation.keys.events, raws)
+    except (RedisError, IndexRelayError, OSError):
+        return False  # said by the caller; the rows are in the inbox
+    return True

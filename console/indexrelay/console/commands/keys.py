@@ -5,29 +5,22 @@ from typing import Annotated
 
 import typer
 
-from indexrelay.console.options import Config, Json
+from indexrelay.console.commands import Config, Json
+from indexrelay.console.errors import CommandError
+from indexrelay.console.installation import Installation
+from indexrelay.console.terminal import print_json, stderr, stdout
+from indexrelay.schemas import commands
+from indexrelay.storage.artifacts import SigningKey
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 
-def build_app() -> typer.Typer:
-    """The command with its sub-commands."""
-    app = typer.Typer(
-        help="Keys that releases are signed with: make one, or show its public part.",
-        no_args_is_help=True,
-    )
-    app.command("generate")(generate)
-    app.command("show")(show)
-    return app
-
-
+@app.command()
 def generate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write the private key.")],
     json: Json = False,
 ) -> None:
     """Make a key: the private part goes into a new file of yours alone, the public one is shown."""
-    from indexrelay.console.errors import CommandError
-    from indexrelay.console.terminal import print_json, stderr, stdout
-    from indexrelay.storage.artifacts import SigningKey
-
     key = SigningKey.generate()
     try:
         key.write(file)
@@ -38,18 +31,17 @@ def generate(
     if json:
         print_json({"file": str(file), "public_key": key.public})
         return
-    stdout().print(key.public, soft_wrap=True, highlight=False)
+    stdout().print(key.public, soft_wrap=True)
     stderr().print(
         f"The private key is in {file}; whoever has it signs as you do. Where releases are made:\n"
         f'  artifacts.signing_key_file = "{file}"\n'
         "Once the newest release is signed, where they are read:\n"
         f'  artifacts.trusted_keys = ["{key.public}"]',
         soft_wrap=True,
-        highlight=False,
-        markup=False,
     )
 
 
+@app.command()
 def show(
     file: Annotated[
         Path | None,
@@ -59,12 +51,6 @@ def show(
     json: Json = False,
 ) -> None:
     """The public key of a private one, as artifacts.trusted_keys takes it."""
-    from indexrelay.console.errors import CommandError
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.terminal import print_json, stdout
-    from indexrelay.schemas import commands
-    from indexrelay.storage.artifacts import SigningKey
-
     if file is None:
         with Installation.at(config) as installation:
             file = installation.settings.artifacts.signing_key_file
@@ -77,4 +63,4 @@ def show(
     if json:
         print_json({"file": str(file), "public_key": public})
     else:
-        stdout().print(public, soft_wrap=True, highlight=False)
+        stdout().print(public, soft_wrap=True)

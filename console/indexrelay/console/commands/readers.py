@@ -4,44 +4,38 @@ Readers are found by their presence in Redis, and asked over HTTP on a port or a
 """
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
 import httpx
 import typer
 
+from indexrelay.console import figures
+from indexrelay.console.commands import Config, Json, alone
+from indexrelay.console.commands.status import LOAD_MARKS, NONE, covered
 from indexrelay.console.errors import CommandError, ExitCode
-from indexrelay.console.options import Config, Json, alone
+from indexrelay.console.installation import Installation, signals_of
+from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
+from indexrelay.console.terminal import adapted, note, print_json, stdout, visible
 from indexrelay.schemas import commands
+from indexrelay.schemas.errors import suggestion
+from indexrelay.schemas.messages import ReaderState
 
-if TYPE_CHECKING:
-    from indexrelay.console.installation import Installation
-    from indexrelay.schemas.messages import ReaderState
+_TIMEOUT_SECONDS: Final = 10.0
 
+app = typer.Typer(add_completion=False)
 Reader = Annotated[str, typer.Argument(metavar="READER", help="As readers list shows it.")]
 
 
-def build_app() -> typer.Typer:
-    """The command with its sub-commands."""
-    app = typer.Typer(help="Who serves: a list, one in detail, or another attempt at what failed.")
-    app.callback(invoke_without_command=True)(readers)
-    app.command("list")(list_readers)
-    app.command("show")(show)
-    app.command("retry")(retry)
-    return app
-
-
+@app.callback(invoke_without_command=True)
 def readers(context: typer.Context, config: Config = None, json: Json = False) -> None:
     """Each live reader; the same as ``list``."""
     if alone(context, config=config, json=json):
         list_readers(config=config, json=json)
 
 
+@app.command("list")
 def list_readers(config: Config = None, json: Json = False) -> None:
     """What each live reader serves; exits 3 when one of them is not ready, 1 without any."""
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.terminal import adapted, note, print_json, stdout
-    from indexrelay.schemas import commands
-
     with Installation.at(config) as installation:
         states = _live(installation)
     if json:
@@ -49,8 +43,6 @@ def list_readers(config: Config = None, json: Json = False) -> None:
             {"readers": {name: state.model_dump(mode="json") for name, state in states.items()}}
         )
     else:
-        from indexrelay.console.commands.status import served_table
-
         for state in states.values():
             stdout().print(served_table(state))
     if not states:
@@ -60,30 +52,22 @@ def list_readers(config: Config = None, json: Json = False) -> None:
         raise typer.Exit(ExitCode.PARTIAL)
 
 
+@app.command()
 def show(reader: Reader, config: Config = None, json: Json = False) -> None:
     """What one reader serves; exits 3 when it is not ready."""
-    from indexrelay.console.commands.search import reader_state
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.terminal import print_json, stdout
-
     with Installation.at(config) as installation:
         state = reader_state(installation, reader)
     if json:
         print_json(state)
     else:
-        from indexrelay.console.commands.status import served_table
-
         stdout().print(served_table(state))
     if not state.ready:
         raise typer.Exit(ExitCode.PARTIAL)
 
 
+@app.command()
 def retry(reader: Reader, config: Config = None, json: Json = False) -> None:
     """Let a reader load again what it gave up on."""
-    from indexrelay.console.commands.search import reader_client
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.terminal import print_json, stdout
-
     with Installation.at(config) as installation, reader_client(installation, reader) as client:
         client.retry()
     if json:
@@ -92,25 +76,11 @@ def retry(reader: Reader, config: Config = None, json: Json = False) -> None:
         stdout().print(f"✓ {reader} loads again what failed", soft_wrap=True)
 
 
-def _live(installation: "Installation") -> "dict[str, ReaderState]":
-    """Every reader that reports, by the name under which it does."""
-    from indexrelay.console.errors import CommandError
-    from indexrelay.console.installation import signals_of
-
-    signals = signals_of(installation)
-    if signals.error is not None:
-        raise CommandError(f"readers report to Redis, and that does not answer: {signals.error}")
-    return dict(signals.readers)
-
-
-_TIMEOUT_SECONDS = 10.0
-
-
 class ReaderClient:
-    """Asks one reader; not to be shared between threads."""
+    """Asks one reader service over TCP or a unix socket; not to be shared between threads."""
 
     def __init__(self, reader: str, address: str) -> None:
-        """``address`` is what the reader's presence says: ``http://…`` or ``unix:…``."""
+        """``address`` is that of the reader's presence: ``http://…`` or ``unix:…``."""
         self.reader = reader
         socket = address.removeprefix("unix:").removeprefix("//") if "unix:" in address else None
         self._http = httpx.Client(
@@ -129,10 +99,6 @@ class ReaderClient:
         answer = self._asked("POST", f"/components/{component}/search", json=body)
         hits: list[dict[str, Any]] = answer["hits"]
         return hits
-
-    def state(self) -> dict[str, Any]:
-        """What the reader says of itself; raises as `search`."""
-        return self._asked("GET", "/state")
 
     def retry(self) -> None:
         """Let it load again what failed for good; raises as `search`."""
@@ -163,8 +129,78 @@ class ReaderClient:
                 f"see whether it still runs: {commands.READERS}"
             ) from error
         if response.is_error:
-            told = answer.get("detail", answer) if isinstance(answer, dict) else answer
-            raise CommandError(f"reader {self.reader!r} refused: {told}")
+            words = answer.get("detail", answer) if isinstance(answer, dict) else answer
+            raise CommandError(f"reader {self.reader!r} refused: {words}")
         if not isinstance(answer, dict):
             raise CommandError(f"reader {self.reader!r} gave no JSON object")
         return answer
+
+
+def reader_client(installation: Installation, reader: str) -> ReaderClient:
+    """A client of a reader's HTTP service; to be closed.
+
+    Raises:
+        CommandError: as `reader_state`, or it has no address.
+    """
+    state = reader_state(installation, reader)
+    if state.address is None:
+        raise CommandError(
+            f"reader {reader!r} runs inside a program and has no HTTP service; ask the artifacts "
+            "instead (search without --reader), or the program itself"
+        )
+    return ReaderClient(reader, state.address)
+
+
+def reader_state(installation: Installation, reader: str) -> ReaderState:
+    """The state that a live reader reports.
+
+    Raises:
+        CommandError: Redis does not answer, or no such reader is running.
+    """
+    states = _live(installation).values()
+    processes = [state for state in states if state.reader == reader]
+    # Any of them that can be asked: all of them answer for one id.
+    state = next((each for each in processes if each.address), next(iter(processes), None))
+    if state is None:
+        near = suggestion(reader, {each.reader for each in states})
+        raise CommandError(
+            f"no reader {reader!r} is running{near}; to ask the artifacts, leave --reader out; "
+            f"to start it: {commands.reader(reader)}"
+        )
+    return state
+
+
+def served_table(state: ReaderState) -> Sheet:
+    """One reader in detail: a row for each component."""
+    ready = "ready" if state.ready else "not ready"
+    sheet = Sheet(
+        visible(f"{state.process}: release {state.release}, {ready}"),
+        whole(""),
+        flowing("component"),
+        whole("outcome"),
+        flowing("covers"),
+        spare("version"),
+        number("entries"),
+        number("load"),
+        flowing("error"),
+    )
+    for name, component in state.components.items():
+        sheet.add(
+            LOAD_MARKS[component.outcome],
+            name,
+            str(component.outcome),
+            covered(component.covers),
+            (component.version or NONE)[:12],
+            f"{component.entries:,}",
+            figures.seconds(component.seconds),
+            component.error or "",
+        )
+    return sheet
+
+
+def _live(installation: Installation) -> dict[str, ReaderState]:
+    """Every reader that reports, by the name under which it does."""
+    signals = signals_of(installation)
+    if signals.error is not None:
+        raise CommandError(f"readers report to Redis, which does not answer: {signals.error}")
+    return dict(signals.readers)

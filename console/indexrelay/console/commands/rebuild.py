@@ -8,22 +8,33 @@ import logging
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from pydantic import BaseModel, ConfigDict
+from rich.console import Group, RenderableType
+from rich.text import Text
 
+from indexrelay.console import figures
+from indexrelay.console.commands import Config, Json, Reason, component_names
+from indexrelay.console.commands.status import NONE, covered, problems_page
 from indexrelay.console.errors import CommandError, ExitCode
 from indexrelay.console.installation import Installation, signals_of, verdict_of
-from indexrelay.console.options import Config, Json, Reason, Wait, component_names
+from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
+from indexrelay.console.terminal import adapted, note, print_json, stderr, stdout
 from indexrelay.health.verdict import BUILDS, Problem
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock, SystemClock
-from indexrelay.schemas.errors import UnreadableEventError
-from indexrelay.schemas.messages import Event, RebuildFinished, RebuildResult
+from indexrelay.schemas.messages import BuildOutcome, RebuildResult, RebuildStatus
 from indexrelay.schemas.versions import ancestors_of, root_collections
-from indexrelay.streams.consumer import Delivery, Tail
+from indexrelay.streams.consumer import Tail
 from indexrelay.streams.server import EmbeddedServer
+
+_LOOK_SECONDS: Final = 0.5
+_SOON_SECONDS: Final = 0.02
+_SOON_LOOKS: Final = 50
+"""A result is published just before its rows are closed: then they are looked at more often."""
+_COUNT: Final = 100
 
 
 def rebuild(
@@ -46,15 +57,15 @@ def rebuild(
     here: Annotated[
         bool, typer.Option("--here", help="Run one pass in this process, without a rebuilder.")
     ] = False,
-    timeout: Wait = 3600.0,
+    timeout: Annotated[
+        float,
+        typer.Option("--timeout", metavar="SECONDS", min=0.0, help="How long to wait at most."),
+    ] = 3600.0,
     reason: Reason = "by hand",
     config: Config = None,
     json: Json = False,
 ) -> None:
     """Ask for a rebuild; exits 3 when some of it failed, or is not well for another reason."""
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.terminal import note, print_json, stderr, stdout
-
     if every and components:
         raise typer.BadParameter("give the components' names, or --all")
     with Installation.at(config) as installation:
@@ -73,38 +84,16 @@ def rebuild(
     if json:
         print_json(requested)
     else:
-        from indexrelay.console.commands.status import result_page
-
         stdout().print(result_page(requested))
         if requested.well is not None:
-            from indexrelay.console.commands.status import problems_page
-
             well = "what is declared is built and released"
             stdout().print(problems_page(requested.problems, well=well))
     raise typer.Exit(_exit_code(requested))
 
 
-def _exit_code(requested: "Requested") -> ExitCode:
-    from indexrelay.schemas.messages import RebuildStatus
-
-    if requested.result is None or requested.result.status is RebuildStatus.SUCCESS:
-        return ExitCode.PARTIAL if requested.well is False else ExitCode.SUCCESS
-    return {
-        RebuildStatus.PARTIAL_SUCCESS: ExitCode.PARTIAL,
-        RebuildStatus.FAILURE: ExitCode.FAILURE,
-    }[requested.result.status]
-
-
-_LOOK_SECONDS = 0.5
-_SOON_SECONDS = 0.02
-_SOON_LOOKS = 50
-"""A result goes out just before the rows are closed that it answers: so it is looked often then."""
-_COUNT = 100
-
-
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What a person asks for."""
+    """A request for a rebuild, as a person makes it."""
 
     components: Sequence[str] = ()
     """Due or not; empty: whatever is due."""
@@ -211,19 +200,6 @@ def rebuild_here(installation: Installation, wish: Wish) -> Requested:
         return _judged(requested, installation, wish)
 
 
-def _judged(requested: Requested, installation: Installation, wish: Wish) -> Requested:
-    """With what the judge says of what was asked for: all of it, or what it is made from, too."""
-    definitions = installation.settings.components
-    subjects: set[str] | None = None
-    if wish.components:
-        subjects = set()
-        for name in wish.components:
-            subjects |= {name, *ancestors_of(name, definitions)}
-            subjects |= root_collections(name, definitions)
-    verdict = verdict_of(installation).within(BUILDS, subjects=subjects)
-    return requested.model_copy(update={"well": verdict.well, "problems": verdict.problems})
-
-
 def all_components(installation: Installation) -> tuple[tuple[str, ...], dict[str, str]]:
     """Every declared component; and apart from them those that a person keeps back, with why.
 
@@ -249,6 +225,55 @@ def all_components(installation: Installation) -> tuple[tuple[str, ...], dict[st
 def listed(kept_back: dict[str, str]) -> str:
     """``map (paused: too loud), index (held: by hand)``."""
     return ", ".join(f"{name} ({why})" for name, why in kept_back.items()) or "there is none"
+
+
+def result_page(requested: Requested) -> RenderableType:
+    """The result of a request, or how it stands."""
+    result = requested.result
+    if result is None and requested.waited:
+        return Text("nothing was due")
+    if result is None:
+        seen = f"; {len(requested.rebuilders)} rebuilder(s) will see it"
+        nobody = f"; no rebuilder is running, start one: {adapted(commands.REBUILDER)}"
+        return Text(
+            f"requested as {requested.request_id}{seen if requested.rebuilders else nobody}"
+        )
+    release = "" if result.release is None else f" (release {result.release})"
+    verdict = Text(f"{result.status}: {result.message}{release}")
+    if not result.components:
+        return verdict
+    sheet = Sheet(
+        "",
+        whole(""),
+        flowing("component"),
+        whole("outcome"),
+        spare("build"),
+        flowing("covers"),
+        number("entries"),
+        number("took"),
+        flowing("error"),
+    )
+    for name, component in result.components.items():
+        sheet.add(
+            "✓" if component.outcome is BuildOutcome.REBUILT else "✗",
+            name,
+            str(component.outcome),
+            str(component.mode or NONE),
+            covered(component.covers),
+            f"{component.entries:,}",
+            figures.seconds(component.seconds),
+            component.error or "",
+        )
+    return Group(sheet, verdict)
+
+
+def _exit_code(requested: Requested) -> ExitCode:
+    if requested.result is None or requested.result.status is RebuildStatus.SUCCESS:
+        return ExitCode.PARTIAL if requested.well is False else ExitCode.SUCCESS
+    return {
+        RebuildStatus.PARTIAL_SUCCESS: ExitCode.PARTIAL,
+        RebuildStatus.FAILURE: ExitCode.FAILURE,
+    }[requested.result.status]
 
 
 def _written(installation: Installation, wish: Wish) -> str:
@@ -282,16 +307,14 @@ def _awaited(
             )
 
 
-def results_in(deliveries: Sequence[Delivery]) -> list[RebuildResult]:
-    """The results among what was read from the results stream, in their order."""
-    found = []
-    for delivery in deliveries:
-        if delivery.raw is None:
-            continue
-        try:
-            data = Event.from_bytes(delivery.raw).data
-        except UnreadableEventError:
-            continue  # a rebuilder of another major version; it is not ours to bury
-        if isinstance(data, RebuildFinished):
-            found.append(RebuildResult.model_validate(data.model_dump()))
-    return found
+def _judged(requested: Requested, installation: Installation, wish: Wish) -> Requested:
+    """With what the judge says of what was asked for: all of it, or what it is made from, too."""
+    definitions = installation.settings.components
+    subjects: set[str] | None = None
+    if wish.components:
+        subjects = set()
+        for name in wish.components:
+            subjects |= {name, *ancestors_of(name, definitions)}
+            subjects |= root_collections(name, definitions)
+    verdict = verdict_of(installation).within(BUILDS, subjects=subjects)
+    return requested.model_copy(update={"well": verdict.well, "problems": verdict.problems})

@@ -7,43 +7,34 @@ change means (entries, covered generations) is in the manifests that both name.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from pydantic import BaseModel, ConfigDict
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from indexrelay.console import figures
+from indexrelay.console.commands import Config, Json, alone, confirm
+from indexrelay.console.commands.status import NONE, facts_table, passed_mark
 from indexrelay.console.errors import CommandError
-from indexrelay.console.options import Config, Json, alone
+from indexrelay.console.installation import Installation
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
-from indexrelay.console.terminal import advice_line, visible
+from indexrelay.console.terminal import advice_line, print_json, stdout, visible
+from indexrelay.console.versions import NOTHING_RELEASED, manifest_of
 from indexrelay.schemas import commands
 from indexrelay.schemas.versions import Check, Hold, Release, VersionManifest
-from indexrelay.storage.artifacts import ArtifactError, ArtifactStore, ReleaseUnreadableError
+from indexrelay.storage.artifacts import ArtifactStore, ReleaseUnreadableError
 
-_MOST = 20
-
-
-def build_app() -> typer.Typer:
-    """The command with its sub-commands."""
-    app = typer.Typer(help="What was released: a list, one in detail, or what two have different.")
-    app.callback(invoke_without_command=True)(releases)
-    app.command("list")(list_releases)
-    app.command("show")(show)
-    app.command("diff")(diff)
-    app.command("sign")(sign)
-    return app
-
-
+_MOST: Final = 20
+app = typer.Typer(add_completion=False)
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Most = Annotated[
     int, typer.Option("--most", metavar="N", min=1, help="How many to show, from the newest.")
 ]
 
 
+@app.callback(invoke_without_command=True)
 def releases(
     context: typer.Context, most: Most = _MOST, config: Config = None, json: Json = False
 ) -> None:
@@ -52,13 +43,11 @@ def releases(
         list_releases(most=most, config=config, json=json)
 
 
+@app.command("list")
 def list_releases(most: Most = _MOST, config: Config = None, json: Json = False) -> None:
     """Each release that is kept, the newest first: who made it, when and why, what it changed."""
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.terminal import print_json, stdout
-
     with Installation.at(config) as installation:
-        found = history(installation.store, most=most)
+        found = release_history(installation.store, most=most)
         more = len(installation.store.release_numbers()) - len(found)
     if json:
         print_json({"releases": [each.model_dump(mode="json") for each in found]})
@@ -66,6 +55,7 @@ def list_releases(most: Most = _MOST, config: Config = None, json: Json = False)
         stdout().print(releases_table(found, more=more))
 
 
+@app.command()
 def show(
     release: Annotated[
         int | None, typer.Argument(metavar="RELEASE", min=1, help="Default: the newest.")
@@ -77,9 +67,6 @@ def show(
     json: Json = False,
 ) -> None:
     """One release: what it serves, who made it, when and why, and what it holds."""
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.terminal import print_json, stdout
-
     with Installation.at(config) as installation:
         found = numbered(installation.store, release)
         versions = versions_of(installation.store, found)
@@ -103,6 +90,7 @@ def show(
         stdout().print(release_page(found, versions, judged if checks else {}))
 
 
+@app.command()
 def diff(
     before: Annotated[
         int | None,
@@ -115,9 +103,6 @@ def diff(
     json: Json = False,
 ) -> None:
     """What changed from one release to another: components, entries, covers, holds, groups."""
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.terminal import print_json, stdout
-
     with Installation.at(config) as installation:
         store = installation.store
         newer = numbered(store, after)
@@ -129,6 +114,7 @@ def diff(
         stdout().print(diff_page(found))
 
 
+@app.command()
 def sign(
     release: Annotated[int, typer.Argument(metavar="RELEASE", min=1, help="Its number.")],
     yes: Yes = False,
@@ -137,10 +123,6 @@ def sign(
 ) -> None:
     """Sign a release that is there, with artifacts.signing_key_file; releases made from now on are
     signed by themselves."""
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.options import confirm
-    from indexrelay.console.terminal import print_json, stdout
-
     with Installation.at(config) as installation:
         if not yes:
             confirm(
@@ -194,6 +176,21 @@ class VersionFacts(_Fact):
         )
 
 
+class ReleaseFacts(_Fact):
+    """One release in a list."""
+
+    number: int
+    made_at: datetime | None = None
+    """``None``: it cannot be read, and `reason` says why."""
+    by: str = ""
+    reason: str
+    components: int = 0
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    holds: tuple[str, ...] = ()
+
+
 class ComponentChange(_Fact):
     """One component in two releases."""
 
@@ -220,22 +217,14 @@ class ReleaseDiff(_Fact):
     """Components that flip with another group than before, and with which."""
 
 
-class ReleaseFacts(_Fact):
-    """One release in a list."""
-
-    number: int
-    made_at: datetime | None = None
-    """``None``: it cannot be read, and `reason` says why."""
-    by: str = ""
-    reason: str
-    components: int = 0
-    added: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    holds: tuple[str, ...] = ()
+_MARKS: Final = {
+    Changed.ADDED: Text("+", style="green"),
+    Changed.REMOVED: Text("-", style="red"),
+    Changed.CHANGED: Text("~", style="yellow"),
+}
 
 
-def history(store: ArtifactStore, *, most: int) -> list[ReleaseFacts]:
+def release_history(store: ArtifactStore, *, most: int) -> list[ReleaseFacts]:
     """At most ``most`` releases, the newest first.
 
     Raises:
@@ -263,10 +252,7 @@ def numbered(store: ArtifactStore, number: int | None) -> Release:
     if number is None:
         newest = store.newest_release()
         if newest is None:
-            raise CommandError(
-                "nothing was released yet: commit a batch while a rebuilder runs, "
-                f"or build what is due now: {commands.rebuild(here=True)}"
-            )
+            raise CommandError(NOTHING_RELEASED)
         return newest
     numbers = store.release_numbers()
     if number not in numbers:
@@ -325,12 +311,87 @@ def versions_of(store: ArtifactStore, release: Release) -> dict[str, VersionFact
     }
 
 
-def manifest_of(store: ArtifactStore, component: str, version: str) -> VersionManifest | None:
-    """The manifest, if it can be read: an old release may name what was swept since."""
-    try:
-        return store.version(component, version)
-    except ArtifactError:
-        return None
+def releases_table(releases: Iterable[ReleaseFacts], *, more: int) -> RenderableType:
+    """One row for each, the newest first; ``more``: how many older ones are not shown."""
+    sheet = Sheet(
+        "Releases",
+        number("release"),
+        whole("made"),
+        number("components"),
+        flowing("changed"),
+        flowing("held"),
+        spare("by"),
+        flowing("why"),
+    )
+    for each in releases:
+        readable = each.made_at is not None
+        sheet.add(
+            str(each.number),
+            figures.ago(each.made_at),
+            str(each.components) if readable else NONE,
+            _changes(each) if readable else NONE,
+            ", ".join(each.holds) or NONE,
+            each.by or NONE,
+            each.reason,
+        )
+    rest = [Text(f"{more:,} older ones are kept; --most shows more")] if more > 0 else []
+    return Group(sheet, *rest)
+
+
+def release_page(
+    release: Release, versions: Mapping[str, VersionFacts], checks: Mapping[str, Sequence[Check]]
+) -> RenderableType:
+    """Who made it, when and why, what it serves, and (if they are given) what the gates found."""
+    facts = {
+        "release": str(release.number),
+        "made": f"{figures.moment(release.created_at)}, {figures.ago(release.created_at)}",
+        "by": release.by or "not said",
+        "why": release.reason or "not said",
+        "follows": str(release.previous) if release.previous else "nothing: it is the first",
+        "digest": release.digest,
+    }
+    parts: list[RenderableType] = [facts_table(facts), Text(), _versions(release, versions)]
+    if checks:
+        parts.append(_checks(checks))
+    for name, hold in sorted(release.holds.items()):
+        since = figures.ago(hold.since)
+        parts.append(Text(f"{name} is held since {since}: {visible(hold.reason)}", style="magenta"))
+        parts.append(advice_line(f"when it may move on: {commands.lift(name)}"))
+    return Group(*parts)
+
+
+def diff_page(diff: ReleaseDiff) -> RenderableType:
+    """What is different, the components first."""
+    title = f"Release {diff.before} → {diff.after}"
+    if not (diff.components or diff.held or diff.lifted or diff.regrouped):
+        return Text(f"{title}: nothing is different", style="green")
+    sheet = Sheet(
+        title,
+        whole(""),
+        flowing("component"),
+        whole("change"),
+        number("entries"),
+        number(""),
+        number("size"),
+        flowing("covers"),
+        spare("version"),
+    )
+    for name, each in diff.components.items():
+        sheet.add(_MARKS[each.change], name, *_compared(each))
+    parts: list[RenderableType] = [sheet] if diff.components else [Text(title, style="bold")]
+    if diff.same:
+        parts.append(Text(f"unchanged: {', '.join(diff.same)}"))
+    parts += [
+        Text(f"{name} is held: {visible(hold.reason)}", style="magenta")
+        for name, hold in sorted(diff.held.items())
+    ]
+    if diff.lifted:
+        parts.append(Text(f"no longer held: {', '.join(diff.lifted)}"))
+    parts += [
+        Text(f"{name}: group {before or 'none'} → {after or 'none'}")
+        for name, (before, after) in diff.regrouped.items()
+    ]
+    return Group(*parts)
 
 
 def _facts(release: Release, previous: Release | None) -> ReleaseFacts:
@@ -391,108 +452,14 @@ def _spans(numbers: list[int]) -> str:
     return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in spans)
 
 
-_NONE = "-"
-_MARKS = {
-    Changed.ADDED: Text("+", style="green"),
-    Changed.REMOVED: Text("-", style="red"),
-    Changed.CHANGED: Text("~", style="yellow"),
-}
-
-
-def releases_table(releases: Iterable[ReleaseFacts], *, more: int) -> RenderableType:
-    """One row for each, the newest first; ``more``: how many older ones are not shown."""
-    sheet = Sheet(
-        "Releases",
-        number("release"),
-        whole("made"),
-        number("components"),
-        flowing("changed"),
-        flowing("held"),
-        spare("by"),
-        flowing("why"),
-    )
-    for each in releases:
-        readable = each.made_at is not None
-        sheet.add(
-            str(each.number),
-            figures.ago(each.made_at),
-            str(each.components) if readable else _NONE,
-            _changes(each) if readable else _NONE,
-            ", ".join(each.holds) or _NONE,
-            each.by or _NONE,
-            each.reason,
-        )
-    rest = [Text(f"{more:,} older ones are kept; --most shows more")] if more > 0 else []
-    return Group(sheet, *rest)
-
-
-def release_page(
-    release: Release, versions: Mapping[str, VersionFacts], checks: Mapping[str, Sequence[Check]]
-) -> RenderableType:
-    """Who made it, when and why, what it serves, and (if they are given) what the gates found."""
-    rows = {
-        "release": str(release.number),
-        "made": f"{figures.moment(release.created_at)}, {figures.ago(release.created_at)}",
-        "by": release.by or "not said",
-        "why": release.reason or "not said",
-        "follows": str(release.previous) if release.previous else "nothing: it is the first",
-        "digest": release.digest,
-    }
-    table = Table.grid(padding=(0, 2))
-    for key, value in rows.items():
-        table.add_row(Text(key, style="bold"), Text(visible(value)))
-    parts: list[RenderableType] = [table, Text(), _versions(release, versions)]
-    if checks:
-        parts.append(_checks(checks))
-    for name, hold in sorted(release.holds.items()):
-        since = figures.ago(hold.since)
-        parts.append(Text(f"{name} is held since {since}: {visible(hold.reason)}", style="magenta"))
-        parts.append(advice_line(f"when it may move on: {commands.lift(name)}"))
-    return Group(*parts)
-
-
-def diff_page(diff: ReleaseDiff) -> RenderableType:
-    """What is different, the components first."""
-    title = f"Release {diff.before} → {diff.after}"
-    if not (diff.components or diff.held or diff.lifted or diff.regrouped):
-        return Text(f"{title}: nothing is different", style="green")
-    sheet = Sheet(
-        title,
-        whole(""),
-        flowing("component"),
-        whole("change"),
-        number("entries"),
-        number(""),
-        number("size"),
-        flowing("covers"),
-        spare("version"),
-    )
-    for name, each in diff.components.items():
-        sheet.add(_MARKS[each.change], name, *_compared(each))
-    parts: list[RenderableType] = [sheet] if diff.components else [Text(title, style="bold")]
-    if diff.same:
-        parts.append(Text(f"unchanged: {', '.join(diff.same)}"))
-    parts += [
-        Text(f"{name} is held: {visible(hold.reason)}", style="magenta")
-        for name, hold in sorted(diff.held.items())
-    ]
-    if diff.lifted:
-        parts.append(Text(f"no longer held: {', '.join(diff.lifted)}"))
-    parts += [
-        Text(f"{name}: group {before or 'none'} → {after or 'none'}")
-        for name, (before, after) in diff.regrouped.items()
-    ]
-    return Group(*parts)
-
-
 def _changes(release: ReleaseFacts) -> str:
     """``+new ~changed -gone``; a dash where a release only holds or lifts."""
-    told = [
+    parts = [
         f"{mark}{name}"
         for mark, names in (("+", release.added), ("~", release.changed), ("-", release.removed))
         for name in names
     ]
-    return " ".join(told) or _NONE
+    return " ".join(parts) or NONE
 
 
 def _versions(release: Release, versions: Mapping[str, VersionFacts]) -> Sheet:
@@ -511,11 +478,11 @@ def _versions(release: Release, versions: Mapping[str, VersionFacts]) -> Sheet:
         sheet.add(
             name,
             "not readable" if each.kind is None else each.kind.rpartition(":")[2],
-            _NONE if each.entries is None else f"{each.entries:,}",
-            _NONE if each.bytes is None else figures.size(each.bytes),
+            NONE if each.entries is None else f"{each.entries:,}",
+            NONE if each.bytes is None else figures.size(each.bytes),
             figures.ago(each.built_at),
             _covers(each.covers),
-            release.groups.get(name, _NONE),
+            release.groups.get(name, NONE),
             each.version[:12],
         )
     return sheet
@@ -542,19 +509,15 @@ def _rows(checks: Sequence[Check]) -> Iterator[tuple[str | Text, ...]]:
     read_back = [check for check in checks if check.name == "bytes" and check.passed]
     if read_back:
         total = figures.size(sum(check.measured or 0 for check in read_back))
-        yield _mark(passed=True), f"bytes of {len(read_back)} file(s)", total, ""
+        yield passed_mark(True), f"bytes of {len(read_back)} file(s)", total, ""
     for check in checks:
         if check not in read_back:
             yield (
-                _mark(passed=check.passed),
+                passed_mark(check.passed),
                 check.name,
                 figures.measured(check.name, check.measured),
                 figures.measured(check.name, check.limit),
             )
-
-
-def _mark(*, passed: bool) -> Text:
-    return Text("✓", style="green") if passed else Text("✗", style="red")
 
 
 def _compared(each: ComponentChange) -> tuple[str, ...]:
@@ -568,9 +531,9 @@ def _compared(each: ComponentChange) -> tuple[str, ...]:
     what = str(each.change) + (", new settings" if each.redefined else "")
     return (
         what,
-        _NONE if shown.entries is None else f"{shown.entries:,}",
+        NONE if shown.entries is None else f"{shown.entries:,}",
         grown,
-        _NONE if shown.bytes is None else figures.size(shown.bytes),
+        NONE if shown.bytes is None else figures.size(shown.bytes),
         _moved(old, new),
         " → ".join(one.version[:12] for one in (old, new) if one is not None),
     )
@@ -584,8 +547,8 @@ def _moved(old: VersionFacts | None, new: VersionFacts | None) -> str:
     for name in sorted({*old.covers, *new.covers}):
         before, after = old.covers.get(name, 0), new.covers.get(name, 0)
         parts.append(f"{name} {after}" if before == after else f"{name} {before} → {after}")
-    return ", ".join(parts) or _NONE
+    return ", ".join(parts) or NONE
 
 
 def _covers(covers: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {upto}" for name, upto in sorted(covers.items())) or _NONE
+    return ", ".join(f"{name} {upto}" for name, upto in sorted(covers.items())) or NONE

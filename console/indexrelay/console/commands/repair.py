@@ -16,11 +16,11 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
+from indexrelay.console.commands import Config, Json
 from indexrelay.console.commands.status import verdict_lines
 from indexrelay.console.errors import CommandError, ExitCode
 from indexrelay.console.installation import Installation, verdict_of
-from indexrelay.console.options import Config, Json
-from indexrelay.console.terminal import advice_line, visible
+from indexrelay.console.terminal import advice_line, print_json, stdout, visible
 from indexrelay.health.verdict import Code, Verdict
 from indexrelay.producers.events import open_connection
 from indexrelay.rebuilder.reconciler import Finding, Reconciler, RepairOutcome
@@ -34,44 +34,18 @@ from indexrelay.streams.errors import BackendRefusedError, UnkillableScriptError
 from indexrelay.streams.keys import REBUILDERS_GROUP, Keys
 from indexrelay.streams.repair import Action, Repair, Step
 
-
-def build_app() -> typer.Typer:
-    """The command with its sub-command."""
-    app = typer.Typer(help="Repair what somebody spoiled.", no_args_is_help=True)
-    app.callback()(_nothing)
-    app.command("redis")(redis)
-    return app
-
-
-def _nothing() -> None:
-    """Repair what somebody spoiled; each command shows first what it would do."""
-
-
-def redis(
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Do it; without this it only shows what would be done.")
-    ] = False,
-    config: Config = None,
-    json: Json = False,
-) -> None:
-    """Show what is wrong in Redis, and with --yes repair it: nothing of ours is lost by it.
-
-    Ends a script that does not end, sets aside or deletes what is none of ours, and frees memory.
-    Its user of Redis is that of redis.operator_url (INDEXRELAY_REDIS__OPERATOR_URL), or of
-    redis.url. Exits 3 while something is left to be done.
-    """
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.terminal import print_json, stdout
-
-    with Installation.at(config) as installation:
-        repaired = repair_redis(installation.settings, do=yes)
-    if json:
-        print_json(repaired.model_dump(mode="json"))
-    else:
-        stdout().print(repair_page(repaired))
-    raise typer.Exit(ExitCode.SUCCESS if repaired.well else ExitCode.PARTIAL)
-
-
+MOST_LOST: Final = 1_000_000_000
+"""A number that is further ahead was never announced: not at a release a second for 30 years."""
+_REPORTED_BY: Final = {
+    "catalog": Code.CATALOG_UNREADABLE,
+    "redis": Code.REDIS_UNREADABLE,
+    "release": Code.COMPONENT_UNDECLARED,
+    "store": Code.ARTIFACTS_UNREADABLE,
+}
+"""By what a failed repair is about: the problem that reports the same."""
+_MOST_ROUNDS: Final = 3
+"""Looks: behind a script that was ended there may be more, and somebody may spoil it again."""
+app = typer.Typer(add_completion=False, no_args_is_help=True)
 Above = Annotated[
     int | None,
     typer.Option(
@@ -85,9 +59,6 @@ Above = Annotated[
 
 def reconcile(above: Above = None, config: Config = None, json: Json = False) -> None:
     """Compare everything once and repair what needs no build; exits 3 unless all is well then."""
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.terminal import print_json, stdout
-
     with Installation.at(config) as installation:
         found = reconcile_once(installation, above=above)
     if json:
@@ -106,36 +77,52 @@ def reconcile(above: Above = None, config: Config = None, json: Json = False) ->
     raise typer.Exit(ExitCode.SUCCESS if found.well else ExitCode.PARTIAL)
 
 
-MOST_LOST: Final = 1_000_000_000
-"""A number that is further ahead was never announced: not at a release a second for 30 years."""
+@app.callback()
+def _group() -> None:
+    """A group, although it has one command."""
 
-_SAID_BY: Final = {
-    "catalog": Code.CATALOG_UNREADABLE,
-    "redis": Code.REDIS_UNREADABLE,
-    "release": Code.COMPONENT_UNDECLARED,
-    "store": Code.ARTIFACTS_UNREADABLE,
-}
-"""The problem that says of a place what a repair says that could not reach it."""
+
+@app.command()
+def redis(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it; without this it only shows what would be done.")
+    ] = False,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Show what is wrong in Redis, and with --yes repair it: nothing of ours is lost by it.
+
+    Ends a script that does not end, sets aside or deletes what is none of ours, and frees memory.
+    Its user of Redis is that of redis.operator_url (INDEXRELAY_REDIS__OPERATOR_URL), or of
+    redis.url. Exits 3 while something is left to be done.
+    """
+    with Installation.at(config) as installation:
+        repaired = repair_redis(installation.settings, do=yes)
+    if json:
+        print_json(repaired.model_dump(mode="json"))
+    else:
+        stdout().print(repair_page(repaired))
+    raise typer.Exit(ExitCode.SUCCESS if repaired.well else ExitCode.PARTIAL)
 
 
 class Reconciled(BaseModel):
-    """What came of it."""
+    """The result of one reconciliation."""
 
     model_config = ConfigDict(frozen=True)
 
     findings: tuple[Finding, ...]
     """What was repaired, and what could not be."""
     verdict: Verdict
-    """How things stand after that."""
+    """The judge's, after that."""
 
     @property
     def unrepaired(self) -> tuple[Finding, ...]:
-        """What could not be repaired, as far as the verdict does not say so already."""
-        said = {problem.code for problem in self.verdict.problems}
+        """What could not be repaired, as far as the verdict does not report it already."""
+        reported = {problem.code for problem in self.verdict.problems}
         return tuple(
             each
             for each in self.findings
-            if each.standing is RepairOutcome.LEFT and _SAID_BY.get(each.about) not in said
+            if each.standing is RepairOutcome.LEFT and _REPORTED_BY.get(each.about) not in reported
         )
 
     @property
@@ -155,12 +142,100 @@ def reconcile_once(installation: Installation, *, above: int | None = None) -> R
         CommandError: nothing is released that could get a number, or no release can have had it.
         IndexRelayError, OSError: the artifacts cannot be opened at all.
     """
-    gone_on = () if above is None else (_gone_on(installation, above),)
-    findings = (*gone_on, *_repaired(installation))
+    renumbered = () if above is None else (_renumbered(installation, above),)
+    findings = (*renumbered, *_repaired(installation))
     return Reconciled(findings=findings, verdict=verdict_of(installation))
 
 
-def _gone_on(installation: Installation, above: int) -> Finding:
+def findings_page(found: Reconciled) -> RenderableType:
+    """A line for each repair, then what is not well, the verdict last."""
+    repairs = [
+        Text(f"✓ {visible(each.what)}", style="green")
+        for each in found.findings
+        if each.standing is RepairOutcome.MENDED
+    ]
+    failed = [line for each in found.unrepaired for line in _failed_lines(each)]
+    well = "nothing differs from what it should be"
+    if repairs:
+        well = f"{len(repairs)} repaired, and all is well now"
+    verdict = verdict_lines(found.verdict, well=well, besides=len(found.unrepaired))
+    return Group(*repairs, *failed, verdict)
+
+
+class RepairNotAllowedError(IndexRelayError):
+    """Raised when the user of Redis may not look at, or do, what a repair takes."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(
+            f"the user of Redis may not repair it: {error}; give the URL of one who may, such as "
+            "`operator` of deploy/redis/users.acl, as INDEXRELAY_REDIS__OPERATOR_URL"
+        )
+
+
+class RepairStep(BaseModel):
+    """One thing that was wrong."""
+
+    model_config = ConfigDict(frozen=True)
+
+    action: Action
+    what: str
+    how: str
+    """What is to be done about it."""
+    done: bool = False
+    said: str = ""
+    """What was done, or why it could not be."""
+
+
+class Repaired(BaseModel):
+    """The result of one repair, or of one look."""
+
+    model_config = ConfigDict(frozen=True)
+
+    steps: tuple[RepairStep, ...]
+    only_looked: bool
+
+    @property
+    def well(self) -> bool:
+        """Whether nothing is left to be done."""
+        return all(step.done for step in self.steps)
+
+
+def repair_redis(settings: Settings, *, do: bool) -> Repaired:
+    """Look at the server, and with ``do`` repair what is found.
+
+    Raises:
+        RepairNotAllowedError: its user may not.
+        NoRunningServerError, RedisUrlError, redis.exceptions.RedisError: it cannot be reached.
+    """
+    with _connection(settings) as connection:
+        repair = Repair(
+            connection,
+            Keys(settings.namespace),
+            settings.rebuilder,
+            components=settings.components,
+        )
+        try:
+            return Repaired(steps=tuple(_steps(repair, do=do)), only_looked=not do)
+        except NoPermissionError as error:
+            raise RepairNotAllowedError(error) from error
+
+
+def repair_page(repaired: Repaired) -> RenderableType:
+    """A line or two for each step, the verdict last."""
+    if not repaired.steps:
+        return Text("nothing in Redis needs repair", style="green")
+    lines = [line for step in repaired.steps for line in _step_lines(step)]
+    count = len(repaired.steps)
+    if repaired.only_looked:
+        verdict = Text(f"{count} to repair; nothing was changed", style="yellow")
+        return Group(*lines, verdict, advice_line(f"do it: {commands.DO_REPAIR_REDIS}"))
+    if not repaired.well:
+        return Group(*lines, Text("not all could be repaired", style="yellow"))
+    verdict = Text(f"{count} repaired", style="green")
+    return Group(*lines, verdict, advice_line(f"look at all of it: {commands.RECONCILE}"))
+
+
+def _renumbered(installation: Installation, above: int) -> Finding:
     store = installation.store
     highest = store.next_number() - 1
     if above - highest > MOST_LOST:
@@ -199,88 +274,11 @@ def _repaired(installation: Installation) -> tuple[Finding, ...]:
     )
 
 
-def findings_page(found: Reconciled) -> RenderableType:
-    """A line for each repair, then what is not well, the verdict last."""
-    repairs = [
-        Text(f"✓ {visible(each.what)}", style="green")
-        for each in found.findings
-        if each.standing is RepairOutcome.MENDED
-    ]
-    failed = [line for each in found.unrepaired for line in _failed(each)]
-    well = "nothing differs from what it should be"
-    if repairs:
-        well = f"{len(repairs)} repaired, and all is well now"
-    verdict = verdict_lines(found.verdict, well=well, besides=len(found.unrepaired))
-    return Group(*repairs, *failed, verdict)
-
-
-def _failed(finding: Finding) -> list[Text]:
+def _failed_lines(finding: Finding) -> list[Text]:
     return [
         Text(f"⚠ {visible(finding.what)}", style="yellow"),
         advice_line(finding.advice),
     ]
-
-
-_MOST_ROUNDS: Final = 3
-"""Looks: behind a script that was ended there may be more, and somebody may go on spoiling."""
-
-
-class RepairNotAllowedError(IndexRelayError):
-    """Raised when the user of Redis may not look at, or do, what a repair takes."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(
-            f"the user of Redis may not repair it: {error}; give the URL of one who may, such as "
-            "`operator` of deploy/redis/users.acl, as INDEXRELAY_REDIS__OPERATOR_URL"
-        )
-
-
-class RepairStep(BaseModel):
-    """One thing that was wrong."""
-
-    model_config = ConfigDict(frozen=True)
-
-    action: Action
-    what: str
-    how: str
-    """What is to be done about it."""
-    done: bool = False
-    said: str = ""
-    """What was done, or why it could not be."""
-
-
-class Repaired(BaseModel):
-    """What came of it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    steps: tuple[RepairStep, ...]
-    only_looked: bool
-
-    @property
-    def well(self) -> bool:
-        """Whether nothing is left to be done."""
-        return all(step.done for step in self.steps)
-
-
-def repair_redis(settings: Settings, *, do: bool) -> Repaired:
-    """Look at the server, and with ``do`` repair what is found.
-
-    Raises:
-        RepairNotAllowedError: its user may not.
-        NoRunningServerError, RedisUrlError, redis.exceptions.RedisError: it cannot be reached.
-    """
-    with _connection(settings) as connection:
-        repair = Repair(
-            connection,
-            Keys(settings.namespace),
-            settings.rebuilder,
-            components=settings.components,
-        )
-        try:
-            return Repaired(steps=tuple(_steps(repair, do=do)), only_looked=not do)
-        except NoPermissionError as error:
-            raise RepairNotAllowedError(error) from error
 
 
 def _connection(settings: Settings) -> Connection:
@@ -324,22 +322,7 @@ def _carried_out(repair: Repair, step: Step) -> RepairStep:
     return shown.model_copy(update={"done": True, "said": said})
 
 
-def repair_page(repaired: Repaired) -> RenderableType:
-    """A line or two for each step, the verdict last."""
-    if not repaired.steps:
-        return Text("nothing in Redis needs repair", style="green")
-    lines = [line for step in repaired.steps for line in _lines(step)]
-    count = len(repaired.steps)
-    if repaired.only_looked:
-        verdict = Text(f"{count} to repair; nothing was changed", style="yellow")
-        return Group(*lines, verdict, advice_line(f"do it: {commands.DO_REPAIR_REDIS}"))
-    if not repaired.well:
-        return Group(*lines, Text("not all could be repaired", style="yellow"))
-    verdict = Text(f"{count} repaired", style="green")
-    return Group(*lines, verdict, advice_line(f"look at all of it: {commands.RECONCILE}"))
-
-
-def _lines(step: RepairStep) -> list[Text]:
+def _step_lines(step: RepairStep) -> list[Text]:
     if step.done:
         return [Text(f"✓ {visible(step.said)}", style="green")]
     return [

@@ -1,9 +1,9 @@
 """``indexrelay rebuilder`` and ``indexrelay reader``: one role in the foreground.
 
 It is what a container, a service unit or ``indexrelay up`` starts. SIGTERM and Ctrl-C stop it in
-order. A rebuilder that starts while the disk or the database is away waits for it, as it does for
-Redis: a restart would change nothing. A reader needs no server of its own: without a URL it finds
-the embedded one, also when that starts later.
+order; a second one changes nothing. A rebuilder that starts while the disk or the database is away
+waits for it, as it does for Redis: a restart would change nothing. A reader needs no server of its
+own: without a URL it finds the embedded one, also when that starts later.
 """
 
 from collections.abc import Callable
@@ -13,16 +13,21 @@ from typing import Annotated, Final, TypeVar
 
 import typer
 
+from indexrelay.console.commands import Config
 from indexrelay.console.errors import ExitCode
 from indexrelay.console.installation import Installation
-from indexrelay.console.options import Config
 from indexrelay.console.processes import KeptServer, Stop
-from indexrelay.rebuilder.service import Rebuilder
 from indexrelay.schemas.clock import SystemClock, backoff_seconds
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.service.app import serve
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.errors import is_transient
+
+log = get_logger(__name__)
+T = TypeVar("T")
+
+_LOOK_SECONDS: Final = 1.0
+_FIRST_PAUSE_SECONDS: Final = 0.5
+_LONGEST_PAUSE_SECONDS: Final = 15.0
 
 
 def rebuilder(
@@ -33,8 +38,6 @@ def rebuilder(
     config: Config = None,
 ) -> None:
     """Build what is due until SIGTERM or Ctrl-C."""
-    from indexrelay.console.installation import Installation
-
     with Installation.at(config, talkative=True) as installation:
         code = run_rebuilder(installation, rebuilder_id=rebuilder_id)
     raise typer.Exit(code)
@@ -56,33 +59,24 @@ def reader(
     config: Config = None,
 ) -> None:
     """Serve what is released, over HTTP, until SIGTERM or Ctrl-C."""
-    from indexrelay.console.installation import Installation
-
     if (port is None) == (uds is None):
         raise typer.BadParameter("give exactly one of --port and --uds")
     with Installation.at(config, talkative=True) as installation:
-        raise typer.Exit(
-            run_reader(
-                installation,
-                reader_id=reader_id,
-                host=host,
-                port=port,
-                uds=uds,
-                insecure=insecure,
+        from indexrelay.service.app import serve
+
+        if uds is not None:
+            serve(installation.settings, reader_id=reader_id, uds=uds)
+        else:
+            serve(
+                installation.settings, reader_id=reader_id, host=host, port=port, insecure=insecure
             )
-        )
-
-
-log = get_logger(__name__)
-T = TypeVar("T")
-
-_LOOK_SECONDS: Final = 1.0
-_FIRST_PAUSE_SECONDS: Final = 0.5
-_LONGEST_PAUSE_SECONDS: Final = 15.0
+    raise typer.Exit(ExitCode.SUCCESS)
 
 
 def run_rebuilder(installation: Installation, *, rebuilder_id: str | None) -> ExitCode:
     """Rebuild until a signal comes; without a Redis URL the embedded server runs meanwhile."""
+    from indexrelay.rebuilder.service import Rebuilder
+
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
         server = None
@@ -111,7 +105,7 @@ def run_rebuilder(installation: Installation, *, rebuilder_id: str | None) -> Ex
 
 
 def awaited(opening: Callable[[], T], *, what: str, stop: Stop) -> T | None:
-    """What ``opening`` gives, as soon as it does; ``None``: we were asked to stop before that.
+    """What ``opening`` returns, as soon as it does; ``None``: a signal came first.
 
     Raises:
         Exception: what waiting does not change, such as a URL that names no database.
@@ -136,20 +130,3 @@ def awaited(opening: Callable[[], T], *, what: str, stop: Stop) -> T | None:
             )
             stop.wait(pause)
     return None
-
-
-def run_reader(
-    installation: Installation,
-    *,
-    reader_id: str,
-    host: str,
-    port: int | None,
-    uds: Path | None,
-    insecure: bool,
-) -> ExitCode:
-    """Serve until a signal comes; exactly one of ``port`` and ``uds`` is given."""
-    if uds is not None:
-        serve(installation.settings, reader_id=reader_id, uds=uds)
-    else:
-        serve(installation.settings, reader_id=reader_id, host=host, port=port, insecure=insecure)
-    return ExitCode.SUCCESS

@@ -3,29 +3,32 @@
 Both ways take the same request and run the same search, so that the answers are the same.
 """
 
-import json
 import sys
+from collections.abc import Iterable, Mapping
+from json import dumps, load
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import numpy as np
 import typer
 from pydantic import ValidationError
 
-from indexrelay.console.commands.readers import ReaderClient
+from indexrelay.console.commands import Config, Json, component_names
+from indexrelay.console.commands.readers import reader_client
 from indexrelay.console.errors import CommandError
-from indexrelay.console.installation import Installation, signals_of
-from indexrelay.console.options import Config, Json, component_names
+from indexrelay.console.installation import Installation
+from indexrelay.console.sheet import Sheet, flowing, number
+from indexrelay.console.terminal import print_json, stdout, visible
 from indexrelay.console.versions import released_version
 from indexrelay.reloaders.opener import Opener
-from indexrelay.schemas import commands
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.errors import suggestion
-from indexrelay.schemas.messages import ReaderState
-from indexrelay.service.query import SearchRequest, search
+from indexrelay.service.query import SearchRequest
+from indexrelay.service.query import search as search_served
+
+_LONGEST_PAYLOAD: Final = 300
 
 
-def search_component(
+def search(
     component: Annotated[
         str,
         typer.Argument(
@@ -54,26 +57,34 @@ def search_component(
     json: Json = False,
 ) -> None:
     """Find the nearest entries; give one of --text, --id and --vector."""
-    from indexrelay.console.installation import Installation
-    from indexrelay.console.terminal import print_json, stdout
-
     if sum(given is not None for given in (text, entry_id, vector)) != 1:
         raise typer.BadParameter("give exactly one of --text, --id and --vector")
-    request = question(text=text, entry_id=entry_id, vector=vector, k=k)
+    request = _request(text=text, entry_id=entry_id, vector=vector, k=k)
     with Installation.at(config) as installation:
         if reader is None:
-            hits = ask_release(installation, component, request)
+            hits = _ask_release(installation, component, request)
         else:
-            hits = ask_reader(installation, reader, component, request)
+            with reader_client(installation, reader) as client:
+                hits = client.search(component, request.model_dump(exclude_none=True))
     if json:
         print_json({"component": component, "reader": reader, "hits": hits})
     else:
-        from indexrelay.console.commands.status import hits_table
-
         stdout().print(hits_table(hits))
 
 
-def question(
+def hits_table(hits: Iterable[Mapping[str, Any]]) -> Sheet:
+    """Answers, the best first; a long payload is cut, and whole with ``--json``."""
+    sheet = Sheet("Found", number(""), flowing("id"), number("score"), flowing("payload"))
+    for rank, hit in enumerate(hits, 1):
+        payload = "" if hit["payload"] is None else dumps(hit["payload"], ensure_ascii=False)
+        if len(payload) > _LONGEST_PAYLOAD:
+            payload = f"{payload[:_LONGEST_PAYLOAD]}… ({len(payload):,} characters)"
+        # An id is one line, whatever it holds.
+        sheet.add(str(rank), visible(hit["id"]), f"{hit['score']:.4f}", payload)
+    return sheet
+
+
+def _request(
     *, text: str | None, entry_id: str | None, vector: str | None, k: int
 ) -> SearchRequest:
     """A request from what was given on the command line; ``vector`` names a file, or ``-``.
@@ -85,11 +96,11 @@ def question(
     try:
         return SearchRequest(text=text, id=entry_id, vector=values, k=k)
     except ValidationError as error:
-        told = "; ".join(each["msg"] for each in error.errors(include_input=False))
-        raise CommandError(f"this cannot be asked: {told}") from error
+        reasons = "; ".join(each["msg"] for each in error.errors(include_input=False))
+        raise CommandError(f"this cannot be asked: {reasons}") from error
 
 
-def ask_release(
+def _ask_release(
     installation: Installation, component: str, request: SearchRequest
 ) -> list[dict[str, Any]]:
     """Open the released version here, and ask it.
@@ -102,67 +113,19 @@ def ask_release(
     opener = Opener(
         installation.store, definitions=installation.settings.components, clock=SystemClock()
     )
-    # Closed by its last user, who is us, when this returns.
+    # Closed by its last user, which is this function, when it returns.
     served = opener.open(component, released.id, serving=None)
     return [
         {"id": hit.id, "score": hit.score, "payload": hit.payload}
-        for hit in search(served.value, request)
+        for hit in search_served(served.value, request)
     ]
-
-
-def ask_reader(
-    installation: Installation, reader: str, component: str, request: SearchRequest
-) -> list[dict[str, Any]]:
-    """Ask a running reader over HTTP.
-
-    Raises:
-        CommandError: it is not there, has no address, or refuses.
-    """
-    with reader_client(installation, reader) as client:
-        return client.search(component, request.model_dump(exclude_none=True))
-
-
-def reader_client(installation: Installation, reader: str) -> ReaderClient:
-    """A client of a reader's HTTP service; to be closed.
-
-    Raises:
-        CommandError: as `reader_state`, or it has no address.
-    """
-    state = reader_state(installation, reader)
-    if state.address is None:
-        raise CommandError(
-            f"reader {reader!r} runs inside a program and has no HTTP service; ask the artifacts "
-            "instead (search without --reader), or the program itself"
-        )
-    return ReaderClient(reader, state.address)
-
-
-def reader_state(installation: Installation, reader: str) -> ReaderState:
-    """What a live reader says of itself.
-
-    Raises:
-        CommandError: Redis does not answer, or no such reader is running.
-    """
-    signals = signals_of(installation)
-    if signals.error is not None:
-        raise CommandError(f"readers report to Redis, which does not answer: {signals.error}")
-    processes = [state for state in signals.readers.values() if state.reader == reader]
-    # Any of them that can be asked: all of them answer for one id.
-    state = next((each for each in processes if each.address), next(iter(processes), None))
-    if state is None:
-        near = suggestion(reader, {each.reader for each in signals.readers.values()})
-        raise CommandError(
-            f"no reader {reader!r} is running{near}; to ask the artifacts, leave --reader out; "
-            f"to start it: {commands.reader(reader)}"
-        )
-    return state
 
 
 def _read_vector(source: str) -> list[float]:
     """One vector from an ``.npy`` file, or (``-``) as a JSON array from stdin."""
     try:
         if source == "-":
-            values = np.asarray(json.load(sys.stdin), dtype=np.float32)
+            values = np.asarray(load(sys.stdin), dtype=np.float32)
         else:
             values = np.asarray(np.load(Path(source), allow_pickle=False), dtype=np.float32)
     except (ValueError, TypeError, OSError, EOFError) as error:

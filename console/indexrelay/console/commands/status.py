@@ -4,19 +4,20 @@ A table each for collections, components, readers and rebuilders, then the judge
 commands show the same tables and the same lines, so that one state has one wording.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import typer
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from indexrelay.console import figures
+from indexrelay.console.commands import Config, Json
 from indexrelay.console.errors import ExitCode
-from indexrelay.console.options import Config, Json
+from indexrelay.console.installation import Installation, verdict_of
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
-from indexrelay.console.terminal import adapted, advice_line, visible
+from indexrelay.console.terminal import advice_line, print_json, stdout, visible
 from indexrelay.health.verdict import (
     Actor,
     CollectionHealth,
@@ -25,28 +26,17 @@ from indexrelay.health.verdict import (
     Problem,
     Verdict,
 )
-from indexrelay.schemas import commands
-from indexrelay.schemas.messages import BuildOutcome, LoadOutcome, ReaderState, RebuilderState
+from indexrelay.schemas.messages import LoadOutcome, ReaderState, RebuilderState
 
-if TYPE_CHECKING:
-    from indexrelay.console.commands.rebuild import Requested
-
-
-def status(config: Config = None, json: Json = False) -> None:
-    """Collections, components, readers and rebuilders; exits 3 unless all is well."""
-    from indexrelay.console.installation import Installation, verdict_of
-    from indexrelay.console.terminal import print_json, stdout
-
-    with Installation.at(config) as installation:
-        verdict = verdict_of(installation)
-    if json:
-        print_json(verdict)
-    else:
-        stdout().print(verdict_page(verdict))
-    raise typer.Exit(ExitCode.SUCCESS if verdict.well else ExitCode.PARTIAL)
-
-
-_STYLES = {
+NONE: Final = "-"
+"""What a cell holds that has nothing to say."""
+LOAD_MARKS: Final = {
+    LoadOutcome.APPLIED: "✓",
+    LoadOutcome.UNCHANGED: "✓",
+    LoadOutcome.FAILED: "✗",
+    LoadOutcome.SUPERSEDED: "⚠",
+}
+_STYLES: Final = {
     Condition.CURRENT: "green",
     Condition.BEHIND: "yellow",
     Condition.CHANGED: "yellow",
@@ -56,14 +46,65 @@ _STYLES = {
     Condition.DAMAGED: "red",
     Condition.FAILED: "red",
 }
-_NONE = "-"
-_LONGEST_PAYLOAD = 300
-_MARKS = {
-    LoadOutcome.APPLIED: "✓",
-    LoadOutcome.UNCHANGED: "✓",
-    LoadOutcome.FAILED: "✗",
-    LoadOutcome.SUPERSEDED: "⚠",
+_PROBLEM_MARKS: Final = {
+    Actor.PERSON: ("⚠", "yellow"),
+    Actor.PROCESS: ("…", "cyan"),
+    Actor.NOBODY: ("…", "cyan"),
 }
+_DECIDED: Final = ("-", "magenta")
+
+
+def status(config: Config = None, json: Json = False) -> None:
+    """Collections, components, readers and rebuilders; exits 3 unless all is well."""
+    with Installation.at(config) as installation:
+        verdict = verdict_of(installation)
+    if json:
+        print_json(verdict)
+    else:
+        stdout().print(verdict_page(verdict))
+    raise typer.Exit(ExitCode.SUCCESS if verdict.well else ExitCode.PARTIAL)
+
+
+def verdict_page(verdict: Verdict, *, verdict_first: bool = False) -> RenderableType:
+    """Everything, the verdict last: that is where a terminal's reader looks first.
+
+    On a page that fills the screen it comes first, since there the end is what is cut off.
+    """
+    parts: list[RenderableType] = [
+        collections_table(verdict.collections),
+        components_table(verdict.components),
+        readers_table(verdict.readers),
+        rebuilders_table(verdict.rebuilders),
+    ]
+    lines = verdict_lines(verdict, well=_all_is_well(verdict))
+    return Group(lines, Text(), *parts) if verdict_first else Group(*parts, lines)
+
+
+def verdict_lines(verdict: Verdict, *, well: str, besides: int = 0) -> RenderableType:
+    """Each problem and note, and how many problems there are.
+
+    Args:
+        well: the sentence for none.
+        besides: how many problems were shown already that need a person.
+    """
+    notes = [Text(f"· {visible(note)}", style="dim") for note in verdict.notes]
+    return Group(*notes, problems_page(verdict.problems, well=well, besides=besides))
+
+
+def problems_page(problems: Sequence[Problem], *, well: str, besides: int = 0) -> RenderableType:
+    """Each problem with what to do, and how many there are; as `verdict_lines`."""
+    if not problems and not besides:
+        return Text(f"✓ {well}", style="green")
+    by_advice: dict[str, list[Text]] = {}
+    for problem in problems:  # problems with the same advice are together, above it
+        by_advice.setdefault(problem.advice, []).append(_problem_line(problem))
+    lines = [each for advice, whats in by_advice.items() for each in (*whats, advice_line(advice))]
+    return Group(*lines, Text(_summary(problems, besides), style="yellow"))
+
+
+def problem_lines(problem: Problem) -> list[Text]:
+    """What is not well, and below it what to do."""
+    return [_problem_line(problem), advice_line(problem.advice)]
 
 
 def collections_table(collections: Mapping[str, CollectionHealth]) -> Sheet:
@@ -89,11 +130,6 @@ def collections_table(collections: Mapping[str, CollectionHealth]) -> Sheet:
     return sheet
 
 
-def counted(entries: int | None) -> str:
-    """How many there are; a table's are not counted for a page."""
-    return "not counted" if entries is None else f"{entries:,}"
-
-
 def components_table(components: Mapping[str, ComponentHealth]) -> Sheet:
     """One row for each component."""
     sheet = Sheet(
@@ -112,22 +148,11 @@ def components_table(components: Mapping[str, ComponentHealth]) -> Sheet:
             facts.kind.rpartition(":")[2],
             _state(facts),
             covered(facts.covers, facts.behind),
-            (facts.version or _NONE)[:12],
+            (facts.version or NONE)[:12],
             f"{facts.entries:,}",
             figures.size(facts.bytes),
         )
     return sheet
-
-
-def _state(health: ComponentHealth) -> Text:
-    """How it stands, and what is going on beside that: ``behind, building``."""
-    text = Text(health.condition, style=_STYLES[health.condition])
-    if health.building:
-        text.append(", building", style="cyan")
-    for decision, word in ((health.held, "held"), (health.paused, "paused")):
-        if decision is not None:
-            text.append(f", {word}", style="magenta")
-    return text
 
 
 def readers_table(readers: Mapping[str, ReaderState]) -> Sheet:
@@ -148,18 +173,6 @@ def readers_table(readers: Mapping[str, ReaderState]) -> Sheet:
     return sheet
 
 
-def _served(state: ReaderState) -> str:
-    """``✓ 6  ✗ map``: how many are as they should be, and the names of the others."""
-    others: dict[str, list[str]] = {}
-    for name, component in state.components.items():
-        others.setdefault(_MARKS[component.outcome], []).append(name)
-    good = others.pop("✓", [])
-    counted = [f"✓ {len(good)}"] if good else []
-    return (
-        "  ".join([*counted, *(f"{mark} {', '.join(of)}" for mark, of in others.items())]) or _NONE
-    )
-
-
 def rebuilders_table(rebuilders: Mapping[str, RebuilderState]) -> Sheet:
     """One row for each rebuilder process."""
     sheet = Sheet(
@@ -176,153 +189,63 @@ def rebuilders_table(rebuilders: Mapping[str, RebuilderState]) -> Sheet:
             state.rebuilder,
             state.host,
             str(state.pid),
-            ", ".join(state.building) or _NONE,
-            _NONE if last is None else f"{last.status}: {last.message}",
+            ", ".join(state.building) or NONE,
+            NONE if last is None else f"{last.status}: {last.message}",
         )
     return sheet
 
 
-def served_table(state: ReaderState) -> Sheet:
-    """One reader in detail: a row for each component."""
-    ready = "ready" if state.ready else "not ready"
-    title = visible(f"{state.process}: release {state.release}, {ready}")
-    sheet = Sheet(
-        title,
-        whole(""),
-        flowing("component"),
-        whole("outcome"),
-        flowing("covers"),
-        spare("version"),
-        number("entries"),
-        number("load"),
-        flowing("error"),
-    )
-    for name, component in state.components.items():
-        sheet.add(
-            _MARKS[component.outcome],
-            name,
-            str(component.outcome),
-            covered(component.covers, {}),
-            (component.version or _NONE)[:12],
-            f"{component.entries:,}",
-            figures.seconds(component.seconds),
-            component.error or "",
-        )
-    return sheet
+def facts_table(facts: Mapping[str, str]) -> Table:
+    """A line for each fact: its name, then its value."""
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        table.add_row(Text(name, style="bold"), Text(visible(value)))
+    return table
 
 
-def hits_table(hits: Iterable[Mapping[str, Any]]) -> Sheet:
-    """Answers, the best first; a long payload is cut, and whole with ``--json``."""
-    sheet = Sheet("Found", number(""), flowing("id"), number("score"), flowing("payload"))
-    for rank, hit in enumerate(hits, 1):
-        payload = "" if hit["payload"] is None else json.dumps(hit["payload"], ensure_ascii=False)
-        if len(payload) > _LONGEST_PAYLOAD:
-            payload = f"{payload[:_LONGEST_PAYLOAD]}… ({len(payload):,} characters)"
-        # An id is one line, whatever it holds.
-        sheet.add(str(rank), visible(hit["id"]), f"{hit['score']:.4f}", payload)
-    return sheet
+def passed_mark(passed: bool) -> Text:
+    """``✓`` or ``✗``."""
+    return Text("✓", style="green") if passed else Text("✗", style="red")
 
 
-def result_page(requested: "Requested") -> RenderableType:
-    """What came of a request."""
-    result = requested.result
-    if result is None and requested.waited:
-        return Text("nothing was due")
-    if result is None:
-        seen = f"; {len(requested.rebuilders)} rebuilder(s) will see it"
-        nobody = f"; no rebuilder is running, start one: {adapted(commands.REBUILDER)}"
-        return Text(
-            f"requested as {requested.request_id}{seen if requested.rebuilders else nobody}"
-        )
-    release = "" if result.release is None else f" (release {result.release})"
-    verdict = Text(f"{result.status}: {result.message}{release}")
-    if not result.components:
-        return verdict
-    sheet = Sheet(
-        "",
-        whole(""),
-        flowing("component"),
-        whole("outcome"),
-        spare("build"),
-        flowing("covers"),
-        number("entries"),
-        number("took"),
-        flowing("error"),
-    )
-    for name, component in result.components.items():
-        sheet.add(
-            "✓" if component.outcome is BuildOutcome.REBUILT else "✗",
-            name,
-            str(component.outcome),
-            str(component.mode or _NONE),
-            covered(component.covers, {}),
-            f"{component.entries:,}",
-            figures.seconds(component.seconds),
-            component.error or "",
-        )
-    return Group(sheet, verdict)
+def counted(entries: int | None) -> str:
+    """How many entries there are; those of a table are not counted for a page."""
+    return "not counted" if entries is None else f"{entries:,}"
 
 
-def covered(covers: Mapping[str, int], behind: Mapping[str, int]) -> str:
+def covered(covers: Mapping[str, int], behind: Mapping[str, int] | None = None) -> str:
     """``tracks 41 (2 behind)``; each collection in turn."""
+    behind = behind or {}
     parts = [
         f"{name} {covers.get(name, 0)}" + (f" ({behind[name]} behind)" if name in behind else "")
         for name in sorted({*covers, *behind})
     ]
-    return ", ".join(parts) or _NONE
+    return ", ".join(parts) or NONE
 
 
-_PROBLEM_MARKS = {
-    Actor.PERSON: ("⚠", "yellow"),
-    Actor.PROCESS: ("…", "cyan"),
-    Actor.NOBODY: ("…", "cyan"),
-}
-_DECIDED = ("-", "magenta")
+def _state(health: ComponentHealth) -> Text:
+    """The condition, and what is going on beside it: ``behind, building``."""
+    text = Text(health.condition, style=_STYLES[health.condition])
+    if health.building:
+        text.append(", building", style="cyan")
+    for decision, word in ((health.held, "held"), (health.paused, "paused")):
+        if decision is not None:
+            text.append(f", {word}", style="magenta")
+    return text
 
 
-def verdict_page(verdict: Verdict, *, verdict_first: bool = False) -> RenderableType:
-    """Everything, the verdict last: that is where a terminal's reader looks first.
-
-    On a page that fills the screen it comes first, since there the end is what is cut off.
-    """
-    parts: list[RenderableType] = [
-        collections_table(verdict.collections),
-        components_table(verdict.components),
-        readers_table(verdict.readers),
-        rebuilders_table(verdict.rebuilders),
-    ]
-    lines = verdict_lines(verdict, well=_all_is_well(verdict))
-    return Group(lines, Text(), *parts) if verdict_first else Group(*parts, lines)
+def _served(state: ReaderState) -> str:
+    """``✓ 6  ✗ map``: how many are as they should be, and the names of the others."""
+    others: dict[str, list[str]] = {}
+    for name, component in state.components.items():
+        others.setdefault(LOAD_MARKS[component.outcome], []).append(name)
+    good = others.pop("✓", [])
+    parts = [f"✓ {len(good)}"] if good else []
+    parts += [f"{mark} {', '.join(names)}" for mark, names in others.items()]
+    return "  ".join(parts) or NONE
 
 
-def verdict_lines(verdict: Verdict, *, well: str, besides: int = 0) -> RenderableType:
-    """Each problem and note, and how many problems there are.
-
-    Args:
-        well: what to say of none.
-        besides: how many problems were shown already that need a person.
-    """
-    notes = [Text(f"· {visible(note)}", style="dim") for note in verdict.notes]
-    return Group(*notes, problems_page(verdict.problems, well=well, besides=besides))
-
-
-def problems_page(problems: Sequence[Problem], *, well: str, besides: int = 0) -> RenderableType:
-    """Each problem with what to do, and how many there are; as `verdict_lines`."""
-    if not problems and not besides:
-        return Text(f"✓ {well}", style="green")
-    said: dict[str, list[Text]] = {}
-    for problem in problems:  # what one thing puts right stands together, above it
-        said.setdefault(problem.advice, []).append(_what(problem))
-    lines = [line for advice, whats in said.items() for line in (*whats, advice_line(advice))]
-    return Group(*lines, Text(_summary(problems, besides), style="yellow"))
-
-
-def problem_lines(problem: Problem) -> list[Text]:
-    """What is not well, and below it what to do."""
-    return [_what(problem), advice_line(problem.advice)]
-
-
-def _what(problem: Problem) -> Text:
+def _problem_line(problem: Problem) -> Text:
     mark, style = _DECIDED if problem.asked else _PROBLEM_MARKS[problem.acts]
     return Text(f"{mark} {visible(problem.what)}", style=style)
 
@@ -334,14 +257,14 @@ def _all_is_well(verdict: Verdict) -> str:
 
 
 def _summary(problems: Sequence[Problem], besides: int) -> str:
-    """Who has to do something: ``not all is well: 2 need a person, 1 is as asked``."""
+    """Who has to do something: ``not all is well: 2 need a person, 1 is as somebody asked``."""
     decided = sum(problem.asked for problem in problems)
     people = sum(problem.acts is Actor.PERSON and not problem.asked for problem in problems)
     others = len(problems) - decided - people
     people += besides
-    said = [
+    parts = [
         f"{people} need{'s' * (people == 1)} a person" if people else "",
         f"{decided} {'is' if decided == 1 else 'are'} as somebody asked" if decided else "",
         f"{others} will end without you" if others else "",
     ]
-    return f"not all is well: {', '.join(part for part in said if part)}"
+    return f"not all is well: {', '.join(part for part in parts if part)}"

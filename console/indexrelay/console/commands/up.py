@@ -12,17 +12,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from indexrelay.console.commands import Config
 from indexrelay.console.commands.status import verdict_page
 from indexrelay.console.errors import CommandError, ExitCode, explain
 from indexrelay.console.installation import Installation, verdict_of
-from indexrelay.console.options import Config
 from indexrelay.console.processes import (
     REDIS_URL,
     KeptServer,
@@ -38,6 +38,12 @@ from indexrelay.schemas import commands
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.files import make_private_folder, open_private
 
+_LOOK_SECONDS: Final = 0.2
+_REDRAW_SECONDS: Final = 1.0
+_GRACE_SECONDS: Final = 15.0
+"""Longer than a blocking read and the end of a build; then a child is killed."""
+_LOCK_FILE: Final = "up.pid"
+
 
 def up(
     readers: Annotated[int, typer.Option(min=0, max=64, help="How many readers; 0: none.")] = 2,
@@ -50,45 +56,11 @@ def up(
     config: Config = None,
 ) -> None:
     """Run the server (unless a URL is given), a rebuilder and readers; stop them all at the end."""
-
     raise typer.Exit(run_everything(config, readers=readers, port=port))
 
 
-_FILE = "up.pid"
-
-
-@contextmanager
-def sole_owner(data_dir: Path) -> Iterator[None]:
-    """Own ``data_dir``, which is made when it is missing, for the length of a ``with`` block.
-
-    Raises:
-        CommandError: another process does; with its process id.
-        OSError: the folder cannot be written to.
-    """
-    make_private_folder(data_dir)
-    with open_private(data_dir / _FILE, "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise CommandError(
-                f"{commands.UP} runs on {data_dir} already, as process {file.read().strip()}; "
-                "stop that one first, or give this one a data_dir of its own"
-            ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
-
-
-_LOOK_SECONDS = 0.2
-_REDRAW_SECONDS = 1.0
-_GRACE_SECONDS = 15.0
-"""Longer than a blocking read and the end of a build; then a child is killed."""
-
-
 def run_everything(config: Path | None, *, readers: int, port: int | None) -> ExitCode:
-    """Start all, watch over them until a signal comes, stop all.
+    """Start all, supervise them until a signal comes, stop all.
 
     Raises:
         SettingsError: the settings are wrong, or there are none.
@@ -143,6 +115,33 @@ def run_everything(config: Path | None, *, readers: int, port: int | None) -> Ex
                 look()
         note("stopping")
         return stop.role_exit_code
+
+
+@contextmanager
+def sole_owner(data_dir: Path) -> Iterator[None]:
+    """Own ``data_dir``, which is made when it is missing, for the length of a ``with`` block.
+
+    Two of ``indexrelay up`` on one data folder would fight over names and sockets. The lock is the
+    kernel's, on an open file: it is released when its holder ends, however that happens.
+
+    Raises:
+        CommandError: another process owns it; with its process id.
+        OSError: the folder cannot be written to.
+    """
+    make_private_folder(data_dir)
+    with open_private(data_dir / _LOCK_FILE, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise CommandError(
+                f"{commands.UP} runs on {data_dir} already, as process {file.read().strip()}; "
+                "stop that one first, or give this one a data_dir of its own"
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
 
 
 def _watch_live(installation: Installation, look: Callable[[], None], stop: Stop) -> None:

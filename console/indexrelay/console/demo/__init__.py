@@ -16,12 +16,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from indexrelay.console.demo.corpus import Corpus, Embedding, plan, standard_library, text_folder
+from indexrelay.console.demo.corpus import Embedding, plan, standard_library, text_folder
 from indexrelay.console.demo.job import Job, started
 from indexrelay.console.demo.report import Observed, ask_all, report_page, summarise
 from indexrelay.console.demo.settings import COLLECTION, check_component, declare, marker
@@ -35,7 +35,9 @@ from indexrelay.schemas.logs import configure_logs
 from indexrelay.schemas.settings import LogSettings
 from indexrelay.streams.server import EmbeddedServer, noted_socket
 
-_FEWEST_BATCHES = 8
+_FEWEST_BATCHES: Final = 8
+_OUR_VARIABLES: Final = "INDEXRELAY_"
+_CATALOG_URL: Final = "INDEXRELAY_CATALOG__URL"
 
 
 def demo(
@@ -73,7 +75,6 @@ def demo(
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Index real text, batch by batch, and ask several reader processes about it."""
-
     raise typer.Exit(
         run_demo(
             DemoOptions(
@@ -88,6 +89,34 @@ def demo(
             )
         )
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """What was asked for on the command line."""
+
+    readers: int
+    batches: int
+    corpus: Path | None
+    fail: str | None
+    data: Path | None
+    redis_url: str | None
+    catalog_url: str | None
+    json: bool
+
+
+def run_demo(options: DemoOptions) -> ExitCode:
+    """Run it, and print its report.
+
+    Raises:
+        CorpusError, CommandError, NotServedError, ProcessEndedError: with what to do about it.
+    """
+    with ExitStack() as stack:
+        stop = stack.enter_context(Stop(interrupt=True))
+        try:
+            return _run(options, stack)
+        except KeyboardInterrupt:
+            return stop.exit_code
 
 
 class Narrator:
@@ -107,11 +136,11 @@ class Narrator:
         self._task = self._progress.add_task("batches", total=steps)
 
     def say(self, line: str) -> None:
-        """Say something."""
+        """Print a line."""
         self._console.print(line, soft_wrap=True)
 
     def step(self, line: str) -> None:
-        """Say what came of one batch."""
+        """Print the line of one batch, and move the bar."""
         self.say(line)
         self._progress.advance(self._task)
 
@@ -132,38 +161,6 @@ class Narrator:
         self.close()
 
 
-_OUR_VARIABLES = "INDEXRELAY_"
-_CATALOG_URL = "INDEXRELAY_CATALOG__URL"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoOptions:
-    """What was asked for on the command line."""
-
-    readers: int
-    batches: int
-    corpus: Path | None
-    fail: str | None
-    data: Path | None
-    redis_url: str | None
-    catalog_url: str | None
-    json: bool
-
-
-def run_demo(options: DemoOptions) -> ExitCode:
-    """Run it, print its report, and say how it went.
-
-    Raises:
-        CorpusError, CommandError, NotServedError, ProcessEndedError: with what to do about it.
-    """
-    with ExitStack() as stack:
-        stop = stack.enter_context(Stop(interrupt=True))
-        try:
-            return _run(options, stack)
-        except KeyboardInterrupt:
-            return stop.exit_code
-
-
 def _run(options: DemoOptions, stack: ExitStack) -> ExitCode:
     check_component(options.fail)
     configure_logs(LogSettings(level="warning"))
@@ -171,7 +168,7 @@ def _run(options: DemoOptions, stack: ExitStack) -> ExitCode:
     began = clock.monotonic()
     narrator = stack.enter_context(Narrator(steps=options.batches))
     narrator.say("reading the texts")
-    corpus = _corpus(options.corpus)
+    corpus = standard_library() if options.corpus is None else text_folder(options.corpus)
     narrator.say(str(corpus))
     planned = plan(corpus.documents, batches=options.batches)
     embedding = Embedding([document.searched for document in corpus.documents])
@@ -230,10 +227,6 @@ def _run(options: DemoOptions, stack: ExitStack) -> ExitCode:
     return ExitCode.SUCCESS if report.converged and report.agree else ExitCode.FAILURE
 
 
-def _corpus(folder: Path | None) -> Corpus:
-    return standard_library() if folder is None else text_folder(folder)
-
-
 def _data_dir(chosen: Path | None, stack: ExitStack) -> Path:
     """An empty folder: the one that was asked for, or a temporary one that is removed."""
     if chosen is None:
@@ -264,14 +257,14 @@ def _environ(options: DemoOptions, data_dir: Path, stack: ExitStack) -> Mapping[
 
 
 def _forget_socket(data_dir: Path) -> None:
-    """Under a deep data folder the server's socket lies elsewhere, in a folder of its own."""
+    """Under a deep data folder the server's socket is elsewhere, in a folder of its own."""
     socket = noted_socket(data_dir / "redis")
     if socket is not None and data_dir not in socket.parents:
         shutil.rmtree(socket.parent, ignore_errors=True)
 
 
 def _claim(installation: Installation, options: DemoOptions, stack: ExitStack) -> None:
-    """On servers that are not ours: disturb nothing that is there, and leave nothing."""
+    """On servers of the user's: disturb nothing that is there, and leave nothing."""
     if options.catalog_url is not None:
         catalog = installation.catalog
         if any(collection.name == COLLECTION for collection in catalog.collections.all()):

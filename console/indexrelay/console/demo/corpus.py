@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,23 @@ from numpy.typing import NDArray
 from indexrelay.console.errors import CorpusError
 from indexrelay.storage.entries import Vectors
 
-_NOT_DOCUMENTATION = frozenset({"__pycache__", "dist-packages", "idle_test", "site-packages"})
-_TESTS = frozenset({"test", "tests"})
-_WORDS = re.compile(r"[A-Z]?[^\W_A-Z]+|[A-Z]+(?![^\W_A-Z])")
+_NOT_DOCUMENTATION: Final = frozenset(
+    {"__pycache__", "dist-packages", "idle_test", "site-packages"}
+)
+_TESTS: Final = frozenset({"test", "tests"})
+_WORDS: Final = re.compile(r"[A-Z]?[^\W_A-Z]+|[A-Z]+(?![^\W_A-Z])")
 """The words of ``an_identifier``, of ``CamelCase`` and of a file's path."""
+DIMENSION = 256
+_SVD_SEED: Final = 0
+_NEGLIGIBLE: Final = 1e-6
+"""Lengths below this are rounding, not meaning."""
+_PLAN_SEED: Final = 20
+_CHANGED: Final = 0.10
+"""Share of a batch's size that changes entries of earlier batches."""
+_DELETED: Final = 0.05
+"""Share of a batch's size that deletes entries of earlier batches."""
+_DOCUMENTS_PER_BATCH: Final = 4
+"""With fewer the shares above would be rounded to zero."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,73 +133,45 @@ def text_folder(root: Path) -> Corpus:
     return _distinct(found, origin=f"the text files in {root}", unreadable=unreadable)
 
 
-def _distinct(found: Iterable[Document], *, origin: str, unreadable: int) -> Corpus:
-    kept: dict[str, Document] = {}
-    ids: set[str] = set()
-    total = empty = 0
-    for document in found:
-        total += 1
-        if not document.text:
-            empty += 1
-        elif document.text not in kept:
-            # The same name can be defined twice in one module, under an if.
-            unique = document.id
-            number = 1
-            while unique in ids:
-                number += 1
-                unique = f"{document.id}#{number}"
-            ids.add(unique)
-            kept[document.text] = Document(id=unique, text=document.text, place=document.place)
-    if not kept:
-        raise CorpusError(f"{origin}: no text was found")
-    return Corpus(
-        origin=origin,
-        documents=tuple(kept.values()),
-        found=total,
-        empty=empty,
-        repeated=total - empty - len(kept),
-        unreadable=unreadable,
-    )
+class Embedding:
+    """A fitted embedding; safe to use from several threads."""
 
+    def __init__(self, texts: Sequence[str], *, dimension: int = DIMENSION) -> None:
+        """Fit on ``texts``; a small corpus gives fewer dimensions than asked for.
 
-def _docstrings(file: Path, module: str) -> list[Document]:
-    """Every function and class of one file, in the order of the source, text or not."""
-    with warnings.catch_warnings():
-        # Old modules hold escapes that a newer Python warns of; they are not ours to mend.
-        warnings.simplefilter("ignore", SyntaxWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        tree = ast.parse(file.read_bytes(), filename=str(file))
-    return [
-        Document(id=f"{module}:{name}", text=(ast.get_docstring(node) or "").strip(), place=module)
-        for name, node in _definitions(tree, "")
-    ]
+        Raises:
+            CorpusError: the texts do not hold two different words.
+        """
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.feature_extraction.text import TfidfVectorizer
 
+        self._words: Any = TfidfVectorizer(
+            sublinear_tf=True, stop_words="english", max_df=0.5 if len(texts) > 10 else 1.0
+        )
+        try:
+            weights = self._words.fit_transform(texts)
+        except ValueError as error:
+            raise CorpusError(f"the texts hold no words to tell them apart by: {error}") from error
+        dimension = min(dimension, weights.shape[0] - 1, weights.shape[1] - 1)
+        if dimension < 1:
+            raise CorpusError("the texts hold fewer than two different words")
+        self._svd: Any = TruncatedSVD(dimension, random_state=_SVD_SEED, n_iter=3)
+        self._svd.fit(weights)
+        self.dimension = dimension
 
-_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    def __call__(self, texts: Sequence[str]) -> tuple[Vectors, NDArray[np.bool_]]:
+        """The vectors of ``texts``: shape ``(n, dimension)``, float32, unit length.
 
-
-def _definitions(node: ast.AST, prefix: str) -> Iterator[tuple[str, _Definition]]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            name = f"{prefix}{child.name}"
-            yield name, child
-            yield from _definitions(child, f"{name}.")
-        else:
-            yield from _definitions(child, prefix)
-
-
-def _module_name(path: Path) -> str:
-    parts = path.with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
-
-
-_PLAN_SEED = 20
-_CHANGED = 0.10
-"""Share of a batch's size that changes entries of earlier batches."""
-_DELETED = 0.05
-"""Share of a batch's size that deletes entries of earlier batches."""
-_DOCUMENTS_PER_BATCH = 4
-"""With fewer the shares above would round to nothing."""
+        The second array, shape ``(n,)``, is false where a text has no vector; its row is zero.
+        """
+        if not texts:
+            return np.zeros((0, self.dimension), np.float32), np.zeros(0, np.bool_)
+        raw = self._svd.transform(self._words.transform(texts))
+        lengths = np.linalg.norm(raw, axis=1)
+        known = lengths > _NEGLIGIBLE
+        unit = np.zeros_like(raw)
+        np.divide(raw, lengths[:, None], out=unit, where=known[:, None])
+        return np.ascontiguousarray(unit, dtype=np.float32), known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,6 +234,66 @@ def plan(documents: Sequence[Document], *, batches: int) -> Plan:
     return Plan(batches=tuple(planned), live=frozenset(live))
 
 
+def _distinct(found: Iterable[Document], *, origin: str, unreadable: int) -> Corpus:
+    kept: dict[str, Document] = {}
+    ids: set[str] = set()
+    total = empty = 0
+    for document in found:
+        total += 1
+        if not document.text:
+            empty += 1
+        elif document.text not in kept:
+            # The same name can be defined twice in one module, under an if.
+            unique = document.id
+            number = 1
+            while unique in ids:
+                number += 1
+                unique = f"{document.id}#{number}"
+            ids.add(unique)
+            kept[document.text] = Document(id=unique, text=document.text, place=document.place)
+    if not kept:
+        raise CorpusError(f"{origin}: no text was found")
+    return Corpus(
+        origin=origin,
+        documents=tuple(kept.values()),
+        found=total,
+        empty=empty,
+        repeated=total - empty - len(kept),
+        unreadable=unreadable,
+    )
+
+
+def _docstrings(file: Path, module: str) -> list[Document]:
+    """Every function and class of one file, in the order of the source, text or not."""
+    with warnings.catch_warnings():
+        # Old modules have escapes that a newer Python warns of.
+        warnings.simplefilter("ignore", SyntaxWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        tree = ast.parse(file.read_bytes(), filename=str(file))
+    return [
+        Document(id=f"{module}:{name}", text=(ast.get_docstring(node) or "").strip(), place=module)
+        for name, node in _definitions(tree, "")
+    ]
+
+
+_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def _definitions(node: ast.AST, prefix: str) -> Iterator[tuple[str, _Definition]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            name = f"{prefix}{child.name}"
+            yield name, child
+            yield from _definitions(child, f"{name}.")
+        else:
+            yield from _definitions(child, prefix)
+
+
+def _module_name(path: Path) -> str:
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
 def _take(
     draw: random.Random, pool: dict[str, Document], *, share: float, size: int
 ) -> list[Document]:
@@ -260,50 +305,3 @@ def _take(
 
 def _summarised(document: Document) -> Document:
     return dataclasses.replace(document, text=document.summary)
-
-
-DIMENSION = 256
-_SEED = 0
-_NEGLIGIBLE = 1e-6
-"""Lengths below this are rounding, not meaning."""
-
-
-class Embedding:
-    """A fitted embedding; safe to use from several threads."""
-
-    def __init__(self, texts: Sequence[str], *, dimension: int = DIMENSION) -> None:
-        """Fit on ``texts``; a small corpus gives fewer dimensions than asked for.
-
-        Raises:
-            CorpusError: the texts do not hold two different words.
-        """
-        from sklearn.decomposition import TruncatedSVD
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
-        self._words: Any = TfidfVectorizer(
-            sublinear_tf=True, stop_words="english", max_df=0.5 if len(texts) > 10 else 1.0
-        )
-        try:
-            weights = self._words.fit_transform(texts)
-        except ValueError as error:
-            raise CorpusError(f"the texts hold no words to tell them apart by: {error}") from error
-        dimension = min(dimension, weights.shape[0] - 1, weights.shape[1] - 1)
-        if dimension < 1:
-            raise CorpusError("the texts hold fewer than two different words")
-        self._svd: Any = TruncatedSVD(dimension, random_state=_SEED, n_iter=3)
-        self._svd.fit(weights)
-        self.dimension = dimension
-
-    def __call__(self, texts: Sequence[str]) -> tuple[Vectors, NDArray[np.bool_]]:
-        """The vectors of ``texts``: shape ``(n, dimension)``, float32, unit length.
-
-        The second array, shape ``(n,)``, is false where a text has no vector; its row is zero.
-        """
-        if not texts:
-            return np.zeros((0, self.dimension), np.float32), np.zeros(0, np.bool_)
-        raw = self._svd.transform(self._words.transform(texts))
-        lengths = np.linalg.norm(raw, axis=1)
-        known = lengths > _NEGLIGIBLE
-        unit = np.zeros_like(raw)
-        np.divide(raw, lengths[:, None], out=unit, where=known[:, None])
-        return np.ascontiguousarray(unit, dtype=np.float32), known

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from shutil import rmtree
+from typing import Final
 
-from indexrelay.console.commands.rebuild import results_in
 from indexrelay.console.demo.corpus import Embedding, PlannedBatch
 from indexrelay.console.demo.report import BatchReport
 from indexrelay.console.demo.settings import COLLECTION, COMPONENTS
@@ -28,111 +28,26 @@ from indexrelay.console.processes import (
 from indexrelay.producers.errors import NotServedError
 from indexrelay.producers.producer import Producer
 from indexrelay.schemas.clock import Clock
-from indexrelay.schemas.messages import BuildOutcome, RebuildResult, RebuildStatus
+from indexrelay.schemas.errors import UnreadableEventError
+from indexrelay.schemas.messages import (
+    BuildOutcome,
+    Event,
+    RebuildFinished,
+    RebuildResult,
+    RebuildStatus,
+)
 from indexrelay.schemas.versions import made_from
 from indexrelay.storage.catalog import Commit
-from indexrelay.streams.consumer import Tail
+from indexrelay.streams.consumer import Delivery, Tail
 
-
-def own_share(event_to_served: float, results: Iterable[RebuildResult]) -> float:
-    """Seconds of one batch that were the pipeline's own.
-
-    Args:
-        event_to_served: seconds from the event to the last reader.
-        results: the rebuilds that covered the batch.
-    """
-    spent = []
-    for result in results:
-        if result.woken_at is not None:
-            spent.append((result.woken_at.timestamp(), result.started_at.timestamp()))
-        for component in result.components.values():
-            if component.started_at is not None:
-                start = component.started_at.timestamp()
-                spent.append((start, start + component.seconds))
-    return max(0.0, event_to_served - covered_seconds(spent))
-
-
-def covered_seconds(intervals: Iterable[tuple[float, float]]) -> float:
-    """The length of the union of intervals."""
-    total, reached = 0.0, float("-inf")
-    for start, end in sorted(intervals):
-        total += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
-    return total
-
-
-_START_SECONDS = 60.0
-"""Importing FAISS in several processes at once takes a while on a small machine."""
-_LOOK_SECONDS = 0.05
-_GRACE_SECONDS = 10.0
-
-
-def started(
-    installation: Installation,
-    *,
-    config: Path,
-    environ: Mapping[str, str],
-    readers: int,
-    stack: ExitStack,
-) -> Sequence[Child]:
-    """Start a rebuilder and readers; ``stack`` stops them in the reverse order.
-
-    Raises:
-        ProcessEndedError: one of them ended.
-        CommandError: one of them did not report in time.
-    """
-    data_dir = installation.settings.data_dir
-    shared = RoleSettings(config=config, environ=environ, logs=data_dir / "logs")
-    sockets = socket_folder(data_dir)
-    if data_dir not in sockets.parents:
-        stack.callback(rmtree, sockets, ignore_errors=True)
-    rebuilder = rebuilder_child(shared)
-    serving = [
-        reader_child(shared, f"reader-{number}", socket=sockets / f"reader-{number}.sock")
-        for number in range(1, readers + 1)
-    ]
-    stack.callback(stop_together, [rebuilder], grace_seconds=_GRACE_SECONDS)
-    stack.callback(stop_together, serving, grace_seconds=_GRACE_SECONDS)
-    children = [rebuilder, *serving]
-    for child in children:
-        child.start()
-    _await_presence(installation, children, readers=readers)
-    return children
-
-
-def check_running(children: Sequence[Child]) -> None:
-    """Notice a child that ended.
-
-    Raises:
-        ProcessEndedError: with the end of its log.
-    """
-    for child in children:
-        code = child.exit_code
-        if code is not None:
-            raise ProcessEndedError(child.name, code=code, tail=child.tail())
-
-
-def _await_presence(installation: Installation, children: Sequence[Child], *, readers: int) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while True:
-        check_running(children)
-        signals = signals_of(installation)
-        if len(signals.readers) == readers and signals.rebuilders:
-            return
-        if time.monotonic() > deadline:
-            states = (*signals.readers.values(), *signals.rebuilders.values())
-            there = ", ".join(sorted(state.label for state in states)) or "nobody"
-            raise CommandError(
-                f"after {_START_SECONDS:.0f} s only {there} had reported; "
-                f"the logs are in {installation.settings.data_dir / 'logs'} (keep them with --data)"
-            )
-        time.sleep(_LOOK_SECONDS)
-
-
-_SERVED_SECONDS = 120.0
-_RESULT_SECONDS = 10.0
+_SERVED_SECONDS: Final = 120.0
+_RESULT_SECONDS: Final = 10.0
 """A result goes out with its release, so it is nearly always there before the readers are."""
-_COUNT = 1000
+_COUNT: Final = 1000
+_START_SECONDS: Final = 60.0
+"""Importing FAISS in several processes at once takes a while on a small machine."""
+_LOOK_SECONDS: Final = 0.05
+_GRACE_SECONDS: Final = 10.0
 
 
 class Job:
@@ -175,7 +90,7 @@ class Job:
         )
 
     def run(self, planned: PlannedBatch, *, failing: bool) -> str:
-        """Hand over one batch, and wait until it is served; says in a line what came of it.
+        """Hand over one batch, and wait until it is served; returns the lines that report it.
 
         Raises:
             NotServedError: it was not served, or a component failed that was not meant to.
@@ -200,11 +115,11 @@ class Job:
                 release=release,
             )
         )
-        line = (
+        summary = (
             f"{commit.batch_id}: {commit.upserts:,} upserts, {commit.deletes:,} deletes, "
             f"served by {self._readers} reader(s) after {seconds:.2f} s"
         )
-        return "\n  ".join([line, *(told for result in mine for told in _told(result))])
+        return "\n  ".join([summary, *(line for result in mine for line in _failure_lines(result))])
 
     def _served(self, planned: PlannedBatch, *, failing: bool) -> tuple[Commit, float, int]:
         with self._producer.batch(COLLECTION, planned.batch_id) as batch:
@@ -257,7 +172,111 @@ class Job:
         time.sleep(seconds)
 
 
-def _told(result: RebuildResult) -> Iterator[str]:
+def started(
+    installation: Installation,
+    *,
+    config: Path,
+    environ: Mapping[str, str],
+    readers: int,
+    stack: ExitStack,
+) -> Sequence[Child]:
+    """Start a rebuilder and readers; ``stack`` stops them in the reverse order.
+
+    Raises:
+        ProcessEndedError: one of them ended.
+        CommandError: one of them did not report in time.
+    """
+    data_dir = installation.settings.data_dir
+    shared = RoleSettings(config=config, environ=environ, logs=data_dir / "logs")
+    sockets = socket_folder(data_dir)
+    if data_dir not in sockets.parents:
+        stack.callback(rmtree, sockets, ignore_errors=True)
+    rebuilder = rebuilder_child(shared)
+    serving = [
+        reader_child(shared, f"reader-{number}", socket=sockets / f"reader-{number}.sock")
+        for number in range(1, readers + 1)
+    ]
+    stack.callback(stop_together, [rebuilder], grace_seconds=_GRACE_SECONDS)
+    stack.callback(stop_together, serving, grace_seconds=_GRACE_SECONDS)
+    children = [rebuilder, *serving]
+    for child in children:
+        child.start()
+    _await_presence(installation, children, readers=readers)
+    return children
+
+
+def check_running(children: Sequence[Child]) -> None:
+    """Notice a child that ended.
+
+    Raises:
+        ProcessEndedError: with the end of its log.
+    """
+    for child in children:
+        code = child.exit_code
+        if code is not None:
+            raise ProcessEndedError(child.name, code=code, tail=child.tail())
+
+
+def own_share(event_to_served: float, results: Iterable[RebuildResult]) -> float:
+    """Seconds of one batch that were the pipeline's own.
+
+    Args:
+        event_to_served: seconds from the event to the last reader.
+        results: the rebuilds that covered the batch.
+    """
+    spent = []
+    for result in results:
+        if result.woken_at is not None:
+            spent.append((result.woken_at.timestamp(), result.started_at.timestamp()))
+        for component in result.components.values():
+            if component.started_at is not None:
+                start = component.started_at.timestamp()
+                spent.append((start, start + component.seconds))
+    return max(0.0, event_to_served - covered_seconds(spent))
+
+
+def covered_seconds(intervals: Iterable[tuple[float, float]]) -> float:
+    """The length of the union of intervals."""
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(intervals):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
+def results_in(deliveries: Sequence[Delivery]) -> list[RebuildResult]:
+    """The results among what was read from the results stream, in their order."""
+    found = []
+    for delivery in deliveries:
+        if delivery.raw is None:
+            continue
+        try:
+            data = Event.from_bytes(delivery.raw).data
+        except UnreadableEventError:
+            continue  # a rebuilder of another major version; it is not ours to bury
+        if isinstance(data, RebuildFinished):
+            found.append(RebuildResult.model_validate(data.model_dump()))
+    return found
+
+
+def _await_presence(installation: Installation, children: Sequence[Child], *, readers: int) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        check_running(children)
+        signals = signals_of(installation)
+        if len(signals.readers) == readers and signals.rebuilders:
+            return
+        if time.monotonic() > deadline:
+            states = (*signals.readers.values(), *signals.rebuilders.values())
+            there = ", ".join(sorted(state.label for state in states)) or "nobody"
+            raise CommandError(
+                f"after {_START_SECONDS:.0f} s only {there} had reported; "
+                f"the logs are in {installation.settings.data_dir / 'logs'} (keep them with --data)"
+            )
+        time.sleep(_LOOK_SECONDS)
+
+
+def _failure_lines(result: RebuildResult) -> Iterator[str]:
     """What went wrong in a rebuild, and what is served instead."""
     if result.status is RebuildStatus.SUCCESS:
         return

@@ -1,8 +1,13 @@
-"""The demo's questions, its report as one JSON document, its verdict, and its page for a person."""
+"""The demo's questions, its report as one JSON document, its verdict, and its page for a person.
+
+Every reader is asked the same questions over HTTP, by vector and by words. All is well when every
+reader serves the newest of everything, and their answers are the same to the last digit.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 from rich.console import Group, RenderableType
@@ -19,13 +24,26 @@ from indexrelay.schemas.messages import BuildOutcome, LoadOutcome, RebuildResult
 from indexrelay.schemas.names import Name
 from indexrelay.schemas.versions import Generation
 
+QUESTIONS: Final = (
+    "read a csv file row by row",
+    "split a path into folder and name",
+    "parse a date and time from a string",
+    "run a command and capture its output",
+    "compress bytes with gzip",
+    "wait until a thread has finished",
+)
+_ANSWERS: Final = 5
+_SHOWN_ANSWERS: Final = 3
+OWN_SHARE_TARGET_SECONDS: Final = 0.150
+"""What the pipeline may add to a batch of a thousand, at the median."""
+
 
 class _Fact(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
 class CorpusFacts(_Fact):
-    """What the job found and dropped."""
+    """What was found in the corpus, and what of it was dropped."""
 
     origin: str
     found: int
@@ -36,7 +54,7 @@ class CorpusFacts(_Fact):
 
 
 class CollectionReport(_Fact):
-    """Where the collection stands."""
+    """The collection at the end."""
 
     generation: Generation
     entries: int
@@ -81,7 +99,7 @@ class Answer(_Fact):
 
 
 class BatchReport(_Fact):
-    """One batch's way."""
+    """One batch from its commit until it is served."""
 
     batch_id: str
     generation: Generation
@@ -144,50 +162,41 @@ class DemoReport(_Fact):
     seconds: float
 
 
-def has_converged(
-    *,
-    release: int,
-    collections: Mapping[str, CollectionReport],
-    components: Mapping[str, ComponentReport],
-    readers: Mapping[str, ReaderReport],
-    expected_readers: int,
-) -> bool:
-    """Whether everything that should serve serves the newest of everything."""
-    newest = {name: collection.generation for name, collection in collections.items()}
-    return (
-        len(readers) == expected_readers
-        and all(each.entries == each.expected for each in collections.values())
-        and all(each.covers == newest for each in components.values())
-        and all(
-            reader.ready
-            and reader.release == release
-            and reader.components.keys() == components.keys()
-            and all(
-                served.covers == newest and served.outcome is not LoadOutcome.FAILED
-                for served in reader.components.values()
-            )
-            for reader in readers.values()
-        )
-    )
+def ask_all(installation: Installation, embedding: Embedding) -> tuple[Answer, ...]:
+    """Each reader's answer to each question that the corpus has words for.
 
-
-def readers_agree(answers: Sequence[Answer]) -> bool:
-    """Whether each question has one answer, whichever reader was asked, and there are answers.
-
-    Readers map the same files, so ids and scores must be the very same, not merely close. A corpus
-    of one's own may have no words for some of the questions; not for all of them.
+    Raises:
+        CommandError: a reader has no service, does not answer, or refuses.
     """
-    by_question: dict[str, set[tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...]]]] = {}
-    for answer in answers:
-        key = (answer.top, answer.top_by_text, answer.scores)
-        by_question.setdefault(answer.text, set()).add(key)
-    answered = any(answer.top or answer.top_by_text for answer in answers)
-    return answered and all(len(different) == 1 for different in by_question.values())
+    vectors, known = embedding(QUESTIONS)
+    answers = []
+    for state in signals_of(installation).readers.values():
+        name = state.reader
+        if state.address is None:
+            raise CommandError(f"reader {name!r} reports no address, so it cannot be asked")
+        with ReaderClient(name, state.address) as client:
+            for text, vector, has_vector in zip(QUESTIONS, vectors, known, strict=True):
+                by_vector = (
+                    client.search(VECTOR_INDEX, {"vector": vector.tolist(), "k": _ANSWERS})
+                    if has_vector
+                    else []
+                )
+                by_text = client.search(TEXT_INDEX, {"text": text, "k": _ANSWERS})
+                answers.append(
+                    Answer(
+                        text=text,
+                        reader=name,
+                        top=tuple(hit["id"] for hit in by_vector),
+                        top_by_text=tuple(hit["id"] for hit in by_text),
+                        scores=tuple(hit["score"] for hit in (*by_vector, *by_text)),
+                    )
+                )
+    return tuple(answers)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """What the demo saw on its way."""
+    """What the demo measured while it ran."""
 
     corpus: Corpus
     live: Collection[str]
@@ -201,7 +210,7 @@ class Observed:
 
 
 def summarise(observed: Observed, installation: Installation) -> DemoReport:
-    """Look at what stands now, and judge it.
+    """Read what is released and served now, and judge it.
 
     Raises:
         CommandError: nothing was released.
@@ -277,9 +286,45 @@ def summarise(observed: Observed, installation: Installation) -> DemoReport:
     )
 
 
-OWN_SHARE_TARGET_SECONDS = 0.150
-"""What the pipeline may add to a batch of a thousand, at the median."""
-_SHOWN_ANSWERS = 3
+def has_converged(
+    *,
+    release: int,
+    collections: Mapping[str, CollectionReport],
+    components: Mapping[str, ComponentReport],
+    readers: Mapping[str, ReaderReport],
+    expected_readers: int,
+) -> bool:
+    """Whether everything that should serve serves the newest of everything."""
+    newest = {name: collection.generation for name, collection in collections.items()}
+    return (
+        len(readers) == expected_readers
+        and all(each.entries == each.expected for each in collections.values())
+        and all(each.covers == newest for each in components.values())
+        and all(
+            reader.ready
+            and reader.release == release
+            and reader.components.keys() == components.keys()
+            and all(
+                served.covers == newest and served.outcome is not LoadOutcome.FAILED
+                for served in reader.components.values()
+            )
+            for reader in readers.values()
+        )
+    )
+
+
+def readers_agree(answers: Sequence[Answer]) -> bool:
+    """Whether each question has one answer, whichever reader was asked, and there are answers.
+
+    Readers map the same files, so ids and scores must be the very same, not merely close. A user's
+    own corpus may have no words for some of the questions; not for all of them.
+    """
+    by_question: dict[str, set[tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...]]]] = {}
+    for answer in answers:
+        key = (answer.top, answer.top_by_text, answer.scores)
+        by_question.setdefault(answer.text, set()).add(key)
+    answered = any(answer.top or answer.top_by_text for answer in answers)
+    return answered and all(len(different) == 1 for different in by_question.values())
 
 
 def report_page(report: DemoReport) -> RenderableType:
@@ -322,7 +367,7 @@ def _components(report: DemoReport) -> Sheet:
         sheet.add(
             name,
             Text(f"{'✓' if good else '✗'} {component.outcome}", style="green" if good else "red"),
-            covered(component.covers, {}),
+            covered(component.covers),
             f"{component.entries:,}",
         )
     return sheet
@@ -389,46 +434,3 @@ def _verdict(report: DemoReport) -> Text:
         text.append(f"✓ {yes}\n" if good else f"✗ {no}\n", style="green" if good else "red")
     text.rstrip()
     return text
-
-
-QUESTIONS = (
-    "read a csv file row by row",
-    "split a path into folder and name",
-    "parse a date and time from a string",
-    "run a command and capture its output",
-    "compress bytes with gzip",
-    "wait until a thread has finished",
-)
-_ANSWERS = 5
-
-
-def ask_all(installation: Installation, embedding: Embedding) -> tuple[Answer, ...]:
-    """Each reader's answer to each question that the corpus has words for.
-
-    Raises:
-        CommandError: a reader has no service, does not answer, or refuses.
-    """
-    vectors, known = embedding(QUESTIONS)
-    answers = []
-    for state in signals_of(installation).readers.values():
-        name = state.reader
-        if state.address is None:
-            raise CommandError(f"reader {name!r} says no address, so it cannot be asked")
-        with ReaderClient(name, state.address) as client:
-            for text, vector, has_vector in zip(QUESTIONS, vectors, known, strict=True):
-                by_vector = (
-                    client.search(VECTOR_INDEX, {"vector": vector.tolist(), "k": _ANSWERS})
-                    if has_vector
-                    else []
-                )
-                by_text = client.search(TEXT_INDEX, {"text": text, "k": _ANSWERS})
-                answers.append(
-                    Answer(
-                        text=text,
-                        reader=name,
-                        top=tuple(hit["id"] for hit in by_vector),
-                        top_by_text=tuple(hit["id"] for hit in by_text),
-                        scores=tuple(hit["score"] for hit in (*by_vector, *by_text)),
-                    )
-                )
-    return tuple(answers)

@@ -8,7 +8,7 @@ absent: the failure goes the way of any build that raises.
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from pydantic import Field
 
@@ -20,68 +20,11 @@ from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import load_settings
 from indexrelay.schemas.versions import Check
 
-KIND = f"{__name__}:Breakable"
-
-
-class StagedFaultError(IndexRelayError):
-    """Raised when the demo was asked for a failing build; the next batch heals it."""
-
-    def __init__(self) -> None:
-        super().__init__("a fault that --fail asked for; the next batch heals it")
-
-
-class BreakableParameters(KindParameters):
-    """What to build, and when not to."""
-
-    wraps: str
-    """The installed kind that does the work."""
-    marker: Path
-    """While this file exists every build raises."""
-    settings: dict[str, Any] = Field(default_factory=dict)
-    """The parameters of that kind."""
-
-
-class Breakable(Kind[Served]):
-    """Builds, verifies and loads by another kind."""
-
-    Parameters: ClassVar[type[KindParameters]] = BreakableParameters
-    preload: ClassVar[tuple[str, ...]] = (
-        "faiss",
-        "sklearn.decomposition",
-        "sklearn.manifold",
-        "sklearn.neighbors",
-        "threadpoolctl",
-    )
-    """What any of the demo's kinds imports: which one it is, is a parameter."""
-
-    def __init__(self, parameters: KindParameters) -> None:
-        super().__init__(parameters)
-        assert isinstance(parameters, BreakableParameters)  # noqa: S101 - the registry checked
-        self._marker = parameters.marker
-        inner = kind_class(parameters.wraps)
-        self._inner: Kind[Any] = inner(inner.Parameters.model_validate(parameters.settings))
-
-    def build(self, job: Job) -> Built:
-        """As the other kind, unless the marker is there."""
-        if self._marker.exists():
-            raise StagedFaultError
-        return self._inner.build(job)
-
-    def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
-        """As the other kind."""
-        return self._inner.verify(job, built, files)
-
-    def load(self, files: Mapping[str, Path]) -> Served:
-        """As the other kind."""
-        served: Served = self._inner.load(files)
-        return served
-
-
-COLLECTION = "docstrings"
-VECTOR_INDEX = "meanings"
-TEXT_INDEX = "words"
-
-COMPONENTS: Mapping[str, Mapping[str, Any]] = {
+KIND: Final = f"{__name__}:Breakable"
+COLLECTION: Final = "docstrings"
+VECTOR_INDEX: Final = "meanings"
+TEXT_INDEX: Final = "words"
+COMPONENTS: Final[Mapping[str, Mapping[str, Any]]] = {
     VECTOR_INDEX: {"kind": "vector_index", "from": COLLECTION},
     TEXT_INDEX: {"kind": "text_index", "from": COLLECTION},
     "map": {"kind": "projection", "from": COLLECTION},
@@ -137,6 +80,60 @@ def check_component(name: str | None) -> None:
 def marker(data_dir: Path) -> Path:
     """While this file exists, the breakable component's builds fail."""
     return data_dir / "fail-next-build"
+
+
+class BreakableParameters(KindParameters):
+    """What to build, and when not to."""
+
+    wraps: str
+    """The installed kind that does the work."""
+    marker: Path
+    """While this file exists every build raises."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """The parameters of that kind."""
+
+
+class Breakable(Kind[Served]):
+    """Builds, verifies and loads by another kind."""
+
+    Parameters: ClassVar[type[KindParameters]] = BreakableParameters
+    preload: ClassVar[tuple[str, ...]] = (
+        "faiss",
+        "sklearn.decomposition",
+        "sklearn.manifold",
+        "sklearn.neighbors",
+        "threadpoolctl",
+    )
+    """What any of the demo's kinds imports, since a parameter says which of them it is."""
+
+    def __init__(self, parameters: KindParameters) -> None:
+        super().__init__(parameters)
+        assert isinstance(parameters, BreakableParameters)  # noqa: S101 - the registry checked
+        self._marker = parameters.marker
+        inner = kind_class(parameters.wraps)
+        self._inner: Kind[Any] = inner(inner.Parameters.model_validate(parameters.settings))
+
+    def build(self, job: Job) -> Built:
+        """As the other kind, unless the marker is there."""
+        if self._marker.exists():
+            raise StagedFaultError
+        return self._inner.build(job)
+
+    def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
+        """As the other kind."""
+        return self._inner.verify(job, built, files)
+
+    def load(self, files: Mapping[str, Path]) -> Served:
+        """As the other kind."""
+        served: Served = self._inner.load(files)
+        return served
+
+
+class StagedFaultError(IndexRelayError):
+    """Raised in the build that ``--fail`` asks for; the next batch heals it."""
+
+    def __init__(self) -> None:
+        super().__init__("a fault that --fail asked for; the next batch heals it")
 
 
 def _broken(definition: Mapping[str, Any], data_dir: Path) -> dict[str, Any]:
