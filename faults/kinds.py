@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -40,13 +39,11 @@ class RollCallParameters(KindParameters):
     ``fail``, or how many seconds they take."""
 
 
-class RollCall(Kind[Roll]):
+class RollCall(Kind[RollCallParameters, Roll]):
     """Writes down the ids of all entries."""
 
-    Parameters = RollCallParameters
-
     def build(self, job: Job) -> Built:
-        parameters: Any = self.parameters
+        parameters = self.parameters
         _misbehave(parameters.behaviour)
         time.sleep(parameters.seconds)  # the work of a build that takes so long
         if parameters.orders:
@@ -63,7 +60,7 @@ class RollCall(Kind[Roll]):
         return Built(files={FILE: file}, entries=len(set(ids)))
 
     def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:  # noqa: ARG002 - the contract
-        parameters: Any = self.parameters
+        parameters = self.parameters
         if parameters.behaviour == "gate_raises":
             raise ValueError("the gate raised")
         yield Check(name="count", passed=len(json.loads(files[FILE].read_bytes())) == built.entries)

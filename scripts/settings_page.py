@@ -51,7 +51,7 @@ A key that is not here is a mistake, and `indexrelay check` names it. A variable
 `INDEXRELAY_REBUILDER__WORKERS=4` is `workers` of `[rebuilder]`. An editor takes the same from
 [schemas/settings.json](schemas/settings.json).
 """
-_TABLES: Final[tuple[tuple[str, type[BaseModel] | type[Kind[Any]]], ...]] = (
+_TABLES: Final[tuple[tuple[str, type[BaseModel] | type[Kind[Any, Any]]], ...]] = (
     ("At the top of the file", Settings),
     ("`[collections.NAME]`", CollectionSettings),
     ('`[collections.NAME.source]`, `kind = "catalog"`', CatalogSource),
@@ -89,7 +89,7 @@ def page() -> str:
     return "\n".join([_INTRODUCTION, *(_section(title, model) for title, model in _TABLES)])
 
 
-def _section(title: str, of: type[BaseModel] | type[Kind[Any]]) -> str:
+def _section(title: str, of: type[BaseModel] | type[Kind[Any, Any]]) -> str:
     schema = json_schema_of(of.Parameters if issubclass(of, Kind) else of)
     definitions = schema.get("$defs", {})
     rows = [

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from indexrelay.components.kind import Built, Job, Kind
+from indexrelay.components.kind import Built, Job, Kind, KindParameters
 from indexrelay.schemas.versions import Check
 from indexrelay.storage.entries import Vectors
 
@@ -27,7 +27,7 @@ class Served:
         """Nothing is held open."""
 
 
-class Middle(Kind[Served]):
+class Middle(Kind[KindParameters, Served]):
     def build(self, job: Job) -> Built:
         (source,) = job.collections.values()
         total = sum(chunk.vectors.sum(axis=0) for chunk in source.chunks())

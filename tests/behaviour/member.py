@@ -25,10 +25,9 @@ class MemberParameters(KindParameters):
     colour: str = ""
 
 
-class Member(Kind[Served]):
+class Member(Kind[MemberParameters, Served]):
     """Counts entries."""
 
-    Parameters = MemberParameters
     built: ClassVar[Callable[[Job], None]] = staticmethod(lambda _job: None)
     """Called when a build has read its sources."""
 

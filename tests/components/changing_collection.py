@@ -28,7 +28,7 @@ texts = st.none() | st.lists(st.sampled_from(WORDS), max_size=5).map(" ".join)
 class ChangingCollection(RuleBasedStateMachine):
     """Commits, half of them followed by a rebuild; now and then one continues no version."""
 
-    kind: Kind[Any]
+    kind: Kind[Any, Any]
     metric = Metric.L2
     first: int = 20
     """Entries of the first version."""

@@ -187,7 +187,7 @@ class Run:
         return next(check for check in self.checks if check.name == name)
 
 
-def run(kind: Kind[Any], job: Job) -> Run:
+def run(kind: Kind[Any, Any], job: Job) -> Run:
     """Build and verify, as the rebuilder does."""
     built = kind.build(job)
     files = {name: _place(job, name, file) for name, file in built.files.items()}

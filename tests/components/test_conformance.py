@@ -30,7 +30,7 @@ class Thing:
         """Nothing is open."""
 
 
-class Fine(Kind[Thing]):
+class Fine(Kind[KindParameters, Thing]):
     """Keeps the contract; the others below differ from it in one thing each."""
 
     def build(self, job: Job) -> Built:
@@ -45,7 +45,7 @@ class Fine(Kind[Thing]):
         return Thing()
 
 
-def different(**members: Any) -> type[Kind[Any]]:
+def different(**members: Any) -> type[Kind[Any, Any]]:
     """`Fine`, but for these members."""
     return type("Mine", (Fine,), members)
 
@@ -57,7 +57,7 @@ def job(tmp_path: Path) -> Job:
     return make_job(workdir, make_snapshot(np.eye(3, dtype=np.float32)))
 
 
-def unfinished() -> type[Kind[Any]]:
+def unfinished() -> type[Kind[Any, Any]]:
     return type("Mine", (Kind,), {"build": Fine.build})
 
 
@@ -100,7 +100,7 @@ def gives(kind: object) -> Callable[..., Any]:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_class_that_cannot_be_a_kind_is_refused_before_anything_is_built(
-    kind: type[Kind[Any]], said: str
+    kind: type[Kind[Any, Any]], said: str
 ) -> None:
     found = list(class_mistakes(kind))
     assert len(found) == 1
@@ -117,11 +117,11 @@ def test_a_class_that_cannot_be_a_kind_is_refused_before_anything_is_built(
         different(__init__=lambda self, parameters, more=1: None),
     ],
 )
-def test_what_keeps_the_contract_in_its_own_way_is_no_mistake(kind: type[Kind[Any]]) -> None:
+def test_what_keeps_the_contract_in_its_own_way_is_no_mistake(kind: type[Kind[Any, Any]]) -> None:
     assert list(class_mistakes(kind)) == []
 
 
-def builds(make: Callable[[Job], Any]) -> Kind[Any]:
+def builds(make: Callable[[Job], Any]) -> Kind[Any, Any]:
     return different(build=lambda self, job: make(job))(KindParameters())
 
 

@@ -23,8 +23,8 @@ from indexrelay.components.errors import (
 )
 from indexrelay.components.registry import kind_class
 from indexrelay.components.served import checked_k
-from indexrelay.components.text_index import TextIndex
-from indexrelay.components.vector_index import VectorIndex
+from indexrelay.components.text_index import TextIndex, TextIndexParameters
+from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters
 from tests.components.jobs import make_job, make_snapshot, run
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -188,7 +188,7 @@ def test_what_is_no_whole_number_from_1_is_a_query_that_cannot_be_answered(
 
 
 def test_every_search_takes_and_refuses_the_same_numbers(built: Path) -> None:
-    vectors = VectorIndex(VectorIndex.Parameters()).load(files(built / "vector_index"))
+    vectors = VectorIndex(VectorIndexParameters()).load(files(built / "vector_index"))
     assert len(vectors.search(np.ones(8), k=np.int64(3))) == 3  # type: ignore[arg-type]
     assert len(vectors.search_by_id("e000001", k=np.int16(3))) == 3  # type: ignore[arg-type]
     assert len(vectors.search(np.ones(8), k=10**30)) == 300
@@ -199,7 +199,7 @@ def test_every_search_takes_and_refuses_the_same_numbers(built: Path) -> None:
         with pytest.raises(InvalidQueryError):
             vectors.search_by_id("e000001", k=wrong)  # type: ignore[arg-type]
     vectors.close()
-    texts = TextIndex(TextIndex.Parameters()).load(files(built / "text_index"))
+    texts = TextIndex(TextIndexParameters()).load(files(built / "text_index"))
     assert len(texts.search("song", k=np.int64(3))) == 3  # type: ignore[arg-type]
     assert len(texts.search("song", k=10**30)) == 300
     for wrong in (True, 1.5, "3", 0):

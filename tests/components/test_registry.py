@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,9 +24,7 @@ class Parameters(KindParameters):
     size: int = 3
 
 
-class UsersKind(Kind[Served]):
-    Parameters = Parameters
-
+class UsersKind(Kind[Parameters, Served]):
     def build(self, job: Job) -> Built:
         raise NotImplementedError
 
@@ -63,7 +62,7 @@ def test_a_users_class_is_found_by_module_and_name(users_kind: str) -> None:
 def test_threads_that_ask_at_once_get_the_same_class() -> None:
     kind_class.cache_clear()
     start = threading.Barrier(4)
-    found: list[type[Kind[Served]]] = []
+    found: list[type[Kind[Any, Served]]] = []
 
     def ask() -> None:
         start.wait()

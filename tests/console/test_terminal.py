@@ -24,7 +24,7 @@ TERMINALS = [("ascii", "20"), ("latin-1", "80"), ("cp1252", "10"), ("utf-8", "20
 LOUD = """
 import ctypes, os, subprocess
 from pathlib import Path
-from indexrelay.components.kind import Built, Kind
+from indexrelay.components.kind import Built, Kind, KindParameters
 from indexrelay.schemas.versions import Check
 
 def say(where):
@@ -38,7 +38,7 @@ class Thing:
     def close(self):
         pass
 
-class Loud(Kind[Thing]):
+class Loud(Kind[KindParameters, Thing]):
     def build(self, job):
         say("build")
         file = job.workdir / "thing.txt"

@@ -74,13 +74,11 @@ class Parameters(KindParameters):
     colour: str = ""
 
 
-class Behaving(Kind[Document]):
+class Behaving(Kind[Parameters, Document]):
     """Counts entries into a text file; ``behaviour`` says how it goes wrong."""
 
-    Parameters = Parameters
-
     def build(self, job: Job) -> Built:
-        match self.parameters.behaviour:  # type: ignore[attr-defined]
+        match self.parameters.behaviour:
             case "full":
                 raise OSError(errno.ENOSPC, "No space left on device")
             case "raises":
@@ -106,7 +104,7 @@ class Behaving(Kind[Document]):
         return Built(files={"count.txt": file}, entries=entries)
 
     def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:  # noqa: ARG002 - the contract
-        match self.parameters.behaviour:  # type: ignore[attr-defined]
+        match self.parameters.behaviour:
             case "gate_raises":
                 raise ValueError("the gate raised")
             case "gate_fails":
@@ -118,7 +116,7 @@ class Behaving(Kind[Document]):
         return Document(files["count.txt"].read_text())
 
 
-class Sparse(Kind[Document]):
+class Sparse(Kind[KindParameters, Document]):
     """Writes through a map of a file that has a length and no space yet, as users may."""
 
     def build(self, job: Job) -> Built:
@@ -146,10 +144,8 @@ class SteadyParameters(KindParameters):
     folder: str = ""
 
 
-class Steady(Kind[Document]):
+class Steady(Kind[SteadyParameters, Document]):
     """Something is committed while it is built, each time; it keeps the ids that it read."""
-
-    Parameters = SteadyParameters
 
     def build(self, job: Job) -> Built:
         ids = [
@@ -166,7 +162,6 @@ class Steady(Kind[Document]):
 
     def _produce(self) -> None:
         parameters = self.parameters
-        assert isinstance(parameters, SteadyParameters)
         id_ = secrets.token_hex(8)
         if parameters.folder:
             part = Path(parameters.folder, f"{id_}.part.npy")

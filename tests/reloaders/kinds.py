@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from indexrelay.components.kind import Built, Job, Kind
+from indexrelay.components.kind import Built, Job, Kind, KindParameters
 from indexrelay.schemas.versions import Check
 
 WORDS = "tests.reloaders.kinds:Words"
@@ -26,7 +26,7 @@ class ServedWords:
             raise OSError(5, "Input/output error")
 
 
-class Words(Kind[ServedWords]):
+class Words(Kind[KindParameters, ServedWords]):
     """One file of text. ``memory``, ``disk`` and ``bad PATH`` fail to load while PATH is.
 
     ``counted PATH`` never loads, and adds one letter to PATH each time.

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from indexrelay.components.kind import PreviousVersion
-from indexrelay.components.vector_index import VectorIndex
+from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters
 from indexrelay.schemas.settings import ComponentDefinition
 from indexrelay.schemas.versions import BlobRef, Release
 from tests.components.jobs import (
@@ -69,7 +69,7 @@ class Versions:
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        self._kind = VectorIndex(VectorIndex.Parameters(index="IVF32,Flat", min_recall=0.5))
+        self._kind = VectorIndex(VectorIndexParameters(index="IVF32,Flat", min_recall=0.5))
         self.ids: list[str] = []
         for seed in (1, 2):
             self._put_both(seed, make_snapshot(clustered(ROWS, DIMENSION, seed=seed)))

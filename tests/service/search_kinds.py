@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
 from indexrelay.components.json_cache.kind import CachedDocument
-from indexrelay.components.kind import Built, Job, Kind
+from indexrelay.components.kind import Built, Job, Kind, KindParameters
 from indexrelay.components.served import Hit
 from indexrelay.schemas.versions import Check
 
@@ -75,18 +75,18 @@ class ServedLines:
         """Nothing is open."""
 
 
-class Points(_OnlyLoaded, Kind[ServedPoints]):
+class Points(_OnlyLoaded, Kind[KindParameters, ServedPoints]):
     def load(self, files: Mapping[str, Path]) -> ServedPoints:
         rows = [line.split() for line in files["part0"].read_text().splitlines()]
         return ServedPoints(np.array(rows, dtype=np.float32))
 
 
-class Lines(_OnlyLoaded, Kind[ServedLines]):
+class Lines(_OnlyLoaded, Kind[KindParameters, ServedLines]):
     def load(self, files: Mapping[str, Path]) -> ServedLines:
         return ServedLines(files["part0"].read_text().splitlines())
 
 
-class Document(_OnlyLoaded, Kind[CachedDocument]):
+class Document(_OnlyLoaded, Kind[KindParameters, CachedDocument]):
     def load(self, files: Mapping[str, Path]) -> CachedDocument:
         import gzip
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from indexrelay.components.kind import Built, Job, Kind
+from indexrelay.components.kind import Built, Job, Kind, KindParameters
 from indexrelay.schemas.versions import Check
 
 
@@ -15,7 +15,7 @@ class Nothing:
         """Nothing to let go of."""
 
 
-class Restless(Kind[Nothing]):
+class Restless(Kind[KindParameters, Nothing]):
     """Each of its builds makes a new batch, so it is due again when it is done."""
 
     after_build: ClassVar[Callable[[], None]]

@@ -32,7 +32,7 @@ _METHODS: Mapping[str, tuple[str, ...]] = {
 """How each method is called, besides ``self``."""
 
 
-def class_mistakes(kind: type[Kind[Any]]) -> Iterator[str]:
+def class_mistakes(kind: type[Kind[Any, Any]]) -> Iterator[str]:
     """What of the class is not as the contract wants it, a sentence each."""
     missing = sorted(kind.__abstractmethods__)
     if missing:
@@ -58,7 +58,7 @@ def class_mistakes(kind: type[Kind[Any]]) -> Iterator[str]:
         yield from _served_mistakes(kind)
 
 
-def lacks_of(kind: Kind[Any]) -> list[str]:
+def lacks_of(kind: Kind[Any, Any]) -> list[str]:
     """What ``kind.lacks`` says; that it cannot say it is something that is lacking, too."""
     try:
         found: Any = kind.lacks()
@@ -67,7 +67,7 @@ def lacks_of(kind: Kind[Any]) -> list[str]:
         return [f"its kind cannot tell what it lacks: {told(error)}"]
 
 
-def trial_of(kind: Kind[Any], collections: Mapping[str, CollectionSettings]) -> Trial:
+def trial_of(kind: Kind[Any, Any], collections: Mapping[str, CollectionSettings]) -> Trial:
     """What ``kind.trial`` says; one that raises has found that it cannot be built."""
     try:
         found: Any = kind.trial(collections)
@@ -76,7 +76,7 @@ def trial_of(kind: Kind[Any], collections: Mapping[str, CollectionSettings]) -> 
     return found if isinstance(found, Trial) else Trial()
 
 
-def checked_build(kind: Kind[Any], job: Job) -> Built:
+def checked_build(kind: Kind[Any, Any], job: Job) -> Built:
     """What ``kind.build(job)`` made, as the contract wants it.
 
     Raises:
@@ -105,7 +105,7 @@ def checked_build(kind: Kind[Any], job: Job) -> Built:
 
 
 def checks_of(
-    kind: Kind[Any], job: Job, built: Built, files: Mapping[str, Path]
+    kind: Kind[Any, Any], job: Job, built: Built, files: Mapping[str, Path]
 ) -> Iterator[Check]:
     """What ``kind.verify`` yields; it has failed where that is nothing, no `Check`, or an error."""
     count = 0
@@ -133,7 +133,7 @@ def checks_of(
         )
 
 
-def loads(kind: Kind[Any], files: Mapping[str, Path]) -> Check | None:
+def loads(kind: Kind[Any, Any], files: Mapping[str, Path]) -> Check | None:
     """Whether a reader can load and close it; ``None`` where that is known or cannot be told here.
 
     The gates of the kinds that come along open what they judge. A limit of memory is the build's
@@ -150,7 +150,7 @@ def loads(kind: Kind[Any], files: Mapping[str, Path]) -> Check | None:
     return Check(name="loads", passed=True)
 
 
-def served(kind: Kind[Any], value: Any) -> Served:
+def served(kind: Kind[Any, Any], value: Any) -> Served:
     """What ``kind.load`` or ``kind.reload`` gave, if a reader can serve it.
 
     Raises:
@@ -200,7 +200,9 @@ def _check_file(label: object, file: object, job: Job) -> None:
         )
 
 
-def _method_mistakes(kind: type[Kind[Any]], name: str, arguments: tuple[str, ...]) -> Iterator[str]:
+def _method_mistakes(
+    kind: type[Kind[Any, Any]], name: str, arguments: tuple[str, ...]
+) -> Iterator[str]:
     found: Any = inspect.getattr_static(kind, name)
     call: Any = getattr(kind, name)
     where = f"{kind.__name__}.{name}"
@@ -221,7 +223,7 @@ def _method_mistakes(kind: type[Kind[Any]], name: str, arguments: tuple[str, ...
         yield f"{where} cannot be called with ({', '.join(arguments) or 'nothing'}): {error}"
 
 
-def _served_mistakes(kind: type[Kind[Any]]) -> Iterator[str]:
+def _served_mistakes(kind: type[Kind[Any, Any]]) -> Iterator[str]:
     """What `load` says of itself; where it says nothing, the first build finds out."""
     load: Callable[..., Any] = kind.load
     try:

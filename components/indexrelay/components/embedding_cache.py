@@ -17,7 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,15 +30,14 @@ from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.gates import Verdict, equal, judge
 from indexrelay.components.kind import Built, Job, Kind, KindParameters, PreviousVersion
 from indexrelay.components.layered.build import (
-    Continued,
-    InFull,
-    build_either_way,
+    Full,
+    Increment,
+    build_details,
     changes_of,
+    incremental_or_full,
     inherit_all,
     numbered_chunks,
-    only_collection,
     refuse_infinite,
-    told,
 )
 from indexrelay.components.layered.layers import IDS, Found, LayeredIds, Layers
 from indexrelay.components.layered.succession import ChangedIds, InputRows, Succession, succeed
@@ -187,13 +186,13 @@ def _rows(path: Path, count: int, dimension: int | None) -> Vectors:
     return array
 
 
-def build_in_full(job: Job, mode: InFull) -> Built:
+def build_in_full(job: Job, mode: Full) -> Built:
     """Write matrix and ids in one pass over the source.
 
     Raises:
         UnusableInputError: a vector holds a NaN or an infinity.
     """
-    source = only_collection(job)
+    source = job.collection
     files = {MATRIX: job.workdir / MATRIX, IDS: job.workdir / IDS}
     shape = (source.count, source.dimension)
     matrix = new_mapped_array(files[MATRIX], shape, np.float32)
@@ -207,18 +206,18 @@ def build_in_full(job: Job, mode: InFull) -> Built:
     return Built(
         files=files,
         entries=source.count,
-        details={"build": told(mode), "base": source.count, "delta": 0, "tombstones": 0},
+        details={"build": build_details(mode), "base": source.count, "delta": 0, "tombstones": 0},
     )
 
 
-def extend(job: Job, continued: Continued, parameters: EmbeddingCacheParameters) -> Built | InFull:
+def extend(job: Job, continued: Increment, parameters: EmbeddingCacheParameters) -> Built | Full:
     """Write delta and tombstones, and name the base again.
 
     Raises:
         UnusableInputError: a vector holds a NaN or an infinity.
         DamagedFileError: a file of the previous version is not what was written.
     """
-    source, previous = only_collection(job), continued.previous
+    source, previous = job.collection, continued.previous
     with closing(Embeddings(previous.files)) as last:
         ids = last.ids
         base = len(ids.base)
@@ -247,7 +246,7 @@ def _written(job: Job, previous: PreviousVersion, next_: Succession, delta: Vect
         files={**same, **next_.write(job.workdir), DELTA: job.workdir / DELTA},
         entries=len(next_.layers),
         extends=True,
-        details={"build": told(None), **_sizes(next_.layers)},
+        details={"build": build_details(None), **_sizes(next_.layers)},
     )
 
 
@@ -292,8 +291,8 @@ def _sizes(layers: Layers) -> dict[str, Any]:
     }
 
 
-def _outgrown(what: str, limit: float, parameter: str) -> InFull:
-    return InFull(f"{what} would pass {limit:.0%} of the base ({parameter})")
+def _outgrown(what: str, limit: float, parameter: str) -> Full:
+    return Full(f"{what} would pass {limit:.0%} of the base ({parameter})")
 
 
 _SAMPLED: Final = 500
@@ -434,10 +433,9 @@ def _rows_match(cache: Embeddings, source: SourceSnapshot) -> Verdict:
     return equal(first, len(cache), "the source gives another number of entries")
 
 
-class EmbeddingCache(Kind[Embeddings]):
+class EmbeddingCache(Kind[EmbeddingCacheParameters, Embeddings]):
     """The vectors of one collection, as they are."""
 
-    Parameters = EmbeddingCacheParameters
     preload = ("numpy",)
     max_inputs = 1
     takes_components = False
@@ -448,9 +446,8 @@ class EmbeddingCache(Kind[Embeddings]):
         Raises:
             UnusableInputError: it is not made from one collection, or a vector holds NaN or ±inf.
         """
-        only_collection(job)
-        parameters = cast("EmbeddingCacheParameters", self.parameters)
-        return build_either_way(
+        parameters = self.parameters
+        return incremental_or_full(
             job,
             lambda continued: extend(job, continued, parameters),
             lambda mode: build_in_full(job, mode),
@@ -459,7 +456,7 @@ class EmbeddingCache(Kind[Embeddings]):
     def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
         """Open the files anew and hold them against the collection: every row, or what changed."""
         continued = job.previous if built.extends else None
-        return gates(only_collection(job), built, files, continued)
+        return gates(job.collection, built, files, continued)
 
     def load(self, files: Mapping[str, Path]) -> Embeddings:
         """Map a version for serving.

@@ -14,10 +14,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar, get_args, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from indexrelay.components.errors import UnusableInputError
 from indexrelay.schemas.names import truths_as_text
 from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
@@ -106,11 +107,25 @@ class Job:
     """At most this many threads."""
     progress: Callable[[float], None]
     """Call it now and then with the share done, 0 to 1."""
-    anew: bool = False
+    from_scratch: bool = False
     """Whether `previous` must not be continued: someone asked for a full build, or what continued
-    it failed its gates. A map may still be laid like the last one."""
+    it failed its gates. A map may still be laid out like the last one."""
     memory: BuildMemory = UNLIMITED
     """What it may hold; whoever makes something large says so first."""
+
+    @property
+    def collection(self) -> SourceSnapshot:
+        """The one collection that the component is made from.
+
+        Raises:
+            UnusableInputError: there are several, or a component is among them.
+        """
+        if len(self.collections) != 1 or self.components:
+            given = ", ".join([*self.collections, *self.components])
+            raise UnusableInputError(
+                f"components.{self.component}.from must name exactly one collection, not: {given}"
+            )
+        return next(iter(self.collections.values()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,17 +155,20 @@ class Trial:
     """What may surprise, and is right."""
 
 
+ParametersT = TypeVar("ParametersT", bound=KindParameters)
 ServedT_co = TypeVar("ServedT_co", bound=Served, covariant=True)
 
 
-class Kind(ABC, Generic[ServedT_co]):
-    """One kind of component.
+class Kind(ABC, Generic[ParametersT, ServedT_co]):
+    """One kind of component: ``class Thing(Kind[ThingParameters, ServedThing])``.
 
-    To add one: derive, set `Parameters`, write the three methods, and name the class in
-    ``kind = "module:Class"`` or in an entry point of the group ``indexrelay.kinds``.
+    To add one: derive, name the model of its parameters and what it serves, write the three
+    methods, and name the class in ``kind = "module:Class"`` or in an entry point of the group
+    ``indexrelay.kinds``. docs/kinds.md shows how.
     """
 
     Parameters: ClassVar[type[KindParameters]] = KindParameters
+    """The model of the kind's own keys; taken from ``Kind[ThingParameters, …]``."""
     preload: ClassVar[tuple[str, ...]] = ()
     """Modules that `build` imports; the rebuilder imports them once, before it forks children."""
     sandboxed: ClassVar[frozenset[str]] = frozenset()
@@ -162,7 +180,15 @@ class Kind(ABC, Generic[ServedT_co]):
     takes_components: ClassVar[bool] = True
     """Whether other components may be among them; collections always may."""
 
-    def __init__(self, parameters: KindParameters) -> None:
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        for base in cls.__dict__.get("__orig_bases__", ()):
+            model = next(iter(get_args(base)), None)
+            model = model.__bound__ if isinstance(model, TypeVar) else model
+            if isinstance(model, type) and issubclass(model, KindParameters):
+                cls.Parameters = cls.__dict__.get("Parameters", model)
+
+    def __init__(self, parameters: ParametersT) -> None:
         self.parameters = parameters
 
     def lacks(self) -> Iterator[str]:

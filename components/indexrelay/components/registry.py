@@ -25,7 +25,7 @@ GROUP: Final = "indexrelay.kinds"
 
 
 @lru_cache(maxsize=256)
-def kind_class(name: str) -> type[Kind[Any]]:
+def kind_class(name: str) -> type[Kind[Any, Any]]:
     """The class of one kind. Found once in a process; safe to call from many threads.
 
     Raises:
@@ -37,7 +37,7 @@ def kind_class(name: str) -> type[Kind[Any]]:
     return found
 
 
-def kind_of(definition: ComponentDefinition) -> Kind[Any]:
+def kind_of(definition: ComponentDefinition) -> Kind[Any, Any]:
     """A kind with the definition's parameters, which are checked.
 
     Raises:
@@ -82,7 +82,7 @@ def check_kind(
 
 
 def _parameter_mistakes(
-    root: str, kind: type[Kind[Any]], definition: ComponentDefinition
+    root: str, kind: type[Kind[Any, Any]], definition: ComponentDefinition
 ) -> Iterator[Mistake]:
     try:
         kind(kind.Parameters.model_validate(definition.parameters))

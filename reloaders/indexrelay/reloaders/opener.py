@@ -83,7 +83,7 @@ class Opener:
             applied_at=self._clock.now(),
         )
 
-    def _try_out(self, kind: Kind[Any], opened: OpenedVersion) -> None:
+    def _try_out(self, kind: Kind[Any, Any], opened: OpenedVersion) -> None:
         """Let a process of its own open what this host has not opened yet."""
         refs = {
             label: opened.manifest.files[label]
@@ -95,7 +95,7 @@ class Opener:
             for ref in refs.values():
                 self._store.remember_opened(ref)
 
-    def _kind(self, manifest: VersionManifest, version: str) -> Kind[Any]:
+    def _kind(self, manifest: VersionManifest, version: str) -> Kind[Any, Any]:
         component, kind = manifest.component, manifest.kind
         declared = self._definitions.get(component)
         if ":" in kind and (declared is None or declared.kind != kind):

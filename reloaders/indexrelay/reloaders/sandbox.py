@@ -55,7 +55,7 @@ class Sandbox:
 
     def try_out(
         self,
-        kind: Kind[Any],
+        kind: Kind[Any, Any],
         manifest: VersionManifest,
         files: Mapping[str, Path],
         labels: Collection[str],

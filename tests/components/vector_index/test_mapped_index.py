@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexrelay.components.vector_index import VectorIndex, version
+from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters, version
 from indexrelay.components.vector_index.mapped_index import enter_pages, leave_pages
 from indexrelay.components.vector_index.version import BASE
 from tests.components.jobs import clustered, make_job, make_snapshot, run
@@ -78,7 +78,7 @@ def test_of_a_file_that_is_not_mapped_nothing_is_entered(file: Path) -> None:
 def test_a_base_is_entered_when_it_is_loaded_and_left_when_it_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind = VectorIndex(VectorIndex.Parameters(index="IVF64,Flat", nprobe=1, min_recall=0.0))
+    kind = VectorIndex(VectorIndexParameters(index="IVF64,Flat", nprobe=1, min_recall=0.0))
     done = run(kind, make_job(tmp_path, make_snapshot(clustered(4000, 64))))
     served = kind.load(done.files)
     size = done.files[BASE].stat().st_size

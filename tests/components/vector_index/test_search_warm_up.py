@@ -5,7 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexrelay.components.vector_index import VectorIndex, VectorSearch, search
+from indexrelay.components.vector_index import (
+    VectorIndex,
+    VectorIndexParameters,
+    VectorSearch,
+    search,
+)
 from tests.components.jobs import (
     MemorySnapshot,
     Row,
@@ -35,7 +40,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[VectorSearch]:
 
 
 def _kind(index: str) -> VectorIndex:
-    return VectorIndex(VectorIndex.Parameters(index=index))
+    return VectorIndex(VectorIndexParameters(index=index))
 
 
 def _built(kind: VectorIndex, folder: Path, snapshot: MemorySnapshot) -> Run:

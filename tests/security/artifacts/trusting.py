@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from indexrelay.components.errors import DamagedFileError
-from indexrelay.components.kind import Built, Job, Kind
+from indexrelay.components.kind import Built, Job, Kind, KindParameters
 from indexrelay.schemas.versions import Check
 
 CONTENT: Final = "content"
@@ -25,7 +25,7 @@ class Opened:
         pass
 
 
-class Trusting(Kind[Opened]):
+class Trusting(Kind[KindParameters, Opened]):
     """Its one file is opened in a sandbox first."""
 
     sandboxed: ClassVar[frozenset[str]] = frozenset({CONTENT})

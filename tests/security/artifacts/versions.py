@@ -51,7 +51,7 @@ class Version:
 class Recipe:
     """How to make one."""
 
-    kind: type[Kind[Any]]
+    kind: type[Kind[Any, Any]]
     name: str
     parameters: Mapping[str, Any]
     continued: bool = False
@@ -187,7 +187,7 @@ def _of_embeddings(served: Any) -> Iterator[Question]:
     yield lambda: _check(served.get_many(list(islice(served.ids, 3))).shape[1] == DIMENSION)
 
 
-_QUESTIONS: Final[dict[type[Kind[Any]], Callable[[Any], Iterator[Question]]]] = {
+_QUESTIONS: Final[dict[type[Kind[Any, Any]], Callable[[Any], Iterator[Question]]]] = {
     VectorIndex: _of_vectors,
     TextIndex: _of_texts,
     Projection: _of_maps,

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
@@ -325,19 +325,17 @@ class JsonCacheParameters(KindParameters):
     """Whether a document without items may be released although the inputs have entries."""
 
 
-class JsonCache(Kind[CachedDocument]):
+class JsonCache(Kind[JsonCacheParameters, CachedDocument]):
     """A JSON document computed from collections and components by a function that the user names.
 
     A version's ``entries`` are the document's own items (`document.count_items`), not those of its
     inputs: an emptied document then counts as shrunk even where its inputs are as large as ever.
     """
 
-    Parameters = JsonCacheParameters
-
     def lacks(self) -> Iterator[str]:
         """The function, where it cannot be imported."""
         try:
-            resolve_function(self._parameters.function)
+            resolve_function(self.parameters.function)
         except DocumentFunctionError as error:
             yield str(error)
 
@@ -348,7 +346,7 @@ class JsonCache(Kind[CachedDocument]):
             DocumentFunctionError: the function cannot be found or does not take the arguments.
             DocumentError: what it returned is not JSON; the message gives the path inside it.
         """
-        parameters = self._parameters
+        parameters = self.parameters
         document = call_function(parameters.function, _inputs(job), parameters.arguments)
         job.progress(0.8)
         body = encode(document)
@@ -369,8 +367,8 @@ class JsonCache(Kind[CachedDocument]):
             files[DOCUMENT],
             files[GZIPPED],
             entries=built.entries,
-            max_bytes=self._parameters.max_bytes,
-            may_be_empty=self._parameters.allow_empty or _entries_of_inputs(job) == 0,
+            max_bytes=self.parameters.max_bytes,
+            may_be_empty=self.parameters.allow_empty or _entries_of_inputs(job) == 0,
         )
 
     def load(self, files: Mapping[str, Path]) -> CachedDocument:
@@ -379,16 +377,12 @@ class JsonCache(Kind[CachedDocument]):
         Raises:
             DamagedFileError: they are not one document, or larger than ``max_bytes``.
         """
-        most = self._parameters.max_bytes
+        most = self.parameters.max_bytes
         body = read_small(files[DOCUMENT], most)
         # What gzip cannot make smaller it makes larger by a few bytes for each 16 kB.
         gzipped = read_small(files[GZIPPED], most + most // 1000 + 100)
         check_packed(files[GZIPPED], gzipped, body)
         return CachedDocument(body, gzipped, path=files[DOCUMENT])
-
-    @property
-    def _parameters(self) -> JsonCacheParameters:
-        return cast("JsonCacheParameters", self.parameters)
 
 
 def _inputs(job: Job) -> dict[str, Any]:

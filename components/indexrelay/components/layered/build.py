@@ -21,20 +21,6 @@ _NAMED = 5
 """Entries that a message names; more would only bury what is wrong."""
 
 
-def only_collection(job: Job) -> SourceSnapshot:
-    """The one collection that the component is made from.
-
-    Raises:
-        UnusableInputError: there are several, or a component is among them.
-    """
-    if len(job.collections) != 1 or job.components:
-        given = ", ".join([*job.collections, *job.components])
-        raise UnusableInputError(
-            f"components.{job.component}.from must name exactly one collection, not: {given}"
-        )
-    return next(iter(job.collections.values()))
-
-
 def numbered_chunks(snapshot: SourceSnapshot) -> Iterator[tuple[int, Entries]]:
     """Every chunk, with the row number of its first entry.
 
@@ -65,7 +51,7 @@ def changes_of(snapshot: SourceSnapshot, after: int) -> Iterator[Changes]:
     """What changed since ``after``, which a build has seen a moment ago in the same snapshot.
 
     Raises:
-        UnusableInputError: it cannot be told. A gate that would take that for "nothing" would pass.
+        UnusableInputError: it is unknown. A gate that would take that for "nothing" would pass.
     """
     changes = snapshot.changes(after)
     if changes is None:
@@ -90,19 +76,19 @@ def refuse_entries(chunk: Entries, refused: NDArray[np.bool_], reason: str) -> N
         raise UnusableInputError(f"the vector of {named}{more} {reason}")
 
 
-FIRST: Final = "there is no version that it may continue"
-ANEW: Final = "it was asked for, or what continued the last version failed its gates"
+_FIRST: Final = "there is no version that it may continue"
+_FROM_SCRATCH: Final = "it was asked for, or what continued the last version failed its gates"
 
 
 @dataclass(frozen=True, slots=True)
-class InFull:
+class Full:
     """Why everything is built anew."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Continued:
+class Increment:
     """What a build continues."""
 
     previous: PreviousVersion
@@ -110,26 +96,26 @@ class Continued:
     """For each collection: what changed since the previous version."""
 
 
-def changes_since(job: Job) -> Continued | InFull:
+def changes_since(job: Job) -> Increment | Full:
     """What changed in each of the job's collections since the previous version."""
     if job.previous is None:
-        return InFull(FIRST)
-    if job.anew:
-        return InFull(ANEW)
+        return Full(_FIRST)
+    if job.from_scratch:
+        return Full(_FROM_SCRATCH)
     changes = {}
     for name, source in job.collections.items():
         covered = job.previous.manifest.covers.get(name)
         found = None if covered is None else source.changes(covered)
         if found is None:
-            return InFull(f"{name} cannot tell what changed since generation {covered}")
+            return Full(f"{name} cannot tell what changed since generation {covered}")
         changes[name] = found
-    return Continued(job.previous, changes)
+    return Increment(job.previous, changes)
 
 
-def build_either_way(
+def incremental_or_full(
     job: Job,
-    extend: Callable[[Continued], Built | InFull],
-    build_in_full: Callable[[InFull], Built],
+    extend: Callable[[Increment], Built | Full],
+    build_in_full: Callable[[Full], Built],
 ) -> Built:
     """Continue the previous version where that can be done, else build in full.
 
@@ -137,13 +123,13 @@ def build_either_way(
     """
     try:
         continued = changes_since(job)
-        made = continued if isinstance(continued, InFull) else extend(continued)
+        made = continued if isinstance(continued, Full) else extend(continued)
     except DamagedFileError as error:
-        made = InFull(f"of the previous version, {error}")
-    return build_in_full(made) if isinstance(made, InFull) else made
+        made = Full(f"of the previous version, {error}")
+    return build_in_full(made) if isinstance(made, Full) else made
 
 
-def told(mode: InFull | None) -> dict[str, Any]:
+def build_details(mode: Full | None) -> dict[str, Any]:
     """For the version's details: how it was built and why; ``None``: it continues the last one."""
     if mode is None:
         return {"mode": "incremental", "reason": "few entries changed since the last version"}

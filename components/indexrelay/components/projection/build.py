@@ -22,7 +22,7 @@ from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.formats.id_table import IdTable
 from indexrelay.components.formats.mapped_array import mapped_array, save_array
 from indexrelay.components.kind import Built, Job, PreviousVersion
-from indexrelay.components.layered.build import Continued, InFull, inherit_all, told
+from indexrelay.components.layered.build import Full, Increment, build_details, inherit_all
 from indexrelay.components.layered.layers import IDS, LayeredIds
 from indexrelay.components.layered.succession import ChangedIds, InputRows, Succession, succeed
 from indexrelay.components.projection.guide import LANDMARKS, LINEAR, Guide, guide_of
@@ -166,7 +166,7 @@ def in_two_inputs(held: Held, batch: Batch) -> bool:
     return False
 
 
-def build_in_full(job: Job, parameters: ProjectionParameters, mode: InFull) -> Built:
+def build_in_full(job: Job, parameters: ProjectionParameters, mode: Full) -> Built:
     """Lay all entries out, beginning from the last map where there is one.
 
     Raises:
@@ -185,7 +185,7 @@ def build_in_full(job: Job, parameters: ProjectionParameters, mode: InFull) -> B
     save_array(files[FINGERPRINTS], fingerprints(points.vectors))
     IdTable.write(files[IDS], points.ids).close()
     details: dict[str, Any] = {
-        "build": told(mode),
+        "build": build_details(mode),
         "method": parameters.method,
         "unit": framed.unit,
         "rescaled": framed.rescaled,
@@ -222,7 +222,7 @@ def _last_map(job: Job, ids: list[str]) -> LastMap | None:
 _REACH = 1.0
 
 
-def extend(job: Job, continued: Continued, parameters: ProjectionParameters) -> Built | InFull:
+def extend(job: Job, continued: Increment, parameters: ProjectionParameters) -> Built | Full:
     """Place what came or changed into the last map.
 
     Raises:
@@ -233,7 +233,7 @@ def extend(job: Job, continued: Continued, parameters: ProjectionParameters) -> 
     check_alike(sources)
     guide = Guide.open(previous.files, previous.manifest.details)
     if guide is None:
-        return InFull("the last map has no landmarks")
+        return Full("the last map has no landmarks")
     with closing(ProjectionMap.open(previous.files)) as last:
         held = Held.open(last.ids, previous.files, previous.manifest.details)
         most = int(parameters.max_placed * last.ids.layers.base)
@@ -243,7 +243,7 @@ def extend(job: Job, continued: Continued, parameters: ProjectionParameters) -> 
         if batch.empty:
             return inherit_all(previous)
         if in_two_inputs(held, batch):
-            return InFull("an entry is in two of the collections")
+            return Full("an entry is in two of the collections")
         next_ = succeed(last.ids, held.inputs, batch.changed)
         if max(len(next_), len(next_.layers.tombstones)) > most:
             return _outgrown(parameters)
@@ -251,11 +251,9 @@ def extend(job: Job, continued: Continued, parameters: ProjectionParameters) -> 
             places = guide.place(batch.vectors)
             verdict = guide.judge(batch.vectors, places)
         if not verdict.passed:
-            return InFull(
-                f"{verdict.detail} ({verdict.measured:.2f}, at least {verdict.limit:.2f})"
-            )
+            return Full(f"{verdict.detail} ({verdict.measured:.2f}, at least {verdict.limit:.2f})")
         if np.abs(places).max(initial=0.0) > _REACH:
-            return InFull("a new entry lies beyond the edge of the map")
+            return Full("a new entry lies beyond the edge of the map")
         coordinates = _coordinates(last, next_, places)
         return _written(job, previous, held, batch, next_, coordinates)
 
@@ -297,7 +295,7 @@ def _written(
         extends=True,
         details={
             **{name: details[name] for name in ("method", "unit", "guide")},
-            "build": told(None),
+            "build": build_details(None),
             "rescaled": False,
             "placed": len(batch.vectors),
             "inputs": {"base": list(next_.inputs.base), "delta": list(next_.inputs.delta)},
@@ -308,8 +306,8 @@ def _written(
     )
 
 
-def _outgrown(parameters: ProjectionParameters) -> InFull:
-    return InFull(
+def _outgrown(parameters: ProjectionParameters) -> Full:
+    return Full(
         f"more than {parameters.max_placed:.0%} of the map would be placed or gone since it was "
         "laid out (max_placed)"
     )

@@ -3,13 +3,12 @@
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
 from indexrelay.components.errors import DamagedFileError, UnusableInputError
 from indexrelay.components.kind import Built, Job, Kind
-from indexrelay.components.layered.build import build_either_way
+from indexrelay.components.layered.build import incremental_or_full
 from indexrelay.components.projection.build import build_in_full, extend
 from indexrelay.components.projection.gates import judged, judged_placing
 from indexrelay.components.projection.layout import ProjectionParameters
@@ -17,10 +16,9 @@ from indexrelay.components.projection.map import COORDINATES, ProjectionMap
 from indexrelay.schemas.versions import Check
 
 
-class Projection(Kind[ProjectionMap]):
+class Projection(Kind[ProjectionParameters, ProjectionMap]):
     """A 2-D map of one or several collections, kept still from build to build."""
 
-    Parameters = ProjectionParameters
     takes_components = False
     preload = ("sklearn.decomposition", "sklearn.manifold", "sklearn.neighbors", "threadpoolctl")
 
@@ -35,10 +33,10 @@ class Projection(Kind[ProjectionMap]):
                 f"{', '.join(job.components)}: a map is made from collections, not from "
                 "components; name in `from` the collections that those are made from"
             )
-        return build_either_way(
+        return incremental_or_full(
             job,
-            lambda continued: extend(job, continued, self._parameters),
-            lambda mode: build_in_full(job, self._parameters, mode),
+            lambda continued: extend(job, continued, self.parameters),
+            lambda mode: build_in_full(job, self.parameters, mode),
         )
 
     def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
@@ -50,8 +48,8 @@ class Projection(Kind[ProjectionMap]):
                 yield from judged(
                     chart,
                     job.collections,
-                    min_trustworthiness=self._parameters.min_trustworthiness,
-                    seed=self._parameters.seed,
+                    min_trustworthiness=self.parameters.min_trustworthiness,
+                    seed=self.parameters.seed,
                 )
 
     def load(self, files: Mapping[str, Path]) -> ProjectionMap:
@@ -65,7 +63,3 @@ class Projection(Kind[ProjectionMap]):
             chart.close()
             raise DamagedFileError(files[COORDINATES], "a coordinate is no number")
         return chart
-
-    @property
-    def _parameters(self) -> ProjectionParameters:
-        return cast("ProjectionParameters", self.parameters)

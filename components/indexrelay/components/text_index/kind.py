@@ -3,17 +3,16 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final
 
 from indexrelay.components.kind import Built, Job, Kind
 from indexrelay.components.layered.build import (
-    Continued,
-    InFull,
-    build_either_way,
+    Full,
+    Increment,
+    build_details,
+    incremental_or_full,
     inherit_all,
     numbered_chunks,
-    only_collection,
-    told,
 )
 from indexrelay.components.text_index.analyser import REVISION, Analyser
 from indexrelay.components.text_index.changes import NoRoomError
@@ -34,13 +33,12 @@ from indexrelay.storage.entries import Entries
 DATABASE: Final = "texts.db"
 
 
-class TextIndex(Kind[TextSearch]):
+class TextIndex(Kind[TextIndexParameters, TextSearch]):
     """BM25 over the texts of one collection, on SQLite's FTS5.
 
     An entry without a text is counted, and its payload can be asked for, but it is never found.
     """
 
-    Parameters = TextIndexParameters
     max_inputs = 1
     takes_components = False
     most_changed: ClassVar[float] = 0.2
@@ -61,8 +59,7 @@ class TextIndex(Kind[TextSearch]):
         Raises:
             UnusableInputError: it is not made from one collection.
         """
-        only_collection(job)
-        return build_either_way(
+        return incremental_or_full(
             job,
             lambda continued: self._extend(job, continued),
             lambda mode: self._build_in_full(job, mode),
@@ -70,7 +67,7 @@ class TextIndex(Kind[TextSearch]):
 
     def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
         """Open the file anew and hold it against the collection: every entry, or what changed."""
-        source, parameters = only_collection(job), self._parameters
+        source, parameters = job.collection, self.parameters
         if built.extends and job.previous is not None:
             return gates_of_change(
                 source,
@@ -92,10 +89,10 @@ class TextIndex(Kind[TextSearch]):
         served.warm()
         return served
 
-    def _extend(self, job: Job, continued: Continued) -> Built | InFull:
-        source, previous = only_collection(job), continued.previous
+    def _extend(self, job: Job, continued: Increment) -> Built | Full:
+        source, previous = job.collection, continued.previous
         if outdated := self.outdated(previous.manifest):
-            return InFull(outdated)
+            return Full(outdated)
         path, last = job.workdir / DATABASE, previous.files[DATABASE]
         before = int(previous.manifest.details.get("changed", 0))
         most = int(self.most_changed * previous.manifest.entries)
@@ -108,13 +105,13 @@ class TextIndex(Kind[TextSearch]):
                 most=most - before,
             )
         except OtherAnalyserError as error:
-            return InFull(str(error))
+            return Full(str(error))
         except TooManyChangesError:
             path.unlink()
-            return InFull(f"more than {self.most_changed:.0%} changed since it was written anew")
+            return Full(f"more than {self.most_changed:.0%} changed since it was written anew")
         except NoRoomError:
             path.unlink()
-            return InFull("new ids found no row numbers")
+            return Full("new ids found no row numbers")
         applied = change.applied
         if not applied.changes:
             path.unlink()
@@ -126,15 +123,15 @@ class TextIndex(Kind[TextSearch]):
             counts={"texts": change.counts.texts, "payloads": count_payloads(path)},
             extends=True,
             details={
-                "build": told(None),
+                "build": build_details(None),
                 **self._details(change.counts),
                 "changed": before + applied.changes,
                 "moved": applied.moved,
             },
         )
 
-    def _build_in_full(self, job: Job, mode: InFull) -> Built:
-        source = only_collection(job)
+    def _build_in_full(self, job: Job, mode: Full) -> Built:
+        source = job.collection
 
         def chunks() -> Iterator[tuple[int, Entries]]:
             for first, chunk in numbered_chunks(source):
@@ -149,21 +146,17 @@ class TextIndex(Kind[TextSearch]):
             files={DATABASE: path},
             entries=source.count,
             counts={"texts": counts.texts, "payloads": count_payloads(path)},
-            details={"build": told(mode), **self._details(counts), "changed": 0},
+            details={"build": build_details(mode), **self._details(counts), "changed": 0},
         )
 
     def _details(self, counts: Counts) -> dict[str, Any]:
         return {
             "texts": counts.texts,
             "texts_without_words": counts.texts - counts.findable,
-            "tokenizer": self._parameters.tokenizer,
+            "tokenizer": self.parameters.tokenizer,
             "analyser": self._analyser.identity,
         }
 
     @property
     def _analyser(self) -> Analyser:
-        return Analyser(self._parameters.tokenizer)
-
-    @property
-    def _parameters(self) -> TextIndexParameters:
-        return cast("TextIndexParameters", self.parameters)
+        return Analyser(self.parameters.tokenizer)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from indexrelay.components.kind import Built, Job
-from indexrelay.components.layered.build import InFull, only_collection, told
+from indexrelay.components.layered.build import Full, build_details
 from indexrelay.components.layered.layers import IDS
 from indexrelay.components.vector_index.factory import parse_factory
 from indexrelay.components.vector_index.index_build import require_buildable
@@ -17,7 +17,7 @@ from indexrelay.components.vector_index.spec import IndexFacts
 from indexrelay.components.vector_index.version import BASE, FACTS, TRAINED, write_lookup
 
 
-def build_in_full(job: Job, mode: InFull, parameters: VectorIndexParameters) -> Built:
+def build_in_full(job: Job, mode: Full, parameters: VectorIndexParameters) -> Built:
     """Read the collection, choose, build, tune.
 
     Raises:
@@ -25,7 +25,7 @@ def build_in_full(job: Job, mode: InFull, parameters: VectorIndexParameters) -> 
         UnbuildableIndexError: FAISS refuses the index over these vectors.
         MemoryLimitError: ``max_bytes`` cannot be met.
     """
-    snapshot = only_collection(job)
+    snapshot = job.collection
     metric = snapshot.metric
     if parameters.index != AUTO:  # also while there are too few entries, and a scan serves
         asked = parse_factory(parameters.index)
@@ -83,7 +83,7 @@ def build_in_full(job: Job, mode: InFull, parameters: VectorIndexParameters) -> 
         counts={"payloads": columns.with_payload},
         details={
             **decision.details(),
-            "build": told(mode),
+            "build": build_details(mode),
             "base": snapshot.count,
             "delta": 0,
             "tombstones": 0,

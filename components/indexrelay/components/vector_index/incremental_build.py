@@ -21,12 +21,11 @@ from indexrelay.components.formats.payload_table import PayloadTable
 from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.kind import Built, Job
 from indexrelay.components.layered.build import (
-    Continued,
-    InFull,
+    Full,
+    Increment,
+    build_details,
     inherit_all,
-    only_collection,
     refuse_infinite,
-    told,
 )
 from indexrelay.components.layered.succession import ChangedIds, InputRows, Succession, succeed
 from indexrelay.components.optional import require_faiss
@@ -172,24 +171,24 @@ def _lists(index: Any, vectors: Vectors, last: Any, next_: Succession) -> Rows:
     return lists
 
 
-def extend(job: Job, continued: Continued, parameters: VectorIndexParameters) -> Built | InFull:
+def extend(job: Job, continued: Increment, parameters: VectorIndexParameters) -> Built | Full:
     """Write what the batch changed, or say why everything has to be built anew.
 
     Raises:
         UnusableInputError: a vector cannot be indexed.
         DamagedFileError: a file of the previous version is not what was written.
     """
-    previous, source = continued.previous, only_collection(job)
+    previous, source = continued.previous, job.collection
     with closing(Contents(previous.files)) as last, openmp_threads(job.threads):
         facts = last.facts
         if facts.refusal:
-            return InFull(f"{facts.factory} cannot be extended: {facts.refusal}")
+            return Full(f"{facts.factory} cannot be extended: {facts.refusal}")
         most_delta = int(parameters.max_delta * facts.count)
         most_dead = int(parameters.max_tombstones * facts.count)
         changes = continued.changes[source.collection]
         batch = read_batch(changes, last, most=most_delta + most_dead)
         if batch is None:
-            return InFull("the batch changes more of the base than delta and tombstones may")
+            return Full("the batch changes more of the base than delta and tombstones may")
         if batch.empty:
             return inherit_all(previous)
         next_ = _succession(last, batch)
@@ -227,7 +226,7 @@ def extend(job: Job, continued: Continued, parameters: VectorIndexParameters) ->
             extends=True,
             details={
                 **previous.manifest.details,
-                "build": told(None),
+                "build": build_details(None),
                 "delta": len(next_),
                 "tombstones": dead,
             },
@@ -261,5 +260,5 @@ def _moves(last: Contents, next_: Succession) -> Moves:
     )
 
 
-def _outgrown(what: str, rows: int, limit: float, parameter: str) -> InFull:
-    return InFull(f"{what} would be {rows}, more than {limit:.0%} of the base ({parameter})")
+def _outgrown(what: str, rows: int, limit: float, parameter: str) -> Full:
+    return Full(f"{what} would be {rows}, more than {limit:.0%} of the base ({parameter})")

@@ -19,7 +19,7 @@ from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.gates import Verdict, equal, judge
 from indexrelay.components.kind import Built, Job, PreviousVersion
-from indexrelay.components.layered.build import changes_of, only_collection
+from indexrelay.components.layered.build import changes_of
 from indexrelay.components.layered.layers import IDS, runs, without
 from indexrelay.components.vector_index.metrics import distances, prepared, tolerance
 from indexrelay.components.vector_index.parameters import VectorIndexParameters
@@ -148,7 +148,7 @@ def gates_of_change(
     parameters: VectorIndexParameters,
 ) -> Iterator[Check]:
     """Yield one `Check` for each gate; nothing else is judged where the files do not open."""
-    source, started = only_collection(job), perf_counter()
+    source, started = job.collection, perf_counter()
     try:
         index, last = VectorSearch(files), Contents(previous.files)
         rows = index.facts.count + (len(index.contents.delta) if index.contents.delta else 0)

@@ -8,13 +8,13 @@ numbers in inverted lists, and may crash on a wrong one.
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 
 from indexrelay.components.errors import DamagedFileError, UnbuildableIndexError
 from indexrelay.components.kind import Built, Job, Kind, Trial
-from indexrelay.components.layered.build import build_either_way, only_collection
+from indexrelay.components.layered.build import incremental_or_full
 from indexrelay.components.optional import require_faiss
 from indexrelay.components.vector_index.factory import parse_factory
 from indexrelay.components.vector_index.full_build import build_in_full
@@ -84,14 +84,13 @@ def _inverted_lists(index: Any) -> Iterator[tuple[Any, int]]:
             yield from _inverted_lists(index.quantizer)
 
 
-class VectorIndex(Kind[VectorSearch]):
+class VectorIndex(Kind[VectorIndexParameters, VectorSearch]):
     """A FAISS index over the vectors of one collection, with ids and payloads beside it.
 
     Under cosine vectors are indexed at unit length. An index without entries is a valid one, and
     finds nothing.
     """
 
-    Parameters = VectorIndexParameters
     preload = ("faiss", "numpy")
     sandboxed = frozenset({BASE, DELTA_INDEX})
     max_inputs = 1
@@ -99,9 +98,9 @@ class VectorIndex(Kind[VectorSearch]):
 
     def trial(self, collections: Mapping[str, CollectionSettings]) -> Trial:
         """Whether FAISS can make a named index of vectors of this length, and from when it does."""
-        if self._parameters.index == AUTO:
+        if self.parameters.index == AUTO:
             return Trial()
-        factory = parse_factory(self._parameters.index)
+        factory = parse_factory(self.parameters.index)
         for collection in collections.values():
             try:
                 try_factory(factory, dimension=collection.dimension, metric=collection.metric)
@@ -125,20 +124,19 @@ class VectorIndex(Kind[VectorSearch]):
             UnbuildableIndexError: FAISS refuses the index over these vectors.
             MemoryLimitError: ``max_bytes`` cannot be met.
         """
-        only_collection(job)
-        return build_either_way(
+        return incremental_or_full(
             job,
-            lambda continued: extend(job, continued, self._parameters),
-            lambda mode: build_in_full(job, mode, self._parameters),
+            lambda continued: extend(job, continued, self.parameters),
+            lambda mode: build_in_full(job, mode, self.parameters),
         )
 
     def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
         """Open the files anew and hold them against the collection: every row, or what changed."""
         with openmp_threads(job.threads):
             if built.extends and job.previous is not None:
-                yield from gates_of_change(job, job.previous, built, files, self._parameters)
+                yield from gates_of_change(job, job.previous, built, files, self.parameters)
             else:
-                yield from gates(only_collection(job), built, files, self._parameters)
+                yield from gates(job.collection, built, files, self.parameters)
 
     def load(self, files: Mapping[str, Path]) -> VectorSearch:
         """Map a version for serving.
@@ -164,7 +162,3 @@ class VectorIndex(Kind[VectorSearch]):
         served = VectorSearch(files, previous)
         served.warm(previous)
         return served
-
-    @property
-    def _parameters(self) -> VectorIndexParameters:
-        return cast("VectorIndexParameters", self.parameters)

@@ -93,10 +93,9 @@ class BreakableParameters(KindParameters):
     """The parameters of that kind."""
 
 
-class Breakable(Kind[Served]):
+class Breakable(Kind[BreakableParameters, Served]):
     """Builds, verifies and loads by another kind."""
 
-    Parameters: ClassVar[type[KindParameters]] = BreakableParameters
     preload: ClassVar[tuple[str, ...]] = (
         "faiss",
         "sklearn.decomposition",
@@ -106,12 +105,11 @@ class Breakable(Kind[Served]):
     )
     """What any of the demo's kinds imports, since a parameter says which of them it is."""
 
-    def __init__(self, parameters: KindParameters) -> None:
+    def __init__(self, parameters: BreakableParameters) -> None:
         super().__init__(parameters)
-        assert isinstance(parameters, BreakableParameters)  # noqa: S101 - the registry checked
         self._marker = parameters.marker
         inner = kind_class(parameters.wraps)
-        self._inner: Kind[Any] = inner(inner.Parameters.model_validate(parameters.settings))
+        self._inner: Kind[Any, Any] = inner(inner.Parameters.model_validate(parameters.settings))
 
     def build(self, job: Job) -> Built:
         """As the other kind, unless the marker is there."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any
 
 from indexrelay.components.conformance import checks_of, loads
 from indexrelay.components.kind import Built, Job, Kind, Served
@@ -17,7 +18,7 @@ from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
 
 
 def run_gates(
-    kind: Kind[Served],
+    kind: Kind[Any, Served],
     job: Job,
     built: Built,
     *,

@@ -240,7 +240,7 @@ class _Build:
                 reason=f"continuing the previous version failed: {GateFailedError(done.checks)}",
             )
             clear(job.workdir)
-            done = self._built(kind, replace(job, anew=True), previous)
+            done = self._built(kind, replace(job, from_scratch=True), previous)
         if not done.passed:
             raise GateFailedError(done.checks)
         for staged in done.staged:
@@ -296,7 +296,8 @@ class _Build:
             workdir=request.workdir,
             threads=request.threads,
             progress=progress,
-            anew=request.full or (previous is not None and self._differs(previous.manifest)),
+            from_scratch=request.full
+            or (previous is not None and self._differs(previous.manifest)),
             memory=memory,
         )
 
@@ -355,7 +356,7 @@ class _Build:
                     found[name] = stamps[covers[name]]
         return found
 
-    def _built(self, kind: Kind[Any], job: Job, previous: VersionManifest | None) -> _Judged:
+    def _built(self, kind: Kind[Any, Any], job: Job, previous: VersionManifest | None) -> _Judged:
         """Build once, and judge what was made while the disk takes it."""
         started = self.clock.monotonic()
         built = checked_build(kind, job)
