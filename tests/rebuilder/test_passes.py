@@ -197,7 +197,7 @@ def test_what_the_disk_did_not_take_is_not_released(
     assert failed.outcome is BuildOutcome.FAILED
     assert "cannot force to disk" in str(failed.error)
     assert "Input/output error" in str(failed.error)
-    assert failed.passing
+    assert failed.transient
     assert list(bench.store.root.glob("blobs/sha256/*/*")) == []
     assert bench.store.newest_release() is None
 

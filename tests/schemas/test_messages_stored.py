@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from indexrelay.schemas.messages import EVENT_TYPES, Event, EventData
+from indexrelay.schemas.messages import EVENT_TYPES, ComponentResult, Event, EventData
 from indexrelay.schemas.versions import SCHEMA_VERSION, Release, VersionManifest
 from tests.schemas.sample_events import SAID, event_of
 from tests.schemas.stored_messages import (
@@ -95,3 +95,9 @@ def test_so_do_its_documents(name: str) -> None:
     raw = document(NEXT, name)
     known = DOCUMENT_MODELS[name].model_validate_json(raw).model_dump_json().encode()
     assert "/since_the_next_minor" in unknown_fields(raw, known)
+
+
+def test_a_failure_that_an_earlier_version_called_passing_is_transient() -> None:
+    stored = {"outcome": "failed", "passing": True}
+    assert ComponentResult.model_validate(stored).transient
+    assert not ComponentResult.model_validate({**stored, "passing": False}).transient

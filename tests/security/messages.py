@@ -25,7 +25,7 @@ def messages(first: str, second: str) -> tuple[Any, ...]:
 
 def states(first: str, second: str) -> tuple[Any, ...]:
     """What a reader and a rebuilder say of themselves, about the same components."""
-    stored = (document("v1.1", name) for name in ("reader_state", "rebuilder_state"))
+    stored = (document("v1.2", name) for name in ("reader_state", "rebuilder_state"))
     return tuple(_about(first, second, raw) for raw in stored)
 
 

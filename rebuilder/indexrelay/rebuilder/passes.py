@@ -461,7 +461,7 @@ class ComponentBuilder:
             result = ComponentResult(
                 outcome=BuildOutcome.FAILED,
                 error=str(error),
-                passing=is_transient(error, memory=False)
+                transient=is_transient(error, memory=False)
                 or (isinstance(error, BuildDiedError) and error.transient),
             )
         except Exception as error:  # noqa: BLE001 - the component fails, its pass goes on
@@ -507,7 +507,7 @@ class ComponentBuilder:
                         parent_inputs(name, facts.definitions, {**released, **parents}),
                     ),
                     targets=targets_of(name, facts),
-                    transient=result.passing,
+                    transient=result.transient,
                 ).failures
         except Exception as error:  # noqa: BLE001 - whatever the database says
             _log.error("attempt.not_recorded", component=name, error=str(error))

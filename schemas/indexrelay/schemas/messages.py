@@ -17,9 +17,17 @@ import secrets
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, ClassVar, Final, TypeVar
+from typing import Annotated, Any, ClassVar, Final, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import from_json, to_json
 
 from indexrelay.schemas.declarations import Declaration
@@ -105,9 +113,17 @@ class ComponentResult(_Fact):
     """The gates alone; the disk takes the files meanwhile."""
     checks: tuple[Check, ...] = ()
     error: ErrorText | None = None
-    passing: bool = False
+    transient: bool = False
     """For a failed one: whether the cause lies outside (no room, no database, no network), so that
-    it is tried again for as long as it lasts."""
+    the build is retried for as long as it lasts."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_names_of_today(cls, data: Any) -> Any:
+        """Up to schema 1.1 ``transient`` was called ``passing``."""
+        if isinstance(data, dict) and "passing" in data:
+            return {"transient": data["passing"], **data}
+        return data
 
 
 class RebuildResult(_Fact):

@@ -81,7 +81,7 @@ def test_a_build_that_finds_no_room_may_pass_wherever_in_it_the_disk_gets_full(
             volume.free()
         if result.outcome is BuildOutcome.REBUILT:
             break
-        assert result.passing, f"{room:,} bytes left: {result.error}"
+        assert result.transient, f"{room:,} bytes left: {result.error}"
         errors.append(result.error)
     assert errors, "the disk was never full"
     assert all("o space left" in str(error) or "disk is full" in str(error) for error in errors)
@@ -110,11 +110,11 @@ def attempt(
         return run(runner, request)
     except BuildDiedError as error:
         return ComponentResult(
-            outcome=BuildOutcome.FAILED, error=str(error), passing=error.transient
+            outcome=BuildOutcome.FAILED, error=str(error), transient=error.transient
         )
     except OSError as error:
         full = error.errno == errno.ENOSPC
-        return ComponentResult(outcome=BuildOutcome.FAILED, error=str(error), passing=full)
+        return ComponentResult(outcome=BuildOutcome.FAILED, error=str(error), transient=full)
     finally:
         for file in workdir.glob("*"):
             file.unlink()

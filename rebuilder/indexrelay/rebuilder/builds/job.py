@@ -172,7 +172,7 @@ def build_component(
             seconds=clock.monotonic() - started,
             checks=checks,
             error=_sentence(error),
-            passing=transient,
+            transient=transient,
         )
     return ComponentResult(
         outcome=BuildOutcome.REBUILT,
