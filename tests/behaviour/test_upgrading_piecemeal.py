@@ -62,7 +62,7 @@ poll_seconds = 3600
 dimension = 2
 metric = "l2"
 [components.voyager]
-kind = "faults.kinds:RollCall"
+kind = "tests.faults.kinds:RollCall"
 from = "tracks"
 group = "maps"
 """

@@ -310,7 +310,7 @@ def test_what_is_declared_no_longer_leaves_where_nobody_can_say_who_declares_it(
     bench.rebuild()
     later = bench.another(components={"index": behaving("tracks")})
 
-    def away(*_args: object) -> None:
+    def away(*_args: object, **_named: object) -> None:
         raise RedisConnectionError("away")
 
     monkeypatch.setattr(Presence, "look", away)
