@@ -111,14 +111,14 @@ def test_a_writer_waits_for_a_lock_within_a_limit_and_may_try_again(
             StoreBusyError, match="has held it for 60 s; see what that does"
         ) as busy:
             make_version(store, "voyager", b"2")
-        waits = store.lock_waits
+        waits = store.lock_waits.long
     assert is_transient(busy.value)
     assert WRITING_SECONDS <= clock.ahead < WRITING_SECONDS + 1
     assert [each.lock for each in waits] == [str(store.root / "lock")]
     told = [line["seconds"] for line in lines if line["event"] == "lock.waiting"]
     assert [round(seconds) for seconds in told] == [5, 10, 20, 40]
     make_version(store, "voyager", b"2")
-    assert not store.lock_waits
+    assert not store.lock_waits.long
 
 
 def test_a_sweep_leaves_what_is_locked_to_the_next_one(
@@ -127,9 +127,9 @@ def test_a_sweep_leaves_what_is_locked_to_the_next_one(
     with held(store.root / "lock", fcntl.LOCK_SH), pytest.raises(StoreBusyError):
         store.sweep(keep_releases=1, used_versions=(), grace_seconds=0.0)
     assert clock.ahead < SWEEPING_SECONDS + 1
-    assert store.lock_waits
+    assert store.lock_waits.long
     store.sweep(keep_releases=1, used_versions=(), grace_seconds=0.0)
-    assert not store.lock_waits
+    assert not store.lock_waits.long
 
 
 def test_the_process_that_holds_a_lock_is_named(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_catalog_that_somebody_has_locked_is_given_up_after_a_while_and_told_o
         assert seen == ["the catalog"]
         stranger.execute("ROLLBACK")
         catalog.attempts.pause("voyager", reason="test")
-    assert catalog.lock_waits == ()
+    assert catalog.lock_waits.long == ()
 
 
 @pytest.mark.postgresql
@@ -209,9 +209,9 @@ def test_so_is_a_row_that_somebody_has_locked_in_postgresql(
             with pytest.raises(sa.exc.OperationalError, match="lock timeout") as error:
                 catalog.attempts.pause("voyager", reason="test")
             assert is_transient(error.value)
-            assert [wait.lock for wait in catalog.lock_waits] == ["the catalog"]
+            assert [wait.lock for wait in catalog.lock_waits.long] == ["the catalog"]
         catalog.attempts.pause("voyager", reason="test")
-        assert catalog.lock_waits == ()
+        assert catalog.lock_waits.long == ()
 
 
 def test_a_lease_that_is_held_for_longer_than_any_build_is_told_of(
@@ -284,4 +284,4 @@ def test_a_stopped_process_among_the_writers_does_not_stop_a_build(
     with held(store.root / "lock", fcntl.LOCK_SH):
         store.put_blob(make_file(tmp_path, b"3"))
         make_release(store, voyager=make_version(store, "voyager", b"3"))
-    assert not store.lock_waits
+    assert not store.lock_waits.long

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexrelay.storage.catalog import BatchChanges
-from indexrelay.storage.catalog.batches import BatchContent, content_of
-from indexrelay.storage.entries import CHUNK_ROWS, Entries
+from indexrelay.storage.entries import CHUNK_ROWS, BatchContent, Entries, content_of
 from tests.storage.rows import entries, ids_of, values_of
 
 names = st.text("abcÄ🎵", min_size=1, max_size=3)

@@ -25,8 +25,7 @@ from numpy.typing import ArrayLike
 from indexrelay.producers.errors import BatchClosedError, NotCommittedError
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog import BatchChanges, Commit
-from indexrelay.storage.catalog.batches import check_batch_id
-from indexrelay.storage.entries import Entries
+from indexrelay.storage.entries import Entries, check_batch_id
 from indexrelay.storage.errors import InvalidEntriesError, UnknownEntriesError
 from indexrelay.storage.validation import (
     SizeLimits,

@@ -33,7 +33,7 @@ from indexrelay.schemas.messages import RebuildRequested
 from indexrelay.schemas.settings import CollectionSettings, Settings
 from indexrelay.schemas.settings_file import settings_of
 from indexrelay.storage.catalog import BatchChanges, Catalog, Commit
-from indexrelay.storage.catalog.batches import check_batch_id
+from indexrelay.storage.entries import check_batch_id
 from indexrelay.storage.validation import SizeLimits
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.keys import Keys

@@ -305,7 +305,7 @@ class Workshop:
     @property
     def lock_waits(self) -> tuple[LockWait, ...]:
         """What takes longer than it should to be locked."""
-        return (*self._store.lock_waits, *self._catalog.lock_waits, *self._leases.waits)
+        return (*self._store.lock_waits.long, *self._catalog.lock_waits.long, *self._leases.waits)
 
     def show(self) -> None:
         """Publish this rebuilder's state; to be called at a third of the presence's TTL.

@@ -13,7 +13,7 @@ the same way until something is changed, and retries only cost time and fill the
 import errno
 import sqlite3
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -188,6 +188,12 @@ class InvalidEntriesError(IndexRelayError):
         if self.total > len(places):
             places[-1] += f" … {self.total} rows in all"
         super().__init__(f"{problem}: {', '.join(places)}" if places else problem)
+
+    def in_source(self, where: str, place: Callable[[int], str]) -> "SourceError":
+        """The same in terms of a source: ``place`` names where a row of the chunk comes from."""
+        places = ", ".join(place(row) for row in self.rows)
+        more = f" … at least {self.total} rows" if self.total > len(self.rows) else ""
+        return SourceError(f"{where}: {self.problem}{': ' if places else ''}{places}{more}")
 
 
 class SourceError(IndexRelayError):

@@ -19,7 +19,6 @@ from typing import Final, Self
 
 from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.files import LockWaits, Pause
-from indexrelay.schemas.messages import LockWait
 from indexrelay.schemas.names import MAX_ERROR, shortened
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import BlobRef, Hold, Release, VersionManifest, disagreements
@@ -239,8 +238,11 @@ class ArtifactStore:
         self._made = False
         if not may_be_away:
             self._make()
-        self._waits = LockWaits(self._clock)
-        self._lock = StoreLock(self._layout.lock, waits=self._waits, clock=self._clock, pause=pause)
+        self.lock_waits = LockWaits(self._clock)
+        """The waits for the store's lock, in this process."""
+        self._lock = StoreLock(
+            self._layout.lock, waits=self.lock_waits, clock=self._clock, pause=pause
+        )
         self._checked = CheckedBlobs(
             self._layout.checked / host_id(), access=self._layout.access, clock=self._clock
         )
@@ -290,11 +292,6 @@ class ArtifactStore:
     def staging(self) -> Path:
         """A folder on the store's file system: files that are built here are moved, not copied."""
         return self._layout.staging
-
-    @property
-    def lock_waits(self) -> tuple[LockWait, ...]:
-        """The waits for the store's lock that take longer than they should, in this process."""
-        return self._waits.long
 
     @property
     def broken_releases(self) -> dict[int, ReleaseUnreadableError]:

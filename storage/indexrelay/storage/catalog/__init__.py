@@ -8,9 +8,7 @@ has the transactions and everything that differs between the two databases.
 from typing import Self
 
 from indexrelay.schemas.clock import Clock, SystemClock
-from indexrelay.schemas.messages import LockWait
 from indexrelay.storage.catalog.attempts import Attempt, Attempts, Pause, ReleaseRecord
-from indexrelay.storage.catalog.batches import BatchChanges, Commit
 from indexrelay.storage.catalog.collections import Collection, CollectionLog, Collections
 from indexrelay.storage.catalog.database import Database
 from indexrelay.storage.catalog.entry_log import CatalogSnapshot, EntryLog
@@ -25,18 +23,22 @@ from indexrelay.storage.catalog.inbox import (
     ReceivedEvent,
     Unreadable,
 )
+from indexrelay.storage.catalog.schema import create_tables, tables_exist
+from indexrelay.storage.entries import BatchChanges, Commit
 
 
 class Catalog:
     """The truth about what the data is and what was asked for.
 
     Safe to use from several threads and, opened in each, from several processes. A child that was
-    forked while no other thread was in the middle of a query may go on using it; to be sure, let it
-    open its own (SQLite's locks are the process's, and a fork copies them as they are).
+    forked while no other thread was in the middle of a query may continue to use it; to be sure,
+    let it open its own (SQLite's locks belong to the process, and a fork copies them as they are).
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
+        self.lock_waits = database.lock_waits
+        """The waits for the database's locks, in this process."""
         self.collections = Collections(database, clock)
         self.entries = EntryLog(database, clock)
         self.inbox = Inbox(database, clock)
@@ -46,30 +48,28 @@ class Catalog:
 
     @classmethod
     def open(cls, url: str, *, clock: Clock = SystemClock()) -> Self:  # noqa: B008 - it has no state
-        """Open the catalog at an SQLAlchemy URL, and make its tables where they are missing.
+        """Open the catalog at an SQLAlchemy URL, and create the tables that are missing.
 
-        ``sqlite:///PATH`` (the folder is made, too) or ``postgresql://…``.
+        ``sqlite:///PATH`` (the folder is created, too) or ``postgresql://…``.
 
         Raises:
             CatalogUrlError: the URL names no database that can hold a catalog.
-            CatalogVersionError: the tables are those of another release.
+            CatalogVersionError: the tables are of another version.
             MissingExtraError: PostgreSQL without psycopg installed.
             sqlalchemy.exc.OperationalError: the database cannot be reached.
         """
-        return cls(Database.open(url), clock)
-
-    @property
-    def lock_waits(self) -> tuple[LockWait, ...]:
-        """The waits for the database's locks that take longer than they should, in this process."""
-        return self._database.lock_waits.long
+        database = Database(url)
+        try:
+            create_tables(database)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database, clock)
 
     @staticmethod
     def is_there(url: str) -> bool:
-        """Whether somebody has made the catalog at that URL; nothing is made by asking.
-
-        Raises what `open` raises.
-        """
-        return Database.is_there(url)
+        """Whether the catalog exists at that URL; nothing is created. Raises what `open` raises."""
+        return tables_exist(url)
 
     def close(self) -> None:
         """Close every connection; safe twice."""

@@ -13,8 +13,8 @@ from sqlalchemy import RowMapping, and_, case, delete, func, not_, or_, select
 
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.names import MAX_ERROR, shortened
-from indexrelay.storage.catalog.database import Database
-from indexrelay.storage.catalog.schema import Instant, attempts, pauses, release_record
+from indexrelay.storage.catalog.database import Database, Instant
+from indexrelay.storage.catalog.schema import attempts, pauses, release_record
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
-"""Collections: what there is, and which generation each of them has reached.
+"""Collections: which exist, and which generation each of them has reached.
 
-The row of a collection is also its lock. Whoever changes a collection updates this row first, so
+The row of a collection is also its lock. Every change of a collection updates this row first, so
 the database lets one writer through at a time, and the order of commits is the order of numbers.
 """
 
@@ -16,14 +16,19 @@ from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog.database import Database
 from indexrelay.storage.catalog.schema import batches, collections, entries
-from indexrelay.storage.errors import CollectionMismatchError, UnknownCollectionError
+from indexrelay.storage.errors import (
+    CollectionMismatchError,
+    SourceError,
+    UnknownCollectionError,
+)
+from indexrelay.storage.validation import SizeLimits
 
 _log = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Collection:
-    """A collection as it stood when it was looked at."""
+    """A collection as it was when it was read."""
 
     name: str
     epoch: str
@@ -38,11 +43,11 @@ class Collection:
 
 @dataclass(frozen=True, kw_only=True)
 class CollectionLog:
-    """Which commits made some generations of a collection.
+    """Which commits some generations of a collection belong to.
 
-    A number alone does not say it: a catalog that was brought back from an older backup gives the
-    numbers of the commits that it lost to other ones. A **stamp** does: it is made from when and
-    under which id a batch was committed, or from what a source outside looked like.
+    A number alone does not identify a commit: a catalog that was restored from an older backup
+    assigns the numbers of the commits that it lost again. A **stamp** does: it is computed from the
+    time and the id of the batch, or from the fingerprint of an outside source.
     """
 
     epoch: str
@@ -51,13 +56,13 @@ class CollectionLog:
     stamps: Mapping[int, str]
     """By generation, of those that were asked for, as far as they are known."""
     batch_ids: Mapping[int, str]
-    """By generation: the batch that made it."""
+    """By generation: its batch."""
     whole: bool
     """Whether a generation without a stamp was never committed here. Otherwise it may be forgotten:
-    of an outside source the last look alone is kept, and of a job with data of its own the last
-    commit under each id."""
+    of an outside source only the last fingerprint is kept, and of a job with data of its own the
+    last commit under each id."""
     restored: int = 0
-    """Where it went on above the numbers that a backup lost; 0: it never had to."""
+    """The generation at which it continued above the numbers that a backup lost; 0: none."""
 
     def knows(self, generation: int, stamp: str | None) -> bool:
         """Whether a version that covers ``generation`` may have been built from this catalog.
@@ -75,7 +80,7 @@ class CollectionLog:
     def lost(self, generation: int, stamp: str | None) -> bool:
         """Whether a version that covers ``generation`` shows that this catalog went back in time.
 
-        Once somebody let it go on above that, the version is behind, and no more than that.
+        After `Collections.restore` continued above it, such a version is merely behind.
         """
         return generation > self.restored and not self.knows(generation, stamp)
 
@@ -88,12 +93,12 @@ class Collections:
         self._clock = clock
 
     def declare(self, name: str, *, dimension: int, metric: Metric) -> Collection:
-        """Make the collection where it is missing; the same declaration again changes nothing.
+        """Create the collection if it is missing; the same declaration again changes nothing.
 
-        Two processes may declare it at the same moment: one makes it, both get it.
+        Two processes may declare it at the same moment: one creates it, both get it.
 
         Raises:
-            CollectionMismatchError: it is there with another dimension or metric.
+            CollectionMismatchError: it exists with another dimension or metric.
         """
         with self._database.read() as connection:
             row = find(connection, name)
@@ -102,17 +107,17 @@ class Collections:
         return _expected(row, dimension=dimension, metric=metric)
 
     def expect(self, name: str, *, dimension: int, metric: Metric) -> Collection:
-        """The collection as it stands, if it is as it is declared; nothing is made.
+        """The collection, if it is as it is declared; nothing is created.
 
         Raises:
-            UnknownCollectionError: it is not there.
-            CollectionMismatchError: it is there with another dimension or metric.
+            UnknownCollectionError: it does not exist.
+            CollectionMismatchError: it exists with another dimension or metric.
         """
         with self._database.read() as connection:
             return _expected(require(connection, name), dimension=dimension, metric=metric)
 
     def get(self, name: str) -> Collection:
-        """The collection as it stands.
+        """The collection.
 
         Raises:
             UnknownCollectionError: it was never declared, or was dropped.
@@ -127,10 +132,10 @@ class Collections:
             return [_collection(row) for row in rows]
 
     def log(self, name: str, generations: Iterable[int]) -> CollectionLog:
-        """Which commits made these generations, and the last one.
+        """Which commits these generations belong to, and the last one.
 
         Raises:
-            UnknownCollectionError: it is not there.
+            UnknownCollectionError: it does not exist.
         """
         with self._database.snapshot() as connection:
             row = require(connection, name)
@@ -154,16 +159,16 @@ class Collections:
         )
 
     def restore(self, name: str, *, above: int) -> int:
-        """Go on above a number that was given before this catalog came back from a backup.
+        """Continue above a number that was assigned before this catalog was restored from a backup.
 
-        The next generation, which is a commit without rows, is above every one that anybody covers;
-        what changed before it cannot be told any more, so that the next build is a full one.
+        The next generation, a commit without rows, is above every one that any version covers.
+        Changes before it are no longer known, so that the next build is a full one.
 
         Args:
-            above: the highest generation of this epoch that anybody covers.
+            above: the highest generation of this epoch that any version covers.
 
         Raises:
-            UnknownCollectionError: it is not there.
+            UnknownCollectionError: it does not exist.
         """
         with self._database.write() as connection:
             key = lock(connection, name)
@@ -188,13 +193,13 @@ class Collections:
         return generation
 
     def drop(self, name: str) -> None:
-        """Forget the collection with its entries and batches; a running snapshot keeps seeing them.
+        """Remove the collection with its entries and batches; a running snapshot still sees them.
 
         Raises:
-            UnknownCollectionError: it is not there.
+            UnknownCollectionError: it does not exist.
         """
         with self._database.write() as connection:
-            # Commits update this row before they write entries: after this none is under way.
+            # Commits update this row before they write entries: after this none is running.
             key = lock(connection, name)
             for table in (entries, batches):
                 connection.execute(delete(table).where(table.c.collection == key))
@@ -202,18 +207,18 @@ class Collections:
         _log.info("collection.dropped", collection=name)
 
     def number(self, name: str, fingerprint: str) -> int:
-        """Give what an outside source looks like now its generation.
+        """The generation of an outside source with this fingerprint.
 
         ``fingerprint`` is any text that differs when the source does. The one that was numbered
         last gets its generation again; every other takes the next, once, however many processes
         see it at the same time.
 
         Raises:
-            UnknownCollectionError: the collection is not there.
+            UnknownCollectionError: the collection does not exist.
         """
         with self._database.read() as connection:
             row = require(connection, name)
-        if row.fingerprint == fingerprint:  # nearly always; and nobody waits for a lock
+        if row.fingerprint == fingerprint:  # nearly always; no lock is needed
             return int(row.generation)
         with self._database.write() as connection:
             generation = connection.scalar(
@@ -234,7 +239,7 @@ class Collections:
             metric=metric.value,
             declared_at=self._clock.now(),
         )
-        # An update that changes nothing gives the row of whoever came first; DO NOTHING gives none.
+        # An update that changes nothing returns the existing row; DO NOTHING returns none.
         statement = statement.on_conflict_do_update(
             index_elements=[collections.c.name], set_={"name": name}
         )
@@ -245,8 +250,41 @@ class Collections:
         return row
 
 
+@dataclass(frozen=True, kw_only=True)
+class DeclaredCollection:
+    """A collection as the settings declare it, which a source outside the catalog belongs to."""
+
+    collections: Collections | None
+    """``None``: there is no catalog yet, so that the source can be looked at and nothing else."""
+    name: str
+    dimension: int
+    metric: Metric
+    sizes: SizeLimits
+
+    def current(self) -> Collection:
+        """The collection; created where it is missing, also after it was dropped.
+
+        Raises:
+            CollectionMismatchError: the catalog has it with another dimension or metric.
+            SourceError: there is no catalog yet.
+        """
+        if self.collections is None:
+            raise SourceError(f"there is no catalog yet to number {self.name!r} in")
+        return self.collections.declare(self.name, dimension=self.dimension, metric=self.metric)
+
+    def numbered(self, fingerprint: str) -> Collection:
+        """The same, after this fingerprint of its source has got a generation.
+
+        Epoch and generation come from one read of the row, so they belong together.
+        """
+        self.current()
+        if self.collections is not None:
+            self.collections.number(self.name, fingerprint)
+        return self.current()
+
+
 def find(connection: Connection, name: str) -> Row[tuple[object, ...]] | None:
-    """The collection's row, if it is there."""
+    """The collection's row, if it exists."""
     return connection.execute(select(collections).where(collections.c.name == name)).one_or_none()
 
 
@@ -254,7 +292,7 @@ def require(connection: Connection, name: str) -> Row[tuple[object, ...]]:
     """The collection's row.
 
     Raises:
-        UnknownCollectionError: it is not there.
+        UnknownCollectionError: it does not exist.
     """
     row = find(connection, name)
     if row is None:
@@ -263,14 +301,14 @@ def require(connection: Connection, name: str) -> Row[tuple[object, ...]]:
 
 
 def advance(connection: Connection, name: str, *, by: int = 1) -> Row[tuple[object, ...]]:
-    """Take the next generations; nothing of the collection may be touched before that.
+    """Take the next generations; a transaction does this before it touches the collection.
 
     Until the transaction ends no other one gets a generation of this collection: a number is never
-    visible before the numbers below it. Taken last instead, it deadlocks. A transaction that
+    visible before the numbers below it. Taken last instead, transactions deadlock. One that
     advances several collections does so in the order of their names, for the same reason.
 
     Raises:
-        UnknownCollectionError: it is not there.
+        UnknownCollectionError: it does not exist.
     """
     row = connection.execute(
         update(collections)
@@ -284,10 +322,10 @@ def advance(connection: Connection, name: str, *, by: int = 1) -> Row[tuple[obje
 
 
 def lock(connection: Connection, name: str) -> int:
-    """Keep every other writer away from the collection until this transaction ends; say its key.
+    """Lock the collection against every other writer until this transaction ends; returns its key.
 
     Raises:
-        UnknownCollectionError: it is not there.
+        UnknownCollectionError: it does not exist.
     """
     key = connection.scalar(
         select(collections.c.key).where(collections.c.name == name).with_for_update()

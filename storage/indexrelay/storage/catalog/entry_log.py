@@ -21,24 +21,21 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.settings import Metric
-from indexrelay.storage.catalog.batches import (
+from indexrelay.storage.catalog.collections import advance, lock, require
+from indexrelay.storage.catalog.database import BulkRows, Database, entries_of
+from indexrelay.storage.catalog.schema import batches, collections, entries
+from indexrelay.storage.entries import (
+    CHUNK_ROWS,
     DIGEST_FORM,
     BatchChanges,
     BatchContent,
+    Changes,
     Commit,
+    Entries,
+    SnapshotBase,
     check_batch_id,
     content_of,
 )
-from indexrelay.storage.catalog.collections import advance, lock, require
-from indexrelay.storage.catalog.database import (
-    BulkRows,
-    ChangedRow,
-    Database,
-    StoredRow,
-    entries_of,
-)
-from indexrelay.storage.catalog.schema import batches, collections, entries
-from indexrelay.storage.entries import CHUNK_ROWS, Changes, Entries
 from indexrelay.storage.errors import (
     BatchContentError,
     InvalidEntriesError,
@@ -49,25 +46,17 @@ from indexrelay.storage.validation import in_order
 
 
 @dataclass(frozen=True, kw_only=True)
-class CatalogSnapshot:
-    """`SourceSnapshot` of entries that the catalog keeps."""
+class CatalogSnapshot(SnapshotBase):
+    """`SourceSnapshot` of entries that the catalog keeps.
 
-    collection: str
-    epoch: str
-    generation: int
-    dimension: int
-    metric: Metric
-    count: int
+    Nothing is left out: what cannot be an entry is refused when it is committed.
+    """
+
     floor: int
-    """The oldest generation whose changes can be told."""
+    """The oldest generation whose changes are still known."""
     _key: int = field(repr=False)
     _connection: Connection = field(repr=False)
     _bulk: BulkRows = field(repr=False)
-
-    @property
-    def left_out(self) -> Mapping[str, int]:
-        """Nothing: what cannot be an entry is refused when it is committed."""
-        return {}
 
     def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Entries]:
         """Every live entry once, in the order of the ids' UTF-8 bytes.
@@ -97,7 +86,7 @@ class CatalogSnapshot:
         self._check_open()
         for chunk in self._bulk.changed(self._connection, self._key, after, rows):
             yield Changes(
-                upserts=entries_of([_stored(row) for row in chunk if not row[4]], self.dimension),
+                upserts=entries_of([row for row in chunk if not row[4]], self.dimension),
                 deletes=[row[0] for row in chunk if row[4]],
             )
             self._check_open()
@@ -106,10 +95,6 @@ class CatalogSnapshot:
         """SQLite would let a cursor run on outside of the transaction, into newer rows."""
         if self._connection.closed:
             raise SnapshotClosedError(self.collection)
-
-
-def _stored(row: ChangedRow) -> StoredRow:
-    return row[:4]  # type: ignore[return-value] # only a tombstone has no vector
 
 
 _IDS_AT_A_TIME: Final = 1000

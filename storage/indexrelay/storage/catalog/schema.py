@@ -8,7 +8,6 @@ them doubles the time of a bulk insert on PostgreSQL (1.7 s instead of 0.9 s for
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -19,7 +18,6 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Connection,
-    Dialect,
     Index,
     Integer,
     LargeBinary,
@@ -33,50 +31,16 @@ from sqlalchemy import (
     inspect,
     select,
 )
-from sqlalchemy.types import TypeDecorator
 
+from indexrelay.storage.catalog.database import (
+    ByteOrderedText,
+    Database,
+    ForeignText,
+    Instant,
+    Serial,
+    sqlite_file,
+)
 from indexrelay.storage.errors import CatalogVersionError
-
-ByteOrderedText = Text().with_variant(Text(collation="C"), "postgresql")
-"""Text that sorts by its UTF-8 bytes; SQLite's own order is that already."""
-
-Serial = BigInteger().with_variant(Integer, "sqlite")
-"""A 64-bit key that the database counts up; SQLite does so for INTEGER only."""
-
-
-class Instant(TypeDecorator[datetime]):
-    """A moment in UTC, as ISO 8601 text of fixed width: readable, and its order is time's."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's signature
-        """To UTC, with microseconds even where they are 0."""
-        return None if value is None else value.astimezone(UTC).isoformat(timespec="microseconds")
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
-        """An aware `datetime`."""
-        return None if value is None else datetime.fromisoformat(value)
-
-
-class ForeignText(TypeDecorator[str]):
-    """Text that came from elsewhere and must be storable whatever is in it.
-
-    An error's message or a stranger's event id may hold NUL, which PostgreSQL refuses, or lone
-    surrogates, which have no UTF-8. Both are shown instead of refused: noting a failure may not
-    fail.
-    """
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's signature
-        """Show NUL as U+2400, and a lone surrogate as its escape."""
-        if value is None:
-            return None
-        shown = value.replace("\0", "\N{SYMBOL FOR NULL}")
-        return shown.encode("utf-8", "backslashreplace").decode()
-
 
 SCHEMA_VERSION = 1
 """Counts up whenever a table changes so that earlier releases cannot work with it.
@@ -233,51 +197,68 @@ event.listen(
 )
 
 
-def is_current(connection: Connection) -> bool:
-    """Whether the tables are there, with every column.
+def create_tables(database: Database) -> None:
+    """Create the tables and columns that are missing.
 
     Raises:
-        CatalogVersionError: they are, but of another version.
+        CatalogVersionError: the tables are of another version.
     """
+    with database.read() as connection:
+        if _is_current(connection):
+            return
+    with database.write() as connection:
+        if database.is_postgresql:
+            # Any fixed number will do; SQLite's BEGIN IMMEDIATE is such a lock by itself.
+            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7241936508)")
+        if _is_current(connection):  # another process was faster
+            return
+        metadata.create_all(connection)
+        for table, column in list(_missing_columns(connection)):
+            kind = column.type.compile(connection.dialect)
+            name = connection.dialect.identifier_preparer.quote(column.name)
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {name} {kind}")
+        if connection.scalar(select(schema.c.version)) is None:
+            connection.execute(insert(schema).values(version=SCHEMA_VERSION))
+
+
+def tables_exist(url: str) -> bool:
+    """Whether a catalog with all of its tables and columns is at ``url``; nothing is created.
+
+    Raises:
+        CatalogUrlError: the URL names no database that can hold a catalog.
+        CatalogVersionError: the tables are of another version.
+        MissingExtraError: psycopg is needed and not installed.
+    """
+    file = sqlite_file(url)
+    if file is not None and not file.exists():
+        return False
+    database = Database(url)
+    try:
+        with database.read() as connection:
+            return _is_current(connection)
+    finally:
+        database.close()
+
+
+def _is_current(connection: Connection) -> bool:
+    """Whether all tables exist, with every column."""
     if not inspect(connection).has_table(schema.name):
         return False
     found = connection.scalar(select(schema.c.version))
     if found is not None and found != SCHEMA_VERSION:
         raise CatalogVersionError(found, SCHEMA_VERSION)
+    tables = inspect(connection)
     return (
         found is not None
-        and next(_missing_tables(connection), None) is None
+        and all(tables.has_table(table.name) for table in metadata.sorted_tables)
         and not any(_missing_columns(connection))
     )
 
 
-def create(connection: Connection) -> None:
-    """Make the tables, in a transaction that no other process's `create` runs beside."""
-    if connection.dialect.name == "postgresql":
-        # Any fixed number will do; SQLite's BEGIN IMMEDIATE is such a lock by itself.
-        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7241936508)")
-    if is_current(connection):
-        return
-    metadata.create_all(connection)
-    for table, column in list(_missing_columns(connection)):
-        kind = column.type.compile(connection.dialect)
-        name = connection.dialect.identifier_preparer.quote(column.name)
-        connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {name} {kind}")
-    if connection.scalar(select(schema.c.version)) is None:
-        connection.execute(insert(schema).values(version=SCHEMA_VERSION))
-
-
-def _missing_tables(connection: Connection) -> Iterator[Table]:
-    """Tables that an earlier release did not make."""
-    looked = inspect(connection)
-    yield from (table for table in metadata.sorted_tables if not looked.has_table(table.name))
-
-
 def _missing_columns(connection: Connection) -> Iterator[tuple[Table, Column[Any]]]:
-    """Columns that an earlier release did not make."""
-    looked = inspect(connection)
+    """Columns that an earlier release did not create, of the tables that exist."""
+    tables = inspect(connection)
     for table in metadata.sorted_tables:
-        if not looked.has_table(table.name):
-            continue  # made whole
-        known = {column["name"] for column in looked.get_columns(table.name)}
-        yield from ((table, column) for column in table.columns if column.name not in known)
+        if tables.has_table(table.name):
+            known = {column["name"] for column in tables.get_columns(table.name)}
+            yield from ((table, column) for column in table.columns if column.name not in known)

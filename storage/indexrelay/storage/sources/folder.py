@@ -23,245 +23,29 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.names import canonical_json, sha256_hex
-from indexrelay.storage.catalog import Collection
-from indexrelay.storage.entries import CHUNK_ROWS, Entries, SourceSnapshot
+from indexrelay.storage.catalog.collections import DeclaredCollection
+from indexrelay.storage.entries import CHUNK_ROWS, Entries, SnapshotBase, SourceSnapshot
 from indexrelay.storage.errors import InvalidEntriesError, SourceChangedError, SourceError
-from indexrelay.storage.sources.outside import DeclaredCollection, OutsideSnapshot, refused
 from indexrelay.storage.validation import SizeLimits, check_entries
-
-_TEXT_ARRAYS = ("ids", "texts", "payloads")
-_ON_THEIR_WAY = frozenset({".part", ".tmp"})
-SHOWN_NAMES = 3
-"""Of what is left out: enough to see what it is."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Listing:
-    """What lies in a folder."""
-
-    files: list[Path]
-    """Those that hold entries, by name."""
-    subfolders: list[str]
-    other_files: list[str]
-
-    @property
-    def left_out(self) -> dict[str, int]:
-        """How many of each kind are not read; empty: none."""
-        counts = {"subfolders": len(self.subfolders), "other_files": len(self.other_files)}
-        return {kind: number for kind, number in counts.items() if number}
-
-
-def list_folder(folder: Path) -> Listing:
-    """What lies in ``folder``, by name.
-
-    Raises:
-        SourceError: it cannot be listed.
-    """
-    files: list[Path] = []
-    subfolders: list[str] = []
-    other_files: list[str] = []
-    try:
-        for path in sorted(folder.iterdir()):
-            suffix = path.suffix.lower()
-            if path.name.startswith(".") or suffix in _ON_THEIR_WAY:
-                continue
-            if path.is_dir():
-                subfolders.append(path.name)
-            elif suffix in {".npy", ".npz"} and path.is_file():
-                files.append(path)
-            else:
-                other_files.append(path.name)
-    except OSError as error:
-        raise SourceError(f"{folder} cannot be read: {error.strerror}") from error
-    return Listing(files=files, subfolders=subfolders, other_files=other_files)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FolderFile:
-    """The arrays of one file; all have one length."""
-
-    name: str
-    vectors: NDArray[np.floating[Any]]
-    ids: NDArray[np.str_] | None
-    """``None``: a row's id is ``<file stem>:<row>``, rows counted from 0."""
-    texts: NDArray[np.str_] | None
-    payloads: NDArray[np.str_] | None
-    unknown: tuple[str, ...] = ()
-    """Arrays of other names, which are not read."""
-
-    def __len__(self) -> int:
-        return len(self.vectors)
-
-    def in_order(self) -> Iterator[tuple[str, int]]:
-        """Each row's id and number, in the order of the ids' UTF-8 bytes."""
-        if self.ids is not None:
-            # numpy compares by code point, whose order is that of the UTF-8 bytes.
-            for row in np.argsort(self.ids, kind="stable"):
-                yield str(self.ids[row]), int(row)
-            return
-        stem = Path(self.name).stem
-        digits = np.arange(len(self)).astype(f"S{len(str(len(self)))}")
-        for row in np.argsort(digits):  # as text: 0, 1, 10, 11, 2, …
-            yield f"{stem}:{row}", int(row)
-
-
-def is_mapped(path: Path) -> bool:
-    """Whether a file is read where it lies, and not unpacked first."""
-    return path.suffix.lower() == ".npy"
-
-
-def open_file(path: Path, *, dimension: int, unpack_to: Path) -> FolderFile:
-    """Map a file's arrays and check their shapes and dtypes; what is in them is not looked at.
-
-    Raises:
-        SourceError: not such a file, or arrays that do not fit; the message names the file.
-    """
-    unknown: list[str] = []
-    try:
-        if is_mapped(path):
-            arrays = {"vectors": _map(path)}
-        else:
-            arrays, unknown = _unpack(path, unpack_to / path.name)
-    except Exception as error:  # at odd bytes the parsers raise errors of a dozen unrelated classes
-        raise SourceError(f"{path.name}: cannot be read: {_said(path, error)}") from error
-    problem = _problem(arrays, unknown, dimension)
-    if problem is not None:
-        raise SourceError(f"{path.name}: {problem}")
-    return FolderFile(
-        name=path.name,
-        vectors=arrays["vectors"],
-        ids=arrays.get("ids"),
-        texts=arrays.get("texts"),
-        payloads=arrays.get("payloads"),
-        unknown=tuple(unknown),
-    )
-
-
-def rows_in(path: Path, *, dimension: int) -> int:
-    """How many rows a file has; only its headers are read, and nothing is unpacked.
-
-    Raises:
-        SourceError: as `open_file`, as far as headers tell; a file that is cut short among them.
-    """
-    unknown: list[str] = []
-    try:
-        if is_mapped(path):
-            arrays = {"vectors": _map(path)}
-        else:
-            arrays, unknown = _headers(path)
-    except Exception as error:  # as in `open_file`
-        raise SourceError(f"{path.name}: cannot be read: {_said(path, error)}") from error
-    problem = _problem(arrays, unknown, dimension)
-    if problem is not None:
-        raise SourceError(f"{path.name}: {problem}")
-    return len(arrays["vectors"])
-
-
-def _headers(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
-    """Arrays of the shapes and dtypes of those in an archive, without what is in them."""
-    arrays: dict[str, NDArray[Any]] = {}
-    unknown = []
-    with zipfile.ZipFile(path) as archive:
-        for member in dict.fromkeys(archive.namelist()):
-            name = member.removesuffix(".npy")
-            if name not in ("vectors", *_TEXT_ARRAYS) or not member.endswith(".npy"):
-                unknown.append(name)
-                continue
-            with archive.open(member) as packed:
-                version = np.lib.format.read_magic(packed)
-                read = (
-                    np.lib.format.read_array_header_1_0
-                    if version == (1, 0)
-                    else np.lib.format.read_array_header_2_0
-                )
-                shape, _, dtype = read(packed)
-            arrays[name] = np.broadcast_to(np.zeros((), dtype), shape)
-    return arrays, unknown
-
-
-def _map(path: Path) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
-    except ValueError as error:
-        if "Python objects" not in str(error):
-            raise
-        raise ValueError(
-            f"its array '{path.stem}' holds Python objects (dtype object), which are never "
-            "unpickled; write numbers with dtype=float32, and texts with dtype=str"
-        ) from error
-    return array
-
-
-def _said(path: Path, error: Exception) -> str:
-    """What the parser says, after what it mostly means."""
-    if isinstance(error, zipfile.BadZipFile):
-        return f"it is no .npz archive, or is cut short ({error})"
-    if is_mapped(path) and isinstance(error, OSError | ValueError):
-        size = path.stat().st_size
-        return f"{error} (it has {size:,} bytes)" if "objects" not in str(error) else str(error)
-    return str(error)
-
-
-def _unpack(path: Path, folder: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
-    """The arrays that we know by name, and the names of the others.
-
-    No name that is in the archive becomes a path.
-    """
-    folder.mkdir()
-    arrays = {}
-    known = ("vectors", *_TEXT_ARRAYS)
-    with zipfile.ZipFile(path) as archive:
-        members = dict.fromkeys(archive.namelist())
-        for name in known:
-            if f"{name}.npy" in members:
-                target = folder / f"{name}.npy"
-                with archive.open(f"{name}.npy") as packed, target.open("wb") as unpacked:
-                    shutil.copyfileobj(packed, unpacked, 1024 * 1024)
-                arrays[name] = _map(target)
-    others = [name.removesuffix(".npy") for name in members]
-    return arrays, [name for name in others if name not in known]
-
-
-def _problem(arrays: dict[str, NDArray[Any]], unknown: Sequence[str], dimension: int) -> str | None:
-    """What is wrong with the arrays' names, shapes and dtypes."""
-    if "vectors" not in arrays:
-        there = f"; it has {', '.join(unknown[:SHOWN_NAMES])!r}" if unknown else ""
-        return (
-            f"there is no array 'vectors' in it{there}; "
-            "write np.savez(file, vectors=…, ids=…, texts=…, payloads=…)"
-        )
-    vectors = arrays["vectors"]
-    if vectors.dtype.kind != "f":
-        return f"vectors are of dtype {vectors.dtype}, they must be floats"
-    if vectors.ndim != 2 or vectors.shape[1] != dimension:
-        return f"vectors have shape {vectors.shape}, they must have (rows, {dimension})"
-    for name in _TEXT_ARRAYS:
-        array = arrays.get(name)
-        if array is None:
-            continue
-        if array.dtype.kind != "U":
-            return f"{name} are of dtype {array.dtype}, they must be unicode (<U…)"
-        if array.shape != (len(vectors),):
-            return f"{name} have shape {array.shape}, they must have ({len(vectors)},)"
-    return None
-
 
 _log = get_logger(__name__)
 
-_Place = tuple[str, int, int]
-"""id, number of the file, row in the file."""
+_TEXT_ARRAYS: Final = ("ids", "texts", "payloads")
+_UNFINISHED: Final = frozenset({".part", ".tmp"})
+_SHOWN_NAMES: Final = 3
+"""Of what is left out: enough to see what it is."""
 
 
 class EntriesFromFolder:
@@ -321,19 +105,24 @@ class EntriesFromFolder:
                 ]
                 mapped = _Mapped(path for path in listing.files if is_mapped(path))
             except SourceError:
-                check_unchanged()  # a file that was half written is no broken file
+                check_unchanged()  # a half written file is no corrupt file
                 raise
             check_unchanged()
             yield FolderSnapshot(
-                collection,
-                self._declared.sizes,
-                files,
+                collection=collection.name,
+                epoch=collection.epoch,
+                generation=collection.generation,
+                dimension=collection.dimension,
+                metric=collection.metric,
+                count=sum(map(len, files)),
                 left_out=self._left_out(listing, files),
-                check_unchanged=mapped.check_unchanged,
+                _sizes=self._declared.sizes,
+                _files=files,
+                _mapped=mapped,
             )
 
-    def _left_out(self, listing: Listing, files: list[FolderFile]) -> dict[str, int]:
-        """What is not read, which is told in the log."""
+    def _left_out(self, listing: "Listing", files: list["FolderFile"]) -> dict[str, int]:
+        """What is not read, which is logged."""
         arrays = [f"{_written(file.name)}: {name}" for file in files for name in file.unknown]
         left_out = {**listing.left_out, **({"other_arrays": len(arrays)} if arrays else {})}
         if left_out:
@@ -343,32 +132,27 @@ class EntriesFromFolder:
                 collection=self._declared.name,
                 folder=str(self._folder),
                 **left_out,
-                first=[*map(_written, names[:SHOWN_NAMES]), *arrays[:SHOWN_NAMES]],
+                first=[*map(_written, names[:_SHOWN_NAMES]), *arrays[:_SHOWN_NAMES]],
                 advice="only .npy and .npz files directly in the folder are read, and of an .npz "
                 "file the arrays vectors, ids, texts and payloads",
             )
         return left_out
 
 
-class FolderSnapshot(OutsideSnapshot):
+_Place = tuple[str, int, int]
+"""id, number of the file, row in the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderSnapshot(SnapshotBase):
     """The mapped files, merged in the order of their ids."""
 
-    def __init__(
-        self,
-        collection: Collection,
-        sizes: SizeLimits,
-        files: list[FolderFile],
-        *,
-        left_out: Mapping[str, int],
-        check_unchanged: Callable[[], None],
-    ) -> None:
-        super().__init__(collection, sizes, sum(map(len, files)), left_out)
-        self._files = files
-        self._dtype = np.result_type(np.float32, *{file.vectors.dtype for file in files})
-        self._check_unchanged = check_unchanged
+    _sizes: SizeLimits
+    _files: Sequence["FolderFile"]
+    _mapped: "_Mapped"
 
     def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[Entries]:
-        """Every row once, in the order of the ids' UTF-8 bytes; what is held is one chunk.
+        """Every row once, in the order of the ids' UTF-8 bytes; one chunk is in memory.
 
         Raises:
             SourceError: rows that cannot be entries; the message names their files.
@@ -379,9 +163,9 @@ class FolderSnapshot(OutsideSnapshot):
             while chunk := list(islice(places, rows)):
                 yield self._read(chunk)
         except SourceError:
-            self._check_unchanged()
+            self._mapped.check_unchanged()
             raise
-        self._check_unchanged()
+        self._mapped.check_unchanged()
 
     def _in_order(self) -> Iterator[_Place]:
         before: _Place | None = None
@@ -402,7 +186,8 @@ class FolderSnapshot(OutsideSnapshot):
     def _read(self, places: list[_Place]) -> Entries:
         """Gather the rows of one chunk, file by file, and check them."""
         # In the files' own type: what float32 cannot hold is refused below, not rounded away here.
-        vectors = np.empty((len(places), self.dimension), self._dtype)
+        dtype = np.result_type(np.float32, *{file.vectors.dtype for file in self._files})
+        vectors = np.empty((len(places), self.dimension), dtype)
         texts: list[str | None] = [None] * len(places)
         payloads: list[str | None] = [None] * len(places)
         owners = np.array([number for _, number, _ in places])
@@ -428,21 +213,22 @@ class FolderSnapshot(OutsideSnapshot):
             )
         except InvalidEntriesError as error:
             where = f"collection {self.collection!r}"
-            raise refused(error, where, lambda row: self._shown(places[row])) from error
+            raise error.in_source(where, lambda row: self._shown(places[row])) from error
 
 
-def _places(number: int, file: FolderFile) -> Iterator[_Place]:
+def _places(number: int, file: "FolderFile") -> Iterator[_Place]:
     return ((id_, number, row) for id_, row in file.in_order())
 
 
 class _Mapped:
-    """Files that are read where they lie.
+    """The files that are mapped.
 
-    One that was removed, or replaced by another of its name, is as it was for whoever has it open.
+    One that was removed, or replaced by another of its name, does not change for a process that
+    has it open.
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        """As they are now; they are open already."""
+        """Remember how they look; they are open already."""
         self._seen = {path: found for path in paths if (found := _found(path)) is not None}
 
     def check_unchanged(self) -> None:
@@ -466,7 +252,7 @@ def _found(path: Path) -> os.stat_result | None:
 
 
 def _fingerprint(folder: Path) -> str:
-    """What the folder looks like: names, sizes and times of change."""
+    """A text that differs when a file's name, size or modification time does."""
     looks = []
     for path in list_folder(folder).files:
         found = _found(path)
@@ -476,5 +262,219 @@ def _fingerprint(folder: Path) -> str:
 
 
 def _written(name: str) -> str:
-    """A file's name as Unicode, also where its bytes are none."""
+    """A file's name as Unicode, also where its bytes are not valid."""
     return os.fsencode(name).decode(errors="backslashreplace")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """The content of a folder."""
+
+    files: list[Path]
+    """Those that hold entries, by name."""
+    subfolders: list[str]
+    other_files: list[str]
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """How many of each kind are not read; empty: none."""
+        counts = {"subfolders": len(self.subfolders), "other_files": len(self.other_files)}
+        return {kind: number for kind, number in counts.items() if number}
+
+
+def list_folder(folder: Path) -> Listing:
+    """The content of ``folder``, by name.
+
+    Raises:
+        SourceError: it cannot be listed.
+    """
+    files: list[Path] = []
+    subfolders: list[str] = []
+    other_files: list[str] = []
+    try:
+        for path in sorted(folder.iterdir()):
+            suffix = path.suffix.lower()
+            if path.name.startswith(".") or suffix in _UNFINISHED:
+                continue
+            if path.is_dir():
+                subfolders.append(path.name)
+            elif suffix in {".npy", ".npz"} and path.is_file():
+                files.append(path)
+            else:
+                other_files.append(path.name)
+    except OSError as error:
+        raise SourceError(f"{folder} cannot be read: {error.strerror}") from error
+    return Listing(files=files, subfolders=subfolders, other_files=other_files)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderFile:
+    """The arrays of one file; all have one length."""
+
+    name: str
+    vectors: NDArray[np.floating[Any]]
+    ids: NDArray[np.str_] | None
+    """``None``: a row's id is ``<file stem>:<row>``, rows counted from 0."""
+    texts: NDArray[np.str_] | None
+    payloads: NDArray[np.str_] | None
+    unknown: tuple[str, ...] = ()
+    """Arrays of other names, which are not read."""
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def in_order(self) -> Iterator[tuple[str, int]]:
+        """Each row's id and number, in the order of the ids' UTF-8 bytes."""
+        if self.ids is not None:
+            # numpy compares by code point, whose order is that of the UTF-8 bytes.
+            for row in np.argsort(self.ids, kind="stable"):
+                yield str(self.ids[row]), int(row)
+            return
+        stem = Path(self.name).stem
+        digits = np.arange(len(self)).astype(f"S{len(str(len(self)))}")
+        for row in np.argsort(digits):  # as text: 0, 1, 10, 11, 2, …
+            yield f"{stem}:{row}", int(row)
+
+
+def is_mapped(path: Path) -> bool:
+    """Whether a file is mapped where it lies, and not unpacked first."""
+    return path.suffix.lower() == ".npy"
+
+
+def open_file(path: Path, *, dimension: int, unpack_to: Path) -> FolderFile:
+    """Map a file's arrays and check their shapes and dtypes, but not their content.
+
+    Raises:
+        SourceError: not such a file, or arrays that do not fit; the message names the file.
+    """
+    arrays, unknown = _arrays(path, dimension, unpack_to / path.name)
+    return FolderFile(
+        name=path.name,
+        vectors=arrays["vectors"],
+        ids=arrays.get("ids"),
+        texts=arrays.get("texts"),
+        payloads=arrays.get("payloads"),
+        unknown=tuple(unknown),
+    )
+
+
+def rows_in(path: Path, *, dimension: int) -> int:
+    """How many rows a file has; only its headers are read, and nothing is unpacked.
+
+    Raises:
+        SourceError: as `open_file`, as far as the headers show it.
+    """
+    arrays, _ = _arrays(path, dimension, None)
+    return len(arrays["vectors"])
+
+
+def _arrays(
+    path: Path, dimension: int, unpack_to: Path | None
+) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """The arrays of a file, and the names of those that are not read.
+
+    ``unpack_to=None``: of an archive the arrays have no content, only shapes and dtypes.
+    """
+    unknown: list[str] = []
+    try:
+        if is_mapped(path):
+            arrays = {"vectors": _map(path)}
+        elif unpack_to is None:
+            arrays, unknown = _headers(path)
+        else:
+            arrays, unknown = _unpack(path, unpack_to)
+    except Exception as error:  # at odd bytes the parsers raise errors of a dozen unrelated classes
+        raise SourceError(f"{path.name}: cannot be read: {_reason(path, error)}") from error
+    problem = _problem(arrays, unknown, dimension)
+    if problem is not None:
+        raise SourceError(f"{path.name}: {problem}")
+    return arrays, unknown
+
+
+def _headers(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """Arrays with the shapes and dtypes of those in an archive, without their content."""
+    arrays: dict[str, NDArray[Any]] = {}
+    unknown = []
+    with zipfile.ZipFile(path) as archive:
+        for member in dict.fromkeys(archive.namelist()):
+            name = member.removesuffix(".npy")
+            if name not in ("vectors", *_TEXT_ARRAYS) or not member.endswith(".npy"):
+                unknown.append(name)
+                continue
+            with archive.open(member) as packed:
+                version = np.lib.format.read_magic(packed)
+                read = (
+                    np.lib.format.read_array_header_1_0
+                    if version == (1, 0)
+                    else np.lib.format.read_array_header_2_0
+                )
+                shape, _, dtype = read(packed)
+            arrays[name] = np.broadcast_to(np.zeros((), dtype), shape)
+    return arrays, unknown
+
+
+def _map(path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except ValueError as error:
+        if "Python objects" not in str(error):
+            raise
+        raise ValueError(
+            f"its array '{path.stem}' holds Python objects (dtype object), which are never "
+            "unpickled; write numbers with dtype=float32, and texts with dtype=str"
+        ) from error
+    return array
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """What the parser reports, after what that usually means."""
+    if isinstance(error, zipfile.BadZipFile):
+        return f"it is no .npz archive, or is cut short ({error})"
+    if is_mapped(path) and isinstance(error, OSError | ValueError):
+        size = path.stat().st_size
+        return f"{error} (it has {size:,} bytes)" if "objects" not in str(error) else str(error)
+    return str(error)
+
+
+def _unpack(path: Path, folder: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """The arrays with known names, and the names of the others.
+
+    No name from the archive becomes a path.
+    """
+    folder.mkdir()
+    arrays = {}
+    known = ("vectors", *_TEXT_ARRAYS)
+    with zipfile.ZipFile(path) as archive:
+        members = dict.fromkeys(archive.namelist())
+        for name in known:
+            if f"{name}.npy" in members:
+                target = folder / f"{name}.npy"
+                with archive.open(f"{name}.npy") as packed, target.open("wb") as unpacked:
+                    shutil.copyfileobj(packed, unpacked, 1024 * 1024)
+                arrays[name] = _map(target)
+    others = [name.removesuffix(".npy") for name in members]
+    return arrays, [name for name in others if name not in known]
+
+
+def _problem(arrays: dict[str, NDArray[Any]], unknown: Sequence[str], dimension: int) -> str | None:
+    """What is wrong with the arrays' names, shapes and dtypes."""
+    if "vectors" not in arrays:
+        there = f"; it has {', '.join(unknown[:_SHOWN_NAMES])!r}" if unknown else ""
+        return (
+            f"there is no array 'vectors' in it{there}; "
+            "write np.savez(file, vectors=…, ids=…, texts=…, payloads=…)"
+        )
+    vectors = arrays["vectors"]
+    if vectors.dtype.kind != "f":
+        return f"vectors are of dtype {vectors.dtype}, they must be floats"
+    if vectors.ndim != 2 or vectors.shape[1] != dimension:
+        return f"vectors have shape {vectors.shape}, they must have (rows, {dimension})"
+    for name in _TEXT_ARRAYS:
+        array = arrays.get(name)
+        if array is None:
+            continue
+        if array.dtype.kind != "U":
+            return f"{name} are of dtype {array.dtype}, they must be unicode (<U…)"
+        if array.shape != (len(vectors),):
+            return f"{name} have shape {array.shape}, they must have ({len(vectors)},)"
+    return None
