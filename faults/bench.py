@@ -28,7 +28,7 @@ from indexrelay.schemas.messages import ReaderState
 from indexrelay.schemas.settings_file import load_settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog, Commit
-from indexrelay.streams import Connection, Keys, current_release, present
+from indexrelay.streams import Connection, Keys, current_release, members_of
 from tests.fixtures.acl import ADMIN
 from tests.fixtures.servers import PrivateServer
 from tests.streams.polling import eventually
@@ -258,8 +258,8 @@ class Bench:
 
     def states(self) -> dict[str, ReaderState]:
         """What every live reader says of itself."""
-        found = present(self.connection, self.keys, "reader", ReaderState)
-        return {state.reader: state for state in found.values() if state is not None}
+        found = members_of(self.connection, self.keys, ReaderState).known
+        return {state.reader: state for state in found.values()}
 
     def settled(self) -> bool:
         """Whether everybody agrees on the newest generation, and nothing is left to do."""

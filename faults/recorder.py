@@ -40,7 +40,7 @@ from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import BlobRef, VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
-from indexrelay.streams import Connection, Keys, present
+from indexrelay.streams import Connection, Keys, members_of
 from indexrelay.streams.consumer import extent
 from indexrelay.streams.keys import scan
 
@@ -125,7 +125,7 @@ class Recorder:
         )
         if before is None or not verdict.well:
             return
-        readers = present(self._connection, self._keys, "reader", ReaderState)
+        readers = members_of(self._connection, self._keys, ReaderState).known
         if self._store.newest_release() == before:
             self._said_well.append(
                 SaidWell(
@@ -134,7 +134,7 @@ class Recorder:
                     readers={
                         member: (state.release, _served(state))
                         for member, state in readers.items()
-                        if state is not None and state.label not in self.distrusted
+                        if state.label not in self.distrusted
                     },
                 )
             )

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 from indexrelay.schemas.messages import ComponentState, LoadOutcome, ReaderState
 from indexrelay.schemas.settings import Settings
-from indexrelay.streams import Connection, Keys, present
+from indexrelay.streams import Connection, Keys, members_of
 
 T = TypeVar("T")
 
@@ -34,8 +34,7 @@ class Watcher:
         """The readers' states once each has worked through ``release``; waits for that."""
 
         def look() -> dict[str, ReaderState] | None:
-            found = present(self._connection, self._keys, "reader", ReaderState).values()
-            states = [state for state in found if state is not None]
+            states = members_of(self._connection, self._keys, ReaderState).known.values()
             arrived = {state.reader: state for state in states if state.release >= release}
             return arrived if arrived.keys() >= set(readers) else None
 

@@ -22,7 +22,7 @@ from indexrelay.console.installation import Installation, verdict_of
 from indexrelay.producers import NotServedError
 from indexrelay.schemas.messages import ReaderState
 from indexrelay.storage.catalog import Commit
-from indexrelay.streams import present
+from indexrelay.streams import members_of
 
 _WORKERS = 3
 _PRESENCE_SECONDS = 1.5
@@ -108,12 +108,12 @@ def _hold_against(server: Process, pids: list[int], commit: Commit, who: str) ->
 
 def _members(bench: Bench) -> set[int]:
     """The processes under the label, as presence shows them."""
-    found = present(bench.connection, bench.keys, "reader", ReaderState).values()
-    return {state.pid for state in found if state is not None and state.reader == LABEL}
+    found = members_of(bench.connection, bench.keys, ReaderState).known.values()
+    return {state.pid for state in found if state.reader == LABEL}
 
 
 def _ready(bench: Bench) -> bool:
-    found = present(bench.connection, bench.keys, "reader", ReaderState).values()
+    found = members_of(bench.connection, bench.keys, ReaderState).states.values()
     return all(state is not None and state.ready for state in found)
 
 

@@ -15,7 +15,7 @@ from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import load_settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
-from indexrelay.streams import Connection, Keys, present
+from indexrelay.streams import Connection, Keys, members_of
 from tests.fixtures.warm_process import WarmProcess
 
 
@@ -78,8 +78,8 @@ class Installation:
     def states(self) -> dict[str, ReaderState]:
         """What every reader says of itself."""
         keys = Keys(self.settings.namespace)
-        found = present(self.connection, keys, "reader", ReaderState)
-        return {state.reader: state for state in found.values() if state is not None}
+        found = members_of(self.connection, keys, ReaderState).known
+        return {state.reader: state for state in found.values()}
 
     def close(self) -> None:
         self._closing.close()

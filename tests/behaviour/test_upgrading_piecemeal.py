@@ -27,13 +27,13 @@ from indexrelay.schemas.messages import (
     RebuildRequested,
     ReleaseApplied,
     ReleasePublished,
+    Role,
 )
 from indexrelay.schemas.names import sha256_hex
 from indexrelay.schemas.settings import Metric
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.catalog import Catalog, Commit
-from indexrelay.streams import Keys, Presence, Tail, present, publish
-from indexrelay.streams.presence import Role
+from indexrelay.streams import Keys, Presence, Tail, members_of, publish
 from tests.behaviour.conftest import Install, Installation
 from tests.schemas.stored_messages import VERSIONS, document, message
 from tests.storage.artifacts.samples import make_file
@@ -266,10 +266,10 @@ def test_members_of_another_version_are_seen_waited_for_and_believed(
         Presence(installation.connection, keys, kind).publish(
             member_of(model, state), state, ttl_seconds=60
         )
-    [reader] = present(installation.connection, keys, "reader", ReaderState).values()
+    [reader] = members_of(installation.connection, keys, ReaderState).states.values()
     assert reader is not None
     assert (reader.reader, reader.release) == ("reader-a", STORED_RELEASE)
-    [rebuilder] = present(installation.connection, keys, "rebuilder", RebuilderState).values()
+    [rebuilder] = members_of(installation.connection, keys, RebuilderState).states.values()
     assert rebuilder is not None
     assert rebuilder.failures["main_map"].failures == 2
     commit = commit_of(installation.catalog, STORED_GENERATION)

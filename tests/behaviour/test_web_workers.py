@@ -12,7 +12,7 @@ import pytest
 
 from indexrelay.producers import NotServedError
 from indexrelay.schemas.messages import ReaderState
-from indexrelay.streams import Keys, present
+from indexrelay.streams import Keys, members_of
 from tests.behaviour.conftest import Install, Installation
 from tests.streams.polling import eventually
 
@@ -58,8 +58,8 @@ SERVERS = {
 def pids(installation: Installation) -> set[int]:
     """The processes under the id."""
     keys = Keys(installation.settings.namespace)
-    found = present(installation.connection, keys, "reader", ReaderState).values()
-    return {state.pid for state in found if state is not None and state.reader == "web"}
+    found = members_of(installation.connection, keys, ReaderState).known.values()
+    return {state.pid for state in found if state.reader == "web"}
 
 
 @pytest.mark.parametrize("server", SERVERS)

@@ -217,7 +217,7 @@ def test_redis_being_away_is_waited_out(
     readers.say(reader("one", {"voyager": 2}, epoch=commit.epoch))
     look = Presence.look
 
-    def away(presence: Presence, roster: Roster | None = None) -> Look:
+    def away(presence: Presence, roster: Roster | None = None, **_: object) -> Look:
         if clock.seconds < 1:
             raise RedisConnectionError("connection refused")
         return look(presence, roster)
@@ -232,7 +232,7 @@ def test_redis_being_away_is_waited_out(
 def test_a_refusal_that_stays_is_raised(
     producer: Producer, commit: Commit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(*_: object) -> Look:
+    def refused(*_: object, **_named: object) -> Look:
         raise ResponseError("ERR unknown command")
 
     monkeypatch.setattr(Presence, "look", refused)
@@ -288,7 +288,7 @@ def test_a_reader_that_comes_while_others_are_looked_at_counts_before_all_is_ser
     looks = []
     look = Presence.look
 
-    def looked(presence: Presence, roster: Roster | None = None) -> Look:
+    def looked(presence: Presence, roster: Roster | None = None, **_: object) -> Look:
         looks.append(clock.seconds)
         if len(looks) == 20:
             readers.say(reader("two", {"voyager": 1}, epoch=commit.epoch))

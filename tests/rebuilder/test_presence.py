@@ -1,7 +1,7 @@
 """What a rebuilder says of itself in presence, for the jobs that wait."""
 
 from indexrelay.schemas.messages import RebuilderState
-from indexrelay.streams import Presence, present
+from indexrelay.streams import Presence, members_of
 from tests.fixtures.logs import capture_logs
 from tests.rebuilder.conftest import Bench, MakeBench, behaving
 
@@ -37,7 +37,7 @@ def test_two_rebuilders_under_one_id_are_told_of_when_both_are_alive(make_bench:
     one, other = bench.another("r"), bench.another("r")
 
     def namesakes() -> list[int]:
-        found = present(bench.connection, bench.keys, "rebuilder", RebuilderState)
+        found = members_of(bench.connection, bench.keys, RebuilderState).states
         return [len(state.namesakes) for state in found.values() if state is not None]
 
     with capture_logs() as lines:

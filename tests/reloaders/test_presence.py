@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from indexrelay.schemas.messages import FIELD, Event, LoadOutcome, ReaderState, ReleaseApplied
-from indexrelay.streams import Connection, Keys, present, publish
+from indexrelay.streams import Connection, Keys, members_of, publish
 from tests.fixtures.servers import fake_connection
 from tests.reloaders.bench import Bench, make_settings
 
@@ -16,8 +16,8 @@ KEYS = Keys("test")
 
 
 def _presence(connection: Connection) -> dict[str, ReaderState]:
-    states = present(connection, KEYS, "reader", ReaderState).values()
-    return {state.reader: state for state in states if state is not None}
+    states = members_of(connection, KEYS, ReaderState).known.values()
+    return {state.reader: state for state in states}
 
 
 def _reports(connection: Connection, label: str = "a") -> list[ReleaseApplied]:
@@ -157,11 +157,11 @@ def test_processes_under_one_id_do_not_hide_each_other(bench: Bench) -> None:
     bench.publish(voyager="v1")
     first.step()
     second.step()
-    found = present(connection, KEYS, "reader", ReaderState)
+    found = members_of(connection, KEYS, ReaderState).states
     assert set(found) == {first.state.member, second.state.member}
     assert {state.reader for state in found.values() if state} == {"web"}
     first.stop()
-    assert set(present(connection, KEYS, "reader", ReaderState)) == {second.state.member}
+    assert set(members_of(connection, KEYS, ReaderState).states) == {second.state.member}
 
 
 @pytest.mark.server

@@ -17,10 +17,10 @@ from indexrelay.schemas.messages import (
     LoadOutcome,
     ReaderState,
     RebuilderState,
+    Role,
 )
 from indexrelay.storage.catalog import Commit
-from indexrelay.streams import Presence, present
-from indexrelay.streams.presence import Role
+from indexrelay.streams import Presence, members_of
 from tests.rebuilder.conftest import Bench, MakeBench, behaving
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -161,6 +161,6 @@ def test_a_state_that_no_process_of_ours_writes_is_dropped_and_told(
     assert before in raw
     presence = Presence(bench.connection, bench.keys, "reader")
     presence.publish(state.member, raw.replace(before, after).encode(), ttl_seconds=60)
-    assert present(bench.connection, bench.keys, "reader", ReaderState)[state.member] is None
+    assert members_of(bench.connection, bench.keys, ReaderState).states[state.member] is None
     told = problems(bench)
     assert any("a:00000000000000aa" in each for each in told.values()), told

@@ -24,7 +24,7 @@ from indexrelay.storage.artifacts.files import SWEEPING_SECONDS, WRITING_SECONDS
 from indexrelay.storage.catalog import Catalog, database
 from indexrelay.storage.errors import is_transient
 from indexrelay.storage.urls import driver_url
-from indexrelay.streams import EmbeddedServer, present
+from indexrelay.streams import EmbeddedServer, members_of
 from indexrelay.streams.errors import ServerStartError
 from tests.fixtures.logs import capture_logs
 from tests.health.healthy_facts import healthy, rebuilder, redis
@@ -250,7 +250,7 @@ def test_a_rebuilder_says_what_it_waits_for_and_the_judge_names_it(make_bench: M
     bench.commit("b")
     with held(bench.store.root / "lock"):
         other.step()
-    found = present(bench.connection, bench.keys, "rebuilder", RebuilderState)
+    found = members_of(bench.connection, bench.keys, RebuilderState).states
     [wait] = [
         wait
         for state in found.values()

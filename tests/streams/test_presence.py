@@ -10,7 +10,7 @@ from indexrelay.schemas.names import split_member_id
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.errors import BackendRefusedError, MessageTooLargeError
 from indexrelay.streams.keys import Keys
-from indexrelay.streams.presence import MAX_STATE_BYTES, Presence, members_of, present
+from indexrelay.streams.presence import MAX_STATE_BYTES, Presence, members_of
 from tests.fixtures.servers import ServerFactory
 from tests.streams.polling import eventually
 
@@ -42,7 +42,7 @@ def test_processes_under_one_label_stand_side_by_side(
     for member in ("web", "web:0a", "web:0b", "other:0c"):
         readers.publish(member, state(member).model_dump_json().encode(), ttl_seconds=60)
     readers.publish("web:alien", b"{}", ttl_seconds=60)
-    found = present(each_connection, keys, "reader", ReaderState)
+    found = members_of(each_connection, keys, ReaderState).states
     assert {member: each and (each.reader, each.instance) for member, each in found.items()} == {
         "other:0c": ("other", "0c"),
         "web": ("web", ""),
@@ -51,7 +51,7 @@ def test_processes_under_one_label_stand_side_by_side(
         "web:alien": None,
     }
     readers.remove("web:0a")
-    assert "web:0b" in present(each_connection, keys, "reader", ReaderState)
+    assert "web:0b" in members_of(each_connection, keys, ReaderState).states
 
 
 def test_whose_state_it_is_follows_from_the_key_and_not_from_what_it_says(
@@ -62,12 +62,12 @@ def test_whose_state_it_is_follows_from_the_key_and_not_from_what_it_says(
     said = {"web:0b": "victim:0a", "web:0c": "web:0a", "web:0d": "web", "other": "other:0e"}
     for member, name in said.items():
         readers.publish(member, state(name).model_dump_json().encode(), ttl_seconds=60)
-    found = members_of(each_connection, keys, "reader", ReaderState)
+    found = members_of(each_connection, keys, ReaderState)
     assert list(found.states) == ["web:0a"]
     assert found.dropped == {
         member: f"its state says that it is {name}" for member, name in said.items()
     }
-    assert present(each_connection, keys, "reader", ReaderState) == found.states
+    assert members_of(each_connection, keys, ReaderState).states == found.states
 
 
 def test_a_state_that_is_too_large_is_not_read_and_hides_nobody(
@@ -81,7 +81,7 @@ def test_a_state_that_is_too_large_is_not_read_and_hides_nobody(
         readers.publish("b", largest + b" ", ttl_seconds=60)
     readers.publish("b", largest, ttl_seconds=60)
     each_connection.commands.append(keys.reader("b"), " ")
-    found = members_of(each_connection, keys, "reader", ReaderState)
+    found = members_of(each_connection, keys, ReaderState)
     assert list(found.states) == ["a"]
     assert found.dropped == {"b": "its state is larger than 1,048,576 bytes"}
 

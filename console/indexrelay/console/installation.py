@@ -34,7 +34,7 @@ from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.keys import Keys
-from indexrelay.streams.presence import StateT, present
+from indexrelay.streams.presence import members_of
 
 
 class Installation:
@@ -142,8 +142,8 @@ def signals_of(installation: Installation) -> Signals:
     try:
         connection, keys = installation.connection, installation.keys
         return Signals(
-            readers=_readable(present(connection, keys, "reader", ReaderState)),
-            rebuilders=_readable(present(connection, keys, "rebuilder", RebuilderState)),
+            readers=members_of(connection, keys, ReaderState).known,
+            rebuilders=members_of(connection, keys, RebuilderState).known,
         )
     except (RedisError, IndexRelayError, OSError) as error:
         return Signals(error=advised(error))
@@ -156,8 +156,3 @@ def person() -> str:
     except (OSError, KeyError):  # a container may have no name for its user
         user = str(os.getuid())
     return f"{user}@{socket.gethostname()}"
-
-
-def _readable(states: Mapping[str, StateT | None]) -> dict[str, StateT]:
-    """Without the processes of another major version, which the judge reports."""
-    return {member: state for member, state in states.items() if state is not None}

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from indexrelay.schemas.clock import backoff_seconds
-from indexrelay.schemas.messages import ReaderState, RebuilderState
+from indexrelay.schemas.messages import ReaderState, RebuilderState, Role
 from indexrelay.schemas.settings import CollectionSettings, ReaderSettings, RebuilderSettings
 from indexrelay.schemas.versions import Definitions, Hold, Release, VersionManifest
 from indexrelay.storage.artifacts import ReleaseUnreadableError, ReleaseUntrustedError
@@ -24,7 +24,6 @@ from indexrelay.storage.catalog import (
     Pause,
 )
 from indexrelay.streams.leases import HeldLease
-from indexrelay.streams.presence import Role
 from indexrelay.streams.repair import WrongKey
 from indexrelay.streams.retention import ServerMemory
 

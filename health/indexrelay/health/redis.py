@@ -25,13 +25,14 @@ from indexrelay.schemas.messages import (
     ProcessState,
     ReaderState,
     RebuilderState,
+    Role,
 )
 from indexrelay.schemas.names import member_id, split_member_id
 from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import Definitions, Release
 from indexrelay.streams.connection import NO_EVICTION
 from indexrelay.streams.leases import HeldLease, LeaseOwner
-from indexrelay.streams.presence import MAX_PROCESSES, Role
+from indexrelay.streams.presence import MAX_PROCESSES
 from indexrelay.streams.repair import WrongKey
 
 _CODES: Final[Mapping[Role, Code]] = {

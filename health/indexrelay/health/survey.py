@@ -31,7 +31,7 @@ from indexrelay.schemas.diagnostics import told
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.files import open_to_everyone
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.messages import ReaderState, RebuilderState
+from indexrelay.schemas.messages import ReaderState, RebuilderState, Role
 from indexrelay.schemas.settings import CatalogSource, Settings
 from indexrelay.schemas.versions import Definitions, Release, VersionManifest
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
@@ -45,7 +45,7 @@ from indexrelay.streams.consumer import group_state, waiting_entries
 from indexrelay.streams.errors import refusal_code
 from indexrelay.streams.keys import REBUILDERS_GROUP
 from indexrelay.streams.leases import HeldLease, held_leases
-from indexrelay.streams.presence import Members, Role, StateT, host_name, members_of
+from indexrelay.streams.presence import Members, StateT, host_name, members_of
 from indexrelay.streams.publisher import current_release
 from indexrelay.streams.repair import WrongKey, find_wrong_keys
 from indexrelay.streams.retention import held_memory, server_memory
@@ -331,8 +331,8 @@ class Survey:
             none,
         )
         blocked = {each.key for each in wrong if each.hides}
-        readers = members_of(connection, keys, "reader", ReaderState)
-        rebuilders = members_of(connection, keys, "rebuilder", RebuilderState)
+        readers = members_of(connection, keys, ReaderState)
+        rebuilders = members_of(connection, keys, RebuilderState)
         memory = server_memory(connection)
         return replace(
             facts,
@@ -375,8 +375,8 @@ class Survey:
         except ResponseError as error:
             if refusal_code(error) != "WRONGTYPE":  # it answers, and `whole` names the key
                 raise
-        readers = _if_shown(connection, keys, "reader", ReaderState)
-        rebuilders = _if_shown(connection, keys, "rebuilder", RebuilderState)
+        readers = _if_shown(connection, keys, ReaderState)
+        rebuilders = _if_shown(connection, keys, RebuilderState)
         looked: dict[Role, object] = {"reader": readers, "rebuilder": rebuilders}
         return replace(
             facts,
@@ -456,14 +456,12 @@ def _if_allowed(look: Callable[[], ResultT], otherwise: ResultT) -> ResultT:
         return otherwise
 
 
-def _if_shown(
-    connection: Connection, keys: Keys, role: Role, model: type[StateT]
-) -> Members[StateT] | None:
+def _if_shown(connection: Connection, keys: Keys, model: type[StateT]) -> Members[StateT] | None:
     """Who is there; ``None``: this user may not read it, or another key is in its place."""
     try:
-        return members_of(connection, keys, role, model)
+        return members_of(connection, keys, model)
     except ResponseError as error:
-        _log.debug("presence.not_shown", role=role, error=str(error))
+        _log.debug("presence.not_shown", role=model.ROLE, error=str(error))
         return None
 
 

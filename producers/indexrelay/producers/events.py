@@ -31,6 +31,7 @@ from indexrelay.schemas.messages import (
     EventData,
     ReaderState,
     RebuilderState,
+    Role,
 )
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Commit
@@ -38,7 +39,7 @@ from indexrelay.streams.connection import Connection
 from indexrelay.streams.consumer import backlog
 from indexrelay.streams.errors import BackendRefusedError
 from indexrelay.streams.keys import REBUILDERS_GROUP, Keys
-from indexrelay.streams.presence import Presence, Role, Roster, StateT, present
+from indexrelay.streams.presence import Presence, Roster, StateT, members_of
 from indexrelay.streams.publisher import publish_many
 from indexrelay.streams.server import embedded_url
 
@@ -238,20 +239,20 @@ class Signals:
         Raises:
             RedisError, IndexRelayError, OSError: presence cannot be read.
         """
-        return self._present("reader", ReaderState, known=known)
+        return self._present(ReaderState, known=known)
 
     def rebuilders(self, *, known: bool = False) -> list[RebuilderState]:
         """What every live rebuilder process says of itself; as `readers`."""
-        return self._present("rebuilder", RebuilderState, known=known)
+        return self._present(RebuilderState, known=known)
 
-    def _present(self, role: Role, model: type[StateT], *, known: bool) -> list[StateT]:
+    def _present(self, model: type[StateT], *, known: bool) -> list[StateT]:
         connection, now = self.connection, self._clock.monotonic()
-        at, roster = self._rosters.get(role, (now, None))
+        at, roster = self._rosters.get(model.ROLE, (now, None))
         if roster is None or not known or now - at >= _ROSTER_SECONDS:
-            roster = Presence(connection, self._keys, role).members()
-            self._rosters[role] = now, roster
-        found = present(connection, self._keys, role, model, roster=roster)
-        return [state for state in found.values() if state is not None]
+            roster = Presence(connection, self._keys, model.ROLE).members()
+            self._rosters[model.ROLE] = now, roster
+        members = members_of(connection, self._keys, model, roster=roster)
+        return list(members.known.values())
 
     @property
     def connection(self) -> Connection:

@@ -26,10 +26,9 @@ from indexrelay.schemas.messages import ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore, VersionUnreadableError
 from indexrelay.storage.catalog import Catalog, Collection
-from indexrelay.streams import Connection, Keys, present, trim
+from indexrelay.streams import Connection, Keys, members_of, trim
 from indexrelay.streams.consumer import Position, extent, group_state, group_states
 from indexrelay.streams.keys import REBUILDERS_GROUP, scan
-from indexrelay.streams.presence import members_of
 from indexrelay.streams.retention import cap, cap_bytes, server_milliseconds
 
 _log = get_logger(__name__)
@@ -100,7 +99,7 @@ class ArtifactSweeper:
         One that says nothing that is understood takes nothing away from what the others serve.
         """
         try:
-            members = members_of(self._connection, self._keys, "reader", ReaderState)
+            members = members_of(self._connection, self._keys, ReaderState)
         except RedisError as error:
             _log.debug("readers.unknown", error=str(error))
             return set(), False
@@ -238,8 +237,8 @@ class StreamTrimmer:
             yield group.lowest_pending or group.last_delivered
 
     def _reached_by_readers(self) -> Iterator[Position]:
-        for state in present(self._connection, self._keys, "reader", ReaderState).values():
-            if state is not None and state.cursor is not None:
+        for state in members_of(self._connection, self._keys, ReaderState).known.values():
+            if state.cursor is not None:
                 yield Position.of(state.cursor.encode())
 
     def _ends(self, key: str) -> Iterator[Position]:

@@ -40,7 +40,7 @@ from indexrelay.schemas.messages import (
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from indexrelay.storage.catalog import Attempt, Catalog
-from indexrelay.streams import Connection, Identity, Keys, Presence, present
+from indexrelay.streams import Connection, Identity, Keys, Presence, members_of
 from indexrelay.streams.errors import is_unanswered
 
 _log = get_logger(__name__)
@@ -52,14 +52,14 @@ def declared_by_rebuilders(connection: Connection, keys: Keys) -> frozenset[str]
     None where presence cannot be read: then nobody is known to build them.
     """
     try:
-        states = present(connection, keys, "rebuilder", RebuilderState)
+        states = members_of(connection, keys, RebuilderState).known
     except RedisError as error:
         _log.debug("rebuilders.unknown", error=str(error))
         return frozenset()
     return frozenset(
         name
         for state in states.values()
-        if state is not None and state.declares is not None
+        if state.declares is not None
         for name in state.declares.components
     )
 
@@ -158,11 +158,11 @@ class RebuilderPresence:
         has its label. So only a state that was renewed between two of our looks counts.
         """
         us = self._identity
-        everyone = present(self._connection, self._keys, "rebuilder", RebuilderState)
+        everyone = members_of(self._connection, self._keys, RebuilderState).known
         others = {
             member: state
             for member, state in everyone.items()
-            if state is not None and state.label == us.label and member != us.member
+            if state.label == us.label and member != us.member
         }
         alive = {
             member: f"{state.host}:{state.pid}"

@@ -41,10 +41,9 @@ from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from indexrelay.storage.catalog import Catalog
-from indexrelay.streams import Connection, ConsumerGroup, Keys, current_release, present
+from indexrelay.streams import Connection, ConsumerGroup, Keys, current_release, members_of
 from indexrelay.streams.connection import refusals_of
 from indexrelay.streams.leases import held_leases, limit_lease
-from indexrelay.streams.presence import members_of
 from indexrelay.streams.repair import find_wrong_keys, mend
 
 
@@ -179,8 +178,7 @@ class Renumberer:
         """
         readers = {
             state.process: state
-            for state in present(self._connection, self._keys, "reader", ReaderState).values()
-            if state is not None
+            for state in members_of(self._connection, self._keys, ReaderState).known.values()
         }
         announced = current_release(self._connection, self._keys)
         # Looked at after these: what was announced a moment ago was committed before that.
@@ -357,7 +355,7 @@ class Reconciler:
     def _in_redis(self) -> Iterator[Finding]:
         try:
             yield from self._wrong_keys()
-            alive = present(self._connection, self._keys, "rebuilder", RebuilderState)
+            alive = members_of(self._connection, self._keys, RebuilderState).states
             yield from self._lost_releases(alive)
             yield from self._lent(alive)
             yield from self._announcement()
@@ -392,7 +390,7 @@ class Reconciler:
                 )
 
     def _readers(self) -> Mapping[str, ReaderState | None]:
-        members = members_of(self._connection, self._keys, "reader", ReaderState)
+        members = members_of(self._connection, self._keys, ReaderState)
         for member, why in members.dropped.items():
             label, _ = split_member_id(member)
             self.foreign_writes.note(label, f"the presence of reader {member}: {why}")

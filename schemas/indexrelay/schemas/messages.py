@@ -17,7 +17,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Final, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import (
     AwareDatetime,
@@ -171,11 +171,14 @@ class ComponentState(_Fact):
     applied_at: AwareDatetime | None = None
 
 
+Role: TypeAlias = Literal["reader", "rebuilder"]
+
+
 class ProcessState(_Fact):
     """Who a process is; several may have one label."""
 
-    _LABEL: ClassVar[str]
-    """The field that holds the label."""
+    ROLE: ClassVar[Role]
+    """What it is; also the name of the field that holds its label."""
 
     host: Attribute
     pid: Annotated[int, Field(ge=0, lt=2**32)]
@@ -189,7 +192,7 @@ class ProcessState(_Fact):
     @property
     def label(self) -> str:
         """The id that people gave, or the one that was made for it."""
-        return str(getattr(self, self._LABEL))
+        return str(getattr(self, self.ROLE))
 
     @property
     def member(self) -> str:
@@ -205,7 +208,7 @@ class ProcessState(_Fact):
 class ReaderState(ProcessState):
     """The whole current state of one reader process, as its presence key holds it."""
 
-    _LABEL: ClassVar[str] = "reader"
+    ROLE: ClassVar[Role] = "reader"
 
     reader: ReaderId
     """Its label."""
@@ -261,7 +264,7 @@ class ForeignWrites(_Fact):
 class RebuilderState(ProcessState):
     """The whole current state of one rebuilder process, as its presence key holds it."""
 
-    _LABEL: ClassVar[str] = "rebuilder"
+    ROLE: ClassVar[Role] = "rebuilder"
 
     rebuilder: ReaderId
     """Its label."""

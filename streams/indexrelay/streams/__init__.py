@@ -16,7 +16,7 @@ from indexrelay.streams.errors import (
 )
 from indexrelay.streams.keys import Keys
 from indexrelay.streams.leases import Lease
-from indexrelay.streams.presence import Identity, Presence, present
+from indexrelay.streams.presence import Identity, Presence, members_of
 from indexrelay.streams.publisher import announce, current_release, publish, publish_many
 from indexrelay.streams.retention import trim
 from indexrelay.streams.server import EmbeddedServer
@@ -39,7 +39,7 @@ __all__ = [
     "announce",
     "current_release",
     "is_transient",
-    "present",
+    "members_of",
     "publish",
     "publish_many",
     "trim",

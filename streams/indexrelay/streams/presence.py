@@ -27,14 +27,14 @@ import socket
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from pydantic import ValidationError
 from redis.client import Pipeline
 from redis.exceptions import RedisError, ResponseError
 
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.messages import MAX_EVENT_BYTES, ProcessState
+from indexrelay.schemas.messages import MAX_EVENT_BYTES, ProcessState, Role
 from indexrelay.schemas.names import READER_PATTERN, member_id, split_member_id
 from indexrelay.streams.connection import Connection, refusals_of
 from indexrelay.streams.errors import MessageTooLargeError, refusal_code
@@ -135,7 +135,6 @@ def _default_label(own: str) -> str:
 
 _log = get_logger(__name__)
 
-Role: TypeAlias = Literal["reader", "rebuilder"]
 StateT = TypeVar("StateT", bound=ProcessState)
 
 MAX_STATE_BYTES: Final = MAX_EVENT_BYTES
@@ -348,7 +347,8 @@ class Members(Generic[StateT]):
     """Who is there, as far as their keys say so."""
 
     states: Mapping[str, StateT | None] = field(default_factory=dict)
-    """By member id, in the order of the ids; ``None``: it cannot be read here."""
+    """By member id, in the order of the ids; ``None``: it cannot be read here, since a process of
+    another major version wrote it."""
     dropped: Mapping[str, str] = field(default_factory=dict)
     """By member id: what was found there and counts for nobody, and why."""
     crowded: frozenset[str] = frozenset()
@@ -357,9 +357,9 @@ class Members(Generic[StateT]):
     """Members for whose states there was no time left."""
 
     @property
-    def known(self) -> list[StateT]:
-        """The states that can be read here."""
-        return [state for state in self.states.values() if state is not None]
+    def known(self) -> dict[str, StateT]:
+        """The states that can be read here, by member id."""
+        return {member: state for member, state in self.states.items() if state is not None}
 
 
 class ParsedStates(Generic[StateT]):
@@ -398,16 +398,16 @@ class ParsedStates(Generic[StateT]):
 def members_of(
     connection: Connection,
     keys: Keys,
-    kind: Role,
     model: type[StateT],
     *,
     roster: Roster | None = None,
     parsed: ParsedStates[StateT] | None = None,
     in_time: Callable[[], bool] | None = None,
 ) -> Members[StateT]:
-    """Every live process, and what was dropped because it is not its key's.
+    """Every live process of one role, and what was dropped because it is not its key's.
 
     Args:
+        model: `ReaderState` or `RebuilderState`.
         roster: whose states to read; ``None``: of all who are there now.
         parsed: what they said before; ``None``: each state is parsed.
         in_time: whether there is time for one more state; ``None``: always.
@@ -417,7 +417,7 @@ def members_of(
     """
     parsed = ParsedStates(model) if parsed is None else parsed
     states: dict[str, StateT | None] = {}
-    look = Presence(connection, keys, kind).look(roster, in_time=in_time)
+    look = Presence(connection, keys, model.ROLE).look(roster, in_time=in_time)
     fields = {member: raw.count(b":") for member, raw in look.states.items()}
     dropped = {
         **look.unread,
@@ -436,23 +436,5 @@ def members_of(
         else:
             dropped[member] = f"its state says that it is {state.member[:_SHOWN]}"
     for member, why in dropped.items():
-        _log.debug("presence.dropped", kind=kind, member=member, why=why)
+        _log.debug("presence.dropped", role=model.ROLE, member=member, why=why)
     return Members(states=states, dropped=dropped, crowded=look.crowded, late=late)
-
-
-def present(
-    connection: Connection,
-    keys: Keys,
-    kind: Role,
-    model: type[StateT],
-    *,
-    roster: Roster | None = None,
-) -> dict[str, StateT | None]:
-    """The state of every live process by its member id, in the order of these ids.
-
-    ``None``: it cannot be read here. A process of another major version must not hide the others.
-
-    Raises:
-        redis.exceptions.RedisError: the server is away, or refuses.
-    """
-    return dict(members_of(connection, keys, kind, model, roster=roster).states)

@@ -64,7 +64,7 @@ def _fields(row: Row, request: pytest.FixtureRequest) -> None:
     bench, readers = readers_of(request)
     for member, fields in (("a", row.number), ("b", row.number + 1)):
         readers.publish(member, with_fields(member, fields), ttl_seconds=60)
-    found = members_of(bench.connection, bench.keys, "reader", ReaderState)
+    found = members_of(bench.connection, bench.keys, ReaderState)
     assert (list(found.states), list(found.dropped)) == (["a"], ["b"])
 
 
@@ -76,7 +76,7 @@ def _all_fields(row: Row, request: pytest.FixtureRequest) -> None:
     members = ["other", *(f"web:{number:02}" for number in range(fit + 1))]
     for member in members:
         readers.publish(member, with_fields(member, module.MAX_STATE_FIELDS), ttl_seconds=60)
-    found = members_of(bench.connection, bench.keys, "reader", ReaderState)
+    found = members_of(bench.connection, bench.keys, ReaderState)
     assert (list(found.states), list(found.dropped)) == (members[:-1], members[-1:])
 
 
