@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from indexrelay.reloaders.fallback import earlier_versions
-from indexrelay.reloaders.plan import Part
 from indexrelay.schemas.messages import LoadOutcome
 from indexrelay.schemas.versions import Hold, Release
 from tests.reloaders.bench import Bench, outcomes, state_of, texts
@@ -27,8 +26,7 @@ def release(number: int, *held: str, **components: str) -> Release:
 
 
 def order(wanted: dict[str, str], *releases: Release) -> list[dict[str, str]]:
-    part = Part(name="part", wanted=wanted, changed=tuple(wanted))
-    return list(earlier_versions(part, releases))
+    return list(earlier_versions(wanted, releases))
 
 
 @pytest.mark.parametrize(

@@ -258,7 +258,7 @@ def test_what_a_newer_release_names_differently_is_superseded_and_comes_first_th
     monkeypatch.setattr(opener, "open", loading)
     monkeypatch.setattr(
         reader._reporter,
-        "tell",
+        "report",
         lambda applied: seen.append(
             {name: state.outcome.value for name, state in applied.components.items()}
         ),

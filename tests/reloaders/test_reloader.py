@@ -8,6 +8,7 @@ import pytest
 
 from indexrelay.reloaders import Reloader, ReloaderStoppedError, Snapshot
 from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.versions import Release
 from indexrelay.streams import Connection, EmbeddedServer, Keys, Presence, announce
 from tests.fixtures.servers import ServerFactory
 from tests.reloaders.bench import Bench, make_settings, texts
@@ -221,16 +222,16 @@ def test_the_thread_outlives_an_error_that_nobody_foresaw(
     bench.publish(voyager="v1")
     settings = make_settings(bench.folder, poll_seconds=0.02)
     reader = Reloader(settings, store=bench.store)
-    look = reader._follower.look
+    due = reader._follower.due
     failures = iter([RuntimeError("a bug")])
 
-    def failing(**given: object) -> bool:
+    def failing(**given: int) -> Release | None:
         error = next(failures, None)
         if error is not None:
             raise error
-        return look(**given)  # type: ignore[arg-type]  # handed on as it came
+        return due(**given)
 
-    monkeypatch.setattr(reader._follower, "look", failing)
+    monkeypatch.setattr(reader._follower, "due", failing)
     monkeypatch.setattr("indexrelay.schemas.clock._FIRST_PAUSE_SECONDS", 0.01)
     reader.start()
     try:

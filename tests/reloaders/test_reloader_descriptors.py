@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from indexrelay.reloaders.reloader import KEPT, DescriptorReserve
+from indexrelay.reloaders.reloader import RESERVED_DESCRIPTORS, DescriptorReserve
 from tests.reloaders.bench import Bench, outcomes, texts
 
 
@@ -47,13 +47,13 @@ def test_a_reader_reloads_where_no_descriptor_is_left(bench: Bench) -> None:
 def test_what_is_lent_is_taken_back_and_given_up_at_the_end() -> None:
     reserve = DescriptorReserve()
     with reserve.lent():
-        assert len(reserve) == KEPT, "there are others"
+        assert len(reserve) == RESERVED_DESCRIPTORS, "there are others"
     with no_descriptor_left():
         with reserve.lent():
             assert len(reserve) == 0
             with open(os.devnull, "rb"):  # noqa: PTH123 - a plain file
                 pass
-        assert len(reserve) == KEPT
+        assert len(reserve) == RESERVED_DESCRIPTORS
     reserve.close()
     reserve.close()
     assert len(reserve) == 0
@@ -65,11 +65,11 @@ def test_what_others_have_taken_is_taken_back_when_there_is_some_again() -> None
     with no_descriptor_left():
         stolen = []
         with reserve.lent():
-            stolen = [os.open(os.devnull, os.O_RDONLY) for _ in range(KEPT)]
+            stolen = [os.open(os.devnull, os.O_RDONLY) for _ in range(RESERVED_DESCRIPTORS)]
         assert len(reserve) == 0
         for each in stolen:
             os.close(each)
         with reserve.lent():
             pass
-        assert len(reserve) == KEPT
+        assert len(reserve) == RESERVED_DESCRIPTORS
     reserve.close()

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from indexrelay.reloaders.reloader import SHARE, Spread
+from indexrelay.reloaders.reloader import SPREAD_SHARE, Spread
 
 FLEET = [f"host-{number % 5}:{4000 + number}" for number in range(50)]
 
@@ -30,7 +30,7 @@ def test_polls_are_never_later_than_promised_and_drift_apart() -> None:
     for _ in range(10):
         for each in FLEET:
             period = spreads[each].cut(5.0)
-            assert 5.0 * (1 - SHARE) <= period <= 5.0
+            assert 5.0 * (1 - SPREAD_SHARE) <= period <= 5.0
             looked_at[each] += period
         widths.append(max(looked_at.values()) - min(looked_at.values()))
     assert 0.8 < widths[0] < 1.0

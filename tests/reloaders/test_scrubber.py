@@ -50,7 +50,7 @@ def scrubber(bench: Bench, reader: Reloader, wait: Waits | None = None) -> Scrub
         bench.store,
         bench.settings.reader,
         contents=lambda: reader._current.contents,
-        tell=reader._follower.doubt,
+        report=reader._follower.report_damage,
         wait=wait or Waits(bench),
         clock=bench.clock,
     )

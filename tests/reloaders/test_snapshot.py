@@ -80,7 +80,7 @@ def test_a_query_that_gives_back_the_last_snapshot_of_a_version_need_not_close_i
         assert _borrowed(snapshot) is old
         current.swap(Contents(release=2))
     assert old.closed == 0
-    current.let_go()  # as the thread that swaps does a moment later
+    current.release_old()  # as the thread that swaps does a moment later
     assert old.closed == 1
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from indexrelay.reloaders.switch_interval import TURN_SECONDS, giving_way
+from indexrelay.reloaders.switch_interval import INTERVAL_SECONDS, switch_interval
 
 USUAL_SECONDS = 0.005
 
@@ -24,15 +24,15 @@ def interval() -> float:
 
 
 def test_turns_are_short_until_the_last_reload_of_the_process_is_over() -> None:
-    with giving_way():
-        with giving_way():
-            assert interval() == TURN_SECONDS
-        assert interval() == TURN_SECONDS
+    with switch_interval.shortened():
+        with switch_interval.shortened():
+            assert interval() == INTERVAL_SECONDS
+        assert interval() == INTERVAL_SECONDS
     assert interval() == USUAL_SECONDS
 
 
 def test_what_failed_puts_it_back_too() -> None:
-    with pytest.raises(ZeroDivisionError), giving_way():
+    with pytest.raises(ZeroDivisionError), switch_interval.shortened():
         _ = 1 / 0
     assert interval() == USUAL_SECONDS
 
@@ -40,13 +40,13 @@ def test_what_failed_puts_it_back_too() -> None:
 def test_a_process_with_shorter_turns_keeps_them() -> None:
     sys.setswitchinterval(0.000020)
     own = interval()
-    with giving_way():
+    with switch_interval.shortened():
         assert interval() == own
     assert interval() == own
 
 
 def test_what_the_process_decides_meanwhile_stands() -> None:
-    with giving_way():
+    with switch_interval.shortened():
         sys.setswitchinterval(0.001)
     assert interval() == 0.001
 
@@ -57,11 +57,11 @@ def test_a_child_forked_in_the_middle_of_a_reload_has_what_the_process_had() -> 
 
     def child() -> None:
         at_first = interval()
-        with giving_way():
+        with switch_interval.shortened():
             told.put((at_first, interval()))
 
-    with giving_way():
+    with switch_interval.shortened():
         process = fork.Process(target=child)
         process.start()
         process.join()
-    assert told.get() == (USUAL_SECONDS, TURN_SECONDS)
+    assert told.get() == (USUAL_SECONDS, INTERVAL_SECONDS)

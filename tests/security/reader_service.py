@@ -27,7 +27,7 @@ START_SECONDS = 30.0
 
 PROGRAM = """
 import json, sys
-from indexrelay.service.app import serve
+from indexrelay.service import serve
 from indexrelay.schemas.logs import catch_strays, configure_logs
 from indexrelay.schemas.settings import Settings
 given = json.loads(sys.argv[1])

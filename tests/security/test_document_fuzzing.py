@@ -10,7 +10,7 @@ import pytest
 
 from indexrelay.components.errors import DamagedFileError, KindNotFoundError
 from indexrelay.reloaders.errors import KindNotAllowedError
-from indexrelay.reloaders.opener import Opener
+from indexrelay.reloaders.loader import Opener
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.names import sha256_hex
 from indexrelay.schemas.versions import VersionManifest

@@ -12,9 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from indexrelay.reloaders.errors import OpenAddressError
 from indexrelay.schemas.messages import ReaderState
-from indexrelay.service.server import address_of, is_local, listening
+from indexrelay.service.server import OpenAddressError, address_of, is_local, listening
 from indexrelay.streams import Connection, Keys, Presence
 from tests.reloaders.bench import Bench
 from tests.reloaders.test_presence import eventually
@@ -24,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from indexrelay.service.app import serve
+from indexrelay.service import serve
 from indexrelay.schemas.logs import configure_logs
 from indexrelay.schemas.settings import RedisSettings
 from tests.reloaders.bench import make_settings

@@ -8,7 +8,7 @@ fault of the program and keeps its traceback.
 from dataclasses import dataclass
 from enum import IntEnum
 
-from indexrelay.schemas.errors import IndexRelayError, UnknownNameError
+from indexrelay.schemas.errors import IndexRelayError
 
 
 class ExitCode(IntEnum):
@@ -65,14 +65,11 @@ def explain(error: BaseException) -> Explained | None:
     from sqlalchemy.exc import SQLAlchemyError
 
     from indexrelay.health.advice import advice_for
-    from indexrelay.reloaders.errors import OpenAddressError
-    from indexrelay.schemas.errors import SettingsError, absence_of
+    from indexrelay.schemas.errors import absence_of
 
     match error:
-        case SettingsError() | UnknownNameError() | OpenAddressError():
-            return Explained(str(error), ExitCode.USAGE)
         case IndexRelayError():
-            return Explained(str(error))
+            return Explained(str(error), ExitCode.USAGE if error.is_misuse else ExitCode.FAILURE)
         case RedisError():
             return Explained(f"Redis: {error}", advice=advice_for(error))
         case SQLAlchemyError():

@@ -1,7 +1,10 @@
-"""What can go wrong with serving, and what to do about it."""
+"""What can go wrong with serving, what to do about it, and what an HTTP client is answered."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
 
+from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
 from indexrelay.schemas.errors import IndexRelayError
 
 
@@ -17,19 +20,6 @@ class SnapshotClosedError(IndexRelayError):
 
     def __init__(self) -> None:
         super().__init__("this snapshot was given back; use it inside its with statement")
-
-
-class OpenAddressError(IndexRelayError):
-    """Raised when the service is to listen where other machines reach it, and nobody has said that
-    they may: it does not ask who they are."""
-
-    def __init__(self, address: str) -> None:
-        super().__init__(
-            f"{address} is reached from other machines, and whoever reaches it may search and read "
-            "every document: listen on 127.0.0.1 or a unix socket, behind a proxy that asks who it "
-            "is; or insist with --insecure"
-        )
-        self.address = address
 
 
 class ComponentNotServedError(IndexRelayError, KeyError):
@@ -63,3 +53,46 @@ class KindNotAllowedError(IndexRelayError):
         )
         self.component = component
         self.kind = kind
+
+
+HTTP_ERRORS: Final[tuple[type[IndexRelayError], ...]] = (
+    ComponentNotServedError,
+    InvalidQueryError,
+    ReloaderStoppedError,
+    UnknownEntryError,
+)
+"""Those that have an answer of their own; whatever else is raised is a fault of the server."""
+RETRY_AFTER_SECONDS: Final = 1
+"""A first load takes about as long; a proxy then asks another process or this one again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HttpError:
+    """A status, a sentence, and headers."""
+
+    status: int
+    detail: str
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def http_error(error: Exception, *, ready: bool) -> HttpError:
+    """What to answer, in the service, FastAPI and Flask alike.
+
+    404 for an unknown id or component, 422 for a query that cannot be answered, and 503 with
+    ``Retry-After`` while the reader is not ready, or was stopped.
+
+    Args:
+        error: one of `HTTP_ERRORS`.
+        ready: whether the reader is.
+    """
+    detail = str(error)
+    match error:
+        case UnknownEntryError():
+            return HttpError(status=404, detail=detail)
+        case InvalidQueryError():
+            return HttpError(status=422, detail=detail)
+        case ComponentNotServedError() if ready:
+            return HttpError(status=404, detail=detail)
+        case _:
+            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+            return HttpError(status=503, detail=detail, headers=headers)

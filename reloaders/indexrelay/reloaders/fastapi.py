@@ -23,7 +23,7 @@ try:
 except ModuleNotFoundError as error:
     raise missing_extra(error) from error
 
-from indexrelay.reloaders.http_errors import ERRORS, http_error
+from indexrelay.reloaders.errors import HTTP_ERRORS, http_error
 from indexrelay.reloaders.reloader import Reloader
 from indexrelay.reloaders.snapshot import Snapshot
 
@@ -60,8 +60,8 @@ def borrowing(reloader: Reloader) -> Callable[[], Iterator[Snapshot]]:
         try:
             with reloader.acquire() as snapshot:
                 yield snapshot
-        except ERRORS as error:
-            told = http_error(error, reloader)
+        except HTTP_ERRORS as error:
+            told = http_error(error, ready=reloader.ready)
             raise HTTPException(told.status, told.detail, told.headers) from error
 
     return borrowed

@@ -22,7 +22,7 @@ try:
 except ModuleNotFoundError as error:
     raise missing_extra(error) from error
 
-from indexrelay.reloaders.http_errors import ERRORS, http_error
+from indexrelay.reloaders.errors import HTTP_ERRORS, http_error
 from indexrelay.reloaders.reloader import Reloader
 from indexrelay.reloaders.snapshot import Snapshot
 
@@ -52,7 +52,7 @@ class IndexRelay:
         """Extend ``app``: its requests may use `snapshot`."""
         app.extensions["indexrelay"] = self
         app.teardown_appcontext(self._give_back)
-        for each in ERRORS:
+        for each in HTTP_ERRORS:
             app.register_error_handler(each, self._refuse)
 
     @property
@@ -79,7 +79,7 @@ class IndexRelay:
         self._started = True
 
     def _refuse(self, error: Exception) -> tuple[dict[str, str], int, dict[str, str]]:
-        told = http_error(error, self.reloader)
+        told = http_error(error, ready=self.reloader.ready)
         return {"detail": told.detail}, told.status, told.headers
 
     def _give_back(self, _error: BaseException | None) -> None:

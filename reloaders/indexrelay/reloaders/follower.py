@@ -4,28 +4,25 @@ Nothing that comes from Redis is believed. A message is not even read: that ther
 now". Only the artifact store says what the newest release is, and only an intact one counts. A
 lower number than the one that was worked through is never followed: what is served may stem from a
 release that was damaged since, and a rollback has a higher number anyway.
+
+One look of the reloader is `take_requests`, and then, as long as a release is `due`, `load` and
+`serve`.
 """
 
 import queue
 import threading
-from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Self
 
 from redis.exceptions import RedisError
 
-from indexrelay.reloaders.loader import Loader, Round
-from indexrelay.reloaders.opener import Opener
-from indexrelay.reloaders.plan import served_names
+from indexrelay.reloaders.loader import Loader, Round, served_names
 from indexrelay.reloaders.presence import Link
-from indexrelay.reloaders.retry import Failures
-from indexrelay.reloaders.scrubber import Doubt
+from indexrelay.reloaders.scrubber import Damage
 from indexrelay.reloaders.snapshot import Current
-from indexrelay.reloaders.switch_interval import giving_way
 from indexrelay.schemas.clock import Clock, backoff_seconds
 from indexrelay.schemas.failpoints import failpoint
-from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.loggers import LogOnce, get_logger
 from indexrelay.schemas.messages import ComponentState, LoadOutcome
 from indexrelay.schemas.settings import ComponentDefinition, Settings
 from indexrelay.schemas.settings_file import let_import
@@ -34,14 +31,185 @@ from indexrelay.storage.artifacts import ArtifactStore, ReleaseUnreadableError, 
 from indexrelay.streams import Keys, Tail, current_release, is_transient
 from indexrelay.streams.errors import is_unanswered
 
+log = get_logger(__name__)
 
-def required_names(
+_RETRY_PAUSE_SECONDS = 1.0
+"""Failed loads are retried on request at most this often, however often somebody asks."""
+_BURST = 1000
+"""Messages taken at once; they are worth one look together."""
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreView:
+    """What is known of the store, for those who must not wait for a disk."""
+
+    looked: bool = False
+    newest: Release | None = None
+    broken: Mapping[int, ReleaseUnreadableError] = field(default_factory=dict)
+    """Releases above it that are damaged or not trusted."""
+    error: str | None = None
+    """Why it could not be read; ``None``: it could."""
+    asking_since: float | None = None
+    """By the monotonic clock, while it is being asked; ``None``: no answer is outstanding."""
+
+
+class Follower:
+    """Brings what is served to the newest release; used by one thread at a time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        member: str,
+        store: ArtifactStore,
+        current: Current,
+        clock: Clock,
+    ) -> None:
+        """Nothing is known of any release yet; ``member`` spreads the retries of readers."""
+        let_import(settings)
+        self._chosen = settings.reader.components
+        self._definitions = settings.components
+        self._store = store
+        self._loader = Loader(settings, member=member, store=store, clock=clock)
+        self._current = current
+        self._clock = clock
+        self._release: Release | None = None
+        self._complaints = LogOnce()
+        self._retry_requested = threading.Event()
+        self._retried_at: float | None = None
+        self._damage: queue.SimpleQueue[Damage] = queue.SimpleQueue()
+        self.ready = False
+        """Whether every required component is served."""
+        self.store_view = StoreView()
+        """What the store said when it was asked last; replaced, never changed."""
+        self.states: dict[str, ComponentState] = {}
+        """The state of each component after the last round; replaced, never changed."""
+
+    @property
+    def retry_at(self) -> float | None:
+        """When a failed load may be retried, by the monotonic clock.
+
+        ``None`` also while the store cannot be read: the next look comes at the usual pace, and a
+        retry that is due until then would cause one look after the other without a pause.
+        """
+        return None if self.store_view.error is not None else self._loader.retry_at
+
+    def report_damage(self, damage: Damage) -> None:
+        """Take up at the next look that something served is damaged; from any thread."""
+        self._damage.put(damage)
+
+    def retry_failed(self) -> None:
+        """Let every load that failed be retried at the next look; from any thread."""
+        self._retry_requested.set()
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody wants a look now."""
+        return self._may_retry or not self._damage.empty()
+
+    @property
+    def _may_retry(self) -> bool:
+        """Whether a retry is requested, and the last one is some time ago: loads may take long."""
+        if not self._retry_requested.is_set():
+            return False
+        at = self._retried_at
+        return at is None or self._clock.monotonic() >= at + _RETRY_PAUSE_SECONDS
+
+    def forget(self) -> None:
+        """Start from nothing at the next look."""
+        self._release = None
+        self.store_view = StoreView()
+        self._loader.forget()
+        self.states = {}
+        self.ready = False
+
+    def take_requests(self) -> None:
+        """Take up what `retry_failed` and `report_damage` asked for."""
+        if self._may_retry:
+            self._retry_requested.clear()  # first: a request that comes meanwhile is another one
+            self._retried_at = self._clock.monotonic()
+            self._loader.retry_all()
+        while not self._damage.empty():
+            self._loader.take_damage(self._damage.get(), self._current.contents)
+
+    def due(self, *, announced: int) -> Release | None:
+        """The release to work through now; ``None``: there is nothing to do.
+
+        Args:
+            announced: the number in Redis; it only serves to log that the store lags behind.
+        """
+        known = self._release
+        self.store_view = replace(self.store_view, asking_since=self._clock.monotonic())
+        try:
+            newest = self._store.newest_release()
+        except StoreAccessError as error:
+            self.store_view = StoreView(
+                looked=True, newest=self.store_view.newest, error=str(error)
+            )
+            self._warn_once("store.unreadable", error=str(error))
+            return None
+        self.store_view = StoreView(looked=True, newest=newest, broken=self._store.broken_releases)
+        number = newest.number if newest is not None else 0
+        serving = self._current.contents.release
+        if number < serving:
+            self._warn_once("release.went_back", newest=number, serving=serving)
+            newest = known
+        elif announced > number:
+            self._warn_once("release.not_visible", announced=announced, newest=number)
+        else:
+            self._complaints.new({})
+        if newest is None:
+            return None
+        if known is None or (known.number, known.digest) != (newest.number, newest.digest):
+            return newest
+        self._loader.retry_repaired()
+        retry_at = self._loader.retry_at
+        return newest if retry_at is not None and self._clock.monotonic() >= retry_at else None
+
+    def load(self, release: Release) -> Round:
+        """Load what ``release`` names; nothing is served differently yet."""
+        failpoint("reader.after_seeing")
+        return self._loader.load(release, self._current.contents)
+
+    def serve(self, done: Round) -> bool:
+        """Serve what was loaded; whether anything changed, if only the number of the release."""
+        release = done.release
+        is_new = self._release is None or self._release.digest != release.digest
+        changed = is_new or done.changed
+        if changed:
+            failpoint("reader.before_swap")
+            self._current.swap(done.contents)
+            failpoint("reader.after_swap")
+        self.states = _states_after(done, chosen=self._chosen, before={} if is_new else self.states)
+        self._release = release
+        required = _required_names(
+            release.components, chosen=self._chosen, definitions=self._definitions
+        )
+        self.ready = required <= done.components.keys()
+        if changed:
+            done.seconds = self._clock.monotonic() - done.started_at
+            _log_summary(done, ready=self.ready)
+        return changed
+
+    def _warn_once(self, event: str, **fields: object) -> None:
+        """Log what is wrong once, not at every look."""
+        if self._complaints.new({event: fields}):
+            log.warning(event, **fields)
+
+
+def _required_names(
     released: Collection[str],
     *,
     chosen: Collection[str] | None,
     definitions: Mapping[str, ComponentDefinition],
 ) -> set[str]:
     """The components without which a reader is not ready.
+
+    The settings say it where they declare the component; one that only the release knows is
+    required, too. A component of an older version counts: an answer from the last good version is
+    an answer.
 
     Args:
         released: what the release names.
@@ -54,57 +222,24 @@ def required_names(
     return {name for name in names if name not in definitions or definitions[name].required}
 
 
-class Readiness:
-    """Whether the reader is ready, for those who ask and for those who wait."""
-
-    def __init__(self) -> None:
-        self._ready = threading.Event()
-
-    def __bool__(self) -> bool:
-        return self._ready.is_set()
-
-    def put(self, *, ready: bool) -> None:
-        """Say how it is."""
-        if ready:
-            self._ready.set()
-        else:
-            self._ready.clear()
-
-    def wait(self, timeout_seconds: float) -> bool:
-        """Wait until it is ready; whether it is."""
-        return self._ready.wait(timeout_seconds)
-
-    def copied(self) -> "Readiness":
-        """The same in a forked child, whose locks must be its own."""
-        copy = Readiness()
-        copy.put(ready=bool(self))
-        return copy
-
-
-def states_after(
-    result: Round,
-    release: Release,
-    *,
-    chosen: Collection[str] | None,
-    before: Mapping[str, ComponentState],
+def _states_after(
+    done: Round, *, chosen: Collection[str] | None, before: Mapping[str, ComponentState]
 ) -> dict[str, ComponentState]:
     """The state of every component that is served or should be.
 
     Args:
         before: the states after an earlier round of the same release: what was applied then is
-            not called unchanged because something else was tried again. Empty for a new release.
+            not called unchanged because something else was retried. Empty for a new release.
     """
-    names = served_names(release, chosen) | result.contents.components.keys()
-    return {name: _state(name, result, release, before.get(name)) for name in sorted(names)}
+    names = served_names(done.release, chosen) | done.components.keys()
+    return {name: _state(name, done, before.get(name)) for name in sorted(names)}
 
 
-def _state(
-    name: str, result: Round, release: Release, before: ComponentState | None
-) -> ComponentState:
-    outcome = _outcome(name, result, before)
-    wanted = release.components.get(name)
-    error = result.failed.get(name)
-    served = result.contents.components.get(name)
+def _state(name: str, done: Round, before: ComponentState | None) -> ComponentState:
+    outcome = _outcome(name, done, before)
+    wanted = done.release.components.get(name)
+    error = done.failed.get(name)
+    served = done.components.get(name)
     if served is None:
         return ComponentState(outcome=outcome, wanted=wanted, error=error)
     return ComponentState(
@@ -121,269 +256,38 @@ def _state(
     )
 
 
-def _outcome(name: str, result: Round, before: ComponentState | None) -> LoadOutcome:
-    if name in result.applied:
+def _outcome(name: str, done: Round, before: ComponentState | None) -> LoadOutcome:
+    if name in done.applied:
         return LoadOutcome.APPLIED
-    if name in result.failed:
+    if name in done.failed:
         return LoadOutcome.FAILED
-    if name in result.superseded:
+    if name in done.superseded:
         return LoadOutcome.SUPERSEDED
     if before is not None and before.outcome is LoadOutcome.APPLIED:
         return LoadOutcome.APPLIED
     return LoadOutcome.UNCHANGED
 
 
-log = get_logger(__name__)
-
-_TOLD_SECONDS = 1.0
-"""However often somebody says that what failed is to be tried again, it is no oftener than this."""
-
-Renewing = Callable[[], AbstractContextManager[None]]
-"""Keeps presence alive while the body runs."""
-Applied = Callable[[int, float], None]
-"""Told the number of a release that was worked through, and how many seconds that took."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Seen:
-    """What is known of the store, for those who must not wait for a disk."""
-
-    looked: bool = False
-    newest: Release | None = None
-    broken: Mapping[int, ReleaseUnreadableError] = field(default_factory=dict)
-    """Releases above it that are damaged or not trusted."""
-    error: str | None = None
-    """Why it could not be read; ``None``: it could."""
-    asking_since: float | None = None
-    """By the monotonic clock, while it is being asked; ``None``: nobody waits for it."""
-
-
-class Follower:
-    """Brings what is served to the newest release; used by one thread at a time."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        store: ArtifactStore,
-        loader: Loader,
-        current: Current,
-        readiness: Readiness,
-        clock: Clock,
-    ) -> None:
-        self._chosen = settings.reader.components
-        self._definitions = settings.components
-        self._store = store
-        self._loader = loader
-        self._current = current
-        self._readiness = readiness
-        self._clock = clock
-        self._release: Release | None = None
-        self._complaint = ""
-        self._blind = False
-        self._told = threading.Event()
-        self._told_at: float | None = None
-        self.seen = Seen()
-        """What the store said when it was asked last; replaced, never changed."""
-        self._doubts: queue.SimpleQueue[Doubt] = queue.SimpleQueue()
-        self.states: dict[str, ComponentState] = {}
-        """The state of each component after the last round; replaced, never changed."""
-
-    @classmethod
-    def made(
-        cls,
-        settings: Settings,
-        *,
-        member: str,
-        store: ArtifactStore,
-        current: Current,
-        readiness: Readiness,
-        clock: Clock,
-    ) -> Self:
-        """A follower with a loader of its own, which knows of no failure yet."""
-        let_import(settings)
-        failures = Failures(
-            store,
-            first_wait_seconds=settings.reader.retry_seconds,
-            spread_key=member,
-            clock=clock,
-        )
-        loader = Loader(
-            Opener(store, definitions=settings.components, clock=clock),
-            store,
-            failures=failures,
-            chosen=settings.reader.components,
-            clock=clock,
-        )
-        return cls(
-            settings,
-            store=store,
-            loader=loader,
-            current=current,
-            readiness=readiness,
-            clock=clock,
-        )
-
-    @property
-    def retry_at(self) -> float | None:
-        """When a failed load may be tried again, by the monotonic clock.
-
-        ``None`` also while the store cannot be read: its next look comes at the usual pace, and a
-        retry that is due until then would be looked for again and again without a pause.
-        """
-        return None if self._blind else self._loader.retry_at
-
-    def look(
-        self,
-        *,
-        announced: int,
-        renewing: Renewing,
-        applied: Applied,
-        stopping: Callable[[], bool],
-    ) -> bool:
-        """Work through the newest release if there is anything to do; whether a swap was made.
-
-        Args:
-            announced: the number that Redis gives; only used to say that the store lags behind.
-            renewing: entered around the loads.
-            applied: called after each round that changed something, or met a new release.
-            stopping: whether to leave what superseded the last round for another time.
-        """
-        if self._may_try_again:
-            self._told.clear()  # before: told once more meanwhile is one more time
-            self._told_at = self._clock.monotonic()
-            self._loader.try_again()
-        while not self._doubts.empty():
-            self._loader.doubt(self._doubts.get(), self._current.contents)
-        swapped = False
-        while (release := self._due(announced)) is not None:
-            with giving_way():
-                result, changed = self._round(release, renewing, applied)
-            swapped = swapped or changed
-            if not result.superseded or stopping():
-                break
-        return swapped
-
-    def doubt(self, doubt: Doubt) -> None:
-        """Take up at the next look that something served is damaged; from any thread."""
-        self._doubts.put(doubt)
-
-    def retry_failed(self) -> None:
-        """Let every load that failed be tried at the next look; from any thread."""
-        self._told.set()
-
-    @property
-    def asked(self) -> bool:
-        """Whether somebody wants a look now."""
-        return self._may_try_again or not self._doubts.empty()
-
-    @property
-    def _may_try_again(self) -> bool:
-        """Whether somebody said so, and not just before: a load that fails may take long."""
-        if not self._told.is_set():
-            return False
-        return self._told_at is None or self._clock.monotonic() >= self._told_at + _TOLD_SECONDS
-
-    def forget(self) -> None:
-        """Start from nothing at the next look."""
-        self._release = None
-        self.seen = Seen()
-        self._loader.forget()
-        self.states = {}
-        self._readiness.put(ready=False)
-
-    def _due(self, announced: int) -> Release | None:
-        """The release to work through now; ``None``: there is nothing to do."""
-        known = self._release
-        self.seen = replace(self.seen, asking_since=self._clock.monotonic())
-        try:
-            newest = self._store.newest_release()
-        except StoreAccessError as error:
-            self.seen = Seen(looked=True, newest=self.seen.newest, error=str(error))
-            self._complain("store.unreadable", error=str(error))
-            self._blind = True
-            return None
-        self.seen = Seen(looked=True, newest=newest, broken=self._store.broken_releases)
-        self._blind = False
-        number = newest.number if newest is not None else 0
-        serving = self._current.contents.release
-        if number < serving:
-            self._complain("release.went_back", newest=number, serving=serving)
-            newest = known
-        elif announced > number:
-            self._complain("release.not_visible", announced=announced, newest=number)
-        else:
-            self._complaint = ""
-        if newest is None:
-            return None
-        if known is None or (known.number, known.digest) != (newest.number, newest.digest):
-            return newest
-        self._loader.notice_repairs()
-        retry_at = self._loader.retry_at
-        return newest if retry_at is not None and self._clock.monotonic() >= retry_at else None
-
-    def _round(self, release: Release, renewing: Renewing, applied: Applied) -> tuple[Round, bool]:
-        """Load, swap, and say so; returns what came of it, and whether anything is different."""
-        failpoint("reader.after_seeing")
-        started = self._clock.monotonic()
-        before = self._current.contents
-        parts = self._loader.parts(release, before)
-        with renewing():
-            result = self._loader.work_through(release, before, parts)
-        is_new = self._release is None or self._release.digest != release.digest
-        changed = is_new or result.changed
-        if changed:
-            failpoint("reader.before_swap")
-            self._current.swap(result.contents)
-            failpoint("reader.after_swap")
-        self.states = states_after(
-            result, release, chosen=self._chosen, before={} if is_new else self.states
-        )
-        self._release = release
-        required = required_names(
-            release.components, chosen=self._chosen, definitions=self._definitions
-        )
-        self._readiness.put(ready=required <= result.contents.components.keys())
-        if changed:
-            seconds = self._clock.monotonic() - started
-            _log_summary(release, result, ready=bool(self._readiness), seconds=seconds)
-            applied(release.number, seconds)
-        return result, changed
-
-    def _complain(self, event: str, **fields: object) -> None:
-        """Log what is wrong once, not at every look."""
-        complaint = f"{event} {fields}"
-        if complaint != self._complaint:
-            log.warning(event, **fields)
-        self._complaint = complaint
-
-
-def _log_summary(release: Release, result: Round, *, ready: bool, seconds: float) -> None:
+def _log_summary(done: Round, *, ready: bool) -> None:
     """One line per release: which components are there now, and which are not."""
-    say = log.info
-    if result.failed:
-        say = log.warning if result.applied else log.error
-    say(
+    write = log.info
+    if done.failed:
+        write = log.warning if done.applied else log.error
+    write(
         "release.applied",
-        release=release.number,
-        succeeded=sorted(result.applied),
-        failed=sorted(result.failed),
-        fell_back=sorted(result.fell_back),
-        dropped=sorted(result.dropped),
-        superseded=sorted(result.superseded),
+        release=done.release.number,
+        succeeded=sorted(done.applied),
+        failed=sorted(done.failed),
+        fell_back=sorted(done.fell_back),
+        dropped=sorted(done.dropped),
+        superseded=sorted(done.superseded),
         ready=ready,
-        seconds=round(seconds, 6),
+        seconds=round(done.seconds, 6),
     )
 
 
-_BURST = 1000
-"""Messages taken at once; they are worth one look together."""
-_FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 5.0
-
-
 class ReleaseWatch:
-    """Waits for releases; `wait` belongs to the reloading thread."""
+    """Waits for a reason to look; `wait` belongs to the reloading thread."""
 
     def __init__(self, link: Link, keys: Keys, *, member: str) -> None:
         self._member = member
@@ -419,7 +323,7 @@ class ReleaseWatch:
                 self._failures,
                 first=_FIRST_PAUSE_SECONDS,
                 longest=_LONGEST_PAUSE_SECONDS,
-                key=self._member,  # a server that comes back is not met by all at once
+                key=self._member,  # readers do not all come back at once
             )
             stopping.wait(min(seconds, pause))
             return False
@@ -434,7 +338,7 @@ class ReleaseWatch:
         return None if cursor is None else cursor.decode()
 
     def announced(self) -> int:
-        """The newest announced release; 0 when none is, or nobody can say."""
+        """The newest announced release; 0 when none is, or Redis does not answer."""
         connection = self._link.connection
         if connection is None:
             return 0

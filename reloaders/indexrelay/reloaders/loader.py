@@ -1,270 +1,502 @@
-"""Works through one release: each changed component is loaded by itself, and the good ones flip.
+"""Loads what a release names: each changed component by itself; the good ones flip.
 
-A load that fails costs nobody else anything, and the component keeps its last good version. Only
-the members of a group wait for each other. A failure that may pass is tried again with growing
-waits; any other is remembered by its version, and not tried until another version is named or its
-files are replaced (restore a damaged blob from a backup, and every reader takes it up by itself).
+A `Part` flips as a whole: a group, or a component without one. A load that fails changes its own
+part only, which keeps its last good version; `indexrelay.reloaders.retry` says when it is retried.
 
-What is served may turn out to be damaged (`indexrelay.reloaders.scrubber`). It is loaded again,
-which is enough where its files were replaced by good ones. Where that fails, it is not served any
-longer: the newest earlier version that is whole stands in (`indexrelay.reloaders.fallback`), as
-it does for a reader that starts and has no last good version; and if there is none, there is no
-answer rather than a wrong one.
+What is served may turn out to be corrupt (`indexrelay.reloaders.scrubber`). It is loaded again,
+which is enough where its files were replaced by good ones. Where that fails it is served no longer:
+the newest earlier version that is whole replaces it (`indexrelay.reloaders.fallback`). A reader
+that starts and has no last good version falls back in the same way. Where no version is whole the
+component is withdrawn: no answer is better than a wrong one.
 
-While it loads, a newer release may arrive. What that names differently and was not loaded yet is
-`superseded`: left for the next round, where it comes first, so that a component whose versions
+While a round loads, a newer release may arrive. What it names differently and was not loaded yet is
+superseded: it is left for the next round and comes first there, so that a component whose versions
 follow faster than others load gets its turn.
 """
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from indexrelay.reloaders.fallback import StandIns
-from indexrelay.reloaders.opener import Opener
-from indexrelay.reloaders.plan import Part, parts_of
-from indexrelay.reloaders.retry import Failures
-from indexrelay.reloaders.scrubber import Doubt
+from pydantic import ValidationError
+
+from indexrelay.components.conformance import served
+from indexrelay.components.errors import ContractError
+from indexrelay.components.kind import Kind
+from indexrelay.components.registry import kind_class
+from indexrelay.components.served import VersionFiles
+from indexrelay.reloaders.errors import KindNotAllowedError
+from indexrelay.reloaders.fallback import fallback_versions
+from indexrelay.reloaders.retry import Failures, error_text
+from indexrelay.reloaders.sandbox import SANDBOX
+from indexrelay.reloaders.scrubber import Damage
 from indexrelay.reloaders.snapshot import Contents, ServedComponent
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.diagnostics import told
+from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.versions import Release
-from indexrelay.storage.artifacts import ArtifactStore, StoreAccessError
+from indexrelay.schemas.settings import ComponentDefinition, Settings
+from indexrelay.schemas.versions import Release, VersionManifest
+from indexrelay.storage.artifacts import (
+    ArtifactStore,
+    BlobCorruptError,
+    OpenedVersion,
+    StoreAccessError,
+    VersionUnreadableError,
+)
 
 log = get_logger(__name__)
 
 
-@dataclass
-class Round:
-    """What became of the components in one round."""
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Components that flip together."""
 
-    contents: Contents
-    """What to serve from now on."""
-    applied: list[str] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)
-    fell_back: list[str] = field(default_factory=list)
-    """Served at an earlier version than before, or than the release names."""
-    failed: dict[str, str] = field(default_factory=dict)
-    """By component: why; the ones that are waiting for another try are among them."""
-    superseded: list[str] = field(default_factory=list)
+    name: str
+    """The group, or the component."""
+    wanted: Mapping[str, str | None]
+    """By member: the version to serve; ``None``: serve it no more."""
+    changed: Mapping[str, str | None]
+    """Those of ``wanted`` that are to be loaded or dropped, in the order of their names."""
+
+
+class Round:
+    """What is served after one round, and what became of each component in it."""
+
+    def __init__(self, release: Release, before: Contents, *, started_at: float) -> None:
+        self.release = release
+        self.started_at = started_at
+        """By the monotonic clock."""
+        self.components = dict(before.components)
+        self.groups = dict(before.groups)
+        self.applied: list[str] = []
+        self.dropped: list[str] = []
+        self.fell_back: list[str] = []
+        """Served at an earlier version than before, or than the release names."""
+        self.failed: dict[str, str] = {}
+        """By component: why; those that wait for a retry are among them."""
+        self.superseded: list[str] = []
+        self.retry_at: float | None = None
+        """When a failed part may be retried, by the monotonic clock; ``None``: none may."""
+        self.seconds = 0.0
+        """How long it took until it was served."""
+
+    @property
+    def contents(self) -> Contents:
+        """What to serve from now on."""
+        return Contents(
+            release=self.release.number,
+            digest=self.release.digest,
+            components=self.components,
+            groups=self.groups,
+        )
 
     @property
     def changed(self) -> bool:
         """Whether something else is to be served."""
         return bool(self.applied or self.dropped or self.fell_back)
 
+    def apply(self, part: Part, loaded: Mapping[str, ServedComponent]) -> None:
+        """Serve the part as the release wants it."""
+        self.components |= loaded
+        self.applied += loaded
+        self.dropped += (name for name in part.changed if name not in loaded)
+        self.settle(part)
+
+    def settle(self, part: Part) -> None:
+        """Drop the members of the part that left the release, and take over its groups."""
+        for name, version in part.wanted.items():
+            self.groups.pop(name, None)
+            if version is None:
+                self.components.pop(name, None)
+            elif name in self.release.groups:
+                self.groups[name] = self.release.groups[name]
+
+    def fail(self, reasons: Mapping[str, str], *, retry_at: float | None) -> None:
+        """These components are not served as the release wants them."""
+        self.failed |= reasons
+        if retry_at is not None:
+            self.retry_at = retry_at if self.retry_at is None else min(self.retry_at, retry_at)
+
+    def fall_back(self, found: Mapping[str, ServedComponent]) -> None:
+        """Serve earlier versions."""
+        self.components |= found
+        self.groups |= {
+            name: self.release.groups[name] for name in found if name in self.release.groups
+        }
+        self.fell_back += found
+
+    def withdraw(self, names: Iterable[str]) -> None:
+        """Serve these components no longer."""
+        for name in names:
+            del self.components[name]
+            self.groups.pop(name, None)
+            self.dropped.append(name)
+
 
 class Loader:
-    """Loads what a release names; used by one thread at a time."""
+    """Loads what releases name; used by one thread at a time."""
 
     def __init__(
-        self,
-        opener: Opener,
-        store: ArtifactStore,
-        *,
-        failures: Failures,
-        chosen: Collection[str] | None,
-        clock: Clock,
+        self, settings: Settings, *, member: str, store: ArtifactStore, clock: Clock
     ) -> None:
-        self._opener = opener
-        self._stand_ins = StandIns(opener, store)
+        """Nothing has failed yet; ``member`` spreads the retries of different readers."""
         self._store = store
-        self._failures = failures
-        self._chosen = chosen
+        self._chosen = settings.reader.components
         self._clock = clock
+        self._opener = Opener(store, definitions=settings.components, clock=clock)
+        self._failures = Failures(
+            store,
+            first_wait_seconds=settings.reader.retry_seconds,
+            spread_key=member,
+            clock=clock,
+        )
         self.forget()
 
     def forget(self) -> None:
-        """Know of no failure, so that everything is tried at the next round."""
+        """Forget every failure, so that everything is loaded in the next round."""
         self._failures.forget()
-        self._doubts: dict[str, Doubt] = {}
+        self._damage: dict[str, Damage] = {}
         self._first: set[str] = set()
         self.retry_at: float | None = None
-        """When a failed part may be tried again, by the monotonic clock; ``None``: none may."""
+        """When a failed part may be retried, by the monotonic clock; ``None``: none may."""
 
-    def try_again(self) -> None:
-        """Let everything that failed be tried at the next look, however it failed."""
-        if self._failures.try_again():
+    def retry_all(self) -> None:
+        """Let everything that failed be retried at the next look, however it failed."""
+        if self._failures.retry_all():
             self.retry_at = self._clock.monotonic()
 
-    def notice_repairs(self) -> None:
-        """Let what failed for good be tried again where its files were replaced since."""
-        if self._failures.notice_repairs():
+    def retry_repaired(self) -> None:
+        """Let permanent failures be retried where files were replaced since."""
+        if self._failures.retry_repaired():
             self.retry_at = self._clock.monotonic()
 
-    def doubt(self, doubt: Doubt, current: Contents) -> None:
-        """Load something again at the next look, because its files are not what they were."""
-        name = doubt.served.name
-        known = self._doubts.get(name)
-        if current.components.get(name) is not doubt.served or (
-            known is not None and known.served is doubt.served and known.wrong >= doubt.wrong
+    def take_damage(self, damage: Damage, current: Contents) -> None:
+        """Load something again at the next look, because its files have changed."""
+        name = damage.served.name
+        known = self._damage.get(name)
+        if current.components.get(name) is not damage.served or (
+            known is not None and known.served is damage.served and known.wrong >= damage.wrong
         ):
             return
-        self._doubts[name] = doubt
+        self._damage[name] = damage
         self.retry_at = self._clock.monotonic()
         log.error(
             "component.damaged",
             component=name,
-            version=doubt.served.version,
-            error=doubt.reason,
-            answers="may be wrong, and end now" if doubt.wrong else "are right, from memory",
-            advice="a running rebuilder builds it anew, unless it is held or paused; "
+            version=damage.served.version,
+            error=damage.reason,
+            answers="may be wrong, and end now" if damage.wrong else "are right, from memory",
+            advice="a running rebuilder builds it from scratch, unless it is held or paused; "
             f"or: {commands.rebuild(name)}",
         )
 
-    def parts(self, release: Release, current: Contents) -> list[Part]:
-        """Every part of the release; the ones whose turn it is come first."""
-        parts = parts_of(release, current, self._chosen, doubted=self._doubts)
-        return sorted(parts, key=lambda part: self._first.isdisjoint(part.changed))
-
-    def work_through(self, release: Release, current: Contents, parts: Iterable[Part]) -> Round:
-        """Load what changed and may be tried; say what came of every component that changed."""
-        components = dict(current.components)
-        groups = dict(current.groups)
-        result = Round(contents=current)
-        retries: list[float | None] = []
+    def load(self, release: Release, current: Contents) -> Round:
+        """Load what changed and may be loaded; nothing is served differently yet."""
+        done = Round(release, current, started_at=self._clock.monotonic())
         loads = 0
-        for part in parts:
+        for part in self._parts(release, current):
             if not part.changed:
-                self._settle(part, components, groups, release)
-            elif not self._failures.may_try(part):
-                result.failed |= self._failures.reasons(part)
-                retries.append(self._failures.retry_at(part))
-                self._make_do(part, release, components, groups, result)
+                done.settle(part)
+            elif not self._failures.may_load(part.changed):
+                self._fail(part, done)
             elif loads and self._superseded(part, release):
-                result.superseded += part.changed
+                done.superseded += part.changed
             else:
                 loads += 1
-                loaded = self._load(part, current, result)
+                loaded = self._load(part, current)
                 if loaded is None:
-                    retries.append(self._failures.retry_at(part))
-                    self._make_do(part, release, components, groups, result)
+                    self._fail(part, done)
                 else:
-                    components |= loaded
-                    self._settle(part, components, groups, release)
-                    result.applied += loaded
-                    result.dropped += (name for name in part.changed if name not in loaded)
-        self._first = set(result.superseded)
-        self.retry_at = min((at for at in retries if at is not None), default=None)
-        self._failures.keep(result.failed)
-        self._doubts = {
-            name: doubt
-            for name, doubt in self._doubts.items()
-            if components.get(name) is doubt.served
+                    done.apply(part, loaded)
+        self._first = set(done.superseded)
+        self.retry_at = done.retry_at
+        self._failures.keep(done.failed)
+        self._damage = {
+            name: damage
+            for name, damage in self._damage.items()
+            if done.components.get(name) is damage.served
         }
-        result.contents = Contents(
-            release=release.number, digest=release.digest, components=components, groups=groups
-        )
-        return result
+        return done
 
-    def _settle(
-        self,
-        part: Part,
-        components: dict[str, ServedComponent],
-        groups: dict[str, str],
-        release: Release,
-    ) -> None:
-        """The part is as the release wants it: drop what left, and take over the groups."""
-        for name, version in part.wanted.items():
-            groups.pop(name, None)
+    def _parts(self, release: Release, current: Contents) -> list[Part]:
+        """Every part of the release; those that were superseded last time come first."""
+        parts = parts_of(release, current, self._chosen, damaged=self._damage)
+        return sorted(parts, key=lambda part: self._first.isdisjoint(part.changed))
+
+    def _load(self, part: Part, current: Contents) -> dict[str, ServedComponent] | None:
+        """Load the changed members; ``None`` when one failed, and then none of them flips."""
+        loaded: dict[str, ServedComponent] = {}
+        for name, version in part.changed.items():
             if version is None:
-                components.pop(name, None)
-            elif name in release.groups:
-                groups[name] = release.groups[name]
+                continue
+            # Before the load: a repair in the middle of it must look like one afterwards.
+            looks = self._store.version_looks(name, version)
+            serving = current.components.get(name)
+            try:
+                # A new version shares nothing with one whose files have changed.
+                loaded[name] = self._opener.open(
+                    name, version, serving=None if name in self._damage else serving
+                )
+            except Exception as error:  # noqa: BLE001 - this component fails, and nothing else
+                self._load_failed(name, version, looks, error, serving)
+            else:
+                self._failures.succeeded(name)
+        if self._failures.known(part.changed):
+            return None
+        for name, served_now in loaded.items():
+            log.info(
+                "component.reloaded",
+                component=name,
+                version=served_now.version,
+                entries=served_now.manifest.entries,
+                seconds=round(served_now.seconds, 6),
+            )
+        return loaded
 
-    def _make_do(
+    def _load_failed(
         self,
-        part: Part,
-        release: Release,
-        components: dict[str, ServedComponent],
-        groups: dict[str, str],
-        result: Round,
+        name: str,
+        version: str,
+        looks: str,
+        error: Exception,
+        serving: ServedComponent | None,
     ) -> None:
-        """Serve what is good instead of what is not there or damaged, if that is how it is."""
-        wrong = [
-            name for name in part.wanted if name in components and self._is_wrong(components[name])
-        ]
+        failure = self._failures.remember(name, version, looks, error)
+        retry_in = None
+        if failure.retry_at is not None:
+            retry_in = failure.retry_at - self._clock.monotonic()
+        log.error(
+            "component.load_failed",
+            component=name,
+            version=version,
+            serving=serving.version if serving is not None else None,
+            error=failure.error,
+            retry_in_seconds=retry_in,
+        )
+
+    def _fail(self, part: Part, done: Round) -> None:
+        """Keep what is served of a part that cannot flip, or fall back where that is not good."""
+        failures = self._failures
+        done.fail(
+            failures.reasons(part.changed, part=part.name),
+            retry_at=failures.retry_at(part.changed),
+        )
+        serving = [name for name in part.wanted if name in done.components]
+        wrong = [name for name in serving if self._is_wrong(done.components[name])]
         # A member that just joined, and cannot be loaded, changes nothing of what is served.
-        served = [name for name, version in part.wanted.items() if version and name in components]
-        if served and not wrong:
+        if any(part.wanted[name] for name in serving) and not wrong:
             return
-        found = self._stand_ins.find(part, release, components, is_wrong=self._is_wrong)
+        found = self._fallback(part, done)
         if found is not None:
-            components |= found
-            groups |= {name: release.groups[name] for name in found if name in release.groups}
-            result.fell_back += found
-            # Who left the release stays only as long as the others stay where they are.
-            wrong = [name for name in part.wanted if name in components and name not in found]
+            done.fall_back(found)
+            # Members that left the release stay only as long as the others stay where they are.
+            wrong = [name for name in serving if name not in found]
         elif wrong:
             log.error("components.withdrawn", components=wrong, reason="no version is whole")
-        for name in wrong:
-            del components[name]
-            groups.pop(name, None)
-            result.dropped.append(name)
+        done.withdraw(wrong)
 
-    def _good(self, served: ServedComponent | None) -> ServedComponent | None:
-        """What a new version may share with: nothing that is in doubt."""
-        return None if served is not None and served.name in self._doubts else served
+    def _fallback(self, part: Part, done: Round) -> dict[str, ServedComponent] | None:
+        """The newest earlier versions that can be served; ``None``: no version is whole."""
+        wanted = {name: version for name, version in part.wanted.items() if version is not None}
+        candidates = fallback_versions(
+            self._store, wanted, done.release, served=done.components.keys()
+        )
+        for versions in candidates:
+            found = self._open_all(versions, done.components)
+            if found is not None:
+                log.warning(
+                    "components.fell_back",
+                    versions=versions,
+                    wanted=dict(part.wanted),
+                    advice="they follow the release again once that can be served",
+                )
+                return found
+        return None
 
-    def _is_wrong(self, served: ServedComponent) -> bool:
-        doubt = self._doubts.get(served.name)
-        return doubt is not None and doubt.served is served and doubt.wrong
+    def _open_all(
+        self, versions: Mapping[str, str], serving: Mapping[str, ServedComponent]
+    ) -> dict[str, ServedComponent] | None:
+        """These versions, opened where they are not served; ``None`` when one cannot be."""
+        found: dict[str, ServedComponent] = {}
+        for name, version in versions.items():
+            now = serving.get(name)
+            if now is not None and now.version == version and not self._is_wrong(now):
+                found[name] = now
+                continue
+            try:
+                found[name] = self._opener.open(name, version, serving=None)
+            except Exception as error:  # noqa: BLE001 - an older one may be whole
+                log.info(
+                    "component.fallback_failed",
+                    component=name,
+                    version=version,
+                    error=error_text(error),
+                )
+                return None
+        return found
+
+    def _is_wrong(self, serving: ServedComponent) -> bool:
+        """Whether it may answer wrongly."""
+        damage = self._damage.get(serving.name)
+        return damage is not None and damage.served is serving and damage.wrong
 
     def _superseded(self, part: Part, release: Release) -> bool:
         """Whether a newer release wants something else of this part."""
         try:
             newest = self._store.newest_release()
         except StoreAccessError as error:
-            log.debug("release.newer_unknown", error=str(error))  # the next look says so aloud
+            log.debug("release.newer_unknown", error=str(error))  # the next look warns of it
             return False
         if newest is None or newest.number <= release.number:
             return False
-        return any(newest.components.get(name) != part.wanted[name] for name in part.changed)
+        return any(newest.components.get(name) != version for name, version in part.changed.items())
 
-    def _load(
-        self, part: Part, current: Contents, result: Round
-    ) -> dict[str, ServedComponent] | None:
-        """Load the changed members; ``None`` when one failed, and then none of them flips."""
-        loaded: dict[str, ServedComponent] = {}
-        for name in part.changed:
-            version = part.wanted[name]
-            if version is None:
-                continue
-            # Before the load: a repair in the middle of it must look like one afterwards.
-            looks = self._store.version_looks(name, version)
-            try:
-                loaded[name] = self._opener.open(
-                    name, version, serving=self._good(current.components.get(name))
-                )
-            except Exception as error:  # noqa: BLE001 - this component fails, and nothing else
-                self._failed(name, version, looks, error, current)
-            else:
-                self._failures.succeeded(name)
-        if self._failures.known(part):
-            result.failed |= self._failures.reasons(part)
-            return None
-        for name, served in loaded.items():
-            log.info(
-                "component.reloaded",
-                component=name,
-                version=served.version,
-                entries=served.manifest.entries,
-                seconds=round(served.seconds, 6),
-            )
-        return loaded
 
-    def _failed(
-        self, name: str, version: str, looks: str, error: Exception, current: Contents
+def served_names(release: Release, chosen: Collection[str] | None) -> set[str]:
+    """The components of a release that a reader serves; ``chosen`` is ``None``: all of them."""
+    names = set(release.components)
+    return names if chosen is None else names & set(chosen)
+
+
+def parts_of(
+    release: Release,
+    current: Contents,
+    chosen: Collection[str] | None,
+    *,
+    damaged: Collection[str] = (),
+) -> list[Part]:
+    """Every part of the release and of what is served now, in the order of their names.
+
+    A component that left the release goes with the group that it was served in, so that a group is
+    never served half old and half new.
+
+    Args:
+        damaged: components that are loaded again although they are at the wanted version.
+    """
+    names = served_names(release, chosen)
+    members: dict[tuple[str, str], list[str]] = {}
+    for name in sorted(names | current.components.keys()):
+        group = release.groups.get(name) if name in names else current.groups.get(name)
+        # A component may be called like a group and still be a part of its own.
+        key = ("group", group) if group is not None else ("component", name)
+        members.setdefault(key, []).append(name)
+    parts = []
+    for (_, part_name), part_members in sorted(members.items()):
+        wanted = {
+            name: release.components[name] if name in names else None for name in part_members
+        }
+        changed = {
+            name: version
+            for name, version in wanted.items()
+            if _version(current, name) != version or name in damaged
+        }
+        parts.append(Part(name=part_name, wanted=wanted, changed=changed))
+    return parts
+
+
+def _version(current: Contents, name: str) -> str | None:
+    serving = current.components.get(name)
+    return serving.version if serving is not None else None
+
+
+class Opener:
+    """Makes an object that answers queries from a version in the store.
+
+    A release and its manifests are data. They choose only among what this process may run: kinds
+    that are installed as entry points, and the class that the reader's own settings declare for
+    that very component. They never choose a path, since files are found by digest.
+    """
+
+    def __init__(
+        self,
+        store: ArtifactStore,
+        *,
+        definitions: Mapping[str, ComponentDefinition],
+        clock: Clock,
     ) -> None:
-        failure = self._failures.remember(name, version, looks, error)
-        served = current.components.get(name)
-        log.error(
-            "component.load_failed",
-            component=name,
+        self._store = store
+        self._definitions = definitions
+        self._clock = clock
+
+    def open(
+        self, component: str, version: str, *, serving: ServedComponent | None
+    ) -> ServedComponent:
+        """Check every file of the version and load it, warm.
+
+        Args:
+            serving: the version that is served now, whose open files a kind may share; ``None``:
+                share nothing.
+
+        Raises:
+            Exception: whatever the store or the kind raises; nothing is left open then.
+        """
+        failpoint("reader.before_load")
+        started = self._clock.monotonic()
+        opened = self._store.open_version(component, version)
+        inodes = {
+            opened.manifest.files[label].digest: path.stat().st_ino
+            for label, path in opened.files.items()
+        }
+        kind = self._kind(opened.manifest, version)
+        files = VersionFiles(opened.files)
+        self._try_out(kind, opened)
+        try:
+            if serving is not None and _may_share(serving, opened.manifest, inodes):
+                value = served(kind, kind.reload(files, serving.value))
+            else:
+                value = served(kind, kind.load(files))
+            if not self._store.is_unchanged(opened):
+                value.close()
+                raise _changed(opened)
+        except SystemExit as error:  # of a user's code: it must not end the thread that reloads
+            raise ContractError(f"load ended the process: {told(error)}") from error
+        failpoint("reader.after_load")
+        return ServedComponent(
+            value,
             version=version,
-            serving=served.version if served is not None else None,
-            error=failure.error,
-            retry_in_seconds=None
-            if failure.retry_at is None
-            else failure.retry_at - self._clock.monotonic(),
+            manifest=opened.manifest,
+            inodes=inodes,
+            seconds=self._clock.monotonic() - started,
+            applied_at=self._clock.now(),
         )
+
+    def _try_out(self, kind: Kind[Any, Any], opened: OpenedVersion) -> None:
+        """Let a process of its own open what this host has not opened yet."""
+        refs = {
+            label: opened.manifest.files[label]
+            for label in kind.sandboxed & opened.files.keys()
+            if not self._store.was_opened(opened.manifest.files[label])
+        }
+        if refs:
+            SANDBOX.try_out(kind, opened.manifest, opened.files, refs.keys())
+            for ref in refs.values():
+                self._store.remember_opened(ref)
+
+    def _kind(self, manifest: VersionManifest, version: str) -> Kind[Any, Any]:
+        component, kind = manifest.component, manifest.kind
+        declared = self._definitions.get(component)
+        if ":" in kind and (declared is None or declared.kind != kind):
+            raise KindNotAllowedError(component, kind)
+        found = kind_class(kind)
+        try:
+            return found(found.Parameters.model_validate(manifest.parameters))
+        except ValidationError as error:
+            reason = f"{kind} does not take {error.error_count()} of the parameters in its manifest"
+            raise VersionUnreadableError(component, version, reason, missing=False) from error
+
+
+def _changed(opened: OpenedVersion) -> BlobCorruptError:
+    ref, path = next((opened.manifest.files[label], path) for label, path in opened.files.items())
+    reason = "a file of this version was replaced while it was opened"
+    return BlobCorruptError(ref.digest, path, reason, component=opened.manifest.component)
+
+
+def _may_share(
+    serving: ServedComponent, manifest: VersionManifest, inodes: Mapping[str, int]
+) -> bool:
+    """Whether what is open already is of the same kind, and of the files that were checked now."""
+    return serving.manifest.kind == manifest.kind and all(
+        inodes.get(digest, inode) == inode for digest, inode in serving.inodes.items()
+    )

@@ -1,9 +1,9 @@
-"""What a reader says of itself in Redis, for how long that counts, and by which connection.
+"""What a reader publishes of itself in Redis, for how long that counts, and by which connection.
 
 The presence key holds the whole current state under a TTL. It is renewed at a third of the TTL,
 also while a long load keeps the reloading thread busy. A stream of reports carries the changes;
 each label has a stream of its own. A reader can do without its connection: it is opened when it is
-first needed, on the reloading thread, and while Redis is away the reader serves on and reports
+first needed, on the reloading thread, and while Redis is away the reader serves on and publishes
 nothing.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from redis.exceptions import RedisError
 
 from indexrelay.schemas.clock import Clock, SupervisedThread
-from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.loggers import LogOnce, get_logger
 from indexrelay.schemas.messages import (
     Event,
     ReaderState,
@@ -23,13 +23,7 @@ from indexrelay.schemas.messages import (
     fitted_report,
 )
 from indexrelay.schemas.settings import Settings
-from indexrelay.streams import (
-    Connection,
-    Keys,
-    Presence,
-    RedisUrlError,
-    publish,
-)
+from indexrelay.streams import Connection, Keys, Presence, RedisUrlError, publish
 from indexrelay.streams.errors import is_unanswered
 from indexrelay.streams.server import embedded_url
 
@@ -37,14 +31,19 @@ log = get_logger(__name__)
 
 
 class Link:
-    """Gives the connection, if there is one; closes only what it opened."""
+    """A reader's connection, if there is one; closes only what it opened.
+
+    The one that was handed in is used as it is. Otherwise one is opened when it is first needed.
+    Without a URL it is to the embedded server of the data folder, from when that is first found
+    there; until then there is none, and the reader lives from the artifact store alone.
+    """
 
     def __init__(self, settings: Settings, given: Connection | None) -> None:
         self._settings = settings
         self._given = given
         self._own: Connection | None = None
         self._unusable = False
-        self._complaint = ""
+        self._unreachable = LogOnce()
 
     @property
     def connection(self) -> Connection | None:
@@ -63,25 +62,24 @@ class Link:
                 )
             except RedisUrlError as error:
                 self._unusable = True
-                log.error("redis.url_unusable", error=str(error))  # noqa: TRY400 - the sentence says it
+                log.error("redis.url_unusable", error=str(error))  # noqa: TRY400 - the sentence is enough
         return self._own
 
     def _embedded_url(self) -> str | None:
         """The embedded server's; ``None``, and a line in the log once, where it cannot be seen."""
+        url, failed = None, {}
         try:
             url = embedded_url(self._settings.data_dir)
         except OSError as error:
-            if self._complaint != str(error):
-                self._complaint = str(error)
-                log.warning(
-                    "redis.unreachable",
-                    error=f"{type(error).__name__}: {error}",
-                    consequence="releases are looked for every poll_seconds, and nobody sees "
-                    "that this reader is there",
-                    advice="let its user read that folder, or run a Redis and name it in redis.url",
-                )
-            return None
-        self._complaint = ""
+            failed = {"redis.unreachable": f"{type(error).__name__}: {error}"}
+        for event, error_text in self._unreachable.new(failed).items():
+            log.warning(
+                event,
+                error=error_text,
+                consequence="releases are looked for every poll_seconds, and nobody sees "
+                "that this reader is there",
+                advice="let its user read that folder, or run a Redis and name it in redis.url",
+            )
         return url
 
     def forget(self) -> None:
@@ -96,7 +94,7 @@ class Link:
 
 
 class Reporter:
-    """Speaks for one reader; safe to use from several threads."""
+    """Publishes the presence and the reports of one reader; safe to use from several threads."""
 
     def __init__(
         self,
@@ -112,23 +110,23 @@ class Reporter:
         self._ttl_seconds = ttl_seconds
         self._keep_reports_seconds = keep_reports_seconds
         self._clock = clock
-        self._speaking = threading.Lock()
-        self._said = False
-        self._unheard = False
+        self._lock = threading.Lock()
+        self._published = False
+        self._failing = False
         self.silent = False
-        """Whether the server did not answer when it was told last; a refusal is an answer."""
+        """Whether the server did not answer when it was written to last; a refusal is an answer."""
 
     @property
     def renew_seconds(self) -> float:
-        """How often the state has to be said again: two may get lost before it counts as gone."""
+        """How often the state has to be published: two may get lost before it counts as gone."""
         return self._ttl_seconds / 3
 
-    def say(self, state: ReaderState) -> None:
+    def publish(self, state: ReaderState) -> None:
         """Replace the state that others see."""
-        with self._speaking:
+        with self._lock:
             self._publish(state)
 
-    def tell(self, applied: ReleaseApplied) -> None:
+    def report(self, applied: ReleaseApplied) -> None:
         """Add what became of a release to the reports."""
         event = Event.of(
             fitted_report(applied),
@@ -147,15 +145,15 @@ class Reporter:
                 keep_seconds=self._keep_reports_seconds,
             )
         except RedisError as error:
-            # Presence says the same as soon as it can be said again.
+            # Presence shows the same as soon as it can be published again.
             log.warning("report.not_published", release=applied.release, error=str(error))
 
     @contextlib.contextmanager
     def renewing(self, state: ReaderState) -> Iterator[None]:
-        """Say ``state`` again and again while the body takes long; at once if it is the first."""
+        """Publish ``state`` again and again while the body runs; at once if it is the first."""
         done = threading.Event()
         # Not joined: it may hang in a stalled server, and a swap is not to wait for that. What is
-        # said after the body is said later, since both take the same lock.
+        # published after the body comes later, since both take the same lock.
         SupervisedThread(
             lambda: self._renew_until(done, state), name="indexrelay-presence", wait=done.wait
         ).start()
@@ -169,12 +167,12 @@ class Reporter:
 
         Args:
             answered: whether the server answered whoever asked it last. One that did not would keep
-                us waiting once more, and the TTL does the same a little later.
+                the caller waiting once more, and the TTL does the same a little later.
         """
-        with self._speaking:
-            said, self._said = self._said, False
-            told = said and answered and not self.silent
-            connection = self._link.connection if told else None
+        with self._lock:
+            published, self._published = self._published, False
+            try_it = published and answered and not self.silent
+            connection = self._link.connection if try_it else None
             if connection is None:
                 return
             try:
@@ -183,13 +181,13 @@ class Reporter:
                 log.debug("presence.not_withdrawn", reader=member, error=str(error))
 
     def _renew_until(self, done: threading.Event, state: ReaderState) -> None:
-        while not done.wait(self.renew_seconds if self._said else 0):
-            with self._speaking:
+        while not done.wait(self.renew_seconds if self._published else 0):
+            with self._lock:
                 if not done.is_set():
                     self._publish(state.model_copy(update={"updated_at": self._clock.now()}))
 
     def _publish(self, state: ReaderState) -> None:
-        self._said = True
+        self._published = True
         connection = self._link.connection
         if connection is None:
             return
@@ -200,10 +198,10 @@ class Reporter:
             )
         except RedisError as error:
             self.silent = is_unanswered(error)
-            if not self._unheard:
+            if not self._failing:
                 log.warning("presence.not_published", reader=state.reader, error=str(error))
-            self._unheard = True
+            self._failing = True
         else:
-            if self._unheard:
+            if self._failing:
                 log.info("presence.published", reader=state.reader)
-            self._unheard = self.silent = False
+            self._failing = self.silent = False

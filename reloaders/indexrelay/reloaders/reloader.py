@@ -2,12 +2,13 @@
 
 One daemon thread waits for messages and, whatever they say, looks into the artifact store for the
 newest intact release: at start, on every message, after any gap or outage, every ``poll_seconds``,
-and when a failed load may be tried again. So Redis only makes it quick. Queries borrow what is
-served and never wait for any of this.
+and when a failed load may be retried. So Redis only makes it quick. Queries borrow what is served
+and never wait for any of this.
 
-Three things are kept here because only the reloader uses them: the start of a reader in a forked
-child, the spread that keeps a fleet of readers from polling in the same moment, and the reserve of
-file descriptors that lets a reload go on when the process has no other descriptor left.
+Readers in forked children: a web server may load the application once and fork its workers. Threads
+and held locks do not survive a fork, so each reader makes its locks again in the child, and one
+that ran starts its thread again. It is a process of its own under the same id, and serves on what
+was served already, since the mapped pages are shared.
 """
 
 import contextlib
@@ -20,10 +21,12 @@ from typing import Final
 
 from indexrelay.health.judge import judge_reader
 from indexrelay.health.verdict import Actor, Code, Problem
-from indexrelay.reloaders.follower import Follower, Readiness, ReleaseWatch, Renewing
+from indexrelay.reloaders.follower import Follower, ReleaseWatch
+from indexrelay.reloaders.loader import Round
 from indexrelay.reloaders.presence import Link, Reporter
 from indexrelay.reloaders.scrubber import Scrubber
 from indexrelay.reloaders.snapshot import Current, Snapshot, SwapCallback
+from indexrelay.reloaders.switch_interval import switch_interval
 from indexrelay.schemas.clock import Clock, SupervisedThread, SystemClock
 from indexrelay.schemas.declarations import declared_to_serve
 from indexrelay.schemas.failpoints import failpoint
@@ -33,90 +36,6 @@ from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.streams import Connection, Identity, Keys
 from indexrelay.streams.presence import follow_forks
-
-
-def use_one_openmp_thread() -> None:
-    """Keep batch searches on this thread from asking for a team, where FAISS is loaded."""
-    faiss = sys.modules.get("faiss")
-    if faiss is not None:
-        faiss.omp_set_num_threads(1)
-
-
-SHARE: Final = 0.2
-"""By how much a period is cut at most."""
-
-
-class Spread:
-    """The parts of one reader; for use by one thread."""
-
-    def __init__(self, member: str, *, start_seconds: float) -> None:
-        """``start_seconds``: over how long the first looks of a fleet are spread."""
-        self._member = member
-        self._periods = 0
-        self.first_look_seconds = start_seconds * self._part("start")
-        """How long this reader's first look waits."""
-
-    def cut(self, period_seconds: float) -> float:
-        """The period's length this time, from four fifths of it to all of it."""
-        self._periods += 1
-        return period_seconds * (1.0 - SHARE * self._part(str(self._periods)))
-
-    def _part(self, of: str) -> float:
-        """In [0, 1), as even among readers as a hash is."""
-        digest = hashlib.sha256(f"{self._member}\n{of}".encode()).digest()
-        return int.from_bytes(digest[:8], "big") / 2**64
-
-
-KEPT: Final = 32
-"""What one component needs for the moment of its load, its directory and its files, several times
-over, and a connection to Redis."""
-
-
-class DescriptorReserve:
-    """Holds descriptors and lends them; for one thread at a time."""
-
-    def __init__(self, count: int = KEPT) -> None:
-        self._count = count
-        self._held: list[int] = []
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    @contextlib.contextmanager
-    def lent(self) -> Iterator[None]:
-        """Let the body have them where no others are left; they are taken back afterwards."""
-        self.fill()
-        if self._is_needed():
-            self.close()
-        try:
-            yield
-        finally:
-            self.fill()
-
-    def fill(self) -> None:
-        """Hold as many as can be had, up to the count."""
-        with contextlib.suppress(OSError):
-            while len(self._held) < self._count:
-                self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-
-    def close(self) -> None:
-        """Hold none; safe twice."""
-        while self._held:
-            os.close(self._held.pop())
-
-    def _is_needed(self) -> bool:
-        """Whether fewer can be opened than are held back."""
-        tried: list[int] = []
-        try:
-            while len(tried) < self._count:
-                tried.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-        except OSError:
-            return True
-        finally:
-            for each in tried:
-                os.close(each)
-        return False
-
 
 log = get_logger(__name__)
 
@@ -142,12 +61,14 @@ class Reloader:
         """Take what it works with; nothing is loaded or connected before `start` or `step`.
 
         Args:
+            settings: the installation.
             reader_id: a label, stable across restarts; the workers of one server may share it,
                 since each process is present by itself. ``None``: host and process number.
             store: ``None``: the one that the settings name.
             connection: stays open at `stop`; ``None``: one of its own, to the server that the
                 settings name or to the embedded one of the data folder. While there is none it
                 looks into the store every ``poll_seconds``.
+            clock: ``None``: the system's.
             address: where this process answers queries, for others to see.
             before_swap: called with the old and the new snapshot, before queries get the new one.
             after_swap: called with both, once queries get the new one. None of them can veto.
@@ -164,7 +85,6 @@ class Reloader:
         self._keys = Keys(settings.namespace)
         self._link = Link(settings, connection)
         self._current = Current(before_swap=before_swap, after_swap=after_swap)
-        self._readiness = Readiness()
         self._reserve = DescriptorReserve()
         self._prepare()
         follow_forks(self)
@@ -176,6 +96,7 @@ class Reloader:
         self._starting = threading.Lock()
         self._looking = threading.RLock()  # a callback may call `stop`
         self._stopping = threading.Event()
+        self._ready = threading.Event()
         self._thread: threading.Thread | None = None
         self._scrubbing: threading.Thread | None = None
         self._watch = ReleaseWatch(self._link, self._keys, member=self._identity.member)
@@ -187,12 +108,11 @@ class Reloader:
             keep_reports_seconds=self._settings.rebuilder.history_seconds,
             clock=self._clock,
         )
-        self._follower = Follower.made(
+        self._follower = Follower(
             self._settings,
             member=self._identity.member,
             store=self._store,
             current=self._current,
-            readiness=self._readiness,
             clock=self._clock,
         )
 
@@ -204,7 +124,7 @@ class Reloader:
     @property
     def ready(self) -> bool:
         """Whether every required component is served."""
-        return bool(self._readiness)
+        return self._ready.is_set()
 
     @property
     def state(self) -> ReaderState:
@@ -228,10 +148,10 @@ class Reloader:
     def problems(self) -> tuple[Problem, ...]:
         """What keeps this reader from serving the newest release, whole; empty: nothing.
 
-        The same that `indexrelay status` says of it, from what it saw at its last look into the
-        store: it does not wait for a disk.
+        The same that `indexrelay status` says of it, from its last look into the store: it does
+        not wait for a disk.
         """
-        seen, waiting = self._follower.seen, 0.0
+        seen, waiting = self._follower.store_view, 0.0
         if seen.asking_since is not None:
             waiting = self._clock.monotonic() - seen.asking_since
         error = seen.error
@@ -276,7 +196,7 @@ class Reloader:
 
     def wait_ready(self, timeout_seconds: float) -> bool:
         """Wait until every required component is served; whether that is so."""
-        return self._readiness.wait(timeout_seconds)
+        return self._ready.wait(timeout_seconds)
 
     def start(self) -> None:
         """Start the thread; nothing when it runs. After `stop` it starts again from nothing."""
@@ -307,120 +227,139 @@ class Reloader:
             self._leave()
         elif thread is not threading.current_thread():
             thread.join()
-            self._leave()  # for a thread that was told to end while it recovered from an error
+            self._leave()  # the thread may have ended while it recovered from an error
 
     def retry_failed(self) -> None:
-        """Try again what could not be loaded, however it failed.
+        """Retry what could not be loaded, however it failed.
 
-        At the next look; a running thread looks within ``block_seconds``. What may pass is tried
-        again anyway, and so is a damaged version whose files were replaced. This is for what only
-        a person knows to be mended, such as a file that a kind reads besides.
+        At the next look; a running thread looks within ``block_seconds``. A transient failure is
+        retried anyway, and so is a corrupt version whose files were replaced. This is for what only
+        a person knows to be repaired, such as a file that a kind reads besides.
         """
         self._follower.retry_failed()
 
     def step(self) -> bool:
-        """Look once, without blocking on Redis; `True` when a snapshot was swapped.
+        """Look once, without blocking on Redis; ``True`` when a snapshot was swapped.
 
         Raises nothing that the store or a load raises: that is in `state` and in the log.
         """
         with self._looking:
             self._current.open()
-            swapped = self._look(contextlib.nullcontext)
-            self._current.let_go()
+            swapped = self._look()
+            self._current.release_old()
             return swapped
 
     def after_fork_in_child(self) -> None:
-        """Become a reader of this child; see `indexrelay.reloaders.reloader`."""
-        use_one_openmp_thread()
+        """Become a reader of this child."""
+        _use_one_openmp_thread()
         was_running = self._thread is not None and not self._stopping.is_set()
         self._link.forget()
-        # What is served stays, and the first look finds that it is as the release wants it.
-        self._readiness = self._readiness.copied()
-        states = self._follower.states
+        # What is served stays; the first look finds that it is as the release wants it.
+        states, ready = self._follower.states, self.ready
         self._prepare()
         self._follower.states = states
+        if ready:
+            self._ready.set()
         if was_running:
             self.start()
 
     def _run(self, stopping: threading.Event) -> None:
-        """The thread: look, say, wait for the next reason to do either."""
+        """The thread: look, report, wait for the next reason to do either."""
         who = self._identity
         spread = Spread(who.member, start_seconds=self._settings.reader.start_spread_seconds)
         first = spread.first_look_seconds
         log.info("reader.started", reader=who.label, first_look_in_seconds=round(first, 3))
         if self._current.contents.release:
-            # Inherited in a fork: it answers already, and nobody may count without it.
-            self._reporter.say(self.state)
+            # Inherited in a fork: it answers already, and must be counted from the start.
+            self._reporter.publish(self.state)
         stopping.wait(first)
-        self._scrub(stopping)
-        look_at = say_at = self._clock.monotonic()
+        self._start_scrubber(stopping)
+        look_at = publish_at = self._clock.monotonic()
         while not stopping.is_set():
             now = self._clock.monotonic()
-            retry_at = self._follower.retry_at or now + 1
-            if now >= look_at or now >= retry_at or self._follower.asked:
+            retry_at = self._follower.retry_at
+            retry_due = retry_at is not None and now >= retry_at
+            if now >= look_at or retry_due or self._follower.asked:
                 with self._looking:
-                    self._look(lambda: self._reporter.renewing(self.state))
+                    self._look(renew_presence=True)
                 now = self._clock.monotonic()
                 look_at = now + spread.cut(self._settings.reader.poll_seconds)
-                say_at = now + spread.cut(self._reporter.renew_seconds)
-            elif now >= say_at:
-                self._reporter.say(self.state)
-                say_at = now + spread.cut(self._reporter.renew_seconds)
-            due_at = min(look_at, say_at, self._follower.retry_at or look_at)
-            patience = min(due_at - now, self._settings.reader.block_seconds)
-            if not stopping.is_set() and self._watch.wait(max(patience, 0.0), stopping):
+                publish_at = now + spread.cut(self._reporter.renew_seconds)
+            elif now >= publish_at:
+                self._reporter.publish(self.state)
+                publish_at = now + spread.cut(self._reporter.renew_seconds)
+            due_at = min(look_at, publish_at, self._follower.retry_at or look_at)
+            wait_seconds = min(due_at - now, self._settings.reader.block_seconds)
+            if not stopping.is_set() and self._watch.wait(max(wait_seconds, 0.0), stopping):
                 look_at = now
-            self._current.let_go()  # by now the queries that used it are over
+            self._current.release_old()  # by now the queries that used it are over
         if self._scrubbing is not None:
             self._scrubbing.join()
         self._leave()
         log.info("reader.stopped", reader=who.label)
 
-    def _scrub(self, stopping: threading.Event) -> None:
+    def _start_scrubber(self, stopping: threading.Event) -> None:
         if self._scrubbing is None or not self._scrubbing.is_alive():
             self._scrubbing = Scrubber(
                 self._store,
                 self._settings.reader,
                 contents=lambda: self._current.contents,
-                tell=self._follower.doubt,
+                report=self._follower.report_damage,
                 wait=stopping.wait,
                 clock=self._clock,
             ).start()
 
-    def _look(self, renewing: Renewing) -> bool:
+    def _look(self, *, renew_presence: bool = False) -> bool:
+        """Work through the newest release if there is anything to do; whether a swap was made.
+
+        Args:
+            renew_presence: whether presence is to be kept alive while a load takes long.
+        """
+        swapped = False
         with self._reserve.lent():
-            swapped = self._follower.look(
-                announced=self._announced,
-                renewing=renewing,
-                applied=self._tell,
-                stopping=self._stopping.is_set,
-            )
+            self._follower.take_requests()
+            while (release := self._follower.due(announced=self._announced)) is not None:
+                with switch_interval.shortened():
+                    renewing = self._reporter.renewing(self.state) if renew_presence else None
+                    with renewing or contextlib.nullcontext():
+                        done = self._follower.load(release)
+                    changed = self._follower.serve(done)
+                self._note_ready()
+                if changed:
+                    swapped = True
+                    self._report(done)
+                if not done.superseded or self._stopping.is_set():
+                    break
             # The server comes last: one that does not answer must not hold up what can be served.
-            if self._may_speak:
-                self._reporter.say(self.state)
-            if self._may_speak:
+            if self._may_report:
+                self._reporter.publish(self.state)
+            if self._may_report:
                 self._announced = self._watch.announced()
-            return swapped
+        return swapped
+
+    def _note_ready(self) -> None:
+        if self._follower.ready:
+            self._ready.set()
+        else:
+            self._ready.clear()
 
     @property
-    def _may_speak(self) -> bool:
-        """Whether it is worth telling the server something: not while leaving a silent one."""
+    def _may_report(self) -> bool:
+        """Whether to write to the server: not while leaving one that does not answer."""
         return not (self._stopping.is_set() and self._reporter.silent)
 
-    def _tell(self, release: int, seconds: float) -> None:
+    def _report(self, done: Round) -> None:
         """Report a release that was worked through."""
         failpoint("reader.before_report")
-        # Presence first: who hears of the report may look there at once.
-        self._reporter.say(self.state)
-        if not self._may_speak:
-            return
-        self._reporter.tell(
+        # Presence first: whoever reads the report may look there at once.
+        self._reporter.publish(self.state)
+        self._reporter.report(
             ReleaseApplied(
                 reader=self._identity.label,
                 instance=self._identity.instance,
-                release=release,
+                release=done.release.number,
                 ready=self.ready,
-                seconds=max(seconds, 0.0),
+                seconds=max(done.seconds, 0.0),
                 components=self._follower.states,
             )
         )
@@ -433,4 +372,115 @@ class Reloader:
             self._link.close()
             self._current.close()
             self._follower.forget()
+            self._ready.clear()
             self._reserve.close()
+
+
+SPREAD_SHARE: Final = 0.2
+"""By how much a period is cut at most."""
+
+
+class Spread:
+    """Keeps readers that started together from polling together ever after; for one thread.
+
+    A fleet is started at once, by a deployment or after an outage. Without this each of its readers
+    would look, poll and renew its presence in the same moment as all others. So the first look
+    waits for a small part of a second, and each period is cut by up to a fifth, another cut each
+    time. What follows a release is not spread: that everyone takes it up at once is the point.
+
+    Nothing is drawn: the parts follow from the member id, so that two processes differ and a test
+    needs no chance.
+    """
+
+    def __init__(self, member: str, *, start_seconds: float) -> None:
+        """``start_seconds``: over how long the first looks of a fleet are spread."""
+        self._member = member
+        self._periods = 0
+        self.first_look_seconds = start_seconds * self._part("start")
+        """How long this reader's first look waits."""
+
+    def cut(self, period_seconds: float) -> float:
+        """The period's length this time, from four fifths of it to all of it."""
+        self._periods += 1
+        return period_seconds * (1.0 - SPREAD_SHARE * self._part(str(self._periods)))
+
+    def _part(self, of: str) -> float:
+        """In [0, 1), as even among readers as a hash is."""
+        digest = hashlib.sha256(f"{self._member}\n{of}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") / 2**64
+
+
+RESERVED_DESCRIPTORS: Final = 32
+"""What one component needs for the moment of its load, its directory and its files, several times
+over, and a connection to Redis."""
+
+
+class DescriptorReserve:
+    """Holds file descriptors and lends them to a reload; for one thread at a time.
+
+    A process may have every descriptor in use: for connections of its clients, for files that a
+    library forgot. Then no index can be opened and Redis not be reached, and it would go on
+    answering with what it served before.
+
+    Whoever takes a descriptor in the moment in which they are lent has it. The reader service
+    therefore has fewer connections than descriptors; another server needs such a limit, too.
+    """
+
+    def __init__(self, count: int = RESERVED_DESCRIPTORS) -> None:
+        self._count = count
+        self._held: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """Let the body have them where no others are left; they are taken back afterwards."""
+        self.fill()
+        if self._is_needed():
+            self.close()
+        try:
+            yield
+        finally:
+            self.fill()
+
+    def fill(self) -> None:
+        """Hold as many as can be had, up to the count."""
+        with contextlib.suppress(OSError):
+            while len(self._held) < self._count:
+                self._held.append(_descriptor())
+
+    def close(self) -> None:
+        """Hold none; safe twice."""
+        while self._held:
+            os.close(self._held.pop())
+
+    def _is_needed(self) -> bool:
+        """Whether fewer can be opened than are held back."""
+        tried: list[int] = []
+        try:
+            while len(tried) < self._count:
+                tried.append(_descriptor())
+        except OSError:
+            return True
+        finally:
+            for each in tried:
+                os.close(each)
+        return False
+
+
+def _descriptor() -> int:
+    return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _use_one_openmp_thread() -> None:
+    """Keep batch searches on this thread from waiting for OpenMP threads that a fork has ended.
+
+    A thread that searched a batch on several OpenMP threads keeps a team of them. In a forked child
+    the team is gone, and the next batch search on that thread waits for it for ever. With one
+    OpenMP thread no team is asked for. The setting belongs to a thread, and the one that forked is
+    the only one in the child; threads that are started there begin without a team.
+    """
+    faiss = sys.modules.get("faiss")
+    if faiss is not None:
+        faiss.omp_set_num_threads(1)

@@ -1,14 +1,15 @@
-"""What a reader remembers of loads that failed, and when it tries them again.
+"""What a reader remembers of loads that failed, and when it retries them.
 
-What may pass (`indexrelay.storage.errors`) is tried again with a growing wait; what cannot is not,
-until another version is named, its files are replaced, or someone says so. The members of a group
-wait for each other: a part of a release may be tried when none of its members is known to fail.
+A transient failure (`indexrelay.storage.errors`) is retried with growing waits. Any other is
+remembered with its version and not retried until another version is wanted, its files are replaced
+(restore a corrupt blob from a backup, and every reader takes it up by itself), or someone asks for
+it. The members of a group wait for each other: a part of a release is retried when all of its
+members that failed may be retried.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from indexrelay.reloaders.plan import Part
 from indexrelay.schemas.clock import Clock, backoff_seconds
 from indexrelay.schemas.diagnostics import told
 from indexrelay.schemas.loggers import get_logger
@@ -18,7 +19,10 @@ from indexrelay.storage.errors import is_transient
 log = get_logger(__name__)
 
 MAX_WAIT_SECONDS = 60.0
-MAX_WORDS = 1000
+MAX_ERROR_CHARACTERS = 1000
+
+Wanted = Mapping[str, str | None]
+"""By component: the version to serve; ``None``: serve it no more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +37,10 @@ class Failure:
     looks: str
     """What the version's files looked like then."""
     retry_at: float | None
-    """By the monotonic clock; ``None``: not as long as they look like that."""
+    """By the monotonic clock; ``None``: not as long as the files look like that."""
 
     def due(self, now: float) -> bool:
-        """Whether it is time to try again."""
+        """Whether it is time to retry."""
         return self.retry_at is not None and now >= self.retry_at
 
 
@@ -53,48 +57,48 @@ class Failures:
         self._failures: dict[str, Failure] = {}
 
     def forget(self) -> None:
-        """Know of none, so that everything may be tried."""
+        """Forget all of them, so that everything may be loaded."""
         self._failures = {}
 
     def remember(self, name: str, version: str, looks: str, error: BaseException) -> Failure:
-        """A load of ``name`` failed; what is remembered of it."""
+        """A load of ``name`` failed; returns what is remembered of it."""
         before = self._failures.get(name)
         count = before.count + 1 if before is not None and before.version == version else 1
         wait = backoff_seconds(
             count,
             first=self._first_wait_seconds,
             longest=MAX_WAIT_SECONDS,
-            key=f"{self._spread_key}/{name}",  # readers that failed together come back apart
+            key=f"{self._spread_key}/{name}",  # readers that failed together retry apart
         )
         failure = self._failures[name] = Failure(
             version=version,
             looks=looks,
-            error=in_words(error),
+            error=error_text(error),
             count=count,
             retry_at=self._clock.monotonic() + wait if is_transient(error) else None,
         )
         return failure
 
     def succeeded(self, name: str) -> None:
-        """A load of ``name`` went well."""
+        """A load of ``name`` succeeded."""
         self._failures.pop(name, None)
 
     def keep(self, names: Collection[str]) -> None:
         """Forget those of all other components."""
         self._failures = {name: self._failures[name] for name in self._failures if name in names}
 
-    def try_again(self) -> bool:
-        """Let everything be tried now, however it failed; whether there is anything."""
+    def retry_all(self) -> bool:
+        """Let everything be retried now, however it failed; whether there is anything."""
         now = self._clock.monotonic()
         self._failures = {
             name: replace(failure, retry_at=now) for name, failure in self._failures.items()
         }
         if self._failures:
-            log.info("components.told_to_retry", components=sorted(self._failures))
+            log.info("components.retry_requested", components=sorted(self._failures))
         return bool(self._failures)
 
-    def notice_repairs(self) -> bool:
-        """Let what failed for good be tried now where its files were replaced; whether any is."""
+    def retry_repaired(self) -> bool:
+        """Let permanent failures be retried where files were replaced; whether any were."""
         repaired = False
         for name, failure in self._failures.items():
             if failure.retry_at is not None:
@@ -105,37 +109,36 @@ class Failures:
                 log.info("component.files_replaced", component=name, version=failure.version)
         return repaired
 
-    def known(self, part: Part) -> dict[str, Failure]:
-        """The members whose wanted version was tried and failed."""
+    def known(self, wanted: Wanted) -> dict[str, Failure]:
+        """Those of the components whose wanted version failed."""
         return {
             name: failure
-            for name in part.changed
-            if (failure := self._failures.get(name)) is not None
-            and failure.version == part.wanted[name]
+            for name, version in wanted.items()
+            if (failure := self._failures.get(name)) is not None and failure.version == version
         }
 
-    def may_try(self, part: Part) -> bool:
-        """Whether no member of the part is known to fail, or all that do may be tried again."""
+    def may_load(self, wanted: Wanted) -> bool:
+        """Whether none of these versions is known to fail, or all that do may be retried."""
         now = self._clock.monotonic()
-        return all(failure.due(now) for failure in self.known(part).values())
+        return all(failure.due(now) for failure in self.known(wanted).values())
 
-    def retry_at(self, part: Part) -> float | None:
-        """When all failed members may be tried again; ``None``: one of them never."""
-        times = [failure.retry_at for failure in self.known(part).values()]
+    def retry_at(self, wanted: Wanted) -> float | None:
+        """When all that failed may be retried; ``None``: one of them never."""
+        times = [failure.retry_at for failure in self.known(wanted).values()]
         return None if None in times else max(at for at in times if at is not None)
 
-    def reasons(self, part: Part) -> dict[str, str]:
-        """Why each changed member of a part that cannot flip is not at the wanted version."""
-        known = self.known(part)
-        culprits = ", ".join(sorted(known))
-        waits = f"waits for {culprits}, which failed: group {part.name} flips as a whole"
-        return {name: known[name].error if name in known else waits for name in part.changed}
+    def reasons(self, wanted: Wanted, *, part: str) -> dict[str, str]:
+        """Why each component of a part that cannot flip is not at the wanted version."""
+        known = self.known(wanted)
+        failed = ", ".join(sorted(known))
+        waits = f"waits for {failed}, which failed: group {part} flips as a whole"
+        return {name: known[name].error if name in known else waits for name in wanted}
 
 
-def in_words(error: BaseException) -> str:
-    """The error in one line (`told`), of which the first `MAX_WORDS` characters.
+def error_text(error: BaseException) -> str:
+    """The error in one line, of which the first `MAX_ERROR_CHARACTERS`.
 
     Presence and reports carry it, and what a kind raises may quote a whole file.
     """
-    words = told(error)
-    return words if len(words) <= MAX_WORDS else f"{words[:MAX_WORDS]}…"
+    text = told(error)
+    return text if len(text) <= MAX_ERROR_CHARACTERS else f"{text[:MAX_ERROR_CHARACTERS]}…"

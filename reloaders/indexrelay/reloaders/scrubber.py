@@ -1,19 +1,19 @@
-"""Looks whether what is served is still what was checked when it was loaded.
+"""Checks whether the files of what is served are still what they were when they were loaded.
 
-A file that is mapped answers with whatever is in it now. So, beside the reloading thread, a thread
-of its own looks at the files of the served snapshot, in two ways:
+A mapped file answers with whatever is in it now. So, beside the reloading thread, a thread of its
+own checks the files of the served snapshot, in two ways:
 
-- Every ``poll_seconds`` at what can be seen without reading: is it the same file, and is it marked
-  as checked in the state in which it is now? Blobs are never written to, so one that was is in
-  doubt, and is hashed at once. (The release file is read at every look for a newer one anyway.)
-- Every ``scrub_interval_seconds`` at every byte, slowly, against what changes without a trace: a
-  disk that rots. One reader of each host does it, since the marks say to all when a blob was hashed
-  last; whoever finds damage removes the mark, and the others see that and hash for themselves.
+- Every ``poll_seconds``, without reading them: is it the same file, and is it marked as checked in
+  the state in which it is now? Blobs are never written to, so one that was is hashed at once. (The
+  release file is read at every look for a newer one anyway.)
+- Every ``scrub_interval_seconds`` it hashes every byte, slowly, against what changes without a
+  trace: a disk that rots. One reader of each host does it, since the marks show to all when a blob
+  was hashed last. Whoever finds damage removes the mark, and the others then hash for themselves.
 
 It reads by way of the page cache, which is what a map shows, and never maps: a file that has become
-too short is found damaged here and kills nobody.
+too short is found damaged here and ends no process.
 
-What it finds is a `Doubt`, told to the reloading thread; nothing is changed from here.
+Each finding is a `Damage`, handed to the reloading thread; nothing is changed from here.
 """
 
 import threading
@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from indexrelay.reloaders.retry import in_words
+from indexrelay.reloaders.retry import error_text
 from indexrelay.reloaders.snapshot import Contents, ServedComponent
 from indexrelay.schemas.clock import Clock, SupervisedThread
 from indexrelay.schemas.loggers import get_logger
@@ -38,20 +38,20 @@ from indexrelay.storage.artifacts import (
 
 log = get_logger(__name__)
 
-_OVERDUE: Final = 2
-"""Intervals after which nobody is waited for any more."""
+_OVERDUE_INTERVALS: Final = 2
+"""After so many intervals a blob is hashed even where another process holds the scrub's lock."""
 Wait = Callable[[float], bool]
 """Wait so many seconds; at once ``True`` when it is time to stop."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Doubt:
+class Damage:
     """A served object whose files are not as they were when it was loaded."""
 
     served: ServedComponent
     reason: str
     wrong: bool
-    """Whether it may answer wrongly, since the very file that it was loaded from is damaged.
+    """Whether it may answer wrongly, since the very file that it was loaded from is corrupt.
 
     Otherwise that file has lost its name (removed, replaced, or its manifest is gone): it answers
     as before, and may not be there for the next reader that starts."""
@@ -66,25 +66,25 @@ class Scrubber:
         settings: ReaderSettings,
         *,
         contents: Callable[[], Contents],
-        tell: Callable[[Doubt], None],
+        report: Callable[[Damage], None],
         wait: Wait,
         clock: Clock,
     ) -> None:
-        """Look at ``contents()``, and ``tell`` what is wrong with it: once at every look."""
+        """Check what ``contents()`` gives, and ``report`` damage: once at every look."""
         self._store = store
         self._poll_seconds = settings.poll_seconds
         self._interval_seconds = settings.scrub_interval_seconds
         self._bytes_per_second = settings.scrub_bytes_per_second
         self._contents = contents
-        self._tell = tell
+        self._report = report
         self._wait = wait
         self._clock = clock
-        self._complaint = ""
+        self._logged_error = ""
         self._overdue = False
         self._next_look = 0.0
 
     def start(self) -> threading.Thread:
-        """Run in a thread of its own; joined by whoever says that it is time to stop."""
+        """Run in a thread of its own; the caller joins it after ``wait`` has said to stop."""
         thread = SupervisedThread(self.run, name="indexrelay-scrub", wait=self._wait)
         thread.start()
         return thread
@@ -96,25 +96,26 @@ class Scrubber:
             self.scrub()
 
     def look(self) -> None:
-        """Look at everything that is served; hash what somebody has touched."""
+        """Check everything that is served without reading it; hash what was touched."""
         self._next_look = self._clock.monotonic() + self._poll_seconds
         for served in self._contents().components.values():
             try:
                 self._store.version(served.name, served.version)
             except VersionUnreadableError as error:
-                self._tell(Doubt(served=served, reason=in_words(error), wrong=False))
+                self._report(Damage(served=served, reason=error_text(error), wrong=False))
             except StoreAccessError as error:
-                self._complain(error)
+                self._log_error(error)
             for ref in served.manifest.files.values():
                 self._look_at(served, ref)
 
     def scrub(self) -> None:
-        """Hash what this host has not hashed for an interval, unless another reader is at it.
+        """Hash what this host has not hashed for an interval, unless another reader does.
 
-        Whoever says so may do nothing: what was not hashed for two intervals is hashed anyhow.
+        Whoever holds the scrub's lock may do nothing with it, so that what was not hashed for two
+        intervals is hashed anyhow.
         """
         with self._store.scrubbing() as alone:
-            due = self._due(intervals=1 if alone else _OVERDUE)
+            due = self._due(intervals=1 if alone else _OVERDUE_INTERVALS)
             if due and not alone and not self._overdue:
                 log.warning(
                     "scrub.overdue",
@@ -131,9 +132,9 @@ class Scrubber:
                     served = reference()
                     if served is not None:
                         wrong = isinstance(error, BlobCorruptError) and self._is_same(served, ref)
-                        self._tell(Doubt(served=served, reason=in_words(error), wrong=wrong))
+                        self._report(Damage(served=served, reason=error_text(error), wrong=wrong))
                 except StoreAccessError as error:
-                    self._complain(error)
+                    self._log_error(error)
 
     def _look_at(self, served: ServedComponent, ref: BlobRef) -> None:
         try:
@@ -147,13 +148,13 @@ class Scrubber:
                     self._store.recheck_blob(ref, go_on=lambda _: not self._wait(0))
                 return
         except BlobCorruptError as error:
-            self._tell(Doubt(served=served, reason=in_words(error), wrong=True))
+            self._report(Damage(served=served, reason=error_text(error), wrong=True))
         except StoreAccessError as error:
-            self._complain(error)
+            self._log_error(error)
         except BlobMissingError as error:
-            self._tell(Doubt(served=served, reason=in_words(error), wrong=False))
+            self._report(Damage(served=served, reason=error_text(error), wrong=False))
         else:
-            self._tell(Doubt(served=served, reason=reason, wrong=False))
+            self._report(Damage(served=served, reason=reason, wrong=False))
 
     def _due(self, *, intervals: int) -> list[tuple["weakref.ref[ServedComponent]", BlobRef]]:
         """What was not hashed for so many intervals, longest ago first.
@@ -190,8 +191,8 @@ class Scrubber:
             self.look()
         return True
 
-    def _complain(self, error: Exception) -> None:
-        """Say what keeps us from looking once, not at every look."""
-        if str(error) != self._complaint:
-            self._complaint = str(error)
-            log.warning("scrub.unreadable", error=self._complaint)
+    def _log_error(self, error: Exception) -> None:
+        """Log what prevents a look once, not at every look."""
+        if str(error) != self._logged_error:
+            self._logged_error = str(error)
+            log.warning("scrub.unreadable", error=self._logged_error)

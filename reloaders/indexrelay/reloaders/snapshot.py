@@ -71,7 +71,7 @@ class ServedComponent:
 
 
 def _close(value: Served, component: str, version: str) -> None:
-    """Close a value on the thread of its last user, whose query must not fail for it."""
+    """Close a value on the thread of its last user; the query there does not fail with it."""
     try:
         value.close()
     except (Exception, SystemExit) as error:
@@ -162,7 +162,7 @@ class Snapshot(Mapping[str, Any]):
         return {name: dict(served.covers) for name, served in self._open.components.items()}
 
     def manifest(self, component: str) -> VersionManifest:
-        """What is known of the version of a component.
+        """The manifest of a component's version.
 
         Raises:
             ComponentNotServedError: it is not in this snapshot.
@@ -198,14 +198,14 @@ class Current:
 
         Args:
             before_swap: the new snapshot is not visible yet; the time to warm a cache.
-            after_swap: queries get the new snapshot; the time to drop what was kept of the old one.
+            after_swap: queries get the new snapshot; the time to drop what belongs to the old one.
 
         A callback that raises is logged and stops neither the swap nor the others: it cannot veto.
         """
         self._before = tuple(before_swap)
         self._after = tuple(after_swap)
         self._contents: Contents | None = Contents()
-        self._leaving: Contents | None = None
+        self._old: Contents | None = None
 
     @property
     def contents(self) -> Contents:
@@ -226,19 +226,19 @@ class Current:
     def swap(self, contents: Contents) -> None:
         """Serve ``contents`` from now on; the old contents close with their last user.
 
-        That is not before `let_go`, or the next swap.
+        That is not before `release_old`, or the next swap.
         """
         old = self.contents
         self._call(self._before, old, contents, when="before")
         if self._contents is None:  # a callback stopped the reloader
             return
-        self._leaving = old
+        self._old = old
         self._contents = contents
         self._call(self._after, old, contents, when="after")
 
-    def let_go(self) -> None:
-        """Use what was swapped out no longer."""
-        self._leaving = None
+    def release_old(self) -> None:
+        """Stop being a user of what was swapped out."""
+        self._old = None
 
     def open(self) -> None:
         """Serve again, nothing at first; what is served already stays."""
@@ -247,7 +247,7 @@ class Current:
 
     def close(self) -> None:
         """Serve nothing any more; running queries keep what they have borrowed. Safe twice."""
-        self._contents = self._leaving = None
+        self._contents = self._old = None
 
     def _call(
         self, callbacks: Iterable[SwapCallback], old: Contents, new: Contents, *, when: str

@@ -1,9 +1,9 @@
-"""Lets queries go first while a release is worked through.
+"""Shortens the interpreter's switch interval while a release is loaded, so that queries go first.
 
-A thread that comes out of FAISS waits for the interpreter's lock until whoever has it has had it
-for a whole switch interval: 5 ms, unless somebody set another, which is longer than nearly every
-query. A reload computes for a few milliseconds. Where it keeps the lock for a tenth of one at most,
-a query that ends meanwhile hardly waits (figures: docs/decisions/012).
+A thread that comes out of FAISS waits for the interpreter's lock until the thread that holds it has
+had it for a whole switch interval: 5 ms by default, which is longer than nearly every query. A
+reload computes for a few milliseconds. Where it keeps the lock for a tenth of one at most, a query
+that ends meanwhile hardly waits (figures: docs/decisions/012).
 """
 
 import os
@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-TURN_SECONDS: Final = 0.0001
+INTERVAL_SECONDS: Final = 0.0001
 """Ten to twenty times what it costs to hand the lock over."""
+_MICROSECOND: Final = 1e-6
+"""Python keeps whole ones, and not always the nearest."""
 
 
-class GivingWay:
+class SwitchInterval:
     """The switch interval is one for the whole process, so all reloads of a process share this."""
 
     def __init__(self) -> None:
@@ -26,17 +28,17 @@ class GivingWay:
         self._before = self._mine = 0.0
 
     @contextmanager
-    def __call__(self) -> Iterator[None]:
-        """Keep the interpreter's lock for short turns only, as long as the ``with`` lasts.
+    def shortened(self) -> Iterator[None]:
+        """Shorten it as long as the ``with`` lasts.
 
         What the process had is put back afterwards; an interval that is shorter already stays, and
-        so does one that somebody else sets meanwhile.
+        so does one that other code sets meanwhile.
         """
         with self._lock:
             self._reloads += 1
             if self._reloads == 1:
                 self._before = sys.getswitchinterval()
-                self._mine = min(self._before, TURN_SECONDS)
+                self._mine = min(self._before, INTERVAL_SECONDS)
                 sys.setswitchinterval(self._mine)
         try:
             yield
@@ -58,8 +60,5 @@ class GivingWay:
             sys.setswitchinterval(self._before)
 
 
-_MICROSECOND: Final = 1e-6
-"""Python keeps whole ones, and not always the nearest."""
-
-giving_way: Final = GivingWay()
-os.register_at_fork(after_in_child=giving_way.after_fork_in_child)
+switch_interval: Final = SwitchInterval()
+os.register_at_fork(after_in_child=switch_interval.after_fork_in_child)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from importlib.util import find_spec
 from types import MappingProxyType
-from typing import Any, Final, get_args, get_origin
+from typing import Any, ClassVar, Final, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -29,6 +29,9 @@ from indexrelay.schemas.names import IDENTIFIER_PATTERN, NAME_PATTERN
 
 class IndexRelayError(Exception):
     """The root of every error that indexrelay raises; catching it catches nothing else."""
+
+    is_misuse: ClassVar[bool] = False
+    """Whether the caller, the command line or the settings are wrong, and nothing was done."""
 
 
 class UnreadableEventError(IndexRelayError):
@@ -45,6 +48,8 @@ class UnreadableEventError(IndexRelayError):
 
 class UnknownNameError(IndexRelayError):
     """Raised when something is named that there is not: the caller's mistake, nothing was done."""
+
+    is_misuse = True
 
 
 class MissingExtraError(IndexRelayError):
@@ -159,6 +164,8 @@ class Mistake:
 
 class SettingsError(IndexRelayError):
     """Raised when the settings hold mistakes; ``mistakes`` lists every one of them."""
+
+    is_misuse = True
 
     def __init__(self, mistakes: Iterable[Mistake], *, origin: str) -> None:
         self.mistakes = tuple(mistakes)

@@ -16,7 +16,6 @@ from starlette.types import Receive, Scope, Send
 
 from indexrelay.components.errors import InvalidQueryError
 from indexrelay.components.served import Hit
-from indexrelay.schemas.errors import missing_extra
 from indexrelay.service.connections import connection_of
 from indexrelay.service.problems import problem
 
@@ -148,12 +147,6 @@ def _checked(value: Any) -> bytes:
 
 def _slowly(value: Any) -> bytes:
     return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
-
-
-try:
-    from starlette.responses import Response
-except ModuleNotFoundError as error:
-    raise missing_extra(error) from error
 
 
 def document_response(served: Any, *, accept_encoding: str, if_none_match: str) -> Response:

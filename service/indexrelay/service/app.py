@@ -13,53 +13,29 @@ says what would be right. Searches run on threads of their own, a few at a time;
 answered from memory on the event loop, whatever searches do.
 """
 
-import contextlib
-import signal
-import threading
-from collections.abc import Iterator
 from datetime import datetime
 from http import HTTPStatus
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Header, Request, Response
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from indexrelay.health.verdict import Problem
-from indexrelay.reloaders.reloader import Reloader
-from indexrelay.schemas.errors import missing_extra
-from indexrelay.schemas.loggers import get_logger
+from indexrelay.reloaders import Reloader
+from indexrelay.reloaders.fastapi import reloader_lifespan
 from indexrelay.schemas.messages import ReaderState
-from indexrelay.schemas.settings import HttpSettings, Settings
+from indexrelay.schemas.settings import HttpSettings
 from indexrelay.schemas.versions import VersionManifest
-from indexrelay.service.problems import MEDIA_TYPE, ProblemDetails
+from indexrelay.service.answers import LargeResponse, SearchAnswer, document_response, encoded
+from indexrelay.service.connections import connection_of
+from indexrelay.service.limits import BodyLimit, SearchThreads
+from indexrelay.service.problems import MEDIA_TYPE, ProblemDetails, RefusedError, answer_problems
 from indexrelay.service.query import SearchRequest, search, search_request
-from indexrelay.service.server import address_of, is_local, listening
-from indexrelay.storage.artifacts import ArtifactStore
-from indexrelay.streams import Connection
 
-try:
-    import uvicorn
-    from fastapi import FastAPI, Header, Request, Response
-
-    from indexrelay.reloaders.fastapi import reloader_lifespan
-    from indexrelay.service.answers import LargeResponse, SearchAnswer, document_response, encoded
-    from indexrelay.service.connections import Connections, connection_of, fitting
-    from indexrelay.service.limits import BodyLimit, SearchThreads
-    from indexrelay.service.problems import RefusedError, answer_problems
-except ModuleNotFoundError as error:
-    raise missing_extra(error) from error
-
-log = get_logger(__name__)
-
-_SHUTDOWN_SECONDS: Final = 5
-"""How long running requests may take after a signal; then they are cut off."""
 _OURS: Final = "indexrelay.components."
 """Of what is served by kinds of our own, payloads are those of entries."""
-_BACKLOG: Final = 128
-"""Connections that the kernel keeps until they are taken: as many are taken at a time."""
 
 
 def create_app(reloader: Reloader, limits: HttpSettings | None = None) -> FastAPI:
@@ -166,91 +142,6 @@ def _add_components(app: FastAPI, reloader: Reloader, limits: HttpSettings) -> N
             return document_response(
                 snapshot[name], accept_encoding=accept_encoding, if_none_match=if_none_match
             )
-
-
-def serve(
-    settings: Settings,
-    *,
-    reader_id: str | None = None,
-    host: str = "127.0.0.1",
-    port: int | None = None,
-    uds: Path | None = None,
-    insecure: bool = False,
-    address: str | None = None,
-    store: ArtifactStore | None = None,
-    connection: Connection | None = None,
-) -> None:
-    """Run the service until SIGTERM or SIGINT, in the foreground.
-
-    Args:
-        settings: the installation.
-        reader_id: its name; see `Reloader`.
-        host: the address to listen on.
-        port: the port to listen on; ``None`` or 0: a free one.
-        uds: a unix socket to listen on instead.
-        insecure: listen where other machines may ask, too, although nobody has to say who they are.
-        address: where others find it, for its presence; ``None``: as it listens, with this
-            machine's name where it listens everywhere.
-        store: see `Reloader`.
-        connection: see `Reloader`.
-
-    Raises:
-        OpenAddressError: other machines reach the address, and ``insecure`` does not say that they
-            may.
-        OSError: it cannot listen there.
-        KeyboardInterrupt: SIGINT came, once everything has been stopped.
-    """
-    with listening(host, port or 0, uds, backlog=_BACKLOG, insecure=insecure) as listener:
-        reloader = Reloader(
-            settings,
-            reader_id=reader_id,
-            store=store,
-            connection=connection,
-            address=address or address_of(listener),
-        )
-        limits = fitting(settings.http)
-        config = uvicorn.Config(
-            create_app(reloader, limits),
-            http=Connections(limits).protocol,
-            ws="none",
-            loop="asyncio",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            backlog=_BACKLOG,
-            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-        )
-        if not is_local(listener):
-            log.warning(
-                "reader.open_to_the_network",
-                address=address_of(listener),
-                consequence="whoever reaches it may search, and read every document",
-                advice="let it listen on 127.0.0.1 or a unix socket, behind a proxy that asks who "
-                "it is",
-            )
-        try:
-            with _ending_well():
-                uvicorn.Server(config).run(sockets=[listener])
-        finally:
-            reloader.stop()  # also where requests did not end in time, and the lifespan did not
-
-
-@contextlib.contextmanager
-def _ending_well() -> Iterator[None]:
-    """Let SIGTERM end in a return.
-
-    uvicorn raises a signal again when it has shut down, and by default SIGTERM would then end the
-    process as if it had been killed, although it did as it was told.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals come to the main thread only
-        return
-    before = signal.signal(signal.SIGTERM, lambda _signal, _frame: None)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 _EVERYWHERE: Final = (400, 405, 408, 413, 500, 503)

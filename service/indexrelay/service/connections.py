@@ -22,7 +22,7 @@ import h11
 from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from indexrelay.reloaders.http_errors import RETRY_AFTER_SECONDS
+from indexrelay.reloaders.errors import RETRY_AFTER_SECONDS
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service.problems import MEDIA_TYPE, ProblemDetails

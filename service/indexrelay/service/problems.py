@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from indexrelay.reloaders.http_errors import ERRORS, RETRY_AFTER_SECONDS, http_error
+from indexrelay.reloaders.errors import HTTP_ERRORS, RETRY_AFTER_SECONDS, http_error
 from indexrelay.reloaders.reloader import Reloader
 from indexrelay.schemas.diagnostics import told
 from indexrelay.schemas.errors import IndexRelayError
@@ -87,10 +87,10 @@ def answer_problems(app: FastAPI, reloader: Reloader) -> None:
     """Give every error that a route may raise its status and its sentence."""
 
     def known(_request: Request, error: Exception) -> Response:
-        told_of = http_error(error, reloader)
+        told_of = http_error(error, ready=reloader.ready)
         return problem(told_of.status, told_of.detail, told_of.headers)
 
-    for each in ERRORS:
+    for each in HTTP_ERRORS:
         app.add_exception_handler(each, known)
 
     @app.exception_handler(RefusedError)

@@ -1,16 +1,139 @@
-"""The socket of a service, bound before anything else, so that its address is known and told."""
+"""The reader as a process of its own: its socket, its server, and how it ends.
+
+The socket is bound before anything else, so that its address is known and can be published. Where
+other machines reach it nobody is listened to, unless the caller insists: the service does not ask
+who somebody is.
+"""
 
 import contextlib
 import ipaddress
+import signal
 import socket
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
-from indexrelay.reloaders.errors import OpenAddressError
+import uvicorn
+
+from indexrelay.reloaders import Reloader
+from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.settings import Settings
+from indexrelay.service.app import create_app
+from indexrelay.service.connections import Connections, fitting
+from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.streams import Connection
 from indexrelay.streams.presence import host_name
 
-_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised here, not bound to
+log = get_logger(__name__)
+
+_SHUTDOWN_SECONDS: Final = 5
+"""How long running requests may take after a signal; then they are cut off."""
+_BACKLOG: Final = 128
+"""Connections that the kernel keeps until they are taken: as many are taken at a time."""
+_EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised here, not bound to
+
+
+class OpenAddressError(IndexRelayError):
+    """Raised when the service is to listen where other machines reach it, and ``insecure`` does not
+    say that they may."""
+
+    is_misuse = True
+
+    def __init__(self, address: str) -> None:
+        super().__init__(
+            f"{address} is reached from other machines, and whoever reaches it may search and read "
+            "every document: listen on 127.0.0.1 or a unix socket, behind a proxy that asks who it "
+            "is; or insist with --insecure"
+        )
+        self.address = address
+
+
+def serve(
+    settings: Settings,
+    *,
+    reader_id: str | None = None,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    uds: Path | None = None,
+    insecure: bool = False,
+    address: str | None = None,
+    store: ArtifactStore | None = None,
+    connection: Connection | None = None,
+) -> None:
+    """Run the service until SIGTERM or SIGINT, in the foreground.
+
+    Args:
+        settings: the installation.
+        reader_id: its name; see `Reloader`.
+        host: the address to listen on.
+        port: the port to listen on; ``None`` or 0: a free one.
+        uds: a unix socket to listen on instead.
+        insecure: listen where other machines may ask, too, although nobody has to say who they are.
+        address: where others find it, for its presence; ``None``: as it listens, with this
+            machine's name where it listens everywhere.
+        store: see `Reloader`.
+        connection: see `Reloader`.
+
+    Raises:
+        OpenAddressError: other machines reach the address, and ``insecure`` does not say that they
+            may.
+        OSError: it cannot listen there.
+        KeyboardInterrupt: SIGINT came, once everything has been stopped.
+    """
+    with listening(host, port or 0, uds, backlog=_BACKLOG, insecure=insecure) as listener:
+        reloader = Reloader(
+            settings,
+            reader_id=reader_id,
+            store=store,
+            connection=connection,
+            address=address or address_of(listener),
+        )
+        limits = fitting(settings.http)
+        config = uvicorn.Config(
+            create_app(reloader, limits),
+            http=Connections(limits).protocol,
+            ws="none",
+            loop="asyncio",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=_BACKLOG,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        )
+        if not is_local(listener):
+            log.warning(
+                "reader.open_to_the_network",
+                address=address_of(listener),
+                consequence="whoever reaches it may search, and read every document",
+                advice="let it listen on 127.0.0.1 or a unix socket, behind a proxy that asks who "
+                "it is",
+            )
+        try:
+            with _returning_on_sigterm():
+                uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            reloader.stop()  # also where requests did not end in time, and the lifespan did not
+
+
+@contextlib.contextmanager
+def _returning_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end in a return.
+
+    uvicorn raises a signal again when it has shut down, and by default SIGTERM would then end the
+    process as if it had been killed, although it did as it was told.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals come to the main thread only
+        return
+    before = signal.signal(signal.SIGTERM, lambda _signal, _frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

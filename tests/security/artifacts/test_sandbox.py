@@ -14,7 +14,7 @@ from indexrelay.components.conformance import class_mistakes
 from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.served import VersionFiles
 from indexrelay.reloaders import sandbox
-from indexrelay.reloaders.opener import Opener
+from indexrelay.reloaders.loader import Opener
 from indexrelay.reloaders.sandbox import Sandbox
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.settings import ComponentDefinition

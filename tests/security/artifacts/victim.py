@@ -20,7 +20,7 @@ from typing import Any
 from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.text_index import search as text_search
 from indexrelay.reloaders import sandbox
-from indexrelay.reloaders.opener import Opener
+from indexrelay.reloaders.loader import Opener
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.versions import BlobRef, VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore

@@ -62,7 +62,7 @@ def reader(
     if (port is None) == (uds is None):
         raise typer.BadParameter("give exactly one of --port and --uds")
     with Installation.at(config, talkative=True) as installation:
-        from indexrelay.service.app import serve
+        from indexrelay.service import serve
 
         if uds is not None:
             serve(installation.settings, reader_id=reader_id, uds=uds)

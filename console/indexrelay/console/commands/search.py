@@ -20,7 +20,7 @@ from indexrelay.console.installation import Installation
 from indexrelay.console.sheet import Sheet, flowing, number
 from indexrelay.console.terminal import print_json, stdout, visible
 from indexrelay.console.versions import released_version
-from indexrelay.reloaders.opener import Opener
+from indexrelay.reloaders.loader import Opener
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.service.query import SearchRequest
 from indexrelay.service.query import search as search_served
