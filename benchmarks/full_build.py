@@ -93,7 +93,6 @@ class Ours:
                     workdir=workdir,
                     threads=cores(),
                 ),
-                catalog=catalog,
                 store=artifacts,
                 clock=SystemClock(),
                 progress=lambda _share: None,

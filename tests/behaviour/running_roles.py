@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from indexrelay.rebuilder import Rebuilder
-from indexrelay.rebuilder.builds.runner import SerialExecutor
+from indexrelay.rebuilder.passes import SerialExecutor
 from indexrelay.schemas.loggers import FIELDS
 from indexrelay.schemas.logs import RepeatLimit
 from indexrelay.testing.clock import FakeClock

@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 
 from indexrelay.rebuilder import InlineRunner, Rebuilder
-from indexrelay.rebuilder.builds import BuildRequest
-from indexrelay.rebuilder.builds.job import Progress
-from indexrelay.rebuilder.builds.runner import BuildRunner
+from indexrelay.rebuilder.builds import BuildRequest, BuildRunner, Progress
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.messages import ComponentResult, Event, RebuildResult
 from indexrelay.schemas.settings import Settings

@@ -27,7 +27,7 @@ def retire(bench: Bench, *, keep_releases: int = 1) -> None:
         connection=bench.connection,
         keys=bench.keys,
         clock=FakeClock(datetime.now(UTC) + LATER),
-    ).retire()
+    ).sweep()
 
 
 def served_by_a_reader(bench: Bench, version: str, *, member: str = "slow") -> None:

@@ -1,4 +1,4 @@
-"""What the janitor lets go of, and what it keeps for whom; the same on every server."""
+"""What the trimmer lets go of, and what it keeps for whom; the same on every server."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +14,7 @@ from indexrelay.streams.keys import REBUILDERS_GROUP
 from tests.fixtures.logs import capture_logs
 
 
-def janitor(connection: Connection, keys: Keys, **limits: Any) -> StreamTrimmer:
+def trimmer(connection: Connection, keys: Keys, **limits: Any) -> StreamTrimmer:
     settings = Settings.model_validate({"namespace": keys.namespace, "rebuilder": limits})
     return StreamTrimmer(settings, connection, keys)
 
@@ -57,7 +57,7 @@ def test_events_are_kept_from_the_oldest_that_is_not_acknowledged(
     consumer = group(each_connection, keys.events)
     consumer.read(count=6, block_seconds=0)
     consumer.acknowledge([*ids[:3], *ids[4:6]])
-    assert not janitor(each_connection, keys).trim()
+    assert not trimmer(each_connection, keys).trim()
     assert kept(each_connection, keys.events) == ids[3:]
 
 
@@ -68,7 +68,7 @@ def test_the_last_event_that_was_read_stays_and_with_it_the_groups_place(
     consumer = group(each_connection, keys.events)
     consumer.read(count=10, block_seconds=0)
     consumer.acknowledge(ids)
-    janitor(each_connection, keys).trim()
+    trimmer(each_connection, keys).trim()
     assert kept(each_connection, keys.events) == ids[-1:]
     # Made again, the group goes on behind that entry, and does not begin anew.
     each_connection.commands.xgroup_destroy(keys.events, REBUILDERS_GROUP)
@@ -80,14 +80,14 @@ def test_the_slowest_group_counts_and_without_any_nothing_goes(
     each_connection: Connection, keys: Keys
 ) -> None:
     ids = fill(each_connection, keys.events)
-    janitor(each_connection, keys).trim()
+    trimmer(each_connection, keys).trim()
     assert kept(each_connection, keys.events) == ids
     quick, slow = group(each_connection, keys.events), group(each_connection, keys.events, "slow")
     quick.read(count=10, block_seconds=0)
     quick.acknowledge(ids)
     slow.read(count=2, block_seconds=0)
     slow.acknowledge(ids[:2])
-    janitor(each_connection, keys).trim()
+    trimmer(each_connection, keys).trim()
     assert kept(each_connection, keys.events) == ids[1:]
 
 
@@ -101,10 +101,10 @@ def test_reload_messages_are_kept_for_the_slowest_reader_that_is_alive(
     read_up_to(each_connection, keys, "slow:0b", ids[9])
     read_up_to(each_connection, keys, "of_an_earlier_version", None)
     Presence(each_connection, keys, "reader").publish("alien", b"{}", ttl_seconds=60)
-    janitor(each_connection, keys).trim()
+    trimmer(each_connection, keys).trim()
     assert kept(each_connection, keys.reloads) == ids[4:]
     Presence(each_connection, keys, "reader").remove("slow:0a")
-    janitor(each_connection, keys).trim()
+    trimmer(each_connection, keys).trim()
     assert kept(each_connection, keys.reloads) == ids[8:]
 
 
@@ -112,7 +112,7 @@ def test_where_nobody_reads_the_newest_reload_message_stays(
     each_connection: Connection, keys: Keys
 ) -> None:
     ids = fill(each_connection, keys.reloads)
-    janitor(each_connection, keys).trim()
+    trimmer(each_connection, keys).trim()
     assert kept(each_connection, keys.reloads) == ids[-1:]
 
 
@@ -124,7 +124,7 @@ def test_a_reader_at_its_cursor_misses_nothing_by_trimming(
     tail.read(count=100, block_seconds=0)
     read_up_to(each_connection, keys, "web", tail.cursor)
     new = fill(each_connection, keys.reloads, 3)
-    janitor(each_connection, keys).trim()
+    trimmer(each_connection, keys).trim()
     read = tail.read(count=100, block_seconds=0)
     assert ([each.entry_id for each in read.deliveries], read.gap) == (new, False)
 
@@ -138,7 +138,7 @@ def test_a_reader_that_the_cap_cut_off_has_a_gap_and_looks(
     read_up_to(each_connection, keys, "web", tail.cursor)
     ids = fill(each_connection, keys.reloads)
     with capture_logs() as events:
-        janitor(each_connection, keys, stream_max_entries=4).trim()
+        trimmer(each_connection, keys, stream_max_entries=4).trim()
     assert kept(each_connection, keys.reloads) == ids[-4:]
     [capped] = [event for event in events if event["event"] == "stream.capped"]
     assert (capped["key"], capped["entries"]) == (keys.reloads, 7)
@@ -151,7 +151,7 @@ def test_events_above_the_cap_go_unread_and_somebody_has_to_look(
     ids = fill(each_connection, keys.events)
     consumer = group(each_connection, keys.events)
     consumer.read(count=3, block_seconds=0)
-    trimming = janitor(each_connection, keys, stream_max_entries=5)
+    trimming = trimmer(each_connection, keys, stream_max_entries=5)
     assert trimming.trim()
     assert not trimming.trim()
     assert kept(each_connection, keys.events) == ids[-5:]
@@ -167,9 +167,9 @@ def test_what_people_read_goes_by_age_and_by_number(
     old: Any = each_connection.commands.xadd(key, {"event": b"of 1970"}, id="1000-0")
     ids = fill(each_connection, key)
     assert kept(each_connection, key)[0] == old
-    janitor(each_connection, keys).trim()
+    trimmer(each_connection, keys).trim()
     assert kept(each_connection, key) == ids
     with capture_logs() as events:
-        janitor(each_connection, keys, history_entries=3).trim()
+        trimmer(each_connection, keys, history_entries=3).trim()
     assert kept(each_connection, key) == ids[-3:]
     assert [event for event in events if event["event"] == "stream.capped"] == []

@@ -290,12 +290,12 @@ def test_a_component_stays_while_a_rebuilder_runs_that_would_build_it_anew(
     assert set(release.components) == {"index", "old"}
     assert release.groups == {"index": "pair"}  # nobody here brings it to the state of the others
     assert bench.opened("index").manifest.covers == {"tracks": 2}
-    (finding,) = later._workshop.reconcile().findings
-    assert finding.standing is RepairOutcome.LEFT
+    (finding,) = later._repair().findings
+    assert finding.outcome is RepairOutcome.LEFT
     who = f"rebuilder {bench.rebuilder.id} ({socket.gethostname()}:{os.getpid()})"
     assert finding.what == (
         f"old is declared no longer and stays in the release: {who} was started with it, "
-        "and would build it anew"
+        "and would build it again"
     )
     bench.rebuilder.stop()
     later.step()
@@ -315,9 +315,9 @@ def test_what_is_declared_no_longer_leaves_where_nobody_can_say_who_declares_it(
 
     monkeypatch.setattr(Presence, "look", away)
     bench.commit("b")
-    order = later._workshop.next_order(woken_at=None)
+    order = later._scheduler.next_order(woken_at=None)
     assert order is not None
-    later._workshop.carry_out(order)
+    later._run_pass(order)
     assert set(bench.release().components) == {"index"}
 
 

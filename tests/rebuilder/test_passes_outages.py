@@ -10,7 +10,7 @@ import pytest
 
 from indexrelay.health.facts import Facts
 from indexrelay.rebuilder import Rebuilder
-from indexrelay.rebuilder.passes import PassOrder, run_pass
+from indexrelay.rebuilder.passes import ComponentBuilder, PassOrder, run_pass
 from indexrelay.schemas.messages import BuildOutcome, ComponentResult, RebuildStatus
 from indexrelay.storage.catalog import Attempts, EntryLog, Inbox
 from indexrelay.streams import BackendRefusedError, Presence
@@ -71,7 +71,7 @@ def test_what_woke_the_loop_is_not_forgotten_when_the_catalog_cannot_be_read(
 ) -> None:
     bench = make_bench(index=behaving("tracks"))
     rebuilder: Rebuilder = bench.rebuilder
-    rebuilder._woken()
+    rebuilder._signal()
     with (
         refusing(monkeypatch, Inbox, "open", OSError("database is locked")),
         pytest.raises(OSError, match="locked"),
@@ -89,7 +89,10 @@ def test_a_pass_that_breaks_ends_when_the_last_of_its_builds_has_ended(
     bench.commit("x")
     let_go, ended = threading.Event(), threading.Event()
 
-    class Breaking:
+    class Breaking(ComponentBuilder):
+        def __init__(self) -> None:
+            """Builds nothing itself."""
+
         def session(
             self,
             components: Sequence[str],  # noqa: ARG002 - the contract
@@ -110,8 +113,8 @@ def test_a_pass_that_breaks_ends_when_the_last_of_its_builds_has_ended(
             ended.set()
             return ComponentResult(outcome=BuildOutcome.REBUILT)
 
-        def skip(self, name: str, facts: Facts, parent: str) -> ComponentResult:
-            raise AssertionError(name, facts, parent)
+        def skip(self, name: str, facts: Facts, because: str) -> ComponentResult:
+            raise AssertionError(name, facts, because)
 
     with ThreadPoolExecutor(2) as executor:
         parts = run_pass(order_of(bench), Breaking(), executor=executor, release_after_seconds=60)
@@ -121,6 +124,6 @@ def test_a_pass_that_breaks_ends_when_the_last_of_its_builds_has_ended(
 
 
 def order_of(bench: Bench) -> PassOrder:
-    order = bench.rebuilder._workshop.next_order(woken_at=None)
+    order = bench.rebuilder._scheduler.next_order(woken_at=None)
     assert order is not None
     return order

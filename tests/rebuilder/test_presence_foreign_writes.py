@@ -26,13 +26,13 @@ def test_whose_place_it_was_is_told_after_it_was_mended(make_bench: MakeBench) -
     bench = make_bench(index=behaving("tracks"))
     bench.rebuilder.step()
     assert told(bench) == []
-    workshop = bench.rebuilder._workshop
+    rebuilder = bench.rebuilder
     key = bench.keys.reader("web:0a")
     for _ in range(3):
         bench.connection.commands.set(key, "{}")  # without an end
-        workshop.heed_readers()
+        rebuilder._check_readers()
     assert 0 < bench.connection.commands.ttl(key) <= 15
-    workshop.show()
+    rebuilder._publish_presence()
     [problem] = told(bench)
     assert problem.subject == "web"
     assert "somebody wrote as reader web what no reader writes, 3 times since" in problem.what
@@ -49,8 +49,8 @@ def test_a_state_in_the_name_of_another_is_told_by_the_label_of_its_key(
         b'"release"', b'"ready":true,"release"'
     )
     Presence(bench.connection, bench.keys, "reader").publish("evil:0b", said, ttl_seconds=60)
-    bench.rebuilder._workshop.heed_readers()
-    bench.rebuilder._workshop.show()
+    bench.rebuilder._check_readers()
+    bench.rebuilder._publish_presence()
     [problem] = told(bench)
     assert problem.subject == "evil"
     assert "its state says that it is" in problem.what

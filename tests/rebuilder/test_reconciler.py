@@ -115,8 +115,8 @@ def test_where_all_is_well_nothing_is_found(built: Bench) -> None:
 
 def test_an_emptied_redis_is_mended_in_one_look_and_needs_nobody(built: Bench) -> None:
     built.connection.commands.flushall()
-    mended = reconciler(built).reconcile()
-    assert mended.mended == (
+    found = reconciler(built).reconcile()
+    assert found.repaired == (
         "release 1 was announced",
         "the group of the rebuilders was missing and was made",
     )
@@ -197,7 +197,7 @@ def test_a_lease_that_would_not_end_in_time_is_given_an_end(
     key = built.keys.lease("index")
     built.connection.commands.set(key, "somebody", px=milliseconds)
     assert told(built, Code.LEASE_ENDLESS) is not None
-    assert found(built)["lease"].standing is RepairOutcome.MENDED
+    assert found(built)["lease"].outcome is RepairOutcome.REPAIRED
     assert 0 < built.connection.commands.pttl(key) <= 15_000
     assert told(built, Code.LEASE_ENDLESS) is None
 
@@ -236,7 +236,7 @@ def test_a_server_that_is_away_is_one_finding(
 
     monkeypatch.setattr("indexrelay.rebuilder.publisher.current_release", away)
     [redis] = reconciler(built).reconcile().findings
-    assert (redis.about, redis.standing) == ("redis", RepairOutcome.LEFT)
+    assert (redis.about, redis.outcome) == ("redis", RepairOutcome.LEFT)
     assert "connection refused" in redis.what
 
 
@@ -249,7 +249,7 @@ def damage_release(built: Bench, folder: str) -> None:
 def test_a_damaged_release_file_is_written_anew_from_its_copy(built: Bench) -> None:
     for folder in ("releases", "copies"):
         damage_release(built, folder)
-        assert found(built)["store"].standing is RepairOutcome.MENDED
+        assert found(built)["store"].outcome is RepairOutcome.REPAIRED
         assert found(built) == {}
 
 
@@ -295,7 +295,7 @@ def test_one_comparison_says_no_more_than_a_few_new_things(built: Bench) -> None
 
 def test_what_is_left_is_logged_when_it_is_new_and_what_is_repaired_always(built: Bench) -> None:
     repaired = Reconciliation(
-        findings=(Finding(about="release", what="announced", standing=RepairOutcome.MENDED),)
+        findings=(Finding(about="release", what="announced", outcome=RepairOutcome.REPAIRED),)
     )
     well, log = judged(built), FindingsLog(SystemClock())
     built.catalog.attempts.pause("index", "cost")
@@ -322,7 +322,7 @@ def test_what_is_left_is_logged_when_it_is_new_and_what_is_repaired_always(built
 def test_a_repair_that_fails_again_and_again_is_told_after_waits_that_grow() -> None:
     clock = FakeClock()
     log = FindingsLog(clock)
-    away = Finding(about="store", what="it is away", standing=RepairOutcome.LEFT, advice="mount it")
+    away = Finding(about="store", what="it is away", outcome=RepairOutcome.LEFT, advice="mount it")
     told: list[int] = []
     with capture_logs() as events:
         for minute in range(180):

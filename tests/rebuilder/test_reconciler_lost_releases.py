@@ -51,12 +51,12 @@ def test_what_a_wiped_store_builds_goes_on_above_the_numbers_that_were_lost(wipe
     reconciling = reconciler(wiped, clock)
     be_there(wiped)
     [waiting] = numbers(reconciling)
-    assert waiting.standing is RepairOutcome.WAITING
+    assert waiting.outcome is RepairOutcome.WAITING
     assert waiting.what == "release 3 was announced or is served, and the store's newest is 1"
     before = wiped.release()
     clock.advance(LONG)
     mended, told = numbers(reconciling)
-    assert {mended.standing, told.standing} == {RepairOutcome.MENDED}
+    assert {mended.outcome, told.outcome} == {RepairOutcome.REPAIRED}
     after = wiped.release()
     assert (after.number, after.previous, announced(wiped)) == (4, 1, 4)
     assert after.components == before.components
@@ -103,7 +103,7 @@ def test_an_empty_store_waits_until_something_is_built(make_bench: MakeBench) ->
     numbers(reconciling)
     clock.advance(LONG)
     [waiting] = numbers(reconciling)
-    assert waiting.standing is RepairOutcome.LEFT  # nobody is there to build
+    assert waiting.outcome is RepairOutcome.LEFT  # nobody is there to build
     assert "once something is built" in waiting.advice
     assert "indexrelay rebuilder" in waiting.advice
     assert bench.store.newest_release() is None
@@ -146,7 +146,7 @@ def test_a_number_that_was_never_committed_and_that_nobody_serves_is_replaced(
     wiped.connection.commands.set(wiped.keys.release, number)
     assert told(wiped, Code.RELEASE_MADE_UP) is not None
     removed, told_again = numbers(reconciler(wiped))
-    assert {removed.standing, told_again.standing} == {RepairOutcome.MENDED}
+    assert {removed.outcome, told_again.outcome} == {RepairOutcome.REPAIRED}
     assert "none" not in removed.what
     assert "was removed" in removed.what
     assert (wiped.release().number, announced(wiped)) == (1, 1)
@@ -164,7 +164,7 @@ def test_a_reader_that_makes_up_a_release_uses_up_no_number_and_is_told(
     reconciling = reconciler(wiped, clock)
     for _ in range(5):
         [left] = numbers(reconciling)
-        assert left.standing is RepairOutcome.LEFT
+        assert left.outcome is RepairOutcome.LEFT
         assert left.what == (
             "reader web (h:1) says that it serves release 900, "
             "and none above 3 was ever committed here"

@@ -373,10 +373,10 @@ def test_members_that_a_batch_came_between_are_built_together_the_next_time(
     )
     monkeypatch.setattr(Member, "built", staticmethod(built))
     try:
-        torn = bench.rebuild(rebuilder)
-        assert (torn.release, set(torn.waiting)) == (None, {"one", "other"})
-        assert "group pair waits for one, which covers tracks up to 1" in torn.message
-        assert rebuilder._workshop.dispatcher.look_soon
+        split = bench.rebuild(rebuilder)
+        assert (split.release, set(split.waiting)) == (None, {"one", "other"})
+        assert "group pair waits for one, which covers tracks up to 1" in split.message
+        assert rebuilder._scheduler.look_soon
         whole = bench.rebuild(rebuilder)
         assert (whole.release, whole.components["one"].covers) == (1, {"tracks": 3})
         assert runner.sessions == [("one",), ("other",), ("one", "other")]
@@ -392,8 +392,8 @@ def test_a_kept_version_that_is_released_with_its_group_forgets_the_failed_build
     """Nobody builds it again, so nothing else would."""
     bench = make_bench(one={**MEMBER, "group": "pair"}, other={**MEMBER, "group": "pair"})
     bench.commit("first")
-    workshop = bench.rebuilder._workshop
-    order = workshop.next_order(woken_at=None)
+    rebuilder = bench.rebuilder
+    order = rebuilder._scheduler.next_order(woken_at=None)
     assert order is not None
 
     def full(store: ArtifactStore, *_args: Any) -> None:
@@ -401,7 +401,7 @@ def test_a_kept_version_that_is_released_with_its_group_forgets_the_failed_build
 
     with monkeypatch.context() as patch:
         patch.setattr(ArtifactStore, "commit_release", full)
-        built = workshop.carry_out(order)
+        built = rebuilder._run_pass(order)
     assert built is not None
     failed: dict[str, Any] = {
         "error": "boom",
@@ -412,7 +412,7 @@ def test_a_kept_version_that_is_released_with_its_group_forgets_the_failed_build
     for name in ("one", "alone"):
         bench.catalog.attempts.failed(name, **failed)
     others = {"other": built.components["other"]}
-    completed = workshop._completer.complete(order, others, last=True)
+    completed = rebuilder._completer.complete(order, others, last=True)
     assert (completed.release, completed.indexes_rebuilt) == (1, ("other",))
     assert set(bench.release().components) == {"one", "other"}
     assert set(bench.catalog.attempts.all()) == {"alone"}

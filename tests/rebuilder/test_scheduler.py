@@ -13,13 +13,13 @@ from indexrelay.streams import BackendRefusedError, Lease
 from tests.rebuilder.conftest import Bench, MakeBench, behaving
 
 
-def dispatcher(bench: Bench) -> Scheduler:
-    return bench.rebuilder._workshop.dispatcher
+def scheduler(bench: Bench) -> Scheduler:
+    return bench.rebuilder._scheduler
 
 
 def order(bench: Bench) -> PassOrder:
     """The next pass, which must be there; it is not carried out."""
-    found = dispatcher(bench).next_order(woken_at=None)
+    found = scheduler(bench).next_order(woken_at=None)
     assert found is not None
     return found
 
@@ -87,19 +87,19 @@ def test_a_request_that_a_pass_finishes_during_a_look_is_not_answered_twice(
     bench.rebuild()
     bench.catalog.inbox.request("r1", components=("index",), force=False, reason="")
     first = order(bench)
-    once(monkeypatch, Inbox, "open", lambda: bench.rebuilder._workshop.carry_out(first))
-    assert dispatcher(bench).next_order(woken_at=None) is None
+    once(monkeypatch, Inbox, "open", lambda: bench.rebuilder._run_pass(first))
+    assert scheduler(bench).next_order(woken_at=None) is None
 
 
 def test_a_pass_that_ends_frees_nothing_that_a_later_one_took(make_bench: MakeBench) -> None:
     bench = make_bench(quick=behaving("tracks"), slow=behaving("tracks"))
     bench.commit("x")
     first = order(bench)
-    dispatcher(bench).free(["quick"])  # released before the rest of its pass
+    scheduler(bench).free(["quick"])  # released before the rest of its pass
     second = order(bench)
     assert set(second.reasons) == {"quick"}
-    dispatcher(bench).close(first, left={"slow"}, answered=True)
-    assert dispatcher(bench).building == ("quick",)
+    scheduler(bench).end(first, left={"slow"}, answered=True)
+    assert scheduler(bench).building == ("quick",)
     assert bench.connection.commands.exists(bench.keys.lease("quick"))
 
 
@@ -129,7 +129,7 @@ def test_a_server_that_refuses_to_take_leases_back_keeps_nothing_from_being_buil
     with monkeypatch.context() as patch:
         patch.setattr(Lease, "release", refuse)
         bench.rebuild()
-    assert dispatcher(bench).building == ()
+    assert scheduler(bench).building == ()
     bench.commit("y")
     assert bench.rebuild().indexes_rebuilt == ("a", "b", "c")
 
@@ -148,6 +148,6 @@ def test_a_catalog_that_cannot_close_requests_does_not_keep_them_from_a_later_pa
         patch.setattr(Inbox, "finish", refuse)
         with pytest.raises(OSError, match="locked"):
             bench.rebuilder.step()
-    assert dispatcher(bench).building == ()
+    assert scheduler(bench).building == ()
     assert not bench.connection.commands.exists(bench.keys.lease("index"))
     assert bench.rebuild().request_ids == ("r1",)

@@ -1,13 +1,15 @@
 """A rebuilder keeps its leases in time, and takes again what the server lost."""
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 
 import pytest
 
 from indexrelay.rebuilder.scheduler import LeaseHeartbeat, Leases
 from indexrelay.schemas.clock import Clock, SystemClock
-from indexrelay.streams import Connection, Keys, Lease
+from indexrelay.streams import Connection, Identity, Keys, Lease
+from indexrelay.streams.leases import held_leases
 from tests.fixtures.logs import capture_logs
 from tests.fixtures.servers import ServerFactory
 from tests.streams.polling import eventually
@@ -23,11 +25,15 @@ def leases(
     return Leases(
         connection,
         keys,
-        owner=lambda: owner,
+        identity=Identity(owner),
         ttl_seconds=ttl,
-        longest_build_seconds=lambda _: 100.0,
+        longest_build_seconds=defaultdict(lambda: 100.0),
         clock=clock or SystemClock(),
     )
+
+
+def owner_of(connection: Connection, keys: Keys) -> str:
+    return held_leases(connection, [keys.lease("index")])[keys.lease("index")].owner
 
 
 def test_a_lease_that_the_server_lost_is_taken_again(
@@ -38,7 +44,7 @@ def test_a_lease_that_the_server_lost_is_taken_again(
     each_connection.commands.flushall()
     with capture_logs() as logs:
         mine.renew()
-    assert each_connection.commands.get(keys.lease("index")) == b"me"
+    assert owner_of(each_connection, keys).startswith("me:")
     assert [line["event"] for line in logs] == ["lease.taken_again"]
     mine.give_back(["index"])
     assert not each_connection.commands.exists(keys.lease("index"))
@@ -71,7 +77,7 @@ def test_a_restarted_server_that_forgot_a_lease_is_told_of_it(
         mine.renew()  # nobody there: not lost, for all that is known
         server.start()
         mine.renew()
-        assert connection.commands.get(keys.lease("index")) == b"me"
+        assert owner_of(connection, keys).startswith("me:")
         assert not leases(connection, keys, "other").take("index")
 
 
@@ -124,7 +130,7 @@ def test_a_late_renewal_leaves_the_lease_of_the_next_pass_alone(
     monkeypatch.setattr(Lease, "acquire", acquire_late)
     each_connection.commands.delete(keys.lease("index"))
     mine.renew()
-    assert each_connection.commands.get(keys.lease("index")) == b"me"
+    assert owner_of(each_connection, keys).startswith("me:")
     mine.give_back(["index"])
     assert not each_connection.commands.exists(keys.lease("index"))
 

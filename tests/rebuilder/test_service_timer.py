@@ -16,9 +16,9 @@ def test_a_timer_that_was_not_looked_at_for_long_is_due_once_not_often() -> None
     assert not timer.due(100.5)
 
 
-def test_a_timer_that_is_hastened_is_due_at_the_next_look() -> None:
+def test_a_timer_that_expires_is_due_at_the_next_look() -> None:
     timer = Timer(5.0)
     timer.due(0.0)
-    timer.hasten()
+    timer.expire()
     assert timer.due(1.0)
     assert not timer.due(5.9)

@@ -64,7 +64,7 @@ def test_what_is_due_is_built_as_if_the_event_had_said_nothing(
 ) -> None:
     added(shrunken, asking(components=components, full=True, force=True))
     shrunken.rebuilder._intake.take(block_seconds=0)
-    order = shrunken.rebuilder._workshop.next_order(woken_at=None)
+    order = shrunken.rebuilder._scheduler.next_order(woken_at=None)
     assert order is not None
     assert set(order.reasons) == {"index"}
     assert (order.force, order.full, order.refused) == (frozenset(), frozenset(), {})

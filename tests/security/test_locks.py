@@ -24,7 +24,7 @@ from indexrelay.storage.artifacts.files import SWEEPING_SECONDS, WRITING_SECONDS
 from indexrelay.storage.catalog import Catalog, database
 from indexrelay.storage.errors import is_transient
 from indexrelay.storage.urls import driver_url
-from indexrelay.streams import EmbeddedServer, members_of
+from indexrelay.streams import EmbeddedServer, Identity, members_of
 from indexrelay.streams.errors import ServerStartError
 from tests.fixtures.logs import capture_logs
 from tests.health.healthy_facts import healthy, rebuilder, redis
@@ -221,9 +221,9 @@ def test_a_lease_that_is_held_for_longer_than_any_build_is_told_of(
     leases = Leases(
         bench.connection,
         bench.keys,
-        owner=lambda: "us",
+        identity=Identity("us"),
         ttl_seconds=60.0,
-        longest_build_seconds=lambda _: 100.0,
+        longest_build_seconds={"index": 100.0},
         clock=clock,
     )
     bench.connection.commands.set(bench.keys.lease("index"), "somebody")

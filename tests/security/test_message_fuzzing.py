@@ -7,7 +7,7 @@ a dead letter, and nothing grows beyond its limit.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -147,10 +147,10 @@ def _look_at_everything(bench: Bench) -> None:
     )
     verdict = judge(survey.whole())
     assert len(verdict.model_dump_json()) < 8 * MAX_EVENT_BYTES
-    workshop = bench.rebuilder._workshop
-    acts: tuple[Callable[[], object], ...] = (workshop.heed_readers, workshop.trim, workshop.retire)
-    for act in acts:
-        act()
+    rebuilder = bench.rebuilder
+    rebuilder._check_readers()
+    rebuilder._trim()
+    rebuilder._sweep()
     entries: Any = bench.connection.commands.xrange(bench.keys.results)
     results_in([Delivery(entry_id=key, raw=next(iter(of.values()))) for key, of in entries])
     reader = Reloader(

@@ -1,16 +1,18 @@
 """Builds: events → due components → build → verify → release → reload message.
 
-Never talks to a reader: what it has to say is in the release.
+It never talks to a reader: everything that a reader needs is in the release.
 """
 
 from indexrelay.rebuilder.builds import (
     BuildCancelledError,
     BuildDiedError,
     BuildError,
+    BuildRunner,
+    BuildSession,
     BuildTimedOutError,
     GateFailedError,
 )
-from indexrelay.rebuilder.builds.runner import BuildRunner, BuildSession, InlineRunner
+from indexrelay.rebuilder.builds.job import InlineRunner
 from indexrelay.rebuilder.service import Rebuilder
 from indexrelay.schemas.logs import show_logs
 

@@ -33,15 +33,19 @@ from indexrelay.streams.retention import cap, cap_bytes, server_milliseconds
 
 _log = get_logger(__name__)
 _BEYOND_BUILDS_SECONDS: Final = 3600.0
-"""How much longer than the longest build may take a file is kept that nothing names."""
-
+"""A file that nothing names is kept for so much longer than the longest build may take."""
 MAX_VERSIONS_SERVED: Final = 20
-"""Versions of one component that the processes under one label serve at a time. Whoever claims more
-would keep every file for ever."""
+"""Versions of one component that the processes under one label serve at a time. A reader that
+claims more would keep every file without end."""
+MAX_HISTORY_BYTES: Final = 16_777_216
+"""Of the results, and of the reports under one label: some hundred of a fleet's largest."""
+_FORGET_SECONDS: Final = 86_400.0
+"""A consumer that asked for nothing for a day is removed: a rebuilder without an id of its own is
+another one after each restart."""
 
 
 class ArtifactSweeper:
-    """Sweeps the artifacts and the catalog of one installation."""
+    """Removes old artifacts, and the memory of old deletes, of one installation."""
 
     def __init__(
         self,
@@ -67,7 +71,7 @@ class ArtifactSweeper:
         self._keys = keys
         self._clock = clock
 
-    def retire(self) -> None:
+    def sweep(self) -> None:
         """Sweep once.
 
         Raises:
@@ -94,9 +98,9 @@ class ArtifactSweeper:
             self._forget(collection)
 
     def _served(self) -> tuple[set[str], bool]:
-        """The versions that readers serve, as far as they say so; and whether all of them do.
+        """The versions that readers serve, as far as they report it; and whether all of them do.
 
-        One that says nothing that is understood takes nothing away from what the others serve.
+        A state that is not understood takes nothing away from what the others serve.
         """
         try:
             members = members_of(self._connection, self._keys, ReaderState)
@@ -115,29 +119,30 @@ class ArtifactSweeper:
                 served |= versions
                 continue
             _log.warning(
-                "reader.not_believed",
+                "reader.claims_too_much",
                 reader=label,
                 component=name,
                 versions=len(versions),
-                consequence="no file is kept because it says that it serves it",
+                consequence="none of these versions is kept because of this reader",
             )
         all_known = None not in states and not members.dropped and not members.crowded
-        # An emptied Redis shows nobody until they say again that they are there.
+        # An emptied Redis shows no reader until each has published its presence again.
         return served, bool(states) and all_known
 
     def _forget(self, collection: Collection) -> None:
-        """Forget the deletes that every kept version knows of."""
-        needed = self._covered(collection)
+        """Forget the deletes that every kept version covers."""
+        needed = self._oldest_covered(collection)
         if needed is None:
             return
         purged = self._catalog.entries.forget_deletes(collection.name, below=needed)
         if purged:
             _log.info("deletes.forgotten", collection=collection.name, entries=purged)
 
-    def _covered(self, collection: Collection) -> int | None:
+    def _oldest_covered(self, collection: Collection) -> int | None:
         """The oldest generation that a version of a kept release covers; ``None``: none does."""
         covered: list[int] = []
-        for component, version in self._kept():
+        kept = {named for release in self._store.releases() for named in release.components.items()}
+        for component, version in kept:
             try:
                 manifest = self._store.version(component, version)
             except VersionUnreadableError:
@@ -145,18 +150,6 @@ class ArtifactSweeper:
             if manifest.epochs.get(collection.name) == collection.epoch:
                 covered.append(manifest.covers[collection.name])
         return min(covered, default=None)
-
-    def _kept(self) -> set[tuple[str, str]]:
-        """Every component and version that a release in the store names."""
-        return {named for release in self._store.releases() for named in release.components.items()}
-
-
-MAX_HISTORY_BYTES: Final = 16_777_216
-"""Of the results, and of the reports under one label: some hundred of a fleet's largest."""
-
-_FORGET_SECONDS: Final = 86_400.0
-"""A consumer that asked for nothing for a day is forgotten: a rebuilder without an id of its own is
-another one after each restart."""
 
 
 class StreamTrimmer:
@@ -168,30 +161,36 @@ class StreamTrimmer:
         self._keys = keys
 
     def trim(self) -> bool:
-        """Trim every stream once; whether the hard cap removed events, so that one has to look.
+        """Trim every stream once; whether the hard cap removed events, so that a look is due.
 
         Raises:
             redis.exceptions.RedisError: the server is away, or says no.
         """
         keys, most = self._keys, self._limits.stream_max_entries
-        self._trim(keys.events, [])
-        self._trim(keys.reloads, [*self._reached_by_readers(), *self._ends(keys.reloads)])
+        self._trim(keys.events)
+        self._trim(
+            keys.reloads,
+            *self._reached_by_readers(),
+            extent(self._connection, keys.reloads).last_generated,  # where no reader is alive
+        )
         kept_since = server_milliseconds(self._connection) - self._limits.history_seconds * 1000
         history = min(most, self._limits.history_entries)
         reports = {*scan(self._connection, keys.reports("*"))}
         for key in {keys.results, *reports}:
-            self._trim(key, [Position(max(0, round(kept_since)), 0)])
+            self._trim(key, Position(max(0, round(kept_since)), 0))
             cap(self._connection, key, entries=history)
             cap_bytes(self._connection, key, most=MAX_HISTORY_BYTES)
         for key in reports:
-            self._end(key)
-        self._forget_consumers()
+            self._limit_ttl(key)
+        self._remove_consumers()
         self._cap(keys.reloads, most)
         return self._cap(keys.events, most)
 
-    def _trim(self, key: str, reached: list[Position]) -> None:
+    def _trim(self, key: str, *reached: Position) -> None:
         """Remove what lies below all of ``reached``, and below what any group has reached."""
-        floor = min([*reached, *self._reached_by_groups(key)], default=None)
+        groups = group_states(self._connection, key).values()
+        by_groups = (group.lowest_pending or group.last_delivered for group in groups)
+        floor = min([*reached, *by_groups], default=None)
         if floor is None:
             return
         removed = trim(self._connection, key, below=floor.to_bytes())
@@ -206,21 +205,21 @@ class StreamTrimmer:
                 "stream.capped",
                 key=key,
                 entries=removed,
-                consequence="somebody has not read these; the catalog and the artifacts are looked "
+                consequence="not all of these were read; the catalog and the artifacts are looked "
                 "at instead",
             )
         return removed > 0
 
-    def _end(self, key: str) -> None:
-        """Let a stream end that would stay for ever, though nobody reports under its label."""
+    def _limit_ttl(self, key: str) -> None:
+        """Give a stream an end that would stay without one, though no reader has its label."""
         commands = self._connection.commands
         if commands.pttl(key) == -1:
             commands.pexpire(key, round(self._limits.history_seconds * 1000))
 
-    def _forget_consumers(self) -> None:
-        """Let go of rebuilders that are gone for good; one that comes back is simply there again.
+    def _remove_consumers(self) -> None:
+        """Remove rebuilders that ended long ago; one that comes back is a consumer again.
 
-        One with entries to its name stays: whoever claims them empties it.
+        One with pending entries stays until another rebuilder has claimed them.
         """
         state = group_state(self._connection, self._keys.events, REBUILDERS_GROUP)
         for consumer in state.consumers if state is not None else ():
@@ -230,17 +229,9 @@ class StreamTrimmer:
                         self._keys.events, REBUILDERS_GROUP, consumer.name
                     )
                 except NoPermissionError as error:
-                    _log.debug("consumer.not_forgotten", error=str(error))  # by the server's ACL
-
-    def _reached_by_groups(self, key: str) -> Iterator[Position]:
-        for group in group_states(self._connection, key).values():
-            yield group.lowest_pending or group.last_delivered
+                    _log.debug("consumer.not_removed", error=str(error))  # by the server's ACL
 
     def _reached_by_readers(self) -> Iterator[Position]:
         for state in members_of(self._connection, self._keys, ReaderState).known.values():
             if state.cursor is not None:
                 yield Position.of(state.cursor.encode())
-
-    def _ends(self, key: str) -> Iterator[Position]:
-        """The newest entry: it stays even where no reader is alive."""
-        yield extent(self._connection, key).last_generated

@@ -7,8 +7,8 @@ key. What cannot be read becomes a dead letter, bytes and all, and blocks no oth
 An event may also kill the process that reads it, and the next one, and so on. The server counts how
 often an entry was delivered, but that counts outages as well. So at ``max_deliveries`` an event is
 read alone, for the last time, and is recorded as a dead letter before that. If reading it succeeds,
-the letter is removed. If it kills the process, the letter is found, and the event is not read
-again.
+the letter is removed. If it kills the process, the letter is found, and the event is not read any
+more.
 
 A dead letter that is retried takes the same way as the first time. What can be read moves from the
 dead letters into the inbox in one transaction; what cannot stays, with the present reason.
@@ -16,7 +16,8 @@ dead letters into the inbox in one transaction; what cannot stays, with the pres
 An event asks for a look, whatever it says: whoever can add to a stream has no say in what is built.
 A request is a row that `Inbox.request` wrote. It may name components, which are then built whether
 due or not, may allow them to shrink, and may ask for a build from scratch. It is answered as a
-whole: while one of its components is not free, all of it waits.
+whole: while one of its components is not free, all of it waits, or the others would be built again
+and again.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,41 +36,16 @@ from indexrelay.storage.catalog import Catalog, InboxRow, ReceivedEvent, Unreada
 from indexrelay.storage.catalog.inbox import FROM_INBOX
 from indexrelay.streams import ConsumerGroup, Delivery
 
-_USUAL_BYTES: Final = 4096
-"""Ten times what an event of ours takes."""
-
-
-def read_event(raw: bytes, *, received_at: datetime) -> ReceivedEvent:
-    """The row that ``raw`` makes in the inbox.
-
-    Raises:
-        UnreadableEventError: no event, or one that does not belong into the events stream.
-    """
-    event = Event.from_bytes(raw)
-    if not isinstance(event.data, BatchCompleted | RebuildRequested):
-        raise UnreadableEventError(f"{event.type} does not belong into this stream", raw)
-    return ReceivedEvent(
-        event_id=event.id, type=event.type, body=_kept(event, raw), received_at=received_at
-    )
-
-
-def _kept(event: Event, raw: bytes) -> bytes:
-    """The bytes for the inbox: those that came, where they are few and claim nothing."""
-    data = event.data
-    if isinstance(data, RebuildRequested) and (data.components or data.force or data.full):
-        look = RebuildRequested(request_id=data.request_id, reason=data.reason)
-        return event.model_copy(update={"data": look}).to_bytes()
-    return raw if len(raw) <= _USUAL_BYTES else event.to_bytes()
-
-
 _log = get_logger(__name__)
-_COUNT = 500
+_COUNT: Final = 500
 """Events taken at a time: a burst becomes a few transactions. Fewer where they are large
-(`indexrelay.streams.consumer`)."""
+(`indexrelay.streams.read_size`)."""
+_USUAL_BYTES: Final = 4096
+"""Ten times the size of an event of ours."""
 
 
 class Intake:
-    """Takes events for the rebuilder's group."""
+    """Takes events for the rebuilders' group."""
 
     def __init__(
         self,
@@ -106,7 +82,7 @@ class Intake:
         if harmless:
             self._receive(harmless)
         for suspect in filter(self._is_suspect, deliveries):
-            self._receive_warily(suspect)
+            self._receive_alone(suspect)
         return len(deliveries)
 
     def _is_suspect(self, delivery: Delivery) -> bool:
@@ -123,14 +99,15 @@ class Intake:
                 case Unreadable() as letter:
                     unreadable.append(letter)
         new = self._catalog.inbox.receive(received, most=self._max_inbox_rows)
-        self._bury(unreadable)
+        if unreadable:
+            self._bury(unreadable)
         failpoint("intake.after_inbox")
         self._group.acknowledge([delivery.entry_id for delivery in deliveries])
         failpoint("intake.after_acknowledge")
         _log.debug("events.received", count=len(deliveries), new=new)
 
-    def _receive_warily(self, delivery: Delivery) -> None:
-        """Read an event that may have ended those who read it before."""
+    def _receive_alone(self, delivery: Delivery) -> None:
+        """Read an event that may have killed the processes that read it before."""
         letters, raw = self._catalog.dead_letters, delivery.raw or b""
         entry = delivery.entry_id.decode()
         if not letters.holds(stream=self._stream, entry_id=entry, raw=raw):
@@ -147,7 +124,7 @@ class Intake:
 
     def _read(self, delivery: Delivery, now: datetime) -> ReceivedEvent | Unreadable | None:
         if delivery.raw is None:
-            # Trimmed before anyone read it. What it said is in the catalog, so looking is enough.
+            # Trimmed before any rebuilder read it. The catalog has what it said: a look is enough.
             _log.warning("event.trimmed", entry=delivery.entry_id.decode())
             return None
         try:
@@ -158,8 +135,6 @@ class Intake:
 
     def _bury(self, letters: Sequence[Unreadable]) -> None:
         """Keep what could not be read; one line in the log, however many there are."""
-        if not letters:
-            return
         first = letters[0]
         let_go = self._catalog.dead_letters.bury_some(
             letters, stream=self._stream, most=self._max_dead_letters
@@ -173,20 +148,47 @@ class Intake:
         )
 
 
+def read_event(raw: bytes, *, received_at: datetime) -> ReceivedEvent:
+    """The row that ``raw`` makes in the inbox, whether from the stream or from a dead letter.
+
+    Raises:
+        UnreadableEventError: no event, or one that does not belong into the events stream.
+    """
+    event = Event.from_bytes(raw)
+    if not isinstance(event.data, BatchCompleted | RebuildRequested):
+        raise UnreadableEventError(f"{event.type} does not belong into this stream", raw)
+    return ReceivedEvent(
+        event_id=event.id, type=event.type, body=_kept(event, raw), received_at=received_at
+    )
+
+
+def _kept(event: Event, raw: bytes) -> bytes:
+    """The bytes for the inbox: those that came, where they are few and ask for no more than a look.
+
+    Of a request from a stream only the look is kept, and of a large event only the fields that are
+    known.
+    """
+    data = event.data
+    if isinstance(data, RebuildRequested) and (data.components or data.force or data.full):
+        look = RebuildRequested(request_id=data.request_id, reason=data.reason)
+        return event.model_copy(update={"data": look}).to_bytes()
+    return raw if len(raw) <= _USUAL_BYTES else event.to_bytes()
+
+
 class RetryOutcome(StrEnum):
-    """What became of a letter."""
+    """What became of a dead letter that was retried."""
 
     RECEIVED = "received"
     """It is an event in the inbox now, and no letter any more."""
     UNREADABLE = "unreadable"
     """It stays a letter."""
     GONE = "gone"
-    """There is no such letter: it was retried or dropped before, or never was."""
+    """There is no such letter: it was retried or dropped before, or never existed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetriedLetter:
-    """One letter after its second reading."""
+    """One dead letter after a retry."""
 
     letter: int
     outcome: RetryOutcome
@@ -197,7 +199,7 @@ class RetriedLetter:
 
 
 def retry_dead_letter(letter_id: int, *, catalog: Catalog, clock: Clock) -> RetriedLetter:
-    """Read one dead letter again."""
+    """Read one dead letter again; doing so twice does what doing so once does."""
     letter = catalog.dead_letters.get(letter_id)
     if letter is None:
         return RetriedLetter(letter=letter_id, outcome=RetryOutcome.GONE)
@@ -222,7 +224,7 @@ def _still_unreadable(letter_id: int, reason: str, catalog: Catalog) -> RetriedL
 
 @dataclass(frozen=True)
 class OpenRows:
-    """Open rows, and what those of them that are requests ask for."""
+    """Open rows of the inbox, and what those of them that are requests ask for."""
 
     rows: tuple[InboxRow, ...]
     requests: Mapping[str, RebuildRequested]
@@ -239,6 +241,7 @@ class OpenRows:
                 requests[row.event_id] = request
         return cls(rows, requests)
 
+    @property
     def named(self) -> frozenset[str]:
         """The components that are asked for by name."""
         return frozenset(name for request in self.requests.values() for name in request.components)
@@ -251,17 +254,17 @@ class OpenRows:
         """What is built from scratch, by the same rule."""
         return _meant((each for each in self.requests.values() if each.full), due)
 
-    def ready(self, held_back: AbstractSet[str]) -> Self:
-        """Those rows that need not wait for anything that is ``held_back``.
+    def ready(self, blocked: AbstractSet[str]) -> Self:
+        """Those rows that need not wait for anything that is ``blocked``.
 
-        A request that names nothing and wants more than a look (to force, to build from scratch)
+        A request that names nothing and asks for more than a look (to force, to build from scratch)
         means all that is due, so it waits for all of it.
         """
         waiting = {
             event_id
             for event_id, request in self.requests.items()
-            if not held_back.isdisjoint(request.components)
-            or (held_back and (request.force or request.full) and not request.components)
+            if not blocked.isdisjoint(request.components)
+            or (blocked and (request.force or request.full) and not request.components)
         }
         return type(self)(
             tuple(row for row in self.rows if row.event_id not in waiting),
@@ -276,7 +279,7 @@ def _meant(requests: Iterable[RebuildRequested], due: Iterable[str]) -> frozense
 
 
 def _request(row: InboxRow, catalog: Catalog) -> RebuildRequested | None:
-    """What a row asks for, if it is a request; one that cannot be read must not block all."""
+    """What a row asks for, if it is a request; one that cannot be read becomes a dead letter."""
     try:
         data = Event.from_bytes(row.body).data
     except UnreadableEventError as error:

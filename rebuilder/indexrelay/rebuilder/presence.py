@@ -46,24 +46,6 @@ from indexrelay.streams.errors import is_unanswered
 _log = get_logger(__name__)
 
 
-def declared_by_rebuilders(connection: Connection, keys: Keys) -> frozenset[str]:
-    """The components that some rebuilder which runs now was started with.
-
-    None where presence cannot be read: then nobody is known to build them.
-    """
-    try:
-        states = members_of(connection, keys, RebuilderState).known
-    except RedisError as error:
-        _log.debug("rebuilders.unknown", error=str(error))
-        return frozenset()
-    return frozenset(
-        name
-        for state in states.values()
-        if state.declares is not None
-        for name in state.declares.components
-    )
-
-
 class RebuilderPresence:
     """Publishes one rebuilder's state."""
 
@@ -75,7 +57,7 @@ class RebuilderPresence:
         identity: Identity,
         ttl_seconds: float,
         catalog: Catalog,
-        patience: RetryPolicy,
+        retry_policy: RetryPolicy,
         clock: Clock,
         declares: Declaration,
     ) -> None:
@@ -85,14 +67,14 @@ class RebuilderPresence:
         self._identity = identity
         self._ttl_seconds = ttl_seconds
         self._catalog = catalog
-        self._patience = patience
+        self._retry_policy = retry_policy
         self._clock = clock
         self._declares = declares
         self._started_at: datetime = clock.now()
         self._silent = False
         self._seen: dict[str, datetime] = {}
         self._namesakes: dict[str, str] = {}
-        """For each other process under our label that is alive: its host and process."""
+        """Each other process under our label that is alive: its host and process."""
 
     def publish(
         self,
@@ -104,8 +86,8 @@ class RebuilderPresence:
         lock_waits: Sequence[LockWait] = (),
         foreign_writes: Sequence[ForeignWrites] = (),
     ) -> None:
-        """Say how things stand; Redis being away, or refusing, is logged and otherwise nothing."""
-        identity = self._identity
+        """Publish the state as of now; where Redis is away, or refuses, that is logged."""
+        identity, attempts = self._identity, self._catalog.attempts
         state = RebuilderState(
             rebuilder=identity.label,
             host=identity.host,
@@ -116,11 +98,15 @@ class RebuilderPresence:
             declares=self._declares,
             release=0 if release is None else release.number,
             building=tuple(building),
-            failures={
-                name: self._failure(attempt)
-                for name, attempt in self._catalog.attempts.all().items()
+            failures={name: self._failure(attempt) for name, attempt in attempts.all().items()},
+            kept_back={
+                **{name: f"waiting: {sentence}" for name, sentence in waiting.items()},
+                **{name: f"paused: {pause.reason}" for name, pause in attempts.paused().items()},
+                **{
+                    name: f"held: {hold.reason}"
+                    for name, hold in ({} if release is None else release.holds).items()
+                },
             },
-            kept_back=self._kept_back(release, waiting),
             namesakes=tuple(sorted(self._namesakes.values())),
             lock_waits=tuple(lock_waits),
             foreign_writes=tuple(foreign_writes),
@@ -132,7 +118,7 @@ class RebuilderPresence:
                 fitted_rebuilder(state).model_dump_json().encode(),
                 ttl_seconds=self._ttl_seconds,
             )
-            self._look_for_namesakes()
+            self._find_namesakes()
         except RedisError as error:
             self._silent = is_unanswered(error)
             _log.warning("presence.not_published", error=str(error))
@@ -140,7 +126,7 @@ class RebuilderPresence:
             self._silent = False
 
     def withdraw(self) -> None:
-        """Be gone at once, rather than when the key expires.
+        """End presence at once, before the key expires.
 
         A server that did not answer the last time is not asked: the key expires by itself.
         """
@@ -151,11 +137,11 @@ class RebuilderPresence:
         except RedisError as error:
             _log.debug("presence.not_withdrawn", error=str(error))
 
-    def _look_for_namesakes(self) -> None:
+    def _find_namesakes(self) -> None:
         """Find other processes under our label that are alive, and log each once.
 
-        One that was killed stays present until its TTL ends, and whoever was started in its place
-        has its label. So only a state that was renewed between two of our looks counts.
+        One that was killed stays present until its TTL ends, and the process that was started in
+        its place has its label. So only a state that was renewed between two of our looks counts.
         """
         us = self._identity
         everyone = members_of(self._connection, self._keys, RebuilderState).known
@@ -180,15 +166,6 @@ class RebuilderPresence:
         self._namesakes = alive
         self._seen = {member: state.updated_at for member, state in others.items()}
 
-    def _kept_back(self, release: Release | None, waiting: Mapping[str, str]) -> dict[str, str]:
-        paused = self._catalog.attempts.paused()
-        held = {} if release is None else release.holds
-        return (
-            {name: f"waiting: {sentence}" for name, sentence in waiting.items()}
-            | {name: f"paused: {pause.reason}" for name, pause in paused.items()}
-            | {name: f"held: {hold.reason}" for name, hold in held.items()}
-        )
-
     def _failure(self, attempt: Attempt) -> ComponentFailure:
         return ComponentFailure(
             error=attempt.error,
@@ -196,8 +173,26 @@ class RebuilderPresence:
             targets=attempt.targets,
             failed_at=attempt.failed_at,
             failing_since=attempt.first_failed_at,
-            retry_at=self._patience.retry_at(attempt),
+            retry_at=self._retry_policy.retry_at(attempt),
         )
+
+
+def declared_by_rebuilders(connection: Connection, keys: Keys) -> frozenset[str]:
+    """The components that the running rebuilders were started with.
+
+    None where presence cannot be read: then no other rebuilder is known to build them.
+    """
+    try:
+        states = members_of(connection, keys, RebuilderState).known
+    except RedisError as error:
+        _log.debug("rebuilders.unknown", error=str(error))
+        return frozenset()
+    return frozenset(
+        name
+        for state in states.values()
+        if state.declares is not None
+        for name in state.declares.components
+    )
 
 
 _FIRST_WAIT_SECONDS: Final = 60.0
@@ -205,24 +200,24 @@ _LONGEST_WAIT_SECONDS: Final = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Doubted:
-    """A version that was looked at again."""
+class _Rehashed:
+    """A version that was hashed again, and when it may be once more."""
 
     next_at: float
     wait_seconds: float
 
 
 class DamageReports:
-    """Takes up complaints; for use by one thread."""
+    """Takes up what readers report as damaged; for use by one thread."""
 
     def __init__(self, store: ArtifactStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
         self._known: set[tuple[str, str, str | None]] = set()
-        self._doubted: dict[tuple[str, str], _Doubted] = {}
+        self._rehashed: dict[tuple[str, str], _Rehashed] = {}
 
     def take(self, states: Mapping[str, ReaderState | None]) -> bool:
-        """Doubt what live readers say that they cannot load; whether there is something new.
+        """Hash again what live readers cannot load; whether there is something new.
 
         Raises:
             ArtifactError: the artifacts cannot be read.
@@ -237,24 +232,24 @@ class DamageReports:
             if component.outcome is LoadOutcome.FAILED and component.wanted is not None
             if (name, component.wanted) in released
         }
-        self._doubted = {key: each for key, each in self._doubted.items() if key in released}
+        self._rehashed = {key: each for key, each in self._rehashed.items() if key in released}
         new = False
         for name, version, error in sorted(found - self._known, key=repr):
             if not self._is_time(name, version):
-                found.remove((name, version, error))  # so that its time comes
+                found.remove((name, version, error))  # it is new again when its time comes
                 continue
             new = True
             try:
                 self._store.doubt_version(name, version)
             except ArtifactError:
-                continue  # then it is damaged anyway, and every look at the facts says so
+                continue  # the version is unreadable, and every look at the facts shows that
             _log.info("version.doubted", component=name, version=version, error=error)
         self._known = found
         return new
 
     def _is_time(self, name: str, version: str) -> bool:
-        """Whether a version may be looked at again now; if so, the next time is later."""
-        now, last = self._clock.monotonic(), self._doubted.get((name, version))
+        """Whether a version may be hashed again now; if so, the next time is later."""
+        now, last = self._clock.monotonic(), self._rehashed.get((name, version))
         if last is not None and now < last.next_at:
             return False
         wait = (
@@ -262,7 +257,7 @@ class DamageReports:
             if last is None
             else min(2 * last.wait_seconds, _LONGEST_WAIT_SECONDS)
         )
-        self._doubted[name, version] = _Doubted(next_at=now + wait, wait_seconds=wait)
+        self._rehashed[name, version] = _Rehashed(next_at=now + wait, wait_seconds=wait)
         return True
 
 
@@ -272,15 +267,15 @@ _MOST_LABELS: Final = 20
 
 
 class ForeignWriteLog:
-    """Counts them by label; noted by one thread, read by any."""
+    """Counts foreign writes by label; noted by one thread, read by any."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._seen: tuple[ForeignWrites, ...] = ()
-        """The latest at last; replaced as a whole."""
+        """The newest at the end; replaced as a whole."""
 
     def note(self, label: str, what: str) -> None:
-        """It was seen, or mended, once more."""
+        """It was seen, or repaired, once more."""
         now = self._clock.now()
         before = next((each for each in self._seen if each.label == label), None)
         noted = ForeignWrites(

@@ -16,6 +16,7 @@ next poll; one that could not be announced is announced by the reconcile loop.
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from indexrelay.health.due import GroupWait
@@ -34,6 +35,7 @@ from indexrelay.schemas.messages import (
 from indexrelay.schemas.names import MAX_ERROR, shortened
 from indexrelay.schemas.versions import (
     Definitions,
+    Hold,
     Release,
     VersionManifest,
     disagreements,
@@ -50,13 +52,14 @@ from indexrelay.streams import (
 )
 
 _NEWEST: Final = 5
-"""How many of a component's versions are looked at: what waits for its group is among the last."""
+"""How many of a component's versions are looked at: one that waits for its group is among the
+last."""
 _log = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Publication:
-    """What came of publishing."""
+    """What was published."""
 
     release: Release | None = None
     """``None``: there was nothing to change."""
@@ -64,16 +67,6 @@ class Publication:
     """By component: what was built and is not released, because its group waits, and for whom."""
     kept: AbstractSet[str] = frozenset()
     """Components of which the release has a version that was built, and checked, earlier."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Staying:
-    """What of a release is in the next one as well, at this version or another."""
-
-    components: Mapping[str, str]
-    lent: AbstractSet[str]
-    """Those that are declared no longer, and stay because another rebuilder declares them. They are
-    in no group: nobody here brings them to the state of the others."""
 
 
 class Publisher:
@@ -94,9 +87,9 @@ class Publisher:
         """Publish to ``store``.
 
         Args:
-            by: who says so in the releases.
-            elsewhere: the components that rebuilders declare which run now; asked only where
-                something would leave the release.
+            by: the author that the releases name.
+            elsewhere: the components that running rebuilders declare; asked only where something
+                would leave the release.
         """
         self._store = store
         self._by = by
@@ -114,202 +107,147 @@ class Publisher:
     ) -> Publication:
         """Release what is newer than what is released, as far as it leaves every group whole.
 
-        Components that are no longer defined, and groups that changed, are put right on the way.
-        Where nothing is defined any more the release is an empty one.
+        Components that are no longer defined leave, and groups that changed are changed. Where
+        nothing is defined any more the release is an empty one.
 
         Args:
             anyway: components whose new version replaces one that covers just as much, because
-                someone asked for it, the released files are damaged, or its kind makes it
-                otherwise since.
+                someone asked for it, the released files are damaged, or its kind makes it in
+                another way since.
 
         Raises:
             ArtifactError: the store cannot be read or written; nothing was released.
         """
         while True:
-            current = self._store.newest_release()
-            newer = self._newer(built, current, definitions, anyway)
-            staying = self._staying(current, definitions)
-            choice = self._choice(newer, current, staying, definitions)
-            release = self._next(current, staying, choice.chosen, definitions, reason)
-            unchanged = current is not None and _same_content(current, release)
-            if unchanged or (current is None and not release.components):
+            draft = _Draft(self._store, definitions, since=self._since, elsewhere=self._elsewhere)
+            choice = draft.choose(draft.newer(built, anyway))
+            number = self._store.next_number()
+            release = Release(
+                number=number,
+                components=draft.components(choice.chosen),
+                groups=draft.groups(choice.chosen),
+                holds=draft.holds(choice.chosen),
+                created_at=self._clock.now(),
+                by=self._by,
+                reason=shortened(reason, MAX_ERROR),
+                previous=draft.current.number if draft.current is not None else 0,
+            ).sealed()
+            if draft.is_unchanged(release):
                 return Publication(waiting=choice.waiting)
             try:
                 committed = self._store.commit_release(release)
             except ReleaseExistsError:
-                _log.info("release.contended", release=release.number)
+                _log.info("release.contended", release=number)
             else:
                 kept = choice.chosen.keys() - built.keys()
                 return Publication(release=committed, waiting=choice.waiting, kept=frozenset(kept))
 
-    def _next(
-        self,
-        current: Release | None,
-        staying: "_Staying",
-        chosen: Mapping[str, Candidate],
-        definitions: Definitions,
-        reason: str,
-    ) -> Release:
-        holds = current.holds if current is not None else {}
-        new = {name: candidate.id for name, candidate in chosen.items()}
-        components = {**staying.components, **new}
-        declared = {name: each for name, each in components.items() if name not in staying.lent}
-        return Release(
-            number=self._store.next_number(),
-            components=components,
-            groups=self._groups(current, declared, chosen, definitions),
-            holds={
-                name: hold
-                for name, hold in holds.items()
-                if name in components and name not in chosen
-            },
-            created_at=self._clock.now(),
-            by=self._by,
-            reason=shortened(reason, MAX_ERROR),
-            previous=current.number if current is not None else 0,
-        ).sealed()
 
-    def _staying(self, current: Release | None, definitions: Definitions) -> "_Staying":
-        """What is released and stays, at this version or another: what is still defined."""
-        before = current.components if current is not None else {}
+class _Draft:
+    """The next release, against the one that is the newest now."""
+
+    def __init__(
+        self,
+        store: ArtifactStore,
+        definitions: Definitions,
+        *,
+        since: datetime,
+        elsewhere: Callable[[], AbstractSet[str]],
+    ) -> None:
+        """``since``: when the definitions were taken up; ``elsewhere``: see `Publisher`."""
+        self._store = store
+        self._definitions = definitions
+        self._since = since
+        self.current = store.newest_release()
+        self._before = self.current.components if self.current is not None else {}
+        self._held = self.current.holds if self.current is not None else {}
         leaving = {
             name
-            for name, version in before.items()
+            for name, version in self._before.items()
             if name not in definitions and not self._is_recent(name, version)
         }
-        lent = leaving & self._elsewhere() if leaving else frozenset[str]()
-        components = {
-            name: version for name, version in before.items() if name not in leaving or name in lent
+        self._lent = leaving & elsewhere() if leaving else frozenset[str]()
+        """What is no longer declared here, and stays because another rebuilder declares it. It is
+        in no group: no build here brings it to the state of the others."""
+        self._staying = {
+            name: version
+            for name, version in self._before.items()
+            if name not in leaving or name in self._lent
         }
-        return _Staying(components=components, lent=frozenset(lent))
+        """What is released and stays, at this version or another."""
 
-    def _choice(
-        self,
-        newer: Mapping[str, VersionManifest],
-        current: Release | None,
-        staying: "_Staying",
-        definitions: Definitions,
-    ) -> Choice:
-        """What of the newer versions may be released without tearing a group."""
-        if not newer:
-            return Choice()
-        members = {group: set(names) for group, names in groups_of(definitions).items()}
-        if current is not None and current.created_at > self._since:
-            # Whoever took up settings after us may have more in a group than we know of.
-            for name in staying.components.keys() & current.groups.keys() - staying.lent:
-                members.setdefault(current.groups[name], set()).add(name)
-        released = {
-            name: None
-            if (manifest := self._released(name, version)) is None
-            else Candidate(component=name, id=version, manifest=manifest)
-            for name, version in staying.components.items()
-        }
-        holds = {} if current is None else current.holds
-        chooser = Chooser(
-            definitions=definitions,
-            groups=groups_in_order(
-                {group: sorted(names) for group, names in members.items() if len(names) > 1},
-                definitions,
-            ),
-            released=released,
-            holds={name: hold.reason for name, hold in holds.items()},
-            kept=lambda name: self._kept(name, released.get(name), current, definitions),
-        )
-        return chooser.choose(
-            {
-                name: Candidate(component=name, id=manifest.id, manifest=manifest)
-                for name, manifest in newer.items()
-            }
-        )
-
-    def _kept(
-        self,
-        name: str,
-        released: Candidate | None,
-        current: Release | None,
-        definitions: Definitions,
-    ) -> list[Candidate]:
-        """The versions that were built earlier, are whole, and were never released."""
-        if name not in definitions:
-            return []
-        held = current is not None and name in current.holds
-        after = {} if current is None else current.components
-        found = []
-        for version_id in self._store.newest_versions(name, most=_NEWEST):
-            try:
-                manifest = self._store.version(name, version_id)
-                waits = (
-                    manifest.definition == definitions[name].digest
-                    and (
-                        released is None
-                        or (
-                            manifest.created_at >= released.manifest.created_at
-                            and _replaces(manifest, released.manifest, after, held, anyway=False)
-                        )
-                    )
-                    and not self._store.was_released(name, version_id)
-                )
-                if waits:
-                    self._store.open_version(name, version_id)
-                    found.append(Candidate(component=name, id=version_id, manifest=manifest))
-            except (ArtifactError, OSError) as error:
-                _log.debug("version.not_kept", component=name, version=version_id, error=str(error))
-        return found
-
-    def _newer(
-        self,
-        built: Mapping[str, VersionManifest],
-        current: Release | None,
-        definitions: Definitions,
-        anyway: AbstractSet[str],
+    def newer(
+        self, built: Mapping[str, VersionManifest], anyway: AbstractSet[str]
     ) -> dict[str, VersionManifest]:
         """Those of the built versions that may replace what is released now."""
-        before = current.components if current is not None else {}
-        after = dict(before)
+        after = dict(self._before)
         newer = {}
         # Parents first: a child whose parent was overtaken must not come in on its account.
-        for name in in_order(definitions):
+        for name in in_order(self._definitions):
             mine = built.get(name)
             if mine is None:
                 continue
-            released_id = before.get(name)
+            released_id = self._before.get(name)
             released = self._released(name, released_id) if released_id is not None else None
-            held = current is not None and name in current.holds
             # Nothing released yet, or nothing readable: anything whole is better.
             if released is None or (
                 not self._is_later(mine, released)
                 and mine.id != released_id
-                and _replaces(mine, released, after, held, name in anyway)
+                and _replaces(mine, released, after, name in self._held, name in anyway)
             ):
                 newer[name] = mine
                 after[name] = mine.id
         return newer
 
-    def _is_later(self, mine: VersionManifest, released: VersionManifest) -> bool:
-        """Whether ``released`` follows other definitions, taken up after ours."""
-        return mine.definition != released.definition and released.created_at > self._since
+    def choose(self, newer: Mapping[str, VersionManifest]) -> Choice:
+        """What of the newer versions may be released and leaves every group whole."""
+        candidates = {
+            name: Candidate(component=name, id=manifest.id, manifest=manifest)
+            for name, manifest in newer.items()
+        }
+        members = {group: set(names) for group, names in groups_of(self._definitions).items()}
+        if self.current is not None and self.current.created_at > self._since:
+            # A publisher that took up settings after us may have more in a group than we know of.
+            for name in self._staying.keys() & self.current.groups.keys() - self._lent:
+                members.setdefault(self.current.groups[name], set()).add(name)
+        groups = {group: sorted(names) for group, names in members.items() if len(names) > 1}
+        if not candidates or not groups:
+            return Choice(chosen=candidates)
+        released = {
+            name: None
+            if (manifest := self._released(name, version)) is None
+            else Candidate(component=name, id=version, manifest=manifest)
+            for name, version in self._staying.items()
+        }
+        chooser = Chooser(
+            definitions=self._definitions,
+            groups=groups_in_order(groups, self._definitions),
+            released=released,
+            holds={name: hold.reason for name, hold in self._held.items()},
+            kept=lambda name: self._kept(name, released.get(name)),
+        )
+        return chooser.choose(candidates)
 
-    def _is_recent(self, name: str, version_id: str) -> bool:
-        """Whether a version was built since this publisher was made."""
-        released = self._released(name, version_id)
-        return released is not None and released.created_at > self._since
+    def components(self, chosen: Mapping[str, Candidate]) -> dict[str, str]:
+        """The version of each component."""
+        return {**self._staying, **{name: candidate.id for name, candidate in chosen.items()}}
 
-    def _groups(
-        self,
-        current: Release | None,
-        components: Mapping[str, str],
-        chosen: Mapping[str, Candidate],
-        definitions: Definitions,
-    ) -> dict[str, str]:
+    def groups(self, chosen: Mapping[str, Candidate]) -> dict[str, str]:
         """By component: its group, as defined here, or as a later publisher has it.
 
-        Who is new to a group joins it in the first release in which all of it agrees: a reader must
-        not take for a group what is of two states.
+        A new member joins in the first release in which all of the group agrees: a reader must not
+        take for a group what is of two states.
         """
+        current, definitions = self.current, self._definitions
+        components = {
+            name: version
+            for name, version in self.components(chosen).items()
+            if name not in self._lent
+        }
         before = current.groups if current is not None else {}
         later = current is not None and current.created_at > self._since
         moved = {definitions[name].group for name in chosen} - {None}
-        known = current.components.keys() - chosen if current is not None and later else set()
+        known = self._before.keys() - chosen if later else set()
         wanted = {
             name: before.get(name)
             if name not in definitions or (name in known and definitions[name].group not in moved)
@@ -324,6 +262,66 @@ class Publisher:
             if before.get(name) == group or self._agree(mates, components, chosen):
                 groups[name] = group
         return groups
+
+    def holds(self, chosen: Mapping[str, Candidate]) -> dict[str, Hold]:
+        """What is held already and not replaced."""
+        return {
+            name: hold
+            for name, hold in self._held.items()
+            if name in self._staying and name not in chosen
+        }
+
+    def is_unchanged(self, release: Release) -> bool:
+        """Whether ``release`` says what is released already, or nothing at all."""
+        current = self.current
+        if current is None:
+            return not release.components
+        return (
+            current.components == release.components
+            and current.groups == release.groups
+            and current.holds == release.holds
+        )
+
+    def _kept(self, name: str, released: Candidate | None) -> list[Candidate]:
+        """The versions that were built earlier, are whole, and were never released."""
+        if name not in self._definitions:
+            return []
+        found = []
+        for version_id in self._store.newest_versions(name, most=_NEWEST):
+            try:
+                manifest = self._store.version(name, version_id)
+                waits = (
+                    manifest.definition == self._definitions[name].digest
+                    and (
+                        released is None
+                        or (
+                            manifest.created_at >= released.manifest.created_at
+                            and _replaces(
+                                manifest,
+                                released.manifest,
+                                self._before,
+                                name in self._held,
+                                anyway=False,
+                            )
+                        )
+                    )
+                    and not self._store.was_released(name, version_id)
+                )
+                if waits:
+                    self._store.open_version(name, version_id)
+                    found.append(Candidate(component=name, id=version_id, manifest=manifest))
+            except (ArtifactError, OSError) as error:
+                _log.debug("version.not_kept", component=name, version=version_id, error=str(error))
+        return found
+
+    def _is_later(self, mine: VersionManifest, released: VersionManifest) -> bool:
+        """Whether ``released`` follows other definitions, taken up after ours."""
+        return mine.definition != released.definition and released.created_at > self._since
+
+    def _is_recent(self, name: str, version_id: str) -> bool:
+        """Whether a version was built since the definitions were taken up."""
+        released = self._released(name, version_id)
+        return released is not None and released.created_at > self._since
 
     def _agree(
         self, names: list[str], components: Mapping[str, str], chosen: Mapping[str, Candidate]
@@ -369,16 +367,8 @@ def _replaces(
     return anyway or fits_better or mine.covers != released.covers
 
 
-def _same_content(current: Release, release: Release) -> bool:
-    return (
-        current.components == release.components
-        and current.groups == release.groups
-        and current.holds == release.holds
-    )
-
-
 class Announcer:
-    """Speaks for one rebuilder."""
+    """Sends the messages of one rebuilder to readers, jobs and people."""
 
     def __init__(self, connection: Connection, keys: Keys, *, source: str, clock: Clock) -> None:
         self._connection = connection
@@ -390,14 +380,17 @@ class Announcer:
         """Reload message, result (if this is the first time) and release key, in one script.
 
         Raises:
-            redis.exceptions.RedisError: nobody was told; the release stands.
+            redis.exceptions.RedisError: nothing was sent; the release stands.
         """
         failpoint("announce.before")
+        published = ReleasePublished(
+            release=release.number, digest=release.digest, components=release.components
+        )
         announce(
             self._connection,
             self._keys,
             number=release.number,
-            release_event=self._event(_published(release)),
+            release_event=self._event(published),
             result_event=None if result is None else self._event(_finished(result)),
         )
         failpoint("announce.after")
@@ -407,22 +400,16 @@ class Announcer:
         """A result without a release.
 
         Raises:
-            redis.exceptions.RedisError: nobody was told.
+            redis.exceptions.RedisError: nothing was sent.
         """
         publish(self._connection, self._keys.results, self._event(_finished(result)))
 
     def is_behind(self, release: Release) -> bool:
-        """Whether Redis knows less than the store: after a failed announcement, or emptied."""
+        """Whether Redis has a lower number: after a failed announcement, or emptied."""
         return current_release(self._connection, self._keys) < release.number
 
     def _event(self, data: EventData) -> bytes:
         return Event.of(data, source=self._source, time=self._clock.now()).to_bytes()
-
-
-def _published(release: Release) -> ReleasePublished:
-    return ReleasePublished(
-        release=release.number, digest=release.digest, components=release.components
-    )
 
 
 def _finished(result: RebuildResult) -> RebuildFinished:

@@ -7,179 +7,32 @@ words that operators know.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from typing import Final
 
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.health.due import GroupWait
 from indexrelay.health.facts import Facts
-from indexrelay.rebuilder.passes import PassOrder, forgive
+from indexrelay.rebuilder.passes import PassOrder, clear_failures
 from indexrelay.rebuilder.publisher import Announcer, Publication, Publisher
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import BuildOutcome, ComponentResult, RebuildResult, RebuildStatus
 from indexrelay.schemas.names import MAX_MESSAGE, shortened
-from indexrelay.schemas.versions import Release, in_order
+from indexrelay.schemas.versions import in_order
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from indexrelay.storage.catalog import Catalog
 
-_NOTHING = "Nothing was due"
-MOST_BATCHES = 1000
-"""Batch ids of one collection that a result names at most: a message is no archive."""
-
-
-def summarise(
-    results: Mapping[str, ComponentResult],
-    *,
-    facts: Facts,
-    refused: Mapping[str, str],
-    waiting: Mapping[str, str],
-    release: Release | None,
-    batch_ids: Sequence[str],
-    request_ids: Sequence[str],
-    woken_at: datetime | None,
-    finished_at: datetime,
-) -> RebuildResult:
-    """The result of one pass, with its components in the order of their dependencies.
-
-    Args:
-        refused: what was asked for by name and could not be built, with the reason.
-        waiting: what waits for another member of its group, for whom and why.
-    """
-    order = [name for name in in_order(facts.definitions) if name in results]
-    rebuilt = _with(results, order, BuildOutcome.REBUILT)
-    failed = _with(results, order, BuildOutcome.FAILED)
-    status, message = _with_waiting(*_verdict(rebuilt, failed, refused), refused, waiting)
-    return RebuildResult(
-        status=status,
-        message=message,
-        indexes_rebuilt=tuple(rebuilt),
-        indexes_failed=tuple(failed),
-        components={name: results[name] for name in order},
-        release=release.number if release is not None else None,
-        waiting=dict(waiting),
-        batch_ids=tuple(batch_ids),
-        request_ids=tuple(request_ids),
-        woken_at=woken_at,
-        started_at=facts.now,
-        finished_at=finished_at,
-    )
-
-
-def not_announced(result: RebuildResult, error: Exception) -> RebuildResult:
-    """The same result, when the release stands but the readers were not told."""
-    return result.model_copy(
-        update={
-            "status": RebuildStatus.PARTIAL_SUCCESS,
-            "message": shortened(
-                f"{len(result.indexes_rebuilt)} index(es) rebuilt "
-                f"but reload notification failed: {error}",
-                MAX_MESSAGE,
-            ),
-        }
-    )
-
-
-def not_released(result: RebuildResult, error: Exception) -> RebuildResult:
-    """The same result, when the versions were built but no release could be committed."""
-    return result.model_copy(
-        update={
-            "status": RebuildStatus.FAILURE,
-            "message": shortened(
-                f"{len(result.indexes_rebuilt)} index(es) rebuilt but not released: {error}",
-                MAX_MESSAGE,
-            ),
-        }
-    )
-
-
-def newly_covered(
-    results: Mapping[str, ComponentResult], facts: Facts, catalog: Catalog
-) -> list[str]:
-    """The batches that the rebuilt components cover and the versions before them did not.
-
-    At most the newest `MOST_BATCHES` of each collection: a component that is built for the first
-    time covers all there ever were.
-    """
-    spans: dict[str, tuple[int, int]] = {}
-    for name, result in results.items():
-        if result.outcome is BuildOutcome.REBUILT:
-            for collection, upto in result.covers.items():
-                after = _covered_before(name, collection, facts)
-                low, high = spans.get(collection, (after, upto))
-                spans[collection] = (min(low, after), max(high, upto))
-    return [
-        batch_id
-        for collection, (after, upto) in sorted(spans.items())
-        for batch_id in catalog.entries.batch_ids(
-            collection, after=max(after, upto - MOST_BATCHES), upto=upto
-        )
-    ]
-
-
-def _covered_before(name: str, collection: str, facts: Facts) -> int:
-    """What the released version covers of a collection, in the collection's present epoch."""
-    before, source = facts.versions.get(name), facts.sources.get(collection)
-    if before is None or source is None or before.epochs.get(collection) != source.epoch:
-        return 0
-    return before.covers.get(collection, 0)
-
-
-def _with(
-    results: Mapping[str, ComponentResult], order: Iterable[str], outcome: BuildOutcome
-) -> list[str]:
-    return [name for name in order if results[name].outcome is outcome]
-
-
-def _verdict(
-    rebuilt: Sequence[str], failed: Sequence[str], refused: Mapping[str, str]
-) -> tuple[RebuildStatus, str]:
-    status, message = _outcome(rebuilt, failed)
-    if not refused:
-        return status, message
-    reasons = "; ".join(f"{name} was not built: {reason}" for name, reason in refused.items())
-    if not rebuilt and not failed:
-        return RebuildStatus.FAILURE, reasons
-    if status is RebuildStatus.SUCCESS:
-        status = RebuildStatus.PARTIAL_SUCCESS
-    return status, f"{message}; {reasons}"
-
-
-def _with_waiting(
-    status: RebuildStatus,
-    message: str,
-    refused: Mapping[str, str],
-    waiting: Mapping[str, str],
-) -> tuple[RebuildStatus, str]:
-    """The verdict, and every group that waits: one of these is never all is well."""
-    sentences = [each for each in dict.fromkeys(waiting.values()) if each not in refused.values()]
-    if not sentences:
-        return status, message
-    if status is RebuildStatus.SUCCESS:
-        status = RebuildStatus.PARTIAL_SUCCESS
-    said = "; ".join(sentences)
-    return status, f"Nothing was built: {said}" if message == _NOTHING else f"{message}; {said}"
-
-
-def _outcome(rebuilt: Sequence[str], failed: Sequence[str]) -> tuple[RebuildStatus, str]:
-    if failed and not rebuilt:
-        return RebuildStatus.FAILURE, "All index rebuilds failed"
-    if failed:
-        of_all = f"{len(rebuilt)} of {len(rebuilt) + len(failed)} index(es)"
-        message = f"Rebuilt {of_all}; failed: {', '.join(failed)}"
-        return RebuildStatus.PARTIAL_SUCCESS, message
-    if rebuilt:
-        return RebuildStatus.SUCCESS, f"Successfully rebuilt {len(rebuilt)} index(es)"
-    return RebuildStatus.SUCCESS, _NOTHING
-
-
 _log = get_logger(__name__)
-_LEVELS: Mapping[RebuildStatus, str] = {
+_LEVELS: Final[Mapping[RebuildStatus, str]] = {
     RebuildStatus.SUCCESS: "info",
     RebuildStatus.PARTIAL_SUCCESS: "warning",
     RebuildStatus.FAILURE: "error",
 }
+_NOTHING: Final = "Nothing was due"
+MOST_BATCHES: Final = 1000
+"""Batch ids of one collection that a result names at most: a message is no archive."""
 
 
 class Completer:
@@ -208,36 +61,45 @@ class Completer:
         Args:
             last: nothing more comes of this pass, so its requests are answered.
         """
-        facts = order.facts
         publication, problem = self._commit(order, results)
         release = publication.release
         for name in sorted(publication.kept):
-            forgive(name, self._catalog)
+            clear_failures(name, self._catalog)
         kept = {name: _explained(wait, results) for name, wait in publication.waiting.items()}
-        others = {name: wait.sentence for name, wait in order.waiting.items() if last}
+        waiting = {name: wait.sentence for name, wait in order.waiting.items() if last} | kept
+        refused = order.refused if last else {}
         released = {name: result for name, result in results.items() if name not in kept}
-        result = summarise(
-            results,
-            facts=facts,
-            refused=order.refused if last else {},
-            waiting=others | kept,
-            release=release,
-            batch_ids=self._batch_ids(order, released) if problem is None else [],
-            request_ids=_request_ids(order) if last else [],
+        names = [name for name in in_order(order.facts.definitions) if name in results]
+        rebuilt = _with(results, names, BuildOutcome.REBUILT)
+        failed = _with(results, names, BuildOutcome.FAILED)
+        if problem is None:
+            status, message = _verdict(rebuilt, failed, refused, waiting)
+        else:
+            status = RebuildStatus.FAILURE
+            message = f"{len(rebuilt)} index(es) rebuilt but not released: {problem}"
+        result = RebuildResult(
+            status=status,
+            message=message,
+            indexes_rebuilt=tuple(rebuilt),
+            indexes_failed=tuple(failed),
+            components={name: results[name] for name in names},
+            release=release.number if release is not None else None,
+            waiting=waiting,
+            batch_ids=tuple(self._batch_ids(order.facts, released) if problem is None else ()),
+            request_ids=tuple(row.event_id for row in order.rows if last and row.requested),
             woken_at=order.woken_at,
+            started_at=order.facts.now,
             finished_at=self._clock.now(),
         )
-        if problem is not None:
-            result = not_released(result, problem)
         try:
             if release is None:
                 self._announcer.report(result)
             else:
                 self._announcer.announce(release, result)
         except RedisError as error:
-            if release is not None:
-                result = not_announced(result, error)
             _log.error("result.not_announced", error=str(error))
+            if release is not None:
+                result = _not_announced(result, error)
         getattr(_log, _LEVELS[result.status])(
             "rebuild.finished",
             status=str(result.status),
@@ -248,18 +110,10 @@ class Completer:
         )
         return result
 
-    def _batch_ids(self, order: PassOrder, results: Mapping[str, ComponentResult]) -> list[str]:
-        """The batches newly covered; none where the catalog cannot say: readers come first."""
-        try:
-            return newly_covered(results, order.facts, self._catalog)
-        except Exception as error:  # noqa: BLE001 - whatever the database says
-            _log.error("batches.unknown", error=str(error))
-            return []
-
     def _commit(
         self, order: PassOrder, results: Mapping[str, ComponentResult]
     ) -> tuple[Publication, Exception | None]:
-        """The new release, if there is one, and what kept it from being committed."""
+        """The new release, if there is one, and the error that kept it from being committed."""
         try:
             built = {
                 name: self._store.version(name, result.version)
@@ -277,27 +131,117 @@ class Completer:
         except (OSError, ArtifactError) as error:
             return Publication(), error
         if publication.release is not None:
-            self._note(publication.release.number)
+            number = publication.release.number
+            try:
+                self._catalog.release_record.note(number)
+            except SQLAlchemyError as error:  # the next comparison does it
+                _log.warning("release.not_noted", release=number, error=str(error))
         return publication, None
 
-    def _note(self, number: int) -> None:
-        """Let the catalog know of a release; if that fails, the next comparison does it."""
+    def _batch_ids(self, facts: Facts, results: Mapping[str, ComponentResult]) -> list[str]:
+        """The batches that the rebuilt components cover and the versions before them did not.
+
+        At most the newest `MOST_BATCHES` of each collection: a component that is built for the
+        first time covers all there ever were. None where the catalog cannot be read: the release
+        is announced all the same.
+        """
+        spans: dict[str, tuple[int, int]] = {}
+        for name, result in results.items():
+            if result.outcome is BuildOutcome.REBUILT:
+                for collection, upto in result.covers.items():
+                    after = _covered_before(name, collection, facts)
+                    low, high = spans.get(collection, (after, upto))
+                    spans[collection] = (min(low, after), max(high, upto))
         try:
-            self._catalog.release_record.note(number)
-        except SQLAlchemyError as error:
-            _log.warning("release.not_noted", release=number, error=str(error))
+            return [
+                batch_id
+                for collection, (after, upto) in sorted(spans.items())
+                for batch_id in self._catalog.entries.batch_ids(
+                    collection, after=max(after, upto - MOST_BATCHES), upto=upto
+                )
+            ]
+        except Exception as error:  # noqa: BLE001 - whatever the database raises
+            _log.error("batches.unknown", error=str(error))
+            return []
+
+
+def _covered_before(name: str, collection: str, facts: Facts) -> int:
+    """What the released version covers of a collection, in the collection's present epoch."""
+    before, source = facts.versions.get(name), facts.sources.get(collection)
+    if before is None or source is None or before.epochs.get(collection) != source.epoch:
+        return 0
+    return before.covers.get(collection, 0)
 
 
 def _explained(wait: GroupWait, results: Mapping[str, ComponentResult]) -> str:
-    """For whom a group waits, with what came of those in this pass."""
-    said = {
+    """The members for which a group waits, with the results of those in this pass."""
+    outcomes = {
         name: f"{'failed' if result.outcome is BuildOutcome.FAILED else 'was skipped'}: "
         f"{result.error}"
         for name, result in results.items()
         if name in wait.held_back_by and result.outcome is not BuildOutcome.REBUILT
     }
-    return replace(wait, held_back_by={**wait.held_back_by, **said}).sentence
+    return replace(wait, held_back_by={**wait.held_back_by, **outcomes}).sentence
 
 
-def _request_ids(order: PassOrder) -> list[str]:
-    return [row.event_id for row in order.rows if row.requested]
+def _with(
+    results: Mapping[str, ComponentResult], names: Iterable[str], outcome: BuildOutcome
+) -> list[str]:
+    return [name for name in names if results[name].outcome is outcome]
+
+
+def _not_announced(result: RebuildResult, error: Exception) -> RebuildResult:
+    """The same result, when the release stands but the readers were not told."""
+    return result.model_copy(
+        update={
+            "status": RebuildStatus.PARTIAL_SUCCESS,
+            "message": shortened(
+                f"{len(result.indexes_rebuilt)} index(es) rebuilt "
+                f"but reload notification failed: {error}",
+                MAX_MESSAGE,
+            ),
+        }
+    )
+
+
+def _verdict(
+    rebuilt: Sequence[str],
+    failed: Sequence[str],
+    refused: Mapping[str, str],
+    waiting: Mapping[str, str],
+) -> tuple[RebuildStatus, str]:
+    """Status and message of a pass; a request that was refused, or a group that waits, is never
+    a whole success.
+
+    Args:
+        refused: what was asked for by name and could not be built, with the reason.
+        waiting: what waits for another member of its group, for whom and why.
+    """
+    status, message = _outcome(rebuilt, failed)
+    if refused:
+        reasons = "; ".join(f"{name} was not built: {reason}" for name, reason in refused.items())
+        if rebuilt or failed:
+            message = f"{message}; {reasons}"
+            if status is RebuildStatus.SUCCESS:
+                status = RebuildStatus.PARTIAL_SUCCESS
+        else:
+            status, message = RebuildStatus.FAILURE, reasons
+    sentences = [each for each in dict.fromkeys(waiting.values()) if each not in refused.values()]
+    if sentences:
+        if status is RebuildStatus.SUCCESS:
+            status = RebuildStatus.PARTIAL_SUCCESS
+        before = "Nothing was built: " if message == _NOTHING else f"{message}; "
+        message = before + "; ".join(sentences)
+    return status, message
+
+
+def _outcome(rebuilt: Sequence[str], failed: Sequence[str]) -> tuple[RebuildStatus, str]:
+    if failed and not rebuilt:
+        return RebuildStatus.FAILURE, "All index rebuilds failed"
+    if failed:
+        of_all = f"{len(rebuilt)} of {len(rebuilt) + len(failed)} index(es)"
+        message = f"Rebuilt {of_all}; failed: {', '.join(failed)}"
+        return RebuildStatus.PARTIAL_SUCCESS, message
+    if rebuilt:
+        return RebuildStatus.SUCCESS, f"Successfully rebuilt {len(rebuilt)} index(es)"
+    return RebuildStatus.SUCCESS, _NOTHING

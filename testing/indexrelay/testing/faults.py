@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from indexrelay.rebuilder import BuildError, BuildRunner, BuildSession
-from indexrelay.rebuilder.builds import BuildRequest
-from indexrelay.rebuilder.builds.job import Progress
+from indexrelay.rebuilder.builds import BuildRequest, Progress
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.messages import ComponentResult
 from indexrelay.storage.artifacts import ArtifactStore

@@ -30,7 +30,7 @@ def test_what_an_emptied_server_lost_is_mended_and_nobody_is_needed(run: Run, bu
         assert said.code == 3
         assert {each["code"] for each in document["problems"]} == roles
         assert [each["about"] for each in document["findings"]] == ["release", "group"]
-        assert {each["standing"] for each in document["findings"]} == {"mended"}
+        assert {each["outcome"] for each in document["findings"]} == {"repaired"}
         assert installation.connection.commands.get(installation.keys.release) is not None
     again = json.loads(run("reconcile", "--json", *at).out)
     assert again["findings"] == []
@@ -134,10 +134,8 @@ def test_without_a_server_the_rest_is_compared_all_the_same(run: Run, tmp_path: 
 
 @pytest.mark.parametrize(("about", "area"), [("redis", Area.REDIS), ("store", Area.ARTIFACTS)])
 def test_a_repair_that_failed_is_not_well_and_is_told_once(about: str, area: Area) -> None:
-    failed = Finding(
-        about=about, what="it refuses", standing=RepairOutcome.LEFT, advice="let it in"
-    )
-    mended = Finding(about="group", what="the group was made", standing=RepairOutcome.MENDED)
+    failed = Finding(about=about, what="it refuses", outcome=RepairOutcome.LEFT, advice="let it in")
+    mended = Finding(about="group", what="the group was made", outcome=RepairOutcome.REPAIRED)
     unseen = {area: Unknown(reason="it refuses", advice="let it in")}
 
     refused = Reconciled(findings=(mended, failed), verdict=judge(healthy()))

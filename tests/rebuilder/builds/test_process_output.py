@@ -30,7 +30,7 @@ def test_whatever_a_build_writes_goes_to_the_log_and_nowhere_else(
                 build(bench, runner, "talks_and_exits")
         finally:
             runner.stop()
-    said = [event for event in events if event["event"] == "build.said"]
+    said = [event for event in events if event["event"] == "build.output"]
     assert {event["component"] for event in said} == {"index"}
     text = "\n".join(event["text"] for event in said)
     assert [words for words in [*SAID, "last words"] if words not in text] == []
@@ -50,7 +50,7 @@ def test_a_module_that_prints_more_than_a_pipe_holds_stops_no_build(
             build(bench, runner)
         finally:
             runner.stop()
-    said = [event for event in events if event["event"] == "build.said_too_much"]
+    said = [event for event in events if event["event"] == "build.output_truncated"]
     assert [(event["process"], event["bytes"]) for event in said] == [("build server", 200_001)]
 
 
@@ -71,7 +71,7 @@ def test_what_a_module_prints_while_it_is_imported_is_told_once(
             build(bench, runner, name="other")
         finally:
             runner.stop()
-    said = [event for event in events if event["event"] == "build.said"]
+    said = [event for event in events if event["event"] == "build.output"]
     assert [(event["process"], event["text"]) for event in said] == [("build server", "imported")]
     assert capfd.readouterr() == ("", "")
 
@@ -84,9 +84,9 @@ def test_a_flood_is_cut_short_and_a_pipe_that_somebody_holds_is_not_waited_for()
                 for _ in range(100):
                     pipe.write(b"x" * 9_999 + b"\n")
         os.close(held)
-    shown = sum(len(event["text"]) for event in events if event["event"] == "build.said")
+    shown = sum(len(event["text"]) for event in events if event["event"] == "build.output")
     assert shown <= 100_000
-    assert [event["bytes"] for event in events if event["event"] == "build.said_too_much"] == [
+    assert [event["bytes"] for event in events if event["event"] == "build.output_truncated"] == [
         1_000_000
     ]
 

@@ -101,7 +101,7 @@ def _lease(row: Row, request: pytest.FixtureRequest) -> None:
     key, ttl = bench.keys.lease("index"), bench.settings.rebuilder.lease_ttl_seconds
     for times, is_limited in ((row.number, False), (row.number + 1, True)):
         bench.connection.commands.set(key, "somebody", px=round(times * ttl * 1000))
-        bench.rebuilder._workshop.reconcile()
+        bench.rebuilder._repair()
         left = held_leases(bench.connection, [key])[key].seconds_left or 0
         assert (left <= ttl) is is_limited
 
@@ -115,7 +115,7 @@ def _lasting(row: Row, request: pytest.FixtureRequest) -> None:
     bench, readers = readers_of(request)
     readers.publish("web:0a", b"{}", ttl_seconds=row.number)
     readers.publish("web:0b", b"{}", ttl_seconds=row.number + 60)
-    bench.rebuilder._workshop.heed_readers()
+    bench.rebuilder._check_readers()
     assert bench.connection.commands.ttl(bench.keys.reader("web:0a")) > row.number - 60
     assert bench.connection.commands.ttl(bench.keys.reader("web:0b")) <= 15
 
@@ -139,5 +139,5 @@ def _versions(row: Row, request: pytest.FixtureRequest) -> None:
         )
         raw = state.model_dump_json().encode()
         Presence(bench.connection, bench.keys, "reader").publish(state.member, raw, ttl_seconds=60)
-        served, _ = bench.rebuilder._workshop._retirer._served()
+        served, _ = bench.rebuilder._sweeper._served()
         assert len(served) == (number + 1 if number < row.number else 0)

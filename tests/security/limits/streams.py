@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from indexrelay.rebuilder import gc as janitor_module
+from indexrelay.rebuilder import gc
 from indexrelay.rebuilder.gc import MAX_HISTORY_BYTES, StreamTrimmer
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.messages import BatchCompleted, Event
@@ -36,7 +36,7 @@ def event(**also: Any) -> bytes:
     return raw[:-1] + extra + b"}"
 
 
-def janitor_of(bench: Bench, **limits: int) -> StreamTrimmer:
+def trimmer_of(bench: Bench, **limits: int) -> StreamTrimmer:
     rebuilder = bench.settings.rebuilder.model_copy(update=limits)
     return StreamTrimmer(
         bench.settings.model_copy(update={"rebuilder": rebuilder}), bench.connection, bench.keys
@@ -58,24 +58,24 @@ def _event(row: Row, request: pytest.FixtureRequest) -> None:
 @exercises("entries of a stream")
 def _entries(_row: Row, request: pytest.FixtureRequest) -> None:
     bench = bench_of(request)
-    janitor = janitor_of(bench, stream_max_entries=_FEW)
+    trimmer = trimmer_of(bench, stream_max_entries=_FEW)
     bench.rebuilder.step()  # makes the group, which then has not read them
     for _ in range(_FEW + 1):
         bench.connection.commands.xadd(bench.keys.events, {"event": event()})
         bench.connection.commands.xadd(bench.keys.reloads, {"event": event()})
-    assert janitor.trim()
+    assert trimmer.trim()
     assert bench.connection.commands.xlen(bench.keys.events) == _FEW
-    assert not janitor.trim()
+    assert not trimmer.trim()
 
 
 @exercises("results and reports that are kept")
 def _history(_row: Row, request: pytest.FixtureRequest) -> None:
     bench = bench_of(request)
-    janitor = janitor_of(bench, history_entries=_FEW)
+    trimmer = trimmer_of(bench, history_entries=_FEW)
     for key in (bench.keys.results, bench.keys.reports("web")):
         for _ in range(_FEW + 1):
             bench.connection.commands.xadd(key, {"event": event()})
-    janitor.trim()
+    trimmer.trim()
     for key in (bench.keys.results, bench.keys.reports("web")):
         assert bench.connection.commands.xlen(key) == _FEW
 
@@ -89,7 +89,7 @@ def _ahead(row: Row, request: pytest.FixtureRequest) -> None:
         bench.connection.commands.xadd(
             bench.keys.results, {"event": event()}, id=f"{now + ahead * 1000}-0"
         )
-        bench.rebuilder._workshop.heed_readers()
+        bench.rebuilder._check_readers()
         assert bench.connection.commands.exists(bench.keys.results) != is_set_aside
 
 
@@ -97,13 +97,13 @@ def _ahead(row: Row, request: pytest.FixtureRequest) -> None:
 def _bytes(row: Row, request: pytest.FixtureRequest) -> None:
     connection: Connection = request.getfixturevalue("redis_connection")  # fakeredis weighs nothing
     keys = Keys("limits")
-    janitor = StreamTrimmer(Settings.model_validate({"namespace": "limits"}), connection, keys)
+    trimmer = StreamTrimmer(Settings.model_validate({"namespace": "limits"}), connection, keys)
     assert row.number == MAX_HISTORY_BYTES
     for key in (keys.results, keys.reports("web"), keys.reports("other")):
         for number in range(20):
             connection.commands.xadd(key, {"event": b"%02d" % number + b"x" * 1_000_000})
     connection.commands.xtrim(keys.reports("other"), maxlen=15, approximate=False)
-    janitor.trim()
+    trimmer.trim()
     assert 12 <= connection.commands.xlen(keys.results) <= 16
     assert connection.commands.xlen(keys.reports("other")) == 15
     newest: Any = connection.commands.xrevrange(keys.reports("web"), count=1)
@@ -141,26 +141,26 @@ def _stream_bytes(row: Row, request: pytest.FixtureRequest) -> None:
     connection: Connection = request.getfixturevalue("redis_connection")
     keys = Keys("limits")
     few = row.number // 256
-    janitor = StreamTrimmer(
+    trimmer = StreamTrimmer(
         Settings.model_validate({"rebuilder": {"stream_max_bytes": few}}), connection, keys
     )
     read_up_to(connection, keys, "slow", b"1-0")  # so that reload messages are not read by all
     for key in (keys.events, keys.reloads):
         for _ in range(20):
             connection.commands.xadd(key, {"event": b"x" * (few // 16)})
-    assert janitor.trim()
+    assert trimmer.trim()
     for key in (keys.events, keys.reloads):
         assert 5 <= connection.commands.xlen(key) < 20
         assert 0 < int(connection.commands.memory_usage(key) or 0) <= few
-    assert not janitor.trim()
+    assert not trimmer.trim()
 
 
 @exercises("seconds after which a rebuilder that is gone is forgotten as a consumer")
 def _consumers(row: Row, request: pytest.FixtureRequest) -> None:
-    assert row.number == janitor_module._FORGET_SECONDS
+    assert row.number == gc._FORGET_SECONDS
     connection: Connection = request.getfixturevalue("redis_connection")
     keys = Keys("limits")
-    janitor = StreamTrimmer(Settings(), connection, keys)
+    trimmer = StreamTrimmer(Settings(), connection, keys)
     for name in ("gone", "busy", "here"):
         connection.commands.xadd(keys.events, {"event": b"x"})
         group = ConsumerGroup(connection, keys.events, group=REBUILDERS_GROUP, consumer=name)
@@ -176,8 +176,8 @@ def _consumers(row: Row, request: pytest.FixtureRequest) -> None:
         consumers = tuple(replace(each, idle_seconds=idle[each.name]) for each in state.consumers)
         return replace(state, consumers=consumers)
 
-    monkeypatch.setattr(janitor_module, "group_state", look)
-    janitor.trim()
+    monkeypatch.setattr(gc, "group_state", look)
+    trimmer.trim()
     state = group_state(connection, keys.events, REBUILDERS_GROUP)
     assert state is not None
     assert {each.name for each in state.consumers} == {"busy", "here"}

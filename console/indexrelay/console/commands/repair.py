@@ -122,7 +122,7 @@ class Reconciled(BaseModel):
         return tuple(
             each
             for each in self.findings
-            if each.standing is RepairOutcome.LEFT and _REPORTED_BY.get(each.about) not in reported
+            if each.outcome is RepairOutcome.LEFT and _REPORTED_BY.get(each.about) not in reported
         )
 
     @property
@@ -152,7 +152,7 @@ def findings_page(found: Reconciled) -> RenderableType:
     repairs = [
         Text(f"✓ {visible(each.what)}", style="green")
         for each in found.findings
-        if each.standing is RepairOutcome.MENDED
+        if each.outcome is RepairOutcome.REPAIRED
     ]
     failed = [line for each in found.unrepaired for line in _failed_lines(each)]
     well = "nothing differs from what it should be"
@@ -247,7 +247,7 @@ def _renumbered(installation: Installation, above: int) -> Finding:
     release = store.renumber(lost=above, reason=f"releases up to {above} were lost")
     installation.catalog.release_record.note(release.number)
     what = f"what release {highest} served is release {release.number} now"
-    return Finding(about="release", what=what, standing=RepairOutcome.MENDED)
+    return Finding(about="release", what=what, outcome=RepairOutcome.REPAIRED)
 
 
 def _repaired(installation: Installation) -> tuple[Finding, ...]:

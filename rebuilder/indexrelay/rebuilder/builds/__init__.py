@@ -1,4 +1,4 @@
-"""What a build is asked for, and how it can fail.
+"""What a build is asked for, where it runs, and how it can fail: the contract of builds.
 
 The request is one JSON document, from the rebuilder to a child process of its own. It is sent over
 a socket that no other process holds and is never written to a disk, because the catalog's URL in it
@@ -6,20 +6,103 @@ may hold a password.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.messages import ComponentResult
 from indexrelay.schemas.names import Digest, Name
 from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition
 from indexrelay.schemas.versions import Check
 
+Progress = Callable[[float], None]
+"""Is called with the share of a build that is done, from 0 to 1."""
+
+
+class BuildRequest(BaseModel):
+    """Everything that one build needs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    component: Name
+    definition: ComponentDefinition
+    collections: dict[Name, CollectionSettings]
+    """Its inputs that are collections."""
+    parents: dict[Name, Digest]
+    """Its inputs that are components, each with the version to build from."""
+    previous: Digest | None
+    """The version that is served today."""
+    catalog_url: SecretStr
+    artifacts_dir: Path
+    artifacts_group_readable: bool = False
+    """As in the settings."""
+    artifacts_marks: Path | None = None
+    """Where this host keeps which files it has checked; ``None``: in the artifacts."""
+    workdir: Path
+    """An empty folder on the artifacts' file system."""
+    threads: int = Field(gt=0)
+    force: bool = False
+    """Accept fewer entries than ``max_shrink`` allows."""
+    full: bool = False
+    """Build from scratch, and run every check again."""
+
+    def to_json(self) -> str:
+        """The document, secrets included: for the child's socket only."""
+        return json.dumps(self.model_dump(by_alias=True), default=_revealed)
+
+
+class BuildSession(Protocol):
+    """Builds one component after another, all from the same snapshots; for use by one thread.
+
+    One that fails fails alone. Where the snapshots are lost with it (its process died, the source
+    could not be read), the next build opens new ones.
+    """
+
+    def run(
+        self,
+        request: BuildRequest,
+        *,
+        timeout_seconds: float,
+        memory_bytes: int | None,
+        progress: Progress,
+    ) -> ComponentResult:
+        """Build one component, and return when that is over.
+
+        Raises:
+            BuildError: it was killed by a limit, died, or was stopped. A build that fails in any
+                other way is a result, not an error.
+        """
+        ...
+
+
+class BuildRunner(Protocol):
+    """Runs builds; safe to use from several threads, which then build at the same time."""
+
+    parallel: bool
+    """Whether builds may run at the same time."""
+
+    def start(self) -> None:
+        """Get ready; safe twice."""
+        ...
+
+    def session(self, components: Sequence[str]) -> AbstractContextManager[BuildSession]:
+        """Builds of these components, in this order; any of them may be left out.
+
+        Nothing of it is left running after the ``with``, nor after the build of the last one.
+        """
+        ...
+
+    def stop(self) -> None:
+        """End every running build, at once; safe twice and before start."""
+        ...
+
 
 class BuildError(IndexRelayError):
-    """Raised when one component's build fails; the other components go on."""
+    """Raised when one component's build fails; the other components are built."""
 
 
 class GateFailedError(BuildError):
@@ -45,8 +128,8 @@ class BuildTimedOutError(BuildError):
 class BuildDiedError(BuildError):
     """Raised when the child process of a build ended without a result.
 
-    ``transient``: whether the cause lies outside of the build (no room to write the result, no
-    database), so that the same build may work later.
+    ``transient``: whether the cause lies outside of the build (a full disk, no database), so that
+    the same build may succeed later.
     """
 
     def __init__(self, reason: str, *, transient: bool = False) -> None:
@@ -58,53 +141,17 @@ class BuildCancelledError(BuildError):
     """Raised when a build was stopped because the rebuilder stops."""
 
 
-def _reason(check: Check) -> str:
-    if check.detail:
-        return check.detail
-    if check.measured is None and check.limit is None:
-        return "it did not pass, and its check says no more (Check.detail)"
-    return f"measured {check.measured}, limit {check.limit}"
-
-
-MESSAGE_BYTES: Final = 128 * 1024
-"""The most that one message may take: below the kernel's default socket buffer (about 200 KiB)."""
-
-
-class BuildRequest(BaseModel):
-    """Everything that one build needs to know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    component: Name
-    definition: ComponentDefinition
-    collections: dict[Name, CollectionSettings]
-    """Its inputs that are collections."""
-    parents: dict[Name, Digest]
-    """Its inputs that are components, each with the version to build from."""
-    previous: Digest | None
-    """The version that is served today."""
-    catalog_url: SecretStr
-    artifacts_dir: Path
-    artifacts_group_readable: bool = False
-    """As in the settings."""
-    artifacts_marks: Path | None = None
-    """Where this host remembers what it has checked; ``None``: in the artifacts."""
-    workdir: Path
-    """An empty folder on the artifacts' file system."""
-    threads: int = Field(gt=0)
-    force: bool = False
-    """Accept fewer entries than ``max_shrink`` allows."""
-    full: bool = False
-    """Build from scratch, and take over no check of the previous version."""
-
-    def to_json(self) -> str:
-        """The document, secrets and all: for the child's socket only."""
-        return json.dumps(self.model_dump(by_alias=True), default=_revealed)
-
-
 def _revealed(value: Any) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"a {type(value).__name__} does not belong into a build request")
+
+
+def _reason(check: Check) -> str:
+    if check.detail:
+        return check.detail
+    if check.measured is None and check.limit is None:
+        return "it did not pass, and its check says no more (Check.detail)"
+    return f"measured {check.measured}, limit {check.limit}"

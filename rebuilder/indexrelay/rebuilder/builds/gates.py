@@ -1,7 +1,7 @@
 """The gates that every kind shares, and how a kind's own are run.
 
-Gates look at what lies on disk, in handles of their own. A gate that raises has failed: passing on
-an exception is how bad indexes get released.
+Gates look at the files on disk, in handles of their own. A gate that raises has failed, and so has
+a kind whose `verify` yields no check: nothing is released because nobody looked.
 """
 
 import hashlib
@@ -22,27 +22,25 @@ def run_gates(
     job: Job,
     built: Built,
     *,
-    blobs: Mapping[str, BlobRef],
     files: Mapping[str, Path],
-    previous: VersionManifest | None,
-    inherits: bool = True,
+    full: bool,
     min_kept: float,
     pool: Executor,
 ) -> tuple[Check, ...]:
     """Every check of one new version, in the order in which they ran.
 
     Args:
-        blobs: the version's files, by content.
-        files: the same, as they lie on disk.
-        previous: the version that this one follows; ``None``: any number of entries will do, and
-            nothing was checked before.
-        inherits: whether checks of blobs that the previous version names hold for this one too;
-            who asks for a build from scratch wants everything checked again.
+        built: with its files by content (`BlobRef`).
+        files: the same files on disk.
+        full: somebody asked for a build from scratch, and wants every check again. Otherwise checks
+            of blobs that the previous version names hold for this one as well.
         min_kept: the share of the previous version's entries that must still be there; 0: any
             number will do.
         pool: reads files back, several at once.
     """
-    known = _inherited(previous) if inherits else {}
+    previous = job.previous.manifest if job.previous else None
+    known = {} if full or previous is None else _checks_of_blobs(previous)
+    blobs = {name: file for name, file in built.files.items() if isinstance(file, BlobRef)}
 
     def read_back(name: str) -> Check:
         blob = blobs[name]
@@ -65,10 +63,8 @@ def run_gates(
     return tuple(checks)
 
 
-def _inherited(previous: VersionManifest | None) -> dict[tuple[str, str], Check]:
+def _checks_of_blobs(previous: VersionManifest) -> dict[tuple[str, str], Check]:
     """Checks that concern only a blob hold for every version that names it."""
-    if previous is None:
-        return {}
     return {
         (check.name, check.blob): check
         for check in previous.checks
@@ -93,7 +89,7 @@ def _check_bytes(name: str, blob: BlobRef, file: Path) -> Check:
 
 
 def _check_count(component: str, what: str, count: int, before: int, min_kept: float) -> Check:
-    """A collection that lost most of its entries, texts or payloads is mostly a broken source."""
+    """A collection that lost most of its entries, texts or payloads mostly has a broken source."""
     kept = count / before if before else 1.0
     passed = kept >= min_kept
     return Check(

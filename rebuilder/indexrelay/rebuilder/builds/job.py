@@ -17,7 +17,7 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ from indexrelay.components.kind import (
     PreviousVersion,
 )
 from indexrelay.components.registry import kind_class, kind_of
-from indexrelay.rebuilder.builds import BuildRequest, GateFailedError
+from indexrelay.rebuilder.builds import BuildRequest, BuildSession, GateFailedError, Progress
 from indexrelay.rebuilder.builds.gates import run_gates
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.diagnostics import told
@@ -52,28 +52,32 @@ from indexrelay.storage.entries import SourceSnapshot
 from indexrelay.storage.errors import UnknownCollectionError, is_transient
 from indexrelay.storage.sources import open_source
 
+_FILES_AT_ONCE: Final = 4
+"""Threads that hash, read back and force to disk what was built; never more than the build has."""
+_log = get_logger(__name__)
+
 
 class Snapshots:
-    """Opens each collection once, when it is first asked for; for use by one thread."""
+    """Opens each collection once, when a build first reads it; for use by one thread."""
 
     def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+        self.catalog = catalog
         self._stack = ExitStack()
         self._open: dict[str, SourceSnapshot] = {}
 
     def of(self, collection: str, settings: CollectionSettings) -> SourceSnapshot:
-        """The collection as it stood when it was asked for first.
+        """The collection at the moment when it was first read.
 
         Raises:
             SourceError: it cannot be read.
         """
         if collection not in self._open:
-            source = open_source(collection, settings, self._catalog)
+            source = open_source(collection, settings, self.catalog)
             self._open[collection] = self._stack.enter_context(source.snapshot())
         return self._open[collection]
 
     def close(self) -> None:
-        """Let go of all; what is asked for after that is opened anew. Safe twice."""
+        """Close all; what is read after that is opened again. Safe twice."""
         self._open.clear()
         self._stack.close()
 
@@ -87,6 +91,335 @@ class Snapshots:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def build_component(
+    request: BuildRequest,
+    *,
+    snapshots: Snapshots,
+    store: ArtifactStore,
+    clock: Clock,
+    progress: Progress,
+    memory: BuildMemory = UNLIMITED,
+) -> ComponentResult:
+    """Build, verify and store one component; a build that fails is a result, not an error.
+
+    Args:
+        snapshots: what it reads its collections from. They are closed where the build fails for a
+            transient cause, since they may be the cause.
+    """
+    started_at, started = clock.now(), clock.monotonic()
+    try:
+        with ExitStack() as stack:
+            build = _VersionBuild(
+                request, snapshots=snapshots, store=store, clock=clock, stack=stack
+            )
+            manifest, mode = build.run(progress, memory)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the component fails, nothing else
+        transient = is_transient(error, memory=False)
+        if transient:
+            snapshots.close()
+        return ComponentResult(
+            outcome=BuildOutcome.FAILED,
+            version=request.previous,
+            started_at=started_at,
+            seconds=clock.monotonic() - started,
+            checks=error.checks if isinstance(error, GateFailedError) else (),
+            error=_sentence(error),
+            transient=transient,
+        )
+    return ComponentResult(
+        outcome=BuildOutcome.REBUILT,
+        version=manifest.id,
+        covers=manifest.covers,
+        entries=manifest.entries,
+        bytes=manifest.size,
+        mode=mode,
+        started_at=started_at,
+        seconds=clock.monotonic() - started,
+        build_seconds=manifest.build_seconds,
+        verify_seconds=manifest.verify_seconds,
+        checks=manifest.checks,
+    )
+
+
+def _sentence(error: BaseException) -> str:
+    """The error in one line, and where in the user's own code it was raised."""
+    if isinstance(error, MemoryError):
+        return f"ran out of memory: {error}" if str(error) else "ran out of memory"
+    return str(error) if isinstance(error, GateFailedError) else told(error)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Verified:
+    """What was built, and what the gates found."""
+
+    built: Built
+    blobs: Mapping[str, BlobRef]
+    staged: Sequence[StagedBlob]
+    """Those that are new."""
+    checks: tuple[Check, ...]
+    build_seconds: float
+    verify_seconds: float
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+
+class _VersionBuild:
+    """The steps of one build; everything that it opens itself is on ``stack``."""
+
+    def __init__(
+        self,
+        request: BuildRequest,
+        *,
+        snapshots: Snapshots,
+        store: ArtifactStore,
+        clock: Clock,
+        stack: ExitStack,
+    ) -> None:
+        self._request = request
+        self._snapshots = snapshots
+        self._catalog = snapshots.catalog
+        self._store = store
+        self._clock = clock
+        self._stack = stack
+
+    def run(self, progress: Progress, memory: BuildMemory) -> tuple[VersionManifest, BuildMode]:
+        """Build, verify, store, and write the manifest.
+
+        Raises:
+            GateFailedError: the version does not pass its gates; nothing was stored.
+        """
+        kind = kind_of(self._request.definition)
+        job = self._job(progress, memory)
+        verified = self._build_and_verify(kind, job)
+        if not verified.passed and verified.built.extends:
+            _log.info(
+                "component.built_in_full",
+                component=self._request.component,
+                reason="continuing the previous version failed: "
+                f"{GateFailedError(verified.checks)}",
+            )
+            _empty(job.workdir)
+            verified = self._build_and_verify(kind, replace(job, from_scratch=True))
+        if not verified.passed:
+            raise GateFailedError(verified.checks)
+        for staged in verified.staged:
+            failpoint("build.before_blob")
+            self._store.put_blob(staged)
+            failpoint("build.after_blob")
+        for label in kind.sandboxed & verified.blobs.keys():  # the gates opened them in here
+            self._store.remember_opened(verified.blobs[label])
+        manifest = self._manifest(job, verified)
+        failpoint("build.before_manifest")
+        self._store.put_version(manifest)
+        failpoint("build.after_manifest")
+        return manifest, BuildMode.INCREMENTAL if verified.built.extends else BuildMode.FULL
+
+    def _job(self, progress: Progress, memory: BuildMemory) -> Job:
+        """What the kind is given: its inputs, and the version that it may continue."""
+        request = self._request
+        collections: dict[str, SourceSnapshot] = {}
+        components: dict[str, ComponentInput] = {}
+        for name in request.definition.inputs:
+            if name in request.parents:
+                components[name] = self._parent(name, request.parents[name])
+            else:
+                collections[name] = self._snapshots.of(name, request.collections[name])
+        previous = self._previous(collections)
+        return Job(
+            component=request.component,
+            collections=collections,
+            components=components,
+            previous=previous,
+            workdir=request.workdir,
+            threads=request.threads,
+            progress=progress,
+            from_scratch=request.full
+            or (previous is not None and self._has_other_history(previous.manifest)),
+            memory=memory,
+        )
+
+    def _parent(self, name: str, version_id: str) -> ComponentInput:
+        opened = self._store.open_version(name, version_id)
+        kind_type = kind_class(opened.manifest.kind)
+        kind = kind_type(kind_type.Parameters.model_validate(opened.manifest.parameters))
+        value = served(kind, kind.load(opened.files))
+        self._stack.callback(value.close)
+        return ComponentInput(manifest=opened.manifest, value=value)
+
+    def _previous(self, collections: Mapping[str, SourceSnapshot]) -> PreviousVersion | None:
+        """The served version, if the new one may continue it: same definition, same epochs."""
+        if self._request.previous is None:
+            return None
+        opened = self._store.open_version(self._request.component, self._request.previous)
+        manifest = opened.manifest
+        same_epochs = all(
+            manifest.epochs.get(name) == snapshot.epoch for name, snapshot in collections.items()
+        )
+        if manifest.definition != self._request.definition.digest or not same_epochs:
+            return None
+        return PreviousVersion(manifest=manifest, files=opened.files)
+
+    def _has_other_history(self, previous: VersionManifest) -> bool:
+        """Whether a version covers what is not committed under that number here.
+
+        The catalog was restored from a backup then, and what changed since would be added to
+        entries that it never had.
+        """
+        for name, covered in previous.covers.items():
+            try:
+                log = self._catalog.collections.log(name, [covered])
+            except UnknownCollectionError:
+                continue
+            if log.epoch == previous.epochs.get(name) and not log.knows(
+                covered, previous.stamps.get(name)
+            ):
+                _log.info("component.history_differs", component=previous.component, source=name)
+                return True
+        return False
+
+    def _build_and_verify(self, kind: Kind[Any, Any], job: Job) -> _Verified:
+        """Build once, and run the gates while the disk takes the files."""
+        started = self._clock.monotonic()
+        built = checked_build(kind, job)
+        new = {name: file for name, file in built.files.items() if isinstance(file, Path)}
+        with ThreadPoolExecutor(min(job.threads, _FILES_AT_ONCE)) as pool:
+            stage = pool.map(lambda file: self._store.stage_blob(file, pool), new.values())
+            staged = dict(zip(new, stage, strict=True))
+            blobs = {
+                name: file if isinstance(file, BlobRef) else staged[name].ref
+                for name, file in built.files.items()
+            }
+            files = {
+                name: staged[name].file if name in staged else self._store.blob(blob)
+                for name, blob in blobs.items()
+            }
+            all_staged = self._clock.monotonic()
+            checks = run_gates(
+                kind,
+                job,
+                replace(built, files=blobs),
+                files=files,
+                full=self._request.full,
+                min_kept=0.0 if self._request.force else 1 - self._request.definition.max_shrink,
+                pool=pool,
+            )
+            verified = self._clock.monotonic()
+        return _Verified(
+            built=built,
+            blobs=blobs,
+            staged=list(staged.values()),
+            checks=checks,
+            build_seconds=all_staged - started,
+            verify_seconds=verified - all_staged,
+        )
+
+    def _manifest(self, job: Job, verified: _Verified) -> VersionManifest:
+        definition = self._request.definition
+        covers, epochs = _coverage(job)
+        return VersionManifest(
+            component=self._request.component,
+            kind=definition.kind,
+            definition=definition.digest,
+            parameters=definition.parameters,
+            covers=covers,
+            epochs=epochs,
+            stamps=self._stamps(covers, job),
+            parents=self._request.parents,
+            files=verified.blobs,
+            entries=verified.built.entries,
+            counts=dict(verified.built.counts),
+            left_out={
+                name: dict(snapshot.left_out)
+                for name, snapshot in job.collections.items()
+                if snapshot.left_out
+            },
+            checks=verified.checks,
+            details=verified.built.details,
+            created_at=self._clock.now(),
+            build_seconds=verified.build_seconds,
+            verify_seconds=verified.verify_seconds,
+        )
+
+    def _stamps(self, covers: Mapping[str, int], job: Job) -> dict[str, str]:
+        """Which commits made the covered generations, as far as that is known."""
+        found: dict[str, str] = {}
+        for parent in job.components.values():
+            found |= {
+                name: stamp
+                for name, stamp in parent.manifest.stamps.items()
+                if parent.manifest.covers[name] == covers.get(name)
+            }
+        for name, snapshot in job.collections.items():
+            if covers[name] == snapshot.generation:
+                stamps = self._catalog.collections.log(name, [covers[name]]).stamps
+                if covers[name] in stamps:
+                    found[name] = stamps[covers[name]]
+        return found
+
+
+def _coverage(job: Job) -> tuple[dict[str, int], dict[str, str]]:
+    """What the version covers: of each collection the least that any of its inputs covers."""
+    covers: dict[str, int] = {}
+    epochs: dict[str, str] = {}
+    for name, snapshot in job.collections.items():
+        covers[name] = snapshot.generation
+        epochs[name] = snapshot.epoch
+    for parent in job.components.values():
+        for name, generation in parent.manifest.covers.items():
+            covers[name] = min(generation, covers.get(name, generation))
+            epochs.setdefault(name, parent.manifest.epochs[name])
+    return covers, epochs
+
+
+class InlineRunner:
+    """A `BuildRunner` in the calling process, without limits; for tests and single passes."""
+
+    parallel = False
+
+    def __init__(self, *, catalog: Catalog, store: ArtifactStore, clock: Clock) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._clock = clock
+
+    def start(self) -> None:
+        """Nothing to get ready."""
+
+    @contextmanager
+    def session(self, components: Sequence[str]) -> Iterator[BuildSession]:  # noqa: ARG002 - the snapshots end with the session
+        """Builds in this thread."""
+        with Snapshots(self._catalog) as snapshots:
+            yield _InlineSession(snapshots, self._store, self._clock)
+
+    def stop(self) -> None:
+        """Nothing runs in the background."""
+
+
+@dataclass(frozen=True)
+class _InlineSession:
+    snapshots: Snapshots
+    store: ArtifactStore
+    clock: Clock
+
+    def run(
+        self,
+        request: BuildRequest,
+        *,
+        timeout_seconds: float,  # noqa: ARG002 - nothing here could be stopped half-way
+        memory_bytes: int | None,  # noqa: ARG002 - the process is the caller's own
+        progress: Progress,
+    ) -> ComponentResult:
+        """Build here and now."""
+        return build_component(
+            request,
+            snapshots=self.snapshots,
+            store=self.store,
+            clock=self.clock,
+            progress=progress,
+        )
 
 
 class Workdirs:
@@ -106,9 +439,8 @@ class Workdirs:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def sweep(self) -> int:
-        """Remove what dead processes of this host left; says how many folders."""
-        removed = 0
+    def sweep(self) -> None:
+        """Remove what dead processes of this host left."""
         for folder in self._root.glob(f"{self._host}~*~*"):
             pid = folder.name.split("~")[1]
             if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
@@ -116,301 +448,12 @@ class Workdirs:
                     shutil.rmtree(folder, ignore_errors=True)
                 else:
                     folder.unlink(missing_ok=True)
-                removed += 1
-        return removed
 
 
-def clear(folder: Path) -> None:
-    """Empty a work folder, for another try in it."""
+def _empty(folder: Path) -> None:
+    """Empty a work folder, for another build in it."""
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-Progress = Callable[[float], None]
-_FILES_AT_ONCE: Final = 4
-"""Threads that hash, read back and force to disk what was built; never more than the build has."""
-_log = get_logger(__name__)
-
-
-def build_component(
-    request: BuildRequest,
-    *,
-    catalog: Catalog,
-    store: ArtifactStore,
-    clock: Clock,
-    progress: Progress,
-    snapshots: Snapshots,
-    memory: BuildMemory = UNLIMITED,
-) -> ComponentResult:
-    """Build, verify and store one component; never raises for what the build did wrong.
-
-    Args:
-        snapshots: what it reads its collections from; let go of where the build fails for a cause
-            that may pass, since they may be the cause.
-    """
-    started_at, started = clock.now(), clock.monotonic()
-    checks: tuple[Check, ...] = ()
-    try:
-        with ExitStack() as stack:
-            build = _Build(
-                request, catalog=catalog, store=store, clock=clock, stack=stack, snapshots=snapshots
-            )
-            manifest, mode = build.run(progress, memory)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the component fails, nothing else
-        if isinstance(error, GateFailedError):
-            checks = error.checks
-        transient = is_transient(error, memory=False)
-        if transient:
-            snapshots.close()
-        return ComponentResult(
-            outcome=BuildOutcome.FAILED,
-            version=request.previous,
-            started_at=started_at,
-            seconds=clock.monotonic() - started,
-            checks=checks,
-            error=_sentence(error),
-            transient=transient,
-        )
-    return ComponentResult(
-        outcome=BuildOutcome.REBUILT,
-        version=manifest.id,
-        covers=manifest.covers,
-        entries=manifest.entries,
-        bytes=manifest.size,
-        mode=mode,
-        started_at=started_at,
-        seconds=clock.monotonic() - started,
-        build_seconds=manifest.build_seconds,
-        verify_seconds=manifest.verify_seconds,
-        checks=manifest.checks,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Judged:
-    """What was built once, and what the gates say of it."""
-
-    built: Built
-    blobs: Mapping[str, BlobRef]
-    staged: Sequence[StagedBlob]
-    """Those that are new."""
-    checks: tuple[Check, ...]
-    build_seconds: float
-    verify_seconds: float
-
-    @property
-    def passed(self) -> bool:
-        return all(check.passed for check in self.checks)
-
-
-class _Build:
-    """The steps of one build; everything that it opens itself is on ``stack``."""
-
-    def __init__(
-        self,
-        request: BuildRequest,
-        *,
-        catalog: Catalog,
-        store: ArtifactStore,
-        clock: Clock,
-        stack: ExitStack,
-        snapshots: Snapshots,
-    ) -> None:
-        self.request = request
-        self.catalog = catalog
-        self.store = store
-        self.clock = clock
-        self.stack = stack
-        self.snapshots = snapshots
-
-    def run(self, progress: Progress, memory: BuildMemory) -> tuple[VersionManifest, BuildMode]:
-        """Build, verify, store, and write the manifest; which it is, and what it started from."""
-        definition = self.request.definition
-        kind = kind_of(definition)
-        job = self._job(progress, memory)
-        previous = job.previous.manifest if job.previous else None
-        done = self._built(kind, job, previous)
-        if not done.passed and done.built.extends:
-            _log.info(
-                "component.built_in_full",
-                component=self.request.component,
-                reason=f"continuing the previous version failed: {GateFailedError(done.checks)}",
-            )
-            clear(job.workdir)
-            done = self._built(kind, replace(job, from_scratch=True), previous)
-        if not done.passed:
-            raise GateFailedError(done.checks)
-        for staged in done.staged:
-            failpoint("build.before_blob")
-            self.store.put_blob(staged)
-            failpoint("build.after_blob")
-        for label in kind.sandboxed & done.blobs.keys():  # the gates have opened them, in here
-            self.store.remember_opened(done.blobs[label])
-        covers, epochs = _coverage(job)
-        manifest = VersionManifest(
-            component=self.request.component,
-            kind=definition.kind,
-            definition=definition.digest,
-            parameters=definition.parameters,
-            covers=covers,
-            epochs=epochs,
-            stamps=self._stamps(covers, job),
-            parents=self.request.parents,
-            files=done.blobs,
-            entries=done.built.entries,
-            counts=dict(done.built.counts),
-            left_out={
-                name: dict(snapshot.left_out)
-                for name, snapshot in job.collections.items()
-                if snapshot.left_out
-            },
-            checks=done.checks,
-            details=done.built.details,
-            created_at=self.clock.now(),
-            build_seconds=done.build_seconds,
-            verify_seconds=done.verify_seconds,
-        )
-        failpoint("build.before_manifest")
-        self.store.put_version(manifest)
-        failpoint("build.after_manifest")
-        return manifest, BuildMode.INCREMENTAL if done.built.extends else BuildMode.FULL
-
-    def _job(self, progress: Progress, memory: BuildMemory) -> Job:
-        request = self.request
-        collections: dict[str, SourceSnapshot] = {}
-        components: dict[str, ComponentInput] = {}
-        for name in request.definition.inputs:
-            if name in request.parents:
-                components[name] = self._parent(name, request.parents[name])
-            else:
-                collections[name] = self.snapshots.of(name, request.collections[name])
-        previous = self._previous(collections)
-        return Job(
-            component=request.component,
-            collections=collections,
-            components=components,
-            previous=previous,
-            workdir=request.workdir,
-            threads=request.threads,
-            progress=progress,
-            from_scratch=request.full
-            or (previous is not None and self._differs(previous.manifest)),
-            memory=memory,
-        )
-
-    def _parent(self, name: str, version_id: str) -> ComponentInput:
-        opened = self.store.open_version(name, version_id)
-        kind = kind_class(opened.manifest.kind)
-        made = kind(kind.Parameters.model_validate(opened.manifest.parameters))
-        value = served(made, made.load(opened.files))
-        self.stack.callback(value.close)
-        return ComponentInput(manifest=opened.manifest, value=value)
-
-    def _previous(self, collections: Mapping[str, SourceSnapshot]) -> PreviousVersion | None:
-        """The served version, if the new one may continue it: same definition, same epochs."""
-        if self.request.previous is None:
-            return None
-        opened = self.store.open_version(self.request.component, self.request.previous)
-        manifest = opened.manifest
-        same_epochs = all(
-            manifest.epochs.get(name) == snapshot.epoch for name, snapshot in collections.items()
-        )
-        if manifest.definition != self.request.definition.digest or not same_epochs:
-            return None
-        return PreviousVersion(manifest=manifest, files=opened.files)
-
-    def _differs(self, previous: VersionManifest) -> bool:
-        """Whether a version covers what is not committed under that number here.
-
-        The catalog was brought back from a backup then, and what changed since would be added to
-        entries that it never had.
-        """
-        for name, covered in previous.covers.items():
-            try:
-                log = self.catalog.collections.log(name, [covered])
-            except UnknownCollectionError:
-                continue
-            if log.epoch == previous.epochs.get(name) and not log.knows(
-                covered, previous.stamps.get(name)
-            ):
-                _log.info("component.history_differs", component=previous.component, source=name)
-                return True
-        return False
-
-    def _stamps(self, covers: Mapping[str, int], job: Job) -> dict[str, str]:
-        """Which commits made the covered generations, as far as that is known."""
-        found: dict[str, str] = {}
-        for parent in job.components.values():
-            found |= {
-                name: stamp
-                for name, stamp in parent.manifest.stamps.items()
-                if parent.manifest.covers[name] == covers.get(name)
-            }
-        for name, snapshot in job.collections.items():
-            if covers[name] == snapshot.generation:
-                stamps = self.catalog.collections.log(name, [covers[name]]).stamps
-                if covers[name] in stamps:
-                    found[name] = stamps[covers[name]]
-        return found
-
-    def _built(self, kind: Kind[Any, Any], job: Job, previous: VersionManifest | None) -> _Judged:
-        """Build once, and judge what was made while the disk takes it."""
-        started = self.clock.monotonic()
-        built = checked_build(kind, job)
-        new = {name: file for name, file in built.files.items() if isinstance(file, Path)}
-        with ThreadPoolExecutor(min(job.threads, _FILES_AT_ONCE)) as pool:
-            stage = pool.map(lambda file: self.store.stage_blob(file, pool), new.values())
-            staged = dict(zip(new, stage, strict=True))
-            blobs = {
-                name: file if isinstance(file, BlobRef) else staged[name].ref
-                for name, file in built.files.items()
-            }
-            files = {
-                name: staged[name].file if name in staged else self.store.blob(blob)
-                for name, blob in blobs.items()
-            }
-            all_staged = self.clock.monotonic()
-            checks = run_gates(
-                kind,
-                job,
-                replace(built, files=blobs),
-                blobs=blobs,
-                files=files,
-                previous=previous,
-                inherits=not self.request.full,
-                min_kept=0.0 if self.request.force else 1 - self.request.definition.max_shrink,
-                pool=pool,
-            )
-            judged = self.clock.monotonic()
-        return _Judged(
-            built=built,
-            blobs=blobs,
-            staged=list(staged.values()),
-            checks=checks,
-            build_seconds=all_staged - started,
-            verify_seconds=judged - all_staged,
-        )
-
-
-def _coverage(job: Job) -> tuple[dict[str, int], dict[str, str]]:
-    """What the version contains: the least that any of its inputs contains of each collection."""
-    covers: dict[str, int] = {}
-    epochs: dict[str, str] = {}
-    for name, snapshot in job.collections.items():
-        covers[name] = snapshot.generation
-        epochs[name] = snapshot.epoch
-    for parent in job.components.values():
-        for name, generation in parent.manifest.covers.items():
-            covers[name] = min(generation, covers.get(name, generation))
-            epochs.setdefault(name, parent.manifest.epochs[name])
-    return covers, epochs
-
-
-def _sentence(error: BaseException) -> str:
-    """The error in one line, and where in the user's own code it came from."""
-    if isinstance(error, MemoryError):
-        return f"ran out of memory: {error}" if str(error) else "ran out of memory"
-    return str(error) if isinstance(error, GateFailedError) else told(error)

@@ -3,13 +3,13 @@
 The memory limit is on data segments (``RLIMIT_DATA``: heap and private anonymous maps, see
 setrlimit(2)); ``RLIMIT_AS`` would count mapped index files as well.
 
-A build has a pipe in place of its standard output and error; a thread of the rebuilder reads the
-other end. So nothing that a user's function prints, or a C library, or a child of the child, gets
-between a command's JSON or the lines of a log, and all of it is logged with its component. What is
-printed beyond a limit is cut off; the build goes on.
+A build has a pipe in place of its standard output and error, and a thread of the rebuilder reads
+the other end. So nothing that a user's function prints, or a C library, or a child of the child,
+gets between a command's JSON or the lines of a log, and all of it is logged with its component.
+Beyond a limit the rest is dropped; the build goes on.
 
-A death by a cause outside of the build is transient: a full disk, or the kernel's lack of memory,
-says nothing of the component, and its build is retried for as long as that lasts.
+A death by a cause outside of the build is transient: a full disk, or a kernel without memory, says
+nothing about the component, and its build is retried for as long as that lasts.
 """
 
 import ctypes
@@ -31,6 +31,13 @@ from indexrelay.schemas.clock import SupervisedThread
 from indexrelay.schemas.diagnostics import advice_on
 from indexrelay.schemas.loggers import get_logger
 
+_log = get_logger(__name__)
+LOGGER: Final = __name__
+"""Commands that answer and end show warnings only, and what a build prints all the same."""
+MESSAGE_BYTES: Final = 128 * 1024
+"""The most that one message between the processes may take: below the kernel's default socket
+buffer (about 200 KiB)."""
+
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _OPENBLAS_BYTES = 128 * 1024 * 1024
 """Its buffer on processors with AVX-512, elsewhere less; where it cannot be mapped it crashes."""
@@ -48,14 +55,14 @@ def die_with_parent(parent: int) -> None:
 
 
 def limit_memory(allowance_bytes: int | None) -> BuildMemory:
-    """Allow this process that much more private memory than it has now, and what it says it makes.
+    """Allow this process that much more private memory than it has now; a build may raise that.
 
     ``None`` lifts the limit of an earlier build.
 
-    The libraries that were loaded before the fork are not the build's doing, so they do not count,
-    nor does what OpenBLAS maps for itself at its first product of matrices, and hardly touches.
-    Only the soft limit is set: it is there against a build that eats more than it knows of, and a
-    build that knows raises it. Python's threads get small stacks from here on.
+    What was loaded before the fork does not count, nor does what OpenBLAS maps at its first product
+    of matrices, and hardly touches. Only the soft limit is set: it stops a build that takes more
+    than it planned for, and a build that plans for more raises it by that. Python's threads get
+    small stacks from here on.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if allowance_bytes is None:
@@ -64,14 +71,6 @@ def limit_memory(allowance_bytes: int | None) -> BuildMemory:
     threading.stack_size(_STACK_BYTES)
     _set_soft_limit(_data_bytes() + _OPENBLAS_BYTES + allowance_bytes, hard)
     return BuildMemory(working_bytes=allowance_bytes, raise_limit=_raise_limit)
-
-
-def be_nice(niceness: int) -> None:
-    """Let other processes of the host go first, at the processor and at the disk.
-
-    Where nobody set an I/O priority it follows from the niceness: see ioprio_set(2).
-    """
-    os.nice(niceness)
 
 
 def _raise_limit(more_bytes: int) -> None:
@@ -93,20 +92,17 @@ def _data_bytes() -> int:
     raise OSError("no VmData in /proc/self/status")
 
 
-_log = get_logger(__name__)
-LOGGER: Final = __name__
-"""Commands that answer and end show warnings only, and these lines nevertheless."""
 _PIECE_BYTES: Final = 64 * 1024
 _QUIET_SECONDS: Final = 0.05
-"""What comes in one go, such as a traceback, is one event: it ends when it is quiet so long."""
+"""What is written in one go, such as a traceback, is one event: it ends after this pause."""
 _MOST_BYTES: Final = 100_000
-"""Of one build; beyond, it is read and counted."""
+"""Of one build; what comes after it is read and counted."""
 _LINGER_SECONDS: Final = 0.2
 """How long what the build left in the pipe is waited for; a process that it left may hold it."""
 
 
 class Output:
-    """The write end of a pipe for a child, and a thread that tells what comes out of it.
+    """The write end of a pipe for a child, and a thread that logs what comes out of it.
 
     Hand `descriptor` to the child inside the ``with``; leaving it waits for the rest.
     """
@@ -117,7 +113,7 @@ class Output:
         self._read, self.descriptor = os.pipe()
         self._ended, self._end = os.pipe()
         self._bytes = 0
-        # Nobody may stop reading: a full pipe stops the build.
+        # It never stops reading: a full pipe stops the build.
         self._thread = SupervisedThread(
             self._listen,
             name="indexrelay-output",
@@ -141,52 +137,52 @@ class Output:
             os.close(descriptor)
 
     def _listen(self) -> None:
-        """Until nobody can write any more, or the build ended and it was quiet since."""
-        said = bytearray()
+        """Read until no process can write any more, or the build has ended and nothing comes."""
+        text = bytearray()
         poll = select.poll()
         poll.register(self._read, select.POLLIN)
         poll.register(self._ended, select.POLLIN)
         over = False
         while True:
-            wait = _LINGER_SECONDS if over else _QUIET_SECONDS if said else None
+            wait = _LINGER_SECONDS if over else _QUIET_SECONDS if text else None
             ready = [number for number, _ in poll.poll(None if wait is None else wait * 1000)]
             if self._read in ready:
                 piece = os.read(self._read, _PIECE_BYTES)
-                said += piece
-                if piece and len(said) < _PIECE_BYTES:
+                text += piece
+                if piece and len(text) < _PIECE_BYTES:
                     continue
-                self._tell(said)
-                said.clear()
+                self._write_log(text)
+                text.clear()
                 if not piece:
                     break
             elif self._ended in ready:
-                # What it wrote is in the pipe already; a process that it left may hold that for
-                # ever, and is not waited for.
+                # What the build wrote is in the pipe already. A process that it left behind may
+                # hold the pipe open without end, and is not waited for.
                 over = True
                 poll.unregister(self._ended)
             else:
-                self._tell(said)
-                said.clear()
+                self._write_log(text)
+                text.clear()
                 if over:
                     break
         if self._bytes > _MOST_BYTES:
             _log.warning(
-                "build.said_too_much", **self._fields, bytes=self._bytes, shown=_MOST_BYTES
+                "build.output_truncated", **self._fields, bytes=self._bytes, shown=_MOST_BYTES
             )
 
-    def _tell(self, said: bytearray) -> None:
+    def _write_log(self, output: bytearray) -> None:
         room = _MOST_BYTES - self._bytes
-        self._bytes += len(said)
-        text = said[: max(room, 0)].decode(errors="replace").rstrip()
+        self._bytes += len(output)
+        text = output[: max(room, 0)].decode(errors="replace").rstrip()
         if text:
-            _log.info("build.said", **self._fields, text=text)
+            _log.info("build.output", **self._fields, text=text)
 
 
 _SPARE_BYTES: Final = 1 << 20
 """A volume with less than this is full: no build of any use fits."""
 
 
-def killed(number: int, workdir: Path, *, memory_bytes: int | None) -> BuildDiedError:
+def death_by_signal(number: int, workdir: Path, *, memory_bytes: int | None) -> BuildDiedError:
     """The error for a build that signal ``number`` ended, while its work folder is still there."""
     if number == signal.SIGBUS:
         full = full_volume(workdir)
@@ -197,7 +193,7 @@ def killed(number: int, workdir: Path, *, memory_bytes: int | None) -> BuildDied
                 transient=True,
             )
     how = _signal_name(number)
-    if number == signal.SIGKILL:  # nobody here sent it: that is another error
+    if number == signal.SIGKILL:  # not sent by the rebuilder: that would be another error
         how += (
             ", from outside: by the kernel because memory ran out (its log says so), or by somebody"
         )
@@ -209,11 +205,11 @@ def killed(number: int, workdir: Path, *, memory_bytes: int | None) -> BuildDied
 
 
 def full_volume(folder: Path) -> Path | None:
-    """Which place has no room left, asked when a write to a mapped file killed a build's process.
+    """The place that has no room left, when a write to a mapped file killed a build's process.
 
     A quota does not show in the volume's free space, and what the build itself took may be free
-    again by now. So a file of the work folder that has fewer blocks than bytes is enough: what it
-    lacks is what could not be had.
+    again by now. So a file of the work folder that has fewer blocks than bytes is enough: the
+    missing blocks are those that the volume could not give.
     """
     for root, _, names in os.walk(folder):
         for name in names:

@@ -1,8 +1,7 @@
-"""Where builds run: the contract of a runner, in this process, or in child processes.
+"""Builds in child processes: a crash, a kill or a hang fails one component and nothing else.
 
-In a child process a crash, a kill or a hang fails one component and nothing else. The other side is
-`indexrelay.rebuilder.builds.server`. A server that died is started again by the next build, and so
-is a child that had more to build.
+The other side is `indexrelay.rebuilder.builds.server`. A server that died is started again by the
+next build, and so is a child that had more to build.
 """
 
 import json
@@ -13,149 +12,36 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any
 
 from indexrelay.components.errors import KindNotFoundError
 from indexrelay.components.registry import kind_class
 from indexrelay.rebuilder.builds import (
-    MESSAGE_BYTES,
     BuildCancelledError,
     BuildDiedError,
     BuildError,
     BuildRequest,
     BuildTimedOutError,
+    Progress,
 )
-from indexrelay.rebuilder.builds.job import Progress, Snapshots, build_component
-from indexrelay.rebuilder.builds.process import Output, killed
-from indexrelay.schemas.clock import Clock, SupervisedThread
+from indexrelay.rebuilder.builds.process import MESSAGE_BYTES, Output, death_by_signal
+from indexrelay.schemas.clock import SupervisedThread
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import ComponentResult
 from indexrelay.schemas.settings import Settings
-from indexrelay.storage.artifacts import ArtifactStore
-from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.urls import driver_url
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class BuildSession(Protocol):
-    """Builds one component after another, all from the same snapshots; for use by one thread.
-
-    One that fails fails alone. Where it takes the snapshots with it (its process died, the source
-    could not be read), the next build opens them anew.
-    """
-
-    def run(
-        self,
-        request: BuildRequest,
-        *,
-        timeout_seconds: float,
-        memory_bytes: int | None,
-        progress: Progress,
-    ) -> ComponentResult:
-        """Build one component, and return when it is over.
-
-        Raises:
-            BuildError: it was killed by a limit, died, or was stopped; a build that failed by
-                itself is a result, not an error.
-        """
-        ...
-
-
-class BuildRunner(Protocol):
-    """Runs builds; safe to use from several threads, which then build at the same time."""
-
-    parallel: bool
-    """Whether builds may run at the same time."""
-
-    def start(self) -> None:
-        """Get ready; safe twice."""
-        ...
-
-    def session(self, components: Sequence[str]) -> AbstractContextManager[BuildSession]:
-        """Builds of these components, in this order; any of them may be left out.
-
-        Nothing of it is left running after the ``with``, nor after the build of the last one.
-        """
-        ...
-
-    def stop(self) -> None:
-        """End every running build, at once; safe twice and before start."""
-        ...
-
-
-class InlineRunner:
-    """Builds in the calling process: no limits, no children; for tests and for one-off passes."""
-
-    parallel = False
-
-    def __init__(self, *, catalog: Catalog, store: ArtifactStore, clock: Clock) -> None:
-        self._catalog = catalog
-        self._store = store
-        self._clock = clock
-
-    def start(self) -> None:
-        """Nothing to get ready."""
-
-    @contextmanager
-    def session(self, components: Sequence[str]) -> Iterator[BuildSession]:  # noqa: ARG002 - the snapshots end with the session
-        """Builds in this thread."""
-        with Snapshots(self._catalog) as snapshots:
-            yield _InlineSession(self._catalog, self._store, self._clock, snapshots)
-
-    def stop(self) -> None:
-        """Nothing runs in the background."""
-
-
-class _InlineSession:
-    def __init__(
-        self, catalog: Catalog, store: ArtifactStore, clock: Clock, snapshots: Snapshots
-    ) -> None:
-        self._catalog = catalog
-        self._store = store
-        self._clock = clock
-        self._snapshots = snapshots
-
-    def run(
-        self,
-        request: BuildRequest,
-        *,
-        timeout_seconds: float,  # noqa: ARG002 - nothing here could be stopped half-way
-        memory_bytes: int | None,  # noqa: ARG002 - the process is the caller's own
-        progress: Progress,
-    ) -> ComponentResult:
-        """Build here and now."""
-        return build_component(
-            request,
-            catalog=self._catalog,
-            store=self._store,
-            clock=self._clock,
-            progress=progress,
-            snapshots=self._snapshots,
-        )
-
-
-class SerialExecutor(Executor):
-    """An executor that is done when `submit` returns: a pass without threads."""
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """Call ``fn`` now."""
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 - a future holds it, as any executor's does
-            future.set_exception(error)
-        return future
+_log = get_logger(__name__)
+_STOP_SECONDS = 5.0
+"""How long the build server may take to kill its children and end."""
 
 
 def modules_to_preload(settings: Settings) -> list[str]:
-    """The modules of every kind that is in use, what their builds import, and the database driver.
+    """What the build server imports before it forks: the kinds in use, and the database driver.
 
     Raises:
         MissingExtraError: the catalog is in PostgreSQL and psycopg is not installed.
@@ -165,16 +51,11 @@ def modules_to_preload(settings: Settings) -> list[str]:
         try:
             kind = kind_class(definition.kind)
         except KindNotFoundError:
-            continue  # its build will say so
+            continue  # its build fails with that error
         modules |= {kind.__module__, *kind.preload}
     if driver_url(settings.catalog_url).drivername == "postgresql+psycopg":
         modules.add("psycopg")
     return sorted(modules)
-
-
-_log = get_logger(__name__)
-_STOP_SECONDS = 5.0
-"""How long the build server may take to kill its children and go."""
 
 
 @dataclass(kw_only=True)
@@ -191,25 +72,48 @@ class _Child:
     pid: int | None = None
     """It leads a process group; ``None``: not forked yet."""
     idle: threading.Event = field(default_factory=threading.Event)
-    """It has built what it was told to, or has ended."""
+    """Its last request is built, or it has ended."""
     built: bool = False
-    """Whether what it was told to build last has left a result."""
+    """Whether its last request has left a result."""
     ended: threading.Event = field(default_factory=threading.Event)
     exit_code: int | None = None
-    """``None`` after ``ended``: the server went away first."""
+    """``None`` after ``ended``: the server ended first."""
     error: str | None = None
-    """What kept the child from a result, where it could still say so."""
+    """Why the child could leave no result, where it could send that."""
     transient: bool = False
-    """Whether that may pass."""
+    """Whether that cause is transient."""
+
+    def note(self, message: dict[str, Any]) -> None:
+        """Take one message of the server about this child."""
+        if "progress" in message:
+            try:
+                self.progress(message["progress"])
+            except Exception as error:  # noqa: BLE001 - every other build depends on this thread
+                _log.warning("build.progress_lost", error=f"{type(error).__name__}: {error}")
+        elif "pid" in message:
+            self.pid = message["pid"]
+        elif "built" in message:
+            self.built = True
+            self.idle.set()
+        elif "error" in message:
+            self.error, self.transient = message["error"], message["transient"]
+        else:
+            self.exit_code = message["exit"]
+            self.end()
 
     def end(self) -> None:
-        """It is there no more."""
+        """The process has ended."""
         self.ended.set()
         self.idle.set()
 
+    def close_requests(self) -> None:
+        """Send no more requests: the child ends when it has built what it was sent."""
+        with suppress(OSError):  # it has ended
+            self.requests.shutdown(socket.SHUT_WR)
+
 
 class ForkingRunner:
-    """Runs builds in forks of a process that has everything imported."""
+    """A `BuildRunner` that forks builds off a process that has everything imported."""
 
     parallel = True
 
@@ -219,7 +123,7 @@ class ForkingRunner:
         Args:
             preload: modules to import before forking.
             threads: of the numeric libraries.
-            niceness: how far a build stands back behind other processes, as in nice(2).
+            niceness: of builds, as in nice(2).
         """
         self._preload = tuple(preload)
         self._niceness = niceness
@@ -251,8 +155,21 @@ class ForkingRunner:
         finally:
             session.close()
 
+    def stop(self) -> None:
+        """Kill what is being built, and the server; its waiting callers get an error."""
+        with self._lock:
+            self._stopped = True
+            server, channel, listener = self._server, self._channel, self._listener
+            self._server = self._channel = None
+        if channel is not None:
+            with suppress(OSError):  # closed already: the server died a moment ago
+                channel.shutdown(socket.SHUT_RDWR)
+        _reap(server)
+        if listener is not None:
+            listener.join()  # what the server printed last is in the log when this returns
+
     def fork(self, progress: Progress) -> _Child:
-        """A new child, which waits for what it is to build.
+        """A new child, which waits for its first request.
 
         Raises:
             BuildCancelledError: the runner was stopped.
@@ -267,7 +184,7 @@ class ForkingRunner:
             order = {"child": name, "niceness": self._niceness}
             _send(channel, order, descriptor=theirs.fileno())
             child = _Child(name=name, channel=channel, requests=ours, progress=progress)
-            self._children[name] = child  # nobody hears of it before the lock is free
+            self._children[name] = child  # before the lock is free, and with it its messages
             unless_forked.pop_all()
         return child
 
@@ -278,23 +195,28 @@ class ForkingRunner:
                 _send(self._channel, {"kill": child.name})
 
     def forget(self, child: _Child) -> None:
-        """Keep nothing of a child that is over."""
+        """Keep nothing of a child that has ended."""
         with self._lock:
             self._children.pop(child.name, None)
         child.requests.close()
 
-    def stop(self) -> None:
-        """Kill what is being built, and the server; its waiting callers get an error."""
-        with self._lock:
-            self._stopped = True
-            server, channel, listener = self._server, self._channel, self._listener
-            self._server = self._channel = None
-        if channel is not None:
-            with suppress(OSError):  # closed already: the server died a moment ago
-                channel.shutdown(socket.SHUT_RDWR)
-        _reap(server)
-        if listener is not None:
-            listener.join()  # what the server printed last is in the log when this returns
+    def death(self, child: _Child, workdir: Path, memory_bytes: int | None) -> BuildError:
+        """The error for a child that ended and left no result."""
+        exit_code = child.exit_code
+        if self._stopped:
+            return BuildCancelledError("the rebuilder stopped during the build")
+        if child.error is not None:
+            return BuildDiedError(child.error, transient=child.transient)
+        if exit_code is None:
+            # Mostly the kernel killed it for lack of memory; a build of its own cannot have.
+            return BuildDiedError(
+                "the build server died; the next build starts another one", transient=True
+            )
+        if exit_code >= 0:
+            return BuildDiedError(
+                f"the build's process ended by itself, with exit code {exit_code}"
+            )
+        return death_by_signal(-exit_code, workdir, memory_bytes=memory_bytes)
 
     def _ensure_server(self) -> socket.socket:
         """The channel to a live server; the caller holds the lock."""
@@ -325,7 +247,7 @@ class ForkingRunner:
                     "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
                     "OMP_NUM_THREADS": threads,
                     "OPENBLAS_NUM_THREADS": threads,
-                    # A thread that waits for the other must not spin on a processor that queries
+                    # A thread that waits for another must not spin on a processor that queries
                     # need: on a busy host spinning also makes a build take twice as long.
                     "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
                 },
@@ -341,29 +263,26 @@ class ForkingRunner:
     def _listen(
         self, channel: socket.socket, server: "subprocess.Popen[bytes]", output: Output
     ) -> None:
-        """Pass on what the server says, until it is gone."""
+        """Give each message of the server to its child, until the server has ended."""
         try:
             with output:
                 try:
-                    self._take_messages(channel)
+                    with channel:
+                        while raw := _received(channel):
+                            message = json.loads(raw)
+                            with self._lock:
+                                child = self._children.get(message["child"])
+                            if child is not None:
+                                child.note(message)
                 finally:
-                    # A server that is told to go kills its children first. Until it has gone they
-                    # may still write, and whoever waits for a build clears up after it.
+                    # A server that is to end kills its children first. Until it has ended they may
+                    # still write, and the caller of a build removes what they wrote.
                     _reap(server)
         finally:
             self._abandon(channel)
 
-    def _take_messages(self, channel: socket.socket) -> None:
-        with channel:
-            while raw := _received(channel):
-                message = json.loads(raw)
-                with self._lock:
-                    child = self._children.get(message["child"])
-                if child is not None:
-                    _note(child, message)
-
     def _abandon(self, channel: socket.socket) -> None:
-        """A server is gone, and with it each of its children that had not ended."""
+        """A server has ended, and with it each of its children that had not."""
         with self._lock:
             if self._channel is channel:
                 self._channel = None
@@ -381,27 +300,9 @@ class ForkingRunner:
                     os.killpg(child.pid, signal.SIGKILL)
             child.end()
 
-    def death(self, child: _Child, workdir: Path, memory_bytes: int | None) -> BuildError:
-        """The error for a child that ended and left no result."""
-        exit_code = child.exit_code
-        if self._stopped:
-            return BuildCancelledError("the rebuilder stopped during the build")
-        if child.error is not None:
-            return BuildDiedError(child.error, transient=child.transient)
-        if exit_code is None:
-            # Mostly the kernel's doing, for want of memory; no build of its own can have done it.
-            return BuildDiedError(
-                "the build server died; the next build starts another one", transient=True
-            )
-        if exit_code >= 0:
-            return BuildDiedError(
-                f"the build's process ended by itself, with exit code {exit_code}"
-            )
-        return killed(-exit_code, workdir, memory_bytes=memory_bytes)
-
 
 class _ChildSession:
-    """A `BuildSession`: a child that builds what it is told, or its successor where it died."""
+    """A `BuildSession`: a child that builds each request, or a new one where it died."""
 
     def __init__(self, runner: ForkingRunner, components: Sequence[str]) -> None:
         self._runner = runner
@@ -428,9 +329,8 @@ class _ChildSession:
             child = self._ask(message, output.descriptor, progress)
             over = child.idle
             if request.component == self._last:
-                # What it leaves running, too, has ended when it has.
-                _hang_up(child)
-                over = child.ended
+                child.close_requests()
+                over = child.ended  # and with it everything that it started
             if not over.wait(timeout_seconds):
                 self._runner.kill(child)
                 child.ended.wait()
@@ -438,11 +338,11 @@ class _ChildSession:
             if child.built and result.exists():
                 return ComponentResult.model_validate_json(result.read_bytes())
             child.ended.wait()
-            # While the work folder is there: it tells whether the disk was full.
+            # While the work folder is there: it shows whether the disk was full.
             raise self._runner.death(child, request.workdir, memory_bytes)
 
     def _ask(self, message: dict[str, object], output: int, progress: Progress) -> _Child:
-        """Hand the request to the child that is there, or to a new one."""
+        """Send the request to the child that is there, or to a new one."""
         child = self._child
         if child is not None:
             child.progress, child.built = progress, False
@@ -453,7 +353,7 @@ class _ChildSession:
                     return child
             self.close()
         child = self._child = self._runner.fork(progress)
-        with suppress(OSError):  # it died at once, which is waited for in any case
+        with suppress(OSError):  # it died at once; the caller waits for its end in any case
             _send(child.requests, message, descriptor=output)
         return child
 
@@ -462,17 +362,11 @@ class _ChildSession:
         child, self._child = self._child, None
         if child is None:
             return
-        _hang_up(child)
-        if not child.ended.wait(_STOP_SECONDS):  # it only has to let go of its snapshots
+        child.close_requests()
+        if not child.ended.wait(_STOP_SECONDS):  # it only has to close its snapshots
             self._runner.kill(child)
             child.ended.wait()
         self._runner.forget(child)
-
-
-def _hang_up(child: _Child) -> None:
-    """Nothing more is asked of it: it ends when it has built what it was asked for."""
-    with suppress(OSError):  # it is gone
-        child.requests.shutdown(socket.SHUT_WR)
 
 
 @contextmanager
@@ -483,27 +377,8 @@ def _removing(file: Path) -> Iterator[None]:
         file.unlink(missing_ok=True)
 
 
-def _note(child: _Child, message: dict[str, Any]) -> None:
-    """One message of the server, to the child that it concerns."""
-    if "progress" in message:
-        try:
-            child.progress(message["progress"])
-        except Exception as error:  # noqa: BLE001 - every other build depends on this thread
-            _log.warning("build.progress_lost", error=f"{type(error).__name__}: {error}")
-    elif "pid" in message:
-        child.pid = message["pid"]
-    elif "built" in message:
-        child.built = True
-        child.idle.set()
-    elif "error" in message:
-        child.error, child.transient = message["error"], message.get("transient", False)
-    else:
-        child.exit_code = message["exit"]
-        child.end()
-
-
 def _reap(server: "subprocess.Popen[bytes] | None") -> None:
-    """Wait for a server whose channel is closed; one that does not go is killed."""
+    """Wait for a server whose channel is closed; one that does not end is killed."""
     if server is None:
         return
     try:

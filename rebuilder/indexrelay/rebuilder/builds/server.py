@@ -1,6 +1,6 @@
 """The process that builds are forked from: ``python -m indexrelay.rebuilder.builds.server``.
 
-Importing FAISS takes half a second, so it is imported once, here, and what builds is a fork of this
+Importing FAISS takes half a second, so it is imported once, here, and a build is a fork of this
 process: a few milliseconds. Nothing else ever runs here; no thread, no OpenMP region, no database
 connection exists that a fork could break.
 
@@ -19,11 +19,11 @@ on the child's own    ``{"request": {…}, "memory_bytes": N | null, "result": P
 socket                descriptor that this build is to write its output to
 ====================  ==========================================================================
 
-A child builds what it is told, one component after another and all from the same snapshots, until
-its socket ends: one, as a rule (`indexrelay.rebuilder.builds.job` says when there are more).
+A child builds each request, one component after another and all from the same snapshots, until its
+socket ends. Mostly that is one (`indexrelay.rebuilder.builds.job` says when it is more).
 
-When the client goes away the socket ends, and every build is killed; SIGINT and SIGTERM, which
-terminals and service managers send to whole groups, are the client's to decide on. The children's
+When the client ends, the socket ends, and every build is killed. SIGINT and SIGTERM, which
+terminals and service managers send to whole groups, are ignored: the client decides. The children's
 pids are watched through pidfds, so that nothing is ever reaped twice and no signal handler is
 needed. What this process or a child prints goes into a pipe of the client
 (`indexrelay.rebuilder.builds.process`). Each child leads a process group, and what a child leaves
@@ -44,10 +44,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from indexrelay.components.kind import BuildMemory
-from indexrelay.rebuilder.builds import MESSAGE_BYTES, BuildRequest
+from indexrelay.rebuilder.builds import BuildRequest
 from indexrelay.rebuilder.builds.job import Snapshots, build_component
-from indexrelay.rebuilder.builds.process import be_nice, die_with_parent, limit_memory
+from indexrelay.rebuilder.builds.process import MESSAGE_BYTES, die_with_parent, limit_memory
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.failpoints import arm
 from indexrelay.storage.artifacts import ArtifactStore
@@ -55,11 +54,11 @@ from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.errors import is_transient
 
 _ERROR_CHARACTERS = 2000
-"""What an error says beyond this goes to standard error only."""
+"""The rest of an error goes to standard error only."""
 
 
 class BuildServer:
-    """Forks builds, and says how each one ended."""
+    """Forks builds, and reports how each one ended."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
@@ -68,19 +67,20 @@ class BuildServer:
         self._pids: dict[str, int] = {}
 
     def serve(self) -> None:
-        """Work until the client is gone."""
+        """Work until the client has ended."""
         while True:
             for key, _ in self._selector.select():
                 if key.data is not None:
                     self._reap(child=key.data, pidfd=key.fd)
                 elif not self._take_message():
-                    self._kill_all()
+                    for pid in self._pids.values():
+                        _end(pid)
                     return
 
     def _take_message(self) -> bool:
         try:
             raw, descriptors, _, _ = socket.recv_fds(self._channel, MESSAGE_BYTES, 1)
-        except ConnectionResetError:  # the client died before it read all that was said to it
+        except ConnectionResetError:  # the client died before it read all that was sent to it
             return False
         if not raw:
             return False
@@ -99,9 +99,8 @@ class BuildServer:
         try:
             pid = os.fork()
         except OSError as error:  # too many processes, or no memory: this build fails, no other
-            transient = is_transient(error, memory=False)
-            _say(self._channel, message["child"], error=_why(error), transient=transient)
-            _say(self._channel, message["child"], exit=1)
+            _send_error(self._channel, message["child"], error)
+            _send(self._channel, message["child"], exit=1)
             return
         if pid == 0:
             self._selector.close()
@@ -110,42 +109,42 @@ class BuildServer:
         with suppress(ProcessLookupError, PermissionError):
             os.setpgid(pid, pid)
         self._pids[message["child"]] = pid
-        _say(self._channel, message["child"], pid=pid)
+        _send(self._channel, message["child"], pid=pid)
         self._selector.register(os.pidfd_open(pid), selectors.EVENT_READ, message["child"])
 
     def _reap(self, *, child: str, pidfd: int) -> None:
         self._selector.unregister(pidfd)
         os.close(pidfd)
-        _say(self._channel, child, exit=os.waitstatus_to_exitcode(_end(self._pids.pop(child))))
-
-    def _kill_all(self) -> None:
-        for pid in self._pids.values():
-            _end(pid)
+        _send(self._channel, child, exit=os.waitstatus_to_exitcode(_end(self._pids.pop(child))))
 
 
 def _end(pid: int) -> int:
     """Kill a child's whole process group, and reap the child; its wait status.
 
-    The number belongs to the child until it is reaped, so that nobody else is hit.
+    The number belongs to the child until it is reaped, so that no other process is hit.
     """
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
     return os.waitpid(pid, 0)[1]
 
 
-def _say(channel: socket.socket, child: str, **what: object) -> None:
-    with suppress(OSError):  # the client is gone: the next select says so
+def _send(channel: socket.socket, child: str, **what: object) -> None:
+    with suppress(OSError):  # the client has ended: the next select shows it
         channel.send(json.dumps({"child": child, **what}).encode())
 
 
-def _why(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:_ERROR_CHARACTERS]
+def _send_error(channel: socket.socket, child: str, error: BaseException) -> bool:
+    """Send why a child leaves no result; whether that is transient."""
+    transient = is_transient(error, memory=False)
+    sentence = f"{type(error).__name__}: {error}"[:_ERROR_CHARACTERS]
+    _send(channel, child, error=sentence, transient=transient)
+    return transient
 
 
 def _run_child(
     channel: socket.socket, message: dict[str, Any], requests: socket.socket, *, server: int
 ) -> None:
-    """Build what is asked for, and end without any clean-up of the parent's.
+    """Build each request, and end without any clean-up of the parent's.
 
     Never returns: what the parent had on its stack is not this process's to unwind.
     """
@@ -153,21 +152,21 @@ def _run_child(
     try:
         os.setpgid(0, 0)
         die_with_parent(server)
-        be_nice(message["niceness"])
+        # At the processor, and at the disk: where nobody set an I/O priority it follows from the
+        # niceness, see ioprio_set(2).
+        os.nice(message["niceness"])
         _Child(channel, message["child"], requests).serve()
         code = 0
-    except BaseException as error:  # noqa: BLE001 - nobody is above this frame who could be told
-        transient = is_transient(error, memory=False)
-        if not transient:
+    except BaseException as error:  # noqa: BLE001 - no frame above this one could report it
+        if not _send_error(channel, message["child"], error):
             traceback.print_exc()
-        _say(channel, message["child"], error=_why(error), transient=transient)
     finally:
         _flush()
         os._exit(code)
 
 
 class _Child:
-    """Takes requests until there are no more, and builds each."""
+    """Builds each request, until there are no more."""
 
     def __init__(self, channel: socket.socket, name: str, requests: socket.socket) -> None:
         self._channel = channel
@@ -178,58 +177,46 @@ class _Child:
     def serve(self) -> None:
         """Build; the catalog and the snapshots stay open from the first build to the last."""
         with ExitStack() as stack:
-            opened: tuple[Catalog, Snapshots] | None = None
+            snapshots: Snapshots | None = None
             servers = [(own, os.dup(own)) for own in (1, 2)]
             while True:
                 raw, descriptors, _, _ = socket.recv_fds(self._requests, MESSAGE_BYTES, 1)
                 if not raw:
                     return
                 output = descriptors[0]
-                for own, _ in servers:  # whatever it prints is told with its component
+                for own, _ in servers:  # what it prints is logged with its component
                     os.dup2(output, own)
                 os.close(output)
                 message = json.loads(raw)
                 request = BuildRequest.model_validate(message["request"])
                 memory = limit_memory(message["memory_bytes"])
-                if opened is None:
+                if snapshots is None:
                     url = request.catalog_url.get_secret_value()
                     catalog = Catalog.open(url, clock=self._clock)
                     stack.callback(catalog.close)
-                    opened = catalog, stack.enter_context(Snapshots(catalog))
-                self._build(request, *opened, memory, Path(message["result"]))
+                    snapshots = stack.enter_context(Snapshots(catalog))
+                result = build_component(
+                    request,
+                    snapshots=snapshots,
+                    store=ArtifactStore(
+                        request.artifacts_dir,
+                        group_reads=request.artifacts_group_readable,
+                        marks=request.artifacts_marks,
+                    ),
+                    clock=self._clock,
+                    progress=self._progress,
+                    memory=memory,
+                )
+                Path(message["result"]).write_text(result.model_dump_json(), encoding="utf-8")
                 _flush()
                 for own, kept in servers:  # its output ends here, and is not waited for
                     os.dup2(kept, own)
-                _say(self._channel, self._name, built=True)
-
-    def _build(
-        self,
-        request: BuildRequest,
-        catalog: Catalog,
-        snapshots: Snapshots,
-        memory: BuildMemory,
-        result: Path,
-    ) -> None:
-        """Build one component, and write the result beside its work folder."""
-        outcome = build_component(
-            request,
-            catalog=catalog,
-            store=ArtifactStore(
-                request.artifacts_dir,
-                group_reads=request.artifacts_group_readable,
-                marks=request.artifacts_marks,
-            ),
-            clock=self._clock,
-            progress=self._progress,
-            snapshots=snapshots,
-            memory=memory,
-        )
-        result.write_text(outcome.model_dump_json(), encoding="utf-8")
+                _send(self._channel, self._name, built=True)
 
     def _progress(self, share: float) -> None:
-        said = json.dumps({"child": self._name, "progress": float(share)})  # numpy's are no JSON
+        message = json.dumps({"child": self._name, "progress": float(share)})  # numpy's are no JSON
         with suppress(BlockingIOError):  # a progress message that does not fit is not worth a wait
-            self._channel.send(said.encode(), socket.MSG_DONTWAIT)
+            self._channel.send(message.encode(), socket.MSG_DONTWAIT)
 
 
 def _flush() -> None:
@@ -244,7 +231,7 @@ def main() -> None:
     for ignored in (signal.SIGINT, signal.SIGTERM):  # in the children, too
         signal.signal(ignored, signal.SIG_IGN)
     for module in sys.argv[2:]:
-        # What cannot be imported fails when it is built, with its own words.
+        # What cannot be imported fails when it is built, with its own error.
         with suppress(Exception, SystemExit):
             importlib.import_module(module)
     # A pipe is written to when the buffer is full. What is in it must be in no child's buffer, and

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from indexrelay.health.facts import Facts
-from indexrelay.rebuilder.passes import find_together, in_turn, parents_first
+from indexrelay.rebuilder.scheduler import find_units, in_turn, parents_first
 from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition
 from tests.health.test_due_groups import facts
 
@@ -28,10 +28,10 @@ def given(
     return replace(facts(definitions), collections=sources)
 
 
-def together(found: Facts, *, workers: int = 2, torn: tuple[str, ...] = ()) -> set[str]:
+def together(found: Facts, *, workers: int = 2, disagreeing: tuple[str, ...] = ()) -> set[str]:
     """The units, each as its components in the order of their names."""
     due = set(found.definitions)
-    units = find_together(due, found, workers=workers, torn=set(torn))
+    units = find_units(due, found, workers=workers, disagreeing=set(disagreeing))
     return {" ".join(sorted(unit)) for unit in units}
 
 
@@ -44,10 +44,10 @@ def test_members_are_built_side_by_side_where_each_has_a_worker() -> None:
     assert together(pair, workers=1) == {"a b"}
 
 
-def test_members_that_were_torn_are_built_together() -> None:
+def test_members_that_disagreed_are_built_together() -> None:
     pair = given(PAIR, a="tracks", b="tracks")
-    assert together(pair, torn=("maps",)) == {"a b"}
-    assert together(pair, torn=("others",)) == set()
+    assert together(pair, disagreeing=("maps",)) == {"a b"}
+    assert together(pair, disagreeing=("others",)) == set()
 
 
 @pytest.mark.parametrize(
