@@ -5,31 +5,36 @@ scenario puts its token there, and whoever passes it then is the one.
 """
 
 import json
+import re
 import secrets
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import unquote
 
 import numpy as np
+from redis import Redis
 
+from deploy.redis.render_acl import render
 from faults.checker import check
-from faults.guard import Guard
 from faults.links import Link
 from faults.processes import Process
 from faults.recorder import COLLECTION, Recorder
 from indexrelay.producers import Producer
 from indexrelay.schemas.failpoints import FAILPOINTS, VARIABLE
-from indexrelay.schemas.messages import ReaderState
+from indexrelay.schemas.messages import BatchCompleted, Event, ReaderState
 from indexrelay.schemas.settings_file import load_settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog, Commit
 from indexrelay.streams import Connection, Keys, current_release, members_of
-from tests.fixtures.acl import ADMIN
+from tests.fixtures.acl import ADMIN, ADMIN_LINE, DEPLOY, PASSWORDS, url_of
 from tests.fixtures.servers import PrivateServer
 from tests.streams.polling import eventually
 
@@ -199,19 +204,13 @@ class Bench:
                 ["rebuilder", "--id", name, "--config", config],
             ),
             "reader": (
-                "faults.reader",
-                [config, name, self.folder / "samples" / f"{name}.jsonl"],
+                "faults.readers",
+                ["query", config, name, self.folder / "samples" / f"{name}.jsonl"],
             ),
-            "misdated": (
-                "faults.rebuilder",
-                [config, name, self.clock(name)],
-            ),
-            "workers": ("faults.workers", [config]),
-            "producer": ("faults.producer", [config]),
-            "herd": (
-                "faults.herd",
-                [config, HERD, self.folder / "logs"],
-            ),
+            "misdated": ("faults.roles", ["rebuilder", config, name, self.clock(name)]),
+            "workers": ("faults.readers", ["workers", config]),
+            "producer": ("faults.roles", ["producer", config]),
+            "herd": ("faults.readers", ["herd", config, HERD, self.folder / "logs"]),
         }
         module, arguments = roles[role]
         return self._start(name, module, arguments)
@@ -239,6 +238,17 @@ class Bench:
         self._closing.callback(process.kill)
         process.start()
         return process
+
+    def bring_up(
+        self, *, rebuilders: int = 1, readers: int = 2, seconds: float = PATIENCE_SECONDS
+    ) -> None:
+        """Start ``rebuilder-1``…, ``reader-1``…, commit a batch, and wait until it is served."""
+        for number in range(rebuilders):
+            self.start("rebuilder", f"rebuilder-{number + 1}")
+        for number in range(readers):
+            self.start("reader", f"reader-{number + 1}")
+        self.commit()
+        self.settle(seconds)
 
     def new_batch(self) -> tuple[str, tuple[str, ...]]:
         """The id and the entries of a batch that nobody has committed yet."""
@@ -322,3 +332,65 @@ def _component_tables(components: Mapping[str, Mapping[str, Any]]) -> str:
         lines = [f"{key} = {json.dumps(value)}" for key, value in {"kind": KIND, **keys}.items()]
         tables += "\n".join([f"[components.{name}]", *lines, ""])
     return tables
+
+
+_MAXMEMORY = "48mb"
+"""Less than is shipped, so that it is reached soon."""
+_LIMITS = (
+    *("proto-max-bulk-len", "client-query-buffer-limit", "maxmemory-clients"),
+    *("client-output-buffer-limit", "lua-time-limit"),
+)
+
+
+def knows_access_lists(program: Path) -> bool:
+    """Whether a server understands the list: Redis 6.2 does not."""
+    said = subprocess.run([program, "--version"], capture_output=True, check=True, text=True).stdout
+    return " v=6." not in said
+
+
+class Guard:
+    """Closes a server to everybody but the users of the list, and opens it again."""
+
+    def __init__(self, url: str, namespace: str) -> None:
+        self._socket = Path(unquote(url.removeprefix("unix://")))
+        self._admin: Any = Redis.from_url(url, protocol=2)
+        self._namespace = namespace
+
+    def close(self) -> None:
+        """Load the list and the limits; from here on everybody says who he is."""
+        template = (DEPLOY / "redis" / "users.acl").read_text(encoding="utf-8")
+        environ = {**PASSWORDS, "INDEXRELAY_NAMESPACE": self._namespace}
+        lines = (render(template, environ) + ADMIN_LINE).splitlines()
+        for line in sorted(lines, key=lambda each: each.startswith("user default")):
+            _, *words = re.findall(r"\([^)]*\)|\S+", line)
+            self._admin.execute_command("ACL", "SETUSER", *words)
+        for line in (DEPLOY / "redis" / "redis.conf").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(" ")
+            if name in _LIMITS:
+                self._admin.config_set(name, value)
+        self._admin.config_set("maxmemory", _MAXMEMORY)
+
+    def open(self) -> None:
+        """Let everybody in again, so that the server can be stopped."""
+        self._admin.execute_command("ACL", "SETUSER", "default", "on", "nopass", "~*", "+@all")
+        self._admin.close()
+
+    def forbid(self, user: str) -> None:
+        """Take a user's password away, and end its connections."""
+        self._admin.execute_command("ACL", "SETUSER", user, "off")
+        self._admin.execute_command("CLIENT", "KILL", "USER", user)
+
+    def url_of(self, user: str) -> str:
+        """How a user reaches the server."""
+        return url_of(self._socket, user)
+
+
+def event_of(commit: Commit) -> bytes:
+    """The event that a job publishes of a commit."""
+    said = BatchCompleted(
+        collection=commit.collection,
+        epoch=commit.epoch,
+        batch_id=commit.batch_id,
+        generation=commit.generation,
+    )
+    return Event.of(said, source="faults", time=datetime.now(UTC)).to_bytes()

@@ -48,12 +48,7 @@ def run(program: Path, row: Row, runs: int) -> None:
             "alone": {"from": [COLLECTION]},
         }
         bench = stack.enter_context(Bench(program, components=components))
-        for name in ("rebuilder-1", "rebuilder-2"):
-            bench.start("rebuilder", name)
-        for name in ("reader-1", "reader-2"):
-            bench.start("reader", name)
-        bench.commit()
-        bench.settle(_START_SECONDS)
+        bench.bring_up(rebuilders=2, seconds=_START_SECONDS)
         for seed in range(first, first + runs):
             with row.run(f"seed {seed}"):
                 _once(bench, row, orders, random.Random(seed))

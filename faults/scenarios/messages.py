@@ -1,18 +1,37 @@
-"""F24: whoever may add to the streams adds what it likes: what is released is the same.
+"""Messages: too many of them, unreadable ones, forged ones, and a reader's password in wrong hands.
 
-Entries are deleted, more of them than a version may lose, so that the built version waits for a
-person. Meanwhile every message that there is says the opposite: force it, build it from scratch, it
-is released, it is served, the catalog is at another generation; and hundreds more of them say
-anything at all. Only what a person asks for in the catalog moves the release.
+F12: poison in the stream and in builds: a dead letter, or given up after exactly three attempts.
+
+F16: 10,000 events in a few seconds: all that arrive while one build runs make one more build.
+
+F23: somebody has the password of a reader and uses it for a minute, behind the shipped access list:
+whatever a reader may do, in a harmful way, and whatever it may not do. Meanwhile jobs commit, the
+other readers serve it and go on being seen, and `status` names the label under which somebody does
+harm. Then the password is taken away, and all is well again without a hand.
+
+F24: whoever may add to the streams adds what it likes: what is released is the same. Entries are
+deleted, more of them than a version may lose, so that the built version waits for a person.
+Meanwhile every message that there is claims the opposite: force it, build it from scratch, it is
+released, it is served. Only what a person asks for in the catalog moves the release.
 """
 
+import json
+import secrets
+import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
+from typing import Any
 
-from faults.bench import RECONCILE_SECONDS, Bench
+from faults.bench import RECONCILE_SECONDS, Bench, event_of, knows_access_lists
 from faults.recorder import COLLECTION
 from faults.rows import Row
+from indexrelay.health.judge import judge
+from indexrelay.health.survey import Survey
+from indexrelay.health.verdict import Problem
+from indexrelay.producers import NotServedError
+from indexrelay.producers.errors import EventRefusedError
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.messages import (
     FIELD,
@@ -25,22 +44,126 @@ from indexrelay.schemas.messages import (
     ReleaseApplied,
     ReleasePublished,
 )
-from indexrelay.streams import Presence
+from indexrelay.storage.catalog import Commit
+from indexrelay.streams import Presence, publish_many
 from tests.security.messages import hostile, messages
+
+_BAD: Mapping[str, Mapping[str, Any]] = {
+    "raises": {"behaviour": "gate_raises"},
+    "exits": {"behaviour": "exits"},
+    "eats": {"behaviour": "eats", "build_memory_bytes": 200_000_000},
+    "hangs": {"behaviour": "hangs", "build_timeout_seconds": 0.3},
+}
+_HEALTHY_SECONDS = 10.0
+"""Where it has to wait for a worker, it is one of the bad ones that it waits for."""
+
+
+def poisoned(program: Path, row: Row, runs: int) -> None:
+    """Four bad components beside a good one, and bad events before a good one."""
+    components = {
+        "healthy": {"from": [COLLECTION]},
+        **{name: {"from": [COLLECTION], **keys} for name, keys in _BAD.items()},
+    }
+    for number in range(runs):
+        with row.run(f"run {number}"), Bench(program, components=components) as bench:
+            _poison_once(bench, row)
+
+
+def _poison_once(bench: Bench, row: Row) -> None:
+    rebuilder = bench.start("rebuilder", "rebuilder-1")
+    bench.start("reader", "reader-1")
+    poison = [
+        secrets.token_bytes(64),
+        json.dumps({"type": "batch.completed.v1", "data": {"generation": "many"}}).encode(),
+        json.dumps({"type": "batch.completed.v9", "id": "1"}).encode(),
+    ]
+    for raw in poison:
+        bench.connection.commands.xadd(bench.keys.events, {FIELD: raw})
+    committed_at = time.monotonic()
+    generation = bench.commit().generation
+    bench.wait(lambda: _served_by_reader(bench) == generation)
+    row.recovered(time.monotonic() - committed_at, within=_HEALTHY_SECONDS)
+    bench.wait(lambda: bench.catalog.dead_letters.count() == len(poison))
+    assert {letter.raw for letter in bench.catalog.dead_letters.all()} == set(poison)
+    most = bench.settings.rebuilder.max_consecutive_failures
+    bench.wait(
+        lambda: (
+            {name: each.failures for name, each in bench.catalog.attempts.all().items()}
+            == dict.fromkeys(_BAD, most)
+        )
+    )
+    # Two more reconciles, and nobody tries again.
+    given_up_at = time.monotonic()
+    bench.wait(lambda: time.monotonic() - given_up_at > 2 * RECONCILE_SECONDS)
+    lines = [
+        json.loads(line)
+        for line in rebuilder.log.read_text(encoding="utf-8").splitlines()
+        if line.startswith("{")
+    ]
+    building = [line["component"] for line in lines if line["event"] == "component.building"]
+    tried = {name: building.count(name) for name in _BAD}
+    assert tried == dict.fromkeys(_BAD, most), f"tried {tried}"
+    row.broke(bench.violations(given_up=len(_BAD)))
+
+
+def _served_by_reader(bench: Bench) -> int | None:
+    state = bench.states().get("reader-1")
+    healthy = state.components.get("healthy") if state is not None else None
+    return healthy.covers.get(COLLECTION) if healthy is not None else None
+
+
+_EVENTS = 10_000
+_COMMITS = 50
+"""Each is told of by as many events as make up the number."""
+_BUILD_SECONDS = 0.5
+
+
+def flooded(program: Path, row: Row, runs: int) -> None:
+    """Flood a rebuilder whose builds take half a second."""
+    slow = {
+        name: {"from": ["tracks"], "group": "pair", "seconds": _BUILD_SECONDS}
+        for name in ("left", "right")
+    }
+    with Bench(program, components=slow) as bench:
+        bench.bring_up(readers=1)
+        for number in range(runs):
+            with row.run(f"run {number}"):
+                _flood_once(bench, row)
+        row.broke(bench.violations())
+
+
+def _flood_once(bench: Bench, row: Row) -> None:
+    built = len(bench.recorder.manifests())
+    started = time.monotonic()
+    for _ in range(_COMMITS):
+        commit = bench.commit()
+        raws = [event_of(commit) for _ in range(_EVENTS // _COMMITS)]
+        publish_many(bench.connection, bench.keys.events, raws)
+    flooded_in = time.monotonic() - started
+    row.recovered(bench.settle(), within=10)
+    seconds = time.monotonic() - started
+    per_component = (len(bench.recorder.manifests()) - built) / len(bench.settings.components)
+    allowed = seconds / _BUILD_SECONDS + 2
+    row.figures.append(
+        f"{_EVENTS} events in {flooded_in:.1f} s: {per_component:.0f} builds of each component, "
+        f"{allowed:.0f} allowed"
+    )
+    assert per_component <= allowed, f"{per_component} builds of each component"
+
 
 _COMPONENTS = ("left", "right")
 _HOSTILE = 300
 _RELEASED_SECONDS = 5.0
 
 
-def run(program: Path, row: Row, runs: int) -> None:
+def forged(program: Path, row: Row, runs: int) -> None:
     """Each run is an installation of its own."""
     for number in range(runs):
         with row.run(f"run {number}"), Bench(program) as bench:
-            _once(bench, row, Random(number))
+            _forge_once(bench, row, Random(number))
 
 
-def _once(bench: Bench, row: Row, random: Random) -> None:
+def _forge_once(bench: Bench, row: Row, random: Random) -> None:
     bench.start("rebuilder", "rebuilder-1")
     bench.start("reader", "reader-1")
     batches = [bench.new_batch() for _ in range(4)]
@@ -121,3 +244,80 @@ def _appear(bench: Bench) -> None:
         for member, state in presence.all().items():
             if member.startswith(name):
                 presence.publish("evil:0b", state, ttl_seconds=60)
+
+
+LABEL, VICTIM = "reader_a", "reader_b"
+_INTRUSION_SECONDS = 60.0
+_BRIEF_SECONDS = 2.0
+"""Among other tests, where each second counts."""
+_SERVED_SECONDS = 10.0
+"""A commit whose event is refused for want of memory is found by the next comparison (1 s); while
+the memory is full, a build waits for the rebuilder to make room."""
+
+
+def intruded(program: Path, row: Row, runs: int) -> None:
+    """An installation of its own for each run, since the password is lost with it."""
+    for number in range(runs):
+        if not knows_access_lists(program):
+            row.figures.append("this server knows no such access list")
+            return
+        with Bench(program, guarded=True) as bench:
+            bench.recorder.distrusted.add(LABEL)
+            with row.run(f"run {number}"):
+                _intrude_once(bench, row)
+            row.broke(bench.violations())
+
+
+def _intrude_once(bench: Bench, row: Row) -> None:
+    bench.start("rebuilder", "rebuilder-1")
+    for name in (LABEL, VICTIM):
+        bench.start("reader", name)
+    bench.commit()
+    bench.settle()
+    intruder = bench.intrude(LABEL, victim=VICTIM)
+    end = time.monotonic() + (_INTRUSION_SECONDS if row.timed else _BRIEF_SECONDS)
+    served: list[float] = []
+    named: Problem | None = None
+    while time.monotonic() < end or named is None:
+        served.append(_serve_one(bench))
+        named = named or _named(bench)
+        assert time.monotonic() < end + _SERVED_SECONDS, "status does not say who does harm"
+    assert intruder.ended is None, "the intruder has ended"
+    intruder.send(signal.SIGTERM)
+    assert intruder.wait() == 0
+    done = json.loads(bench.intruder_log.read_text(encoding="utf-8"))
+    assert done["forbidden_and_done"] == []
+    assert bench.guard is not None
+    bench.guard.forbid(LABEL)
+    bench.processes.pop(LABEL).kill()
+    row.recovered(bench.settle(), within=8)
+    row.figures.append(
+        f"{sum(done['done'].values())} deeds, {sum(done['refused'].values())} refused; "
+        f"{len(served)} commits served, the slowest after {max(served):.1f} s"
+    )
+
+
+def _serve_one(bench: Bench) -> float:
+    """Commit, and wait until the victim serves it; how long that took."""
+    started = time.monotonic()
+    try:
+        commit: Commit = bench.commit()
+    except EventRefusedError as error:  # the memory is full; the commit stands
+        commit = error.commit
+    try:
+        bench.producer.wait_served(commit, timeout_seconds=_SERVED_SECONDS, readers=[VICTIM])
+    except NotServedError as error:
+        raise AssertionError(f"{VICTIM} does not serve what was committed: {error}") from error
+    return time.monotonic() - started
+
+
+def _named(bench: Bench) -> Problem | None:
+    """What the judge says about the label."""
+    facts = Survey(
+        bench.settings,
+        catalog=lambda: bench.catalog,
+        store=lambda: bench.store,
+        connection=lambda: bench.connection,
+        clock=SystemClock(),
+    ).whole()
+    return next((each for each in judge(facts).problems if each.subject == LABEL), None)

@@ -95,11 +95,10 @@ def _scene(draw: random.Random) -> Iterator[_Scene]:
         tokens.mkdir()
         armed = {point: {"do": "kill", "token": str(tokens / point)} for point in _POINTS}
 
-        def start(name: str, module: str, *arguments: str, environ: Mapping[str, str]) -> Process:
-            command = [artifacts, *arguments]
-            process = Process(
-                name, module, command, log=folder / f"{name}.log", environ=dict(environ)
-            )
+        def start(name: str, role: str, *arguments: str, environ: Mapping[str, str]) -> Process:
+            command = [role, artifacts, *arguments]
+            log = folder / f"{name}.log"
+            process = Process(name, "faults.roles", command, log=log, environ=dict(environ))
             stack.callback(process.kill)
             process.start()
             return process
@@ -110,14 +109,14 @@ def _scene(draw: random.Random) -> Iterator[_Scene]:
             publishers=[
                 start(
                     f"publisher-{number}",
-                    "faults.publisher",
+                    "publisher",
                     *FREE,
                     HELD,
                     environ={VARIABLE: json.dumps(armed)},
                 )
                 for number in range(PUBLISHERS)
             ],
-            watcher=start("watcher", "faults.watcher", environ={}),
+            watcher=start("watcher", "watcher", environ={}),
             draw=draw,
             together=together,
         )

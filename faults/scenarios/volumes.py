@@ -53,11 +53,7 @@ def run(program: Path, row: Row, runs: int) -> None:
                 f'[catalog]\nurl = "sqlite:///{volumes[1].path / "catalog.db"}"\n'
             )
         bench = stack.enter_context(Bench(program, tables=tables))
-        bench.start("rebuilder", "rebuilder-1")
-        for reader in range(_READERS):
-            bench.start("reader", f"reader-{reader + 1}")
-        bench.commit()
-        bench.settle(START_SECONDS)
+        bench.bring_up(readers=_READERS, seconds=START_SECONDS)
         for number in range(runs):
             seconds = LONG_SECONDS if number % _LONG_EVERY == 1 else SHORT_SECONDS
             with row.run(f"database locked for {seconds:.0f} s, run {number}"):

@@ -34,7 +34,7 @@ def _warm_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_kill_at_any_failpoint_loses_nothing(area: str) -> None:
     row = Row(fault="F1", timed=False)
     points = [point for point in FAILPOINTS if point.startswith(AREAS[area])]
-    kills.run(program_or_skip("valkey"), row, 1, points)
+    kills.at_failpoints(program_or_skip("valkey"), row, 1, points)
     assert row.broken == []
     assert row.held == row.runs == len(points)
 
