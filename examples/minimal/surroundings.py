@@ -28,7 +28,7 @@ class Surroundings:
 
 
 @contextmanager
-def surroundings(**components: dict[str, object]) -> Iterator[Surroundings]:
+def surroundings(*, dimension: int = 2, **components: dict[str, object]) -> Iterator[Surroundings]:
     """A server, a catalog and a rebuilder in a folder that is removed afterwards."""
     configure_logs(LogSettings(level="error"))
     with ExitStack() as stack:
@@ -39,7 +39,7 @@ def surroundings(**components: dict[str, object]) -> Iterator[Surroundings]:
             {
                 "data_dir": folder,
                 "redis": {"url": server.start()},
-                "collections": {"tracks": {"dimension": 2}},
+                "collections": {"tracks": {"dimension": dimension}},
                 "components": components,
             }
         )

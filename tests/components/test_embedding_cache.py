@@ -17,7 +17,7 @@ from indexrelay.components.kind import Built, Job
 from tests.components.jobs import MemorySnapshot, Row, clustered, make_job, make_snapshot, run
 
 KIND = EmbeddingCache(EmbeddingCacheParameters())
-GATES = ["reads_back", "count", "dimension", "ids_unique", "vectors_finite", "rows_match_source"]
+GATES = ["reads_back", "count", "ids_unique", "dimension", "vectors_finite", "rows_match_source"]
 
 
 @pytest.fixture

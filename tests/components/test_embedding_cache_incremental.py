@@ -104,8 +104,8 @@ def test_what_is_given_again_as_it_was_changes_no_file(
 @pytest.mark.parametrize(
     ("upserts", "deletes", "reason"),
     [
-        (31, 0, "the delta would pass 10% of the base (max_delta)"),
-        (0, 31, "tombstones would pass 10% of the base (max_tombstones)"),
+        (31, 0, "the delta would be 31, more than 10% of the base (max_delta)"),
+        (0, 31, "tombstones would be 31, more than 10% of the base (max_tombstones)"),
     ],
 )
 def test_beyond_its_limit_a_cache_is_written_anew_and_says_why(

@@ -11,7 +11,8 @@ import pytest
 
 from indexrelay.components import check_kind, kind_class, kind_of
 from indexrelay.components.errors import InvalidParametersError, KindNotFoundError
-from indexrelay.components.kind import Built, Job, Kind, KindParameters, Served
+from indexrelay.components.kind import Built, Job, Kind, KindParameters
+from indexrelay.components.served import Served
 from indexrelay.components.text_index import TextIndex
 from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters
 from indexrelay.schemas.settings import ComponentDefinition

@@ -1,21 +1,73 @@
 """What is built: the contract of a kind, and the kinds that come along.
 
 A kind meets the rest only in files; nothing in here builds, releases or reloads by itself. Each is
-a package of its own, imported when a definition names it.
+imported when a definition names it. All that a writer of a kind needs is imported from here, and
+the toolbox of incremental kinds from `indexrelay.components.layered`; docs/kinds.md shows how.
 """
 
-from indexrelay.components.kind import Built, Job, Kind, KindParameters, Served
+from indexrelay.components.errors import (
+    DamagedFileError,
+    InvalidQueryError,
+    UnknownEntryError,
+    UnusableInputError,
+)
+from indexrelay.components.gates import Verdict, equal, judge
+from indexrelay.components.kind import (
+    Built,
+    ComponentInput,
+    Files,
+    Job,
+    Kind,
+    KindParameters,
+    PreviousVersion,
+    Trial,
+)
 from indexrelay.components.registry import check_kind, kind_class, kind_of
-from indexrelay.components.served import Hit
+from indexrelay.components.served import (
+    Closable,
+    Hit,
+    Served,
+    ServedDocument,
+    ServedEmbeddings,
+    TextSearchable,
+    VectorSearchable,
+    checked_k,
+)
+from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
+from indexrelay.storage.entries import Changes, Entries, SourceSnapshot, Vectors
 
 __all__ = [
+    "BlobRef",
     "Built",
+    "Changes",
+    "Check",
+    "Closable",
+    "ComponentInput",
+    "DamagedFileError",
+    "Entries",
+    "Files",
     "Hit",
+    "InvalidQueryError",
     "Job",
     "Kind",
     "KindParameters",
+    "PreviousVersion",
     "Served",
+    "ServedDocument",
+    "ServedEmbeddings",
+    "SourceSnapshot",
+    "TextSearchable",
+    "Trial",
+    "UnknownEntryError",
+    "UnusableInputError",
+    "VectorSearchable",
+    "Vectors",
+    "Verdict",
+    "VersionManifest",
     "check_kind",
+    "checked_k",
+    "equal",
+    "judge",
     "kind_class",
     "kind_of",
 ]

@@ -10,10 +10,11 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, Final, get_origin, get_type_hints
 
 from indexrelay.components.errors import ContractError
-from indexrelay.components.kind import Built, Job, Kind, KindParameters, Served, Trial
+from indexrelay.components.kind import Built, Job, Kind, KindParameters, Trial
+from indexrelay.components.served import Served
 from indexrelay.schemas.diagnostics import told
 from indexrelay.schemas.names import canonical_json, is_file_name
 from indexrelay.schemas.settings import CollectionSettings
@@ -28,8 +29,11 @@ _METHODS: Mapping[str, tuple[str, ...]] = {
     "load": ("files",),
     "inspect": ("value",),
     "reload": ("files", "previous"),
+    "outdated": ("manifest",),
 }
 """How each method is called, besides ``self``."""
+_SEARCHES: Final = ("search", "search_by_id")
+"""The methods of `VectorSearchable` and `TextSearchable`."""
 
 
 def class_mistakes(kind: type[Kind[Any, Any]]) -> Iterator[str]:
@@ -51,6 +55,9 @@ def class_mistakes(kind: type[Kind[Any, Any]]) -> Iterator[str]:
         isinstance(each, str) for each in sandboxed
     ):
         yield f"{kind.__name__}.sandboxed is {sandboxed!r}, not a frozenset of files' names"
+    takes: object = kind.takes_components
+    if not isinstance(takes, bool):
+        yield f"{kind.__name__}.takes_components is {takes!r}, not true or false"
     limit: object = kind.max_inputs
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         yield f"{kind.__name__}.max_inputs is {limit!r}, not a number from 1, or None"
@@ -224,18 +231,30 @@ def _method_mistakes(
 
 
 def _served_mistakes(kind: type[Kind[Any, Any]]) -> Iterator[str]:
-    """What `load` says of itself; where it says nothing, the first build finds out."""
+    """What `load` says that it gives; where it says nothing, the first build finds out."""
     load: Callable[..., Any] = kind.load
     try:
         given = get_type_hints(load).get("return", Any)
     except Exception:  # noqa: BLE001 - names that only a type checker knows
         return
     given = get_origin(given) or given
-    if isinstance(given, type) and given is not Any and not issubclass(given, Served):
+    if not isinstance(given, type) or given is Any:
+        return
+    if not issubclass(given, Served):
         yield (
             f"{kind.__name__}.load gives a {given.__name__}, which has no close(): "
             "a reader calls it when nobody uses the version any more"
         )
+    for name in _SEARCHES:
+        search: Any = inspect.getattr_static(given, name, None)
+        if inspect.isfunction(search):
+            try:
+                inspect.signature(search).bind("self", "query", k=10)
+            except TypeError as error:
+                yield (
+                    f"{kind.__name__}.load gives a {given.__name__}, whose {name} cannot be called "
+                    f"with (query, k=10): {error}"
+                )
 
 
 def _failed(detail: str) -> Check:

@@ -3,10 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
+from typing import TypeVar
 
 from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.kind import Built
 from indexrelay.schemas.versions import BlobRef, Check
+from indexrelay.storage.entries import SourceSnapshot
+
+OpenedT = TypeVar("OpenedT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +52,20 @@ def equal(measured: float, expected: float, otherwise: str) -> Verdict:
     """A gate on two counts that must agree; ``otherwise`` says what it means if they do not."""
     same = measured == expected
     return Verdict(same, "" if same else otherwise, measured=measured, limit=expected)
+
+
+def reads_back(open_: Callable[[], OpenedT]) -> tuple[Check, OpenedT | None]:
+    """Open what was built; ``None`` where a file is damaged, and there is nothing else to judge."""
+    started = perf_counter()
+    try:
+        opened = open_()
+    except DamagedFileError as error:
+        return Check(name="reads_back", passed=False, detail=str(error)), None
+    return Check(name="reads_back", passed=True, seconds=perf_counter() - started), opened
+
+
+def count_gate(held: int, source: SourceSnapshot, built: Built) -> Verdict:
+    """The build and the files (``held``) have as many entries as the collection."""
+    if built.entries != source.count:
+        return equal(built.entries, source.count, "the build counted other entries than there are")
+    return equal(held, source.count, "the files hold another number of entries")

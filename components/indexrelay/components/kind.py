@@ -14,11 +14,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar, get_args, runtime_checkable
+from typing import Any, ClassVar, Final, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from indexrelay.components.errors import UnusableInputError
+from indexrelay.components.served import Served
 from indexrelay.schemas.names import truths_as_text
 from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
@@ -53,6 +54,10 @@ UNLIMITED: Final = BuildMemory()
 """For builds in the caller's own process."""
 
 
+Files = Mapping[str, Path]
+"""The files of a version by name, as they lie on disk."""
+
+
 class KindParameters(BaseModel):
     """The kind's own keys in ``[components.NAME]``; an unknown key is a mistake."""
 
@@ -62,15 +67,6 @@ class KindParameters(BaseModel):
     @classmethod
     def _truths_are_no_numbers(cls, table: Any) -> Any:
         return truths_as_text(cls, table)
-
-
-@runtime_checkable
-class Served(Protocol):
-    """What `Kind.load` hands to a reader: immutable, and safe to query from many threads."""
-
-    def close(self) -> None:
-        """Let go of files and maps; called once, by its last user."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

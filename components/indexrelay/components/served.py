@@ -1,28 +1,30 @@
 """What a reader gets from a kind and hands to its callers.
 
-`VersionFiles` are the files of a version as `Kind.load` gets them. `Hit` is one answer of a search,
-whatever was searched. `Closable` gives an object that was closed a clear error: a reader closes a
+What a served object can do is declared by the protocols below: it has `close`, and it takes part in
+a search, a document or a look-up of vectors by having the methods of that protocol. `Hit` is one
+answer of a search, whatever was searched. `VersionFiles` are the files of a version as `Kind.load`
+gets them. `Closable` gives an object that was closed a clear error: a reader closes a
 version when its last user has let go of it, and whoever keeps a part of a snapshot beyond its
 ``with`` reads what to do instead of the name of a private attribute.
 """
 
 import operator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, runtime_checkable
 
 from indexrelay.components.errors import ClosedVersionError, DamagedFileError, InvalidQueryError
+from indexrelay.storage.entries import Vectors
 
 
-class VersionFiles(dict[str, Path]):
-    """Where each file lies; one that the kind needs and the version lacks is damage."""
+@runtime_checkable
+class Served(Protocol):
+    """What `Kind.load` hands to a reader: immutable, and safe to query from many threads."""
 
-    def __missing__(self, name: str) -> Path:
-        raise DamagedFileError(Path(name), "the version does not have it")
-
-
-_MOST: Final = 2**31 - 1
-"""More than any index holds; SQLite and FAISS take no larger number than some."""
+    def close(self) -> None:
+        """Let go of files and maps; called once, by its last user."""
+        ...
 
 
 @dataclass(slots=True)
@@ -40,6 +42,91 @@ class Hit:
     """The entry's JSON payload, parsed; ``None`` where it has none."""
 
 
+@runtime_checkable
+class VectorSearchable(Served, Protocol):
+    """Finds the entries nearest to a vector, or to an entry; what has it is asked for no text.
+
+    A search that takes ``max_payload_bytes`` reads no payloads that have more bytes together.
+    """
+
+    def search(self, vector: Any, /, *, k: int = 10) -> Sequence[Hit]:
+        """The ``k`` nearest entries, the best first.
+
+        Raises:
+            InvalidQueryError: the vector or ``k`` cannot be answered.
+        """
+        ...
+
+    def search_by_id(self, entry_id: str, /, *, k: int = 10) -> Sequence[Hit]:
+        """The ``k`` entries nearest to one that is in here, without itself.
+
+        Raises:
+            UnknownEntryError: it is not in here.
+            InvalidQueryError: ``k`` is no number of hits.
+        """
+        ...
+
+
+@runtime_checkable
+class TextSearchable(Served, Protocol):
+    """Finds entries by words."""
+
+    def search(self, text: str, /, *, k: int = 10) -> Sequence[Hit]:
+        """The ``k`` entries that fit ``text`` best, the best first.
+
+        Raises:
+            InvalidQueryError: the text or ``k`` cannot be answered.
+        """
+        ...
+
+
+@runtime_checkable
+class ServedDocument(Served, Protocol):
+    """A JSON document that is sent as it is."""
+
+    @property
+    def body(self) -> bytes:
+        """JSON in UTF-8."""
+        ...
+
+    @property
+    def gzipped(self) -> bytes:
+        """`body`, for a client that accepts gzip."""
+        ...
+
+    @property
+    def etag(self) -> str:
+        """A strong entity tag of `body`, quoted as HTTP wants it."""
+        ...
+
+
+@runtime_checkable
+class ServedEmbeddings(Served, Protocol):
+    """Vectors by id, to compute with."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Every id; row for row with `blocks`."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """Length of every vector."""
+        ...
+
+    def get(self, entry_id: str, /) -> Vectors:
+        """One vector, shape ``(dimension,)``; raises `UnknownEntryError`."""
+        ...
+
+    def get_many(self, entry_ids: Iterable[str], /) -> Vectors:
+        """Some vectors in the order asked for; raises `UnknownEntryError`."""
+        ...
+
+    def blocks(self) -> Iterator[tuple[int, Vectors]]:
+        """All vectors, block by block, each with the row of its first."""
+        ...
+
+
 def check_payload_bytes(found: int, most: int | None) -> None:
     """See that the payloads of the hits may be read.
 
@@ -50,6 +137,10 @@ def check_payload_bytes(found: int, most: int | None) -> None:
         raise InvalidQueryError(
             f"the payloads of these hits have more than {most} bytes; ask for fewer, with a lower k"
         )
+
+
+_MOST: Final = 2**31 - 1
+"""More than any index holds; SQLite and FAISS take no larger number than some."""
 
 
 def checked_k(k: Any) -> int:
@@ -81,3 +172,10 @@ class Closable:
             if name in self._closed_by:
                 raise ClosedVersionError(type(self).__name__)
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+class VersionFiles(dict[str, Path]):
+    """Where each file lies; one that the kind needs and the version lacks is damage."""
+
+    def __missing__(self, name: str) -> Path:
+        raise DamagedFileError(Path(name), "the version does not have it")

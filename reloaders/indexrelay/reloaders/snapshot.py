@@ -17,7 +17,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from indexrelay.components.kind import Served
+from indexrelay.components.served import Served
 from indexrelay.reloaders.errors import (
     ComponentNotServedError,
     ReloaderStoppedError,

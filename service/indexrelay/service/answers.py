@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from indexrelay.components.errors import InvalidQueryError
-from indexrelay.components.served import Hit
+from indexrelay.components.served import Hit, ServedDocument
 from indexrelay.service.connections import connection_of
 from indexrelay.service.problems import problem
 
@@ -150,12 +150,12 @@ def _slowly(value: Any) -> bytes:
 
 
 def document_response(served: Any, *, accept_encoding: str, if_none_match: str) -> Response:
-    """Answer with what a JSON cache serves (``body``, ``gzipped``, ``etag``).
+    """Answer with a `ServedDocument`.
 
     Raises:
-        InvalidQueryError: it is no JSON cache.
+        InvalidQueryError: it is none.
     """
-    if not all(hasattr(served, name) for name in ("body", "gzipped", "etag")):
+    if not isinstance(served, ServedDocument):
         raise InvalidQueryError("this component is no JSON cache; it holds no document")
     gzipped = accepts_gzip(accept_encoding)
     # A strong tag names one sequence of bytes, so the gzipped form has one of its own.

@@ -1,8 +1,7 @@
 """A search over HTTP: what may be asked, and which method of the served object answers it.
 
-An object that searches text has ``search(text, k=…)``; one that searches vectors has
-``search(vector, k=…)`` and, to tell it from the other, ``search_by_id(id, k=…)``. Kinds of users
-take part by having these methods.
+What a served object can be asked is declared by the protocols `VectorSearchable` and
+`TextSearchable`; kinds of users take part by having their methods.
 
 A body is looked at in three steps, each of which costs little whatever it holds: how many elements
 it has, before it is parsed; whether its keys are ours; then every value. Numbers are numbers: in a
@@ -27,7 +26,7 @@ from pydantic import (
 from pydantic_core import from_json
 
 from indexrelay.components.errors import InvalidQueryError
-from indexrelay.components.served import Hit
+from indexrelay.components.served import Hit, TextSearchable, VectorSearchable
 
 MAX_K: Final = 1000
 MAX_DIMENSION: Final = 65_536
@@ -131,23 +130,21 @@ def search(
         InvalidQueryError: it does not answer that kind of question, or not this one.
         UnknownEntryError: it holds no entry of that id.
     """
-    by_vector = hasattr(served, "search_by_id")
-    by_text = hasattr(served, "search") and not by_vector
-    hits: Sequence[Hit]
-    if request.id is not None and by_vector:
-        limited = _limited(type(served).search_by_id, max_payload_bytes)
-        hits = served.search_by_id(request.id, k=request.k, **limited)
-    elif request.vector is not None and by_vector:
-        vector = np.asarray(request.vector, dtype=np.float32)
+    k = request.k
+    if isinstance(served, VectorSearchable):
+        if request.id is not None:
+            limited = _limited(type(served).search_by_id, max_payload_bytes)
+            return served.search_by_id(request.id, k=k, **limited)
+        if request.vector is not None:
+            vector = np.asarray(request.vector, dtype=np.float32)
+            return served.search(vector, k=k, **_limited(type(served).search, max_payload_bytes))
+        raise InvalidQueryError("this component answers a vector or an id")
+    if isinstance(served, TextSearchable):
+        if request.text is None:
+            raise InvalidQueryError("this component answers a text")
         limited = _limited(type(served).search, max_payload_bytes)
-        hits = served.search(vector, k=request.k, **limited)
-    elif request.text is not None and by_text:
-        limited = _limited(type(served).search, max_payload_bytes)
-        hits = served.search(request.text, k=request.k, **limited)
-    else:
-        answers = "a vector or an id" if by_vector else "a text" if by_text else "no search"
-        raise InvalidQueryError(f"this component answers {answers}")
-    return hits
+        return served.search(request.text, k=k, **limited)
+    raise InvalidQueryError("this component answers no search")
 
 
 def _limited(method: Callable[..., Any], most: int | None) -> dict[str, int]:

@@ -3,10 +3,11 @@
 Only the batch is looked up in the base: twenty comparisons for each id among a million. What the
 delta held before is merged with it, so a row is in the delta once, with its last state, and the
 delta itself needs no tombstones. Rows of several inputs stand input after input, so every look-up
-stays inside the rows of its own.
+stays inside the rows of its own. `Unchanged` are the gates on that: what a batch did not touch is
+as it was.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 
 from indexrelay.components.formats.id_table import IdTable
 from indexrelay.components.formats.mapped_array import mapped_array, save_array
-from indexrelay.components.formats.string_table import Rows
+from indexrelay.components.formats.string_table import Rows, StringTable, StringTableWriter
+from indexrelay.components.gates import Verdict, equal
 from indexrelay.components.layered.layers import (
     DELTA_IDS,
     PLACES,
@@ -39,6 +41,11 @@ class InputRows:
 
     base: tuple[int, ...]
     delta: tuple[int, ...]
+
+    @classmethod
+    def of_one(cls, layers: Layers) -> "InputRows":
+        """Those of a version that is made from one input."""
+        return cls(base=(layers.base,), delta=(len(layers.places),))
 
     def of(self, number: int) -> tuple[slice, slice]:
         """The rows of one input, in the base and in the delta."""
@@ -100,6 +107,15 @@ class Succession:
                 rows = given[piece.given] if piece.kept is None else kept[piece.kept]
                 file.write(np.ascontiguousarray(rows, dtype=given.dtype).data)
         return mapped_array(path, shape, given.dtype)
+
+    def save_texts(self, path: Path, kept: StringTable | None, given: Sequence[str | None]) -> None:
+        """Write a column of texts to a string table, as `save_column` does with numbers."""
+        with StringTableWriter(path) as writer:
+            for piece in self.pieces:
+                if piece.kept is None or kept is None:
+                    writer.extend([given[piece.given]])
+                else:
+                    writer.copy(kept, piece.kept)
 
     def write(self, folder: Path) -> dict[str, Path]:
         """Write what `LayeredIds` takes beside the base."""
@@ -211,3 +227,66 @@ def _row(ids: IdTable, entry_id: str, stretch: slice) -> tuple[int, bool]:
 def _stretch(counts: tuple[int, ...], number: int) -> slice:
     bounds = list(pairwise(accumulate(counts, initial=0)))
     return slice(*bounds[number])
+
+
+class Unchanged:
+    """Gates on ids: what a batch did not touch is in the new version as it was in the last one.
+
+    Args:
+        new: the version that is judged.
+        last: the one that it continues.
+        touched: the ids that the batch brought, changed or deleted.
+    """
+
+    def __init__(self, new: LayeredIds, last: LayeredIds, touched: set[str]) -> None:
+        self._new = new
+        self._last = last
+        self._touched = touched
+
+    def kept(self, same_delta: Callable[[int, int, int], bool]) -> Verdict:
+        """Everything is where it was: in the base, or in the delta with all it had.
+
+        ``same_delta(new, last, count)`` says whether ``count`` rows of the new delta from row
+        ``new`` on hold what those of the last delta from row ``last`` on hold.
+        """
+        was, is_now = self._last.layers, self._new.layers
+        if len(without(was.tombstones, is_now.tombstones)):
+            return Verdict(False, "an entry of the base that was deleted is back")
+        newly = without(is_now.tombstones, was.tombstones)
+        if not self._touched.issuperset(self._new.base.many(newly)):
+            return Verdict(False, "an entry of the base is gone that did not change")
+        last = without(was.delta_rows, self._last.delta_rows(self._touched))
+        new = without(is_now.delta_rows, self._brought)
+        if len(last) != len(new):
+            return Verdict(False, "the delta lost an entry that did not change, or made one up")
+        if not np.array_equal(was.places[last], is_now.places[new]):
+            return Verdict(False, "an entry of the delta stands elsewhere that did not change")
+        changed = sum(
+            not self._same(start_new, start_last, count, same_delta)
+            for start_new, start_last, count in (
+                (int(new[start]), int(last[start]), stop - start) for start, stop in runs(last, new)
+            )
+        )
+        return equal(changed, 0, "rows of the delta changed that the batch did not touch")
+
+    def in_order(self) -> Verdict:
+        """What the batch brought stands where the order of the ids has it; the rest did before."""
+        wrong = self._new.out_of_order(rows=self._brought)
+        return equal(wrong, 0, "ids of the delta stand elsewhere")
+
+    def unique(self) -> Verdict:
+        """What the batch brought has no id of a live row of the base."""
+        return equal(self._new.repeats(self._brought), 0, "ids repeat each other")
+
+    @cached_property
+    def _brought(self) -> Rows:
+        """The new delta's rows that the batch touched."""
+        return self._new.delta_rows(self._touched)
+
+    def _same(
+        self, new: int, last: int, count: int, same_delta: Callable[[int, int, int], bool]
+    ) -> bool:
+        if self._new.delta is None or self._last.delta is None:
+            return not count
+        ids_alike = self._new.delta.same(new, self._last.delta, last, count=count)
+        return ids_alike and same_delta(new, last, count)

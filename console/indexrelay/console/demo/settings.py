@@ -12,8 +12,9 @@ from typing import Any, ClassVar, Final
 
 from pydantic import Field
 
-from indexrelay.components.kind import Built, Job, Kind, KindParameters, Served
+from indexrelay.components.kind import Built, Job, Kind, KindParameters
 from indexrelay.components.registry import check_kind, kind_class
+from indexrelay.components.served import Served
 from indexrelay.console.errors import CommandError
 from indexrelay.schemas.errors import IndexRelayError, suggestion
 from indexrelay.schemas.settings import Settings

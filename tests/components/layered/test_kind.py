@@ -1,0 +1,152 @@
+"""`LayeredKind`, by the kind that docs/kinds.md shows: numbers and texts for each entry."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from examples.kinds.signs import PAYLOADS, SIGNS, SignIndex, SignParameters, SignSearch, signs_of
+from indexrelay.components.errors import ClosedVersionError, ContractError
+from indexrelay.components.layered import LayeredTable
+from indexrelay.storage.entries import Entries
+from tests.components.changing_collection import ChangingCollection
+from tests.components.jobs import MemorySnapshot, Row, Run, as_previous, clustered, make_job, run
+from tests.components.jobs import make_snapshot as snapshot_of
+
+KIND = SignIndex(SignParameters())
+CHANGED = Row(vector=np.full(12, -1, dtype=np.float32), payload='"new"')
+
+
+class SignMachine(ChangingCollection):
+    """Whatever happened, a version holds what the collection holds, in the collection's order."""
+
+    kind = SignIndex(SignParameters(max_delta=0.6, max_tombstones=0.6))
+
+    def compare(self, done: Run) -> None:
+        expected = self.snapshot
+        rows = [expected.rows[name] for name in expected.ids]
+        with closing(LayeredTable(done.files, (SIGNS, PAYLOADS))) as table:
+            assert list(table.ids) == expected.ids
+            np.testing.assert_array_equal(table[SIGNS].whole(), signs_of(expected.matrix, 0.0))
+            assert table[PAYLOADS].at(np.arange(len(table))) == [row.payload for row in rows]
+            assert table[PAYLOADS].count() == done.built.counts["payloads"] == len(rows)
+            for name, row in zip(expected.ids, rows, strict=True):
+                assert table[PAYLOADS].text(name) == row.payload
+                np.testing.assert_array_equal(
+                    table[SIGNS].row(name), signs_of(row.vector[None], 0.0)[0]
+                )
+
+
+SignMachine.TestCase.settings = settings(
+    max_examples=15, stateful_step_count=15, deadline=None, print_blob=True
+)
+test_any_sequence_of_changes_and_builds_gives_what_the_collection_holds = SignMachine.TestCase
+
+
+@pytest.fixture
+def source() -> MemorySnapshot:
+    return snapshot_of(clustered(300, 12), payloads=[None, "1", '{"a": 2}'] * 100)
+
+
+def next_of(folder: Path, source: MemorySnapshot, after: MemorySnapshot) -> tuple[Any, Run]:
+    """Build the version of ``source``, then that of ``after`` which follows it."""
+    job = make_job(folder / "1", source)
+    following = make_job(folder / "2", after, previous=as_previous(job, run(KIND, job)))
+    return following, run(KIND, following)
+
+
+def test_a_small_batch_names_the_base_again(tmp_path: Path, source: MemorySnapshot) -> None:
+    after = source.commit({"e000007": CHANGED, "new": CHANGED}, ["e000009"])
+    job, done = next_of(tmp_path, source, after)
+    assert (done.failed, done.built.extends, done.built.entries) == ([], True, 300)
+    for name in ("signs.npy", "payloads.table", "ids.table"):
+        assert done.built.files[name] == job.previous.manifest.files[name]
+    assert np.load(done.files["delta_signs.npy"]).shape == (2, 2)
+
+
+def test_an_empty_collection_is_a_version_too(tmp_path: Path) -> None:
+    empty = snapshot_of(np.empty((0, 12), dtype=np.float32))
+    done = run(KIND, make_job(tmp_path / "0", empty))
+    assert (done.failed, done.built.entries, done.built.counts) == ([], 0, {"payloads": 0})
+    with closing(KIND.load(done.files)) as served:
+        assert served.search(np.zeros(12)) == []
+
+
+def test_rows_of_another_length_are_written_from_scratch(
+    tmp_path: Path, source: MemorySnapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(tmp_path / "1", source)
+    before = as_previous(job, run(KIND, job))
+    monkeypatch.setattr(
+        SignIndex, "rows_of", lambda _, one: (np.zeros((len(one), 3)), one.payloads)
+    )
+    done = run(KIND, make_job(tmp_path / "2", source.commit({"new": CHANGED}), previous=before))
+    assert done.built.extends is False
+    assert done.built.details["build"]["mode"] == "full"
+
+
+def wrong_payload(files: dict[str, Path]) -> None:
+    table = files["delta_payloads.table"]
+    table.write_bytes(table.read_bytes().replace(b'"new"', b'"old"'))
+
+
+def wrong_sign(files: dict[str, Path]) -> None:
+    signs = np.load(files["delta_signs.npy"])
+    np.save(files["delta_signs.npy"], signs ^ 1)
+
+
+def cut_short(files: dict[str, Path]) -> None:
+    files["delta_payloads.table"].write_bytes(files["delta_payloads.table"].read_bytes()[:-1])
+
+
+def lost_rows(files: dict[str, Path]) -> None:
+    np.save(files["delta_signs.npy"], np.load(files["delta_signs.npy"])[:-1])
+
+
+@pytest.mark.parametrize(
+    ("damage", "gate"),
+    [
+        (wrong_payload, "rows_match_source"),
+        (wrong_sign, "rows_match_source"),
+        (cut_short, "reads_back"),
+        (lost_rows, "reads_back"),
+    ],
+)
+def test_a_delta_that_is_not_as_the_source_has_it_is_not_released(
+    tmp_path: Path, source: MemorySnapshot, damage: Any, gate: str
+) -> None:
+    job, done = next_of(tmp_path, source, source.commit({"e000007": CHANGED, "new": CHANGED}))
+    damage(done.files)
+    checks = KIND.verify(job, done.built, done.files)
+    assert [check.name for check in checks if not check.passed] == [gate]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (lambda entries: [entries.payloads], "rows_of gave 1 columns; Broken.columns names 2"),
+        (
+            lambda entries: [signs_of(entries.vectors[1:], 0.0), entries.payloads],
+            "rows_of gave 299 values of signs for 300 entries",
+        ),
+    ],
+)
+def test_rows_that_are_not_one_for_each_entry_are_refused(
+    tmp_path: Path, source: MemorySnapshot, rows: Any, said: str
+) -> None:
+    class Broken(SignIndex):
+        def rows_of(self, entries: Entries) -> Any:
+            return rows(entries)
+
+    with pytest.raises(ContractError, match=said):
+        Broken(SignParameters()).build(make_job(tmp_path, source))
+
+
+def test_what_was_closed_says_so(tmp_path: Path, source: MemorySnapshot) -> None:
+    served: SignSearch = KIND.load(run(KIND, make_job(tmp_path, source)).files)
+    served.close()
+    with pytest.raises(ClosedVersionError, match="SignSearch was closed"):
+        served.search(np.zeros(12))
