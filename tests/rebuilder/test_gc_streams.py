@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from indexrelay.producers.events import BacklogGauge
 from indexrelay.rebuilder.gc import StreamTrimmer
-from indexrelay.schemas.messages import ReaderState
+from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.messages import BatchCompleted, Event, ReaderState
 from indexrelay.schemas.names import split_member_id
 from indexrelay.schemas.settings import Settings
 from indexrelay.streams import Connection, ConsumerGroup, Keys, Presence, Tail, publish_many
@@ -157,6 +159,34 @@ def test_events_above_the_cap_go_unread_and_somebody_has_to_look(
     assert kept(each_connection, keys.events) == ids[-5:]
     trimmed = [each for each in consumer.read(count=3, block_seconds=0) if each.raw is not None]
     assert {each.entry_id for each in trimmed} <= set(ids[-5:])
+
+
+def test_a_flood_of_valid_events_takes_a_sixteenth_of_the_memory_and_holds_up_no_job(
+    real_connection: Connection, keys: Keys
+) -> None:
+    commands, limit, max_backlog = real_connection.commands, 64 * 1024 * 1024, 12_000
+    group(real_connection, keys.events).read(count=1, block_seconds=0)  # then the group is there
+    data = BatchCompleted(collection="tracks", epoch="e", batch_id="b" * 100, generation=1)
+    now = datetime.now(UTC)
+    publish_many(
+        real_connection,
+        keys.events,
+        [Event.of(data, source="flood", time=now).to_bytes() for _ in range(20_000)],
+    )
+    gauge = BacklogGauge(keys.events, max_backlog=max_backlog, clock=SystemClock())
+    assert gauge.is_full(real_connection)
+    trimming = trimmer(real_connection, keys)
+    assert not trimming.trim()  # without a limit there is room for all of them
+    commands.config_set("maxmemory", limit)
+    try:
+        assert trimming.trim()
+        assert int(commands.memory_usage(keys.events) or 0) <= limit // 16
+        assert commands.xlen(keys.events) > 1000
+        assert not trimming.trim()
+    finally:
+        commands.config_set("maxmemory", 0)
+    gauge = BacklogGauge(keys.events, max_backlog=max_backlog, clock=SystemClock())
+    assert not gauge.is_full(real_connection)
 
 
 @pytest.mark.parametrize("stream", ["results", "reports"])

@@ -29,7 +29,7 @@ from indexrelay.storage.catalog import Catalog, Collection
 from indexrelay.streams import Connection, Keys, members_of, trim
 from indexrelay.streams.consumer import Position, extent, group_state, group_states
 from indexrelay.streams.keys import REBUILDERS_GROUP, scan
-from indexrelay.streams.retention import cap, cap_bytes, server_milliseconds
+from indexrelay.streams.retention import cap, cap_bytes, most_stream_bytes, server_milliseconds
 
 _log = get_logger(__name__)
 _BEYOND_BUILDS_SECONDS: Final = 3600.0
@@ -167,6 +167,7 @@ class StreamTrimmer:
             redis.exceptions.RedisError: the server is away, or says no.
         """
         keys, most = self._keys, self._limits.stream_max_entries
+        most_bytes = most_stream_bytes(self._connection, self._limits.stream_max_bytes)
         self._trim(keys.events)
         self._trim(
             keys.reloads,
@@ -179,12 +180,12 @@ class StreamTrimmer:
         for key in {keys.results, *reports}:
             self._trim(key, Position(max(0, round(kept_since)), 0))
             cap(self._connection, key, entries=history)
-            cap_bytes(self._connection, key, most=MAX_HISTORY_BYTES)
+            cap_bytes(self._connection, key, most=min(MAX_HISTORY_BYTES, most_bytes))
         for key in reports:
             self._limit_ttl(key)
         self._remove_consumers()
-        self._cap(keys.reloads, most)
-        return self._cap(keys.events, most)
+        self._cap(keys.reloads, most, most_bytes)
+        return self._cap(keys.events, most, most_bytes)
 
     def _trim(self, key: str, *reached: Position) -> None:
         """Remove what lies below all of ``reached``, and below what any group has reached."""
@@ -197,9 +198,9 @@ class StreamTrimmer:
         if removed:
             _log.debug("stream.trimmed", key=key, entries=removed)
 
-    def _cap(self, key: str, entries: int) -> bool:
+    def _cap(self, key: str, entries: int, most_bytes: int) -> bool:
         removed = cap(self._connection, key, entries=entries)
-        removed += cap_bytes(self._connection, key, most=self._limits.stream_max_bytes)
+        removed += cap_bytes(self._connection, key, most=most_bytes)
         if removed:
             _log.warning(
                 "stream.capped",

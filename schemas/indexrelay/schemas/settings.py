@@ -452,7 +452,8 @@ class RebuilderSettings(_Table):
     """Entries that a stream may hold at most (about 40 MB), read or not. Above it the oldest go:
     events that were cut off are found in the catalog, readers look at the newest release."""
     stream_max_bytes: PositiveCount = 67_108_864
-    """Memory of the server that a stream may take at most, for whoever adds large entries."""
+    """Memory of the server that a stream may take at most, read or not; never more than a sixteenth
+    of the server's ``maxmemory``. Above it the oldest entries go, as above."""
 
     @field_validator("max_delay_seconds", "max_failure_cooldown_seconds")
     @classmethod

@@ -73,6 +73,9 @@ def server_milliseconds(connection: Connection) -> int:
     return int(seconds) * 1000 + int(microseconds) // 1000
 
 
+MEMORY_SHARES: Final = 16
+"""No stream may take more than one of so many equal shares of the server's memory limit: whoever
+floods one leaves room for the others, and for whoever else writes."""
 _SAMPLES: Final = 100
 """States that are measured under one label; the others count as large as these on average."""
 _FULL: Final = 0.9
@@ -117,6 +120,18 @@ def server_memory(connection: Connection) -> ServerMemory | None:
         scripts=int(scripts),
         functions=int(found.get("used_memory_functions", 0)),
     )
+
+
+def most_stream_bytes(connection: Connection, wanted: int) -> int:
+    """The bytes that one stream may take: ``wanted``, or its share of the server's memory limit.
+
+    Raises:
+        redis.exceptions.RedisError: the server is away.
+    """
+    memory = server_memory(connection)
+    if memory is None or not memory.limit:
+        return wanted
+    return min(wanted, memory.limit // MEMORY_SHARES)
 
 
 def held_memory(connection: Connection, keys: Keys) -> dict[str, int]:

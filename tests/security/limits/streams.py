@@ -136,7 +136,10 @@ def _aside(row: Row, request: pytest.FixtureRequest) -> None:
         assert connection.commands.delete(keys.aside(keys.results)) == kept
 
 
-@exercises("bytes of `events`, and of `reloads`, in the server's memory")
+@exercises(
+    "bytes of `events`, and of `reloads`, in the server's memory; a sixteenth of `maxmemory` where "
+    "that is less"
+)
 def _stream_bytes(row: Row, request: pytest.FixtureRequest) -> None:
     connection: Connection = request.getfixturevalue("redis_connection")
     keys = Keys("limits")
