@@ -111,8 +111,9 @@ def run(arguments: list[str], *, encoding: str, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(("encoding", "columns"), TERMINALS)
 def test_every_command_answers_on_every_terminal(
-    built: Path, encoding: str, columns: str, monkeypatch: pytest.MonkeyPatch
+    built: Path, tmp_path: Path, encoding: str, columns: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # `keys generate` writes a file
     monkeypatch.setenv("COLUMNS", columns)
     for arguments in calls(built):
         said = run(arguments, encoding=encoding, monkeypatch=monkeypatch)
