@@ -8,6 +8,7 @@ cannot be read is one of its facts.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, TypeVar
 
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
@@ -96,11 +97,13 @@ class Survey:
         store: Callable[[], ArtifactStore],
         connection: Callable[[], Connection] | None = None,
         clock: Clock,
+        since: datetime | None = None,
     ) -> None:
         """What is handed in is opened when it is looked at, and stays the caller's to close.
 
         Args:
             connection: ``None``: Redis is not looked at.
+            since: when the settings were read; ``None``: now.
         """
         self._settings = settings
         self._catalog = catalog
@@ -108,7 +111,7 @@ class Survey:
         self._connection = connection
         self._keys = Keys(settings.namespace)
         self._clock = clock
-        self._since = clock.now()
+        self._since = since or clock.now()
         self._damaged: Mapping[str, str] = {}
         self._unreadable: Mapping[str, str] = {}
 

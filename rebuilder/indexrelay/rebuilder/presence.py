@@ -59,6 +59,7 @@ class RebuilderPresence:
         catalog: Catalog,
         retry_policy: RetryPolicy,
         clock: Clock,
+        started_at: datetime,
         declares: Declaration,
     ) -> None:
         self._presence = Presence(connection, keys, "rebuilder")
@@ -70,7 +71,7 @@ class RebuilderPresence:
         self._retry_policy = retry_policy
         self._clock = clock
         self._declares = declares
-        self._started_at: datetime = clock.now()
+        self._started_at = started_at
         self._silent = False
         self._seen: dict[str, datetime] = {}
         self._namesakes: dict[str, str] = {}

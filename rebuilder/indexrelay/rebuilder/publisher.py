@@ -81,12 +81,15 @@ class Publisher:
         *,
         store: ArtifactStore,
         clock: Clock,
+        since: datetime | None = None,
         by: str = "",
         elsewhere: Callable[[], AbstractSet[str]] = frozenset,
     ) -> None:
         """Publish to ``store``.
 
         Args:
+            since: when the settings were read; ``None``: now. A release that is newer than they are
+                may follow others.
             by: the author that the releases name.
             elsewhere: the components that running rebuilders declare; asked only where something
                 would leave the release.
@@ -95,7 +98,7 @@ class Publisher:
         self._by = by
         self._elsewhere = elsewhere
         self._clock = clock
-        self._since = clock.now()
+        self._since = since or clock.now()
 
     def publish(
         self,

@@ -22,6 +22,7 @@ reader serves the number, only the key holds it, and the key is replaced.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
@@ -102,8 +103,14 @@ class Reconciler:
         group: ConsumerGroup,
         source: str,
         clock: Clock,
+        since: datetime | None = None,
     ) -> None:
-        """``source``: the author of what is announced and released."""
+        """Repair one installation.
+
+        Args:
+            source: the author of what is announced and released.
+            since: when the settings were read; ``None``: now.
+        """
         keys = Keys(settings.namespace)
         self._definitions = settings.components
         self._limits = settings.rebuilder
@@ -116,6 +123,7 @@ class Reconciler:
         self._publisher = Publisher(
             store=store,
             clock=clock,
+            since=since,
             by=source,
             elsewhere=lambda: declared_by_rebuilders(connection, keys),
         )

@@ -135,12 +135,14 @@ class Rebuilder:
             clock=clock,
         )
         self._heartbeat = self._new_heartbeat()
+        started_at = clock.now()  # what was released later may follow other settings
         self._survey = Survey(
             settings,
             catalog=lambda: catalog,
             store=lambda: store,
             connection=lambda: connection,
             clock=clock,
+            since=started_at,
         )
         self._scheduler = Scheduler(
             settings.components,
@@ -159,6 +161,7 @@ class Rebuilder:
             publisher=Publisher(
                 store=store,
                 clock=clock,
+                since=started_at,
                 by=source,
                 elsewhere=lambda: declared_by_rebuilders(connection, keys),
             ),
@@ -173,6 +176,7 @@ class Rebuilder:
             group=self._group,
             source=source,
             clock=clock,
+            since=started_at,
         )
         self._findings = FindingsLog(clock)
         self._trimmer = StreamTrimmer(settings, connection, keys)
@@ -187,6 +191,7 @@ class Rebuilder:
             catalog=catalog,
             retry_policy=retry_policy,
             clock=clock,
+            started_at=started_at,
             declares=declared_to_build(settings.components, settings.collections),
         )
         self._coalescer = Coalescer(
