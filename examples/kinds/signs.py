@@ -57,7 +57,7 @@ class SignSearch(Closable):
     def search(self, vector: ArrayLike, *, k: int = 10) -> list[Hit]:
         """The ``k`` entries with the most equal signs; the score is minus the number of others."""
         signs = signs_of(np.asarray(vector, dtype=np.float32).reshape(1, -1), self._threshold)
-        if signs.shape[1:] != self._table[SIGNS].base.shape[1:]:
+        if signs.shape[1:] != self._table[SIGNS].row_shape:
             raise InvalidQueryError("the query has another dimension than the collection")
         return self._nearest(signs, checked_k(k))
 
@@ -93,7 +93,7 @@ class SignIndex(LayeredKind[SignParameters, SignSearch]):
     def checks(
         self, table: LayeredTable, source: SourceSnapshot, *, whole: bool
     ) -> Iterator[Check]:
-        bits = 8 * table[SIGNS].base.shape[1]
+        bits = 8 * table[SIGNS].row_shape[0]
         yield Check(name="dimension", passed=bits - 8 < source.dimension <= bits, measured=bits)
 
     def load(self, files: Files) -> SignSearch:

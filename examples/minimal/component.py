@@ -14,9 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from indexrelay.components.kind import Built, Job, Kind, KindParameters
-from indexrelay.schemas.versions import Check
-from indexrelay.storage.entries import Vectors
+from indexrelay.components import Built, Check, Job, Kind, KindParameters, Vectors
 
 
 @dataclass(frozen=True)

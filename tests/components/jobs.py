@@ -210,6 +210,7 @@ def make_manifest(job: Job, done: Run, *, kind: str = "kind") -> VersionManifest
         epochs={name: snapshot.epoch for name, snapshot in job.collections.items()},
         files={name: _blob(file) for name, file in done.files.items()},
         entries=done.built.entries,
+        counts=dict(done.built.counts),
         checks=tuple(done.checks),
         details=done.built.details,
         created_at=datetime(2026, 1, 1, tzinfo=UTC),

@@ -52,7 +52,7 @@ class Embeddings(Closable):
     @property
     def dimension(self) -> int:
         """Length of every vector."""
-        return int(self._vectors.base.shape[1])
+        return self._vectors.row_shape[0]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -128,10 +128,9 @@ class EmbeddingCache(LayeredKind[EmbeddingCacheParameters, Embeddings]):
     ) -> Iterator[Check]:
         """Every vector has the collection's dimension, and is finite."""
         vectors = table[MATRIX]
-        dimension = int(vectors.base.shape[1])
         yield judge(
             "dimension",
-            lambda: equal(dimension, source.dimension, "vectors have another length"),
+            lambda: equal(vectors.row_shape[0], source.dimension, "vectors have another length"),
         )
         blocks = (block for _, block in vectors.blocks()) if whole else iter([vectors.delta])
         yield judge("vectors_finite", lambda: _finite(blocks))

@@ -139,7 +139,7 @@ class ArrayColumn(Column["LayeredArray"]):
 
     def fits(self, last: "LayeredArray", given: NDArray[Any]) -> bool:
         """Whether rows of both have one length."""
-        return last.delta.shape[1:] == given.shape[1:]
+        return last.row_shape == given.shape[1:]
 
     def _rows(self, path: Path, shape: tuple[int | None, ...], count: int) -> NDArray[Any]:
         array = mapped_array(path, (None, *shape), self.dtype)
@@ -192,6 +192,11 @@ class LayeredArray(LayeredColumn):
         self.delta = delta
         """The rows that came or changed since the base was written."""
 
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of one row: ``(dimension,)``, or ``()`` where it is a single number."""
+        return self.base.shape[1:]
+
     def row(self, entry_id: str) -> NDArray[Any]:
         """A read-only view of one row.
 
@@ -227,7 +232,7 @@ class LayeredArray(LayeredColumn):
         self, in_delta: NDArray[np.bool_], rows: Rows, values: NDArray[Any]
     ) -> NDArray[np.bool_]:
         """For each row of base or delta: is its value the given one, bit for bit?"""
-        if values.shape[1:] != self.base.shape[1:]:
+        if values.shape[1:] != self.row_shape:
             return np.zeros(len(rows), dtype=bool)
         same: NDArray[np.bool_] = (_bits(self._gathered(in_delta, rows)) == _bits(values)).all(1)
         return same
@@ -245,7 +250,7 @@ class LayeredArray(LayeredColumn):
         del self.base, self.delta
 
     def _gathered(self, in_delta: NDArray[np.bool_], rows: Rows) -> NDArray[Any]:
-        block = np.empty((len(rows), *self.base.shape[1:]), dtype=self.base.dtype)
+        block = np.empty((len(rows), *self.row_shape), dtype=self.base.dtype)
         block[in_delta] = self.delta[rows[in_delta]]
         block[~in_delta] = self.base[rows[~in_delta]]
         return block

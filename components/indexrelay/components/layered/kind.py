@@ -60,7 +60,7 @@ ServedT_co = TypeVar("ServedT_co", bound=Served, covariant=True)
 class LayeredKind(Kind[ParametersT, ServedT_co]):
     """A row for each entry of one collection, made from that entry alone."""
 
-    columns: ClassVar[tuple[Column[Any], ...]]
+    columns: ClassVar[tuple[Column[Any], ...]] = ()
     """What is stored of each entry, besides its id."""
     max_inputs = 1
     takes_components = False
