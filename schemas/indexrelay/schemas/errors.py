@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from importlib.util import find_spec
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, get_args, get_origin
-
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Any, ClassVar, Final, get_args, get_origin
 
 from indexrelay.schemas.diagnostics import redacted
-from indexrelay.schemas.names import IDENTIFIER_PATTERN, NAME_PATTERN
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 
 class IndexRelayError(Exception):
@@ -174,7 +174,9 @@ class SettingsError(IndexRelayError):
         super().__init__(f"{origin}: {len(self.mistakes)} mistake(s)\n{lines}")
 
 
-def mistakes_of(error: ValidationError, *, root: str, model: type[BaseModel]) -> Iterator[Mistake]:
+def mistakes_of(
+    error: "ValidationError", *, root: str, model: "type[BaseModel]"
+) -> Iterator[Mistake]:
     """Turn what pydantic found into mistakes; ``root`` is the dotted key that it looked at."""
     for item in error.errors(include_url=False):
         parts = [str(part) for part in item["loc"] if part != "[key]"]
@@ -205,8 +207,11 @@ def _written(parts: list[str]) -> list[str]:
     ]
 
 
-def _right(item: Any, model: type[BaseModel]) -> str:
+def _right(item: Any, model: "type[BaseModel]") -> str:
     """What would be right instead of what pydantic refused."""
+    # Neither `indexrelay --help` nor a user's pytest run that loads our plugin needs pydantic.
+    from indexrelay.schemas.names import IDENTIFIER_PATTERN, NAME_PATTERN
+
     context = item.get("ctx", {})
     match item["type"]:
         case "extra_forbidden":
@@ -241,7 +246,7 @@ def _sentence(message: str) -> str:
     return message[:1].lower() + message[1:]
 
 
-def _keys_beside(item: Any, model: type[BaseModel]) -> list[str]:
+def _keys_beside(item: Any, model: "type[BaseModel]") -> list[str]:
     """The keys that the table with the unknown one does know."""
     table: Any = model
     for part in item["loc"][:-1]:
