@@ -17,7 +17,7 @@ import numpy as np
 from redis import Redis
 
 from indexrelay.producers import Producer
-from indexrelay.producers.events import EventDraft, Signals
+from indexrelay.producers.events import EventDraft, EventSender, JobConnection
 from indexrelay.rebuilder.inbox import read_event
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.messages import FIELD, BatchCompleted, Event
@@ -90,24 +90,21 @@ class Sending:
         self._keys = Keys("bench")
         self._said = said(count)
         self._models = enveloped(self._said)
-        self._signals = Signals(
-            keys=self._keys,
-            clock=SystemClock(),
-            source="benchmarks/events",
-            connect=lambda: self._connection,
-            connection=self._connection,
+        settings = Settings(namespace="bench")
+        self._sender = EventSender(
+            settings, connection=JobConnection(settings, self._connection), clock=SystemClock()
         )
 
     def emit(self) -> Contender:
         def work(_: None) -> None:
             for data in self._said:
-                self._signals.emit(data, subject=data.collection)
+                self._sender.send([EventDraft(data, data.collection)])
 
         return prepared(self._empty, work, self._check)
 
     def emit_many(self) -> Contender:
         def work(_: None) -> None:
-            self._signals.emit_many([EventDraft(data, data.collection) for data in self._said])
+            self._sender.send([EventDraft(data, data.collection) for data in self._said])
 
         return prepared(self._empty, work, self._check)
 

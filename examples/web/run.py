@@ -152,7 +152,7 @@ def commit(
     with Producer.open(settings) as producer:
         with producer.batch("tracks", batch_id) as batch:
             batch.upsert(list(tracks), list(tracks.values()))
-        producer.wait_served(batch.commit, timeout_seconds=LIMIT_SECONDS, readers=workers)
+        producer.wait_served(batch.commit, timeout_seconds=LIMIT_SECONDS, readers={"web": workers})
 
 
 @contextmanager

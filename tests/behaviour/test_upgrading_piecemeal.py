@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from indexrelay.console.demo.job import results_in
+from indexrelay.producers import NotServedError
 from indexrelay.rebuilder.gc import StreamTrimmer
 from indexrelay.rebuilder.inbox import RetryOutcome, retry_dead_letter
 from indexrelay.schemas.clock import SystemClock
@@ -273,5 +274,16 @@ def test_members_of_another_version_are_seen_waited_for_and_believed(
     assert rebuilder is not None
     assert rebuilder.failures["main_map"].failures == 2
     commit = commit_of(installation.catalog, STORED_GENERATION)
+    # What a version of before says without a stamp anybody might say, and it serves none of today's.
+    with pytest.raises(NotServedError, match="without the stamp of its commit"):
+        installation.producer.wait_served(commit, timeout_seconds=0, components=[COMPONENT])
+    known = installation.catalog.collections.log(commit.collection, [commit.generation]).stamps
+    stamped = reader.components[COMPONENT].model_copy(
+        update={"stamps": {commit.collection: known[commit.generation]}}
+    )
+    ours = reader.model_copy(update={"components": {COMPONENT: stamped}})
+    Presence(installation.connection, keys, "reader").publish(
+        reader.member, ours.model_dump_json().encode(), ttl_seconds=60
+    )
     by = installation.producer.wait_served(commit, timeout_seconds=5, components=[COMPONENT])
     assert by.readers == ("reader-a",)

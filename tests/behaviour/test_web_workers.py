@@ -106,11 +106,11 @@ def test_each_worker_is_present_and_waited_for(
             batch.upsert(["b"], [[0, 1]])
         with pytest.raises(NotServedError):
             installation.producer.wait_served(
-                batch.commit, timeout_seconds=0.5, readers=2, fail_fast=False
+                batch.commit, timeout_seconds=0.5, readers={"web": 2}, fail_fast=False
             )
         os.kill(stopped, signal.SIGCONT)
         served = installation.producer.wait_served(
-            batch.commit, timeout_seconds=30, readers=2, fail_fast=False
+            batch.commit, timeout_seconds=30, readers={"web": 2}, fail_fast=False
         )
         assert served.readers == ("web", "web")
     finally:

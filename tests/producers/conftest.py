@@ -54,8 +54,8 @@ def connection() -> Iterator[Connection]:
 
 
 @pytest.fixture
-def readers(connection: Connection) -> Readers:
-    return Readers(connection)
+def readers(connection: Connection, catalog: Catalog) -> Readers:
+    return Readers(connection, catalog)
 
 
 @pytest.fixture

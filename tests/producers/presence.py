@@ -10,6 +10,7 @@ from indexrelay.schemas.messages import (
     ReaderState,
     RebuilderState,
 )
+from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, Keys, Presence
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -35,11 +36,15 @@ class HandClock:
 class Readers:
     """Publishes what readers and rebuilders would say of themselves."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, catalog: Catalog) -> None:
         self._connection = connection
+        self._catalog = catalog
         self._keys = Keys("indexrelay")
 
-    def say(self, state: ReaderState) -> None:
+    def say(self, state: ReaderState, *, stamped: bool = True) -> None:
+        """As a reader of versions that were built from the catalog says it."""
+        if stamped:
+            state = with_stamps(state, self._catalog)
         Presence(self._connection, self._keys, "reader").publish(
             state.member, state.model_dump_json().encode(), ttl_seconds=60
         )
@@ -48,6 +53,18 @@ class Readers:
         Presence(self._connection, self._keys, "rebuilder").publish(
             state.member, state.model_dump_json().encode(), ttl_seconds=60
         )
+
+
+def with_stamps(state: ReaderState, catalog: Catalog) -> ReaderState:
+    """The same, each component with the stamps of the commits that it covers."""
+    components = {}
+    for name, component in state.components.items():
+        stamps: dict[str, str] = {}
+        for collection, generation in component.covers.items():
+            known = catalog.collections.log(collection, [generation]).stamps
+            stamps |= {collection: known[generation]} if generation in known else {}
+        components[name] = component.model_copy(update={"stamps": stamps})
+    return state.model_copy(update={"components": components})
 
 
 def reader(

@@ -16,8 +16,8 @@ from indexrelay.producers.errors import (
 )
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Catalog
-from indexrelay.streams import Connection, Keys, Presence
-from tests.producers.presence import HandClock, reader
+from indexrelay.streams import Connection
+from tests.producers.presence import HandClock, Readers, reader
 
 
 def test_a_batch_is_committed_and_waited_for(
@@ -35,9 +35,8 @@ def test_a_batch_is_committed_and_waited_for(
                 await producer.wait_served(batch.commit, timeout_seconds=0)
             waiting = asyncio.create_task(producer.wait_served(batch.commit, timeout_seconds=30))
             await asyncio.sleep(0)
-            state = reader("one", {"voyager": 1}, epoch=batch.commit.epoch)
-            Presence(connection, Keys("indexrelay"), "reader").publish(
-                "one", state.model_dump_json().encode(), ttl_seconds=60
+            Readers(connection, catalog).say(
+                reader("one", {"voyager": 1}, epoch=batch.commit.epoch)
             )
             assert (await waiting).readers == ("one",)
             assert await producer.request_rebuild(["map"])

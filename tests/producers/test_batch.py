@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexrelay.producers import Batch, Producer
-from indexrelay.producers.batch import BatchOutcome
+from indexrelay.producers.batch import PendingBatch
 from indexrelay.producers.errors import (
     BatchClosedError,
     NotCommittedError,
@@ -18,8 +18,8 @@ from indexrelay.producers.errors import (
     WrongSourceError,
 )
 from indexrelay.schemas.messages import FIELD, BatchCompleted, Event, RebuildRequested
-from indexrelay.schemas.settings import Metric
-from indexrelay.storage.catalog import BatchChanges, Catalog, Commit
+from indexrelay.schemas.settings import CollectionSettings
+from indexrelay.storage.catalog import Catalog, Commit
 from indexrelay.storage.errors import (
     BatchContentError,
     InvalidEntriesError,
@@ -444,6 +444,7 @@ def test_a_requested_rebuild_is_a_row_and_a_wake_up_under_one_id(
     assert event.data == RebuildRequested(request_id=request_id, reason="new colours")
 
 
+DECLARED = CollectionSettings(dimension=3)
 changes = st.dictionaries(
     st.sampled_from("abcdef"), st.sampled_from(["upsert", "delete"]), max_size=6
 )
@@ -455,15 +456,13 @@ def test_gathered_changes_are_what_is_committed(batches: list[dict[str, str]]) -
     for said in batches:
         committed: list[tuple[list[str], list[str]]] = []
 
-        def hand_over(
-            changes: BatchChanges,
-            _outcome: BatchOutcome,
-            into: list[tuple[list[str], list[str]]] = committed,
+        def submit(
+            pending: PendingBatch, into: list[tuple[list[str], list[str]]] = committed
         ) -> None:
-            upserts = [name for chunk in changes.upserts for name in chunk.ids]
-            into.append((upserts, list(changes.deletes)))
+            upserts = [name for chunk in pending.changes.upserts for name in chunk.ids]
+            into.append((upserts, list(pending.changes.deletes)))
 
-        with Batch("tracks", "b1", dimension=3, metric=Metric.COSINE, hand_over=hand_over) as batch:
+        with Batch("tracks", "b1", declared=DECLARED, submit=submit) as batch:
             for name, what in said.items():
                 if what == "upsert":
                     batch.upsert([name], ROWS[:1])

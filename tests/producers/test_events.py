@@ -41,7 +41,7 @@ said = st.builds(
 def test_each_event_reads_as_if_it_had_been_made_alone(several: list[EventDraft]) -> None:
     envelopes = Envelopes("a job")
     halves = several[: len(several) // 2], several[len(several) // 2 :]
-    events = [Event.from_bytes(raw) for half in halves for raw in envelopes.written(half, NOW)]
+    events = [Event.from_bytes(raw) for half in halves for raw in envelopes.write(half, NOW)]
     alone = [
         Event.of(
             each.data,
@@ -66,9 +66,9 @@ def test_time_goes_on_and_kinds_that_are_too_many_are_forgotten() -> None:
     data = completed("tracks", "b", 1)
     later = NOW + timedelta(seconds=1, microseconds=1)
     for time in (NOW, later):
-        (raw,) = envelopes.written([EventDraft(data, "tracks")], time)
+        (raw,) = envelopes.write([EventDraft(data, "tracks")], time)
         assert Event.from_bytes(raw).time == time
     subjects = [f"subject {number}" for number in range(2_500)]
-    raws = envelopes.written([EventDraft(data, subject) for subject in subjects], NOW)
+    raws = envelopes.write([EventDraft(data, subject) for subject in subjects], NOW)
     assert [Event.from_bytes(raw).subject for raw in raws] == subjects
     assert len(envelopes._shared) <= 1000

@@ -11,9 +11,9 @@ from indexrelay.producers.errors import NoRunningServerError
 from indexrelay.producers.events import open_connection
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Catalog
-from indexrelay.streams import EmbeddedServer, Keys, Presence
+from indexrelay.streams import EmbeddedServer, Keys
 from tests.fixtures.logs import capture_logs
-from tests.producers.presence import reader
+from tests.producers.presence import Readers, reader
 
 ROW = np.ones((1, 3), np.float32)
 
@@ -39,7 +39,7 @@ def test_a_commit_stands_while_no_server_was_ever_started(tmp_path: Path) -> Non
     with Producer.open(settings_in(tmp_path)) as producer, capture_logs() as logs:
         assert not commit_one(producer, "a")
     (warning,) = [line for line in logs if line["log_level"] == "warning"]
-    assert warning["event"] == "event.not_emitted"
+    assert warning["event"] == "event.not_added"
     assert "indexrelay up" in warning["error"]
 
 
@@ -68,9 +68,7 @@ def test_a_server_that_is_started_yet_is_waited_for(tmp_path: Path) -> None:
         server.start()
         state = reader("late", {"voyager": 1}, epoch=batch.commit.epoch)
         with open_connection(settings) as connection:
-            Presence(connection, Keys("indexrelay"), "reader").publish(
-                "late", state.model_dump_json().encode(), ttl_seconds=60
-            )
+            Readers(connection, catalog).say(state)
 
     catalog = Catalog.open(settings.catalog_url)
     with Producer(settings, catalog=catalog, wait=come_up) as producer, closing(catalog):

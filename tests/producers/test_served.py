@@ -81,7 +81,7 @@ def test_so_many_readers_may_be_enough(
     assert producer.wait_served(commit, timeout_seconds=0, readers=1).readers == ("one",)
     with pytest.raises(NotServedError, match=r"two .*: voyager"):
         producer.wait_served(commit, timeout_seconds=0, readers=2)
-    with pytest.raises(NotServedError, match="2 alive, 3 asked for"):
+    with pytest.raises(NotServedError, match=r"2 id\(s\) alive, 3 asked for"):
         producer.wait_served(commit, timeout_seconds=0, readers=3)
 
 
@@ -93,13 +93,13 @@ def test_named_readers_must_be_there(producer: Producer, commit: Commit, readers
         producer.wait_served(commit, timeout_seconds=0, readers={"one", "gone"})
 
 
-def test_each_process_under_one_id_counts(
+def test_a_number_counts_ids_and_each_with_all_of_its_processes(
     producer: Producer, commit: Commit, readers: Readers
 ) -> None:
+    """Whoever has the password of one id is no more than one reader."""
     readers.say(reader("web", {"voyager": 2}, epoch=commit.epoch, instance="0a"))
     readers.say(reader("web", {"voyager": 1}, epoch=commit.epoch, instance="0b"))
-    assert producer.wait_served(commit, timeout_seconds=0, readers=1).readers == ("web",)
-    asked: list[Any] = [None, {"web"}, 2]
+    asked: list[Any] = [None, {"web"}, 1, {"web": 1}, {"web": 2}]
     for each in asked:
         with pytest.raises(NotServedError, match=r"web \(here:1\): voyager at generation 1"):
             producer.wait_served(commit, timeout_seconds=0, readers=each)
@@ -107,8 +107,41 @@ def test_each_process_under_one_id_counts(
     for each in asked:
         served = producer.wait_served(commit, timeout_seconds=0, readers=each)
         assert served.readers == ("web", "web")
-    with pytest.raises(NotServedError, match="2 alive, 3 asked for"):
-        producer.wait_served(commit, timeout_seconds=0, readers=3)
+    with pytest.raises(NotServedError, match=r"1 id\(s\) alive, 2 asked for"):
+        producer.wait_served(commit, timeout_seconds=0, readers=2)
+    with pytest.raises(NotServedError, match=r"web: 2 process\(es\) alive, 3 asked for"):
+        producer.wait_served(commit, timeout_seconds=0, readers={"web": 3})
+
+
+def test_no_id_says_what_concerns_another(
+    producer: Producer, commit: Commit, readers: Readers
+) -> None:
+    readers.say(reader("one", {"voyager": 2, "new": None}, epoch=commit.epoch))
+    readers.say(reader("other", {"new": 1}, epoch=commit.epoch))
+    assert producer.wait_served(commit, timeout_seconds=0, readers=["one"]).readers == ("one",)
+    assert producer.wait_served(commit, timeout_seconds=0, readers=1).readers == ("one",)
+
+
+def test_a_generation_without_the_stamp_of_its_commit_does_not_count(
+    producer: Producer, commit: Commit, readers: Readers
+) -> None:
+    readers.say(reader("one", {"voyager": 2}, epoch=commit.epoch), stamped=False)
+    with pytest.raises(NotServedError, match=r"voyager at generation 2 \(without the stamp"):
+        producer.wait_served(commit, timeout_seconds=0)
+
+
+def test_of_one_id_the_catalog_is_asked_about_few_generations(
+    producer: Producer, commit: Commit, readers: Readers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexrelay.producers.served._MOST_GENERATIONS", 1)
+    for name in ("c", "d"):
+        with producer.batch("tracks") as batch:
+            batch.upsert([name], np.ones((1, 3), np.float32))
+    readers.say(reader("one", {"voyager": 3, "map": 2}, epoch=commit.epoch))
+    with pytest.raises(NotServedError, match=r"voyager at generation 3 \(and so many other"):
+        producer.wait_served(commit, timeout_seconds=0)
+    readers.say(reader("one", {"voyager": 4, "map": 2}, epoch=commit.epoch))
+    assert producer.wait_served(commit, timeout_seconds=0).readers == ("one",)
 
 
 def test_named_components_must_all_be_covered_and_others_need_not(
@@ -217,10 +250,10 @@ def test_redis_being_away_is_waited_out(
     readers.say(reader("one", {"voyager": 2}, epoch=commit.epoch))
     look = Presence.look
 
-    def away(presence: Presence, roster: Roster | None = None, **_: object) -> Look:
+    def away(presence: Presence, roster: Roster | None = None, **given: Any) -> Look:
         if clock.seconds < 1:
             raise RedisConnectionError("connection refused")
-        return look(presence, roster)
+        return look(presence, roster, **given)
 
     monkeypatch.setattr(Presence, "look", away)
     assert 1 <= producer.wait_served(commit, timeout_seconds=5).seconds < 1.1
@@ -232,7 +265,7 @@ def test_redis_being_away_is_waited_out(
 def test_a_refusal_that_stays_is_raised(
     producer: Producer, commit: Commit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(*_: object, **_named: object) -> Look:
+    def refused(*_: object, **__: object) -> Look:
         raise ResponseError("ERR unknown command")
 
     monkeypatch.setattr(Presence, "look", refused)
@@ -254,6 +287,7 @@ def test_a_state_that_cannot_be_read_does_not_hide_the_others(
         ({"readers": "one"}, TypeError),
         ({"readers": 0}, ValueError),
         ({"readers": ()}, ValueError),
+        ({"readers": {"web": 0}}, ValueError),
         ({"components": "map"}, TypeError),
         ({"components": ()}, ValueError),
         ({"timeout_seconds": -1}, ValueError),
@@ -288,12 +322,12 @@ def test_a_reader_that_comes_while_others_are_looked_at_counts_before_all_is_ser
     looks = []
     look = Presence.look
 
-    def looked(presence: Presence, roster: Roster | None = None, **_: object) -> Look:
+    def looked(presence: Presence, roster: Roster | None = None, **given: Any) -> Look:
         looks.append(clock.seconds)
         if len(looks) == 20:
             readers.say(reader("two", {"voyager": 1}, epoch=commit.epoch))
             readers.say(reader("one", {"voyager": 2}, epoch=commit.epoch))
-        return look(presence, roster)
+        return look(presence, roster, **given)
 
     monkeypatch.setattr(Presence, "look", looked)
     with pytest.raises(NotServedError, match="two"):

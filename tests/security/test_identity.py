@@ -37,12 +37,14 @@ def about(label: str, instance: str) -> dict[str, Any]:
     return {**role, **process, "started_at": NOON, "updated_at": NOON}
 
 
-def serving(commit: Commit, label: str, instance: str) -> ReaderState:
+def serving(bench: Bench, commit: Commit, label: str, instance: str) -> ReaderState:
+    known = bench.catalog.collections.log(commit.collection, [commit.generation])
     component = ComponentState(
         outcome=LoadOutcome.APPLIED,
         version="0" * 64,
         covers={commit.collection: commit.generation},
         epochs={commit.collection: commit.epoch},
+        stamps={commit.collection: known.stamps[commit.generation]},
     )
     return ReaderState(**about(label, instance), components={"index": component})
 
@@ -69,9 +71,9 @@ def problems(bench: Bench) -> dict[Code, str]:
 
 def test_nobody_makes_a_job_believe_that_another_reader_serves(bench: Bench) -> None:
     commit = bench.commit("a")
-    honest = serving(commit, "web", "0a").model_copy(update={"components": {}, "release": 0})
+    honest = serving(bench, commit, "web", "0a").model_copy(update={"components": {}, "release": 0})
     write(bench, "reader", "web:0a", honest)
-    write(bench, "reader", "evil:0b", serving(commit, "web", "0a"))
+    write(bench, "reader", "evil:0b", serving(bench, commit, "web", "0a"))
     with producer_of(bench) as producer:
         for readers in (["web"], ["evil"], 2, None):
             with pytest.raises(NotServedError):
@@ -83,8 +85,8 @@ def test_nobody_makes_a_job_believe_that_another_reader_serves(bench: Bench) -> 
 
 def test_nobody_keeps_a_job_waiting_in_the_name_of_another_reader(bench: Bench) -> None:
     commit = bench.commit("a")
-    write(bench, "reader", "web:0a", serving(commit, "web", "0a"))
-    behind = serving(commit, "web", "0c").model_copy(update={"components": {}, "release": 0})
+    write(bench, "reader", "web:0a", serving(bench, commit, "web", "0a"))
+    behind = serving(bench, commit, "web", "0c").model_copy(update={"components": {}, "release": 0})
     write(bench, "reader", "evil:0b", behind)
     with producer_of(bench) as producer:
         served = producer.wait_served(commit, timeout_seconds=0, readers=["web"])
@@ -129,7 +131,7 @@ def test_a_lease_in_the_name_of_a_process_that_is_gone_or_another_is_told(bench:
 def test_a_reader_cannot_keep_what_others_serve_from_being_kept(bench: Bench) -> None:
     """The sweep of old files asks presence; a name in a value does not hide its reader's own."""
     commit = bench.commit("a")
-    write(bench, "reader", "web:0a", serving(commit, "web", "0a"))
+    write(bench, "reader", "web:0a", serving(bench, commit, "web", "0a"))
     write(bench, "reader", "evil:0b", ReaderState(**about("web", "0a")))
     retirer = bench.rebuilder._sweeper
     assert retirer._served() == ({"0" * 64}, False)

@@ -230,7 +230,7 @@ class AsyncProducer:
         fail_fast: bool = True,
     ) -> ServedBy:
         """As `Producer.wait_served`; safe to cancel."""
-        waiting = self._producer.waiting(
+        waiting = self._producer.served_wait(
             commit,
             timeout_seconds=timeout_seconds,
             readers=readers,

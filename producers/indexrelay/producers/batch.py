@@ -16,15 +16,21 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from numpy.typing import ArrayLike
 
-from indexrelay.producers.errors import BatchClosedError, NotCommittedError
-from indexrelay.schemas.settings import Metric
-from indexrelay.storage.catalog import BatchChanges, Commit
+from indexrelay.producers.errors import (
+    BatchClosedError,
+    NotCommittedError,
+    UndeclaredCollectionError,
+    WrongSourceError,
+)
+from indexrelay.producers.events import EventSender
+from indexrelay.schemas.settings import CollectionSettings, Settings
+from indexrelay.storage.catalog import BatchChanges, Catalog, Commit
 from indexrelay.storage.entries import Entries, check_batch_id
 from indexrelay.storage.errors import InvalidEntriesError, UnknownEntriesError
 from indexrelay.storage.validation import (
@@ -36,26 +42,10 @@ from indexrelay.storage.validation import (
     encode_payloads,
 )
 
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{1,256})?")
-"""Later versions may append to what version 00 has."""
-
-
-def check_traceparent(given: str | None) -> None:
-    """Refuse what an event cannot carry, before the commit: after it a job could not tell.
-
-    Raises:
-        ValueError: it is no trace context.
-    """
-    if given is None or (isinstance(given, str) and _TRACEPARENT.fullmatch(given)):
-        return
-    raise ValueError(
-        f"traceparent={given!r:.100}: a W3C trace context, 00-<32 hex>-<16 hex>-<2 hex>"
-    )
-
 
 @dataclass(kw_only=True)
 class BatchOutcome:
-    """Filled in as it happens."""
+    """What came of one batch; whoever commits it fills it in."""
 
     commit: Commit | None = None
     announced: bool = False
@@ -64,17 +54,17 @@ class BatchOutcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinishedBatch:
-    """A batch whose block ended: what is to be committed, and where to tell what became of it."""
+class PendingBatch:
+    """A batch whose block ended, and that is to be committed."""
 
     changes: BatchChanges
-    outcome: BatchOutcome
+    outcome: BatchOutcome = field(default_factory=BatchOutcome)
     traceparent: str | None = None
     """A W3C trace context that the event carries along."""
 
 
-HandsOver = Callable[[BatchChanges, BatchOutcome], None]
-"""Commits what was gathered, now or together with other batches, and tells the outcome."""
+Submit: TypeAlias = Callable[[PendingBatch], None]
+"""Commits a batch whose block ended, at once or later with others."""
 
 
 class Batch:
@@ -90,20 +80,19 @@ class Batch:
         collection: str,
         batch_id: str,
         *,
-        dimension: int,
-        metric: Metric,
-        hand_over: HandsOver,
-        sizes: SizeLimits | None = None,
+        declared: CollectionSettings,
+        submit: Submit,
+        traceparent: str | None = None,
     ) -> None:
         self.collection = collection
         self.batch_id = batch_id
-        self._dimension = dimension
-        self._metric = metric
-        self._hand_over = hand_over
-        self._sizes = sizes or SizeLimits()
+        self._declared = declared
+        self._sizes = SizeLimits.of(declared)
+        self._submit = submit
+        self._traceparent = traceparent
         self._upserts: list[Entries] = []
         self._upserted: set[str] = set()
-        # By id, what was set or cleared beside the upserts; None: it goes.
+        # By id, what was set or cleared beside the upserts; None: cleared.
         self._texts: dict[str, str | None] = {}
         self._payloads: dict[str, str | None] = {}
         self._deletes: dict[str, None] = {}
@@ -138,8 +127,8 @@ class Batch:
             vectors,
             texts,
             payloads,
-            dimension=self._dimension,
-            metric=self._metric,
+            dimension=self._declared.dimension,
+            metric=self._declared.metric,
             sizes=self._sizes,
         )
         if not len(entries):
@@ -147,7 +136,7 @@ class Batch:
         if entries.vectors is vectors or not entries.vectors.flags.owndata:
             entries = dataclasses.replace(entries, vectors=entries.vectors.copy())
         if self._deletes:
-            self._begin_anew(entries.ids)
+            self._reset_deleted(entries.ids)
         _forget_given(self._texts, entries.ids, entries.texts)
         _forget_given(self._payloads, entries.ids, entries.payloads)
         self._upserts.append(entries)
@@ -238,8 +227,8 @@ class Batch:
 
         Raises:
             NotCommittedError: the block has not ended (nor that of `Producer.batches` around it),
-                ended by an exception, or changed nothing; or its commit raised, and what that says
-                decides whether to repeat the batch.
+                ended by an exception, or changed nothing; or its commit raised, and the message
+                says whether to repeat the batch.
         """
         if self._outcome.commit is None:
             raise NotCommittedError(self.collection, self._outcome.no_commit)
@@ -247,7 +236,7 @@ class Batch:
 
     @property
     def announced(self) -> bool:
-        """Whether the event went out; if not, the reconcile loop finds the commit."""
+        """Whether the event was added; if not, the reconcile loop finds the commit."""
         return self._outcome.announced
 
     def __enter__(self) -> Self:
@@ -279,14 +268,16 @@ class Batch:
         elif not changed:
             self._outcome.no_commit = "nothing was changed"
         else:
-            self._hand_over(changes, self._outcome)
+            self._submit(
+                PendingBatch(changes=changes, outcome=self._outcome, traceparent=self._traceparent)
+            )
 
     def _check_open(self) -> None:
         if self._ended:
             raise BatchClosedError(self.collection)
 
-    def _begin_anew(self, ids: Sequence[str]) -> None:
-        """What was deleted and is upserted again has nothing of what it had."""
+    def _reset_deleted(self, ids: Sequence[str]) -> None:
+        """An entry that was deleted and is upserted again has no text or payload of before."""
         for id_ in ids:
             if id_ in self._deletes:
                 del self._deletes[id_]
@@ -296,6 +287,189 @@ class Batch:
         deleted = [id_ for id_ in ids if id_ in self._deletes] if self._deletes else []
         if deleted:
             raise UnknownEntriesError(self.collection, deleted)
+
+
+class Batches:
+    """Batches of any collections that are committed together; made by `Producer.batches`.
+
+    Leaving the block normally commits all whose own blocks ended normally, leaving it by an
+    exception commits nothing. Batches may be open at the same time, each on a thread of its own.
+    """
+
+    def __init__(self, committer: "Committer") -> None:
+        self._committer = committer
+        self._pending: list[PendingBatch] = []
+        self._gathering = threading.Lock()
+        self._outcomes: tuple[BatchOutcome, ...] = ()
+        self._ended = False
+
+    def batch(
+        self, collection: str, batch_id: str | None = None, *, traceparent: str | None = None
+    ) -> Batch:
+        """A batch for one ``with`` block inside of this one; as `Producer.batch`.
+
+        Its `Batch.commit` is there when this block has ended. The same ``batch_id`` a second time
+        in one collection has to be the same batch: it commits nothing, and gets the commit of the
+        first one.
+        """
+        return self._committer.batch(
+            collection, batch_id, traceparent=traceparent, submit=self._gather
+        )
+
+    def batch_completed(
+        self, collection: str, *, batch_id: str | None = None, traceparent: str | None = None
+    ) -> None:
+        """Commit with the others that a collection whose entries live elsewhere has new ones.
+
+        Raises what `Producer.batch_completed` raises before the commit.
+        """
+        check_traceparent(traceparent)
+        batch_id = _checked_id(batch_id)
+        self._committer.declare(collection, own_data=True)
+        changes = BatchChanges(collection=collection, batch_id=batch_id, own_data=True)
+        self._gather(PendingBatch(changes=changes, traceparent=traceparent))
+
+    def __len__(self) -> int:
+        """How many batches wait for the end of the block, or were to be committed at its end."""
+        return len(self._pending) or len(self._outcomes)
+
+    def __bool__(self) -> bool:
+        """Always true: no batches yet are still `Batches` (ask ``len(batches)``)."""
+        return True
+
+    @property
+    def commits(self) -> tuple[Commit, ...]:
+        """What was committed, in the order in which the batches' blocks ended; empty before."""
+        return tuple(each.commit for each in self._outcomes if each.commit is not None)
+
+    @property
+    def announced(self) -> bool:
+        """Whether the events were added; if not, the reconcile loop finds the commits."""
+        return bool(self._outcomes) and all(each.announced for each in self._outcomes)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._gathering:
+            self._ended = True
+            pending, self._pending = self._pending, []
+        if error is not None:
+            for each in pending:
+                each.outcome.no_commit = f"the block of its batches ended by {type(error).__name__}"
+        elif pending:
+            self._outcomes = tuple(each.outcome for each in pending)
+            self._committer.commit(pending)
+
+    def _gather(self, pending: PendingBatch) -> None:
+        pending.outcome.no_commit = "the block of its batches has not ended"
+        with self._gathering:
+            if self._ended:
+                raise BatchClosedError(pending.changes.collection)
+            self._pending.append(pending)
+
+
+class Committer:
+    """Commits batches, then announces them; safe to use from several threads.
+
+    The commit goes first and the event after it. The catalog is the truth, so a commit whose event
+    could not be sent is delayed by one reconcile round, never lost; the other way round a rebuild
+    could look before there is anything to see.
+    """
+
+    def __init__(self, settings: Settings, *, catalog: Catalog, events: EventSender) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._events = events
+
+    def batch(
+        self,
+        collection: str,
+        batch_id: str | None,
+        *,
+        traceparent: str | None,
+        submit: Submit | None = None,
+    ) -> Batch:
+        """A batch of a collection, which is declared where it is missing.
+
+        Args:
+            collection: its name in the settings.
+            batch_id: ``None``: drawn.
+            traceparent: a W3C trace context that the event carries along.
+            submit: takes it at the end of its block; ``None``: it is committed at once.
+
+        Raises:
+            ValueError: ``traceparent`` is none.
+            InvalidBatchIdError: the catalog cannot store the id.
+            Error: as `declare`.
+        """
+        check_traceparent(traceparent)
+        return Batch(
+            collection,
+            _checked_id(batch_id),
+            declared=self.declare(collection, own_data=False),
+            submit=submit or (lambda pending: self.commit([pending])),
+            traceparent=traceparent,
+        )
+
+    def declare(self, name: str, *, own_data: bool) -> CollectionSettings:
+        """Declare a collection in the catalog where it is missing; what the settings say of it.
+
+        Args:
+            name: its name in the settings.
+            own_data: whether its job keeps the entries elsewhere.
+
+        Raises:
+            UndeclaredCollectionError: the settings do not declare it.
+            WrongSourceError: its entries live elsewhere than ``own_data`` says.
+            CollectionMismatchError: it exists with another dimension or metric.
+        """
+        settings = self._settings.collections.get(name)
+        if settings is None:
+            raise UndeclaredCollectionError(name, self._settings.collections)
+        if own_data == (settings.source.kind == "catalog"):
+            raise WrongSourceError(name, settings.source.kind)
+        self._catalog.collections.declare(
+            name, dimension=settings.dimension, metric=settings.metric
+        )
+        return settings
+
+    def commit(self, pending: Sequence[PendingBatch]) -> None:
+        """Commit batches in one transaction, then add their events in one round trip.
+
+        Raises:
+            BackPressureError: the commits stand, but Redis or the rebuilders cannot follow.
+        """
+        for each in pending:
+            each.outcome.no_commit = "its commit failed"
+        commits = self._catalog.entries.commit_many([each.changes for each in pending])
+        for each, commit in zip(pending, commits, strict=True):
+            each.outcome.commit = commit
+        announced = self._events.announce(commits, [each.traceparent for each in pending])
+        for each in pending:
+            each.outcome.announced = announced
+
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{1,256})?")
+"""Later versions may append to what version 00 has."""
+
+
+def check_traceparent(given: str | None) -> None:
+    """Refuse what an event cannot carry, before the commit: after it a job could not tell.
+
+    Raises:
+        ValueError: it is no trace context.
+    """
+    if given is None or (isinstance(given, str) and _TRACEPARENT.fullmatch(given)):
+        return
+    raise ValueError(
+        f"traceparent={given!r:.100}: a W3C trace context, 00-<32 hex>-<16 hex>-<2 hex>"
+    )
 
 
 def _forget_given(
@@ -318,114 +492,9 @@ def _refuse_missing(
         )
 
 
-OpensBatch = Callable[[str, str | None, HandsOver], Batch]
-"""Makes a batch of a collection, under the id or one that is drawn; raises as `Producer.batch`."""
-Marks = Callable[[str], object]
-"""Sees that a collection is one whose job keeps its own data; raises as `batch_completed`."""
-CommitsAll = Callable[[Sequence[FinishedBatch]], bool]
-"""Commits and announces; whether the events went out. May raise after the commit."""
-
-
-class Batches:
-    """Batches of any collections that are committed together; made by `Producer.batches`.
-
-    Leaving the block normally commits all whose own blocks ended normally, leaving it by an
-    exception commits nothing. Batches may be open at the same time, each on a thread of its own.
-    """
-
-    def __init__(
-        self,
-        *,
-        opens: OpensBatch,
-        marks: Marks,
-        commits: CommitsAll,
-    ) -> None:
-        self._opens = opens
-        self._marks = marks
-        self._commits = commits
-        self._handed: list[FinishedBatch] = []
-        self._gathering = threading.Lock()
-        self._done: tuple[FinishedBatch, ...] = ()
-        self._announced = False
-        self._ended = False
-
-    def batch(
-        self, collection: str, batch_id: str | None = None, *, traceparent: str | None = None
-    ) -> Batch:
-        """A batch for one ``with`` block inside of this one; as `Producer.batch`.
-
-        Its `Batch.commit` is there when this block has ended. The same ``batch_id`` a second time
-        in one collection has to be the same batch: it commits nothing, and gets what the first one
-        gets.
-        """
-        check_traceparent(traceparent)
-
-        def hand_over(changes: BatchChanges, outcome: BatchOutcome) -> None:
-            outcome.no_commit = "the block of its batches has not ended"
-            self._gather(FinishedBatch(changes=changes, outcome=outcome, traceparent=traceparent))
-
-        return self._opens(collection, batch_id, hand_over)
-
-    def batch_completed(
-        self, collection: str, *, batch_id: str | None = None, traceparent: str | None = None
-    ) -> None:
-        """Say with the others that a collection whose entries live elsewhere has new ones.
-
-        Raises what `Producer.batch_completed` raises before the commit.
-        """
-        check_traceparent(traceparent)
-        batch_id = secrets.token_hex(16) if batch_id is None else batch_id
-        check_batch_id(batch_id)
-        self._marks(collection)
-        changes = BatchChanges(collection=collection, batch_id=batch_id, own_data=True)
-        self._gather(
-            FinishedBatch(changes=changes, outcome=BatchOutcome(), traceparent=traceparent)
-        )
-
-    def __len__(self) -> int:
-        """How many batches have been gathered, or were committed."""
-        return len(self._handed) or len(self._done)
-
-    def __bool__(self) -> bool:
-        """Always true: no batches yet are still `Batches` (ask ``len(batches)``)."""
-        return True
-
-    @property
-    def commits(self) -> tuple[Commit, ...]:
-        """What was committed, in the order in which the batches' blocks ended; empty before."""
-        return tuple(each.outcome.commit for each in self._done if each.outcome.commit is not None)
-
-    @property
-    def announced(self) -> bool:
-        """Whether the events went out; if not, the reconcile loop finds the commits."""
-        return self._announced
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with self._gathering:
-            self._ended = True
-            handed, self._handed = tuple(self._handed), []
-        if error is not None:
-            for each in handed:
-                each.outcome.no_commit = f"the block of its batches ended by {type(error).__name__}"
-        elif handed:
-            self._done = tuple(replace(each, changes=_told(each.changes)) for each in handed)
-            self._announced = self._commits(handed)
-
-    def _gather(self, handed: FinishedBatch) -> None:
-        with self._gathering:
-            if self._ended:
-                raise BatchClosedError(handed.changes.collection)
-            self._handed.append(handed)
-
-
-def _told(changes: BatchChanges) -> BatchChanges:
-    """What is kept of changes that were handed on: they may be large."""
-    return BatchChanges(collection=changes.collection, batch_id=changes.batch_id)
+def _checked_id(batch_id: str | None) -> str:
+    """The id of a batch, or one that is drawn."""
+    if batch_id is None:
+        return secrets.token_hex(16)
+    check_batch_id(batch_id)
+    return batch_id

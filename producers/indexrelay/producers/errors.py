@@ -79,17 +79,17 @@ class BackPressureError(IndexRelayError):
     def __init__(self, commits: Sequence[Commit], reason: str) -> None:
         commit = commits[-1]
         if len(commits) == 1:
-            told = (
+            what = (
                 f"generation {commit.generation} of {commit.collection!r} is committed and will be "
                 "found, but its event was not added"
             )
         else:
-            told = (
+            what = (
                 f"{len(commits)} batches, the last of them generation {commit.generation} of "
                 f"{commit.collection!r}, are committed and will be found, but not all of their "
                 "events were added"
             )
-        super().__init__(f"{told}: {reason}")
+        super().__init__(f"{what}: {reason}")
         self.commits = tuple(commits)
         self.commit = commit
         """The last of them; of a single batch, its own."""
@@ -164,16 +164,16 @@ class NotServedError(IndexRelayError):
         other_settings: Sequence[str] = (),
         reason: str | None = None,
     ) -> None:
-        told = [
+        parts = [
             reason,
             *(f"component {name} failed: {failure.error}" for name, failure in failures.items()),
             *(f"component {name} is {why}" for name, why in kept_back.items()),
-            *other_settings,
-            _listed(map(str, behind)) if behind else None,
+            _listed(other_settings, "; ") if other_settings else None,
+            _listed(map(str, behind), ", ") if behind else None,
         ]
         super().__init__(
             f"generation {generation} of {collection!r} is committed, but not served after "
-            f"{seconds:.1f} s: {'; '.join(part for part in told if part)}; waiting again is safe, "
+            f"{seconds:.1f} s: {'; '.join(part for part in parts if part)}; waiting again is safe, "
             f"and what is wrong says: {commands.STATUS}"
         )
         self.collection = collection
@@ -186,8 +186,8 @@ class NotServedError(IndexRelayError):
         self.reason = reason
 
 
-def _listed(items: Iterable[str]) -> str:
+def _listed(items: Iterable[str], separator: str) -> str:
     """The first few, and how many more there are."""
     listed = list(items)
     more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
-    return ", ".join(listed[:_SHOWN]) + more
+    return separator.join(listed[:_SHOWN]) + more

@@ -12,8 +12,9 @@ serves the later ones.
 
 import contextlib
 import secrets
+import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -25,31 +26,140 @@ from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.messages import (
-    BatchCompleted,
-    Event,
-    EventData,
-    ReaderState,
-    RebuilderState,
-    Role,
-)
+from indexrelay.schemas.messages import BatchCompleted, Event, EventData
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Commit
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.consumer import backlog
 from indexrelay.streams.errors import BackendRefusedError
 from indexrelay.streams.keys import REBUILDERS_GROUP, Keys
-from indexrelay.streams.presence import Presence, Roster, StateT, members_of
 from indexrelay.streams.publisher import publish_many
 from indexrelay.streams.server import embedded_url
 
+_log = get_logger(__name__)
+
+
+class EventDraft(NamedTuple):
+    """The content of one event."""
+
+    data: EventData
+    subject: str
+    event_id: str | None = None
+    """Makes it a repeat of a row that is in the inbox already; ``None``: drawn."""
+    traceparent: str | None = None
+
+
+class EventSender:
+    """Adds a job's events to the stream; safe to use from several threads."""
+
+    def __init__(self, settings: Settings, *, connection: "JobConnection", clock: Clock) -> None:
+        self._key = Keys(settings.namespace).events
+        self._connection = connection
+        self._clock = clock
+        self._envelopes = Envelopes(f"indexrelay/producer/{socket.gethostname()}")
+        self._backlog = BacklogGauge(
+            self._key, max_backlog=settings.producer.max_backlog, clock=clock
+        )
+
+    def announce(self, commits: Sequence[Commit], traceparents: Sequence[str | None]) -> bool:
+        """Add the event of each commit, all in one round trip; whether they were added.
+
+        Raises:
+            BackPressureError: they were not added, and the commits stand.
+        """
+        failpoint("producer.after_commit")
+        for commit in commits:
+            _log.info(
+                "batch.committed",
+                collection=commit.collection,
+                batch_id=commit.batch_id,
+                generation=commit.generation,
+                upserts=commit.upserts,
+                deletes=commit.deletes,
+                repeated=commit.repeated,
+            )
+        most = self._backlog.max_backlog
+        if most is not None and self._backlog.is_full(self._connection):
+            raise BacklogFullError(commits, most)
+        drafts = [
+            EventDraft(_completed(commit), commit.collection, traceparent=traceparent)
+            for commit, traceparent in zip(commits, traceparents, strict=True)
+        ]
+        try:
+            return self.send(drafts)
+        except BackendRefusedError as error:
+            raise EventRefusedError(commits, str(error)) from error
+
+    def send(self, drafts: Sequence[EventDraft]) -> bool:
+        """Add events in this order, in as few round trips as is sensible; whether all were added.
+
+        Where they were not, a warning is logged.
+
+        Raises:
+            BackendRefusedError: the server is there, and refused them.
+        """
+        raws = list(self._envelopes.write(drafts, self._clock.now()))
+        failpoint("producer.before_emit")
+        try:
+            publish_many(self._connection.get(), self._key, raws)
+        except (RedisError, IndexRelayError, OSError) as error:
+            _log.warning(
+                "event.not_added",
+                type=drafts[0].data.TYPE,
+                subject=drafts[0].subject,
+                events=len(drafts),
+                error=str(error),
+                consequence="nothing is lost: the reconcile loop finds it in the catalog",
+            )
+            if isinstance(error, BackendRefusedError):
+                raise
+            return False
+        failpoint("producer.after_emit")
+        return True
+
+
+class JobConnection:
+    """A job's connection to Redis; safe to use from several threads.
+
+    Opened when it is first needed, so that a job can start, and commit, while Redis is away.
+    """
+
+    def __init__(self, settings: Settings, given: Connection | None = None) -> None:
+        """``given`` is used instead of one of its own, and stays the caller's to close."""
+        self._settings = settings
+        self._given = given
+        self._opened: Connection | None = None
+        self._opening = threading.Lock()
+
+    def get(self) -> Connection:
+        """The connection; raises as `open_connection` does."""
+        if self._given is not None:
+            return self._given
+        with self._opening:
+            if self._opened is None:
+                self._opened = open_connection(self._settings)
+            return self._opened
+
+    def close(self) -> None:
+        """Close what was opened here; safe twice."""
+        with self._opening:
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            with contextlib.suppress(RedisError, OSError):  # the server may be gone already
+                opened.close()
+
 
 def open_connection(settings: Settings, *, warn: bool = True) -> Connection:
-    """Open a connection as the settings say; a server that is away is met at its first use.
+    """Open a connection by the URL in the settings, else to the embedded server that runs already.
+
+    A job never starts a server: it would end with the job, and others may use it by then. The one
+    to use is that of ``indexrelay up`` or of a rebuilder, in the same data folder. A server that is
+    away is noticed at its first use.
 
     Args:
         settings: the installation.
-        warn: log it at once; a command says it in its answer.
+        warn: log at once that a server is set up in a way that loses data; a command says it in
+            its answer.
 
     Raises:
         NoRunningServerError: no URL is given, and no embedded server was started there.
@@ -62,18 +172,8 @@ def open_connection(settings: Settings, *, warn: bool = True) -> Connection:
 
 
 _ID_BYTES: Final = 16
-_MOST_KINDS: Final = 1000
-"""A job has a few collections; whoever has more than this pays for some envelopes again."""
-
-
-class EventDraft(NamedTuple):
-    """What one event is to say."""
-
-    data: EventData
-    subject: str
-    event_id: str | None = None
-    """Makes it a repeat of a row that is in the inbox already; ``None``: drawn."""
-    traceparent: str | None = None
+_MOST_SHARED: Final = 1000
+"""A job has a few collections; one with more validates some envelopes again."""
 
 
 class Envelopes:
@@ -82,233 +182,75 @@ class Envelopes:
     def __init__(self, source: str) -> None:
         self._source = source
         self._shared: dict[tuple[str, str], bytes] = {}
+        """By type and subject: the text that their envelopes share."""
 
-    def written(self, said: Sequence[EventDraft], time: datetime) -> Iterator[bytes]:
+    def write(self, drafts: Sequence[EventDraft], time: datetime) -> Iterator[bytes]:
         """The bytes of each event, as `Event.to_bytes` gives them but for the order of names."""
-        ids = secrets.token_hex(_ID_BYTES * len(said)).encode()
+        ids = secrets.token_hex(_ID_BYTES * len(drafts)).encode()
         moment = to_json(time)
-        for number, each in enumerate(said):
-            if each.event_id is not None or each.traceparent is not None:
-                yield self._event(each, time).to_bytes()
+        for number, draft in enumerate(drafts):
+            if draft.event_id is not None or draft.traceparent is not None:
+                yield self._event(draft, time).to_bytes()
                 continue
-            shared = self._shared.get((each.data.TYPE, each.subject)) or self._share(each, time)
+            shared = self._shared.get((draft.data.TYPE, draft.subject)) or self._share(draft, time)
             drawn = ids[2 * _ID_BYTES * number : 2 * _ID_BYTES * (number + 1)]
-            data = to_json(each.data)
+            data = to_json(draft.data)
             yield b'%b,"time":%b,"id":"%b","data":%b}' % (shared, moment, drawn, data)
 
-    def _event(self, said: EventDraft, time: datetime) -> Event:
+    def _event(self, draft: EventDraft, time: datetime) -> Event:
         return Event.of(
-            said.data,
+            draft.data,
             source=self._source,
             time=time,
-            id=said.event_id,
-            subject=said.subject,
-            traceparent=said.traceparent,
+            id=draft.event_id,
+            subject=draft.subject,
+            traceparent=draft.traceparent,
         )
 
-    def _share(self, said: EventDraft, time: datetime) -> bytes:
-        """Validate a whole event, and keep the text of what the next ones of its kind share."""
-        event = self._event(said, time)
+    def _share(self, draft: EventDraft, time: datetime) -> bytes:
+        """Validate a whole event, and keep the text that the next ones of its kind share."""
+        event = self._event(draft, time)
         shared = to_json(event, exclude={"id", "time", "data"}, exclude_none=True)[:-1]
-        if len(self._shared) >= _MOST_KINDS:
+        if len(self._shared) >= _MOST_SHARED:
             self._shared.clear()
-        self._shared[said.data.TYPE, said.subject] = shared
+        self._shared[draft.data.TYPE, draft.subject] = shared
         return shared
 
 
-log = get_logger(__name__)
-_HOLDS_SECONDS = 1.0
+_HOLDS_SECONDS: Final = 1.0
+"""How long one look holds: it takes a round trip, and of a long stream more."""
 
 
 class BacklogGauge:
-    """Watches one events stream; safe to use from several threads."""
+    """Whether the rebuilders keep up with the events; safe to use from several threads."""
 
     def __init__(self, key: str, *, max_backlog: int | None, clock: Clock) -> None:
+        self.max_backlog = max_backlog
+        """``None``: any number of events may wait."""
         self._key = key
-        self._max_backlog = max_backlog
         self._clock = clock
         self._look_at = clock.monotonic()
-        self._over = False
+        self._full = False
         self._looking = threading.Lock()
 
-    def is_full(self, connection: Connection) -> bool:
-        """Whether more than ``max_backlog`` events wait for a rebuilder."""
-        if self._max_backlog is None:
-            return False
+    def is_full(self, connection: JobConnection) -> bool:
+        """Whether more than ``max_backlog`` events wait for a rebuilder.
+
+        Where that cannot be found out it is not: adding the event meets the same error.
+        """
         with self._looking:
             now = self._clock.monotonic()
-            if now >= self._look_at:
+            if self.max_backlog is not None and now >= self._look_at:
                 self._look_at = now + _HOLDS_SECONDS
-                self._over = self._look(connection, self._max_backlog)
-            return self._over
+                self._full = self._waiting(connection, self.max_backlog) > self.max_backlog
+            return self._full
 
-    def _look(self, connection: Connection, most: int) -> bool:
+    def _waiting(self, connection: JobConnection, most: int) -> int:
         try:
-            return backlog(connection, self._key, REBUILDERS_GROUP, most=most) > most
-        except RedisError as error:
-            log.debug("backlog.unknown", error=str(error))
-            return False
-
-
-_ROSTER_SECONDS = 0.5
-"""How long it is taken that the same processes are there."""
-
-
-class Signals:
-    """A job's side of Redis; safe to use from several threads."""
-
-    def __init__(
-        self,
-        *,
-        keys: Keys,
-        clock: Clock,
-        source: str,
-        connect: Callable[[], Connection],
-        connection: Connection | None = None,
-        max_backlog: int | None = None,
-    ) -> None:
-        self._keys = keys
-        self._clock = clock
-        self._envelopes = Envelopes(source)
-        self._connect = connect
-        self._given = connection
-        self._opened: Connection | None = None
-        self._opening = threading.Lock()
-        self._rosters: dict[Role, tuple[float, Roster]] = {}
-        """Who was there, and when that was."""
-        self._gauge = BacklogGauge(keys.events, max_backlog=max_backlog, clock=clock)
-
-    def emit(
-        self,
-        data: EventData,
-        *,
-        subject: str,
-        event_id: str | None = None,
-        traceparent: str | None = None,
-        refusal_raises: bool = False,
-    ) -> bool:
-        """Add an event to the events stream; ``False``, and a warning, when that cannot be done.
-
-        ``event_id`` makes it a repeat of a row that is in the inbox already; ``None``: drawn.
-
-        Raises:
-            BackendRefusedError: with ``refusal_raises``: the server is there, and said no.
-        """
-        said = EventDraft(data, subject, event_id, traceparent)
-        return self.emit_many([said], refusal_raises=refusal_raises)
-
-    def emit_many(self, said: Sequence[EventDraft], *, refusal_raises: bool = False) -> bool:
-        """The same for several events, in this order, in as few round trips as is sensible.
-
-        ``False``: not all of them were added, and perhaps none.
-        """
-        raws = list(self._envelopes.written(said, self._clock.now()))
-        failpoint("producer.before_emit")
-        try:
-            publish_many(self.connection, self._keys.events, raws)
+            return backlog(connection.get(), self._key, REBUILDERS_GROUP, most=most)
         except (RedisError, IndexRelayError, OSError) as error:
-            log.warning(
-                "event.not_emitted",
-                type=said[0].data.TYPE,
-                subject=said[0].subject,
-                events=len(said),
-                error=str(error),
-                consequence="nothing is lost: the reconcile loop finds it in the catalog",
-            )
-            if refusal_raises and isinstance(error, BackendRefusedError):
-                raise
-            return False
-        failpoint("producer.after_emit")
-        return True
-
-    def backlog_is_full(self) -> bool:
-        """Whether more events than ``max_backlog`` wait; no, where that cannot be said."""
-        try:
-            connection = self.connection
-        except (RedisError, IndexRelayError, OSError):
-            return False  # adding the event says the same aloud
-        return self._gauge.is_full(connection)
-
-    def readers(self, *, known: bool = False) -> list[ReaderState]:
-        """What every live reader process says of itself; one of another major version is left out.
-
-        Args:
-            known: one that came within the last half second may be missing. For whoever looks
-                again and again: finding everyone costs more than reading what they say.
-
-        Raises:
-            RedisError, IndexRelayError, OSError: presence cannot be read.
-        """
-        return self._present(ReaderState, known=known)
-
-    def rebuilders(self, *, known: bool = False) -> list[RebuilderState]:
-        """What every live rebuilder process says of itself; as `readers`."""
-        return self._present(RebuilderState, known=known)
-
-    def _present(self, model: type[StateT], *, known: bool) -> list[StateT]:
-        connection, now = self.connection, self._clock.monotonic()
-        at, roster = self._rosters.get(model.ROLE, (now, None))
-        if roster is None or not known or now - at >= _ROSTER_SECONDS:
-            roster = Presence(connection, self._keys, model.ROLE).members()
-            self._rosters[model.ROLE] = now, roster
-        members = members_of(connection, self._keys, model, roster=roster)
-        return list(members.known.values())
-
-    @property
-    def connection(self) -> Connection:
-        """The connection that was given, or the one that is opened now."""
-        if self._given is not None:
-            return self._given
-        with self._opening:
-            if self._opened is None:
-                self._opened = self._connect()
-            return self._opened
-
-    def close(self) -> None:
-        """Close what was opened here; a connection that was given stays open."""
-        with self._opening:
-            opened, self._opened = self._opened, None
-        if opened is not None:
-            # The server may be gone already; there is nothing left to tell it.
-            with contextlib.suppress(RedisError, OSError):
-                opened.close()
-
-
-def announce(
-    commits: Sequence[Commit],
-    traceparents: Sequence[str | None],
-    *,
-    signals: Signals,
-    max_backlog: int | None,
-) -> bool:
-    """Add the event of each commit, all in one round trip; whether they went out.
-
-    Raises:
-        BackPressureError: they were not added, and the commits stand.
-    """
-    failpoint("producer.after_commit")
-    for commit in commits:
-        log.info(
-            "batch.committed",
-            collection=commit.collection,
-            batch_id=commit.batch_id,
-            generation=commit.generation,
-            upserts=commit.upserts,
-            deletes=commit.deletes,
-            repeated=commit.repeated,
-        )
-    if max_backlog is not None and signals.backlog_is_full():
-        raise BacklogFullError(commits, max_backlog)
-    try:
-        return signals.emit_many(
-            [
-                EventDraft(_completed(commit), commit.collection, traceparent=traceparent)
-                for commit, traceparent in zip(commits, traceparents, strict=True)
-            ],
-            refusal_raises=True,
-        )
-    except BackendRefusedError as error:
-        raise EventRefusedError(commits, str(error)) from error
+            _log.debug("backlog.unknown", error=str(error))
+            return 0
 
 
 def _completed(commit: Commit) -> BatchCompleted:

@@ -1,42 +1,34 @@
 """The producer: what an analysis job holds.
 
-The commit goes first and the event after it. The catalog is the truth, so a commit whose event
-could not be sent is delayed by one reconcile round, never lost; the other way round a rebuild could
-look before there is anything to see.
+It commits batches and announces them (`indexrelay.producers.batch`), asks for rebuilds, and waits
+until readers serve a commit (`indexrelay.producers.served`).
 """
 
+import contextlib
 import secrets
-import socket
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from indexrelay.producers.batch import (
-    Batch,
-    Batches,
-    BatchOutcome,
-    FinishedBatch,
-    HandsOver,
-    check_traceparent,
+from indexrelay.producers.batch import Batch, Batches, Committer
+from indexrelay.producers.errors import UndeclaredComponentError
+from indexrelay.producers.events import EventDraft, EventSender, JobConnection
+from indexrelay.producers.served import (
+    PresenceView,
+    Readers,
+    ServedBy,
+    ServedQuery,
+    ServedWait,
 )
-from indexrelay.producers.errors import (
-    UndeclaredCollectionError,
-    UndeclaredComponentError,
-    WrongSourceError,
-)
-from indexrelay.producers.events import Signals, announce, open_connection
-from indexrelay.producers.served import Readers, ServedBy, ServedWait
 from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.messages import RebuildRequested
-from indexrelay.schemas.settings import CollectionSettings, Settings
+from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import settings_of
-from indexrelay.storage.catalog import BatchChanges, Catalog, Commit
-from indexrelay.storage.entries import check_batch_id
-from indexrelay.storage.validation import SizeLimits
+from indexrelay.storage.catalog import Catalog, Commit
 from indexrelay.streams.connection import Connection
-from indexrelay.streams.keys import Keys
+from indexrelay.streams.errors import BackendRefusedError
 
 
 class Producer:
@@ -69,14 +61,10 @@ class Producer:
         self._owns_catalog = False
         self._clock = clock or SystemClock()
         self._wait = wait
-        self._signals = Signals(
-            keys=Keys(settings.namespace),
-            clock=self._clock,
-            source=f"indexrelay/producer/{socket.gethostname()}",
-            connect=lambda: open_connection(settings),
-            connection=connection,
-            max_backlog=settings.producer.max_backlog,
-        )
+        self._connection = JobConnection(settings, connection)
+        self._events = EventSender(settings, connection=self._connection, clock=self._clock)
+        self._committer = Committer(settings, catalog=catalog, events=self._events)
+        self._presence = PresenceView(settings, connection=self._connection, clock=self._clock)
 
     @classmethod
     def open(cls, settings: Settings | str | Path | None = None) -> Self:
@@ -119,12 +107,7 @@ class Producer:
             InvalidBatchIdError: the catalog cannot store the id.
             ValueError: ``traceparent`` is none.
         """
-        check_traceparent(traceparent)
-
-        def hand_over(changes: BatchChanges, outcome: BatchOutcome) -> None:
-            self._commit([FinishedBatch(changes=changes, outcome=outcome, traceparent=traceparent)])
-
-        return self._open_batch(collection, batch_id, hand_over)
+        return self._committer.batch(collection, batch_id, traceparent=traceparent)
 
     def batches(self) -> Batches:
         """For one ``with`` block: batches that are opened with it are committed together.
@@ -132,11 +115,7 @@ class Producer:
         One transaction and one round trip, however many there are, where `batch` takes one of each
         for every batch. Leaving the block may raise a `BackPressureError`: the commits stand.
         """
-        return Batches(
-            opens=self._open_batch,
-            marks=lambda collection: self._declare(collection, own_data=True),
-            commits=self._commit,
-        )
+        return Batches(self._committer)
 
     def batch_completed(
         self, collection: str, *, batch_id: str | None = None, traceparent: str | None = None
@@ -197,11 +176,9 @@ class Producer:
             request_id, components=names, force=force, full=full, reason=reason
         )
         # What is asked for counts in the row only, so the event does not repeat it.
-        self._signals.emit(
-            RebuildRequested(request_id=request_id, reason=reason),
-            subject=request_id,
-            event_id=request_id,
-        )
+        event = RebuildRequested(request_id=request_id, reason=reason)
+        with contextlib.suppress(BackendRefusedError):  # the row stands, and is found without it
+            self._events.send([EventDraft(event, subject=request_id, event_id=request_id)])
         return request_id
 
     def wait_served(
@@ -215,11 +192,18 @@ class Producer:
     ) -> ServedBy:
         """Block until readers serve a commit.
 
+        What counts is what each process says of itself in Redis, under a key that only its id may
+        write. Whoever has the password of an id may lie in its name alone: a number counts ids and
+        not processes, so that one password never stands for two readers. A generation counts only
+        with the stamp of its commit, which is in the catalog and the artifacts, and not in Redis.
+
         Args:
             commit: ``batch.commit``, or what `batch_completed` gave.
             timeout_seconds: how long to wait; 0 looks once.
-            readers: how many, or the ids of those, that must serve it; ``None``: every live one,
-                and at least one.
+            readers: who must serve it. A number: so many ids, each with all of its live processes.
+                Ids: every live process under each, and at least one; ``{"web": 4}``: at least
+                four, such as the workers of one server. ``None``: every live process of all, and
+                at least one.
             components: those that must cover it, in every counted reader; ``None``: all of the
                 reader's own that are made from the collection, and at least one.
             fail_fast: give up as soon as a rebuilder says that one of them failed to build.
@@ -228,7 +212,7 @@ class Producer:
             NotServedError: the time is over, or a component failed; the commit stands.
             RedisError: presence cannot be read, and waiting would not change that.
         """
-        waiting = self.waiting(
+        waiting = self.served_wait(
             commit,
             timeout_seconds=timeout_seconds,
             readers=readers,
@@ -239,7 +223,7 @@ class Producer:
             self._wait(waiting.pause_seconds())
         return served
 
-    def waiting(
+    def served_wait(
         self,
         commit: Commit,
         *,
@@ -249,21 +233,24 @@ class Producer:
         fail_fast: bool = True,
     ) -> ServedWait:
         """The wait of `wait_served`, for a caller with a loop of its own."""
-        return ServedWait(
-            commit,
-            signals=self._signals,
-            clock=self._clock,
-            timeout_seconds=timeout_seconds,
+        query = ServedQuery(
+            commit=commit,
             readers=readers,
             components=components,
-            fail_fast=fail_fast,
             definitions=self._settings.components,
+        )
+        return ServedWait(
+            query,
+            presence=self._presence,
             log_of=self._catalog.collections.log,
+            clock=self._clock,
+            timeout_seconds=timeout_seconds,
+            fail_fast=fail_fast,
         )
 
     def close(self) -> None:
         """Close what was opened here; safe twice."""
-        self._signals.close()
+        self._connection.close()
         if self._owns_catalog:
             self._owns_catalog = False
             self._catalog.close()
@@ -278,44 +265,3 @@ class Producer:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _declare(self, name: str, *, own_data: bool) -> CollectionSettings:
-        settings = self._settings.collections.get(name)
-        if settings is None:
-            raise UndeclaredCollectionError(name, self._settings.collections)
-        if own_data == (settings.source.kind == "catalog"):
-            raise WrongSourceError(name, settings.source.kind)
-        self._catalog.collections.declare(
-            name, dimension=settings.dimension, metric=settings.metric
-        )
-        return settings
-
-    def _open_batch(self, collection: str, batch_id: str | None, hand_over: HandsOver) -> Batch:
-        batch_id = secrets.token_hex(16) if batch_id is None else batch_id
-        check_batch_id(batch_id)
-        declared = self._declare(collection, own_data=False)
-        return Batch(
-            collection,
-            batch_id,
-            dimension=declared.dimension,
-            metric=declared.metric,
-            hand_over=hand_over,
-            sizes=SizeLimits.of(declared),
-        )
-
-    def _commit(self, handed: Sequence[FinishedBatch]) -> bool:
-        """Commit what batches handed over, then say so; whether the events went out."""
-        for each in handed:
-            each.outcome.no_commit = "its commit failed"
-        commits = self._catalog.entries.commit_many([each.changes for each in handed])
-        for each, commit in zip(handed, commits, strict=True):
-            each.outcome.commit = commit
-        announced = announce(
-            commits,
-            [each.traceparent for each in handed],
-            signals=self._signals,
-            max_backlog=self._settings.producer.max_backlog,
-        )
-        for each in handed:
-            each.outcome.announced = announced
-        return announced

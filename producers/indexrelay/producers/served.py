@@ -1,25 +1,29 @@
 """Waiting until readers serve a commit: look at presence, pause, look again.
 
-A component *concerns* a commit when any live reader says that it covers the commit's collection, or
-when the settings say that it is made from it. So a reader whose first load of it failed counts as
-behind. A generation counts only in the epoch of the commit: a collection that was dropped and made
-again starts a new count. Before a commit counts as served, the generations that readers name are
-compared with the catalog, which knows whether it gave them out.
+A component *concerns* a commit when the settings say that it is made from the commit's collection,
+or when a process under the same id says that it covers it. So a reader whose first load of it
+failed counts as behind, and no id says what concerns another. A generation counts only in the epoch
+of the commit: a collection that was dropped and made again starts a new count. Before a commit
+counts as served, the generations that readers name are compared with the catalog, which knows which
+commits made them.
 
 A wait neither sleeps nor blocks on anything but Redis and the catalog, so that the threaded and the
 asyncio producer share it: they call `look` until it answers, and pause in between in their own way.
+Only the states of the readers that were asked for are read, only those that changed are parsed, and
+a look ends when the time is over, however much there is.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Final, TypeAlias
 
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.health.redis import differing_processes
 from indexrelay.producers.errors import Behind, NoRunningServerError, NotServedError
-from indexrelay.producers.events import Signals
+from indexrelay.producers.events import JobConnection
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import (
@@ -27,24 +31,336 @@ from indexrelay.schemas.messages import (
     ComponentState,
     ReaderState,
     RebuilderState,
+    Role,
 )
-from indexrelay.schemas.settings import ComponentDefinition
+from indexrelay.schemas.settings import ComponentDefinition, Settings
 from indexrelay.schemas.versions import made_from
 from indexrelay.storage.catalog import CollectionLog, Commit
 from indexrelay.storage.errors import UnknownCollectionError
 from indexrelay.streams.errors import WrongTypeError, is_transient
+from indexrelay.streams.keys import Keys
+from indexrelay.streams.presence import Members, ParsedStates, Presence, Roster, StateT, members_of
 
-Readers: TypeAlias = int | Collection[str] | None
-"""Which readers must serve it: that many processes; every live process under each of these ids, and
-at least one; or (``None``) every live process."""
+_log = get_logger(__name__)
+
+Readers: TypeAlias = int | Collection[str] | Mapping[str, int] | None
+"""Which readers must serve it: so many ids, each with all of its live processes; every live process
+under each of these ids, and at least one, or at least so many; or (``None``) every live process."""
+LogOf: TypeAlias = Callable[[str, Iterable[int]], CollectionLog]
+"""Which commits made some generations of a collection, by the catalog."""
+FIRST_PAUSE_SECONDS: Final = 0.01
+LONGEST_PAUSE_SECONDS: Final = 0.05
+"""Twenty looks a second cost a server nothing, and add little to the time that a job sees."""
+_GROWTH: Final = 1.5
+_LOOK_SECONDS: Final = 1.0
+"""How long a look may go on when the time is over: one that nobody slows down takes less."""
+_MOST_GENERATIONS: Final = 100
+"""Generations of one id that the catalog is asked about; a fleet serves a few at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedBy:
+    """Who serves a commit."""
+
+    readers: tuple[str, ...]
+    """The id of each process, sorted: an id is there as often as processes serve under it."""
+    seconds: float
+    """How long the wait took."""
+    release: int
+    """The newest release that all of them have worked through."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedQuery:
+    """Which commit is to be served, by whom, and in which components.
+
+    Raises:
+        ValueError, TypeError: no reader could ever meet it, or text is given for names.
+    """
+
+    commit: Commit
+    readers: Readers
+    components: Collection[str] | None
+    """Those that must cover it, in every reader; ``None``: those of each that concern it."""
+    definitions: Mapping[str, ComponentDefinition]
+    """The components that the job's settings declare; it may declare none."""
+
+    def __post_init__(self) -> None:
+        readers, components = self.readers, self.components
+        if isinstance(readers, str) or isinstance(components, str):
+            raise TypeError("readers and components take several names: write ['a'], not 'a'")
+        if isinstance(readers, int) and readers < 1:
+            raise ValueError(f"readers is {readers}; ask for at least 1")
+        if readers is not None and not isinstance(readers, int) and not readers:
+            raise ValueError("readers is empty; name at least one, or leave it out")
+        if isinstance(readers, Mapping) and min(readers.values()) < 1:
+            raise ValueError("readers asks for no process of an id; ask for at least 1 of each")
+        if components is not None and not components:
+            raise ValueError("components is empty; name at least one, or leave it out")
+
+    @property
+    def labels(self) -> frozenset[str] | None:
+        """The ids whose states are looked at; ``None``: all."""
+        if self.readers is None or isinstance(self.readers, int):
+            return None
+        return frozenset(self.readers)
+
+    @cached_property
+    def declared(self) -> frozenset[str]:
+        """The components that concern the commit, whoever serves them."""
+        if self.components is not None:
+            return frozenset(self.components)
+        return made_from(self.commit.collection, self.definitions)
+
+    def concerned(self, states: Iterable[ReaderState]) -> frozenset[str]:
+        """The components that concern the commit in the processes under one id."""
+        if self.components is not None:
+            return self.declared
+        return self.declared.union(
+            name
+            for state in states
+            for name, component in state.components.items()
+            if self.commit.collection in component.covers
+        )
+
+
+class ServedWait:
+    """One wait for one commit."""
+
+    def __init__(
+        self,
+        query: ServedQuery,
+        *,
+        presence: "PresenceView",
+        log_of: LogOf,
+        clock: Clock,
+        timeout_seconds: float,
+        fail_fast: bool,
+    ) -> None:
+        if not timeout_seconds >= 0:  # so that NaN is refused, too
+            raise ValueError(f"timeout_seconds is {timeout_seconds}; it must be at least 0")
+        self._query = query
+        self._presence = presence
+        self._log_of = log_of
+        self._clock = clock
+        self._fail_fast = fail_fast
+        self._began = clock.monotonic()
+        self._ends = self._began + timeout_seconds
+        self._pause = FIRST_PAUSE_SECONDS
+        self._looked = False
+        self._lost = False
+        self._away: Exception | None = None
+
+    def look(self) -> ServedBy | None:
+        """Look once; ``None``: not yet.
+
+        Raises:
+            NotServedError: the time is over, or (``fail_fast``) a component failed.
+            RedisError: presence cannot be read, and waiting would not change that.
+        """
+        began = self._clock.monotonic()
+        last = began >= self._ends
+        try:
+            view = self._view(last=last, stops=max(began, self._ends) + _LOOK_SECONDS)
+        except (RedisError, OSError, NoRunningServerError) as error:
+            self._note_away(error)
+            view = _View()
+        else:
+            self._away = None
+        if view.late:
+            last = True
+        status = view.status
+        failures = failed_components(self._query, view.rebuilders, view.readers)
+        given_up = self._lost or (bool(failures) and self._fail_fast)
+        seconds = self._clock.monotonic() - self._began
+        if status is not None and status.served and not given_up:
+            return ServedBy(readers=status.serving, seconds=seconds, release=status.release)
+        if not last and not given_up:
+            return None
+        raise self._not_served(view, failures, seconds) from self._away
+
+    def pause_seconds(self) -> float:
+        """How long to pause before the next look; never beyond the time-out."""
+        left = self._ends - self._clock.monotonic()
+        pause, self._pause = self._pause, min(self._pause * _GROWTH, LONGEST_PAUSE_SECONDS)
+        return max(0.0, min(pause, left))
+
+    def _view(self, *, last: bool, stops: float) -> "_View":
+        """What presence shows now, and what that means for the commit."""
+
+        def in_time() -> bool:
+            return self._clock.monotonic() < stops
+
+        known = self._looked and not last
+        labels = self._query.labels
+        # Failures first: one that a later success has already cleared is not looked at again.
+        rebuilders = self._presence.rebuilders(known=known, in_time=in_time)
+        readers = self._presence.readers(labels, known=known, in_time=in_time)
+        status = served_status(self._query, readers.known.values())
+        if known and status.served:  # whoever has just come counts as well
+            readers = self._presence.readers(labels, in_time=in_time)
+            status = served_status(self._query, readers.known.values())
+        self._looked = True
+        late = rebuilders.late + readers.late
+        view = _View(
+            readers=list(readers.known.values()),
+            rebuilders=list(rebuilders.known.values()),
+            late=late,
+        )
+        if late:  # of those who were not read nothing is known
+            return view
+        # By numbers alone until here: a catalog that went back in time gives them out again.
+        if status.served or last:
+            try:
+                status = served_status(self._query, view.readers, self._known(view.readers))
+            except SQLAlchemyError:
+                if status.served:
+                    raise
+                # What was seen is enough to say that it is not served.
+        return replace(view, status=status)
+
+    def _note_away(self, error: Exception) -> None:
+        """Note that presence cannot be read; raises where waiting would not change that."""
+        # The embedded server may be started yet, like any other, and a rebuilder sets aside what
+        # stands in the place of presence.
+        ends = isinstance(error, NoRunningServerError | WrongTypeError) or is_transient(error)
+        if not ends:
+            raise error
+        if self._away is None:
+            _log.warning("presence.away", error=str(error), consequence="still waiting")
+        self._away = error
+
+    def _known(self, readers: Iterable[ReaderState]) -> "KnownCommits | None":
+        """What the catalog knows of the commit, and of what the readers cover."""
+        commit = self._query.commit
+        asked = {*covered_generations(self._query, readers), commit.generation}
+        try:
+            log = self._log_of(commit.collection, asked)
+        except UnknownCollectionError:
+            self._lost = True
+            return None
+        batch_id = log.batch_ids.get(commit.generation, commit.batch_id)
+        self._lost = (
+            log.epoch != commit.epoch
+            or log.generation < commit.generation
+            or batch_id != commit.batch_id
+        )
+        return KnownCommits(log=log, asked=frozenset(asked))
+
+    def _not_served(
+        self, view: "_View", failures: Mapping[str, ComponentFailure], seconds: float
+    ) -> NotServedError:
+        other_settings: tuple[str, ...] = ()
+        if self._query.definitions:  # a job's own file may declare none, and nothing differs then
+            differing = differing_processes(
+                self._query.definitions, None, view.rebuilders, view.readers
+            )
+            other_settings = tuple(problem.what for problem in differing)
+        reason = None if self._away is None else f"presence cannot be read: {self._away}"
+        if self._lost:
+            reason = (
+                "the catalog does not have this commit any more, since it went back in time (an "
+                "older backup?): commit it again"
+            )
+        elif view.late:
+            reason = (
+                f"presence holds so much that {view.late} state(s) of it could not be read in time"
+            )
+        behind = () if view.status is None else view.status.behind
+        return NotServedError(
+            collection=self._query.commit.collection,
+            generation=self._query.commit.generation,
+            seconds=seconds,
+            behind=behind,
+            failures=failures,
+            kept_back=kept_back({each.component for each in behind}, view.rebuilders),
+            other_settings=other_settings,
+            reason=reason,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _View:
+    """What one look at presence showed."""
+
+    readers: Sequence[ReaderState] = ()
+    rebuilders: Sequence[RebuilderState] = ()
+    late: int = 0
+    """States for which there was no time left."""
+    status: "ServedStatus | None" = None
+    """``None``: it cannot be told, since presence cannot be read, or not in time."""
+
+
+_ROSTER_SECONDS: Final = 0.5
+"""How long the same processes are taken to be there: to find them costs more than to read them."""
+
+
+class PresenceView:
+    """What live processes say of themselves, as a job sees it; safe to use from several threads.
+
+    Every method raises:
+        RedisError, NoRunningServerError, OSError: presence cannot be read.
+    """
+
+    def __init__(self, settings: Settings, *, connection: JobConnection, clock: Clock) -> None:
+        self._keys = Keys(settings.namespace)
+        self._connection = connection
+        self._clock = clock
+        self._readers = ParsedStates(ReaderState)
+        self._rebuilders = ParsedStates(RebuilderState)
+        self._rosters: dict[Role, tuple[float, Roster]] = {}
+        """Who was there, and when that was."""
+
+    def readers(
+        self,
+        labels: Collection[str] | None = None,
+        *,
+        known: bool = False,
+        in_time: Callable[[], bool] | None = None,
+    ) -> Members[ReaderState]:
+        """The live reader processes.
+
+        Args:
+            labels: the ids whose processes are read; ``None``: all.
+            known: one that came within the last half second may be missing.
+            in_time: whether there is time for one more; ``None``: always.
+        """
+        return self._members(ReaderState, self._readers, labels, known=known, in_time=in_time)
+
+    def rebuilders(
+        self, *, known: bool = False, in_time: Callable[[], bool] | None = None
+    ) -> Members[RebuilderState]:
+        """The live rebuilder processes; as `readers`."""
+        return self._members(RebuilderState, self._rebuilders, None, known=known, in_time=in_time)
+
+    def _members(
+        self,
+        model: type[StateT],
+        parsed: ParsedStates[StateT],
+        labels: Collection[str] | None,
+        *,
+        known: bool,
+        in_time: Callable[[], bool] | None,
+    ) -> Members[StateT]:
+        connection, now = self._connection.get(), self._clock.monotonic()
+        at, roster = self._rosters.get(model.ROLE, (now, None))
+        if roster is None or not known or now - at >= _ROSTER_SECONDS:
+            roster = Presence(connection, self._keys, model.ROLE).members()
+            self._rosters[model.ROLE] = now, roster
+            parsed.forget_others(roster.ids)
+        if labels is not None:
+            roster = roster.under(labels)
+        return members_of(
+            connection, self._keys, model, roster=roster, parsed=parsed, in_time=in_time
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServedStatus:
-    """What one look at presence showed."""
+    """Whether the readers that were asked for serve a commit."""
 
     serving: tuple[str, ...]
-    """The id of each process that serves the commit in every component that concerns it."""
+    """The id of each process that counts, and serves the commit in all that concerns it."""
     release: int
     """The newest release that all of those have worked through; 0 when there are none."""
     behind: tuple[Behind, ...]
@@ -52,78 +368,132 @@ class ServedStatus:
 
     @property
     def served(self) -> bool:
-        """Whether the readers that were asked for serve it."""
+        """Whether nothing is lacking."""
         return not self.behind
 
 
+@dataclass(frozen=True, kw_only=True)
+class KnownCommits:
+    """What the catalog knows of the generations that readers cover."""
+
+    log: CollectionLog
+    asked: frozenset[int]
+    """The generations that it was asked about."""
+
+    def doubt(self, commit: Commit, component: ComponentState, generation: int) -> str | None:
+        """Why what is served may not come from this catalog; ``None``: it does."""
+        stamp = component.stamps.get(commit.collection)
+        if generation < self.log.generation and generation not in self.asked:
+            return "and so many other generations that they are not compared with the catalog"
+        if generation < commit.generation:  # one from before a restore is behind, and no more
+            ours = not self.log.lost(generation, stamp)
+        elif stamp is None and (self.log.whole or generation in self.log.stamps):
+            return "without the stamp of its commit"
+        else:
+            ours = self.log.knows(generation, stamp)
+        return None if ours else "which this catalog did not commit: it went back in time"
+
+
 def served_status(
-    commit: Commit,
-    states: Iterable[ReaderState],
-    *,
-    readers: Readers,
-    components: Collection[str] | None,
-    definitions: Mapping[str, ComponentDefinition],
-    log: CollectionLog | None = None,
+    query: ServedQuery, states: Iterable[ReaderState], known: KnownCommits | None = None
 ) -> ServedStatus:
-    """Judge ``states`` (one per live reader process) against ``commit``.
+    """Judge the states of live reader processes against a query.
 
     Args:
-        log: which commits made the generations that they cover; ``None``: by numbers alone.
+        query: what is asked for.
+        states: one for each process.
+        known: what the catalog knows of what they cover; ``None``: their numbers are believed.
     """
-    live = {state.member: state for state in states}
-    concerned = (
-        frozenset(components)
-        if components is not None
-        else made_from(commit.collection, definitions) | _covering(commit.collection, live.values())
-    )
-    found = {
-        member: tuple(_behind(commit, state, concerned, log, named=components is not None))
-        for member, state in sorted(live.items())
-    }
-    serving = [live[member] for member, behind in found.items() if not behind]
-    lacking = _lacking(live, found, len(serving), readers)
+    behind: dict[str, list[tuple[ReaderState, tuple[Behind, ...]]]] = {}
+    for label, processes in _by_label(states).items():
+        concerned = query.concerned(processes)
+        behind[label] = [
+            (state, tuple(_behind(query, state, concerned, known))) for state in processes
+        ]
+    match query.readers:
+        case int() as wanted:
+            serving = [
+                label for label, each in behind.items() if not any(lacks for _, lacks in each)
+            ]
+            if len(serving) >= wanted:
+                behind = {label: behind[label] for label in serving}
+                lacking: list[Behind] = []
+            else:
+                lacking = _all(behind)
+                if len(behind) < wanted:
+                    said = f"{len(behind)} id(s) alive, {wanted} asked for"
+                    lacking.append(Behind(reader="readers", error=said))
+        case None:
+            lacking = _all(behind) if behind else [Behind(reader="readers", error="none is alive")]
+        case names:
+            least = names if isinstance(names, Mapping) else dict.fromkeys(names, 1)
+            behind = {label: behind.get(label, []) for label in sorted(least)}
+            lacking = _all(behind)
+            lacking += [
+                Behind(reader=label, error=_too_few(len(behind[label]), least[label]))
+                for label in behind
+                if len(behind[label]) < least[label]
+            ]
+    counted = [state for each in behind.values() for state, lacks in each if not lacks]
     return ServedStatus(
-        serving=tuple(state.reader for state in serving),
-        release=min((state.release for state in serving), default=0),
+        serving=tuple(state.reader for state in counted),
+        release=min((state.release for state in counted), default=0),
         behind=tuple(lacking),
     )
 
 
-def covered_generations(collection: str, states: Iterable[ReaderState]) -> set[int]:
-    """What readers cover of a collection, each in some component."""
-    return {
-        component.covers[collection]
-        for state in states
-        for component in state.components.values()
-        if collection in component.covers
-    }
+def _all(behind: Mapping[str, list[tuple[ReaderState, tuple[Behind, ...]]]]) -> list[Behind]:
+    return [each for processes in behind.values() for _, lacks in processes for each in lacks]
+
+
+def _too_few(alive: int, wanted: int) -> str:
+    return "not alive" if not alive else f"{alive} process(es) alive, {wanted} asked for"
+
+
+def _by_label(states: Iterable[ReaderState]) -> dict[str, list[ReaderState]]:
+    found: dict[str, list[ReaderState]] = {}
+    for state in sorted(states, key=lambda each: each.member):
+        found.setdefault(state.label, []).append(state)
+    return found
+
+
+def covered_generations(query: ServedQuery, states: Iterable[ReaderState]) -> Iterator[int]:
+    """What readers cover of the collection, in what concerns the commit; of each id so many."""
+    collection = query.commit.collection
+    for processes in _by_label(states).values():
+        concerned = query.concerned(processes)
+        found = {
+            component.covers[collection]
+            for state in processes
+            for name, component in state.components.items()
+            if name in concerned and collection in component.covers
+        }
+        yield from sorted(found)[:_MOST_GENERATIONS]
 
 
 def failed_components(
-    commit: Commit,
-    rebuilders: Iterable[RebuilderState],
-    readers: Sequence[ReaderState],
-    *,
-    components: Collection[str] | None,
+    query: ServedQuery, rebuilders: Iterable[RebuilderState], readers: Sequence[ReaderState]
 ) -> dict[str, ComponentFailure]:
     """The components whose last build was to cover the commit, and failed.
 
     A component that readers serve at the commit nevertheless has been mended since: a rebuilder
-    says so only with its next heartbeat, the readers are ahead of it.
+    publishes that only with its next heartbeat.
     """
+    commit = query.commit
     return {
         name: failure
         for state in rebuilders
         for name, failure in state.failures.items()
-        if (components is None or name in components)
+        if (query.components is None or name in query.components)
         and failure.targets.get(commit.collection, -1) >= commit.generation
         and not _served_everywhere(commit, name, readers)
     }
 
 
-def kept_back(seen: ServedStatus, rebuilders: Iterable[RebuilderState]) -> dict[str, str]:
+def kept_back(
+    behind: Collection[str | None], rebuilders: Iterable[RebuilderState]
+) -> dict[str, str]:
     """Of the components that are behind: those that a person keeps from following, and why."""
-    behind = {each.component for each in seen.behind}
     return {
         name: why for state in rebuilders for name, why in state.kept_back.items() if name in behind
     }
@@ -140,268 +510,44 @@ def _served_everywhere(commit: Commit, component: str, readers: Sequence[ReaderS
     )
 
 
-def _covering(collection: str, states: Iterable[ReaderState]) -> frozenset[str]:
-    return frozenset(
-        name
-        for state in states
-        for name, component in state.components.items()
-        if collection in component.covers
-    )
-
-
 def _behind(
-    commit: Commit,
+    query: ServedQuery,
     state: ReaderState,
     concerned: frozenset[str],
-    log: CollectionLog | None,
-    *,
-    named: bool,
-) -> Iterable[Behind]:
-    """What keeps one reader from serving the commit.
+    known: KnownCommits | None,
+) -> Iterator[Behind]:
+    """What keeps one process from serving the commit.
 
-    Components that were asked for by name must all be there; otherwise a reader answers for those
+    Components that were asked for by name must all be there; otherwise a process answers for those
     that it serves, since its settings may leave the others out.
     """
-    mine = {name: state.components[name] for name in sorted(concerned) if name in state.components}
-    if named:
-        for name in sorted(concerned - mine.keys()):
-            yield Behind(reader=state.reader, process=_process(state), component=name)
+    process = f"{state.host}:{state.pid}"
+    mine = sorted(name for name in state.components if name in concerned)
+    if query.components is not None:
+        for name in sorted(concerned.difference(mine)):
+            yield Behind(reader=state.reader, process=process, component=name)
     elif not mine:
-        yield Behind(reader=state.reader, process=_process(state))
-    for name, component in mine.items():
-        generation = _generation(commit, component)
-        error = component.error
-        if generation is not None and not _is_ours(generation, component, commit, log):
-            error = "which this catalog did not commit: it went back in time"
-        elif generation is not None and generation >= commit.generation:
+        yield Behind(reader=state.reader, process=process)
+    for name in mine:
+        component = state.components[name]
+        generation = _generation(query.commit, component)
+        doubt = None
+        if known is not None and generation is not None:
+            doubt = known.doubt(query.commit, component, generation)
+        if doubt is None and generation is not None and generation >= query.commit.generation:
             continue
         yield Behind(
             reader=state.reader,
-            process=_process(state),
+            process=process,
             component=name,
             generation=generation,
             outcome=component.outcome,
-            error=error,
+            error=doubt or component.error,
         )
-
-
-def _is_ours(
-    generation: int, component: ComponentState, commit: Commit, log: CollectionLog | None
-) -> bool:
-    """Whether what is served may come from this catalog, as far as that is looked at."""
-    stamp = component.stamps.get(commit.collection)
-    if log is None:
-        return True
-    if generation < commit.generation:  # one from before a restore is behind, and no more than that
-        return not log.lost(generation, stamp)
-    return log.knows(generation, stamp)
 
 
 def _generation(commit: Commit, component: ComponentState) -> int | None:
+    """What a component covers of the commit's collection; ``None``: nothing of its epoch."""
     if component.epochs.get(commit.collection) != commit.epoch:
         return None
     return component.covers.get(commit.collection)
-
-
-def _process(state: ReaderState) -> str:
-    return f"{state.host}:{state.pid}"
-
-
-def _lacking(
-    live: Mapping[str, ReaderState],
-    found: Mapping[str, tuple[Behind, ...]],
-    serving: int,
-    readers: Readers,
-) -> Iterable[Behind]:
-    """What is missing to the readers that were asked for."""
-    match readers:
-        case int():
-            if serving < readers:
-                yield from (behind for each in found.values() for behind in each)
-                if len(found) < readers:
-                    yield Behind(reader="readers", error=f"{len(found)} alive, {readers} asked for")
-        case None:
-            if not found:
-                yield Behind(reader="readers", error="none is alive")
-            yield from (behind for each in found.values() for behind in each)
-        case _:
-            for name in sorted(readers):
-                processes = [member for member, state in live.items() if state.reader == name]
-                if not processes:
-                    yield Behind(reader=name, error="not alive")
-                for member in processes:
-                    yield from found[member]
-
-
-log = get_logger(__name__)
-
-LogOf: TypeAlias = Callable[[str, Iterable[int]], CollectionLog]
-"""What the catalog knows of some generations of a collection."""
-FIRST_PAUSE_SECONDS = 0.01
-LONGEST_PAUSE_SECONDS = 0.05
-"""Twenty looks a second cost a server nothing, and add little to the time that a job sees."""
-_GROWTH = 1.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServedBy:
-    """Who serves a commit."""
-
-    readers: tuple[str, ...]
-    """The id of each process, sorted: an id is there as often as processes serve under it."""
-    seconds: float
-    """How long the wait took."""
-    release: int
-    """The newest release that all of them have worked through."""
-
-
-class ServedWait:
-    """One wait for one commit."""
-
-    def __init__(
-        self,
-        commit: Commit,
-        *,
-        signals: Signals,
-        clock: Clock,
-        timeout_seconds: float,
-        readers: Readers,
-        components: Collection[str] | None,
-        fail_fast: bool,
-        definitions: Mapping[str, ComponentDefinition],
-        log_of: LogOf,
-    ) -> None:
-        _check(timeout_seconds, readers, components)
-        self._commit = commit
-        self._signals = signals
-        self._clock = clock
-        self._timeout = timeout_seconds
-        self._readers = readers
-        self._components = components
-        self._fail_fast = fail_fast
-        self._definitions = definitions
-        self._log_of = log_of
-        self._lost = False
-        self._began_to_look = False
-        self._began = clock.monotonic()
-        self._pause = FIRST_PAUSE_SECONDS
-        self._away: Exception | None = None
-        self._other_settings: tuple[str, ...] = ()
-
-    def look(self) -> ServedBy | None:
-        """Look once; ``None``: not yet.
-
-        Raises:
-            NotServedError: the time is over, or (``fail_fast``) a component failed.
-            RedisError: presence cannot be read, and waiting would not change that.
-        """
-        seconds = self._clock.monotonic() - self._began
-        seen, failures, why_kept = self._seen(last=seconds >= self._timeout)
-        given_up = self._lost or (bool(failures) and self._fail_fast)
-        if seen is not None and seen.served and not given_up:
-            return ServedBy(readers=seen.serving, seconds=seconds, release=seen.release)
-        if seconds < self._timeout and not given_up:
-            return None
-        raise NotServedError(
-            collection=self._commit.collection,
-            generation=self._commit.generation,
-            seconds=seconds,
-            behind=() if seen is None else seen.behind,
-            failures=failures,
-            kept_back=why_kept,
-            other_settings=self._other_settings,
-            reason=self._reason(),
-        ) from self._away
-
-    def pause_seconds(self) -> float:
-        """How long to pause before the next look; never beyond the time-out."""
-        left = self._timeout - (self._clock.monotonic() - self._began)
-        pause, self._pause = self._pause, min(self._pause * _GROWTH, LONGEST_PAUSE_SECONDS)
-        return max(0.0, min(pause, left))
-
-    def _seen(
-        self, *, last: bool
-    ) -> tuple[ServedStatus | None, dict[str, ComponentFailure], dict[str, str]]:
-        """Presence as it is now, and what failed or is kept back; ``None`` while Redis is away."""
-        try:
-            # Failures first: one that a later success has already cleared is not looked at again.
-            known = self._began_to_look and not last
-            rebuilders = self._signals.rebuilders(known=known)
-            readers = self._signals.readers(known=known)
-            if known and self._standing(readers, None).served:
-                readers = self._signals.readers()  # whoever has just come counts as well
-            self._began_to_look = True
-        except (RedisError, OSError, NoRunningServerError) as error:
-            # The embedded server may be started yet, like any other, and a rebuilder sets aside
-            # what stands in the place of presence.
-            ends = isinstance(error, NoRunningServerError | WrongTypeError) or is_transient(error)
-            if not ends:
-                raise
-            if self._away is None:
-                log.warning("presence.away", error=str(error), consequence="still waiting")
-            self._away = error
-            return None, {}, {}
-        self._away = None
-        seen = self._standing(readers, None)
-        # By numbers alone: a catalog that went back in time gives them out a second time.
-        if seen.served or last:
-            try:
-                seen = self._standing(readers, self._known(readers))
-            except SQLAlchemyError:
-                if seen.served:
-                    raise
-                # What was seen is enough to say that it is not served.
-        if self._definitions:  # a job's own file may declare none, and says nothing of them then
-            differing = differing_processes(self._definitions, None, rebuilders, readers)
-            self._other_settings = tuple(problem.what for problem in differing)
-        failures = failed_components(self._commit, rebuilders, readers, components=self._components)
-        return seen, failures, kept_back(seen, rebuilders)
-
-    def _standing(self, readers: Sequence[ReaderState], log: CollectionLog | None) -> ServedStatus:
-        return served_status(
-            self._commit,
-            readers,
-            readers=self._readers,
-            components=self._components,
-            definitions=self._definitions,
-            log=log,
-        )
-
-    def _known(self, readers: Sequence[ReaderState]) -> CollectionLog | None:
-        """What the catalog knows of the commit, and of what the readers cover."""
-        commit = self._commit
-        covered = covered_generations(commit.collection, readers)
-        try:
-            known = self._log_of(commit.collection, {*covered, commit.generation})
-        except UnknownCollectionError:
-            self._lost = True
-            return None
-        batch_id = known.batch_ids.get(commit.generation, commit.batch_id)
-        self._lost = (
-            known.epoch != commit.epoch
-            or known.generation < commit.generation
-            or batch_id != commit.batch_id
-        )
-        return known
-
-    def _reason(self) -> str | None:
-        if self._lost:
-            return (
-                "the catalog does not have this commit any more, since it went back in time (an "
-                "older backup?): commit it again"
-            )
-        return None if self._away is None else f"presence cannot be read: {self._away}"
-
-
-def _check(timeout_seconds: float, readers: Readers, components: Collection[str] | None) -> None:
-    """Refuse what could only wait in vain, or not at all."""
-    if not timeout_seconds >= 0:  # so that NaN is refused, too
-        raise ValueError(f"timeout_seconds is {timeout_seconds}; it must be at least 0")
-    if isinstance(readers, str) or isinstance(components, str):
-        raise TypeError("readers and components take several names: write ['a'], not 'a'")
-    if isinstance(readers, int) and readers < 1:
-        raise ValueError(f"readers is {readers}; ask for at least 1")
-    if readers is not None and not isinstance(readers, int) and not readers:
-        raise ValueError("readers is empty; name at least one, or leave it out")
-    if components is not None and not components:
-        raise ValueError("components is empty; name at least one, or leave it out")
