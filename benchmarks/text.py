@@ -23,7 +23,8 @@ import numpy as np
 
 from indexrelay.components.text_index import TextSearch
 from indexrelay.components.text_index.analyser import Analyser
-from indexrelay.components.text_index.database import change_database, write_database
+from indexrelay.components.text_index.changes import change_database
+from indexrelay.components.text_index.database import write_database
 from indexrelay.console.demo.corpus import standard_library
 from indexrelay.storage.entries import CHUNK_ROWS, Changes, Entries
 from measuring.findings import Figure, Findings, Measured, at_least, at_most
@@ -207,7 +208,9 @@ def _measured(asked: Asked, texts: Corpus, folder: Path, stack: ExitStack) -> Fi
     batches = interleaved(
         {
             OURS: timed_file(
-                lambda path: change_database(path, ours, batch, analyser=analyser, most=len(places))
+                lambda path: change_database(
+                    path, ours, batch, analyser=analyser, before=0, most=len(places)
+                )
             ),
             BARE: timed_file(lambda path: change_bare(path, bare, changed)),
         },

@@ -1,4 +1,4 @@
-"""A text index that continues another: the same answers and scores as one written anew."""
+"""A text index that continues another: the same answers and scores as one written from scratch."""
 
 import errno
 import os
@@ -12,10 +12,10 @@ import pytest
 from hypothesis import settings
 
 from indexrelay.components.kind import Job
-from indexrelay.components.text_index import TextIndex, TextIndexParameters
+from indexrelay.components.text_index import DATABASE, TextIndex, TextIndexParameters
 from indexrelay.components.text_index.analyser import Analyser
-from indexrelay.components.text_index.changes import GAP, copy_file
-from indexrelay.components.text_index.kind import DATABASE
+from indexrelay.components.text_index.changes import copy_file
+from indexrelay.components.text_index.database import GAP
 from tests.components.changing_collection import POOL, WORDS, ChangingCollection
 from tests.components.jobs import (
     MemorySnapshot,
@@ -65,7 +65,7 @@ def assert_answers_alike(here: Run, there: Run, ids: list[str], queries: list[st
 
 
 class TextMachine(ChangingCollection):
-    """Whatever happened, an index answers like one that was written anew."""
+    """Whatever happened, an index answers like one that was written from scratch."""
 
     kind = KIND
 
@@ -121,7 +121,7 @@ def test_what_is_given_again_as_it_was_makes_no_new_file(tmp_path: Path) -> None
     assert not list(following.workdir.iterdir())
 
 
-def test_beyond_a_fifth_the_file_is_written_anew_and_says_why(tmp_path: Path) -> None:
+def test_beyond_a_fifth_the_file_is_written_from_scratch_and_says_why(tmp_path: Path) -> None:
     kind, source = TextIndex(TextIndexParameters()), songs()
     job = make_job(tmp_path / "0", source)
     done = run(kind, job)
@@ -221,7 +221,7 @@ def test_many_ids_in_one_place_find_room_at_once(tmp_path: Path) -> None:
     assert_answers_alike(done, whole, after.ids[::50], ["crowd", "first", "song number 4"])
 
 
-def test_a_file_without_room_between_its_rows_is_written_anew(tmp_path: Path) -> None:
+def test_a_file_without_room_between_its_rows_is_written_from_scratch(tmp_path: Path) -> None:
     """As the first files had it, which counted rows from 0 on."""
     source = songs(200)
     job = make_job(tmp_path / "1", source)
@@ -235,7 +235,7 @@ def test_a_file_without_room_between_its_rows_is_written_anew(tmp_path: Path) ->
     assert after.failed == []
 
 
-def test_where_too_many_rows_would_have_to_move_the_file_is_written_anew(
+def test_where_too_many_rows_would_have_to_move_the_file_is_written_from_scratch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("indexrelay.components.text_index.changes._WIDEST", 1)

@@ -14,9 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from indexrelay.components.errors import DamagedFileError, InvalidQueryError, UnknownEntryError
-from indexrelay.components.text_index import TextIndex, TextIndexParameters, TextSearch
+from indexrelay.components.text_index import DATABASE, TextIndex, TextIndexParameters, TextSearch
 from indexrelay.components.text_index.analyser import Analyser, Tokenizer
-from indexrelay.components.text_index.kind import DATABASE
 from indexrelay.components.text_index.search import MOST_PHRASES
 from tests.components.jobs import MemorySnapshot, Run, make_job, make_snapshot, run
 

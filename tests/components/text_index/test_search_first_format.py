@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from indexrelay.components.errors import DamagedFileError
-from indexrelay.components.text_index import TextIndex, TextIndexParameters, TextSearch
-from indexrelay.components.text_index.kind import DATABASE
+from indexrelay.components.text_index import DATABASE, TextIndex, TextIndexParameters, TextSearch
 from tests.components.jobs import (
     MemorySnapshot,
     Row,

@@ -16,159 +16,29 @@ import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Final
 
 from indexrelay.components.text_index.analyser import Analyser
+from indexrelay.components.text_index.database import (
+    FORMAT,
+    GAP,
+    Counts,
+    counts_of,
+    format_of,
+    open_database,
+    reading,
+    writing,
+)
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.storage.entries import Changes
 
-GAP: Final = 64
-"""Below 128, so that the distance of neighbours in an FTS5 list still is one byte."""
-_ROOM: Final = 8
-"""Numbers for each row in a stretch that is numbered again: the next ids there find room, too."""
-_WIDEST: Final = 4096
-"""Rows that may be numbered again for one place; a file in which that is too few is full of ids."""
 
-
-class NoRoomError(IndexRelayError):
-    """Raised inside of a build that continues another, which then is a full one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Numbered:
-    """Rows for new ids, and for old ones that have to make way."""
-
-    rows: tuple[int, ...]
-    """Of the new ids, in their order."""
-    moved: tuple[tuple[int, int], ...]
-    """Old and new number of every row that gets another one."""
-
-
-def first_numbers(first: int, count: int) -> range:
-    """The row numbers of the ``count`` entries from the ``first``-th (0) on, in a new file."""
-    return range((first + 1) * GAP, (first + count + 1) * GAP, GAP)
-
-
-def runs(connection: sqlite3.Connection, new_ids: Sequence[str]) -> Iterator[list[str]]:
-    """``new_ids``, sorted and none of them in the file, as runs between the same two entries.
-
-    Each run is to be numbered and written before the next one is asked for. They are told apart by
-    the id before them: its row may get another number meanwhile.
-    """
-    before = "SELECT id FROM entries WHERE id < ? ORDER BY id DESC LIMIT 1"
-    for _, run in groupby(new_ids, key=lambda new: connection.execute(before, (new,)).fetchone()):
-        yield list(run)
-
-
-def number(connection: sqlite3.Connection, run: Sequence[str]) -> Numbered:
-    """Find a row for every id of one run.
-
-    Raises:
-        NoRoomError: too many rows would have to be numbered again.
-    """
-    before = _row_before(connection, run[0])
-    after = _row_after(connection, run[0])
-    if after is None:
-        last = -1 if before is None else before
-        rows = range(last + GAP, last + GAP * (len(run) + 1), GAP)
-        return Numbered(tuple(rows), ())
-    low = -1 if before is None else before
-    if after - low > len(run):
-        return Numbered(_spread(low, after, len(run)), ())
-    return _numbered_again(connection, low, after, len(run))
-
-
-def _numbered_again(connection: sqlite3.Connection, low: int, high: int, new: int) -> Numbered:
-    reach = 1
-    while reach <= _WIDEST:
-        left, below = _rows_up_to(connection, low, reach)
-        right, above = _rows_from(connection, high, reach)
-        total = len(left) + new + len(right)
-        end = below + total * GAP + 1 if above is None else above
-        if end - below > total * _ROOM:
-            rows = _spread(below, end, total)
-            ours = slice(len(left), len(left) + new)
-            theirs = rows[: ours.start] + rows[ours.stop :]
-            moved = zip((*left, *right), theirs, strict=True)
-            return Numbered(rows[ours], tuple(pair for pair in moved if pair[0] != pair[1]))
-        reach *= 2
-    raise NoRoomError
-
-
-def _spread(low: int, high: int, count: int) -> tuple[int, ...]:
-    """``count`` different numbers between ``low`` and ``high``, as evenly as can be."""
-    return tuple(low + (place * (high - low)) // (count + 1) for place in range(1, count + 1))
-
-
-def _rows_up_to(
-    connection: sqlite3.Connection, row: int, count: int
-) -> tuple[tuple[int, ...], int]:
-    """The last ``count`` rows up to ``row`` in their order, and the one before them (-1: none)."""
-    query = "SELECT row FROM entries WHERE row <= ? ORDER BY row DESC LIMIT ?"
-    rows = [found for (found,) in connection.execute(query, (row, count + 1))]
-    bound = rows.pop() if len(rows) > count else -1
-    return tuple(reversed(rows)), bound
-
-
-def _rows_from(
-    connection: sqlite3.Connection, row: int, count: int
-) -> tuple[tuple[int, ...], int | None]:
-    """The first ``count`` rows from ``row`` on, and the one after them (``None``: none)."""
-    query = "SELECT row FROM entries WHERE row >= ? ORDER BY row LIMIT ?"
-    rows = [found for (found,) in connection.execute(query, (row, count + 1))]
-    bound = rows.pop() if len(rows) > count else None
-    return tuple(rows), bound
-
-
-def _row_before(connection: sqlite3.Connection, entry_id: str) -> int | None:
-    return _row(
-        connection, "SELECT row FROM entries WHERE id < ? ORDER BY id DESC LIMIT 1", entry_id
-    )
-
-
-def _row_after(connection: sqlite3.Connection, entry_id: str) -> int | None:
-    return _row(connection, "SELECT row FROM entries WHERE id > ? ORDER BY id LIMIT 1", entry_id)
-
-
-def _row(connection: sqlite3.Connection, query: str, entry_id: str) -> int | None:
-    found = connection.execute(query, (entry_id,)).fetchone()
-    return None if found is None else int(found[0])
-
-
-_PIECE: Final = 2**30
-
-
-def copy_file(source: Path, target: Path) -> None:
-    """Copy the bytes of ``source`` to the new file ``target``, which may be written to.
-
-    Raises:
-        OSError: one cannot be read, the other not be written.
-    """
-    with source.open("rb") as read, target.open("xb") as written:
-        if not _copied_by_kernel(read.fileno(), written.fileno()):
-            # Two file systems, or one that cannot do it: from the start, the usual way.
-            os.lseek(read.fileno(), 0, os.SEEK_SET)
-            os.lseek(written.fileno(), 0, os.SEEK_SET)
-            shutil.copyfileobj(read, written, 2**20)
-
-
-def _copied_by_kernel(source: int, target: int) -> bool:
-    left = os.fstat(source).st_size
-    try:
-        while left > 0:
-            copied = os.copy_file_range(source, target, min(left, _PIECE))
-            if not copied:
-                return False
-            left -= copied
-    except OSError:
-        return False
-    return True
-
-
-_STORED: Final = "SELECT row, payload, text FROM entries WHERE id = ?"
+class CannotExtendError(IndexRelayError):
+    """Raised inside an incremental build, which then is a full one; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +62,58 @@ class Applied:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What changes made of a file."""
+
+    applied: Applied
+    counts: Counts
+
+
+def change_database(
+    path: Path, last: Path, chunks: Iterable[Changes], *, analyser: Analyser, before: int, most: int
+) -> Change:
+    """Apply ``chunks`` to a copy of ``last``; the terms that they bring are merged bit by bit.
+
+    Args:
+        path: the new file.
+        last: the file of the previous version.
+        chunks: what changed since.
+        analyser: cuts the texts; the same as cut those that are there.
+        before: changes that were applied to ``last`` since it was written from scratch.
+        most: so many changes at most, those ``before`` among them.
+
+    Raises:
+        DamagedFileError: ``last`` is not what was written.
+        CannotExtendError: the file has to be written from scratch.
+    """
+    with closing(open_database(last)) as known, reading(last):
+        if format_of(known) != FORMAT:
+            raise CannotExtendError("the last version is from before there was an analyser")
+        (identity,) = known.execute("SELECT analyser FROM facts").fetchone()
+        if identity != analyser.identity:
+            raise CannotExtendError(f"its texts were cut by {identity}, not {analyser.identity}")
+    copy_file(last, path)
+    applied = Applied()
+    with reading(last), writing(path) as connection:
+        connection.execute("BEGIN")
+        for chunk in chunks:
+            applied += _apply(connection, chunk, analyser)
+            if before + applied.changes > most:
+                raise CannotExtendError(
+                    f"more than {most} entries changed since it was written from scratch"
+                )
+        # FTS5 keeps the size of every text in a row of its own, whose number is that of the text.
+        connection.execute(
+            "UPDATE facts SET entries = (SELECT count(*) FROM entries), "
+            "texts = (SELECT count(text) FROM entries), "
+            "findable = (SELECT count(*) FROM terms_docsize)"
+        )
+        connection.execute("COMMIT")
+        counts = counts_of(connection)
+    return Change(applied=applied, counts=counts)
+
+
 @dataclass(slots=True)
 class _Pass:
     """The texts that a chunk takes out and puts in, by row."""
@@ -200,11 +122,14 @@ class _Pass:
     put_in: dict[int, str] = field(default_factory=dict)
 
 
-def apply(connection: sqlite3.Connection, changes: Changes, analyser: Analyser) -> Applied:
+_STORED: Final = "SELECT row, payload, text FROM entries WHERE id = ?"
+
+
+def _apply(connection: sqlite3.Connection, changes: Changes, analyser: Analyser) -> Applied:
     """Apply one chunk, inside the transaction that is open.
 
     Raises:
-        NoRoomError: new ids find no row number.
+        CannotExtendError: new ids find no row number.
     """
     texts = _Pass()
     deletes = sum(_delete(connection, texts, entry_id) for entry_id in changes.deletes)
@@ -322,3 +247,135 @@ def _move(connection: sqlite3.Connection, texts: _Pass, moved: Iterable[tuple[in
         )
         if text is not None:
             texts.put_in[new] = text
+
+
+_ROOM: Final = 8
+"""Numbers for each row in a stretch that is numbered again: the next ids there find room, too."""
+_WIDEST: Final = 4096
+"""Rows that may be numbered again for one place; a file in which that is too few is full of ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """Rows for new ids, and for old ones that have to make way."""
+
+    rows: tuple[int, ...]
+    """Of the new ids, in their order."""
+    moved: tuple[tuple[int, int], ...]
+    """Old and new number of every row that gets another one."""
+
+
+def runs(connection: sqlite3.Connection, new_ids: Sequence[str]) -> Iterator[list[str]]:
+    """``new_ids``, sorted and none of them in the file, as runs between the same two entries.
+
+    Each run is to be numbered and written before the next one is asked for. They are told apart by
+    the id before them: its row may get another number meanwhile.
+    """
+    before = "SELECT id FROM entries WHERE id < ? ORDER BY id DESC LIMIT 1"
+    for _, run in groupby(new_ids, key=lambda new: connection.execute(before, (new,)).fetchone()):
+        yield list(run)
+
+
+def number(connection: sqlite3.Connection, run: Sequence[str]) -> Numbered:
+    """Find a row for every id of one run.
+
+    Raises:
+        CannotExtendError: too many rows would have to be numbered again.
+    """
+    before = _row_before(connection, run[0])
+    after = _row_after(connection, run[0])
+    if after is None:
+        last = -1 if before is None else before
+        rows = range(last + GAP, last + GAP * (len(run) + 1), GAP)
+        return Numbered(tuple(rows), ())
+    low = -1 if before is None else before
+    if after - low > len(run):
+        return Numbered(_spread(low, after, len(run)), ())
+    return _numbered_again(connection, low, after, len(run))
+
+
+def _numbered_again(connection: sqlite3.Connection, low: int, high: int, new: int) -> Numbered:
+    reach = 1
+    while reach <= _WIDEST:
+        left, below = _rows_up_to(connection, low, reach)
+        right, above = _rows_from(connection, high, reach)
+        total = len(left) + new + len(right)
+        end = below + total * GAP + 1 if above is None else above
+        if end - below > total * _ROOM:
+            rows = _spread(below, end, total)
+            ours = slice(len(left), len(left) + new)
+            theirs = rows[: ours.start] + rows[ours.stop :]
+            moved = zip((*left, *right), theirs, strict=True)
+            return Numbered(rows[ours], tuple(pair for pair in moved if pair[0] != pair[1]))
+        reach *= 2
+    raise CannotExtendError("new ids found no row numbers")
+
+
+def _spread(low: int, high: int, count: int) -> tuple[int, ...]:
+    """``count`` different numbers between ``low`` and ``high``, as evenly as can be."""
+    return tuple(low + (place * (high - low)) // (count + 1) for place in range(1, count + 1))
+
+
+def _rows_up_to(
+    connection: sqlite3.Connection, row: int, count: int
+) -> tuple[tuple[int, ...], int]:
+    """The last ``count`` rows up to ``row`` in their order, and the one before them (-1: none)."""
+    query = "SELECT row FROM entries WHERE row <= ? ORDER BY row DESC LIMIT ?"
+    rows = [found for (found,) in connection.execute(query, (row, count + 1))]
+    bound = rows.pop() if len(rows) > count else -1
+    return tuple(reversed(rows)), bound
+
+
+def _rows_from(
+    connection: sqlite3.Connection, row: int, count: int
+) -> tuple[tuple[int, ...], int | None]:
+    """The first ``count`` rows from ``row`` on, and the one after them (``None``: none)."""
+    query = "SELECT row FROM entries WHERE row >= ? ORDER BY row LIMIT ?"
+    rows = [found for (found,) in connection.execute(query, (row, count + 1))]
+    bound = rows.pop() if len(rows) > count else None
+    return tuple(rows), bound
+
+
+def _row_before(connection: sqlite3.Connection, entry_id: str) -> int | None:
+    return _row(
+        connection, "SELECT row FROM entries WHERE id < ? ORDER BY id DESC LIMIT 1", entry_id
+    )
+
+
+def _row_after(connection: sqlite3.Connection, entry_id: str) -> int | None:
+    return _row(connection, "SELECT row FROM entries WHERE id > ? ORDER BY id LIMIT 1", entry_id)
+
+
+def _row(connection: sqlite3.Connection, query: str, entry_id: str) -> int | None:
+    found = connection.execute(query, (entry_id,)).fetchone()
+    return None if found is None else int(found[0])
+
+
+_PIECE: Final = 2**30
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy the bytes of ``source`` to the new file ``target``, which may be written to.
+
+    Raises:
+        OSError: one cannot be read, the other not be written.
+    """
+    with source.open("rb") as read, target.open("xb") as written:
+        if not _copied_by_kernel(read.fileno(), written.fileno()):
+            # Two file systems, or one that cannot do it: from the start, the usual way.
+            os.lseek(read.fileno(), 0, os.SEEK_SET)
+            os.lseek(written.fileno(), 0, os.SEEK_SET)
+            shutil.copyfileobj(read, written, 2**20)
+
+
+def _copied_by_kernel(source: int, target: int) -> bool:
+    left = os.fstat(source).st_size
+    try:
+        while left > 0:
+            copied = os.copy_file_range(source, target, min(left, _PIECE))
+            if not copied:
+                return False
+            left -= copied
+    except OSError:
+        return False
+    return True

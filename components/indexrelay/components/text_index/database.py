@@ -23,107 +23,14 @@ from typing import Final
 
 from indexrelay.components.errors import DamagedFileError, of_memory, of_sqlite
 from indexrelay.components.text_index.analyser import Analyser
-from indexrelay.components.text_index.changes import Applied, apply, copy_file, first_numbers
 from indexrelay.schemas.errors import IndexRelayError
-from indexrelay.storage.entries import Changes, Entries
-
-OPEN_SECONDS: Final = 30.0
-"""For opening a file: it reads a few pages."""
-QUERY_SECONDS: Final = 60.0
-"""For one question: its work is bounded (`query`), and takes milliseconds."""
-_STEPS: Final = 50_000
-"""Of SQLite's virtual machine between two looks at the clock: about a millisecond."""
-_NAMES: Final = r"[\w\s,]*"
-_COLUMNS: Final = rf"\({_NAMES}\)"
-_SHADOW: Final = re.compile(
-    rf"CREATE TABLE '(?:terms|texts)_\w+'\({_NAMES}(?:PRIMARY KEY{_COLUMNS})?\)(?: WITHOUT ROWID)?",
-    re.ASCII,
-)
-_OURS: Final = {
-    "entries": re.compile(rf"CREATE TABLE entries\s*{_COLUMNS}", re.ASCII),
-    "facts": re.compile(rf"CREATE TABLE facts\s*{_COLUMNS}", re.ASCII),
-    "frequencies": re.compile(rf"CREATE TABLE frequencies\s*{_COLUMNS}\s*WITHOUT ROWID", re.ASCII),
-    "terms": re.compile(
-        r"CREATE VIRTUAL TABLE terms USING fts5\s*\(text, content = '',"
-        r""" tokenize = "ascii tokenchars '[+#.]*'"\)""",
-        re.ASCII,
-    ),
-    "texts": re.compile(
-        r"CREATE VIRTUAL TABLE texts USING\s+fts5\s*\(body, tokenize = '[\w ]+'\)", re.ASCII
-    ),
-    "entries_by_id": re.compile(r"CREATE INDEX entries_by_id ON entries \(id\)", re.ASCII),
-}
-"""What a build of any release writes, by name. No parentheses inside: no expression, no check."""
-_TABLES_BY_FORMAT: Final = {
-    1: frozenset({"entries", "facts", "texts", "entries_by_id"}),
-    2: frozenset({"entries", "facts", "frequencies", "terms", "entries_by_id"}),
-}
-
-
-class GuardedConnection(sqlite3.Connection):
-    """A connection with a deadline; for one thread at a time."""
-
-    _ends_at: float | None = None
-
-    def guard(self, path: Path) -> None:
-        """Trust nothing in the file but its data, and watch the clock."""
-        self._path = path
-        self.set_progress_handler(self._is_late, _STEPS)
-        for pragma in ("trusted_schema = OFF", "cell_size_check = ON"):
-            self.execute(f"PRAGMA {pragma}")
-
-    @contextmanager
-    def within(self, seconds: float) -> Iterator[None]:
-        """What is asked in the body fails when it takes longer, with ``SQLITE_INTERRUPT``."""
-        before, self._ends_at = self._ends_at, time.monotonic() + seconds
-        try:
-            yield
-        finally:
-            self._ends_at = before
-
-    def _is_late(self) -> bool:
-        return self._ends_at is not None and time.monotonic() > self._ends_at
-
-
-def check_schema(connection: sqlite3.Connection, path: Path, number: int) -> None:
-    """Whether a file of format ``number`` has the tables that a build makes, and nothing else.
-
-    Raises:
-        DamagedFileError: it lacks one, or there is something else.
-    """
-    found: set[str] = set()
-    for kind, name, table, sql in connection.execute(
-        "SELECT type, name, tbl_name, sql FROM sqlite_master"
-    ):
-        if not _is_ours(kind, name, table, sql):
-            raise DamagedFileError(path, f"it has a {kind} {name!r:.60}, which no build makes")
-        found.add(name)
-    lacking = sorted(_TABLES_BY_FORMAT[number] - found)
-    if lacking or (found & _OURS.keys()) != _TABLES_BY_FORMAT[number]:
-        raise DamagedFileError(path, f"it has other tables than a build makes: {lacking}")
-
-
-def _is_ours(kind: object, name: object, table: object, sql: object) -> bool:
-    if not (isinstance(name, str) and isinstance(table, str) and isinstance(sql, str)):
-        return False
-    if kind not in ("table", "index"):
-        return False
-    matches: Callable[[str], object] = _OURS[name].fullmatch if name in _OURS else _SHADOW.fullmatch
-    shadow = name not in _OURS
-    in_place = name.startswith(("terms_", "texts_")) if shadow else True
-    of_itself = table == ("entries" if kind == "index" else name)
-    return in_place and of_itself and matches(sql.strip()) is not None
-
+from indexrelay.storage.entries import Entries
 
 _APPLICATION_ID: Final = 0x69727478
 """``irtx``: what tells this file from any other SQLite database."""
 FORMAT: Final = 2
 FIRST_FORMAT: Final = 1
-"""What was written before there was an analyser; it is still served (`first_format`)."""
-_MOST_ENTRIES: Final = 1 << 48
-_MAPPED_BYTES: Final = 2**31 - 65_536
-"""As much as SQLite maps at all; what lies beyond is read page by page."""
-
+"""What was written before there was an analyser; it is still served (`search`)."""
 _TABLES: Final = """
     CREATE TABLE entries (row INTEGER PRIMARY KEY, id TEXT NOT NULL, payload TEXT, text TEXT);
     CREATE VIRTUAL TABLE terms USING fts5 (text, content = '', tokenize = "ascii tokenchars '+#.'");
@@ -146,20 +53,13 @@ class Counts:
     """Texts that have a term; what is punctuation alone has none."""
 
 
-class TooManyChangesError(IndexRelayError):
-    """Raised inside of a build that continues another, which then is a full one."""
+GAP: Final = 64
+"""Below 128, so that the distance of neighbours in an FTS5 list still is one byte."""
 
 
-class OtherAnalyserError(IndexRelayError):
-    """Raised inside of a build that continues another, which then is a full one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """What changes made of a file."""
-
-    applied: Applied
-    counts: Counts
+def row_numbers(first: int, count: int) -> range:
+    """The row numbers of the ``count`` entries from the ``first``-th (0) on, in a new file."""
+    return range((first + 1) * GAP, (first + count + 1) * GAP, GAP)
 
 
 def write_database(
@@ -170,12 +70,12 @@ def write_database(
     ``chunks`` come with how many entries came before them. Equal chunks make equal files.
     """
     entries = texts = findable = 0
-    with _writing(path) as connection:
+    with writing(path) as connection:
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {FORMAT}")
         connection.executescript("BEGIN;" + _TABLES)
         for first, chunk in chunks:
-            rows = first_numbers(first, len(chunk))
+            rows = row_numbers(first, len(chunk))
             connection.executemany(
                 "INSERT INTO entries VALUES (?, ?, ?, ?)",
                 zip(rows, chunk.ids, chunk.payloads, chunk.texts, strict=True),
@@ -204,47 +104,7 @@ def write_database(
     return Counts(entries=entries, texts=texts, findable=findable)
 
 
-def change_database(
-    path: Path, last: Path, chunks: Iterable[Changes], *, analyser: Analyser, most: int
-) -> Change:
-    """Apply ``chunks`` to a copy of ``last``; the terms that they bring are merged bit by bit.
-
-    Args:
-        path: the new file.
-        last: the file of the previous version.
-        chunks: what changed since.
-        analyser: what is to cut the texts; it has to be what cut those that are there.
-        most: so many changes at most; beyond, the file is given up.
-
-    Raises:
-        DamagedFileError: ``last`` is not what was written.
-        NoRoomError: new ids find no row numbers.
-        OtherAnalyserError: the texts in ``last`` were cut in another way.
-        TooManyChangesError: there are more than ``most``.
-    """
-    with closing(open_database(last)) as before, reading(last):
-        if format_of(before) != FORMAT:
-            raise OtherAnalyserError("the last version is from before there was an analyser")
-        (identity,) = before.execute("SELECT analyser FROM facts").fetchone()
-        if identity != analyser.identity:
-            raise OtherAnalyserError(f"its texts were cut by {identity}, not {analyser.identity}")
-    copy_file(last, path)
-    applied = Applied()
-    with reading(last), _writing(path) as connection:
-        connection.execute("BEGIN")
-        for chunk in chunks:
-            applied += apply(connection, chunk, analyser)
-            if applied.changes > most:
-                raise TooManyChangesError
-        # FTS5 keeps the size of every text in a row of its own, whose number is that of the text.
-        connection.execute(
-            "UPDATE facts SET entries = (SELECT count(*) FROM entries), "
-            "texts = (SELECT count(text) FROM entries), "
-            "findable = (SELECT count(*) FROM terms_docsize)"
-        )
-        connection.execute("COMMIT")
-        counts = counts_of(connection)
-    return Change(applied=applied, counts=counts)
+_MOST_ENTRIES: Final = 1 << 48
 
 
 def counts_of(connection: sqlite3.Connection) -> Counts:
@@ -289,6 +149,41 @@ def count_payloads(path: Path) -> int:
         return int(connection.execute("SELECT count(payload) FROM entries").fetchone()[0])
 
 
+OPEN_SECONDS: Final = 30.0
+"""For opening a file: it reads a few pages."""
+QUERY_SECONDS: Final = 60.0
+"""For one query: its work is bounded (`search`), and takes milliseconds."""
+_STEPS: Final = 50_000
+"""Of SQLite's virtual machine between two looks at the clock: about a millisecond."""
+_MAPPED_BYTES: Final = 2**31 - 65_536
+"""As much as SQLite maps at all; what lies beyond is read page by page."""
+
+
+class GuardedConnection(sqlite3.Connection):
+    """A connection with a deadline; for one thread at a time."""
+
+    _ends_at: float | None = None
+
+    def guard(self, path: Path) -> None:
+        """Trust nothing in the file but its data, and watch the clock."""
+        self._path = path
+        self.set_progress_handler(self._is_late, _STEPS)
+        for pragma in ("trusted_schema = OFF", "cell_size_check = ON"):
+            self.execute(f"PRAGMA {pragma}")
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """What is asked in the body fails when it takes longer, with ``SQLITE_INTERRUPT``."""
+        before, self._ends_at = self._ends_at, time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            self._ends_at = before
+
+    def _is_late(self) -> bool:
+        return self._ends_at is not None and time.monotonic() > self._ends_at
+
+
 def open_database(path: Path) -> GuardedConnection:
     """Open the file for reading; the connection may be used by any thread, one at a time.
 
@@ -318,7 +213,8 @@ def open_database(path: Path) -> GuardedConnection:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[sqlite3.Connection]:
+def writing(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that writes a file."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         # No journal and no fsync: a file that was not finished is thrown away, and the store syncs.
         connection.execute("PRAGMA journal_mode = OFF")
@@ -357,4 +253,61 @@ def _refuse_others(connection: sqlite3.Connection, path: Path, size: int) -> Non
         )
     if pages * page_bytes != size:
         raise DamagedFileError(path, f"it has {size} bytes instead of {pages * page_bytes}")
-    check_schema(connection, path, version)
+    _check_schema(connection, path, version)
+
+
+_NAMES: Final = r"[\w\s,]*"
+_COLUMNS: Final = rf"\({_NAMES}\)"
+_SHADOW: Final = re.compile(
+    rf"CREATE TABLE '(?:terms|texts)_\w+'\({_NAMES}(?:PRIMARY KEY{_COLUMNS})?\)(?: WITHOUT ROWID)?",
+    re.ASCII,
+)
+_OURS: Final = {
+    "entries": re.compile(rf"CREATE TABLE entries\s*{_COLUMNS}", re.ASCII),
+    "facts": re.compile(rf"CREATE TABLE facts\s*{_COLUMNS}", re.ASCII),
+    "frequencies": re.compile(rf"CREATE TABLE frequencies\s*{_COLUMNS}\s*WITHOUT ROWID", re.ASCII),
+    "terms": re.compile(
+        r"CREATE VIRTUAL TABLE terms USING fts5\s*\(text, content = '',"
+        r""" tokenize = "ascii tokenchars '[+#.]*'"\)""",
+        re.ASCII,
+    ),
+    "texts": re.compile(
+        r"CREATE VIRTUAL TABLE texts USING\s+fts5\s*\(body, tokenize = '[\w ]+'\)", re.ASCII
+    ),
+    "entries_by_id": re.compile(r"CREATE INDEX entries_by_id ON entries \(id\)", re.ASCII),
+}
+"""What a build of any release writes, by name. No parentheses inside: no expression, no check."""
+_TABLES_BY_FORMAT: Final = {
+    1: frozenset({"entries", "facts", "texts", "entries_by_id"}),
+    2: frozenset({"entries", "facts", "frequencies", "terms", "entries_by_id"}),
+}
+
+
+def _check_schema(connection: sqlite3.Connection, path: Path, number: int) -> None:
+    """Whether a file of format ``number`` has the tables that a build makes, and nothing else.
+
+    Raises:
+        DamagedFileError: it lacks one, or there is something else.
+    """
+    found: set[str] = set()
+    for kind, name, table, sql in connection.execute(
+        "SELECT type, name, tbl_name, sql FROM sqlite_master"
+    ):
+        if not _is_ours(kind, name, table, sql):
+            raise DamagedFileError(path, f"it has a {kind} {name!r:.60}, which no build makes")
+        found.add(name)
+    lacking = sorted(_TABLES_BY_FORMAT[number] - found)
+    if lacking or (found & _OURS.keys()) != _TABLES_BY_FORMAT[number]:
+        raise DamagedFileError(path, f"it has other tables than a build makes: {lacking}")
+
+
+def _is_ours(kind: object, name: object, table: object, sql: object) -> bool:
+    if not (isinstance(name, str) and isinstance(table, str) and isinstance(sql, str)):
+        return False
+    if kind not in ("table", "index"):
+        return False
+    matches: Callable[[str], object] = _OURS[name].fullmatch if name in _OURS else _SHADOW.fullmatch
+    shadow = name not in _OURS
+    in_place = name.startswith(("terms_", "texts_")) if shadow else True
+    of_itself = table == ("entries" if kind == "index" else name)
+    return in_place and of_itself and matches(sql.strip()) is not None

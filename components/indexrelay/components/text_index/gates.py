@@ -15,27 +15,26 @@ import sqlite3
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from time import perf_counter
 from typing import Final
 
 from indexrelay.components.errors import DamagedFileError
-from indexrelay.components.gates import Verdict, equal, judge
+from indexrelay.components.gates import Verdict, equal, judge, reads_back
 from indexrelay.components.kind import Built, PreviousVersion
 from indexrelay.components.layered.build import changes_of
 from indexrelay.components.text_index.analyser import Analyser, Phrase
 from indexrelay.components.text_index.database import (
     FORMAT,
+    GuardedConnection,
     counts_of,
     format_of,
     open_database,
     reading,
     vocabulary,
 )
-from indexrelay.components.text_index.parameters import TextIndexParameters
 from indexrelay.components.text_index.search import (
     all_of,
     common_above,
@@ -45,6 +44,180 @@ from indexrelay.components.text_index.search import (
 from indexrelay.schemas.errors import require
 from indexrelay.schemas.versions import Check
 from indexrelay.storage.entries import Changes, SourceSnapshot
+
+
+def full_gates(
+    source: SourceSnapshot,
+    built: Built,
+    path: Path,
+    *,
+    analyser: Analyser,
+    allow_empty: bool,
+    scratch: Path,
+) -> Iterator[Check]:
+    """Yield one `Check` for each gate; nothing else is judged where the file does not open.
+
+    ``scratch`` is a folder for a copy of the file while it is checked.
+    """
+    opened, connection = reads_back(lambda: _open_current(path))
+    yield opened
+    if connection is None:
+        return
+    with closing(connection):
+        prober = Prober(connection, path, analyser)
+        yield judge("integrity", lambda: _integrity(path, scratch))
+        yield judge("count", lambda: _count(connection, path, source, built))
+        yield judge("has_texts", lambda: _has_texts(connection, path, allow_empty=allow_empty))
+        yield judge("ids_unique", lambda: _ids_unique(connection, path))
+        yield judge("entries_match_source", lambda: _entries_match_source(connection, path, source))
+        yield judge("frequencies", lambda: _frequencies(connection, path))
+        yield judge(
+            "found_as_asked",
+            lambda: prober.found({**prober.sample(), **prober.sample_of_scripts()}.items()),
+        )
+
+
+def incremental_gates(
+    source: SourceSnapshot,
+    built: Built,
+    path: Path,
+    *,
+    continued: PreviousVersion,
+    last: Path,
+    analyser: Analyser,
+    allow_empty: bool,
+) -> Iterator[Check]:
+    """Yield one `Check` for each gate; nothing else is judged where the file does not open.
+
+    ``last`` is the file of the version that is ``continued``.
+    """
+    opened, now = reads_back(lambda: open_database(path))
+    yield opened
+    if now is None:
+        return
+    with closing(now), closing(open_database(last)) as before:
+        changes = _Changes(source, continued.manifest.covers[source.collection])
+        prober = Prober(now, path, analyser)
+        moved = bool(built.details.get("moved"))
+        gate = _ChangeGates(now, before, path, last, changes, prober, moved)
+        yield judge("integrity", gate.pages)
+        yield judge("count", lambda: _count(now, path, source, built))
+        yield judge("has_texts", lambda: _has_texts(now, path, allow_empty=allow_empty))
+        yield judge("ids_unique", gate.ids_unique)
+        yield judge("entries_match_source", gate.entries)
+        yield judge("rows_in_order", gate.rows_in_order)
+        yield judge("frequencies", gate.frequencies)
+        yield judge("found_as_asked", gate.found)
+        yield judge("lost_terms_lead_nowhere", gate.lost_terms)
+        yield judge("unchanged_kept", gate.kept)
+
+
+def _open_current(path: Path) -> GuardedConnection:
+    """Open a file of today's format."""
+    connection = open_database(path)
+    written = format_of(connection)
+    if written != FORMAT:
+        connection.close()
+        raise DamagedFileError(path, f"it is of format {written}, not {FORMAT}")
+    return connection
+
+
+def _count(
+    connection: sqlite3.Connection, path: Path, source: SourceSnapshot, built: Built
+) -> Verdict:
+    """As many entries as the collection has, and as the file says."""
+    with reading(path):
+        said = counts_of(connection)
+        rows, texts, findable = connection.execute(
+            "SELECT (SELECT count(*) FROM entries), (SELECT count(text) FROM entries), "
+            "(SELECT count(*) FROM terms_docsize)"
+        ).fetchone()
+    if said.texts != texts:
+        return equal(said.texts, texts, "the file says that it has another number of texts")
+    if said.findable != findable:
+        return equal(said.findable, findable, "other texts have terms than the file says")
+    if said.entries != rows:
+        return equal(said.entries, rows, "the file says that it has another number of entries")
+    if rows != built.entries:
+        return equal(rows, built.entries, "the file and the build count differently")
+    return equal(rows, source.count, "other entries than the collection has")
+
+
+def _has_texts(connection: sqlite3.Connection, path: Path, *, allow_empty: bool) -> Verdict:
+    """There is something to be found, where there are entries."""
+    with reading(path):
+        counts = counts_of(connection)
+    if counts.findable or not counts.entries or allow_empty:
+        return Verdict(True, measured=counts.findable)
+    if counts.texts:
+        return Verdict(
+            False,
+            "no text has a word or a symbol that could be found; set allow_empty if this is right",
+            measured=0,
+        )
+    return Verdict(
+        False,
+        "no entry has a text: give them to batch.upsert(…, texts=…), or name the text_column of "
+        "the table; set allow_empty if this is right",
+        measured=0,
+    )
+
+
+def _integrity(path: Path, scratch: Path) -> Verdict:
+    """SQLite's own check and that of FTS5, which wants to write: so on a copy."""
+    copy = scratch / f"{path.name}.check"
+    shutil.copyfile(path, copy)
+    try:
+        with closing(sqlite3.connect(copy)) as connection, reading(path):
+            found = connection.execute("PRAGMA integrity_check").fetchone()[0]
+            if found != "ok":
+                return Verdict(False, found)
+            connection.execute("INSERT INTO terms (terms) VALUES ('integrity-check')")
+    finally:
+        copy.unlink()
+    return Verdict(True)
+
+
+def _ids_unique(connection: sqlite3.Connection, path: Path) -> Verdict:
+    """No id stands in two rows."""
+    with reading(path):
+        (repeats,) = connection.execute(
+            "SELECT count(*) - count(DISTINCT id) FROM entries"
+        ).fetchone()
+    return equal(repeats, 0, "ids repeat in the source")
+
+
+def _entries_match_source(
+    connection: sqlite3.Connection, path: Path, source: SourceSnapshot
+) -> Verdict:
+    """Every id, payload and text stands in the row where the source has it."""
+    query = "SELECT id, payload, text FROM entries ORDER BY row"
+    rows = 0
+    with reading(path):
+        ours = connection.execute(query)
+        for chunk in source.chunks():
+            theirs = list(zip(chunk.ids, chunk.payloads, chunk.texts, strict=True))
+            if ours.fetchmany(len(chunk)) != theirs:
+                return Verdict(False, f"rows {rows} to {rows + len(chunk)} hold other entries")
+            rows += len(chunk)
+    return Verdict(True)
+
+
+def _frequencies(connection: sqlite3.Connection, path: Path) -> Verdict:
+    """Each term is in as many texts as the file says, and in none that has no text."""
+    differing = """
+        SELECT (SELECT count(*) FROM (
+            SELECT term, doc FROM temp.vocabulary EXCEPT SELECT term, texts FROM frequencies
+        )) + (SELECT count(*) FROM (
+            SELECT term, texts FROM frequencies EXCEPT SELECT term, doc FROM temp.vocabulary
+        )) + (SELECT count(*) FROM terms_docsize
+              WHERE id NOT IN (SELECT row FROM entries WHERE text IS NOT NULL))
+    """
+    with reading(path):
+        vocabulary(connection)
+        (wrong,) = connection.execute(differing).fetchone()
+    return equal(wrong, 0, "terms are counted differently than they are indexed")
+
 
 _SAMPLED: Final = 100
 _SAMPLE: Final = """
@@ -146,143 +319,6 @@ def _script(character: str) -> str:
     return unicodedata.name(character, "").partition(" ")[0].partition("-")[0]
 
 
-def gates(
-    source: SourceSnapshot,
-    built: Built,
-    path: Path,
-    *,
-    parameters: TextIndexParameters,
-    scratch: Path,
-) -> Iterator[Check]:
-    """Yield one `Check` for each gate; nothing else is judged where the file does not open.
-
-    ``scratch`` is a folder for a copy of the file while it is checked.
-    """
-    started = perf_counter()
-    try:
-        connection = open_database(path)
-    except DamagedFileError as error:
-        yield Check(name="reads_back", passed=False, detail=str(error))
-        return
-    with closing(connection):
-        written = format_of(connection)
-        detail = "" if written == FORMAT else f"it is of format {written}, not {FORMAT}"
-        seconds = perf_counter() - started
-        yield Check(name="reads_back", passed=not detail, detail=detail, seconds=seconds)
-        if detail:
-            return
-        prober = Prober(connection, path, Analyser(parameters.tokenizer))
-        yield judge("integrity", lambda: _integrity(path, scratch))
-        yield judge("count", lambda: count(connection, path, source, built))
-        yield judge("has_texts", lambda: has_texts(connection, path, parameters))
-        yield judge("ids_unique", lambda: _ids_unique(connection, path))
-        yield judge("entries_match_source", lambda: _entries_match_source(connection, path, source))
-        yield judge("frequencies", lambda: _frequencies(connection, path))
-        yield judge(
-            "found_as_asked",
-            lambda: prober.found({**prober.sample(), **prober.sample_of_scripts()}.items()),
-        )
-
-
-def count(
-    connection: sqlite3.Connection, path: Path, source: SourceSnapshot, built: Built
-) -> Verdict:
-    """As many entries as the collection has, and as the file says."""
-    with reading(path):
-        said = counts_of(connection)
-        rows, texts, findable = connection.execute(
-            "SELECT (SELECT count(*) FROM entries), (SELECT count(text) FROM entries), "
-            "(SELECT count(*) FROM terms_docsize)"
-        ).fetchone()
-    if said.texts != texts:
-        return equal(said.texts, texts, "the file says that it has another number of texts")
-    if said.findable != findable:
-        return equal(said.findable, findable, "other texts have terms than the file says")
-    if said.entries != rows:
-        return equal(said.entries, rows, "the file says that it has another number of entries")
-    if rows != built.entries:
-        return equal(rows, built.entries, "the file and the build count differently")
-    return equal(rows, source.count, "other entries than the collection has")
-
-
-def has_texts(
-    connection: sqlite3.Connection, path: Path, parameters: TextIndexParameters
-) -> Verdict:
-    """There is something to be found, where there are entries."""
-    with reading(path):
-        counts = counts_of(connection)
-    if counts.findable or not counts.entries or parameters.allow_empty:
-        return Verdict(True, measured=counts.findable)
-    if counts.texts:
-        return Verdict(
-            False,
-            "no text has a word or a symbol that could be found; set allow_empty if this is right",
-            measured=0,
-        )
-    return Verdict(
-        False,
-        "no entry has a text: give them to batch.upsert(…, texts=…), or name the text_column of "
-        "the table; set allow_empty if this is right",
-        measured=0,
-    )
-
-
-def _integrity(path: Path, scratch: Path) -> Verdict:
-    """SQLite's own check and that of FTS5, which wants to write: so on a copy."""
-    copy = scratch / f"{path.name}.check"
-    shutil.copyfile(path, copy)
-    try:
-        with closing(sqlite3.connect(copy)) as connection, reading(path):
-            found = connection.execute("PRAGMA integrity_check").fetchone()[0]
-            if found != "ok":
-                return Verdict(False, found)
-            connection.execute("INSERT INTO terms (terms) VALUES ('integrity-check')")
-    finally:
-        copy.unlink()
-    return Verdict(True)
-
-
-def _ids_unique(connection: sqlite3.Connection, path: Path) -> Verdict:
-    """No id stands in two rows."""
-    with reading(path):
-        (repeats,) = connection.execute(
-            "SELECT count(*) - count(DISTINCT id) FROM entries"
-        ).fetchone()
-    return equal(repeats, 0, "ids repeat in the source")
-
-
-def _entries_match_source(
-    connection: sqlite3.Connection, path: Path, source: SourceSnapshot
-) -> Verdict:
-    """Every id, payload and text stands in the row where the source has it."""
-    query = "SELECT id, payload, text FROM entries ORDER BY row"
-    rows = 0
-    with reading(path):
-        ours = connection.execute(query)
-        for chunk in source.chunks():
-            theirs = list(zip(chunk.ids, chunk.payloads, chunk.texts, strict=True))
-            if ours.fetchmany(len(chunk)) != theirs:
-                return Verdict(False, f"rows {rows} to {rows + len(chunk)} hold other entries")
-            rows += len(chunk)
-    return Verdict(True)
-
-
-def _frequencies(connection: sqlite3.Connection, path: Path) -> Verdict:
-    """Each term is in as many texts as the file says, and in none that has no text."""
-    differing = """
-        SELECT (SELECT count(*) FROM (
-            SELECT term, doc FROM temp.vocabulary EXCEPT SELECT term, texts FROM frequencies
-        )) + (SELECT count(*) FROM (
-            SELECT term, texts FROM frequencies EXCEPT SELECT term, doc FROM temp.vocabulary
-        )) + (SELECT count(*) FROM terms_docsize
-              WHERE id NOT IN (SELECT row FROM entries WHERE text IS NOT NULL))
-    """
-    with reading(path):
-        vocabulary(connection)
-        (wrong,) = connection.execute(differing).fetchone()
-    return equal(wrong, 0, "terms are counted differently than they are indexed")
-
-
 _PARTS: Final = ("entries", "terms_data", "terms_idx", "terms_docsize", "frequencies", "facts")
 _ENTRY: Final = "SELECT row, payload, text FROM entries WHERE id = ?"
 _AROUND: Final = """
@@ -305,57 +341,19 @@ Entry = tuple[int, str | None, str | None]
 """Row, payload, text."""
 
 
-def gates_of_change(
-    source: SourceSnapshot,
-    built: Built,
-    path: Path,
-    *,
-    continued: PreviousVersion,
-    last: Path,
-    parameters: TextIndexParameters,
-) -> Iterator[Check]:
-    """Yield one `Check` for each gate; nothing else is judged where the file does not open.
-
-    ``last`` is the file of the version that ``continued`` tells about.
-    """
-    started = perf_counter()
-    with ExitStack() as stack:
-        try:
-            now = stack.enter_context(closing(open_database(path)))
-        except DamagedFileError as error:
-            yield Check(name="reads_back", passed=False, detail=str(error))
-            return
-        yield Check(name="reads_back", passed=True, seconds=perf_counter() - started)
-        before = stack.enter_context(closing(open_database(last)))
-        moved = bool(built.details.get("moved"))
-        prober = Prober(now, path, Analyser(parameters.tokenizer))
-        gate = _ChangeGates(now, before, path, last, _Batch(source, continued), prober)
-        yield judge("integrity", gate.pages)
-        yield judge("count", lambda: count(now, path, source, built))
-        yield judge("has_texts", lambda: has_texts(now, path, parameters))
-        yield judge("ids_unique", gate.ids_unique)
-        yield judge("entries_match_source", gate.entries)
-        yield judge("rows_in_order", lambda: gate.rows_in_order(moved=moved))
-        yield judge("frequencies", gate.frequencies)
-        yield judge("found_as_asked", lambda: gate.found(moved=moved))
-        yield judge("lost_terms_lead_nowhere", gate.lost_terms)
-        yield judge("unchanged_kept", gate.kept)
-
-
 @dataclass(frozen=True, slots=True)
-class _Batch:
-    """What changed since the version that is continued."""
+class _Changes:
+    """What changed since generation ``after``; read again each time."""
 
     source: SourceSnapshot
-    continued: PreviousVersion
+    after: int
 
     def chunks(self) -> Iterator[Changes]:
-        """The changes, read anew each time."""
-        after = self.continued.manifest.covers[self.source.collection]
-        return changes_of(self.source, after)
+        """The changes."""
+        return changes_of(self.source, self.after)
 
     def ids(self) -> Iterator[str]:
-        """Every id that came, changed or went."""
+        """Every id that came, changed or is deleted."""
         for chunk in self.chunks():
             yield from chunk.upserts.ids
             yield from chunk.deletes
@@ -367,8 +365,10 @@ class _ChangeGates:
     before: sqlite3.Connection
     path: Path
     last: Path
-    batch: _Batch
+    changes: _Changes
     prober: Prober
+    moved: bool
+    """Whether rows of entries that did not change may be numbered again."""
 
     def pages(self) -> Verdict:
         """Every page of every table is one; table by table, as FTS5's own check is left out."""
@@ -383,7 +383,7 @@ class _ChangeGates:
         """No id that changed stands in two rows."""
         query = "SELECT count(*) > 1 FROM entries WHERE id = ?"
         with reading(self.path):
-            ids = self.batch.ids()
+            ids = self.changes.ids()
             repeats = sum(self.now.execute(query, (one,)).fetchone()[0] for one in ids)
         return equal(repeats, 0, "ids repeat each other")
 
@@ -391,7 +391,7 @@ class _ChangeGates:
         """What came or changed is as the source has it, and what went is gone."""
         wrong = 0
         with reading(self.path):
-            for chunk in self.batch.chunks():
+            for chunk in self.changes.chunks():
                 given = chunk.upserts
                 for entry_id, *columns in zip(given.ids, given.payloads, given.texts, strict=True):
                     entry = _entry(self.now, entry_id)
@@ -399,11 +399,11 @@ class _ChangeGates:
                 wrong += sum(_entry(self.now, one) is not None for one in chunk.deletes)
         return equal(wrong, 0, "entries that changed are not as the source has them")
 
-    def rows_in_order(self, *, moved: bool) -> Verdict:
+    def rows_in_order(self) -> Verdict:
         """Rows that are new stand between the ids before and after theirs."""
         wrong = 0
         with reading(self.path):
-            for entry_id in self._touched(moved=moved):
+            for entry_id in self._touched():
                 entry = _entry(self.now, entry_id)
                 if entry is not None:
                     places = {"row": entry[0], "id": entry_id}
@@ -424,7 +424,7 @@ class _ChangeGates:
                     wrong += texts_with(self.now, (term,)) != (found[0] if found else 0)
         return equal(wrong, 0, "terms are counted differently than they are indexed")
 
-    def found(self, *, moved: bool) -> Verdict:
+    def found(self) -> Verdict:
         """What changed is found by its longest terms, and a sample of all as people ask."""
         sampled = self.prober.found(self.prober.sample().items())
         if not sampled.passed:
@@ -432,7 +432,7 @@ class _ChangeGates:
         missed: list[str] = []
         probes: dict[int, str] = {}
         with reading(self.path):
-            for entry_id in self._touched(moved=moved):
+            for entry_id in self._touched():
                 entry = _entry(self.now, entry_id)
                 if entry is None or entry[2] is None:
                     continue
@@ -450,7 +450,7 @@ class _ChangeGates:
         terms = self.prober.analyser.terms
         wrong = 0
         with reading(self.last):
-            entries = [_entry(self.before, entry_id) for entry_id in self.batch.ids()]
+            entries = [_entry(self.before, entry_id) for entry_id in self.changes.ids()]
         with reading(self.path):
             for entry in entries:
                 if entry is None:
@@ -464,7 +464,7 @@ class _ChangeGates:
 
     def kept(self) -> Verdict:
         """Of what did not change, a sample is what it was."""
-        changed = set(self.batch.ids())
+        changed = set(self.changes.ids())
         with reading(self.last):
             asked = {one for (one,) in self.before.execute(_SAMPLE_IDS)} - changed
             before = {one: _entry(self.before, one) for one in asked}
@@ -475,7 +475,7 @@ class _ChangeGates:
 
     def _changed_texts(self) -> Iterator[tuple[str, str]]:
         """What each entry's text was, and what it is."""
-        for entry_id in self.batch.ids():
+        for entry_id in self.changes.ids():
             with reading(self.last):
                 was = _entry(self.before, entry_id)
             has = _entry(self.now, entry_id)
@@ -483,10 +483,10 @@ class _ChangeGates:
             if before != now:
                 yield before or "", now or ""
 
-    def _touched(self, *, moved: bool) -> Iterator[str]:
+    def _touched(self) -> Iterator[str]:
         """Every id whose row may be another than it was."""
-        yield from self.batch.ids()
-        if moved:
+        yield from self.changes.ids()
+        if self.moved:
             with closing(open_database(self.path)) as both:
                 uri = f"{self.last.resolve().as_uri()}?mode=ro&immutable=1"
                 both.execute("ATTACH ? AS last", (uri,))

@@ -12,8 +12,10 @@ So threads say when they are inside SQLite (`ForkGate`), and a fork waits until 
 
 import json
 import os
+import re
 import sqlite3
 import threading
+import unicodedata
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,7 +25,6 @@ from typing import Any, Final
 
 from indexrelay.components.errors import DamagedFileError, InvalidQueryError, UnknownEntryError
 from indexrelay.components.served import Hit, check_payload_bytes, checked_k
-from indexrelay.components.text_index import first_format
 from indexrelay.components.text_index.analyser import Analyser, Phrase
 from indexrelay.components.text_index.database import (
     FIRST_FORMAT,
@@ -34,6 +35,198 @@ from indexrelay.components.text_index.database import (
     open_database,
     reading,
 )
+
+_Row = tuple[str, float, str | None]
+"""An id, its score and its payload."""
+
+_SEARCH: Final = """
+    SELECT entries.id, -found.rank, entries.payload
+    FROM (
+        SELECT rowid, rank FROM terms WHERE terms MATCH ? ORDER BY rank, rowid LIMIT ?
+    ) AS found
+    JOIN entries ON entries.row = found.rowid
+    ORDER BY found.rank, found.rowid
+"""
+
+
+class TextSearch:
+    """Searches texts by BM25; immutable, and safe to use from many threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file.
+
+        Raises:
+            DamagedFileError: it is not what was written.
+            OSError: it cannot be opened.
+        """
+        self._path = path
+        self.analyser: Analyser | None = None
+        """What cut its texts; ``None`` in a version from before there was one."""
+        self._gate = fork_gate()
+        with self._gate.inside():
+            self._idle = deque([open_database(path)])
+        self._closed = False
+        try:
+            with self._connection() as connection:
+                counts = counts_of(connection)
+                if format_of(connection) != FIRST_FORMAT:
+                    (tokenizer,) = connection.execute("SELECT tokenizer FROM facts").fetchone()
+                    self.analyser = Analyser(tokenizer)
+            self._entries, self._texts, self._findable = (
+                counts.entries,
+                counts.texts,
+                counts.findable,
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def __len__(self) -> int:
+        """How many entries it holds, those without a text among them."""
+        return int(self._entries)
+
+    def __bool__(self) -> bool:
+        """An index is there, even one without entries; ask for its ``len``."""
+        return True
+
+    def __contains__(self, entry_id: object) -> bool:
+        return self._one("SELECT 1 FROM entries WHERE id = ?", (entry_id,)) is not None
+
+    @property
+    def texts(self) -> int:
+        """How many of its entries have a text."""
+        return int(self._texts)
+
+    @property
+    def findable(self) -> int:
+        """How many of its texts have a word or a symbol; punctuation alone cannot be found."""
+        return int(self._findable)
+
+    def frequency(self, term: str) -> int:
+        """How many texts have ``term``, which is one of `analyser`'s: what BM25 weighs it by."""
+        with self._connection() as connection:
+            if self.analyser is None:
+                return _first_texts_with(connection, term)
+            return texts_with(connection, (term,))
+
+    def search(self, text: str, *, k: int = 10, max_payload_bytes: int | None = None) -> list[Hit]:
+        """The ``k`` entries that fit best to any of the words of ``text``, the best first.
+
+        ``text`` is plain words: nothing in it is syntax. It is cut as the texts were (`analyser`).
+        Of its first 100,000 characters the 64 rarest terms count. Where there is no word in it
+        there is no hit. The score is BM25 with its sign turned, so that higher is better; it only
+        compares within one answer. No more payloads are read when they have more bytes of JSON than
+        ``max_payload_bytes``; ``None``: any number.
+
+        Raises:
+            InvalidQueryError: ``text`` is no string, ``k`` no whole number from 1 on, or the
+                payloads have too many bytes.
+        """
+        if not isinstance(text, str):
+            raise InvalidQueryError(f"a query is a str, not {type(text).__name__}")
+        most = checked_k(k)
+        with self._connection() as connection:
+            if self.analyser is None:
+                query, expression = _FIRST_SEARCH, _first_match_expression(text)
+            else:
+                query = _SEARCH
+                expression = match_expression(
+                    connection, self.analyser, text, findable=self._findable
+                )
+            if not expression:
+                return []
+            answer = connection.execute(query, (expression, most))
+            if max_payload_bytes is None:
+                found = answer.fetchall()
+            else:
+                found = list(_within(answer, max_payload_bytes))
+            return [_hit(*row) for row in found]
+
+    def text(self, entry_id: str) -> str | None:
+        """The text of one entry, or ``None`` where it has none.
+
+        Raises:
+            UnknownEntryError: it is not in here.
+        """
+        query = "SELECT text FROM entries WHERE id = ?"
+        text = self._of(entry_id, _FIRST_TEXT if self.analyser is None else query)
+        if text is None or isinstance(text, str):
+            return text
+        raise DamagedFileError(self._path, "a text is none")
+
+    def payload(self, entry_id: str) -> Any:
+        """The parsed payload of one entry, or ``None``.
+
+        Raises:
+            UnknownEntryError: it is not in here.
+        """
+        payload = self._of(entry_id, "SELECT payload FROM entries WHERE id = ?")
+        with reading(self._path):
+            return _parsed(payload)
+
+    def warm(self) -> None:
+        """Touch what a first query would have to fetch from disk."""
+        self.search("a", k=1)
+
+    def close(self) -> None:
+        """Close every connection; nothing may be searched afterwards."""
+        with self._gate.inside():
+            self._closed = True
+            while self._idle:
+                self._idle.pop().close()
+
+    def _of(self, entry_id: str, query: str) -> Any:
+        row = self._one(query, (entry_id,))
+        if row is None:
+            raise UnknownEntryError(entry_id)
+        return row[0]
+
+    def _one(self, query: str, values: tuple[object, ...]) -> tuple[Any, ...] | None:
+        with self._connection() as connection:
+            row: tuple[Any, ...] | None = connection.execute(query, values).fetchone()
+            return row
+
+    @contextmanager
+    def _connection(self) -> Iterator[GuardedConnection]:
+        with self._gate.inside():
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = open_database(self._path)
+            try:
+                with reading(self._path), connection.within(QUERY_SECONDS):
+                    yield connection
+            finally:
+                if self._closed:  # while it was asked
+                    connection.close()
+                else:
+                    self._idle.append(connection)
+
+
+def _within(answer: Iterable[_Row], most: int) -> Iterator[_Row]:
+    """The rows, as long as their payloads have no more than ``most`` bytes together."""
+    total = 0
+    for row in answer:
+        payload = row[2]
+        if isinstance(payload, str):
+            total += len(payload.encode("utf-8", "surrogatepass"))
+            check_payload_bytes(total, most)
+        yield row
+
+
+def _hit(entry_id: object, score: object, payload: object) -> Hit:
+    if not isinstance(entry_id, str) or not isinstance(score, float):
+        raise ValueError(f"an entry of the id {entry_id!r:.60}")  # noqa: TRY004 - of a file
+    return Hit(entry_id, score, _parsed(payload))
+
+
+def _parsed(payload: object) -> Any:
+    if payload is None:
+        return None
+    if not isinstance(payload, str):
+        raise ValueError("a payload is no text")  # noqa: TRY004 - of a file
+    return json.loads(payload)
+
 
 MOST_PHRASES: Final = 64
 MOST_CHARACTERS: Final = 100_000
@@ -144,193 +337,38 @@ def fork_gate() -> ForkGate:
     return ForkGate()
 
 
-_Row = tuple[str, float, str | None]
-"""An id, its score and its payload."""
+# The first format, from before there was an analyser: FTS5 cut the texts, by the tokenizer of the
+# settings, and a query was cut into runs of letters and digits. Readers serve such a version until it
+# is built again, which is due as soon as a rebuilder of this release runs.
 
-_SEARCH: Final = """
+_FIRST_SEARCH: Final = """
     SELECT entries.id, -found.rank, entries.payload
     FROM (
-        SELECT rowid, rank FROM terms WHERE terms MATCH ? ORDER BY rank, rowid LIMIT ?
+        SELECT rowid, rank FROM texts WHERE texts MATCH ? ORDER BY rank, rowid LIMIT ?
     ) AS found
     JOIN entries ON entries.row = found.rowid
     ORDER BY found.rank, found.rowid
 """
+_FIRST_TEXT: Final = """
+    SELECT texts.body FROM entries LEFT JOIN texts ON texts.rowid = entries.row
+    WHERE entries.id = ?
+"""
+_FIRST_RUNS: Final = 64
+_FIRST_RUN: Final = re.compile(r"[^\W_]+")
+_LOOSE_ACCENT: Final = re.compile("[\u0300-\u036f]")
 
 
-class TextSearch:
-    """Searches texts by BM25; immutable, and safe to use from many threads."""
-
-    def __init__(self, path: Path) -> None:
-        """Open the file.
-
-        Raises:
-            DamagedFileError: it is not what was written.
-            OSError: it cannot be opened.
-        """
-        self._path = path
-        self.analyser: Analyser | None = None
-        """What cut its texts; ``None`` in a version from before there was one."""
-        self._gate = fork_gate()
-        with self._gate.inside():
-            self._idle = deque([open_database(path)])
-        self._closed = False
-        try:
-            with self._connection() as connection:
-                counts = counts_of(connection)
-                if format_of(connection) != FIRST_FORMAT:
-                    (tokenizer,) = connection.execute("SELECT tokenizer FROM facts").fetchone()
-                    self.analyser = Analyser(tokenizer)
-            self._entries, self._texts, self._findable = (
-                counts.entries,
-                counts.texts,
-                counts.findable,
-            )
-        except BaseException:
-            self.close()
-            raise
-
-    def __len__(self) -> int:
-        """How many entries it holds, those without a text among them."""
-        return int(self._entries)
-
-    def __bool__(self) -> bool:
-        """An index is there, even one without entries; ask for its ``len``."""
-        return True
-
-    def __contains__(self, entry_id: object) -> bool:
-        return self._one("SELECT 1 FROM entries WHERE id = ?", (entry_id,)) is not None
-
-    @property
-    def texts(self) -> int:
-        """How many of its entries have a text."""
-        return int(self._texts)
-
-    @property
-    def findable(self) -> int:
-        """How many of its texts have a word or a symbol; punctuation alone cannot be found."""
-        return int(self._findable)
-
-    def frequency(self, term: str) -> int:
-        """How many texts have ``term``, which is one of `analyser`'s: what BM25 weighs it by."""
-        with self._connection() as connection:
-            if self.analyser is None:
-                return first_format.texts_with(connection, term)
-            return texts_with(connection, (term,))
-
-    def search(self, text: str, *, k: int = 10, max_payload_bytes: int | None = None) -> list[Hit]:
-        """The ``k`` entries that fit best to any of the words of ``text``, the best first.
-
-        ``text`` is plain words: nothing in it is syntax. It is cut as the texts were (`analyser`).
-        Of its first 100,000 characters the 64 rarest terms count. Where there is no word in it
-        there is no hit. The score is BM25 with its sign turned, so that higher is better; it only
-        compares within one answer. No more payloads are read when they have more bytes of JSON than
-        ``max_payload_bytes``; ``None``: any number.
-
-        Raises:
-            InvalidQueryError: ``text`` is no string, ``k`` no whole number from 1 on, or the
-                payloads have too many bytes.
-        """
-        if not isinstance(text, str):
-            raise InvalidQueryError(f"a query is a str, not {type(text).__name__}")
-        most = checked_k(k)
-        with self._connection() as connection:
-            if self.analyser is None:
-                query, expression = first_format.SEARCH, first_format.match_expression(text)
-            else:
-                query = _SEARCH
-                expression = match_expression(
-                    connection, self.analyser, text, findable=self._findable
-                )
-            if not expression:
-                return []
-            answer = connection.execute(query, (expression, most))
-            if max_payload_bytes is None:
-                found = answer.fetchall()
-            else:
-                found = list(_within(answer, max_payload_bytes))
-            return [_hit(*row) for row in found]
-
-    def text(self, entry_id: str) -> str | None:
-        """The text of one entry, or ``None`` where it has none.
-
-        Raises:
-            UnknownEntryError: it is not in here.
-        """
-        query = "SELECT text FROM entries WHERE id = ?"
-        text = self._of(entry_id, first_format.TEXT if self.analyser is None else query)
-        if text is None or isinstance(text, str):
-            return text
-        raise DamagedFileError(self._path, "a text is none")
-
-    def payload(self, entry_id: str) -> Any:
-        """The parsed payload of one entry, or ``None``.
-
-        Raises:
-            UnknownEntryError: it is not in here.
-        """
-        payload = self._of(entry_id, "SELECT payload FROM entries WHERE id = ?")
-        with reading(self._path):
-            return _parsed(payload)
-
-    def warm(self) -> None:
-        """Touch what a first query would have to fetch from disk."""
-        self.search("a", k=1)
-
-    def close(self) -> None:
-        """Close every connection; nothing may be searched afterwards."""
-        with self._gate.inside():
-            self._closed = True
-            while self._idle:
-                self._idle.pop().close()
-
-    def _of(self, entry_id: str, query: str) -> Any:
-        row = self._one(query, (entry_id,))
-        if row is None:
-            raise UnknownEntryError(entry_id)
-        return row[0]
-
-    def _one(self, query: str, values: tuple[object, ...]) -> tuple[Any, ...] | None:
-        with self._connection() as connection:
-            row: tuple[Any, ...] | None = connection.execute(query, values).fetchone()
-            return row
-
-    @contextmanager
-    def _connection(self) -> Iterator[GuardedConnection]:
-        with self._gate.inside():
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                connection = open_database(self._path)
-            try:
-                with reading(self._path), connection.within(QUERY_SECONDS):
-                    yield connection
-            finally:
-                if self._closed:  # while it was asked
-                    connection.close()
-                else:
-                    self._idle.append(connection)
+def _first_match_expression(text: str) -> str:
+    """The FTS5 query for any of the words of ``text``; empty where there is none."""
+    text = text.encode("utf-8", "ignore").decode()
+    whole = _LOOSE_ACCENT.sub("", unicodedata.normalize("NFC", text))
+    runs = list(dict.fromkeys(_FIRST_RUN.findall(whole)))
+    return " OR ".join(f'"{run}"' for run in runs[:_FIRST_RUNS])
 
 
-def _within(answer: Iterable[_Row], most: int) -> Iterator[_Row]:
-    """The rows, as long as their payloads have no more than ``most`` bytes together."""
-    total = 0
-    for row in answer:
-        payload = row[2]
-        if isinstance(payload, str):
-            total += len(payload.encode("utf-8", "surrogatepass"))
-            check_payload_bytes(total, most)
-        yield row
-
-
-def _hit(entry_id: object, score: object, payload: object) -> Hit:
-    if not isinstance(entry_id, str) or not isinstance(score, float):
-        raise ValueError(f"an entry of the id {entry_id!r:.60}")  # noqa: TRY004 - of a file
-    return Hit(entry_id, score, _parsed(payload))
-
-
-def _parsed(payload: object) -> Any:
-    if payload is None:
-        return None
-    if not isinstance(payload, str):
-        raise ValueError("a payload is no text")  # noqa: TRY004 - of a file
-    return json.loads(payload)
+def _first_texts_with(connection: sqlite3.Connection, term: str) -> int:
+    """How many texts have ``term``."""
+    expression = '"' + term.replace('"', '""') + '"'
+    query = "SELECT count(*) FROM texts WHERE texts MATCH ?"
+    (found,) = connection.execute(query, (expression,)).fetchone()
+    return int(found)
