@@ -274,7 +274,7 @@ def test_members_of_another_version_are_seen_waited_for_and_believed(
     assert rebuilder is not None
     assert rebuilder.failures["main_map"].failures == 2
     commit = commit_of(installation.catalog, STORED_GENERATION)
-    # What a version of before says without a stamp anybody might say, and it serves none of today's.
+    # Without a stamp anybody might say it; such a version serves no commit of today.
     with pytest.raises(NotServedError, match="without the stamp of its commit"):
         installation.producer.wait_served(commit, timeout_seconds=0, components=[COMPONENT])
     known = installation.catalog.collections.log(commit.collection, [commit.generation]).stamps
