@@ -1,8 +1,8 @@
 """Small requests freeze nothing: a real process, attacked over real sockets.
 
 Who makes room for whom, and after which time, is tested without sockets in
-``tests/reloaders/http``; here the whole of it is. ``python -m tests.security.measure_http`` gives
-figures.
+``tests/service/test_connections.py``; here the whole of it is.
+``python -m tests.security.measure_http`` gives figures.
 """
 
 import json
@@ -10,14 +10,18 @@ from collections.abc import Iterator
 
 import pytest
 
+from indexrelay.schemas.settings import HttpSettings
 from tests.reloaders.test_presence import eventually
 from tests.security.attacks import (
     DEEP,
     LARGEST,
     MANY_KEYS,
+    SMALL_CHUNKS,
+    UNFINISHED,
     Attack,
     answer_to,
     attacking,
+    flooding,
     half_bodies,
     half_headers,
     silent,
@@ -97,6 +101,27 @@ def test_a_body_of_many_or_deep_things_costs_little_and_its_error_is_short(
 def test_health_is_answered_while_large_bodies_are_refused(service: Service) -> None:
     with attacking(unknown_keys, service, 30):
         assert service.health_seconds() < HEALTH_SECONDS
+
+
+def test_health_is_answered_while_bodies_come_in_small_chunks(installation: Installation) -> None:
+    with installation.serving() as service, flooding(SMALL_CHUNKS, service, 50):
+        assert max(service.health_seconds() for _ in range(10)) < HEALTH_SECONDS
+
+
+def test_unfinished_bodies_take_hardly_more_memory_than_they_may(
+    installation: Installation,
+) -> None:
+    """The buffers of each connection come on top, and what the C library keeps between blocks."""
+    may = HttpSettings().max_buffered_bytes
+    with installation.serving() as service:
+        before = service.resident_bytes()
+        with flooding(UNFINISHED, service, 100):
+            grew = []
+            for _ in range(50):
+                grew.append(service.resident_bytes() - before)
+                assert service.health_seconds() < HEALTH_SECONDS
+        assert max(grew) > may / 2, "the attack does what it is for"
+        assert max(grew) < 1.75 * may
 
 
 def test_where_no_file_can_be_opened_any_more_releases_go_on_and_the_log_stays_short(

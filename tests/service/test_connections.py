@@ -6,6 +6,7 @@ import resource
 import socket
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from typing import Any
 
 import pytest
@@ -13,13 +14,21 @@ import pytest
 from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service import connections
 from indexrelay.service.answers import LargeResponse
-from indexrelay.service.connections import MAX_HEADER_BYTES, Phase, fitting
+from indexrelay.service.connections import (
+    MAX_HEADER_BYTES,
+    TURN_PIECES,
+    TURN_SECONDS,
+    GuardedConnection,
+    Phase,
+    fitting,
+)
 from indexrelay.service.limits import BodyLimit
 from indexrelay.service.server import listening
 from tests.service.transports import Service, receive, status
 
 WHOLE = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 HALF = WHOLE[:-2]
+CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
 
 
@@ -272,18 +281,78 @@ def test_what_is_no_request_is_refused_as_a_problem(sent: bytes) -> None:
 
 def test_a_body_in_crumbs_is_refused_and_one_in_pieces_is_not() -> None:
     async def body() -> None:
-        head = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
         service = Service(BodyLimit(Application(), max_bytes=2_000_000))
         crumbs, pieces = service.connect(), service.connect()
-        receive(crumbs, head + b"1\r\nx\r\n" * 5_000)
+        receive(crumbs, CHUNKED + b"1\r\nx\r\n" * 5_000)
+        await service.settle()
         assert (crumbs.closed, status(crumbs)) == (True, 400)
-        receive(pieces, head)
+        receive(pieces, CHUNKED)
         for _ in range(100):
             receive(pieces, b"400\r\n" + b"x" * 1024 + b"\r\n")
             await service.settle()
         receive(pieces, b"0\r\n\r\n")
         await service.settle()
         assert (pieces.closed, status(pieces)) == (False, 200)
+
+    running(body)
+
+
+def test_many_bodies_in_small_pieces_keep_the_event_loop_for_a_moment_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns: list[int] = []
+    read_body = GuardedConnection.read_body
+
+    def counted(connection: GuardedConnection) -> bool:
+        turns[-1] += 1
+        return read_body(connection)
+
+    monkeypatch.setattr(GuardedConnection, "read_body", counted)
+
+    async def body() -> None:
+        service = Service(BodyLimit(Application(), max_bytes=2_000_000), most=30)
+        senders = [service.connect() for _ in range(20)]
+        for each in senders:
+            receive(each, CHUNKED + (b"40\r\n" + b"x" * 64 + b"\r\n") * 900 + b"0\r\n\r\n")
+        moments = count()
+        service.connections.now = lambda: next(moments) * TURN_SECONDS / 4
+        while len(turns) < 1000 and {len(each.written) > 0 for each in senders} != {True}:
+            turns.append(0)
+            await asyncio.sleep(0)
+        assert {status(each) for each in senders} == {200}
+        assert max(turns) <= 5
+        assert sum(turns) >= 20 * (900 // TURN_PIECES)
+
+    running(body)
+
+
+def test_nothing_more_is_read_of_a_connection_before_what_came_has_been_looked_at() -> None:
+    async def body() -> None:
+        service = Service(BodyLimit(Application(), max_bytes=2_000_000))
+        sending = service.connect()
+        receive(sending, POST % 100_000 + b"x" * 50_000)
+        assert sending.paused
+        assert service.connections.buffered_bytes >= 50_000, "counted as it comes"
+        await service.settle()
+        assert not sending.paused
+        receive(sending, b"x" * 50_000)
+        assert sending.paused
+        await service.settle()
+        assert (sending.paused, status(sending)) == (False, 200)
+
+    running(body)
+
+
+def test_a_body_that_is_sent_ahead_in_small_pieces_is_read_after_the_answer_before_it() -> None:
+    async def body() -> None:
+        inner = Application()
+        service = Service(BodyLimit(inner, max_bytes=10_000))
+        eager = service.connect()
+        inner.may.clear()
+        receive(eager, WHOLE + CHUNKED + b"1\r\nx\r\n" * 500 + b"0\r\n\r\n")
+        inner.may.set()
+        await service.settle()
+        assert bytes(eager.written).count(b"HTTP/1.1 200") == 2
 
     running(body)
 
@@ -349,9 +418,9 @@ def test_an_idle_connection_waits_for_a_header() -> None:
         idle = service.connect()
         assert idle.protocol is not None
         receive(idle, WHOLE)
-        assert idle.protocol.note() is Phase.WORK
+        assert idle.protocol.update_phase() is Phase.WORK
         await service.settle()
-        assert idle.protocol.note() is Phase.HEADER
+        assert idle.protocol.update_phase() is Phase.HEADER
 
     running(body)
 
@@ -380,10 +449,10 @@ def test_memory_is_given_back_once_after_much_was_held(monkeypatch: pytest.Monke
         assert protocol is not None
         for held, times in ((1_000_000, 0), (9_000_000, 1), (1_000_000, 1)):
             assert protocol.hold(held)
-            service.connections.look(loop)
-            protocol.let_go()
-            service.connections.look(loop)
-            service.connections.look(loop)
+            service.connections.tick(loop)
+            protocol.release()
+            service.connections.tick(loop)
+            service.connections.tick(loop)
             await loop.run_in_executor(None, int)
             assert len(given_back) == times
 

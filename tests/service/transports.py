@@ -23,6 +23,7 @@ class HeldTransport(asyncio.Transport):
         self.reads = False
         self.closed = False
         self.aborted = False
+        self.paused = False
         self.protocol: GuardedConnection | None = None
 
     def write(self, data: Any) -> None:
@@ -57,10 +58,10 @@ class HeldTransport(asyncio.Transport):
             self.protocol.connection_lost(ConnectionAbortedError())
 
     def pause_reading(self) -> None:
-        """Nothing is read by itself."""
+        self.paused = True
 
     def resume_reading(self) -> None:
-        """Nothing is read by itself."""
+        self.paused = False
 
 
 class Service:

@@ -1,10 +1,18 @@
 """The connections of the reader service, and for how long their clients may keep it waiting.
 
-uvicorn and h11 speak HTTP; here is what they have no setting for. At any moment a connection waits
-for its client (for a header, for a body, or for an answer to be read), or the client waits for us.
-The first has a time limit. And where one connection more, or some memory more, is wanted than there
-is, the one whose client was waited for the longest makes room: whoever holds connections open, half
-sent or unread, loses them first, and a request that comes whole is answered.
+uvicorn and h11 speak HTTP; here is what they have no setting for.
+
+**Time.** At any moment a connection waits for its client (for a header, for a body, or for an
+answer to be read), or the client waits for the service. The first has a time limit.
+
+**Room.** Where one connection more, or some memory more, is wanted than there is, the connection
+that has waited for its client the longest makes room. Whoever holds connections open, half sent or
+unread, loses them first, and a request that comes whole is answered. Memory is counted as it comes
+from the socket.
+
+**Turns.** A header is read at once. Bodies are read in turn, a few pieces of each and for a few
+milliseconds at a time, and nothing more is read of a connection before what came has been looked
+at. So many bodies in small pieces arrive slowly, and everything else goes on.
 """
 
 import asyncio
@@ -14,12 +22,14 @@ import os
 import resource
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Final, cast
 
 import h11
 from starlette.types import Scope
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from indexrelay.reloaders.errors import RETRY_AFTER_SECONDS
@@ -33,10 +43,20 @@ MAX_HEADER_BYTES: Final = 16 * 1024
 """Of a request line with all its headers; also of what a client may send ahead of its answers."""
 _HEADER_PIECE_BYTES: Final = 1024
 """What h11 gets of a header at a time: it refuses what is beyond the limit and not whole yet."""
-_LOOK_SECONDS: Final = 0.5
-"""How often connections are looked at: so much later than its limit one may end."""
+MAX_PIECES: Final = 1000
+"""A body may come in so many pieces …"""
+PIECE_BYTES: Final = 256
+"""… and in one more for each so many bytes. A piece takes about 16 us, however small it is."""
+READ_BYTES: Final = 64 * 1024
+"""What is read of a connection at a time."""
+TURN_PIECES: Final = 64
+"""Pieces of one body that are read in its turn: about a millisecond."""
+TURN_SECONDS: Final = 0.004
+"""How long bodies may keep the event loop before it does everything else."""
+_EXPIRE_SECONDS: Final = 0.5
+"""How often time limits are checked: so much later than its limit a connection may end."""
 _SEND_BUFFER_BYTES: Final = 256 * 1024
-"""Of the kernel, for each connection; by itself it lets 4 MB wait for who does not read."""
+"""Of the kernel, for each connection; by itself it holds 4 MB for a client that does not read."""
 _TRIMMED_BYTES: Final = 8 * 1024 * 1024
 """Once more than this was held at a time, and is no longer, its memory is given back."""
 _SPARE_PART: Final = 10
@@ -44,21 +64,19 @@ _FEWEST_SPARE: Final = 8
 """A tenth of the connections, and at least so many, may come in while all others are at work."""
 _RESERVED_DESCRIPTORS: Final = 100
 """Files that connections leave to everything else: indexes, the log, Redis, the next release."""
-_FREE_PIECES: Final = 1000
-_PIECE_BYTES: Final = 64
-"""A body may come in so many pieces, and one more for each so many bytes. A chunk of one byte costs
-16 us to read, and a body of nothing else half a minute."""
+_NO_CONNECTION: Final = "this reader has no connection left; ask again in a moment"
+_NO_ROOM: Final = "this reader has no room for one more body; ask again in a moment, or another one"
 
 
 class Phase(Enum):
-    """Whom a connection waits for."""
+    """What a connection waits for."""
 
     WORK = auto()
-    """The client waits for us."""
+    """The service."""
     HEADER = auto()
     BODY = auto()
     ANSWER = auto()
-    """The client has not read what was sent."""
+    """The client, which has not read what was sent."""
 
 
 class Connections:
@@ -72,7 +90,9 @@ class Connections:
     ) -> None:
         """Take the limits; see `fitting`."""
         self.now = now
-        self._most = settings.max_connections
+        self.read_buffer = memoryview(bytearray(READ_BYTES))
+        """Where the kernel puts what a connection gets, which takes it out at once."""
+        self._max_connections = settings.max_connections
         self._max_buffered_bytes = settings.max_buffered_bytes
         self._seconds = {
             Phase.HEADER: settings.header_seconds,
@@ -81,7 +101,9 @@ class Connections:
         }
         self._open: dict[GuardedConnection, None] = {}
         self._waiting: dict[GuardedConnection, None] = {}
-        """Those whose client is waited for; the longest comes first."""
+        """Those that wait for their client; the longest comes first."""
+        self._unread: deque[GuardedConnection] = deque()
+        """Those with bytes of a body that have not been looked at."""
         self._buffered = 0
         self._highest = 0
         """Bytes that were held at a time since memory was given back last."""
@@ -102,71 +124,100 @@ class Connections:
         return self._buffered
 
     def admit(self, connection: "GuardedConnection") -> bool:
-        """Count one more in, if need be for another; whether there is a place.
+        """Count one more in, if need be in place of another; whether there is a place.
 
         Requests that came whole in the same moment are at work, if only for a moment: while all
         are, some more come in, and make room for each other as soon as one is not.
         """
-        while len(self._open) >= self._most:
+        while len(self._open) >= self._max_connections:
             if self._make_room(connection):
                 continue
-            if len(self._open) < self._most + max(_FEWEST_SPARE, self._most // _SPARE_PART):
+            spare = max(_FEWEST_SPARE, self._max_connections // _SPARE_PART)
+            if len(self._open) < self._max_connections + spare:
                 break
-            log.warning("connections.all_at_work", most=self._most)
+            log.warning("connections.all_at_work", most=self._max_connections)
             return False
         self._open[connection] = self._waiting[connection] = None
         if self._timer is None:
-            self._timer = connection.loop.call_later(_LOOK_SECONDS, self.look, connection.loop)
+            self._timer = connection.loop.call_later(_EXPIRE_SECONDS, self.tick, connection.loop)
         return True
 
     def leave(self, connection: "GuardedConnection") -> None:
-        """One is gone; safe twice."""
+        """Count one out; safe twice."""
         self._open.pop(connection, None)
         self._waiting.pop(connection, None)
-        self.let_go(connection)
+        self.release(connection)
 
-    def note(self, connection: "GuardedConnection") -> None:
-        """It waits for somebody else, or anew."""
+    def phase_changed(self, connection: "GuardedConnection") -> None:
+        """It waits for something else from now on."""
         self._waiting.pop(connection, None)
         if connection in self._open and connection.phase is not Phase.WORK:
             self._waiting[connection] = None
 
     def hold(self, connection: "GuardedConnection", count: int) -> bool:
-        """Count ``count`` bytes for it, if need be instead of another's; whether there is room."""
+        """Count ``count`` bytes for it, if need be in place of another's; whether there is room."""
         while self._buffered + count > self._max_buffered_bytes:
             if not self._make_room(connection, holding=True):
                 log.warning("buffers.all_at_work", buffered_bytes=self._buffered)
                 return False
-        if connection in self._open:  # who was cut meanwhile is only waited for
+        if connection in self._open:  # one that was cut meanwhile holds nothing
             connection.held_bytes += count
             self._buffered += count
             self._highest = max(self._highest, self._buffered)
         return True
 
-    def let_go(self, connection: "GuardedConnection") -> None:
+    def release(self, connection: "GuardedConnection") -> None:
         """Nothing is held for it any longer."""
         self._buffered -= connection.held_bytes
         connection.held_bytes = 0
 
+    def read_in_turn(self, connection: "GuardedConnection") -> None:
+        """Have it read its body when it is its turn."""
+        if not self._unread:
+            connection.loop.call_soon(self._read_bodies, connection.loop)
+        self._unread.append(connection)
+
+    def _read_bodies(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Read bodies for a moment; the rest after whatever else the loop has to do."""
+        end = self.now() + TURN_SECONDS
+        while self._unread:
+            connection = self._unread.popleft()
+            if connection.read_body():
+                self._unread.append(connection)
+            if self.now() >= end:
+                break
+        if self._unread:
+            loop.call_soon(self._read_bodies, loop)
+
     def expire(self) -> None:
-        """End every connection whose client was waited for too long."""
+        """End every connection that has waited for its client too long."""
         now = self.now()
         for connection in list(self._open):
-            connection.note()
+            connection.update_phase()
             limit = self._seconds.get(connection.phase)
             if limit is not None and now - connection.since >= limit:
                 connection.expire(limit)
 
+    def tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End what is over, give back memory that was held, and come again in a while."""
+        self._timer = None
+        self.expire()
+        if self._highest > _TRIMMED_BYTES > self._buffered:
+            self._highest = 0
+            loop.run_in_executor(None, give_memory_back)
+        if self._open or self._highest > _TRIMMED_BYTES:
+            self._timer = loop.call_later(_EXPIRE_SECONDS, self.tick, loop)
+
     def _make_room(self, newcomer: "GuardedConnection", *, holding: bool = False) -> bool:
-        """Cut the connection whose client was waited for the longest; ``False``: there is none.
+        """Cut the connection that has waited for its client the longest, if there is one.
 
         Args:
-            newcomer: for whom; it is not cut itself.
+            newcomer: for which room is made; it is not cut itself.
             holding: whether to cut one that gives back some bytes.
         """
         while longest := self._longest(newcomer, holding=holding):
             since = longest.since
-            if longest.note() is Phase.WORK or longest.since != since:
+            if longest.update_phase() is Phase.WORK or longest.since != since:
                 continue  # it has moved on, and stands at the end now, or not at all
             log.warning("connection.made_room", waited_for=longest.phase.name.lower())
             self.leave(longest)
@@ -180,24 +231,16 @@ class Connections:
         others = (each for each in self._waiting if each is not newcomer)
         return next((each for each in others if each.held_bytes or not holding), None)
 
-    def look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """End what is over, give back what was held, and look again in a while."""
-        self._timer = None
-        self.expire()
-        if self._highest > _TRIMMED_BYTES > self._buffered:
-            self._highest = 0
-            loop.run_in_executor(None, give_memory_back)
-        if self._open or self._highest > _TRIMMED_BYTES:
-            self._timer = loop.call_later(_LOOK_SECONDS, self.look, loop)
 
+class GuardedConnection(H11Protocol, asyncio.BufferedProtocol):
+    """One connection, with the time of its client and the memory that is held for it."""
 
-class GuardedConnection(H11Protocol):
-    """One connection, whose client's time is counted."""
+    flow: "_Flow"
 
     def __init__(self, connections: Connections, **given: Any) -> None:
         super().__init__(**given)
         self._all = connections
-        self.conn = _Requests(h11.SERVER, MAX_HEADER_BYTES)
+        self.conn: _Requests = _Requests(h11.SERVER, MAX_HEADER_BYTES)
         self.app_state = {**self.app_state, _STATE: self}
         self.phase = Phase.HEADER
         self.since = connections.now()
@@ -207,49 +250,80 @@ class GuardedConnection(H11Protocol):
         self._ahead = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take it in, or refuse it."""
+        """Admit it, or refuse it."""
         super().connection_made(transport)
+        self.flow = _Flow(transport)
         set_up(transport.get_extra_info("socket"))
         if not self._all.admit(self):
-            self.refuse(503, "this reader has no connection left; ask again in a moment")
+            self.refuse(503, _NO_CONNECTION)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Count it out."""
         self._all.leave(self)
         super().connection_lost(exc)
 
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's
+        """Where the next bytes go."""
+        return self._all.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many bytes have come."""
+        self.data_received(bytes(self._all.read_buffer[:nbytes]))
+
     def data_received(self, data: bytes) -> None:
-        """Read in pieces, since h11 only limits a header of which more is to come."""
+        """Read a header at once, and a body when it is its turn."""
         start = 0
         while start < len(data) and not self.transport.is_closing():
-            is_header = self.cycle is None or self.cycle.response_complete
-            size = _HEADER_PIECE_BYTES if is_header else MAX_HEADER_BYTES
-            piece = data[start : start + size]
-            start += size
+            if self._is_receiving:
+                self._keep(data[start:])
+                break
+            # In pieces, since h11 limits a header only where more of it is to come.
+            piece = data[start : start + _HEADER_PIECE_BYTES]
+            start += len(piece)
             if self._is_whole:
                 self._ahead += len(piece)
                 if self._ahead > MAX_HEADER_BYTES:
                     self.transport.abort()
                     return
+            self.conn.begin_turn()
             super().data_received(piece)
-        self.note()
+            self._queue_rest()
+            if self._is_receiving and not self._hold_body(len(piece)):
+                return
+        self.update_phase()
+
+    def read_body(self) -> bool:
+        """Read some pieces of what came; whether there are more."""
+        if not self.transport.is_closing():
+            self.conn.begin_turn()
+            self.handle_events()
+        if self.transport.is_closing():
+            return False
+        if self.conn.has_more:
+            return True
+        self.flow.behind = False
+        self.flow.resume_reading()
+        self.update_phase()
+        return False
 
     def on_response_complete(self) -> None:
-        """The next request may begin."""
+        """The next request may begin; some of it may be there already."""
         self._ahead = 0
+        self.conn.begin_turn()
         super().on_response_complete()
-        self.note()
+        self._queue_rest()
+        self.update_phase()
 
     def pause_writing(self) -> None:
         """The client does not read."""
         super().pause_writing()
-        self.note()
+        self.update_phase()
 
     def resume_writing(self) -> None:
         """The client has read what was waiting."""
         super().resume_writing()
         self.phase = Phase.WORK  # if it waits for the client again, that begins now
-        self.note()
+        self.update_phase()
 
     def send_400_response(self, msg: str) -> None:
         """What h11 cannot read: in our words, and our shape."""
@@ -257,23 +331,23 @@ class GuardedConnection(H11Protocol):
 
     @property
     def gone(self) -> bool:
-        """Whether nobody waits for an answer."""
+        """Whether no client waits for an answer."""
         return self.transport.is_closing()
 
     def hold(self, count: int) -> bool:
         """Count bytes that are held for this client; ``False``: there is no room for them."""
         return self._all.hold(self, count)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """They are not held any longer."""
-        self._all.let_go(self)
+        self._all.release(self)
 
-    def note(self) -> Phase:
-        """See whom it waits for."""
+    def update_phase(self) -> Phase:
+        """See what it waits for now."""
         phase = self._phase()
         if phase is not self.phase:
             self.phase, self.since = phase, self._all.now()
-            self._all.note(self)
+            self._all.phase_changed(self)
         return phase
 
     def expire(self, seconds: float) -> None:
@@ -310,11 +384,37 @@ class GuardedConnection(H11Protocol):
         self.transport.write(b"".join(piece for piece in pieces if piece))
         self.transport.close()
 
+    def _keep(self, data: bytes) -> None:
+        """Keep bytes of a body until it is its turn."""
+        if self._hold_body(len(data)):
+            self.conn.receive_data(data)
+            self.conn.has_more = True
+            self._queue_rest()
+
+    def _hold_body(self, count: int) -> bool:
+        if self.hold(count):
+            return True
+        self.refuse(503, _NO_ROOM)
+        return False
+
+    def _queue_rest(self) -> None:
+        """Read what is left in turn, and nothing more before."""
+        if self.conn.has_more and not self.flow.behind and not self.transport.is_closing():
+            self.flow.behind = True
+            self.flow.pause_reading()
+            self._all.read_in_turn(self)
+
     @property
     def _is_whole(self) -> bool:
         """Whether the request that is answered now has come whole."""
         answering = self.cycle is not None and not self.cycle.response_complete
         return answering and not self.cycle.more_body
+
+    @property
+    def _is_receiving(self) -> bool:
+        """Whether a body is coming."""
+        answering = self.cycle is not None and not self.cycle.response_complete
+        return answering and self.cycle.more_body
 
     def _phase(self) -> Phase:
         cycle = self.cycle
@@ -326,23 +426,65 @@ class GuardedConnection(H11Protocol):
         return Phase.BODY if cycle.more_body and not cycle.response_started else Phase.WORK
 
 
-class _Requests(h11.Connection):
-    """Refuses bodies in crumbs."""
+class _Flow(FlowControl):
+    """Reads no more of a connection while something of it has not been looked at."""
 
+    behind = False
+
+    def resume_reading(self) -> None:
+        """Read on, unless something is left."""
+        if not self.behind:
+            super().resume_reading()
+
+
+class _Requests(h11.Connection):
+    """Joins the pieces of a body, a few in each turn, and refuses one in too many pieces."""
+
+    has_more = False
+    """Whether something is left for another turn."""
+    _left = TURN_PIECES
     _pieces = 0
     _bytes = 0
+    _next: Any = None
+
+    def begin_turn(self) -> None:
+        """Let some more pieces be read."""
+        self._left = TURN_PIECES
+        self.has_more = False
 
     def next_event(self) -> Any:
-        """The next event; raises `h11.RemoteProtocolError` for one that must not be."""
-        event = super().next_event()
+        """The next event; `h11.NEED_DATA` also at the end of a turn.
+
+        Raises:
+            h11.RemoteProtocolError: it is no request, or in too many pieces.
+        """
+        if self._next is not None:
+            event, self._next = self._next, None
+            return event
+        joined = bytearray()
+        while True:
+            if not self._left:
+                self.has_more = True
+                event = h11.NEED_DATA
+                break
+            event = super().next_event()
+            if not isinstance(event, h11.Data):
+                break
+            joined += event.data
+            self._count(len(event.data))
         if isinstance(event, h11.Request):
             self._pieces = self._bytes = 0
-        elif isinstance(event, h11.Data):
-            self._pieces += 1
-            self._bytes += len(event.data)
-            if self._pieces > _FREE_PIECES + self._bytes // _PIECE_BYTES:
-                raise h11.RemoteProtocolError("too many small pieces")
-        return event
+        if not joined:
+            return event
+        self._next = event
+        return h11.Data(data=joined)
+
+    def _count(self, size: int) -> None:
+        self._left -= 1
+        self._pieces += 1
+        self._bytes += size
+        if self._pieces > MAX_PIECES + self._bytes // PIECE_BYTES:
+            raise h11.RemoteProtocolError("too many small pieces")
 
 
 _STATE: Final = "indexrelay_connection"

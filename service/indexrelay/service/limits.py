@@ -16,7 +16,9 @@ from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service.connections import GuardedConnection, connection_of
 from indexrelay.service.problems import OverloadedError, problem
 
-_ROOM: Final = "this reader has no room for one more body; ask again in a moment, or another one"
+T = TypeVar("T")
+
+_BLOCK_BYTES: Final = 64 * 1024
 
 
 class BodyLimit:
@@ -27,38 +29,57 @@ class BodyLimit:
         self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read a body whole, up to the limit, and hand it on."""
+        """Receive a body whole, up to the limit, and hand it on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         connection = connection_of(scope)
         try:
-            await self._answer(scope, receive, send)
+            message = await self._received(scope, receive)
+            if message is None:
+                detail = f"the body may have at most {self._max_bytes} bytes"
+                await problem(413, detail, close=True)(scope, receive, send)
+            elif message["type"] != "http.disconnect":
+                await self._app(scope, _first(message, receive), send)
         finally:
             if connection is not None:
-                connection.let_go()
+                connection.release()
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        connection = connection_of(scope)
-        body = bytearray()
-        more = _announced(scope) <= self._max_bytes
-        too_large = not more
-        while more:
+    async def _received(self, scope: Scope, receive: Receive) -> Message | None:
+        """The whole body as one message, or the client's leaving; ``None``: it is too large."""
+        if _announced(scope) > self._max_bytes:
+            return None
+        body, size = _Blocks(), 0
+        while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return
+                return message
             piece = message.get("body", b"")
-            if connection is not None and not connection.hold(len(piece)):
-                await problem(503, _ROOM, close=True)(scope, receive, send)
-                return
-            body += piece
-            too_large = len(body) > self._max_bytes
-            more = message.get("more_body", False) and not too_large
-        if too_large:
-            detail = f"the body may have at most {self._max_bytes} bytes"
-            await problem(413, detail, close=True)(scope, receive, send)
-            return
-        await self._app(scope, _replayed(bytes(body), receive), send)
+            size += len(piece)
+            if size > self._max_bytes:
+                return None
+            body.append(piece)
+            if not message.get("more_body", False):
+                return {"type": "http.request", "body": body.joined(), "more_body": False}
+
+
+class _Blocks:
+    """Collects a body in blocks of one size: one that grows is copied, and leaves gaps behind."""
+
+    def __init__(self) -> None:
+        self._full: list[bytes] = []
+        self._last = bytearray()
+
+    def append(self, piece: bytes) -> None:
+        """Add what has come."""
+        if len(self._last) + len(piece) > _BLOCK_BYTES and self._last:
+            self._full.append(bytes(self._last))
+            self._last = bytearray()
+        self._last += piece
+
+    def joined(self) -> bytes:
+        """All of it."""
+        return b"".join((*self._full, self._last))
 
 
 def _announced(scope: Scope) -> int:
@@ -66,9 +87,9 @@ def _announced(scope: Scope) -> int:
     return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    """Give the body once, then whatever comes."""
-    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+def _first(message: Message, receive: Receive) -> Receive:
+    """Give ``message`` first, then whatever comes."""
+    pending = [message]
 
     async def replay() -> Message:
         return pending.pop() if pending else await receive()
@@ -76,11 +97,8 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-T = TypeVar("T")
-
-
 class SearchThreads:
-    """Runs searches; for one event loop."""
+    """Runs searches on threads; for one event loop."""
 
     def __init__(self, settings: HttpSettings) -> None:
         self._limiter = CapacityLimiter(settings.searches)
@@ -98,15 +116,15 @@ class SearchThreads:
         """What ``function`` returns, from a thread.
 
         Raises:
-            OverloadedError: as many as may are waiting, or whoever asked has left.
-            Exception: what it raises.
+            OverloadedError: too many searches are waiting, or the client has left.
+            Exception: what ``function`` raises.
         """
         if self._inside >= self._most:
             raise OverloadedError(f"{self._most} searches to answer")
 
         def work() -> T:
             if connection is not None and connection.gone:
-                raise OverloadedError("nobody to answer")
+                raise OverloadedError("no client to answer")
             return function(name, body)
 
         self._inside += 1
