@@ -253,6 +253,10 @@ START_SECONDS: Final = 20.0
 """How long it may take until it answers: a large append-only file is read first."""
 STOP_SECONDS: Final = 3.0
 """How long each of the three ways to stop may take: asked, told, killed."""
+MAX_CONNECTIONS: Final = 1000
+"""A process has two to five. Fewer where the server may open too few files."""
+IDLE_SECONDS: Final = 300
+"""After which the server ends an idle connection; the next command opens another one."""
 _POLL_SECONDS: Final = 0.005
 _LOG_TAIL_BYTES: Final = 2000
 
@@ -412,6 +416,8 @@ def _command(program: Path, folder: Path, socket: Path) -> list[str]:
         "appendfsync": "everysec",
         "save": "",  # the append-only file holds it all
         "maxmemory-policy": "noeviction",
+        "maxclients": str(MAX_CONNECTIONS),
+        "timeout": str(IDLE_SECONDS),
         "daemonize": "no",
     }
     return [str(program)] + [

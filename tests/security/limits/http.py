@@ -10,11 +10,12 @@ from indexrelay.components.errors import InvalidQueryError
 from indexrelay.components.served import Hit
 from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service.answers import encoded
+from indexrelay.service.connections import PIECE_BYTES
 from indexrelay.service.limits import BodyLimit, SearchThreads
 from indexrelay.service.problems import OverloadedError, ProblemDetails
 from indexrelay.service.query import search_request
 from tests.security.limits.table import Row, exercises
-from tests.service.test_connections import POST, WHOLE, Application
+from tests.service.test_connections import CHUNKED, POST, WHOLE, Application
 from tests.service.transports import HeldTransport, Service, receive, status
 
 SETTINGS = HttpSettings()
@@ -108,6 +109,21 @@ def refused(body: bytes) -> str:
         search_request(body)
     assert len(str(caught.value)) < 500
     return str(caught.value)
+
+
+@exercises("pieces in which a body may come, beside one for each 256 bytes")
+def _pieces(row: Row, _request: pytest.FixtureRequest) -> None:
+    async def body() -> None:
+        service = Service(BodyLimit(Application(), max_bytes=SETTINGS.max_body_bytes))
+        for more, code in ((0, 200), (1, 400)):
+            connection = service.connect()
+            allowed = row.number + row.number // PIECE_BYTES
+            receive(connection, CHUNKED + b"1\r\nx\r\n" * (allowed + more) + b"0\r\n\r\n")
+            while not connection.written:
+                await service.settle()
+            assert status(connection) == code
+
+    run(body)
 
 
 @exercises("elements of a body: its commas, brackets and braces")
