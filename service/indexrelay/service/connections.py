@@ -477,7 +477,7 @@ class _Requests(h11.Connection):
         if not joined:
             return event
         self._next = event
-        return h11.Data(data=joined)
+        return h11.Data(data=bytes(joined))
 
     def _count(self, size: int) -> None:
         self._left -= 1
