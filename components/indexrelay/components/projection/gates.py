@@ -8,7 +8,7 @@ for bit, and if the new places are about as trustworthy as the landmarks'.
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, zip_longest
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from indexrelay.components.gates import Verdict, equal, judge
 from indexrelay.components.kind import Built, Job, PreviousVersion
 from indexrelay.components.layered.build import changes_of
 from indexrelay.components.layered.layers import without
-from indexrelay.components.projection.build import Held, fingerprints
+from indexrelay.components.projection.build import MapRows
 from indexrelay.components.projection.guide import Guide
 from indexrelay.components.projection.layout import Points, as_laid_out, read_points, some_threads
 from indexrelay.components.projection.map import Coordinates, ProjectionMap
@@ -26,15 +26,8 @@ from indexrelay.schemas.errors import require
 from indexrelay.schemas.versions import Check
 from indexrelay.storage.entries import Changes, SourceSnapshot, Vectors
 
-_SAMPLE = 500
-"""Entries that trustworthiness is measured on: 0.1 s, and within 0.02 of the whole."""
-_NEIGHBOURS = 5
-_SMALLEST_EXTENT = 1e-3
-"""A map whose entries all lie within this is one point to every eye."""
-_REACH = 1.0 + 1e-6
 
-
-def judged(
+def full_gates(
     chart: ProjectionMap,
     collections: Mapping[str, SourceSnapshot],
     *,
@@ -50,9 +43,9 @@ def judged(
     finite = bool(np.isfinite(chart.coordinates).all())
     yield judge("finite", lambda: Verdict(finite, "" if finite else "NaN or infinity in it"))
     if finite and len(chart):
-        yield judge("range", lambda: in_range(chart))
+        yield judge("range", lambda: _in_range(chart))
     if finite and ids == points.ids and points.differ:
-        yield judge("not_collapsed", lambda: spread(chart))
+        yield judge("not_collapsed", lambda: _spread(chart))
         # Neighbourhoods need three entries.
         if len(ids) > 2:
             yield judge(
@@ -61,39 +54,7 @@ def judged(
             )
 
 
-def _same_ids(found: list[str], expected: list[str]) -> Verdict:
-    pairs = enumerate(zip_longest(found, expected))
-    wrong = next((row for row, (here, there) in pairs if here != there), None)
-    detail = "" if wrong is None else f"the first other id is in row {wrong}"
-    return Verdict(wrong is None, detail)
-
-
-def in_range(chart: ProjectionMap) -> Verdict:
-    """No entry is beyond the edge."""
-    reach = float(np.abs(chart.coordinates).max())
-    return Verdict(reach <= _REACH, measured=reach, limit=1.0)
-
-
-def spread(chart: ProjectionMap) -> Verdict:
-    """Entries that differ are not all in one place."""
-    extent = float(np.ptp(chart.coordinates, axis=0).max())
-    return Verdict(extent >= _SMALLEST_EXTENT, measured=extent, limit=_SMALLEST_EXTENT)
-
-
-def _trust(chart: ProjectionMap, points: Points, *, least: float, seed: int) -> Verdict:
-    manifold = require("sklearn.manifold")
-    neighbours = min(_NEIGHBOURS, (len(chart) - 1) // 2)
-    rows = np.random.default_rng(seed).permutation(len(chart))[:_SAMPLE]
-    measured = float(
-        manifold.trustworthiness(
-            points.vectors[rows], chart.coordinates[rows], n_neighbors=neighbours
-        )
-    )
-    detail = f"{neighbours} neighbours of each of {len(rows)} entries"
-    return Verdict(measured >= least, detail, measured=measured, limit=least)
-
-
-def judged_placing(
+def incremental_gates(
     chart: ProjectionMap,
     job: Job,
     built: Built,
@@ -115,15 +76,59 @@ def judged_placing(
     finite = bool(np.isfinite(chart.coordinates).all())
     yield judge("finite", lambda: Verdict(finite, "" if finite else "NaN or infinity in it"))
     with closing(ProjectionMap.open(previous.files)) as last:
-        yield judge("ids_match_source", lambda: changes.shown(Held.open(ids, files, built.details)))
+        yield judge(
+            "ids_match_source", lambda: changes.shown(MapRows.open(ids, files, built.details))
+        )
         yield judge("unchanged_kept", lambda: changes.kept(chart, last))
         if finite and len(chart):
-            yield judge("range", lambda: in_range(chart))
-            yield judge("not_collapsed", lambda: spread(chart))
+            yield judge("range", lambda: _in_range(chart))
+            yield judge("not_collapsed", lambda: _spread(chart))
             guide = Guide.open(files, built.details)
             if guide is not None:
                 with some_threads(job.threads):
                     yield judge("placed_well", lambda: guide.judge(*changes.placed(chart, last)))
+
+
+def _same_ids(found: list[str], expected: list[str]) -> Verdict:
+    pairs = enumerate(zip_longest(found, expected))
+    wrong = next((row for row, (here, there) in pairs if here != there), None)
+    detail = "" if wrong is None else f"the first other id is in row {wrong}"
+    return Verdict(wrong is None, detail)
+
+
+_SMALLEST_EXTENT = 1e-3
+"""A map whose entries all lie within this is one point to every eye."""
+_REACH = 1.0 + 1e-6
+
+
+def _in_range(chart: ProjectionMap) -> Verdict:
+    """No entry is beyond the edge."""
+    reach = float(np.abs(chart.coordinates).max())
+    return Verdict(reach <= _REACH, measured=reach, limit=1.0)
+
+
+def _spread(chart: ProjectionMap) -> Verdict:
+    """Entries that differ are not all in one place."""
+    extent = float(np.ptp(chart.coordinates, axis=0).max())
+    return Verdict(extent >= _SMALLEST_EXTENT, measured=extent, limit=_SMALLEST_EXTENT)
+
+
+_SAMPLE = 500
+"""Entries that trustworthiness is measured on: 0.1 s, and within 0.02 of the whole."""
+_NEIGHBOURS = 5
+
+
+def _trust(chart: ProjectionMap, points: Points, *, least: float, seed: int) -> Verdict:
+    manifold = require("sklearn.manifold")
+    neighbours = min(_NEIGHBOURS, (len(chart) - 1) // 2)
+    rows = np.random.default_rng(seed).permutation(len(chart))[:_SAMPLE]
+    measured = float(
+        manifold.trustworthiness(
+            points.vectors[rows], chart.coordinates[rows], n_neighbors=neighbours
+        )
+    )
+    detail = f"{neighbours} neighbours of each of {len(rows)} entries"
+    return Verdict(measured >= least, detail, measured=measured, limit=least)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,22 +146,20 @@ class _Changed:
                 yield number, chunk
 
     def ids(self) -> set[str]:
-        """Every id that came, changed or went."""
+        """Every id that came, changed or is deleted."""
         return {
             entry_id
             for _, chunk in self.chunks()
             for entry_id in (*chunk.upserts.ids, *chunk.deletes)
         }
 
-    def shown(self, held: Held) -> Verdict:
-        """What came or changed is shown, with the vector that it has now; what went is not."""
+    def shown(self, rows: MapRows) -> Verdict:
+        """What came or changed is shown with its vector of now, and what is deleted is not."""
         wrong = 0
         for number, chunk in self.chunks():
             vectors = as_laid_out(chunk.upserts.vectors, self.sources[number].metric)
-            marks = fingerprints(vectors).tolist()
-            given = zip(chunk.upserts.ids, marks, strict=True)
-            wrong += sum(held.state(one) != (number, mark) for one, mark in given)
-            states = map(held.state, chunk.deletes)
+            wrong += len(rows.differing(number, replace(chunk.upserts, vectors=vectors)))
+            states = map(rows.state, chunk.deletes)
             wrong += sum(state is not None and state[0] == number for state in states)
         return equal(wrong, 0, "entries that changed are not shown as the source has them")
 

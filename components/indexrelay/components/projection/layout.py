@@ -361,6 +361,11 @@ class Drift:
     median: float
     maximum: float
 
+    @property
+    def details(self) -> dict[str, Any]:
+        """For the version's details."""
+        return {"shared": self.shared, "median": self.median, "maximum": self.maximum}
+
 
 def frame(raw: Coordinates, last: LastMap | None) -> Framed:
     """Bring ``raw`` (shape ``(n, 2)``) onto ``last``, or centre it where there is none."""

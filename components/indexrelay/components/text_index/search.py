@@ -338,8 +338,8 @@ def fork_gate() -> ForkGate:
 
 
 # The first format, from before there was an analyser: FTS5 cut the texts, by the tokenizer of the
-# settings, and a query was cut into runs of letters and digits. Readers serve such a version until it
-# is built again, which is due as soon as a rebuilder of this release runs.
+# settings, and a query was cut into runs of letters and digits. Readers serve such a version until
+# it is built again, which is due as soon as a rebuilder of this release runs.
 
 _FIRST_SEARCH: Final = """
     SELECT entries.id, -found.rank, entries.payload
