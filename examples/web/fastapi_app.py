@@ -10,9 +10,8 @@ from fastapi import Depends, FastAPI
 
 from indexrelay.reloaders import Reloader, Snapshot
 from indexrelay.reloaders.fastapi import borrowing, reloader_lifespan
-from indexrelay.schemas.settings_file import load_settings
 
-reloader = Reloader(load_settings(), reader_id="web")
+reloader = Reloader.open(reader_id="web")
 # 0: answer 503 until something is served. By default a worker first waits for it, up to 30 s.
 app = FastAPI(lifespan=reloader_lifespan(reloader, wait_ready_seconds=0))
 

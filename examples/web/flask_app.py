@@ -6,10 +6,9 @@ from flask import Flask, request
 
 from indexrelay.reloaders import Reloader
 from indexrelay.reloaders.flask import IndexRelay
-from indexrelay.schemas.settings_file import load_settings
 
 app = Flask(__name__)
-reloader = Reloader(load_settings(), reader_id="web")
+reloader = Reloader.open(reader_id="web")
 # 0: answer 503 until something is served. By default the first request waits for it, up to 30 s.
 relay = IndexRelay(reloader, app, wait_ready_seconds=0)
 

@@ -14,9 +14,8 @@ from flask import Flask
 from indexrelay.reloaders import Reloader
 from indexrelay.reloaders.fastapi import reloader_lifespan
 from indexrelay.reloaders.flask import IndexRelay
-from indexrelay.schemas.settings_file import load_settings
 
-reloader = Reloader(load_settings(), reader_id="web")
+reloader = Reloader.open(reader_id="web")
 wsgi = Flask(__name__)
 IndexRelay(reloader, wsgi)
 asgi = FastAPI(lifespan=reloader_lifespan(reloader))

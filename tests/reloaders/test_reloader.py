@@ -3,15 +3,19 @@
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from indexrelay.reloaders import Reloader, ReloaderStoppedError, Snapshot
 from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.errors import SettingsError
+from indexrelay.schemas.settings_file import load_settings
 from indexrelay.schemas.versions import Release
 from indexrelay.streams import Connection, EmbeddedServer, Keys, Presence, announce
 from tests.fixtures.servers import ServerFactory
 from tests.reloaders.bench import Bench, make_settings, texts
+from tests.reloaders.kinds import WORDS
 from tests.reloaders.test_presence import eventually
 
 KEYS = Keys("test")
@@ -37,6 +41,26 @@ class Swaps:
 def _announce(connection: Connection, number: int) -> None:
     # The result is drawn from the number; what the messages say plays no part.
     announce(connection, KEYS, number=number, release_event=b"look", result_event=b"%d" % number)
+
+
+def test_a_reader_finds_its_settings_or_takes_them_themselves_or_as_a_path(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.publish(voyager="v1")
+    file = tmp_path / "indexrelay.toml"
+    file.write_text(
+        f'namespace = "test"\ndata_dir = "{bench.settings.data_dir}"\n'
+        f'[components.voyager]\nkind = "{WORDS}"\nfrom = "tracks"\n'
+        "[collections.tracks]\ndimension = 2\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    for given in (None, file, str(file), load_settings(file)):
+        reader = Reloader.open(given, reader_id="web")
+        assert reader.step()
+        assert (reader.reader_id, texts(reader)) == ("web", {"voyager": "v1"})
+        reader.stop()
+    with pytest.raises(SettingsError):
+        Reloader.open("missing.toml")
 
 
 def test_a_message_wakes_a_reader_at_once(bench: Bench, redis_connection: Connection) -> None:

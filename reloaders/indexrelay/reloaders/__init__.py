@@ -1,9 +1,12 @@
 """Readers: from a release to snapshots in the memory of a serving process.
 
-Never talks to a rebuilder: what it wants to know is in the release. Web frameworks are met in
-modules of their own (`fastapi`, `flask`, `service`), which are imported by whoever uses them.
+A reader never talks to a rebuilder: whatever it needs to know is in the release. Helpers for web
+frameworks are imported from modules of their own: `indexrelay.reloaders.fastapi` and `.flask`; the
+HTTP service is `indexrelay.service`.
 """
 
+from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
+from indexrelay.components.served import Hit
 from indexrelay.reloaders.errors import (
     ComponentNotServedError,
     KindNotAllowedError,
@@ -11,15 +14,19 @@ from indexrelay.reloaders.errors import (
     SnapshotClosedError,
 )
 from indexrelay.reloaders.reloader import Reloader
-from indexrelay.reloaders.snapshot import Snapshot
+from indexrelay.reloaders.snapshot import Snapshot, SwapCallback
 from indexrelay.schemas.logs import show_logs
 
 __all__ = [
     "ComponentNotServedError",
+    "Hit",
+    "InvalidQueryError",
     "KindNotAllowedError",
     "Reloader",
     "ReloaderStoppedError",
     "Snapshot",
     "SnapshotClosedError",
+    "SwapCallback",
+    "UnknownEntryError",
     "show_logs",
 ]

@@ -17,7 +17,8 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from typing import Final
+from pathlib import Path
+from typing import Final, Self
 
 from indexrelay.health.judge import judge_reader
 from indexrelay.health.verdict import Actor, Code, Problem
@@ -33,6 +34,7 @@ from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import ReaderState, ReleaseApplied
 from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.settings_file import settings_of
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.streams import Connection, Identity, Keys
 from indexrelay.streams.presence import follow_forks
@@ -88,6 +90,36 @@ class Reloader:
         self._reserve = DescriptorReserve()
         self._prepare()
         follow_forks(self)
+
+    @classmethod
+    def open(
+        cls,
+        settings: Settings | str | Path | None = None,
+        *,
+        reader_id: str | None = None,
+        address: str | None = None,
+        before_swap: Iterable[SwapCallback] = (),
+        after_swap: Iterable[SwapCallback] = (),
+    ) -> Self:
+        """A reloader for the installation of the settings; to be started.
+
+        Args:
+            settings: they themselves, or the path of their file; ``None``: the file that
+                ``INDEXRELAY_CONFIG`` names, else ``indexrelay.toml`` in the current folder, else
+                the variables ``INDEXRELAY_…`` alone.
+            reader_id: as in the constructor; so are the others.
+
+        Raises:
+            SettingsError: with every mistake in them.
+            ValueError: ``reader_id`` may not name a reader.
+        """
+        return cls(
+            settings_of(settings),
+            reader_id=reader_id,
+            address=address,
+            before_swap=before_swap,
+            after_swap=after_swap,
+        )
 
     def _prepare(self) -> None:
         """Make everything that holds a lock or belongs to one process."""
