@@ -131,7 +131,7 @@ def test_want_of_descriptors_memory_or_permission_is_never_called_damage(built: 
             "write error: 4 != 8 (No space left on device)",
             "[Errno 28] No space left on device: 'x'",
         ),
-        ("std::bad_alloc", "x is damaged: what it says of itself takes more memory than there is"),
+        ("std::bad_alloc", "x is damaged: its header asks for more memory than there is"),
         ("Index type 0x62726167 not recognized", "x is damaged: FAISS cannot read it: Index type"),
     ],
 )

@@ -1,8 +1,8 @@
-"""Holds a kind against its contract (`indexrelay.components.kind`), once at each door.
+"""Checks a kind against its contract (`indexrelay.components.kind`), at each step that uses it.
 
-A kind may be anybody's, and nothing that it hands over is released or served on trust: the class is
-looked at when the settings are checked, what `build` returns before a file of it gets a name, what
-`verify` yields before it counts as passed, and what `load` gives before a reader serves it.
+A kind may come from a user, so nothing that it gives is released or served unchecked: the class is
+checked with the settings, what `build` returns before its files are stored, what `verify` yields
+before it counts as passed, and what `load` gives before a reader serves it.
 """
 
 import inspect
@@ -37,7 +37,7 @@ _SEARCHES: Final = ("search", "search_by_id")
 
 
 def class_mistakes(kind: type[Kind[Any, Any]]) -> Iterator[str]:
-    """What of the class is not as the contract wants it, a sentence each."""
+    """What of the class breaks the contract, a sentence each."""
     missing = sorted(kind.__abstractmethods__)
     if missing:
         yield f"{kind.__name__} lacks {', '.join(missing)}"
@@ -66,25 +66,25 @@ def class_mistakes(kind: type[Kind[Any, Any]]) -> Iterator[str]:
 
 
 def lacks_of(kind: Kind[Any, Any]) -> list[str]:
-    """What ``kind.lacks`` says; that it cannot say it is something that is lacking, too."""
+    """What ``kind.lacks`` gives; an error in it counts as something that is missing."""
     try:
         found: Any = kind.lacks()
         return [str(each) for each in found or ()]
-    except Exception as error:  # noqa: BLE001 - a kind of anybody's
-        return [f"its kind cannot tell what it lacks: {told(error)}"]
+    except Exception as error:  # noqa: BLE001 - the code of a user
+        return [f"lacks() of its kind failed: {told(error)}"]
 
 
 def trial_of(kind: Kind[Any, Any], collections: Mapping[str, CollectionSettings]) -> Trial:
-    """What ``kind.trial`` says; one that raises has found that it cannot be built."""
+    """What ``kind.trial`` gives; an error in it means that the component cannot be built."""
     try:
         found: Any = kind.trial(collections)
-    except Exception as error:  # noqa: BLE001 - a kind of anybody's
+    except Exception as error:  # noqa: BLE001 - the code of a user
         return Trial(wrong=(f"trying it out failed: {told(error)}",))
     return found if isinstance(found, Trial) else Trial()
 
 
 def checked_build(kind: Kind[Any, Any], job: Job) -> Built:
-    """What ``kind.build(job)`` made, as the contract wants it.
+    """What ``kind.build(job)`` made, checked against the contract.
 
     Raises:
         ContractError: it is no `Built`, has no files, or names some that are not there.
@@ -114,7 +114,7 @@ def checked_build(kind: Kind[Any, Any], job: Job) -> Built:
 def checks_of(
     kind: Kind[Any, Any], job: Job, built: Built, files: Mapping[str, Path]
 ) -> Iterator[Check]:
-    """What ``kind.verify`` yields; it has failed where that is nothing, no `Check`, or an error."""
+    """What ``kind.verify`` yields; a failed check for nothing, for no `Check`, and for an error."""
     count = 0
     try:
         found: Any = kind.verify(job, built, files)
@@ -135,16 +135,16 @@ def checks_of(
         return
     if not count:
         yield _failed(
-            "verify returned no check, so nothing says that what was built is right; "
+            "verify returned no check, so nothing shows that what was built is right; "
             "yield a Check for everything that was looked at"
         )
 
 
 def loads(kind: Kind[Any, Any], files: Mapping[str, Path]) -> Check | None:
-    """Whether a reader can load and close it; ``None`` where that is known or cannot be told here.
+    """Whether a reader can load and close it; ``None`` where that is known, or not known here.
 
-    The gates of the kinds that come along open what they judge. A limit of memory is the build's
-    own, and no reader's.
+    The gates of the installed kinds open what they check. A memory error is caused by the limit of
+    the build, and says nothing about readers.
     """
     if type(kind).__module__.startswith("indexrelay.components."):
         return None
@@ -231,11 +231,11 @@ def _method_mistakes(
 
 
 def _served_mistakes(kind: type[Kind[Any, Any]]) -> Iterator[str]:
-    """What `load` says that it gives; where it says nothing, the first build finds out."""
+    """What the annotation of `load` says; without one, the first build finds out."""
     load: Callable[..., Any] = kind.load
     try:
         given = get_type_hints(load).get("return", Any)
-    except Exception:  # noqa: BLE001 - names that only a type checker knows
+    except Exception:  # noqa: BLE001 - names that only a type checker resolves
         return
     given = get_origin(given) or given
     if not isinstance(given, type) or given is Any:
@@ -243,7 +243,7 @@ def _served_mistakes(kind: type[Kind[Any, Any]]) -> Iterator[str]:
     if not issubclass(given, Served):
         yield (
             f"{kind.__name__}.load gives a {given.__name__}, which has no close(): "
-            "a reader calls it when nobody uses the version any more"
+            "a reader calls it when the version is no longer used"
         )
     for name in _SEARCHES:
         search: Any = inspect.getattr_static(given, name, None)

@@ -2,8 +2,8 @@
 
 FAISS makes every error a `RuntimeError`, SQLite most of them a `DatabaseError`. `of_faiss` and
 `of_sqlite` say which of them mean that a file is damaged: what it holds is not what was written.
-That no descriptor, no memory or no permission was to be had says nothing about the file: it may
-open in a moment, and another build would not help.
+A lack of descriptors, memory or permission says nothing about the file: it may open in a moment,
+and another build would not help.
 """
 
 import errno
@@ -67,7 +67,7 @@ class DamagedFileError(IndexRelayError):
 
 
 class InvalidQueryError(IndexRelayError, ValueError):
-    """Raised when a query cannot be answered as it stands; the message says what would be right."""
+    """Raised when a query cannot be answered; the message says what would be right."""
 
 
 class ClosedVersionError(IndexRelayError, AttributeError):
@@ -124,7 +124,7 @@ _DAMAGE: Final = frozenset(
         sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_NOTADB,
         sqlite3.SQLITE_FORMAT,
-        sqlite3.SQLITE_IOERR_SHORT_READ,  # it ends before it says that it does
+        sqlite3.SQLITE_IOERR_SHORT_READ,  # it is shorter than its header says
         sqlite3.SQLITE_MISMATCH,
         sqlite3.SQLITE_TOOBIG,
     }
@@ -200,7 +200,7 @@ def of_memory(path: Path) -> Exception:
         bytearray(_SOME_BYTES)
     except MemoryError:
         return MemoryError(f"{path.name} does not fit into memory")
-    return DamagedFileError(path, "what it says of itself takes more memory than there is")
+    return DamagedFileError(path, "its header asks for more memory than there is")
 
 
 def _why_not_opened(path: Path) -> OSError:

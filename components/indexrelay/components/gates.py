@@ -49,7 +49,7 @@ def concerning(check: Check, built: Built, file: str) -> Check:
 
 
 def equal(measured: float, expected: float, otherwise: str) -> Verdict:
-    """A gate on two counts that must agree; ``otherwise`` says what it means if they do not."""
+    """A gate on two counts that must agree; ``otherwise``: what it means if they do not."""
     same = measured == expected
     return Verdict(same, "" if same else otherwise, measured=measured, limit=expected)
 

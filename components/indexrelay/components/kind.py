@@ -1,4 +1,4 @@
-"""The contract of a kind: one class that knows how to build, verify and load a component.
+"""The contract of a kind: one class that builds, verifies and loads a component.
 
 `build` and `verify` run in a child process of the rebuilder, inside one snapshot of the source;
 `load` runs in every reader. They meet only in files. A kind keeps no state besides its parameters,
@@ -6,8 +6,8 @@ and imports what is heavy (FAISS, scikit-learn) inside its methods, so that sett
 where those are not installed.
 
 Memory: a limit is on what a build needs besides what it makes. Before a kind makes something large
-it says how large (`BuildMemory.hold`), and the limit moves up by that much; a build that eats more
-than it said still meets the limit. Mapped files do not count: the kernel may drop their pages.
+it calls `BuildMemory.hold` with its size, and the limit rises by that much; a build that takes more
+still meets the limit. Mapped files do not count: the kernel may drop their pages.
 """
 
 from abc import ABC, abstractmethod
@@ -27,7 +27,7 @@ from indexrelay.storage.entries import SourceSnapshot
 
 
 def _no_limit(_bytes: int) -> None:
-    """There is none to raise."""
+    """There is no limit to raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class BuildMemory:
     """Lets the process hold so many bytes more."""
 
     def hold(self, bytes_: int) -> None:
-        """Say that something of this size is about to be made; call it before."""
+        """Raise the limit by so many bytes; call it before something of this size is made."""
         self.raise_limit(bytes_)
 
     def share(self, part: float, *, at_most: int) -> int:
@@ -107,7 +107,7 @@ class Job:
     """Whether `previous` must not be continued: someone asked for a full build, or what continued
     it failed its gates. A map may still be laid out like the last one."""
     memory: BuildMemory = UNLIMITED
-    """What it may hold; whoever makes something large says so first."""
+    """What it may hold; call `BuildMemory.hold` before making something large."""
 
     @property
     def collection(self) -> SourceSnapshot:
@@ -188,14 +188,13 @@ class Kind(ABC, Generic[ParametersT, ServedT_co]):
         self.parameters = parameters
 
     def lacks(self) -> Iterator[str]:
-        """What a build would want on this host and not find, a sentence each; for `check`."""
+        """What a build needs and does not find on this host, a sentence each; for `check`."""
         return iter(())
 
     @classmethod
     def outdated(cls, manifest: VersionManifest) -> str | None:  # noqa: ARG003 - for kinds that ask
-        """Why a version that is served should be built again, though neither its input changed nor
-        its definition: because the kind itself does, with a new release of it. ``None``: it is
-        what a build would make today."""
+        """Why a version should be built again although its input and its definition are the same:
+        because the kind itself has changed. ``None``: it is what a build would make today."""
         return None
 
     def trial(self, collections: Mapping[str, CollectionSettings]) -> Trial:  # noqa: ARG002 - for kinds that can
@@ -213,21 +212,21 @@ class Kind(ABC, Generic[ParametersT, ServedT_co]):
     def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
         """Judge what lies on disk, from ``files``, in handles of its own.
 
-        A gate that raises has failed, and so has one that yields nothing; one `Check` with
+        An exception is a failed check, and so is no check at all; one `Check` with
         ``passed=False`` keeps the version from being released. ``built.files`` are blobs by now: a
         check that concerns only one of them names its digest, and holds for every later version
-        that names the same blob.
+        with the same blob.
         """
 
     @abstractmethod
     def load(self, files: Mapping[str, Path]) -> ServedT_co:
         """Open a version for serving: mapped rather than read, and warm when this returns.
 
-        Of a kind of one's own each new version is loaded and closed once before it is released.
+        Each new version of a user's own kind is loaded and closed once before it is released.
         """
 
     def inspect(self, value: Any) -> None:
-        """Look at all of what `load` gave, for what would go wrong only in a query; in a sandbox.
+        """Check all of what `load` gave for what would fail only in a query; runs in a sandbox.
 
         Raises:
             DamagedFileError: a file is not what a build writes.

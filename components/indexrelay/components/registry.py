@@ -1,8 +1,8 @@
-"""Finds kinds by name, and holds definitions against them.
+"""Finds kinds by name, and checks definitions against them.
 
-A kind is installed under an entry point of the group ``indexrelay.kinds``, which is how those that
-come along are found too, or named outright as ``module:Class``. Its parameters are a model of its
-own, so what is wrong with a table is said in the same words wherever its kind comes from.
+A kind is installed under an entry point of the group ``indexrelay.kinds``, as those of this package
+are, or named as ``module:Class``. Its parameters are a model, so that mistakes in a table are
+reported in the same words wherever the kind comes from.
 """
 
 import importlib
@@ -88,7 +88,7 @@ def _parameter_mistakes(
         kind(kind.Parameters.model_validate(definition.parameters))
     except ValidationError as error:
         yield from mistakes_of(error, root=root, model=kind.Parameters)
-    except Exception as error:  # noqa: BLE001 - a kind of anybody's, and its parameters as well
+    except Exception as error:  # noqa: BLE001 - the code of a user, its parameters as well
         right = f"{definition.kind} cannot be made with these keys: {told(error)}"
         yield Mistake(key=f"{root}.kind", value=definition.kind, right=right)
 

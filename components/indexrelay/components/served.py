@@ -4,8 +4,8 @@ What a served object can do is declared by the protocols below: it has `close`, 
 a search, a document or a look-up of vectors by having the methods of that protocol. `Hit` is one
 answer of a search, whatever was searched. `VersionFiles` are the files of a version as `Kind.load`
 gets them. `Closable` gives an object that was closed a clear error: a reader closes a
-version when its last user has let go of it, and whoever keeps a part of a snapshot beyond its
-``with`` reads what to do instead of the name of a private attribute.
+version after its last use, and code that keeps a part of a snapshot beyond its ``with`` gets a
+sentence instead of the name of a private attribute.
 """
 
 import operator
@@ -31,13 +31,13 @@ class Served(Protocol):
 class Hit:
     """An entry that was found.
 
-    Every search makes its own, so nobody is harmed by what is done to one. Frozen it would cost
-    three times as much to make, which ten hits of a query of 50 microseconds show.
+    Not frozen: each search makes its own, and a frozen one would cost three times as much, which
+    shows in a query of 50 microseconds with ten hits.
     """
 
     id: str
     score: float
-    """How well it fits; each search says in its docstring which way it counts."""
+    """How well it fits; the docstring of each search says whether higher is better."""
     payload: Any
     """The entry's JSON payload, parsed; ``None`` where it has none."""
 
@@ -144,7 +144,7 @@ _MOST: Final = 2**31 - 1
 
 
 def checked_k(k: Any) -> int:
-    """How many hits are wanted, whatever kind of whole number says so (numpy's, too).
+    """How many hits are wanted, from a whole number of any type (numpy's, too).
 
     Raises:
         InvalidQueryError: it is none, or less than 1.
@@ -159,7 +159,7 @@ def checked_k(k: Any) -> int:
 
 
 class Closable:
-    """Derive from it, name what `close` deletes in ``_closed_by``, and delete it there.
+    """A base for served objects: name in ``_closed_by`` what `close` deletes, and delete it there.
 
     It costs an open object nothing: Python asks here only for attributes that are missing.
     """

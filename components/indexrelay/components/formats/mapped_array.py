@@ -70,7 +70,7 @@ def reserve(file: BinaryIO, size: int) -> None:
     try:
         os.posix_fallocate(file.fileno(), 0, size)
     except OSError as error:
-        # It names no file by itself, and whoever reads the sentence wants to know which disk it is.
+        # The error of the system names no file, and the reader of the sentence needs the disk.
         raise OSError(error.errno, error.strerror, file.name) from error
 
 

@@ -31,6 +31,166 @@ from indexrelay.schemas.settings_file import where_was_looked
 from indexrelay.schemas.versions import Check
 from indexrelay.storage.entries import CHUNK_ROWS, Entries, SourceSnapshot, Vectors
 
+DOCUMENT = "document.json"
+GZIPPED = "document.json.gz"
+
+
+_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def _function_name(name: str) -> str:
+    """Return ``name`` if it is ``module:function``, both as Python spells them.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise ValueError("a function is written module:function")
+    return name
+
+
+class JsonCacheParameters(KindParameters):
+    """The keys of a ``kind = "json_cache"`` table."""
+
+    function: Annotated[str, AfterValidator(_function_name)]
+    """``module:function``; called as ``function(inputs, **arguments)``.
+
+    ``inputs`` holds, under its name and in the order of ``from``, a `CollectionReader` for each
+    collection and the served object for each component. It returns a JSON value.
+    """
+
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments for the function."""
+
+    max_bytes: Annotated[int, Field(gt=0)] = 64 * 1024 * 1024
+    """Limit of the document, not gzipped. Every reader holds it in memory and sends it whole; what
+    is larger than this is better served by a query."""
+
+    allow_empty: bool = False
+    """Whether a document without items may be released although the inputs have entries."""
+
+
+class CachedDocument:
+    """Immutable; safe to use from many threads.
+
+    Both forms are held in memory: they are sent whole, and `JsonCacheParameters.max_bytes` bounds
+    them. The parsed value can be many times larger than its text, so it is made when first asked
+    for.
+    """
+
+    def __init__(self, body: bytes, gzipped: bytes, *, path: Path = Path("document")) -> None:
+        """``path``: where the body comes from, for the words of an error."""
+        self._path = path
+        self.body = body
+        """The document: canonical JSON in UTF-8."""
+        self.gzipped = gzipped
+        """`body` for a client that accepts gzip."""
+        self.etag = f'"{sha256_hex(body)}"'
+        """A strong entity tag of `body`, quoted as HTTP wants it (RFC 9110, section 8.8.3)."""
+        self._parsed: dict[str, Any] = {}
+
+    def __len__(self) -> int:
+        """Bytes of `body`."""
+        return len(self.body)
+
+    @property
+    def document(self) -> Any:
+        """The parsed document, the same object each time: do not change it.
+
+        Raises:
+            DamagedFileError: it is no JSON.
+        """
+        if "document" not in self._parsed:
+            try:
+                parsed = json.loads(self.body)
+            except (ValueError, RecursionError) as error:
+                raise DamagedFileError(self._path, f"it is no JSON: {error}") from error
+            # No lock: in a child that is forked meanwhile, no thread would release it.
+            self._parsed.setdefault("document", parsed)
+        return self._parsed["document"]
+
+    def close(self) -> None:
+        """Nothing is held open; what was handed out stays usable."""
+
+
+_LEVEL = 6
+"""zlib's own compromise: level 9 takes several times as long for about 1 % less."""
+
+
+class JsonCache(Kind[JsonCacheParameters, CachedDocument]):
+    """A JSON document computed from collections and components by a function that the user names.
+
+    A version's ``entries`` are the document's own items (`count_items`), not those of its
+    inputs: an emptied document then counts as shrunk even where its inputs are as large as ever.
+    """
+
+    def lacks(self) -> Iterator[str]:
+        """The function, where it cannot be imported."""
+        try:
+            _resolve_function(self.parameters.function)
+        except DocumentFunctionError as error:
+            yield str(error)
+
+    def build(self, job: Job) -> Built:
+        """Call the function and write its document.
+
+        Raises:
+            DocumentFunctionError: the function cannot be found or does not take the arguments.
+            DocumentError: what it returned is not JSON; the message gives the path inside it.
+        """
+        parameters = self.parameters
+        document = call_function(parameters.function, _inputs(job), parameters.arguments)
+        job.progress(0.8)
+        body = _encode(document)
+        # Without a time stamp, so that equal documents have equal bytes.
+        gzipped = gzip.compress(body, _LEVEL, mtime=0)
+        files = {DOCUMENT: job.workdir / DOCUMENT, GZIPPED: job.workdir / GZIPPED}
+        files[DOCUMENT].write_bytes(body)
+        files[GZIPPED].write_bytes(gzipped)
+        job.progress(1.0)
+        return Built(
+            files=files,
+            entries=count_items(document),
+            details={"bytes": len(body), "gzipped_bytes": len(gzipped)},
+        )
+
+    def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
+        """Parses back; gzip holds the same; within ``max_bytes``; not empty."""
+        return _gates(
+            files[DOCUMENT],
+            files[GZIPPED],
+            entries=built.entries,
+            max_bytes=self.parameters.max_bytes,
+            may_be_empty=self.parameters.allow_empty or _entries_of_inputs(job) == 0,
+        )
+
+    def load(self, files: Mapping[str, Path]) -> CachedDocument:
+        """Read both forms.
+
+        Raises:
+            DamagedFileError: they are not one document, or larger than ``max_bytes``.
+        """
+        most = self.parameters.max_bytes
+        body = read_small(files[DOCUMENT], most)
+        # What gzip cannot make smaller it makes larger by a few bytes for each 16 kB.
+        gzipped = read_small(files[GZIPPED], most + most // 1000 + 100)
+        _check_packed(files[GZIPPED], gzipped, body)
+        return CachedDocument(body, gzipped, path=files[DOCUMENT])
+
+
+def _inputs(job: Job) -> dict[str, Any]:
+    """Collections first, then components, each in the order of the definition."""
+    return {
+        **{name: CollectionReader(snapshot) for name, snapshot in job.collections.items()},
+        **{name: component.value for name, component in job.components.items()},
+    }
+
+
+def _entries_of_inputs(job: Job) -> int:
+    """How many entries there were to make a document of."""
+    collections = sum(snapshot.count for snapshot in job.collections.values())
+    return collections + sum(part.manifest.entries for part in job.components.values())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
@@ -101,21 +261,7 @@ class CollectionReader:
                 )
 
 
-_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-
-
-def check_function_name(name: str) -> str:
-    """Return ``name`` if it is ``module:function``, both as Python spells them.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if _NAME.fullmatch(name) is None:
-        raise ValueError("a function is written module:function")
-    return name
-
-
-def resolve_function(name: str) -> Callable[..., Any]:
+def _resolve_function(name: str) -> Callable[..., Any]:
     """Import the function called ``name`` (``module:function``).
 
     Raises:
@@ -143,7 +289,7 @@ def call_function(name: str, inputs: Mapping[str, Any], arguments: Mapping[str, 
     Raises:
         DocumentFunctionError: it cannot be found, or does not take these arguments.
     """
-    function = resolve_function(name)
+    function = _resolve_function(name)
     try:
         inspect.signature(function).bind(inputs, **arguments)
     except TypeError as error:
@@ -152,11 +298,7 @@ def call_function(name: str, inputs: Mapping[str, Any], arguments: Mapping[str, 
     return function(inputs, **arguments)
 
 
-_LEVEL = 6
-"""zlib's own compromise: level 9 takes several times as long for about 1 % less."""
-
-
-def encode(document: Any) -> bytes:
+def _encode(document: Any) -> bytes:
     """The document as canonical JSON.
 
     Raises:
@@ -168,11 +310,6 @@ def encode(document: Any) -> bytes:
     except (ValueError, TypeError, RecursionError) as error:
         found = first_offence(document) or Offence(path="$", reason=str(error))
         raise DocumentError(found.path, found.reason) from error
-
-
-def compress(body: bytes) -> bytes:
-    """Gzip without a time stamp, so that equal bodies give equal bytes."""
-    return gzip.compress(body, _LEVEL, mtime=0)
 
 
 def count_items(document: Any) -> int:
@@ -194,50 +331,7 @@ def count_items(document: Any) -> int:
             return 1
 
 
-class CachedDocument:
-    """Immutable; safe to use from many threads.
-
-    Both forms are held in memory: they are sent whole, and `JsonCacheParameters.max_bytes` bounds
-    them. The parsed value can be many times larger than its text, so it is made when first asked
-    for.
-    """
-
-    def __init__(self, body: bytes, gzipped: bytes, *, path: Path = Path("document")) -> None:
-        """``path``: where the body comes from, for the words of an error."""
-        self._path = path
-        self.body = body
-        """The document: canonical JSON in UTF-8."""
-        self.gzipped = gzipped
-        """`body` for a client that accepts gzip."""
-        self.etag = f'"{sha256_hex(body)}"'
-        """A strong entity tag of `body`, quoted as HTTP wants it (RFC 9110, section 8.8.3)."""
-        self._parsed: dict[str, Any] = {}
-
-    def __len__(self) -> int:
-        """Bytes of `body`."""
-        return len(self.body)
-
-    @property
-    def document(self) -> Any:
-        """The parsed document, the same object each time: do not change it.
-
-        Raises:
-            DamagedFileError: it is no JSON.
-        """
-        if "document" not in self._parsed:
-            try:
-                parsed = json.loads(self.body)
-            except (ValueError, RecursionError) as error:
-                raise DamagedFileError(self._path, f"it is no JSON: {error}") from error
-            # No lock: in a child that was forked meanwhile nobody would ever let go of it.
-            self._parsed.setdefault("document", parsed)
-        return self._parsed["document"]
-
-    def close(self) -> None:
-        """Nothing is held open; what was handed out stays usable."""
-
-
-def check_packed(path: Path, gzipped: bytes, body: bytes) -> None:
+def _check_packed(path: Path, gzipped: bytes, body: bytes) -> None:
     """See that ``gzipped`` holds ``body``; unpacks no more than that.
 
     Raises:
@@ -252,12 +346,7 @@ def check_packed(path: Path, gzipped: bytes, body: bytes) -> None:
         raise DamagedFileError(path, "it does not hold the document")
 
 
-def unpack(gzipped: bytes) -> bytes:
-    """The body inside; raises `OSError` or `EOFError` where it is damaged."""
-    return gzip.decompress(gzipped)
-
-
-def judged(
+def _gates(
     document: Path, gzipped: Path, *, entries: int, max_bytes: int, may_be_empty: bool
 ) -> Iterator[Check]:
     """Yield one `Check` for each gate."""
@@ -279,12 +368,8 @@ def _size(document: Path, max_bytes: int) -> Verdict:
 
 
 def _same(document: Path, gzipped: Path) -> Verdict:
-    packed, body = gzipped.read_bytes(), document.read_bytes()
-    try:
-        same = unpack(packed) == body
-    except (OSError, EOFError, zlib.error) as error:  # gzip's own are `OSError`
-        raise DamagedFileError(gzipped, str(error)) from error
-    return Verdict(same, "" if same else "the gzipped form holds something else")
+    _check_packed(gzipped, gzipped.read_bytes(), document.read_bytes())
+    return Verdict(True)
 
 
 def _not_empty(document: Path) -> Verdict:
@@ -298,102 +383,3 @@ def _items(document: Path) -> int:
         return count_items(json.loads(document.read_bytes()))
     except ValueError as error:
         raise DamagedFileError(document, f"not JSON: {error}") from error
-
-
-DOCUMENT = "document.json"
-GZIPPED = "document.json.gz"
-
-
-class JsonCacheParameters(KindParameters):
-    """The keys of a ``kind = "json_cache"`` table."""
-
-    function: Annotated[str, AfterValidator(check_function_name)]
-    """``module:function``; called as ``function(inputs, **arguments)``.
-
-    ``inputs`` holds, under its name and in the order of ``from``, a `CollectionReader` for each
-    collection and the served object for each component. It returns a JSON value.
-    """
-
-    arguments: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments for the function."""
-
-    max_bytes: Annotated[int, Field(gt=0)] = 64 * 1024 * 1024
-    """Limit of the document, not gzipped. Every reader holds it in memory and sends it whole; what
-    is larger than this is better served by a query."""
-
-    allow_empty: bool = False
-    """Whether a document without items may be released although the inputs have entries."""
-
-
-class JsonCache(Kind[JsonCacheParameters, CachedDocument]):
-    """A JSON document computed from collections and components by a function that the user names.
-
-    A version's ``entries`` are the document's own items (`document.count_items`), not those of its
-    inputs: an emptied document then counts as shrunk even where its inputs are as large as ever.
-    """
-
-    def lacks(self) -> Iterator[str]:
-        """The function, where it cannot be imported."""
-        try:
-            resolve_function(self.parameters.function)
-        except DocumentFunctionError as error:
-            yield str(error)
-
-    def build(self, job: Job) -> Built:
-        """Call the function and write its document.
-
-        Raises:
-            DocumentFunctionError: the function cannot be found or does not take the arguments.
-            DocumentError: what it returned is not JSON; the message gives the path inside it.
-        """
-        parameters = self.parameters
-        document = call_function(parameters.function, _inputs(job), parameters.arguments)
-        job.progress(0.8)
-        body = encode(document)
-        gzipped = compress(body)
-        files = {DOCUMENT: job.workdir / DOCUMENT, GZIPPED: job.workdir / GZIPPED}
-        files[DOCUMENT].write_bytes(body)
-        files[GZIPPED].write_bytes(gzipped)
-        job.progress(1.0)
-        return Built(
-            files=files,
-            entries=count_items(document),
-            details={"bytes": len(body), "gzipped_bytes": len(gzipped)},
-        )
-
-    def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
-        """Parses back; gzip holds the same; within ``max_bytes``; not empty."""
-        return judged(
-            files[DOCUMENT],
-            files[GZIPPED],
-            entries=built.entries,
-            max_bytes=self.parameters.max_bytes,
-            may_be_empty=self.parameters.allow_empty or _entries_of_inputs(job) == 0,
-        )
-
-    def load(self, files: Mapping[str, Path]) -> CachedDocument:
-        """Read both forms.
-
-        Raises:
-            DamagedFileError: they are not one document, or larger than ``max_bytes``.
-        """
-        most = self.parameters.max_bytes
-        body = read_small(files[DOCUMENT], most)
-        # What gzip cannot make smaller it makes larger by a few bytes for each 16 kB.
-        gzipped = read_small(files[GZIPPED], most + most // 1000 + 100)
-        check_packed(files[GZIPPED], gzipped, body)
-        return CachedDocument(body, gzipped, path=files[DOCUMENT])
-
-
-def _inputs(job: Job) -> dict[str, Any]:
-    """Collections first, then components, each in the order of the definition."""
-    return {
-        **{name: CollectionReader(snapshot) for name, snapshot in job.collections.items()},
-        **{name: component.value for name, component in job.components.items()},
-    }
-
-
-def _entries_of_inputs(job: Job) -> int:
-    """How many entries there were to make a document of."""
-    collections = sum(snapshot.count for snapshot in job.collections.values())
-    return collections + sum(part.manifest.entries for part in job.components.values())

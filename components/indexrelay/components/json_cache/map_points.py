@@ -1,7 +1,7 @@
 """A map as a page draws it: one flat object for each point.
 
-For ``from = ["main_map", "songs"]``: the points of the projection ``main_map``, each with what the
-payload in ``songs`` says about it.
+For ``from = ["main_map", "songs"]``: the points of the projection ``main_map``, each with the keys
+of its payload in ``songs``.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,8 +28,8 @@ def map_points(
             and the document gzips far better than with all the digits of a float.
         fields: the keys of the payload to take along; ``None``: all.
 
-    A payload that is not an object goes under ``payload``. Keys of the payload that are called like
-    the point's own (``id``, ``x``, ``y``) give way to them.
+    A payload that is not an object goes under ``payload``. Where the payload has keys that are
+    called like the point's own (``id``, ``x``, ``y``), the point's own are kept.
 
     Raises:
         DocumentFunctionError: there is not exactly one projection among the inputs.

@@ -1,7 +1,7 @@
 """Reads what a component is made from, and decides between an incremental build and a full one.
 
-A build that cannot continue the previous version, or for which a full one is cheaper, says why. The
-reason stands in the version's details, so that nobody has to guess why a small batch took long.
+A build that cannot continue the previous version, or for which a full one is cheaper, gives a
+reason. It stands in the version's details, so that operators see why a small batch took long.
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator
@@ -190,7 +190,7 @@ def read_batch(
 _CHUNK_BYTES = 8 * 1024 * 1024
 """Vectors read at a time: 10,000 rows up to a dimension of 209."""
 _NAMED = 5
-"""Entries that a message names; more would only bury what is wrong."""
+"""Entries that a message names."""
 
 
 def numbered_chunks(snapshot: SourceSnapshot) -> Iterator[tuple[int, Entries]]:

@@ -166,7 +166,7 @@ class TextColumn(Column["LayeredTexts"]):
             delta = self._rows(files[self.delta_file], len(ids.delta))
         return LayeredTexts(ids, base, delta)
 
-    def writer(self, path: Path, rows: int) -> ColumnWriter:  # noqa: ARG002 - it need not know
+    def writer(self, path: Path, rows: int) -> ColumnWriter:  # noqa: ARG002 - of no use here
         """A writer of a string table."""
         return _TextWriter(path)
 
@@ -374,7 +374,7 @@ class _ArrayWriter:
         self._written = 0
 
     def add(self, values: NDArray[Any]) -> None:
-        if self._array is None:  # the first values say how long a row is
+        if self._array is None:  # the first values have the length of a row
             shape = (self._rows, *values.shape[1:])
             self._array = new_mapped_array(self._path, shape, self._dtype)
         self._array[self._written : self._written + len(values)] = values

@@ -81,7 +81,8 @@ class LayeredKind(Kind[ParametersT, ServedT_co]):
     ) -> Iterator[Check]:
         """Further gates, beside those that compare ids and values with the collection.
 
-        ``whole``: everything was written; else only the delta, on top of a base that was judged.
+        ``whole``: everything was written. Else only the delta was, beside a base that was checked
+        when it was written.
         """
         return iter(())
 

@@ -44,7 +44,7 @@ def without(rows: Rows, row_set: Rows) -> Rows:
 
 
 def row_set_of(*rows: Rows) -> Rows:
-    """All of them as one set, however they stand; cheap where most are in order."""
+    """All of them as one set, in whatever order they come; cheap where most are in order."""
     # Timsort, which only merges what is in order.
     together = np.sort(np.concatenate(rows), kind="stable")
     return together[np.diff(together, prepend=together[:1] - 1) > 0]
@@ -269,7 +269,7 @@ class LayeredIds(Closable, Sequence[str]):
     def repeats(self, rows: Rows) -> int:
         """How many of these delta rows have the id of a live base row.
 
-        It looks where the places say, so it is complete where `out_of_order` finds nothing.
+        It looks at the places only, so it is complete where `out_of_order` finds nothing.
         """
         if self.delta is None:
             return 0

@@ -59,7 +59,7 @@ class ChangedIds:
     upserts: Sequence[str]
     """No id twice."""
     deletes: Sequence[str]
-    """Ids that went, or never were."""
+    """Ids that are deleted, or never were there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +233,7 @@ class Unchanged:
     """Gates on ids: what a batch did not touch is in the new version as it was in the last one.
 
     Args:
-        new: the version that is judged.
+        new: the version that is checked.
         last: the one that it continues.
         touched: the ids that the batch brought, changed or deleted.
     """

@@ -1,7 +1,7 @@
 """A map: two coordinates for each entry of a collection, or of several.
 
-A map is something that people learn their way around in, so a rebuild must not stir it. A small
-batch does not: its entries are placed into the map that is there, and nothing else moves at all
+People learn their way around in a map, so a rebuild must not move it. A small batch does not: its
+entries are placed into the map that is there, and nothing else moves at all
 (`build`). Only when a tenth has changed, or new entries resemble nothing on it, everything is
 laid out from scratch, and then three things keep it still (`layout`):
 

@@ -183,7 +183,7 @@ class _Changed:
         back = len(without(there.tombstones, here.tombstones))
         if not base_alike:
             return Verdict(False, "entries that did not change have moved")
-        return equal(wrong + lost + back, 0, "entries that did not change came, went or moved")
+        return equal(wrong + lost + back, 0, "entries that did not change came, are gone, or moved")
 
     def placed(self, chart: ProjectionMap, last: ProjectionMap) -> tuple[Vectors, Coordinates]:
         """Vectors and places of the entries that are new, or not where they were."""

@@ -84,7 +84,7 @@ MOST_LANDMARKS: Final = 10_000
 """5 MB at 128 dimensions; a thousand entries are placed among them in a tenth of a second."""
 _NEIGHBOURS: Final = 5
 _JUDGED: Final = 200
-"""Entries that are judged, of many: their mean is within 0.02 of that of all."""
+"""Entries that are measured: their mean is within 0.02 of that of all."""
 _BLOCK: Final = 1000
 _WORSE: Final = 0.05
 """So much less trustworthy than the landmarks may placed entries be, besides what chance does."""
@@ -92,7 +92,7 @@ _WORSE: Final = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Guide:
-    """What a finished map knows about where entries belong."""
+    """Where entries belong on a finished map."""
 
     vectors: Vectors
     """Of the landmarks, shape ``(m, dimension)``, as they were laid out."""
@@ -101,7 +101,7 @@ class Guide:
     linear: Vectors | None
     """Shape ``(dimension + 1, 2)``: directions, then the shift; ``None``: the map is not linear."""
     trust: float | None
-    """Of the landmarks among themselves, on average; ``None``: they are too few to say."""
+    """Of the landmarks among themselves, on average; ``None``: they are too few."""
     spread: float
     """Standard deviation of the same."""
 

@@ -60,8 +60,8 @@ class ProjectionParameters(KindParameters):
 
     max_placed: Annotated[float, Field(ge=0, le=1)] = 0.10
     """Entries that may be put into the map that is there, or be gone from it, as a share of those
-    that it was laid out from; beyond, all are laid out anew. 0.10: so many cannot change the shape
-    of a map much, whatever they are. 0: every change lays the map out anew."""
+    that it was laid out from; beyond, all are laid out from scratch. 0.10: that many cannot change
+    the shape of a map much. 0: every change lays the map out from scratch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ _NEIGHBOURS = 5
 many is somewhere in the middle of the map."""
 
 _ENOUGH_KNOWN = 0.25
-"""Below this share of known entries the last map says too little, and a new layout is drawn: it
+"""Below this share of known entries the last map is of little use, and a new layout is drawn: it
 is still turned onto the last one."""
 
 _JITTER = 1e-3
@@ -167,7 +167,7 @@ class LastMap:
 
     @property
     def guides(self) -> bool:
-        """Whether it says enough for a layout to begin there; one point says nothing."""
+        """Whether a layout can begin there; one point is not enough."""
         if self.shared < max(3, _ENOUGH_KNOWN * len(self.known)):
             return False
         return bool(np.ptp(self.places[self.known], axis=0).any())
@@ -312,7 +312,7 @@ _FILLED = 0.8
 _REACH = 1.0
 """How far a map may reach."""
 _SMALLEST = 0.4
-"""A map that reaches less far than this is scaled anew."""
+"""A map that reaches less far than this is scaled again."""
 
 Plane = NDArray[np.float64]
 

@@ -40,7 +40,7 @@ _FORMER: Final = {
     "unicode61 remove_diacritics 2": "words",
     "porter unicode61 remove_diacritics 2": "english",
 }
-"""Values that earlier releases took, and what says the same now."""
+"""Values that earlier releases took, and their successors."""
 
 
 class TextIndexParameters(KindParameters):

@@ -5,7 +5,7 @@ that come out here as they are, and a query is the terms of what was typed. Each
 and not its neighbours, so a word alone is cut as it is within a text.
 
 1. **Spelling.** NFKC: composed and decomposed, full-width and half-width forms become one.
-   Characters that nobody sees (variation selectors, marks of direction) are dropped.
+   Invisible characters (variation selectors, marks of direction) are dropped.
 2. **Words** are runs of letters and digits with the marks that belong to them (Hindi, Tamil). Where
    one character joins words (``snake_case``, ``don't``, ``e-mail``, ``1,000.5``, ``os.path``) there
    is a term for each and one for all of them together; so it is with the humps of ``camelCase``.
@@ -37,12 +37,12 @@ Phrase = tuple[str, ...]
 """Terms that follow each other. One term, but for the pieces of a word under ``trigram``."""
 
 REVISION: Final = 1
-"""Raised when texts are cut in another way: versions of an earlier revision are built again."""
+"""Increased when texts are cut in another way: versions of an earlier revision are built again."""
 
 _LONGEST: Final = 64
 """Characters of a term; of longer words (encoded data, hashes) the first ones count."""
 _MOST_PIECES: Final = 8
-"""Words that are put together, and humps that are told apart; beyond, it is no word of people."""
+"""Words that are put together, and humps that are split; what has more is no natural word."""
 _REMEMBERED: Final = 2**15
 """Words whose terms are kept in a process: some 7 MB at most."""
 
@@ -84,7 +84,7 @@ class Analyser:
     def identity(self) -> str:
         """What has to be equal for two processes to cut every text alike, to the last character.
 
-        Characters that one Unicode version does not know yet may be cut differently by a later one.
+        Characters that are new in a Unicode version may be cut differently by an earlier one.
         """
         regex_version = require("regex").__version__
         parts = [f"{self.tokenizer}/{REVISION}", f"unicode {unicodedata.unidata_version}"]
@@ -165,7 +165,7 @@ def _ascii_forms(word: str) -> tuple[str, ...]:
 
 
 class _Unicode:
-    """What the same rules are where a text is not ASCII alone; its patterns know every script."""
+    """The same rules for texts that are not ASCII alone; the patterns cover every script."""
 
     def __init__(self) -> None:
         regex = require("regex")

@@ -43,7 +43,7 @@ class CannotExtendError(IndexRelayError):
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What changes came to."""
+    """What was applied."""
 
     upserts: int = 0
     """Entries that came or differ; one that is given again as it was counts for nothing."""
@@ -213,7 +213,7 @@ def _insert(
     texts: _Pass,
     new: Sequence[tuple[str, str | None, str | None]],
 ) -> int:
-    """Number and write new entries, and say how many old ones had to move."""
+    """Number and write new entries; how many old ones had to move."""
     by_id = {entry_id: (payload, text) for entry_id, payload, text in new}
     moves = 0
     for run in runs(connection, list(by_id)):
@@ -257,7 +257,7 @@ _WIDEST: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Numbered:
-    """Rows for new ids, and for old ones that have to make way."""
+    """Rows for new ids, and new numbers for old rows that have to move."""
 
     rows: tuple[int, ...]
     """Of the new ids, in their order."""
@@ -268,8 +268,8 @@ class Numbered:
 def runs(connection: sqlite3.Connection, new_ids: Sequence[str]) -> Iterator[list[str]]:
     """``new_ids``, sorted and none of them in the file, as runs between the same two entries.
 
-    Each run is to be numbered and written before the next one is asked for. They are told apart by
-    the id before them: its row may get another number meanwhile.
+    Each run is to be numbered and written before the next one is asked for. A run is identified by
+    the id before it, since its row may get another number meanwhile.
     """
     before = "SELECT id FROM entries WHERE id < ? ORDER BY id DESC LIMIT 1"
     for _, run in groupby(new_ids, key=lambda new: connection.execute(before, (new,)).fetchone()):

@@ -388,7 +388,7 @@ class _ChangeGates:
         return equal(repeats, 0, "ids repeat each other")
 
     def entries(self) -> Verdict:
-        """What came or changed is as the source has it, and what went is gone."""
+        """What came or changed is as the source has it, and no deleted entry is there."""
         wrong = 0
         with reading(self.path):
             for chunk in self.changes.chunks():
@@ -411,7 +411,7 @@ class _ChangeGates:
         return equal(wrong, 0, "rows do not stand in the order of the ids")
 
     def frequencies(self) -> Verdict:
-        """Terms that came or went are in as many texts as the file says; asked are the rarest."""
+        """Terms that are new or gone are in as many texts as the file says; the rarest count."""
         terms = self.prober.analyser.terms
         wrong = 0
         with reading(self.path):

@@ -287,7 +287,7 @@ class ForkGate:
 
     def __init__(self) -> None:
         # Its lock may be taken again by the thread that has it: anywhere in here the interpreter
-        # may collect garbage, and with it close the connections of an index that nobody uses.
+        # may collect garbage, and with it close the connections of an unused index.
         self._changed = threading.Condition(threading.RLock())
         self._mine = threading.local()
         self._inside = 0
