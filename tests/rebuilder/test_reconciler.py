@@ -234,7 +234,7 @@ def test_a_server_that_is_away_is_one_finding(
     def away(*_: object) -> int:
         raise RedisAwayError("connection refused")
 
-    monkeypatch.setattr("indexrelay.rebuilder.publisher.current_release", away)
+    monkeypatch.setattr("indexrelay.rebuilder.reconciler.current_release", away)
     [redis] = reconciler(built).reconcile().findings
     assert (redis.about, redis.outcome) == ("redis", RepairOutcome.LEFT)
     assert "connection refused" in redis.what

@@ -8,6 +8,8 @@ from sqlalchemy import create_engine, text
 
 from indexrelay.rebuilder.passes import PassOrder
 from indexrelay.rebuilder.scheduler import Scheduler
+from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.messages import RebuildResult, RebuildStatus
 from indexrelay.storage.catalog import Attempts, Inbox
 from indexrelay.streams import BackendRefusedError, Lease
 from tests.rebuilder.conftest import Bench, MakeBench, behaving
@@ -95,7 +97,11 @@ def test_a_pass_that_ends_frees_nothing_that_a_later_one_took(make_bench: MakeBe
     bench = make_bench(quick=behaving("tracks"), slow=behaving("tracks"))
     bench.commit("x")
     first = order(bench)
-    scheduler(bench).free(["quick"])  # released before the rest of its pass
+    now = SystemClock().now()
+    result = RebuildResult(
+        status=RebuildStatus.SUCCESS, message="", started_at=now, finished_at=now
+    )
+    scheduler(bench).free(["quick"], result)  # released before the rest of its pass
     second = order(bench)
     assert set(second.reasons) == {"quick"}
     scheduler(bench).end(first, left={"slow"}, answered=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 from sqlalchemy.exc import SQLAlchemyError
@@ -114,6 +114,27 @@ class Survey:
         self._since = since or clock.now()
         self._damaged: Mapping[str, str] = {}
         self._unreadable: Mapping[str, str] = {}
+
+    @classmethod
+    def opened(
+        cls,
+        settings: Settings,
+        *,
+        catalog: Catalog,
+        store: ArtifactStore,
+        connection: Connection,
+        clock: Clock,
+        since: datetime | None = None,
+    ) -> Self:
+        """A survey of what is open already."""
+        return cls(
+            settings,
+            catalog=lambda: catalog,
+            store=lambda: store,
+            connection=lambda: connection,
+            clock=clock,
+            since=since,
+        )
 
     def of_builds(self, requested: AbstractSet[str] = frozenset()) -> Facts:
         """What decides what is due, as of now.

@@ -47,7 +47,6 @@ from indexrelay.streams import (
     Connection,
     Keys,
     announce,
-    current_release,
     publish,
 )
 
@@ -406,10 +405,6 @@ class Announcer:
             redis.exceptions.RedisError: nothing was sent.
         """
         publish(self._connection, self._keys.results, self._event(_finished(result)))
-
-    def is_behind(self, release: Release) -> bool:
-        """Whether Redis has a lower number: after a failed announcement, or emptied."""
-        return current_release(self._connection, self._keys) < release.number
 
     def _event(self, data: EventData) -> bytes:
         return Event.of(data, source=self._source, time=self._clock.now()).to_bytes()

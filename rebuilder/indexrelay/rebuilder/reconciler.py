@@ -175,7 +175,8 @@ class Reconciler:
                 yield _unusable("catalog", "the catalog cannot be read", error)
             yield from self._undeclared(alive)
             newest = self._store.newest_release()
-            if newest is not None and self._announcer.is_behind(newest):
+            # Redis has a lower number after a failed announcement, or when it was emptied.
+            if newest and current_release(self._connection, self._keys) < newest.number:
                 self._announcer.announce(newest, None)
                 yield _repaired("release", f"release {newest.number} was announced")
             if self._group.ensure():

@@ -1,13 +1,13 @@
 """Which of the versions that were built may be released beside the others of their groups.
 
 A release moves a group whole or leaves it whole (`indexrelay.schemas.versions` says what that is).
-For each group the newest versions are looked for that are at one state and are all of what is
-declared: of each member the one that was built now, one that was built earlier and had to wait, the
-released one, or, where the member was never released, none yet. Where there is no such set the
-group stays as it is, and what was built for it waits in the store.
+For each group the newest set of versions is looked for that is at one state and as declared: of
+each member the version that was built now, one that was built earlier and had to wait, the released
+one, or, where the member was never released, none yet. Where there is no such set the group stays
+as it is, and what was built for it waits in the store.
 
-Where what is released is mixed already (an earlier version of this program made such releases) the
-first set that is whole replaces it.
+Where the released versions of a group do not agree already (an earlier version of this program made
+such releases), the first set that does replaces them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,8 +18,8 @@ from indexrelay.health.due import GroupWait
 from indexrelay.schemas.versions import Definitions, VersionManifest, agree, in_order
 
 _MOST_LOOKS: Final = 20_000
-"""Comparisons that the search for one group may take. Members that share a collection decide each
-other, so that a few hundred are the rule; a group beyond this stays as it is."""
+"""Comparisons that the search for one group may take. Members that share a collection leave each
+other little choice, so that a few hundred are usual; a group that needs more stays as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Chooser:
         holds: Mapping[str, str],
         kept: Callable[[str], Sequence[Candidate]],
     ) -> None:
-        """Take the facts.
+        """Take the facts; for one call of `choose`.
 
         Args:
             groups: the members of each group that has to stay whole, parents first.
@@ -74,60 +74,51 @@ class Chooser:
         Args:
             built: by component, what is newer than what is released.
         """
-        chosen = dict(built)
-        waiting: dict[str, GroupWait] = {}
-        while True:
-            left = self._of_groups(chosen, waiting) or self._of_parents(chosen, built, waiting)
-            if not left:
-                return Choice(chosen=chosen, waiting=waiting)
-            waiting |= left
+        self._chosen = dict(built)
+        self._waiting: dict[str, GroupWait] = {}
+        while left := self._left_of_groups() or self._left_of_parents(built):
+            self._waiting |= left
             for name in left:
-                del chosen[name]
+                del self._chosen[name]
+        return Choice(chosen=self._chosen, waiting=self._waiting)
 
-    def _of_groups(
-        self, chosen: dict[str, Candidate], waiting: dict[str, GroupWait]
-    ) -> dict[str, GroupWait]:
-        """What is left out of the first group that cannot move whole; others are completed."""
+    def _left_of_groups(self) -> dict[str, GroupWait]:
+        """What cannot be released of the first group that cannot move whole.
+
+        Other groups are completed on the way, by versions that were built earlier.
+        """
         for group, members in self._groups.items():
-            mine = [name for name in members if name in chosen]
+            mine = [name for name in members if name in self._chosen]
             if not mine:
                 continue
-            moved = self._moved(members, chosen, with_kept=False)
+            moved = self._moved(members, with_kept=False)
             if any(name not in moved for name in mine):
-                moved = self._moved(members, chosen, with_kept=True)
-            late = [name for name in mine if moved.get(name) is not chosen[name]]
+                moved = self._moved(members, with_kept=True)
+            late = [name for name in mine if moved.get(name) is not self._chosen[name]]
             if late:
-                culprits = self._culprits(members, chosen, late)
-                waits = dict.fromkeys(late, GroupWait(group=group, held_back_by=culprits))
-                left = {name: wait for name, wait in waits.items() if name not in moved}
+                wait = GroupWait(group=group, held_back_by=self._culprits(members, late))
+                left = {name: wait for name in late if name not in moved}
                 if left:
                     return left
-                waiting |= waits  # an earlier version of each is released instead
-            chosen |= moved
+                # An earlier version of each is released instead.
+                self._waiting |= dict.fromkeys(late, wait)
+            self._chosen |= moved
         return {}
 
-    def _of_parents(
-        self,
-        chosen: Mapping[str, Candidate],
-        built: Mapping[str, Candidate],
-        waiting: Mapping[str, GroupWait],
-    ) -> dict[str, GroupWait]:
+    def _left_of_parents(self, built: Mapping[str, Candidate]) -> dict[str, GroupWait]:
         """Children of versions that are not released: they wait with them."""
         return {
-            name: waiting[parent]
-            for name, candidate in chosen.items()
+            name: self._waiting[parent]
+            for name, candidate in self._chosen.items()
             for parent, version in candidate.manifest.parents.items()
-            if parent in waiting and parent in built and version == built[parent].id
+            if parent in self._waiting and parent in built and version == built[parent].id
         }
 
-    def _moved(
-        self, members: Sequence[str], chosen: Mapping[str, Candidate], *, with_kept: bool
-    ) -> dict[str, Candidate]:
+    def _moved(self, members: Sequence[str], *, with_kept: bool) -> dict[str, Candidate]:
         """Of the newest whole set of versions of a group: what is not released yet."""
         is_new = self._released.keys().isdisjoint(members)
         options = [
-            list(self._options(name, chosen, is_new=is_new, with_kept=with_kept))
-            for name in members
+            list(self._options(name, is_new=is_new, with_kept=with_kept)) for name in members
         ]
         looks = 0
 
@@ -151,14 +142,12 @@ class Chooser:
             if candidate is not None and candidate is not self._released.get(candidate.component)
         }
 
-    def _options(
-        self, name: str, chosen: Mapping[str, Candidate], *, is_new: bool, with_kept: bool
-    ) -> Iterator[Candidate | None]:
+    def _options(self, name: str, *, is_new: bool, with_kept: bool) -> Iterator[Candidate | None]:
         """What may be in the next release of one member, the newest first."""
-        if name in chosen:
-            yield chosen[name]
+        if name in self._chosen:
+            yield self._chosen[name]
         for candidate in self._kept(name) if with_kept else ():
-            if self._has_its_parents(candidate, chosen):
+            if self._has_its_parents(candidate):
                 yield candidate
         if name in self._released:
             released = self._released[name]
@@ -172,26 +161,24 @@ class Chooser:
         definition = self._definitions.get(candidate.component)
         return definition is None or definition.digest == candidate.manifest.definition
 
-    def _has_its_parents(self, candidate: Candidate, chosen: Mapping[str, Candidate]) -> bool:
+    def _has_its_parents(self, candidate: Candidate) -> bool:
         """Whether what it was made from outside of its own group is, or will be, released."""
         mine = self._definitions.get(candidate.component)
         for parent, version in candidate.manifest.parents.items():
             theirs = self._definitions.get(parent)
             if mine is not None and theirs is not None and mine.group == theirs.group:
                 continue
-            beside = chosen.get(parent) or self._released.get(parent)
+            beside = self._chosen.get(parent) or self._released.get(parent)
             if beside is None or beside.id != version:
                 return False
         return True
 
-    def _culprits(
-        self, members: Sequence[str], chosen: Mapping[str, Candidate], left: Sequence[str]
-    ) -> dict[str, str]:
-        """The members for which others wait, and why each of them stays where it is."""
+    def _culprits(self, members: Sequence[str], late: Sequence[str]) -> dict[str, str]:
+        """The members for which those that are ``late`` wait, and why each of them stays."""
         is_new = self._released.keys().isdisjoint(members)
         found: dict[str, str] = {}
         for name in members:
-            if name in chosen:
+            if name in self._chosen:
                 continue
             released = self._released.get(name)
             if name in self._holds:
@@ -204,17 +191,17 @@ class Chooser:
                 why = "is declared differently than it was built"
             else:
                 why = f"covers {_covered(released)}"
-            parts = (
+            disagrees = (
                 is_new
                 if name not in self._released
                 else released is None
                 or not self._is_declared(released)
-                or any(not _at_one_state(chosen[each], released) for each in left)
+                or any(not _at_one_state(self._chosen[each], released) for each in late)
             )
-            if parts:
+            if disagrees:
                 found[name] = why
-        # Nobody else: then they were built at different moments, and the next pass finds one.
-        return found or {name: f"covers {_covered(chosen[name])}" for name in left}
+        # Without one they were built at different moments, and the next pass builds them together.
+        return found or {name: f"covers {_covered(self._chosen[name])}" for name in late}
 
 
 def groups_in_order(

@@ -131,7 +131,54 @@ class Scheduler:
             self._taken |= {row.event_id for row in order.rows}
         return order
 
-    def note(self, result: RebuildResult) -> None:
+    def free(self, names: Iterable[str], result: RebuildResult) -> None:
+        """These were built before the rest of their pass: others may take them.
+
+        Args:
+            result: of their builds.
+        """
+        self._note(result)
+        self._free(names)
+
+    def end(
+        self,
+        order: PassOrder,
+        *,
+        left: AbstractSet[str],
+        answered: bool,
+        result: RebuildResult | None = None,
+    ) -> None:
+        """The pass has ended.
+
+        Args:
+            left: what of it was not freed yet.
+            answered: its events and requests need no other pass.
+            result: the last of the pass, and the answer to its requests; ``None``: it has none.
+        """
+        if result is not None:
+            self._note(result)  # before the components are free for the next pass
+        ids = [row.event_id for row in order.rows]
+        try:
+            # Before the leases are given back: the next owner must not find these requests open.
+            if answered and ids:
+                failpoint("inbox.before_finish")
+                self._catalog.inbox.finish(ids, result=result)
+                failpoint("inbox.after_finish")
+        finally:
+            with self._lock:
+                self._taken -= set(ids)
+            self._free(left)
+        attempts = self._catalog.attempts.all().values()
+        retries = (self._retry_policy.retry_at(attempt) for attempt in attempts)
+        self.retry_at = min((retry for retry in retries if retry is not None), default=None)
+
+    def _free(self, names: Iterable[str]) -> None:
+        freed = set(names)
+        self._leases.give_back(freed)
+        with self._lock:
+            self._building -= freed
+
+    def _note(self, result: RebuildResult) -> None:
         """Remember the groups whose members were built, and cover different generations.
 
         No component failed, so nothing brings the next look: it is to be soon.
@@ -149,43 +196,6 @@ class Scheduler:
             self._disagreeing = (self._disagreeing - agreeing) | disagreeing
         if disagreeing:
             self.look_soon = True
-
-    def free(self, names: Iterable[str]) -> None:
-        """These are no longer being built: others may take them."""
-        freed = set(names)
-        self._leases.give_back(freed)
-        with self._lock:
-            self._building -= freed
-
-    def end(
-        self,
-        order: PassOrder,
-        *,
-        left: AbstractSet[str],
-        answered: bool,
-        result: RebuildResult | None = None,
-    ) -> None:
-        """The pass has ended.
-
-        Args:
-            left: what of it was not freed yet.
-            answered: its events and requests need no other pass.
-            result: the answer to its requests.
-        """
-        ids = [row.event_id for row in order.rows]
-        try:
-            # Before the leases are given back: the next owner must not find these requests open.
-            if answered and ids:
-                failpoint("inbox.before_finish")
-                self._catalog.inbox.finish(ids, result=result)
-                failpoint("inbox.after_finish")
-        finally:
-            with self._lock:
-                self._taken -= set(ids)
-            self.free(left)
-        attempts = self._catalog.attempts.all().values()
-        retries = (self._retry_policy.retry_at(attempt) for attempt in attempts)
-        self.retry_at = min((retry for retry in retries if retry is not None), default=None)
 
     def _look(self) -> _Look:
         """What there is to do, as of now."""

@@ -134,13 +134,13 @@ class Rebuilder:
             },
             clock=clock,
         )
-        self._heartbeat = self._new_heartbeat()
+        self._heartbeat = LeaseHeartbeat(self._renew_leases, ttl_seconds=limits.lease_ttl_seconds)
         started_at = clock.now()  # what was released later may follow other settings
-        self._survey = Survey(
+        self._survey = Survey.opened(
             settings,
-            catalog=lambda: catalog,
-            store=lambda: store,
-            connection=lambda: connection,
+            catalog=catalog,
+            store=store,
+            connection=connection,
             clock=clock,
             since=started_at,
         )
@@ -270,7 +270,7 @@ class Rebuilder:
         self._repair()  # first: events cannot be taken where their key is not ours
         self._intake.take(block_seconds=0)
         order = self._scheduler.next_order(woken_at=now)
-        with self._new_heartbeat():
+        with LeaseHeartbeat(self._renew_leases, ttl_seconds=self._limits.lease_ttl_seconds):
             result = self._run_pass(order) if order is not None else None
         self._publish_presence()
         return result
@@ -387,9 +387,8 @@ class Rebuilder:
                 for results in parts:
                     last = left == set(results)
                     result = self._last_result = self._completer.complete(order, results, last=last)
-                    self._scheduler.note(result)
                     if not last:
-                        self._scheduler.free(results)
+                        self._scheduler.free(results, result)
                         left -= set(results)
             answered = True
         except BuildCancelledError:
@@ -448,9 +447,6 @@ class Rebuilder:
         except Exception as error:  # noqa: BLE001 - whatever disk and database raise, builds go on
             _log.warning("artifacts.not_swept", error=f"{type(error).__name__}: {error}")
 
-    def _new_heartbeat(self) -> LeaseHeartbeat:
-        return LeaseHeartbeat(self._renew_leases, ttl_seconds=self._limits.lease_ttl_seconds)
-
     def _renew_leases(self) -> None:
         """Renew what is held.
 
@@ -475,12 +471,13 @@ class Rebuilder:
             self._release = self._store.newest_release()
         except ArtifactError as error:
             _log.warning("store.unreadable", error=str(error))
+        lock_waits = self._lock_waits
         self._presence.publish(
             release=self._release,
             building=self._scheduler.building,
             last_result=self._last_result,
             waiting=self._scheduler.waiting,
-            lock_waits=self._lock_waits,
+            lock_waits=lock_waits,
             foreign_writes=self._reconciler.foreign_writes.recent,
         )
 

@@ -7,16 +7,9 @@ generation that was read inside the snapshot, whatever was asked for.
 Components of one group are released together, so they have to contain the same generation of what
 they share. A snapshot cannot be opened again once somebody has committed, and two processes cannot
 share one. So what has to agree is built one after another from the very same snapshot.
-
-Work folders are on the artifacts' file system, so that a file is moved by renaming it. A folder's
-name says which process it belongs to; what a killed rebuilder left is removed by the next one on
-the same host.
 """
 
-import os
-import secrets
 import shutil
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -41,7 +34,6 @@ from indexrelay.rebuilder.builds.gates import run_gates
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.diagnostics import told
 from indexrelay.schemas.failpoints import failpoint
-from indexrelay.schemas.files import make_private_folder
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import BuildMode, BuildOutcome, ComponentResult
 from indexrelay.schemas.settings import CollectionSettings
@@ -420,34 +412,6 @@ class _InlineSession:
             clock=self.clock,
             progress=progress,
         )
-
-
-class Workdirs:
-    """Makes work folders below one folder, and removes them."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._host = socket.gethostname().replace("~", "-")
-
-    @contextmanager
-    def new(self) -> Iterator[Path]:
-        """An empty folder, for as long as the ``with`` lasts."""
-        folder = self._root / f"{self._host}~{os.getpid()}~{secrets.token_hex(8)}"
-        make_private_folder(folder)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def sweep(self) -> None:
-        """Remove what dead processes of this host left."""
-        for folder in self._root.glob(f"{self._host}~*~*"):
-            pid = folder.name.split("~")[1]
-            if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
-                if folder.is_dir():
-                    shutil.rmtree(folder, ignore_errors=True)
-                else:
-                    folder.unlink(missing_ok=True)
 
 
 def _empty(folder: Path) -> None:
