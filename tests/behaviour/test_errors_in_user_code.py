@@ -96,7 +96,7 @@ def judged(pipeline: Pipeline) -> Verdict:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_where_a_users_code_raised_stands_in_the_log_and_on_every_page(
+def test_the_place_in_a_users_code_is_in_the_log_and_on_every_page(
     indexrelay_pipeline: MakePipeline, users_module: ModuleType, step: str
 ) -> None:
     pipeline = made(indexrelay_pipeline, users_module)
@@ -152,7 +152,7 @@ def test_a_kind_that_cannot_say_whether_it_is_outdated_keeps_no_other_from_being
 
 
 @pytest.mark.parametrize("step", ["__init__", "load"])
-def test_where_it_raised_in_a_reader_stands_in_its_log_and_in_what_it_reports(
+def test_the_place_in_a_users_code_is_in_a_readers_log_and_in_its_reports(
     indexrelay_pipeline: MakePipeline, users_module: ModuleType, step: str
 ) -> None:
     pipeline = made(indexrelay_pipeline, users_module)

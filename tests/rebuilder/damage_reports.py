@@ -37,7 +37,7 @@ def state_of(bench: Bench, reader: str, error: str) -> ReaderState:
     )
 
 
-def complain(bench: Bench, *, reader: str = "web", error: str = "BlobCorruptError") -> None:
+def report_damage(bench: Bench, *, reader: str = "web", error: str = "BlobCorruptError") -> None:
     """Let a reader say so in presence."""
     Presence(bench.connection, bench.keys, "reader").publish(
         reader, state_of(bench, reader, error).model_dump_json().encode(), ttl_seconds=60

@@ -1,4 +1,4 @@
-"""What is let go of when no kept release needs it, and what stays for whom."""
+"""What is removed when no kept release needs it, and what stays for whom."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -91,7 +91,7 @@ def test_a_reader_that_cannot_be_understood_hides_no_other(make_bench: MakeBench
     assert bench.store.open_version("index", first).files["count.txt"].exists()
 
 
-def test_whoever_says_that_it_serves_everything_keeps_nothing(
+def test_a_reader_that_claims_to_serve_everything_keeps_nothing(
     make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gc, "MAX_VERSIONS_SERVED", 2)

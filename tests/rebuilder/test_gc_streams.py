@@ -1,4 +1,4 @@
-"""What the trimmer lets go of, and what it keeps for whom; the same on every server."""
+"""What is trimmed, and what is kept for whom; the same on every server."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -147,7 +147,7 @@ def test_a_reader_that_the_cap_cut_off_has_a_gap_and_looks(
     assert tail.read(count=100, block_seconds=0).gap
 
 
-def test_events_above_the_cap_go_unread_and_somebody_has_to_look(
+def test_events_above_the_cap_go_unread_and_a_look_is_due(
     each_connection: Connection, keys: Keys
 ) -> None:
     ids = fill(each_connection, keys.events)

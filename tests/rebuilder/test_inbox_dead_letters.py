@@ -1,4 +1,4 @@
-"""Dead letters, read a second time by the way that events take."""
+"""Dead letters that are retried, by the way that events take."""
 
 from indexrelay.rebuilder.inbox import RetryOutcome, retry_dead_letter
 from indexrelay.schemas.clock import SystemClock

@@ -1,4 +1,4 @@
-"""Events that end whoever reads them, on a real server and with processes that really die."""
+"""Events that kill the process that reads them, on a real server and in real processes."""
 
 import signal
 import subprocess

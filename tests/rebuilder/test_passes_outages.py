@@ -66,7 +66,7 @@ def test_a_server_that_refuses_presence_costs_no_pass_and_no_stop(
         bench.rebuilder.stop()
 
 
-def test_what_woke_the_loop_is_not_forgotten_when_the_catalog_cannot_be_read(
+def test_a_signal_is_not_lost_when_the_catalog_cannot_be_read(
     make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = make_bench(index=behaving("tracks"))

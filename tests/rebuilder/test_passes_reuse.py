@@ -49,7 +49,7 @@ def test_what_was_built_before_a_release_failed_is_released_without_another_buil
     assert result.batch_ids == ("batch-1",)
 
 
-def test_news_since_then_are_built(bench: Bench) -> None:
+def test_what_was_committed_since_then_is_built(bench: Bench) -> None:
     bench.commit("b")
     bench.rebuild()
     assert len(built(bench)) == 2
@@ -62,7 +62,7 @@ def test_what_follows_another_definition_is_built(bench: Bench) -> None:
     assert len(built(bench)) == len(built(bench, "child")) == 2
 
 
-def test_what_belongs_to_a_collection_that_was_made_anew_is_built(bench: Bench) -> None:
+def test_what_belongs_to_a_recreated_collection_is_built(bench: Bench) -> None:
     bench.catalog.collections.drop("tracks")
     bench.catalog.collections.declare("tracks", dimension=2, metric=Metric.L2)
     bench.commit("b")  # generation 1 again
@@ -76,7 +76,7 @@ def test_what_somebody_asks_for_is_built(bench: Bench) -> None:
     assert len(built(bench)) == 2
 
 
-def test_what_people_went_back_from_is_built_anew(bench: Bench) -> None:
+def test_what_was_rolled_back_is_built_again(bench: Bench) -> None:
     bench.rebuild()
     bench.commit("b")
     bench.rebuild()

@@ -1,4 +1,4 @@
-"""What a rebuilder says of itself in presence, for the jobs that wait."""
+"""What a rebuilder publishes about itself, for the jobs that wait."""
 
 from indexrelay.schemas.messages import RebuilderState
 from indexrelay.streams import Presence, members_of
@@ -12,7 +12,7 @@ def said(bench: Bench) -> RebuilderState:
     return RebuilderState.model_validate_json(state)
 
 
-def test_what_a_person_keeps_back_is_said_with_the_reason(make_bench: MakeBench) -> None:
+def test_what_a_person_keeps_back_is_published_with_the_reason(make_bench: MakeBench) -> None:
     bench = make_bench(index=behaving("tracks"), map=behaving("tracks"))
     bench.commit("a")
     assert said(bench).kept_back == {}
@@ -24,7 +24,7 @@ def test_what_a_person_keeps_back_is_said_with_the_reason(make_bench: MakeBench)
     assert said(bench).kept_back == {}
 
 
-def test_a_failure_is_said_with_what_it_was_to_cover(make_bench: MakeBench) -> None:
+def test_a_failure_is_published_with_what_it_was_to_cover(make_bench: MakeBench) -> None:
     bench = make_bench(bad=behaving("tracks", behaviour="raises"))
     commit = bench.commit("a")
     failure = said(bench).failures["bad"]
@@ -32,7 +32,9 @@ def test_a_failure_is_said_with_what_it_was_to_cover(make_bench: MakeBench) -> N
     assert failure.retry_at is not None
 
 
-def test_two_rebuilders_under_one_id_are_told_of_when_both_are_alive(make_bench: MakeBench) -> None:
+def test_two_rebuilders_under_one_id_are_reported_when_both_are_alive(
+    make_bench: MakeBench,
+) -> None:
     bench = make_bench(index=behaving("tracks"))
     one, other = bench.another("r"), bench.another("r")
 

@@ -1,11 +1,11 @@
-"""What a reader found damaged is hashed again by the rebuilder, and built anew if it is right."""
+"""What a reader found damaged is hashed again by the rebuilder, and built again if it is right."""
 
 import pytest
 
 from indexrelay.rebuilder.presence import DamageReports
 from indexrelay.testing.clock import FakeClock
 from tests.rebuilder.conftest import Bench, MakeBench, behaving
-from tests.rebuilder.damage_reports import complain, rot, state_of
+from tests.rebuilder.damage_reports import report_damage, rot, state_of
 
 
 @pytest.fixture
@@ -16,11 +16,11 @@ def built(make_bench: MakeBench) -> Bench:
     return bench
 
 
-def test_what_a_reader_found_damaged_is_found_here_and_built_anew(built: Bench) -> None:
+def test_what_a_reader_found_damaged_is_found_here_and_built_again(built: Bench) -> None:
     rot(built)
     built.rebuilder.step()
     assert built.release().number == 1
-    complain(built)
+    report_damage(built)
     result = built.rebuilder.step()
     assert result is not None
     assert result.indexes_rebuilt == ("index",)
@@ -28,7 +28,7 @@ def test_what_a_reader_found_damaged_is_found_here_and_built_anew(built: Bench) 
     built.store.open_version("index", built.release().components["index"])
 
 
-def test_what_is_whole_is_hashed_once_for_each_complaint_and_not_built_anew(built: Bench) -> None:
+def test_what_is_whole_is_hashed_once_for_each_report_and_not_built_again(built: Bench) -> None:
     (ref, *_) = built.store.version("index", built.release().components["index"]).files.values()
     (mark,) = built.store.root.glob(f"checked/*/{ref.digest}")
     clock = FakeClock(built.release().created_at)
@@ -46,7 +46,7 @@ def test_what_is_whole_is_hashed_once_for_each_complaint_and_not_built_anew(buil
     assert built.release().number == 1
 
 
-def test_complaints_in_other_words_each_time_are_looked_at_less_and_less(built: Bench) -> None:
+def test_reports_in_other_words_each_time_are_checked_less_and_less_often(built: Bench) -> None:
     clock = FakeClock(built.release().created_at)
     doubts = DamageReports(built.store, clock)
     looked_at = []
@@ -58,7 +58,7 @@ def test_complaints_in_other_words_each_time_are_looked_at_less_and_less(built: 
     assert looked_at[-1] - looked_at[-2] == 3600
 
 
-def test_a_complaint_that_came_too_soon_is_looked_at_when_its_time_comes(built: Bench) -> None:
+def test_a_report_that_came_too_soon_is_checked_when_its_time_comes(built: Bench) -> None:
     clock = FakeClock(built.release().created_at)
     doubts = DamageReports(built.store, clock)
     assert doubts.take({"web": state_of(built, "web", "no memory")})

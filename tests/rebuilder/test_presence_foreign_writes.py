@@ -1,4 +1,4 @@
-"""What somebody wrote in a reader's place is mended within seconds, and told of for an hour."""
+"""What somebody wrote under a reader's key is repaired within seconds, and reported for an hour."""
 
 from indexrelay.health.judge import judge
 from indexrelay.health.survey import Survey
@@ -22,7 +22,7 @@ def told(bench: Bench) -> list[Problem]:
     return [each for each in problems if each.code is Code.FOREIGN_WRITES]
 
 
-def test_whose_place_it_was_is_told_after_it_was_mended(make_bench: MakeBench) -> None:
+def test_whose_key_was_written_is_reported_after_it_was_repaired(make_bench: MakeBench) -> None:
     bench = make_bench(index=behaving("tracks"))
     bench.rebuilder.step()
     assert told(bench) == []
@@ -39,7 +39,7 @@ def test_whose_place_it_was_is_told_after_it_was_mended(make_bench: MakeBench) -
     assert "a value without an end" in problem.what
 
 
-def test_a_state_in_the_name_of_another_is_told_by_the_label_of_its_key(
+def test_a_state_in_the_name_of_another_is_reported_by_the_label_of_its_key(
     make_bench: MakeBench,
 ) -> None:
     bench = make_bench(index=behaving("tracks"))
@@ -56,7 +56,7 @@ def test_a_state_in_the_name_of_another_is_told_by_the_label_of_its_key(
     assert "its state says that it is" in problem.what
 
 
-def test_what_lies_wrong_elsewhere_is_nobodys_in_particular(make_bench: MakeBench) -> None:
+def test_a_wrong_value_elsewhere_has_no_label(make_bench: MakeBench) -> None:
     bench = make_bench(index=behaving("tracks"))
     bench.rebuilder.step()
     bench.connection.commands.set(bench.keys.release, "theirs")

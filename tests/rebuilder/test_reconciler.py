@@ -1,4 +1,4 @@
-"""What a comparison of the store, the sources and Redis mends, and what it tells."""
+"""What a comparison of the store, the sources and Redis repairs, and what it reports."""
 
 from collections.abc import Mapping
 
@@ -113,7 +113,7 @@ def test_where_all_is_well_nothing_is_found(built: Bench) -> None:
     assert judged(built).within(BUILDS).problems == ()
 
 
-def test_an_emptied_redis_is_mended_in_one_look_and_needs_nobody(built: Bench) -> None:
+def test_an_emptied_redis_is_repaired_in_one_comparison_without_a_person(built: Bench) -> None:
     built.connection.commands.flushall()
     found = reconciler(built).reconcile()
     assert found.repaired == (
@@ -125,9 +125,7 @@ def test_an_emptied_redis_is_mended_in_one_look_and_needs_nobody(built: Bench) -
 
 
 @pytest.mark.server
-def test_a_server_that_forgets_what_does_not_fit_is_told(
-    built: Bench, real_connection: Connection
-) -> None:
+def test_a_server_that_evicts_keys_is_reported(built: Bench, real_connection: Connection) -> None:
     built.connection = real_connection
     assert told(built, Code.REDIS_EVICTS) is None
     real_connection.commands.config_set("maxmemory-policy", "volatile-lru")
@@ -177,7 +175,7 @@ def test_events_of_a_rebuilder_that_went_away_wait_for_another_one(built: Bench)
         ("r3:7:0b", True),  # another process of the same label, gone
     ],
 )
-def test_a_lease_is_told_when_the_life_that_took_it_is_over(
+def test_a_lease_is_reported_when_the_process_that_took_it_has_ended(
     built: Bench, owner: str, is_told: bool
 ) -> None:
     be_there(built, rebuilder="r1", pid=7)
@@ -216,7 +214,7 @@ def test_a_reader_is_behind_once_it_had_its_time(built: Bench) -> None:
     assert behind.acts is Actor.PERSON
 
 
-def test_a_reader_that_could_not_load_or_is_not_understood_is_told(built: Bench) -> None:
+def test_a_reader_that_could_not_load_or_is_not_understood_is_reported(built: Bench) -> None:
     failed = ComponentState(outcome=LoadOutcome.FAILED, error="BlobCorruptError: no")
     serve(built, release=1, components={"index": failed})
     problem = told(built, Code.READER_LOAD_FAILED)
@@ -246,14 +244,14 @@ def damage_release(built: Bench, folder: str) -> None:
     file.write_text("{")
 
 
-def test_a_damaged_release_file_is_written_anew_from_its_copy(built: Bench) -> None:
+def test_a_damaged_release_file_is_written_again_from_its_copy(built: Bench) -> None:
     for folder in ("releases", "copies"):
         damage_release(built, folder)
         assert found(built)["store"].outcome is RepairOutcome.REPAIRED
         assert found(built) == {}
 
 
-def test_a_release_whose_files_are_both_damaged_is_told(built: Bench) -> None:
+def test_a_release_whose_files_are_both_damaged_is_reported(built: Bench) -> None:
     damage_release(built, "releases")
     damage_release(built, "copies")
     problem = told(built, Code.RELEASE_DAMAGED)
@@ -261,7 +259,7 @@ def test_a_release_whose_files_are_both_damaged_is_told(built: Bench) -> None:
     assert "release 1 is damaged" in problem.what
 
 
-def test_a_source_that_cannot_be_read_is_told(built: Bench) -> None:
+def test_a_source_that_cannot_be_read_is_reported(built: Bench) -> None:
     source = {"kind": "folder", "path": str(built.settings.data_dir / "nowhere")}
     tracks = {"dimension": 2, "metric": "l2", "source": source}
     built.settings = type(built.settings).model_validate(
@@ -273,7 +271,7 @@ def test_a_source_that_cannot_be_read_is_told(built: Bench) -> None:
     assert problem.acts is Actor.PERSON
 
 
-def test_one_comparison_says_no_more_than_a_few_new_things(built: Bench) -> None:
+def test_one_comparison_logs_no_more_than_a_few_new_lines(built: Bench) -> None:
     log, verdict = FindingsLog(SystemClock()), judged(built)
     for round_ in range(2):  # in other words each time
         problems = tuple(
@@ -319,7 +317,7 @@ def test_what_is_left_is_logged_when_it_is_new_and_what_is_repaired_always(built
     ]
 
 
-def test_a_repair_that_fails_again_and_again_is_told_after_waits_that_grow() -> None:
+def test_a_repair_that_fails_again_and_again_is_logged_after_waits_that_grow() -> None:
     clock = FakeClock()
     log = FindingsLog(clock)
     away = Finding(about="store", what="it is away", outcome=RepairOutcome.LEFT, advice="mount it")

@@ -128,7 +128,7 @@ def test_no_reader_is_taken_back_to_an_earlier_generation(
     assert renumbered or "what web serves" in found[0].advice
 
 
-def test_readers_tell_of_lost_releases_where_redis_was_wiped_as_well(wiped: Bench) -> None:
+def test_readers_show_lost_releases_where_redis_was_wiped_as_well(wiped: Bench) -> None:
     wiped.connection.commands.flushall()
     clock = FakeClock()
     reconciling = reconciler(wiped, clock)
@@ -154,7 +154,7 @@ def test_a_number_that_was_never_committed_and_that_nobody_serves_is_replaced(
 
 
 @pytest.mark.parametrize("key", [None, 900])
-def test_a_reader_that_makes_up_a_release_uses_up_no_number_and_is_told(
+def test_a_reader_that_makes_up_a_release_uses_up_no_number_and_is_reported(
     wiped: Bench, key: int | None
 ) -> None:
     """Else it could push the releases out that are kept to roll back to, one a minute."""
@@ -177,7 +177,7 @@ def test_a_reader_that_makes_up_a_release_uses_up_no_number_and_is_told(
     assert problem.what == left.what
 
 
-def test_a_reader_does_not_hold_up_by_generations_that_nobody_committed(wiped: Bench) -> None:
+def test_a_reader_delays_nothing_by_generations_that_were_never_committed(wiped: Bench) -> None:
     epochs = {"tracks": wiped.catalog.collections.get("tracks").epoch}
     served = ComponentState(outcome=LoadOutcome.APPLIED, covers={"tracks": 2**60}, epochs=epochs)
     serve(wiped, release=3, components={"index": served})

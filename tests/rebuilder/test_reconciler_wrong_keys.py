@@ -1,4 +1,4 @@
-"""Keys of ours that hold what is not ours: named, set aside, and nobody stops for them."""
+"""Keys of ours that hold what is not ours: named, set aside, and nothing stops for them."""
 
 from collections.abc import Callable
 
@@ -159,7 +159,7 @@ def test_a_key_that_comes_to_hold_what_is_not_ours_while_it_is_compared_is_calle
 
 
 @pytest.mark.server
-def test_every_reader_of_a_wrong_key_says_which_it_is(real_connection: Connection) -> None:
+def test_every_reader_of_a_wrong_key_names_it(real_connection: Connection) -> None:
     keys = Keys("wrong_keys")
     for key in (keys.release, keys.events):
         real_connection.commands.delete(key)

@@ -72,7 +72,7 @@ STAYS = {"alone": 2, "main_map": 1, "map_cache": 1}
 MOVED = dict.fromkeys(STAYS, 2)
 
 
-def test_a_member_that_fails_keeps_its_group_and_nobody_else(pipeline: Pipeline) -> None:
+def test_a_member_that_fails_keeps_back_its_group_and_nothing_else(pipeline: Pipeline) -> None:
     pipeline.fail_build("map_cache", error="boom")
     commit(pipeline)
     pipeline.settle()
@@ -192,7 +192,7 @@ def changed(pipeline: Pipeline, folder: Path, **components: Any) -> Pipeline:
     return later
 
 
-def test_a_new_member_comes_in_when_it_agrees_and_holds_back_nobody_until_then(
+def test_a_new_member_comes_in_when_it_agrees_and_keeps_back_nothing_until_then(
     pipeline: Pipeline,
 ) -> None:
     later = changed(pipeline, pipeline.settings.data_dir, titles=MEMBER)
@@ -255,7 +255,7 @@ def test_a_member_that_is_removed_or_renamed_leaves_its_group_whole(
         later.close()
 
 
-def test_the_others_wait_for_a_member_that_is_declared_anew_and_fails(pipeline: Pipeline) -> None:
+def test_the_others_wait_for_a_member_whose_new_definition_fails(pipeline: Pipeline) -> None:
     later = changed(
         pipeline,
         pipeline.settings.data_dir,

@@ -1,4 +1,4 @@
-"""Who builds what, once: between passes, between hosts, and between two looks."""
+"""Which rebuilder builds what, once: between passes, between hosts, and between two looks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -109,7 +109,7 @@ def test_a_pass_that_ends_frees_nothing_that_a_later_one_took(make_bench: MakeBe
     assert bench.connection.commands.exists(bench.keys.lease("quick"))
 
 
-def test_a_request_that_nobody_can_read_becomes_a_dead_letter_and_holds_up_nobody(
+def test_a_request_that_cannot_be_read_becomes_a_dead_letter_and_blocks_nothing(
     make_bench: MakeBench,
 ) -> None:
     bench = make_bench(index=behaving("tracks"))

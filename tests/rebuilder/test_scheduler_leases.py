@@ -65,7 +65,7 @@ def test_a_server_without_memory_stops_no_build(server_factory: ServerFactory, k
 
 
 @pytest.mark.server
-def test_a_restarted_server_that_forgot_a_lease_is_told_of_it(
+def test_a_lease_that_a_restarted_server_forgot_is_taken_again(
     server_factory: ServerFactory, keys: Keys
 ) -> None:
     server = server_factory()
@@ -81,7 +81,7 @@ def test_a_restarted_server_that_forgot_a_lease_is_told_of_it(
         assert not leases(connection, keys, "other").take("index")
 
 
-def test_a_lease_that_passed_to_another_is_told_once_and_left_to_them(
+def test_a_lease_that_passed_to_another_is_logged_once_and_left_to_them(
     each_connection: Connection, keys: Keys
 ) -> None:
     mine = leases(each_connection, keys)

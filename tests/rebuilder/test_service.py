@@ -26,7 +26,7 @@ from indexrelay.streams.retention import ServerMemory
 from tests.fixtures.logs import capture_logs
 from tests.fixtures.servers import ServerFactory
 from tests.rebuilder.conftest import Bench, behaving
-from tests.rebuilder.damage_reports import complain, rot
+from tests.rebuilder.damage_reports import report_damage, rot
 
 pytestmark = pytest.mark.server
 _TIMEOUT_SECONDS = 3.0
@@ -149,14 +149,14 @@ def test_what_was_committed_while_no_server_ran_is_built_when_one_comes(
                     server.stop()
 
 
-def test_what_a_reader_cannot_load_is_built_anew_long_before_the_next_reconcile(
+def test_what_a_reader_cannot_load_is_built_again_long_before_the_next_reconcile(
     live: Live,
 ) -> None:
     live.start(index=behaving("tracks"))
     live.emit(live.commit("a"))
     live.wait(live.results)
     rot(live)
-    complain(live)
+    report_damage(live)
     live.wait(lambda: live.release().number == 2)
     live.opened("index")
 
@@ -269,7 +269,7 @@ def test_two_rebuilders_share_the_work_and_nothing_is_built_twice(live: Live) ->
     assert sorted(built()) == sorted(components)
 
 
-def test_a_server_that_comes_back_empty_is_told_everything_at_once_and_nothing_is_rebuilt(
+def test_a_server_that_comes_back_empty_is_filled_at_once_and_nothing_is_rebuilt(
     live: Live,
 ) -> None:
     live.start(index=behaving("tracks"))

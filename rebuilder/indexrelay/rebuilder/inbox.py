@@ -13,7 +13,7 @@ more.
 A dead letter that is retried takes the same way as the first time. What can be read moves from the
 dead letters into the inbox in one transaction; what cannot stays, with the present reason.
 
-An event asks for a look, whatever it says: whoever can add to a stream has no say in what is built.
+An event asks for a look, whatever it holds: a right to add to a stream is none to have built.
 A request is a row that `Inbox.request` wrote. It may name components, which are then built whether
 due or not, may allow them to shrink, and may ask for a build from scratch. It is answered as a
 whole: while one of its components is not free, all of it waits, or the others would be built again
@@ -69,7 +69,7 @@ class Intake:
     def take(self, *, block_seconds: float) -> int:
         """Wait at most ``block_seconds`` for events (0: not at all); how many there were.
 
-        Repeated and unreadable ones count as well: each of them said "look now".
+        Repeated and unreadable ones count as well: each of them asks for a look.
 
         Raises:
             redis.exceptions.RedisError: the server is away; nothing was acknowledged.
@@ -124,7 +124,7 @@ class Intake:
 
     def _read(self, delivery: Delivery, now: datetime) -> ReceivedEvent | Unreadable | None:
         if delivery.raw is None:
-            # Trimmed before any rebuilder read it. The catalog has what it said: a look is enough.
+            # Trimmed before any rebuilder read it. What it announced is in the catalog.
             _log.warning("event.trimmed", entry=delivery.entry_id.decode())
             return None
         try:

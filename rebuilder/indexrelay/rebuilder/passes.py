@@ -141,7 +141,7 @@ def run_pass(
 
 
 def _rank(turn: Turn, definitions: Definitions) -> tuple[bool, str, Turn]:
-    """Members of a group begin side by side, so that hardly ever a commit comes between them."""
+    """Members of a group begin side by side, so that a commit rarely comes between them."""
     group = next((definitions[name].group for name in turn if definitions[name].group), None)
     return group is None, group or "", turn
 
@@ -161,7 +161,7 @@ def _begin(
     builder: "ComponentBuilder",
     executor: Executor,
 ) -> Future[dict[str, ComponentResult]]:
-    """Build them in the background, unless that would be in vain."""
+    """Build them in the background, unless none of them could be released."""
     if any(_why_not(name, order, results) is None for name in turn):
         return executor.submit(_build, turn, order, dict(results), builder)
     skipped: Future[dict[str, ComponentResult]] = Future()
@@ -175,7 +175,7 @@ def _build(
     results: Mapping[str, ComponentResult],
     builder: "ComponentBuilder",
 ) -> dict[str, ComponentResult]:
-    """Build them one after another; what would be in vain by now is skipped."""
+    """Build them one after another; what could not be released by now is skipped."""
     built: dict[str, ComponentResult] = {}
     with builder.session(turn) as session:
         for name in turn:
@@ -190,7 +190,7 @@ def _build(
 
 
 def _why_not(name: str, order: PassOrder, results: Mapping[str, ComponentResult]) -> str | None:
-    """Why a build would be in vain, by the results of others in this pass; ``None``: it is not."""
+    """Why a build could not be released, by the results of others so far; ``None``: it could."""
     definitions = order.facts.definitions
     stayed = {
         each for each, result in results.items() if result.outcome is not BuildOutcome.REBUILT
@@ -206,7 +206,7 @@ def _why_not(name: str, order: PassOrder, results: Mapping[str, ComponentResult]
 
 
 def would_keep_back(mate: str, name: str, facts: Facts, reasons: Mapping[str, str]) -> bool:
-    """Whether a build of ``name`` would be in vain if ``mate`` of its group stayed as it is."""
+    """Whether a build of ``name`` could not be released if ``mate`` of its group stayed."""
     others = {each: why for each, why in reasons.items() if each != mate}
     return keeps_back(mate, name, facts, others)
 

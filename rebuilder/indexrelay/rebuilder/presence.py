@@ -4,10 +4,10 @@ Its state is one value under a key that expires. Jobs that wait for a batch read
 component failed, so that they need not wait for a time-out.
 
 **Damage reports.** A released version counts as whole for as long as its files look as they did
-when they were hashed. A reader that hashed them again may know better, and often cannot write that
-into the store. Its report is not trusted, but is a reason to hash the version's blobs once more: if
-one is damaged, its component is due. Hashing takes long, and a reader may report what it likes. So
-only released versions are hashed again, once for equal reports of any number of readers, and for
+when they were hashed. A reader that hashed them again may have found damage, and often cannot write
+that into the store. Its report is not trusted, but is a reason to hash the version's blobs once
+more: if one is damaged, its component is due. Hashing takes long, and a reader may report anything.
+So only released versions are hashed again, once for equal reports of any number of readers, and for
 another report about the same version after a wait that doubles each time.
 
 **Foreign writes.** What somebody else wrote under a reader's key is repaired within seconds, and
@@ -244,7 +244,7 @@ class DamageReports:
                 self._store.doubt_version(name, version)
             except ArtifactError:
                 continue  # the version is unreadable, and every look at the facts shows that
-            _log.info("version.doubted", component=name, version=version, error=error)
+            _log.info("version.hashed_again", component=name, version=version, error=error)
         self._known = found
         return new
 

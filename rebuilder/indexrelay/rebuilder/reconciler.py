@@ -15,7 +15,7 @@ later generations than its newest release, the rebuild is waited for.
 
 What Redis and readers say is not trusted: the catalog knows the highest number that was ever
 committed. A number above it was made up, or the catalog came from a backup as well. The first is
-much more likely, and would let whoever may write one key use up numbers and push out the releases
+much more likely, and would let anyone who may write one key use up numbers, and push out releases
 that are kept for a rollback. So it is left to a person (`indexrelay reconcile --above`). Where no
 reader serves the number, only the key holds it, and the key is replaced.
 """
@@ -155,7 +155,7 @@ class Reconciler:
     def _in_the_store(self) -> Iterator[Finding]:
         try:
             for path in self._store.mend_release():
-                yield _repaired("store", f"{path} was damaged or gone and was written again")
+                yield _repaired("store", f"{path} was corrupt or missing and was written again")
             release = self._publisher.publish(
                 {}, definitions=self._definitions, reason="the definitions changed"
             ).release
@@ -272,14 +272,14 @@ class Reconciler:
             return
         now = self._clock.monotonic()
         since = self._behind_since = now if self._behind_since is None else self._behind_since
-        patience = _LAGGING_LOOKS * self._limits.reconcile_seconds
+        lag_seconds = _LAGGING_LOOKS * self._limits.reconcile_seconds
         what = f"release {ahead} was announced or is served, and the store's newest is {highest}"
         if newest is None:
             yield _waiting(what, "once something is built", has_rebuilder)
         elif (later := self._reader_ahead(newest, readers)) is not None:
             yield _waiting(what, f"once a rebuild reaches what {later} serves", has_rebuilder)
-        elif now - since < patience:
-            yield _waiting(what, f"if that lasts for {patience:g} s", has_rebuilder)
+        elif now - since < lag_seconds:
+            yield _waiting(what, f"if that lasts for {lag_seconds:g} s", has_rebuilder)
         else:
             reason = f"the store lost releases up to {ahead}"
             release = self._store.renumber(lost=ahead, reason=reason)
@@ -360,7 +360,7 @@ class FindingsLog:
     """Logs what comparisons find: each repair, and once what is left; used by one thread.
 
     A comparison runs every half minute, and most of what it cannot repair stays for a while. What
-    only a person can repair is logged when it is found first, and again only after it was gone. A
+    only a person can repair is logged when it is found first, and again when it comes back. A
     repair that fails is logged again after waits that grow. Readers choose the words of what they
     report, so one comparison logs no more than a few new lines.
     """

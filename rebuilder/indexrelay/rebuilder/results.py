@@ -1,8 +1,7 @@
 """What follows a pass: commit the release, announce it, and report the result.
 
-Each step stands alone. Versions that were built stay built if the release cannot be committed; a
-release stands if it cannot be announced; and the result says which of the three happened, in the
-words that operators know.
+Versions that were built stay built if the release cannot be committed, and a release stays if it
+cannot be announced. The result names the step that failed, in the words that operators know.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -191,7 +190,7 @@ def _with(
 
 
 def _not_announced(result: RebuildResult, error: Exception) -> RebuildResult:
-    """The same result, when the release stands but the readers were not told."""
+    """The same result, when the release is committed and no message could be sent."""
     return result.model_copy(
         update={
             "status": RebuildStatus.PARTIAL_SUCCESS,

@@ -17,7 +17,7 @@ is built without one.
 A group moves only where its members cover the same generation of what they share. Members that are
 built side by side read it at almost the same moment, which is fast and mostly enough. But a member
 that begins when another has ended reads what was committed meanwhile: where batches come faster
-than builds end, and there are fewer workers than members, no two would ever agree. Such members
+than builds end, and there are fewer workers than members, no two would agree. Such members
 form a unit, which is built one after another from the same snapshots; and so do members after a
 pass in which a commit came between them. What is read from a table or a folder is always read in a
 unit: an equal generation of it means that it looks the same, and not that it has the same rows.
@@ -458,7 +458,7 @@ def find_turns(
     """What a pass builds, in turns; for each: those that are to be built before it.
 
     Parents are built first. A member of a group whose last build failed is built before those that
-    could not be released without it, so that nothing is built in vain again and again.
+    could not be released without it, so that nothing is built again and again for nothing.
     """
     order = parents_first(reasons.keys(), facts)
     unit_of = {name: frozenset({name}) for name in order}

@@ -412,7 +412,7 @@ class Rebuilder:
         """Log what is not well and waits for a person; never raises for what it looks at."""
         try:
             self._findings.left(judge(self._survey.whole()))
-        except Exception as error:  # noqa: BLE001 - whatever somebody wrote, builds go on
+        except Exception as error:  # noqa: BLE001 - whatever is in presence, builds go on
             _log.exception("judge.failed", error=f"{type(error).__name__}: {error}")
 
     def _check_readers(self) -> None:

@@ -42,11 +42,11 @@ because the clock was set back; the same is right for both."""
 MAX_PRESENCE_SECONDS: Final = 3600
 """No setting lets a process say that it is there for longer, without being heard of again."""
 TOO_LONG: Final = 2
-"""A stream that is so many times as long as it may be is more than a janitor's next turn."""
+"""A stream that is so many times as long as it may be is more than the next trimming leaves."""
 MAX_STATES_BYTES: Final = 8 * MAX_LABEL_BYTES
 """Of the states under one label: many times what is looked at there."""
 MAX_REPORTS_BYTES: Final = 67_108_864
-"""Of the reports under one label; the janitor leaves a quarter of it."""
+"""Of the reports under one label; trimming leaves a quarter of it."""
 
 _MOST_DIGITS: Final = 12
 """Of a release number: at a release a second it takes 30,000 years to have more."""

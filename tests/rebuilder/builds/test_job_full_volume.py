@@ -1,4 +1,4 @@
-"""A disk that gets full under a build: a cause outside, whatever the build was about to write."""
+"""A disk that gets full during a build: a transient cause, whatever was to be written."""
 
 import errno
 import os
@@ -67,7 +67,7 @@ def runner() -> Iterator[ForkingRunner]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_build_that_finds_no_room_may_pass_wherever_in_it_the_disk_gets_full(
+def test_a_full_disk_is_a_transient_cause_wherever_in_a_build_it_is_met(
     kind: str, volume: Volume, runner: ForkingRunner, catalog_url: str
 ) -> None:
     """Free space goes up in steps, until the build gets through with all of it."""

@@ -125,7 +125,7 @@ def test_a_build_that_needs_more_beside_its_index_is_stopped(building: Building)
     assert "memory" in outcome
 
 
-def test_a_child_stands_back_as_far_as_it_is_told(building: Building) -> None:
+def test_a_child_has_the_niceness_of_the_settings(building: Building) -> None:
     with Watched(building.runner) as watched:
         build(building, of="few", memory=WORKING_BYTES, index="Flat")
     assert watched.niceness == os.nice(0) + 1

@@ -54,7 +54,7 @@ def test_a_module_that_prints_more_than_a_pipe_holds_stops_no_build(
     assert [(event["process"], event["bytes"]) for event in said] == [("build server", 200_001)]
 
 
-def test_what_a_module_prints_while_it_is_imported_is_told_once(
+def test_what_a_module_prints_while_it_is_imported_is_logged_once(
     make_bench: MakeBench,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""Builds in real child processes, and everything that can become of one."""
+"""Builds in real child processes, and every way in which one can end."""
 
 import os
 import signal
@@ -149,7 +149,7 @@ def test_each_build_of_a_session_has_limits_of_its_own(bench: Bench, runner: For
         assert small.outcome is BuildOutcome.REBUILT, small.error
 
 
-def test_a_build_that_may_pass_is_followed_by_one_that_reads_anew(
+def test_a_transient_failure_is_followed_by_a_build_that_reads_again(
     bench: Bench, runner: ForkingRunner
 ) -> None:
     with runner.session(["a", "b"]) as session:
@@ -190,7 +190,7 @@ def test_a_build_that_crashes_names_the_signal(bench: Bench, runner: ForkingRunn
         ("exits", "exit code 7", False),
     ],
 )
-def test_a_death_that_somebody_outside_caused_may_pass(
+def test_a_death_from_outside_is_transient(
     bench: Bench, runner: ForkingRunner, behaviour: str, words: str, *, transient: bool
 ) -> None:
     """The kernel sends SIGKILL when memory runs out; a full volume is in `test_full_volume`."""
@@ -236,7 +236,7 @@ def test_stopping_ends_a_running_build_and_its_processes(
     assert not alive(server)
 
 
-def test_who_hears_that_a_build_was_cancelled_may_clear_up_after_it(
+def test_the_caller_of_a_cancelled_build_may_remove_its_files(
     bench: Bench, own_runner: ForkingRunner
 ) -> None:
     outlived: list[bool] = []
@@ -344,7 +344,7 @@ def test_a_child_that_can_leave_no_result_says_why(bench: Bench, runner: Forking
     assert not caught.value.transient
 
 
-def test_a_child_that_has_no_room_for_its_result_says_that_this_may_pass(
+def test_a_child_without_room_for_its_result_fails_with_a_transient_cause(
     bench: Bench, runner: ForkingRunner
 ) -> None:
     """On a full volume the result is what cannot be written, whatever the build has done."""
@@ -366,7 +366,7 @@ def test_a_module_that_cannot_be_imported_fails_no_other_kind(
         runner.stop()
 
 
-def test_progress_that_nobody_can_take_ends_no_build(bench: Bench, runner: ForkingRunner) -> None:
+def test_progress_that_cannot_be_taken_ends_no_build(bench: Bench, runner: ForkingRunner) -> None:
     def refuse(share: float) -> None:
         raise BrokenPipeError(f"nobody reads {share}")
 

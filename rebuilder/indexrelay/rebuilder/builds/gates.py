@@ -1,7 +1,7 @@
 """The gates that every kind shares, and how a kind's own are run.
 
 Gates look at the files on disk, in handles of their own. A gate that raises has failed, and so has
-a kind whose `verify` yields no check: nothing is released because nobody looked.
+a `verify` that yields no check: a version that was not checked is never released.
 """
 
 import hashlib

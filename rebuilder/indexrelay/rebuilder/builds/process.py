@@ -8,8 +8,8 @@ the other end. So nothing that a user's function prints, or a C library, or a ch
 gets between a command's JSON or the lines of a log, and all of it is logged with its component.
 Beyond a limit the rest is dropped; the build goes on.
 
-A death by a cause outside of the build is transient: a full disk, or a kernel without memory, says
-nothing about the component, and its build is retried for as long as that lasts.
+A death by a cause outside of the build is transient: a full disk, or a kernel without memory, is no
+fault of the component, and its build is retried for as long as that lasts.
 """
 
 import ctypes

@@ -1,7 +1,7 @@
 """The process that builds are forked from: ``python -m indexrelay.rebuilder.builds.server``.
 
 Importing FAISS takes half a second, so it is imported once, here, and a build is a fork of this
-process: a few milliseconds. Nothing else ever runs here; no thread, no OpenMP region, no database
+process: a few milliseconds. Nothing else runs here; no thread, no OpenMP region, no database
 connection exists that a fork could break.
 
 It talks to its one client over a socket of message boundaries (``SOCK_SEQPACKET``), on a descriptor
@@ -20,11 +20,11 @@ socket                descriptor that this build is to write its output to
 ====================  ==========================================================================
 
 A child builds each request, one component after another and all from the same snapshots, until its
-socket ends. Mostly that is one (`indexrelay.rebuilder.builds.job` says when it is more).
+socket ends. Mostly that is one; `indexrelay.rebuilder.builds.job` has the cases where it is more.
 
 When the client ends, the socket ends, and every build is killed. SIGINT and SIGTERM, which
 terminals and service managers send to whole groups, are ignored: the client decides. The children's
-pids are watched through pidfds, so that nothing is ever reaped twice and no signal handler is
+pids are watched through pidfds, so that nothing is reaped twice and no signal handler is
 needed. What this process or a child prints goes into a pipe of the client
 (`indexrelay.rebuilder.builds.process`). Each child leads a process group, and what a child leaves
 behind in it is killed.
