@@ -25,7 +25,7 @@ from indexrelay.components.vector_index.index_search import search_parameters
 from indexrelay.components.vector_index.mapped_index import open_index
 from indexrelay.components.vector_index.metrics import without_itself
 from indexrelay.components.vector_index.sample import QuerySample, draw_sample
-from indexrelay.components.vector_index.spec import Effort
+from indexrelay.components.vector_index.spec import Effort, IndexSpec
 from indexrelay.components.vector_index.tuner import Tuner
 from indexrelay.schemas.settings import CollectionSettings, Metric
 from indexrelay.storage.catalog import Catalog
@@ -211,14 +211,15 @@ def found(
         index = faiss.read_index(str(folder / "peer"))
         asking["autofaiss"] = Asking(index)
         asking[TOLD] = Asking(faiss.read_index(str(folder / "told")))
-        tuner = Tuner(
-            index=index,
-            sample=sample,
-            vectors=vectors,
+        spec = IndexSpec(
+            parameters=VectorIndexParameters(min_recall=RECALL),
             metric=Metric.L2,
-            min_recall=RECALL,
+            dimension=DIMENSION,
+            count=len(vectors),
         )
-        effort = tuner.tune(VectorIndexParameters(min_recall=RECALL), refined=False)
+        tuner = Tuner(index=index, spec=spec, vectors=vectors, sample=sample)
+        trial = tuner.tune(refined=False)
+        effort = Effort() if trial is None else trial.effort
         asking["autofaiss at the same recall"] = Asking(index, search_parameters(index, effort))
         for name in ("autofaiss", TOLD, "autofaiss at the same recall"):
             recalls[name] = asking[name].recall(sample, vectors)

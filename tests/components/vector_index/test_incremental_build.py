@@ -9,7 +9,7 @@ import pytest
 
 from indexrelay.components.errors import ClosedVersionError, UnknownEntryError
 from indexrelay.components.vector_index import incremental_build
-from indexrelay.components.vector_index import version as delta_module
+from indexrelay.components.vector_index.version import DELTA_INDEX
 from indexrelay.schemas.settings import Metric
 from tests.components.jobs import clustered
 from tests.components.vector_index.histories import (
@@ -110,13 +110,13 @@ def test_an_index_that_returns_what_it_is_told_to_leave_out_is_built_in_full(
 def test_a_delta_of_many_rows_is_an_index_of_the_bases_type(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(incremental_build, "SCANNED_BESIDE_LISTS", 20)
+    monkeypatch.setattr(incremental_build, "_SCANNED_BESIDE_LISTS", 20)
     history = History(tmp_path, snapshot(Metric.L2), index="IVF16,Flat", max_delta=0.2)
     done = history.commit(rows(20, seed=3))
-    assert delta_module.DELTA_INDEX not in done.files
+    assert DELTA_INDEX not in done.files
     done = history.commit(rows(100, seed=4, like="more"))
     assert done.failed == []
-    assert delta_module.DELTA_INDEX in done.files
+    assert DELTA_INDEX in done.files
     assert len(history.open().search(np.ones(DIMENSION), k=1000)) == 1000
 
 

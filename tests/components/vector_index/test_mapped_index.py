@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters, version
-from indexrelay.components.vector_index.mapped_index import enter_pages, leave_pages
+from indexrelay.components.vector_index.mapped_index import prefault, release_pages
 from indexrelay.components.vector_index.version import BASE
 from tests.components.jobs import clustered, make_job, make_snapshot, run
 
@@ -38,7 +38,7 @@ def file(tmp_path: Path) -> Path:
 def test_all_pages_of_a_mapped_file_are_entered(file: Path) -> None:
     mapped = np.memmap(file, mode="r")
     assert _resident(file) < BYTES
-    assert enter_pages(file, go_on=lambda: True) == BYTES
+    assert prefault(file, go_on=lambda: True) == BYTES
     assert _resident(file) == BYTES
     assert not mapped[:10].any()
 
@@ -46,7 +46,7 @@ def test_all_pages_of_a_mapped_file_are_entered(file: Path) -> None:
 def test_entering_ends_when_there_is_no_more_time(file: Path) -> None:
     mapped = np.memmap(file, mode="r")
     answers = iter([True, False])
-    entered = enter_pages(file, go_on=lambda: next(answers))
+    entered = prefault(file, go_on=lambda: next(answers))
     assert 0 < entered < BYTES
     assert entered <= _resident(file) < BYTES
     assert not mapped[:10].any()
@@ -54,8 +54,8 @@ def test_entering_ends_when_there_is_no_more_time(file: Path) -> None:
 
 def test_pages_that_are_left_can_be_read_again(file: Path) -> None:
     mapped = np.memmap(file, mode="r")
-    enter_pages(file, go_on=lambda: True)
-    assert leave_pages(file) == BYTES
+    prefault(file, go_on=lambda: True)
+    assert release_pages(file) == BYTES
     assert _resident(file) == 0
     assert not mapped[:10].any()
     assert _resident(file) > 0
@@ -64,15 +64,15 @@ def test_pages_that_are_left_can_be_read_again(file: Path) -> None:
 def test_nothing_is_cleared_where_another_map_may_end_meanwhile(file: Path) -> None:
     """By then its address may be somebody's array, and clearing that loses what it holds."""
     ours, theirs = np.memmap(file, mode="r"), np.memmap(file, mode="r")
-    enter_pages(file, go_on=lambda: True)
-    assert leave_pages(file) == 0
+    prefault(file, go_on=lambda: True)
+    assert release_pages(file) == 0
     assert _resident(file) == 2 * BYTES
     assert not ours[:10].any()
     assert not theirs[:10].any()
 
 
 def test_of_a_file_that_is_not_mapped_nothing_is_entered(file: Path) -> None:
-    assert enter_pages(file, go_on=lambda: True) == 0
+    assert prefault(file, go_on=lambda: True) == 0
 
 
 def test_a_base_is_entered_when_it_is_loaded_and_left_when_it_is_closed(
@@ -84,6 +84,6 @@ def test_a_base_is_entered_when_it_is_loaded_and_left_when_it_is_closed(
     size = done.files[BASE].stat().st_size
     assert _resident(done.files[BASE]) >= size
     left: list[Path] = []
-    monkeypatch.setattr(version, "leave_pages", left.append)
+    monkeypatch.setattr(version, "release_pages", left.append)
     served.close()
     assert left == [done.files[BASE]], "FAISS would unmap all of it under the interpreter's lock"

@@ -26,7 +26,7 @@ from tests.components.vector_index.histories import (
 def test_lists_that_base_and_delta_share_give_what_two_searches_give(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str, metric: Metric
 ) -> None:
-    monkeypatch.setattr(incremental_build, "SCANNED_BESIDE_LISTS", 20)
+    monkeypatch.setattr(incremental_build, "_SCANNED_BESIDE_LISTS", 20)
     history = History(tmp_path, snapshot(metric), index=factory, min_recall=0.1)
     history.commit(rows(100, seed=3), history.source.ids[:50])
     index = history.open()
@@ -62,7 +62,7 @@ def test_the_delta_does_not_stand_in_for_what_the_base_has_nearer(tmp_path: Path
 def test_rows_that_stay_in_the_delta_stay_in_the_list_that_is_nearest_to_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str
 ) -> None:
-    monkeypatch.setattr(incremental_build, "SCANNED_BESIDE_LISTS", 20)
+    monkeypatch.setattr(incremental_build, "_SCANNED_BESIDE_LISTS", 20)
     history = History(tmp_path, snapshot(Metric.L2), index=factory, min_recall=0.1, max_delta=0.5)
     history.commit(rows(60, seed=3))
     history.commit(rows(30, seed=4, like="b"), ["new0003", "new0044"])

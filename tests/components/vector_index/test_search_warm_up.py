@@ -65,7 +65,7 @@ def _two(kind: VectorIndex, folder: Path) -> tuple[Run, Run]:
 def test_a_new_base_that_lies_on_disk_is_asked_what_the_last_one_was_asked_of_late(
     tmp_path: Path, asked: list[VectorSearch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "enter_pages", lambda _path, *, go_on: 4096 * go_on())
+    monkeypatch.setattr(search, "prefault", lambda _path, *, go_on: 4096 * go_on())
     kind = _kind("IVF8,Flat")
     first, second = _two(kind, tmp_path)
     last = _served(kind, first, queries=5)
@@ -93,7 +93,7 @@ def test_one_query_warms_a_new_base_that_is_in_memory(
 def test_one_query_warms_a_base_that_each_query_reads_in_full(
     tmp_path: Path, asked: list[VectorSearch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "enter_pages", lambda _path, *, go_on: 4096 * go_on())
+    monkeypatch.setattr(search, "prefault", lambda _path, *, go_on: 4096 * go_on())
     kind = _kind("Flat")
     first, second = _two(kind, tmp_path)
     last = _served(kind, first, queries=5)

@@ -6,20 +6,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexrelay.components.optional import require_faiss
 from indexrelay.components.vector_index.factory import parse_factory
+from indexrelay.components.vector_index.index_build import IndexFiles
 from indexrelay.components.vector_index.index_search import search_parameters
-from indexrelay.components.vector_index.mapped_index import is_mapped, open_index
+from indexrelay.components.vector_index.mapped_index import is_mapped, open_index, require_faiss
 from indexrelay.components.vector_index.metrics import NearestRows, prepared, without_itself
 from indexrelay.components.vector_index.parameters import VectorIndexParameters
 from indexrelay.components.vector_index.sample import QuerySample, draw_sample
 from indexrelay.components.vector_index.selection import (
-    Choice,
+    Candidate,
     Decision,
     Shortfall,
     candidates,
     decide,
 )
+from indexrelay.components.vector_index.spec import IndexSpec
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
 from tests.components.jobs import clustered
@@ -31,9 +32,14 @@ def parameters(**keys: object) -> VectorIndexParameters:
     return VectorIndexParameters.model_validate(keys)
 
 
+def spec(count: int, dimension: int, **keys: object) -> IndexSpec:
+    return IndexSpec(
+        parameters=parameters(**keys), metric=Metric.COSINE, dimension=dimension, count=count
+    )
+
+
 def texts(count: int, dimension: int, **keys: object) -> list[str]:
-    found = candidates(parameters(**keys), count=count, dimension=dimension)
-    return [choice.factory.text for choice in found]
+    return [candidate.factory.text for candidate in candidates(spec(count, dimension, **keys))]
 
 
 @pytest.mark.parametrize(
@@ -68,14 +74,17 @@ def test_few_rows_have_lists_and_a_graph_for_remedies() -> None:
 # Everything that `auto` may choose at some count, dimension and memory.
 CHOSEN = sorted(
     {
-        choice.factory.text.replace("IVF1024", "IVF16").replace("PQ32", "PQ8x4")
+        candidate.factory.text.replace("IVF1024", "IVF16").replace("PQ32", "PQ8x4")
         for megabytes in (None, 130, 60, 30, 10)
         for recall in (0.9, 0.98)
         for count, dimension in ((200_000, 128), (10_000, 1536), (9_000, 64))
-        for choice in candidates(
-            parameters(max_bytes=megabytes and megabytes * MEGABYTE, min_recall=recall),
-            count=count,
-            dimension=dimension,
+        for candidate in candidates(
+            spec(
+                count,
+                dimension,
+                max_bytes=megabytes and megabytes * MEGABYTE,
+                min_recall=recall,
+            )
         )
     }
 )
@@ -143,19 +152,13 @@ def hard() -> tuple[Vectors, QuerySample]:
 
 def decided(folder: Path, data: tuple[Vectors, QuerySample], **keys: object) -> Decision:
     vectors, sample = data
-    return decide(
-        folder / "base.faiss",
-        vectors,
-        Metric.COSINE,
-        parameters(**keys),
-        sample=sample,
-        progress=lambda _share: None,
-        trained=folder / "trained.faiss",
-    )
+    files = IndexFiles(index=folder / "base.faiss", trained=folder / "trained.faiss")
+    count, dimension = vectors.shape
+    return decide(files, vectors, spec(count, dimension, **keys), sample, lambda _share: None)
 
 
 def tried(decision: Decision) -> list[str]:
-    return [attempt.choice.factory.text for attempt in decision.attempts]
+    return [attempt.candidate.factory.text for attempt in decision.attempts]
 
 
 def test_what_reaches_recall_and_latency_is_taken_and_nothing_else_is_built(
@@ -190,7 +193,7 @@ def test_recall_that_few_bits_lose_is_won_back_by_a_second_look(
     small = 12_000 * 48 + 1000
     decision = decided(tmp_path, hard, max_bytes=small, min_recall=1.0)
     assert tried(decision)[-1] == "SQ8,RFlat"
-    assert decision.chosen.choice.factory.text == "SQ8,RFlat"
+    assert decision.chosen.candidate.factory.text == "SQ8,RFlat"
     assert decision.chosen.best is not None
     assert decision.chosen.best.recall == 1.0
     assert decision.index.ntotal == 12_000
@@ -234,10 +237,10 @@ def test_a_fixed_effort_is_kept(tmp_path: Path, hard: tuple[Vectors, QuerySample
     assert decision.effort.model_dump(exclude_none=True) == {"nprobe": 5}
 
 
-def test_a_choice_says_what_it_is_a_remedy_for() -> None:
-    first, graph = candidates(parameters(), count=200_000, dimension=128)
+def test_a_candidate_says_what_it_is_a_remedy_for() -> None:
+    first, graph = candidates(spec(200_000, 128))
     assert first.remedies == frozenset()
-    assert graph == Choice(
+    assert graph == Candidate(
         parse_factory("HNSW32"),
         "a graph over 200000 entries looks at the fewest vectors for each query",
         frozenset({Shortfall.LATENCY}),

@@ -1,97 +1,146 @@
-"""Builds an index over a whole collection: a new base, and nothing beside it."""
+"""Builds an index over a whole collection: a new base, and nothing beside it.
+
+Training, adding, tuning and the query sample all need the vectors, in different orders. So the
+collection is read once, into files of the work folder. The vectors lie in a mapped ``.npy`` file,
+whose pages the kernel may drop from memory. Row numbers are positions in that one pass.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+
+from indexrelay.components.formats.id_table import IdTable
+from indexrelay.components.formats.mapped_array import new_mapped_array
+from indexrelay.components.formats.payload_table import PayloadTable
 from indexrelay.components.kind import Built, Job
-from indexrelay.components.layered.build import Full, build_details
-from indexrelay.components.layered.layers import IDS
+from indexrelay.components.layered import (
+    IDS,
+    Full,
+    build_details,
+    numbered_chunks,
+    refuse_infinite,
+)
 from indexrelay.components.vector_index.factory import parse_factory
-from indexrelay.components.vector_index.index_build import require_buildable
+from indexrelay.components.vector_index.index_build import IndexFiles, Progress, try_factory
 from indexrelay.components.vector_index.index_search import openmp_threads, refusal
 from indexrelay.components.vector_index.mapped_index import is_mapped
+from indexrelay.components.vector_index.metrics import indexable
 from indexrelay.components.vector_index.parameters import AUTO, VectorIndexParameters
-from indexrelay.components.vector_index.reading import PAYLOADS, read_columns
 from indexrelay.components.vector_index.sample import SAMPLE, draw_sample
 from indexrelay.components.vector_index.selection import decide
-from indexrelay.components.vector_index.spec import IndexFacts
-from indexrelay.components.vector_index.version import BASE, FACTS, TRAINED, write_lookup
+from indexrelay.components.vector_index.spec import IndexFacts, IndexSpec
+from indexrelay.components.vector_index.version import (
+    BASE,
+    FACTS,
+    PAYLOADS,
+    TRAINED,
+    VECTORS,
+    write_lookup,
+)
+from indexrelay.storage.entries import SourceSnapshot, Vectors
 
 
 def build_in_full(job: Job, mode: Full, parameters: VectorIndexParameters) -> Built:
-    """Read the collection, choose, build, tune.
+    """Read the collection, select an index, build and tune it.
 
     Raises:
         UnusableInputError: a vector cannot be indexed.
         UnbuildableIndexError: FAISS refuses the index over these vectors.
         MemoryLimitError: ``max_bytes`` cannot be met.
     """
-    snapshot = job.collection
-    metric = snapshot.metric
-    if parameters.index != AUTO:  # also while there are too few entries, and a scan serves
-        asked = parse_factory(parameters.index)
-        require_buildable(asked, dimension=snapshot.dimension, metric=metric)
-    base, trained, sample_file, facts_file = (
-        job.workdir / name for name in (BASE, TRAINED, SAMPLE, FACTS)
+    source, folder = job.collection, job.workdir
+    spec = IndexSpec(
+        parameters=parameters,
+        metric=source.metric,
+        dimension=source.dimension,
+        count=source.count,
+        memory=job.memory,
     )
+    if parameters.index != AUTO:  # also while there are too few entries, and a scan serves
+        named = parse_factory(parameters.index)
+        try_factory(named, dimension=spec.dimension, metric=spec.metric)
+    files = IndexFiles(index=folder / BASE, trained=folder / TRAINED)
     with openmp_threads(job.threads):
-        columns = read_columns(snapshot, job.workdir, progress=_part(job, 0.0, 0.3))
+        columns = _read_columns(source, folder, _part(job, 0.0, 0.3))
         sample = draw_sample(
-            columns.vectors, metric, seed=parameters.seed, progress=_part(job, 0.3, 0.4)
+            columns.vectors, spec.metric, seed=parameters.seed, progress=_part(job, 0.3, 0.4)
         )
-        decision = decide(
-            base,
-            columns.vectors,
-            metric,
-            parameters,
-            sample=sample,
-            progress=_part(job, 0.4, 0.9),
-            trained=trained,
-            memory=job.memory,
-        )
-        index = decision.index
-        refused = refusal(index, decision.effort, sample.vectors[:1])
-    sample.save(sample_file)
+        decision = decide(files, columns.vectors, spec, sample, _part(job, 0.4, 0.9))
+        refused = refusal(decision.index, decision.effort, sample.vectors[:1])
+    sample.save(folder / SAMPLE)
     facts = IndexFacts(
-        factory=decision.chosen.choice.factory.text,
-        metric=metric,
-        dimension=snapshot.dimension,
-        count=snapshot.count,
-        base_bytes=base.stat().st_size,
+        factory=decision.chosen.candidate.factory.text,
+        metric=spec.metric,
+        dimension=spec.dimension,
+        count=spec.count,
+        base_bytes=files.index.stat().st_size,
         effort=decision.effort,
         refusal=refused,
     )
-    facts.save(facts_file)
-    lookup = write_lookup(index, job.workdir, columns.matrix)
+    facts.save(folder / FACTS)
+    lookup = write_lookup(decision.index, folder, columns.matrix)
     if columns.matrix not in lookup.values():
         columns.matrix.unlink()
-    # What cannot be extended, or is scanned however many rows there are, has no use for it.
-    extra = {} if refused or facts.factory == "Flat" else {TRAINED: trained}
+    # An index that cannot be extended, or whose delta is always scanned, never needs it.
+    extra = {} if refused or facts.factory == "Flat" else {TRAINED: files.trained}
     if not extra:
-        trained.unlink()
+        files.trained.unlink()
     job.progress(1.0)
+    written = (BASE, FACTS, IDS, PAYLOADS, SAMPLE)
     return Built(
-        files={
-            BASE: base,
-            FACTS: facts_file,
-            IDS: columns.ids,
-            PAYLOADS: columns.payloads,
-            SAMPLE: sample_file,
-            **lookup,
-            **extra,
-        },
-        entries=snapshot.count,
-        counts={"payloads": columns.with_payload},
+        files={**{name: folder / name for name in written}, **lookup, **extra},
+        entries=spec.count,
+        counts={"payloads": columns.payloads},
         details={
             **decision.details(),
             "build": build_details(mode),
-            "base": snapshot.count,
+            "base": spec.count,
             "delta": 0,
             "tombstones": 0,
             "refusal": refused,
-            "mapped": is_mapped(index),
+            "mapped": is_mapped(decision.index),
             "seed": parameters.seed,
         },
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """A collection in files."""
+
+    vectors: Vectors
+    """Mapped, shape ``(count, dimension)``, as `metrics.prepared` makes them."""
+    matrix: Path
+    """Their file."""
+    payloads: int
+    """How many entries have a payload."""
+
+
+def _read_columns(source: SourceSnapshot, folder: Path, progress: Progress) -> _Columns:
+    """Write vectors, ids and payloads, a chunk at a time.
+
+    Raises:
+        UnusableInputError: a vector cannot be indexed (NaN, infinity, zero under cosine), or the
+            source gave another number of entries than it says it has.
+    """
+    matrix, with_payload = folder / VECTORS, 0
+    vectors = new_mapped_array(matrix, (source.count, source.dimension), np.float32)
+    with (
+        IdTable.writer(folder / IDS) as ids,
+        PayloadTable.writer(folder / PAYLOADS) as payloads,
+    ):
+        for first, chunk in numbered_chunks(source):
+            end = first + len(chunk)
+            refuse_infinite(chunk)
+            vectors[first:end] = indexable(chunk, source.metric)
+            ids.extend(chunk.ids)
+            payloads.extend(chunk.payloads)
+            with_payload += len(chunk) - chunk.payloads.count(None)
+            progress(end / source.count)
+    vectors.flush()
+    return _Columns(vectors, matrix, with_payload)
 
 
 def _part(job: Job, start: float, end: float) -> Callable[[float], None]:

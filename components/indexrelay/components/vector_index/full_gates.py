@@ -13,22 +13,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
 from typing import Final
 
 import numpy as np
 
-from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.formats.id_table import IdTable
 from indexrelay.components.formats.payload_table import PayloadTable
 from indexrelay.components.formats.string_table import Rows
-from indexrelay.components.gates import Verdict, concerning, equal, judge
+from indexrelay.components.gates import (
+    Verdict,
+    concerning,
+    count_gate,
+    equal,
+    judge,
+    reads_back,
+)
 from indexrelay.components.kind import Built
-from indexrelay.components.layered.layers import IDS
+from indexrelay.components.layered import IDS
 from indexrelay.components.vector_index.metrics import NearestRows, others, prepared
 from indexrelay.components.vector_index.parameters import VectorIndexParameters
-from indexrelay.components.vector_index.reading import PAYLOADS
-from indexrelay.components.vector_index.sample import KEPT, SAMPLE, Answers, QuerySample, latency
+from indexrelay.components.vector_index.sample import (
+    KEPT,
+    RECOMPUTED,
+    SAMPLE,
+    Answers,
+    QuerySample,
+)
 from indexrelay.components.vector_index.search import VectorSearch
 from indexrelay.components.vector_index.version import BASE
 from indexrelay.schemas.settings import Metric
@@ -36,22 +46,82 @@ from indexrelay.schemas.versions import Check
 from indexrelay.storage.entries import Entries, SourceSnapshot, Vectors
 
 
+def full_gates(
+    source: SourceSnapshot,
+    built: Built,
+    files: Mapping[str, Path],
+    parameters: VectorIndexParameters,
+) -> Iterator[Check]:
+    """Yield one `Check` for each gate.
+
+    Where the files do not open, or hold another number of vectors, nothing else can be judged.
+    """
+
+    def opened() -> tuple[VectorSearch, QuerySample]:
+        index = VectorSearch(files)
+        return index, QuerySample.load(files[SAMPLE], rows=len(index), dimension=index.dimension)
+
+    check, version = reads_back(opened)
+    yield check
+    if version is None:
+        return
+    index, sample = version
+    with closing(index):
+        ids, payloads = index.contents.base.ids, index.contents.base.payloads
+        yield judge("count", lambda: count_gate(len(index), source, built))
+        yield judge("dimension", lambda: equal(index.dimension, source.dimension, "built anew?"))
+        yield judge("metric", lambda: _metric(index, source))
+        unique = judge("ids_unique", lambda: equal(ids.check(), 0, "ids repeat in the source"))
+        yield concerning(unique, built, IDS)
+        if not len(index) == source.count == built.entries or index.dimension != source.dimension:
+            return
+        found = index.nearest_rows(sample.vectors, k=sample.depth + 1)
+        seen = _SourcePass(
+            ids=ids,
+            payloads=payloads,
+            metric=index.metric,
+            dimension=index.dimension,
+            wanted=np.union1d(sample.rows, found[found >= 0]),
+            nearest=NearestRows(sample.vectors[:RECOMPUTED], k=KEPT + 1, metric=index.metric),
+        )
+        matching = judge("entries_match_source", lambda: _entries(seen, source))
+        yield concerning(matching, built, BASE)
+        finite = judge(
+            "vectors_finite", lambda: equal(seen.infinite, 0, "the source holds NaN or ±inf")
+        )
+        yield concerning(finite, built, BASE)
+        if seen.infinite or seen.rows != len(index):
+            return
+        true = judge("vectors_match_source", lambda: _vectors(seen, index, sample))
+        yield concerning(true, built, BASE)
+        yield judge("sample_is_exact", lambda: _sample(seen, sample))
+        answers = Answers(
+            index=index, sample=sample, found=found, gather=seen.gather, parameters=parameters
+        )
+        yield from answers.gates()
+
+
+def _metric(index: VectorSearch, source: SourceSnapshot) -> Verdict:
+    same = index.metric is source.metric
+    return Verdict(same, "" if same else f"built for {index.metric}, wanted {source.metric}")
+
+
 @dataclass(kw_only=True)
-class SourcePass:
-    """What one pass over a collection shows; `run` it first."""
+class _SourcePass:
+    """One pass over a collection, compared with the files; `run` it first."""
 
     ids: IdTable
     payloads: PayloadTable
     metric: Metric
     dimension: int
     wanted: Rows
-    """Rows whose vectors are picked out: ascending, each once."""
+    """Rows whose vectors are kept: ascending, each once."""
     nearest: NearestRows
-    """Shown every vector, as it is indexed."""
+    """To which every vector is added, as it is indexed."""
 
     rows: int = 0
     """How many entries the source gave."""
-    picked: dict[int, Vectors] = field(default_factory=dict)
+    kept: dict[int, Vectors] = field(default_factory=dict)
     """For each wanted row that the source has, its vector as it is indexed."""
     infinite: int = 0
     """How many vectors hold a NaN or an infinity."""
@@ -67,12 +137,12 @@ class SourcePass:
             finite = np.isfinite(chunk.vectors).all(axis=1)
             self.infinite += int(np.count_nonzero(~finite))
             if finite.all():
-                self._pick(prepared(chunk.vectors, self.metric))
+                self._keep(prepared(chunk.vectors, self.metric))
             self.rows += len(chunk)
 
     def gather(self, rows: Rows) -> Vectors:
         """The vectors of ``rows`` (all of them wanted), shape ``(*rows.shape, dimension)``."""
-        flat = [self.picked[row] for row in rows.ravel().tolist()]
+        flat = [self.kept[row] for row in rows.ravel().tolist()]
         return np.array(flat, dtype=np.float32).reshape(*rows.shape, self.dimension)
 
     def _compare(self, chunk: Entries) -> None:
@@ -86,11 +156,11 @@ class SourcePass:
                 chunk.payloads, self.payloads.text_many(rows), chunk.ids
             )
 
-    def _pick(self, vectors: Vectors) -> None:
+    def _keep(self, vectors: Vectors) -> None:
         self.nearest.add(vectors)
         first, end = np.searchsorted(self.wanted, [self.rows, self.rows + len(vectors)])
         for row in self.wanted[first:end].tolist():
-            self.picked[row] = vectors[row - self.rows].copy()
+            self.kept[row] = vectors[row - self.rows].copy()
 
 
 def _first_difference(
@@ -103,98 +173,7 @@ def _first_difference(
     return next(differing, "")
 
 
-_RECOMPUTED: Final = 16
-"""Queries whose exact neighbours are searched again, to judge the sample itself."""
-_SAME: Final = 1e-5
-"""Two float32 computations of one value differ by this share of the largest."""
-
-
-def gates(
-    source: SourceSnapshot,
-    built: Built,
-    files: Mapping[str, Path],
-    parameters: VectorIndexParameters,
-) -> Iterator[Check]:
-    """Yield one `Check` for each gate.
-
-    Where the files do not open, or hold another number of vectors, nothing else can be judged.
-    """
-    started = perf_counter()
-    try:
-        index = VectorSearch(files)
-        sample = QuerySample.load(files[SAMPLE], rows=len(index), dimension=index.dimension)
-        ids, payloads = IdTable(files[IDS]), PayloadTable(files[PAYLOADS])
-    except DamagedFileError as error:
-        yield Check(name="reads_back", passed=False, detail=str(error))
-        return
-    yield Check(name="reads_back", passed=True, seconds=perf_counter() - started)
-    with closing(index), closing(ids), closing(payloads):
-        yield judge("count", lambda: _count(index, source, built))
-        yield judge("dimension", lambda: equal(index.dimension, source.dimension, "built anew?"))
-        yield judge("metric", lambda: _metric(index, source))
-        unique = judge("ids_unique", lambda: equal(ids.check(), 0, "ids repeat in the source"))
-        yield concerning(unique, built, IDS)
-        if not len(index) == source.count == built.entries or index.dimension != source.dimension:
-            return
-        yield from _answers(index, sample, ids, payloads, source, built, parameters)
-
-
-def _answers(
-    index: VectorSearch,
-    sample: QuerySample,
-    ids: IdTable,
-    payloads: PayloadTable,
-    source: SourceSnapshot,
-    built: Built,
-    parameters: VectorIndexParameters,
-) -> Iterator[Check]:
-    """The gates that need the collection's own vectors."""
-    found = index.nearest_rows(sample.vectors, k=sample.depth + 1)
-    seen = SourcePass(
-        ids=ids,
-        payloads=payloads,
-        metric=index.metric,
-        dimension=index.dimension,
-        wanted=np.union1d(sample.rows, found[found >= 0]),
-        nearest=NearestRows(sample.vectors[:_RECOMPUTED], k=KEPT + 1, metric=index.metric),
-    )
-    matching = judge("entries_match_source", lambda: _entries(seen, source))
-    yield concerning(matching, built, BASE)
-    finite = judge(
-        "vectors_finite", lambda: equal(seen.infinite, 0, "the source holds NaN or ±inf")
-    )
-    yield concerning(finite, built, BASE)
-    if seen.infinite or seen.rows != len(index):
-        return
-    yield concerning(
-        judge("vectors_match_source", lambda: _vectors(seen, index, sample)), built, BASE
-    )
-    yield judge("sample_is_exact", lambda: _sample(seen, sample))
-    answers = Answers(
-        sample=sample,
-        found=found,
-        gather=seen.gather,
-        metric=index.metric,
-        parameters=parameters,
-    )
-    if index.metric is not Metric.INNER_PRODUCT:
-        yield judge("own_distance", answers.own_distance)
-    yield judge("recall_at_10", answers.recall)
-    yield judge("latency_ms", lambda: latency(index, sample, parameters))
-
-
-def _count(index: VectorSearch, source: SourceSnapshot, built: Built) -> Verdict:
-    if built.entries != source.count:
-        return equal(built.entries, source.count, "the build counted other entries than there are")
-    return equal(len(index), source.count, "the files hold another number of entries")
-
-
-def _metric(index: VectorSearch, source: SourceSnapshot) -> Verdict:
-    same = index.metric is source.metric
-    return Verdict(same, "" if same else f"built for {index.metric}, wanted {source.metric}")
-
-
-def _entries(seen: SourcePass, source: SourceSnapshot) -> Verdict:
+def _entries(seen: _SourcePass, source: SourceSnapshot) -> Verdict:
     """Every id and every payload stands in the row where the source has it."""
     seen.run(source)
     if seen.rows != len(seen.ids):
@@ -206,8 +185,12 @@ def _entries(seen: SourcePass, source: SourceSnapshot) -> Verdict:
     return Verdict(True, measured=seen.rows)
 
 
-def _vectors(seen: SourcePass, index: VectorSearch, sample: QuerySample) -> Verdict:
-    """What a look-up returns, and what the sample asks with, is what the source has."""
+_SAME: Final = 1e-5
+"""Two float32 computations of one value differ by this share of the largest."""
+
+
+def _vectors(seen: _SourcePass, index: VectorSearch, sample: QuerySample) -> Verdict:
+    """What a look-up returns, and the sample's queries, are vectors of the source."""
     if not len(seen.wanted):
         return Verdict(True, measured=0)
     true = seen.gather(seen.wanted)
@@ -223,15 +206,15 @@ def _vectors(seen: SourcePass, index: VectorSearch, sample: QuerySample) -> Verd
     )
 
 
-def _sample(seen: SourcePass, sample: QuerySample) -> Verdict:
+def _sample(seen: _SourcePass, sample: QuerySample) -> Verdict:
     """The sample's neighbours are the nearest: some queries are searched again, exactly."""
-    claimed = sample.distances[:_RECOMPUTED]
+    claimed = sample.distances[:RECOMPUTED]
     if not claimed.size:
         return Verdict(True, measured=0)
-    kept = others(seen.nearest.rows, sample.rows[:_RECOMPUTED])
+    kept = others(seen.nearest.rows, sample.rows[:RECOMPUTED])
     true = seen.nearest.distances[kept].reshape(claimed.shape)
     worst = float(np.abs(true - claimed).max())
-    # FAISS subtracts nearly equal numbers here; the error goes with the largest of them.
+    # FAISS subtracts nearly equal numbers here; the error grows with the largest of them.
     limit = _SAME * float(max(np.abs(claimed).max(), np.square(sample.vectors).sum(axis=1).max()))
     return Verdict(
         worst <= limit,

@@ -8,80 +8,27 @@ numbers in inverted lists, and may crash on a wrong one.
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
 from indexrelay.components.errors import DamagedFileError, UnbuildableIndexError
 from indexrelay.components.kind import Built, Job, Kind, Trial
-from indexrelay.components.layered.build import incremental_or_full
-from indexrelay.components.optional import require_faiss
+from indexrelay.components.layered import incremental_or_full
 from indexrelay.components.vector_index.factory import parse_factory
 from indexrelay.components.vector_index.full_build import build_in_full
-from indexrelay.components.vector_index.full_gates import gates
+from indexrelay.components.vector_index.full_gates import full_gates
 from indexrelay.components.vector_index.incremental_build import extend
-from indexrelay.components.vector_index.incremental_gates import gates_of_change
+from indexrelay.components.vector_index.incremental_gates import incremental_gates
 from indexrelay.components.vector_index.index_build import try_factory
 from indexrelay.components.vector_index.index_search import openmp_threads
+from indexrelay.components.vector_index.mapped_index import require_faiss, rows_by_list
 from indexrelay.components.vector_index.parameters import AUTO, VectorIndexParameters
 from indexrelay.components.vector_index.search import VectorSearch
 from indexrelay.components.vector_index.version import BASE, DELTA_INDEX
 from indexrelay.schemas.errors import MissingExtraError
 from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import Check
-
-_QUERIES: Final = 16
-
-
-def inspect(search: VectorSearch) -> None:
-    """Look at every row of the inverted lists, and ask some queries.
-
-    Raises:
-        DamagedFileError: an index is not what a build writes.
-    """
-    contents = search.contents
-    _check_rows(contents.base.index, contents.base.paths[BASE])
-    if contents.delta is not None and contents.delta.index is not None:
-        _check_rows(contents.delta.index, contents.delta.path)
-    if not len(search):
-        return
-    at = np.unique(np.linspace(0, len(search) - 1, _QUERIES).astype(np.int64))
-    for position in at.tolist():
-        search.search(search.vector_at(position), k=10)
-    search.search(search.vector_at(0), k=min(1000, len(search)))
-
-
-def _check_rows(index: Any, path: Path) -> None:
-    for lists, count in _inverted_lists(index):
-        seen = np.zeros(count, dtype=bool)
-        total = 0
-        for place in range(lists.nlist):
-            size = lists.list_size(place)
-            if not size:
-                continue
-            total += size
-            if total > count:
-                break
-            rows = require_faiss().rev_swig_ptr(lists.get_ids(place), size)
-            if rows.min() < 0 or rows.max() >= count:
-                raise DamagedFileError(path, "a list holds a row that does not exist")
-            seen[rows] = True
-        if total != count or not seen.all():
-            raise DamagedFileError(path, "its lists do not hold each row once")
-
-
-def _inverted_lists(index: Any) -> Iterator[tuple[Any, int]]:
-    faiss = require_faiss()
-    index = faiss.downcast_index(index)
-    match index:
-        case faiss.IndexPreTransform():
-            yield from _inverted_lists(index.index)
-        case faiss.IndexRefine():
-            yield from _inverted_lists(index.base_index)
-            yield from _inverted_lists(index.refine_index)
-        case faiss.IndexIVF():
-            yield index.invlists, index.ntotal
-            yield from _inverted_lists(index.quantizer)
 
 
 class VectorIndex(Kind[VectorIndexParameters, VectorSearch]):
@@ -103,7 +50,12 @@ class VectorIndex(Kind[VectorIndexParameters, VectorSearch]):
         factory = parse_factory(self.parameters.index)
         for collection in collections.values():
             try:
-                try_factory(factory, dimension=collection.dimension, metric=collection.metric)
+                try_factory(
+                    factory,
+                    dimension=collection.dimension,
+                    metric=collection.metric,
+                    few_rows=True,
+                )
             except UnbuildableIndexError as error:
                 return Trial(wrong=(str(error),))
             except MissingExtraError:  # a host that only reads settings need not have it
@@ -126,17 +78,17 @@ class VectorIndex(Kind[VectorIndexParameters, VectorSearch]):
         """
         return incremental_or_full(
             job,
-            lambda continued: extend(job, continued, self.parameters),
+            lambda increment: extend(job, increment, self.parameters),
             lambda mode: build_in_full(job, mode, self.parameters),
         )
 
     def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
-        """Open the files anew and hold them against the collection: every row, or what changed."""
+        """Compare the files, in fresh handles, with the source: all of it, or what changed."""
         with openmp_threads(job.threads):
             if built.extends and job.previous is not None:
-                yield from gates_of_change(job, job.previous, built, files, self.parameters)
+                yield from incremental_gates(job, job.previous, built, files, self.parameters)
             else:
-                yield from gates(job.collection, built, files, self.parameters)
+                yield from full_gates(job.collection, built, files, self.parameters)
 
     def load(self, files: Mapping[str, Path]) -> VectorSearch:
         """Map a version for serving.
@@ -150,15 +102,59 @@ class VectorIndex(Kind[VectorIndexParameters, VectorSearch]):
         return served
 
     def inspect(self, value: Any) -> None:
-        """Every row of the indexes, and some queries.
+        """Read every row of the inverted lists, and search some queries.
 
         Raises:
             DamagedFileError: an index is not what a build writes.
         """
-        inspect(value)
+        search = cast("VectorSearch", value)
+        base, delta = search.contents.base, search.contents.delta
+        _check_rows(base.index, base.paths[BASE])
+        if delta is not None and delta.index is not None:
+            _check_rows(delta.index, delta.path)
+        if not len(search):
+            return
+        positions = np.unique(np.linspace(0, len(search) - 1, _QUERIES).astype(np.int64))
+        for position in positions.tolist():
+            search.search(search.vector_at(position), k=10)
+        search.search(search.vector_at(0), k=min(1000, len(search)))
 
     def reload(self, files: Mapping[str, Path], previous: Any) -> VectorSearch:
-        """`load`, with the base that ``previous`` has open, and warmed by what that was asked."""
+        """`load`, with the base that ``previous`` has open, and warmed by its recent queries."""
         served = VectorSearch(files, previous)
         served.warm(previous)
         return served
+
+
+_QUERIES: Final = 16
+
+
+def _check_rows(index: Any, path: Path) -> None:
+    """Raise `DamagedFileError` where inverted lists do not hold each row once."""
+    for lists, count in _inverted_lists(index):
+        seen = np.zeros(count, dtype=bool)
+        total = 0
+        for _, rows in rows_by_list(lists):
+            total += len(rows)
+            if total > count:
+                break
+            if rows.min() < 0 or rows.max() >= count:
+                raise DamagedFileError(path, "a list holds a row that does not exist")
+            seen[rows] = True
+        if total != count or not seen.all():
+            raise DamagedFileError(path, "its lists do not hold each row once")
+
+
+def _inverted_lists(index: Any) -> Iterator[tuple[Any, int]]:
+    """All inverted lists in an index, and how many rows each set of them must hold."""
+    faiss = require_faiss()
+    index = faiss.downcast_index(index)
+    match index:
+        case faiss.IndexPreTransform():
+            yield from _inverted_lists(index.index)
+        case faiss.IndexRefine():
+            yield from _inverted_lists(index.base_index)
+            yield from _inverted_lists(index.refine_index)
+        case faiss.IndexIVF():
+            yield index.invlists, index.ntotal
+            yield from _inverted_lists(index.quantizer)

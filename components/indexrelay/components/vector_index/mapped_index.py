@@ -1,4 +1,4 @@
-"""Opens a FAISS file by mapping it, and enters and clears its page table entries.
+"""FAISS, and its files: opened by mapping them, their pages prefaulted and released.
 
 Mapped pages belong to the kernel: every process of a host shares them, opening costs nothing, and
 closing gives nothing back because nothing was taken. A mapped index is never changed (FAISS would
@@ -23,11 +23,25 @@ Elsewhere than on Linux prefaulting does nothing.
 import ctypes
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from indexrelay.components.errors import DamagedFileError, of_faiss
-from indexrelay.components.optional import require_faiss
+from indexrelay.components.formats.string_table import Rows
+from indexrelay.schemas.errors import require
+
+
+@cache
+def require_faiss() -> Any:
+    """FAISS, which every reader and every builder of a vector index needs.
+
+    Cached, because every query asks for it.
+
+    Raises:
+        MissingExtraError: it is not installed; the message names the extra that brings it.
+    """
+    return require("faiss")
 
 
 def open_index(path: Path) -> Any:
@@ -50,7 +64,7 @@ def open_index(path: Path) -> Any:
 def open_whole(path: Path, *, size: int, dimension: int, count: int) -> Any:
     """`open_index`, where the file must have ``size`` bytes and hold ``count`` vectors.
 
-    FAISS maps a file that lacks its last bytes without a word.
+    FAISS maps a file that lacks its last bytes without an error.
 
     Raises:
         DamagedFileError: it is not what was written.
@@ -97,6 +111,14 @@ def _owns_nothing(part: Any) -> bool:
     return part is not None and not getattr(part, "is_owned", True)
 
 
+def rows_by_list(lists: Any) -> Iterator[tuple[int, Rows]]:
+    """Of inverted lists: the number of each that is not empty, and the row numbers in it."""
+    for number in range(lists.nlist):
+        size = lists.list_size(number)
+        if size:
+            yield number, require_faiss().rev_swig_ptr(lists.get_ids(number), size)
+
+
 _MAPS: Final = Path("/proc/self/maps")
 _MADV_DONTNEED: Final = 4
 _MADV_POPULATE_READ: Final = 22
@@ -104,10 +126,10 @@ _PIECE_BYTES: Final = 4 << 20
 """Entered in 0.3 ms from memory, and read in 40 ms from a disk of 100 MB/s."""
 
 
-def enter_pages(path: Path, *, go_on: Callable[[], bool]) -> int:
-    """Enter every page of ``path`` where this process maps it; how many bytes were entered.
+def prefault(path: Path, *, go_on: Callable[[], bool]) -> int:
+    """Enter every page of ``path`` where this process maps it, and return how many bytes that were.
 
-    ``go_on`` is asked before each piece.
+    ``go_on`` is called before each piece.
     """
     done = 0
     advise = _madvise()
@@ -122,12 +144,12 @@ def enter_pages(path: Path, *, go_on: Callable[[], bool]) -> int:
     return done
 
 
-def leave_pages(path: Path) -> int:
-    """Clear the entries of ``path``, which the caller maps; how many bytes they could be.
+def release_pages(path: Path) -> int:
+    """Clear the page table entries of ``path``, which the caller maps, and return its bytes.
 
-    Whoever reads there afterwards enters them again: it is a map of a file that nobody changes.
-    Where the file is mapped more than once nothing is cleared: another thread may unmap its own at
-    any moment, and what is put at that address instead, an array perhaps, would read as zeros.
+    A later read enters them again: the map is of a file that never changes. Where the file is
+    mapped more than once nothing is cleared, and the result is 0: another thread may unmap its own
+    map at any moment, and what the kernel puts at that address instead would read as zeros.
     """
     advise = _madvise()
     if advise is None:

@@ -14,21 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexrelay.components.formats.string_table import Rows
-from indexrelay.components.optional import require_faiss
+from indexrelay.components.layered import refuse_entries
+from indexrelay.components.vector_index.mapped_index import require_faiss
 from indexrelay.schemas.settings import Metric
-from indexrelay.storage.entries import Vectors
+from indexrelay.storage.entries import Entries, Vectors
 
 Distances = NDArray[np.float64]
 
 _RELATIVE: Final = 1e-5
 _ROUNDING: Final = 1e-6
-"""Two float32 computations of one distance differ by this much, and mean the same: by a share of
-the distance, and by one of the squared length of what is compared, from whose products a small
-distance is the difference (float32 keeps 1.2e-7 of each)."""
+"""Two float32 computations of one distance may differ by a share of the distance, and by a share of
+the squared length of the vectors: a small distance is the difference of large products, and float32
+keeps 1.2e-7 of each."""
 
 
 def faiss_metric(metric: Metric) -> int:
-    """FAISS's own number for it."""
+    """FAISS's constant for it."""
     faiss = require_faiss()
     l2 = metric is Metric.L2
     return int(faiss.METRIC_L2 if l2 else faiss.METRIC_INNER_PRODUCT)
@@ -40,6 +41,20 @@ def prepared(vectors: Vectors, metric: Metric) -> Vectors:
         return vectors
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.asarray(vectors / lengths, dtype=np.float32)
+
+
+def indexable(chunk: Entries, metric: Metric) -> Vectors:
+    """`prepared` vectors of finite entries, shape ``(n, dimension)``.
+
+    Raises:
+        UnusableInputError: one has no direction for cosine.
+    """
+    if metric is Metric.COSINE:
+        with np.errstate(over="ignore"):
+            lengths = np.linalg.norm(chunk.vectors, axis=1)
+        no_direction = (lengths == 0) | ~np.isfinite(lengths)
+        refuse_entries(chunk, no_direction, "is zero or too long, and has no direction for cosine")
+    return prepared(chunk.vectors, metric)
 
 
 def distances(queries: Vectors, candidates: Vectors, metric: Metric) -> Distances:
@@ -77,7 +92,7 @@ def as_scores(found: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]
 
 
 def tolerance(limit: Distances, queries: Vectors) -> Distances:
-    """How much farther than ``limit`` still counts as equally far.
+    """How much farther than ``limit`` is still as far, within rounding.
 
     ``queries`` has the shape ``(q, d)``; ``limit``, of the shape ``(q, k)``, holds distances from
     them.
@@ -87,7 +102,7 @@ def tolerance(limit: Distances, queries: Vectors) -> Distances:
 
 
 BLOCK_ROWS: Final = 65_536
-"""Rows looked at in one call: far beyond its overhead, and 32 MB at 128 dimensions."""
+"""Rows compared in one call: far beyond its overhead, and 32 MB at 128 dimensions."""
 
 
 class NearestRows:
@@ -104,7 +119,7 @@ class NearestRows:
         self._seen = 0
 
     def add(self, block: Vectors) -> None:
-        """Look at the next rows, of shape ``(n, dimension)``."""
+        """Compare the next rows, of shape ``(n, dimension)``."""
         if not len(block) or not len(self._queries):
             return
         found, places = require_faiss().knn(
@@ -122,14 +137,15 @@ class NearestRows:
 
 
 def others(found: Rows, askers: Rows) -> NDArray[np.bool_]:
-    """Which answers to keep for queries that are entries themselves: all but the one that asked.
+    """Which answers to keep for queries that are entries themselves: all but the entry itself.
 
-    ``found`` has the shape ``(q, k + 1)``, ``askers`` ``(q,)``; each line of the mask keeps ``k``.
-    Where the asker is not found (others may be just as near) the last answer goes instead.
+    ``found`` has the shape ``(q, k + 1)``; ``askers``, the rows of the queries, ``(q,)``; each line
+    of the mask keeps ``k``. Where the entry is not found (others may be just as near) the last
+    answer is dropped instead.
     """
     itself = found == askers[:, None]
     itself[~itself.any(axis=1), -1:] = True
-    # Only the first: a search that answers one row twice has earned a miss.
+    # Only the first: where a search returns one row twice, the second is a miss.
     first = itself & (np.cumsum(itself, axis=1) == 1)
     return np.asarray(~first)
 

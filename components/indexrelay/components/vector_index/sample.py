@@ -17,7 +17,7 @@ nearest are found, and how fast. Distances are computed from true vectors, whate
 index reports, and a hit counts by distance: of several equal entries any one is right.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -29,8 +29,8 @@ import numpy as np
 
 from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.formats.string_table import Rows
-from indexrelay.components.gates import Verdict, equal
-from indexrelay.components.layered.layers import among
+from indexrelay.components.gates import Verdict, equal, judge
+from indexrelay.components.layered import among
 from indexrelay.components.vector_index.metrics import (
     BLOCK_ROWS,
     Distances,
@@ -44,14 +44,19 @@ from indexrelay.components.vector_index.parameters import VectorIndexParameters
 from indexrelay.components.vector_index.search import VectorSearch
 from indexrelay.components.vector_index.version import Contents
 from indexrelay.schemas.settings import Metric
+from indexrelay.schemas.versions import Check
 from indexrelay.storage.entries import Vectors
 
 SAMPLE: Final = "sample.npz"
 MAX_QUERIES: Final = 200
 """Recall@10 of 2,000 neighbours is known to about half a percent."""
 KEPT: Final = 50
+"""Neighbours of each query: a later version can drop some, and still have ten."""
 MEASURED: Final = 10
 """The k of recall@k."""
+RECOMPUTED: Final = 16
+"""Queries whose neighbours the gates of the sample itself search again, exactly."""
+_COLUMNS: Final = ("rows", "vectors", "neighbours", "distances")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,17 +64,17 @@ class QuerySample:
     """``q`` queries with at most ``m`` neighbours each: 50, or all others where there are fewer."""
 
     rows: Rows
-    """The entries that ask, shape ``(q,)``; -1: that entry went or changed since it was drawn."""
+    """The queries' own rows, shape ``(q,)``; -1: that entry went or changed since it was drawn."""
     vectors: Vectors
     """Shape ``(q, dimension)``."""
     neighbours: Rows
-    """Shape ``(q, m)``, the nearest first; -1 where no more are known."""
+    """Shape ``(q, m)``, the nearest first; -1 where there are fewer."""
     distances: Distances
     """Theirs, shape ``(q, m)``, as `metrics.distances` computes them; infinite beside -1."""
 
     @property
     def depth(self) -> int:
-        """How many neighbours recall looks at: 10, or as many as all queries know."""
+        """How many neighbours recall counts: 10, or as many as every query has."""
         known = (self.neighbours >= 0).sum(axis=1)
         return min(MEASURED, int(known.min(initial=self.neighbours.shape[1])))
 
@@ -101,7 +106,7 @@ class QuerySample:
                     sample = cls(**{name: file[name] for name in _COLUMNS})
             except (DamagedFileError, OSError, MemoryError):
                 raise
-            except Exception as error:  # what zipfile and NumPy make of a file that is none
+            except Exception as error:  # zipfile and NumPy raise anything for a corrupt file
                 raise DamagedFileError(path, f"it cannot be read: {error}") from error
         if not sample._fits(rows, dimension):
             raise DamagedFileError(path, f"it is not the sample of {rows} vectors")
@@ -122,16 +127,13 @@ class QuerySample:
 
 
 def _refuse_packed(path: Path, raw: BinaryIO) -> None:
-    """Refuse what unpacks to more than is in the file: nothing in ours is packed."""
+    """Refuse a file that unpacks to more than it has: `QuerySample.save` packs nothing."""
     with ZipFile(raw) as archive:
         packed = [each for each in archive.infolist() if each.compress_type != ZIP_STORED]
         size = sum(each.file_size for each in archive.infolist())
     if packed or size > path.stat().st_size:
         raise DamagedFileError(path, "it says that it holds more than it has")
     raw.seek(0)
-
-
-_COLUMNS: Final = ("rows", "vectors", "neighbours", "distances")
 
 
 def draw_sample(
@@ -147,7 +149,7 @@ def draw_sample(
         nearest.add(vectors[start : start + BLOCK_ROWS])
         progress(min(start + BLOCK_ROWS, count) / count)
     neighbours = without_itself(nearest.rows, rows)
-    # FAISS computes in float32, and L2 from norms: settle the order by the real thing.
+    # FAISS computes in float32, and L2 from norms: the order follows exact distances.
     exact = distances(queries, vectors[neighbours], metric)
     order = np.argsort(exact, axis=1, kind="stable")
     return QuerySample(
@@ -165,19 +167,19 @@ class Moves:
     first_of_delta: int
     """Rows of the base, which both share."""
     tombstones: Rows
-    """Base rows that do not count in the next version."""
+    """Base rows that are dead in the next version."""
     delta: Rows
     """For each delta row of the last version: its delta row in the next, or -1."""
     fresh: Rows
     """Delta rows of the next version that this batch brought."""
 
     def of(self, rows: Rows) -> Rows:
-        """Where ``rows`` are now; -1: they are no more (or were -1)."""
+        """Where ``rows`` are now; -1: they are gone (or were -1)."""
         moved = rows.copy()
         moved[among(rows, self.tombstones)] = -1
-        beside = rows >= self.first_of_delta
-        now = self.delta[rows[beside] - self.first_of_delta]
-        moved[beside] = np.where(now < 0, now, now + self.first_of_delta)
+        in_delta = rows >= self.first_of_delta
+        now = self.delta[rows[in_delta] - self.first_of_delta]
+        moved[in_delta] = np.where(now < 0, now, now + self.first_of_delta)
         return moved
 
 
@@ -186,135 +188,122 @@ def carry(sample: QuerySample, moves: Moves, last: Contents, contents: Contents)
     askers = moves.of(sample.rows)
     survivors = moves.of(sample.neighbours)
     kept = np.where(survivors < 0, np.inf, sample.distances)
-    fresh, fresh_distances = _fresh(sample, moves, contents)
-    # Beyond the distance that a list reached, others are not known: no newcomer may stand there.
+    fresh, fresh_distances = _nearest_fresh(sample.vectors, moves, contents)
+    # Beyond the distance that a list reached, other entries are not known: no new one may follow.
     beyond = fresh_distances > _reach(sample, entries=len(last))[:, None]
     fresh_distances[beyond], fresh[beyond] = np.inf, -1
-    neighbours, near = _nearest(
+    neighbours, near = _in_order(
         np.hstack([survivors, fresh]), np.hstack([kept, fresh_distances]), contents
     )
-    carried = replace(sample, rows=askers, neighbours=neighbours, distances=near)
     others = len(contents) - (askers >= 0)
-    known = (carried.neighbours >= 0).sum(axis=1)
+    known = (neighbours >= 0).sum(axis=1)
     short = np.flatnonzero(known < np.minimum(MEASURED, others))
     if len(short):
-        _search_anew(carried, short, contents)
-    return carried
+        neighbours[short], near[short] = _exact(sample.vectors[short], askers[short], contents)
+    return replace(sample, rows=askers, neighbours=neighbours, distances=near)
 
 
 def _reach(sample: QuerySample, *, entries: int) -> Distances:
-    """For each query, up to which distance its list names everything."""
+    """For each query, up to which distance its list has every entry."""
     known = (sample.neighbours >= 0).sum(axis=1)
     complete = known >= entries - (sample.rows >= 0)
     last = np.take_along_axis(sample.distances, np.maximum(known - 1, 0)[:, None], axis=1)[:, 0]
     return np.where(complete, np.inf, np.where(known > 0, last, -np.inf))
 
 
-def _fresh(sample: QuerySample, moves: Moves, contents: Contents) -> tuple[Rows, Distances]:
-    """The nearest newcomers of each query."""
+def _nearest_fresh(queries: Vectors, moves: Moves, contents: Contents) -> tuple[Rows, Distances]:
+    """The rows that the batch brought which are nearest to each query."""
     if contents.delta is None or not len(moves.fresh):
-        return np.empty((len(sample.rows), 0), dtype=np.int64), np.empty((len(sample.rows), 0))
+        return np.empty((len(queries), 0), dtype=np.int64), np.empty((len(queries), 0))
     vectors = contents.delta.vectors[moves.fresh]
-    nearest = NearestRows(sample.vectors, k=KEPT, metric=contents.facts.metric)
+    nearest = NearestRows(queries, k=KEPT, metric=contents.facts.metric)
     nearest.add(vectors)
-    exact = distances(sample.vectors, vectors[nearest.rows], contents.facts.metric)
+    exact = distances(queries, vectors[nearest.rows], contents.facts.metric)
     return moves.fresh[nearest.rows] + moves.first_of_delta, exact
 
 
-def _nearest(rows: Rows, far: Distances, contents: Contents) -> tuple[Rows, Distances]:
+def _exact(queries: Vectors, askers: Rows, contents: Contents) -> tuple[Rows, Distances]:
+    """The nearest of all entries to some queries, without the queries' own."""
+    nearest = NearestRows(queries, k=KEPT + 1, metric=contents.facts.metric)
+    rows = [np.empty(0, dtype=np.int64)]
+    for block, vectors in contents.live_blocks():
+        nearest.add(vectors)
+        rows.append(block)
+    found = np.concatenate(rows)[nearest.rows]
+    exact = distances(queries, contents.vectors(found), contents.facts.metric)
+    itself = found == askers[:, None]
+    found[itself], exact[itself] = -1, np.inf
+    return _in_order(found, exact, contents)
+
+
+def _in_order(rows: Rows, far: Distances, contents: Contents) -> tuple[Rows, Distances]:
     """The nearest of some candidates, in order, in as many columns as a sample has."""
     width = min(KEPT, len(contents))
     order = np.argsort(far, axis=1, kind="stable")[:, :width]
     return np.take_along_axis(rows, order, axis=1), np.take_along_axis(far, order, axis=1)
 
 
-def _search_anew(sample: QuerySample, queries: Rows, contents: Contents) -> None:
-    """Fill the lists of some queries by an exact search over all entries."""
-    asking = np.ascontiguousarray(sample.vectors[queries])
-    nearest = NearestRows(asking, k=KEPT + 1, metric=contents.facts.metric)
-    rows = [np.empty(0, dtype=np.int64)]
-    for block, vectors in contents.live_blocks():
-        nearest.add(vectors)
-        rows.append(block)
-    found = np.concatenate(rows)[nearest.rows]
-    exact = distances(asking, contents.vectors(found), contents.facts.metric)
-    itself = found == sample.rows[queries][:, None]
-    found[itself], exact[itself] = -1, np.inf
-    width = sample.neighbours.shape[1]
-    order = np.argsort(exact, axis=1, kind="stable")[:, :width]
-    sample.neighbours[queries, : order.shape[1]] = np.take_along_axis(found, order, axis=1)
-    sample.distances[queries, : order.shape[1]] = np.take_along_axis(exact, order, axis=1)
+def carried_is_exact(contents: Contents, sample: QuerySample) -> Verdict:
+    """Some queries' neighbours are entries, at the distance claimed, and no new entry is nearer.
 
-
-_RECOMPUTED: Final = 16
-"""Queries whose carried neighbours are held against all that can have changed them."""
-
-
-def sample_is_exact(contents: Contents, sample: QuerySample) -> Verdict:
-    """Some queries' neighbours are entries, at the distance claimed, and no newcomer is nearer."""
-    queries, depth = sample.vectors[:_RECOMPUTED], sample.depth
-    claimed, rows = sample.distances[:_RECOMPUTED, :depth], sample.neighbours[:_RECOMPUTED, :depth]
+    An entry of the base can only leave the neighbours that were exact before, one of the delta can
+    come. So the whole delta is compared, and of the base the neighbours.
+    """
+    queries, depth = sample.vectors[:RECOMPUTED], sample.depth
+    claimed, rows = sample.distances[:RECOMPUTED, :depth], sample.neighbours[:RECOMPUTED, :depth]
     if not claimed.size:
         return Verdict(True, measured=0)
-    metric, dead = contents.facts.metric, contents.ids.layers.tombstones
+    metric, delta, dead = contents.facts.metric, contents.delta, contents.ids.layers.tombstones
     if among(rows, dead).any() or (np.diff(claimed, axis=1) < 0).any():
         return Verdict(False, "the sample names entries that are gone, or not the nearest first")
     true = distances(queries, contents.vectors(rows), metric)
     allowed = tolerance(true, queries)
     if (np.abs(true - claimed) > allowed).any():
         return Verdict(False, "the sample's neighbours are not at the distance claimed")
-    missing = _nearer_in_delta(contents, sample, queries, rows, claimed, allowed)
-    return equal(missing, 0, "the delta holds entries nearer than the sample's neighbours")
-
-
-def _nearer_in_delta(
-    contents: Contents,
-    sample: QuerySample,
-    queries: Vectors,
-    rows: Rows,
-    claimed: np.ndarray,
-    allowed: np.ndarray,
-) -> int:
-    """How many entries of the delta should be among the neighbours, and are not."""
-    if contents.delta is None or not len(contents.delta):
-        return 0
-    nearest = NearestRows(queries, k=rows.shape[1] + 1, metric=contents.facts.metric)
-    nearest.add(contents.delta.vectors)
+    if delta is None or not len(delta):
+        return equal(0, 0, "")
+    nearest = NearestRows(queries, k=depth + 1, metric=metric)
+    nearest.add(delta.vectors)
     found = nearest.rows + contents.first_of_delta
-    true = distances(queries, contents.delta.vectors[nearest.rows], contents.facts.metric)
-    others = found != sample.rows[:_RECOMPUTED, None]
+    others = found != sample.rows[:RECOMPUTED, None]
+    true = distances(queries, delta.vectors[nearest.rows], metric)
     nearer = others & (true < claimed[:, -1:] - 2 * allowed[:, -1:])
     named = (found[:, :, None] == rows[:, None, :]).any(axis=2)
-    return int(np.count_nonzero(nearer & ~named))
-
-
-_TIMED_QUERIES: Final = 100
+    missing = int(np.count_nonzero(nearer & ~named))
+    return equal(missing, 0, "the delta holds entries nearer than the sample's neighbours")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
     """What an index answered to its query sample."""
 
+    index: VectorSearch
     sample: QuerySample
     found: Rows
     """Shape ``(q, depth + 1)``: rows, -1 where there are fewer."""
     gather: Callable[[Rows], Vectors]
-    """The true vectors of rows, of the shape ``(*rows.shape, dimension)``."""
-    metric: Metric
+    """Returns the true vectors of rows, of the shape ``(*rows.shape, dimension)``."""
     parameters: VectorIndexParameters
 
-    def own_distance(self) -> Verdict:
-        """An entry that is asked for by its own vector is answered, or one that is just as near."""
+    def gates(self) -> Iterator[Check]:
+        """Whether entries find themselves, how many of the nearest are found, and how fast."""
+        if self.index.metric is not Metric.INNER_PRODUCT:
+            yield judge("own_distance", self._own_distance)
+        yield judge("recall_at_10", self._recall)
+        yield judge("latency_ms", self._latency)
+
+    def _own_distance(self) -> Verdict:
+        """An entry's own vector finds the entry, or one that is just as near."""
         asked = self.sample.rows >= 0
         if not asked.any():
             return Verdict(True, "there is nothing to ask for")
         queries = self.sample.vectors[asked]
-        own = distances(queries, queries[:, None, :], self.metric)
+        own = distances(queries, queries[:, None, :], self.index.metric)
         true = self._true(self.found)[asked]
         share = float(np.mean((true <= own + tolerance(own, queries)).any(axis=1)))
         return at_least(share, self.parameters.min_recall, "entries do not find themselves")
 
-    def recall(self) -> Verdict:
+    def _recall(self) -> Verdict:
         """The share of the nearest ten that is found, or of entries that are just as near."""
         if not self.sample.depth:
             return Verdict(True, "there is nothing to find")
@@ -325,25 +314,26 @@ class Answers:
             "lower min_recall, or choose an index that keeps more",
         )
 
+    def _latency(self) -> Verdict:
+        """The median of single queries, as a reader asks them."""
+        seconds = []
+        for vector in self.sample.vectors[:_TIMED_QUERIES]:
+            started = perf_counter()
+            self.index.search(vector)
+            seconds.append(perf_counter() - started)
+        measured = 1000 * median(seconds) if seconds else 0.0
+        limit = self.parameters.max_latency_ms
+        fast = measured <= limit
+        otherwise = "raise max_latency_ms, lower min_recall, or choose a faster index"
+        return Verdict(fast, "" if fast else otherwise, measured=measured, limit=limit)
+
     def _true(self, found: Rows) -> Distances:
         anything = np.maximum(self.sample.rows, 0)[:, None]
         vectors = self.gather(np.where(found < 0, anything, found))
-        return distances_of_found(self.sample.vectors, found, vectors, self.metric)
+        return distances_of_found(self.sample.vectors, found, vectors, self.index.metric)
 
 
-def latency(index: VectorSearch, sample: QuerySample, parameters: VectorIndexParameters) -> Verdict:
-    """The median of single queries, as a reader asks them."""
-    seconds = []
-    for vector in sample.vectors[:_TIMED_QUERIES]:
-        started = perf_counter()
-        index.search(vector)
-        seconds.append(perf_counter() - started)
-    measured = 1000 * median(seconds) if seconds else 0.0
-    fast = measured <= parameters.max_latency_ms
-    otherwise = "raise max_latency_ms, lower min_recall, or choose a faster index"
-    return Verdict(
-        fast, "" if fast else otherwise, measured=measured, limit=parameters.max_latency_ms
-    )
+_TIMED_QUERIES: Final = 100
 
 
 def at_least(share: float, limit: float, otherwise: str) -> Verdict:

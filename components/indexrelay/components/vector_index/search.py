@@ -22,7 +22,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from indexrelay.components.errors import DamagedFileError, InvalidQueryError, of_faiss
 from indexrelay.components.formats.string_table import Rows
-from indexrelay.components.optional import require_faiss
 from indexrelay.components.served import Closable, Hit, check_payload_bytes, checked_k
 from indexrelay.components.vector_index.index_search import (
     Found,
@@ -33,7 +32,7 @@ from indexrelay.components.vector_index.index_search import (
     selector_around,
     share_lists,
 )
-from indexrelay.components.vector_index.mapped_index import enter_pages, is_mapped
+from indexrelay.components.vector_index.mapped_index import is_mapped, prefault, require_faiss
 from indexrelay.components.vector_index.metrics import as_scores
 from indexrelay.components.vector_index.spec import IndexFacts
 from indexrelay.components.vector_index.version import BASE, Contents, Delta
@@ -41,128 +40,12 @@ from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
 from indexrelay.storage.validation import MAX_LENGTH, MIN_LENGTH
 
-
-class BothLayers:
-    """Immutable, and safe to use from many threads."""
-
-    def __init__(
-        self, base: Any, delta: Delta, facts: IndexFacts, *, alive: int, selector: Any
-    ) -> None:
-        """Search ``base``, a FAISS index with ``alive`` rows that ``selector`` lets through."""
-        self._in_base = IndexSearch(base, facts.effort, selector)
-        self._delta = delta
-        self._shared: SharedLists | None = None
-        if delta.index is not None and share_lists(base, delta.index):
-            self._shared = SharedLists(base, delta.index, facts.effort, selector)
-        self._alive = alive
-        self._first_of_delta = facts.count
-        self._smaller_is_nearer = facts.metric is Metric.L2
-
-    def nearest(self, queries: Vectors, k: int) -> Found:
-        """As `IndexSearch.nearest`; rows of the delta are counted on from the base's last."""
-        in_base, in_delta = min(k, self._alive), min(k, len(self._delta))
-        if not in_delta:
-            return self._in_base.nearest(queries, in_base)
-        if not in_base:
-            return self._moved(self._delta.nearest(queries, in_delta))
-        if self._shared is not None:
-            of_base, of_delta = self._shared.nearest(queries, in_base, in_delta)
-        else:
-            of_base = self._in_base.near(queries, in_base)
-            of_delta = self._delta.near(queries, in_delta)
-        answer = self._merged(of_base, of_delta, k)
-        if missing(of_base[1]) or missing(answer[1]):
-            of_base = self._in_base.nearest(queries, in_base)
-            of_delta = self._delta.nearest(queries, in_delta)
-            answer = self._merged(of_base, of_delta, k)
-        return answer
-
-    def _merged(self, of_base: Found, of_delta: Found, k: int) -> Found:
-        of_delta = self._moved(of_delta)
-        found = np.concatenate([of_base[0], of_delta[0]], axis=1)
-        rows = np.concatenate([of_base[1], of_delta[1]], axis=1)
-        # Where something is missing FAISS says that it is as far as can be, so it comes last.
-        near = found if self._smaller_is_nearer else -found
-        best = near.argsort(axis=1, kind="stable")[:, :k]
-        if len(best) == 1:  # half the time of the general way
-            return found[:, best[0]], rows[:, best[0]]
-        return np.take_along_axis(found, best, axis=1), np.take_along_axis(rows, best, axis=1)
-
-    def _moved(self, of_delta: Found) -> Found:
-        found, rows = of_delta
-        rows[rows >= 0] += self._first_of_delta
-        return found, rows
-
-
-@dataclass(frozen=True, slots=True)
-class Queries:
-    """Takes queries for one index, and makes them what is indexed: at unit length under cosine."""
-
-    dimension: int
-    metric: Metric
-
-    def one(self, given: ArrayLike) -> Vectors:
-        """One query as an array of the shape ``(1, dimension)``.
-
-        Raises:
-            InvalidQueryError: it has another shape, holds a NaN or an infinity, is longer than
-                `MAX_LENGTH`, or shorter than `MIN_LENGTH` under cosine.
-        """
-        vector = _array(given)
-        if vector.shape != (self.dimension,):
-            raise InvalidQueryError(
-                f"a query has the shape ({self.dimension},), not {vector.shape}"
-            )
-        # NaN and infinity show in it; `dot` would warn of an overflow, which only means the latter.
-        squares = float(np.einsum("d,d->", vector, vector))
-        if MIN_LENGTH**2 <= squares <= MAX_LENGTH**2:
-            if self.metric is Metric.COSINE:
-                vector = vector / np.float32(sqrt(squares))
-            return vector[None, :]
-        return self._prepared(vector[None, :])
-
-    def many(self, given: ArrayLike) -> Vectors:
-        """Several queries, of the shape ``(n, dimension)``; raises as `one` does."""
-        vectors = _array(given)
-        if vectors.ndim != 2 or vectors.shape[1] != self.dimension:
-            raise InvalidQueryError(
-                f"a query has the shape (n, {self.dimension}), not {vectors.shape}"
-            )
-        return self._prepared(vectors)
-
-    def _prepared(self, queries: Vectors) -> Vectors:
-        squares = np.einsum("nd,nd->n", queries, queries)
-        cosine = self.metric is Metric.COSINE
-        if not np.isfinite(queries).all():
-            raise InvalidQueryError("a query must not hold a NaN or an infinity")
-        if not (squares <= MAX_LENGTH**2).all():
-            raise InvalidQueryError(
-                f"a query is at most {MAX_LENGTH:g} long: its distances have no float32 beyond"
-            )
-        if not cosine:
-            return queries
-        if not (squares >= MIN_LENGTH**2).all():
-            raise InvalidQueryError(
-                f"a query of length zero, or below {MIN_LENGTH:g}, has no direction"
-            )
-        unit: Vectors = queries / np.sqrt(squares)[:, None]
-        return unit
-
-
-def _array(given: ArrayLike) -> Vectors:
-    try:
-        with np.errstate(over="ignore"):  # what overflows is infinite, and refused
-            return np.ascontiguousarray(given, dtype=np.float32)
-    except (ValueError, TypeError) as error:
-        raise InvalidQueryError(f"a query is an array of numbers: {error}") from error
-
-
 _REMEMBERED: Final = 32
-"""Queries that are asked again to warm the next version: enough to touch what is asked for."""
-_MEMORY_SECONDS: Final = 0.2
-"""A base that is in memory is entered in this: 20 ms for 256 MB. A larger one is asked, too."""
+"""Recent queries that warm the next version: enough to read the pages that are asked for."""
+_PREFAULT_SECONDS: Final = 0.2
+"""Enough to prefault a base that is in memory: 20 ms for 256 MB."""
 _WARM_SECONDS: Final = 1.0
-"""All of a warm-up: what is slower still waits for its disk, and so would the release."""
+"""For all of a warm-up: beyond it the disk is too slow, and a release would wait for it."""
 
 
 class VectorSearch(Closable):
@@ -175,7 +58,7 @@ class VectorSearch(Closable):
     _closed_by = frozenset({"contents", "_search"})
 
     def __init__(self, files: Mapping[str, Path], previous: "VectorSearch | None" = None) -> None:
-        """Map the files of a version; what ``previous`` has open of them is taken over.
+        """Map the files of a version; a base that ``previous`` has open is shared.
 
         Raises:
             DamagedFileError: one of them is not what was written.
@@ -183,7 +66,7 @@ class VectorSearch(Closable):
             OSError: one of them cannot be opened.
         """
         self.contents: Contents = Contents(files, None if previous is None else previous.contents)
-        """What it holds, by row: what gates and the next build look at."""
+        """What it holds, by row: for gates and the next build."""
         self.facts = facts = self.contents.facts
         self.ids: Sequence[str] = self.contents.ids
         """Every id, in the order in which the collection gives them: mapped, not a list."""
@@ -205,7 +88,7 @@ class VectorSearch(Closable):
                 alive=facts.count - len(tombstones),
                 selector=selector_around(tombstones, rows=facts.count),
             )
-        self._queries = Queries(dimension=facts.dimension, metric=facts.metric)
+        self._queries = _Queries(dimension=facts.dimension, metric=facts.metric)
         self._asked: deque[Vectors] = deque(maxlen=_REMEMBERED)
         self.warm_up_seconds = 0.0
         """How long `warm` took, as a part of the load."""
@@ -301,12 +184,12 @@ class VectorSearch(Closable):
         return np.hstack([rows, missing])
 
     def warm(self, like: "VectorSearch | None" = None) -> None:
-        """Touch what the first queries would have to fetch.
+        """Read what the first queries would have to fetch.
 
-        A new base is entered into the page table (`prefaulting`). Where that takes long, because
-        it lies on disk, what is asked for goes first: the queries that ``like``, which is served
-        until now, was asked of late. Otherwise one query has to do, and so it has where one reads
-        everything, or where only the delta is new.
+        A new base is prefaulted. Where that takes long, because it lies on disk, the pages that are
+        asked for go first: by the recent queries of ``like``, which is served until now. Otherwise
+        one query is enough, as it is where a query reads everything, or where only the delta is
+        new.
         """
         if not len(self):
             return
@@ -315,7 +198,7 @@ class VectorSearch(Closable):
             self._asked.extend(like.recent_queries)
         base = self.contents.base
         known = like is not None and base is like.contents.base
-        known = known or self._enter(until=started + _MEMORY_SECONDS)
+        known = known or self._prefault(until=started + _PREFAULT_SECONDS)
         known = known or isinstance(base.index, require_faiss().IndexFlat)
         queries = self.recent_queries or [self.vector_at(0)[None, :]]
         for query in queries[:1] if known else queries:
@@ -324,7 +207,7 @@ class VectorSearch(Closable):
             if perf_counter() - started > _WARM_SECONDS:
                 break
         if not known:
-            self._enter(until=started + _WARM_SECONDS)
+            self._prefault(until=started + _WARM_SECONDS)
         self.warm_up_seconds = perf_counter() - started
 
     def close(self) -> None:
@@ -332,10 +215,10 @@ class VectorSearch(Closable):
         self.contents.close()
         del self.contents, self._search
 
-    def _enter(self, *, until: float) -> bool:
-        """Enter the base into the page table; whether all of it was in time."""
+    def _prefault(self, *, until: float) -> bool:
+        """Prefault the base; whether all of it was in time."""
         path = self.contents.base.paths[BASE]
-        return enter_pages(path, go_on=lambda: perf_counter() < until) >= self.facts.base_bytes
+        return prefault(path, go_on=lambda: perf_counter() < until) >= self.facts.base_bytes
 
     def _nearest(self, queries: Vectors, k: int) -> tuple[Rows, NDArray[np.float32]]:
         k = min(checked_k(k), self._entries)
@@ -363,3 +246,124 @@ class VectorSearch(Closable):
             path = contents.base.paths[BASE]
             raise DamagedFileError(path, "it finds rows that do not exist") from error
         return list(map(Hit, ids, scores.tolist(), payloads))
+
+
+_MIN_SQUARE: Final = MIN_LENGTH**2
+_MAX_SQUARE: Final = MAX_LENGTH**2
+
+
+@dataclass(frozen=True, slots=True)
+class _Queries:
+    """Checks queries for one index, and brings them to unit length under cosine."""
+
+    dimension: int
+    metric: Metric
+
+    def one(self, given: ArrayLike) -> Vectors:
+        """One query as an array of the shape ``(1, dimension)``.
+
+        Raises:
+            InvalidQueryError: it has another shape, holds a NaN or an infinity, is longer than
+                `MAX_LENGTH`, or shorter than `MIN_LENGTH` under cosine.
+        """
+        vector = _array(given)
+        if vector.shape != (self.dimension,):
+            raise InvalidQueryError(
+                f"a query has the shape ({self.dimension},), not {vector.shape}"
+            )
+        # A NaN or an infinity makes it one, too; `dot` would warn where it overflows.
+        squares = float(np.einsum("d,d->", vector, vector))
+        if _MIN_SQUARE <= squares <= _MAX_SQUARE:
+            if self.metric is Metric.COSINE:
+                vector = vector / np.float32(sqrt(squares))
+            return vector[None, :]
+        return self._prepared(vector[None, :])
+
+    def many(self, given: ArrayLike) -> Vectors:
+        """Several queries, of the shape ``(n, dimension)``; raises as `one` does."""
+        vectors = _array(given)
+        if vectors.ndim != 2 or vectors.shape[1] != self.dimension:
+            raise InvalidQueryError(
+                f"a query has the shape (n, {self.dimension}), not {vectors.shape}"
+            )
+        return self._prepared(vectors)
+
+    def _prepared(self, queries: Vectors) -> Vectors:
+        squares = np.einsum("nd,nd->n", queries, queries)
+        cosine = self.metric is Metric.COSINE
+        if not np.isfinite(queries).all():
+            raise InvalidQueryError("a query must not hold a NaN or an infinity")
+        if not (squares <= _MAX_SQUARE).all():
+            raise InvalidQueryError(
+                f"a query is at most {MAX_LENGTH:g} long: its distances have no float32 beyond"
+            )
+        if not cosine:
+            return queries
+        if not (squares >= _MIN_SQUARE).all():
+            raise InvalidQueryError(
+                f"a query of length zero, or below {MIN_LENGTH:g}, has no direction"
+            )
+        unit: Vectors = queries / np.sqrt(squares)[:, None]
+        return unit
+
+
+def _array(given: ArrayLike) -> Vectors:
+    if isinstance(given, np.ndarray) and given.dtype == np.float32:
+        return np.ascontiguousarray(given)  # most queries: `errstate` would cost them 1.5 µs
+    try:
+        with np.errstate(over="ignore"):  # what overflows is infinite, and refused
+            return np.ascontiguousarray(given, dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise InvalidQueryError(f"a query is an array of numbers: {error}") from error
+
+
+class BothLayers:
+    """Searches base and delta, and merges; immutable, and safe to use from many threads."""
+
+    def __init__(
+        self, base: Any, delta: Delta, facts: IndexFacts, *, alive: int, selector: Any
+    ) -> None:
+        """Search ``base``, a FAISS index with ``alive`` rows that ``selector`` lets through."""
+        self._in_base = IndexSearch(base, facts.effort, selector)
+        self._delta = delta
+        self._shared: SharedLists | None = None
+        if delta.index is not None and share_lists(base, delta.index):
+            self._shared = SharedLists(base, delta.index, facts.effort, selector)
+        self._alive = alive
+        self._first_of_delta = facts.count
+        self._smaller_is_nearer = facts.metric is Metric.L2
+
+    def nearest(self, queries: Vectors, k: int) -> Found:
+        """As `IndexSearch.nearest`; rows of the delta are counted on from the base's last."""
+        in_base, in_delta = min(k, self._alive), min(k, len(self._delta))
+        if not in_delta:
+            return self._in_base.nearest(queries, in_base)
+        if not in_base:
+            return self._moved(self._delta.nearest(queries, in_delta))
+        if self._shared is not None:
+            of_base, of_delta = self._shared.nearest(queries, in_base, in_delta)
+        else:
+            of_base = self._in_base.nearest_at_effort(queries, in_base)
+            of_delta = self._delta.nearest_at_effort(queries, in_delta)
+        answer = self._merged(of_base, of_delta, k)
+        if missing(of_base[1]) or missing(answer[1]):
+            of_base = self._in_base.nearest(queries, in_base)
+            of_delta = self._delta.nearest(queries, in_delta)
+            answer = self._merged(of_base, of_delta, k)
+        return answer
+
+    def _merged(self, of_base: Found, of_delta: Found, k: int) -> Found:
+        of_delta = self._moved(of_delta)
+        found = np.concatenate([of_base[0], of_delta[0]], axis=1)
+        rows = np.concatenate([of_base[1], of_delta[1]], axis=1)
+        # FAISS gives a missing row the largest distance, so it comes last.
+        near = found if self._smaller_is_nearer else -found
+        best = near.argsort(axis=1, kind="stable")[:, :k]
+        if len(best) == 1:  # half the time of the general way
+            return found[:, best[0]], rows[:, best[0]]
+        return np.take_along_axis(found, best, axis=1), np.take_along_axis(rows, best, axis=1)
+
+    def _moved(self, of_delta: Found) -> Found:
+        found, rows = of_delta
+        rows[rows >= 0] += self._first_of_delta
+        return found, rows

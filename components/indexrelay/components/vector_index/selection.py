@@ -20,39 +20,27 @@ A named index has no remedies: it is what its user wants. It is built as named a
 enough rows to train it; until then it is a scan, and the version's details say so.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from math import log2, sqrt
-from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
 from indexrelay.components.errors import MemoryLimitError
-from indexrelay.components.kind import UNLIMITED, BuildMemory
 from indexrelay.components.vector_index.factory import Factory, parse_factory
-from indexrelay.components.vector_index.index_build import build_base, trainable_rows
+from indexrelay.components.vector_index.index_build import (
+    IndexFiles,
+    Progress,
+    build_index,
+    trainable_rows,
+)
 from indexrelay.components.vector_index.mapped_index import open_index
-from indexrelay.components.vector_index.parameters import AUTO, VectorIndexParameters
+from indexrelay.components.vector_index.parameters import AUTO
 from indexrelay.components.vector_index.sample import QuerySample
-from indexrelay.components.vector_index.spec import Effort
+from indexrelay.components.vector_index.spec import Effort, IndexSpec
 from indexrelay.components.vector_index.tuner import Trial, Tuner
-from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
-
-_SCANNED_ROWS: Final = 10_000
-_SCANNED_VALUES: Final = 20_000 * 128
-"""Up to here one thread scans everything in under 0.4 ms (2.2 ms for 10,000 rows of 1536)."""
-_POINTS_PER_LIST: Final = 39
-"""What k-means wants for each list."""
-_FEWEST_LISTS: Final = 16
-"""With fewer lists than this, looking for the right ones costs what it saves."""
-_GRAPH_VALUES: Final = 2_000_000 * 128
-"""A graph over so much takes about five minutes on two cores; beyond it `auto` builds none."""
-_GRAPH_LINKS: Final = 32
-_GRAPH_ROW_BYTES: Final = 2 * _GRAPH_LINKS * 4 + 4 * _GRAPH_LINKS // 31 + 12
-"""Of each row: its links (int32) on the ground floor and, of one row in 31, on those above; where
-they begin, and how high it stands."""
 
 
 class Shortfall(StrEnum):
@@ -63,214 +51,24 @@ class Shortfall(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What to build, and why."""
+class Candidate:
+    """An index that may be built, and why."""
 
     factory: Factory
     reason: str
     remedies: frozenset[Shortfall] = frozenset()
-    """What it is tried against; empty: it is what suits best, and tried first."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoding:
-    """One way to keep a vector."""
-
-    text: str
-    row_bytes: int
-    """What a search walks over, for each row."""
-    reaches: float
-    """The recall@10 that is expected of it without looking at full vectors; 0: never without."""
-
-
-def choose(
-    parameters: VectorIndexParameters,
-    *,
-    count: int,
-    dimension: int,
-    memory: BuildMemory = UNLIMITED,
-) -> Choice:
-    """What suits ``count`` vectors of length ``dimension`` best, before anything is measured.
-
-    Raises:
-        MemoryLimitError: nothing that `auto` may choose is as small as ``max_bytes``.
-    """
-    return candidates(parameters, count=count, dimension=dimension, memory=memory)[0]
-
-
-def candidates(
-    parameters: VectorIndexParameters,
-    *,
-    count: int,
-    dimension: int,
-    memory: BuildMemory = UNLIMITED,
-) -> tuple[Choice, ...]:
-    """What suits best, and its remedies in the order in which they are worth a try.
-
-    There are no more lists than can be trained within ``memory``.
-
-    Raises:
-        MemoryLimitError: nothing that `auto` may choose is as small as ``max_bytes``.
-    """
-    if parameters.index != AUTO:
-        return (_asked(parse_factory(parameters.index), count),)
-    scanned = count <= _SCANNED_ROWS or count * dimension <= _SCANNED_VALUES
-    found: list[Choice] = []
-    if scanned:
-        reason = f"scanning {count} entries is fast, and exact"
-        found += _encoded("", 0, reason, parameters, count=count, dimension=dimension)
-    lists = _lists(count, trained=min(count, trainable_rows(dimension, memory)))
-    if not scanned or lists >= _FEWEST_LISTS:
-        reason = f"{lists} lists suit {count} entries"
-        remedied = frozenset({Shortfall.LATENCY}) if found else frozenset[Shortfall]()
-        found += [
-            Choice(choice.factory, choice.reason, choice.remedies | remedied)
-            for choice in _encoded(
-                f"IVF{lists},", lists, reason, parameters, count=count, dimension=dimension
-            )
-        ]
-    if not found:
-        raise MemoryLimitError(
-            f"{count} vectors of length {dimension} need "
-            f"{_smallest(count, dimension, 0 if scanned else lists)} bytes even in the smallest "
-            f"index; raise max_bytes ({parameters.max_bytes}), or name an index that keeps less "
-            "of each vector"
-        )
-    return (*found, *_graphs(parameters.max_bytes, count=count, dimension=dimension))
-
-
-def _asked(asked: Factory, count: int) -> Choice:
-    if count >= max(asked.needed_rows, 1):
-        return Choice(asked, "asked for")
-    return Choice(
-        parse_factory("Flat"),
-        f"{asked.text} needs {asked.needed_rows} entries to train; there are {count}",
-    )
-
-
-def _encoded(
-    coarse: str,
-    lists: int,
-    reason: str,
-    parameters: VectorIndexParameters,
-    *,
-    count: int,
-    dimension: int,
-) -> Iterator[Choice]:
-    """The most exact encoding that fits, and the same with a second look as its remedy."""
-    limit = parameters.max_bytes
-    for encoding in _encodings(count, dimension, lists):
-        if limit is not None and _bytes(encoding, count, dimension, lists) > limit:
-            continue
-        if encoding.text == "Flat":
-            yield Choice(parse_factory(coarse + encoding.text), reason)
-            return
-        kept = f"{reason}, in {encoding.row_bytes} bytes each for max_bytes"
-        again = f"{kept}, with a second look at full vectors"
-        refined = parse_factory(f"{coarse}{encoding.text},RFlat")
-        if parameters.min_recall > encoding.reaches:
-            yield Choice(refined, again)
-            return
-        yield Choice(parse_factory(coarse + encoding.text), kept)
-        yield Choice(refined, again, frozenset({Shortfall.RECALL}))
-        return
-
-
-def _graphs(limit: int | None, *, count: int, dimension: int) -> Iterator[Choice]:
-    """Graphs that fit, the most exact first: what reaches a recall with the fewest comparisons."""
-    if not 0 < count * dimension <= _GRAPH_VALUES:
-        return
-    for encoding, row_bytes in (("", 4 * dimension), (",SQ8", dimension)):
-        if limit is None or count * (row_bytes + _GRAPH_ROW_BYTES) <= limit:
-            yield Choice(
-                parse_factory(f"HNSW{_GRAPH_LINKS}{encoding}{',RFlat' if encoding else ''}"),
-                f"a graph over {count} entries looks at the fewest vectors for each query",
-                frozenset({Shortfall.LATENCY}),
-            )
-            return
-
-
-def _lists(count: int, *, trained: int) -> int:
-    """About 3·√n, as a power of two, and no more than so many rows can train."""
-    if not count:
-        return 0
-    lists: int = 2 ** round(log2(3 * sqrt(count)))
-    while lists > 1 and lists * _POINTS_PER_LIST > trained:
-        lists //= 2
-    return lists
-
-
-def _bytes(encoding: _Encoding, count: int, dimension: int, lists: int) -> int:
-    """Each list entry has an int64 row number, and each list a centroid."""
-    return count * (encoding.row_bytes + (8 if lists else 0)) + lists * dimension * 4
-
-
-def _smallest(count: int, dimension: int, lists: int) -> int:
-    return min(
-        _bytes(each, count, dimension, lists) for each in _encodings(count, dimension, lists)
-    )
-
-
-def _encodings(count: int, dimension: int, lists: int) -> Iterator[_Encoding]:
-    """Ways to keep a vector, the most exact first; each can be mapped, and skip what was deleted.
-
-    Product codes by themselves cannot skip, those in lists can.
-    """
-    yield _Encoding("Flat", 4 * dimension, 1.0)
-    yield _Encoding("SQfp16", 2 * dimension, 0.99)
-    yield _Encoding("SQ8", dimension, 0.97)
-    yield _Encoding("SQ4", -(-dimension // 2), 0.0)
-    for share in (4, 8, 16):
-        pieces = dimension // share
-        if lists and pieces and dimension % share == 0:
-            factory = parse_factory(f"PQ{pieces}")
-            if count >= factory.needed_rows:
-                yield _Encoding(factory.text, pieces, 0.0)
-
-
-_HEADROOM: Final = 0.8
-"""The share of ``max_latency_ms`` that FAISS may take by itself. The gate times whole queries, with
-ids and payloads, and a figure at the very limit would fail every other time."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Files:
-    """What one attempt writes."""
-
-    index: Path
-    trained: Path | None
-
-    def of_a_remedy(self) -> "_Files":
-        """Beside these, while it is not known which are better."""
-        return _Files(_remedy(self.index), self.trained and _remedy(self.trained))
-
-    def replace(self, others: "_Files") -> None:
-        """Take the place of others."""
-        for path, other in zip(self.both, others.both, strict=True):
-            if path is not None and other is not None:
-                path.replace(other)
-
-    def remove(self) -> None:
-        """They were not better."""
-        for path in self.both:
-            if path is not None:
-                path.unlink()
-
-    @property
-    def both(self) -> tuple[Path, Path | None]:
-        """In one order."""
-        return (self.index, self.trained)
+    """The shortfalls against which it is tried; empty: it is tried first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
     """One index that was built and measured."""
 
-    choice: Choice
+    candidate: Candidate
     seconds: float
     """To train, fill and tune it."""
     best: Trial | None
-    """What it is searched with; ``None``: there is nothing to find."""
+    """The effort that it is searched with; ``None``: there is nothing to find."""
     trials: tuple[Trial, ...]
     shortfalls: frozenset[Shortfall]
 
@@ -282,17 +80,30 @@ class Attempt:
     def as_json(self) -> dict[str, Any]:
         """For the manifest."""
         return {
-            "index": self.choice.factory.text,
-            "reason": self.choice.reason,
+            "index": self.candidate.factory.text,
+            "reason": self.candidate.reason,
             "seconds": round(self.seconds, 3),
             **({} if self.best is None else self.best.as_json()),
             "short_of": sorted(self.shortfalls),
         }
 
+    def better_than(self, other: "Attempt") -> bool:
+        """Whether it falls short of less, or of the same by less."""
+        return self.rank < other.rank
+
+    @property
+    def rank(self) -> tuple[bool, bool, float]:
+        """The lower the better: recall enough, then fast enough, then the cheapest or nearest."""
+        if self.best is None:
+            return (False, False, 0.0)
+        short_of_recall = Shortfall.RECALL in self.shortfalls
+        measured = -self.best.recall if short_of_recall else self.best.milliseconds
+        return (short_of_recall, Shortfall.LATENCY in self.shortfalls, measured)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What was built, and what it was held against."""
+    """Which index was chosen, and what it was compared with."""
 
     index: Any
     """The chosen one, mapped from its file."""
@@ -306,105 +117,90 @@ class Decision:
         return self.chosen.effort
 
     def details(self) -> dict[str, Any]:
-        """For the manifest: the decision, and the trade-off that was measured."""
+        """For the manifest: the decision, and what was measured."""
         return {
-            "index": self.chosen.choice.factory.text,
-            "reason": self.chosen.choice.reason,
+            "index": self.chosen.candidate.factory.text,
+            "reason": self.chosen.candidate.reason,
             "effort": self.effort.model_dump(exclude_none=True),
             "trials": [trial.as_json() for trial in sorted(self.chosen.trials, key=_by_effort)],
             "attempts": [attempt.as_json() for attempt in self.attempts],
         }
 
 
+def _by_effort(trial: Trial) -> tuple[int, int]:
+    effort = trial.effort
+    return (effort.k_factor or 0, effort.nprobe or effort.ef_search or 0)
+
+
 def decide(
-    path: Path,
-    vectors: Vectors,
-    metric: Metric,
-    parameters: VectorIndexParameters,
-    *,
-    sample: QuerySample,
-    progress: Callable[[float], None],
-    trained: Path | None = None,
-    memory: BuildMemory = UNLIMITED,
+    files: IndexFiles, vectors: Vectors, spec: IndexSpec, sample: QuerySample, progress: Progress
 ) -> Decision:
-    """Build at ``path`` what ``parameters`` ask for over ``vectors``.
+    """Build over ``vectors`` what ``spec`` asks for, and write it to ``files``.
+
+    Other indexes that are tried lie beside it meanwhile.
 
     Args:
-        path: where the file of the chosen index will be; others lie beside it meanwhile.
+        files: where the chosen index is written.
         vectors: shape ``(count, dimension)``, as `metrics.prepared` makes them; best a mapped file.
-        metric: theirs.
-        parameters: of the component.
+        spec: what the index is for.
         sample: drawn from ``vectors``.
-        progress: told shares up to 1.
-        trained: where the chosen index goes as it was before anything was added; ``None``: nowhere.
-        memory: told what each index that is tried will hold.
+        progress: of the first index that is built.
 
     Raises:
         UnbuildableIndexError: FAISS refuses the index over these vectors.
         MemoryLimitError: ``max_bytes`` cannot be met.
     """
-    count, dimension = vectors.shape
-    attempts: list[Attempt] = []
-    kept: Attempt | None = None
-    for choice in candidates(parameters, count=count, dimension=dimension, memory=memory):
-        if kept is not None and not choice.remedies & kept.shortfalls:
+    first, *remedies = candidates(spec)
+    chosen = _attempt(files, vectors, first, spec, sample, progress)
+    attempts = [chosen]
+    for candidate in remedies:
+        if not candidate.remedies & chosen.shortfalls:
             continue
-        files = _Files(path, trained) if kept is None else _Files(path, trained).of_a_remedy()
-        started = perf_counter()
-        build_base(
-            files.index,
-            vectors,
-            metric,
-            choice.factory,
-            seed=parameters.seed,
-            progress=progress if kept is None else lambda _share: None,
-            trained=files.trained,
-            memory=memory,
-        )
-        attempt = _measured(files.index, vectors, metric, choice, parameters, sample, started)
+        beside = files.beside()
+        attempt = _attempt(beside, vectors, candidate, spec, sample)
         attempts.append(attempt)
-        if kept is None:
-            kept = attempt
-        elif _better(attempt, kept):
-            kept = attempt
-            files.replace(_Files(path, trained))
+        if attempt.better_than(chosen):
+            chosen = attempt
+            beside.replace(files)
         else:
-            files.remove()
-        if not kept.shortfalls:
-            break
-    if kept is None:  # never: `candidates` gives one or raises
-        raise LookupError("there was nothing to build")
-    return Decision(index=open_index(path), attempts=tuple(attempts), chosen=kept)
+            beside.remove()
+    return Decision(index=open_index(files.index), attempts=tuple(attempts), chosen=chosen)
 
 
-def _measured(
-    file: Path,
+_LATENCY_SHARE: Final = 0.8
+"""The share of ``max_latency_ms`` that FAISS may take by itself. The gate times whole queries, with
+ids and payloads, and a figure at the very limit would fail every other time."""
+
+
+def _attempt(
+    files: IndexFiles,
     vectors: Vectors,
-    metric: Metric,
-    choice: Choice,
-    parameters: VectorIndexParameters,
+    candidate: Candidate,
+    spec: IndexSpec,
     sample: QuerySample,
-    started: float,
+    progress: Progress = lambda _share: None,
 ) -> Attempt:
-    """Tune it as it will be served: from the file, and mapped."""
+    """Build one index, and tune it as it will be served: from the file, and mapped."""
+    started = perf_counter()
+    build_index(files, vectors, candidate.factory, spec, progress)
+    limit = _LATENCY_SHARE * spec.parameters.max_latency_ms
     tuner = Tuner(
-        index=open_index(file),
-        sample=sample,
+        index=open_index(files.index),
+        spec=spec,
         vectors=vectors,
-        metric=metric,
-        min_recall=parameters.min_recall,
-        max_latency_ms=_HEADROOM * parameters.max_latency_ms,
+        sample=sample,
+        max_latency_ms=limit,
     )
-    best = tuner.best(parameters, refined=choice.factory.refined)
+    best = tuner.tune(refined=candidate.factory.refined)
     shortfalls = set()
-    if best is not None and best.recall < tuner.min_recall:
+    if best is not None and best.recall < spec.parameters.min_recall:
         shortfalls.add(Shortfall.RECALL)
-    if any(trial.milliseconds > tuner.max_latency_ms for trial in tuner.trials) and (
-        best is None or shortfalls or best.milliseconds > tuner.max_latency_ms
+    if any(trial.milliseconds > limit for trial in tuner.trials) and (
+        best is None or shortfalls or best.milliseconds > limit
     ):
-        shortfalls.add(Shortfall.LATENCY)  # also where the search for recall ended at it
+        shortfalls.add(Shortfall.LATENCY)  # also where the search for recall ended at the limit
     return Attempt(
-        choice=choice,
+        candidate=candidate,
         seconds=perf_counter() - started,
         best=best,
         trials=tuple(tuner.trials),
@@ -412,24 +208,147 @@ def _measured(
     )
 
 
-def _better(attempt: Attempt, than: Attempt) -> bool:
-    """Whether it falls short of less, or as far, by less."""
-    return _standing(attempt) < _standing(than)
+_SCANNED_ROWS: Final = 10_000
+_SCANNED_VALUES: Final = 20_000 * 128
+"""Up to here one thread scans everything in under 0.4 ms (2.2 ms for 10,000 rows of 1536)."""
+_POINTS_PER_LIST: Final = 39
+"""What k-means wants for each list."""
+_FEWEST_LISTS: Final = 16
+"""With fewer lists than this, finding the right ones costs what it saves."""
+_GRAPH_VALUES: Final = 2_000_000 * 128
+"""A graph over so much takes about five minutes on two cores; beyond it `auto` builds none."""
+_GRAPH_LINKS: Final = 32
+_GRAPH_ROW_BYTES: Final = 2 * _GRAPH_LINKS * 4 + 4 * _GRAPH_LINKS // 31 + 12
+"""Of each row: its links (int32) on the lowest level and, of one row in 31, on those above; where
+they begin, and its level."""
 
 
-def _standing(attempt: Attempt) -> tuple[bool, bool, float]:
-    best = attempt.best
-    short_of_recall = Shortfall.RECALL in attempt.shortfalls
-    if best is None:
-        return (False, False, 0.0)
-    measured = -best.recall if short_of_recall else best.milliseconds
-    return (short_of_recall, Shortfall.LATENCY in attempt.shortfalls, measured)
+def candidates(spec: IndexSpec) -> tuple[Candidate, ...]:
+    """What suits best, and its remedies in the order in which they are worth a try.
+
+    There are no more lists than can be trained within the build's memory.
+
+    Raises:
+        MemoryLimitError: nothing that `auto` may choose is as small as ``max_bytes``.
+    """
+    parameters, count = spec.parameters, spec.count
+    if parameters.index != AUTO:
+        return (_named(parse_factory(parameters.index), count),)
+    scanned = count <= _SCANNED_ROWS or count * spec.dimension <= _SCANNED_VALUES
+    found: list[Candidate] = []
+    if scanned:
+        found += _encoded(spec, 0, f"scanning {count} entries is fast, and exact", frozenset())
+    lists = _list_count(spec)
+    if not scanned or lists >= _FEWEST_LISTS:
+        remedies = frozenset({Shortfall.LATENCY}) if found else frozenset[Shortfall]()
+        found += _encoded(spec, lists, f"{lists} lists suit {count} entries", remedies)
+    if not found:
+        smallest = min(each.bytes(spec) for each in _encodings(spec, 0 if scanned else lists))
+        raise MemoryLimitError(
+            f"{count} vectors of length {spec.dimension} need {smallest} bytes even in the "
+            f"smallest index; raise max_bytes ({parameters.max_bytes}), or name an index that "
+            "keeps less of each vector"
+        )
+    return (*found, *_graphs(spec))
 
 
-def _remedy(path: Path) -> Path:
-    return path.with_name(f"{path.name}.remedy")
+def _named(factory: Factory, count: int) -> Candidate:
+    if count >= max(factory.needed_rows, 1):
+        return Candidate(factory, "asked for")
+    return Candidate(
+        parse_factory("Flat"),
+        f"{factory.text} needs {factory.needed_rows} entries to train; there are {count}",
+    )
 
 
-def _by_effort(trial: Trial) -> tuple[int, int]:
-    effort = trial.effort
-    return (effort.k_factor or 0, effort.nprobe or effort.ef_search or 0)
+def _encoded(
+    spec: IndexSpec, lists: int, reason: str, remedies: frozenset[Shortfall]
+) -> Iterator[Candidate]:
+    """The most exact encoding that fits, and the same with full vectors as its remedy."""
+    limit = spec.parameters.max_bytes
+    for encoding in _encodings(spec, lists):
+        if limit is not None and encoding.bytes(spec) > limit:
+            continue
+        if encoding.exact:
+            yield Candidate(parse_factory(encoding.text), reason, remedies)
+            return
+        kept = f"{reason}, in {encoding.row_bytes} bytes each for max_bytes"
+        again = f"{kept}, with a second look at full vectors"
+        refined = parse_factory(f"{encoding.text},RFlat")
+        if spec.parameters.min_recall > encoding.expected_recall:
+            yield Candidate(refined, again, remedies)
+            return
+        yield Candidate(parse_factory(encoding.text), kept, remedies)
+        yield Candidate(refined, again, remedies | {Shortfall.RECALL})
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    """One way to keep vectors, in so many lists or in none."""
+
+    name: str
+    row_bytes: int
+    """What a search reads for each row."""
+    expected_recall: float
+    """The recall@10 that is expected of it without full vectors; 0: never without."""
+    lists: int
+
+    @property
+    def text(self) -> str:
+        """Its factory string."""
+        return f"IVF{self.lists},{self.name}" if self.lists else self.name
+
+    @property
+    def exact(self) -> bool:
+        """Whether it keeps full vectors."""
+        return self.name == "Flat"
+
+    def bytes(self, spec: IndexSpec) -> int:
+        """Each list entry has an int64 row number, and each list a centroid."""
+        of_row = self.row_bytes + (8 if self.lists else 0)
+        return spec.count * of_row + self.lists * spec.dimension * 4
+
+
+def _encodings(spec: IndexSpec, lists: int) -> Iterator[_Encoding]:
+    """Ways to keep a vector, the most exact first; each can be mapped, and searched by selector.
+
+    Product codes outside of lists cannot be searched with a selector.
+    """
+    dimension = spec.dimension
+    yield _Encoding("Flat", 4 * dimension, 1.0, lists)
+    yield _Encoding("SQfp16", 2 * dimension, 0.99, lists)
+    yield _Encoding("SQ8", dimension, 0.97, lists)
+    yield _Encoding("SQ4", -(-dimension // 2), 0.0, lists)
+    for share in (4, 8, 16):
+        pieces = dimension // share
+        if lists and pieces and dimension % share == 0:
+            factory = parse_factory(f"PQ{pieces}")
+            if spec.count >= factory.needed_rows:
+                yield _Encoding(factory.text, pieces, 0.0, lists)
+
+
+def _list_count(spec: IndexSpec) -> int:
+    """About 3·√n, as a power of two, and no more than can be trained."""
+    if not spec.count:
+        return 0
+    trained = min(spec.count, trainable_rows(spec.dimension, spec.memory))
+    lists: int = 2 ** round(log2(3 * sqrt(spec.count)))
+    while lists > 1 and lists * _POINTS_PER_LIST > trained:
+        lists //= 2
+    return lists
+
+
+def _graphs(spec: IndexSpec) -> Iterator[Candidate]:
+    """The most exact graph that fits: it reaches a recall with the fewest comparisons."""
+    count, dimension, limit = spec.count, spec.dimension, spec.parameters.max_bytes
+    if not 0 < count * dimension <= _GRAPH_VALUES:
+        return
+    for encoding, row_bytes in (("", 4 * dimension), (",SQ8,RFlat", dimension)):
+        if limit is None or count * (row_bytes + _GRAPH_ROW_BYTES) <= limit:
+            yield Candidate(
+                parse_factory(f"HNSW{_GRAPH_LINKS}{encoding}"),
+                f"a graph over {count} entries looks at the fewest vectors for each query",
+                frozenset({Shortfall.LATENCY}),
+            )
+            return

@@ -1,9 +1,12 @@
-"""What a reader must know about an index before it can search it: a small JSON file of the version.
+"""What an index is built for, how hard it is searched, and what its version says of it.
 
-A reader is handed files and nothing else, so the metric and the tuned effort travel as a file, and
-so does the length of the big file: FAISS maps a file that lacks its last bytes without a word.
+An `IndexSpec` is what a build knows before it chooses an index. An `Effort` is how hard the chosen
+one is searched. `IndexFacts` are the small JSON file of a version: a reader has only the files, so
+the metric and the tuned effort are in one of them. So is the length of each FAISS file, because
+FAISS maps a file that lacks its last bytes without an error.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Self
 
@@ -11,38 +14,53 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 
 from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.formats.mapped_array import read_small
+from indexrelay.components.kind import UNLIMITED, BuildMemory
+from indexrelay.components.vector_index.parameters import VectorIndexParameters
 from indexrelay.schemas.names import canonical_json
 from indexrelay.schemas.settings import Metric
 
-MOST_LISTS: Final = 1 << 24
-MOST_CANDIDATES: Final = 1 << 20
-MOST_LOOKED_AT_AGAIN: Final = 1 << 12
-_MOST_BYTES: Final = 1 << 16
+_MAX_NPROBE: Final = 1 << 24
+_MAX_EF_SEARCH: Final = 1 << 20
+_MAX_K_FACTOR: Final = 1 << 12
+_MAX_FACTS_BYTES: Final = 1 << 16
 """The file has a few hundred."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class IndexSpec:
+    """What an index is built for."""
+
+    parameters: VectorIndexParameters
+    metric: Metric
+    dimension: int
+    count: int
+    """Vectors that it will hold."""
+    memory: BuildMemory = UNLIMITED
+    """Bounds the rows that an index is trained on; its limit is raised before one is filled."""
+
+
 class Effort(BaseModel):
-    """How hard to search; what an index has no use for is ``None``."""
+    """How hard to search; ``None``: the index has no such number."""
 
     model_config = ConfigDict(frozen=True)
 
-    nprobe: Annotated[PositiveInt, Field(le=MOST_LISTS)] | None = None
-    """Inverted lists to look into."""
-    ef_search: Annotated[PositiveInt, Field(le=MOST_CANDIDATES)] | None = None
+    nprobe: Annotated[PositiveInt, Field(le=_MAX_NPROBE)] | None = None
+    """Inverted lists that a query searches."""
+    ef_search: Annotated[PositiveInt, Field(le=_MAX_EF_SEARCH)] | None = None
     """Candidates that a graph search keeps."""
-    k_factor: Annotated[PositiveInt, Field(le=MOST_LOOKED_AT_AGAIN)] | None = None
-    """Candidates for each hit that a refinement looks at again."""
+    k_factor: Annotated[PositiveInt, Field(le=_MAX_K_FACTOR)] | None = None
+    """Candidates for each hit whose full vectors a refinement compares."""
 
 
 class DeltaFacts(BaseModel):
-    """What stands beside the base."""
+    """What lies beside the base."""
 
     model_config = ConfigDict(frozen=True)
 
     count: NonNegativeInt
     """Entries that came or changed since the base was built."""
     dead: NonNegativeInt
-    """Rows of the base that no longer count."""
+    """Rows of the base that have a tombstone."""
     index_bytes: PositiveInt | None = None
     """Length of its FAISS file; ``None``: it has none and is scanned."""
 
@@ -67,10 +85,14 @@ class IndexFacts(BaseModel):
     """``None``: there is only the base."""
 
     @property
+    def rows(self) -> int:
+        """Rows of base and delta, those with a tombstone included."""
+        return self.count + (self.delta.count if self.delta else 0)
+
+    @property
     def entries(self) -> int:
         """How many entries the version holds."""
-        delta = self.delta
-        return self.count if delta is None else self.count - delta.dead + delta.count
+        return self.rows - (self.delta.dead if self.delta else 0)
 
     def save(self, path: Path) -> None:
         """Write it in canonical form."""
@@ -84,6 +106,6 @@ class IndexFacts(BaseModel):
             DamagedFileError: the file is not what was written.
         """
         try:
-            return cls.model_validate_json(read_small(path, _MOST_BYTES))
+            return cls.model_validate_json(read_small(path, _MAX_FACTS_BYTES))
         except ValidationError as error:
             raise DamagedFileError(path, f"{error.error_count()} fact(s) that cannot be") from error

@@ -1,18 +1,19 @@
-"""Finds the least effort that reaches the recall asked for, and measures what effort buys.
+"""Finds the least effort that reaches the recall asked for, and measures what more effort gains.
 
-More lists, or a longer list of candidates, never lose recall worth speaking of, so the smallest
-sufficient value is found by doubling and then by halving the last step: about ten searches of the
-sample. Doubling ends early where a query would take longer than it may. Distances of what was found
-are computed from the true vectors, because a compressed index reports what it believes.
+More lists, or a longer list of candidates, hardly ever lose recall, so the smallest sufficient
+value is found by doubling and then by halving the last step: about ten searches of the sample.
+Doubling ends early where a query would take longer than it may. Distances of what was found are
+computed from the true vectors, because a compressed index reports approximate ones.
 
-Where an index looks again at full vectors there are two numbers: how many candidates, and how many
+Where an index compares full vectors again there are two numbers: how many candidates, and how many
 lists they come from. Each number of candidates gets its own least number of lists, until more
-candidates make it no faster; one with which the recall stays out of reach (gains of doublings
-shrink at least geometrically) is given up soon.
+candidates make it no faster. A number of candidates with which the recall stays out of reach is
+abandoned early: gains of doublings shrink at least geometrically.
 
-The effort aims a little higher than the recall asked for, by what a sample of this size may be
-wrong: else every other set of queries would miss it, and so would the same sample after the next
-small batch, and cost a full build. Where that little is out of reach, what was asked for is enough.
+The target is a little higher than the recall asked for, by what a sample of this size may be wrong:
+otherwise every other set of queries would miss it, and so would the same sample after the next
+small batch, which would then cost a full build. Where that is out of reach, what was asked for is
+enough.
 
 Recall is measured in one batch; the time by single queries on one thread, as readers ask them.
 """
@@ -32,29 +33,27 @@ from indexrelay.components.vector_index.index_search import (
     search_parameters,
 )
 from indexrelay.components.vector_index.metrics import distances_of_found, without_itself
-from indexrelay.components.vector_index.parameters import VectorIndexParameters
 from indexrelay.components.vector_index.sample import QuerySample
-from indexrelay.components.vector_index.spec import Effort
-from indexrelay.schemas.settings import Metric
+from indexrelay.components.vector_index.spec import Effort, IndexSpec
 from indexrelay.storage.entries import Vectors
 
 _K_FACTORS: Final = (1, 2, 4, 16, 64)
-"""How many candidates for each hit a second look may take."""
-_TIMED: Final = 40
-"""Queries asked one by one for the time; the median of so many moves by a few percent."""
+"""Candidates for each hit that are tried where full vectors are compared again."""
+_TIMED_QUERIES: Final = 40
+"""Asked one by one for the time; the median of so many varies by a few percent."""
 _TIMED_SECONDS: Final = 0.5
-"""… but no longer than this for one effort: what is slow is known to be after a few."""
-_ERRORS: Final = 2.5
-"""Standard errors of the sample's recall to aim higher by: 0.012 for 200 queries at 0.95. As many,
-because the ten neighbours of one query are found or missed together: measured, 400 other queries
-had 0.937 where the sample had 0.950."""
-_SEEN: Final = 3
-"""Efforts after which the next gains can be foretold."""
+"""… but no longer than this for one effort: a slow one is recognized after a few queries."""
+_STANDARD_ERRORS: Final = 2.5
+"""Of the sample's recall, added to the target: 0.012 for 200 queries at 0.95. As many, because the
+ten neighbours of one query are found or missed together: measured, 400 other queries had 0.937
+where the sample had 0.950."""
+_PREDICTING_TRIALS: Final = 3
+"""Efforts after which the next gains can be predicted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One effort that was tried, and what came of it."""
+    """One effort that was tried, and its result."""
 
     effort: Effort
     recall: float
@@ -72,35 +71,27 @@ class Trial:
 
 @dataclass(kw_only=True)
 class Tuner:
-    """Tries efforts on one index, remembers every trial, and picks."""
+    """Tries efforts on one index, keeps every trial, and picks one."""
 
     index: Any
-    sample: QuerySample
+    spec: IndexSpec
     vectors: Vectors
     """All of them, to compute true distances from."""
-    metric: Metric
-    min_recall: float
+    sample: QuerySample
     max_latency_ms: float = float("inf")
     trials: list[Trial] = field(default_factory=list)
 
-    def tune(self, parameters: VectorIndexParameters, *, refined: bool) -> Effort:
-        """The effort to search with: what the user fixed, and the least of the rest.
+    def tune(self, *, refined: bool) -> Trial | None:
+        """The trial of the effort to search with: what the user fixed, and the least of the rest.
 
         Where nothing reaches the recall, the effort that came nearest to it in the time that a
-        query may take: the gate will say by how much it fails.
-        """
-        trial = self.best(parameters, refined=refined)
-        return Effort() if trial is None else trial.effort
-
-    def best(self, parameters: VectorIndexParameters, *, refined: bool) -> Trial | None:
-        """What `tune` picks, with what was measured of it.
-
-        ``None``: of one entry, or of none, every search finds all.
+        query may take: the gate then says by how much it fails. ``None``: of one entry, or of none,
+        every search finds all.
         """
         if not self.sample.depth:
             return None
         knob = knob_of(self.index)
-        fixed = getattr(parameters, knob.name) if knob is not None else None
+        fixed = getattr(self.spec.parameters, knob.name) if knob is not None else None
         best: Trial | None = None
         for k_factor in _K_FACTORS if refined else (None,):
             found = self._least(knob, fixed, k_factor)
@@ -110,7 +101,7 @@ class Tuner:
             else:
                 best = found
         if best is not None and knob is not None and not fixed:
-            self._show_what_more_would_buy(knob, best)
+            self._try_more(knob, best)
         return best
 
     def _least(self, knob: Knob | None, fixed: int | None, k_factor: int | None) -> Trial:
@@ -123,21 +114,20 @@ class Tuner:
 
         def enough(value: int) -> bool:
             tried[value] = self._try(_with(knob, value, k_factor))
-            return tried[value].recall >= self._aim
+            return tried[value].recall >= self._target
 
         def worth_more() -> bool:
             trials = list(tried.values())
             if trials[-1].milliseconds > self.max_latency_ms:
                 return False
             last = k_factor is None or k_factor == _K_FACTORS[-1]
-            enough_already = trials[-1].recall >= self.min_recall
-            return (last and not enough_already) or _within_reach(
-                [trial.recall for trial in trials], self._aim
+            return (last and not self._reached(trials[-1])) or _within_reach(
+                [trial.recall for trial in trials], self._target
             )
 
         least(knob.most, enough, first=knob.fewest, worth_more=worth_more)
         # By effort and not by the clock, which would take the larger of two that are nearly equal.
-        for recall in (self._aim, self.min_recall):
+        for recall in (self._target, self.spec.parameters.min_recall):
             reached = [value for value, trial in tried.items() if trial.recall >= recall]
             if reached:
                 return tried[min(reached)]
@@ -149,18 +139,19 @@ class Tuner:
         slow = trial.milliseconds > self.max_latency_ms
         return (not reached, slow, trial.milliseconds if reached else -trial.recall)
 
-    @property
-    def _aim(self) -> float:
-        """The recall to search for."""
-        answers = max(self.sample.neighbours.shape[0] * self.sample.depth, 1)
-        error = sqrt(self.min_recall * (1 - self.min_recall) / answers)
-        return min(self.min_recall + _ERRORS * error, 1.0)
-
     def _reached(self, trial: Trial) -> bool:
-        return trial.recall >= self.min_recall
+        return trial.recall >= self.spec.parameters.min_recall
 
-    def _show_what_more_would_buy(self, knob: Knob, best: Trial) -> None:
-        """One trial beyond, for whoever reads the table and wonders."""
+    @property
+    def _target(self) -> float:
+        """The recall to search for."""
+        recall = self.spec.parameters.min_recall
+        answers = max(self.sample.neighbours.shape[0] * self.sample.depth, 1)
+        error = sqrt(recall * (1 - recall) / answers)
+        return min(recall + _STANDARD_ERRORS * error, 1.0)
+
+    def _try_more(self, knob: Knob, best: Trial) -> None:
+        """One trial of twice the effort, so that the table of trials shows what it would gain."""
         value = getattr(best.effort, knob.name)
         more = _with(knob, min(2 * value, knob.most), best.effort.k_factor)
         if all(trial.effort != more for trial in self.trials):
@@ -168,10 +159,10 @@ class Tuner:
 
     def _try(self, effort: Effort) -> Trial:
         parameters = search_parameters(self.index, effort)
-        depth = self.sample.depth + 1
-        _, found = self.index.search(self.sample.vectors, depth, params=parameters)
+        queries, depth = self.sample.vectors, self.sample.depth + 1
+        _, found = self.index.search(queries, depth, params=parameters)
         rows = without_itself(found, self.sample.rows)
-        true = distances_of_found(self.sample.vectors, rows, self.vectors[rows], self.metric)
+        true = distances_of_found(queries, rows, self.vectors[rows], self.spec.metric)
         with openmp_threads(1):
             seconds = median(self._single_queries(depth, parameters))
         trial = Trial(effort, self.sample.recall(true), 1000 * seconds)
@@ -179,9 +170,9 @@ class Tuner:
         return trial
 
     def _single_queries(self, depth: int, parameters: Any) -> Iterator[float]:
-        """How long each took."""
+        """How many seconds each took."""
         began = perf_counter()
-        for query in self.sample.vectors[:_TIMED]:
+        for query in self.sample.vectors[:_TIMED_QUERIES]:
             started = perf_counter()
             self.index.search(query[None, :], depth, params=parameters)
             ended = perf_counter()
@@ -199,7 +190,7 @@ def least(
 ) -> int | None:
     """The least of ``first``…``most`` that is enough, if more is never less, within an eighth.
 
-    ``None``: not even ``most``, or what ``worth_more`` said after one that was not enough.
+    ``None``: not even ``most`` is, or ``worth_more`` was false after one that was not enough.
     """
     low, high = first - 1, min(first, most)
     while not enough(high):
@@ -213,10 +204,10 @@ def least(
 
 
 def _within_reach(recalls: list[float], wanted: float) -> bool:
-    """Whether further doublings may still get there, if each gains as much less as the last did."""
-    if len(recalls) < _SEEN:
+    """Whether further doublings may get there, if each gains as much less as the last one did."""
+    if len(recalls) < _PREDICTING_TRIALS:
         return True
-    before, last = (after - earlier for earlier, after in pairwise(recalls[-_SEEN:]))
+    before, last = (after - earlier for earlier, after in pairwise(recalls[-_PREDICTING_TRIALS:]))
     if last <= 0:
         return False
     share = last / before if before > 0 else 1.0

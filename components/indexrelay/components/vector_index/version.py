@@ -37,261 +37,36 @@ from indexrelay.components.formats.id_table import IdTable
 from indexrelay.components.formats.mapped_array import mapped_array, save_array
 from indexrelay.components.formats.payload_table import PayloadTable
 from indexrelay.components.formats.string_table import Rows
-from indexrelay.components.layered.layers import IDS, LayeredIds, among
-from indexrelay.components.optional import require_faiss
+from indexrelay.components.layered import IDS, LayeredIds, among
 from indexrelay.components.served import Closable
 from indexrelay.components.vector_index.index_search import Found, IndexSearch
-from indexrelay.components.vector_index.mapped_index import leave_pages, open_whole
+from indexrelay.components.vector_index.mapped_index import (
+    open_whole,
+    release_pages,
+    require_faiss,
+    rows_by_list,
+)
 from indexrelay.components.vector_index.metrics import BLOCK_ROWS
-from indexrelay.components.vector_index.reading import PAYLOADS, VECTORS
 from indexrelay.components.vector_index.spec import DeltaFacts, IndexFacts
 from indexrelay.schemas.settings import Metric
-from indexrelay.storage.entries import Vectors
+from indexrelay.storage.entries import Entries, Vectors
 
-PLACES: Final = "places.npy"
-LOOKUP_FILES: Final = (PLACES, VECTORS)
-"""Of which a version holds one, or none."""
-_POSITION_BITS: Final = 32
-
-
-class Lookup(Protocol):
-    """Exact vectors by row; safe to use from many threads."""
-
-    def vector(self, row: int) -> Vectors:
-        """A fresh array of shape ``(dimension,)``; 0 ≤ ``row`` < count."""
-        ...
-
-    def blocks(self) -> Iterator[tuple[Rows, Vectors]]:
-        """Every row once, in whatever order is cheapest: row numbers and their vectors."""
-        ...
-
-
-def write_lookup(index: Any, folder: Path, matrix: Path) -> dict[str, Path]:
-    """Write the file that a look-up in ``index`` needs; ``matrix`` is the ``.npy`` of vectors."""
-    faiss = require_faiss()
-    index = faiss.downcast_index(index)
-    if _keeps_rows(faiss, index):
-        return {}
-    if type(index) is faiss.IndexIVFFlat:
-        save_array(folder / PLACES, _places(faiss, index))
-        return {PLACES: folder / PLACES}
-    return {VECTORS: matrix}
-
-
-def open_lookup(index: Any, files: Mapping[str, Path], *, base: str) -> Lookup:
-    """The look-up that `write_lookup` prepared; ``base``: the name of the index's own file.
-
-    Raises:
-        DamagedFileError: its file is not what was written.
-    """
-    faiss = require_faiss()
-    index = faiss.downcast_index(index)
-    if PLACES in files:
-        return _ByPlace(faiss, index, mapped_array(files[PLACES], (index.ntotal,), np.int64))
-    if VECTORS in files:
-        return _ByMatrix(mapped_array(files[VECTORS], (index.ntotal, index.d), np.float32))
-    return _ByIndex(index, files[base])
-
-
-@dataclass(frozen=True, slots=True)
-class _ByIndex:
-    index: Any
-    path: Path
-
-    def vector(self, row: int) -> Vectors:
-        try:
-            return np.asarray(self.index.reconstruct(row), dtype=np.float32)
-        except RuntimeError as error:  # what every FAISS exception becomes
-            raise DamagedFileError(self.path, f"row {row} cannot be read: {error}") from error
-
-    def blocks(self) -> Iterator[tuple[Rows, Vectors]]:
-        for start in range(0, self.index.ntotal, BLOCK_ROWS):
-            rows = np.arange(start, min(start + BLOCK_ROWS, self.index.ntotal))
-            yield rows, self.index.reconstruct_n(start, len(rows))
-
-
-@dataclass(frozen=True, slots=True)
-class _ByMatrix:
-    matrix: Vectors
-
-    def vector(self, row: int) -> Vectors:
-        return np.array(self.matrix[row])
-
-    def blocks(self) -> Iterator[tuple[Rows, Vectors]]:
-        for start in range(0, len(self.matrix), BLOCK_ROWS):
-            vectors = self.matrix[start : start + BLOCK_ROWS]
-            yield np.arange(start, start + len(vectors)), vectors
-
-
-@dataclass(frozen=True, slots=True)
-class _ByPlace:
-    faiss: Any
-    index: Any
-    places: NDArray[np.int64]
-
-    def vector(self, row: int) -> Vectors:
-        place = int(self.places[row])
-        within, position = place >> _POSITION_BITS, place & (2**_POSITION_BITS - 1)
-        lists = self.index.invlists
-        if not (0 <= within < lists.nlist and position < lists.list_size(within)):
-            raise DamagedFileError(Path(PLACES), f"row {row} lies in no list")
-        vector = np.empty(self.index.d, dtype=np.float32)
-        self.index.reconstruct_from_offset(within, position, self.faiss.swig_ptr(vector))
-        return vector
-
-    def blocks(self) -> Iterator[tuple[Rows, Vectors]]:
-        lists = self.index.invlists
-        for within in range(lists.nlist):
-            size = lists.list_size(within)
-            if size:
-                rows = self.faiss.rev_swig_ptr(lists.get_ids(within), size)
-                codes = self.faiss.rev_swig_ptr(lists.get_codes(within), size * lists.code_size)
-                yield rows, codes.view(np.float32).reshape(size, self.index.d)
-
-
-def _keeps_rows(faiss: Any, index: Any) -> bool:
-    """Whether the index keeps each vector in full, by its row."""
-    match index:
-        case faiss.IndexRefineFlat() | faiss.IndexHNSWFlat() | faiss.IndexNSGFlat():
-            return True
-        case _:
-            return isinstance(index, faiss.IndexFlat)
-
-
-def _places(faiss: Any, index: Any) -> NDArray[np.int64]:
-    places = np.full(index.ntotal, -1, dtype=np.int64)
-    lists = index.invlists
-    for within in range(index.nlist):
-        size = lists.list_size(within)
-        if size:
-            rows = faiss.rev_swig_ptr(lists.get_ids(within), size)
-            places[rows] = (within << _POSITION_BITS) | np.arange(size)
-    return places
-
-
+FACTS: Final = "index.json"
 BASE: Final = "base.faiss"
 TRAINED: Final = "trained.faiss"
 """The same index before anything was added: what a delta of many rows starts from."""
-BASE_FILES: Final = frozenset({BASE, IDS, PAYLOADS, *LOOKUP_FILES})
+PAYLOADS: Final = "payloads.table"
+PLACES: Final = "places.npy"
+VECTORS: Final = "vectors.npy"
+"""Of this and `PLACES` a version has one, or none: what its index needs for a look-up."""
+BASE_FILES: Final = frozenset({BASE, IDS, PAYLOADS, PLACES, VECTORS})
 """Those that a base consists of, where it has them."""
-
-
-class Base:
-    """An opened base; immutable, and safe to use from many threads."""
-
-    def __init__(self, files: Mapping[str, Path], facts: IndexFacts) -> None:
-        """Map the files.
-
-        Raises:
-            DamagedFileError: one of them is not what was written.
-            MissingExtraError: FAISS is not installed.
-            OSError: one of them cannot be opened.
-        """
-        self.paths = base_paths(files)
-        self.index: Any = open_whole(
-            files[BASE], size=facts.base_bytes, dimension=facts.dimension, count=facts.count
-        )
-        self.ids = IdTable(files[IDS])
-        self.payloads = PayloadTable(files[PAYLOADS])
-        for table, name in ((self.ids, IDS), (self.payloads, PAYLOADS)):
-            if len(table) != facts.count:
-                raise DamagedFileError(files[name], f"it has {len(table)} rows, not {facts.count}")
-        self.lookup: Lookup = open_lookup(self.index, files, base=BASE)
-
-    def __del__(self) -> None:
-        # The last user is gone, and FAISS is about to unmap the file under the interpreter's lock.
-        if not sys.is_finalizing() and hasattr(self, "index"):
-            with contextlib.suppress(OSError):  # swept meanwhile: it takes FAISS a moment longer
-                leave_pages(self.paths[BASE])
-
-
-def base_paths(files: Mapping[str, Path]) -> dict[str, Path]:
-    """Where the files of a version's base lie; equal ones mean the same base."""
-    return {name: path for name, path in files.items() if name in BASE_FILES}
-
-
 DELTA_VECTORS: Final = "delta_vectors.npy"
 DELTA_PAYLOADS: Final = "delta_payloads.table"
 DELTA_INDEX: Final = "delta.faiss"
-"""Only where it is not scanned."""
-SCANNED_ROWS: Final = 10_000
-"""A scan of as many rows of 128 takes 0.1 ms; links of a graph would be laid anew in each build."""
-SCANNED_BESIDE_LISTS: Final = 1_000
-"""… and of so many 15 µs, where lists that the base's query found already take 5 (`shared_lists`)
-and are filled at a glance."""
-
-
-class Delta:
-    """An opened delta; immutable, and safe to use from many threads."""
-
-    def __init__(self, files: Mapping[str, Path], facts: IndexFacts, delta: DeltaFacts) -> None:
-        """Map the files.
-
-        Raises:
-            DamagedFileError: one of them is not what was written.
-            OSError: one of them cannot be opened.
-        """
-        shape = (delta.count, facts.dimension)
-        self.vectors: Vectors = mapped_array(files[DELTA_VECTORS], shape, np.float32)
-        """Shape ``(rows, dimension)``, as they are indexed."""
-        self.payloads = PayloadTable(files[DELTA_PAYLOADS])
-        if len(self.payloads) != delta.count:
-            raise DamagedFileError(
-                files[DELTA_PAYLOADS], f"it has {len(self.payloads)} rows, not {delta.count}"
-            )
-        self._metric = facts.metric
-        self.path = files.get(DELTA_INDEX, files[DELTA_VECTORS])
-        """Where its index lies, or its vectors."""
-        self.index: Any = None
-        """The FAISS index of its rows; ``None``: they are scanned."""
-        self._indexed: IndexSearch | None = None
-        if delta.index_bytes is not None:
-            if DELTA_INDEX not in files:
-                raise DamagedFileError(files[DELTA_VECTORS], "its index is not in the version")
-            self.index = open_whole(
-                files[DELTA_INDEX],
-                size=delta.index_bytes,
-                dimension=facts.dimension,
-                count=delta.count,
-            )
-            self._indexed = IndexSearch(self.index, facts.effort)
-
-    def __len__(self) -> int:
-        return len(self.vectors)
-
-    def nearest(self, queries: Vectors, k: int) -> Found:
-        """As `IndexSearch.nearest`; rows count from the delta's first."""
-        return (
-            self._scan(queries, k) if self._indexed is None else self._indexed.nearest(queries, k)
-        )
-
-    def near(self, queries: Vectors, k: int) -> Found:
-        """As `IndexSearch.near`; rows count from the delta's first."""
-        return self._scan(queries, k) if self._indexed is None else self._indexed.near(queries, k)
-
-    def _scan(self, queries: Vectors, k: int) -> Found:
-        faiss = require_faiss()
-        found = np.empty((len(queries), k), dtype=np.float32)
-        rows = np.empty((len(queries), k), dtype=np.int64)
-        scan = faiss.knn_L2sqr if self._metric is Metric.L2 else faiss.knn_inner_product
-        pointer = faiss.swig_ptr
-        count, dimension = self.vectors.shape
-        scan(
-            pointer(queries),
-            pointer(self.vectors),
-            dimension,
-            len(queries),
-            count,
-            k,
-            pointer(found),
-            pointer(rows),
-        )
-        return found, rows
-
+"""Only where the delta is not scanned."""
 
 T = TypeVar("T")
-
-FACTS: Final = "index.json"
 
 
 class Contents(Closable):
@@ -390,6 +165,19 @@ class Contents(Closable):
             return self.base.payloads.text_many(rows)
         return self._of_both(self.base.payloads.text_many, self.delta.payloads.text_many, rows)
 
+    def differing(self, entries: Entries) -> Iterator[int]:
+        """The rows of ``entries`` that it does not hold, bit for bit."""
+        given = zip(entries.ids, entries.vectors, entries.payloads, strict=True)
+        return (row for row, entry in enumerate(given) if not self._holds(*entry))
+
+    def _holds(self, entry_id: str, vector: Vectors, payload: str | None) -> bool:
+        row = self.find(entry_id)
+        return (
+            row is not None
+            and self.vector(row).tobytes() == vector.tobytes()
+            and self.payload_texts_of(np.array([row]))[0] == payload
+        )
+
     def count_payloads(self) -> int:
         """How many entries have a payload."""
         of_base = self.base.payloads.count(without=self.ids.layers.tombstones)
@@ -425,3 +213,219 @@ class Contents(Closable):
         base = iter(of_base(rows[~in_delta]))
         delta = iter(of_delta(rows[in_delta] - self.first_of_delta))
         return [next(delta if beside else base) for beside in in_delta.tolist()]
+
+
+class Base:
+    """An opened base; immutable, and safe to use from many threads."""
+
+    def __init__(self, files: Mapping[str, Path], facts: IndexFacts) -> None:
+        """Map the files.
+
+        Raises:
+            DamagedFileError: one of them is not what was written.
+            MissingExtraError: FAISS is not installed.
+            OSError: one of them cannot be opened.
+        """
+        self.paths = base_paths(files)
+        self.index: Any = open_whole(
+            files[BASE], size=facts.base_bytes, dimension=facts.dimension, count=facts.count
+        )
+        self.ids = IdTable(files[IDS])
+        self.payloads = PayloadTable(files[PAYLOADS])
+        for table, name in ((self.ids, IDS), (self.payloads, PAYLOADS)):
+            if len(table) != facts.count:
+                raise DamagedFileError(files[name], f"it has {len(table)} rows, not {facts.count}")
+        self.lookup: Lookup = open_lookup(self.index, files)
+
+    def __del__(self) -> None:
+        # The last user is gone, and FAISS is about to unmap the file under the interpreter's lock.
+        if not sys.is_finalizing() and hasattr(self, "index"):
+            with contextlib.suppress(OSError):  # deleted meanwhile: only the unmapping is slower
+                release_pages(self.paths[BASE])
+
+
+def base_paths(files: Mapping[str, Path]) -> dict[str, Path]:
+    """Where the files of a version's base lie; equal ones mean the same base."""
+    return {name: path for name, path in files.items() if name in BASE_FILES}
+
+
+class Delta:
+    """An opened delta; immutable, and safe to use from many threads."""
+
+    def __init__(self, files: Mapping[str, Path], facts: IndexFacts, delta: DeltaFacts) -> None:
+        """Map the files.
+
+        Raises:
+            DamagedFileError: one of them is not what was written.
+            OSError: one of them cannot be opened.
+        """
+        shape = (delta.count, facts.dimension)
+        self.vectors: Vectors = mapped_array(files[DELTA_VECTORS], shape, np.float32)
+        """Shape ``(rows, dimension)``, as they are indexed."""
+        self.payloads = PayloadTable(files[DELTA_PAYLOADS])
+        if len(self.payloads) != delta.count:
+            raise DamagedFileError(
+                files[DELTA_PAYLOADS], f"it has {len(self.payloads)} rows, not {delta.count}"
+            )
+        self._metric = facts.metric
+        self.path = files.get(DELTA_INDEX, files[DELTA_VECTORS])
+        """Where its index lies, or its vectors."""
+        self.index: Any = None
+        """The FAISS index of its rows; ``None``: they are scanned."""
+        self._indexed: IndexSearch | None = None
+        if delta.index_bytes is not None:
+            if DELTA_INDEX not in files:
+                raise DamagedFileError(files[DELTA_VECTORS], "its index is not in the version")
+            self.index = open_whole(
+                files[DELTA_INDEX],
+                size=delta.index_bytes,
+                dimension=facts.dimension,
+                count=delta.count,
+            )
+            self._indexed = IndexSearch(self.index, facts.effort)
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def nearest(self, queries: Vectors, k: int) -> Found:
+        """As `IndexSearch.nearest`; rows count from the delta's first."""
+        if self._indexed is None:
+            return self._scan(queries, k)
+        return self._indexed.nearest(queries, k)
+
+    def nearest_at_effort(self, queries: Vectors, k: int) -> Found:
+        """As `IndexSearch.nearest_at_effort`; rows count from the delta's first."""
+        if self._indexed is None:
+            return self._scan(queries, k)
+        return self._indexed.nearest_at_effort(queries, k)
+
+    def _scan(self, queries: Vectors, k: int) -> Found:
+        faiss = require_faiss()
+        found = np.empty((len(queries), k), dtype=np.float32)
+        rows = np.empty((len(queries), k), dtype=np.int64)
+        scan = faiss.knn_L2sqr if self._metric is Metric.L2 else faiss.knn_inner_product
+        pointer = faiss.swig_ptr
+        count, dimension = self.vectors.shape
+        scan(
+            pointer(queries),
+            pointer(self.vectors),
+            dimension,
+            len(queries),
+            count,
+            k,
+            pointer(found),
+            pointer(rows),
+        )
+        return found, rows
+
+
+_POSITION_BITS: Final = 32
+
+
+class Lookup(Protocol):
+    """Exact vectors by row; safe to use from many threads."""
+
+    def vector(self, row: int) -> Vectors:
+        """A fresh array of shape ``(dimension,)``; 0 ≤ ``row`` < count."""
+        ...
+
+    def blocks(self) -> Iterator[tuple[Rows, Vectors]]:
+        """Every row once, in whatever order is cheapest: row numbers and their vectors."""
+        ...
+
+
+def write_lookup(index: Any, folder: Path, matrix: Path) -> dict[str, Path]:
+    """Write the file that a look-up in ``index`` needs; ``matrix`` is the ``.npy`` of vectors."""
+    faiss = require_faiss()
+    index = faiss.downcast_index(index)
+    if _keeps_rows(faiss, index):
+        return {}
+    if type(index) is faiss.IndexIVFFlat:
+        save_array(folder / PLACES, _places(index))
+        return {PLACES: folder / PLACES}
+    return {VECTORS: matrix}
+
+
+def open_lookup(index: Any, files: Mapping[str, Path]) -> Lookup:
+    """The look-up that `write_lookup` prepared.
+
+    Raises:
+        DamagedFileError: its file is not what was written.
+    """
+    faiss = require_faiss()
+    index = faiss.downcast_index(index)
+    if PLACES in files:
+        return _ByPlace(faiss, index, mapped_array(files[PLACES], (index.ntotal,), np.int64))
+    if VECTORS in files:
+        return _ByMatrix(mapped_array(files[VECTORS], (index.ntotal, index.d), np.float32))
+    return _ByIndex(index, files[BASE])
+
+
+@dataclass(frozen=True, slots=True)
+class _ByIndex:
+    index: Any
+    path: Path
+
+    def vector(self, row: int) -> Vectors:
+        try:
+            return np.asarray(self.index.reconstruct(row), dtype=np.float32)
+        except RuntimeError as error:  # what every FAISS exception becomes
+            raise DamagedFileError(self.path, f"row {row} cannot be read: {error}") from error
+
+    def blocks(self) -> Iterator[tuple[Rows, Vectors]]:
+        for start in range(0, self.index.ntotal, BLOCK_ROWS):
+            rows = np.arange(start, min(start + BLOCK_ROWS, self.index.ntotal))
+            yield rows, self.index.reconstruct_n(start, len(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class _ByMatrix:
+    matrix: Vectors
+
+    def vector(self, row: int) -> Vectors:
+        return np.array(self.matrix[row])
+
+    def blocks(self) -> Iterator[tuple[Rows, Vectors]]:
+        for start in range(0, len(self.matrix), BLOCK_ROWS):
+            vectors = self.matrix[start : start + BLOCK_ROWS]
+            yield np.arange(start, start + len(vectors)), vectors
+
+
+@dataclass(frozen=True, slots=True)
+class _ByPlace:
+    faiss: Any
+    index: Any
+    places: NDArray[np.int64]
+
+    def vector(self, row: int) -> Vectors:
+        place = int(self.places[row])
+        number, position = place >> _POSITION_BITS, place & (2**_POSITION_BITS - 1)
+        lists = self.index.invlists
+        if not (0 <= number < lists.nlist and position < lists.list_size(number)):
+            raise DamagedFileError(Path(PLACES), f"row {row} is in no list")
+        vector = np.empty(self.index.d, dtype=np.float32)
+        self.index.reconstruct_from_offset(number, position, self.faiss.swig_ptr(vector))
+        return vector
+
+    def blocks(self) -> Iterator[tuple[Rows, Vectors]]:
+        lists = self.index.invlists
+        for number, rows in rows_by_list(lists):
+            size = len(rows) * lists.code_size
+            codes = self.faiss.rev_swig_ptr(lists.get_codes(number), size)
+            yield rows, codes.view(np.float32).reshape(len(rows), self.index.d)
+
+
+def _keeps_rows(faiss: Any, index: Any) -> bool:
+    """Whether the index keeps each vector in full, by its row."""
+    match index:
+        case faiss.IndexRefineFlat() | faiss.IndexHNSWFlat() | faiss.IndexNSGFlat():
+            return True
+        case _:
+            return isinstance(index, faiss.IndexFlat)
+
+
+def _places(index: Any) -> NDArray[np.int64]:
+    places = np.full(index.ntotal, -1, dtype=np.int64)
+    for number, rows in rows_by_list(index.invlists):
+        places[rows] = (number << _POSITION_BITS) | np.arange(len(rows))
+    return places
