@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from indexrelay.testing.clock import FakeClock
-    from indexrelay.testing.faults import NothingToDamageError, NotSettledError
-    from indexrelay.testing.pipeline import Pipeline
+    from indexrelay.testing.faults import NothingToDamageError
+    from indexrelay.testing.pipeline import NotSettledError, Pipeline
     from indexrelay.testing.plugin import MakePipeline
 
 __all__ = ["FakeClock", "MakePipeline", "NotSettledError", "NothingToDamageError", "Pipeline"]
@@ -17,7 +17,7 @@ __all__ = ["FakeClock", "MakePipeline", "NotSettledError", "NothingToDamageError
 _HOMES = {
     "FakeClock": "clock",
     "MakePipeline": "plugin",
-    "NotSettledError": "faults",
+    "NotSettledError": "pipeline",
     "NothingToDamageError": "faults",
     "Pipeline": "pipeline",
 }

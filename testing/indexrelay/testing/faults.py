@@ -1,37 +1,19 @@
-"""Faults that a test orders, put where the real ones come from.
+"""Faults that a test asks for, put where the real ones come from.
 
 A failed build is raised by the runner, as when a child process dies. A damaged version is a blob
 whose bytes on disk are not what its name says, as after a bad disk: the reader's own check finds
-it. An absent Redis is fakeredis refusing connections.
+it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from indexrelay.rebuilder import BuildError, BuildRunner, BuildSession
 from indexrelay.rebuilder.builds import BuildRequest, Progress
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.messages import ComponentResult
 from indexrelay.storage.artifacts import ArtifactStore
-
-if TYPE_CHECKING:
-    from fakeredis import FakeServer
-
-
-class NotSettledError(IndexRelayError):
-    """Raised when a pipeline still has something to do after many rounds.
-
-    Something is due again each time it was built: look at the kind's ``build``, or at a source that
-    changes whenever it is read.
-    """
-
-    def __init__(self, rounds: int, last: Iterable[str]) -> None:
-        self.rounds = rounds
-        self.last = tuple(last)
-        names = ", ".join(self.last) or "nothing"
-        super().__init__(f"still busy after {rounds} rounds; the last one rebuilt: {names}")
 
 
 class NothingToDamageError(IndexRelayError):
@@ -52,7 +34,7 @@ class _Fault:
 
 
 class FaultyRunner:
-    """Hands every build to another runner, but those that were ordered to fail."""
+    """Hands every build to another runner, but those that are to fail."""
 
     parallel = False
 
@@ -74,12 +56,12 @@ class FaultyRunner:
 
     @contextmanager
     def session(self, components: Sequence[str]) -> Iterator[BuildSession]:
-        """Builds, or fails as ordered."""
+        """Builds that fail as asked."""
         with self._runner.session(components) as session:
-            yield _FaultySession(session, self._take)
+            yield _FaultySession(session, self)
 
-    def _take(self, component: str) -> str | None:
-        """The error that was ordered for this build of ``component``; ``None``: let it build."""
+    def error_of_next(self, component: str) -> str | None:
+        """The error of the next build of ``component``; ``None``: it builds."""
         fault = self._faults.get(component)
         if fault is None:
             return None
@@ -95,9 +77,9 @@ class FaultyRunner:
 
 
 class _FaultySession:
-    def __init__(self, session: BuildSession, take: Callable[[str], str | None]) -> None:
+    def __init__(self, session: BuildSession, runner: FaultyRunner) -> None:
         self._session = session
-        self._take = take
+        self._runner = runner
 
     def run(
         self,
@@ -107,8 +89,8 @@ class _FaultySession:
         memory_bytes: int | None,
         progress: Progress,
     ) -> ComponentResult:
-        """Build, or fail as ordered."""
-        error = self._take(request.component)
+        """Build, or fail as asked."""
+        error = self._runner.error_of_next(request.component)
         if error is not None:
             raise BuildError(error)
         return self._session.run(
@@ -143,13 +125,3 @@ def damage_version(store: ArtifactStore, component: str) -> None:
         # In place would change what readers have mapped already, which a bad disk does not.
         path.unlink()
         path.write_bytes(content)
-
-
-@contextmanager
-def refusing(server: "FakeServer") -> Iterator[None]:
-    """Let every command fail with a `redis.exceptions.ConnectionError` inside the ``with``."""
-    server.connected = False
-    try:
-        yield
-    finally:
-        server.connected = True
