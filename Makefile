@@ -90,15 +90,17 @@ imports: $(INSTALLED) ## Check that imports point one way
 	@$(BIN)/lint-imports
 
 .PHONY: docs
-docs: $(INSTALLED) ## Generate the JSON Schema files and the pages of settings and licences anew
+docs: $(INSTALLED) ## Generate the JSON Schema files and the pages of settings, names, licences
 	@$(BIN)/python -m indexrelay.schemas.documents docs
 	@$(BIN)/python -m scripts.settings_page docs/settings.md
+	@$(BIN)/python -m scripts.api_page docs/api.md
 	@$(BIN)/python -m scripts.licences_page docs/licences.md
 
 .PHONY: check-docs
 check-docs: $(INSTALLED) ## Check that the generated documents are those of the models
 	@$(BIN)/python -m indexrelay.schemas.documents docs --check
 	@$(BIN)/python -m scripts.settings_page docs/settings.md --check
+	@$(BIN)/python -m scripts.api_page docs/api.md --check
 	@$(BIN)/python -m scripts.licences_page docs/licences.md --check
 
 .PHONY: guarantees

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from indexrelay.testing.plugin import MakePipeline
+from indexrelay.testing import MakePipeline
 
 DIMENSION = 16
 

@@ -6,9 +6,8 @@ The batch is checked as it comes and committed whole when its block ends; then t
 import sys
 from pathlib import Path
 
-from indexrelay.producers import Producer
-from indexrelay.schemas.settings import Settings
-from indexrelay.storage.catalog import Commit
+from indexrelay.producers import Commit, Producer
+from indexrelay.schemas import Settings
 
 
 def job(settings: Settings) -> Commit:

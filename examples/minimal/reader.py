@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from indexrelay.reloaders import Reloader
-from indexrelay.schemas.settings import Settings
+from indexrelay.schemas import Settings
 
 
 def serve(settings: Settings) -> None:

@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexrelay.rebuilder import InlineRunner, Rebuilder
-from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.logs import configure_logs
-from indexrelay.schemas.settings import LogSettings, Settings
-from indexrelay.storage.artifacts import ArtifactStore
-from indexrelay.storage.catalog import Catalog
+from indexrelay.schemas import LogSettings, Settings, SystemClock, configure_logs
+from indexrelay.storage import ArtifactStore, Catalog
 from indexrelay.streams import Connection, EmbeddedServer
 
 

@@ -11,8 +11,7 @@ import numpy as np
 from examples.music.catalogue import Song
 from examples.music.features import Numbers, describe
 from examples.music.sounds import render
-from indexrelay.producers import Producer
-from indexrelay.storage.catalog import Commit
+from indexrelay.producers import Commit, Producer
 
 VIEWS: Mapping[str, tuple[str, ...]] = {
     "songs": ("timbre", "harmony", "rhythm"),

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage import ArtifactStore
 
 
 def copy_artifacts(store: ArtifactStore, to: Path, *, damaging: Iterable[str] = ()) -> None:

@@ -13,8 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from indexrelay.reloaders import Reloader
-from indexrelay.schemas.logs import configure_logs
-from indexrelay.schemas.settings import Settings
+from indexrelay.schemas import Settings, configure_logs
 
 _PATIENCE_SECONDS = 30.0
 

@@ -20,14 +20,11 @@ def main() -> int:
     from examples.music.reader import ReaderProcess
     from examples.music.story import Story
     from examples.music.watching import Watcher
-    from indexrelay.components.registry import check_kind
+    from indexrelay.components import check_kind
     from indexrelay.producers import Producer
     from indexrelay.rebuilder import Rebuilder
-    from indexrelay.schemas.logs import configure_logs
-    from indexrelay.schemas.settings import RedisSettings
-    from indexrelay.schemas.settings_file import load_settings
-    from indexrelay.storage.artifacts import ArtifactStore
-    from indexrelay.storage.catalog import Catalog
+    from indexrelay.schemas import RedisSettings, configure_logs, load_settings
+    from indexrelay.storage import ArtifactStore, Catalog
     from indexrelay.streams import Connection, EmbeddedServer
 
     with ExitStack() as stack:

@@ -8,7 +8,7 @@ from examples.music.disk import copy_artifacts, repair
 from examples.music.reader import ReaderProcess
 from examples.music.watching import Watcher, print_states
 from indexrelay.rebuilder import Rebuilder
-from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage import ArtifactStore
 
 BROKEN = ("artist_similarity", "clap")
 

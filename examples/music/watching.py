@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Final, TypeVar
 
-from indexrelay.schemas.messages import ComponentState, LoadOutcome, ReaderState
-from indexrelay.schemas.settings import Settings
+from indexrelay.schemas import ComponentState, LoadOutcome, ReaderState, Settings
 from indexrelay.streams import Connection, Keys, members_of
 
 T = TypeVar("T")

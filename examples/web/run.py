@@ -21,7 +21,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from indexrelay.producers import Producer
-from indexrelay.schemas.settings_file import load_settings
+from indexrelay.schemas import load_settings
 from indexrelay.streams import EmbeddedServer
 
 HERE = Path(__file__).resolve().parent

@@ -21,6 +21,7 @@ from indexrelay.producers.errors import (
 from indexrelay.producers.producer import Producer
 from indexrelay.producers.served import ServedBy
 from indexrelay.schemas.logs import show_logs
+from indexrelay.storage.catalog import Commit
 from indexrelay.storage.errors import (
     BatchContentError,
     InvalidEntriesError,
@@ -38,6 +39,7 @@ __all__ = [
     "BatchContentError",
     "Batches",
     "Behind",
+    "Commit",
     "EventRefusedError",
     "InvalidEntriesError",
     "NoRunningServerError",

@@ -31,6 +31,7 @@ from indexrelay.schemas.settings import Metric
 from indexrelay.storage.errors import InvalidBatchIdError, InvalidEntriesError
 
 Vectors = NDArray[np.float32]
+"""Shape ``(n, dimension)``, float32."""
 CHUNK_ROWS = 10_000
 """Rows per chunk: bounded memory (10 MB at 256 dimensions), and far beyond per-call cost."""
 STORED = np.dtype("<f4")
@@ -43,7 +44,7 @@ class Entries:
 
     ids: list[str]
     vectors: Vectors
-    """Shape ``(n, dimension)``, float32, C-contiguous."""
+    """Shape ``(n, dimension)``, float32."""
     texts: list[str | None]
     payloads: list[str | None]
     """Each a JSON value as text, or ``None``."""

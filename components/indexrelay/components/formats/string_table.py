@@ -101,6 +101,7 @@ def aligned(size: int) -> int:
 
 T = TypeVar("T")
 Rows = NDArray[np.int64]
+"""Row numbers, int64."""
 
 _BLOCK: Final = 4096
 """Rows decoded at a time where all are wanted."""

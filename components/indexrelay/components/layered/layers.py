@@ -149,6 +149,7 @@ def in_one_layer(rows: int) -> Layers:
 
 
 IDS: Final = "ids.table"
+"""The file of a base's ids."""
 DELTA_IDS: Final = "delta_ids.table"
 PLACES: Final = "delta_places.npy"
 TOMBSTONES: Final = "tombstones.npy"
