@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from indexrelay.producers.events import BacklogGauge
+from indexrelay.producers.events import BacklogGauge, JobConnection
 from indexrelay.rebuilder.gc import StreamTrimmer
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.messages import BatchCompleted, Event, ReaderState
@@ -174,7 +174,7 @@ def test_a_flood_of_valid_events_takes_a_sixteenth_of_the_memory_and_holds_up_no
         [Event.of(data, source="flood", time=now).to_bytes() for _ in range(20_000)],
     )
     gauge = BacklogGauge(keys.events, max_backlog=max_backlog, clock=SystemClock())
-    assert gauge.is_full(real_connection)
+    assert gauge.is_full(JobConnection(Settings(), real_connection))
     trimming = trimmer(real_connection, keys)
     assert not trimming.trim()  # without a limit there is room for all of them
     commands.config_set("maxmemory", limit)
@@ -186,7 +186,7 @@ def test_a_flood_of_valid_events_takes_a_sixteenth_of_the_memory_and_holds_up_no
     finally:
         commands.config_set("maxmemory", 0)
     gauge = BacklogGauge(keys.events, max_backlog=max_backlog, clock=SystemClock())
-    assert not gauge.is_full(real_connection)
+    assert not gauge.is_full(JobConnection(Settings(), real_connection))
 
 
 @pytest.mark.parametrize("stream", ["results", "reports"])
