@@ -41,7 +41,7 @@ from indexrelay.schemas.versions import BlobRef, VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, Keys, members_of
-from indexrelay.streams.consumer import extent
+from indexrelay.streams.consumer import stream_info
 from indexrelay.streams.keys import scan
 
 COLLECTION = "tracks"
@@ -145,7 +145,7 @@ class Recorder:
         there = commands.exists(self._keys.events)
         groups: Any = commands.xinfo_groups(self._keys.events) if there else []
         mine = [group for group in groups if group["name"] == _GROUP.encode()]
-        last = extent(self._connection, self._keys.events).last_generated.to_bytes()
+        last = stream_info(self._connection, self._keys.events).last_generated.to_bytes()
         leases = [self._keys.lease(name) for name in self._settings.components]
         return Left(
             unread=sum(group["last-delivered-id"] != last for group in mine),

@@ -1,6 +1,7 @@
 """An acknowledgement says something of one event, and never of those before it."""
 
-from indexrelay.streams.consumer import Position, group_state
+from indexrelay.streams.consumer import Position
+from indexrelay.streams.retention import group_state
 from tests.contracts.backends import Backend
 from tests.contracts.subscribing import Subscriber, numbered, raws
 

@@ -18,11 +18,16 @@ from indexrelay.streams import (
     current_release,
     publish,
 )
-from indexrelay.streams.consumer import backlog, group_state, waiting_entries
 from indexrelay.streams.errors import BackendRefusedError
 from indexrelay.streams.leases import held_leases, limit_lease
-from indexrelay.streams.repair import WrongKey, find_wrong_keys, mend
-from indexrelay.streams.retention import held_memory, server_memory
+from indexrelay.streams.repair import WrongKey, find_wrong_keys, repair_key
+from indexrelay.streams.retention import (
+    backlog,
+    group_state,
+    held_memory,
+    server_memory,
+    waiting_entries,
+)
 from tests.fixtures.acl import NAMESPACE, ConnectAs, client_of
 
 
@@ -82,7 +87,7 @@ def test_a_rebuilder_looks_at_all_keys_and_sets_aside_what_is_not_ours(
     rebuilder = connect_as("rebuilder")
     wrong = WrongKey(key=keys.lease("odd"), found="a string", wanted="something else")
     assert Lease(rebuilder, wrong.key, owner="one", ttl_seconds=60).acquire()
-    assert "set aside" in mend(rebuilder, keys, wrong, ttl_seconds=60)
+    assert "set aside" in repair_key(rebuilder, keys, wrong, ttl_seconds=60)
     assert find_wrong_keys(rebuilder, keys, RebuilderSettings(), components=["odd"]) == ()
     publish(rebuilder, keys.events, b"{}")
     assert waiting_entries(rebuilder, keys.events, None, most=10) is not None

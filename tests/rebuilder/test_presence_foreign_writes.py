@@ -36,7 +36,7 @@ def test_whose_key_was_written_is_reported_after_it_was_repaired(make_bench: Mak
     [problem] = told(bench)
     assert problem.subject == "web"
     assert "somebody wrote as reader web what no reader writes, 3 times since" in problem.what
-    assert "a value without an end" in problem.what
+    assert "a value without a TTL" in problem.what
 
 
 def test_a_state_in_the_name_of_another_is_reported_by_the_label_of_its_key(

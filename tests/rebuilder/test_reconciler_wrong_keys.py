@@ -125,7 +125,7 @@ def _endless(connection: Connection, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("put", "found"), [(_list, "holds a list"), (_endless, "holds a value without an end")]
+    ("put", "found"), [(_list, "holds a list"), (_endless, "holds a value without a TTL")]
 )
 def test_a_members_key_that_no_member_wrote_is_named_and_ends(
     built: Bench, put: Callable[[Connection, str], None], found: str

@@ -9,8 +9,8 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from indexrelay.streams import Connection, ConsumerGroup, Keys, Tail
-from indexrelay.streams.consumer import group_state, waiting_entries
 from indexrelay.streams.keys import REBUILDERS_GROUP
+from indexrelay.streams.retention import group_state, waiting_entries
 from tests.fixtures.acl import NAMESPACE, ConnectAs
 
 pytestmark = pytest.mark.server

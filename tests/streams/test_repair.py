@@ -68,7 +68,7 @@ def test_a_script_that_does_not_end_is_ended_and_then_the_rest_is_seen(
     assert repair.carry_out(step) == "the script or function was ended"
     thread.join(30)
     [rest] = repair.look()
-    assert rest.action is Action.MEND_KEY
+    assert rest.action is Action.REPAIR_KEY
     assert "was set aside" in repair.carry_out(rest)
     assert repair.look() == ()
     assert repair.carry_out(step) == "the script or function had ended by itself"

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
@@ -11,7 +10,7 @@ from indexrelay.streams import Connection, Keys, Presence, publish
 from indexrelay.streams import repair as module
 from indexrelay.streams.errors import BackendRefusedError, is_transient
 from indexrelay.streams.presence import MAX_STATE_BYTES
-from indexrelay.streams.repair import ASIDE_SECONDS, WrongKey, find_wrong_keys, mend
+from indexrelay.streams.repair import ASIDE_SECONDS, WrongKey, find_wrong_keys, repair_key
 
 LIMITS = RebuilderSettings(stream_max_entries=100, history_entries=10)
 KEYS = Keys("test")
@@ -21,12 +20,6 @@ DAY = 86_400_000
 
 def find(connection: Connection) -> list[WrongKey]:
     return list(find_wrong_keys(connection, KEYS, LIMITS, components=["map"]))
-
-
-def server_milliseconds(connection: Connection) -> int:
-    commands: Any = connection.commands
-    seconds, microseconds = commands.time()
-    return int(seconds) * 1000 + int(microseconds) // 1000
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,7 @@ class Harm:
 
 def _add(entry_id: bytes | None, ahead: int = 0) -> Callable[[Connection, str], object]:
     def add(connection: Connection, key: str) -> object:
-        given = entry_id or b"%d-7" % (server_milliseconds(connection) + ahead)
+        given = entry_id or b"%d-7" % (connection.server_milliseconds() + ahead)
         return connection.commands.xadd(key, {"event": "x"}, id=given)
 
     return add
@@ -85,14 +78,14 @@ HARMS: dict[str, Harm] = {
     "no end": Harm(
         lambda connection, key: connection.commands.set(key, "x"),
         STATES,
-        "a value without an end",
-        "ends in 15 s",
+        "a value without a TTL",
+        "a TTL of 15 s",
     ),
     "a far end": Harm(
         lambda connection, key: connection.commands.set(key, "x", px=400 * DAY),
         STATES,
-        "a value that ends in 400 days",
-        "ends in 15 s",
+        "a value with a TTL of 400 days",
+        "a TTL of 15 s",
     ),
     "a huge state": Harm(
         lambda connection, key: connection.commands.set(key, b"x" * (MAX_STATE_BYTES + 1), px=DAY),
@@ -117,7 +110,7 @@ def test_what_is_not_ours_is_named_and_mended(
     assert wrong.key == key
     assert done.found in wrong.found
     assert wrong.label == ("web" if ":web" in key else None)
-    assert done.said in mend(real_connection, KEYS, wrong, ttl_seconds=15)
+    assert done.said in repair_key(real_connection, KEYS, wrong, ttl_seconds=15)
     assert find(real_connection) == []
 
 
@@ -130,7 +123,7 @@ def test_a_stream_that_could_take_nothing_takes_events_again(
         publish(real_connection, key, b"{}")
     assert is_transient(refused.value)
     for wrong in find(real_connection):
-        mend(real_connection, KEYS, wrong, ttl_seconds=15)
+        repair_key(real_connection, KEYS, wrong, ttl_seconds=15)
     assert publish(real_connection, key, b"{}")
     aside = KEYS.aside(key)
     assert real_connection.commands.xlen(aside) == 1
@@ -142,7 +135,7 @@ def test_ours_is_left_alone(real_connection: Connection) -> None:
         _fill(199)(real_connection, key)
     for key in (KEYS.results, KEYS.reports("web")):
         _fill(20)(real_connection, key)
-    now = server_milliseconds(real_connection)
+    now = real_connection.server_milliseconds()
     real_connection.commands.xadd(KEYS.events, {"event": "x"}, id=f"{now + 200_000}-0")
     presence = Presence(real_connection, KEYS, "reader")
     presence.publish("web:0a", b"x" * MAX_STATE_BYTES, ttl_seconds=3600)
@@ -155,7 +148,7 @@ def test_ours_is_left_alone(real_connection: Connection) -> None:
 def test_what_is_large_is_deleted_and_not_kept_for_a_week(real_connection: Connection) -> None:
     real_connection.commands.rpush(KEYS.release, b"x" * 3_000_000)
     [wrong] = find(real_connection)
-    assert "too large to be set aside" in mend(real_connection, KEYS, wrong, ttl_seconds=15)
+    assert "too large to be set aside" in repair_key(real_connection, KEYS, wrong, ttl_seconds=15)
     assert real_connection.commands.dbsize() == 0
 
 
@@ -173,7 +166,7 @@ def test_whoever_is_far_too_many_under_one_label_is_deleted_and_nobody_else(
     monkeypatch.setattr(module, "MAX_STATES_BYTES", 299)
     [much] = find(real_connection)
     assert (much.found, much.key) == ("states of 300 bytes", many.key)
-    assert mend(real_connection, KEYS, much, ttl_seconds=15).endswith("deleted")
+    assert repair_key(real_connection, KEYS, much, ttl_seconds=15).endswith("deleted")
     assert list(presence.all()) == ["other:00", "other:01"]
 
 
@@ -185,5 +178,5 @@ def test_reports_that_take_far_too_much_are_deleted(
     publish(real_connection, KEYS.reports("web"), b"x" * 200_000)
     [wrong] = find(real_connection)
     assert (wrong.label, wrong.wanted) == ("web", "at most 100,000")
-    mend(real_connection, KEYS, wrong, ttl_seconds=15)
+    repair_key(real_connection, KEYS, wrong, ttl_seconds=15)
     assert real_connection.commands.exists(KEYS.reports("web")) == 0

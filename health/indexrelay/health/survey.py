@@ -42,14 +42,13 @@ from indexrelay.storage.errors import (
 )
 from indexrelay.storage.sources import open_source
 from indexrelay.streams import Connection, Keys
-from indexrelay.streams.consumer import group_state, waiting_entries
 from indexrelay.streams.errors import refusal_code
 from indexrelay.streams.keys import REBUILDERS_GROUP
 from indexrelay.streams.leases import HeldLease, held_leases
 from indexrelay.streams.presence import Members, StateT, host_name, members_of
 from indexrelay.streams.publisher import current_release
 from indexrelay.streams.repair import WrongKey, find_wrong_keys
-from indexrelay.streams.retention import held_memory, server_memory
+from indexrelay.streams.retention import group_state, held_memory, server_memory, waiting_entries
 
 
 def seconds_left(connection: Connection, keys: Sequence[str]) -> dict[str, float]:

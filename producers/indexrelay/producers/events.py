@@ -30,10 +30,10 @@ from indexrelay.schemas.messages import BatchCompleted, Event, EventData
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Commit
 from indexrelay.streams.connection import Connection
-from indexrelay.streams.consumer import backlog
 from indexrelay.streams.errors import BackendRefusedError
 from indexrelay.streams.keys import REBUILDERS_GROUP, Keys
 from indexrelay.streams.publisher import publish_many
+from indexrelay.streams.retention import backlog
 from indexrelay.streams.server import embedded_url
 
 _log = get_logger(__name__)

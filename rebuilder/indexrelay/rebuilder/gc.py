@@ -27,9 +27,15 @@ from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore, VersionUnreadableError
 from indexrelay.storage.catalog import Catalog, Collection
 from indexrelay.streams import Connection, Keys, members_of, trim
-from indexrelay.streams.consumer import Position, extent, group_state, group_states
+from indexrelay.streams.consumer import Position, stream_info
 from indexrelay.streams.keys import REBUILDERS_GROUP, scan
-from indexrelay.streams.retention import cap, cap_bytes, most_stream_bytes, server_milliseconds
+from indexrelay.streams.retention import (
+    cap,
+    cap_bytes,
+    group_state,
+    group_states,
+    most_stream_bytes,
+)
 
 _log = get_logger(__name__)
 _BEYOND_BUILDS_SECONDS: Final = 3600.0
@@ -172,9 +178,9 @@ class StreamTrimmer:
         self._trim(
             keys.reloads,
             *self._reached_by_readers(),
-            extent(self._connection, keys.reloads).last_generated,  # where no reader is alive
+            stream_info(self._connection, keys.reloads).last_generated,  # where no reader is alive
         )
-        kept_since = server_milliseconds(self._connection) - self._limits.history_seconds * 1000
+        kept_since = self._connection.server_milliseconds() - self._limits.history_seconds * 1000
         history = min(most, self._limits.history_entries)
         reports = {*scan(self._connection, keys.reports("*"))}
         for key in {keys.results, *reports}:

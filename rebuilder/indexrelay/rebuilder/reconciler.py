@@ -44,9 +44,9 @@ from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, ConsumerGroup, Keys, current_release, members_of
-from indexrelay.streams.connection import refusals_of
+from indexrelay.streams.connection import writes_to
 from indexrelay.streams.leases import held_leases, limit_lease
-from indexrelay.streams.repair import find_wrong_keys, mend
+from indexrelay.streams.repair import find_wrong_keys, repair_key
 
 _log = get_logger(__name__)
 _LAGGING_LOOKS: Final = 2
@@ -209,7 +209,9 @@ class Reconciler:
             _log.debug("redis.not_allowed", error=str(error))  # by the server's ACL
             return
         for wrong in wrong_keys:
-            what = mend(connection, keys, wrong, ttl_seconds=self._limits.presence_ttl_seconds)
+            what = repair_key(
+                connection, keys, wrong, ttl_seconds=self._limits.presence_ttl_seconds
+            )
             if wrong.label is not None:
                 self.foreign_writes.note(wrong.label, what)
             yield _repaired("key", what)
@@ -288,7 +290,7 @@ class Reconciler:
 
     def _remove_release_key(self, known: int) -> Finding:
         """Remove a number that only the key holds, so that releases are announced again."""
-        with refusals_of(self._keys.release):
+        with writes_to(self._keys.release):
             self._connection.commands.unlink(self._keys.release)
         return _repaired(
             "release",

@@ -13,10 +13,10 @@ is shorter than the block sends the read again and again, and a retried write is
 Both clients may be used from several threads. After a fork the child gets sockets of its own:
 redis-py's pools compare the process id and drop what they inherited without closing it.
 
-Behind Sentinels every new socket goes to the server that they call the primary at that moment, so
-a failover needs nothing but the reconnecting that any error brings. What the new primary never
-heard of is lost in Redis, and found by the look that follows every error. Until a primary is agreed
-on there is none, which is a transient error.
+Behind Sentinels every new socket goes to the server that is the primary at that moment, so a
+failover needs nothing but the reconnecting that follows any error. What was not yet copied to the
+new primary is lost in Redis, and found by the look that follows every error. Until the Sentinels
+agree on a primary there is none, which is a transient error.
 """
 
 import socket
@@ -57,156 +57,16 @@ from indexrelay.streams.errors import (
     refusal_code,
 )
 
-_REFUSED: Final = "an option in its query is not known or cannot be read"
-_OPTIONS: Final = frozenset(
-    {
-        *("host", "port", "path", "db", "username", "password", "client_name", "max_connections"),
-        *("timeout", "connection_class"),
-        # Read, and set to what holds for every client.
-        *("decode_responses", "health_check_interval", "protocol", "retry_on_timeout"),
-        *("socket_connect_timeout", "socket_keepalive", "socket_timeout"),
-    }
-)
-"""What a URL's query may say, besides ``ssl_…``. redis-py takes any argument of a connection's
-class as text, and fails over most of them at the first command."""
-HEALTH_CHECK_SECONDS: Final = 30
-"""A socket that was idle for longer is pinged before its next command."""
-
-
-def client_of(url: str, *, connect_seconds: float, answer_seconds: float) -> Redis:
-    """A client that owns its pool; no socket is opened yet.
-
-    Args:
-        url: as `indexrelay.schemas.server_url` reads it.
-        connect_seconds: how long connecting may take, to the server or to one Sentinel.
-        answer_seconds: how long the server may take to answer.
-
-    Raises:
-        RedisUrlError: the URL cannot be read.
-    """
-    try:
-        understood = read_server_url(url)
-    except ValueError as error:
-        raise RedisUrlError(str(error)) from None
-    try:
-        if isinstance(understood, SentinelUrl):
-            pool = _guarded(understood, connect_seconds, answer_seconds)
-        else:
-            pool = ConnectionPool(**_settings(url, connect_seconds, answer_seconds))
-        pool.make_connection()  # no socket yet: only what the options mean is looked at
-    except (TypeError, ValueError, RedisError):
-        # It may quote what it could not read, which may be the password.
-        raise RedisUrlError(_REFUSED) from None
-    return _OneServer.from_pool(pool)
-
-
-class _OneServer(Redis):
-    """Says what it means when the server turns out to be one of a cluster."""
-
-    def parse_response(self, connection: Any, command_name: Any, **options: Any) -> Any:
-        """The reply to one command.
-
-        Raises:
-            ClusterNodeError, ClusterDownError: a cluster's node that does not serve the key.
-        """
-        try:
-            return super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call] # redis-py has no types here
-        except (AskError, ClusterCrossSlotError) as error:
-            raise ClusterNodeError(error) from error
-        except ClusterDownError as error:
-            said = f"the server is a node of a Redis Cluster that is down: {error}"
-            raise type(error)(f"{said}; {CLUSTER_ADVICE}") from error
-
-
-def try_url(url: str) -> None:
-    """Read ``url`` as `client_of` does, and its options as a connection will; connects to nothing.
-
-    Raises:
-        RedisUrlError: a client of it could not connect, whatever the server is.
-    """
-    client = client_of(url, connect_seconds=1.0, answer_seconds=1.0)
-    connection = client.connection_pool.make_connection()
-    client.close()
-    if not isinstance(connection, SSLConnection):
-        return
-    connection.host = getattr(connection, "host", None) or "localhost"
-    connection.ssl_validate_ocsp = False  # it would ask a server
-    try:
-        # redis-py reads these options when it wraps a socket, and an unconnected one is enough.
-        with socket.socket() as unconnected:
-            connection._wrap_socket_with_ssl(unconnected).close()  # type: ignore[no-untyped-call] # noqa: SLF001
-    except OSError as error:
-        raise RedisUrlError(
-            "a certificate or key that its query names cannot be read: "
-            f"{error.strerror or type(error).__name__}"
-        ) from None
-    except (TypeError, ValueError, RedisError, AttributeError):
-        raise RedisUrlError(_REFUSED) from None
-
-
-def _guarded(url: SentinelUrl, connect: float, answer: float) -> ConnectionPool:
-    settings = _settings(url.server, connect, answer)
-    encrypted = settings.pop("connection_class", None) is SSLConnection
-    asking = _settings(url.sentinel, connect, connect)
-    asking["ssl"] = asking.pop("connection_class", None) is SSLConnection
-    del settings["host"], asking["host"]
-    del asking["retry_on_timeout"]  # `retry` says it all, and `Redis` warns of both
-    sentinels = _Sentinels(url.sentinels, sentinel_kwargs=asking)  # type: ignore[no-untyped-call] # redis-py has no types here
-    return SentinelConnectionPool(  # type: ignore[no-untyped-call] # as above
-        url.service,
-        sentinels,
-        connection_class=SentinelManagedSSLConnection if encrypted else SentinelManagedConnection,
-        **settings,
-    )
-
-
-class _Sentinels(Sentinel):
-    """Says what to do where no primary is found."""
-
-    def discover_master(self, service_name: str) -> Any:
-        """Host and port of the primary, as the first Sentinel that can tell has it."""
-        try:
-            return super().discover_master(service_name)  # type: ignore[no-untyped-call] # as above
-        except MasterNotFoundError as error:
-            raise MasterNotFoundError(
-                f"{error}; a failover may be under way. If it lasts: are the Sentinels in "
-                "redis.url right, can they be reached, and do they watch a service named "
-                f"{service_name!r} (SENTINEL MASTERS)?"
-            ) from error
-
-
-def _settings(url: str, connect: float, answer: float) -> dict[str, Any]:
-    """redis-py's arguments for one connection."""
-    settings: dict[str, Any] = dict(parse_url(url))  # type: ignore[no-untyped-call] # as above
-    if any(name not in _OPTIONS and not name.startswith("ssl_") for name in settings):
-        raise ValueError(_REFUSED)
-    settings |= {
-        "decode_responses": False,
-        "health_check_interval": HEALTH_CHECK_SECONDS,
-        "protocol": 2,
-        "retry": Retry(NoBackoff(), 0),
-        "retry_on_error": [],
-        "retry_on_timeout": False,
-        "socket_connect_timeout": connect,
-        "socket_timeout": answer,
-    }
-    if settings.get("connection_class") is not UnixDomainSocketConnection:
-        settings["socket_keepalive"] = True
-    return settings
-
-
 MAX_BLOCK_SECONDS: Final = 2.0
 """A blocking read is never cancelled (what it took would stay pending, unseen), so a stop waits for
 it: not longer than this."""
-
 NO_EVICTION: Final = "noeviction"
-"""The one policy under which a full server refuses instead of forgetting."""
-
+"""The one policy under which a full server refuses what is new, instead of dropping other keys."""
 _log = get_logger(__name__)
 
 
 class Connection:
-    """The way to one Redis-compatible server.
+    """Two clients of one Redis-compatible server.
 
     `open` takes a URL. Built directly from two clients (``Connection(commands=…, blocking=…)``) it
     runs on whatever they are, fakeredis for example; both must answer bytes in RESP2's shape.
@@ -238,7 +98,7 @@ class Connection:
     ) -> Self:
         """Make the clients; sockets are opened when they are needed.
 
-        A server that is away is no error here: whoever uses it first meets that. It is only asked
+        A server that is away is no error here: the first command raises it. It is only asked
         whether it evicts keys under memory pressure, which would lose events silently.
 
         Args:
@@ -282,7 +142,7 @@ class Connection:
         return self.commands if block is None else self.blocking
 
     def script(self, name: str) -> Script:
-        """The script ``NAME.lua`` from beside this file; the server is given it when it asks."""
+        """The script ``NAME.lua`` beside this file; a server that does not have it is sent it."""
         if name not in self._scripts:
             source = resources.files(__package__).joinpath(f"{name}.lua").read_bytes()
             self._scripts[name] = self.commands.register_script(source)
@@ -300,9 +160,9 @@ class Connection:
         self.close()
 
     def eviction_policy(self) -> str | None:
-        """What the server does at its memory limit; ``None``: it does not tell us.
+        """What the server does at its memory limit; ``None``: its ACL does not allow to ask.
 
-        Anything but ``noeviction`` may drop events, leases and presence without a word.
+        Anything but ``noeviction`` may drop events, leases and presence silently.
 
         Raises:
             redis.exceptions.RedisError: the server is away.
@@ -314,6 +174,15 @@ class Connection:
             _log.debug("redis.eviction_unknown", error=str(error))
             return None
         return None if policy is None else str(policy)
+
+    def server_milliseconds(self) -> int:
+        """The server's time, which the ids of entries are made from; our own clock may be off.
+
+        Raises:
+            redis.exceptions.RedisError: the server is away, or refuses.
+        """
+        seconds, microseconds = self.commands.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
 
     def _check_eviction(self) -> None:
         """Warn where the server may drop streams to make room."""
@@ -327,22 +196,22 @@ class Connection:
 
 
 @contextmanager
-def refusals_of(key: str) -> Iterator[None]:
+def writes_to(key: str) -> Iterator[None]:
     """Around a write to ``key``.
 
     Raises:
-        BackendRefusedError: the server answered, and its answer was no.
+        BackendRefusedError: the server refused it.
     """
     try:
         yield
     except BackendRefusedError:
         raise
     except ResponseError as error:
-        raise refused(key, error) from error
+        raise BackendRefusedError.of(key, error) from error
 
 
 @contextmanager
-def naming(key: str) -> Iterator[None]:
+def reads_of(key: str) -> Iterator[None]:
     """Around reads of ``key``.
 
     Raises:
@@ -358,13 +227,11 @@ def naming(key: str) -> Iterator[None]:
         raise
 
 
-def refused(key: str, error: ResponseError) -> BackendRefusedError:
-    """Our own error for a refused write to ``key``; chain it to the server's."""
-    return BackendRefusedError(key, refusal_code(error), str(error))
-
-
 def replies_of(pipeline: Pipeline) -> list[Any]:
     """Send what is in ``pipeline``.
+
+    By itself redis-py raises a pipeline's first error with the whole command written before it: the
+    code is no longer the first word, and an event's bytes end up in a log.
 
     Raises:
         redis.exceptions.RedisError: the first refusal, unchanged; or the server did not answer.
@@ -374,3 +241,141 @@ def replies_of(pipeline: Pipeline) -> list[Any]:
         if isinstance(reply, RedisError):
             raise reply
     return replies
+
+
+HEALTH_CHECK_SECONDS: Final = 30
+"""A socket that was idle for longer is pinged before its next command."""
+_OPTIONS: Final = frozenset(
+    {
+        *("host", "port", "path", "db", "username", "password", "client_name", "max_connections"),
+        *("timeout", "connection_class"),
+        # Read, and set to what holds for every client.
+        *("decode_responses", "health_check_interval", "protocol", "retry_on_timeout"),
+        *("socket_connect_timeout", "socket_keepalive", "socket_timeout"),
+    }
+)
+"""What a URL's query may hold, besides ``ssl_…``. redis-py takes any argument of a connection's
+class as text, and fails over most of them at the first command."""
+_REFUSED: Final = "an option in its query is not known or cannot be read"
+
+
+def client_of(url: str, *, connect_seconds: float, answer_seconds: float) -> Redis:
+    """A client that owns its pool; no socket is opened yet.
+
+    Args:
+        url: as `indexrelay.schemas.server_url` reads it.
+        connect_seconds: how long connecting may take, to the server or to one Sentinel.
+        answer_seconds: how long the server may take to answer.
+
+    Raises:
+        RedisUrlError: the URL cannot be read.
+    """
+    try:
+        parsed = read_server_url(url)
+    except ValueError as error:
+        raise RedisUrlError(str(error)) from None
+    try:
+        if isinstance(parsed, SentinelUrl):
+            pool = _sentinel_pool(parsed, connect_seconds, answer_seconds)
+        else:
+            pool = ConnectionPool(**_settings(url, connect_seconds, answer_seconds))
+        pool.make_connection()  # no socket yet: it only reads the options
+    except (TypeError, ValueError, RedisError):
+        # It may quote what it could not read, which may be the password.
+        raise RedisUrlError(_REFUSED) from None
+    return _OneServer.from_pool(pool)
+
+
+def try_url(url: str) -> None:
+    """Read ``url`` as `client_of` does, and its options as a connection will; connects to nothing.
+
+    Raises:
+        RedisUrlError: a client of it could not connect, whatever the server is.
+    """
+    client = client_of(url, connect_seconds=1.0, answer_seconds=1.0)
+    connection = client.connection_pool.make_connection()
+    client.close()
+    if not isinstance(connection, SSLConnection):
+        return
+    connection.host = getattr(connection, "host", None) or "localhost"
+    connection.ssl_validate_ocsp = False  # it would ask a server
+    try:
+        # redis-py reads these options when it wraps a socket, and an unconnected one is enough.
+        with socket.socket() as unconnected:
+            connection._wrap_socket_with_ssl(unconnected).close()  # type: ignore[no-untyped-call] # noqa: SLF001
+    except OSError as error:
+        raise RedisUrlError(
+            "a certificate or key that its query names cannot be read: "
+            f"{error.strerror or type(error).__name__}"
+        ) from None
+    except (TypeError, ValueError, RedisError, AttributeError):
+        raise RedisUrlError(_REFUSED) from None
+
+
+def _settings(url: str, connect: float, answer: float) -> dict[str, Any]:
+    """redis-py's arguments for one connection."""
+    settings: dict[str, Any] = dict(parse_url(url))  # type: ignore[no-untyped-call] # redis-py has no types
+    if any(name not in _OPTIONS and not name.startswith("ssl_") for name in settings):
+        raise ValueError(_REFUSED)
+    settings |= {
+        "decode_responses": False,
+        "health_check_interval": HEALTH_CHECK_SECONDS,
+        "protocol": 2,
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_error": [],
+        "retry_on_timeout": False,
+        "socket_connect_timeout": connect,
+        "socket_timeout": answer,
+    }
+    if settings.get("connection_class") is not UnixDomainSocketConnection:
+        settings["socket_keepalive"] = True
+    return settings
+
+
+class _OneServer(Redis):
+    """A client whose errors explain that the server is a node of a cluster."""
+
+    def parse_response(self, connection: Any, command_name: Any, **options: Any) -> Any:
+        """The reply to one command.
+
+        Raises:
+            ClusterNodeError, ClusterDownError: a cluster's node that does not serve the key.
+        """
+        try:
+            return super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call] # redis-py has no types
+        except (AskError, ClusterCrossSlotError) as error:
+            raise ClusterNodeError(error) from error
+        except ClusterDownError as error:
+            what = f"the server is a node of a Redis Cluster that is down: {error}"
+            raise type(error)(f"{what}; {CLUSTER_ADVICE}") from error
+
+
+def _sentinel_pool(url: SentinelUrl, connect: float, answer: float) -> ConnectionPool:
+    settings = _settings(url.server, connect, answer)
+    encrypted = settings.pop("connection_class", None) is SSLConnection
+    to_sentinels = _settings(url.sentinel, connect, connect)
+    to_sentinels["ssl"] = to_sentinels.pop("connection_class", None) is SSLConnection
+    del settings["host"], to_sentinels["host"]
+    del to_sentinels["retry_on_timeout"]  # `Redis` warns where `retry` is given as well
+    sentinels = _Sentinels(url.sentinels, sentinel_kwargs=to_sentinels)  # type: ignore[no-untyped-call] # redis-py has no types
+    return SentinelConnectionPool(  # type: ignore[no-untyped-call] # redis-py has no types
+        url.service,
+        sentinels,
+        connection_class=SentinelManagedSSLConnection if encrypted else SentinelManagedConnection,
+        **settings,
+    )
+
+
+class _Sentinels(Sentinel):
+    """Sentinels whose error says what to do where no primary is found."""
+
+    def discover_master(self, service_name: str) -> Any:
+        """Host and port of the primary, from the first Sentinel that knows it."""
+        try:
+            return super().discover_master(service_name)  # type: ignore[no-untyped-call] # redis-py has no types
+        except MasterNotFoundError as error:
+            raise MasterNotFoundError(
+                f"{error}; a failover may be under way. If it lasts: are the Sentinels in "
+                "redis.url right, can they be reached, and do they watch a service named "
+                f"{service_name!r} (SENTINEL MASTERS)?"
+            ) from error

@@ -1,17 +1,9 @@
-"""Reads streams: as one consumer of a group, or with a cursor of one's own; and what they hold.
+"""Reads streams: as one consumer of a group, or with a cursor of one's own.
 
-A `ConsumerGroup` hands every entry to someone, at least once. What it hands out stays pending until
-it is acknowledged. After an error it begins again with what this consumer has pending, then claims
-what any consumer had for too long, then reads new entries. A group that is gone is made again,
-behind the newest entry up to which nothing was pending (its *anchor*), or from the start.
-
-A `Tail` sees every entry by itself, and leaves no group behind. Its cursor is kept in memory only,
-so it cannot know that it saw everything: `TailRead.gap` is true whenever there is doubt, and then
-the caller looks at the truth.
-
-Both ask for fewer entries where these are large (`ReadSize`), and log one line when reading begins
-to fail and one when it works again (`Outage`). The functions below them say how far a stream got,
-where it begins, and how much a group has left to take.
+The consumers of a `ConsumerGroup` share the entries: each is handed to someone, at least once. Each
+`Tail` sees every entry. Both ask for fewer entries where these are large (`ReadSize`), and log one
+line when reading begins to fail and one when it works again (`Outage`). Places in a stream are
+`Position`s, since the bytes of ids do not sort.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,8 +15,10 @@ from redis.exceptions import RedisError, ResponseError
 
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import FIELD
-from indexrelay.streams.connection import Connection, naming, replies_of
+from indexrelay.streams.connection import Connection, reads_of, replies_of
 from indexrelay.streams.errors import GONE_CODES, refusal_code
+
+_log = get_logger(__name__)
 
 
 class Delivery(NamedTuple):
@@ -33,313 +27,11 @@ class Delivery(NamedTuple):
     entry_id: bytes
     """``b"<milliseconds>-<sequence>"``, given by the server."""
     raw: bytes | None
-    """The event's bytes, unread. ``None``: the entry was trimmed while it was pending; it is no
-    poison: acknowledge it, count it, and look at the truth."""
+    """The event's bytes, not parsed. ``None``: the entry was trimmed while it was pending:
+    acknowledge it, count it, and look at the truth."""
     deliveries: int = 1
-    """How often it was handed out, this time included. Crashes and lost replies count as well: of
-    use only to catch an event that kills whoever takes it."""
-
-
-Entry = tuple[bytes, Mapping[bytes, bytes]]
-
-
-def raw_of(fields: Mapping[bytes, bytes]) -> bytes | None:
-    """The event in an entry's fields.
-
-    An entry that is not ours (another field, or several) keeps all its bytes, as ``name=value``
-    lines: nothing can parse that as an event, so it ends in the dead letters with what it said.
-    """
-    if not fields:
-        return None
-    if len(fields) == 1 and FIELD in fields:
-        return fields[FIELD]
-    return b"\n".join(name + b"=" + value for name, value in fields.items())
-
-
-def entries_in(reply: Any) -> list[Entry]:
-    """The entries in the reply to a read of one stream, in RESP2's shape; empty for none."""
-    return list(reply[0][1]) if reply else []
-
-
-def deliveries_of(entries: Iterable[Entry]) -> list[Delivery]:
-    """Deliveries in the order of the stream, each taken for its first."""
-    return [Delivery(entry_id=entry_id, raw=raw_of(fields)) for entry_id, fields in entries]
-
-
-_log = get_logger(__name__)
-
-
-class Outage:
-    """Watches the reads of one stream; used by the one thread that reads it."""
-
-    def __init__(self, key: str) -> None:
-        self._key = key
-        self._lasting = False
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Around a read: what it raises goes on to the caller, who backs off."""
-        try:
-            with naming(self._key):
-                yield
-        except RedisError as error:
-            if not self._lasting:
-                # redis-py's errors name the address, never the password.
-                _log.warning("stream.unreadable", key=self._key, error=str(error))
-            self._lasting = True
-            raise
-        if self._lasting:
-            _log.info("stream.readable", key=self._key)
-        self._lasting = False
-
-
-MOST_BYTES: Final = 4 * 1024 * 1024
-"""Of one reply, as far as the last one tells: a hundredth of a second on a local network."""
-
-_SHRINK: Final = 8
-_GROW: Final = 2
-
-
-class ReadSize:
-    """For one stream; used by the one thread that reads it."""
-
-    def __init__(self) -> None:
-        self._most: int | None = None
-        """``None``: as many as anybody wants."""
-
-    def of(self, wanted: int) -> int:
-        """How many to ask for, of so many that are ``wanted``."""
-        return wanted if self._most is None else min(wanted, self._most)
-
-    def broke_off(self, asked: int) -> None:
-        """A read of so many brought an error."""
-        self._most = max(1, asked // _SHRINK)
-
-    def brought(self, asked: int, sizes: Iterable[int]) -> None:
-        """A read of so many brought entries of these sizes, in bytes."""
-        size = sum(sizes)
-        if size > MOST_BYTES:
-            self._most = max(1, asked * MOST_BYTES // size)
-        elif self._most is not None:
-            self._most = max(asked, self._most) * _GROW
-            if self._most > _ENOUGH:
-                self._most = None
-
-
-_ENOUGH: Final = 10_000
-"""Nobody wants as many."""
-
-
-class Position(NamedTuple):
-    """Milliseconds and sequence number; ``0-0`` comes before every entry."""
-
-    milliseconds: int
-    sequence: int
-
-    @classmethod
-    def of(cls, entry_id: bytes) -> "Position":
-        """Read ``b"<milliseconds>-<sequence>"``."""
-        milliseconds, _, sequence = entry_id.partition(b"-")
-        return cls(int(milliseconds), int(sequence or 0))
-
-    def to_bytes(self) -> bytes:
-        """The id as Redis writes it."""
-        return b"%d-%d" % self
-
-
-START: Final = Position(0, 0)
-LAST: Final = Position(2**64 - 1, 2**64 - 1)
-"""The greatest id; a stream that has given it takes nothing more."""
-
-
-_PAGE: Final = 10
-"""Entries that are read at once where they have to be counted by reading them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Extent:
-    """A stream's ends; both `START` for one that does not exist."""
-
-    first: Position | None
-    """The oldest entry; ``None``: there is none."""
-    last_generated: Position
-    """The newest id ever given, even if that entry has gone."""
-
-
-def extent(connection: Connection, key: str) -> Extent:
-    """Look at the stream ``key``."""
-    try:
-        info = connection.commands.xinfo_stream(key)
-    except ResponseError as error:
-        if "no such key" not in str(error):
-            raise
-        return Extent(first=None, last_generated=START)
-    first = info["first-entry"]
-    return Extent(
-        first=None if first is None else Position.of(first[0]),
-        last_generated=Position.of(info["last-generated-id"]),
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamSize:
-    """How much a stream holds, and how far its ids got."""
-
-    entries: int
-    last_generated: Position
-    bytes: int | None
-    """By the server's estimate; ``None``: it makes none."""
-
-
-def stream_size(connection: Connection, key: str) -> StreamSize:
-    """Measure the stream ``key``; all zero for one that does not exist.
-
-    Raises:
-        redis.exceptions.RedisError: the server is away, or says no.
-    """
-    try:
-        info = connection.commands.xinfo_stream(key)
-    except ResponseError as error:
-        if "no such key" not in str(error):
-            raise
-        return StreamSize(entries=0, last_generated=START, bytes=0)
-    return StreamSize(
-        entries=info["length"],
-        last_generated=Position.of(info["last-generated-id"]),
-        bytes=memory_of(connection, key),
-    )
-
-
-def memory_of(connection: Connection, key: str) -> int | None:
-    """The bytes that a key takes, estimated from a few of its elements; ``None``: unknown.
-
-    Raises:
-        redis.exceptions.RedisError: the server is away, or does not allow to ask.
-    """
-    try:
-        used = connection.commands.memory_usage(key)
-    except ResponseError as error:
-        if "unknown command" in str(error).lower():  # fakeredis
-            return None
-        raise
-    return None if used is None else int(used)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConsumerState:
-    """One consumer of a group."""
-
-    name: str
-    pending: int
-    """Entries that it took and did not acknowledge."""
-    idle_seconds: float
-    """Since it last asked for any."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GroupState:
-    """Where a group stands."""
-
-    last_delivered: Position
-    lag: int | None
-    """Entries that it has not taken; ``None``: the server does not count them."""
-    lowest_pending: Position | None
-    """The oldest entry that was taken and not acknowledged; ``None``: there is none."""
-    consumers: tuple[ConsumerState, ...]
-
-
-def group_states(connection: Connection, key: str) -> dict[str, GroupState]:
-    """Look at every group of the stream ``key``, by their names; none where it is missing.
-
-    Raises:
-        redis.exceptions.RedisError: the server is away, or says no.
-    """
-    commands: Any = connection.commands
-    try:
-        return {
-            found["name"].decode(errors="replace"): GroupState(
-                last_delivered=Position.of(found["last-delivered-id"]),
-                lag=found.get("lag"),
-                lowest_pending=_lowest_pending(commands.xpending(key, found["name"])),
-                consumers=tuple(
-                    ConsumerState(
-                        name=each["name"].decode(errors="replace"),
-                        pending=each["pending"],
-                        idle_seconds=each["idle"] / 1000,
-                    )
-                    for each in commands.xinfo_consumers(key, found["name"])
-                ),
-            )
-            for found in commands.xinfo_groups(key)
-        }
-    except ResponseError as error:
-        # It may go between two of these questions, and the servers say so differently.
-        if "no such key" in str(error) or refusal_code(error) in GONE_CODES:
-            return {}
-        raise
-
-
-def group_state(connection: Connection, key: str, group: str) -> GroupState | None:
-    """Look at one group; ``None``: the stream or the group is missing.
-
-    Raises:
-        redis.exceptions.RedisError: the server is away, or says no.
-    """
-    return group_states(connection, key).get(group)
-
-
-def _lowest_pending(summary: Any) -> Position | None:
-    return Position.of(summary["min"]) if summary["min"] else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Waiting:
-    """Entries that a group has not taken."""
-
-    count: int
-    seconds: float
-    """For how long the oldest has waited, by the server's clock."""
-
-
-def waiting_entries(
-    connection: Connection, key: str, group: GroupState | None, *, most: int
-) -> Waiting | None:
-    """The entries of the stream ``key`` that ``group`` has not taken, counted up to ``most``.
-
-    Only the oldest is read, where the server counts the others: they may be large. ``None``: none.
-
-    Raises:
-        redis.exceptions.RedisError: the server is away, or says no.
-    """
-    commands: Any = connection.commands
-    after = START if group is None else group.last_delivered
-    behind = Position(after.milliseconds, after.sequence + 1).to_bytes()
-    oldest = commands.xrange(key, behind, "+", count=1)
-    if not oldest:
-        return None
-    count = int(commands.xlen(key)) if group is None else group.lag
-    if count is None:
-        count = _counted(commands, key, behind, most)
-    seconds, microseconds = commands.time()
-    added = Position.of(oldest[0][0]).milliseconds / 1000
-    waited = max(0.0, seconds + microseconds / 1e6 - added)
-    return Waiting(count=max(1, min(count, most)), seconds=waited)
-
-
-def _counted(commands: Any, key: str, behind: bytes, most: int) -> int:
-    """Entries from ``behind`` on, up to ``most``, or as many as are not too large to be read."""
-    count, size = 0, ReadSize()
-    while count < most:
-        asked = size.of(min(_PAGE, most - count))
-        entries = commands.xrange(key, behind, "+", count=asked)
-        count += len(entries)
-        sizes = [sum(map(len, fields.values())) for _, fields in entries]
-        if len(entries) < asked or sum(sizes) > MOST_BYTES:
-            break
-        size.brought(asked, sizes)
-        last = Position.of(entries[-1][0])
-        behind = Position(last.milliseconds, last.sequence + 1).to_bytes()
-    return count
+    """How often it was handed out, this time included. Crashes and lost replies count as well, so
+    that it only serves to detect an event that ends each process which reads it."""
 
 
 _OWN_START: Final = b"0"
@@ -349,6 +41,25 @@ _STREAM_START: Final = b"0"
 
 class ConsumerGroup:
     """One consumer of one group of one stream, for use by one thread.
+
+    What `read` hands out stays pending until it is acknowledged. In this order it gives
+
+    1. what this consumer took before and did not acknowledge (at its start, and after any error:
+       the reply to a read may have been lost on the way);
+    2. what any consumer took longer than ``claim_idle_seconds`` ago, this one included. There is no
+       lock around claiming, the idle time is the guard; the scan goes on where it stopped, so that
+       late entries get their turn;
+    3. new entries, for which it waits.
+
+    **When the group is gone** (somebody deletes the stream, or flushes the server, or it fails over
+    to a copy without the group), it is made again. Redis 6.2 answers NOGROUP when a blocked read
+    runs out, Valkey at once, Redis 7 UNBLOCKED at once. It is not made from ``$``, which loses what
+    arrived meanwhile. `acknowledge` keeps an **anchor**: the newest entry up
+    to which nothing was pending, for the whole group. If the stream still holds that very entry, id
+    and bytes, the group goes on behind it. If not, from ``0``: an id alone proves nothing, since a
+    stream that is deleted and made again within one millisecond gives the same ids to other events.
+    What comes again by that is harmless, for the inbox knows the ids of its events. `recreated`
+    counts, for whoever then looks at the truth.
 
     Args:
         connection: to the server that holds the stream.
@@ -388,8 +99,8 @@ class ConsumerGroup:
         ``block_seconds=0`` does not wait at all.
 
         Raises:
-            redis.exceptions.RedisError: the server is away, or refuses. Where that is transient
-                (`is_transient`) call again after a while; nothing is lost.
+            redis.exceptions.RedisError: the server is away, or refuses; nothing is lost. Call again
+                after a while where it is transient (`is_transient`).
         """
         block = self._connection.block_milliseconds(block_seconds)
         asked = self._size.of(count)
@@ -404,14 +115,13 @@ class ConsumerGroup:
         return deliveries
 
     def acknowledge(self, entry_ids: Sequence[bytes]) -> int:
-        """Say that these need never be handed out again; returns how many were still pending.
+        """Acknowledge entries, so that they are never handed out again; how many were pending.
 
-        Given in the order in which they were read, the last is the newest, and the group finds its
-        place again without a step back. None are where the group has gone: the next read makes it
-        again.
+        Give them in the order in which they were read: the last one becomes the anchor. Where the
+        group is gone none were pending, and the next read makes the group again.
 
         Raises:
-            redis.exceptions.RedisError: not acknowledged, as far as is known: they come again.
+            redis.exceptions.RedisError: they may not be acknowledged, and come again.
         """
         if not entry_ids:
             return 0
@@ -432,10 +142,7 @@ class ConsumerGroup:
         return int(acknowledged)
 
     def ensure(self) -> bool:
-        """Make the stream and the group where they are missing; says whether they were.
-
-        `read` does it by itself.
-        """
+        """Make the stream and the group, as `read` does; whether they were missing."""
         begin = self._begin()
         try:
             self._connection.commands.xgroup_create(self._key, self._group, begin, mkstream=True)
@@ -456,11 +163,15 @@ class ConsumerGroup:
     def _is_there(self, code: str) -> bool:
         """Whether the server refused to make the group because there is one.
 
-        One without memory refuses before it looks.
+        A server without memory refuses before it looks.
         """
-        return code == "BUSYGROUP" or (
-            code == "OOM" and group_state(self._connection, self._key, self._group) is not None
-        )
+        if code != "OOM":
+            return code == "BUSYGROUP"
+        try:
+            groups: Any = self._connection.commands.xinfo_groups(self._key)
+        except ResponseError:  # there is no stream either
+            return False
+        return any(found["name"] == self._group.encode() for found in groups)
 
     def _begin(self) -> bytes:
         """Where a group that is made now begins."""
@@ -478,8 +189,8 @@ class ConsumerGroup:
         except ResponseError as error:
             if refusal_code(error) not in GONE_CODES:
                 raise
-        # Once per call and without waiting: a stream that somebody keeps deleting costs the
-        # caller an empty read each time, and a second refusal is raised.
+        # Once per call and without waiting: where somebody deletes the stream again and again, each
+        # call is an empty read, and a second refusal is raised.
         self.ensure()
         self._own, self._scan = None, _SCAN_START
         return self._new(count, None)
@@ -496,7 +207,7 @@ class ConsumerGroup:
         return self._counted(deliveries)
 
     def _claimed(self, count: int) -> list[Delivery]:
-        """The next of what lay with any consumer for too long."""
+        """The next of what any consumer had for too long."""
         reply = self._connection.commands.xautoclaim(
             self._key, self._group, self._consumer, self._claim_idle_ms, self._scan, count=count
         )
@@ -506,8 +217,8 @@ class ConsumerGroup:
         trimmed = [Delivery(entry_id=entry_id, raw=None) for entry_id in deleted]
         found = [entry for entry in claimed if entry[0] is not None]
         if len(found) < len(claimed):
-            # Redis 6.2 gives trimmed ones to us without saying which: the next read of our own
-            # pending entries names them.
+            # Redis 6.2 assigns trimmed ones to us and does not name them: the next read of our own
+            # pending entries does.
             self._own = _OWN_START
         return trimmed + self._counted(deliveries_of(found))
 
@@ -518,7 +229,7 @@ class ConsumerGroup:
         return deliveries_of(entries_in(reply))
 
     def _counted(self, deliveries: list[Delivery]) -> list[Delivery]:
-        """The same, with how often each was handed out; such reads are rare."""
+        """The same deliveries, with how often each was handed out; such reads are rare."""
         if not deliveries:
             return []
         with self._connection.commands.pipeline(transaction=False) as pipeline:
@@ -549,7 +260,22 @@ class TailRead:
 
 
 class Tail:
-    """A cursor in the stream ``key``, for use by one thread."""
+    """A cursor in the stream ``key``, for use by one thread; it leaves no group behind.
+
+    The cursor begins at the stream's last generated id, taken once (``$`` on each read would drop
+    what came between two reads), and is kept in memory only. So a reader cannot know that it saw
+    everything: `TailRead.gap` is true whenever there is doubt, and then the caller looks at the
+    truth. That is
+
+    - on the first read, which takes the cursor: earlier entries are not seen here;
+    - on the first read after any error: the server may have come back without its last second;
+    - when the stream no longer holds the cursor: its start is newer (trimmed), it is empty although
+      there was more to read, or its last id went backwards (deleted, or a failover to an older
+      copy).
+
+    A read in doubt never waits. The ends are looked at **after** the read and compared with the
+    cursor that it used: whatever is trimmed after that look cannot have been missed by it.
+    """
 
     def __init__(self, connection: Connection, key: str) -> None:
         self._connection = connection
@@ -570,8 +296,8 @@ class Tail:
         Fewer where they are large (`ReadSize`).
 
         Raises:
-            redis.exceptions.RedisError: the server is away, or refuses. Where that is transient
-                (`is_transient`) call again after a while; that read has a gap.
+            redis.exceptions.RedisError: the server is away, or refuses. Call again after a while
+                where it is transient (`is_transient`); that read has a gap.
         """
         block = self._connection.block_milliseconds(block_seconds)
         asked = self._size.of(count)
@@ -587,20 +313,58 @@ class Tail:
 
     def _read(self, count: int, block: int | None) -> TailRead:
         if self._cursor is None:
-            self._cursor = extent(self._connection, self._key).last_generated
+            self._cursor = stream_info(self._connection, self._key).last_generated
         used = self._cursor
         reply = self._connection.reading(block).xread(
             {self._key: used.to_bytes()}, count=count, block=block
         )
         deliveries = deliveries_of(entries_in(reply))
-        now = extent(self._connection, self._key)
+        now = stream_info(self._connection, self._key)
         gap = self._doubt or _missed(used, now)
         self._cursor = _next(used, now, deliveries)
         self._doubt = False
         return TailRead(deliveries=deliveries, gap=gap)
 
 
-def _missed(cursor: Position, now: Extent) -> bool:
+class Position(NamedTuple):
+    """Milliseconds and sequence number; ``0-0`` comes before every entry."""
+
+    milliseconds: int
+    sequence: int
+
+    @classmethod
+    def of(cls, entry_id: bytes) -> "Position":
+        """Read ``b"<milliseconds>-<sequence>"``."""
+        milliseconds, _, sequence = entry_id.partition(b"-")
+        return cls(int(milliseconds), int(sequence or 0))
+
+    @property
+    def next(self) -> "Position":
+        """The first place behind it."""
+        return Position(self.milliseconds, self.sequence + 1)
+
+    def to_bytes(self) -> bytes:
+        """The id as Redis writes it."""
+        return b"%d-%d" % self
+
+
+START: Final = Position(0, 0)
+LAST: Final = Position(2**64 - 1, 2**64 - 1)
+"""The greatest id; to a stream that has given it nothing can be added."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamInfo:
+    """The ends of a stream; of one that does not exist both are `START`."""
+
+    entries: int = 0
+    first: Position | None = None
+    """The oldest entry; ``None``: there is none."""
+    last_generated: Position = START
+    """The newest id ever given, even if that entry is gone."""
+
+
+def _missed(cursor: Position, now: StreamInfo) -> bool:
     """Whether entries behind ``cursor`` may have gone unread."""
     if now.last_generated < cursor:
         return True
@@ -609,7 +373,7 @@ def _missed(cursor: Position, now: Extent) -> bool:
     return now.first > cursor
 
 
-def _next(used: Position, now: Extent, deliveries: list[Delivery]) -> Position:
+def _next(used: Position, now: StreamInfo, deliveries: list[Delivery]) -> Position:
     """Where the next read begins."""
     if deliveries:
         return Position.of(deliveries[-1].entry_id)
@@ -620,23 +384,126 @@ def _next(used: Position, now: Extent, deliveries: list[Delivery]) -> Position:
     return used
 
 
-def backlog(connection: Connection, key: str, group: str, *, most: int) -> int:
-    """Entries of the stream ``key`` that ``group`` has not taken; ``most + 1`` stands for more.
+Entry = tuple[bytes, Mapping[bytes, bytes]]
 
-    A group that does not exist yet has taken none.
+
+def entries_in(reply: Any) -> list[Entry]:
+    """The entries in the reply to a read of one stream, in RESP2's shape."""
+    return list(reply[0][1]) if reply else []
+
+
+def deliveries_of(entries: Iterable[Entry]) -> list[Delivery]:
+    """Deliveries in the order of the stream, each counted as the first of its entry."""
+    return [Delivery(entry_id=entry_id, raw=raw_of(fields)) for entry_id, fields in entries]
+
+
+def raw_of(fields: Mapping[bytes, bytes]) -> bytes | None:
+    """The event in an entry's fields.
+
+    An entry that is not ours (another field, or several) keeps all its bytes, as ``name=value``
+    lines: nothing can parse that as an event, so it becomes a dead letter with all it held.
+    """
+    if not fields:
+        return None
+    if len(fields) == 1 and FIELD in fields:
+        return fields[FIELD]
+    return b"\n".join(name + b"=" + value for name, value in fields.items())
+
+
+class Outage:
+    """Logs when reading a stream begins to fail and when it works again; used by one thread."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._lasting = False
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Around a read; its error is raised to the caller, who backs off."""
+        try:
+            with reads_of(self._key):
+                yield
+        except RedisError as error:
+            if not self._lasting:
+                # redis-py's errors name the address, never the password.
+                _log.warning("stream.unreadable", key=self._key, error=str(error))
+            self._lasting = True
+            raise
+        if self._lasting:
+            _log.info("stream.readable", key=self._key)
+        self._lasting = False
+
+
+MOST_BYTES: Final = 4 * 1024 * 1024
+"""Of one reply, judged by the last one: a hundredth of a second on a local network."""
+_MOST_ENTRIES: Final = 10_000
+"""More than any caller asks for."""
+_SHRINK: Final = 8
+_GROW: Final = 2
+
+
+class ReadSize:
+    """How many entries of a stream to ask for at once: fewer where they are large; for one thread.
+
+    A reply that is larger than the server wants to hold for one client
+    (``client-output-buffer-limit``) ends the connection, and the same question would end the next
+    one, too. So after a read that broke off, and after one that brought much, the next one asks for
+    fewer, down to one; after small ones for more again.
+    """
+
+    def __init__(self) -> None:
+        self._most: int | None = None
+        """``None``: as many as the caller wants."""
+
+    def of(self, wanted: int) -> int:
+        """How many to ask for, where ``wanted`` are wanted."""
+        return wanted if self._most is None else min(wanted, self._most)
+
+    def broke_off(self, asked: int) -> None:
+        """A read of ``asked`` entries raised an error."""
+        self._most = max(1, asked // _SHRINK)
+
+    def brought(self, asked: int, sizes: Iterable[int]) -> None:
+        """A read of ``asked`` entries returned some of these sizes, in bytes."""
+        size = sum(sizes)
+        if size > MOST_BYTES:
+            self._most = max(1, asked * MOST_BYTES // size)
+        elif self._most is not None:
+            self._most = max(asked, self._most) * _GROW
+            if self._most > _MOST_ENTRIES:
+                self._most = None
+
+
+def stream_info(connection: Connection, key: str) -> StreamInfo:
+    """Look at the stream ``key``.
 
     Raises:
-        redis.exceptions.RedisError: the server is away, or says no.
+        redis.exceptions.RedisError: the server is away, or refuses.
     """
-    commands: Any = connection.commands
-    length = int(commands.xlen(key))
-    if length <= most:
-        return length
-    after = START
-    for found in commands.xinfo_groups(key):
-        if found["name"] == group.encode():
-            if found.get("lag") is not None:
-                return min(int(found["lag"]), most + 1)
-            after = Position.of(found["last-delivered-id"])
-    behind = Position(after.milliseconds, after.sequence + 1).to_bytes()
-    return len(commands.xrange(key, behind, "+", count=most + 1))
+    try:
+        info = connection.commands.xinfo_stream(key)
+    except ResponseError as error:
+        if "no such key" not in str(error):
+            raise
+        return StreamInfo()
+    first = info["first-entry"]
+    return StreamInfo(
+        entries=info["length"],
+        first=None if first is None else Position.of(first[0]),
+        last_generated=Position.of(info["last-generated-id"]),
+    )
+
+
+def memory_of(connection: Connection, key: str) -> int | None:
+    """The bytes that a key takes, estimated from a few of its elements; ``None``: unknown.
+
+    Raises:
+        redis.exceptions.RedisError: the server is away, or does not allow to ask.
+    """
+    try:
+        used = connection.commands.memory_usage(key)
+    except ResponseError as error:
+        if "unknown command" in str(error).lower():  # fakeredis
+            return None
+        raise
+    return None if used is None else int(used)

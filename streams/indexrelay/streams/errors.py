@@ -1,7 +1,7 @@
 """What goes wrong with the server, what the user can do about it, and which errors are transient.
 
-Redis says most errors as plain response errors, told apart by their first word only. redis-py gives
-some of them a class of their own and strips the word; `refusal_code` puts both together.
+Redis sends most errors as plain responses that differ by their first word only. redis-py gives some
+of them a class of their own and strips the word; `refusal_code` returns the word of either.
 
 A transient error goes away without anyone changing a line: the server restarts, loads its file,
 fails over, is short of memory or disk for a while, or somebody deleted a stream. A wrong password,
@@ -10,7 +10,7 @@ a forbidden command or a key of another type stays, however often the call is re
 
 import re
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from redis.exceptions import (
     AskError,
@@ -38,7 +38,7 @@ CLUSTER_ADVICE: Final = (
 )
 _NODE: Final = f"the server is a node of a Redis Cluster: {CLUSTER_ADVICE}"
 EXHAUSTED: Final = "EXHAUSTED"
-"""Our own word for a stream whose ids are used up, so that it takes nothing; servers have none."""
+"""Our own code for a stream whose ids are used up, so that nothing can be added."""
 _ADVICE: Final = {
     "ASK": _NODE,
     "CLUSTERDOWN": _NODE,
@@ -70,6 +70,37 @@ class BackendRefusedError(IndexRelayError, ResponseError):
         self.key = key
         self.code = code
         self.reason = reason
+
+    @classmethod
+    def of(cls, key: str, error: ResponseError) -> Self:
+        """The error for a refused write to ``key``; raise it ``from error``."""
+        return cls(key, refusal_code(error), str(error))
+
+
+class WrongTypeError(IndexRelayError, ResponseError):
+    """Raised when a key holds another type than it should.
+
+    It names the key, which the server's own error does not; the first word stays ``WRONGTYPE``.
+    """
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"WRONGTYPE the key {key} holds something that is not ours; a running rebuilder sets "
+            f"it aside, and so does: {commands.RECONCILE}"
+        )
+        self.key = key
+
+
+class MessageTooLargeError(IndexRelayError, ValueError):
+    """Raised when a message is larger than its readers accept; nothing was sent."""
+
+    def __init__(self, key: str, size: int, most: int) -> None:
+        super().__init__(
+            f"{size:,} bytes for {key}, of which readers accept at most {most:,}: put less in it"
+        )
+        self.key = key
+        self.size = size
+        self.most = most
 
 
 class ClusterNodeError(IndexRelayError, ResponseError):
@@ -112,63 +143,36 @@ class NoServerError(IndexRelayError):
 
 
 class ServerStartError(IndexRelayError):
-    """Raised when the embedded server did not come up; ``log_tail`` is what it said last.
+    """Raised when the embedded server did not start; ``log_tail`` is the end of its log.
 
-    Nothing in its folder is the truth about anything: where the log speaks of a broken or unknown
-    file there (it was written by another server program, say), delete the folder and start again.
+    Nothing in its folder is the truth about anything: where the log names a broken or unknown file
+    there (written by another server program, for example), delete the folder and start again.
     """
 
     def __init__(self, folder: Path, reason: str, *, log_tail: str = "") -> None:
-        said = f"; its log ends:\n{log_tail}" if log_tail else ""
+        log_end = f"; its log ends:\n{log_tail}" if log_tail else ""
         super().__init__(
             f"the embedded server in {folder} did not start: {reason}; "
-            f"the folder holds no truth and may be deleted{said}"
+            f"the folder holds no truth and may be deleted{log_end}"
         )
         self.folder = folder
         self.reason = reason
         self.log_tail = log_tail
 
 
-class MessageTooLargeError(IndexRelayError, ValueError):
-    """Raised instead of sending what nobody would read; nothing was sent."""
-
-    def __init__(self, key: str, size: int, most: int) -> None:
-        super().__init__(
-            f"{size:,} bytes for {key}, of which readers take at most {most:,}: say less in it"
-        )
-        self.key = key
-        self.size = size
-        self.most = most
-
-
 class UnkillableScriptError(IndexRelayError):
-    """Raised when a script does not end, and has written something, so that it cannot be ended."""
+    """Raised when a script that does not end has written something, so that it cannot be killed."""
 
     def __init__(self) -> None:
         super().__init__(
-            "the script has written something, and the server ends no such script: end the server "
+            "the script has written something, and the server kills no such script: end the server "
             "without saving (SHUTDOWN NOSAVE, or kill it) and start it again; nothing of ours is "
             "lost by it, commits and releases are elsewhere"
         )
 
 
-class WrongTypeError(IndexRelayError, ResponseError):
-    """Raised instead of the server's own when a key holds another type than it should.
-
-    It names the key, which the server does not; its first word stays ``WRONGTYPE``.
-    """
-
-    def __init__(self, key: str) -> None:
-        super().__init__(
-            f"WRONGTYPE the key {key} holds something that is not ours; a running rebuilder sets "
-            f"it aside, and so does: {commands.RECONCILE}"
-        )
-        self.key = key
-
-
 GONE_CODES: Final = frozenset({"NOGROUP", "UNBLOCKED"})
-"""The stream or its group vanished, as Valkey and as Redis 7 say it under a blocked read."""
-
+"""The stream or its group is gone, as Valkey and as Redis 7 report it under a blocked read."""
 TRANSIENT_CODES: Final = GONE_CODES | {
     "BUSY",
     "CLUSTERDOWN",
@@ -181,37 +185,6 @@ TRANSIENT_CODES: Final = GONE_CODES | {
     "READONLY",
     "TRYAGAIN",
 }
-
-_CODE_OF_CLASS: Final = {
-    MovedError: "MOVED",
-    AskError: "ASK",
-    ClusterCrossSlotError: "CROSSSLOT",
-    ClusterDownError: "CLUSTERDOWN",
-    MasterDownError: "MASTERDOWN",
-    NoPermissionError: "NOPERM",
-    OutOfMemoryError: "OOM",
-    ReadOnlyError: "READONLY",
-    TryAgainError: "TRYAGAIN",
-}
-
-_CODE_IN_TEXT: Final = re.compile(r"(?:^-?|: -)([A-Z]{2,}) ")
-"""First in the text; Redis 6.2 puts it later where a script met the error."""
-
-
-def refusal_code(error: ResponseError) -> str:
-    """The word that a server's error begins with (``OOM``, ``NOGROUP``); ``ERR`` without one.
-
-    ``EXHAUSTED`` is ours: a rebuilder sets such a stream aside, and adding works again.
-    """
-    if isinstance(error, BackendRefusedError):
-        return error.code
-    if "exhausted the last possible ID" in str(error):
-        return EXHAUSTED
-    for known, code in _CODE_OF_CLASS.items():
-        if isinstance(error, known):
-            return code
-    word = _CODE_IN_TEXT.search(str(error))
-    return word[1] if word else "ERR"
 
 
 def is_transient(error: BaseException) -> bool:
@@ -226,3 +199,34 @@ def is_transient(error: BaseException) -> bool:
 def is_unanswered(error: BaseException) -> bool:
     """Whether the server did not answer at all: asked again at once it would not either."""
     return isinstance(error, ConnectionError | TimeoutError)
+
+
+def refusal_code(error: ResponseError) -> str:
+    """The word that a server's error begins with (``OOM``, ``NOGROUP``); ``ERR`` without one.
+
+    `EXHAUSTED` is ours: a rebuilder sets such a stream aside, and adding works again.
+    """
+    if isinstance(error, BackendRefusedError):
+        return error.code
+    if "exhausted the last possible ID" in str(error):
+        return EXHAUSTED
+    for known, code in _CODE_OF_CLASS.items():
+        if isinstance(error, known):
+            return code
+    word = _CODE_IN_TEXT.search(str(error))
+    return word[1] if word else "ERR"
+
+
+_CODE_OF_CLASS: Final = {
+    MovedError: "MOVED",
+    AskError: "ASK",
+    ClusterCrossSlotError: "CROSSSLOT",
+    ClusterDownError: "CLUSTERDOWN",
+    MasterDownError: "MASTERDOWN",
+    NoPermissionError: "NOPERM",
+    OutOfMemoryError: "OOM",
+    ReadOnlyError: "READONLY",
+    TryAgainError: "TRYAGAIN",
+}
+_CODE_IN_TEXT: Final = re.compile(r"(?:^-?|: -)([A-Z]{2,}) ")
+"""First in the text; Redis 6.2 puts it later where a script met the error."""

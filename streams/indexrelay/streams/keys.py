@@ -99,7 +99,7 @@ def scan(connection: Connection, pattern: str) -> Iterator[str]:
     A name that is no text is given with replacement characters, and names no key of ours.
 
     Raises:
-        redis.exceptions.RedisError: the server is away, or says no.
+        redis.exceptions.RedisError: the server is away, or refuses.
     """
     commands: Any = connection.commands
     cursor = 0

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from indexrelay.streams.connection import Connection, refusals_of, replies_of
+from indexrelay.streams.connection import Connection, replies_of, writes_to
 from indexrelay.streams.presence import Identity
 
 
@@ -83,7 +83,7 @@ class Lease:
         return self._run("lease_release", self._owner)
 
     def _run(self, script: str, *arguments: str | int) -> bool:
-        with refusals_of(self._key):
+        with writes_to(self._key):
             return bool(self._connection.script(script)(keys=[self._key], args=arguments))
 
 
@@ -100,7 +100,7 @@ def held_leases(connection: Connection, keys: Sequence[str]) -> dict[str, HeldLe
     """Those of the leases ``keys`` that are held now.
 
     Raises:
-        redis.exceptions.RedisError: the server is away, or says no.
+        redis.exceptions.RedisError: the server is away, or refuses.
     """
     if not keys:
         return {}
@@ -126,5 +126,5 @@ def limit_lease(connection: Connection, key: str, *, ttl_seconds: float) -> None
         BackendRefusedError, redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: as
             `Lease`.
     """
-    with refusals_of(key):
+    with writes_to(key):
         connection.commands.pexpire(key, round(ttl_seconds * 1000))

@@ -36,7 +36,7 @@ from redis.exceptions import RedisError, ResponseError
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import MAX_EVENT_BYTES, ProcessState, Role
 from indexrelay.schemas.names import READER_PATTERN, member_id, split_member_id
-from indexrelay.streams.connection import Connection, refusals_of
+from indexrelay.streams.connection import Connection, writes_to
 from indexrelay.streams.errors import MessageTooLargeError, refusal_code
 from indexrelay.streams.keys import Keys, scan
 
@@ -187,7 +187,7 @@ class Presence:
         if len(state) > MAX_STATE_BYTES:
             raise MessageTooLargeError(key, len(state), MAX_STATE_BYTES)
         commands = self._connection.commands
-        with refusals_of(key):
+        with writes_to(key):
             try:
                 commands.set(key, state, px=milliseconds)
             except ResponseError as error:
@@ -261,7 +261,7 @@ class Presence:
     def remove(self, member_id: str) -> None:
         """A member leaves at once, instead of being missed after its TTL."""
         key = self._member_key(member_id)
-        with refusals_of(key):
+        with writes_to(key):
             self._connection.commands.delete(key)
 
 

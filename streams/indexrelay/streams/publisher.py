@@ -26,8 +26,8 @@ from redis.exceptions import ResponseError
 
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import FIELD, MAX_EVENT_BYTES
-from indexrelay.streams.connection import Connection, naming, refusals_of, refused
-from indexrelay.streams.errors import MessageTooLargeError
+from indexrelay.streams.connection import Connection, reads_of, writes_to
+from indexrelay.streams.errors import BackendRefusedError, MessageTooLargeError
 from indexrelay.streams.keys import Keys
 
 Packed = bytes
@@ -99,7 +99,7 @@ def publish(
     replies = round_trip(connection.commands, commands)
     for reply in replies:
         if isinstance(reply, ResponseError):
-            raise refused(key, reply) from reply
+            raise BackendRefusedError.of(key, reply) from reply
     entry_id: bytes = replies[0]
     return entry_id
 
@@ -121,7 +121,7 @@ def publish_many(connection: Connection, key: str, raws: Sequence[bytes]) -> lis
         commands = [packed(b"XADD", name, b"*", FIELD, raw) for raw in some]
         for reply in round_trip(connection.commands, commands):
             if isinstance(reply, ResponseError):
-                raise refused(key, reply) from reply
+                raise BackendRefusedError.of(key, reply) from reply
             entry_ids.append(reply)
     return entry_ids
 
@@ -185,7 +185,7 @@ def announce(
     check_size(keys.reloads, release_event)
     check_size(keys.results, result)
     mark = keys.announced(hashlib.sha256(result).hexdigest())
-    with refusals_of(keys.release):
+    with writes_to(keys.release):
         became = connection.script("announce")(
             keys=[keys.reloads, keys.results, mark, keys.release],
             args=[number, release_event, result, FIELD, MARK_SECONDS * 1000],
@@ -197,9 +197,9 @@ def current_release(connection: Connection, keys: Keys) -> int:
     """The number of the newest announced release; 0: none.
 
     Raises:
-        redis.exceptions.RedisError: the server is away, or says no.
+        redis.exceptions.RedisError: the server is away, or refuses.
     """
-    with naming(keys.release):
+    with reads_of(keys.release):
         value = connection.commands.get(keys.release)
     if value is None:
         return 0

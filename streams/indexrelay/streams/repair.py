@@ -1,18 +1,18 @@
-"""Finds keys of ours that hold what is not ours, and mends them; and repairs a server by hand.
+"""Finds and repairs keys of ours that hold what is not ours, and repairs a server by hand.
 
 Somebody may run another program on the same server under the same names, try a command by hand, or
 have a password that leaked. A `WrongKey` names the key, what it holds, what it should hold, and who
 may write there. What is of another type is *set aside*, renamed to ``{ns}:aside:…`` and left there
-for a week; what is too large is deleted or shortened; what would stay for ever is given an end.
+for a week; what is too large is deleted or shortened; what has no TTL is given one.
 Nothing of ours is lost by it, since all of it can be had again.
 
 A stream's ids only grow, and whoever may add to it may give one. After the greatest nothing can be
 added for ever, and one that is far ahead of the server's clock makes every age wrong. So a stream
 whose newest id is ahead of that clock is set aside, too.
 
-A rebuilder mends keys by itself. `Repair` does the same where none runs or none may, as a user who
-may do more, and with it what no key shows: a script that does not end, and scripts or functions
-that take more memory than any of ours. `look` says what would be done, `carry_out` does one of it.
+A rebuilder repairs keys by itself. `Repair` does the same where none runs or none may, as a user
+with more rights. It also repairs what no key shows: a script that does not end, and scripts or
+functions that take more memory than any of ours.
 """
 
 import re
@@ -25,55 +25,69 @@ from redis.exceptions import RedisError, ResponseError
 
 from indexrelay.schemas.names import split_member_id
 from indexrelay.schemas.settings import RebuilderSettings
-from indexrelay.streams.connection import Connection, refusals_of, replies_of
-from indexrelay.streams.consumer import LAST, StreamSize, memory_of, stream_size
+from indexrelay.streams.connection import Connection, replies_of, writes_to
+from indexrelay.streams.consumer import LAST, StreamInfo, memory_of, stream_info
 from indexrelay.streams.errors import UnkillableScriptError, refusal_code
 from indexrelay.streams.keys import Keys, scan
 from indexrelay.streams.presence import MAX_LABEL_BYTES, MAX_PROCESSES, MAX_STATE_BYTES
-from indexrelay.streams.retention import cap, server_memory, server_milliseconds
+from indexrelay.streams.retention import cap, server_memory
 
 ASIDE_SECONDS: Final = 604_800
-"""How long what was set aside stays: a week, for whoever misses it."""
+"""How long a key that was set aside stays: a week, for whoever misses it."""
 MAX_ASIDE_BYTES: Final = 1_048_576
-"""What is larger is deleted instead: kept for a week, it would fill the memory for a week."""
+"""A larger key is deleted instead: it would take the memory for a week."""
 MAX_AHEAD_SECONDS: Final = 300
-"""How far a stream's ids may be ahead of the server's clock. They are because somebody gave one, or
-because the clock was set back; the same is right for both."""
+"""How far a stream's ids may be ahead of the server's clock: because somebody gave one, or because
+the clock was set back. The same repair is right for both."""
 MAX_PRESENCE_SECONDS: Final = 3600
-"""No setting lets a process say that it is there for longer, without being heard of again."""
-TOO_LONG: Final = 2
-"""A stream that is so many times as long as it may be is more than the next trimming leaves."""
+"""The longest TTL of a state in presence that the settings allow."""
 MAX_STATES_BYTES: Final = 8 * MAX_LABEL_BYTES
 """Of the states under one label: many times what is looked at there."""
 MAX_REPORTS_BYTES: Final = 67_108_864
 """Of the reports under one label; trimming leaves a quarter of it."""
+MAX_SCRIPT_BYTES: Final = 16_777_216
+"""Of the scripts, and of the functions, that a server keeps; ours take a few thousand."""
+TOO_LONG: Final = 2
+"""A stream that is so many times as long as it may be is more than the next trimming leaves."""
 
-_MOST_DIGITS: Final = 12
-"""Of a release number: at a release a second it takes 30,000 years to have more."""
-_NAMES: Final = {"zset": "a sorted set"}
-_AT_A_TIME: Final = 1000
+
+class Action(StrEnum):
+    """What one step does."""
+
+    END_SCRIPT = "end_script"
+    REPAIR_KEY = "repair_key"
+    FLUSH_SCRIPTS = "flush_scripts"
+    FLUSH_FUNCTIONS = "flush_functions"
 
 
 class Remedy(StrEnum):
-    """What is done about it."""
+    """How a key is repaired."""
 
     ASIDE = "aside"
     """Renamed, and kept for a week; deleted, where it is large."""
     DELETE = "delete"
     SHORTEN = "shorten"
     """The oldest entries of a stream go."""
-    END = "end"
-    """It is given an end."""
+    TTL = "ttl"
+    """It is given a TTL."""
+
+
+_HOW: Final = {
+    Remedy.ASIDE: "set it aside for a week, or delete it if it is large",
+    Remedy.DELETE: "delete",
+    Remedy.SHORTEN: "remove its oldest entries",
+    Remedy.TTL: "give it a TTL",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class WrongKey:
-    """One of them."""
+    """A key of ours that holds what is not ours: of another type, of no meaning, or too large."""
 
     key: str
-    """Or a pattern: all that match."""
+    """Or a pattern: all keys that match."""
     found: str
-    """``a list``, ``'abc'``, ``a value without an end``."""
+    """``a list``, ``'abc'``, ``a value without a TTL``."""
     wanted: str
     remedy: Remedy = Remedy.ASIDE
     entries: int = 0
@@ -81,7 +95,7 @@ class WrongKey:
 
     @property
     def hides(self) -> bool:
-        """Whether nothing can be read there, or added, until it is mended."""
+        """Whether nothing can be read or added there until it is repaired."""
         return self.remedy is Remedy.ASIDE
 
     @property
@@ -103,13 +117,123 @@ class WrongKey:
         return f"the key {self.key} holds {self.found}, and should hold {self.wanted}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One repair: what is wrong, and what would be done."""
+
+    action: Action
+    what: str
+    how: str
+    wrong: WrongKey | None = None
+    """The key that is repaired."""
+
+
+class Repair:
+    """Repairs one server of one installation; for use by one thread.
+
+    `look` returns what would be done and `carry_out` does one of it, so that a person sees it
+    before. Nothing is lost by any of it: all of a server's keys may be wiped at any time, and
+    scripts are sent to it again when they are needed.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        keys: Keys,
+        limits: RebuilderSettings,
+        *,
+        components: Iterable[str],
+    ) -> None:
+        self._connection = connection
+        self._keys = keys
+        self._limits = limits
+        self._components = tuple(components)
+
+    def look(self) -> tuple[Step, ...]:
+        """What would be done. While a script runs, nothing else can be seen.
+
+        Raises:
+            redis.exceptions.RedisError: the server is away, or does not allow to look.
+        """
+        try:
+            return (*self._keys_to_repair(), *self._memory_to_free())
+        except ResponseError as error:
+            if refusal_code(error) != "BUSY":
+                raise
+        what = "a script or function runs and does not end, and the server answers nothing else"
+        return (Step(action=Action.END_SCRIPT, what=what, how="end it"),)
+
+    def carry_out(self, step: Step) -> str:
+        """Do one step; what was done, as a sentence.
+
+        Raises:
+            UnkillableScriptError: the script has written something, so that the server does not
+                kill it.
+            redis.exceptions.RedisError: the server is away, or refuses.
+        """
+        commands: Any = self._connection.commands
+        match step.action:
+            case Action.END_SCRIPT:
+                return self._end_script()
+            case Action.FLUSH_SCRIPTS:
+                commands.script_flush()
+            case Action.FLUSH_FUNCTIONS:
+                commands.function_flush()
+            case Action.REPAIR_KEY if step.wrong is not None:
+                ttl_seconds = self._limits.presence_ttl_seconds
+                return repair_key(self._connection, self._keys, step.wrong, ttl_seconds=ttl_seconds)
+        return f"{step.what}: they were removed"
+
+    def _keys_to_repair(self) -> Iterator[Step]:
+        found = find_wrong_keys(
+            self._connection, self._keys, self._limits, components=self._components
+        )
+        for wrong in found:
+            yield Step(
+                action=Action.REPAIR_KEY,
+                what=f"{wrong}; {wrong.writers}",
+                how=_HOW[wrong.remedy],
+                wrong=wrong,
+            )
+
+    def _memory_to_free(self) -> Iterator[Step]:
+        memory = server_memory(self._connection)
+        if memory is None:
+            return
+        for action, kind, size in (
+            (Action.FLUSH_SCRIPTS, "scripts", memory.scripts),
+            (Action.FLUSH_FUNCTIONS, "functions", memory.functions),
+        ):
+            if size > MAX_SCRIPT_BYTES:
+                yield Step(
+                    action=action,
+                    what=f"{kind} take {size:,} bytes of the server's memory",
+                    how=f"remove all {kind}: each is sent to the server again when it is needed",
+                )
+
+    def _end_script(self) -> str:
+        commands: Any = self._connection.commands
+        for words in (("SCRIPT", "KILL"), ("FUNCTION", "KILL")):
+            try:
+                commands.execute_command(*words)
+            except ResponseError as error:
+                code = refusal_code(error)
+                if code == "UNKILLABLE":
+                    raise UnkillableScriptError from error
+                if code in {"NOTBUSY", "BUSY"} or "unknown" in str(error).lower():
+                    continue  # it is a function, or it has ended, or the server has none
+                raise
+            return "the script or function was ended"
+        return "the script or function had ended by itself"
+
+
 def find_wrong_keys(
     connection: Connection, keys: Keys, limits: RebuilderSettings, *, components: Iterable[str]
 ) -> tuple[WrongKey, ...]:
-    """Look at every key of the namespace that somebody relies on.
+    """Look at every key of the namespace that some process reads.
 
     Raises:
-        redis.exceptions.RedisError: the server is away, or says no.
+        redis.exceptions.RedisError: the server is away, or refuses.
     """
     history = min(limits.history_entries, limits.stream_max_entries)
     reports = sorted({*scan(connection, keys.reports("*"))})
@@ -130,64 +254,17 @@ def find_wrong_keys(
         for key, kind in wanted.items()
         if types[key] not in {kind, "none"}
     ]
-    now = server_milliseconds(connection)
+    now = connection.server_milliseconds()
     for key, most in streams.items():
         if types[key] == "stream":
-            size = stream_size(connection, key)
-            found += _of_stream(size, key, most, now, is_reports=key in reports)
+            info = stream_info(connection, key)
+            size = (memory_of(connection, key) or 0) if key in reports else 0
+            found += _of_stream(info, key, most, now, reports_bytes=size)
     if types[keys.release] == "string":
         found += _release_number(connection, keys)
     for prefix in (keys.reader(""), keys.rebuilder("")):
         found += _members(connection, prefix)
     return tuple(found)
-
-
-def mend(connection: Connection, keys: Keys, wrong: WrongKey, *, ttl_seconds: float) -> str:
-    """Get it out of the way; what was done, as a sentence.
-
-    Args:
-        ttl_seconds: the end that is given to what has none.
-
-    Raises:
-        BackendRefusedError: the server refused it.
-        redis.exceptions.RedisError: the server is away.
-    """
-    with refusals_of(wrong.key):
-        match wrong.remedy:
-            case Remedy.END:
-                connection.commands.pexpire(wrong.key, round(ttl_seconds * 1000))
-                return f"{wrong}: it was given one, and ends in {ttl_seconds:g} s"
-            case Remedy.SHORTEN:
-                removed = cap(connection, wrong.key, entries=wrong.entries)
-                return f"{wrong}: the {removed:,} oldest were removed"
-            case Remedy.DELETE:
-                _delete(connection, wrong.key)
-                return f"{wrong}: deleted"
-            case Remedy.ASIDE:
-                return _set_aside(connection, keys, wrong)
-
-
-def _set_aside(connection: Connection, keys: Keys, wrong: WrongKey) -> str:
-    if (memory_of(connection, wrong.key) or 0) > MAX_ASIDE_BYTES:
-        _delete(connection, wrong.key)
-        return f"{wrong}: it is too large to be set aside, and was deleted"
-    aside = keys.aside(wrong.key)
-    with connection.commands.pipeline(transaction=False) as pipeline:
-        pipeline.rename(wrong.key, aside)
-        pipeline.pexpire(aside, ASIDE_SECONDS * 1000)
-        replies_of(pipeline)
-    return f"{wrong}: it was set aside as {aside}, for a week"
-
-
-def _delete(connection: Connection, pattern: str) -> None:
-    found = list({*scan(connection, pattern)}) if "*" in pattern else [pattern]
-    for some in _portions(found):
-        connection.commands.unlink(*some)
-
-
-def _portions(found: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(found), _AT_A_TIME):
-        yield found[start : start + _AT_A_TIME]
 
 
 def _types(connection: Connection, names: Sequence[str]) -> dict[str, str]:
@@ -198,33 +275,36 @@ def _types(connection: Connection, names: Sequence[str]) -> dict[str, str]:
     return {key: reply.decode() for key, reply in zip(names, replies, strict=True)}
 
 
+_NAMES: Final = {"zset": "a sorted set"}
+
+
 def _named(kind: str) -> str:
     return _NAMES.get(kind, f"a {kind}")
 
 
 def _of_stream(
-    size: StreamSize, key: str, most: int, now: int, *, is_reports: bool
+    info: StreamInfo, key: str, most: int, now: int, *, reports_bytes: int
 ) -> Iterator[WrongKey]:
-    ahead = (size.last_generated.milliseconds - now) / 1000
+    ahead = (info.last_generated.milliseconds - now) / 1000
     if ahead > MAX_AHEAD_SECONDS:
         found = (
             "the greatest possible id, after which nothing can be added"
-            if size.last_generated == LAST
+            if info.last_generated == LAST
             else f"ids that are {_duration(ahead)} ahead of the server's clock"
         )
         yield WrongKey(key=key, found=found, wanted="ids by the server's clock")
-    elif size.entries > TOO_LONG * most:
+    elif info.entries > TOO_LONG * most:
         yield WrongKey(
             key=key,
-            found=f"{size.entries:,} entries",
+            found=f"{info.entries:,} entries",
             wanted=f"at most {most:,}",
             remedy=Remedy.SHORTEN,
             entries=most,
         )
-    elif is_reports and (size.bytes or 0) > MAX_REPORTS_BYTES:
+    elif reports_bytes > MAX_REPORTS_BYTES:
         yield WrongKey(
             key=key,
-            found=f"{size.bytes:,} bytes",
+            found=f"{reports_bytes:,} bytes",
             wanted=f"at most {MAX_REPORTS_BYTES:,}",
             remedy=Remedy.DELETE,
         )
@@ -235,6 +315,10 @@ def _duration(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:,.0f} {unit}"
     return f"{seconds:,.0f} seconds"
+
+
+_MOST_DIGITS: Final = 12
+"""Of a release number: at a release a second it takes 30,000 years to have more."""
 
 
 def _release_number(connection: Connection, keys: Keys) -> list[WrongKey]:
@@ -307,137 +391,63 @@ def _of_state(key: str, milliseconds_left: int, size: int) -> Iterator[WrongKey]
             remedy=Remedy.DELETE,
         )
     elif milliseconds_left == -1 or milliseconds_left > MAX_PRESENCE_SECONDS * 1000:
-        end = "without an end"
+        ttl = "without a TTL"
         if milliseconds_left > 0:
-            end = f"that ends in {_duration(milliseconds_left / 1000)}"
+            ttl = f"with a TTL of {_duration(milliseconds_left / 1000)}"
         yield WrongKey(
             key=key,
-            found=f"a value {end}",
-            wanted="one that ends when its process does",
-            remedy=Remedy.END,
+            found=f"a value {ttl}",
+            wanted="one that goes when its process does",
+            remedy=Remedy.TTL,
         )
 
 
-MAX_SCRIPT_BYTES: Final = 16_777_216
-"""Of the scripts, and of the functions, that a server keeps; ours take a few thousand."""
+def repair_key(connection: Connection, keys: Keys, wrong: WrongKey, *, ttl_seconds: float) -> str:
+    """Repair a key; what was done, as a sentence.
 
-_HOW: Final = {
-    Remedy.ASIDE: "set it aside for a week, or delete it if it is large",
-    Remedy.DELETE: "delete",
-    Remedy.SHORTEN: "remove its oldest entries",
-    Remedy.END: "give it an end",
-}
+    Args:
+        ttl_seconds: the TTL that is given to a key without one.
 
-
-class Action(StrEnum):
-    """What is done in one step."""
-
-    END_SCRIPT = "end_script"
-    MEND_KEY = "mend_key"
-    FLUSH_SCRIPTS = "flush_scripts"
-    FLUSH_FUNCTIONS = "flush_functions"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One thing that is wrong, and what is to be done about it."""
-
-    action: Action
-    what: str
-    how: str
-    wrong: WrongKey | None = None
-    """The key that is mended."""
+    Raises:
+        BackendRefusedError: the server refused it.
+        redis.exceptions.RedisError: the server is away.
+    """
+    with writes_to(wrong.key):
+        match wrong.remedy:
+            case Remedy.TTL:
+                connection.commands.pexpire(wrong.key, round(ttl_seconds * 1000))
+                return f"{wrong}: it was given a TTL of {ttl_seconds:g} s"
+            case Remedy.SHORTEN:
+                removed = cap(connection, wrong.key, entries=wrong.entries)
+                return f"{wrong}: the {removed:,} oldest were removed"
+            case Remedy.DELETE:
+                _delete(connection, wrong.key)
+                return f"{wrong}: deleted"
+            case Remedy.ASIDE:
+                return _set_aside(connection, keys, wrong)
 
 
-class Repair:
-    """One server of one installation; for use by one thread."""
+def _set_aside(connection: Connection, keys: Keys, wrong: WrongKey) -> str:
+    if (memory_of(connection, wrong.key) or 0) > MAX_ASIDE_BYTES:
+        _delete(connection, wrong.key)
+        return f"{wrong}: it is too large to be set aside, and was deleted"
+    aside = keys.aside(wrong.key)
+    with connection.commands.pipeline(transaction=False) as pipeline:
+        pipeline.rename(wrong.key, aside)
+        pipeline.pexpire(aside, ASIDE_SECONDS * 1000)
+        replies_of(pipeline)
+    return f"{wrong}: it was set aside as {aside}, for a week"
 
-    def __init__(
-        self,
-        connection: Connection,
-        keys: Keys,
-        limits: RebuilderSettings,
-        *,
-        components: Iterable[str],
-    ) -> None:
-        self._connection = connection
-        self._keys = keys
-        self._limits = limits
-        self._components = tuple(components)
 
-    def look(self) -> tuple[Step, ...]:
-        """What is to be done. While a script runs, nothing else can be seen.
+def _delete(connection: Connection, pattern: str) -> None:
+    found = list({*scan(connection, pattern)}) if "*" in pattern else [pattern]
+    for some in _portions(found):
+        connection.commands.unlink(*some)
 
-        Raises:
-            redis.exceptions.RedisError: the server is away, or does not allow to look.
-        """
-        try:
-            return (*self._keys_to_mend(), *self._memory_to_free())
-        except ResponseError as error:
-            if refusal_code(error) != "BUSY":
-                raise
-        what = "a script or function runs and does not end, and the server answers nobody"
-        return (Step(action=Action.END_SCRIPT, what=what, how="end it"),)
 
-    def carry_out(self, step: Step) -> str:
-        """Do it; what was done, as a sentence.
+def _portions(found: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(found), _AT_A_TIME):
+        yield found[start : start + _AT_A_TIME]
 
-        Raises:
-            UnkillableScriptError: the script has written something, so that the server does not
-                end it.
-            BackendRefusedError, redis.exceptions.RedisError: the server is away, or refused.
-        """
-        commands: Any = self._connection.commands
-        match step.action:
-            case Action.END_SCRIPT:
-                return self._end_script()
-            case Action.FLUSH_SCRIPTS:
-                commands.script_flush()
-            case Action.FLUSH_FUNCTIONS:
-                commands.function_flush()
-            case Action.MEND_KEY if step.wrong is not None:
-                ttl_seconds = self._limits.presence_ttl_seconds
-                return mend(self._connection, self._keys, step.wrong, ttl_seconds=ttl_seconds)
-        return f"{step.what}: they were removed"
 
-    def _keys_to_mend(self) -> Iterator[Step]:
-        found = find_wrong_keys(
-            self._connection, self._keys, self._limits, components=self._components
-        )
-        for wrong in found:
-            yield Step(
-                action=Action.MEND_KEY,
-                what=f"{wrong}; {wrong.writers}",
-                how=_HOW[wrong.remedy],
-                wrong=wrong,
-            )
-
-    def _memory_to_free(self) -> Iterator[Step]:
-        memory = server_memory(self._connection)
-        if memory is None:
-            return
-        for action, kind, size in (
-            (Action.FLUSH_SCRIPTS, "scripts", memory.scripts),
-            (Action.FLUSH_FUNCTIONS, "functions", memory.functions),
-        ):
-            if size > MAX_SCRIPT_BYTES:
-                yield Step(
-                    action=action,
-                    what=f"{kind} take {size:,} bytes of the server's memory",
-                    how=f"remove all {kind}: whoever needs one gives it to the server again",
-                )
-
-    def _end_script(self) -> str:
-        commands: Any = self._connection.commands
-        for words in (("SCRIPT", "KILL"), ("FUNCTION", "KILL")):
-            try:
-                commands.execute_command(*words)
-            except ResponseError as error:
-                code = refusal_code(error)
-                if code == "UNKILLABLE":
-                    raise UnkillableScriptError from error
-                if code in {"NOTBUSY", "BUSY"} or "unknown" in str(error).lower():
-                    continue  # it is a function, or it has ended, or the server has none
-                raise
-            return "the script or function was ended"
-        return "the script or function had ended by itself"
+_AT_A_TIME: Final = 1000

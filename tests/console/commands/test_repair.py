@@ -62,7 +62,7 @@ def test_it_shows_what_it_would_do_and_does_it_when_told(
     assert admin.commands.exists(KEYS.release, KEYS.reader("web:0a")) == 2
     document = json.loads(run("repair", "redis", "--json", "--yes", *at).out)
     assert [(step["action"], step["done"]) for step in document["steps"]] == [
-        ("mend_key", True)
+        ("repair_key", True)
     ] * 2
     assert admin.commands.exists(KEYS.release, KEYS.reader("web:0a")) == 0
     assert run("repair", "redis", "--yes", *at).code == 0
@@ -113,7 +113,7 @@ def test_a_user_who_may_not_is_told_which_one_may(
 
 
 def test_what_could_not_be_repaired_is_said_and_not_called_well() -> None:
-    step = RepairStep(action=Action.MEND_KEY, what="it is odd", how="mend it", said="it resists")
+    step = RepairStep(action=Action.REPAIR_KEY, what="it is odd", how="mend it", said="it resists")
     repaired = Repaired(steps=(step,), only_looked=False)
     assert not repaired.well
     console = Console(file=StringIO(), width=120)

@@ -11,10 +11,9 @@ from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.messages import BatchCompleted, Event
 from indexrelay.schemas.settings import RebuilderSettings, Settings
 from indexrelay.streams import Connection, ConsumerGroup, Keys, consumer
-from indexrelay.streams.consumer import GroupState, group_state
 from indexrelay.streams.keys import REBUILDERS_GROUP
-from indexrelay.streams.repair import MAX_SCRIPT_BYTES, Action, Repair, find_wrong_keys, mend
-from indexrelay.streams.retention import server_milliseconds
+from indexrelay.streams.repair import MAX_SCRIPT_BYTES, Action, Repair, find_wrong_keys, repair_key
+from indexrelay.streams.retention import GroupState, group_state
 from tests.rebuilder.conftest import Bench, behaving
 from tests.rebuilder.test_gc_streams import read_up_to
 from tests.security.limits.table import Row, exercises
@@ -83,7 +82,7 @@ def _history(_row: Row, request: pytest.FixtureRequest) -> None:
 @exercises("seconds by which a stream's ids may be ahead of the server's clock")
 def _ahead(row: Row, request: pytest.FixtureRequest) -> None:
     bench = bench_of(request)
-    now = server_milliseconds(bench.connection)
+    now = bench.connection.server_milliseconds()
     for ahead, is_set_aside in ((row.number - 10, False), (row.number + 10, True)):
         bench.connection.commands.delete(bench.keys.results)
         bench.connection.commands.xadd(
@@ -132,7 +131,7 @@ def _aside(row: Row, request: pytest.FixtureRequest) -> None:
     for size, kept in ((row.number - 10_000, 1), (row.number + 10_000, 0)):
         connection.commands.rpush(keys.results, b"x" * size)
         [wrong] = find_wrong_keys(connection, keys, limits, components=())
-        mend(connection, keys, wrong, ttl_seconds=15)
+        repair_key(connection, keys, wrong, ttl_seconds=15)
         assert connection.commands.delete(keys.aside(keys.results)) == kept
 
 

@@ -6,8 +6,9 @@ import pytest
 from redis.exceptions import ResponseError
 
 from indexrelay.streams import Connection, ConsumerGroup, Keys, Lease, publish_many
-from indexrelay.streams.consumer import Position, group_state, waiting_entries
+from indexrelay.streams.consumer import Position
 from indexrelay.streams.leases import held_leases, limit_lease
+from indexrelay.streams.retention import group_state, waiting_entries
 from tests.fixtures.servers import ServerFactory
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from indexrelay.streams import Connection, ConsumerGroup, Keys, publish_many, trim
-from indexrelay.streams.consumer import backlog
+from indexrelay.streams.retention import backlog
 
 
 @pytest.fixture
