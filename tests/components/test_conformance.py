@@ -21,6 +21,7 @@ from indexrelay.components.conformance import (
 )
 from indexrelay.components.errors import ContractError
 from indexrelay.components.kind import Built, Job, Kind, KindParameters
+from indexrelay.components.served import Hit
 from indexrelay.schemas.versions import BlobRef, Check
 from tests.components.jobs import make_job, make_snapshot
 
@@ -43,6 +44,11 @@ class Fine(Kind[KindParameters, Thing]):
 
     def load(self, files: Mapping[str, Path]) -> Thing:
         return Thing()
+
+
+class Searching(Thing):
+    def search(self, text: str) -> list[Hit]:
+        return []
 
 
 def different(**members: Any) -> type[Kind[Any, Any]]:
@@ -93,6 +99,15 @@ def gives(kind: object) -> Callable[..., Any]:
         (different(preload="numpy"), "Mine.preload is 'numpy', not a tuple"),
         (different(max_inputs=0), "Mine.max_inputs is 0, not a number from 1"),
         (different(max_inputs=True), "Mine.max_inputs is True, not a number from 1"),
+        (
+            different(outdated=classmethod(lambda cls: None)),
+            "Mine.outdated cannot be called with (manifest)",
+        ),
+        (different(takes_components=1), "Mine.takes_components is 1, not true or false"),
+        (
+            different(load=gives(Searching)),
+            "Mine.load gives a Searching, whose search cannot be called with (query, k=10)",
+        ),
         (different(load=gives(dict[str, int])), "Mine.load gives a dict, which has no close()"),
         (different(load=gives(np.ndarray)), "Mine.load gives a ndarray, which has no close()"),
         (different(load=gives(type(None))), "Mine.load gives a NoneType, which has no close()"),

@@ -5,25 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from indexrelay.components.errors import DamagedFileError, UnknownEntryError
+from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.formats.id_table import IdTable
-from indexrelay.components.formats.payload_table import PayloadTable
 from indexrelay.components.formats.string_table import StringTable, StringTableWriter
-
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-on_disk = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-
-
-def write(path: Path, rows: list[str | None]) -> Path:
-    with StringTableWriter(path) as writer:
-        writer.extend(rows[:2])
-        writer.extend(rows[2:])
-    return path
+from tests.components.formats.tables import on_disk, texts, write
 
 
 @on_disk
@@ -72,94 +60,6 @@ def test_rows_beyond_the_end_are_neither_copied_nor_the_same(tmp_path: Path) -> 
         writer.copy(table, slice(1, 3))
     with pytest.raises(DamagedFileError, match="outside"):
         table.same(0, table, 1, count=2)
-
-
-@on_disk
-@given(
-    ids=st.lists(texts, min_size=1, max_size=30, unique=True),
-    before=st.lists(texts, max_size=3),
-    data=st.data(),
-)
-def test_copied_ids_are_found_in_whatever_order_they_stand(
-    tmp_path: Path, ids: list[str], before: list[str], data: st.DataObject
-) -> None:
-    first = data.draw(st.integers(0, len(ids) - 1))
-    count = data.draw(st.integers(0, len(ids) - first))
-    if data.draw(st.booleans()):
-        ids = sorted(ids, key=str.encode)
-    table = IdTable.write(tmp_path / "ids", ids)
-    with IdTable.writer(tmp_path / "copy") as writer:
-        writer.extend(before)
-        table.copy(writer, slice(first, first + count))
-        writer.extend(["after"])
-    copy = IdTable(tmp_path / "copy")
-    rows = [*before, *ids[first : first + count], "after"]
-    assert list(copy) == rows
-    assert copy.check() == len(rows) - len(set(rows))
-    assert all(copy[copy.row(each)] == each for each in rows)
-
-
-@on_disk
-@given(ids=st.lists(texts, max_size=40, unique=True), stranger=texts)
-def test_every_id_is_found_at_its_row_and_no_other_is(
-    tmp_path: Path, ids: list[str], stranger: str
-) -> None:
-    table = IdTable.write(tmp_path / "ids", ids)
-    assert table.check() == 0
-    assert [table.row(name) for name in ids] == list(range(len(ids)))
-    assert [table[row] for row in range(len(ids))] == ids
-    assert (stranger in table) is (stranger in ids)
-
-
-@on_disk
-@given(ids=st.lists(st.sampled_from(["a", "b", "é", "\U0001f600", "\uffff"]), max_size=12))
-def test_repeated_ids_are_counted(tmp_path: Path, ids: list[str]) -> None:
-    assert IdTable.write(tmp_path / "ids", ids).check() == len(ids) - len(set(ids))
-
-
-def test_repeats_are_counted_across_the_blocks_that_are_compared_at_a_time(tmp_path: Path) -> None:
-    ids = [f"{row // 2:06d}" for row in range(10_000)]
-    assert IdTable.write(tmp_path / "ids", ids).check() == 5000
-
-
-def test_an_id_that_has_no_utf8_is_not_found_and_cannot_be_written(tmp_path: Path) -> None:
-    assert "\ud800" not in IdTable.write(tmp_path / "ids", ["a"])
-    with pytest.raises(UnicodeEncodeError):
-        IdTable.write(tmp_path / "broken", ["\ud800"])
-
-
-def test_ids_behave_as_a_sequence(tmp_path: Path) -> None:
-    table = IdTable.write(tmp_path / "ids", ["c", "a", "b"])
-    assert (table[-1], table[0:2], list(reversed(table))) == ("b", ["c", "a"], ["b", "a", "c"])
-    with pytest.raises(IndexError):
-        table[3]
-    with pytest.raises(UnknownEntryError, match="no entry 'x'"):
-        table.row("x")
-
-
-def test_ids_that_come_in_order_need_no_permutation(tmp_path: Path) -> None:
-    ids = [f"{row:03d}" for row in range(100)]
-    IdTable.write(tmp_path / "sorted", ids)
-    IdTable.write(tmp_path / "shuffled", ids[::-1])
-    sizes = [(tmp_path / name).stat().st_size for name in ("sorted", "shuffled")]
-    assert sizes[1] - sizes[0] == 4 * 100
-
-
-def test_a_table_without_order_is_not_taken_for_ids(tmp_path: Path) -> None:
-    with pytest.raises(DamagedFileError, match="not one of ids"):
-        IdTable(write(tmp_path / "payloads", ["a"]))
-
-
-def test_payloads_are_parsed_and_may_be_missing(tmp_path: Path) -> None:
-    table = PayloadTable(write(tmp_path / "p", ['{"a": [1, null]}', None, '"x"', "null"]))
-    assert table.many(np.array([2, 0, 1, 3])) == ["x", {"a": [1, None]}, None, None]
-    assert table.text_many(np.arange(4)) == ['{"a": [1, null]}', None, '"x"', "null"]
-
-
-def test_a_payload_that_is_not_json_says_that_the_file_is_damaged(tmp_path: Path) -> None:
-    table = PayloadTable(write(tmp_path / "p", ["{"]))
-    with pytest.raises(DamagedFileError, match="not JSON"):
-        table.many(np.array([0]))
 
 
 def test_a_writer_that_fails_leaves_a_file_that_is_refused(tmp_path: Path) -> None:

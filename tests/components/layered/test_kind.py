@@ -10,13 +10,20 @@ from hypothesis import settings
 
 from examples.kinds.signs import PAYLOADS, SIGNS, SignIndex, SignParameters, SignSearch, signs_of
 from indexrelay.components.errors import ClosedVersionError, ContractError
-from indexrelay.components.layered import LayeredTable
+from indexrelay.components.layered import (
+    ArrayColumn,
+    LayeredKind,
+    LayeredParameters,
+    LayeredTable,
+    TextColumn,
+)
 from indexrelay.storage.entries import Entries
 from tests.components.changing_collection import ChangingCollection
 from tests.components.jobs import MemorySnapshot, Row, Run, as_previous, clustered, make_job, run
 from tests.components.jobs import make_snapshot as snapshot_of
 
 KIND = SignIndex(SignParameters())
+LENGTHS = ArrayColumn("lengths", np.int32, shape=())
 CHANGED = Row(vector=np.full(12, -1, dtype=np.float32), payload='"new"')
 
 
@@ -150,3 +157,42 @@ def test_what_was_closed_says_so(tmp_path: Path, source: MemorySnapshot) -> None
     served.close()
     with pytest.raises(ClosedVersionError, match="SignSearch was closed"):
         served.search(np.zeros(12))
+
+
+class Lengths(LayeredKind[LayeredParameters, LayeredTable]):
+    """A single number for each entry."""
+
+    columns = (LENGTHS,)
+
+    def rows_of(self, entries: Entries) -> Any:
+        return [[len(payload or "") for payload in entries.payloads]]
+
+    def load(self, files: Any) -> LayeredTable:
+        return LayeredTable(files, self.columns)
+
+
+def test_a_column_may_hold_single_numbers(tmp_path: Path, source: MemorySnapshot) -> None:
+    kind = Lengths(LayeredParameters())
+    job = make_job(tmp_path / "1", source)
+    following = make_job(
+        tmp_path / "2", source.commit({"new": CHANGED}), previous=as_previous(job, run(kind, job))
+    )
+    done = run(kind, following)
+    assert (done.failed, done.built.extends) == ([], True)
+    with closing(kind.load(done.files)) as table:
+        assert table[LENGTHS].row_shape == ()
+        assert [int(table[LENGTHS].row(name)) for name in ("e000001", "new")] == [1, 5]
+        assert table[LENGTHS].whole().tolist() == [0, 1, 8] * 100 + [5]
+
+
+@pytest.mark.parametrize(
+    ("columns", "taken"),
+    [
+        ((TextColumn("ids"),), "ids.table, delta_ids.table"),
+        ((ArrayColumn("tombstones", np.int64),), "tombstones.npy"),
+        ((SIGNS, ArrayColumn("signs", np.int64)), "signs.npy, delta_signs.npy"),
+    ],
+)
+def test_columns_that_would_write_one_file_are_refused(columns: Any, taken: str) -> None:
+    with pytest.raises(TypeError, match=f"^Twice.columns: {taken} is taken; rename the column$"):
+        type("Twice", (SignIndex,), {"columns": columns})

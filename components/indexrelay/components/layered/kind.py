@@ -8,6 +8,7 @@ would outgrow their limits, everything is written again.
 """
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -34,7 +35,7 @@ from indexrelay.components.layered.build import (
     refuse_infinite,
 )
 from indexrelay.components.layered.columns import Column, LayeredTable, LayeredTexts
-from indexrelay.components.layered.layers import IDS
+from indexrelay.components.layered.layers import IDS, LAYER_FILES
 from indexrelay.components.layered.succession import InputRows, Unchanged, succeed
 from indexrelay.components.served import Served
 from indexrelay.schemas.versions import BlobRef, Check
@@ -64,6 +65,15 @@ class LayeredKind(Kind[ParametersT, ServedT_co]):
     """What is stored of each entry, besides its id."""
     max_inputs = 1
     takes_components = False
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        own = (file for column in cls.columns for file in (column.base_file, column.delta_file))
+        twice = [file for file, times in Counter([IDS, *LAYER_FILES, *own]).items() if times > 1]
+        if twice:
+            raise TypeError(
+                f"{cls.__name__}.columns: {', '.join(twice)} is taken; rename the column"
+            )
 
     @abstractmethod
     def rows_of(self, entries: Entries) -> Sequence[Any]:

@@ -8,8 +8,8 @@ same as if they had been written in one piece. `Layers` is the arithmetic of tha
 `LayeredIds` reads the ids by it.
 
 Places are counted in base rows and not in live ones, so that later tombstones leave them as they
-are. Sets of rows are int64 arrays that grow: what is in order already is searched, where numpy's
-own set operations would hash or sort it each time (60 ms for a set of ninety thousand rows).
+are. Sets of rows are strictly increasing int64 arrays, which are searched: numpy's own operations
+on sets would hash or sort them each time (60 ms for a set of ninety thousand rows).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -71,10 +71,10 @@ class Layers:
     base: int
     """Rows of the base, dead ones included."""
     tombstones: Rows
-    """Base rows that are not shown: int64, growing."""
+    """Base rows that are not shown: int64, strictly increasing."""
     places: Rows
-    """For each delta row the base row that it stands before (``base``: after all): int64, never
-    shrinking; rows with equal places stand in the order of the delta."""
+    """For each delta row the base row that it stands before (``base``: after all): int64, in
+    increasing order; rows with equal places stand in the order of the delta."""
     _alive_before: Rows = field(init=False, repr=False)
     _delta_at: Rows = field(init=False, repr=False)
 
@@ -98,7 +98,7 @@ class Layers:
         """What is wrong with tombstones or places that were read from a file; empty if nothing."""
         dead, places = self.tombstones, self.places
         if len(dead) and not (dead[0] >= 0 and dead[-1] < self.base and (np.diff(dead) > 0).all()):
-            return "its tombstones are not growing row numbers of the base"
+            return "its tombstones are not strictly increasing row numbers of the base"
         within = not len(places) or (places[0] >= 0 and places[-1] <= self.base)
         if not within or (np.diff(places) < 0).any():
             return "its places are not row numbers of the base in their order"
@@ -257,7 +257,7 @@ class LayeredIds(Closable, Sequence[str]):
         return int(at(np.array([found.row]))[0])
 
     def delta_rows(self, entry_ids: Iterable[str]) -> Rows:
-        """The delta's rows of those of ``entry_ids`` that are in it, in growing order."""
+        """The delta's rows of those of ``entry_ids`` that are in it, in increasing order."""
         rows: Iterable[int | None] = ()
         if self.delta is not None:
             wanted = set(entry_ids)
