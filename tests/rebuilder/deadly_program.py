@@ -8,6 +8,7 @@ from datetime import datetime
 from indexrelay.rebuilder import inbox
 from indexrelay.rebuilder.inbox import read_event
 from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.settings import RebuilderSettings
 from indexrelay.storage.catalog import Catalog, ReceivedEvent
 from indexrelay.streams import Connection, ConsumerGroup, Keys
 from indexrelay.streams.keys import REBUILDERS_GROUP
@@ -35,9 +36,7 @@ def main(url: str, catalog_url: str) -> None:
             group,
             stream=keys.events,
             catalog=Catalog.open(catalog_url),
-            max_deliveries=MAX_DELIVERIES,
-            max_dead_letters=10,
-            max_inbox_rows=100_000,
+            limits=RebuilderSettings(max_deliveries=MAX_DELIVERIES, max_dead_letters=10),
             clock=SystemClock(),
         )
         while taking.take(block_seconds=0):

@@ -10,6 +10,7 @@ import pytest
 from indexrelay.rebuilder.inbox import Intake
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.messages import Event, RebuildRequested
+from indexrelay.schemas.settings import RebuilderSettings
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.catalog.database import Database
 from indexrelay.streams import Connection, ConsumerGroup, Keys, publish_many
@@ -31,9 +32,7 @@ def intake_of(connection: Connection, catalog: Catalog) -> Intake:
         ConsumerGroup(connection, KEYS.events, group=REBUILDERS_GROUP, consumer="one"),
         stream=KEYS.events,
         catalog=catalog,
-        max_deliveries=3,
-        max_dead_letters=10,
-        max_inbox_rows=100_000,
+        limits=RebuilderSettings(max_deliveries=3, max_dead_letters=10),
         clock=SystemClock(),
     )
 

@@ -12,6 +12,7 @@ import pytest
 from indexrelay.rebuilder.inbox import Intake
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.messages import Event, RebuildRequested
+from indexrelay.schemas.settings import RebuilderSettings
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, ConsumerGroup, Keys, publish_many
 from indexrelay.streams.keys import REBUILDERS_GROUP
@@ -80,9 +81,7 @@ def test_an_event_that_outages_handed_out_often_is_received_like_any_other(
         consumer(),
         stream=KEYS.events,
         catalog=catalog,
-        max_deliveries=MAX_DELIVERIES,
-        max_dead_letters=10,
-        max_inbox_rows=100_000,
+        limits=RebuilderSettings(max_deliveries=MAX_DELIVERIES, max_dead_letters=10),
         clock=SystemClock(),
     )
     intake.take(block_seconds=0)

@@ -32,6 +32,7 @@ from indexrelay.schemas.errors import UnreadableEventError
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import BatchCompleted, Event, RebuildRequested
+from indexrelay.schemas.settings import RebuilderSettings
 from indexrelay.storage.catalog import Catalog, InboxRow, ReceivedEvent, Unreadable
 from indexrelay.storage.catalog.inbox import FROM_INBOX
 from indexrelay.streams import ConsumerGroup, Delivery
@@ -53,17 +54,13 @@ class Intake:
         *,
         stream: str,
         catalog: Catalog,
-        max_deliveries: int,
-        max_dead_letters: int,
-        max_inbox_rows: int,
+        limits: RebuilderSettings,
         clock: Clock,
     ) -> None:
         self._group = group
         self._stream = stream
         self._catalog = catalog
-        self._max_deliveries = max_deliveries
-        self._max_dead_letters = max_dead_letters
-        self._max_inbox_rows = max_inbox_rows
+        self._limits = limits
         self._clock = clock
 
     def take(self, *, block_seconds: float) -> int:
@@ -86,7 +83,7 @@ class Intake:
         return len(deliveries)
 
     def _is_suspect(self, delivery: Delivery) -> bool:
-        return delivery.raw is not None and delivery.deliveries >= self._max_deliveries
+        return delivery.raw is not None and delivery.deliveries >= self._limits.max_deliveries
 
     def _receive(self, deliveries: Sequence[Delivery]) -> None:
         now = self._clock.now()
@@ -98,7 +95,7 @@ class Intake:
                     received.append(event)
                 case Unreadable() as letter:
                     unreadable.append(letter)
-        new = self._catalog.inbox.receive(received, most=self._max_inbox_rows)
+        new = self._catalog.inbox.receive(received, most=self._limits.max_inbox_rows)
         if unreadable:
             self._bury(unreadable)
         failpoint("intake.after_inbox")
@@ -111,7 +108,7 @@ class Intake:
         letters, raw = self._catalog.dead_letters, delivery.raw or b""
         entry = delivery.entry_id.decode()
         if not letters.holds(stream=self._stream, entry_id=entry, raw=raw):
-            reason = f"it ended the process that read it, {self._max_deliveries} times"
+            reason = f"it ended the process that read it, {self._limits.max_deliveries} times"
             letter = letters.bury(stream=self._stream, entry_id=entry, raw=raw, reason=reason)
             event = self._read(delivery, self._clock.now())
             if isinstance(event, ReceivedEvent):
@@ -137,7 +134,7 @@ class Intake:
         """Keep what could not be read; one line in the log, however many there are."""
         first = letters[0]
         let_go = self._catalog.dead_letters.bury_some(
-            letters, stream=self._stream, most=self._max_dead_letters
+            letters, stream=self._stream, most=self._limits.max_dead_letters
         )
         _log.error(
             "event.unreadable",

@@ -118,9 +118,7 @@ class Rebuilder:
             self._group,
             stream=keys.events,
             catalog=catalog,
-            max_deliveries=limits.max_deliveries,
-            max_dead_letters=limits.max_dead_letters,
-            max_inbox_rows=limits.max_inbox_rows,
+            limits=limits,
             clock=clock,
         )
         self._leases = Leases(
