@@ -1,4 +1,4 @@
-"""Readers that find their files damaged: what they say, and what they found."""
+"""Readers that find their files damaged, and what they report."""
 
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.messages import ComponentState, LoadOutcome, ReaderState
@@ -38,7 +38,7 @@ def state_of(bench: Bench, reader: str, error: str) -> ReaderState:
 
 
 def report_damage(bench: Bench, *, reader: str = "web", error: str = "BlobCorruptError") -> None:
-    """Let a reader say so in presence."""
+    """Publish it in the presence of a reader."""
     Presence(bench.connection, bench.keys, "reader").publish(
         reader, state_of(bench, reader, error).model_dump_json().encode(), ttl_seconds=60
     )

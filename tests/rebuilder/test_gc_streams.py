@@ -72,7 +72,7 @@ def test_the_last_event_that_was_read_stays_and_with_it_the_groups_place(
     consumer.acknowledge(ids)
     trimmer(each_connection, keys).trim()
     assert kept(each_connection, keys.events) == ids[-1:]
-    # Made again, the group goes on behind that entry, and does not begin anew.
+    # Made again, the group goes on behind that entry, and does not start again from the first.
     each_connection.commands.xgroup_destroy(keys.events, REBUILDERS_GROUP)
     (new,) = publish_many(each_connection, keys.events, [b"new"])
     assert [each.entry_id for each in consumer.read(count=10, block_seconds=0)] == [new]
