@@ -36,7 +36,7 @@ from indexrelay.rebuilder.presence import DamageReports, ForeignWriteLog, declar
 from indexrelay.rebuilder.publisher import Announcer, Publisher
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock
-from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.loggers import LogOnce, get_logger
 from indexrelay.schemas.messages import ComponentState, ReaderState, RebuilderState
 from indexrelay.schemas.names import split_member_id
 from indexrelay.schemas.settings import Settings
@@ -369,7 +369,7 @@ class FindingsLog:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._left: frozenset[str] = frozenset()
+        self._left = LogOnce()
         self._failed: dict[str, _Logged] = {}
 
     def repaired(self, found: Reconciliation) -> None:
@@ -396,14 +396,15 @@ class FindingsLog:
 
     def left(self, verdict: Verdict) -> None:
         """Log what waits for a person, if it did not at the last comparison."""
-        waiting = [
-            problem for problem in verdict.within(BUILDS).problems if problem.acts is Actor.PERSON
-        ]
-        new = [problem for problem in waiting if problem.what not in self._left]
+        waiting = {
+            problem.what: problem
+            for problem in verdict.within(BUILDS).problems
+            if problem.acts is Actor.PERSON
+        }
+        new = [waiting[what] for what in self._left.new(dict.fromkeys(waiting))]
         for problem in new[:_MOST_LINES]:
             _log.warning(
                 "reconcile.left", what=problem.what, advice=problem.advice, code=problem.code
             )
         if len(new) > _MOST_LINES:
             _log.warning("reconcile.left_more", problems=len(new) - _MOST_LINES)
-        self._left = frozenset(problem.what for problem in waiting)
