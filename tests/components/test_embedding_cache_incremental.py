@@ -98,7 +98,7 @@ def test_what_is_given_again_as_it_was_changes_no_file(
     assert following.previous is not None
     assert done.built.files == following.previous.manifest.files
     assert all(isinstance(file, BlobRef) for file in done.built.files.values())
-    assert done.built.details["build"]["reason"] == "nothing changed that it holds"
+    assert done.built.details["build"]["reason"] == "nothing changed"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_source_that_cannot_tell_what_changed_is_read_whole(
     assert done.failed == []
     assert done.built.details["build"] == {
         "mode": "full",
-        "reason": "tracks cannot tell what changed since generation 1",
+        "reason": "what changed in tracks since generation 1 is not known",
     }
 
 

@@ -44,7 +44,7 @@ class Hit:
 
 @runtime_checkable
 class VectorSearchable(Served, Protocol):
-    """Finds the entries nearest to a vector, or to an entry; what has it is asked for no text.
+    """Finds the entries nearest to a vector, or to an entry.
 
     A search that takes ``max_payload_bytes`` reads no payloads that have more bytes together.
     """
@@ -159,7 +159,9 @@ def checked_k(k: Any) -> int:
 
 
 class Closable:
-    """A base for served objects: name in ``_closed_by`` what `close` deletes, and delete it there.
+    """A base for served objects: what is used after ``close()`` raises a clear error.
+
+    Name in ``_closed_by`` the attributes that ``close`` deletes, and delete them there.
 
     It costs an open object nothing: Python asks here only for attributes that are missing.
     """

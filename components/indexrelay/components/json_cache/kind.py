@@ -71,7 +71,7 @@ class JsonCacheParameters(KindParameters):
 
 
 class CachedDocument:
-    """Immutable; safe to use from many threads.
+    """A document that is ready to be sent; immutable, and safe to use from many threads.
 
     Both forms are held in memory: they are sent whole, and `JsonCacheParameters.max_bytes` bounds
     them. The parsed value can be many times larger than its text, so it is made when first asked

@@ -17,8 +17,8 @@ from indexrelay.components.layered.layers import Layers
 from indexrelay.components.layered.succession import ChangedIds
 from indexrelay.storage.entries import CHUNK_ROWS, Changes, Entries, SourceSnapshot, Vectors
 
-_FIRST: Final = "there is no version that it may continue"
-_FROM_SCRATCH: Final = "it was asked for, or what continued the last version failed its gates"
+_FIRST: Final = "there is no version to continue"
+_FROM_SCRATCH: Final = "a full build was asked for, or the incremental one failed its gates"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def _increment(job: Job) -> Increment | Full:
         covered = job.previous.manifest.covers.get(name)
         found = None if covered is None else source.changes(covered)
         if found is None:
-            return Full(f"{name} cannot tell what changed since generation {covered}")
+            return Full(f"what changed in {name} since generation {covered} is not known")
         changes[name] = found
     return Increment(job.previous, changes)
 
@@ -66,7 +66,7 @@ def incremental_or_full(
         continued = _increment(job)
         made = continued if isinstance(continued, Full) else extend(continued)
     except DamagedFileError as error:
-        made = Full(f"of the previous version, {error}")
+        made = Full(f"the previous version cannot be read: {error}")
     return build_in_full(made) if isinstance(made, Full) else made
 
 
@@ -87,7 +87,7 @@ def inherit_all(previous: PreviousVersion) -> Built:
         extends=True,
         details={
             **manifest.details,
-            "build": {"mode": "incremental", "reason": "nothing changed that it holds"},
+            "build": {"mode": "incremental", "reason": "nothing changed"},
         },
     )
 
@@ -109,7 +109,7 @@ class LayerLimits:
     @property
     def too_many_changes(self) -> Full:
         """Why a batch of more than `most_changes` is not continued."""
-        return Full("the batch changes more of the base than delta and tombstones may")
+        return Full("the batch changes more of the base than delta and tombstones may hold")
 
     def outgrown(self, layers: Layers) -> Full | None:
         """Why the next version's ``layers`` are too large; ``None``: they are not."""
@@ -228,7 +228,7 @@ def changes_of(snapshot: SourceSnapshot, after: int) -> Iterator[Changes]:
     changes = snapshot.changes(after)
     if changes is None:
         raise UnusableInputError(
-            f"{snapshot.collection} cannot tell what changed since generation {after}"
+            f"what changed in {snapshot.collection} since generation {after} is not known"
         )
     return changes
 

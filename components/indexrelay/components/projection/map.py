@@ -24,7 +24,7 @@ COORDINATES: Final = "coordinates.npy"
 
 
 class ProjectionMap(Closable):
-    """Immutable; safe to use from many threads."""
+    """Entries and their coordinates; immutable, and safe to use from many threads."""
 
     _closed_by = frozenset({"_coordinates"})
 
