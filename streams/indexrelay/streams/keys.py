@@ -4,9 +4,9 @@ All names share the hash tag ``{namespace}``, so that on a Redis Cluster they li
 a script may touch several of them.
 
 Keys are found by SCAN, which goes through all keys of its database, a few thousand in each step, so
-that nobody waits for it; it returns every key that is there from its beginning to its end. Where
-other programs keep millions of keys on the same server, a database number of one's own keeps it
-short.
+that no other client waits for it; it returns every key that is there from its beginning to its end.
+Where other programs keep millions of keys on the same server, a database number of one's own makes
+it short.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from indexrelay.schemas.names import is_name
 from indexrelay.streams.connection import Connection
 
 REBUILDERS_GROUP: Final = "rebuilder"
-"""The group in which all rebuilders read the events together."""
+"""The consumer group in which all rebuilders read the events."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Keys:
 
     @property
     def events(self) -> str:
-        """Stream: what jobs and people say to the rebuilders."""
+        """Stream: events of jobs and people, for the rebuilders."""
         return self._key("events")
 
     @property
     def results(self) -> str:
-        """Stream: what came of each rebuild."""
+        """Stream: the result of each rebuild."""
         return self._key("results")
 
     @property
@@ -53,7 +53,7 @@ class Keys:
         return self._key("reloads")
 
     def reports(self, label: str) -> str:
-        """Stream: what the readers under one label made of each release."""
+        """Stream: how the readers under one label loaded each release."""
         return self._key(f"reports:{label}")
 
     @property
@@ -66,7 +66,7 @@ class Keys:
         return self._key(f"changes:{collection}")
 
     def lease(self, component: str) -> str:
-        """String: who builds the component now."""
+        """String with a TTL: the process that builds the component now."""
         return self._key(f"lease:{component}")
 
     def reader(self, member: str) -> str:
@@ -82,7 +82,7 @@ class Keys:
         return self._key(f"announced:{digest}")
 
     def aside(self, key: str) -> str:
-        """What was found under ``key`` and is not ours."""
+        """A key that was set aside, since what ``key`` held is not ours."""
         return self._key(f"aside:{key.partition(':')[2]}")
 
     def _key(self, rest: str) -> str:
@@ -90,7 +90,7 @@ class Keys:
 
 
 _STEP: Final = 5000
-"""Keys that are looked at in one step: 0.3 ms of a server's time, and a round trip of ours."""
+"""Keys that one step looks at: 0.3 ms of the server's time, and a round trip."""
 
 
 def scan(connection: Connection, pattern: str) -> Iterator[str]:

@@ -1,12 +1,12 @@
 """A lease: at most one owner at a time, and it ends by itself when its owner dies.
 
-A script compares the owner before anything is written, so nobody prolongs or ends what has passed
-to another. An error is never a yes: it is raised, and whoever gets one does not hold the lease, as
-far as it may know.
+A script compares the owner before anything is written, so that no process renews or releases the
+lease of another. An error never means yes: it is raised, and whoever gets one must act as if it did
+not hold the lease.
 
-A lease saves work, it does not guard the truth: an owner that was stopped for longer than the TTL
-can go on for a while beside the next one, and a failover can forget it. What must not happen twice
-is decided where it is written (a release file is created only if it is absent).
+A lease saves work, and nothing more: an owner that was stopped for longer than the TTL can go on
+for a while beside the next one, and a failover can lose the lease. What must not happen twice is
+decided where it is written (a release file is created only if it is absent).
 """
 
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ class Lease:
         connection: to the server that holds the lease.
         key: the lease's key.
         owner: unique among everyone who may want it, as a `LeaseOwner` is.
-        ttl_seconds: how long a dead owner blocks it; renew at a third of that.
+        ttl_seconds: how long a dead owner blocks it; renew it at a third of that.
 
     Every method raises:
         BackendRefusedError: the server refused it.
@@ -71,11 +71,11 @@ class Lease:
         self._ttl_ms = round(ttl_seconds * 1000)
 
     def acquire(self) -> bool:
-        """Take it if it is free; an owner that has it already prolongs it."""
+        """Take it if it is free; an owner that has it already renews it."""
         return self._run("lease_acquire", self._owner, self._ttl_ms)
 
     def renew(self) -> bool:
-        """Prolong it from now on; false: it is no longer ours, so stop what it was for."""
+        """Let its TTL begin again; false: it is no longer ours, so stop what it was for."""
         return self._run("lease_renew", self._owner, self._ttl_ms)
 
     def release(self) -> bool:
@@ -89,11 +89,11 @@ class Lease:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldLease:
-    """A lease that somebody holds."""
+    """A lease that some process holds."""
 
     owner: str
     seconds_left: float | None
-    """``None``: it never ends, which no lease of ours does."""
+    """``None``: it has no TTL, which every lease of ours has."""
 
 
 def held_leases(connection: Connection, keys: Sequence[str]) -> dict[str, HeldLease]:
@@ -120,7 +120,7 @@ def held_leases(connection: Connection, keys: Sequence[str]) -> dict[str, HeldLe
 
 
 def limit_lease(connection: Connection, key: str, *, ttl_seconds: float) -> None:
-    """Let a lease that never ends be over after ``ttl_seconds``, unless its owner renews it.
+    """Give a lease without a TTL one of ``ttl_seconds``, which its owner may renew.
 
     Raises:
         BackendRefusedError, redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: as

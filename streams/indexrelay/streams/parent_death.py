@@ -23,7 +23,7 @@ def main(parent: int, command: list[str]) -> None:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
         if os.getppid() != parent:
             sys.exit("the parent is gone already")
-    os.execv(command[0], command)  # noqa: S606 - a list that `Launched` wrote, and no shell
+    os.execv(command[0], command)  # noqa: S606 - a list that `ServerProcess` wrote, and no shell
 
 
 if __name__ == "__main__":

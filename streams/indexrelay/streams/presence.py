@@ -1,4 +1,4 @@
-"""Who a process is, and who is there: one key with a TTL for each process, and nothing beside it.
+"""Who a process is, and who is present: one key with a TTL for each process, and nothing else.
 
 People give a label, and may give the same one to several processes: to the workers of one web
 server, or by mistake. So presence is kept under the label and an *instance* that is drawn at random
@@ -9,14 +9,14 @@ protected and its value may name anybody. A state that names another process tha
 is larger than any of ours, is **dropped**: it counts for nobody, and `status` reports it. A process
 of an earlier version is a member by its label alone.
 
-There is no index of the members: whoever may add itself to a shared one may take others out of it,
-fill it, or make it something else. Each member writes its own key, and they are found by SCAN
+There is no index of the members: a process that may add itself to a shared one may remove others,
+fill it, or change its type. Each member writes its own key, and the keys are found by SCAN
 (decision 020 has the figures). Looking writes nothing. Members, bytes and fields under one label
-are limited, so that whoever may write under one label hides nobody under another, and keeps nobody
-busy. Whoever looks again and again parses only what changed (`ParsedStates`).
+are limited, so that who may write under one label neither hides a process under another nor makes
+each look slow. A process that looks again and again parses only the states that changed (`ParsedStates`).
 
-A server that is out of memory refuses a new state. Then the old one is prolonged, which takes no
-memory: whoever fills it up makes nobody disappear.
+A server that is out of memory refuses a new state. Then the TTL of the old one is renewed, which
+takes no memory, so that a full server hides no process.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ _INSTANCE_BYTES: Final = 8
 
 
 class Forked(Protocol):
-    """Something that has to change in a forked child."""
+    """An object that changes in a forked child."""
 
     def after_fork_in_child(self) -> None:
         """Called in the child, on its only thread, before anything else runs there."""
@@ -56,16 +56,16 @@ class Forked(Protocol):
 def follow_forks(forked: Forked) -> None:
     """Call ``forked`` in every child from now on; it is not kept alive by that.
 
-    In the order in which they were given, so that what others rest on comes first.
+    They are called in the order in which they were given, so give first what others use.
     """
     reference = weakref.ref(forked)
 
-    def tell() -> None:
+    def call() -> None:
         alive = reference()
         if alive is not None:
             alive.after_fork_in_child()
 
-    os.register_at_fork(after_in_child=tell)
+    os.register_at_fork(after_in_child=call)
 
 
 class Identity:
@@ -159,11 +159,11 @@ _READ_BYTES: Final = 4 * MAX_STATE_BYTES
 _MAX_ID: Final = 200
 """Characters of a member's id: a label has at most 128, an instance 32."""
 _SHOWN: Final = 300
-"""Characters of a dropped state's own name that are told: it may have been made up."""
+"""Characters of a dropped state's own name that are shown: it may have been made up."""
 
 
 class Presence:
-    """The members of one kind; safe to use from any thread.
+    """The states of all processes of one role; safe to use from any thread.
 
     Every method raises:
         redis.exceptions.RedisError: the server is away, or refused (`BackendRefusedError` where
@@ -177,11 +177,11 @@ class Presence:
     def publish(self, member_id: str, state: bytes, *, ttl_seconds: float) -> None:
         """Replace the whole state of a member; it counts as gone ``ttl_seconds`` from now.
 
-        Where there is no memory for a new state the old one goes on counting, and the refusal is
-        raised.
+        Where the server has no memory for a new state, the TTL of the old one is renewed and the
+        refusal raised.
 
         Raises:
-            MessageTooLargeError: it has more than `MAX_STATE_BYTES`, so that nobody would read it.
+            MessageTooLargeError: it has more than `MAX_STATE_BYTES`, so that it would not be read.
         """
         key, milliseconds = self._member_key(member_id), max(1, round(ttl_seconds * 1000))
         if len(state) > MAX_STATE_BYTES:
@@ -196,7 +196,7 @@ class Presence:
                 raise
 
     def members(self) -> "Roster":
-        """Who is there, by id."""
+        """The ids of all who are present."""
         prefix = self._member_key("")
         by_label: dict[str, set[str]] = {}
         crowded: set[str] = set()
@@ -216,13 +216,13 @@ class Presence:
         )
 
     def all(self) -> dict[str, bytes]:
-        """The states of all who are there, by their ids, in the order of the ids."""
+        """The states of all who are present, by their ids, in the order of the ids."""
         return dict(self.look().states)
 
     def look(
         self, roster: "Roster | None" = None, *, in_time: Callable[[], bool] | None = None
     ) -> "Look":
-        """The same, and what was left unread.
+        """The same states, and what was not read.
 
         Args:
             roster: whose states to read, as `members` gave it a moment ago; ``None``: as it is now.
@@ -259,7 +259,7 @@ class Presence:
         return {member: size or 0 for member, size in zip(members, sizes, strict=True)}
 
     def remove(self, member_id: str) -> None:
-        """A member leaves at once, instead of being missed after its TTL."""
+        """Remove the state of a member at once, instead of after its TTL."""
         key = self._member_key(member_id)
         with writes_to(key):
             self._connection.commands.delete(key)
@@ -267,7 +267,7 @@ class Presence:
 
 @dataclass(frozen=True, kw_only=True)
 class Roster:
-    """The members of one kind at one moment."""
+    """The members of one role at one moment."""
 
     ids: tuple[str, ...] = ()
     """Sorted."""
@@ -284,7 +284,7 @@ class Roster:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """The states of one kind, as bytes."""
+    """The states of one role, as bytes."""
 
     states: Mapping[str, bytes]
     unread: Mapping[str, str]
@@ -314,7 +314,7 @@ def _beyond(
 
 
 def _portions(members: Sequence[str], sizes: Mapping[str, int]) -> Iterator[Sequence[str]]:
-    """What is read in one round trip: a server hangs up on whoever asks for far too much."""
+    """The members of each round trip: a server ends the connection where a reply is too large."""
     some: list[str] = []
     total = 0
     for member in members:
@@ -328,7 +328,7 @@ def _portions(members: Sequence[str], sizes: Mapping[str, int]) -> Iterator[Sequ
 
 
 def _answers(pipeline: Pipeline) -> list[Any]:
-    """The replies; ``None`` for a key of another type, of which `streams.wrong_keys` tells.
+    """The replies; ``None`` for a key of another type, which `find_wrong_keys` reports.
 
     Raises:
         redis.exceptions.RedisError: the server is away, or refused to show something.
@@ -344,7 +344,7 @@ def _answers(pipeline: Pipeline) -> list[Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Members(Generic[StateT]):
-    """Who is there, as far as their keys say so."""
+    """Who is present, as far as their keys prove it."""
 
     states: Mapping[str, StateT | None] = field(default_factory=dict)
     """By member id, in the order of the ids; ``None``: it cannot be read here, since a process of

