@@ -5,8 +5,10 @@ can, and others every moment. Then a look at presence has an end, a wait ends in
 start; and however many processes he is, he is one reader.
 """
 
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -15,11 +17,15 @@ from typing import Any
 import pytest
 
 from indexrelay.producers import NotServedError, Producer
+from indexrelay.rebuilder import Rebuilder
 from indexrelay.schemas.messages import ComponentState, LoadOutcome, ReaderState
 from indexrelay.schemas.settings import Settings
+from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog, Commit
 from indexrelay.streams import Connection, Keys, Presence
-from indexrelay.streams.presence import MAX_STATE_BYTES, MAX_STATE_FIELDS
+from indexrelay.streams.presence import MAX_STATE_BYTES, MAX_STATE_FIELDS, ParsedStates
+from tests.rebuilder.conftest import behaving
+from tests.streams.polling import eventually
 
 pytestmark = pytest.mark.server
 
@@ -196,3 +202,58 @@ def test_whoever_does_not_have_the_stamp_of_a_commit_does_not_serve_it(
     write(presence, forged.model_copy(update={"components": {"index": component}}))
     with pytest.raises(NotServedError, match="which this catalog did not commit"):
         producer.wait_served(commit, timeout_seconds=0)
+
+
+def test_no_build_waits_for_what_is_in_presence(
+    presence: Presence,
+    producer: Producer,
+    real_connection: Connection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A look that takes for ever, as if states were without limits, delays no pass."""
+    settings = Settings.model_validate(
+        {
+            **SETTINGS,
+            "data_dir": tmp_path,
+            "components": {"index": behaving("tracks")},
+            "rebuilder": {
+                "quiet_seconds": 0.01, "block_seconds": 0.05, "reconcile_seconds": 0.1,
+                "trim_seconds": 0.1, "sweep_seconds": 0.1, "presence_ttl_seconds": 0.5,
+            },
+        }
+    )  # fmt: skip
+    looking, going_on = threading.Event(), threading.Event()
+    parse = ParsedStates.of
+
+    def slow(states: ParsedStates[Any], member: str, raw: bytes) -> Any:
+        if member.startswith("evil:"):
+            looking.set()
+            going_on.wait()
+        return parse(states, member, raw)
+
+    store = ArtifactStore(settings.artifacts_dir)
+    with closing(Catalog.open(settings.catalog_url)) as catalog:
+        rebuilder = Rebuilder(settings, catalog=catalog, store=store, connection=real_connection)
+        rebuilder.start()
+        try:
+            eventually(lambda: rebuilder._readers._last is not None)
+            monkeypatch.setattr(ParsedStates, "of", slow)
+            presence.publish("evil:0a", hostile("0a", 100), ttl_seconds=60)
+            assert looking.wait(LIMIT_SECONDS)
+            with Producer(settings, catalog=catalog, connection=real_connection) as job:
+                for number in range(1, 4):
+                    with job.batch("tracks") as batch:
+                        batch.upsert([str(number)], [[1, 0]])
+                    eventually(lambda committed=batch.commit: _at(store) == committed.generation)
+        finally:
+            going_on.set()
+            rebuilder.stop()
+
+
+def _at(store: ArtifactStore) -> int:
+    """The generation that the newest release covers."""
+    release = store.newest_release()
+    if release is None:
+        return 0
+    return store.version("index", release.components["index"]).covers["tracks"]

@@ -95,6 +95,7 @@ class Survey:
         catalog: Callable[[], Catalog],
         store: Callable[[], ArtifactStore],
         connection: Callable[[], Connection] | None = None,
+        readers: Callable[[], Members[ReaderState]] | None = None,
         clock: Clock,
         since: datetime | None = None,
     ) -> None:
@@ -102,12 +103,14 @@ class Survey:
 
         Args:
             connection: ``None``: Redis is not looked at.
+            readers: gives who is there; ``None``: presence is read at each look.
             since: when the settings were read; ``None``: now.
         """
         self._settings = settings
         self._catalog = catalog
         self._store = store
         self._connection = connection
+        self._readers = readers
         self._keys = Keys(settings.namespace)
         self._clock = clock
         self._since = since or clock.now()
@@ -122,6 +125,7 @@ class Survey:
         catalog: Catalog,
         store: ArtifactStore,
         connection: Connection,
+        readers: Callable[[], Members[ReaderState]] | None = None,
         clock: Clock,
         since: datetime | None = None,
     ) -> Self:
@@ -131,6 +135,7 @@ class Survey:
             catalog=lambda: catalog,
             store=lambda: store,
             connection=lambda: connection,
+            readers=readers,
             clock=clock,
             since=since,
         )
@@ -354,7 +359,7 @@ class Survey:
             none,
         )
         blocked = {each.key for each in wrong if each.hides}
-        readers = members_of(connection, keys, ReaderState)
+        readers = self._readers() if self._readers else members_of(connection, keys, ReaderState)
         rebuilders = members_of(connection, keys, RebuilderState)
         memory = server_memory(connection)
         return replace(

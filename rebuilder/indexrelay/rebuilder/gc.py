@@ -15,7 +15,7 @@ and no truth: events are found in the catalog, and a reader with a gap looks at 
 Every rebuilder does all this; doing it twice changes nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from redis.exceptions import NoPermissionError, RedisError
@@ -29,6 +29,7 @@ from indexrelay.storage.catalog import Catalog, Collection
 from indexrelay.streams import Connection, Keys, members_of, trim
 from indexrelay.streams.consumer import Position, stream_info
 from indexrelay.streams.keys import REBUILDERS_GROUP, scan
+from indexrelay.streams.presence import Members
 from indexrelay.streams.retention import (
     cap,
     cap_bytes,
@@ -62,7 +63,9 @@ class ArtifactSweeper:
         connection: Connection,
         keys: Keys,
         clock: Clock,
+        readers: Callable[[], Members[ReaderState]] | None = None,
     ) -> None:
+        """``readers`` gives who is there; ``None``: presence is read at each sweep."""
         self._keep_releases = settings.rebuilder.keep_releases
         # Until a build ends, no version names what it wrote.
         self._grace_seconds = _BEYOND_BUILDS_SECONDS + max(
@@ -73,9 +76,8 @@ class ArtifactSweeper:
         )
         self._catalog = catalog
         self._store = store
-        self._connection = connection
-        self._keys = keys
         self._clock = clock
+        self._readers = readers or (lambda: members_of(connection, keys, ReaderState))
 
     def sweep(self) -> None:
         """Sweep once.
@@ -109,7 +111,7 @@ class ArtifactSweeper:
         A state that is not understood takes nothing away from what the others serve.
         """
         try:
-            members = members_of(self._connection, self._keys, ReaderState)
+            members = self._readers()
         except RedisError as error:
             _log.debug("readers.unknown", error=str(error))
             return set(), False
@@ -161,10 +163,19 @@ class ArtifactSweeper:
 class StreamTrimmer:
     """Trims the streams of one installation."""
 
-    def __init__(self, settings: Settings, connection: Connection, keys: Keys) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Connection,
+        keys: Keys,
+        *,
+        readers: Callable[[], Members[ReaderState]] | None = None,
+    ) -> None:
+        """``readers`` gives who is there; ``None``: presence is read each time."""
         self._limits = settings.rebuilder
         self._connection = connection
         self._keys = keys
+        self._readers = readers or (lambda: members_of(connection, keys, ReaderState))
 
     def trim(self) -> bool:
         """Trim every stream once; whether the hard cap removed events, so that a look is due.
@@ -239,6 +250,6 @@ class StreamTrimmer:
                     _log.debug("consumer.not_removed", error=str(error))  # by the server's ACL
 
     def _reached_by_readers(self) -> Iterator[Position]:
-        for state in members_of(self._connection, self._keys, ReaderState).known.values():
+        for state in self._readers().known.values():
             if state.cursor is not None:
                 yield Position.of(state.cursor.encode())

@@ -20,7 +20,7 @@ that are kept for a rollback. So it is left to a person (`indexrelay reconcile -
 reader serves the number, only the key holds it, and the key is replaced.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -46,6 +46,7 @@ from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, ConsumerGroup, Keys, current_release, members_of
 from indexrelay.streams.connection import writes_to
 from indexrelay.streams.leases import held_leases, limit_lease
+from indexrelay.streams.presence import Members
 from indexrelay.streams.repair import find_wrong_keys, repair_key
 
 _log = get_logger(__name__)
@@ -104,12 +105,14 @@ class Reconciler:
         source: str,
         clock: Clock,
         since: datetime | None = None,
+        readers: Callable[[], Members[ReaderState]] | None = None,
     ) -> None:
         """Repair one installation.
 
         Args:
             source: the author of what is announced and released.
             since: when the settings were read; ``None``: now.
+            readers: gives who is there; ``None``: presence is read each time.
         """
         keys = Keys(settings.namespace)
         self._definitions = settings.components
@@ -120,6 +123,7 @@ class Reconciler:
         self._keys = keys
         self._group = group
         self._clock = clock
+        self._readers = readers or (lambda: members_of(connection, keys, ReaderState))
         self._publisher = Publisher(
             store=store,
             clock=clock,
@@ -150,7 +154,7 @@ class Reconciler:
         Raises:
             redis.exceptions.RedisError: presence cannot be read.
         """
-        return self._damage_reports.take(self._readers())
+        return self._damage_reports.take(self._reader_states())
 
     def _in_the_store(self) -> Iterator[Finding]:
         try:
@@ -182,7 +186,7 @@ class Reconciler:
             if self._group.ensure():
                 yield _repaired("group", "the group of the rebuilders was missing and was made")
             yield from self._endless_leases()
-            self._damage_reports.take(self._readers())
+            self._damage_reports.take(self._reader_states())
         except RedisError as error:
             if "WRONGTYPE" in str(error):  # since `_wrong_keys` looked
                 yield _unusable("key", "a key came to hold what is not ours meanwhile", error)
@@ -191,8 +195,8 @@ class Reconciler:
         except (ArtifactError, OSError) as error:
             yield _unusable("store", "the artifact store cannot be used", error)
 
-    def _readers(self) -> Mapping[str, ReaderState | None]:
-        members = members_of(self._connection, self._keys, ReaderState)
+    def _reader_states(self) -> Mapping[str, ReaderState | None]:
+        members = self._readers()
         for member, why in members.dropped.items():
             label, _ = split_member_id(member)
             self.foreign_writes.note(label, f"the presence of reader {member}: {why}")
@@ -242,10 +246,7 @@ class Reconciler:
         Args:
             has_rebuilder: whether one is running, that would do so later.
         """
-        readers = {
-            state.process: state
-            for state in members_of(self._connection, self._keys, ReaderState).known.values()
-        }
+        readers = {state.process: state for state in self._readers().known.values()}
         announced = current_release(self._connection, self._keys)
         # Read after these: what was announced a moment ago was committed before that.
         highest = self._store.next_number() - 1

@@ -34,7 +34,7 @@ from indexrelay.rebuilder.scheduler import LeaseHeartbeat, Leases, Scheduler
 from indexrelay.schemas.clock import Clock, SupervisedThread, SystemClock
 from indexrelay.schemas.declarations import declared_to_build
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.messages import LockWait, RebuildResult, RebuildStatus
+from indexrelay.schemas.messages import LockWait, ReaderState, RebuildResult, RebuildStatus
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import let_import
 from indexrelay.schemas.versions import Release
@@ -43,6 +43,7 @@ from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, ConsumerGroup, Identity, Keys
 from indexrelay.streams.errors import WrongTypeError, is_unanswered
 from indexrelay.streams.keys import REBUILDERS_GROUP
+from indexrelay.streams.presence import PresenceWatch
 from indexrelay.streams.retention import server_memory
 
 _log = get_logger(__name__)
@@ -134,11 +135,15 @@ class Rebuilder:
         )
         self._heartbeat = LeaseHeartbeat(self._renew_leases, ttl_seconds=limits.lease_ttl_seconds)
         started_at = clock.now()  # what was released later may follow other settings
+        self._readers = PresenceWatch(
+            connection, keys, ReaderState, period_seconds=limits.presence_ttl_seconds / 15
+        )
         self._survey = Survey.opened(
             settings,
             catalog=catalog,
             store=store,
             connection=connection,
+            readers=self._readers.members,
             clock=clock,
             since=started_at,
         )
@@ -175,11 +180,18 @@ class Rebuilder:
             source=source,
             clock=clock,
             since=started_at,
+            readers=self._readers.members,
         )
         self._findings = FindingsLog(clock)
-        self._trimmer = StreamTrimmer(settings, connection, keys)
+        self._trimmer = StreamTrimmer(settings, connection, keys, readers=self._readers.members)
         self._sweeper = ArtifactSweeper(
-            settings, catalog=catalog, store=store, connection=connection, keys=keys, clock=clock
+            settings,
+            catalog=catalog,
+            store=store,
+            connection=connection,
+            keys=keys,
+            clock=clock,
+            readers=self._readers.members,
         )
         self._presence = RebuilderPresence(
             connection,
@@ -229,6 +241,7 @@ class Rebuilder:
             _log.warning("workdirs.not_swept", error=str(error))
         self._runner.start()
         self._heartbeat.start()
+        self._readers.start()
         self._thread = SupervisedThread(
             self._loop, name="indexrelay-rebuilder", wait=self._stopping.wait
         )
@@ -248,6 +261,7 @@ class Rebuilder:
         self._runner.stop()  # passes that run, or begin from now on, end as cancelled
         if self._thread is not None:
             self._thread.join()
+        self._readers.stop()
         # Only now are no more passes started, and only after the last one presence may end.
         self._passes.shutdown()
         self._heartbeat.stop()

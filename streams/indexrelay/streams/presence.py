@@ -24,6 +24,7 @@ import os
 import re
 import secrets
 import socket
+import threading
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from pydantic import ValidationError
 from redis.client import Pipeline
 from redis.exceptions import RedisError, ResponseError
 
+from indexrelay.schemas.clock import SupervisedThread
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import MAX_EVENT_BYTES, ProcessState, Role
 from indexrelay.schemas.names import READER_PATTERN, member_id, split_member_id
@@ -438,3 +440,64 @@ def members_of(
     for member, why in dropped.items():
         _log.debug("presence.dropped", role=model.ROLE, member=member, why=why)
     return Members(states=states, dropped=dropped, crowded=look.crowded, late=late)
+
+
+class PresenceWatch(Generic[StateT]):
+    """Reads the states of one role on a thread of its own, for a loop that must not wait for them.
+
+    Whoever may write under one label may write as much as the limits allow, and something else each
+    moment; to parse that takes a second, and more on a busy machine.
+    """
+
+    def __init__(
+        self, connection: Connection, keys: Keys, model: type[StateT], *, period_seconds: float
+    ) -> None:
+        self._connection = connection
+        self._keys = keys
+        self._model = model
+        self._period_seconds = period_seconds
+        self._parsed = ParsedStates(model)
+        self._last: Members[StateT] | RedisError | None = None
+        """What the last look of the thread showed; ``None``: it has not looked yet."""
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread; safe twice."""
+        if self._thread is None and not self._stopping.is_set():
+            self._thread = SupervisedThread(
+                self._run, name="indexrelay-presence", wait=self._stopping.wait
+            )
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; safe twice and before `start`."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def members(self) -> Members[StateT]:
+        """Who was there at the last look; without one of the thread, who is there now.
+
+        Raises:
+            redis.exceptions.RedisError: the server is away, or refuses.
+        """
+        last = self._last
+        if last is None:
+            return self._look()
+        if isinstance(last, RedisError):
+            raise last.with_traceback(None)
+        return last
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._last = self._look()
+            except RedisError as error:
+                self._last = error
+            self._stopping.wait(self._period_seconds)
+
+    def _look(self) -> Members[StateT]:
+        members = members_of(self._connection, self._keys, self._model, parsed=self._parsed)
+        self._parsed.forget_others(members.states)
+        return members
