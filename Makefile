@@ -116,8 +116,8 @@ examples: $(INSTALLED) ## Run every example against its expected output
 	@$(BIN)/python -m scripts.run_examples
 
 .PHONY: readme
-readme: $(INSTALLED) ## Run the README's commands in a copy of the checkout
-	@$(BIN)/python -m scripts.readme_commands
+readme: $(INSTALLED) ## Run the commands of the README and of docs/kinds.md in copies of the checkout
+	@$(BIN)/python -m scripts.readme_commands README.md docs/kinds.md
 
 .PHONY: package
 package: $(INSTALLED) ## Build wheel, sdist and bill of materials in dist/, and try the wheel by itself

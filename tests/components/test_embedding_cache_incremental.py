@@ -82,6 +82,7 @@ def test_a_small_batch_names_the_base_again_and_writes_what_changed(
             "mode": "incremental",
             "reason": "few entries changed since the last version",
         },
+        "revision": 1,
         "base": 300,
         "delta": 2,
         "tombstones": 2,

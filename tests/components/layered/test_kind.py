@@ -74,6 +74,22 @@ def test_a_small_batch_names_the_base_again(tmp_path: Path, source: MemorySnapsh
     assert np.load(done.files["delta_signs.npy"]).shape == (2, 2)
 
 
+def test_a_kind_that_stores_other_values_builds_its_versions_from_scratch(
+    tmp_path: Path, source: MemorySnapshot
+) -> None:
+    class Later(SignIndex):
+        revision = 2
+
+    job = make_job(tmp_path / "1", source)
+    before = as_previous(job, run(KIND, job))
+    assert SignIndex.outdated(before.manifest) is None
+    assert Later.outdated(before.manifest) == "its kind stores other values since it was built"
+    following = make_job(tmp_path / "2", source.commit({"new": CHANGED}), previous=before)
+    done = run(Later(SignParameters()), following)
+    assert (done.failed, done.built.extends) == ([], False)
+    assert Later.outdated(as_previous(following, done).manifest) is None
+
+
 def test_an_empty_collection_is_a_version_too(tmp_path: Path) -> None:
     empty = snapshot_of(np.empty((0, 12), dtype=np.float32))
     done = run(KIND, make_job(tmp_path / "0", empty))

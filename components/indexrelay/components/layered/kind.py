@@ -38,7 +38,7 @@ from indexrelay.components.layered.columns import Column, LayeredTable, LayeredT
 from indexrelay.components.layered.layers import IDS, LAYER_FILES
 from indexrelay.components.layered.succession import InputRows, Unchanged, succeed
 from indexrelay.components.served import Served
-from indexrelay.schemas.versions import BlobRef, Check
+from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
 from indexrelay.storage.entries import Entries, SourceSnapshot
 
 
@@ -63,6 +63,9 @@ class LayeredKind(Kind[ParametersT, ServedT_co]):
 
     columns: ClassVar[tuple[Column[Any], ...]] = ()
     """What is stored of each entry, besides its id."""
+    revision: ClassVar[int] = 1
+    """Increase it when `rows_of` gives other values for the same entries: versions of an earlier
+    revision are then built again, from scratch."""
     max_inputs = 1
     takes_components = False
 
@@ -74,6 +77,13 @@ class LayeredKind(Kind[ParametersT, ServedT_co]):
             raise TypeError(
                 f"{cls.__name__}.columns: {', '.join(twice)} is taken; rename the column"
             )
+
+    @classmethod
+    def outdated(cls, manifest: VersionManifest) -> str | None:
+        """Versions of an earlier revision."""
+        if int(manifest.details.get("revision", 1)) >= cls.revision:
+            return None
+        return "its kind stores other values since it was built"
 
     @abstractmethod
     def rows_of(self, entries: Entries) -> Sequence[Any]:
@@ -148,6 +158,9 @@ class LayeredKind(Kind[ParametersT, ServedT_co]):
 
     def _extend(self, job: Job, increment: Increment) -> Built | Full:
         source, previous = job.collection, increment.previous
+        outdated = self.outdated(previous.manifest)
+        if outdated is not None:
+            return Full(outdated)
         limits = LayerLimits(
             delta=self.parameters.max_delta, tombstones=self.parameters.max_tombstones
         )
@@ -201,6 +214,7 @@ class LayeredKind(Kind[ParametersT, ServedT_co]):
                 extends=full is None,
                 details={
                     "build": build_details(full),
+                    "revision": self.revision,
                     "base": layers.base,
                     "delta": len(layers.places),
                     "tombstones": len(layers.tombstones),
