@@ -96,7 +96,7 @@ def test_that_they_went_back_is_not_forgotten_with_the_release_that_was_swept(
     bench.rebuild()
     number, bad = bench.release().number, bench.release().components["index"]
     bench.store.rollback(number - 1, reason="it was bad")
-    bench.store.sweep(keep_releases=1, used_versions=set(), grace_seconds=3600.0)
+    bench.store.collect_garbage(keep_releases=1, used_versions=set(), grace_seconds=3600.0)
     bench.store.lift("index", "child", reason="mended")
     bench.rebuild()
     assert bench.opened("index").manifest.covers == {"tracks": 2}

@@ -136,7 +136,9 @@ def test_memory_maps_and_open_files_are_steady_over_a_thousand_reloads(bench: Be
             for query in queries[:4]:
                 assert len(snapshot["voyager"].search(query, k=10)) == 10
         if number % 12 == 0:  # two rounds of all versions, and always the same one
-            bench.store.sweep(keep_releases=2, used_versions=versions.ids, grace_seconds=0.0)
+            bench.store.collect_garbage(
+                keep_releases=2, used_versions=versions.ids, grace_seconds=0.0
+            )
             if number >= SETTLING:
                 held.append(_held())
     assert len(held) == RELOADS // 12 - (SETTLING - 1) // 12

@@ -129,7 +129,7 @@ def test_a_lease_in_the_name_of_a_process_that_is_gone_or_another_is_told(bench:
 
 
 def test_a_reader_cannot_keep_what_others_serve_from_being_kept(bench: Bench) -> None:
-    """The sweep of old files asks presence; a name in a value does not hide its reader's own."""
+    """Garbage collection reads presence; a name in a value does not hide its reader's own."""
     commit = bench.commit("a")
     write(bench, "reader", "web:0a", serving(bench, commit, "web", "0a"))
     write(bench, "reader", "evil:0b", ReaderState(**about("web", "0a")))

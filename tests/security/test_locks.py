@@ -20,7 +20,7 @@ from indexrelay.rebuilder.scheduler import Leases
 from indexrelay.schemas.files import LockWaits, holder_of, wait_for_lock
 from indexrelay.schemas.messages import RebuilderState
 from indexrelay.storage.artifacts import ArtifactStore, StoreAccessError, StoreBusyError
-from indexrelay.storage.artifacts.files import SWEEPING_SECONDS, WRITING_SECONDS
+from indexrelay.storage.artifacts.files import COLLECTION_SECONDS, WRITING_SECONDS
 from indexrelay.storage.catalog import Catalog, database
 from indexrelay.storage.errors import is_transient
 from indexrelay.storage.urls import driver_url
@@ -121,14 +121,14 @@ def test_a_writer_waits_for_a_lock_within_a_limit_and_may_try_again(
     assert not store.lock_waits.long
 
 
-def test_a_sweep_leaves_what_is_locked_to_the_next_one(
+def test_a_garbage_collection_leaves_what_is_locked_to_the_next_one(
     store: ArtifactStore, clock: MovedClock
 ) -> None:
     with held(store.root / "lock", fcntl.LOCK_SH), pytest.raises(StoreBusyError):
-        store.sweep(keep_releases=1, used_versions=(), grace_seconds=0.0)
-    assert clock.ahead < SWEEPING_SECONDS + 1
+        store.collect_garbage(keep_releases=1, used_versions=(), grace_seconds=0.0)
+    assert clock.ahead < COLLECTION_SECONDS + 1
     assert store.lock_waits.long
-    store.sweep(keep_releases=1, used_versions=(), grace_seconds=0.0)
+    store.collect_garbage(keep_releases=1, used_versions=(), grace_seconds=0.0)
     assert not store.lock_waits.long
 
 
@@ -280,7 +280,7 @@ def test_an_embedded_server_whose_folder_is_locked_is_not_waited_for_for_ever(
 def test_a_stopped_process_among_the_writers_does_not_stop_a_build(
     store: ArtifactStore, tmp_path: Path
 ) -> None:
-    """Writers share the lock: only a sweep has to wait for one that was stopped."""
+    """Writers share the lock: only a garbage collection has to wait for one that was stopped."""
     with held(store.root / "lock", fcntl.LOCK_SH):
         store.put_blob(make_file(tmp_path, b"3"))
         make_release(store, voyager=make_version(store, "voyager", b"3"))

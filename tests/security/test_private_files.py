@@ -173,9 +173,9 @@ def test_only_plain_files_of_a_plausible_size_are_read(tmp_path: Path, kind: str
         else:
             with path.open("wb") as file:
                 file.truncate(MOST_BYTES + 1)  # and takes no room
-    with pytest.raises(ReleaseUnreadableError, match="damaged"):
+    with pytest.raises(ReleaseUnreadableError, match="corrupt"):
         store.release(release.number)
-    with pytest.raises(VersionUnreadableError, match="damaged"):
+    with pytest.raises(VersionUnreadableError, match="corrupt"):
         store.open_version("voyager", version)
     manifest.rmdir() if manifest.is_dir() else manifest.unlink()
     (tmp_path / manifest.name).rename(manifest)

@@ -280,7 +280,7 @@ def test_a_running_reader_follows_no_older_release_whoever_signed_it(
     reader.stop()
 
 
-def test_sweeping_keeps_signatures_with_their_releases_and_lets_no_stranger_push_one_out(
+def test_garbage_collection_keeps_signatures_with_their_releases_whatever_strangers_write(
     make_store: MakeStore, key: SigningKey
 ) -> None:
     clock = MovedClock()
@@ -290,7 +290,7 @@ def test_sweeping_keeps_signatures_with_their_releases_and_lets_no_stranger_push
     for content in (b"3", b"4"):
         release(make_store(), content)
     clock.advance(10_000.0)
-    store.sweep(keep_releases=1, used_versions=(), grace_seconds=100.0)
+    store.collect_garbage(keep_releases=1, used_versions=(), grace_seconds=100.0)
     assert store.release_numbers() == [4, 3, 2]
     assert newest(store) == 2
     store.open_version("voyager", store.release(2).components["voyager"])

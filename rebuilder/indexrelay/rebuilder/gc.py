@@ -87,7 +87,7 @@ class ArtifactSweeper:
             sqlalchemy.exc.SQLAlchemyError: the catalog cannot be written.
         """
         served, all_known = self._served()
-        swept = self._store.sweep(
+        swept = self._store.collect_garbage(
             keep_releases=self._keep_releases,
             used_versions=served,
             all_known=all_known,

@@ -241,7 +241,7 @@ class DamageReports:
                 continue
             new = True
             try:
-                self._store.doubt_version(name, version)
+                self._store.forget_checks(name, version)
             except ArtifactError:
                 continue  # the version is unreadable, and every look at the facts shows that
             _log.info("version.hashed_again", component=name, version=version, error=error)

@@ -158,7 +158,7 @@ class Reconciler:
 
     def _in_the_store(self) -> Iterator[Finding]:
         try:
-            for path in self._store.mend_release():
+            for path in self._store.repair_release():
                 yield _repaired("store", f"{path} was corrupt or missing and was written again")
             release = self._publisher.publish(
                 {}, definitions=self._definitions, reason="the definitions changed"

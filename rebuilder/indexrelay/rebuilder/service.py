@@ -215,7 +215,7 @@ class Rebuilder:
         self._judge_timer = Timer(_JUDGE_SECONDS)
         self._readers_timer = Timer(limits.presence_ttl_seconds / 3)
         self._trim_timer = Timer(limits.trim_seconds)
-        self._sweep_timer = Timer(limits.sweep_seconds)
+        self._sweep_timer = Timer(limits.gc_seconds)
         self._elsewhere_timer = Timer(_ELSEWHERE_SECONDS)
         self._groups_made = 0
         self._silent = False

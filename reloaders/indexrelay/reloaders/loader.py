@@ -232,7 +232,7 @@ class Loader:
             if version is None:
                 continue
             # Before the load: a repair in the middle of it must look like one afterwards.
-            looks = self._store.version_looks(name, version)
+            looks = self._store.version_fingerprint(name, version)
             serving = current.components.get(name)
             try:
                 # A new version shares nothing with one whose files have changed.

@@ -103,7 +103,7 @@ class Failures:
         for name, failure in self._failures.items():
             if failure.retry_at is not None:
                 continue
-            if self._store.version_looks(name, failure.version) != failure.looks:
+            if self._store.version_fingerprint(name, failure.version) != failure.looks:
                 self._failures[name] = replace(failure, retry_at=self._clock.monotonic())
                 repaired = True
                 log.info("component.files_replaced", component=name, version=failure.version)

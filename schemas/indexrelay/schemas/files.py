@@ -83,7 +83,8 @@ def _opener(path: str, flags: int) -> int:
 _log = get_logger(__name__)
 
 TOLD_AFTER_SECONDS: Final = 5.0
-"""A wait of so long is told of: writers share the artifacts' lock, and sweeps take milliseconds."""
+"""A longer wait is reported: writers share the artifacts' lock, and garbage collection takes
+milliseconds."""
 _LONGEST_SILENCE_SECONDS: Final = 320.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.001, 0.05
 _LOCKS: Final = Path("/proc/locks")

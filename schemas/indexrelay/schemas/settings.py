@@ -437,9 +437,9 @@ class RebuilderSettings(_Table):
     trim_seconds: PositiveSeconds = 60.0
     """How often streams are trimmed to what somebody may still need. An entry takes about
     410 bytes, so that what a busy minute adds is small."""
-    sweep_seconds: PositiveSeconds = 600.0
-    """How often artifacts are swept of what no kept release and no reader needs: a look at every
-    file's name, and no hurry."""
+    gc_seconds: PositiveSeconds = 600.0
+    """How often artifacts that no kept release and no reader needs are garbage collected. It reads
+    the name of every file, and is not urgent."""
     keep_releases: PositiveCount = 10
     """The newest releases stay, with all that they name, to roll back to. Versions share most of
     their files, so that ten weigh little more than one. Readers' versions stay in any case, and any

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from indexrelay.schemas import commands
 from indexrelay.schemas.diagnostics import advice_on, errno_in
@@ -47,7 +48,7 @@ class CatalogVersionError(IndexRelayError):
 
 
 class TooManyRequestsError(IndexRelayError):
-    """Raised when so many requests are unanswered that one more would not be; nothing was done."""
+    """Raised when too many requests are unanswered; this one was not recorded."""
 
     def __init__(self, most: int) -> None:
         super().__init__(
@@ -99,8 +100,8 @@ class InvalidBatchIdError(IndexRelayError):
 class BatchContentError(IndexRelayError):
     """Raised when a batch id is used again for other content; nothing is written.
 
-    The same batch again gets what it got before; another one under its id would be lost, and
-    whoever waits until it is served would wait for the first.
+    The same batch again gets the commit that it got before. Another one under its id would be lost,
+    and a wait until it is served would wait for the first one.
     """
 
     def __init__(
@@ -139,7 +140,7 @@ class BatchContentError(IndexRelayError):
 
 
 class UnknownEntriesError(IndexRelayError):
-    """Raised when a text or payload is set of entries that are not there; nothing is written."""
+    """Raised when a text or payload is set of entries that do not exist; nothing is written."""
 
     SHOWN = 5
     """So many of the ids are named."""
@@ -204,9 +205,9 @@ class SourceError(IndexRelayError):
 
 
 class SourceChangedError(SourceError):
-    """Raised when a folder changed while it was read. It passes: the read is tried again.
+    """Raised when a folder changed while it was read. It is transient: the read is tried again.
 
-    Write new files under another name (``.part``) and rename them, and it gets rare.
+    To make it rare, write new files under another name (``.part``) and rename them.
     """
 
 
@@ -217,8 +218,8 @@ class ArtifactError(IndexRelayError):
 class StoreAccessError(ArtifactError):
     """Raised when the operating system refuses to read or write a path of the store.
 
-    The cause (`OSError`) is chained and its number is in ``errno``: a full or failing disk may
-    pass, missing permissions need someone who grants them.
+    The cause (`OSError`) is chained and its number is in ``errno``: a full or failing disk is
+    transient, missing permissions have to be granted.
     """
 
     def __init__(self, path: Path, doing: str, error: OSError) -> None:
@@ -231,9 +232,9 @@ class StoreAccessError(ArtifactError):
 
 
 class StoreBusyError(StoreAccessError):
-    """Raised when another process holds the store's lock for longer than anyone has to wait.
+    """Raised when another process holds the store's lock for too long.
 
-    It may pass: a build that met it is tried again. See what that process does.
+    It is transient: the build is tried again. See what that process does.
     """
 
     def __init__(self, path: Path, *, holder: str, seconds: float) -> None:
@@ -248,7 +249,7 @@ class StoreBusyError(StoreAccessError):
 class NotAFileError(StoreAccessError):
     """Raised when a folder, a symbolic link or a pipe lies where a file of the store should be.
 
-    The store never makes one there: it counts as damage. Move it away.
+    The store never makes one there: it counts as corruption. Move it away.
     """
 
 
@@ -290,7 +291,7 @@ class BlobCorruptError(ArtifactError):
     def __init__(
         self, digest: str, path: Path, reason: str, *, component: str | None = None
     ) -> None:
-        super().__init__(f"blob {digest} is damaged: {reason} ({path}); {_repaired_by(component)}")
+        super().__init__(f"blob {digest} is corrupt: {reason} ({path}); {_repaired_by(component)}")
         self.digest = digest
         self.path = path
         self.reason = reason
@@ -301,7 +302,7 @@ class BlobCorruptError(ArtifactError):
 
 
 class VersionUnreadableError(ArtifactError):
-    """Raised when a version's manifest is missing or damaged; rebuild its component."""
+    """Raised when a version's manifest is missing or corrupt; rebuild its component."""
 
     def __init__(self, component: str, version_id: str, reason: str, *, missing: bool) -> None:
         super().__init__(
@@ -315,7 +316,7 @@ class VersionUnreadableError(ArtifactError):
 
 
 class ReleaseUnreadableError(ArtifactError):
-    """Raised when a release is missing or damaged; the newest intact one is served meanwhile."""
+    """Raised when a release is missing or corrupt; the newest intact one is served meanwhile."""
 
     def __init__(self, number: int, reason: str, *, missing: bool) -> None:
         super().__init__(f"release {number} {self._said(number, reason, missing=missing)}")
@@ -325,7 +326,8 @@ class ReleaseUnreadableError(ArtifactError):
 
     def _said(self, number: int, reason: str, *, missing: bool) -> str:  # noqa: ARG002 - for others
         advice = (
-            "it was swept, or never was: name one that is in that folder (rollback), or a later one"
+            "it was garbage collected, or never existed: roll back to one that is in that folder, "
+            "or name a later one"
             if missing
             else "the newest intact one is served meanwhile, and a rebuild makes the next"
         )
@@ -350,10 +352,10 @@ class SigningRefusedError(ArtifactError):
 
 
 class ReleaseNotWholeError(ArtifactError):
-    """Raised when a release is to be served again that names files which are gone or damaged.
+    """Raised when a rollback names a release whose files are gone or corrupt.
 
     What is served stays. Roll back to another release, or restore the file from a backup; the
-    cause is chained and says which one it is.
+    chained cause names it.
     """
 
     def __init__(
@@ -363,7 +365,7 @@ class ReleaseNotWholeError(ArtifactError):
             case VersionUnreadableError():
                 what = f"version {cause.version_id} of {cause.component}: {cause.reason}"
             case BlobCorruptError():
-                what = f"{cause.path} is damaged: {cause.reason}"
+                what = f"{cause.path} is corrupt: {cause.reason}"
             case BlobMissingError():
                 what = f"{cause.path} is missing"
         super().__init__(
@@ -424,11 +426,24 @@ class ComponentNotReleasedError(ArtifactError, UnknownNameError):
 def _repaired_by(component: str | None) -> str:
     """What repairs a blob."""
     if component is None:
-        return f"rebuild the component that names it; which is damaged: {commands.STATUS}"
+        return f"rebuild the component that names it; which one is corrupt: {commands.STATUS}"
     return f"rebuild what names it: {commands.rebuild(component)}"
 
 
-_TRANSIENT = frozenset(
+def is_transient(error: BaseException, *, memory: bool = True) -> bool:
+    """Whether the same operation may succeed later; the causes of the error count as well.
+
+    ``memory``: whether a lack of memory is transient; under a limit of the process it is not.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if _is_transient_itself(cause, memory):
+            return True
+        cause = cause.__cause__
+    return False
+
+
+_TRANSIENT: Final = frozenset(
     {
         errno.EAGAIN,
         errno.EBUSY,
@@ -441,7 +456,7 @@ _TRANSIENT = frozenset(
         errno.ENOMEM,
         errno.ENOSPC,
         errno.ESTALE,
-        # Someone has to grant the permission, and should not have to restart every reader then.
+        # Once the permission is granted, no reader should have to be restarted.
         errno.EACCES,
         errno.EPERM,
         errno.EROFS,
@@ -460,7 +475,7 @@ _TRANSIENT = frozenset(
     }
 )
 
-_TRANSIENT_SQLITE = frozenset(
+_TRANSIENT_SQLITE: Final = frozenset(
     {
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_CANTOPEN,
@@ -473,20 +488,7 @@ _TRANSIENT_SQLITE = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
-"""Of https://sqlite.org/rescode.html, what the operating system or another process is behind."""
-
-
-def is_transient(error: BaseException, *, memory: bool = True) -> bool:
-    """Whether the same may work later; what the error was caused by counts as well.
-
-    ``memory``: whether a want of memory may pass. Under a limit of one's own it does not.
-    """
-    cause: BaseException | None = error
-    while cause is not None:
-        if _is_transient_itself(cause, memory):
-            return True
-        cause = cause.__cause__
-    return False
+"""Of https://sqlite.org/rescode.html, those that the operating system or another process causes."""
 
 
 def _is_transient_itself(error: BaseException, memory: bool) -> bool:
@@ -503,18 +505,18 @@ def _is_transient_itself(error: BaseException, memory: bool) -> bool:
         case sqlite3.OperationalError():
             return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _TRANSIENT_SQLITE
         case RuntimeError():
-            # FAISS raises these, and says only in words what the operating system told it.
+            # FAISS raises these, with the operating system's error only in the message.
             return errno_in(str(error)) in _TRANSIENT
         case _:
-            return _is_databases(error)
+            return _is_database_error(error)
 
 
 def _is_short_write(error: Exception) -> bool:
-    """What numpy raises where less was written than it gave, mostly for want of room."""
+    """What numpy raises where less was written than requested, usually on a full disk."""
     return isinstance(error, OSError) and error.errno is None and " requested and " in str(error)
 
 
-def _is_databases(error: BaseException) -> bool:
+def _is_database_error(error: BaseException) -> bool:
     """Whether a database is away, locked or full; a process without SQLAlchemy has none."""
     sqlalchemy = sys.modules.get("sqlalchemy.exc")
     return sqlalchemy is not None and isinstance(error, sqlalchemy.OperationalError)

@@ -102,25 +102,25 @@ def _question(row: Row, request: pytest.FixtureRequest) -> None:
     index.close()
 
 
-def waited(row: Row, request: pytest.FixtureRequest, how: int, *, sweep: bool) -> None:
+def waited(row: Row, request: pytest.FixtureRequest, how: int, *, collects: bool) -> None:
     clock = MovedClock()
     store = ArtifactStore(
         request.getfixturevalue("tmp_path") / "store", clock=clock, pause=clock.advance
     )
     make_version(store, "voyager", b"1")
-    act = partial(store.sweep, keep_releases=1, used_versions=(), grace_seconds=0.0)
+    act = partial(store.collect_garbage, keep_releases=1, used_versions=(), grace_seconds=0.0)
     with (store.root / "lock").open("rb") as held:
         fcntl.flock(held, how)
         with pytest.raises(StoreBusyError, match=f"for {row.number} s"):
-            act() if sweep else make_version(store, "voyager", b"2")
+            act() if collects else make_version(store, "voyager", b"2")
     assert row.number <= clock.ahead < row.number + 1
 
 
 @exercises("seconds that a writer waits for the artifacts' lock")
 def _writer(row: Row, request: pytest.FixtureRequest) -> None:
-    waited(row, request, fcntl.LOCK_EX, sweep=False)
+    waited(row, request, fcntl.LOCK_EX, collects=False)
 
 
-@exercises("seconds that a sweep waits for it")
-def _sweep(row: Row, request: pytest.FixtureRequest) -> None:
-    waited(row, request, fcntl.LOCK_SH, sweep=True)
+@exercises("seconds that a garbage collection waits for it")
+def _garbage_collection(row: Row, request: pytest.FixtureRequest) -> None:
+    waited(row, request, fcntl.LOCK_SH, collects=True)

@@ -10,7 +10,7 @@ from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.files import LockWaits
 from indexrelay.schemas.versions import BlobRef
 from indexrelay.storage.artifacts import ArtifactStore, BlobCorruptError, BlobMissingError
-from indexrelay.storage.artifacts.blobs import CheckedBlobs, file_identity
+from indexrelay.storage.artifacts.blobs import BlobMarks, file_identity
 from indexrelay.storage.artifacts.files import Access, StoreLock
 from tests.storage.artifacts.samples import MovedClock, make_file, make_version
 
@@ -115,7 +115,7 @@ def test_a_version_that_somebody_doubts_is_hashed_again_before_it_is_opened(
     (ref,) = store.version("voyager", version).files.values()
     _rot(store, ref)
     store.open_version("voyager", version)
-    store.doubt_version("voyager", version)
+    store.forget_checks("voyager", version)
     with pytest.raises(BlobCorruptError):
         store.open_version("voyager", version)
 
@@ -124,13 +124,13 @@ def test_where_no_mark_can_be_removed_the_process_trusts_its_own_eyes(
     tmp_path: Path, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = make_file(tmp_path, b"x")
-    builder = CheckedBlobs(tmp_path / "checked" / "host", access=Access(), clock=clock)
+    builder = BlobMarks(tmp_path / "checked" / "host", access=Access(), clock=clock)
     builder.remember("d", file.stat())
 
     def refuse(*_args: object, **_keys: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    reader = CheckedBlobs(tmp_path / "checked" / "host", access=Access(), clock=clock)
+    reader = BlobMarks(tmp_path / "checked" / "host", access=Access(), clock=clock)
     monkeypatch.setattr(Path, "unlink", refuse)
     monkeypatch.setattr("indexrelay.storage.artifacts.blobs.write_mark", refuse)
     assert reader.known("d", file.stat())
@@ -151,7 +151,7 @@ def test_one_process_of_a_host_scrubs_at_a_time(store: ArtifactStore) -> None:
         assert again
 
 
-@pytest.mark.parametrize("lock", ["scrubbing", "sweeping"])
+@pytest.mark.parametrize("lock", ["scrubbing", "collecting"])
 def test_a_child_that_was_forked_meanwhile_keeps_no_lock(store: ArtifactStore, lock: str) -> None:
     """A web server forks its workers whenever it likes, and they live for weeks."""
     clock = SystemClock()
@@ -162,7 +162,7 @@ def test_a_child_that_was_forked_meanwhile_keeps_no_lock(store: ArtifactStore, l
         kept.extend(os.dup(int(fd.name)) for fd in Path("/proc/self/fd").iterdir() if _locks(fd))
 
     try:
-        with store.scrubbing() if lock == "scrubbing" else locks.sweeping():
+        with store.scrubbing() if lock == "scrubbing" else locks.collecting():
             fork()
         assert kept
         with store.scrubbing() as alone:

@@ -1,4 +1,4 @@
-"""Sweeping removes what nothing names, and never anything else."""
+"""Garbage collection removes what nothing names, and never anything else."""
 
 import contextlib
 import os
@@ -23,14 +23,14 @@ from tests.storage.artifacts.samples import MovedClock, make_file, make_release,
 HOUR = 3600.0
 
 
-def _sweep(
+def _collect(
     store: ArtifactStore,
     *,
     keep: int = 1,
     used: Collection[str] = (),
     all_known: bool = True,
 ) -> Collected:
-    return store.sweep(
+    return store.collect_garbage(
         keep_releases=keep, used_versions=used, all_known=all_known, grace_seconds=HOUR
     )
 
@@ -40,14 +40,14 @@ def test_what_only_old_releases_name_is_removed(store: ArtifactStore, clock: Mov
     for version in versions:
         make_release(store, voyager=version)
     clock.advance(2 * HOUR)
-    swept = _sweep(store, keep=2)
-    assert swept.releases == (1,)
-    assert swept.versions == (("voyager", versions[0]),)
-    assert len(swept.blobs) == 1
-    assert swept.bytes == len(b"delta 0")
+    collected = _collect(store, keep=2)
+    assert collected.releases == (1,)
+    assert collected.versions == (("voyager", versions[0]),)
+    assert len(collected.blobs) == 1
+    assert collected.bytes == len(b"delta 0")
     for version in versions[1:]:
         store.open_version("voyager", version)
-    assert _sweep(store, keep=2) == Collected()
+    assert _collect(store, keep=2) == Collected()
 
 
 def test_nothing_is_removed_within_the_grace_period(
@@ -56,10 +56,10 @@ def test_nothing_is_removed_within_the_grace_period(
     make_version(store, "voyager", b"a build that goes on")
     store.put_blob(make_file(store.staging, b"a build that goes on, too"))
     clock.advance(HOUR - 60)
-    assert _sweep(store) == Collected()
+    assert _collect(store) == Collected()
     clock.advance(120)
-    swept = _sweep(store)
-    assert (len(swept.versions), len(swept.blobs)) == (1, 2)
+    collected = _collect(store)
+    assert (len(collected.versions), len(collected.blobs)) == (1, 2)
 
 
 def test_what_a_reader_serves_stays(store: ArtifactStore, clock: MovedClock) -> None:
@@ -67,9 +67,9 @@ def test_what_a_reader_serves_stays(store: ArtifactStore, clock: MovedClock) -> 
     make_release(store, voyager=old)
     make_release(store, voyager=new)
     clock.advance(2 * HOUR)
-    assert _sweep(store, used={old}).versions == ()
+    assert _collect(store, used={old}).versions == ()
     store.open_version("voyager", old)
-    assert _sweep(store, used=set()).versions == (("voyager", old),)
+    assert _collect(store, used=set()).versions == (("voyager", old),)
 
 
 def test_without_presence_a_release_counts_until_a_grace_period_after_its_successor(
@@ -88,8 +88,8 @@ def test_without_presence_a_release_counts_until_a_grace_period_after_its_succes
         return os.stat_result((*found[:9], found.st_ctime - 2 * HOUR), {"st_ctime": 0.0})
 
     monkeypatch.setattr(Path, "lstat", aged)
-    assert _sweep(store, all_known=False) == Collected()
-    assert _sweep(store, used=set()).versions == (("voyager", old),)
+    assert _collect(store, all_known=False) == Collected()
+    assert _collect(store, used=set()).versions == (("voyager", old),)
 
 
 def test_a_blob_that_a_running_build_found_in_the_store_is_young_again(
@@ -107,18 +107,18 @@ def test_a_blob_that_a_running_build_found_in_the_store_is_young_again(
 
     store.put_blob(make_file(store.staging, b"left by an old version"))
     monkeypatch.setattr(Path, "lstat", aged)
-    assert _sweep(store) == Collected()
+    assert _collect(store) == Collected()
     monkeypatch.undo()
     clock.advance(2 * HOUR)
-    swept = _sweep(store)
-    assert (swept.blobs, swept.staged) == ((ref.digest,), 1)
+    collected = _collect(store)
+    assert (collected.blobs, collected.staged) == ((ref.digest,), 1)
 
 
 def test_the_copy_of_a_release_goes_with_it(store: ArtifactStore, clock: MovedClock) -> None:
     for number in range(3):
         make_release(store, voyager=make_version(store, "voyager", b"%d" % number))
     clock.advance(2 * HOUR)
-    assert _sweep(store).releases == (2, 1)
+    assert _collect(store).releases == (2, 1)
     for folder in ("releases", "copies"):
         assert [path.name for path in (store.root / folder).iterdir()] == ["00000003.json"]
 
@@ -135,7 +135,7 @@ def test_the_newest_intact_release_stays_below_damaged_ones(
             path.unlink()
             path.write_bytes(b"half a rel")
     clock.advance(2 * HOUR)
-    assert _sweep(store) == Collected()
+    assert _collect(store) == Collected()
     newest = store.newest_release()
     assert newest is not None
     assert newest.number == 1
@@ -154,10 +154,10 @@ def test_no_blob_is_removed_while_a_kept_manifest_cannot_say_what_it_names(
     manifest.write_bytes(whole[:40])
     clock.advance(2 * HOUR)
     with capture_logs() as lines:
-        assert _sweep(store).blobs == ()
-    assert [line["event"] for line in lines] == ["sweep.blobs_kept"]
+        assert _collect(store).blobs == ()
+    assert [line["event"] for line in lines] == ["gc.blobs_kept"]
     manifest.write_bytes(whole)
-    assert _sweep(store).blobs == (garbage.digest,)
+    assert _collect(store).blobs == (garbage.digest,)
     store.open_version("voyager", version)
 
 
@@ -174,7 +174,7 @@ def test_what_writers_left_behind_goes_and_what_others_put_there_stays(
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
     clock.advance(2 * HOUR)
-    assert _sweep(store) == Collected(staged=1)
+    assert _collect(store) == Collected(staged=1)
     assert all(path.exists() for path in strangers)
 
 
@@ -184,7 +184,7 @@ def test_what_was_checked_is_forgotten_with_the_blob(
     store.put_blob(make_file(store.staging, b"garbage"))
     clock.advance(2 * HOUR)
     assert len(list(store.root.glob("checked/*/*"))) == 1
-    _sweep(store)
+    _collect(store)
     assert list(store.root.glob("checked/*/*")) == []
 
 
@@ -194,33 +194,33 @@ def test_a_build_that_outlived_the_grace_period_is_told_so(
     version = make_version(store, "voyager", b"slow")
     manifest = store.version("voyager", version)
     clock.advance(2 * HOUR)
-    _sweep(store)
+    _collect(store)
     with pytest.raises(BlobMissingError):
         store.put_version(manifest)
 
 
 def test_a_store_without_kept_releases_is_refused(store: ArtifactStore) -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        _sweep(store, keep=0)
+        _collect(store, keep=0)
 
 
-def test_sweeping_and_releasing_at_once_never_leave_a_release_without_its_files(
+def test_garbage_collection_and_releases_at_once_never_leave_a_release_without_its_files(
     store: ArtifactStore, clock: MovedClock
 ) -> None:
-    """Proves the lock: what sweeping finds unused cannot be released before it is removed."""
+    """Proves the lock: what is found unused cannot be released before it is removed."""
     clock.advance(2 * HOUR)
     make_release(store, voyager=make_version(store, "voyager", b"first"))
     ready = threading.Barrier(2)
     rounds = 100
 
-    def sweeping() -> None:
+    def collecting() -> None:
         with contextlib.suppress(threading.BrokenBarrierError):
             for _ in range(rounds):
                 ready.wait()
-                _sweep(store)
+                _collect(store)
                 ready.wait()
 
-    thread = threading.Thread(target=sweeping)
+    thread = threading.Thread(target=collecting)
     thread.start()
     try:
         for i in range(rounds):
@@ -235,7 +235,7 @@ def test_sweeping_and_releasing_at_once_never_leave_a_release_without_its_files(
     finally:
         ready.abort()  # does nothing to a thread that is done
         thread.join()
-    assert store.next_number() > 2, "sweeping was always faster: nothing was put to the test"
+    assert store.next_number() > 2, "garbage collection was always faster: nothing was tested"
 
 
 @settings(max_examples=60, deadline=None)
@@ -248,7 +248,7 @@ def test_sweeping_and_releasing_at_once_never_leave_a_release_without_its_files(
     keep=st.integers(1, 4),
     used=st.sets(st.integers(0, 5)),
 )
-def test_whatever_is_swept_the_kept_releases_and_readers_find_all_their_files(
+def test_whatever_is_collected_the_kept_releases_and_readers_find_all_their_files(
     releases: list[dict[str, int]], keep: int, used: set[int]
 ) -> None:
     clock = MovedClock()
@@ -264,11 +264,11 @@ def test_whatever_is_swept_the_kept_releases_and_readers_find_all_their_files(
             make_release(store, **{name: versions[name, i] for name, i in release.items()})
         clock.advance(2 * HOUR)
         read = {versions["clap", i] for i in used}
-        swept = _sweep(store, keep=keep, used=read)
+        collected = _collect(store, keep=keep, used=read)
         kept = range(max(1, len(releases) - keep + 1), len(releases) + 1)
         named = {item for number in kept for item in store.release(number).components.items()}
         for name, version in named | {("clap", version) for version in read}:
             store.open_version(name, version)
-        gone = {version for _, version in swept.versions}
+        gone = {version for _, version in collected.versions}
         assert gone == set(versions.values()) - {version for _, version in named} - read
-        assert set(swept.releases) == set(range(1, len(releases) + 1)) - set(kept)
+        assert set(collected.releases) == set(range(1, len(releases) + 1)) - set(kept)

@@ -42,7 +42,9 @@ def test_a_number_that_is_taken_names_the_next_free_one(store: ArtifactStore) ->
     assert store.newest_release() == kept
 
 
-def test_a_publisher_that_slept_cannot_take_a_number_that_was_swept(store: ArtifactStore) -> None:
+def test_a_publisher_that_slept_cannot_take_a_number_whose_release_was_removed(
+    store: ArtifactStore,
+) -> None:
     version = make_version(store, "voyager", b"1")
     for _ in range(3):
         make_release(store, voyager=version)

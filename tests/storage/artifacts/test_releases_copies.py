@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from indexrelay.storage.artifacts import ArtifactStore, ReleaseUnreadableError
-from indexrelay.storage.artifacts.files import write_once
+from indexrelay.storage.artifacts.files import Layout
 from indexrelay.storage.errors import StoreAccessError
 from tests.storage.artifacts.samples import make_release, make_version
 
@@ -57,9 +57,9 @@ def test_one_damaged_file_costs_nothing_and_is_mended(
     assert store.newest_release() == whole
     assert store.broken_releases == {}
     assert store.next_number() == 3
-    assert store.mend_release() == [_file(store, folder)]
+    assert store.repair_release() == [_file(store, folder)]
     assert _file(store, folder).read_bytes() == bytes_
-    assert store.mend_release() == []
+    assert store.repair_release() == []
 
 
 @pytest.mark.parametrize("first", DAMAGES)
@@ -81,7 +81,7 @@ def test_where_both_are_damaged_the_number_stays_taken_unless_both_are_gone(
     with pytest.raises(ReleaseUnreadableError) as caught:
         store.release(2)
     assert caught.value.missing is gone
-    assert store.mend_release() == []
+    assert store.repair_release() == []
 
 
 def test_a_store_of_an_earlier_version_gets_its_copies_by_mending(
@@ -89,17 +89,19 @@ def test_a_store_of_an_earlier_version_gets_its_copies_by_mending(
 ) -> None:
     shutil.rmtree(store.root / "copies")
     assert store.newest_release() == store.release(2)
-    assert store.mend_release() == [_file(store, "copies")]
+    assert store.repair_release() == [_file(store, "copies")]
 
 
 def test_a_release_whose_copy_cannot_be_written_stands(
     store: ArtifactStore, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(data: bytes, path: Path, *, staging: Path, mode: int) -> bool:
+    write_once = Layout.write_once
+
+    def full(layout: Layout, data: bytes, path: Path) -> bool:
         if path.parent.name == "copies":
             raise StoreAccessError(path, "write", OSError(28, "No space left on device"))
-        return write_once(data, path, staging=staging, mode=mode)
+        return write_once(layout, data, path)
 
-    monkeypatch.setattr("indexrelay.storage.artifacts.files.write_once", full)
+    monkeypatch.setattr(Layout, "write_once", full)
     assert make_release(store, voyager=version).number == 3
     assert store.newest_release() == store.release(3)

@@ -60,7 +60,7 @@ def test_a_damaged_manifest_is_found_and_repaired_by_the_same_version(
     path = _path(store, version_id)
     path.chmod(0o644)
     path.write_bytes(content)
-    with pytest.raises(VersionUnreadableError, match="damaged") as caught:
+    with pytest.raises(VersionUnreadableError, match="corrupt") as caught:
         store.version("voyager", version_id)
     assert not caught.value.missing
     assert make_version(store, "voyager", b"base") == version_id

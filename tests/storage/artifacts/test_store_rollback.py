@@ -106,7 +106,7 @@ def test_a_rollback_to_what_is_gone_releases_nothing(
     with pytest.raises(ReleaseNotWholeError, match=said):
         store.rollback(1, reason="back")
     path.write_bytes(b"other bytes")
-    with pytest.raises(ReleaseNotWholeError, match=f"{path} is damaged"):
+    with pytest.raises(ReleaseNotWholeError, match=f"{path} is corrupt"):
         store.rollback(1, reason="back")
     store.root.joinpath("versions", "voyager", f"{versions[0]}.json").unlink()
     with pytest.raises(ReleaseNotWholeError, match=r"version .* of voyager"):

@@ -2,7 +2,7 @@
 
 A file is made read-only, hashed, forced to disk and linked to its name; the same content again
 changes nothing. So whatever has a name here outlasts a power cut. A reader opens a blob in place,
-after its digest was checked once on this host. A damaged blob is replaced when the same content is
+after its digest was checked once on this host. A corrupt blob is replaced when the same content is
 put again: the new file takes over the name, and a process that has mapped the old one keeps it.
 
 A checked blob is remembered by inode, size and ctime: whoever writes to it, replaces it or sets its
@@ -14,7 +14,7 @@ because the builder and the readers of a host may be different users without a c
 
 A mark's own mtime says when the blob was hashed last, so the scrubs of all readers of a host share
 the marks: a blob that one of them has hashed is not due for the others, and a reader that finds it
-damaged removes the mark, so that all others check it themselves. A mark that is torn, old or
+corrupt removes the mark, so that all others check it themselves. A mark that is torn, old or
 missing only costs another check. Where marks cannot be written (the store is mounted read-only, or
 belongs to another user), each process remembers its own checks.
 """
@@ -49,140 +49,38 @@ from indexrelay.storage.artifacts.files import (
     release_lock,
     staged_name,
     sync_folder,
-    take_place,
     write_mark,
 )
 from indexrelay.storage.errors import BlobCorruptError, BlobMissingError, StoreAccessError
 
-log = get_logger(__name__)
-
-_MOST_MARK_BYTES: Final = 200
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-
-def host_id() -> str:
-    """What processes that see the same files in the same state have in common."""
-    try:
-        boot = _BOOT_ID.read_text(encoding="ascii").strip()
-    except OSError:  # not Linux
-        boot = platform.node()
-    return sha256_hex(boot.encode())[:16]
-
-
-class CheckedBlobs:
-    """Remembers which files were found to be what their digest says; safe between processes."""
-
-    def __init__(self, folder: Path, *, access: Access, clock: Clock) -> None:
-        self._folder = folder
-        self._access = access
-        self._clock = clock
-        self._own: dict[str, tuple[str, float]] = {}
-        self._distrusted: dict[str, str] = {}
-
-    def known(self, digest: str, file: os.stat_result) -> bool:
-        """Whether this very file was checked on this host."""
-        return self.checked_at(digest, file) is not None
-
-    def checked_at(self, digest: str, file: os.stat_result) -> float | None:
-        """When this very file was checked last on this host, in seconds of the wall clock.
-
-        ``None``: it never was, or it was found damaged since.
-        """
-        identity = file_identity(file)
-        if self._distrusted.get(digest) == identity:
-            return None
-        own, own_at = self._own.get(digest, ("", 0.0))
-        times = [own_at] if own == identity else []
-        # Read every time: whoever finds the blob damaged tells everybody by removing the mark.
-        with (
-            contextlib.suppress(OSError),
-            open_file(self._folder / digest) as mark,
-        ):
-            if mark.read(_MOST_MARK_BYTES) == identity.encode():
-                times.append(os.fstat(mark.fileno()).st_mtime)
-        return max(times, default=None)
-
-    def remember(self, digest: str, file: os.stat_result) -> None:
-        """This very file is what its digest says, as of now."""
-        identity = file_identity(file)
-        self._distrusted.pop(digest, None)
-        try:
-            make_private_folder(self._folder, self._access.folder)
-            # Not staged: half a line equals no file's identity, because its end is missing.
-            write_mark(self._folder / digest, identity.encode(), mode=self._access.mark)
-        except OSError as error:
-            self._own[digest] = (identity, self._clock.now().timestamp())
-            log.debug("blob.check_not_remembered", digest=digest, error=str(error))
-        else:
-            self._own.pop(digest, None)
-
-    def forget(self, digest: str, file: os.stat_result) -> None:
-        """This very file is damaged, or in doubt: it is checked again before anybody opens it."""
-        self._own.pop(digest, None)
-        try:
-            (self._folder / digest).unlink(missing_ok=True)
-        except OSError:
-            self._distrusted[digest] = file_identity(file)
-
-    @contextlib.contextmanager
-    def scrubbing(self) -> Iterator[bool]:
-        """Whether nobody else on this host is scrubbing; if so, nobody else is in the body.
-
-        Where no lock can be had, each process scrubs for itself.
-        """
-        try:
-            make_private_folder(self._folder.parent, self._access.folder)
-            file = open_lock(self._folder.with_name(f"{self._folder.name}.lock"))
-        except OSError:
-            yield True
-            return
-        try:
-            yield _locked(file)
-        finally:
-            release_lock(file)
-
-
-def file_identity(file: os.stat_result) -> str:
-    """Other text once the file was written to or replaced."""
-    return f"{file.st_ino} {file.st_size} {file.st_ctime_ns}\n"
-
-
-def _locked(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
-
+_log = get_logger(__name__)
 
 PIN_SUFFIX = ".pin"
 _PIECE_BYTES = 1 << 20
 
 GoOn = Callable[[int], bool]
-"""Told how many bytes were read since; may wait. ``False``: stop."""
+"""Called with the number of bytes since the last call; may wait. ``False``: stop."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlobLook:
-    """What can be said of a blob's file without reading it."""
+    """What is known of a blob's file without reading it."""
 
     inode: int
-    """Another one once the file was replaced; who has mapped it still has the old one."""
+    """Another one once the file was replaced; a process that has mapped it still has the old."""
     checked_at: float | None
     """When this host last found it intact, by the wall clock; ``None``: not as it is now."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StagedBlob:
-    """A finished file that is being forced to disk, and that the store knows nothing of yet."""
+    """A finished file that is being forced to disk, and that is not in the store yet."""
 
     file: Path
-    """Where it lies until it is put, for whoever has to look at it first."""
+    """Where it is until it is put; it may be read there."""
     ref: BlobRef
     identity: str
-    """What the file looked like when it was hashed."""
+    """The file's identity when it was hashed."""
     forced: Future[None]
     """Done, or failed, once the disk has answered."""
 
@@ -190,13 +88,13 @@ class StagedBlob:
 class Blobs:
     """The blobs of one store."""
 
-    def __init__(self, layout: Layout, *, lock: StoreLock, checked: CheckedBlobs) -> None:
+    def __init__(self, layout: Layout, *, lock: StoreLock, checked: "BlobMarks") -> None:
         self._layout = layout
         self._lock = lock
         self._checked = checked
 
     def stage(self, file: Path, forcing: Executor) -> StagedBlob:
-        """Hash a finished file, and let ``forcing`` wait for the disk.
+        """Hash a finished file, and force it to disk by ``forcing``.
 
         Raises:
             StoreAccessError: it is not a regular file, or cannot be read.
@@ -208,11 +106,11 @@ class Blobs:
         return StagedBlob(file=file, ref=ref, identity=identity, forced=forced)
 
     def put(self, file: Path | StagedBlob) -> BlobRef:
-        """Move a finished file into the store; nobody may write to it any more.
+        """Move a finished file into the store; it must not be written to any more.
 
         Raises:
             StoreAccessError: it is not a regular file, or cannot be read, forced to disk or moved.
-            BlobCorruptError: somebody wrote to a staged one.
+            BlobCorruptError: a staged one was written to.
         """
         if isinstance(file, StagedBlob):
             with accessing(file.file, "force to disk"):
@@ -236,7 +134,7 @@ class Blobs:
                 self._reuse(file, ref, target)
             sync_folder(target.parent)
         with accessing(file, "remove"):
-            # A kind may hand over a blob itself, by the path where it was opened.
+            # A kind may put a blob itself, by the path where it was opened.
             if file.resolve() != target.resolve():
                 file.unlink(missing_ok=True)
         with accessing(target, "read"):
@@ -245,15 +143,15 @@ class Blobs:
         return ref
 
     def path(self, ref: BlobRef) -> Path:
-        """Where the blob lies, once it is known to be intact. Raises as `checked` does."""
+        """Where the blob is, after it was found intact. Raises as `checked` does."""
         return self.checked(ref)[0]
 
     def checked(self, ref: BlobRef) -> tuple[Path, str]:
-        """Where the blob lies, and what the file looked like when it was found to be intact.
+        """Where the blob is, and the file's identity when it was found intact.
 
         Raises:
-            BlobMissingError: it is not there.
-            BlobCorruptError: its size or its digest is another.
+            BlobMissingError: it does not exist.
+            BlobCorruptError: its size or its digest differs.
             StoreAccessError: it cannot be read.
         """
         path = self._layout.blob(ref.digest)
@@ -273,10 +171,10 @@ class Blobs:
         return path, file_identity(found)
 
     def look(self, ref: BlobRef) -> BlobLook | None:
-        """What there is of a blob, without reading it; ``None``: nothing.
+        """What is known of a blob without reading it; ``None``: it does not exist.
 
         Raises:
-            StoreAccessError: the operating system refuses to say.
+            StoreAccessError: the operating system refuses.
         """
         path = self._layout.blob(ref.digest)
         try:
@@ -289,7 +187,7 @@ class Blobs:
         return BlobLook(inode=found.st_ino, checked_at=checked_at)
 
     def recheck(self, ref: BlobRef, *, go_on: GoOn) -> bool:
-        """Hash a blob again, whatever is remembered of it; whether it was read to its end.
+        """Hash a blob again, whatever its mark says; whether it was read to its end.
 
         Raises:
             BlobMissingError, BlobCorruptError, StoreAccessError: as `path` does.
@@ -313,14 +211,14 @@ class Blobs:
         self._judge(ref, path, found.hexdigest(), before, after)
         return True
 
-    def doubt(self, ref: BlobRef) -> None:
-        """Check the blob again before anybody opens it, because somebody found it damaged."""
+    def forget_check(self, ref: BlobRef) -> None:
+        """Remove the blob's mark: it is checked again before it is opened."""
         path = self._layout.blob(ref.digest)
         with contextlib.suppress(FileNotFoundError), accessing(path, "read"):
             self._checked.forget(ref.digest, path.lstat())
 
     def present(self, ref: BlobRef) -> None:
-        """Make sure that a blob of this size is there, without reading it.
+        """Check that a blob of this size exists, without reading it.
 
         Raises:
             BlobMissingError, BlobCorruptError, StoreAccessError: as `path` does.
@@ -336,7 +234,7 @@ class Blobs:
             raise BlobCorruptError(ref.digest, path, f"{size} bytes instead of {ref.size}")
 
     def _check(self, ref: BlobRef, path: Path) -> os.stat_result:
-        """What the file looks like that was found to be intact."""
+        """Hash the file, and return its state when it was found intact."""
         with open_file(path) as stream:
             before = os.fstat(stream.fileno())
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -352,7 +250,7 @@ class Blobs:
         before: os.stat_result,
         after: os.stat_result,
     ) -> None:
-        """Remember what was found of a file that was read between ``before`` and ``after``."""
+        """Record the result for a file that was read between ``before`` and ``after``."""
         if digest != ref.digest:
             self._checked.forget(ref.digest, after)
             raise BlobCorruptError(ref.digest, path, f"its content has the digest {digest}")
@@ -360,7 +258,7 @@ class Blobs:
             self._checked.remember(ref.digest, after)
 
     def _link(self, file: Path, ref: BlobRef, target: Path) -> bool:
-        """Give the file its name; ``False`` when a file of that name is there."""
+        """Link the file to its name; ``False`` when a file of that name exists."""
         try:
             os.link(file, target)
         except FileExistsError:
@@ -373,14 +271,15 @@ class Blobs:
         return True
 
     def _reuse(self, file: Path, ref: BlobRef, target: Path) -> None:
-        """Keep what is there if it is intact, else put the new file in its place."""
+        """Keep the existing blob if it is intact, else replace it with the new file."""
         try:
             self.path(ref)
         except (BlobCorruptError, BlobMissingError):
             with self._copied(file, ref) as copy:
-                take_place(copy, target, staging=self._layout.staging)
-        # Sweeping must not take what an old version left and a running build now counts on. A pin
-        # says so; touching the blob would change its ctime and make every host check it again.
+                self._layout.replace(copy, target)
+        # Garbage collection must not remove a blob of an old version that a running build names
+        # again. A pin keeps it; touching the blob would change its ctime, and every host would
+        # check it again.
         pin = self._layout.staging / f"{ref.digest}{PIN_SUFFIX}"
         write_mark(pin, b"pinned\n", mode=self._layout.access.mark)
 
@@ -406,3 +305,101 @@ class Blobs:
 def _force(file: Path) -> None:
     with open_file(file) as stream:
         os.fsync(stream.fileno())
+
+
+_MOST_MARK_BYTES: Final = 200
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def host_id() -> str:
+    """The same for all processes that see the same files in the same state."""
+    try:
+        boot = _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:  # not Linux
+        boot = platform.node()
+    return sha256_hex(boot.encode())[:16]
+
+
+class BlobMarks:
+    """Which files were found to match their digest, one mark each; safe between processes."""
+
+    def __init__(self, folder: Path, *, access: Access, clock: Clock) -> None:
+        self._folder = folder
+        self._access = access
+        self._clock = clock
+        self._own: dict[str, tuple[str, float]] = {}
+        self._doubted: dict[str, str] = {}
+
+    def known(self, digest: str, file: os.stat_result) -> bool:
+        """Whether this file, as it is now, was checked on this host."""
+        return self.checked_at(digest, file) is not None
+
+    def checked_at(self, digest: str, file: os.stat_result) -> float | None:
+        """When this file, as it is now, was checked last on this host, by the wall clock.
+
+        ``None``: never, or it was found corrupt since.
+        """
+        identity = file_identity(file)
+        if self._doubted.get(digest) == identity:
+            return None
+        own, own_at = self._own.get(digest, ("", 0.0))
+        times = [own_at] if own == identity else []
+        # Read every time: another process may find the blob corrupt, and remove the mark.
+        with contextlib.suppress(OSError), open_file(self._folder / digest) as mark:
+            if mark.read(_MOST_MARK_BYTES) == identity.encode():
+                times.append(os.fstat(mark.fileno()).st_mtime)
+        return max(times, default=None)
+
+    def remember(self, digest: str, file: os.stat_result) -> None:
+        """Record that this file, as it is now, matches its digest."""
+        identity = file_identity(file)
+        self._doubted.pop(digest, None)
+        try:
+            make_private_folder(self._folder, self._access.folder)
+            # Not staged: half a mark equals no file's identity, because its end is missing.
+            write_mark(self._folder / digest, identity.encode(), mode=self._access.mark)
+        except OSError as error:
+            self._own[digest] = (identity, self._clock.now().timestamp())
+            _log.debug("blob.check_not_remembered", digest=digest, error=str(error))
+        else:
+            self._own.pop(digest, None)
+
+    def forget(self, digest: str, file: os.stat_result) -> None:
+        """Forget the check of this file, which is or may be corrupt."""
+        self._own.pop(digest, None)
+        try:
+            (self._folder / digest).unlink(missing_ok=True)
+        except OSError:
+            self._doubted[digest] = file_identity(file)
+
+    @contextlib.contextmanager
+    def scrubbing(self) -> Iterator[bool]:
+        """Yields whether no other process on this host is scrubbing; then none does in the body.
+
+        Where the lock cannot be taken, each process scrubs for itself.
+        """
+        try:
+            make_private_folder(self._folder.parent, self._access.folder)
+            file = open_lock(self._folder.with_name(f"{self._folder.name}.lock"))
+        except OSError:
+            yield True
+            return
+        try:
+            yield _locked(file)
+        finally:
+            release_lock(file)
+
+
+def file_identity(file: os.stat_result) -> str:
+    """A text that differs once the file was written to or replaced."""
+    return f"{file.st_ino} {file.st_size} {file.st_ctime_ns}\n"
+
+
+def _locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True

@@ -7,13 +7,13 @@ the ctime: when a file got its name here). When it is not known what the readers
 also counts until the grace period after its successor is over.
 
 Where a mark is uncertain, nothing is removed that it could concern: a kept version whose manifest
-is damaged could name any blob. Names go before what they name, so that an interruption leaves
+is corrupt could name any blob. Names go before what they name, so that an interruption leaves
 garbage and never a name that leads nowhere.
 """
 
 import contextlib
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from indexrelay.schemas.loggers import get_logger
@@ -28,7 +28,7 @@ from indexrelay.storage.errors import (
     VersionUnreadableError,
 )
 
-log = get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,18 +46,8 @@ class Collected:
     """What the blobs took on disk."""
 
 
-@dataclass
-class _Marked:
-    releases: set[int] = field(default_factory=set)
-    signed: set[str] = field(default_factory=set)
-    """The digests of the releases that stay."""
-    versions: set[str] = field(default_factory=set)
-    blobs: set[str] = field(default_factory=set)
-    blobs_known: bool = True
-
-
 class GarbageCollector:
-    """One sweep over one store; the caller holds off the writers."""
+    """One garbage collection of one store; the caller keeps the writers out."""
 
     def __init__(
         self,
@@ -72,114 +62,118 @@ class GarbageCollector:
         self._releases = releases
         self._versions = versions
         self._oldest = now - grace_seconds
+        # What stays:
+        self._kept_releases: set[int] = set()
+        self._kept_signatures: set[str] = set()
+        self._kept_versions: set[str] = set()
+        self._kept_blobs: set[str] = set()
+        self._blobs_known = True
 
-    def sweep(
+    def collect(
         self, *, keep_releases: int, used_versions: Collection[str], all_known: bool
     ) -> Collected:
-        """Mark, then remove.
+        """Mark, then remove; see `ArtifactStore.collect_garbage`.
 
         Raises:
             StoreAccessError: something cannot be read or removed; what was removed until then was
                 not needed.
         """
-        marked = _Marked(versions=set(used_versions))
-        self._mark_releases(marked, keep=keep_releases, presence_known=all_known)
-        self._mark_versions(marked)
-        releases = self._sweep_releases(marked)
-        self._sweep_signatures(marked)
-        versions = self._sweep_versions(marked)
-        blobs, freed = self._sweep_blobs(marked)
-        swept = Collected(
-            releases=releases,
-            versions=versions,
-            blobs=blobs,
-            staged=self._sweep_staging(),
-            bytes=freed,
+        self._kept_versions.update(used_versions)
+        self._mark_releases(keep=keep_releases, presence_known=all_known)
+        self._mark_versions()
+        releases = self._remove_releases()
+        self._remove_signatures()
+        versions = self._remove_versions()
+        blobs, freed = self._remove_blobs()
+        staged = self._remove_staged()
+        self._remove_marks()
+        return Collected(
+            releases=releases, versions=versions, blobs=blobs, staged=staged, bytes=freed
         )
-        self._sweep_checked()
-        return swept
 
-    def _mark_releases(self, marked: _Marked, *, keep: int, presence_known: bool) -> None:
+    def _mark_releases(self, *, keep: int, presence_known: bool) -> None:
         successor: Path | None = None
         intact = 0
         for number in self._releases.numbers():
             path = self._layout.release(number)
             in_grace = successor is None or (not presence_known and self._young(successor))
             release, trusted = self._found(number)
-            # A damaged one is kept as evidence while it stands among those that are kept; so is one
-            # that nobody trusted has signed, which pushes no other one out.
+            # A corrupt one among those that are kept stays as evidence. So does an untrusted one;
+            # neither counts as one of the releases to keep.
             if intact < keep or in_grace:
-                marked.releases.add(number)
+                self._kept_releases.add(number)
                 if release is not None:
-                    marked.versions.update(release.components.values())
-                    marked.signed.add(release.digest)
+                    self._kept_versions.update(release.components.values())
+                    self._kept_signatures.add(release.digest)
             intact += trusted
             successor = path
 
-    def _mark_versions(self, marked: _Marked) -> None:
+    def _mark_versions(self) -> None:
         for component, version_id, path in self._manifests():
-            if version_id not in marked.versions and not self._young(path):
+            if version_id not in self._kept_versions and not self._young(path):
                 continue
-            marked.versions.add(version_id)
+            self._kept_versions.add(version_id)
             try:
                 manifest = self._versions.read(component, version_id)
             except VersionUnreadableError as error:
-                log.warning(
-                    "sweep.blobs_kept",
+                _log.warning(
+                    "gc.blobs_kept",
                     component=component,
                     version=version_id,
                     error=str(error),
-                    consequence="no blob is removed while a kept version cannot say what it names",
+                    consequence="no blob is removed while a kept version cannot be read",
                 )
-                marked.blobs_known = False
+                self._blobs_known = False
             else:
-                marked.blobs.update(ref.digest for ref in manifest.files.values())
-        marked.blobs.update(
+                self._kept_blobs.update(ref.digest for ref in manifest.files.values())
+        self._kept_blobs.update(
             pin.name.removesuffix(PIN_SUFFIX)
             for pin in _listed(self._layout.staging)
             if pin.suffix == PIN_SUFFIX and self._young(pin)
         )
 
-    def _sweep_releases(self, marked: _Marked) -> tuple[int, ...]:
-        gone = [number for number in self._releases.numbers() if number not in marked.releases]
+    def _remove_releases(self) -> tuple[int, ...]:
+        gone = [number for number in self._releases.numbers() if number not in self._kept_releases]
         _remove(self._layout.release(number) for number in gone)
         _remove(copy for number in gone if (copy := self._layout.copy(number)).exists())
         return tuple(gone)
 
-    def _sweep_signatures(self, marked: _Marked) -> None:
-        """Of releases that are gone, and of such that lost against another publisher's."""
+    def _remove_signatures(self) -> None:
+        """Those of releases that are gone, or that lost against another publisher's."""
         _remove(
             path
             for path in _listed(self._layout.signatures)
-            if path.suffix == ".json" and path.stem not in marked.signed and not self._young(path)
+            if path.suffix == ".json"
+            and path.stem not in self._kept_signatures
+            and not self._young(path)
         )
 
-    def _sweep_versions(self, marked: _Marked) -> tuple[tuple[str, str], ...]:
-        gone = [found for found in self._manifests() if found[1] not in marked.versions]
+    def _remove_versions(self) -> tuple[tuple[str, str], ...]:
+        gone = [found for found in self._manifests() if found[1] not in self._kept_versions]
         _remove(path for _, _, path in gone)
         return tuple((component, version_id) for component, version_id, _ in gone)
 
-    def _sweep_blobs(self, marked: _Marked) -> tuple[tuple[str, ...], int]:
-        if not marked.blobs_known:
+    def _remove_blobs(self) -> tuple[tuple[str, ...], int]:
+        if not self._blobs_known:
             return (), 0
         gone = [
             path
             for path in self._blob_files()
-            if path.name not in marked.blobs and not self._young(path)
+            if path.name not in self._kept_blobs and not self._young(path)
         ]
         with accessing(self._layout.blobs, "read"):
             freed = sum(path.lstat().st_size for path in gone)
         _remove(gone)
         return tuple(path.name for path in gone), freed
 
-    def _sweep_staging(self) -> int:
+    def _remove_staged(self) -> int:
         staged = _listed(self._layout.staging)
         gone = [path for path in staged if path.is_file() and not self._young(path)]
         _remove(gone)
         return len(gone)
 
-    def _sweep_checked(self) -> None:
-        """Forget that blobs were checked which are gone, on whatever host that was."""
+    def _remove_marks(self) -> None:
+        """Those of blobs that are gone, from all hosts."""
         present = {path.name for path in self._blob_files()}
         for host in (*_listed(self._layout.checked), *_listed(self._layout.opened)):
             for mark in _listed(host):
@@ -199,7 +193,7 @@ class GarbageCollector:
     def _manifests(self) -> Iterator[tuple[str, str, Path]]:
         for folder in _listed(self._layout.versions):
             for path in _listed(folder):
-                # What somebody else put here is not ours to remove.
+                # Other files here are not the store's, and stay.
                 with contextlib.suppress(UnsafeNameError):
                     if path == self._layout.version(folder.name, path.stem):
                         yield folder.name, path.stem, path
@@ -212,7 +206,7 @@ class GarbageCollector:
                         yield path
 
     def _young(self, path: Path) -> bool:
-        """Whether it is within the grace period; what has just gone is nothing to remove."""
+        """Whether it is within the grace period; a file that has just gone counts as young."""
         with accessing(path, "read"):
             try:
                 return path.lstat().st_ctime > self._oldest
@@ -221,7 +215,7 @@ class GarbageCollector:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """What is in a folder, in the order of names; a folder that is not there is empty."""
+    """The content of a folder, in the order of names; a folder that does not exist is empty."""
     with accessing(folder, "list"):
         return sorted(folder.iterdir()) if folder.is_dir() else []
 

@@ -9,7 +9,7 @@ gets `ReleaseExistsError`, as does one that slept and would undo what was releas
 
 A release is the only file that cannot be made again: sources and builds do not know what was rolled
 back and held. So it is written a second time once it is committed, and where the first file is
-damaged or gone the copy is the release. Where both are damaged it keeps its number, and the release
+corrupt or gone the copy is the release. Where both are corrupt it keeps its number, and the release
 before it is served.
 """
 
@@ -18,7 +18,6 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +43,8 @@ from indexrelay.storage.errors import (
     VersionUnreadableError,
 )
 
+_log = get_logger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedVersion:
@@ -51,9 +52,9 @@ class OpenedVersion:
 
     manifest: VersionManifest
     files: Mapping[str, Path]
-    """By the labels of the manifest; read-only, and gone only when the version is swept."""
+    """By the labels of the manifest; read-only, and removed only with the version."""
     identities: Mapping[str, str] = field(default_factory=dict)
-    """By label: what each file looked like when it was found to be what its digest says."""
+    """By label: each file's identity when it was found to match its digest."""
 
 
 class Versions:
@@ -65,7 +66,7 @@ class Versions:
         self._blobs = blobs
 
     def put(self, manifest: VersionManifest) -> str:
-        """Write a manifest, once everything that it names is there; returns its id.
+        """Write a manifest whose blobs all exist; returns its id.
 
         Raises:
             BlobMissingError, BlobCorruptError: it names a blob that is not in the store.
@@ -83,10 +84,10 @@ class Versions:
         return version_id
 
     def read(self, component: str, version_id: str) -> VersionManifest:
-        """The manifest, once it is known to be intact.
+        """The manifest, after it was found intact.
 
         Raises:
-            VersionUnreadableError: it is not there, damaged, or of another component.
+            VersionUnreadableError: it is missing, corrupt, or of another component.
             StoreAccessError: it cannot be read.
         """
         path = self._layout.version(component, version_id)
@@ -96,11 +97,11 @@ class Versions:
             reason = f"there is no {path}"
             raise VersionUnreadableError(component, version_id, reason, missing=True) from error
         except NotAFileError as error:
-            reason = f"{path} is damaged: it is not a regular file"
+            reason = f"{path} is corrupt: it is not a regular file"
             raise VersionUnreadableError(component, version_id, reason, missing=False) from error
         digest = sha256_hex(data)
         if digest != version_id:
-            reason = f"{path} is damaged: its content has the digest {digest}"
+            reason = f"{path} is corrupt: its content has the digest {digest}"
             raise VersionUnreadableError(component, version_id, reason, missing=False)
         try:
             manifest = VersionManifest.model_validate_json(data)
@@ -122,13 +123,13 @@ class Versions:
         with accessing(folder, "list"):
             try:
                 found = [(entry.stat().st_mtime_ns, entry.name) for entry in os.scandir(folder)]
-            except FileNotFoundError:  # never built, or swept while it was listed
+            except FileNotFoundError:  # never built, or removed while it was listed
                 return []
         names = [name.removesuffix(".json") for _, name in sorted(found, reverse=True)]
         return [name for name in names if re.fullmatch(DIGEST_PATTERN, name)][:most]
 
     def open(self, component: str, version_id: str) -> OpenedVersion:
-        """The manifest and where its files lie, all checked.
+        """The manifest and the paths of its files, all checked.
 
         Raises:
             VersionUnreadableError, BlobMissingError, BlobCorruptError, StoreAccessError: as `read`
@@ -146,12 +147,12 @@ class Versions:
         )
 
     def is_unchanged(self, opened: OpenedVersion) -> bool:
-        """Whether the files of a version that was opened are still those that were checked.
+        """Whether the files of an opened version are still those that were checked.
 
-        Who may write to the store may put others in their place between the check and the use.
+        A process that may write to the store may replace them between the check and the use.
 
         Raises:
-            StoreAccessError: it cannot be seen.
+            StoreAccessError: the operating system refuses.
         """
         for label, identity in opened.identities.items():
             path = opened.files[label]
@@ -160,16 +161,16 @@ class Versions:
                     return False
         return True
 
-    def looks(self, component: str, version_id: str) -> str:
-        """What the version's files look like: other text once one of them was replaced.
+    def fingerprint(self, component: str, version_id: str) -> str:
+        """A text that differs once one of the version's files was replaced, or came or went.
 
-        Reads no blob. What is missing or damaged is a look, too.
+        Reads no blob.
         """
         paths = [self._layout.version(component, version_id)]
-        with contextlib.suppress(ArtifactError):  # a damaged manifest names no blobs
+        with contextlib.suppress(ArtifactError):  # a corrupt manifest names no blobs
             manifest = self.read(component, version_id)
             paths += [self._layout.blob(ref.digest) for ref in manifest.files.values()]
-        return "".join(map(_look, paths))
+        return "".join(map(_identity_at, paths))
 
 
 def _holds(path: Path, data: bytes) -> bool:
@@ -179,14 +180,11 @@ def _holds(path: Path, data: bytes) -> bool:
         return False
 
 
-def _look(path: Path) -> str:
+def _identity_at(path: Path) -> str:
     try:
         return file_identity(path.lstat())
     except OSError as error:
         return f"{error.errno}\n"
-
-
-log = get_logger(__name__)
 
 
 class Releases:
@@ -201,17 +199,17 @@ class Releases:
         signatures: Signatures,
         by: str = "",
     ) -> None:
-        """``by``: who makes those that do not say it themselves."""
+        """``by``: the author of those that name none."""
         self._layout = layout
         self._signatures = signatures
         self._by = by
         self._lock = lock
         self._versions = versions
         self.broken: dict[int, ReleaseUnreadableError] = {}
-        """The damaged ones that stood above the newest intact one when it was last looked for."""
+        """The corrupt or untrusted ones above the newest intact one, at the last look."""
 
     def numbers(self) -> list[int]:
-        """The numbers that are there, intact or not, newest first.
+        """The numbers of all kept releases, intact or not, newest first.
 
         Raises:
             StoreAccessError: the folder cannot be listed.
@@ -223,39 +221,40 @@ class Releases:
         return next(self._newest_first(), 0) + 1
 
     def read(self, number: int) -> Release:
-        """One release, once it is known to be intact.
+        """One release, after it was found intact.
 
         Raises:
-            ReleaseUnreadableError: it is not there, or damaged.
+            ReleaseUnreadableError: it is missing or corrupt.
             ReleaseUntrustedError: it is not signed by a key that is trusted here.
             StoreAccessError: it cannot be read.
         """
         release, _ = self._either(number)
-        self._signatures.check(release)
+        if self._signatures.required:
+            self._signatures.check(release)
         return release
 
     def unverified(self, number: int) -> Release:
-        """One release that is intact, signed by whomever it may be. Raises as `read` does."""
+        """One intact release, trusted or not. Raises as `read` does."""
         return self._either(number)[0]
 
     def sign(self, number: int) -> tuple[str, ...]:
-        """Sign a release that is there; all public keys that it is signed with by now.
+        """Sign an existing release; returns all public keys that it is signed with now.
 
         Raises:
-            ReleaseUnreadableError: it is not there, or damaged.
+            ReleaseUnreadableError: it is missing or corrupt.
             SigningRefusedError, SigningKeyError, MissingExtraError, StoreAccessError: it cannot be
                 signed here.
         """
         release, _ = self._either(number)
         with self._lock.writing():
-            self._signatures.sign(release, asked=True)
+            self._signatures.sign(release)
         return self._signatures.signers(release)
 
     def intact(self) -> list[Release]:
         """Every release that can be read, the newest first."""
         found = []
         for number in self.numbers():
-            with suppress(ReleaseUnreadableError):
+            with contextlib.suppress(ReleaseUnreadableError):
                 found.append(self.read(number))
         return found
 
@@ -264,7 +263,7 @@ class Releases:
         and is in `broken`.
 
         Raises:
-            StoreAccessError: the operating system refuses; then nobody knows which is the newest.
+            StoreAccessError: the operating system refuses; then the newest one is not known.
         """
         broken: dict[int, ReleaseUnreadableError] = {}
         intact: Release | None = None
@@ -273,28 +272,28 @@ class Releases:
                 intact = self.read(number)
                 break
             except ReleaseUnreadableError as error:
-                if not error.missing:  # else it was swept since it was listed
+                if not error.missing:  # else it was removed since it was listed
                     broken[number] = error
         for number in broken.keys() - self.broken.keys():
             untrusted = isinstance(broken[number], ReleaseUntrustedError)
             event = "release.untrusted" if untrusted else "release.unreadable"
-            log.error(event, release=number, error=str(broken[number]))
+            _log.error(event, release=number, error=str(broken[number]))
         self.broken = broken
         return intact
 
     def commit(self, release: Release, *, lost: int = 0) -> Release:
         """Make it the newest release, whole or not at all; returns it with its digest.
 
-        ``lost``: numbers up to here were given to releases that the store does not have any more.
+        ``lost``: numbers up to here were taken by releases that the store does not have any more.
 
-        What it names beyond the newest release must be intact in the store; what it only carries
-        along is not looked at, so that one damaged component does not hold up the others.
+        The versions that it adds to the newest release must be intact in the store; those of the
+        newest release are not checked, so that one corrupt component does not block the others.
 
         Raises:
             ReleaseExistsError: the number is not the next one, or the release was not made from the
-                newest one; read that again and decide anew.
-            VersionUnreadableError, BlobMissingError, BlobCorruptError: a version that it brings is
-                not there as a whole.
+                newest one; read that again and decide again.
+            VersionUnreadableError, BlobMissingError, BlobCorruptError: a version that it adds is
+                not intact.
             SigningRefusedError, SigningKeyError: it has to be signed, and cannot be.
             StoreAccessError: it cannot be written; nothing was released then.
         """
@@ -302,14 +301,15 @@ class Releases:
         with self._lock.writing():
             free, newest = max(self.next_number(), lost + 1), self.newest()
             made_from = newest.number if newest else 0
-            # Whoever is faster from here on takes the same number, and our link fails.
+            # If another publisher is faster from here on, it takes the same number: our link fails.
             if (sealed.number, sealed.previous) != (free, made_from):
                 raise ReleaseExistsError(sealed.number, next_number=free)
             carried = newest.components.items() if newest else ()
             for component, version_id in sealed.components.items() - carried:
                 self._versions.open(component, version_id)
             path = self._layout.release(sealed.number)
-            self._signatures.sign(sealed)  # first: whoever sees the release finds its signature
+            if self._signatures.wanted:
+                self._signatures.sign(sealed)  # first: a reader that sees the release finds it
             failpoint("release.before_link")
             if not self._layout.write_once(sealed.canonical(), path):
                 raise ReleaseExistsError(sealed.number, next_number=self.next_number())
@@ -317,8 +317,8 @@ class Releases:
         failpoint("release.after_link")
         return sealed
 
-    def mend(self) -> list[Path]:
-        """Write anew what is damaged of the newest release, its file or the copy; which it was.
+    def repair(self) -> list[Path]:
+        """Write those of the newest release's two files again that are corrupt; returns them.
 
         Raises:
             StoreAccessError: it cannot be written.
@@ -327,24 +327,46 @@ class Releases:
         if newest is None:
             return []
         if all(_is_intact(newest.number, path) for path in self._files(newest.number)):
-            return []  # without the lock, which somebody who may not write cannot have
+            return []  # without the lock, which a process that may not write cannot take
+        repaired = []
         with self._lock.writing():
-            return list(self._mend(newest.number))
+            _, whole = self._either(newest.number)
+            for path in self._files(newest.number):
+                if not _is_intact(newest.number, path):
+                    self._layout.make_folder(path.parent)
+                    # The bytes as they are: they may hold fields of a newer minor version.
+                    self._layout.overwrite(whole, path)
+                    repaired.append(path)
+        return repaired
 
-    def _mend(self, number: int) -> Iterator[Path]:
-        _, whole = self._either(number)  # which `newest` has found to be trusted
-        for path in self._files(number):
-            if not _is_intact(number, path):
-                self._layout.make_folder(path.parent)
-                # The very bytes: they may hold fields that a newer minor version has written.
-                self._layout.overwrite(whole, path)
-                yield path
+    def named(self, version_id: str, manifest: VersionManifest) -> bool:
+        """Whether a release named the version, or may have.
+
+        A release that was garbage collected named only what was built before it, and it came
+        before all that are kept. So a version that is older than all of them may have been in one.
+
+        Raises:
+            StoreAccessError: the releases cannot be read.
+        """
+        numbers = self.numbers()
+        forgotten = bool(numbers) and numbers[-1] > 1
+        for number in numbers:
+            try:
+                release = self.read(number)
+            except ReleaseUnreadableError as error:
+                if error.missing:  # removed since it was listed
+                    continue
+                return True
+            if release.components.get(manifest.component) == version_id:
+                return True
+            forgotten = forgotten and manifest.created_at <= release.created_at
+        return forgotten
 
     def _files(self, number: int) -> tuple[Path, Path]:
         return self._layout.release(number), self._layout.copy(number)
 
     def _either(self, number: int) -> tuple[Release, bytes]:
-        """The release and its bytes, out of its file or else out of the copy."""
+        """The release and its bytes, from its file or else from the copy."""
         errors = []
         for path in self._files(number):
             try:
@@ -357,41 +379,41 @@ class Releases:
         names = _names(self._layout.releases)
         if self._layout.copies.is_dir():  # not in an older store
             names |= _names(self._layout.copies)
-        # Whoever wants the newest one reads one number, and not those of all that are kept: the
-        # names sort as the numbers do, since a number with more digits has a longer name.
+        # To find the newest one, one name is parsed and not all of them: the names sort as the
+        # numbers do, since a number with more digits has a longer name.
         for name in sorted(names, key=lambda name: (len(name), name), reverse=True):
             number = self._layout.release_number(name)
             if number is not None:
                 yield number
 
     def _copy(self, release: Release) -> None:
-        """Write the release a second time; it stands also where that cannot be done."""
+        """Write the release a second time; it is valid even where that fails."""
         path = self._layout.copy(release.number)
         try:
             self._layout.make_folder(path.parent)
             self._layout.write_once(release.canonical(), path)
         except StoreAccessError as error:
-            log.warning("release.not_copied", release=release.number, error=str(error))
+            _log.warning("release.not_copied", release=release.number, error=str(error))
 
 
 def _parse(number: int, path: Path) -> tuple[Release, bytes]:
-    """A release and its bytes, once they are known to be intact."""
+    """A release and its bytes, after they were found intact."""
     try:
         data = read_file(path)
     except FileNotFoundError as error:
         raise ReleaseUnreadableError(number, f"there is no {path}", missing=True) from error
     except NotAFileError as error:
-        reason = f"{path} is damaged: it is not a regular file"
+        reason = f"{path} is corrupt: it is not a regular file"
         raise ReleaseUnreadableError(number, reason, missing=False) from error
     try:
         fields = json.loads(data)
         digest = _content_digest(fields)
         release = Release.model_validate(fields)
     except (ValueError, TypeError, RecursionError) as error:
-        reason = f"{path} is damaged or not a release: {_first_line(error)}"
+        reason = f"{path} is corrupt or not a release: {_first_line(error)}"
         raise ReleaseUnreadableError(number, reason, missing=False) from error
     if release.digest != digest or release.number != number:
-        reason = f"{path} is damaged: it does not carry the digest of its content and number"
+        reason = f"{path} is corrupt: it does not carry the digest of its content and number"
         raise ReleaseUnreadableError(number, reason, missing=False)
     return release, data
 
@@ -405,7 +427,7 @@ def _is_intact(number: int, path: Path) -> bool:
 
 
 def _names(folder: Path) -> set[str]:
-    # Every look of every reader lists them: a `Path` for each would cost it more than a load.
+    # Every reader lists them at every look: a `Path` for each would cost more than a load.
     with accessing(folder, "list"):
         return set(os.listdir(folder))  # noqa: PTH208 - as said
 
@@ -416,7 +438,7 @@ def _content_digest(fields: Any) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    """A reason in one line; pydantic's would repeat whatever the file holds."""
+    """A reason in one line; pydantic's would repeat the content of the file."""
     if isinstance(error, ValidationError):
         return f"{error.error_count()} field(s) that do not fit"
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,13 +1,14 @@
 """Signatures of releases: who made what is served, for readers that do not trust the store.
 
-A release names its versions by digest, a version its blobs, so a signature of a release covers
-every byte that it brings. It is Ed25519 (RFC 8032) over the namespace and the release's digest,
+A release names its versions by digest, and a version its blobs, so a signature of a release covers
+every byte that it adds. It is Ed25519 (RFC 8032) over the namespace and the release's digest,
 which covers its number: a release of another installation, or under another number, does not
 verify.
 
-A signature is a file of its own, named by the digest that it signs, and is there before the release
-is: whoever sees a release finds its signature, and a reader of an earlier version sees nothing new.
-It may hold several: while keys change, a release can be signed with the old and with the new one.
+A signature is a file of its own, named by the digest that it signs, and is written before the
+release: every process that sees a release finds its signature, and a reader of an earlier version
+sees nothing new. The file may hold several signatures: while keys change, a release can be signed
+with the old and with the new one.
 """
 
 import base64
@@ -35,11 +36,11 @@ _KEY_BYTES: Final = 32
 _MOST_KEY_FILE_BYTES: Final = 10_000
 _MOST_SIGNATURES: Final = 20
 _MOST_REMEMBERED: Final = 1000
-"""Releases that were verified: each look of each reader is at the same one."""
+"""Verified releases that are remembered: readers look at the same one again and again."""
 
 
 class SigningKeyError(IndexRelayError):
-    """Raised when a file that should hold a signing key does not, or others may read it."""
+    """Raised when a file holds no signing key, or others may read it."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path} cannot be used to sign: {reason}")
@@ -67,14 +68,14 @@ class _Signatures(BaseModel):
 
 
 class SigningKey:
-    """A private key; it never leaves this object."""
+    """A private key, which never leaves this object."""
 
     def __init__(self, private: Any) -> None:
         self._private = private
 
     @classmethod
     def generate(cls) -> "SigningKey":
-        """Draw a new one.
+        """Create a new one at random.
 
         Raises:
             MissingExtraError: ``cryptography`` is not installed.
@@ -83,10 +84,10 @@ class SigningKey:
 
     @classmethod
     def read(cls, path: Path) -> "SigningKey":
-        """The key in a file that `write` made, or ``openssl genpkey -algorithm ed25519``.
+        """The key in a file from `write`, or from ``openssl genpkey -algorithm ed25519``.
 
         Raises:
-            SigningKeyError: it holds none, or others may read it.
+            SigningKeyError: the file holds none, or others may read it.
             MissingExtraError: ``cryptography`` is not installed.
         """
         kind = _ed25519().Ed25519PrivateKey
@@ -112,10 +113,10 @@ class SigningKey:
         return cls(private)
 
     def write(self, path: Path) -> None:
-        """Write it to a new file that nobody else may read.
+        """Write it to a new file that only its owner may read.
 
         Raises:
-            OSError: there is such a file, or it cannot be written.
+            OSError: the file exists, or cannot be written.
         """
         serialization = require("cryptography.hazmat.primitives.serialization")
 
@@ -145,59 +146,53 @@ class SigningKey:
 
 @dataclass(frozen=True, kw_only=True)
 class Trust:
-    """Whose releases are taken, and how one's own are signed."""
+    """Whose releases are accepted, and how this process signs its own."""
 
     namespace: str = ""
     signing_key_file: Path | None = None
     """``None``: this process signs nothing."""
     trusted_keys: Sequence[str] | None = None
-    """``None``: every release is taken."""
+    """``None``: every release is accepted."""
 
 
 class Signatures:
     """The signatures of one store; safe to share between threads."""
 
     def __init__(self, layout: Layout, trust: Trust) -> None:
-        if trust.signing_key_file is not None or trust.trusted_keys is not None:
-            _ed25519()  # what is missing is said when the store is opened, not at the first release
+        self.required = trust.trusted_keys is not None
+        """Whether only releases that verify are accepted."""
+        self.wanted = self.required or trust.signing_key_file is not None
+        """Whether a new release is to be signed."""
+        if self.wanted:
+            _ed25519()  # a missing package is an error when the store is opened, not later
         self._layout = layout
         self._trust = trust
         self._verified: dict[str, None] = {}
 
-    @property
-    def required(self) -> bool:
-        """Whether only releases that verify are taken."""
-        return self._trust.trusted_keys is not None
-
-    def sign(self, release: Release, *, asked: bool = False) -> None:
-        """Sign a release that is about to be committed; nothing where nothing is to be signed.
-
-        ``asked``: somebody wants just this, so that it is an error where it cannot be done.
+    def sign(self, release: Release) -> None:
+        """Sign a release, which may not be committed yet.
 
         Raises:
-            SigningRefusedError: releases have to be signed here, and this process cannot, or not
-                with a key that is trusted.
+            SigningRefusedError: this process has no key, or none that is trusted.
             SigningKeyError, MissingExtraError: the key cannot be used.
             StoreAccessError: it cannot be written.
         """
         trust = self._trust
         if trust.signing_key_file is None:
-            if self.required or asked:
-                raise SigningRefusedError(
-                    "the release has to be signed, and this process has no "
-                    "artifacts.signing_key_file: do it where the rebuilder runs, or name the file"
-                )
-            return
+            raise SigningRefusedError(
+                "the release has to be signed, and this process has no "
+                "artifacts.signing_key_file: do it where the rebuilder runs, or name the file"
+            )
         key = SigningKey.read(trust.signing_key_file)
         if trust.trusted_keys is not None and key.public not in trust.trusted_keys:
             raise SigningRefusedError(
                 f"the key of {trust.signing_key_file} is not among artifacts.trusted_keys, so "
-                f"nobody here would take what it signs; its public key is {key.public}"
+                f"nobody here would accept what it signs; its public key is {key.public}"
             )
         self._add(release, key)
 
     def check(self, release: Release) -> None:
-        """Look whether an intact release is signed by somebody who is trusted.
+        """Check that an intact release is signed with a trusted key, where that is `required`.
 
         Raises:
             ReleaseUntrustedError: it is not.
@@ -224,7 +219,7 @@ class Signatures:
         return tuple(each.key for each in self._read(release) if self._is_by(each, release))
 
     def _add(self, release: Release, key: SigningKey) -> None:
-        """Write a signature beside those that are there and verify."""
+        """Write a signature beside the existing ones that verify."""
         own = _Signature(key=key.public, signature=key.sign(self._message(release)))
         others = [
             each
@@ -239,7 +234,7 @@ class Signatures:
             self._layout.overwrite(data, path)
 
     def _read(self, release: Release) -> tuple[_Signature, ...]:
-        """What is there for a release; what is no list of signatures counts as none."""
+        """The signatures of a release; a file that is no list of signatures counts as none."""
         with contextlib.suppress(FileNotFoundError, NotAFileError, ValidationError):
             data = read_file(self._layout.signature(release.digest))
             document = _Signatures.model_validate_json(data)

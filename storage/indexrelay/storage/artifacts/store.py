@@ -13,7 +13,7 @@ released meanwhile.
 from collections.abc import Callable, Collection
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, suppress
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
@@ -24,8 +24,8 @@ from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import BlobRef, Hold, Release, VersionManifest, disagreements
 from indexrelay.storage.artifacts.blobs import (
     BlobLook,
+    BlobMarks,
     Blobs,
-    CheckedBlobs,
     GoOn,
     StagedBlob,
     host_id,
@@ -46,165 +46,12 @@ from indexrelay.storage.errors import (
     VersionUnreadableError,
 )
 
-Change = Callable[[Release], Release | None]
-"""From the newest release to the next one; ``None``: nothing to change."""
-_ATTEMPTS: Final = 100
-"""Each lost one means that another publisher won."""
-
-
-def commit_change(releases: Releases, change: Change, *, clock: Clock, lost: int = 0) -> Release:
-    """Commit what ``change`` makes of the newest release; that one where it is nothing.
-
-    ``lost``: numbers up to here are taken by releases that are not in the store any more.
-
-    Raises:
-        NothingReleasedError: there is no release.
-        ReleaseExistsError: others were faster a hundred times.
-    """
-    attempts = 0
-    while True:
-        newest = releases.newest()
-        if newest is None:
-            raise NothingReleasedError
-        changed = change(newest)
-        if changed is None:
-            return newest
-        update = {
-            "number": max(releases.next_number(), lost + 1),
-            "previous": newest.number,
-            "created_at": clock.now(),
-            "by": "",  # whoever made the newest one
-        }
-        try:
-            return releases.commit(changed.model_copy(update=update), lost=lost)
-        except ReleaseExistsError:
-            attempts += 1
-            if attempts == _ATTEMPTS:
-                raise
-
-
-def was_named(releases: Releases, version_id: str, manifest: VersionManifest) -> bool:
-    """Whether a release named the version, or may have.
-
-    Raises:
-        StoreAccessError: the releases cannot be read.
-    """
-    numbers = releases.numbers()
-    forgotten = bool(numbers) and numbers[-1] > 1
-    for number in numbers:
-        try:
-            release = releases.read(number)
-        except ReleaseUnreadableError as error:
-            if error.missing:  # swept since it was listed
-                continue
-            return True
-        if release.components.get(manifest.component) == version_id:
-            return True
-        forgotten = forgotten and manifest.created_at <= release.created_at
-    return forgotten
-
-
-def _holding(components: Collection[str], *, reason: str, now: datetime) -> Change:
-    """Keep these components at the versions that they have."""
-
-    def change(newest: Release) -> Release:
-        _check_released(components, newest)
-        hold = Hold(reason=reason, since=now)
-        holds = newest.holds | dict.fromkeys(components, hold)
-        return newest.model_copy(update={"holds": holds, "reason": reason})
-
-    return change
-
-
-def _lifting(components: Collection[str], *, reason: str) -> Change:
-    """Let these components follow their sources again."""
-
-    def change(newest: Release) -> Release | None:
-        # One that was dropped while it was held can be let go, too.
-        _check_released([name for name in components if name not in newest.holds], newest)
-        holds = {name: hold for name, hold in newest.holds.items() if name not in components}
-        if len(holds) == len(newest.holds):
-            return None
-        return newest.model_copy(update={"holds": holds, "reason": reason})
-
-    return change
-
-
-def _rolling_back(
-    target: Release,
-    components: Collection[str] | None,
-    *,
-    manifest: Callable[[str, str], VersionManifest],
-    reason: str,
-    now: datetime,
-) -> Change:
-    """Serve what ``target`` served, and hold it; of a group all members or none.
-
-    Components that ``target`` did not have yet stay as they are: it says nothing about them.
-
-    Args:
-        components: those to go back, with the others of their groups; ``None``: all.
-        manifest: reads the manifest of a component's version.
-    """
-
-    def change(newest: Release) -> Release:
-        named = set(target.components if components is None else components)
-        _check_released(named, target)
-        chosen = _with_groups(named, newest, target)
-        hold = Hold(reason=reason, since=now)
-        groups = {name: group for name, group in newest.groups.items() if name not in chosen}
-        groups |= {name: group for name, group in target.groups.items() if name in chosen}
-        versions = {name: target.components[name] for name in chosen}
-        release = newest.model_copy(
-            update={
-                "components": newest.components | versions,
-                "groups": groups,
-                "holds": newest.holds | dict.fromkeys(chosen, hold),
-                "reason": reason,
-            }
-        )
-        for group in sorted({groups[name] for name in chosen if name in groups}):
-            torn = _torn(group, release, manifest)
-            if torn:
-                raise GroupTornError(target.number, group, torn)
-        return release
-
-    return change
-
-
-def _with_groups(names: set[str], newest: Release, target: Release) -> set[str]:
-    """``names`` and, of what ``target`` has, whoever is or was in a group with one of them."""
-    found: set[str] = set()
-    more = set(names)
-    while more != found:
-        found = set(more)
-        for release in (newest, target):
-            groups = {release.groups[name] for name in found if name in release.groups}
-            more |= {name for name, group in release.groups.items() if group in groups}
-        more &= target.components.keys()
-    return found
-
-
-def _torn(
-    group: str, release: Release, manifest: Callable[[str, str], VersionManifest]
-) -> tuple[str, ...]:
-    """Why the members of a group would not be at one state, as far as one can read."""
-    versions = {}
-    for name, theirs in release.groups.items():
-        if theirs == group:
-            with suppress(VersionUnreadableError):
-                versions[name] = manifest(name, release.components[name])
-    return disagreements(versions, release.components)
-
-
-def _check_released(components: Collection[str], release: Release) -> None:
-    for name in components:
-        if name not in release.components:
-            raise ComponentNotReleasedError(name, release.components)
+_COMMIT_ATTEMPTS: Final = 100
+"""Of a hold, a lift or a rollback; each failed one means that another publisher won."""
 
 
 class ArtifactStore:
-    """Blobs, versions and releases under ``root``; the folders are made where they are missing.
+    """Blobs, versions and releases under ``root``; the folders are created if they are missing.
 
     Every method that touches a file raises `StoreAccessError` when the operating system refuses.
     """
@@ -221,34 +68,33 @@ class ArtifactStore:
         marks: Path | None = None,
         pause: Pause | None = None,
     ) -> None:
-        """Take where it is; make the folders.
+        """Open the store; create the folders.
 
         Args:
-            may_be_away: whoever waits for the store has `newest_release` make the folders.
-            by: who makes the releases that are committed through this object.
+            may_be_away: the folders are created by the first `newest_release` instead, for a
+                process that waits for the store.
+            by: the author of the releases that are committed through this object.
             group_reads: whether the group of this process's user may read what is written from now
                 on; otherwise that user alone may.
-            trust: whose releases are taken, and how one's own are signed.
-            marks: where this host remembers which blobs it has checked; ``None``: in the store,
-                whose writers then are believed to have checked what they say.
+            trust: whose releases are accepted, and how this process signs its own.
+            marks: where this host records which blobs it has checked; ``None``: in the store, so
+                that every process that may write to the store is trusted with its checks.
             pause: sleeps while another process holds the store's lock; ``None``: really.
         """
         self._clock = clock or SystemClock()
         self._layout = Layout(root, Access(group_reads), marks=marks)
-        self._made = False
         if not may_be_away:
-            self._make()
+            self._layout.make()
         self.lock_waits = LockWaits(self._clock)
         """The waits for the store's lock, in this process."""
         self._lock = StoreLock(
             self._layout.lock, waits=self.lock_waits, clock=self._clock, pause=pause
         )
-        self._checked = CheckedBlobs(
-            self._layout.checked / host_id(), access=self._layout.access, clock=self._clock
+        access = self._layout.access
+        self._checked = BlobMarks(
+            self._layout.checked / host_id(), access=access, clock=self._clock
         )
-        self._opened = CheckedBlobs(
-            self._layout.opened / host_id(), access=self._layout.access, clock=self._clock
-        )
+        self._opened = BlobMarks(self._layout.opened / host_id(), access=access, clock=self._clock)
         self._blobs = Blobs(self._layout, lock=self._lock, checked=self._checked)
         self._versions = Versions(self._layout, lock=self._lock, blobs=self._blobs)
         self._releases = Releases(
@@ -285,7 +131,7 @@ class ArtifactStore:
 
     @property
     def root(self) -> Path:
-        """Where the store is."""
+        """The store's folder."""
         return self._layout.root
 
     @property
@@ -295,77 +141,77 @@ class ArtifactStore:
 
     @property
     def broken_releases(self) -> dict[int, ReleaseUnreadableError]:
-        """The damaged ones that stood above the newest intact one at the last look, and those that
-        are intact and not trusted (`ReleaseUntrustedError`)."""
-        return dict(self._releases.broken)
+        """The corrupt releases above the newest intact one at the last look, and those that are
+        intact and not trusted (`ReleaseUntrustedError`)."""
+        return self._releases.broken
 
     def is_unchanged(self, opened: OpenedVersion) -> bool:
-        """Whether the files of a version that was opened are still those that were checked."""
+        """Whether the files of an opened version are still those that were checked."""
         return self._versions.is_unchanged(opened)
 
     def stage_blob(self, file: Path, forcing: Executor) -> StagedBlob:
-        """Make a finished file ready for `put_blob`, while it may be looked at where it lies.
+        """Prepare a finished file for `put_blob`; it may be read where it is meanwhile.
 
-        Nobody may write to the file any more. It is made read-only and hashed; forcing it to disk
-        is left to ``forcing``.
+        It must not be written to any more. It is made read-only and hashed; ``forcing`` forces it
+        to disk.
         """
         return self._blobs.stage(file, forcing)
 
     def put_blob(self, file: Path | StagedBlob) -> BlobRef:
-        """Move a finished file into the store; the same content again is nothing.
+        """Move a finished file into the store; the same content again changes nothing.
 
-        A staged one is waited for until it is on disk; any other is staged and waited for here.
+        Waits until the file is on disk.
         """
         return self._blobs.put(file)
 
     def blob(self, ref: BlobRef) -> Path:
-        """Where a blob lies; its digest is checked once per host.
+        """The path of a blob; its digest is checked once per host.
 
         Raises:
-            BlobMissingError: it is not there.
-            BlobCorruptError: it is damaged.
+            BlobMissingError: it does not exist.
+            BlobCorruptError: it is corrupt.
         """
         return self._blobs.path(ref)
 
     def look_at_blob(self, ref: BlobRef) -> BlobLook | None:
-        """What there is of a blob, without reading it; ``None``: nothing."""
+        """What is known of a blob without reading it; ``None``: it does not exist."""
         return self._blobs.look(ref)
 
     def recheck_blob(self, ref: BlobRef, *, go_on: GoOn) -> bool:
-        """Hash a blob again, whatever this host remembers of it; whether it was read to its end.
+        """Hash a blob again, although this host has checked it; whether it was read to its end.
 
-        Found damaged, it is not opened on this host any more until it was replaced.
+        A corrupt blob is not opened on this host any more until it was replaced.
 
         Args:
             go_on: called after each piece of at most a MiB; may wait, and may end it.
 
         Raises:
-            BlobMissingError: it is not there.
-            BlobCorruptError: it is damaged.
+            BlobMissingError: it does not exist.
+            BlobCorruptError: it is corrupt.
         """
         return self._blobs.recheck(ref, go_on=go_on)
 
     def was_opened(self, ref: BlobRef) -> bool:
-        """Whether this host has opened the blob as it is now, in a process of its own, unharmed."""
+        """Whether this host has opened the blob as it is now in a separate process, unharmed."""
         path = self._layout.blob(ref.digest)
         with accessing(path, "read"):
             return self._opened.known(ref.digest, path.lstat())
 
     def remember_opened(self, ref: BlobRef) -> None:
-        """This host has: the builder's gates, or a reader's sandbox."""
+        """Record that this host has: the builder's gates, or a reader's sandbox."""
         path = self._layout.blob(ref.digest)
         with accessing(path, "read"):
             self._opened.remember(ref.digest, path.lstat())
 
     def scrubbing(self) -> AbstractContextManager[bool]:
-        """Keeps the scrubs of one host apart: enter it, and scrub if it says so."""
+        """Excludes the other scrubs of this host; scrub if it yields ``True``."""
         return self._checked.scrubbing()
 
     def put_version(self, manifest: VersionManifest) -> str:
         """Write a manifest whose blobs are all in the store; returns the version's id.
 
         Raises:
-            BlobMissingError, BlobCorruptError: it names a blob that is not there.
+            BlobMissingError, BlobCorruptError: it names a blob that does not exist.
         """
         return self._versions.put(manifest)
 
@@ -373,7 +219,7 @@ class ArtifactStore:
         """A manifest; its digest is checked.
 
         Raises:
-            VersionUnreadableError: it is missing or damaged.
+            VersionUnreadableError: it is missing or corrupt.
         """
         return self._versions.read(component, version_id)
 
@@ -381,7 +227,7 @@ class ArtifactStore:
         """A manifest and the paths of its files, all checked.
 
         Raises:
-            VersionUnreadableError, BlobMissingError, BlobCorruptError: it is not there as a whole.
+            VersionUnreadableError, BlobMissingError, BlobCorruptError: a part of it is not intact.
         """
         return self._versions.open(component, version_id)
 
@@ -390,53 +236,47 @@ class ArtifactStore:
         return self._versions.newest(component, most=most)
 
     def was_released(self, component: str, version_id: str) -> bool:
-        """Whether a release ever named the version; where nobody knows any more it counts as so.
+        """Whether a release ever named the version, or may have.
 
         Raises:
-            VersionUnreadableError: the version is missing or damaged.
+            VersionUnreadableError: the version is missing or corrupt.
         """
-        return was_named(self._releases, version_id, self.version(component, version_id))
+        return self._releases.named(version_id, self.version(component, version_id))
 
-    def version_looks(self, component: str, version_id: str) -> str:
-        """What a version's files look like: other text once one of them was replaced.
+    def version_fingerprint(self, component: str, version_id: str) -> str:
+        """A text that differs once one of a version's files was replaced; no blob is read.
 
-        For whoever found it damaged and waits for its repair: no blob is read.
+        For a process that found the version corrupt and waits for its repair.
         """
-        return self._versions.looks(component, version_id)
+        return self._versions.fingerprint(component, version_id)
 
-    def doubt_version(self, component: str, version_id: str) -> None:
-        """Check every blob of a version again before it is opened: somebody found it damaged.
+    def forget_checks(self, component: str, version_id: str) -> None:
+        """Check every blob of a version again before it is opened, as it was found corrupt.
 
         Raises:
-            VersionUnreadableError: nobody knows any more which blobs these were.
+            VersionUnreadableError: it is not known any more which blobs these were.
         """
         for ref in self._versions.read(component, version_id).files.values():
-            self._blobs.doubt(ref)
+            self._blobs.forget_check(ref)
 
     def newest_release(self) -> Release | None:
         """The newest intact release; ``None``: there is none. See `broken_releases`."""
-        if not self._made:
-            self._make()
-        return self._releases.newest()
-
-    def _make(self) -> None:
-        """Make the folders, once: a store that is taken away later is not made anew by a look."""
         self._layout.make()
-        self._made = True
+        return self._releases.newest()
 
     def next_number(self) -> int:
         """The number for the next release: one more than the highest, intact or not."""
         return self._releases.next_number()
 
     def release_numbers(self) -> list[int]:
-        """Of all that are kept, intact or not, the newest first; what a store lost leaves gaps."""
+        """The numbers of all kept releases, intact or not, newest first; lost ones leave gaps."""
         return self._releases.numbers()
 
     def release(self, number: int) -> Release:
         """One release.
 
         Raises:
-            ReleaseUnreadableError: it is missing or damaged.
+            ReleaseUnreadableError: it is missing or corrupt.
         """
         return self._releases.read(number)
 
@@ -444,9 +284,9 @@ class ArtifactStore:
         """Every intact release that is kept, the newest first."""
         return self._releases.intact()
 
-    def mend_release(self) -> list[Path]:
-        """Write anew what is damaged of the newest release's two files; which of them was."""
-        return self._releases.mend()
+    def repair_release(self) -> list[Path]:
+        """Write those of the newest release's two files again that are corrupt; returns them."""
+        return self._releases.repair()
 
     def commit_release(self, release: Release, *, lost: int = 0) -> Release:
         """Make it the newest release, whole or not at all; returns it with its digest.
@@ -457,15 +297,15 @@ class ArtifactStore:
             ReleaseExistsError: it is not the next one, or ``previous`` is not the newest one: read
                 that again, decide again, try again.
             VersionUnreadableError, BlobMissingError, BlobCorruptError: a version that it adds to
-                the newest release is not there as a whole.
+                the newest release is not intact.
         """
         return self._releases.commit(release, lost=lost)
 
     def sign_release(self, number: int) -> tuple[str, ...]:
-        """Sign a release that is there; the public keys that it is signed with by now.
+        """Sign an existing release; returns the public keys that it is signed with now.
 
         Raises:
-            ReleaseUnreadableError: it is missing or damaged.
+            ReleaseUnreadableError: it is missing or corrupt.
             SigningRefusedError, SigningKeyError: it cannot be signed here.
         """
         return self._releases.sign(number)
@@ -477,8 +317,8 @@ class ArtifactStore:
             ComponentNotReleasedError: the newest release does not have one of them.
             NothingReleasedError: there is no release.
         """
-        reason = shortened(reason, MAX_ERROR)
-        return self._change(_holding(components, reason=reason, now=self._clock.now()))
+        hold = self._hold(reason)
+        return self._change(partial(_with_holds, components=components, hold=hold))
 
     def lift(self, *components: str, reason: str) -> Release:
         """Let held components follow their sources again; the newest release if none is held.
@@ -487,12 +327,15 @@ class ArtifactStore:
             ComponentNotReleasedError: the newest release does not have one of them.
             NothingReleasedError: there is no release.
         """
-        return self._change(_lifting(components, reason=shortened(reason, MAX_ERROR)))
+        reason = shortened(reason, MAX_ERROR)
+        return self._change(partial(_without_holds, components=components, reason=reason))
 
     def rollback(
         self, to: int, *, reason: str, components: Collection[str] | None = None
     ) -> Release:
-        """Serve again what release ``to`` served, and hold it.
+        """Serve again what release ``to`` served, and hold it; of a group all members or none.
+
+        Components that ``to`` did not have yet stay as they are.
 
         Args:
             to: the number of an earlier release.
@@ -500,16 +343,17 @@ class ArtifactStore:
             components: only these, and the others of their groups; ``None``: all that ``to`` names.
 
         Raises:
-            ReleaseUnreadableError: ``to`` is missing (it may have been swept) or damaged.
+            ReleaseUnreadableError: ``to`` is missing (it may have been removed) or corrupt.
             ComponentNotReleasedError: ``to`` does not have one of ``components``.
-            ReleaseNotWholeError: what it named is not there as a whole any more.
+            ReleaseNotWholeError: what it named is not intact any more.
             GroupTornError: a group would not be whole, because ``to`` does not have all of it.
         """
-        target, now = self.release(to), self._clock.now()
-        reason = shortened(reason, MAX_ERROR)
+        target = self.release(to)
+        named = set(target.components if components is None else components)
+        hold = self._hold(reason)
         try:
             return self._change(
-                _rolling_back(target, components, manifest=self.version, reason=reason, now=now)
+                partial(_rolled_back, target=target, named=named, hold=hold, manifest=self.version)
             )
         except (VersionUnreadableError, BlobMissingError, BlobCorruptError) as error:
             raise ReleaseNotWholeError(to, error) from error
@@ -530,7 +374,7 @@ class ArtifactStore:
             lost=lost,
         )
 
-    def sweep(
+    def collect_garbage(
         self,
         *,
         keep_releases: int,
@@ -543,26 +387,139 @@ class ArtifactStore:
 
         Args:
             keep_releases: how many of the newest intact releases stay; at least 1.
-            used_versions: ids of the versions that readers serve, as far as one knows; they stay.
+            used_versions: ids of the versions that readers serve, as far as known; they stay.
             all_known: whether that is all of them. Otherwise releases stay, too, that were the
                 newest one within ``grace_seconds``.
-            grace_seconds: nothing that got its name later than this ago is removed; longer than the
-                longest build, whose blobs no version names yet.
-            clock: whose time it is; ``None``: the store's own.
+            grace_seconds: what got its name more recently is not removed; longer than the longest
+                build, whose blobs no version names yet.
+            clock: ``None``: the store's own.
         """
         if keep_releases < 1:
             raise ValueError(f"keep_releases is {keep_releases}; at least 1 must stay")
-        sweeper = GarbageCollector(
+        collector = GarbageCollector(
             self._layout,
             releases=self._releases,
             versions=self._versions,
             now=(clock or self._clock).now().timestamp(),
             grace_seconds=grace_seconds,
         )
-        with self._lock.sweeping():
-            return sweeper.sweep(
+        with self._lock.collecting():
+            return collector.collect(
                 keep_releases=keep_releases, used_versions=used_versions, all_known=all_known
             )
 
-    def _change(self, change: Change, *, lost: int = 0) -> Release:
-        return commit_change(self._releases, change, clock=self._clock, lost=lost)
+    def _hold(self, reason: str) -> Hold:
+        return Hold(reason=shortened(reason, MAX_ERROR), since=self._clock.now())
+
+    def _change(self, change: Callable[[Release], Release | None], *, lost: int = 0) -> Release:
+        """Commit what ``change`` makes of the newest release; ``None`` from it changes nothing.
+
+        It is called again with a newer release when another publisher was faster.
+
+        ``lost``: numbers up to here are taken by releases that are not in the store any more.
+
+        Raises:
+            NothingReleasedError: there is no release.
+            ReleaseExistsError: others were faster a hundred times.
+        """
+        attempts = 0
+        while True:
+            newest = self._releases.newest()
+            if newest is None:
+                raise NothingReleasedError
+            changed = change(newest)
+            if changed is None:
+                return newest
+            update = {
+                "number": max(self._releases.next_number(), lost + 1),
+                "previous": newest.number,
+                "created_at": self._clock.now(),
+                "by": "",  # the author of the newest one
+            }
+            try:
+                return self._releases.commit(changed.model_copy(update=update), lost=lost)
+            except ReleaseExistsError:
+                attempts += 1
+                if attempts == _COMMIT_ATTEMPTS:
+                    raise
+
+
+def _with_holds(newest: Release, *, components: Collection[str], hold: Hold) -> Release:
+    """``newest``, with these components held at the versions that they have."""
+    _check_released(components, newest)
+    holds = newest.holds | dict.fromkeys(components, hold)
+    return newest.model_copy(update={"holds": holds, "reason": hold.reason})
+
+
+def _without_holds(newest: Release, *, components: Collection[str], reason: str) -> Release | None:
+    """``newest``, without the holds of these components; ``None``: there are none."""
+    # A hold of a component that was dropped meanwhile can be lifted, too.
+    _check_released([name for name in components if name not in newest.holds], newest)
+    holds = {name: hold for name, hold in newest.holds.items() if name not in components}
+    if len(holds) == len(newest.holds):
+        return None
+    return newest.model_copy(update={"holds": holds, "reason": reason})
+
+
+def _rolled_back(
+    newest: Release,
+    *,
+    target: Release,
+    named: set[str],
+    hold: Hold,
+    manifest: Callable[[str, str], VersionManifest],
+) -> Release:
+    """``newest``, with these components and the others of their groups as ``target`` has them.
+
+    Args:
+        manifest: reads the manifest of a component's version.
+    """
+    _check_released(named, target)
+    chosen = _with_groups(named, newest, target)
+    groups = {name: group for name, group in newest.groups.items() if name not in chosen}
+    groups |= {name: group for name, group in target.groups.items() if name in chosen}
+    versions = {name: target.components[name] for name in chosen}
+    release = newest.model_copy(
+        update={
+            "components": newest.components | versions,
+            "groups": groups,
+            "holds": newest.holds | dict.fromkeys(chosen, hold),
+            "reason": hold.reason,
+        }
+    )
+    for group in sorted({groups[name] for name in chosen if name in groups}):
+        torn = _torn(group, release, manifest)
+        if torn:
+            raise GroupTornError(target.number, group, torn)
+    return release
+
+
+def _with_groups(names: set[str], newest: Release, target: Release) -> set[str]:
+    """``names`` and, of what ``target`` has, all that are or were in a group with one of them."""
+    found: set[str] = set()
+    more = set(names)
+    while more != found:
+        found = set(more)
+        for release in (newest, target):
+            groups = {release.groups[name] for name in found if name in release.groups}
+            more |= {name for name, group in release.groups.items() if group in groups}
+        more &= target.components.keys()
+    return found
+
+
+def _torn(
+    group: str, release: Release, manifest: Callable[[str, str], VersionManifest]
+) -> tuple[str, ...]:
+    """Why the members of a group would not be at one state, as far as they can be read."""
+    versions = {}
+    for name, theirs in release.groups.items():
+        if theirs == group:
+            with suppress(VersionUnreadableError):
+                versions[name] = manifest(name, release.components[name])
+    return disagreements(versions, release.components)
+
+
+def _check_released(components: Collection[str], release: Release) -> None:
+    for name in components:
+        if name not in release.components:
+            raise ComponentNotReleasedError(name, release.components)
