@@ -219,7 +219,7 @@ def test_no_build_waits_for_what_is_in_presence(
             "components": {"index": behaving("tracks")},
             "rebuilder": {
                 "quiet_seconds": 0.01, "block_seconds": 0.05, "reconcile_seconds": 0.1,
-                "trim_seconds": 0.1, "sweep_seconds": 0.1, "presence_ttl_seconds": 0.5,
+                "trim_seconds": 0.1, "gc_seconds": 0.1, "presence_ttl_seconds": 0.5,
             },
         }
     )  # fmt: skip
