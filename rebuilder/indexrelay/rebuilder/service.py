@@ -259,9 +259,9 @@ class Rebuilder:
             return
         self._stopping.set()
         self._runner.stop()  # passes that run, or begin from now on, end as cancelled
+        self._readers.stop()  # where the server does not answer, it and the loop wait at once
         if self._thread is not None:
             self._thread.join()
-        self._readers.stop()
         # Only now are no more passes started, and only after the last one presence may end.
         self._passes.shutdown()
         self._heartbeat.stop()
