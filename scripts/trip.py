@@ -10,12 +10,13 @@ through the code opens that many files, and changes that often from one to the n
 # ruff: noqa: INP001 - a script: nothing is installed from this folder
 
 import argparse
+import ast
 import json
 import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -116,15 +117,35 @@ def follow() -> Trip:
     return trip
 
 
+def _markdown(portions: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """A line for each file, with what it says that it is."""
+    folders = {portion.name: portion for portion in _PORTIONS}
+    for portion, files in portions.items():
+        yield f"**{portion}**"
+        yield ""
+        for name in files:
+            source = (folders[portion] / name).read_text(encoding="utf-8")
+            said = ast.get_docstring(ast.parse(source)) or ""
+            yield f"- `{name}`: {said.splitlines()[0]}"
+        yield ""
+
+
 def main() -> int:
     """Print the trip."""
     parser = argparse.ArgumentParser(prog="python -m scripts.trip", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of the list")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="one JSON object instead of the list")
+    how.add_argument(
+        "--markdown", action="store_true", help="with the first sentence of each file's docstring"
+    )
     asked = parser.parse_args()
     trip = follow()
     portions = trip.portions()
     if asked.json:
         sys.stdout.write(json.dumps({"files": portions, "hops": trip.hops}, indent=2) + "\n")
+        return 0
+    if asked.markdown:
+        sys.stdout.writelines(f"{line}\n" for line in _markdown(portions))
         return 0
     for portion, files in portions.items():
         sys.stdout.write(f"{portion}: {len(files)} files, {trip.hops[portion]} hops\n")
