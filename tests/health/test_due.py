@@ -111,13 +111,13 @@ def test_a_new_generation_makes_due_what_is_made_from_it_and_its_descendants() -
     assert due(facts(generation=4)) == {
         "index": "tracks is at generation 4, it covers 3",
         "plot": "tracks is at generation 4, it covers 3",
-        "plot_cache": "plot is built anew",
+        "plot_cache": "plot is built again",
     }
 
 
 def test_a_dropped_and_recreated_collection_is_due_whatever_its_number() -> None:
     given = facts(sources={"tracks": SourceFact(epoch="e2", generation=1)})
-    assert due(given)["index"] == "tracks was created anew"
+    assert due(given)["index"] == "tracks was created again"
 
 
 def test_nothing_is_built_from_a_collection_that_never_had_a_batch() -> None:
@@ -158,7 +158,7 @@ def test_damaged_files_are_due_and_so_is_what_is_made_from_them() -> None:
     given = facts(damaged={"plot": "blob x is missing"})
     assert due(given) == {
         "plot": "its files are damaged: blob x is missing",
-        "plot_cache": "plot is built anew",
+        "plot_cache": "plot is built again",
     }
 
 

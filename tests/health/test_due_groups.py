@@ -186,7 +186,7 @@ CASES: dict[str, tuple[Facts, set[str], str]] = {
         set(),
         "group maps waits for index, which is paused",
     ),
-    "the collection was created anew, and one is held": (
+    "the collection was created again, and one is held": (
         facts(holds={"index": BAD}, sources={"tracks": SourceFact(epoch="e2", generation=1)}),
         set(),
         "group maps waits for index, which is held (bad)",

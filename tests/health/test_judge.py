@@ -270,7 +270,7 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
         },
         Code.COMPONENT_FAILED,
         "failed 3 time(s) in a row, since 2026-01-01 10:00 UTC, the last time at 2026-01-01 12:00",
-        "mend the cause, then: indexrelay rebuild similar",
+        "correct the cause, then: indexrelay rebuild similar",
         Actor.PERSON,
     ),
     "cooling down": (
@@ -322,7 +322,7 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
         {"raising_kinds": {"similar": "KeyError: 'genre' (mine.py:3 in Mine.outdated)"}},
         Code.KIND_RAISES,
         "the kind of similar cannot say whether its version is outdated: KeyError: 'genre' (mine",
-        "mend its method outdated",
+        "correct its method outdated",
         Actor.PERSON,
     ),
     "held": (
@@ -733,7 +733,7 @@ def test_what_is_declared_no_longer_says_who_keeps_it() -> None:
         (problem,) = (each for each in found if each.code is Code.COMPONENT_UNDECLARED)
         assert problem.acts is acts
         assert problem.advice.startswith(advice)
-    assert "since rebuilder r1 (h:2) does and would build it anew" in " ".join(
+    assert "since rebuilder r1 (h:2) does and would build it again" in " ".join(
         each.what for each in problems(healthy(definitions=fewer, **started_with()))
     )
 
@@ -782,7 +782,7 @@ def test_a_release_of_another_epoch_is_behind_all_of_it() -> None:
         stored={"tracks": stored(epoch="e2", generation=5)},
     )
     assert judge(facts).components["similar"].behind == {"tracks": 5}
-    assert "tracks was created anew" in problems(facts)[0].what
+    assert "tracks was created again" in problems(facts)[0].what
 
 
 def test_a_problem_that_is_not_the_doors_is_left_out_of_it() -> None:
@@ -851,4 +851,4 @@ def test_what_a_restored_collection_covered_before_is_behind_and_is_built_again(
         stored={"tracks": stored(generation=5)},
     )
     assert set(codes(facts)) == {Code.COMPONENT_BEHIND}
-    assert find_due(facts, facts.patience).reasons.keys() == set(NAMES)
+    assert find_due(facts, facts.retry_policy).reasons.keys() == set(NAMES)

@@ -142,7 +142,7 @@ def test_no_two_doors_disagree_and_each_problem_says_what_to_do(facts: Facts) ->
     }
     # What could not be looked at is never well, and what a rebuilder would do is not, either.
     assert not (facts.unknown and verdict.well)
-    assert not (find_due(facts, facts.patience).reasons and verdict.well)
+    assert not (find_due(facts, facts.retry_policy).reasons and verdict.well)
     told = " ".join(each.what for each in verdict.problems)
     for name, health in verdict.components.items():
         empty = health.condition is Condition.MISSING and "tracks yet" in " ".join(verdict.notes)

@@ -71,7 +71,7 @@ def test_components_have_roots_in_common_through_whatever_they_are_made_from() -
         ),
         (
             version("map_cache", parents=NEW, epoch="e0", tracks=2),
-            "main_map and map_cache cover tracks of before and after it was created anew",
+            "main_map and map_cache cover tracks of before and after it was created again",
         ),
     ],
     ids=["same", "nothing in common", "generation", "parent", "epoch"],

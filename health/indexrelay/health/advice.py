@@ -1,7 +1,7 @@
 """What to do about errors that are not ours: Redis's, the database's, the operating system's.
 
-Ours say so in their own sentence. These were written for whoever programs against the library, so
-each gets the command or the setting that a person has here.
+Our own errors say it in their sentence. These were written for people who program against a
+library, so each gets the command or the setting that an operator of indexrelay has.
 """
 
 from typing import Final
@@ -77,7 +77,7 @@ _DATABASE: Final[tuple[tuple[str, str], ...]] = (
 
 
 def advice_for(error: BaseException) -> str | None:
-    """What to do about it; ``None``: its own sentence says so, or nobody knows."""
+    """What to do about it; ``None``: its own sentence says it, or it is unknown."""
     match error:
         case IndexRelayError():
             return None
@@ -86,8 +86,8 @@ def advice_for(error: BaseException) -> str | None:
         case RedisError():
             return next((advice for kind, advice in _REDIS if isinstance(error, kind)), None)
         case SQLAlchemyError():
-            said = str(getattr(error, "orig", None) or error).lower()
-            return next((advice for words, advice in _DATABASE if words in said), None)
+            sentence = str(getattr(error, "orig", None) or error).lower()
+            return next((advice for words, advice in _DATABASE if words in sentence), None)
         case OSError():
             return advice_on(error.errno)
         case _:

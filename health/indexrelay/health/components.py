@@ -75,12 +75,12 @@ def _left_out(name: str, facts: Facts) -> dict[str, int]:
 
 def left_out_note(name: str, health: CollectionHealth) -> str | None:
     """What of its source is no entry, in a sentence; ``None``: everything is one."""
-    said = [
+    parts = [
         f"{count:,} {words[0] if count == 1 else words[1]}"
         for kind, words in _LEFT_OUT.items()
         if (count := health.left_out.get(kind, 0))
     ]
-    return f"left out of {name}: {', '.join(said)}" if said else None
+    return f"left out of {name}: {', '.join(parts)}" if parts else None
 
 
 def _conflict(stored: Collection | None, settings: CollectionSettings | None) -> str | None:
@@ -133,7 +133,7 @@ def collection_problems(name: str, health: CollectionHealth, facts: Facts) -> It
         )
     elif Area.CATALOG in facts.unknown:
         return
-    elif outrun := facts.outrunning(name):
+    elif outrun := facts.covering_lost(name):
         component, covered = max(outrun.items(), key=lambda each: each[1])
         yield Problem(
             code=Code.COLLECTION_OUTRUN,
@@ -223,7 +223,7 @@ def component_health(
             failing_since=None if attempt is None else attempt.first_failed_at,
             failed_at=None if attempt is None else attempt.failed_at,
             error=attempt.error if attempt is not None else facts.damaged.get(name),
-            retry_at=None if attempt is None else facts.patience.retry_at(attempt),
+            retry_at=None if attempt is None else facts.retry_policy.retry_at(attempt),
         )
     return found
 
@@ -242,7 +242,7 @@ def _condition(name: str, facts: Facts, due: Due) -> Condition:
     if manifest.definition != definition.digest:
         return Condition.CHANGED
     roots = root_collections(name, facts.definitions)
-    if any(name in facts.outrunning(root) for root in roots):
+    if any(name in facts.covering_lost(root) for root in roots):
         return Condition.OUTRUN
     behind = any(missing_generations(manifest, root, facts) for root in roots)
     wanted = behind or name in due.reasons or name in due.waiting
@@ -272,19 +272,19 @@ def component_problems(
         decided = list(_decided(name, health))
         yield from decided
         problem = _of_condition(name, health, facts, due)
-        # What was decided says how far it is behind, and a group says who waits in it.
-        told_already = (decided and health.condition in {Condition.BEHIND, Condition.OUTRUN}) or (
+        # The decision reports how far it is behind, and the group reports who waits in it.
+        reported = (decided and health.condition in {Condition.BEHIND, Condition.OUTRUN}) or (
             name in due.waiting and health.condition in _FOLLOWING
         )
-        if problem is not None and not told_already:
+        if problem is not None and not reported:
             yield problem
     for name, error in facts.raising_kinds.items():
         yield Problem(
             code=Code.KIND_RAISES,
             subject=name,
             what=f"the kind of {name} cannot say whether its version is outdated: {error}",
-            advice="mend its method outdated, and start rebuilders again; readers keep what they "
-            "serve",
+            advice="correct its method outdated, and start rebuilders again; readers keep what "
+            "they serve",
             acts=Actor.PERSON,
         )
     if facts.redis is not None and facts.release is not None:
@@ -333,7 +333,7 @@ def _undeclared(name: str, facts: Facts) -> Problem:
     keeping = declaring(name, facts.known_rebuilders)
     runs = builders_of(name, facts).values()
     if keeping:
-        what += f"; it stays, since rebuilder {', '.join(keeping)} does and would build it anew"
+        what += f"; it stays, since rebuilder {', '.join(keeping)} does and would build it again"
         advice, acts = "declare it again, or start that one again with these settings", Actor.PERSON
     elif runs and None not in runs:
         advice, acts = "it leaves the next release, which a running rebuilder makes", Actor.PROCESS
@@ -356,7 +356,7 @@ def _failed(name: str, health: ComponentHealth, facts: Facts, due: Due) -> Probl
     if anyway in (health.error or ""):  # its gate asks whether what vanished is meant to be gone
         advice, acts = f"bring back what went, or if it is right so: {anyway}", Actor.PERSON
     elif not again:
-        advice, acts = f"mend the cause, then: {commands.rebuild(name)}", Actor.PERSON
+        advice, acts = f"correct the cause, then: {commands.rebuild(name)}", Actor.PERSON
     elif not facts.has_rebuilder:
         advice, acts = START_ONE, Actor.PERSON
     elif (others := _only_others(name, facts)) is not None:
@@ -452,7 +452,7 @@ class _Obstacle:
 
     why: str
     until: str | None = None
-    """The command that ends it, where somebody asked for it; ``None``: it is a fault."""
+    """The command that ends it, where a person asked for it; ``None``: it is a fault."""
 
     def problem(self, code: Code, name: str, what: str) -> Problem:
         """What to say of the component that it keeps."""
@@ -490,7 +490,7 @@ def _no_source(name: str, facts: Facts) -> str | None:
     for collection in sorted(root_collections(name, facts.definitions)):
         if collection in facts.unreadable:
             return f"collection {collection} cannot be read"
-        if facts.outrunning(collection):
+        if facts.covering_lost(collection):
             return f"the catalog of collection {collection} went back in time"
     return None
 
@@ -521,7 +521,7 @@ def _unserved(release: Release, readers: Mapping[str, ReaderState]) -> Iterator[
 
 
 def notes(facts: Facts, components: Mapping[str, ComponentHealth]) -> Iterator[str]:
-    """What is no fault: a collection that nobody has filled yet, and what waits for it."""
+    """What is no fault: a collection to which nothing was committed yet, and what waits for it."""
     if Area.CATALOG in facts.unknown:
         return
     for name in sorted(facts.collections):

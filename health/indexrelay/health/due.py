@@ -50,199 +50,6 @@ class GroupWait:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupState:
-    """How one declared group of two members or more stands."""
-
-    group: str
-    members: tuple[str, ...]
-    """The declared ones, in the order of their names."""
-    disagreements: tuple[str, ...] = ()
-    """Why what is released of it is not at one state, a sentence each."""
-    held_back_by: Mapping[str, str] = field(default_factory=dict)
-    """The members for which others wait, and why they do not move; see `GroupWait`."""
-    waiting: tuple[str, ...] = ()
-    """The members that would be built if those moved."""
-
-    @property
-    def whole(self) -> bool:
-        """Whether what is released of it is at one state."""
-        return not self.disagreements
-
-    @property
-    def sentence(self) -> str:
-        """Who is waited for, and why; empty where nobody waits."""
-        if not self.waiting:
-            return ""
-        return GroupWait(group=self.group, held_back_by=self.held_back_by).sentence
-
-
-def judge_groups(facts: Facts, due: "Due") -> dict[str, GroupState]:
-    """Each declared group of two members or more: is it whole, who waits, and for whom and why.
-
-    Args:
-        due: what `indexrelay.health.due.find_due` says of the same facts.
-    """
-    released = {} if facts.release is None else facts.release.components
-    states = {}
-    for group, members in groups_of(facts.definitions).items():
-        waiting = [name for name in members if name in due.waiting]
-        states[group] = GroupState(
-            group=group,
-            members=members,
-            disagreements=disagreements(
-                {name: facts.versions[name] for name in members if name in facts.versions},
-                released,
-            ),
-            held_back_by={
-                name: why
-                for each in waiting
-                for name, why in due.waiting[each].held_back_by.items()
-            },
-            waiting=tuple(waiting),
-        )
-    return states
-
-
-def find_waiting(
-    facts: Facts, reasons: Mapping[str, str], waiting: Mapping[str, GroupWait]
-) -> dict[str, GroupWait]:
-    """Which of the components that have a reason to be built wait for another of their group.
-
-    Args:
-        reasons: what would be built, all at the state of the sources as they are now.
-        waiting: those that were found to wait before, and are not in ``reasons`` for it.
-    """
-    found: dict[str, GroupWait] = {}
-    for group, members in groups_of(facts.definitions).items():
-        for name in (each for each in members if each in reasons):
-            kept_by = [
-                other
-                for other in members
-                if other not in reasons and keeps_back(other, name, facts, reasons)
-            ]
-            if kept_by:
-                found[name] = GroupWait(
-                    group=group, held_back_by=_culprits(kept_by, facts, reasons, waiting)
-                )
-    return found
-
-
-def keeps_back(other: str, name: str, facts: Facts, reasons: Mapping[str, str]) -> bool:
-    """Whether a build of ``name`` could not be released, because ``other`` of its group stays.
-
-    Args:
-        reasons: what is built, all at the state of the sources as they are now.
-    """
-    released = {} if facts.release is None else facts.release.components
-    if other not in released:
-        members = groups_of(facts.definitions).get(facts.definitions[name].group or "", ())
-        return released.keys().isdisjoint(members)
-    return _parts(name, other, facts, reasons)
-
-
-def why_it_stays(name: str, facts: Facts, reasons: Mapping[str, str]) -> str:
-    """Why a component is not built now, as what follows its name in a sentence."""
-    holds = {} if facts.release is None else facts.release.holds
-    if name in holds:
-        return f"is held ({holds[name].reason})"
-    if name in facts.paused:
-        return "is paused"
-    if name in facts.attempts:
-        attempt = facts.attempts[name]
-        return f"failed {attempt.failures} time(s) in a row: {attempt.error}"
-    lacking = _lacking(name, facts)
-    if lacking is not None:
-        return f"is made from {lacking}"
-    for parent in parents_of(facts.definitions[name], facts.definitions):
-        if parent not in reasons:
-            return f"is made from {parent}, which {why_it_stays(parent, facts, reasons)}"
-    if name in facts.damaged:
-        return f"is damaged: {facts.damaged[name]}"
-    version = facts.versions.get(name)
-    if version is not None and version.definition != facts.definitions[name].digest:
-        return "was built by a rebuilder with newer settings"
-    return "has nothing new to contain"
-
-
-def _lacking(name: str, facts: Facts) -> str | None:
-    """Which of its collections gives it nothing to be made from, and why."""
-    for source in facts.definitions[name].inputs:
-        if source in facts.definitions:
-            continue
-        if source in facts.unreadable:
-            return f"{source}, which cannot be read: {facts.unreadable[source]}"
-        if facts.outrunning(source):
-            return f"{source}, whose catalog went back in time"
-        if source not in facts.sources or facts.sources[source].generation == 0:
-            return f"{source}, to which nothing was committed yet"
-    return None
-
-
-def _culprits(
-    kept_by: list[str],
-    facts: Facts,
-    reasons: Mapping[str, str],
-    waiting: Mapping[str, GroupWait],
-) -> dict[str, str]:
-    """Those who stay of their own accord; of one that waits itself, whom it waits for."""
-    found: dict[str, str] = {}
-    for name in kept_by:
-        if name in waiting:
-            found |= waiting[name].held_back_by
-        else:
-            found[name] = why_it_stays(name, facts, reasons)
-    return found
-
-
-def _parts(name: str, other: str, facts: Facts, reasons: Mapping[str, str]) -> bool:
-    """Whether a build of ``name`` would leave the state at which the released ``other`` stays."""
-    stays = facts.versions.get(other)
-    if stays is None:
-        return True  # damaged: it cannot be released beside anything
-    if stays.definition != facts.definitions[other].digest:
-        return True  # declared anew: the next state of the group has it as declared
-    if name in stays.parents:
-        return True
-    released = {} if facts.release is None else facts.release.components
-    for parent in parents_of(facts.definitions[name], facts.definitions):
-        named = stays.parents.get(parent)
-        if named is not None and (parent in reasons or released.get(parent) != named):
-            return True
-    return any(
-        collection in stays.covers
-        and (stays.epochs.get(collection), stays.covers[collection]) != state
-        for collection, state in _reached(name, facts, reasons).items()
-    )
-
-
-def _reached(
-    name: str, facts: Facts, reasons: Mapping[str, str]
-) -> dict[str, tuple[str | None, int]]:
-    """For each collection: the epoch and the generation that a build would cover now."""
-    found: dict[str, tuple[str | None, int]] = {}
-    for source in facts.definitions[name].inputs:
-        if source not in facts.definitions:
-            fact = facts.sources.get(source)
-            reached: dict[str, tuple[str | None, int]] = {}
-            if fact is not None:
-                reached[source] = (fact.epoch, fact.generation)
-        elif source in reasons:
-            reached = _reached(source, facts, reasons)
-        else:
-            reached = _covered(facts.versions.get(source))
-        for collection, (epoch, generation) in reached.items():
-            before = found.get(collection, (epoch, generation))
-            found[collection] = (before[0], min(before[1], generation))
-    return found
-
-
-def _covered(version: VersionManifest | None) -> dict[str, tuple[str | None, int]]:
-    if version is None:
-        return {}
-    return {name: (version.epochs.get(name), upto) for name, upto in version.covers.items()}
-
-
-@dataclass(frozen=True, kw_only=True)
 class Due:
     """What to build, with the reason for each, parents first."""
 
@@ -253,7 +60,7 @@ class Due:
     """What would be due, but for another member of its group that stays where it is."""
 
 
-def find_due(facts: Facts, patience: RetryPolicy) -> Due:
+def find_due(facts: Facts, retry_policy: RetryPolicy) -> Due:
     """Compare what is covered with what should be.
 
     A component that failed is left alone until its cool-down is over, unless its input or its
@@ -263,14 +70,14 @@ def find_due(facts: Facts, patience: RetryPolicy) -> Due:
     waiting: dict[str, GroupWait] = {}
     while True:
         # What waits takes others along: children that were due for it alone, and more of the group.
-        due = _due_besides(waiting, facts, patience)
+        due = _due_besides(waiting, facts, retry_policy)
         found = find_waiting(facts, due.reasons, waiting)
         if not found:
             return due
         waiting |= found
 
 
-def _due_besides(waiting: Mapping[str, GroupWait], facts: Facts, patience: RetryPolicy) -> Due:
+def _due_besides(waiting: Mapping[str, GroupWait], facts: Facts, retry_policy: RetryPolicy) -> Due:
     """What is due when these have to wait."""
     reasons: dict[str, str] = {}
     retries: list[datetime] = []
@@ -284,9 +91,9 @@ def _due_besides(waiting: Mapping[str, GroupWait], facts: Facts, patience: Retry
         if (
             attempt is not None
             and name not in facts.requested
-            and _same(name, attempt, facts, reasons)
+            and _is_same_attempt(name, attempt, facts, reasons)
         ):
-            retry_at = patience.retry_at(attempt)
+            retry_at = retry_policy.retry_at(attempt)
             if retry_at is None:
                 continue
             if retry_at > facts.now:
@@ -307,7 +114,7 @@ def why_not(name: str, facts: Facts) -> str:
     for source in facts.definitions[name].inputs:
         if source in facts.unreadable:
             return f"{source} cannot be read: {facts.unreadable[source]}"
-        if facts.outrunning(source):
+        if facts.covering_lost(source):
             return _restore_first(source)
         if source in facts.definitions:
             if source in facts.damaged or source not in facts.versions:
@@ -319,7 +126,7 @@ def why_not(name: str, facts: Facts) -> str:
 
 def withheld(facts: Facts) -> dict[str, str]:
     """The components that are not built since a catalog went back in time, and what to do."""
-    outrun = {name for name in facts.sources if facts.outrunning(name)}
+    outrun = {name for name in facts.sources if facts.covering_lost(name)}
     return {
         name: _restore_first(min(lost))
         for name in facts.definitions
@@ -376,7 +183,7 @@ def _behind(version: VersionManifest, facts: Facts) -> str | None:
         if source in facts.definitions or fact is None:
             continue
         if version.epochs.get(source) != fact.epoch:
-            return f"{source} was created anew"
+            return f"{source} was created again"
         covered = version.covers.get(source, 0)
         # A version covers what all of its inputs contain. While a parent stays where it is (held,
         # paused, failed), a build would cover no more than the parent does, time and again.
@@ -398,7 +205,7 @@ def _other_parent(version: VersionManifest, facts: Facts, due: Mapping[str, str]
     released = facts.release.components if facts.release is not None else {}
     for parent in parents_of(facts.definitions[version.component], facts.definitions):
         if parent in due:
-            return f"{parent} is built anew"
+            return f"{parent} is built again"
         if version.parents.get(parent) != released.get(parent):
             return f"{parent} has a new version"
     return None
@@ -413,7 +220,7 @@ def _buildable(name: str, facts: Facts, due: Mapping[str, str]) -> bool:
                 return False
         elif source not in facts.sources or facts.sources[source].generation == 0:
             return False  # unreadable just now, or nothing was ever committed to it
-        elif facts.outrunning(source):
+        elif facts.covering_lost(source):
             return False  # whether what it lost may go from what serves, a person says
     return True
 
@@ -433,10 +240,10 @@ def inputs_digest(definition: ComponentDefinition, parents: Mapping[str, str]) -
 def parent_inputs(
     name: str, definitions: Definitions, versions: Mapping[str, str]
 ) -> dict[str, str]:
-    """What stands for each parent of ``name`` in `inputs_digest`: its version, as a rule.
+    """What represents each parent of ``name`` in `inputs_digest`: its version, as a rule.
 
     A parent that is not released before ``name`` is (they are of one group, or something of it is
-    between them) has no released version to tell by while ``name`` fails: there it is what the
+    between them) has no released version to compare while ``name`` fails: there it is what the
     parent is declared as, and its own inputs.
     """
     bound = _bound_to(name, definitions)
@@ -473,7 +280,7 @@ def _free_parents(name: str, bound: AbstractSet[str], definitions: Definitions) 
     return found
 
 
-def _same(name: str, attempt: Attempt, facts: Facts, due: Mapping[str, str]) -> bool:
+def _is_same_attempt(name: str, attempt: Attempt, facts: Facts, due: Mapping[str, str]) -> bool:
     """Whether trying again would try the very same thing."""
     definitions = facts.definitions
     released = facts.release.components if facts.release is not None else {}
@@ -482,3 +289,196 @@ def _same(name: str, attempt: Attempt, facts: Facts, due: Mapping[str, str]) -> 
         return False
     inputs = inputs_digest(definitions[name], parent_inputs(name, definitions, released))
     return attempt.inputs == inputs and attempt.targets == targets_of(name, facts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupState:
+    """Whether one declared group of two members or more is whole, and who waits in it."""
+
+    group: str
+    members: tuple[str, ...]
+    """The declared ones, in the order of their names."""
+    disagreements: tuple[str, ...] = ()
+    """Why what is released of it is not at one state, a sentence each."""
+    held_back_by: Mapping[str, str] = field(default_factory=dict)
+    """The members for which others wait, and why they do not move; see `GroupWait`."""
+    waiting: tuple[str, ...] = ()
+    """The members that would be built if those moved."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether what is released of it is at one state."""
+        return not self.disagreements
+
+    @property
+    def sentence(self) -> str:
+        """Who is waited for, and why; empty where no member waits."""
+        if not self.waiting:
+            return ""
+        return GroupWait(group=self.group, held_back_by=self.held_back_by).sentence
+
+
+def judge_groups(facts: Facts, due: Due) -> dict[str, GroupState]:
+    """Each declared group of two members or more: is it whole, who waits, and for whom and why.
+
+    Args:
+        due: what `indexrelay.health.due.find_due` says of the same facts.
+    """
+    released = {} if facts.release is None else facts.release.components
+    states = {}
+    for group, members in groups_of(facts.definitions).items():
+        waiting = [name for name in members if name in due.waiting]
+        states[group] = GroupState(
+            group=group,
+            members=members,
+            disagreements=disagreements(
+                {name: facts.versions[name] for name in members if name in facts.versions},
+                released,
+            ),
+            held_back_by={
+                name: why
+                for each in waiting
+                for name, why in due.waiting[each].held_back_by.items()
+            },
+            waiting=tuple(waiting),
+        )
+    return states
+
+
+def find_waiting(
+    facts: Facts, reasons: Mapping[str, str], waiting: Mapping[str, GroupWait]
+) -> dict[str, GroupWait]:
+    """Which of the components that have a reason to be built wait for another of their group.
+
+    Args:
+        reasons: what would be built, all at the state of the sources as they are now.
+        waiting: those that were found to wait before, and are not in ``reasons`` for it.
+    """
+    found: dict[str, GroupWait] = {}
+    for group, members in groups_of(facts.definitions).items():
+        for name in (each for each in members if each in reasons):
+            kept_by = [
+                other
+                for other in members
+                if other not in reasons and keeps_back(other, name, facts, reasons)
+            ]
+            if kept_by:
+                found[name] = GroupWait(
+                    group=group, held_back_by=_holding_back(kept_by, facts, reasons, waiting)
+                )
+    return found
+
+
+def keeps_back(other: str, name: str, facts: Facts, reasons: Mapping[str, str]) -> bool:
+    """Whether a build of ``name`` could not be released, because ``other`` of its group stays.
+
+    Args:
+        reasons: what is built, all at the state of the sources as they are now.
+    """
+    released = {} if facts.release is None else facts.release.components
+    if other not in released:
+        members = groups_of(facts.definitions).get(facts.definitions[name].group or "", ())
+        return released.keys().isdisjoint(members)
+    return _would_split(name, other, facts, reasons)
+
+
+def why_not_built(name: str, facts: Facts, reasons: Mapping[str, str]) -> str:
+    """Why a component is not built now, as what follows its name in a sentence."""
+    holds = {} if facts.release is None else facts.release.holds
+    if name in holds:
+        return f"is held ({holds[name].reason})"
+    if name in facts.paused:
+        return "is paused"
+    if name in facts.attempts:
+        attempt = facts.attempts[name]
+        return f"failed {attempt.failures} time(s) in a row: {attempt.error}"
+    lacking = _lacking(name, facts)
+    if lacking is not None:
+        return f"is made from {lacking}"
+    for parent in parents_of(facts.definitions[name], facts.definitions):
+        if parent not in reasons:
+            return f"is made from {parent}, which {why_not_built(parent, facts, reasons)}"
+    if name in facts.damaged:
+        return f"is damaged: {facts.damaged[name]}"
+    version = facts.versions.get(name)
+    if version is not None and version.definition != facts.definitions[name].digest:
+        return "was built by a rebuilder with newer settings"
+    return "has nothing new to contain"
+
+
+def _lacking(name: str, facts: Facts) -> str | None:
+    """Which of its collections gives it nothing to be made from, and why."""
+    for source in facts.definitions[name].inputs:
+        if source in facts.definitions:
+            continue
+        if source in facts.unreadable:
+            return f"{source}, which cannot be read: {facts.unreadable[source]}"
+        if facts.covering_lost(source):
+            return f"{source}, whose catalog went back in time"
+        if source not in facts.sources or facts.sources[source].generation == 0:
+            return f"{source}, to which nothing was committed yet"
+    return None
+
+
+def _holding_back(
+    kept_by: list[str],
+    facts: Facts,
+    reasons: Mapping[str, str],
+    waiting: Mapping[str, GroupWait],
+) -> dict[str, str]:
+    """Those who stay of their own accord; of one that waits itself, whom it waits for."""
+    found: dict[str, str] = {}
+    for name in kept_by:
+        if name in waiting:
+            found |= waiting[name].held_back_by
+        else:
+            found[name] = why_not_built(name, facts, reasons)
+    return found
+
+
+def _would_split(name: str, other: str, facts: Facts, reasons: Mapping[str, str]) -> bool:
+    """Whether a build of ``name`` would leave the state at which the released ``other`` stays."""
+    stays = facts.versions.get(other)
+    if stays is None:
+        return True  # damaged: it cannot be released beside anything
+    if stays.definition != facts.definitions[other].digest:
+        return True  # declared differently: the next state of the group has it as declared
+    if name in stays.parents:
+        return True
+    released = {} if facts.release is None else facts.release.components
+    for parent in parents_of(facts.definitions[name], facts.definitions):
+        named = stays.parents.get(parent)
+        if named is not None and (parent in reasons or released.get(parent) != named):
+            return True
+    return any(
+        collection in stays.covers
+        and (stays.epochs.get(collection), stays.covers[collection]) != state
+        for collection, state in _reached(name, facts, reasons).items()
+    )
+
+
+def _reached(
+    name: str, facts: Facts, reasons: Mapping[str, str]
+) -> dict[str, tuple[str | None, int]]:
+    """For each collection: the epoch and the generation that a build would cover now."""
+    found: dict[str, tuple[str | None, int]] = {}
+    for source in facts.definitions[name].inputs:
+        if source not in facts.definitions:
+            fact = facts.sources.get(source)
+            reached: dict[str, tuple[str | None, int]] = {}
+            if fact is not None:
+                reached[source] = (fact.epoch, fact.generation)
+        elif source in reasons:
+            reached = _reached(source, facts, reasons)
+        else:
+            reached = _covered(facts.versions.get(source))
+        for collection, (epoch, generation) in reached.items():
+            before = found.get(collection, (epoch, generation))
+            found[collection] = (before[0], min(before[1], generation))
+    return found
+
+
+def _covered(version: VersionManifest | None) -> dict[str, tuple[str | None, int]]:
+    if version is None:
+        return {}
+    return {name: (version.epochs.get(name), upto) for name, upto in version.covers.items()}

@@ -49,7 +49,7 @@ class RetryPolicy:
         """When the same build may be tried again; ``None``: not by itself any more.
 
         What failed for a cause outside, such as a full disk, is tried for as long as that lasts.
-        Every rebuilder says the same: the wait follows from the component and the count.
+        Every rebuilder computes the same wait: it follows from the component and the count.
         """
         if not attempt.transient and attempt.failures >= self.max_consecutive_failures:
             return None
@@ -60,17 +60,6 @@ class RetryPolicy:
             key=attempt.component,
         )
         return attempt.failed_at + timedelta(seconds=wait)
-
-
-def passed_over(broken: Mapping[int, ReleaseUnreadableError]) -> dict[str, Any]:
-    """Why releases are not taken, as `Facts` has it: the damaged ones, and those not trusted."""
-    untrusted = {
-        number: error.reason
-        for number, error in broken.items()
-        if isinstance(error, ReleaseUntrustedError)
-    }
-    damaged = {number: str(each) for number, each in broken.items() if number not in untrusted}
-    return {"broken_releases": damaged, "untrusted_releases": untrusted}
 
 
 class Area(StrEnum):
@@ -91,14 +80,14 @@ class Unknown:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFact:
-    """Where a collection stands."""
+    """What is committed to a collection."""
 
     epoch: str
     generation: int
     entries: int | None = None
     """How many there are; ``None``: a look does not count them."""
     log: CollectionLog | None = None
-    """Which commits made the generations that somebody covers; ``None``: not looked at."""
+    """Which commits made the generations that are covered; ``None``: not looked at."""
 
     def knows(self, manifest: VersionManifest, collection: str) -> bool:
         """Whether what a version covers of it, in the same epoch, is committed here."""
@@ -119,13 +108,13 @@ class SourceFact:
 
 @dataclass(frozen=True, kw_only=True)
 class Untaken:
-    """Events that somebody has to take, or took and did not finish."""
+    """Events that wait for a consumer, or that one took and did not acknowledge."""
 
     count: int
     seconds: float
-    """For how long the oldest waits, or its consumer has been silent."""
+    """For how long the oldest waits, or its consumer has read nothing."""
     consumer: str | None = None
-    """Who took them; ``None``: nobody yet."""
+    """The consumer that took them; ``None``: none yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,17 +122,17 @@ class RedisFacts:
     """What Redis shows. None of it is the truth about anything but who is there."""
 
     announced: int = 0
-    """The newest release that it was told of; 0: none."""
+    """The newest release that was announced there; 0: none."""
     readers: Mapping[str, ReaderState | None] = field(default_factory=dict)
     """By presence; ``None``: in a form that is not understood here."""
     rebuilders: Mapping[str, RebuilderState | None] = field(default_factory=dict)
     dropped: Mapping[str, str] = field(default_factory=dict)
-    """What was found in the place of a state and counts for nobody, and why; by its key, as in
+    """What was found in the place of a state and does not count, and why; by its key, as in
     ``seconds_left``."""
     crowded: frozenset[str] = frozenset()
     """Labels with more processes than are looked at: ``reader:web``."""
     seconds_left: Mapping[str, float] = field(default_factory=dict)
-    """For each of them, by its key: when its presence ends if it is not heard of again."""
+    """For each of them, by its key: when its presence ends unless it is renewed."""
     untaken: tuple[Untaken, ...] = ()
     leases: Mapping[str, HeldLease] = field(default_factory=dict)
     """By component."""
@@ -152,11 +141,11 @@ class RedisFacts:
     unseen: frozenset[Role] = frozenset()
     """The roles whose presence was not looked at."""
     memory: ServerMemory | None = None
-    """What it says of its memory; ``None``: it does not tell."""
+    """Its memory; ``None``: it cannot be read."""
     held: Mapping[str, int] = field(default_factory=dict)
     """Bytes that readers take there, by label; looked at where memory is short."""
     eviction: str | None = None
-    """What the server does at its memory limit; ``None``: it does not tell."""
+    """What the server does at its memory limit; ``None``: it cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +175,7 @@ class Facts:
     """Components whose kind no longer makes what their released version is, with the reason."""
     other_catalogs: Mapping[str, str] = field(default_factory=dict)
     """Collections of which another catalog has one of the same name, and builds from it into these
-    artifacts, by turns with this one; with a component of which that is so."""
+    artifacts as well; each with a component of which that is so."""
     raising_kinds: Mapping[str, str] = field(default_factory=dict)
     """Components whose kind raises when it is asked that, with what it raises."""
     broken_releases: Mapping[int, str] = field(default_factory=dict)
@@ -204,9 +193,9 @@ class Facts:
     unknown: Mapping[Area, Unknown] = field(default_factory=dict)
     requested: AbstractSet[str] = frozenset()
     host: str = ""
-    """The machine that looks: paths of others may lead elsewhere."""
+    """The machine that looks: on another one the same path may lead elsewhere."""
     since: datetime
-    """When these definitions were taken up: what was built later under others is not for us."""
+    """When these definitions were read: what was built later under others is left as it is."""
     now: datetime
     rebuilder: RebuilderSettings = field(default_factory=RebuilderSettings)
     """The settings of rebuilders: how failed builds are tried again, how soon events are taken."""
@@ -214,7 +203,7 @@ class Facts:
     """The settings of readers: how soon they follow."""
 
     @property
-    def patience(self) -> RetryPolicy:
+    def retry_policy(self) -> RetryPolicy:
         """How failed builds are tried again."""
         return RetryPolicy.of(self.rebuilder)
 
@@ -242,7 +231,7 @@ class Facts:
             return None
         return bool(self.redis.rebuilders)
 
-    def outrunning(self, collection: str) -> dict[str, int]:
+    def covering_lost(self, collection: str) -> dict[str, int]:
         """The released components that cover commits which the catalog lost, each with the
         generation that it covers; nothing is built from the collection until it is restored."""
         source = self.sources.get(collection)
@@ -257,8 +246,19 @@ class Facts:
     def served_version(self, name: str) -> str | None:
         """The id of a released version that is whole, as the release names it.
 
-        The manifest does not say: one of another minor version has more fields, or fewer, on disk.
+        Not computed from the manifest: another minor version writes more fields to disk, or fewer.
         """
         if self.release is None or name not in self.versions:
             return None
         return self.release.components.get(name)
+
+
+def passed_over(broken: Mapping[int, ReleaseUnreadableError]) -> dict[str, Any]:
+    """Why releases are not taken, as `Facts` has it: the damaged ones, and those not trusted."""
+    untrusted = {
+        number: error.reason
+        for number, error in broken.items()
+        if isinstance(error, ReleaseUntrustedError)
+    }
+    damaged = {number: str(each) for number, each in broken.items() if number not in untrusted}
+    return {"broken_releases": damaged, "untrusted_releases": untrusted}

@@ -1,12 +1,11 @@
 """The one judge: whether all is well, and if not why and what to do, from facts alone.
 
-Everybody who says how things stand asks `judge`: a command, the rebuilder's own comparison, a
-reader about itself, a job that waits. So no two of them can disagree; a door that is about less
-(`PLACES`, `BUILDS`) shows those problems and no others.
+Every command and process that reports the state of an installation asks `judge`: so no two of them
+can disagree. One that is about less (`PLACES`, `BUILDS`) shows those problems and no others.
 
 Three rules hold for all of it. What could not be looked at is a problem of its own and never well.
-What somebody asked for (held, paused) is told of, since a decision is easily forgotten. And what is
-being built stands beside how a component is, since a build may fail.
+What a person asked for (held, paused) is reported, since a decision is easily forgotten. And that a
+component is being built is reported beside its condition, since a build may fail.
 """
 
 import sys
@@ -26,8 +25,8 @@ from indexrelay.health.due import GroupState, find_due, judge_groups
 from indexrelay.health.facts import Area, Facts, passed_over
 from indexrelay.health.redis import (
     declaration_problems,
-    few,
     intrusion_problems,
+    limited,
     member_problems,
     reader_problems,
     redis_problems,
@@ -45,7 +44,7 @@ _NOTHING_DECLARED = "the settings declare no component: nothing is built, and no
 
 def judge(facts: Facts) -> Verdict:
     """Everything that is not well, the problems that explain others first."""
-    due = find_due(facts, facts.patience)
+    due = find_due(facts, facts.retry_policy)
     collections = collection_health(facts)
     components = component_health(facts, collections, due)
     groups = judge_groups(facts, due)
@@ -57,14 +56,14 @@ def judge(facts: Facts) -> Verdict:
             for problem in collection_problems(name, health, facts)
         ),
         *_unknown(facts, Area.REDIS),
-        *few(_of_releases(facts)),
+        *limited(_of_releases(facts)),
         *role_problems(facts),
         *declaration_problems(facts),
         *_of_groups(groups.values(), facts),
         *component_problems(components, facts, due),
-        *few(intrusion_problems(facts)),
+        *limited(intrusion_problems(facts)),
         *redis_problems(facts),
-        *few(member_problems(facts)),
+        *limited(member_problems(facts)),
         *_of_dead_letters(facts),
     )
     redis = facts.redis
@@ -102,7 +101,7 @@ def judge_reader(
     now: datetime,
     broken: Mapping[int, ReleaseUnreadableError] | None = None,
 ) -> tuple[Problem, ...]:
-    """What is not well with one reader: the same as `judge` says of it, for itself to say.
+    """What is not well with one reader: the same as `judge` finds, for the reader itself.
 
     Args:
         newest: the newest release that it takes.
@@ -126,7 +125,7 @@ def _open_folder_note(folder: str) -> str:
 
 
 def _unknown(facts: Facts, *areas: Area) -> Iterator[Problem]:
-    """What could not be looked at at all."""
+    """The areas that could not be looked at."""
     for area in areas:
         if (unknown := facts.unknown.get(area)) is not None:
             code, what = _AREAS[area]
@@ -165,7 +164,7 @@ def _of_releases(facts: Facts) -> Iterator[Problem]:
         return
     newest = 0 if facts.release is None else facts.release.number
     announced = facts.redis.announced
-    # Before the catalog was told of any, everything is possible.
+    # Before the catalog has noted any, every number is possible.
     known = max(facts.known_release or sys.maxsize, facts.highest_release)
     for state in facts.known_readers.values():
         if state.release > known:

@@ -35,104 +35,9 @@ from indexrelay.streams.leases import HeldLease, LeaseOwner
 from indexrelay.streams.presence import MAX_PROCESSES
 from indexrelay.streams.repair import WrongKey
 
-_CODES: Final[Mapping[Role, Code]] = {
-    "rebuilder": Code.REBUILDER_OTHER_SETTINGS,
-    "reader": Code.READER_OTHER_SETTINGS,
-}
-
-
-def declaration_problems(facts: Facts) -> Iterator[Problem]:
-    """The processes that run with other settings than these."""
-    return differing_processes(
-        facts.definitions,
-        facts.collections,
-        facts.known_rebuilders.values(),
-        facts.known_readers.values(),
-        host=facts.host,
-    )
-
-
-def differing_processes(
-    definitions: Definitions,
-    collections: Mapping[str, CollectionSettings] | None,
-    rebuilders: Iterable[RebuilderState],
-    readers: Iterable[ReaderState],
-    *,
-    host: str = "",
-) -> Iterator[Problem]:
-    """The same, for whoever has these facts alone.
-
-    Args:
-        collections: ``None``: they are not compared.
-        host: the machine that these settings were read on.
-    """
-    building = declared_to_build(definitions, collections or {})
-    serving = declared_to_serve(definitions)
-    for rebuilder in rebuilders:
-        theirs = rebuilder.declares
-        if theirs is not None and collections is None:
-            theirs = Declaration(components=theirs.components)
-        yield from _otherwise("rebuilder", rebuilder, theirs, building, host)
-    for reader in readers:
-        yield from _otherwise("reader", reader, reader.declares, serving, host)
-
-
-def _otherwise(
-    role: Role, state: ProcessState, theirs: Declaration | None, ours: Declaration, host: str
-) -> Iterator[Problem]:
-    if theirs is None:
-        return
-    differences = theirs.differences(ours, same_host=state.host == host)
-    if differences:
-        yield Problem(
-            code=_CODES[role],
-            subject=state.label,
-            what=f"{role} {state.process} runs with other settings than these: "
-            f"{', '.join(differences)}",
-            advice="start it again, with these settings",
-            acts=Actor.PERSON,
-        )
-
-
-def builders_of(name: str, facts: Facts) -> dict[str, bool | None]:
-    """Who runs, and whether it builds ``name`` as it is declared here; ``None``: it does not say.
-
-    By presence. One that cannot be read here is among them.
-    """
-    found = {} if facts.redis is None else facts.redis.rebuilders
-    ours = declared_to_build(facts.definitions, {}).components.get(name)
-    return {
-        member: None
-        if state is None or state.declares is None
-        else ours is not None and state.declares.components.get(name) == ours
-        for member, state in found.items()
-    }
-
-
-def declaring(name: str, rebuilders: Mapping[str, RebuilderState | None]) -> list[str]:
-    """The processes of the rebuilders that declare a component, for a sentence."""
-    return [
-        state.process
-        for state in rebuilders.values()
-        if state is not None and state.declares is not None and name in state.declares.components
-    ]
-
-
-OF_ITS_OWN: Final = (
-    f"end all of them but one, and start each of the others again: {commands.REBUILDER}"
-)
-"""For rebuilders under one id: without one, each draws one that no other has."""
-_POLLS = 3
-"""A reader that has not followed within so many of its polls is behind, and not just on its way."""
-LONGEST_LEASES = 10
-"""A lease that lasts for longer than so many of ours was not taken by a rebuilder with nearly our
-settings."""
-_LONGEST_WAIT_SECONDS = 30.0
-"""An event that waits for longer is not on its way: a rebuilder reads several times a second."""
-
 
 def role_problems(facts: Facts) -> Iterator[Problem]:
-    """Roles that nobody has."""
+    """Roles that no process has."""
     if facts.redis is None:
         return
     if facts.has_rebuilder is False:
@@ -149,6 +54,42 @@ def role_problems(facts: Facts) -> Iterator[Problem]:
             advice=f"start one: {commands.READER}",
             acts=Actor.PERSON,
         )
+
+
+OF_ITS_OWN: Final = (
+    f"end all of them but one, and start each of the others again: {commands.REBUILDER}"
+)
+"""For rebuilders under one id: without one, each draws one that no other has."""
+
+
+def member_problems(facts: Facts) -> Iterator[Problem]:
+    """What is not well with the readers and rebuilders that run."""
+    if facts.redis is None:
+        return
+    for name, state in facts.redis.readers.items():
+        if state is None:
+            yield _not_understood("reader", name, Code.READER_UNREADABLE)
+        else:
+            yield from reader_problems(state, facts.release, facts)
+    for name, rebuilder in facts.redis.rebuilders.items():
+        if rebuilder is None:
+            yield _not_understood("rebuilder", name, Code.REBUILDER_UNREADABLE)
+            continue
+        yield from _lock_waits(rebuilder)
+        if rebuilder.namesakes:
+            yield Problem(
+                code=Code.REBUILDER_NOT_ALONE,
+                subject=rebuilder.rebuilder,
+                what=f"rebuilder {rebuilder.process} has its id in common with "
+                f"{', '.join(rebuilder.namesakes)}, and each takes events that another began with",
+                advice=OF_ITS_OWN,
+                acts=Actor.PERSON,
+            )
+    yield from _silent(facts.redis, facts)
+
+
+_POLLS: Final = 3
+"""A reader that has not followed within so many of its polls is behind, and not just on its way."""
 
 
 def reader_problems(state: ReaderState, newest: Release | None, facts: Facts) -> Iterator[Problem]:
@@ -214,6 +155,143 @@ def _is_late(state: ReaderState, newest: Release, facts: Facts) -> bool:
     grace = timedelta(seconds=_POLLS * facts.reader.poll_seconds)
     # One that starts late has its own time, too.
     return facts.now - max(newest.created_at, state.started_at) > grace
+
+
+def _lock_waits(rebuilder: RebuilderState) -> Iterator[Problem]:
+    for wait in rebuilder.lock_waits:
+        yield Problem(
+            code=Code.LOCK_WAITS,
+            subject=rebuilder.rebuilder,
+            what=f"rebuilder {rebuilder.process} waits for {wait.lock} since "
+            f"{wait.since:%Y-%m-%d %H:%M:%S} UTC, which {wait.holder or 'another process'} holds",
+            advice="see what that process does, and end it if it does nothing: what waits goes on "
+            "by itself then",
+            acts=Actor.PERSON,
+        )
+
+
+def _not_understood(kind: str, name: str, code: Code) -> Problem:
+    return Problem(
+        code=code,
+        subject=name,
+        what=f"{kind} {name} reports in a form that is not understood here",
+        advice="bring it and this process to the same major version",
+        acts=Actor.PERSON,
+    )
+
+
+def _silent(redis: RedisFacts, facts: Facts) -> Iterator[Problem]:
+    """Processes that missed two heartbeats, and soon count as gone."""
+    for kind, code, members, ttl_seconds in (
+        (
+            "rebuilder",
+            Code.REBUILDER_SILENT,
+            redis.rebuilders,
+            facts.rebuilder.presence_ttl_seconds,
+        ),
+        ("reader", Code.READER_SILENT, redis.readers, facts.reader.presence_ttl_seconds),
+    ):
+        for name, state in members.items():
+            left = redis.seconds_left.get(f"{kind}:{name}")
+            who = name if state is None else state.process
+            if left is not None and left < ttl_seconds / 4:
+                yield Problem(
+                    code=code,
+                    subject=name,
+                    what=f"{kind} {who} was last heard of {ttl_seconds - left:.0f} s ago",
+                    advice=f"if it does not come back, it counts as gone in {left:.0f} s: "
+                    "see whether its process runs, and its log",
+                    acts=Actor.PERSON,
+                )
+
+
+_CODES: Final[Mapping[Role, Code]] = {
+    "rebuilder": Code.REBUILDER_OTHER_SETTINGS,
+    "reader": Code.READER_OTHER_SETTINGS,
+}
+
+
+def declaration_problems(facts: Facts) -> Iterator[Problem]:
+    """The processes that run with other settings than these."""
+    return differing_processes(
+        facts.definitions,
+        facts.collections,
+        facts.known_rebuilders.values(),
+        facts.known_readers.values(),
+        host=facts.host,
+    )
+
+
+def differing_processes(
+    definitions: Definitions,
+    collections: Mapping[str, CollectionSettings] | None,
+    rebuilders: Iterable[RebuilderState],
+    readers: Iterable[ReaderState],
+    *,
+    host: str = "",
+) -> Iterator[Problem]:
+    """The same, from these facts alone.
+
+    Args:
+        collections: ``None``: they are not compared.
+        host: the machine that these settings were read on.
+    """
+    building = declared_to_build(definitions, collections or {})
+    serving = declared_to_serve(definitions)
+    for rebuilder in rebuilders:
+        theirs = rebuilder.declares
+        if theirs is not None and collections is None:
+            theirs = Declaration(components=theirs.components)
+        yield from _otherwise("rebuilder", rebuilder, theirs, building, host)
+    for reader in readers:
+        yield from _otherwise("reader", reader, reader.declares, serving, host)
+
+
+def _otherwise(
+    role: Role, state: ProcessState, theirs: Declaration | None, ours: Declaration, host: str
+) -> Iterator[Problem]:
+    if theirs is None:
+        return
+    differences = theirs.differences(ours, same_host=state.host == host)
+    if differences:
+        yield Problem(
+            code=_CODES[role],
+            subject=state.label,
+            what=f"{role} {state.process} runs with other settings than these: "
+            f"{', '.join(differences)}",
+            advice="start it again, with these settings",
+            acts=Actor.PERSON,
+        )
+
+
+def builders_of(name: str, facts: Facts) -> dict[str, bool | None]:
+    """Who runs, and whether it builds ``name`` as it is declared here; ``None``: it does not say.
+
+    By presence. One that cannot be read here is among them.
+    """
+    found = {} if facts.redis is None else facts.redis.rebuilders
+    ours = declared_to_build(facts.definitions, {}).components.get(name)
+    return {
+        member: None
+        if state is None or state.declares is None
+        else ours is not None and state.declares.components.get(name) == ours
+        for member, state in found.items()
+    }
+
+
+def declaring(name: str, rebuilders: Mapping[str, RebuilderState | None]) -> list[str]:
+    """The processes of the rebuilders that declare a component, for a sentence."""
+    return [
+        state.process
+        for state in rebuilders.values()
+        if state is not None and state.declares is not None and name in state.declares.components
+    ]
+
+
+LONGEST_LEASES: Final = 10
+"""No rebuilder takes a lease for longer than so many of `rebuilder.lease_ttl_seconds`."""
+_LONGEST_WAIT_SECONDS: Final = 30.0
+"""An event that waits for longer is not on its way: a rebuilder reads several times a second."""
 
 
 def redis_problems(facts: Facts) -> Iterator[Problem]:
@@ -288,107 +366,13 @@ def _is_alive(lease: HeldLease, alive: Mapping[str, RebuilderState | None]) -> b
     return False
 
 
-def member_problems(facts: Facts) -> Iterator[Problem]:
-    """What is not well with the readers and rebuilders that run."""
-    if facts.redis is None:
-        return
-    for name, state in facts.redis.readers.items():
-        if state is None:
-            yield _not_understood("reader", name, Code.READER_UNREADABLE)
-        else:
-            yield from reader_problems(state, facts.release, facts)
-    for name, rebuilder in facts.redis.rebuilders.items():
-        if rebuilder is None:
-            yield _not_understood("rebuilder", name, Code.REBUILDER_UNREADABLE)
-            continue
-        yield from _lock_waits(rebuilder)
-        if rebuilder.namesakes:
-            yield Problem(
-                code=Code.REBUILDER_NOT_ALONE,
-                subject=rebuilder.rebuilder,
-                what=f"rebuilder {rebuilder.process} has its id in common with "
-                f"{', '.join(rebuilder.namesakes)}, and each takes events that another began with",
-                advice=OF_ITS_OWN,
-                acts=Actor.PERSON,
-            )
-    yield from _silent(facts.redis, facts)
-
-
-def _lock_waits(rebuilder: RebuilderState) -> Iterator[Problem]:
-    for wait in rebuilder.lock_waits:
-        yield Problem(
-            code=Code.LOCK_WAITS,
-            subject=rebuilder.rebuilder,
-            what=f"rebuilder {rebuilder.process} waits for {wait.lock} since "
-            f"{wait.since:%Y-%m-%d %H:%M:%S} UTC, which {wait.holder or 'another process'} holds",
-            advice="see what that process does, and end it if it does nothing: what waits goes on "
-            "by itself then",
-            acts=Actor.PERSON,
-        )
-
-
-def _not_understood(kind: str, name: str, code: Code) -> Problem:
-    return Problem(
-        code=code,
-        subject=name,
-        what=f"{kind} {name} reports in a form that is not understood here",
-        advice="bring it and this process to the same major version",
-        acts=Actor.PERSON,
-    )
-
-
-def _silent(redis: RedisFacts, facts: Facts) -> Iterator[Problem]:
-    """Whoever missed two of its own heartbeats, and counts as gone soon."""
-    for kind, code, members, ttl_seconds in (
-        (
-            "rebuilder",
-            Code.REBUILDER_SILENT,
-            redis.rebuilders,
-            facts.rebuilder.presence_ttl_seconds,
-        ),
-        ("reader", Code.READER_SILENT, redis.readers, facts.reader.presence_ttl_seconds),
-    ):
-        for name, state in members.items():
-            left = redis.seconds_left.get(f"{kind}:{name}")
-            who = name if state is None else state.process
-            if left is not None and left < ttl_seconds / 4:
-                yield Problem(
-                    code=code,
-                    subject=name,
-                    what=f"{kind} {who} was last heard of {ttl_seconds - left:.0f} s ago",
-                    advice=f"if it does not come back, it counts as gone in {left:.0f} s: "
-                    "see whether its process runs, and its log",
-                    acts=Actor.PERSON,
-                )
-
-
-_CHANGE_IT = "see who has its password for Redis, and change it (docs/security.md)"
-_MOST_TOLD = 5
-_MUCH = 10
-"""Whoever holds more than one in so many of a server's bytes is named when they become short."""
-
-
-def few(problems: Iterable[Problem]) -> Iterator[Problem]:
-    """The same, of each kind no more than `_MOST_TOLD` under one label, and then how many more.
-
-    A label may stand for a thousand processes, whoever they are.
-    """
-    told: dict[tuple[Code, str], list[Problem]] = {}
-    for problem in problems:
-        label, _ = split_member_id(problem.subject or "")
-        some = told.setdefault((problem.code, label), [])
-        some.append(problem)
-        if not label or len(some) <= _MOST_TOLD:
-            yield problem
-    for (_, label), some in told.items():
-        if label and len(some) > _MOST_TOLD:
-            latest = some[-1]
-            more = f"the same of {len(some) - _MOST_TOLD:,} more under the id {label}"
-            yield latest.model_copy(update={"subject": label, "what": f"{more}; {latest.what}"})
+_CHANGE_IT: Final = "see who has its password for Redis, and change it (docs/security.md)"
+_MUCH: Final = 10
+"""A label that holds more than one in so many of a server's bytes is named when they are short."""
 
 
 def intrusion_problems(facts: Facts) -> Iterator[Problem]:
-    """What stands in the place of something of ours, and who may have written it."""
+    """What is under our keys and is not ours, and who may have written it."""
     redis = facts.redis
     if redis is None:
         return
@@ -399,45 +383,17 @@ def intrusion_problems(facts: Facts) -> Iterator[Problem]:
     yield from _foreign_writes(facts)
 
 
-def _places(redis: RedisFacts) -> Iterator[Problem]:
-    """What counts for nobody, or is too much to be looked at."""
-    told = {wrong.key.partition(":")[2] for wrong in redis.wrong_keys}
-    for key, why in redis.dropped.items():
-        if key in told:
-            continue
-        yield Problem(
-            code=Code.MEMBER_DROPPED,
-            subject=key.partition(":")[2],
-            what=f"the presence of {key.replace(':', ' ', 1)} counts for nobody: {why}",
-            advice="somebody writes there who is not that process, and the key ends by itself: "
-            f"{_CHANGE_IT}",
-            acts=Actor.PERSON,
-        )
-    for crowd in sorted(redis.crowded):
-        if f"{crowd}:*" in told:
-            continue
-        role, _, label = crowd.partition(":")
-        yield Problem(
-            code=Code.MEMBERS_CROWDED,
-            subject=label,
-            what=f"more than {MAX_PROCESSES:,} {role}s are present under the id {label}, and no "
-            "more are looked at",
-            advice=f"give the processes several ids, if they are yours; if not, {_CHANGE_IT}",
-            acts=Actor.PERSON,
-        )
-
-
 def _wrong_key(wrong: WrongKey, facts: Facts) -> Problem:
-    mended = (
-        f"a rebuilder mends it at its next look; at once: {commands.RECONCILE}"
+    repair = (
+        f"a rebuilder repairs it at its next look; at once: {commands.RECONCILE}"
         if facts.has_rebuilder
-        else f"it is mended, and nothing is lost by it, with: {commands.RECONCILE}"
+        else f"it is repaired, and nothing is lost by it, with: {commands.RECONCILE}"
     )
     return Problem(
         code=Code.REDIS_KEY,
         subject=wrong.label or wrong.key,
         what=f"{wrong}; {wrong.writers}",
-        advice=f"{mended}; if it comes again, {_CHANGE_IT}",
+        advice=f"{repair}; if it comes again, {_CHANGE_IT}",
         acts=Actor.PROCESS if facts.has_rebuilder else Actor.PERSON,
     )
 
@@ -462,6 +418,34 @@ def _memory(redis: RedisFacts) -> Iterator[Problem]:
     )
 
 
+def _places(redis: RedisFacts) -> Iterator[Problem]:
+    """States that do not count, and labels with too many of them."""
+    named = {wrong.key.partition(":")[2] for wrong in redis.wrong_keys}
+    for key, why in redis.dropped.items():
+        if key in named:
+            continue
+        yield Problem(
+            code=Code.MEMBER_DROPPED,
+            subject=key.partition(":")[2],
+            what=f"the presence of {key.replace(':', ' ', 1)} counts for nobody: {why}",
+            advice="somebody writes there who is not that process, and the key ends by itself: "
+            f"{_CHANGE_IT}",
+            acts=Actor.PERSON,
+        )
+    for crowd in sorted(redis.crowded):
+        if f"{crowd}:*" in named:
+            continue
+        role, _, label = crowd.partition(":")
+        yield Problem(
+            code=Code.MEMBERS_CROWDED,
+            subject=label,
+            what=f"more than {MAX_PROCESSES:,} {role}s are present under the id {label}, and no "
+            "more are looked at",
+            advice=f"give the processes several ids, if they are yours; if not, {_CHANGE_IT}",
+            acts=Actor.PERSON,
+        )
+
+
 def _foreign_writes(facts: Facts) -> Iterator[Problem]:
     by_label: dict[str, list[ForeignWrites]] = {}
     for state in facts.known_rebuilders.values():
@@ -476,6 +460,29 @@ def _foreign_writes(facts: Facts) -> Iterator[Problem]:
             subject=label,
             what=f"somebody wrote as reader {label} what no reader writes, {times} times since "
             f"{first:%Y-%m-%d %H:%M} UTC; at {latest.last_at:%H:%M:%S} it was: {latest.last}",
-            advice=f"what was found is mended; {_CHANGE_IT}",
+            advice=f"what was found is repaired; {_CHANGE_IT}",
             acts=Actor.PERSON,
         )
+
+
+_SHOWN: Final = 5
+"""Problems of one kind under one label."""
+
+
+def limited(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """The same, of each kind no more than `_SHOWN` under one label, and then how many more.
+
+    A label may stand for a thousand processes.
+    """
+    yielded: dict[tuple[Code, str], list[Problem]] = {}
+    for problem in problems:
+        label, _ = split_member_id(problem.subject or "")
+        some = yielded.setdefault((problem.code, label), [])
+        some.append(problem)
+        if not label or len(some) <= _SHOWN:
+            yield problem
+    for (_, label), some in yielded.items():
+        if label and len(some) > _SHOWN:
+            latest = some[-1]
+            more = f"the same of {len(some) - _SHOWN:,} more under the id {label}"
+            yield latest.model_copy(update={"subject": label, "what": f"{more}; {latest.what}"})

@@ -31,7 +31,7 @@ from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.diagnostics import told
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.files import open_to_everyone
-from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.loggers import LogOnce, get_logger
 from indexrelay.schemas.messages import ReaderState, RebuilderState, Role
 from indexrelay.schemas.settings import CatalogSource, Settings
 from indexrelay.schemas.versions import Definitions, Release, VersionManifest
@@ -49,26 +49,6 @@ from indexrelay.streams.presence import Members, StateT, host_name, members_of
 from indexrelay.streams.publisher import current_release
 from indexrelay.streams.repair import WrongKey, find_wrong_keys
 from indexrelay.streams.retention import group_state, held_memory, server_memory, waiting_entries
-
-
-def seconds_left(connection: Connection, keys: Sequence[str]) -> dict[str, float]:
-    """When these keys end, by the server's clock; those that never do are left out.
-
-    Raises:
-        redis.exceptions.RedisError: the server is away, or says no.
-    """
-    if not keys:
-        return {}
-    with connection.commands.pipeline(transaction=False) as pipeline:
-        for key in keys:
-            pipeline.pttl(key)
-        replies: list[Any] = pipeline.execute()
-    return {
-        key: milliseconds / 1000
-        for key, milliseconds in zip(keys, replies, strict=True)
-        if milliseconds >= 0
-    }
-
 
 _log = get_logger(__name__)
 ResultT = TypeVar("ResultT")
@@ -114,8 +94,8 @@ class Survey:
         self._keys = Keys(settings.namespace)
         self._clock = clock
         self._since = since or clock.now()
-        self._damaged: Mapping[str, str] = {}
-        self._unreadable: Mapping[str, str] = {}
+        self._damaged = LogOnce()
+        self._unreadable = LogOnce()
 
     @classmethod
     def opened(
@@ -149,7 +129,7 @@ class Survey:
             sqlalchemy.exc.SQLAlchemyError: the database does not answer.
         """
         facts = self._with_catalog(self._with_artifacts(self._nothing(requested)))
-        self._tell(facts)
+        self._log_new(facts)
         return facts
 
     def whole(self) -> Facts:
@@ -195,9 +175,9 @@ class Survey:
         try:
             return look(facts)
         except (RedisError, SQLAlchemyError, IndexRelayError, OSError) as error:
-            said = getattr(error, "orig", None) or error
+            cause = getattr(error, "orig", None) or error
             advice = advice_for(error) or _FALLBACK_ADVICE[area]
-            unknown = {**facts.unknown, area: Unknown(reason=_first_line(said), advice=advice)}
+            unknown = {**facts.unknown, area: Unknown(reason=_first_line(cause), advice=advice)}
             facts = replace(facts, unknown=unknown)
             # Tables and folders can be looked at without a catalog.
             return self._outside(facts) if area is Area.CATALOG else facts
@@ -242,8 +222,8 @@ class Survey:
     def _with_history(self, facts: Facts) -> Facts:
         """Which collections another catalog builds from as well, into the same artifacts.
 
-        Where somebody only moved from one catalog to another, all versions of the first are older
-        than those of the second. Where both are in use, they replace each other's.
+        Where the settings only moved from one catalog to another, all versions of the first are
+        older than those of the second. Where both are in use, they replace each other's.
         """
         if {Area.CATALOG, Area.ARTIFACTS} & facts.unknown.keys():
             return facts
@@ -268,18 +248,15 @@ class Survey:
             return []  # what is released of it is looked at by itself
         return sorted(manifests, key=lambda each: each.created_at, reverse=True)
 
-    def _tell(self, facts: Facts) -> None:
-        """Log what is damaged or cannot be read once, and not at every look until it is mended.
+    def _log_new(self, facts: Facts) -> None:
+        """Log what is damaged or cannot be read once, and not at every look until it is repaired.
 
         A look for people logs nothing: they get the judge's sentence.
         """
-        for name, error in facts.damaged.items():
-            if self._damaged.get(name) != error:
-                _log.error("component.damaged", component=name, error=error)
-        for name, error in facts.unreadable.items():
-            if self._unreadable.get(name) != error:
-                _log.warning("source.unreadable", collection=name, error=error)
-        self._damaged, self._unreadable = facts.damaged, facts.unreadable
+        for name, error in self._damaged.new(facts.damaged).items():
+            _log.error("component.damaged", component=name, error=error)
+        for name, error in self._unreadable.new(facts.unreadable).items():
+            _log.warning("source.unreadable", collection=name, error=error)
 
     # The catalog and the sources
 
@@ -336,7 +313,7 @@ class Survey:
                 )
                 log = catalog.collections.log(name, covered.get(name, ()))
             except UnknownCollectionError:
-                continue  # nobody has declared it yet, so it holds nothing
+                continue  # no job has declared it yet, so it holds nothing
             except (IndexRelayError, OSError) as error:
                 unreadable[name] = str(error)
                 continue
@@ -422,11 +399,20 @@ class Survey:
         readers: Mapping[str, object],
         rebuilders: Mapping[str, object],
     ) -> dict[str, float]:
+        """When the presence of each process ends, by the server's clock."""
         keys = {
             **{self._keys.reader(member): f"reader:{member}" for member in readers},
             **{self._keys.rebuilder(member): f"rebuilder:{member}" for member in rebuilders},
         }
-        return {keys[key]: left for key, left in seconds_left(connection, list(keys)).items()}
+        with connection.commands.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.pttl(key)
+            replies: list[Any] = pipeline.execute()
+        return {
+            name: milliseconds / 1000
+            for name, milliseconds in zip(keys.values(), replies, strict=True)
+            if milliseconds >= 0  # one that is gone by now, or never ends, has none
+        }
 
     def _untaken(self, connection: Connection) -> Iterator[Untaken]:
         events = self._keys.events
@@ -449,7 +435,7 @@ class Survey:
 
 
 def _last(epoch: str, epochs: Sequence[str]) -> int:
-    """Where it stands for the last time."""
+    """The last index of it."""
     return len(epochs) - 1 - epochs[::-1].index(epoch)
 
 
@@ -466,7 +452,7 @@ def _asked_of_kinds(
         try:
             reason = kind_class(manifest.kind).outdated(manifest)
         except KindNotFoundError:
-            continue  # whoever builds it has it; here it cannot be asked
+            continue  # a host that builds it has it; here it cannot be asked
         except Exception as error:  # noqa: BLE001 - one component's trouble, and not the look's
             raising[name] = told(error)
         else:

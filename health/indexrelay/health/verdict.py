@@ -1,7 +1,7 @@
 """What the judge says: whether all is well, each problem with what to do, and each component.
 
-One JSON document, which every door shows: as a page (`indexrelay status`), as its last word
-(`indexrelay rebuild`), or as the part of it that the door is about.
+One JSON document. `indexrelay status` shows all of it as a page; other commands show the part of it
+that they are about.
 """
 
 from collections.abc import Collection as Some
@@ -82,9 +82,9 @@ class Code(StrEnum):
     READER_OTHER_SETTINGS = "reader_other_settings"
 
     MEMBER_DROPPED = "member_dropped"
-    """In the place of a process's state stands what is not its own, or far too large."""
+    """In the place of a process's state is what is not its own, or far too large."""
     FOREIGN_WRITES = "foreign_writes"
-    """Within the last hour somebody wrote in a reader's place what no reader writes."""
+    """Within the last hour a reader's keys held what no reader writes."""
     MEMBERS_CROWDED = "members_crowded"
     """More processes are registered than are looked at."""
 
@@ -153,14 +153,14 @@ class Problem(_Fact):
     advice: str
     acts: Actor
     asked: bool = False
-    """Whether it is as somebody asked (held, paused), or follows from that alone. It is told of all
-    the same: a decision is easily forgotten, and what it keeps back is not well."""
+    """Whether a person asked for it (held, paused), or it follows from that alone. It is reported
+    all the same: a decision is easily forgotten, and what it keeps back is not well."""
 
 
 class Condition(StrEnum):
-    """How a component stands: the first that is true, in this order.
+    """The condition of a component: the first that is true, in this order.
 
-    Being built, held or paused stands beside it, and changes nothing about it.
+    Being built, held or paused is reported beside it, and changes nothing about it.
     """
 
     UNDECLARED = "undeclared"
@@ -178,7 +178,7 @@ class Condition(StrEnum):
 
 
 class Decision(_Fact):
-    """What somebody asked for."""
+    """What a person asked for."""
 
     reason: str
     since: datetime
@@ -244,17 +244,17 @@ class Verdict(_Fact):
     release: int
     """The newest intact release in the artifact store; 0: none yet."""
     announced: int | None
-    """The newest one that Redis was told of; ``None``: unknown."""
+    """The newest one that was announced in Redis; ``None``: unknown."""
     collections: dict[Name, CollectionHealth]
     components: dict[Name, ComponentHealth]
     readers: dict[str, ReaderState]
     rebuilders: dict[str, RebuilderState]
     dead_letters: int
-    """Events that could not be read and that nobody has dealt with."""
+    """Events that could not be read and were neither retried nor dropped."""
 
     @property
     def needs_a_person(self) -> bool:
-        """Whether something stays until somebody does something."""
+        """Whether something stays until a person does something."""
         return any(problem.acts is Actor.PERSON for problem in self.problems)
 
     def within(self, codes: Some[Code], *, subjects: Some[str] | None = None) -> Self:

@@ -211,7 +211,7 @@ def _differences(
     left, right = versions[one], versions[other]
     for collection in sorted(left.covers.keys() & right.covers.keys()):
         if left.epochs.get(collection) != right.epochs.get(collection):
-            yield f"{one} and {other} cover {collection} of before and after it was created anew"
+            yield f"{one} and {other} cover {collection} of before and after it was created again"
         elif left.covers[collection] != right.covers[collection]:
             yield (
                 f"{one} covers {collection} up to {left.covers[collection]}, "
