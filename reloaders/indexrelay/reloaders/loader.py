@@ -435,15 +435,11 @@ class Opener:
         failpoint("reader.before_load")
         started = self._clock.monotonic()
         opened = self._store.open_version(component, version)
-        inodes = {
-            opened.manifest.files[label].digest: path.stat().st_ino
-            for label, path in opened.files.items()
-        }
         kind = self._kind(opened.manifest, version)
         files = VersionFiles(opened.files)
         self._try_out(kind, opened)
         try:
-            if serving is not None and _may_share(serving, opened.manifest, inodes):
+            if serving is not None and _may_share(serving, opened.manifest, opened.inodes):
                 value = served(kind, kind.reload(files, serving.value))
             else:
                 value = served(kind, kind.load(files))
@@ -457,7 +453,7 @@ class Opener:
             value,
             version=version,
             manifest=opened.manifest,
-            inodes=inodes,
+            inodes=opened.inodes,
             seconds=self._clock.monotonic() - started,
             applied_at=self._clock.now(),
         )

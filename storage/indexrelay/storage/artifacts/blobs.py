@@ -31,7 +31,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.files import make_private_folder
@@ -46,6 +45,7 @@ from indexrelay.storage.artifacts.files import (
     accessing,
     open_file,
     open_lock,
+    read_mark,
     release_lock,
     staged_name,
     sync_folder,
@@ -307,7 +307,6 @@ def _force(file: Path) -> None:
         os.fsync(stream.fileno())
 
 
-_MOST_MARK_BYTES: Final = 200
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -345,9 +344,10 @@ class BlobMarks:
         own, own_at = self._own.get(digest, ("", 0.0))
         times = [own_at] if own == identity else []
         # Read every time: another process may find the blob corrupt, and remove the mark.
-        with contextlib.suppress(OSError), open_file(self._folder / digest) as mark:
-            if mark.read(_MOST_MARK_BYTES) == identity.encode():
-                times.append(os.fstat(mark.fileno()).st_mtime)
+        with contextlib.suppress(OSError):
+            content, marked_at = read_mark(f"{self._folder}/{digest}")
+            if content == identity.encode():
+                times.append(marked_at)
         return max(times, default=None)
 
     def remember(self, digest: str, file: os.stat_result) -> None:
@@ -393,6 +393,11 @@ class BlobMarks:
 def file_identity(file: os.stat_result) -> str:
     """A text that differs once the file was written to or replaced."""
     return f"{file.st_ino} {file.st_size} {file.st_ctime_ns}\n"
+
+
+def inode_of(identity: str) -> int:
+    """The inode in a `file_identity`."""
+    return int(identity.partition(" ")[0])
 
 
 def _locked(file: int) -> bool:

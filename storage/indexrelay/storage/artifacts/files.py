@@ -368,6 +368,26 @@ def open_file(path: Path, *, most_bytes: int | None = None) -> io.BufferedReader
     return os.fdopen(file, "rb")
 
 
+_MOST_MARK_BYTES: Final = 200
+
+
+def read_mark(path: str) -> tuple[bytes, float]:
+    """What `write_mark` wrote, and its mtime; without the objects of Python's files, since a reload
+    reads one for each of its files.
+
+    Raises:
+        OSError: it cannot be read, or is a link, a pipe or the like.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        return os.read(file, _MOST_MARK_BYTES), found.st_mtime
+    finally:
+        os.close(file)
+
+
 def write_mark(path: Path, data: bytes, *, mode: int) -> None:
     """Write a few bytes that may get lost or torn without harm; a link is refused.
 

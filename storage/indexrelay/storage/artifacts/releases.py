@@ -14,13 +14,14 @@ before it is served.
 """
 
 import contextlib
+import functools
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -28,7 +29,7 @@ from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.names import DIGEST_PATTERN, canonical_json, sha256_hex
 from indexrelay.schemas.versions import Release, VersionManifest
-from indexrelay.storage.artifacts.blobs import Blobs, file_identity
+from indexrelay.storage.artifacts.blobs import Blobs, file_identity, inode_of
 from indexrelay.storage.artifacts.files import Layout, StoreLock, accessing, check_name, read_file
 from indexrelay.storage.artifacts.signing import Signatures
 from indexrelay.storage.errors import (
@@ -55,6 +56,14 @@ class OpenedVersion:
     """By the labels of the manifest; read-only, and removed only with the version."""
     identities: Mapping[str, str] = field(default_factory=dict)
     """By label: each file's identity when it was found to match its digest."""
+
+    @property
+    def inodes(self) -> dict[str, int]:
+        """By the digest of each blob: the file that was found intact."""
+        return {
+            self.manifest.files[label].digest: inode_of(identity)
+            for label, identity in self.identities.items()
+        }
 
 
 class Versions:
@@ -104,7 +113,7 @@ class Versions:
             reason = f"{path} is corrupt: its content has the digest {digest}"
             raise VersionUnreadableError(component, version_id, reason, missing=False)
         try:
-            manifest = VersionManifest.model_validate_json(data)
+            manifest = _small_manifest(data) if len(data) <= _SMALL_BYTES else _manifest(data)
         except ValidationError as error:
             reason = f"{path} is not a manifest that this release of indexrelay can read"
             raise VersionUnreadableError(component, version_id, reason, missing=False) from error
@@ -178,6 +187,15 @@ def _holds(path: Path, data: bytes) -> bool:
         return read_file(path) == data
     except (FileNotFoundError, NotAFileError):
         return False
+
+
+def _manifest(data: bytes) -> VersionManifest:
+    return VersionManifest.model_validate_json(data)
+
+
+_SMALL_BYTES: Final = 16 * 1024
+_small_manifest = functools.lru_cache(maxsize=64)(_manifest)
+"""A reload reads each manifest two or three times; a reader that serves it, at every look."""
 
 
 def _identity_at(path: Path) -> str:
