@@ -1,13 +1,13 @@
 """A rebuilder keeps its leases in time, and takes again what the server lost."""
 
 import threading
-from collections import defaultdict
 from collections.abc import Callable
 
 import pytest
 
 from indexrelay.rebuilder.scheduler import LeaseHeartbeat, Leases
 from indexrelay.schemas.clock import Clock, SystemClock
+from indexrelay.schemas.settings import RebuilderSettings, Settings
 from indexrelay.streams import Connection, Identity, Keys, Lease
 from indexrelay.streams.leases import held_leases
 from tests.fixtures.logs import capture_logs
@@ -22,14 +22,9 @@ def leases(
     ttl: float = 60.0,
     clock: Clock | None = None,
 ) -> Leases:
-    return Leases(
-        connection,
-        keys,
-        identity=Identity(owner),
-        ttl_seconds=ttl,
-        longest_build_seconds=defaultdict(lambda: 100.0),
-        clock=clock or SystemClock(),
-    )
+    limits = RebuilderSettings(lease_ttl_seconds=ttl, build_timeout_seconds=100.0)
+    settings = Settings(namespace=keys.namespace, rebuilder=limits)
+    return Leases(settings, connection, identity=Identity(owner), clock=clock or SystemClock())
 
 
 def owner_of(connection: Connection, keys: Keys) -> str:

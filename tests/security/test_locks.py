@@ -19,6 +19,7 @@ from indexrelay.health.verdict import Code
 from indexrelay.rebuilder.scheduler import Leases
 from indexrelay.schemas.files import LockWaits, holder_of, wait_for_lock
 from indexrelay.schemas.messages import RebuilderState
+from indexrelay.schemas.settings import RebuilderSettings, Settings
 from indexrelay.storage.artifacts import ArtifactStore, StoreAccessError, StoreBusyError
 from indexrelay.storage.artifacts.files import COLLECTION_SECONDS, WRITING_SECONDS
 from indexrelay.storage.catalog import Catalog, database
@@ -218,14 +219,9 @@ def test_a_lease_that_is_held_for_longer_than_any_build_is_told_of(
     make_bench: MakeBench, clock: MovedClock
 ) -> None:
     bench = make_bench(index=behaving("tracks"))
-    leases = Leases(
-        bench.connection,
-        bench.keys,
-        identity=Identity("us"),
-        ttl_seconds=60.0,
-        longest_build_seconds={"index": 100.0},
-        clock=clock,
-    )
+    limits = RebuilderSettings(lease_ttl_seconds=60.0, build_timeout_seconds=100.0)
+    settings = Settings(namespace=bench.keys.namespace, rebuilder=limits)
+    leases = Leases(settings, bench.connection, identity=Identity("us"), clock=clock)
     bench.connection.commands.set(bench.keys.lease("index"), "somebody")
     assert not leases.take("index")
     clock.advance(159.0)

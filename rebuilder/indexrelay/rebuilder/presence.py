@@ -25,7 +25,7 @@ from redis.exceptions import RedisError
 from indexrelay.health.facts import RetryPolicy
 from indexrelay.health.redis import OF_ITS_OWN
 from indexrelay.schemas.clock import Clock
-from indexrelay.schemas.declarations import Declaration
+from indexrelay.schemas.declarations import declared_to_build
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import (
     ComponentFailure,
@@ -37,6 +37,7 @@ from indexrelay.schemas.messages import (
     RebuildResult,
     fitted_rebuilder,
 )
+from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from indexrelay.storage.catalog import Attempt, Catalog
@@ -51,26 +52,23 @@ class RebuilderPresence:
 
     def __init__(
         self,
+        settings: Settings,
         connection: Connection,
-        keys: Keys,
         *,
         identity: Identity,
-        ttl_seconds: float,
         catalog: Catalog,
-        retry_policy: RetryPolicy,
         clock: Clock,
         started_at: datetime,
-        declares: Declaration,
     ) -> None:
-        self._presence = Presence(connection, keys, "rebuilder")
         self._connection = connection
-        self._keys = keys
+        self._keys = Keys(settings.namespace)
+        self._presence = Presence(connection, self._keys, "rebuilder")
         self._identity = identity
-        self._ttl_seconds = ttl_seconds
+        self._ttl_seconds = settings.rebuilder.presence_ttl_seconds
         self._catalog = catalog
-        self._retry_policy = retry_policy
+        self._retry_policy = RetryPolicy.of(settings.rebuilder)
         self._clock = clock
-        self._declares = declares
+        self._declares = declared_to_build(settings.components, settings.collections)
         self._started_at = started_at
         self._silent = False
         self._seen: dict[str, datetime] = {}

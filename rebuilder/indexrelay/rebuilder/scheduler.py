@@ -43,7 +43,7 @@ from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.files import LockWaits
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import LockWait, RebuildResult
-from indexrelay.schemas.settings import CatalogSource
+from indexrelay.schemas.settings import CatalogSource, Settings
 from indexrelay.schemas.versions import (
     Definitions,
     ancestors_of,
@@ -266,21 +266,18 @@ class Leases:
 
     def __init__(
         self,
+        settings: Settings,
         connection: Connection,
-        keys: Keys,
         *,
         identity: Identity,
-        ttl_seconds: float,
-        longest_build_seconds: Mapping[str, float],
         clock: Clock,
     ) -> None:
-        """``longest_build_seconds``: by component; a lease that is held longer is reported."""
+        self._definitions = settings.components
+        self._limits = settings.rebuilder
         self._connection = connection
-        self._keys = keys
+        self._keys = Keys(settings.namespace)
         self._identity = identity
-        self._ttl_seconds = ttl_seconds
         self._held: dict[str, Lease] = {}
-        self._longest_build_seconds = longest_build_seconds
         self._waits = LockWaits(clock)
         self._lock = threading.Lock()
         self.silent = False
@@ -292,7 +289,7 @@ class Leases:
             self._connection,
             self._keys.lease(component),
             owner=str(LeaseOwner.of(self._identity)),
-            ttl_seconds=self._ttl_seconds,
+            ttl_seconds=self._limits.lease_ttl_seconds,
         )
         name = f"the lease of {component}"
         taken = self._attempt(lease.acquire, "lease.unavailable", component)
@@ -302,13 +299,18 @@ class Leases:
             return True
         if taken is not True:
             if taken is False:
-                longest = self._longest_build_seconds[component] + self._ttl_seconds
-                self._waits.note(name, told_after_seconds=longest)
+                self._waits.note(name, told_after_seconds=self._longest_seconds(component))
             return False
         self._waits.over(name)
         with self._lock:
             self._held[component] = lease
         return True
+
+    def _longest_seconds(self, component: str) -> float:
+        """A lease that another rebuilder holds for longer is reported."""
+        definition = self._definitions.get(component)
+        own = definition.build_timeout_seconds if definition is not None else None
+        return (own or self._limits.build_timeout_seconds) + self._limits.lease_ttl_seconds
 
     @property
     def waits(self) -> tuple[LockWait, ...]:

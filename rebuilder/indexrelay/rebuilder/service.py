@@ -32,7 +32,6 @@ from indexrelay.rebuilder.reconciler import FindingsLog, Reconciler, Reconciliat
 from indexrelay.rebuilder.results import Completer
 from indexrelay.rebuilder.scheduler import LeaseHeartbeat, Leases, Scheduler
 from indexrelay.schemas.clock import Clock, SupervisedThread, SystemClock
-from indexrelay.schemas.declarations import declared_to_build
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import LockWait, ReaderState, RebuildResult, RebuildStatus
 from indexrelay.schemas.settings import Settings
@@ -93,7 +92,6 @@ class Rebuilder:
         clock = self._clock = clock or SystemClock()
         keys = Keys(settings.namespace)
         source = f"rebuilder/{identity.label}"
-        retry_policy = RetryPolicy.of(limits)
         self._catalog = catalog
         self._store = store
         self._connection = connection
@@ -122,17 +120,7 @@ class Rebuilder:
             limits=limits,
             clock=clock,
         )
-        self._leases = Leases(
-            connection,
-            keys,
-            identity=identity,
-            ttl_seconds=limits.lease_ttl_seconds,
-            longest_build_seconds={
-                name: each.build_timeout_seconds or limits.build_timeout_seconds
-                for name, each in settings.components.items()
-            },
-            clock=clock,
-        )
+        self._leases = Leases(settings, connection, identity=identity, clock=clock)
         self._heartbeat = LeaseHeartbeat(self._renew_leases, ttl_seconds=limits.lease_ttl_seconds)
         started_at = clock.now()  # what was released later may follow other settings
         self._readers = PresenceWatch(
@@ -152,7 +140,7 @@ class Rebuilder:
             catalog=catalog,
             survey=self._survey,
             leases=self._leases,
-            retry_policy=retry_policy,
+            retry_policy=RetryPolicy.of(limits),
             workers=limits.workers if self._runner.parallel else 1,
         )
         self._builder = ComponentBuilder(
@@ -194,15 +182,12 @@ class Rebuilder:
             readers=self._readers.members,
         )
         self._presence = RebuilderPresence(
+            settings,
             connection,
-            keys,
             identity=identity,
-            ttl_seconds=limits.presence_ttl_seconds,
             catalog=catalog,
-            retry_policy=retry_policy,
             clock=clock,
             started_at=started_at,
-            declares=declared_to_build(settings.components, settings.collections),
         )
         self._coalescer = Coalescer(
             quiet_seconds=limits.quiet_seconds,
