@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from indexrelay.rebuilder import gc
-from indexrelay.rebuilder.gc import ArtifactSweeper
+from indexrelay.rebuilder.gc import GarbageCollector
 from indexrelay.schemas.messages import ComponentState, LoadOutcome, ReaderState
 from indexrelay.schemas.names import split_member_id
 from indexrelay.schemas.settings import Settings
@@ -20,14 +20,14 @@ def retire(bench: Bench, *, keep_releases: int = 1) -> None:
     """A day later, when nothing is young any more."""
     limits = {"keep_releases": keep_releases}
     settings = {**bench.settings.model_dump(by_alias=True), "rebuilder": limits}
-    ArtifactSweeper(
+    GarbageCollector(
         Settings.model_validate(settings),
         catalog=bench.catalog,
         store=bench.store,
         connection=bench.connection,
         keys=bench.keys,
         clock=FakeClock(datetime.now(UTC) + LATER),
-    ).sweep()
+    ).collect()
 
 
 def served_by_a_reader(bench: Bench, version: str, *, member: str = "slow") -> None:

@@ -88,7 +88,7 @@ def test_what_was_rolled_back_is_built_again(bench: Bench) -> None:
     assert bench.release().components["index"] != bad
 
 
-def test_that_they_went_back_is_not_forgotten_with_the_release_that_was_swept(
+def test_that_they_went_back_is_not_forgotten_with_the_release_that_was_collected(
     bench: Bench,
 ) -> None:
     bench.rebuild()

@@ -133,12 +133,12 @@ def test_a_reader_cannot_keep_what_others_serve_from_being_kept(bench: Bench) ->
     commit = bench.commit("a")
     write(bench, "reader", "web:0a", serving(bench, commit, "web", "0a"))
     write(bench, "reader", "evil:0b", ReaderState(**about("web", "0a")))
-    retirer = bench.rebuilder._sweeper
-    assert retirer._served() == ({"0" * 64}, False)
+    garbage = bench.rebuilder._garbage
+    assert garbage._served() == ({"0" * 64}, False)
     bench.connection.commands.set(bench.keys.reader("evil:0b"), b"not a state", px=60_000)
-    assert retirer._served() == ({"0" * 64}, False)
+    assert garbage._served() == ({"0" * 64}, False)
     bench.connection.commands.delete(bench.keys.reader("evil:0b"))
-    assert retirer._served() == ({"0" * 64}, True)
+    assert garbage._served() == ({"0" * 64}, True)
 
 
 NAIVE = '"2026-03-01T12:00:00"'

@@ -150,7 +150,7 @@ def _look_at_everything(bench: Bench) -> None:
     rebuilder = bench.rebuilder
     rebuilder._check_readers()
     rebuilder._trim()
-    rebuilder._sweep()
+    rebuilder._collect_garbage()
     entries: Any = bench.connection.commands.xrange(bench.keys.results)
     results_in([Delivery(entry_id=key, raw=next(iter(of.values()))) for key, of in entries])
     reader = Reloader(

@@ -51,7 +51,7 @@ _FORGET_SECONDS: Final = 86_400.0
 another one after each restart."""
 
 
-class ArtifactSweeper:
+class GarbageCollector:
     """Removes old artifacts, and the memory of old deletes, of one installation."""
 
     def __init__(
@@ -65,7 +65,7 @@ class ArtifactSweeper:
         clock: Clock,
         readers: Callable[[], Members[ReaderState]] | None = None,
     ) -> None:
-        """``readers`` gives who is there; ``None``: presence is read at each sweep."""
+        """``readers`` gives who is there; ``None``: presence is read at each collection."""
         self._keep_releases = settings.rebuilder.keep_releases
         # Until a build ends, no version names what it wrote.
         self._grace_seconds = _BEYOND_BUILDS_SECONDS + max(
@@ -79,28 +79,28 @@ class ArtifactSweeper:
         self._clock = clock
         self._readers = readers or (lambda: members_of(connection, keys, ReaderState))
 
-    def sweep(self) -> None:
-        """Sweep once.
+    def collect(self) -> None:
+        """Collect once.
 
         Raises:
             StoreAccessError: the artifacts cannot be read or written.
             sqlalchemy.exc.SQLAlchemyError: the catalog cannot be written.
         """
         served, all_known = self._served()
-        swept = self._store.collect_garbage(
+        collected = self._store.collect_garbage(
             keep_releases=self._keep_releases,
             used_versions=served,
             all_known=all_known,
             grace_seconds=self._grace_seconds,
             clock=self._clock,
         )
-        if swept.releases or swept.versions or swept.blobs:
+        if collected.releases or collected.versions or collected.blobs:
             _log.info(
-                "artifacts.swept",
-                releases=len(swept.releases),
-                versions=len(swept.versions),
-                blobs=len(swept.blobs),
-                bytes=swept.bytes,
+                "artifacts.collected",
+                releases=len(collected.releases),
+                versions=len(collected.versions),
+                blobs=len(collected.blobs),
+                bytes=collected.bytes,
             )
         for collection in self._catalog.collections.all():
             self._forget(collection)

@@ -470,7 +470,7 @@ class Workdirs:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def sweep(self) -> None:
+    def remove_stale(self) -> None:
         """Remove what dead processes of this host left."""
         for folder in self._root.glob(f"{self._host}~*~*"):
             pid = folder.name.split("~")[1]

@@ -23,7 +23,7 @@ from indexrelay.health.judge import judge
 from indexrelay.health.survey import Survey
 from indexrelay.rebuilder.builds import BuildCancelledError, BuildRunner
 from indexrelay.rebuilder.builds.runner import ForkingRunner, modules_to_preload
-from indexrelay.rebuilder.gc import ArtifactSweeper, StreamTrimmer
+from indexrelay.rebuilder.gc import GarbageCollector, StreamTrimmer
 from indexrelay.rebuilder.inbox import Intake
 from indexrelay.rebuilder.passes import ComponentBuilder, PassOrder, SerialExecutor, run_pass
 from indexrelay.rebuilder.presence import RebuilderPresence, declared_by_rebuilders
@@ -172,7 +172,7 @@ class Rebuilder:
         )
         self._findings = FindingsLog(clock)
         self._trimmer = StreamTrimmer(settings, connection, keys, readers=self._readers.members)
-        self._sweeper = ArtifactSweeper(
+        self._garbage = GarbageCollector(
             settings,
             catalog=catalog,
             store=store,
@@ -200,7 +200,7 @@ class Rebuilder:
         self._judge_timer = Timer(_JUDGE_SECONDS)
         self._readers_timer = Timer(limits.presence_ttl_seconds / 3)
         self._trim_timer = Timer(limits.trim_seconds)
-        self._sweep_timer = Timer(limits.gc_seconds)
+        self._gc_timer = Timer(limits.gc_seconds)
         self._elsewhere_timer = Timer(_ELSEWHERE_SECONDS)
         self._groups_made = 0
         self._silent = False
@@ -221,9 +221,9 @@ class Rebuilder:
         if self._thread is not None or self._stopping.is_set():
             return
         try:
-            self._builder.workdirs.sweep()
+            self._builder.workdirs.remove_stale()
         except OSError as error:  # the store may be away, and is waited for
-            _log.warning("workdirs.not_swept", error=str(error))
+            _log.warning("workdirs.not_removed", error=str(error))
         self._runner.start()
         self._heartbeat.start()
         self._readers.start()
@@ -309,7 +309,7 @@ class Rebuilder:
             (self._judge_timer, self._judge),
             (self._readers_timer, self._check_readers),
             (self._trim_timer, self._trim),
-            (self._sweep_timer, self._sweep),
+            (self._gc_timer, self._collect_garbage),
         )
         for timer, act in regular:
             if self._stopping.is_set():
@@ -437,12 +437,12 @@ class Rebuilder:
         except RedisError as error:
             _log.warning("streams.not_trimmed", error=str(error))
 
-    def _sweep(self) -> None:
+    def _collect_garbage(self) -> None:
         """Remove files and deletes that no kept release needs."""
         try:
-            self._sweeper.sweep()
+            self._garbage.collect()
         except Exception as error:  # noqa: BLE001 - whatever disk and database raise, builds go on
-            _log.warning("artifacts.not_swept", error=f"{type(error).__name__}: {error}")
+            _log.warning("artifacts.not_collected", error=f"{type(error).__name__}: {error}")
 
     def _renew_leases(self) -> None:
         """Renew what is held.

@@ -139,5 +139,5 @@ def _versions(row: Row, request: pytest.FixtureRequest) -> None:
         )
         raw = state.model_dump_json().encode()
         Presence(bench.connection, bench.keys, "reader").publish(state.member, raw, ttl_seconds=60)
-        served, _ = bench.rebuilder._sweeper._served()
+        served, _ = bench.rebuilder._garbage._served()
         assert len(served) == (number + 1 if number < row.number else 0)
