@@ -1,4 +1,4 @@
-"""What was built and what is to be served: blobs, versions, releases; order and groups.
+"""What was built and what is to be served: blobs, versions, releases; and the order of components.
 
 All three are immutable. A version's id is the sha256 of its manifest's canonical bytes; a release
 carries a digest of its own content, because its name is a number and says nothing about it.
@@ -14,7 +14,6 @@ while nothing of a group was ever released, all of its members are needed.
 """
 
 from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
 from datetime import datetime
 from graphlib import TopologicalSorter
 from itertools import combinations
@@ -27,11 +26,12 @@ from indexrelay.schemas.settings import ComponentDefinition
 
 SCHEMA_VERSION: Final = "1.2"
 """major.minor of every document and message that is written today."""
-
 Seconds = Annotated[float, Field(ge=0)]
 Generation = Annotated[int, Field(ge=0, lt=2**63)]
 SchemaVersion = Annotated[str, Field(pattern=r"^1\.[0-9]{1,9}$")]
 """major.minor; a document of another major version would be misread, so it is refused."""
+Definitions = Mapping[str, ComponentDefinition]
+"""Declared components by their names."""
 
 
 class _Document(BaseModel):
@@ -155,7 +155,56 @@ class Release(_Document):
         return self.digest == self.content_digest()
 
 
-def groups_of(definitions: Mapping[str, ComponentDefinition]) -> dict[str, tuple[str, ...]]:
+def parents_of(definition: ComponentDefinition, definitions: Definitions) -> list[str]:
+    """Those of its inputs that are components (the others are collections)."""
+    return [name for name in definition.inputs if name in definitions]
+
+
+def in_order(definitions: Definitions) -> list[str]:
+    """Every component, parents first; equals in the order of their names."""
+    graph = {
+        name: sorted(parents_of(definitions[name], definitions)) for name in sorted(definitions)
+    }
+    return list(TopologicalSorter(graph).static_order())
+
+
+def with_descendants(names: Iterable[str], definitions: Definitions) -> set[str]:
+    """``names`` and everything that is made from them, directly or not."""
+    found = set(names)
+    for name in in_order(definitions):
+        if found.intersection(definitions[name].inputs):
+            found.add(name)
+    return found
+
+
+def ancestors_of(name: str, definitions: Definitions) -> list[str]:
+    """The components that ``name`` is made from, directly or not; parents before children."""
+    wanted = {name}
+    for each in reversed(in_order(definitions)):
+        if each in wanted:
+            wanted.update(parents_of(definitions[each], definitions))
+    return [each for each in in_order(definitions) if each in wanted - {name}]
+
+
+def root_collections(name: str, definitions: Definitions) -> set[str]:
+    """The collections that a component is made from, directly or through other components."""
+    roots: set[str] = set()
+    for source in definitions[name].inputs:
+        roots |= root_collections(source, definitions) if source in definitions else {source}
+    return roots
+
+
+def made_from(collection: str, definitions: Definitions) -> frozenset[str]:
+    """The components that are made from a collection, directly or through others."""
+    return frozenset(with_descendants([collection], definitions) - {collection})
+
+
+def have_common_roots(one: str, other: str, definitions: Definitions) -> bool:
+    """Whether two components are made from a collection that they have in common."""
+    return not root_collections(one, definitions).isdisjoint(root_collections(other, definitions))
+
+
+def groups_of(definitions: Definitions) -> dict[str, tuple[str, ...]]:
     """The declared groups that have two members or more, with their members."""
     found: dict[str, list[str]] = {}
     for name in sorted(definitions):
@@ -165,7 +214,7 @@ def groups_of(definitions: Mapping[str, ComponentDefinition]) -> dict[str, tuple
     return {group: tuple(names) for group, names in sorted(found.items()) if len(names) > 1}
 
 
-def mates_of(name: str, definitions: Mapping[str, ComponentDefinition]) -> tuple[str, ...]:
+def mates_of(name: str, definitions: Definitions) -> tuple[str, ...]:
     """The other members of its group."""
     group = definitions[name].group
     return tuple(
@@ -173,6 +222,23 @@ def mates_of(name: str, definitions: Mapping[str, ComponentDefinition]) -> tuple
         for other in sorted(definitions)
         if group is not None and other != name and definitions[other].group == group
     )
+
+
+def moving_with(names: Iterable[str], definitions: Definitions) -> set[str]:
+    """``names`` and whatever cannot be released before them: what is made from them, their groups,
+    what is made from those, and so on."""
+    found: set[str] = set()
+    more = set(names)
+    while more != found:
+        found = with_descendants(more, definitions)
+        more = found.union(
+            *(
+                members
+                for members in groups_of(definitions).values()
+                if not found.isdisjoint(members)
+            )
+        )
+    return found
 
 
 def disagreements(
@@ -197,11 +263,6 @@ def agree(one: tuple[str, str, VersionManifest], other: tuple[str, str, VersionM
     return not any(_differences(one[0], other[0], versions, ids))
 
 
-def have_common_roots(one: str, other: str, definitions: Mapping[str, ComponentDefinition]) -> bool:
-    """Whether two components are made from a collection that they have in common."""
-    return not _roots(one, definitions).isdisjoint(_roots(other, definitions))
-
-
 def _differences(
     one: str,
     other: str,
@@ -224,74 +285,3 @@ def _differences(
     for parent in sorted(left.parents.keys() & right.parents.keys()):
         if left.parents[parent] != right.parents[parent]:
             yield f"{one} and {other} were made from different versions of {parent}"
-
-
-def _roots(name: str, definitions: Mapping[str, ComponentDefinition]) -> AbstractSet[str]:
-    found: set[str] = set()
-    for source in definitions[name].inputs:
-        found |= _roots(source, definitions) if source in definitions else {source}
-    return found
-
-
-Definitions = Mapping[str, ComponentDefinition]
-
-
-def parents_of(definition: ComponentDefinition, definitions: Definitions) -> list[str]:
-    """Those of its inputs that are components (the others are collections)."""
-    return [name for name in definition.inputs if name in definitions]
-
-
-def in_order(definitions: Definitions) -> list[str]:
-    """Every component, parents first; equals in the order of their names."""
-    graph = {
-        name: sorted(parents_of(definitions[name], definitions)) for name in sorted(definitions)
-    }
-    return list(TopologicalSorter(graph).static_order())
-
-
-def with_descendants(names: Iterable[str], definitions: Definitions) -> set[str]:
-    """``names`` and everything that is made from them, directly or not."""
-    found = set(names)
-    for name in in_order(definitions):
-        if found.intersection(definitions[name].inputs):
-            found.add(name)
-    return found
-
-
-def moving_with(names: Iterable[str], definitions: Definitions) -> set[str]:
-    """``names`` and whatever cannot be released before them: what is made from them, their groups,
-    what is made from those, and so on."""
-    found: set[str] = set()
-    more = set(names)
-    while more != found:
-        found = with_descendants(more, definitions)
-        more = found.union(
-            *(
-                members
-                for members in groups_of(definitions).values()
-                if not found.isdisjoint(members)
-            )
-        )
-    return found
-
-
-def root_collections(name: str, definitions: Definitions) -> set[str]:
-    """The collections that a component is made from, directly or through other components."""
-    roots: set[str] = set()
-    for source in definitions[name].inputs:
-        roots |= root_collections(source, definitions) if source in definitions else {source}
-    return roots
-
-
-def made_from(collection: str, definitions: Definitions) -> frozenset[str]:
-    """The components that are made from a collection, directly or through others."""
-    return frozenset(with_descendants([collection], definitions) - {collection})
-
-
-def ancestors_of(name: str, definitions: Definitions) -> list[str]:
-    """The components that ``name`` is made from, directly or not; parents before children."""
-    wanted = {name}
-    for each in reversed(in_order(definitions)):
-        if each in wanted:
-            wanted.update(parents_of(definitions[each], definitions))
-    return [each for each in in_order(definitions) if each in wanted - {name}]

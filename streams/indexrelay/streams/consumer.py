@@ -147,7 +147,7 @@ class ConsumerGroup:
         try:
             self._connection.commands.xgroup_create(self._key, self._group, begin, mkstream=True)
         except ResponseError as error:
-            if not self._is_there(refusal_code(error)):
+            if not self._is_there(error):
                 raise
             created = False
         else:
@@ -160,13 +160,15 @@ class ConsumerGroup:
         self._ensured = True
         return created
 
-    def _is_there(self, code: str) -> bool:
+    def _is_there(self, error: ResponseError) -> bool:
         """Whether the server refused to make the group because there is one.
 
         A server without memory refuses before it looks.
         """
-        if code != "OOM":
-            return code == "BUSYGROUP"
+        if "BUSYGROUP" in str(error):
+            return True
+        if refusal_code(error) != "OOM":
+            return False
         try:
             groups: Any = self._connection.commands.xinfo_groups(self._key)
         except ResponseError:  # there is no stream either

@@ -13,8 +13,7 @@ There is no index of the members: a process that may add itself to a shared one 
 fill it, or change its type. Each member writes its own key, and the keys are found by SCAN
 (decision 020 has the figures). Looking writes nothing. Members, bytes and fields under one label
 are limited, so that who may write under one label neither hides a process under another nor makes
-each look slow. A process that looks again and again parses only the states that changed
-(`ParsedStates`).
+each look slow. A process that looks again and again parses only what changed (`ParsedStates`).
 
 A server that is out of memory refuses a new state. Then the TTL of the old one is renewed, which
 takes no memory, so that a full server hides no process.
