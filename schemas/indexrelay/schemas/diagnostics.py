@@ -24,105 +24,11 @@ from pathlib import Path
 from types import CodeType, TracebackType
 from typing import Any, Final
 
-_FULL: Final = "make room on that disk; it goes on by itself then"
-_DENIED: Final = "let this process's user read and write there, or name another place"
-_AWAY: Final = "see that the volume is mounted; whoever starts makes the folders that are missing"
-_NO_FOLDER: Final = "something else lies where a folder should be: move it away, or name another"
-_FAILING: Final = "look after that disk, or the network file system"
-_ADVICE: Final[Mapping[int, str]] = {
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
-    errno.EACCES: _DENIED,
-    errno.EPERM: _DENIED,
-    errno.EROFS: _DENIED,
-    errno.ENOENT: _AWAY,
-    errno.ENOTDIR: _NO_FOLDER,
-    errno.EEXIST: _NO_FOLDER,
-    errno.EIO: _FAILING,
-    errno.ESTALE: _FAILING,
-    errno.EMFILE: "allow this process more open files (ulimit -n)",
-    errno.ENOMEM: "give this process more memory, or more room for maps (vm.max_map_count)",
-    errno.ENFILE: "allow this machine more open files (fs.file-max)",
-    errno.ENAMETOOLONG: "name a shorter path",
-    errno.EADDRINUSE: "another process listens there: end it, or name another port",
-    errno.EADDRNOTAVAIL: "this machine has no such address: name one that it has",
-    errno.ECONNREFUSED: "start the server, or correct its address",
-}
-
-
-def advice_on(number: int | None) -> str | None:
-    """What helps against ``errno`` ``number``; ``None``: nothing that is true everywhere."""
-    return None if number is None else _ADVICE.get(number)
-
-
-def errno_in(words: str) -> int | None:
-    """The ``errno`` whose text ends ``words``; ``None``: the operating system said nothing there.
-
-    For libraries that pass on only in words what the operating system refused, as FAISS does:
-    ``could not open … for reading: Too many open files``.
-    """
-    said = words.rstrip(" .)")
-    found = [number for number in errno.errorcode if said.endswith(os.strerror(number))]
-    return max(found, key=lambda number: len(os.strerror(number)), default=None)
-
-
-HIDDEN: Final = "(hidden)"
-_SECRET_WORDS = re.compile(r"url|uri|dsn|pass|pwd|secret|token|auth|credential|key$", re.IGNORECASE)
-_SECRET_TABLES: Final = {"redis", "catalog"}
-"""Tables whose keys are about a connection; a text among their unknown keys may be a password."""
-_CONNECTION_STRING = re.compile(r"://|@|\bpassword\s*=", re.IGNORECASE)
-_URL_LOGIN = re.compile(r"(?<=://)[^\s/@'\"]*:[^\s@'\"]*(?=@)")
-_NAMED_SECRET = re.compile(
-    r"(\b\w*(?:password|passwd|pwd|secret|token|api_?key|credential)\w*[\"']?\s*[=:]\s*)"
-    r"(?:\"[^\"]*\"|'[^']*'|[^\s,;'\"()]+)",
-    re.IGNORECASE,
-)
-
-
-def redacted(value: Any, *, key: Sequence[str], unknown: bool = False) -> Any:
-    """``value`` as it may be shown under ``key`` (its parts); tables are looked through.
-
-    Args:
-        value: what was given, of JSON's or TOML's types.
-        key: the parts of the dotted key that it was given for.
-        unknown: no setting has that key, so nothing says what the value means.
-    """
-    if isinstance(value, dict):
-        return {
-            name: redacted(inner, key=[*key, str(name)], unknown=unknown)
-            for name, inner in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return [redacted(inner, key=key, unknown=unknown) for inner in value]
-    if value is None or isinstance(value, bool):
-        return value
-    if _is_secret(key, unknown=unknown):
-        return HIDDEN
-    return HIDDEN if isinstance(value, str) and _CONNECTION_STRING.search(value) else value
-
-
-def _is_secret(key: Sequence[str], *, unknown: bool) -> bool:
-    last = key[-1] if key else ""
-    near_url = bool(difflib.get_close_matches(last.lower(), ["url"], cutoff=0.6))
-    in_connection = unknown and any(part in _SECRET_TABLES or part == "source" for part in key[:-1])
-    return bool(_SECRET_WORDS.search(last)) or near_url or in_connection or last in _SECRET_TABLES
-
-
-def without_secrets(text: str) -> str:
-    """A sentence or a line of source without the passwords of URLs and of what is named as one."""
-    return _NAMED_SECRET.sub(rf"\1{HIDDEN}", _URL_LOGIN.sub(HIDDEN, text))
-
-
 _MOST_FRAMES: Final = 3
 _MOST_CHARACTERS: Final = 160
 """Of one line of source."""
 _MOST_WORDS: Final = 2000
 """Of the error's own message: what a function raises may quote a whole file."""
-_OURS: Final = "indexrelay"
-_ASSIGNED_TEXT = re.compile(
-    r"((?:\w*(?:pass|pwd|secret|token|auth|credential|key)\w*)[\"']?\s*[=:]\s*)([rbf]?[\"']).*",
-    re.IGNORECASE,
-)
 
 
 def told(error: BaseException) -> str:
@@ -177,6 +83,9 @@ def _steps(trace: TracebackType | None) -> Iterator[tuple[str, int, CodeType]]:
         trace = trace.tb_next
 
 
+_OURS: Final = "indexrelay"
+
+
 def _is_ours(module: str) -> bool:
     return module.partition(".")[0] == _OURS
 
@@ -205,6 +114,12 @@ def _described(file: str, line: int, function: str) -> str:
     return f"{where}: {hidden}" if hidden else where
 
 
+_ASSIGNED_TEXT = re.compile(
+    r"((?:\w*(?:pass|pwd|secret|token|auth|credential|key)\w*)[\"']?\s*[=:]\s*)([rbf]?[\"']).*",
+    re.IGNORECASE,
+)
+
+
 def _relative(file: Path) -> Path:
     """The file as it is imported: below the longest folder that modules are looked for in."""
     folders = [Path(entry or ".").resolve() for entry in sys.path]
@@ -212,3 +127,94 @@ def _relative(file: Path) -> Path:
     if not above:
         return file
     return file.relative_to(max(above, key=lambda folder: len(folder.parts)))
+
+
+_FULL: Final = "make room on that disk; it goes on by itself then"
+_DENIED: Final = "let this process's user read and write there, or name another place"
+_AWAY: Final = "see that the volume is mounted; whoever starts makes the folders that are missing"
+_NO_FOLDER: Final = "something else lies where a folder should be: move it away, or name another"
+_FAILING: Final = "look after that disk, or the network file system"
+_ADVICE: Final[Mapping[int, str]] = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+    errno.EROFS: _DENIED,
+    errno.ENOENT: _AWAY,
+    errno.ENOTDIR: _NO_FOLDER,
+    errno.EEXIST: _NO_FOLDER,
+    errno.EIO: _FAILING,
+    errno.ESTALE: _FAILING,
+    errno.EMFILE: "allow this process more open files (ulimit -n)",
+    errno.ENOMEM: "give this process more memory, or more room for maps (vm.max_map_count)",
+    errno.ENFILE: "allow this machine more open files (fs.file-max)",
+    errno.ENAMETOOLONG: "name a shorter path",
+    errno.EADDRINUSE: "another process listens there: end it, or name another port",
+    errno.EADDRNOTAVAIL: "this machine has no such address: name one that it has",
+    errno.ECONNREFUSED: "start the server, or correct its address",
+}
+
+
+def advice_on(number: int | None) -> str | None:
+    """What helps against ``errno`` ``number``; ``None``: nothing that is true everywhere."""
+    return None if number is None else _ADVICE.get(number)
+
+
+def errno_in(words: str) -> int | None:
+    """The ``errno`` whose text ends ``words``; ``None``: the operating system said nothing there.
+
+    For libraries that pass on only in words what the operating system refused, as FAISS does:
+    ``could not open … for reading: Too many open files``.
+    """
+    said = words.rstrip(" .)")
+    found = [number for number in errno.errorcode if said.endswith(os.strerror(number))]
+    return max(found, key=lambda number: len(os.strerror(number)), default=None)
+
+
+HIDDEN: Final = "(hidden)"
+_SECRET_WORDS = re.compile(r"url|uri|dsn|pass|pwd|secret|token|auth|credential|key$", re.IGNORECASE)
+_SECRET_TABLES: Final = {"redis", "catalog"}
+"""Tables whose keys are about a connection; a text among their unknown keys may be a password."""
+_CONNECTION_STRING = re.compile(r"://|@|\bpassword\s*=", re.IGNORECASE)
+
+
+def redacted(value: Any, *, key: Sequence[str], unknown: bool = False) -> Any:
+    """``value`` as it may be shown under ``key`` (its parts); tables are looked through.
+
+    Args:
+        value: what was given, of JSON's or TOML's types.
+        key: the parts of the dotted key that it was given for.
+        unknown: no setting has that key, so nothing says what the value means.
+    """
+    if isinstance(value, dict):
+        return {
+            name: redacted(inner, key=[*key, str(name)], unknown=unknown)
+            for name, inner in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [redacted(inner, key=key, unknown=unknown) for inner in value]
+    if value is None or isinstance(value, bool):
+        return value
+    if _is_secret(key, unknown=unknown):
+        return HIDDEN
+    return HIDDEN if isinstance(value, str) and _CONNECTION_STRING.search(value) else value
+
+
+def _is_secret(key: Sequence[str], *, unknown: bool) -> bool:
+    last = key[-1] if key else ""
+    near_url = bool(difflib.get_close_matches(last.lower(), ["url"], cutoff=0.6))
+    in_connection = unknown and any(part in _SECRET_TABLES or part == "source" for part in key[:-1])
+    return bool(_SECRET_WORDS.search(last)) or near_url or in_connection or last in _SECRET_TABLES
+
+
+_URL_LOGIN = re.compile(r"(?<=://)[^\s/@'\"]*:[^\s@'\"]*(?=@)")
+_NAMED_SECRET = re.compile(
+    r"(\b\w*(?:password|passwd|pwd|secret|token|api_?key|credential)\w*[\"']?\s*[=:]\s*)"
+    r"(?:\"[^\"]*\"|'[^']*'|[^\s,;'\"()]+)",
+    re.IGNORECASE,
+)
+
+
+def without_secrets(text: str) -> str:
+    """A sentence or a line of source without the passwords of URLs and of what is named as one."""
+    return _NAMED_SECRET.sub(rf"\1{HIDDEN}", _URL_LOGIN.sub(HIDDEN, text))

@@ -257,9 +257,6 @@ def _camel(data: type[EventData]) -> str:
     return data.__name__[0].lower() + data.__name__[1:]
 
 
-__all__ = ["asyncapi_document", "json_schema_of", "json_schemas"]
-
-
 def contents() -> dict[str, str]:
     """Every file by its path below the folder; the same models give the same bytes."""
     documents: dict[str, Any] = {

@@ -124,24 +124,6 @@ def absence_of(error: BaseException) -> MissingExtraError | None:
     return MissingExtraError(module, EXTRAS[module])
 
 
-_SHAPES = {
-    "dict_type": "a table",
-    "model_type": "a table",
-    "model_attributes_type": "a table",
-    "tuple_type": "a list",
-    "string_type": "a text",
-    "bool_parsing": "true or false",
-    "bool_type": "true or false",
-    "float_parsing": "a number",
-    "float_type": "a number",
-    "int_parsing": "a whole number",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "path_type": "a path, as text",
-}
-"""What pydantic calls by Python's names, in TOML's."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
     """One thing that is wrong in the settings."""
@@ -238,12 +220,39 @@ def _right(item: Any, model: "type[BaseModel]") -> str:
             return _sentence(item["msg"])
 
 
+_SHAPES = {
+    "dict_type": "a table",
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+    "tuple_type": "a list",
+    "string_type": "a text",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "path_type": "a path, as text",
+}
+"""What pydantic calls by Python's names, in TOML's."""
+
+
 def _sentence(message: str) -> str:
     """pydantic's own sentence, as the end of one of ours."""
     message = message.removeprefix("Value error, ")
     message = message.replace("Input should be", "must be").replace("Input", "it")
     # Only the first letter: what follows may be a pattern or a name.
     return message[:1].lower() + message[1:]
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean …?"`` for a near miss, else the list of what there is."""
+    choices = sorted(name for name in known if redacted(name, key=()) == name)
+    near = difflib.get_close_matches(word, choices, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; there is {', '.join(choices)}" if choices else "; there is none"
 
 
 def _keys_beside(item: Any, model: "type[BaseModel]") -> list[str]:
@@ -265,15 +274,6 @@ def _inside(annotation: Any, part: Any) -> Any:
         return arguments[1]
     tagged = (member for member in arguments if part in get_args(_inside(member, "kind")))
     return next(tagged, None)
-
-
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean …?"`` for a near miss, else the list of what there is."""
-    choices = sorted(name for name in known if redacted(name, key=()) == name)
-    near = difflib.get_close_matches(word, choices, n=1)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; there is {', '.join(choices)}" if choices else "; there is none"
 
 
 def reference_mistakes(raw: dict[str, Any]) -> Iterator[Mistake]:

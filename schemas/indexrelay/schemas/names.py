@@ -18,33 +18,26 @@ from typing import Annotated, Any, Final, TypeVar, get_args
 from pydantic import BaseModel, BeforeValidator, StringConstraints
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
-DIGEST_PATTERN = r"^[0-9a-f]{64}$"
-READER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
-IDENTIFIER_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
-FILE_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
-INSTANCE_PATTERN = r"^[0-9a-f]{0,32}$"
-
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 """A collection, component, group or namespace."""
-
+DIGEST_PATTERN = r"^[0-9a-f]{64}$"
 Digest = Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)]
 """A sha256 in lower-case hexadecimal: a blob, a version id, a definition, a release's content."""
-
+READER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
 ReaderId = Annotated[str, StringConstraints(pattern=READER_PATTERN)]
 """The label of a reader or rebuilder: stable across its restarts, and several processes may have
 the same one."""
-
+INSTANCE_PATTERN = r"^[0-9a-f]{0,32}$"
 Instance = Annotated[str, StringConstraints(pattern=INSTANCE_PATTERN)]
 """One process among those under a label: drawn at random when it starts, and again in a forked
 child. Neither a process number nor a host name is enough: both repeat, on one host and among
 containers. Empty where schema 1.0 wrote it."""
-
+FILE_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 FileName = Annotated[str, StringConstraints(pattern=FILE_PATTERN)]
 """The label of a file inside a version (``index.faiss``); a label, never a path."""
-
+IDENTIFIER_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
 Identifier = Annotated[str, StringConstraints(pattern=IDENTIFIER_PATTERN)]
 """A table or column of a user's own database."""
-
 BatchId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 """What an analysis job calls one batch; the same id again is the same batch."""
 
@@ -52,6 +45,11 @@ BatchId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 def is_name(text: str) -> bool:
     """Whether ``text`` may name a collection or a component."""
     return re.fullmatch(NAME_PATTERN[1:-1], text) is not None
+
+
+def is_file_name(text: str) -> bool:
+    """Whether ``text`` may be the label of a file inside a version."""
+    return re.fullmatch(FILE_PATTERN[1:-1], text) is not None
 
 
 def member_id(label: str, instance: str) -> str:
@@ -65,31 +63,19 @@ def split_member_id(member: str) -> tuple[str, str]:
     return label, instance
 
 
-def is_file_name(text: str) -> bool:
-    """Whether ``text`` may be the label of a file inside a version."""
-    return re.fullmatch(FILE_PATTERN[1:-1], text) is not None
-
-
 MAX_COMPONENTS: Final = 1000
 """Components, and collections, that one installation may have: so many names fit into one message
 beside everything else that it says."""
-
 MAX_ERROR: Final = 2000
 """Characters of one error: a sentence and the place; a log has the rest."""
-
 MAX_MESSAGE: Final = 4000
 """Characters of the sentence that sums a rebuild up."""
-
 MAX_ATTRIBUTE: Final = 1000
 """Characters of what an envelope says beside its data: ours take a hundred."""
-
 MAX_TRACEPARENT: Final = 320
 """Characters of a W3C trace context with the longest suffix that we carry."""
-
 _TAIL: Final = 4
 """One part in so many of a shortened text is its end, where the cause often stands."""
-
-ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def shortened(text: str, most: int) -> str:
@@ -115,12 +101,11 @@ def _shortener(most: int) -> BeforeValidator:
 
 ErrorText = Annotated[str, StringConstraints(max_length=MAX_ERROR), _shortener(MAX_ERROR)]
 """An error in words; a longer one is shortened."""
-
 MessageText = Annotated[str, StringConstraints(max_length=MAX_MESSAGE), _shortener(MAX_MESSAGE)]
 """A sentence that sums something up; a longer one is shortened."""
-
 Attribute = Annotated[str, StringConstraints(max_length=MAX_ATTRIBUTE)]
 """What an envelope says beside its data."""
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def fitted(
@@ -150,6 +135,23 @@ def fitted(
     return model, tuple(left_out)
 
 
+def canonical_json(value: Any) -> bytes:
+    """Write ``value`` (JSON types only) in its one canonical form.
+
+    Raises:
+        ValueError: a NaN or an infinity is in it.
+        TypeError: something in it is not a JSON type.
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def sha256_hex(data: bytes) -> str:
+    """The sha256 of ``data`` in lower-case hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def truths_as_text(model: type[BaseModel], table: Any) -> Any:
     """The table, with ``"true"`` and ``"false"`` where truth values stand for numbers."""
     if not isinstance(table, Mapping):
@@ -176,20 +178,3 @@ def _is_number(annotation: Any) -> bool:
 def _kinds(annotation: Any) -> list[Any]:
     parts = [part for part in get_args(annotation) if not isinstance(part, bool | str)]
     return [annotation, *(kind for part in parts for kind in _kinds(part))]
-
-
-def canonical_json(value: Any) -> bytes:
-    """Write ``value`` (JSON types only) in its one canonical form.
-
-    Raises:
-        ValueError: a NaN or an infinity is in it.
-        TypeError: something in it is not a JSON type.
-    """
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
-
-
-def sha256_hex(data: bytes) -> str:
-    """The sha256 of ``data`` in lower-case hexadecimal."""
-    return hashlib.sha256(data).hexdigest()

@@ -47,122 +47,7 @@ from indexrelay.schemas.settings import (
     anchored,
 )
 
-PREFIX: Final = "INDEXRELAY_"
-CONFIG: Final = f"{PREFIX}CONFIG"
-"""Names the settings file; the one variable that is not a setting."""
-
-
-def tables_of(
-    environ: Mapping[str, str], *, known: frozenset[str]
-) -> tuple[dict[str, Any], list[Mistake]]:
-    """The variables as nested tables, and what is wrong with them.
-
-    Args:
-        environ: the process's variables, or a test's.
-        known: the top-level keys of the settings, in lower case.
-    """
-    tables: dict[str, Any] = {}
-    mistakes: list[Mistake] = []
-    # Sorted, so that COMPONENTS__MAP={…} comes before COMPONENTS__MAP__SEED, which wins.
-    for variable in sorted(_ours(environ)):
-        path = variable.removeprefix(PREFIX).lower().split("__")
-        if path[0] not in known:
-            right = "no such variable" + suggestion(path[0].upper(), {key.upper() for key in known})
-            mistakes.append(Mistake(key=variable, value=HIDDEN, right=right))
-            continue
-        try:
-            value = _value(environ[variable], scalars=path[0] == "components")
-        except (ValueError, RecursionError):
-            right = "begins like a list or table, but is not JSON"
-            mistakes.append(Mistake(key=variable, value=HIDDEN, right=right))
-            continue
-        tables = merged(tables, _nested(path, value))
-    return tables, mistakes
-
-
-def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Both, table by table; ``above`` wins."""
-    both = dict(below)
-    for key, value in above.items():
-        beneath = both.get(key)
-        if isinstance(value, dict) and isinstance(beneath, dict):
-            both[key] = merged(beneath, value)
-        else:
-            both[key] = value
-    return both
-
-
-def _ours(environ: Mapping[str, str]) -> Iterator[str]:
-    for variable, value in environ.items():
-        if variable.startswith(PREFIX) and variable != CONFIG and value:
-            yield variable
-
-
-def _nested(path: list[str], value: Any) -> dict[str, Any]:
-    table = {path[-1]: value}
-    for key in reversed(path[:-1]):
-        table = {key: table}
-    return table
-
-
-def _value(text: str, *, scalars: bool) -> Any:
-    if text.lstrip().startswith(("[", "{")):
-        return json.loads(text)
-    if scalars:
-        try:
-            return json.loads(text)
-        except ValueError:
-            return text  # a plain word, such as a kind's name
-    return text
-
-
-_REFERENCE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-_added: list[str] = []
-"""The folders that were added here: with ``sys.path`` they say where was looked."""
-
-
-def let_import(settings: "Settings") -> None:
-    """Let the modules be imported that the components of ``settings`` name; safe twice."""
-    named = any(
-        _names_module(definition.kind) or any(map(_names_module, definition.parameters.values()))
-        for definition in settings.components.values()
-    )
-    if settings.modules_dir is not None and named:
-        make_importable(settings.modules_dir)
-
-
-def make_importable(folder: Path) -> None:
-    """Let modules in ``folder`` be imported, after everything that is installed; safe twice."""
-    text = str(folder.resolve())
-    if text not in sys.path:
-        sys.path.append(text)
-    if text not in _added:
-        _added.append(text)
-
-
-def modules_folder(raw: Mapping[str, Any], folder: Path) -> Path:
-    """The folder of the modules, for tables that were read in ``folder``."""
-    given = raw.get("modules_dir")
-    return folder / given if isinstance(given, str) else folder
-
-
-def where_was_looked() -> str:
-    """For an error: the folders of the settings that were read, and this Python's own."""
-    folders = [folder for folder in _added if folder in sys.path]
-    if not folders:
-        return "looked among what is installed, and in no folder of settings (modules_dir)"
-    return f"looked in {', '.join(folders)} and among what is installed"
-
-
-def _names_module(value: object) -> bool:
-    return isinstance(value, str) and _REFERENCE.fullmatch(value) is not None
-
-
 DEFAULT_FILE = "indexrelay.toml"
-
-_OTHER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
-"""Byte-order marks of other encodings; that of UTF-32 in little-endian begins like one of them."""
-
 KindCheck = Callable[[str, ComponentDefinition, Collection[str]], Iterable[Mistake]]
 """Finds the mistakes in one component's kind and parameters, given its name, its definition and the
 names of all components; the kinds live a layer above."""
@@ -282,6 +167,10 @@ def _from_file(file: Path | None) -> dict[str, Any]:
         ) from error
 
 
+_OTHER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+"""Byte-order marks of other encodings; that of UTF-32 in little-endian begins like one of them."""
+
+
 def _kind_mistakes(raw: dict[str, Any], check_kind: KindCheck) -> Iterable[Mistake]:
     given = raw.get("components")
     tables = given if isinstance(given, dict) else {}
@@ -335,3 +224,114 @@ def _socket_at_home(url: SecretStr) -> SecretStr:
     if not text.startswith("unix://~/"):
         return url
     return SecretStr(f"unix://{quote(str(Path.home()))}{text.removeprefix('unix://~')}")
+
+
+PREFIX: Final = "INDEXRELAY_"
+CONFIG: Final = f"{PREFIX}CONFIG"
+"""Names the settings file; the one variable that is not a setting."""
+
+
+def tables_of(
+    environ: Mapping[str, str], *, known: frozenset[str]
+) -> tuple[dict[str, Any], list[Mistake]]:
+    """The variables as nested tables, and what is wrong with them.
+
+    Args:
+        environ: the process's variables, or a test's.
+        known: the top-level keys of the settings, in lower case.
+    """
+    tables: dict[str, Any] = {}
+    mistakes: list[Mistake] = []
+    # Sorted, so that COMPONENTS__MAP={…} comes before COMPONENTS__MAP__SEED, which wins.
+    for variable in sorted(_ours(environ)):
+        path = variable.removeprefix(PREFIX).lower().split("__")
+        if path[0] not in known:
+            right = "no such variable" + suggestion(path[0].upper(), {key.upper() for key in known})
+            mistakes.append(Mistake(key=variable, value=HIDDEN, right=right))
+            continue
+        try:
+            value = _value(environ[variable], scalars=path[0] == "components")
+        except (ValueError, RecursionError):
+            right = "begins like a list or table, but is not JSON"
+            mistakes.append(Mistake(key=variable, value=HIDDEN, right=right))
+            continue
+        tables = merged(tables, _nested(path, value))
+    return tables, mistakes
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Both, table by table; ``above`` wins."""
+    both = dict(below)
+    for key, value in above.items():
+        beneath = both.get(key)
+        if isinstance(value, dict) and isinstance(beneath, dict):
+            both[key] = merged(beneath, value)
+        else:
+            both[key] = value
+    return both
+
+
+def _ours(environ: Mapping[str, str]) -> Iterator[str]:
+    for variable, value in environ.items():
+        if variable.startswith(PREFIX) and variable != CONFIG and value:
+            yield variable
+
+
+def _nested(path: list[str], value: Any) -> dict[str, Any]:
+    table = {path[-1]: value}
+    for key in reversed(path[:-1]):
+        table = {key: table}
+    return table
+
+
+def _value(text: str, *, scalars: bool) -> Any:
+    if text.lstrip().startswith(("[", "{")):
+        return json.loads(text)
+    if scalars:
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text  # a plain word, such as a kind's name
+    return text
+
+
+_REFERENCE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_added: list[str] = []
+"""The folders that were added here: with ``sys.path`` they say where was looked."""
+
+
+def let_import(settings: "Settings") -> None:
+    """Let the modules be imported that the components of ``settings`` name; safe twice."""
+    named = any(
+        _names_module(definition.kind) or any(map(_names_module, definition.parameters.values()))
+        for definition in settings.components.values()
+    )
+    if settings.modules_dir is not None and named:
+        make_importable(settings.modules_dir)
+
+
+def make_importable(folder: Path) -> None:
+    """Let modules in ``folder`` be imported, after everything that is installed; safe twice."""
+    text = str(folder.resolve())
+    if text not in sys.path:
+        sys.path.append(text)
+    if text not in _added:
+        _added.append(text)
+
+
+def modules_folder(raw: Mapping[str, Any], folder: Path) -> Path:
+    """The folder of the modules, for tables that were read in ``folder``."""
+    given = raw.get("modules_dir")
+    return folder / given if isinstance(given, str) else folder
+
+
+def where_was_looked() -> str:
+    """For an error: the folders of the settings that were read, and this Python's own."""
+    folders = [folder for folder in _added if folder in sys.path]
+    if not folders:
+        return "looked among what is installed, and in no folder of settings (modules_dir)"
+    return f"looked in {', '.join(folders)} and among what is installed"
+
+
+def _names_module(value: object) -> bool:
+    return isinstance(value, str) and _REFERENCE.fullmatch(value) is not None
