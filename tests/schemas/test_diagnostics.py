@@ -10,7 +10,7 @@ import pytest
 
 from indexrelay.components.errors import DocumentFunctionError
 from indexrelay.components.json_cache.kind import call_function
-from indexrelay.schemas.diagnostics import told
+from indexrelay.schemas.diagnostics import describe_error
 
 MODULE = """
 import json
@@ -73,7 +73,7 @@ def sentence(function: str, **arguments: object) -> str:
     try:
         call_function(function, {"tracks": {"title": "x"}}, arguments)
     except Exception as error:  # noqa: BLE001 - that it raises is what is looked at
-        return told(error)
+        return describe_error(error)
     raise AssertionError("it raised nothing")
 
 
@@ -145,6 +145,9 @@ def test_what_we_or_a_library_raise_is_told_as_before() -> None:
     with pytest.raises(ModuleNotFoundError) as caught:
         importlib.import_module("there_is_no_such_module.at_all")
     caught.value.__traceback__ = None
-    assert told(caught.value) == "ModuleNotFoundError: No module named 'there_is_no_such_module'"
-    assert told(ValueError()) == "ValueError"
-    assert told(ValueError("two\nlines")) == "ValueError: two lines"
+    assert (
+        describe_error(caught.value)
+        == "ModuleNotFoundError: No module named 'there_is_no_such_module'"
+    )
+    assert describe_error(ValueError()) == "ValueError"
+    assert describe_error(ValueError("two\nlines")) == "ValueError: two lines"

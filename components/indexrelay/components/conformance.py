@@ -15,7 +15,7 @@ from typing import Any, Final, get_origin, get_type_hints
 from indexrelay.components.errors import ContractError
 from indexrelay.components.kind import Built, Job, Kind, KindParameters, Trial
 from indexrelay.components.served import Served
-from indexrelay.schemas.diagnostics import told
+from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.names import canonical_json, is_file_name
 from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import BlobRef, Check
@@ -71,7 +71,7 @@ def lacks_of(kind: Kind[Any, Any]) -> list[str]:
         found: Any = kind.lacks()
         return [str(each) for each in found or ()]
     except Exception as error:  # noqa: BLE001 - the code of a user
-        return [f"lacks() of its kind failed: {told(error)}"]
+        return [f"lacks() of its kind failed: {describe_error(error)}"]
 
 
 def trial_of(kind: Kind[Any, Any], collections: Mapping[str, CollectionSettings]) -> Trial:
@@ -79,7 +79,7 @@ def trial_of(kind: Kind[Any, Any], collections: Mapping[str, CollectionSettings]
     try:
         found: Any = kind.trial(collections)
     except Exception as error:  # noqa: BLE001 - the code of a user
-        return Trial(wrong=(f"trying it out failed: {told(error)}",))
+        return Trial(wrong=(f"trying it out failed: {describe_error(error)}",))
     return found if isinstance(found, Trial) else Trial()
 
 
@@ -131,7 +131,7 @@ def checks_of(
                 return
             yield check
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a gate raises, it has failed
-        yield _failed(told(error))
+        yield _failed(describe_error(error))
         return
     if not count:
         yield _failed(
@@ -153,7 +153,7 @@ def loads(kind: Kind[Any, Any], files: Mapping[str, Path]) -> Check | None:
     except MemoryError:
         return None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - it would be every reader's error
-        return Check(name="loads", passed=False, detail=told(error))
+        return Check(name="loads", passed=False, detail=describe_error(error))
     return Check(name="loads", passed=True)
 
 

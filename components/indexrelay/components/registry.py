@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from indexrelay.components.conformance import class_mistakes
 from indexrelay.components.errors import InvalidParametersError, KindNotFoundError
 from indexrelay.components.kind import Kind
-from indexrelay.schemas.diagnostics import told
+from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.errors import Mistake, mistakes_of, suggestion
 from indexrelay.schemas.settings import ComponentDefinition
 from indexrelay.schemas.settings_file import where_was_looked
@@ -89,7 +89,7 @@ def _parameter_mistakes(
     except ValidationError as error:
         yield from mistakes_of(error, root=root, model=kind.Parameters)
     except Exception as error:  # noqa: BLE001 - the code of a user, its parameters as well
-        right = f"{definition.kind} cannot be made with these keys: {told(error)}"
+        right = f"{definition.kind} cannot be made with these keys: {describe_error(error)}"
         yield Mistake(key=f"{root}.kind", value=definition.kind, right=right)
 
 
@@ -106,7 +106,7 @@ def _installed(name: str) -> Any:
     try:
         return installed[name].load()
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
-        reason = f"{installed[name].value} does not load: {told(error)}"
+        reason = f"{installed[name].value} does not load: {describe_error(error)}"
         raise KindNotFoundError(name, reason) from error
 
 
@@ -115,7 +115,7 @@ def _imported(name: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
-        reason = f"{module_name!r} cannot be imported: {told(error)}"
+        reason = f"{module_name!r} cannot be imported: {describe_error(error)}"
         if isinstance(error, ModuleNotFoundError):
             reason += f" ({where_was_looked()})"
         raise KindNotFoundError(name, reason) from error

@@ -28,7 +28,7 @@ from indexrelay.health.facts import (
 )
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock
-from indexrelay.schemas.diagnostics import told
+from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.files import open_to_everyone
 from indexrelay.schemas.loggers import LogOnce, get_logger
@@ -454,7 +454,7 @@ def _asked_of_kinds(
         except KindNotFoundError:
             continue  # a host that builds it has it; here it cannot be asked
         except Exception as error:  # noqa: BLE001 - one component's trouble, and not the look's
-            raising[name] = told(error)
+            raising[name] = describe_error(error)
         else:
             if reason is not None:
                 outdated[name] = str(reason)

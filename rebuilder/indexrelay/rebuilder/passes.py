@@ -40,7 +40,7 @@ from indexrelay.rebuilder.builds import (
     BuildSession,
 )
 from indexrelay.schemas.clock import Clock
-from indexrelay.schemas.diagnostics import told
+from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.files import make_private_folder
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import BuildOutcome, ComponentResult
@@ -345,7 +345,7 @@ class ComponentBuilder:
             )
         except Exception as error:  # noqa: BLE001 - the component fails, its pass goes on
             _log.exception("component.not_built", component=name)
-            return ComponentResult(outcome=BuildOutcome.FAILED, error=told(error))
+            return ComponentResult(outcome=BuildOutcome.FAILED, error=describe_error(error))
 
     def _request(
         self, name: str, order: PassOrder, parents: Mapping[str, str], workdir: Path

@@ -33,7 +33,7 @@ from indexrelay.reloaders.scrubber import Damage
 from indexrelay.reloaders.snapshot import Contents, ServedComponent
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock
-from indexrelay.schemas.diagnostics import told
+from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.settings import ComponentDefinition, Settings
@@ -447,7 +447,7 @@ class Opener:
                 value.close()
                 raise _changed(opened)
         except SystemExit as error:  # of a user's code: it must not end the thread that reloads
-            raise ContractError(f"load ended the process: {told(error)}") from error
+            raise ContractError(f"load ended the process: {describe_error(error)}") from error
         failpoint("reader.after_load")
         return ServedComponent(
             value,

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from indexrelay.schemas.clock import Clock, backoff_seconds
-from indexrelay.schemas.diagnostics import told
+from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.errors import is_transient
@@ -140,5 +140,5 @@ def error_text(error: BaseException) -> str:
 
     Presence and reports carry it, and what a kind raises may quote a whole file.
     """
-    text = told(error)
+    text = describe_error(error)
     return text if len(text) <= MAX_ERROR_CHARACTERS else f"{text[:MAX_ERROR_CHARACTERS]}…"

@@ -23,7 +23,7 @@ from indexrelay.reloaders.errors import (
     ReloaderStoppedError,
     SnapshotClosedError,
 )
-from indexrelay.schemas.diagnostics import told
+from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.versions import VersionManifest
 
@@ -76,7 +76,10 @@ def _close(value: Served, component: str, version: str) -> None:
         value.close()
     except (Exception, SystemExit) as error:
         log.exception(
-            "component.close_failed", component=component, version=version, error=told(error)
+            "component.close_failed",
+            component=component,
+            version=version,
+            error=describe_error(error),
         )
     else:
         log.debug("component.closed", component=component, version=version)

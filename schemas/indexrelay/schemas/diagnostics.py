@@ -31,7 +31,7 @@ _MOST_WORDS: Final = 2000
 """Of the error's own message: what a function raises may quote a whole file."""
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """The error in one line: type, message, what helps, and where in the user's code it came from.
 
     What helps is known of what the operating system refuses.

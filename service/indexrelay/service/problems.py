@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from indexrelay.reloaders.errors import HTTP_ERRORS, RETRY_AFTER_SECONDS, http_error
 from indexrelay.reloaders.reloader import Reloader
-from indexrelay.schemas.diagnostics import told
+from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.loggers import get_logger
 
@@ -146,7 +146,7 @@ class Unexpected:
                 "request.failed",
                 method=scope["method"],
                 path=str(scope["path"])[:200],
-                error=told(error),
+                error=describe_error(error),
             )
             if began:
                 raise  # half an answer must not look like a whole one

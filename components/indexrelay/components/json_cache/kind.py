@@ -23,7 +23,7 @@ from indexrelay.components.errors import DamagedFileError, DocumentError, Docume
 from indexrelay.components.formats.mapped_array import read_small
 from indexrelay.components.gates import Verdict, equal, judge
 from indexrelay.components.kind import Built, Job, Kind, KindParameters
-from indexrelay.schemas.diagnostics import told
+from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.json_values import Offence, first_offence
 from indexrelay.schemas.names import canonical_json, sha256_hex
 from indexrelay.schemas.settings import Metric
@@ -271,7 +271,7 @@ def _resolve_function(name: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
-        reason = f"{module_name} cannot be imported: {told(error)}"
+        reason = f"{module_name} cannot be imported: {describe_error(error)}"
         if isinstance(error, ModuleNotFoundError):
             reason += f" ({where_was_looked()})"
         raise DocumentFunctionError(name, reason) from error

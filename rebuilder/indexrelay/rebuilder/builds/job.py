@@ -32,7 +32,7 @@ from indexrelay.components.registry import kind_class, kind_of
 from indexrelay.rebuilder.builds import BuildRequest, BuildSession, GateFailedError, Progress
 from indexrelay.rebuilder.builds.gates import run_gates
 from indexrelay.schemas.clock import Clock
-from indexrelay.schemas.diagnostics import told
+from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import BuildMode, BuildOutcome, ComponentResult
@@ -139,7 +139,7 @@ def _sentence(error: BaseException) -> str:
     """The error in one line, and where in the user's own code it was raised."""
     if isinstance(error, MemoryError):
         return f"ran out of memory: {error}" if str(error) else "ran out of memory"
-    return str(error) if isinstance(error, GateFailedError) else told(error)
+    return str(error) if isinstance(error, GateFailedError) else describe_error(error)
 
 
 @dataclass(frozen=True, kw_only=True)
