@@ -1,4 +1,4 @@
-"""Every type of index: built, judged, mapped, loaded, and held against an exact search."""
+"""Every type of index: built, judged, mapped, loaded, and compared with an exact search."""
 
 import json
 from pathlib import Path

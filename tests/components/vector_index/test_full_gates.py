@@ -1,4 +1,4 @@
-"""The gates of a vector index: each fails on what it is there for, and on nothing else."""
+"""The gates of a full build: each fails on its own fault, and on no other."""
 
 import json
 from collections.abc import Callable
@@ -72,7 +72,7 @@ def failed(index: VectorIndex, job: Job, built: Built) -> list[str]:
 
 
 @pytest.mark.parametrize("metric", Metric)
-def test_every_gate_is_there_and_says_what_it_measured(tmp_path: Path, metric: Metric) -> None:
+def test_every_gate_runs_and_has_what_it_measured(tmp_path: Path, metric: Metric) -> None:
     done = run(kind(), make_job(tmp_path, snapshot(clustered(700, 8), metric)))
     expected = [g for g in GATES if g != "own_distance" or metric is not Metric.INNER_PRODUCT]
     assert [check.name for check in done.checks] == expected
@@ -85,7 +85,7 @@ def test_every_gate_is_there_and_says_what_it_measured(tmp_path: Path, metric: M
     assert 0 < latency.measured < latency.limit == 100  # type: ignore[operator] # it has a limit
 
 
-def test_recall_fails_where_too_little_is_looked_into(tmp_path: Path) -> None:
+def test_recall_fails_where_too_few_lists_are_searched(tmp_path: Path) -> None:
     # Without clusters the neighbours of a vector lie in many lists.
     rng = np.random.default_rng(5)
     source = snapshot(rng.standard_normal((1300, 24)).astype(np.float32))
@@ -100,7 +100,7 @@ def test_a_slow_index_fails(job: Job) -> None:
     assert failed(index, job, index.build(job)) == ["latency_ms"]
 
 
-def test_many_equal_vectors_do_not_fail_for_having_other_ids(tmp_path: Path) -> None:
+def test_a_hit_with_another_id_and_an_equal_vector_counts(tmp_path: Path) -> None:
     vectors = np.repeat(clustered(12, 8), 100, axis=0)
     done = run(kind(index="IVF16,Flat"), make_job(tmp_path, snapshot(vectors)))
     assert done.failed == []
@@ -174,7 +174,7 @@ def change_sample(folder: Path, **changes: Callable[[Any], Any]) -> None:
         (point_outside, ["reads_back"]),
     ],
 )
-def test_what_was_changed_on_disk_is_found(
+def test_a_file_that_was_changed_on_disk_fails(
     job: Job, damage: Callable[[Path], None], gates: list[str]
 ) -> None:
     index = kind()
@@ -183,7 +183,7 @@ def test_what_was_changed_on_disk_is_found(
     assert set(gates) <= set(failed(index, job, built))
 
 
-def test_vectors_in_other_rows_are_found(tmp_path: Path, source: MemorySnapshot) -> None:
+def test_vectors_in_other_rows_fail(tmp_path: Path, source: MemorySnapshot) -> None:
     index, job = kind(), make_job(tmp_path / "a", source)
     built = index.build(job)
     backwards = snapshot(source.matrix[::-1])
@@ -194,7 +194,7 @@ def test_vectors_in_other_rows_are_found(tmp_path: Path, source: MemorySnapshot)
     assert {"vectors_match_source", "recall_at_10"} <= set(failed(index, job, mixed))
 
 
-def test_places_that_point_to_other_rows_are_found(tmp_path: Path, source: MemorySnapshot) -> None:
+def test_places_of_other_rows_fail(tmp_path: Path, source: MemorySnapshot) -> None:
     index, job = kind(index="IVF16,Flat"), make_job(tmp_path, source)
     built = index.build(job)
     places = np.load(tmp_path / "places.npy")
@@ -260,7 +260,7 @@ class Liar(MemorySnapshot):
 
 
 @pytest.mark.parametrize(("said", "reason"), [(699, "gives more"), (701, "gives only 700")])
-def test_a_source_that_gives_another_number_than_it_says_is_refused(
+def test_a_source_that_gives_another_number_of_entries_than_it_says_is_refused(
     tmp_path: Path, source: MemorySnapshot, said: int, reason: str
 ) -> None:
     liar = Liar(source.rows, dimension=8)
@@ -280,7 +280,7 @@ def test_an_index_is_made_from_exactly_one_collection(
         kind().build(make_job(tmp_path, components={"map": parent}))
 
 
-def test_what_faiss_refuses_is_said_with_what_was_asked(tmp_path: Path) -> None:
+def test_an_error_of_faiss_names_the_index_that_it_refused(tmp_path: Path) -> None:
     job = make_job(tmp_path, snapshot(clustered(700, 8)))
     with pytest.raises(UnbuildableIndexError, match="cannot make PQ3x4 of vectors of length 8"):
         kind(index="PQ3x4").build(job)
@@ -298,7 +298,7 @@ def test_progress_grows_to_one(tmp_path: Path, source: MemorySnapshot) -> None:
     assert 0 < seen[0] <= seen[-1] == 1.0
 
 
-def test_nothing_but_the_files_of_the_version_is_left_in_the_work_folder(
+def test_only_the_files_of_the_version_are_left_in_the_work_folder(
     tmp_path: Path, source: MemorySnapshot
 ) -> None:
     for name, factory in (("a", "Flat"), ("b", "IVF16,Flat"), ("c", "SQ8")):
@@ -306,7 +306,7 @@ def test_nothing_but_the_files_of_the_version_is_left_in_the_work_folder(
         assert {file.name for file in (tmp_path / name).iterdir()} == set(built.files)
 
 
-def test_rounding_between_almost_orthogonal_vectors_is_no_lost_recall(tmp_path: Path) -> None:
+def test_rounding_between_almost_orthogonal_vectors_costs_no_recall(tmp_path: Path) -> None:
     # Texts without a common word: every similarity is rounding, and any neighbour is right.
     generator = np.random.default_rng(3)
     basis, _ = np.linalg.qr(generator.normal(size=(64, 64)))

@@ -1,4 +1,4 @@
-"""A version that continues another: what it writes, what it names again, and what it answers."""
+"""A version that continues another: what it writes, which files it names again, its answers."""
 
 import json
 from pathlib import Path
@@ -96,9 +96,7 @@ def test_every_type_that_can_be_searched_around_tombstones_is_extended(
 
 
 @pytest.mark.parametrize("factory", REFUSING)
-def test_an_index_that_returns_what_it_is_told_to_leave_out_is_built_in_full(
-    tmp_path: Path, factory: str
-) -> None:
+def test_an_index_that_ignores_selectors_is_built_in_full(tmp_path: Path, factory: str) -> None:
     history = History(tmp_path, snapshot(), index=factory, min_recall=0.1)
     done = history.commit(rows(5, seed=3))
     assert not done.built.extends
@@ -140,7 +138,7 @@ def test_entries_that_are_given_again_as_they_are_change_nothing(tmp_path: Path)
         ({"max_delta": 0.0, "max_tombstones": 0.0}, "more of the base"),
     ],
 )
-def test_what_has_grown_too_large_is_built_anew(
+def test_a_delta_or_tombstones_beyond_their_limits_cause_a_full_build(
     tmp_path: Path, keys: dict[str, Any], reason: str
 ) -> None:
     history = History(tmp_path, snapshot(), index="IVF16,Flat", **keys)
@@ -161,7 +159,7 @@ def test_an_entry_that_comes_and_goes_leaves_nothing_behind(tmp_path: Path) -> N
     assert len(index.search(np.ones(DIMENSION), k=5)) == 5
 
 
-def test_an_entry_that_went_can_come_back(tmp_path: Path) -> None:
+def test_a_deleted_entry_can_come_back(tmp_path: Path) -> None:
     history = History(tmp_path, snapshot())
     name = history.source.ids[7]
     before = history.source.rows[name]
@@ -175,7 +173,7 @@ def test_an_entry_that_went_can_come_back(tmp_path: Path) -> None:
     )
 
 
-def test_the_sample_that_is_carried_is_the_one_that_would_be_computed(tmp_path: Path) -> None:
+def test_the_carried_sample_is_the_one_that_an_exact_search_gives(tmp_path: Path) -> None:
     history = History(tmp_path, snapshot(Metric.L2, rows=300), max_delta=1.0, max_tombstones=1.0)
     rng = np.random.default_rng(3)
     for batch in range(6):

@@ -34,7 +34,7 @@ def true_scores(source: MemorySnapshot, query: Any) -> Any:
 
 
 class _Machine(ChangingCollection):
-    """Keeps a reader beside the builds, which goes from version to version as they come."""
+    """A reader beside the builds, which loads each version in turn."""
 
     kind = VectorIndex(VectorIndexParameters(min_recall=1.0, max_delta=0.6, max_tombstones=0.5))
 

@@ -1,4 +1,4 @@
-"""What a version that continues another is not released with: damage, and what was never judged."""
+"""The gates of an incremental build fail on corrupt files, and on a base without checks."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -74,7 +74,7 @@ def claim_nearer_neighbours(files: Mapping[str, Path]) -> None:
         (claim_nearer_neighbours, "sample_is_exact"),
     ],
 )
-def test_what_is_not_as_the_source_has_it_is_found(
+def test_files_that_differ_from_the_source_fail(
     tmp_path: Path, damage: Any, gate: str, second: bool
 ) -> None:
     history = History(tmp_path, snapshot())
@@ -88,7 +88,7 @@ def test_what_is_not_as_the_source_has_it_is_found(
     assert gate in [check.name for check in checks if not check.passed]
 
 
-def test_a_base_that_nobody_judged_is_not_built_upon(tmp_path: Path) -> None:
+def test_a_base_without_checks_fails(tmp_path: Path) -> None:
     history = History(tmp_path, snapshot())
     done = history.commit(rows(10, seed=3))
     previous = history.job.previous

@@ -1,4 +1,4 @@
-"""Rows are added as FAISS adds them, into room that was made for them and not for twice as many."""
+"""Rows are added as FAISS adds them, into reserved room; sizes are estimated."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def _many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
-def test_what_was_added_block_by_block_answers_as_what_faiss_added_by_itself(factory: str) -> None:
+def test_an_index_filled_block_by_block_answers_like_one_that_faiss_filled(factory: str) -> None:
     import faiss
 
     faiss.omp_set_num_threads(1)  # a graph is laid in the order in which its threads come
@@ -64,7 +64,7 @@ def test_an_empty_index_stays_empty() -> None:
 
 
 @pytest.mark.parametrize("factory", [f for f in FACTORIES if "PQ" not in f])
-def test_the_weight_that_is_told_is_that_of_the_file(factory: str) -> None:
+def test_the_estimated_size_is_that_of_the_file(factory: str) -> None:
     import faiss
 
     vectors = clustered(ROWS, DIMENSION)

@@ -1,4 +1,4 @@
-"""Pages of a mapped file are entered before somebody touches them, as far as there is time."""
+"""Pages of a mapped file are prefaulted before a query reads them, as far as there is time."""
 
 import re
 from pathlib import Path
@@ -35,7 +35,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_all_pages_of_a_mapped_file_are_entered(file: Path) -> None:
+def test_all_pages_of_a_mapped_file_are_prefaulted(file: Path) -> None:
     mapped = np.memmap(file, mode="r")
     assert _resident(file) < BYTES
     assert prefault(file, go_on=lambda: True) == BYTES
@@ -43,7 +43,7 @@ def test_all_pages_of_a_mapped_file_are_entered(file: Path) -> None:
     assert not mapped[:10].any()
 
 
-def test_entering_ends_when_there_is_no_more_time(file: Path) -> None:
+def test_prefaulting_ends_when_there_is_no_more_time(file: Path) -> None:
     mapped = np.memmap(file, mode="r")
     answers = iter([True, False])
     entered = prefault(file, go_on=lambda: next(answers))
@@ -52,7 +52,7 @@ def test_entering_ends_when_there_is_no_more_time(file: Path) -> None:
     assert not mapped[:10].any()
 
 
-def test_pages_that_are_left_can_be_read_again(file: Path) -> None:
+def test_released_pages_can_be_read_again(file: Path) -> None:
     mapped = np.memmap(file, mode="r")
     prefault(file, go_on=lambda: True)
     assert release_pages(file) == BYTES
@@ -61,8 +61,8 @@ def test_pages_that_are_left_can_be_read_again(file: Path) -> None:
     assert _resident(file) > 0
 
 
-def test_nothing_is_cleared_where_another_map_may_end_meanwhile(file: Path) -> None:
-    """By then its address may be somebody's array, and clearing that loses what it holds."""
+def test_no_pages_are_released_where_another_map_of_the_file_may_end(file: Path) -> None:
+    """Its address may be an array's by then, and clearing that would lose its content."""
     ours, theirs = np.memmap(file, mode="r"), np.memmap(file, mode="r")
     prefault(file, go_on=lambda: True)
     assert release_pages(file) == 0
@@ -71,11 +71,11 @@ def test_nothing_is_cleared_where_another_map_may_end_meanwhile(file: Path) -> N
     assert not theirs[:10].any()
 
 
-def test_of_a_file_that_is_not_mapped_nothing_is_entered(file: Path) -> None:
+def test_nothing_is_prefaulted_of_a_file_that_is_not_mapped(file: Path) -> None:
     assert prefault(file, go_on=lambda: True) == 0
 
 
-def test_a_base_is_entered_when_it_is_loaded_and_left_when_it_is_closed(
+def test_a_base_is_prefaulted_when_it_is_loaded_and_released_when_it_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = VectorIndex(VectorIndexParameters(index="IVF64,Flat", nprobe=1, min_recall=0.0))

@@ -1,4 +1,4 @@
-"""What a reader can ask of a vector index, and what it must not."""
+"""What a reader can search a vector index for, and what is refused."""
 
 import gc
 import json
@@ -94,7 +94,7 @@ def test_k_is_at_least_one(index: VectorSearch, k: int) -> None:
             ask()
 
 
-def test_more_than_there_are_gives_all(index: VectorSearch) -> None:
+def test_a_k_above_the_number_of_entries_returns_all(index: VectorSearch) -> None:
     assert len(index.search([1, 2, 3, 4], k=1000)) == len(index) == 100
     assert len(index.search_by_id("e000001", k=1000)) == 99
 
@@ -103,7 +103,7 @@ def test_many_queries_may_be_none(index: VectorSearch) -> None:
     assert index.search_many(np.empty((0, 4))) == []
 
 
-def test_entries_can_be_asked_for(index: VectorSearch) -> None:
+def test_an_entry_can_be_the_query(index: VectorSearch) -> None:
     assert index.payload("e000000") == {"name": "one"}
     assert index.payload("e000001") is None
     assert index.ids[2] == "e000002"
@@ -116,7 +116,7 @@ def test_entries_can_be_asked_for(index: VectorSearch) -> None:
         index.vector_at(100)
 
 
-def test_a_large_k_looks_into_as_many_lists_as_it_takes(tmp_path: Path) -> None:
+def test_a_large_k_searches_as_many_lists_as_it_needs(tmp_path: Path) -> None:
     source = make_snapshot(clustered(1000, 8, clusters=16, spread=0.05))
     index = open_index(tmp_path, source, index="IVF16,Flat", nprobe=1, min_recall=0.9)
     assert index.facts.effort.nprobe == 1
@@ -128,7 +128,7 @@ def test_a_large_k_looks_into_as_many_lists_as_it_takes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
 @pytest.mark.parametrize("factory", ["auto", "HNSW16", "IVF16,Flat", "SQ8"])
 @pytest.mark.parametrize("metric", Metric)
-def test_very_few_entries_are_an_index_too(
+def test_an_index_may_have_very_few_entries(
     tmp_path: Path, count: int, factory: str, metric: Metric
 ) -> None:
     source = make_snapshot(clustered(count, 4), metric=metric)

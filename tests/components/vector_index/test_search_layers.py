@@ -41,7 +41,7 @@ def test_lists_that_base_and_delta_share_give_what_two_searches_give(
     assert any(hit.id.startswith("new") for hits in shared for hit in hits)
 
 
-def test_the_delta_does_not_stand_in_for_what_the_base_has_nearer(tmp_path: Path) -> None:
+def test_rows_of_the_delta_do_not_replace_nearer_ones_of_the_base(tmp_path: Path) -> None:
     """However many hits are wanted, more than the tuned effort finds in the base included."""
     history = History(tmp_path, snapshot(Metric.L2), index="IVF16,Flat", min_recall=0.5)
     far = {

@@ -1,4 +1,4 @@
-"""A new version is asked before it is served, by what its predecessor was asked of late."""
+"""A new version is warmed before it is served, by recent queries of the last one."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ VECTORS = clustered(500, 8)
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[VectorSearch]:
-    """Whoever was searched, in turn."""
+    """The indexes that were searched, in order."""
     seen: list[VectorSearch] = []
     nearest = VectorSearch._nearest
 
@@ -62,7 +62,7 @@ def _two(kind: VectorIndex, folder: Path) -> tuple[Run, Run]:
     )
 
 
-def test_a_new_base_that_lies_on_disk_is_asked_what_the_last_one_was_asked_of_late(
+def test_a_new_base_on_disk_is_warmed_by_the_recent_queries_of_the_last_one(
     tmp_path: Path, asked: list[VectorSearch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search, "prefault", lambda _path, *, go_on: 4096 * go_on())

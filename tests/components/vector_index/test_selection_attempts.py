@@ -1,4 +1,4 @@
-"""How `auto` goes from what suits to what is measured, by remedies, and what it writes down."""
+"""Which remedies `auto` builds after what it measured, and what it writes into the details."""
 
 from pathlib import Path
 from typing import Any
@@ -57,13 +57,13 @@ def texts(count: int, dimension: int, **keys: object) -> list[str]:
         ({"index": "IVF512,SQ8"}, ["IVF512,SQ8"]),
     ],
 )
-def test_remedies_follow_what_suits_in_the_order_in_which_they_are_worth_a_try(
+def test_candidates_are_ordered_from_what_suits_best_to_the_last_remedy(
     keys: dict[str, object], tried: list[str]
 ) -> None:
     assert texts(200_000, 128, **keys) == tried
 
 
-def test_no_graph_is_built_where_building_it_would_not_be_bearable() -> None:
+def test_no_graph_is_built_where_it_would_take_too_long() -> None:
     assert texts(10_000_000, 128) == ["IVF8192,Flat"]
 
 
@@ -123,7 +123,7 @@ def test_whatever_auto_may_choose_is_mapped_and_skips_what_was_deleted(
 
 
 def _selecting(index: Any, living: Any) -> Any:
-    """The widest search that leaves out what is not ``living``."""
+    """Parameters of the widest search of the rows that ``living`` selects."""
     faiss: Any = require_faiss()
 
     index = faiss.downcast_index(index)
@@ -161,7 +161,7 @@ def tried(decision: Decision) -> list[str]:
     return [attempt.candidate.factory.text for attempt in decision.attempts]
 
 
-def test_what_reaches_recall_and_latency_is_taken_and_nothing_else_is_built(
+def test_an_index_that_reaches_recall_and_latency_is_taken_and_no_other_is_built(
     tmp_path: Path, hard: tuple[Vectors, QuerySample]
 ) -> None:
     decision = decided(tmp_path, hard)
@@ -171,7 +171,7 @@ def test_what_reaches_recall_and_latency_is_taken_and_nothing_else_is_built(
     assert open_index(tmp_path / "trained.faiss").ntotal == 0
 
 
-def test_an_index_that_is_too_slow_makes_way_for_the_fastest_remedy(
+def test_an_index_that_is_too_slow_is_replaced_by_the_fastest_remedy(
     tmp_path: Path, hard: tuple[Vectors, QuerySample]
 ) -> None:
     # No index answers in a nanosecond: every remedy is tried, and the nearest miss is kept.
@@ -186,7 +186,7 @@ def test_an_index_that_is_too_slow_makes_way_for_the_fastest_remedy(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["base.faiss", "trained.faiss"]
 
 
-def test_recall_that_few_bits_lose_is_won_back_by_a_second_look(
+def test_a_refinement_restores_the_recall_that_few_bits_lose(
     tmp_path: Path, hard: tuple[Vectors, QuerySample]
 ) -> None:
     # SQ8 is expected to reach 0.97, and on noise in 48 dimensions does not reach 0.97 for sure.
@@ -263,7 +263,7 @@ def test_other_queries_than_those_of_the_sample_get_the_recall_too(
     assert np.mean(recalls) >= 0.9
 
 
-def test_a_recall_that_is_reached_without_room_to_spare_is_enough(
+def test_a_recall_that_is_only_just_reached_is_enough(
     tmp_path: Path, hard: tuple[Vectors, QuerySample]
 ) -> None:
     # Eight bits find some recall below 1 however hard they are searched: ask for just that.

@@ -1,13 +1,13 @@
-"""FAISS factory strings: which ones are taken, and what each says about itself.
+"""FAISS factory strings: which ones are accepted, and what an index of each needs.
 
 The grammar is a regular expression, so settings can be checked where FAISS is not installed. It
-takes what can be mapped or at least read back, searched with parameters of its own, and built from
-rows that are numbered 0, 1, 2, …:
+accepts indexes that can be mapped or at least read back, searched with parameters for each query,
+and built from rows that are numbered 0, 1, 2, …:
 
     [transform ,]* [IVFn[_HNSWm] ,] encoding [, refinement]
 
-Left out on purpose: ``IDMap`` (ids are row numbers here, the names lie beside the index),
-``L2norm`` (the collection's metric says that), ``LSH``, lattices and ``IMI`` (they have no inner
+Not accepted: ``IDMap`` (ids are row numbers here, the entries' ids lie beside the index),
+``L2norm`` (the metric is the collection's), ``LSH``, lattices and ``IMI`` (they have no inner
 product, or cannot be read back).
 """
 
@@ -27,24 +27,24 @@ _PATTERN: Final = re.compile(
     rf"(?P<refinement>,RFlat|,Refine\({_SCALAR}\))?"
 )
 
-_MOST_CODE_BITS: Final = 16
-"""A codebook of more takes more rows to train than a sample holds, and gigabytes by itself."""
+_MAX_CODE_BITS: Final = 16
+"""A codebook of more needs more rows than training may use, and gigabytes of memory."""
 _POINTS_PER_CENTROID: Final = 39
-"""FAISS warns, rightly, where k-means has fewer than this many points for each centroid."""
+"""FAISS warns where k-means has fewer points for each centroid."""
 _TRAINED_PER_LIST: Final = 40
-"""Points for each list that training sees. Six times as many take six times as long and save no
-comparison (decision 011)."""
+"""Rows for each list in training. Six times as many take six times as long and save no comparison
+(decision 011)."""
 _TRAINED_AT_LEAST: Final = 16_384
-"""Points that training sees where there are few lists; enough for the ranges of a scalar code."""
+"""Rows in training where there are few lists; enough for the ranges of a scalar code."""
 _TRAINED_CODES: Final = 65_536
 """… and where codebooks or a transform are fitted: enough for 256 centroids."""
 _FITTED_ROWS: Final = 1_000
-"""Fewer rows say little to a fitted transform, and do not fill NSG's neighbour graph."""
+"""Fewer rows are too few to fit a transform, and for NSG's neighbour graph."""
 
 
 @dataclass(frozen=True, slots=True)
 class Factory:
-    """One factory string, taken apart."""
+    """One factory string, parsed."""
 
     text: str
     lists: int
@@ -58,26 +58,26 @@ class Factory:
 
     @property
     def needed_rows(self) -> int:
-        """With fewer rows than this, training has nothing to go by."""
+        """The fewest rows that it can be trained on."""
         needed = _POINTS_PER_CENTROID * max(self.lists, 2**self.code_bits if self.code_bits else 0)
         return max(needed, _FITTED_ROWS) if self.transformed or self.graph == "NSG" else needed
 
     @property
     def trained_rows(self) -> int:
-        """How many rows training looks at, at most; a larger collection is sampled."""
+        """The most rows that it is trained on; a larger collection is sampled."""
         fitted = self.code_bits or self.transformed
         return max(_TRAINED_PER_LIST * self.lists, _TRAINED_CODES if fitted else _TRAINED_AT_LEAST)
 
 
 def parse_factory(text: str) -> Factory:
-    """Take a factory string apart.
+    """Parse a factory string.
 
     Raises:
-        ValueError: it is none that can be served; the message shows some that can.
+        ValueError: it is not accepted; the message shows some that are.
     """
     match = _PATTERN.fullmatch(text)
     bits = 0 if match is None else int(match["bits"] or match["rq_bits"] or 8)
-    if match is None or match["lists"] == "0" or not 0 < bits <= _MOST_CODE_BITS:
+    if match is None or match["lists"] == "0" or not 0 < bits <= _MAX_CODE_BITS:
         raise ValueError(
             "not a FAISS factory string that can be served; write 'auto', or for example 'Flat', "
             "'IVF1024,Flat', 'IVF1024,SQ8', 'HNSW32', 'OPQ16,IVF1024,PQ16' or "

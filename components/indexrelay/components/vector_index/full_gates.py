@@ -1,12 +1,12 @@
 """The gates of a full build: the files, in fresh handles, held against the collection.
 
 The index is asked first, and then the collection is read once more, from the source itself: every
-id and payload must stand in its row, every vector must be finite, and the true vectors of all that
-was asked and answered are picked out on the way. Recall and distances are computed from those, so
-neither what the build had in memory nor what a compressed index reports can make it pass.
+id and payload must be in its row, every vector must be finite, and the true vectors of all queries
+and answers are kept on the way. Recall and distances are computed from those, so neither what the
+build had in memory nor what a compressed index reports can make a gate pass.
 
-What is judged of a base alone is written down with its digest: versions that continue this one name
-the same base, and take these checks over.
+A check of the base alone has the base's digest: versions that continue this one name the same base,
+and inherit these checks.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,7 +69,10 @@ def full_gates(
     with closing(index):
         ids, payloads = index.contents.base.ids, index.contents.base.payloads
         yield judge("count", lambda: count_gate(len(index), source, built))
-        yield judge("dimension", lambda: equal(index.dimension, source.dimension, "built anew?"))
+        yield judge(
+            "dimension",
+            lambda: equal(index.dimension, source.dimension, "vectors have another length"),
+        )
         yield judge("metric", lambda: _metric(index, source))
         unique = judge("ids_unique", lambda: equal(ids.check(), 0, "ids repeat in the source"))
         yield concerning(unique, built, IDS)
@@ -174,7 +177,7 @@ def _first_difference(
 
 
 def _entries(seen: _SourcePass, source: SourceSnapshot) -> Verdict:
-    """Every id and every payload stands in the row where the source has it."""
+    """Every id and every payload is in the row where the source has it."""
     seen.run(source)
     if seen.rows != len(seen.ids):
         return equal(seen.rows, len(seen.ids), "the source gave another number of entries")

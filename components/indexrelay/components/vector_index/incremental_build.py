@@ -1,11 +1,10 @@
 """Continues the last version: names its base again, and writes delta and tombstones beside it.
 
-Of a batch only what differs from the last version counts: a job that hands over everything each
-time gives most entries again as they are. The new delta is the last one with the batch applied, so
-it holds every entry that came or changed since the base, once. Rows of the last delta keep their
-vector, their payload and their inverted list. What is written costs what the delta weighs; what is
-looked up in the base is the batch. When delta or tombstones have grown beyond their limits, the
-build is a full one instead.
+Of a batch only what differs from the last version counts. The new delta is the last one with the
+batch applied, so it holds every entry that came or changed since the base, once. Rows of the last
+delta keep their vector, their payload and their inverted list. The cost of writing follows the size
+of the delta, and only the batch is looked up in the base. When delta or tombstones have grown
+beyond their limits, the build is a full one instead.
 """
 
 from contextlib import closing

@@ -1,9 +1,9 @@
 """The gates of an incremental build: they cost what the batch and the delta cost.
 
-What was judged of the base when it was built holds for its bytes, and these are named by the same
-digests. Judged here, in fresh handles and against the source, is the rest: that what changed is
-found as the source has it, that what did not change is there as before, and that the answers of
-both layers together are still good enough.
+The checks of the base are inherited, as long as its files have the same digests. Judged here, in
+fresh handles and against the source, is the rest: that what changed is found as the source has it,
+that what did not change is there as before, and that the answers of both layers together are still
+good enough.
 """
 
 from collections.abc import Iterator, Mapping
@@ -57,7 +57,10 @@ def incremental_gates(
     with closing(index), closing(last):
         new = index.contents
         yield judge("count", lambda: count_gate(len(index), source, built))
-        yield judge("dimension", lambda: equal(index.dimension, source.dimension, "built anew?"))
+        yield judge(
+            "dimension",
+            lambda: equal(index.dimension, source.dimension, "vectors have another length"),
+        )
         yield from _base_checks(previous, built)
         touched: set[str] = set()
         after = previous.manifest.covers[source.collection]
@@ -85,18 +88,18 @@ def _base_checks(previous: PreviousVersion, built: Built) -> Iterator[Check]:
     """The checks of the base's bytes that the previous version has, where these are named again."""
     blobs = (built.files[name] for name in (BASE, IDS))
     digests = {blob.digest for blob in blobs if isinstance(blob, BlobRef)}
-    taken_over = [
+    inherited = [
         check
         for check in previous.manifest.checks
         if check.name in _BASE_CHECKS and check.blob in digests and check.passed
     ]
-    missing = _BASE_CHECKS - {check.name for check in taken_over}
-    yield from taken_over
+    missing = _BASE_CHECKS - {check.name for check in inherited}
+    yield from inherited
     if missing:
         yield Check(
             name="base_was_judged",
             passed=False,
-            detail=f"nobody judged of this base: {', '.join(sorted(missing))}",
+            detail=f"this base was never checked for: {', '.join(sorted(missing))}",
         )
 
 

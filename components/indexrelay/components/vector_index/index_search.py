@@ -143,10 +143,6 @@ class SharedLists:
         return answers[0], answers[1]
 
 
-_FEWEST_CANDIDATES: Final = 8
-"""FAISS keeps at least as many candidates as hits are wanted."""
-
-
 def search_parameters(index: Any, effort: Effort, selector: Any = None) -> Any:
     """FAISS's parameters for this index; ``None`` where it takes none.
 
@@ -189,6 +185,10 @@ def _lists_class(faiss: Any, index: Any) -> Any:
             return faiss.IVFRaBitQSearchParameters
         case _:
             return faiss.SearchParametersIVF
+
+
+_FEWEST_CANDIDATES: Final = 8
+"""FAISS keeps at least as many candidates as hits are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +256,7 @@ def refusal(index: Any, effort: Effort, query: Vectors) -> str:
         _, second = IndexSearch(index, effort, around).nearest(query, 1)
     except RuntimeError as error:  # what every FAISS exception becomes
         return f"FAISS refuses to leave rows out: {str(error).splitlines()[-1].strip()}"
-    return "it returns rows that it was told to leave out" if first[0, 0] == second[0, 0] else ""
+    return "it returns rows that a selector leaves out" if first[0, 0] == second[0, 0] else ""
 
 
 class openmp_threads:  # noqa: N801 - used like a function; a generator would cost a query 2 µs

@@ -15,8 +15,8 @@ class VectorIndexParameters(KindParameters):
 
     index: str = AUTO
     """``auto``, or a FAISS factory string: ``Flat``, ``IVF1024,Flat``, ``HNSW32``, ``IVF1024,SQ8``,
-    ``OPQ16,IVF1024,PQ16``, ``IVF1024,PQ16x4fs,RFlat``, …; ``indexrelay check`` says which it
-    takes."""
+    ``OPQ16,IVF1024,PQ16``, ``IVF1024,PQ16x4fs,RFlat``, …; ``indexrelay check`` says whether
+    FAISS can build it."""
 
     min_recall: Annotated[float, Field(ge=0, le=1)] = 0.95
     """Recall@10 that the index must reach; search is tuned to the least effort that does."""
@@ -28,7 +28,7 @@ class VectorIndexParameters(KindParameters):
     """
 
     nprobe: Annotated[int, Field(ge=1)] | None = None
-    """Inverted lists to look into; ``None``: tuned."""
+    """Inverted lists that a query searches; ``None``: tuned."""
 
     ef_search: Annotated[int, Field(ge=1)] | None = None
     """Candidates that a graph search keeps; ``None``: tuned."""
@@ -36,20 +36,20 @@ class VectorIndexParameters(KindParameters):
     max_bytes: Annotated[int, Field(gt=0)] | None = None
     """Memory that the searched part of an ``auto`` index may take; ``None``: what it needs.
 
-    What a query reads a few rows of is mapped beside it and not counted: look-up by id, payloads,
-    and the full vectors that a compressed index looks at again.
+    Files of which a query reads only a few rows are mapped and do not count: ids, payloads, and
+    the full vectors that a compressed index compares again.
     """
 
     max_delta: Annotated[float, Field(ge=0, le=1)] = 0.10
-    """Entries beside the base, as a share of it, above which everything is built anew. 0.10: each
-    query looks through both, and each build writes the delta. 0: always anew."""
+    """Entries beside the base, as a share of it, above which a build is a full one. 0.10: each
+    query searches both, and each build writes the delta. 0: every build is a full one."""
 
     max_tombstones: Annotated[float, Field(ge=0, le=1)] = 0.10
-    """Rows of the base that no longer count, as a share of it, above which everything is built
-    anew. 0.10: a query steps over them."""
+    """Rows of the base whose entries changed or are deleted, as a share of it, above which a build
+    is a full one. 0.10: a query skips them, but still reads them."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Decides which rows are trained on and asked for in the gates, and where k-means starts."""
+    """Selects the rows for training and for the query sample, and where k-means starts."""
 
     @field_validator("index")
     @classmethod
@@ -60,7 +60,7 @@ class VectorIndexParameters(KindParameters):
 
     @model_validator(mode="after")
     def _keys_fit_the_index(self) -> Self:
-        """A key that would do nothing is a mistake of its writer."""
+        """Refuse a key that would do nothing: it is a mistake."""
         if self.index == AUTO:
             if self.ef_search is not None:
                 raise ValueError(

@@ -81,7 +81,7 @@ class QuerySample:
     def recall(self, found: Distances) -> float:
         """The share of ``found`` that is not farther than the exact neighbour of that depth.
 
-        ``found`` has the shape ``(q, depth)``; infinity stands for nothing found. Counted by
+        ``found`` has the shape ``(q, depth)``; infinity means nothing found. Counted by
         distance and not by row, because of several equal entries any one is right.
         """
         limit = self.distances[:, self.depth - 1 : self.depth]

@@ -137,7 +137,7 @@ def decide(
 ) -> Decision:
     """Build over ``vectors`` what ``spec`` asks for, and write it to ``files``.
 
-    Other indexes that are tried lie beside it meanwhile.
+    Each remedy is built beside the chosen index, and replaces it or is deleted.
 
     Args:
         files: where the chosen index is written.

@@ -1,6 +1,6 @@
 """What an index is built for, how hard it is searched, and what its version says of it.
 
-An `IndexSpec` is what a build knows before it chooses an index. An `Effort` is how hard the chosen
+An `IndexSpec` is what is given before a build chooses an index. An `Effort` is how hard the chosen
 one is searched. `IndexFacts` are the small JSON file of a version: a reader has only the files, so
 the metric and the tuned effort are in one of them. So is the length of each FAISS file, because
 FAISS maps a file that lacks its last bytes without an error.

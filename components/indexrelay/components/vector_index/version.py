@@ -3,10 +3,9 @@
 The **base** is the big index, with the ids, payloads and vectors of its rows. Versions that follow
 each other name the same base until there is a full build; a reader that goes from one to the next
 keeps what is open. The **delta** holds the entries that came or changed since the base was built,
-each once and with its last state, so none of its rows is ever dead. While that is fast, it is a
-mapped matrix that is scanned. Beyond that, and where the base measures in a space of its own
-(behind a transform), it also has an index of the base's type: a copy of the trained one, with these
-rows added.
+each once and with its last state, so it has no tombstones. A small delta is a mapped matrix that is
+scanned. A larger one, and one beside a base with a transform, which measures other distances than a
+scan, also has an index of the base's type: a copy of the trained one, with these rows added.
 
 A **row** is a row of the base, or, counted on from the base's last, one of the delta. Rows are what
 FAISS answers with; they have gaps where the base has tombstones, and mean something only within one
@@ -75,7 +74,7 @@ class Contents(Closable):
     _closed_by = frozenset({"base", "delta", "ids"})
 
     def __init__(self, files: Mapping[str, Path], previous: "Contents | None" = None) -> None:
-        """Map the files of a version; a base that ``previous`` has open is taken over.
+        """Map the files of a version; a base that ``previous`` has open is shared.
 
         Raises:
             DamagedFileError: one of them is not what was written.
@@ -196,7 +195,7 @@ class Contents(Closable):
             yield self.first_of_delta + np.arange(len(self.delta)), self.delta.vectors
 
     def close(self) -> None:
-        """Let go of it; the maps of the base stay with whoever else serves it."""
+        """Close it; a base that another version shares stays open."""
         self.ids.close()
         del self.base, self.delta, self.ids
 
@@ -206,7 +205,7 @@ class Contents(Closable):
         of_delta: Callable[[Rows], list[T]],
         rows: Rows,
     ) -> list[T]:
-        """What base and delta say of their ``rows``, in the order of these."""
+        """The values of ``rows`` in base and delta, in that order."""
         in_delta = rows >= self.first_of_delta
         if not in_delta.any():
             return of_base(rows)
@@ -216,7 +215,11 @@ class Contents(Closable):
 
 
 class Base:
-    """An opened base; immutable, and safe to use from many threads."""
+    """An opened base; immutable, and safe to use from many threads.
+
+    The versions that share it hold references, and CPython unmaps it with the last one: there is
+    nothing to close.
+    """
 
     def __init__(self, files: Mapping[str, Path], facts: IndexFacts) -> None:
         """Map the files.
@@ -238,14 +241,14 @@ class Base:
         self.lookup: Lookup = open_lookup(self.index, files)
 
     def __del__(self) -> None:
-        # The last user is gone, and FAISS is about to unmap the file under the interpreter's lock.
+        # FAISS unmaps the file next, and holds the interpreter's lock.
         if not sys.is_finalizing() and hasattr(self, "index"):
-            with contextlib.suppress(OSError):  # deleted meanwhile: only the unmapping is slower
+            with contextlib.suppress(OSError):  # the file is deleted: the unmapping is slower
                 release_pages(self.paths[BASE])
 
 
 def base_paths(files: Mapping[str, Path]) -> dict[str, Path]:
-    """Where the files of a version's base lie; equal ones mean the same base."""
+    """The paths of a version's base; versions with equal ones share it."""
     return {name: path for name, path in files.items() if name in BASE_FILES}
 
 
@@ -269,7 +272,7 @@ class Delta:
             )
         self._metric = facts.metric
         self.path = files.get(DELTA_INDEX, files[DELTA_VECTORS])
-        """Where its index lies, or its vectors."""
+        """The file of its index, or of its vectors."""
         self.index: Any = None
         """The FAISS index of its rows; ``None``: they are scanned."""
         self._indexed: IndexSearch | None = None
@@ -330,7 +333,7 @@ class Lookup(Protocol):
         ...
 
     def blocks(self) -> Iterator[tuple[Rows, Vectors]]:
-        """Every row once, in whatever order is cheapest: row numbers and their vectors."""
+        """Every row once, in the cheapest order: row numbers and their vectors."""
         ...
 
 
@@ -347,7 +350,7 @@ def write_lookup(index: Any, folder: Path, matrix: Path) -> dict[str, Path]:
 
 
 def open_lookup(index: Any, files: Mapping[str, Path]) -> Lookup:
-    """The look-up that `write_lookup` prepared.
+    """Open the look-up that `write_lookup` prepared.
 
     Raises:
         DamagedFileError: its file is not what was written.
