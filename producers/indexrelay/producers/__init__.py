@@ -1,6 +1,6 @@
 """Jobs: from analysis results to committed entries and a batch event.
 
-Works without FAISS; knows nothing of builds or reloads but what readers' presence says.
+Works without FAISS, and without any code of builds or reloads: a job sees them in presence alone.
 """
 
 from indexrelay.producers.asynchronous import AsyncBatch, AsyncBatches, AsyncProducer
@@ -20,11 +20,15 @@ from indexrelay.producers.errors import (
 )
 from indexrelay.producers.producer import Producer
 from indexrelay.producers.served import ServedBy
+from indexrelay.schemas.errors import SettingsError
 from indexrelay.schemas.logs import show_logs
 from indexrelay.storage.catalog import Commit
 from indexrelay.storage.errors import (
     BatchContentError,
+    CollectionMismatchError,
+    InvalidBatchIdError,
     InvalidEntriesError,
+    TooManyRequestsError,
     UnknownEntriesError,
 )
 
@@ -39,14 +43,18 @@ __all__ = [
     "BatchContentError",
     "Batches",
     "Behind",
+    "CollectionMismatchError",
     "Commit",
     "EventRefusedError",
+    "InvalidBatchIdError",
     "InvalidEntriesError",
     "NoRunningServerError",
     "NotCommittedError",
     "NotServedError",
     "Producer",
     "ServedBy",
+    "SettingsError",
+    "TooManyRequestsError",
     "UndeclaredCollectionError",
     "UndeclaredComponentError",
     "UnknownEntriesError",

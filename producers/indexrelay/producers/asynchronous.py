@@ -4,9 +4,9 @@ Database drivers and checks of large arrays block; each such call goes through `
 `wait_served` holds a thread only while it looks, not while it pauses. Cancelling ``batch()`` in its
 block commits nothing; a commit that has begun on its thread ends there.
 
-A thread cannot be cancelled. So the calls of one batch take turns, those awaited together and the
-one that goes on after its await was cancelled; and since nobody knows whether a cancelled change is
-in the batch, such a batch is not committed, even if the block goes on.
+A thread cannot be cancelled. So the calls of one batch take turns: those awaited together, and one
+that goes on after its await was cancelled. Whether a cancelled change is in the batch is unknown,
+so such a batch is not committed, even if the block goes on.
 """
 
 import asyncio

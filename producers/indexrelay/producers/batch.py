@@ -45,7 +45,7 @@ from indexrelay.storage.validation import (
 
 @dataclass(kw_only=True)
 class BatchOutcome:
-    """What came of one batch; whoever commits it fills it in."""
+    """What came of one batch; its `Committer` fills it in."""
 
     commit: Commit | None = None
     announced: bool = False
@@ -418,7 +418,7 @@ class Committer:
         )
 
     def declare(self, name: str, *, own_data: bool) -> CollectionSettings:
-        """Declare a collection in the catalog where it is missing; what the settings say of it.
+        """Declare a collection in the catalog where it is missing; its settings.
 
         Args:
             name: its name in the settings.
@@ -426,7 +426,7 @@ class Committer:
 
         Raises:
             UndeclaredCollectionError: the settings do not declare it.
-            WrongSourceError: its entries live elsewhere than ``own_data`` says.
+            WrongSourceError: its source is not of the kind that ``own_data`` asks for.
             CollectionMismatchError: it exists with another dimension or metric.
         """
         settings = self._settings.collections.get(name)
@@ -460,7 +460,7 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:
 
 
 def check_traceparent(given: str | None) -> None:
-    """Refuse what an event cannot carry, before the commit: after it a job could not tell.
+    """Refuse what an event cannot carry before the commit, while nothing is written yet.
 
     Raises:
         ValueError: it is no trace context.

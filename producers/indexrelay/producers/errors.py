@@ -124,7 +124,7 @@ class BatchClosedError(IndexRelayError):
 
 @dataclass(frozen=True, kw_only=True)
 class Behind:
-    """One reader process that does not serve a commit yet, and where it stands."""
+    """One reader process that does not serve a commit yet, and what it serves."""
 
     reader: str
     """Its id."""

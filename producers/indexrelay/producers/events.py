@@ -1,4 +1,4 @@
-"""What a job says in Redis: the events of committed batches, and requests.
+"""What a job adds in Redis: the events of committed batches, and of requests.
 
 The connection is opened when it is first needed and again after it was lost, so that a job can
 start, and commit, while Redis is away. An event carries no truth: one that cannot be added is
@@ -158,8 +158,8 @@ def open_connection(settings: Settings, *, warn: bool = True) -> Connection:
 
     Args:
         settings: the installation.
-        warn: log at once that a server is set up in a way that loses data; a command says it in
-            its answer.
+        warn: log at once that a server is set up in a way that loses data; a command shows it in
+            its answer instead.
 
     Raises:
         NoRunningServerError: no URL is given, and no embedded server was started there.

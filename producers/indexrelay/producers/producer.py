@@ -32,7 +32,7 @@ from indexrelay.streams.errors import BackendRefusedError
 
 
 class Producer:
-    """Commits batches, says so, and waits until readers serve them.
+    """Commits batches, announces them, and waits until readers serve them.
 
     Safe to use from several threads; each batch belongs to one. Used as a context manager it closes
     what it opened, and nothing that it was given.
@@ -120,7 +120,7 @@ class Producer:
     def batch_completed(
         self, collection: str, *, batch_id: str | None = None, traceparent: str | None = None
     ) -> Commit:
-        """Say that a collection whose entries live elsewhere (a table, a folder) has new ones.
+        """Commit that a collection whose entries live elsewhere (a table, a folder) has new ones.
 
         What is new is not known here, so each call is a commit of its own, whatever its
         ``batch_id``, which is a name for people and results.
@@ -192,10 +192,10 @@ class Producer:
     ) -> ServedBy:
         """Block until readers serve a commit.
 
-        What counts is what each process says of itself in Redis, under a key that only its id may
-        write. Whoever has the password of an id may lie in its name alone: a number counts ids and
-        not processes, so that one password never stands for two readers. A generation counts only
-        with the stamp of its commit, which is in the catalog and the artifacts, and not in Redis.
+        Each process publishes what it serves, under a key that only its id may write. A leaked
+        password of an id can forge the states of that id alone: so a number counts ids and not
+        processes, and one password never stands for two readers. A generation counts only with the
+        stamp of its commit, which is in the catalog and the artifacts, and not in Redis.
 
         Args:
             commit: ``batch.commit``, or what `batch_completed` gave.
@@ -206,7 +206,7 @@ class Producer:
                 at least one.
             components: those that must cover it, in every counted reader; ``None``: all of the
                 reader's own that are made from the collection, and at least one.
-            fail_fast: give up as soon as a rebuilder says that one of them failed to build.
+            fail_fast: give up as soon as a rebuilder reports that one of them failed to build.
 
         Raises:
             NotServedError: the time is over, or a component failed; the commit stands.

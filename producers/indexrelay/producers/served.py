@@ -1,11 +1,11 @@
 """Waiting until readers serve a commit: look at presence, pause, look again.
 
 A component *concerns* a commit when the settings say that it is made from the commit's collection,
-or when a process under the same id says that it covers it. So a reader whose first load of it
-failed counts as behind, and no id says what concerns another. A generation counts only in the epoch
-of the commit: a collection that was dropped and made again starts a new count. Before a commit
-counts as served, the generations that readers name are compared with the catalog, which knows which
-commits made them.
+or when a process under the same id covers it. So a reader whose first load of it failed counts as
+behind, and no id decides what concerns another. A generation counts only in the epoch of the
+commit: a collection that was dropped and made again starts a new count. Before a commit counts as
+served, the generations that readers name are compared with the catalog, which knows which commits
+made them.
 
 A wait neither sleeps nor blocks on anything but Redis and the catalog, so that the threaded and the
 asyncio producer share it: they call `look` until it answers, and pause in between in their own way.
@@ -53,7 +53,7 @@ LONGEST_PAUSE_SECONDS: Final = 0.05
 """Twenty looks a second cost a server nothing, and add little to the time that a job sees."""
 _GROWTH: Final = 1.5
 _LOOK_SECONDS: Final = 1.0
-"""How long a look may go on when the time is over: one that nobody slows down takes less."""
+"""How long a look may go on when the time is over: an ordinary one takes less."""
 _MOST_GENERATIONS: Final = 100
 """Generations of one id that the catalog is asked about; a fleet serves a few at a time."""
 
@@ -107,7 +107,7 @@ class ServedQuery:
 
     @cached_property
     def declared(self) -> frozenset[str]:
-        """The components that concern the commit, whoever serves them."""
+        """The components that concern the commit, under whatever id they are served."""
         if self.components is not None:
             return frozenset(self.components)
         return made_from(self.commit.collection, self.definitions)
@@ -197,7 +197,7 @@ class ServedWait:
         rebuilders = self._presence.rebuilders(known=known, in_time=in_time)
         readers = self._presence.readers(labels, known=known, in_time=in_time)
         status = served_status(self._query, readers.known.values())
-        if known and status.served:  # whoever has just come counts as well
+        if known and status.served:  # a process that has just come counts as well
             readers = self._presence.readers(labels, in_time=in_time)
             status = served_status(self._query, readers.known.values())
         self._looked = True
@@ -216,13 +216,13 @@ class ServedWait:
             except SQLAlchemyError:
                 if status.served:
                     raise
-                # What was seen is enough to say that it is not served.
+                # The numbers alone show that it is not served.
         return replace(view, status=status)
 
     def _note_away(self, error: Exception) -> None:
         """Note that presence cannot be read; raises where waiting would not change that."""
-        # The embedded server may be started yet, like any other, and a rebuilder sets aside what
-        # stands in the place of presence.
+        # A server may be started yet, also the embedded one, and a rebuilder sets a key of another
+        # type aside.
         ends = isinstance(error, NoRunningServerError | WrongTypeError) or is_transient(error)
         if not ends:
             raise error
@@ -288,7 +288,7 @@ class _View:
     late: int = 0
     """States for which there was no time left."""
     status: "ServedStatus | None" = None
-    """``None``: it cannot be told, since presence cannot be read, or not in time."""
+    """``None``: unknown, since presence cannot be read, or not in time."""
 
 
 _ROSTER_SECONDS: Final = 0.5
@@ -296,7 +296,7 @@ _ROSTER_SECONDS: Final = 0.5
 
 
 class PresenceView:
-    """What live processes say of themselves, as a job sees it; safe to use from several threads.
+    """The states of live processes, as a job sees them; safe to use from several threads.
 
     Every method raises:
         RedisError, NoRunningServerError, OSError: presence cannot be read.
