@@ -8,8 +8,9 @@ import pytest
 import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from indexrelay.health.judge import judge
+from indexrelay.health.verdict import Actor, Code
 from indexrelay.rebuilder.publisher import Publisher
-from indexrelay.rebuilder.reconciler import RepairOutcome
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.messages import (
     RebuildFinished,
@@ -86,12 +87,17 @@ def test_a_component_stays_while_a_rebuilder_runs_that_would_build_it_again(
     assert set(release.components) == {"index", "old"}
     assert release.groups == {"index": "pair"}  # nobody here brings it to the state of the others
     assert bench.opened("index").manifest.covers == {"tracks": 2}
-    (finding,) = later._repair().findings
-    assert finding.outcome is RepairOutcome.LEFT
+    assert later._repair().findings == ()  # the judge reports it, and there is nothing to repair
+    [problem] = [
+        each
+        for each in judge(later._survey.whole()).problems
+        if each.code is Code.COMPONENT_UNDECLARED
+    ]
     who = f"rebuilder {bench.rebuilder.id} ({socket.gethostname()}:{os.getpid()})"
-    assert finding.what == (
-        f"old is declared no longer and stays in the release: {who} was started with it, "
-        "and would build it again"
+    assert problem.acts is Actor.PERSON
+    assert problem.what == (
+        "old is released, and the settings do not declare it; it stays, since "
+        f"{who} does and would build it again"
     )
     bench.rebuilder.stop()
     later.step()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -245,15 +245,16 @@ def test_no_build_waits_for_what_is_in_presence(
                 for number in range(1, 4):
                     with job.batch("tracks") as batch:
                         batch.upsert([str(number)], [[1, 0]])
-                    eventually(lambda committed=batch.commit: _at(store) == committed.generation)
+                    eventually(partial(_has_reached, store, batch.commit.generation))
         finally:
             going_on.set()
             rebuilder.stop()
 
 
-def _at(store: ArtifactStore) -> int:
-    """The generation that the newest release covers."""
+def _has_reached(store: ArtifactStore, generation: int) -> bool:
+    """Whether the newest release covers a generation."""
     release = store.newest_release()
     if release is None:
-        return 0
-    return store.version("index", release.components["index"]).covers["tracks"]
+        return False
+    covers = store.version("index", release.components["index"]).covers
+    return covers["tracks"] == generation

@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict
 from redis.exceptions import NoPermissionError, RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from indexrelay.health.redis import LONGEST_LEASES, declaring
+from indexrelay.health.redis import LONGEST_LEASES
 from indexrelay.health.verdict import BUILDS, Actor, Verdict
 from indexrelay.rebuilder.presence import DamageReports, ForeignWriteLog, declared_by_rebuilders
 from indexrelay.rebuilder.publisher import Announcer, Publisher
@@ -177,7 +177,6 @@ class Reconciler:
                 yield from self._lost_releases(has_rebuilder=bool(alive))
             except SQLAlchemyError as error:
                 yield _unusable("catalog", "the catalog cannot be read", error)
-            yield from self._undeclared(alive)
             newest = self._store.newest_release()
             # Redis has a lower number after a failed announcement, or when it was emptied.
             if newest and current_release(self._connection, self._keys) < newest.number:
@@ -229,17 +228,6 @@ class Reconciler:
                 end = "had no end" if lease.seconds_left is None else "had an end far too late"
                 yield _repaired("lease", f"the lease of {names[key]} {end} and was given one")
 
-    def _undeclared(self, alive: Mapping[str, RebuilderState | None]) -> Iterator[Finding]:
-        """What has left the settings and stays in the release, and because of which rebuilder."""
-        newest = self._store.newest_release()
-        for name in sorted(set() if newest is None else newest.components.keys()):
-            if name not in self._definitions and (keeping := declaring(name, alive)):
-                yield _left(
-                    f"{name} is declared no longer and stays in the release: rebuilder "
-                    f"{', '.join(keeping)} was started with it, and would build it again",
-                    "start that one again, with these settings",
-                )
-
     def _lost_releases(self, *, has_rebuilder: bool) -> Iterator[Finding]:
         """Renumber the newest release where others are ahead of the store for good.
 
@@ -252,20 +240,9 @@ class Reconciler:
         highest = self._store.next_number() - 1
         newest = self._store.newest_release()
         known = self._catalog.release_record.note(highest)
-        made_up = {  # one of each label: there may be a thousand
-            state.label: (reader, state.release)
-            for reader, state in readers.items()
-            if state.release > known
-        }
-        for reader, number in sorted(made_up.values()):
-            yield _left(
-                f"reader {reader} says that it serves release {number}, and none above {known} was "
-                "ever committed here",
-                "see who has its password for Redis; only where catalog and artifacts both came "
-                f"from a backup is it right: {commands.reconcile_above(number)}",
-            )
         if announced > known:
-            if not made_up:
+            # One that a reader says it serves is a person's to judge (`Code.RELEASE_MADE_UP`).
+            if all(state.release <= known for state in readers.values()):
                 yield self._remove_release_key(known)
             announced = 0
         served = (state.release for state in readers.values() if state.release <= known)

@@ -39,7 +39,7 @@ MOST_LOST: Final = 1_000_000_000
 _REPORTED_BY: Final = {
     "catalog": Code.CATALOG_UNREADABLE,
     "redis": Code.REDIS_UNREADABLE,
-    "release": Code.COMPONENT_UNDECLARED,
+    "release": Code.RELEASES_LOST,
     "store": Code.ARTIFACTS_UNREADABLE,
 }
 """By what a failed repair is about: the problem that reports the same."""
