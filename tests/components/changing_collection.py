@@ -81,7 +81,7 @@ class ChangingCollection(RuleBasedStateMachine):
 
     @precondition(lambda self: self.builds % 5 == 4)
     @rule()
-    def begin_anew(self) -> None:
+    def begin_from_scratch(self) -> None:
         """Someone forces a full build."""
         self.job = self.done = None
         self.rebuild()

@@ -285,7 +285,7 @@ def test_a_version_that_no_reader_could_load_is_found_where_it_is_built(tmp_path
     assert loads(Fine(KindParameters()), {}) == Check(name="loads", passed=True)
 
 
-def test_what_a_kind_lacks_may_be_told_in_any_way_or_not_at_all() -> None:
+def test_lacks_may_give_any_iterable_or_nothing() -> None:
     def raising(self: object) -> Iterable[str]:
         raise OSError("no such host")
 

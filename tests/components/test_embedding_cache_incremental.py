@@ -109,7 +109,7 @@ def test_what_is_given_again_as_it_was_changes_no_file(
         (0, 31, "tombstones would be 31, more than 10% of the base (max_tombstones)"),
     ],
 )
-def test_beyond_its_limit_a_cache_is_written_anew_and_says_why(
+def test_beyond_its_limit_a_cache_is_written_from_scratch_with_the_reason(
     tmp_path: Path, source: MemorySnapshot, upserts: int, deletes: int, reason: str
 ) -> None:
     names = source.ids
@@ -126,7 +126,7 @@ def test_beyond_its_limit_a_cache_is_written_anew_and_says_why(
             assert done.built.details["build"]["reason"] == reason
 
 
-def test_a_source_that_cannot_tell_what_changed_is_read_whole(
+def test_a_source_whose_changes_are_not_known_is_read_whole(
     tmp_path: Path, source: MemorySnapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     after = source.commit({"new": CHANGED})

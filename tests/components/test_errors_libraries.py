@@ -135,7 +135,7 @@ def test_want_of_descriptors_memory_or_permission_is_never_called_damage(built: 
         ("Index type 0x62726167 not recognized", "x is damaged: FAISS cannot read it: Index type"),
     ],
 )
-def test_what_faiss_says_is_told_apart(said: str, means: str) -> None:
+def test_errors_of_faiss_are_classified(said: str, means: str) -> None:
     assert str(of_faiss(Path("x"), RuntimeError(said))).startswith(means)
 
 
@@ -156,7 +156,7 @@ def test_what_faiss_says_is_told_apart(said: str, means: str) -> None:
         (None, sqlite3.OperationalError),
     ],
 )
-def test_what_sqlite_says_is_told_apart(code: int | None, kind: type[Exception]) -> None:
+def test_errors_of_sqlite_are_classified(code: int | None, kind: type[Exception]) -> None:
     error = sqlite3.OperationalError("whatever it says")
     if code is not None:
         error.sqlite_errorcode = code
@@ -173,7 +173,7 @@ def test_want_of_memory_is_the_files_fault_only_where_there_is_memory(
 
 
 @pytest.mark.parametrize("k", [1, np.int64(1), np.int32(1), np.uint8(1), 10**30])
-def test_any_whole_number_says_how_many_are_wanted(k: Any) -> None:
+def test_k_may_be_any_whole_number(k: Any) -> None:
     assert type(checked_k(k)) is int
 
 

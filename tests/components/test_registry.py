@@ -89,7 +89,7 @@ def test_threads_that_ask_at_once_get_the_same_class() -> None:
         ("json:dumps", "is not a class derived from Kind"),
     ],
 )
-def test_a_kind_that_is_not_there_says_what_is(name: str, reason: str) -> None:
+def test_an_unknown_kind_is_refused_with_what_there_is(name: str, reason: str) -> None:
     with pytest.raises(KindNotFoundError) as caught:
         kind_class(name)
     assert reason in str(caught.value)
@@ -131,7 +131,7 @@ def test_a_component_is_no_input_for_a_kind_that_reads_collections() -> None:
 @pytest.mark.parametrize(
     "index", ["IVF64,Flatt", "IVF,Flat", "IVF0,Flat", "flat", "", "IDMap,Flat", "Flat\n", "HNSW"]
 )
-def test_an_index_that_faiss_would_not_know_is_a_mistake(index: str) -> None:
+def test_an_index_that_faiss_does_not_have_is_a_mistake(index: str) -> None:
     (mistake,) = mistakes("vector_index", index=index)
     assert mistake.startswith(f"components.voyager.index = {index!r}: not a FAISS factory string")
     assert "IVF1024,Flat" in mistake
@@ -176,7 +176,7 @@ print(sorted({{"faiss", "sklearn", "scipy"}} & set(sys.modules)))
     assert done.stdout.strip() == "[]"
 
 
-def test_a_kind_whose_module_raises_says_what_it_raised(
+def test_a_kind_whose_module_raises_is_refused_with_what_it_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "raising_kind.py").write_text("raise RuntimeError('no device')\n")

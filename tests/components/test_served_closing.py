@@ -19,7 +19,7 @@ QUESTIONS: dict[str, Callable[[Any], object]] = {
 
 
 @pytest.mark.parametrize("kind_name", sorted(QUESTIONS))
-def test_what_was_closed_says_so_instead_of_missing_an_attribute(
+def test_use_after_close_raises_a_clear_error_and_no_missing_attribute(
     kind_name: str, tmp_path: Path
 ) -> None:
     kind = kind_of(ComponentDefinition.of(kind_name, "tracks"))

@@ -16,7 +16,7 @@ def test_payloads_are_parsed_and_may_be_missing(tmp_path: Path) -> None:
     assert table.text_many(np.arange(4)) == ['{"a": [1, null]}', None, '"x"', "null"]
 
 
-def test_a_payload_that_is_not_json_says_that_the_file_is_damaged(tmp_path: Path) -> None:
+def test_a_payload_that_is_not_json_is_damage(tmp_path: Path) -> None:
     table = PayloadTable(write(tmp_path / "p", ["{"]))
     with pytest.raises(DamagedFileError, match="not JSON"):
         table.many(np.array([0]))

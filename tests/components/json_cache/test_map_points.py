@@ -70,7 +70,7 @@ def test_only_the_named_fields_are_taken_along(tmp_path: Path) -> None:
     assert keys == [own | {"title"}, own, own | {"payload"}]
 
 
-def test_without_exactly_one_map_it_says_so(tmp_path: Path) -> None:
+def test_without_exactly_one_map_it_is_an_error(tmp_path: Path) -> None:
     kind = JsonCache(JsonCacheParameters(function=FUNCTION))
     with pytest.raises(DocumentFunctionError, match="exactly one projection; there is none"):
         kind.build(make_job(tmp_path / "none", songs()))

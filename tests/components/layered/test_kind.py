@@ -168,7 +168,7 @@ def test_rows_that_are_not_one_for_each_entry_are_refused(
         Broken(SignParameters()).build(make_job(tmp_path, source))
 
 
-def test_what_was_closed_says_so(tmp_path: Path, source: MemorySnapshot) -> None:
+def test_use_after_close_raises_a_clear_error(tmp_path: Path, source: MemorySnapshot) -> None:
     served: SignSearch = KIND.load(run(KIND, make_job(tmp_path, source)).files)
     served.close()
     with pytest.raises(ClosedVersionError, match="SignSearch was closed"):

@@ -14,7 +14,7 @@ def rows_of(numbers: list[int]) -> np.ndarray:
 
 
 @given(NUMBERS, NUMBERS)
-def test_they_know_what_is_among_them_and_what_is_not(asked: list[int], numbers: list[int]) -> None:
+def test_rows_are_found_in_a_set_or_not(asked: list[int], numbers: list[int]) -> None:
     row_set = rows_of(sorted(set(numbers)))
     assert among(rows_of(asked), row_set).tolist() == [each in numbers for each in asked]
     left = [each for each in asked if each not in numbers]

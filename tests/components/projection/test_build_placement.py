@@ -164,7 +164,7 @@ def test_an_entry_that_is_given_again_with_another_payload_does_not_move(
 
 @pytest.mark.parametrize(("changed", "mode"), [(10, "incremental"), (11, "full")])
 @pytest.mark.parametrize("gone", [False, True])
-def test_a_map_is_laid_out_anew_when_a_tenth_has_changed(
+def test_a_map_is_laid_out_from_scratch_when_a_tenth_has_changed(
     tmp_path: Path, changed: int, mode: str, *, gone: bool
 ) -> None:
     vectors = clustered(111, 8, clusters=3)
@@ -184,7 +184,7 @@ def test_a_map_is_laid_out_anew_when_a_tenth_has_changed(
     assert ("max_placed" in done.built.details["build"]["reason"]) is (mode == "full")
 
 
-def test_entries_like_no_other_have_the_map_laid_out_anew(tmp_path: Path) -> None:
+def test_a_map_is_laid_out_from_scratch_for_entries_like_no_other(tmp_path: Path) -> None:
     """Two clusters far apart, and a batch that lies between them in every other direction."""
     rng = np.random.default_rng(0)
     left, right = (rng.normal(mean, 1, (200, 32)).astype(np.float32) for mean in (-20, 20))
@@ -202,7 +202,7 @@ def test_entries_like_no_other_have_the_map_laid_out_anew(tmp_path: Path) -> Non
     assert "resemble nothing" in anew.built.details["build"]["reason"]
 
 
-def test_an_entry_beyond_the_edge_has_the_map_scaled_anew(tmp_path: Path) -> None:
+def test_a_map_is_scaled_again_for_an_entry_beyond_the_edge(tmp_path: Path) -> None:
     vectors = clustered(200, 8)
     before, kind = make_snapshot(vectors, metric=Metric.L2), projection()
     job = make_job(tmp_path / "1", before)
@@ -244,7 +244,7 @@ def test_equal_vectors_are_equally_near_however_many_there_are() -> None:
     )
 
 
-def test_fingerprints_tell_vectors_apart_by_every_bit() -> None:
+def test_fingerprints_differ_with_every_bit_of_a_vector() -> None:
     vectors = np.zeros((65, 2), dtype=np.float32)
     bits = vectors.view(np.uint64)[:, 0]
     bits[1:] = np.uint64(1) << np.arange(64, dtype=np.uint64)

@@ -124,7 +124,7 @@ def test_a_pca_map_does_not_flip_when_the_data_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_entries_stay_about_where_they_are_when_all_are_laid_out_anew(
+def test_entries_stay_about_where_they_are_when_all_are_laid_out_again(
     method: str, tmp_path: Path
 ) -> None:
     kind = projection(method, perplexity=15, max_placed=0)
@@ -141,7 +141,7 @@ def test_entries_stay_about_where_they_are_when_all_are_laid_out_anew(
     assert not after.built.details["rescaled"]
 
 
-def test_a_t_sne_map_that_is_drawn_anew_jumps_and_one_from_the_last_does_not(
+def test_a_t_sne_map_that_starts_from_scratch_jumps_and_one_from_the_last_does_not(
     tmp_path: Path,
 ) -> None:
     """The promise, with its counter-proof: the same change without the last map."""

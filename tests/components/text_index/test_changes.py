@@ -121,7 +121,7 @@ def test_what_is_given_again_as_it_was_makes_no_new_file(tmp_path: Path) -> None
     assert not list(following.workdir.iterdir())
 
 
-def test_beyond_a_fifth_the_file_is_written_from_scratch_and_says_why(tmp_path: Path) -> None:
+def test_beyond_a_fifth_the_file_is_written_from_scratch_with_the_reason(tmp_path: Path) -> None:
     kind, source = TextIndex(TextIndexParameters()), songs()
     job = make_job(tmp_path / "0", source)
     done = run(kind, job)
