@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexrelay.components.layered.layers import Layers, in_one_layer
@@ -30,6 +30,7 @@ def merged(given: Layers) -> list[tuple[bool, int]]:
     return shown
 
 
+@settings(deadline=None)
 @given(layers())
 def test_every_position_leads_to_its_row_and_back(given: Layers) -> None:
     expected = merged(given)

@@ -1,7 +1,7 @@
 """Sets of rows say what Python's own sets say."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexrelay.components.layered.layers import among, row_set_of, without
@@ -13,6 +13,7 @@ def rows_of(numbers: list[int]) -> np.ndarray:
     return np.array(numbers, dtype=np.int64)
 
 
+@settings(deadline=None)
 @given(NUMBERS, NUMBERS)
 def test_rows_are_found_in_a_set_or_not(asked: list[int], numbers: list[int]) -> None:
     row_set = rows_of(sorted(set(numbers)))
@@ -21,6 +22,7 @@ def test_rows_are_found_in_a_set_or_not(asked: list[int], numbers: list[int]) ->
     assert without(rows_of(asked), row_set).tolist() == left
 
 
+@settings(deadline=None)
 @given(st.lists(NUMBERS, min_size=1, max_size=3))
 def test_they_hold_each_row_once_and_grow(parts: list[list[int]]) -> None:
     expected = sorted({number for part in parts for number in part})

@@ -1,12 +1,13 @@
 """Columns of row numbers, cut where one of them does not go on."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexrelay.components.layered.layers import runs
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 20).flatmap(
         lambda n: st.lists(
