@@ -79,7 +79,7 @@ def test_all_is_well_in_a_healthy_installation() -> None:
     assert {each.condition for each in verdict.components.values()} == {Condition.CURRENT}
 
 
-def test_settings_without_any_component_are_no_fault_and_are_said() -> None:
+def test_settings_without_any_component_are_no_fault_and_are_noted() -> None:
     verdict = judge(healthy(**without(*VERSIONS), definitions={}))
     assert verdict.well
     assert "the settings declare no component: nothing is built, and nothing is served" in (
@@ -87,7 +87,7 @@ def test_settings_without_any_component_are_no_fault_and_are_said() -> None:
     )
 
 
-def test_nothing_committed_yet_is_no_fault_and_is_said() -> None:
+def test_nothing_committed_yet_is_no_fault_and_is_noted() -> None:
     empty = healthy(
         generation=0,
         stored={},
@@ -577,7 +577,7 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
 
 
 @pytest.mark.parametrize("case", ONE_TABLE)
-def test_what_is_not_well_is_said_once_with_what_to_do_and_who_acts(case: str) -> None:
+def test_a_problem_is_reported_once_with_what_to_do_and_who_acts(case: str) -> None:
     changes, code, what, advice, acts = ONE_TABLE[case]
     found = problems(healthy(**changes))
     problem = next(each for each in found if each.code is code)
@@ -589,7 +589,7 @@ def test_what_is_not_well_is_said_once_with_what_to_do_and_who_acts(case: str) -
     assert len(found) == 1 or code in alone, found
 
 
-def test_a_thousand_processes_under_one_label_are_told_of_in_a_few_sentences() -> None:
+def test_a_thousand_processes_under_one_label_are_reported_in_a_few_sentences() -> None:
     crowd: dict[str, Any] = {f"web:{number:04}": None for number in range(1000)}
     dropped = {f"reader:evil:{number:04}": "it lies" for number in range(300)}
     others = {"one": reader(), "two:0a": None}
@@ -610,7 +610,7 @@ def test_every_code_has_a_case() -> None:
     assert {code for _, code, *_ in ONE_TABLE.values()} == set(Code)
 
 
-def test_being_built_held_or_paused_stands_beside_how_a_component_is_and_never_instead() -> None:
+def test_being_built_held_or_paused_is_reported_beside_the_condition_of_a_component() -> None:
     building = redis(rebuilders={"r1": rebuilder(building=("similar",))})
     behind = {**VERSIONS, "similar": manifest("similar", covers={"tracks": 2})}
     failed = {"similar": attempt("similar", failures=3)}
@@ -750,7 +750,7 @@ def test_a_place_is_compared_on_the_same_host_only() -> None:
     assert problem.what.endswith("than these: collection tracks lies elsewhere")
 
 
-def test_without_a_rebuilder_a_person_is_told_how_to_build() -> None:
+def test_without_a_rebuilder_the_advice_is_how_to_build() -> None:
     behind = {**VERSIONS, "similar": manifest("similar", covers={"tracks": 2})}
     for changes in ({"versions": behind}, {"attempts": {"similar": attempt("similar")}}):
         found = problems(healthy(**changes, redis=redis(rebuilders={})))
@@ -785,7 +785,7 @@ def test_a_release_of_another_epoch_is_behind_all_of_it() -> None:
     assert "tracks was created again" in problems(facts)[0].what
 
 
-def test_a_problem_that_is_not_the_doors_is_left_out_of_it() -> None:
+def test_a_problem_that_a_command_is_not_about_is_left_out() -> None:
     facts = healthy(
         unreadable={"tracks": "gone"}, sources={}, paused={"map": pause("map")}, dead_letters=1
     )
@@ -798,7 +798,7 @@ def test_a_problem_that_is_not_the_doors_is_left_out_of_it() -> None:
     assert verdict.within(set()).well
 
 
-def test_a_moment_later_a_reader_has_no_excuse() -> None:
+def test_a_reader_that_does_not_follow_in_time_is_late() -> None:
     facts = healthy(**with_reader(release=6), release=release(created_at=NOW))
     assert problems(facts)[0].acts is Actor.PROCESS
     late = replace(facts, now=NOW + timedelta(seconds=60))
@@ -825,7 +825,7 @@ def test_what_a_wrong_key_hides_is_unknown_and_never_invented() -> None:
 
 
 @pytest.mark.parametrize("chosen", [None, ("map", "similar"), ("map",)])
-def test_a_reader_that_is_not_ready_is_told_of_with_what_it_requires_and_who_acts(
+def test_a_reader_that_is_not_ready_is_reported_with_what_it_requires_and_who_acts(
     chosen: tuple[str, ...] | None,
 ) -> None:
     facts = healthy(

@@ -1,4 +1,4 @@
-"""No two doors disagree on whether all is well, whatever the facts are."""
+"""No two commands disagree on whether all is well, whatever the facts are."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -118,16 +118,16 @@ def any_facts(draw: st.DrawFn) -> Facts:
 
 @settings(max_examples=150, deadline=None)
 @given(any_facts())
-def test_no_two_doors_disagree_and_each_problem_says_what_to_do(facts: Facts) -> None:
+def test_no_two_commands_disagree_and_each_problem_names_what_to_do(facts: Facts) -> None:
     verdict = judge(facts)
     everything = verdict.within(set(Code))
     assert everything == verdict
     assert verdict.well == (not verdict.problems)
     for codes in (PLACES, BUILDS):
-        door = verdict.within(codes)
-        assert set(door.problems) <= set(verdict.problems)
-        assert door.well == (not door.problems)
-        if not door.well:
+        part = verdict.within(codes)
+        assert set(part.problems) <= set(verdict.problems)
+        assert part.well == (not part.problems)
+        if not part.well:
             assert not verdict.well
     assert {each for each in verdict.problems if each.code in PLACES} <= set(
         verdict.within(BUILDS).problems

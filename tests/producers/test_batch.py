@@ -44,7 +44,7 @@ def events(connection: Connection) -> list[Event]:
     return [Event.from_bytes(fields[FIELD]) for _, fields in entries]
 
 
-def test_leaving_the_block_commits_and_then_says_so(
+def test_leaving_the_block_commits_and_then_announces_it(
     producer: Producer, catalog: Catalog, connection: Connection
 ) -> None:
     with producer.batch("tracks", "monday") as batch:
@@ -80,7 +80,7 @@ def test_an_exception_in_the_block_commits_nothing(
         _ = batch.commit
 
 
-def test_an_empty_batch_commits_nothing_and_says_so(
+def test_an_empty_batch_commits_nothing_and_the_error_says_so(
     producer: Producer, catalog: Catalog, connection: Connection
 ) -> None:
     with producer.batch("tracks") as batch:

@@ -148,7 +148,7 @@ def test_other_content_under_a_known_id_keeps_all_of_them_out(
     assert announced(connection) == [("tracks", "b", 1)]
 
 
-def test_two_contents_under_one_new_id_are_not_called_committed(
+def test_two_contents_under_one_new_id_are_not_committed(
     producer: Producer, catalog: Catalog
 ) -> None:
     batches = producer.batches()
@@ -173,7 +173,7 @@ def test_texts_may_be_set_of_entries_of_an_earlier_batch_of_the_block(
         assert chunk.texts == ["y"]
 
 
-def test_what_is_wrong_is_told_before_anything_is_committed(producer: Producer) -> None:
+def test_what_is_wrong_is_refused_before_anything_is_committed(producer: Producer) -> None:
     with producer.batches() as batches:
         with pytest.raises(UndeclaredCollectionError):
             batches.batch("trakcs")

@@ -50,7 +50,7 @@ def fill(producer: Producer, clock: HandClock) -> None:
     clock.pass_by(1.0)
 
 
-def test_a_backlog_is_told_after_the_commit_and_nothing_is_added(
+def test_a_backlog_is_reported_after_the_commit_and_nothing_is_added(
     limited: Producer, connection: Connection, catalog: Catalog, clock: HandClock
 ) -> None:
     fill(limited, clock)
@@ -102,7 +102,7 @@ def test_requests_are_never_held_up(limited: Producer, catalog: Catalog, clock: 
     assert [row.event_id for row in catalog.inbox.open()] == [request]
 
 
-def test_jobs_that_keep_their_own_data_and_asynchronous_ones_hear_of_it_too(
+def test_jobs_that_keep_their_own_data_and_asynchronous_ones_meet_it_too(
     limited: Producer, clock: HandClock
 ) -> None:
     fill(limited, clock)
@@ -120,7 +120,7 @@ def test_jobs_that_keep_their_own_data_and_asynchronous_ones_hear_of_it_too(
 
 
 @pytest.mark.server
-def test_a_server_that_is_full_is_told_while_the_commit_stands_and_consumers_drain(
+def test_a_server_that_is_full_is_reported_while_the_commit_stands_and_consumers_drain(
     server_factory: ServerFactory, tmp_path: Path
 ) -> None:
     server = server_factory()

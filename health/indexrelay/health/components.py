@@ -68,7 +68,7 @@ def _left_out(name: str, facts: Facts) -> dict[str, int]:
     readings = [
         (manifest.covers.get(name, 0), manifest.created_at, manifest.left_out.get(name, {}))
         for component, manifest in facts.versions.items()
-        if name in getattr(facts.definitions.get(component), "inputs", ())
+        if component in facts.definitions and name in facts.definitions[component].inputs
     ]
     return max(readings, key=lambda reading: reading[:2])[2] if readings else {}
 
