@@ -56,7 +56,7 @@ def test_a_disk_that_stays_full_takes_a_few_lines_an_hour(shown: Shown, clock: H
     assert sum(json.loads(line).get("repeated", 0) for line in shown.lines) > 3 * 3000
 
 
-def test_other_words_other_components_and_what_is_no_warning_are_always_shown(
+def test_other_texts_other_components_and_lines_below_warning_are_always_shown(
     shown: Shown,
 ) -> None:
     log = get_logger("indexrelay.test")
@@ -71,7 +71,7 @@ def test_other_words_other_components_and_what_is_no_warning_are_always_shown(
     assert len(shown.lines) == 3 + 1 + 1 + 1 + 1
 
 
-def test_what_comes_back_after_a_while_is_news(shown: Shown, clock: HandClock) -> None:
+def test_a_line_that_comes_back_after_a_while_is_shown(shown: Shown, clock: HandClock) -> None:
     log = get_logger("indexrelay.test")
     for seconds in (0, 1, 1, 10_000, 1, 10):
         clock.move(timedelta(seconds=seconds))
@@ -112,7 +112,7 @@ def test_kinds_do_not_take_each_others_places_and_those_of_other_libraries_are_l
     assert len(shown.lines) == BURST + 2
 
 
-def test_what_was_left_out_is_told_when_nothing_more_of_the_kind_comes(
+def test_lines_that_were_left_out_are_counted_when_no_more_of_the_kind_come(
     shown: Shown, clock: HandClock
 ) -> None:
     log = get_logger("indexrelay.test")
@@ -134,7 +134,7 @@ def test_what_was_left_out_is_told_when_nothing_more_of_the_kind_comes(
     assert "repeated" not in json.loads(shown.lines[0]), "it was told"
 
 
-def test_what_is_told_for_who_asked_for_details_is_never_left_out(shown: Shown) -> None:
+def test_debug_lines_are_never_left_out(shown: Shown) -> None:
     logging.getLogger("indexrelay.test").setLevel(logging.DEBUG)
     for _ in range(2 * BURST):
         get_logger("indexrelay.test").debug("query.answered")
@@ -202,7 +202,7 @@ def test_what_python_would_write_by_itself_is_an_event(log: io.StringIO) -> None
         assert words in event
 
 
-def test_a_line_is_of_a_bounded_length_whatever_is_told(log: io.StringIO) -> None:
+def test_a_line_is_of_a_bounded_length_whatever_is_logged(log: io.StringIO) -> None:
     def deep(levels: int) -> None:
         if levels:
             deep(levels - 1)

@@ -299,7 +299,7 @@ class Leases:
             return True
         if taken is not True:
             if taken is False:
-                self._waits.note(name, told_after_seconds=self._longest_seconds(component))
+                self._waits.note(name, report_after_seconds=self._longest_seconds(component))
             return False
         self._waits.over(name)
         with self._lock:

@@ -1,11 +1,11 @@
 """Files that only their owner may read, whatever the umask is, and locks on files.
 
-What a data folder holds is nobody else's: entries, a database, locks. Whoever may only read a lock
-file or a database could also lock it, and stop everyone who writes.
+A data folder holds entries, a database and locks, for its owner alone. A user who may only read a
+lock file or a database could also lock it, and stop every process that writes.
 
-A lock that somebody else holds for ever (a stopped process, a stranger who may open the file) must
-not stop its next user without a word. So nobody blocks in the kernel: the lock is tried again and
-again, `LockWaits` logs and reports what takes too long, and in the end the wait is given up.
+A lock that another process holds for ever (one that was stopped, or of a user who may open the
+file) must not stop its next user silently. So no thread blocks in the kernel: it tries the lock
+again and again, `LockWaits` logs and reports what takes too long, and in the end the wait ends.
 """
 
 import fcntl
@@ -28,7 +28,7 @@ FILE_MODE: Final = 0o600
 
 
 def make_private_folder(path: Path, mode: int = FOLDER_MODE) -> None:
-    """Make a folder and the parents that are missing, each with ``mode``; one that is there stays.
+    """Make a folder and the parents that are missing, each with ``mode``; existing ones stay.
 
     Raises:
         OSError: it cannot be made.
@@ -57,16 +57,16 @@ def open_private(path: Path, mode: Literal["wb", "ab", "a+"]) -> IO[Any]:
 
 
 def shut_to_others(file: int, mode: int = FILE_MODE) -> None:
-    """Take an open file of ours from all others who could open it until now."""
+    """Remove the rights of other users on an open file of ours."""
     found = os.fstat(file)
     if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) & ~mode:
         os.fchmod(file, stat.S_IMODE(found.st_mode) & mode)
 
 
 def open_to_everyone(path: Path) -> bool:
-    """Whether every user of this host may enter the folder, or read the file, and gets there.
+    """Whether every user of this host can reach and enter the folder, or read the file.
 
-    Groups do not count: many a user has one to themselves. ``False`` also where nothing is.
+    Groups do not count, since many users have one of their own. ``False`` where nothing is there.
     """
     try:
         inside = stat.S_IMODE(path.stat().st_mode) & (stat.S_IROTH | stat.S_IXOTH)
@@ -82,10 +82,10 @@ def _opener(path: str, flags: int) -> int:
 
 _log = get_logger(__name__)
 
-TOLD_AFTER_SECONDS: Final = 5.0
+REPORT_AFTER_SECONDS: Final = 5.0
 """A longer wait is reported: writers share the artifacts' lock, and garbage collection takes
 milliseconds."""
-_LONGEST_SILENCE_SECONDS: Final = 320.0
+_MAX_INTERVAL_SECONDS: Final = 320.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.001, 0.05
 _LOCKS: Final = Path("/proc/locks")
 
@@ -96,13 +96,13 @@ Pause = Callable[[float], object]
 class _Wait:
     since: datetime
     began: float
-    told_after: float
-    tell_at: float
+    report_after: float
+    report_at: float
     holder: str = ""
 
 
 class LockWaits:
-    """The locks that one part of this process waits for; safe to use from several threads."""
+    """The locks that one part of this process waits for; safe to use from any thread."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -111,21 +111,21 @@ class LockWaits:
 
     @property
     def long(self) -> tuple[LockWait, ...]:
-        """Those that take longer than they should, and those that were given up, by their names."""
+        """The waits that take longer than they should, and those that were given up, by lock."""
         now = self._clock.monotonic()
         with self._lock:
             return tuple(
                 LockWait(lock=name, since=wait.since, holder=wait.holder)
                 for name, wait in sorted(self._waits.items())
-                if now - wait.began >= wait.told_after
+                if now - wait.began >= wait.report_after
             )
 
     def note(
-        self, lock: str, *, holder: str = "", told_after_seconds: float = TOLD_AFTER_SECONDS
+        self, lock: str, *, holder: str = "", report_after_seconds: float = REPORT_AFTER_SECONDS
     ) -> float:
-        """Somebody waits for ``lock``; for how many seconds by now.
+        """Note that a thread waits for ``lock``; for how many seconds by now.
 
-        Logs it once it takes longer than ``told_after_seconds``, and again after growing waits.
+        Logs it once it takes longer than ``report_after_seconds``, and again after growing waits.
         """
         now = self._clock.monotonic()
         with self._lock:
@@ -134,15 +134,15 @@ class LockWaits:
                 wait = self._waits[lock] = _Wait(
                     since=self._clock.now(),
                     began=now,
-                    told_after=told_after_seconds,
-                    tell_at=now + told_after_seconds,
+                    report_after=report_after_seconds,
+                    report_at=now + report_after_seconds,
                 )
             wait.holder = holder or wait.holder
             waited = now - wait.began
-            tell = now >= wait.tell_at
-            if tell:
-                wait.tell_at = now + min(max(waited, told_after_seconds), _LONGEST_SILENCE_SECONDS)
-        if tell:
+            due = now >= wait.report_at
+            if due:
+                wait.report_at = now + min(max(waited, report_after_seconds), _MAX_INTERVAL_SECONDS)
+        if due:
             _log.warning(
                 "lock.waiting",
                 lock=lock,
@@ -153,12 +153,12 @@ class LockWaits:
         return waited
 
     def over(self, lock: str) -> None:
-        """The lock was had, or nobody wants it any more."""
+        """Note that the lock was taken, or is not wanted any more."""
         with self._lock:
             self._waits.pop(lock, None)
 
     def keep(self, locks: Collection[str]) -> None:
-        """Nobody waits for any but these."""
+        """Note that no thread waits for any other lock than these."""
         with self._lock:
             self._waits = {name: self._waits[name] for name in self._waits if name in locks}
 
@@ -173,12 +173,12 @@ def wait_for_lock(
     most_seconds: float,
     pause: Pause | None = None,
 ) -> bool:
-    """Take the lock ``how`` (``LOCK_SH`` or ``LOCK_EX``) on an open file; whether it was had.
+    """Take the lock ``how`` (``LOCK_SH`` or ``LOCK_EX``) on an open file; whether it was taken.
 
     Args:
-        name: what the lock is called where the wait is told of.
-        most_seconds: so long at most.
-        pause: sleeps; ``None``: really.
+        name: of the lock, in logs and reports.
+        most_seconds: the longest wait.
+        pause: sleeps for so many seconds; ``None``: `time.sleep`.
 
     Raises:
         OSError: this file system has no locks.
@@ -199,7 +199,7 @@ def wait_for_lock(
 
 
 def holder_of(file: int) -> str:
-    """Which process holds a lock on an open file: ``process 4711``; empty where nobody can say."""
+    """The process that holds a lock on an open file: ``process 4711``; empty: unknown."""
     try:
         inode = os.fstat(file).st_ino
         lines = _LOCKS.read_text(encoding="ascii").splitlines()

@@ -53,7 +53,7 @@ def configure_logs(settings: LogSettings, *, stream: TextIO | None = None) -> No
     shared = _shared()
     handler = _handler(settings, stream or sys.stderr, shared)
     logging.basicConfig(handlers=[handler], level=settings.level.upper(), force=True)
-    logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells which of its builds it loads
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # it logs which of its builds it loads
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -70,7 +70,7 @@ def configure_logs(settings: LogSettings, *, stream: TextIO | None = None) -> No
 def show_logs(
     level: Level = "info", *, layout: Format = "auto", stream: TextIO | None = None
 ) -> None:
-    """Show what indexrelay logs, such as the summary of each release, in an application of yours.
+    """Show what indexrelay logs, such as the summary of each release, in your own application.
 
     The application's own logging stays as it is: only the logger ``indexrelay`` gets a handler, and
     hands nothing on to the others. The last call counts.
@@ -134,7 +134,7 @@ def _unpacked(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDi
 
 
 def _bounded(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """The event with what is very long cut short: others' words must not fill the disk."""
+    """The event with long fields cut short, so that texts of others do not fill the disk."""
     for name, value in event.items():
         if isinstance(value, str) and len(value) > _MOST_CHARACTERS:
             left = len(value) - _MOST_CHARACTERS
@@ -161,7 +161,7 @@ def _json_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
     document = {**first, **event}
     text = json.dumps(document, default=str, ensure_ascii=False)
-    # Half a character in a name, as of a file, has no UTF-8: then every one is written as its code.
+    # Half a surrogate pair, as in a file's name, has no UTF-8: then all characters are escaped.
     return text if _is_text(text) else json.dumps(document, default=str)
 
 
@@ -218,7 +218,7 @@ def _marks(stream: TextIO) -> dict[str, str]:
 
 
 def _value(value: Any) -> str:
-    """A field as a person would write it: lists without quotes, long digests cut."""
+    """A field for people: lists without quotes, long digests cut."""
     match value:
         case float():
             return f"{value:.6g}"
@@ -235,12 +235,12 @@ def _value(value: Any) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Text that cannot forge a line of its own."""
+    """The text without line breaks, so that it cannot look like another line."""
     return text if text.isprintable() else json.dumps(text, ensure_ascii=False)
 
 
 def catch_strays() -> None:
-    """Have the log tell what Python would write to stderr by itself, for a process that is ours.
+    """Log what Python would write to stderr by itself, for a process that is ours.
 
     Warnings, and what a thread or the whole process ends with: one event each, and no plain text
     among the lines of the log.
@@ -270,6 +270,7 @@ def _of_finalizer(args: "sys.UnraisableHookArgs") -> None:
     _log.error("finalizer.failed", object=repr(args.object), exc_info=args.exc_value)
 
 
+_SUMMARY: Final = "log.lines_left_out"
 REPEATED: Final = "repeated"
 """The field that says how many equal lines were left out before this one."""
 LEFT_OUT: Final = "left_out"
@@ -279,8 +280,8 @@ BURST: Final = 100
 _SECONDS_PER_LINE: Final = 2.0
 _FIRST_WAIT_SECONDS: Final = 10.0
 _LONGEST_WAIT_SECONDS: Final = 320.0
-_TOLD_AFTER_SECONDS: Final = 60.0
-"""What was left out is told in a line of its own when nothing of the kind came for so long."""
+_COUNTED_AFTER_SECONDS: Final = 60.0
+"""A line of its own counts what was left out when no other of the kind came for so long."""
 _LOOK_SECONDS: Final = 10.0
 _MOST_KEYS: Final = 1000
 """Different lines that are remembered; the ones that were quiet the longest are forgotten."""
@@ -310,10 +311,10 @@ class _Kind:
     seen_at: float
     """When one came last, shown or not."""
     left_out: int = 0
-    unsaid: int = 0
-    """Lines that were left out, for whatever reason, and that no line has told of yet."""
-    told_at: float = -1.0
-    """When a line of its own told of them."""
+    uncounted: int = 0
+    """Lines that were left out, for whatever reason, and that no line has counted yet."""
+    counted_at: float = -1.0
+    """When a line of its own counted them."""
 
     def may_show(self, now: float) -> bool:
         """Whether one more may be shown; it counts as shown then."""
@@ -326,7 +327,7 @@ class _Kind:
 
 
 class RepeatLimit(logging.Filter):
-    """Add it to a handler; safe to use from several threads."""
+    """Leaves out repeated lines of the handler that it is added to; safe to use from any thread."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         super().__init__()
@@ -337,15 +338,15 @@ class RepeatLimit(logging.Filter):
         self._look_at = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to show the line; it is told in it how many were not."""
-        if record.levelno < logging.INFO or record.name == __name__:
+        """Whether to show the line; it then says how many were left out before it."""
+        if record.levelno < logging.INFO or _kind_of(record) == (__name__, _SUMMARY):
             return True
         now = self._clock.monotonic()
         with self._lock:
             shown = self._is_shown(record, now)
-            untold = list(self._untold(now)) if now >= self._look_at else []
-        for name, count in untold:  # outside of the lock: these lines come this way, too
-            _log.warning("log.lines_left_out", of=name, lines=count)
+            uncounted = list(self._uncounted(now)) if now >= self._look_at else []
+        for name, count in uncounted:  # without the lock: these lines are filtered, too
+            _log.warning(_SUMMARY, of=name, lines=count)
         return shown
 
     def _is_shown(self, record: logging.LogRecord, now: float) -> bool:
@@ -354,26 +355,26 @@ class RepeatLimit(logging.Filter):
         if record.levelno >= logging.WARNING:
             series = self._following(record, now)
             if series is None:
-                kind.unsaid += 1
+                kind.uncounted += 1
                 return False
         if not kind.may_show(now):
             kind.left_out += 1
-            kind.unsaid += 1
+            kind.uncounted += 1
             return False
         if series is not None and series.left_out:
-            if series.at > kind.told_at:
+            if series.at > kind.counted_at:
                 _say(record, REPEATED, series.left_out)
-                kind.unsaid -= min(series.left_out, kind.unsaid)
+                kind.uncounted -= min(series.left_out, kind.uncounted)
             series.left_out = 0
         if kind.left_out:
             _say(record, LEFT_OUT, kind.left_out)
-            kind.unsaid -= min(kind.left_out, kind.unsaid)
+            kind.uncounted -= min(kind.left_out, kind.uncounted)
             kind.left_out = 0
         return True
 
     def _following(self, record: logging.LogRecord, now: float) -> _Series | None:
-        """The series that this line goes on with; ``None``: it is not its turn."""
-        # Its hash, since a line may quote megabytes.
+        """The series of equal lines that this line belongs to; ``None``: it is left out."""
+        # The hash of it, since a line may be megabytes long.
         key = hash(_key(record))
         series = self._series.pop(key, None)
         if series is not None and now < series.next_at:
@@ -403,14 +404,14 @@ class RepeatLimit(logging.Filter):
             self._kinds.popitem(last=False)
         return kind
 
-    def _untold(self, now: float) -> Iterator[tuple[str, int]]:
-        """The kinds of which lines were left out, and of which nothing has come for a while."""
+    def _uncounted(self, now: float) -> Iterator[tuple[str, int]]:
+        """The kinds of which lines were left out, and of which none has come for a while."""
         self._look_at = now + _LOOK_SECONDS
         for kind in self._kinds.values():
-            if kind.unsaid and now - kind.seen_at >= _TOLD_AFTER_SECONDS:
-                yield kind.name, kind.unsaid
-                kind.left_out = kind.unsaid = 0
-                kind.told_at = now
+            if kind.uncounted and now - kind.seen_at >= _COUNTED_AFTER_SECONDS:
+                yield kind.name, kind.uncounted
+                kind.left_out = kind.uncounted = 0
+                kind.counted_at = now
 
 
 def _fields_of(record: logging.LogRecord) -> dict[str, Any] | None:
@@ -436,12 +437,12 @@ def _key(record: logging.LogRecord) -> tuple[str, ...]:
         if record.exc_info and record.exc_info[0] is not None:
             texts.append(record.exc_info[0].__name__)
     else:
-        texts = [f"{name}={value}" for name, value in sorted(fields.items()) if _tells(name)]
+        texts = [f"{name}={value}" for name, value in sorted(fields.items()) if _is_compared(name)]
     return (record.name, *(_NUMBERS.sub("#", text) for text in texts))
 
 
-def _tells(field: str) -> bool:
-    """A traceback differs in what it went through; its error is a field of its own."""
+def _is_compared(field: str) -> bool:
+    """Whether equal lines have this field in common: a traceback may differ, its error may not."""
     return field not in ("exception", "timestamp", "level", "logger", "_record", "_from_structlog")
 
 

@@ -227,7 +227,7 @@ def _postgresql_engine(url: URL, waits: LockWaits) -> Engine:
     @event.listens_for(engine, "handle_error")
     def _note_wait(context: Any) -> None:
         if getattr(context.original_exception, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
-            waits.note(_THE_CATALOG, told_after_seconds=0.0)
+            waits.note(_THE_CATALOG, report_after_seconds=0.0)
 
     @event.listens_for(engine, "commit")
     def _note_end(connection: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature
