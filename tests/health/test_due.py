@@ -8,7 +8,7 @@ import pytest
 
 from indexrelay.health.due import find_due, inputs_digest
 from indexrelay.health.facts import Facts, RetryPolicy, SourceFact
-from indexrelay.schemas.clock import SHARE, backoff_seconds
+from indexrelay.schemas.clock import JITTER_SHARE, backoff_seconds
 from indexrelay.schemas.settings import ComponentDefinition
 from indexrelay.schemas.versions import Hold, Release, VersionManifest
 from indexrelay.storage.catalog import Attempt, Pause
@@ -218,7 +218,7 @@ def test_a_failed_component_is_left_alone_until_its_cooldown_is_over(
 ) -> None:
     given = facts(generation=4, attempts={"index": attempt("index", failures=failures)})
     wait = backoff_seconds(failures, first=10, longest=600, key="index")
-    assert abs(wait - seconds) <= SHARE * seconds
+    assert abs(wait - seconds) <= JITTER_SHARE * seconds
     early = find_due(replace(given, now=NOW + timedelta(seconds=wait - 1)), PATIENCE)
     assert "index" not in early.reasons
     assert early.retry_at == NOW + timedelta(seconds=wait)

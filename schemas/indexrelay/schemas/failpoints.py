@@ -1,16 +1,17 @@
 """Named points before and after every durable step, at which a test makes the process fail.
 
-Production pays one look into an empty dict. A test arms points by the variable `VARIABLE`, which
-each process reads once, at its edge; its value is a JSON object from names to what is to be done::
+In production a point costs one look into an empty dict. A test arms points by the variable
+`VARIABLE`, which each process reads once, at its edge; its value is a JSON object from names to
+actions::
 
     {"release.before_link": {"do": "kill", "hit": 2, "token": "FILE"}}
 
-``do`` is ``kill`` (SIGKILL to itself: no clean-up of any kind runs), ``stop`` (SIGSTOP, until
-someone sends SIGCONT), ``raise`` (`FailpointError`) or ``wait`` (until the file ``until_there`` is
-there, or the file ``until_gone`` is not). It happens on every hit, or with ``hit`` on the n-th one
-in this process, or with ``token`` for whoever removes that file: once among all processes that were
-armed with it, and no sooner than the test puts it there. With both, hits count while the token is
-there. A fork inherits what is armed.
+``do`` is ``kill`` (SIGKILL to itself: no clean-up of any kind runs), ``stop`` (SIGSTOP, until a
+SIGCONT), ``raise`` (`FailpointError`) or ``wait`` (until the file ``until_there`` exists, or the
+file ``until_gone`` does not). The point acts on every hit, or with ``hit`` on the n-th one in this
+process, or with ``token`` in the process that removes that file: once among all processes that were
+armed with it, and not before the test makes the file. With both, hits count while the token exists.
+A fork inherits what is armed.
 """
 
 import json
@@ -59,7 +60,7 @@ FAILPOINTS: Final = (
 )
 """Every point there is, in the order in which a batch passes them; each is in one place only."""
 
-Deed = Literal["kill", "stop", "raise", "wait"]
+Action = Literal["kill", "stop", "raise", "wait"]
 _LOOK_SECONDS: Final = 0.005
 
 
@@ -73,10 +74,10 @@ class FailpointError(IndexRelayError):
 
 @dataclass(kw_only=True)
 class _Armed:
-    """What is to happen at one point."""
+    """The action at one point."""
 
     name: str
-    do: Deed
+    do: Action
     hit: int | None = None
     token: Path | None = None
     until_there: Path | None = None
@@ -85,11 +86,11 @@ class _Armed:
     _counting: threading.Lock = field(default_factory=threading.Lock)
 
     def meet(self) -> None:
-        """Count the hit, and act if it is the one."""
-        if self._is_the_one():
+        """Count the hit, and act if it is the armed one."""
+        if self._is_due():
             self._act()
 
-    def _is_the_one(self) -> bool:
+    def _is_due(self) -> bool:
         if self.token is not None and not self.token.exists():
             return False
         with self._counting:
@@ -121,7 +122,7 @@ _armed: dict[str, _Armed] = {}
 
 
 def failpoint(name: str) -> None:
-    """Here is the point ``name``; nothing happens unless a test armed it.
+    """The point ``name``; nothing happens unless a test armed it.
 
     Raises:
         FailpointError: it was armed to raise.
@@ -131,10 +132,10 @@ def failpoint(name: str) -> None:
 
 
 def arm(environ: Mapping[str, str]) -> None:
-    """Arm what the variable in ``environ`` says, and nothing else; to be called once, at the edge.
+    """Arm the points of the variable in ``environ``, and no others; call it once, at the edge.
 
     Raises:
-        ValueError: the variable names a point or a deed that does not exist.
+        ValueError: the variable names a point or an action that does not exist.
     """
     _armed.clear()
     if text := environ.get(VARIABLE):
@@ -143,7 +144,7 @@ def arm(environ: Mapping[str, str]) -> None:
 
 def _parsed(name: str, keys: Mapping[str, str | int]) -> _Armed:
     unknown = set(keys) - {"do", "hit", "token", "until_there", "until_gone"}
-    if name not in FAILPOINTS or keys.get("do") not in get_args(Deed) or unknown:
+    if name not in FAILPOINTS or keys.get("do") not in get_args(Action) or unknown:
         raise ValueError(f"{VARIABLE}: {name!r} with {dict(keys)} is not a failpoint's action")
     paths = {key: Path(str(value)) for key, value in keys.items() if key not in ("do", "hit")}
     if keys["do"] == "wait" and not paths.keys() & {"until_there", "until_gone"}:
@@ -153,7 +154,7 @@ def _parsed(name: str, keys: Mapping[str, str | int]) -> _Armed:
 
 
 def _removed(token: Path) -> bool:
-    """Whether it was this process that removed it."""
+    """Whether this process removed it."""
     try:
         token.unlink()
     except FileNotFoundError:

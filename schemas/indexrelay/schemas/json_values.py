@@ -1,9 +1,9 @@
-"""What JSON can say, and where in a value something stands that it cannot.
+"""Finds what JSON cannot express in a value, and where it stands.
 
-The one judge of every JSON value that comes in: the payload of a batch, the payload text of a table
-or a folder, the document of a JSON cache. An encoder says only *that* something is wrong; whoever
-has to mend it wants to know where and what to give instead. So after a refusal, and only then, the
-value is walked, and the first offence named by its path: ``$.years[3]: numpy.int64``.
+It checks every JSON value that comes in: the payload of a batch, the payload text of a table or a
+folder, the document of a JSON cache. An encoder says only *that* something is wrong; a user wants
+to know where, and what to give instead. So after a refusal, and only then, the value is walked, and
+the first offence named by its path: ``$.years[3]: numpy.int64``.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ _INSTEAD: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Offence:
-    """One place in a value that JSON cannot say."""
+    """One place in a value that JSON cannot express."""
 
     path: str
     """From the root: ``$.points[3].x``."""
@@ -58,7 +58,7 @@ class Offence:
 
 
 def first_offence(value: Any, *, max_depth: int | None = None) -> Offence | None:
-    """The first place in ``value`` that JSON cannot say, in the order of its parts; or ``None``.
+    """The first place in ``value`` that JSON cannot express; ``None``: there is none.
 
     Args:
         value: anything.
@@ -82,7 +82,7 @@ def first_offence(value: Any, *, max_depth: int | None = None) -> Offence | None
 
 
 def has_half_character(text: str) -> bool:
-    """Whether half a surrogate pair is in it, which no UTF-8 can say."""
+    """Whether half a surrogate pair is in it, which has no UTF-8."""
     if text.isascii():
         return False
     try:
@@ -108,7 +108,7 @@ def _parts(value: dict[Any, Any] | list[Any] | tuple[Any, ...], path: str) -> li
 
 
 def _refusal(value: Any) -> str | None:
-    """Why JSON cannot say this one value, what is inside it left aside; else ``None``."""
+    """Why JSON cannot express this one value, without its parts; ``None``: it can."""
     match value:
         case None | bool() | list() | tuple():
             return None
@@ -127,7 +127,7 @@ def _refusal(value: Any) -> str | None:
 def _refused_number(value: int) -> str | None:
     try:
         int.__repr__(value)
-    except ValueError:  # and nobody's Python would read it back
+    except ValueError:  # and Python would not read it back
         return "a whole number of thousands of digits; give a text"
     return None
 

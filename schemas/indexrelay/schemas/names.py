@@ -1,10 +1,10 @@
-"""What a name, a text and a number may be, whoever wrote them; and the digest of a JSON value.
+"""What names, texts and numbers may be, and the digest of a JSON value.
 
 A name becomes a Redis key, a folder and a line in a log, so the alphabet is the one that is
-safe in all three. Nothing here ever becomes part of a path without having matched one of these.
+safe in all three. No name becomes part of a path before it has matched its pattern.
 
-Whatever is kept, sent or shown has a limit, so that nobody can fill a catalog, a server's memory or
-a log through it. Texts are shortened where they come in, by the models themselves.
+Everything that is kept, sent or shown has a limit, so that no one can fill a catalog, a server's
+memory or a log through it. Texts are shortened where they come in, by the models themselves.
 
 Digests are taken over one canonical form of JSON: sorted keys, no white space, UTF-8, no NaN.
 """
@@ -65,13 +65,13 @@ def split_member_id(member: str) -> tuple[str, str]:
 
 MAX_COMPONENTS: Final = 1000
 """Components, and collections, that one installation may have: so many names fit into one message
-beside everything else that it says."""
+beside everything else."""
 MAX_ERROR: Final = 2000
 """Characters of one error: a sentence and the place; a log has the rest."""
 MAX_MESSAGE: Final = 4000
 """Characters of the sentence that sums a rebuild up."""
 MAX_ATTRIBUTE: Final = 1000
-"""Characters of what an envelope says beside its data: ours take a hundred."""
+"""Characters of an envelope's attribute: ours take a hundred."""
 MAX_TRACEPARENT: Final = 320
 """Characters of a W3C trace context with the longest suffix that we carry."""
 _TAIL: Final = 4
@@ -104,14 +104,14 @@ ErrorText = Annotated[str, StringConstraints(max_length=MAX_ERROR), _shortener(M
 MessageText = Annotated[str, StringConstraints(max_length=MAX_MESSAGE), _shortener(MAX_MESSAGE)]
 """A sentence that sums something up; a longer one is shortened."""
 Attribute = Annotated[str, StringConstraints(max_length=MAX_ATTRIBUTE)]
-"""What an envelope says beside its data."""
+"""An attribute of an envelope."""
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def fitted(
     model: ModelT, most_bytes: int, steps: Iterable[tuple[str, Callable[[ModelT], ModelT]]]
 ) -> tuple[ModelT, tuple[str, ...]]:
-    """``model`` with as much left out as it takes for its JSON to fit into ``most_bytes``.
+    """``model`` with so much left out that its JSON fits into ``most_bytes``.
 
     Args:
         steps: by what each leaves out, in the order in which it may be missed; the last one leaves

@@ -1,4 +1,4 @@
-"""The URL of the server that carries signals: what may be written, and what it means.
+"""The URL of the Redis server: its forms, and what they mean.
 
 There are three forms::
 
@@ -10,8 +10,8 @@ With ``rediss`` instead of ``redis`` the connection is encrypted. Behind ``redis
 the Sentinels, as other clients of Redis write it; user and password are those of the servers, and
 the Sentinels' own go into the query: ``?sentinel_username=…&sentinel_password=…``.
 
-Read with the settings, so that ``indexrelay check`` finds a mistake, and again where it is used.
-What is wrong is said without any part of the URL: where it is wrong, a password may stand anywhere.
+It is read with the settings, so that ``indexrelay check`` finds a mistake, and again where it is
+used. Errors quote no part of the URL: in a wrong one the password may stand anywhere.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 SENTINEL_PORT: Final = 26379
 _SINGLE: Final = ("redis", "rediss", "unix")
-_GUARDED: Final = ("redis+sentinel", "rediss+sentinel")
+_SENTINELS: Final = ("redis+sentinel", "rediss+sentinel")
 _OF_SENTINELS: Final = "sentinel_"
 """Options of the query that begin like this are for the Sentinels, without it."""
 _ENCODED: Final = "special characters of a password are percent-encoded"
@@ -28,7 +28,7 @@ _ENCODED: Final = "special characters of a password are percent-encoded"
 
 @dataclass(frozen=True, kw_only=True)
 class ServerUrl:
-    """A URL that was understood; it may hold a password, and does not show it."""
+    """A parsed URL; it may hold a password, and `repr` does not show it."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(…)"
@@ -43,28 +43,28 @@ class SingleUrl(ServerUrl):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class SentinelUrl(ServerUrl):
-    """Servers of which one is the primary, and the Sentinels that say which."""
+    """Servers of which one is the primary, and the Sentinels that know which."""
 
     sentinels: tuple[tuple[str, int], ...]
     """Host and port of each."""
     service: str
-    """The name under which they watch the servers."""
+    """The name under which the Sentinels watch the servers."""
     server: str
     """User, password, database and options of the servers, as a URL of one of them."""
     sentinel: str
-    """… and those of a Sentinel."""
+    """The same for a Sentinel."""
 
 
 def read_server_url(url: str) -> SingleUrl | SentinelUrl:
-    """Understand ``url``.
+    """Parse ``url``.
 
     Raises:
-        ValueError: with what is wrong and what would be right, and with no part of the URL.
+        ValueError: with what is wrong and what would be right; it quotes no part of the URL.
     """
     scheme, separator, _ = url.partition("://")
-    if not separator or scheme not in (*_SINGLE, *_GUARDED):
+    if not separator or scheme not in (*_SINGLE, *_SENTINELS):
         raise ValueError(
-            f"must begin with one of {', '.join(f'{s}://' for s in _SINGLE)}, {_GUARDED[0]}://"
+            f"must begin with one of {', '.join(f'{s}://' for s in _SINGLE)}, {_SENTINELS[0]}://"
         )
     try:
         parts = urlsplit(url)
@@ -73,8 +73,8 @@ def read_server_url(url: str) -> SingleUrl | SentinelUrl:
         raise ValueError(f"its host or query cannot be read; {_ENCODED}") from None
     if "db" in options:
         _database(options["db"])
-    if scheme in _GUARDED:
-        return _guarded(parts, options)
+    if scheme in _SENTINELS:
+        return _sentinels(parts, options)
     if scheme == "unix":
         if not parts.path.strip("/"):
             raise ValueError("must name a socket: unix:///PATH")
@@ -84,7 +84,7 @@ def read_server_url(url: str) -> SingleUrl | SentinelUrl:
     return SingleUrl(url=url)
 
 
-def _guarded(parts: SplitResult, options: dict[str, str]) -> SentinelUrl:
+def _sentinels(parts: SplitResult, options: dict[str, str]) -> SentinelUrl:
     login, _, hosts = parts.netloc.rpartition("@")
     sentinels = tuple(_host_and_port(each, default=SENTINEL_PORT) for each in hosts.split(","))
     service, _, database = unquote(parts.path).strip("/").partition("/")
