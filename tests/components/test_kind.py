@@ -60,6 +60,13 @@ def test_the_model_of_the_parameters_follows_from_the_class(
     assert kind.Parameters is model
 
 
+def test_parameters_are_named_before_what_is_served() -> None:
+    with pytest.raises(TypeError, match=r"Wrong: write Kind\[PARAMETERS, SERVED\]; Nothing is not"):
+
+        class Wrong(Kind[Nothing, Size]):  # type: ignore[type-var]
+            """Has them the other way around."""
+
+
 def test_the_parameters_of_a_kind_have_their_own_type() -> None:
     assert Large(LargeSize()).parameters.size == 100
 

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Final, Generic, TypeVar, get_args
+from typing import Any, ClassVar, Final, Generic, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -179,9 +179,16 @@ class Kind(ABC, Generic[ParametersT, ServedT_co]):
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         for base in cls.__dict__.get("__orig_bases__", ()):
-            model = next(iter(get_args(base)), None)
+            if not issubclass(get_origin(base) or object, Kind):
+                continue
+            model = get_args(base)[0]
             model = model.__bound__ if isinstance(model, TypeVar) else model
-            if isinstance(model, type) and issubclass(model, KindParameters):
+            if isinstance(model, type) and model is not Any:
+                if not issubclass(model, KindParameters):
+                    raise TypeError(
+                        f"{cls.__name__}: write Kind[PARAMETERS, SERVED]; {model.__name__} is not "
+                        "derived from KindParameters"
+                    )
                 cls.Parameters = cls.__dict__.get("Parameters", model)
 
     def __init__(self, parameters: ParametersT) -> None:
