@@ -164,7 +164,7 @@ def main() -> int:
         return 0
     if given.page.is_file() and given.page.read_text(encoding="utf-8") == text:
         return 0
-    sys.stderr.write(f"{given.page} is not what the models say; write it anew with: make docs\n")
+    sys.stderr.write(f"{given.page} is not what the models say; write it again with: make docs\n")
     return 1
 
 

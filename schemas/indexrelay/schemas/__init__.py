@@ -1,4 +1,4 @@
-"""What is said: events, definitions, versions, releases, results, settings. Pydantic models only.
+"""The models of what crosses a boundary: events, results, versions, releases, settings.
 
 Nothing in here opens a file, a socket or a database, but for the settings file and the files that a
 test arms failpoints with.

@@ -85,8 +85,8 @@ class SupervisedThread(threading.Thread):
 
         Args:
             name: of the thread, for logs and debuggers.
-            wait: between two attempts; ``None``: the body is not retried, since it notifies whoever
-                waits for it in a ``finally``.
+            wait: between two attempts; ``None``: the body is not retried, since it notifies those
+                that wait for it in a ``finally``.
         """
         super().__init__(name=name, daemon=True)
         self._body = body

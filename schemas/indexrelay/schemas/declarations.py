@@ -133,7 +133,7 @@ def _database(url: SecretStr) -> str | None:
     try:
         parsed = make_url(url.get_secret_value())
     except (ArgumentError, ValueError):
-        return None  # whoever connects says what is wrong with it
+        return None  # connecting reports what is wrong with it
     return str((parsed.get_backend_name(), parsed.host, parsed.port, parsed.database))
 
 

@@ -1,9 +1,8 @@
-"""What is said, as documents for those who do not read Python.
+"""The messages and settings as documents for readers who do not read Python.
 
 One JSON Schema for each event, for what lies on disk and in presence, and for the settings file;
-and an AsyncAPI document that says who sends which event where. All of it comes from the models, so
-it cannot say anything else than they do: ``python -m indexrelay.schemas.documents docs`` writes it,
-``--check`` says whether what lies there is still true.
+and an AsyncAPI document of who sends which event where. All of it is generated from the models:
+``python -m indexrelay.schemas.documents docs`` writes it, ``--check`` compares it.
 
 pydantic generates the schemas (draft 2020-12). The sentences under the fields, which Python throws
 away, are read from the source and become descriptions.
@@ -109,7 +108,7 @@ def _event(data: type[EventData]) -> type[BaseModel]:
 
 
 class _Generator(GenerateJsonSchema):
-    """Adds the descriptions, and leaves out the titles that say nothing."""
+    """Adds the descriptions, and leaves out titles that repeat the field's name."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's signature
         return False
@@ -270,7 +269,7 @@ def contents() -> dict[str, str]:
 
 
 def differences(folder: Path) -> Iterator[str]:
-    """What a person would have to know to repair it, one sentence for each file."""
+    """What differs, one sentence for each file."""
     wanted = contents()
     for path, text in wanted.items():
         file = folder / path
@@ -308,7 +307,7 @@ def main(arguments: list[str]) -> int:
         return 0
     found = list(differences(given.folder))
     if found:
-        sys.stderr.write("\n".join([*found, "write them anew with: make docs"]) + "\n")
+        sys.stderr.write("\n".join([*found, "write them again with: make docs"]) + "\n")
     return 1 if found else 0
 
 

@@ -1,7 +1,7 @@
 """The root of all errors, what to install where a module is missing, and mistakes in settings.
 
-Each portion derives its errors from `IndexRelayError` and says "Raised when …". Errors of the
-network and of the database are not renamed: they are chained, so that the cause stays visible.
+Each portion derives its errors from `IndexRelayError`; a docstring begins "Raised when …". Errors of
+the network and of the database are not renamed: they are chained, so that the cause stays visible.
 
 A host installs what its roles need, and no more. Whatever is not there is named together with the
 extra that brings it, wherever it is met: `require` where a module is imported when it is first
@@ -135,7 +135,7 @@ class Mistake:
     """What would be right."""
 
     def __post_init__(self) -> None:
-        # Here, so that no mistake shows a password, whoever found it: not even one in a key.
+        # Here, so that no mistake shows a password, not even one in a key.
         shown = redacted(self.value, key=self.key.split("."))
         object.__setattr__(self, "value", shown)
         object.__setattr__(self, "key", redacted(self.key, key=()))

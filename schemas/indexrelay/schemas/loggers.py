@@ -1,7 +1,7 @@
 """The loggers of our own modules: structlog in front, the standard library's `logging` behind.
 
-A library must not write anywhere on its own account, and structlog that nobody set up prints to
-stdout. So each event goes to `logging` under its module's name, whatever structlog is set to: an
+A library must not write anywhere by itself, and structlog without a configuration prints to stdout.
+So each event goes to `logging` under its module's name, whatever structlog is set to: an
 application sees it with its own handlers and levels, a script that set up nothing sees warnings and
 errors on stderr, and the command line renders the fields (`indexrelay.schemas.logs`).
 """

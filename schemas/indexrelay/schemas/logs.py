@@ -11,8 +11,8 @@ answer.
 - **Equal lines.** The first of equal warnings is shown at once. While they go on, the next one is
   shown after a wait that doubles each time, up to some minutes. Equal are warnings and errors of
   one logger that differ only in numbers: counts, waits, times and digests.
-- **Lines of one kind**, whatever they say: events of one name, or what one line of code of another
-  library logs. A burst is shown, and then one every two seconds.
+- **Lines of one kind**, whatever their text: events of one name, or the lines that one statement of
+  another library logs. A burst is shown, and then one every two seconds.
 
 The next line that is shown says how many were left out before it (``repeated``, ``left_out``); if
 none comes, a line of its own says so. Debug lines are never left out.
@@ -138,7 +138,7 @@ def _bounded(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDic
     for name, value in event.items():
         if isinstance(value, str) and len(value) > _MOST_CHARACTERS:
             left = len(value) - _MOST_CHARACTERS
-            # Of a traceback the end says what happened, of everything else the beginning.
+            # Of a traceback the end is kept, of everything else the beginning.
             event[name] = (
                 f"({left} characters) …{value[left:]}"
                 if name in ("exception", "stack")
@@ -203,7 +203,7 @@ _PLAIN: Final = "\x1b[0m"
 
 
 def _may_colour(environ: Mapping[str, str]) -> bool:
-    """Whether nobody forbids colours (https://no-color.org), on a terminal that has some."""
+    """Whether a terminal may be coloured (https://no-color.org)."""
     return not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
 

@@ -1,15 +1,15 @@
 """What travels: results, the states of processes, and events as CloudEvents 1.0 in JSON.
 
-An event never carries truth, it says "look now": whoever reads one goes to the catalog or to the
+An event never carries truth, it says "look now": its reader looks into the catalog or the
 artifacts. The envelope follows the CloudEvents JSON event format 1.0 (attribute names in lower
 case, ``data`` as a JSON object), with two extension attributes: ``schemaversion`` (major.minor of
 ``data``) and ``traceparent`` (W3C Trace Context, carried along untouched). A type ends in its major
 version. A newer minor version's unknown fields are ignored; another major version, or an unknown
 type, is unreadable here and goes to the dead letters.
 
-A message above `MAX_EVENT_BYTES` is refused unread, so one of ours never is. With hundreds of
-components that all fail, a message says less about each: first what a log has as well, last what
-can be asked for elsewhere (`fitted_result` and its like).
+A message above `MAX_EVENT_BYTES` is not read, so ours are never larger. With hundreds of components
+that all fail, a message holds less about each: first it drops what the log has, last what can be
+asked for elsewhere (`fitted_result` and the like).
 """
 
 import reprlib
@@ -103,7 +103,7 @@ class ComponentResult(_Fact):
     entries: NonNegativeInt = 0
     bytes: NonNegativeInt = 0
     mode: BuildMode | None = None
-    """How it was built; ``None``: it was not, or by a rebuilder that did not say."""
+    """How it was built; ``None``: it was not, or by a rebuilder of an earlier version."""
     started_at: AwareDatetime | None = None
     seconds: Seconds = 0.0
     """Build, verification and storing together, without the start of the child process."""
@@ -127,7 +127,7 @@ class ComponentResult(_Fact):
 
 
 class RebuildResult(_Fact):
-    """What operators read first; its first four names are known to them and stay."""
+    """The result of a rebuild; operators know its first four names, so they stay."""
 
     status: RebuildStatus
     message: MessageText
@@ -135,7 +135,7 @@ class RebuildResult(_Fact):
     indexes_failed: tuple[Name, ...] = ()
     components: dict[Name, ComponentResult] = Field(default_factory=dict)
     release: NonNegativeInt | None = None
-    """The number of the release that came of it; ``None`` when nothing was rebuilt."""
+    """The number of its release; ``None``: nothing was rebuilt."""
     waiting: dict[Name, ErrorText] = Field(default_factory=dict)
     """Components that wait for another member of their group, and for whom and why: some were
     rebuilt, are kept and released together with that one, the others were not built."""
@@ -149,11 +149,11 @@ class RebuildResult(_Fact):
     """When the quiet wait was over and the pass began."""
     finished_at: AwareDatetime
     omitted: tuple[str, ...] = ()
-    """What this message leaves out since it would have been too large with it; the log has it."""
+    """What this message leaves out, since it would have been too large; the log has it."""
 
 
 class ComponentState(_Fact):
-    """What one reader serves of one component, and how it came to it."""
+    """What one reader serves of one component, and how its last load ended."""
 
     outcome: LoadOutcome
     version: Digest | None = None
@@ -187,7 +187,7 @@ class ProcessState(_Fact):
     started_at: AwareDatetime
     updated_at: AwareDatetime
     declares: Declaration | None = None
-    """What its settings declared when it was started; ``None``: an earlier version does not say."""
+    """What its settings declared when it was started; ``None``: it is of an earlier version."""
 
     @property
     def label(self) -> str:
@@ -245,20 +245,20 @@ class LockWait(_Fact):
     """What it is called: a file, the catalog, the lease of a component."""
     since: AwareDatetime
     holder: Attribute = ""
-    """Who holds it, as far as one can tell."""
+    """Who holds it, if that is known."""
 
 
 class ForeignWrites(_Fact):
-    """What somebody wrote in a reader's place that no reader writes."""
+    """Writes to readers' keys that no reader makes."""
 
     label: Attribute
-    """The readers' label, whose place it is."""
+    """The label of these readers."""
     times: NonNegativeInt
     """How often it was found."""
     first_at: AwareDatetime
     last_at: AwareDatetime
     last: ErrorText
-    """What was found last, and what became of it."""
+    """What was found last, and how it was repaired."""
 
 
 class RebuilderState(ProcessState):
@@ -280,7 +280,7 @@ class RebuilderState(ProcessState):
     lock_waits: tuple[LockWait, ...] = ()
     """Locks that it waits for longer than it should, or has given up for now."""
     foreign_writes: tuple[ForeignWrites, ...] = ()
-    """What it found, and mended, within the last hour where only a reader writes."""
+    """What it found and repaired within the last hour where only a reader writes."""
     last_result: RebuildResult | None = None
 
 
@@ -293,10 +293,8 @@ MAX_EVENT_BYTES: Final = 1024 * 1024
 _MAX_SHOWN: Final = 10
 
 
-class EventData(BaseModel):
-    """What an event says; each subclass belongs to one ``type``."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+class EventData(_Fact):
+    """The data of an event; each subclass belongs to one ``type``."""
 
     TYPE: ClassVar[str]
 
@@ -455,7 +453,7 @@ class Event(BaseModel):
 def _shown(error: ValidationError) -> str:
     """A validation error in one line, without the input (it may hold anything).
 
-    The places hold keys that somebody else wrote, so their number and their length are bounded.
+    The places hold keys that others wrote, so their number and their length are limited.
     """
     found = error.errors(include_url=False, include_input=False)
     shown = [
@@ -486,7 +484,7 @@ _WithStates = TypeVar("_WithStates", ReaderState, ReleaseApplied)
 
 
 def fitted_result(result: RebuildResult, most_bytes: int = MAX_DATA_BYTES) -> RebuildResult:
-    """``result`` as it can be sent; ``omitted`` says what is not in it."""
+    """``result`` as it can be sent; ``omitted`` lists what is not in it."""
     fit, omitted = fitted(result, most_bytes, _RESULT_STEPS)
     return fit.model_copy(update={"omitted": omitted}) if omitted else result
 

@@ -82,7 +82,7 @@ def shortened(text: str, most: int) -> str:
     """``text`` in at most ``most`` characters, its beginning and its end, as valid Unicode."""
     try:
         text.encode()
-    except UnicodeEncodeError:  # half a surrogate pair: a file's name that is no text, say
+    except UnicodeEncodeError:  # half a surrogate pair, as in a file's name that is no text
         text = text.encode(errors="backslashreplace").decode()
     if len(text) > most:
         gap = f" … ({len(text) - most} characters and more left out) … "

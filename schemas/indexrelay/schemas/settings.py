@@ -40,7 +40,7 @@ PositiveCount = Annotated[int, Field(gt=0)]
 
 
 def _false_as_none(value: Any) -> Any:
-    """TOML has no null: where the default is a limit, ``false`` says that there is none."""
+    """TOML has no null: where the default is a limit, ``false`` means no limit."""
     if str(value).lower() == "true":  # or it would count as 1
         raise ValueError("must be a number, or false for no limit")
     return None if str(value).lower() == "false" else value
@@ -57,7 +57,7 @@ SecondsOrFalse = Annotated[
 
 
 def _at_home(path: Path) -> Path:
-    """A leading ``~`` or ``~NAME`` is somebody's home folder, as in a shell."""
+    """A leading ``~`` or ``~NAME`` is a home folder, as in a shell."""
     try:
         return path.expanduser()
     except RuntimeError as error:
@@ -96,7 +96,7 @@ class CatalogSource(_Table):
 
 
 class TableSource(_Table):
-    """Entries live in a user's own SQL table; jobs say ``producer.batch_completed()``."""
+    """Entries live in a user's own SQL table; jobs call ``producer.batch_completed()``."""
 
     kind: Literal["table"]
     url: SecretStr
@@ -116,14 +116,14 @@ class TableSource(_Table):
     payload_column: Identifier | None = None
     """A JSON value as text; ``None``: entries have no payloads."""
     updated_at_column: Identifier | None = None
-    """Its greatest value, with the row count, says that there is something new.
+    """Its greatest value, with the row count, shows that there is something new.
 
     ``None``: only ``batch_completed()`` does."""
 
     @field_validator("url")
     @classmethod
     def _is_understood(cls, url: SecretStr) -> SecretStr:
-        """What is wrong is said without any part of the URL."""
+        """The error quotes no part of the URL."""
         if not database_kind(url):
             raise ValueError(
                 "write an SQLAlchemy URL, as sqlite:///PATH or postgresql://USER:PASSWORD@HOST"
@@ -154,7 +154,7 @@ class CollectionSettings(_Table):
     """One table ``[collections.NAME]``."""
 
     dimension: Annotated[int, Field(ge=1, le=65536)]
-    """Of every vector. It cannot be changed: drop the collection and fill it anew."""
+    """Of every vector. It cannot be changed: drop the collection and fill it again."""
     metric: Metric = Metric.COSINE
     """How near two vectors are. Cosine: vectors are indexed at unit length."""
     max_text_bytes: PositiveCount = 1_048_576
@@ -224,7 +224,7 @@ class ComponentDefinition(BaseModel):
     max_shrink: Annotated[float, Field(ge=0, le=1)] = 0.5
     """The share of entries that may vanish from one version to the next without ``--force``.
 
-    Half: losing more is nearly always a broken source, and it costs one command to say it is not.
+    Half: losing more is nearly always a broken source, and one command overrides it.
     """
 
     build_timeout_seconds: Annotated[float, Field(gt=0)] | None = None
@@ -249,7 +249,7 @@ class ComponentDefinition(BaseModel):
 
     @property
     def digest(self) -> str:
-        """The sha256 that says what a version was built *as*.
+        """The sha256 of what a version was built *as*.
 
         Kind, inputs and parameters only: a changed time limit or group makes nothing due.
         """
@@ -287,7 +287,7 @@ class RedisSettings(_Table):
 
 
 class CatalogSettings(_Table):
-    """The database that says what the data is and what was asked for."""
+    """The database that holds the data, and what was asked for."""
 
     url: SecretStr | None = None
     """An SQLAlchemy URL (SQLite or PostgreSQL); ``None``: ``DATA_DIR/catalog.db``."""
@@ -295,7 +295,7 @@ class CatalogSettings(_Table):
     @field_validator("url")
     @classmethod
     def _is_understood(cls, url: SecretStr | None) -> SecretStr | None:
-        """Here and not when opening it; what is wrong is said without any part of the URL."""
+        """Here and not when opening it; the error quotes no part of the URL."""
         if url is not None and database_kind(url) not in {"sqlite", "postgres", "postgresql"}:
             raise ValueError(
                 "write sqlite:///PATH or postgresql://USER:PASSWORD@HOST[:PORT]/DATABASE; special "
@@ -319,11 +319,11 @@ class ArtifactSettings(_Table):
     group_readable: Annotated[bool, Field(validate_default=True)] = False
     """Whether the group of the user who writes them may read the artifacts: for readers that run
     as another user of that group, who then can change nothing and lock nothing. It takes a ``dir``
-    outside of ``data_dir``, which stays its owner's. ``false``: nobody else may read them."""
+    outside of ``data_dir``, which stays its owner's. ``false``: no other user may read them."""
 
     signing_key_file: UserPath | None = None
     """A private key (Ed25519, as ``indexrelay keys generate`` makes it) with which every release
-    that is committed here is signed: by rebuilders, and by whoever holds, lifts or rolls back.
+    that is committed here is signed: by rebuilders, and by commands that hold, lift or roll back.
     Relative to the file that names it. ``None``: releases are not signed."""
     trusted_keys: Annotated[tuple[PublicKey, ...], Field(min_length=1)] | None = None
     """Public keys: only releases that one of them has signed are taken, by readers and by everyone
@@ -384,7 +384,7 @@ class RebuilderSettings(_Table):
     failure_cooldown_seconds: PositiveSeconds = 10.0
     """Wait before the first retry of a failed build; doubled each time, moved by up to a fifth."""
     max_failure_cooldown_seconds: Annotated[PositiveSeconds, Field(validate_default=True)] = 600.0
-    """… up to this: who lets a component fail often still sees it mended within minutes."""
+    """… up to this: a component that failed often is still rebuilt within minutes."""
     max_deliveries: PositiveCount = 5
     """An event that ended the process which read it so many times in a row is a dead letter, and
     not read again: enough for what is killed by chance, few enough to stop a circle of restarts."""
@@ -394,11 +394,12 @@ class RebuilderSettings(_Table):
     one, since those that are have everything looked at."""
     max_dead_letters: PositiveCount = 1000
     """Events that could not be read and are kept for people, of each the first 64 KiB. Further ones
-    are counted and let go: they only say that there is something to look for."""
+    are counted and dropped: an event only says "look now"."""
     presence_ttl_seconds: Annotated[float, Field(gt=0, le=3600)] = 15.0
-    """A rebuilder that was not heard of for this long counts as gone; renewed at a third of it."""
+    """A rebuilder counts as gone when its presence was not renewed for this long; it is renewed at a
+    third of it."""
     trim_seconds: PositiveSeconds = 60.0
-    """How often streams are trimmed to what somebody may still need. An entry takes about
+    """How often streams are trimmed to what may still be needed. An entry takes about
     410 bytes, so that what a busy minute adds is small."""
     gc_seconds: PositiveSeconds = 600.0
     """How often artifacts that no kept release and no reader needs are garbage collected. It reads
@@ -421,7 +422,7 @@ class RebuilderSettings(_Table):
     @field_validator("max_delay_seconds", "max_failure_cooldown_seconds")
     @classmethod
     def _the_longest_is_not_shorter(cls, longest: float, info: ValidationInfo) -> float:
-        """A limit below what it limits would do something else than either key says."""
+        """A limit below what it limits would contradict one of the two keys."""
         limited = str(info.field_name).removeprefix("max_")
         first = "quiet_seconds" if limited == "delay_seconds" else limited
         shortest = info.data.get(first)
@@ -449,8 +450,8 @@ class ReaderSettings(_Table):
     doubled each time, up to a minute, and moved by up to a fifth."""
     scrub_interval_seconds: SecondsOrFalse = 86400.0
     """How often every byte of what is served is hashed again, once for all readers of a host: disks
-    rot in months, and a day's reading is nothing to them. ``false``: only files that somebody has
-    touched are, within ``poll_seconds``."""
+    rot in months, and a day's reading is nothing to them. ``false``: only files that were
+    changed are, within ``poll_seconds``."""
     scrub_bytes_per_second: PositiveCount = 20_000_000
     """… and how fast at most: a tenth of what a plain disk gives, and 2 % of a core."""
 
@@ -483,7 +484,7 @@ class HttpSettings(_Table):
     are read from disk."""
     max_waiting_searches: Annotated[int, Field(ge=0)] = 200
     """Searches that may wait for such a thread; one more is refused (503). Fewer where all of them
-    were more than half of the connections: the rest is for whoever asks for less."""
+    were more than half of the connections: the rest is for smaller requests."""
 
 
 class LogSettings(_Table):
@@ -539,7 +540,7 @@ class Settings(_Table):
     def marks_dir(self) -> Path | None:
         """Where this host remembers which artifacts it has checked; ``None``: among them.
 
-        Whoever may write there could say that something was checked which never was.
+        A user who may write there could mark a file as checked that never was.
         """
         return None if self.artifacts.trusted_keys is None else self.data_dir / "marks"
 
@@ -584,7 +585,7 @@ def anchored(url: SecretStr, folder: Path) -> SecretStr:
     try:
         parsed = make_url(url.get_secret_value())
     except (ArgumentError, ValueError):
-        return url  # whoever connects says what is wrong with it
+        return url  # connecting reports what is wrong with it
     path = parsed.database
     if not path or path.startswith((":memory:", "file:")):
         return url

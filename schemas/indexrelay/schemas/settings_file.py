@@ -84,7 +84,7 @@ def load_settings(
 
 
 def settings_of(given: Settings | str | Path | None = None) -> Settings:
-    """The settings that somebody gave, or those that are found as `load_settings` finds them.
+    """The settings that are given, or those that `load_settings` finds.
 
     Args:
         given: settings, or the path of their file; ``None``: found.
@@ -133,7 +133,7 @@ def _file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
     if path is None and environ.get(CONFIG):
         path = Path(environ[CONFIG])
     if path is not None:
-        with suppress(RuntimeError):  # nobody's home: then there is no such file
+        with suppress(RuntimeError):  # no home folder: then there is no such file
             path = path.expanduser()
         if not path.is_file():
             right = f"there is no such file; name another with --config or {CONFIG}"
@@ -297,7 +297,7 @@ def _value(text: str, *, scalars: bool) -> Any:
 
 _REFERENCE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _added: list[str] = []
-"""The folders that were added here: with ``sys.path`` they say where was looked."""
+"""The folders that were added here: with ``sys.path`` they show where modules are searched."""
 
 
 def let_import(settings: "Settings") -> None:

@@ -1,7 +1,7 @@
 """What was built and what is to be served: blobs, versions, releases; and the order of components.
 
 All three are immutable. A version's id is the sha256 of its manifest's canonical bytes; a release
-carries a digest of its own content, because its name is a number and says nothing about it.
+carries a digest of its own content, because its name is a number only.
 
 Two versions are at one state when they cover the same generation, in the same epoch, of every
 collection that they have in common, and when they name the same version of every component that
@@ -135,7 +135,7 @@ class Release(_Document):
     holds: dict[Name, Hold] = Field(default_factory=dict)
     created_at: datetime
     by: str = ""
-    """Who made it: a rebuilder, or a person at a host; empty: an earlier version did not say."""
+    """Who made it: a rebuilder, or a person at a host; empty: it is of an earlier version."""
     reason: str
     previous: NonNegativeInt
     """The release that it was made from; 0 for the first."""

@@ -51,7 +51,7 @@ class ConsumerGroup:
        late entries get their turn;
     3. new entries, for which it waits.
 
-    **When the group is gone** (somebody deletes the stream, or flushes the server, or it fails over
+    **When the group is gone** (the stream is deleted, or the server flushed, or it fails over
     to a copy without the group), it is made again. Redis 6.2 answers NOGROUP when a blocked read
     runs out, Valkey at once, Redis 7 UNBLOCKED at once. It is not made from ``$``, which loses what
     arrived meanwhile. `acknowledge` keeps an **anchor**: the newest entry up
@@ -59,7 +59,7 @@ class ConsumerGroup:
     and bytes, the group goes on behind it. If not, from ``0``: an id alone proves nothing, since a
     stream that is deleted and made again within one millisecond gives the same ids to other events.
     What comes again by that is harmless, for the inbox knows the ids of its events. `recreated`
-    counts, for whoever then looks at the truth.
+    counts how often, so that the caller looks at the truth.
 
     Args:
         connection: to the server that holds the stream.
@@ -191,7 +191,7 @@ class ConsumerGroup:
         except ResponseError as error:
             if refusal_code(error) not in GONE_CODES:
                 raise
-        # Once per call and without waiting: where somebody deletes the stream again and again, each
+        # Once per call and without waiting: where the stream is deleted again and again, each
         # call is an empty read, and a second refusal is raised.
         self.ensure()
         self._own, self._scan = None, _SCAN_START
@@ -382,7 +382,7 @@ def _next(used: Position, now: StreamInfo, deliveries: list[Delivery]) -> Positi
     if now.last_generated < used:
         return START  # another stream: all of it is news
     if now.first is None:
-        return now.last_generated  # what was there has gone, and the gap says so
+        return now.last_generated  # what was there is gone, so there is a gap
     return used
 
 

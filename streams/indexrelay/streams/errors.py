@@ -4,7 +4,7 @@ Redis sends most errors as plain responses that differ by their first word only.
 of them a class of their own and strips the word; `refusal_code` returns the word of either.
 
 A transient error goes away without anyone changing a line: the server restarts, loads its file,
-fails over, is short of memory or disk for a while, or somebody deleted a stream. A wrong password,
+fails over, is short of memory or disk for a while, or a stream was deleted. A wrong password,
 a forbidden command or a key of another type stays, however often the call is repeated.
 """
 

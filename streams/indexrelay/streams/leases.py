@@ -1,8 +1,8 @@
 """A lease: at most one owner at a time, and it ends by itself when its owner dies.
 
 A script compares the owner before anything is written, so that no process renews or releases the
-lease of another. An error never means yes: it is raised, and whoever gets one must act as if it did
-not hold the lease.
+lease of another. An error never means yes: it is raised, and a process that gets one must act as if
+it did not hold the lease.
 
 A lease saves work, and nothing more: an owner that was stopped for longer than the TTL can go on
 for a while beside the next one, and a failover can lose the lease. What must not happen twice is

@@ -6,7 +6,7 @@ for each process, and again in a forked child (`Identity`).
 
 Whose state it is follows from the key and never from what the state says, since a key may be
 protected and its value may name anybody. A state that names another process than its key, or that
-is larger than any of ours, is **dropped**: it counts for nobody, and `status` reports it. A process
+is larger than any of ours, is **dropped**: it is not used, and `status` reports it. A process
 of an earlier version is a member by its label alone.
 
 There is no index of the members: a process that may add itself to a shared one may remove others,
@@ -79,7 +79,7 @@ class Identity:
         Args:
             label: ``None``: the host's name and the process number.
             distinct_label: a label that was not given ends in a part of the instance instead, for
-                whoever uses the label alone.
+                a caller that uses the label alone.
 
         Raises:
             ValueError: ``label`` may not name a reader or a rebuilder.
@@ -154,7 +154,7 @@ MAX_STATE_FIELDS: Final = 65_536
 where it has more: to say what is wrong with each takes 4 µs."""
 
 MAX_LABEL_FIELDS: Final = 4 * MAX_STATE_FIELDS
-"""Of all states under one label together: a second's work at most, whoever writes them."""
+"""Of all states under one label together: at most a second's work."""
 
 _READ_BYTES: Final = 4 * MAX_STATE_BYTES
 """Of states in one round trip."""
@@ -352,7 +352,7 @@ class Members(Generic[StateT]):
     """By member id, in the order of the ids; ``None``: it cannot be read here, since a process of
     another major version wrote it."""
     dropped: Mapping[str, str] = field(default_factory=dict)
-    """By member id: what was found there and counts for nobody, and why."""
+    """By member id: why the state that was found there is not used."""
     crowded: frozenset[str] = frozenset()
     """Labels with more members than are looked at."""
     late: int = 0
@@ -365,18 +365,15 @@ class Members(Generic[StateT]):
 
 
 class ParsedStates(Generic[StateT]):
-    """What states say, so that one is parsed again only when it changed.
-
-    For whoever looks again and again; safe to use from several threads.
-    """
+    """Parsed states, so that one is parsed again only when it changed; safe from any thread."""
 
     def __init__(self, model: type[StateT]) -> None:
         self._model = model
         self._parsed: dict[str, tuple[bytes, StateT | None]] = {}
-        """By member: the digest of a state, and what it says; ``None``: it cannot be read here."""
+        """By member: the digest of a state, and the state; ``None``: it cannot be read here."""
 
     def of(self, member: str, raw: bytes) -> StateT | None:
-        """What a state says; ``None``: it cannot be read here."""
+        """The state in ``raw``; ``None``: it cannot be read here."""
         digest = hashlib.blake2b(raw, digest_size=16).digest()
         known = self._parsed.get(member)
         if known is None or known[0] != digest:
@@ -411,7 +408,7 @@ def members_of(
     Args:
         model: `ReaderState` or `RebuilderState`.
         roster: whose states to read; ``None``: of all who are there now.
-        parsed: what they said before; ``None``: each state is parsed.
+        parsed: the states of the last look; ``None``: each state is parsed.
         in_time: whether there is time for one more state; ``None``: always.
 
     Raises:

@@ -10,7 +10,7 @@ number. What holds, however often and by whomever an announcement is repeated:
 - the release number in Redis never falls, as long as Redis keeps it;
 - a number is set after its reload message is in the stream, and a number that is not greater than
   the current one adds no reload message: no release is announced twice, or after a newer one;
-- a result with the same bytes is added once. The mark that says so lives for a day; each result has
+- a result with the same bytes is added once. The mark of that lives for a day; each result has
   its own, because the result of a rebuild whose release was overtaken still has to reach people.
 
 If it fails the release stands, since it was committed in the artifacts before: announce it again.

@@ -1,14 +1,14 @@
 """Finds and repairs keys of ours that hold what is not ours, and repairs a server by hand.
 
-Somebody may run another program on the same server under the same names, try a command by hand, or
+Another program may use the same names on the same server, or a user may try a command by hand, or
 have a password that leaked. A `WrongKey` names the key, what it holds, what it should hold, and who
 may write there. What is of another type is *set aside*, renamed to ``{ns}:aside:…`` and left there
 for a week; what is too large is deleted or shortened; what has no TTL is given one.
 Nothing of ours is lost by it, since all of it can be had again.
 
-A stream's ids only grow, and whoever may add to it may give one. After the greatest nothing can be
-added for ever, and one that is far ahead of the server's clock makes every age wrong. So a stream
-whose newest id is ahead of that clock is set aside, too.
+A stream's ids only grow, and every user who may add to it may give one. After the greatest nothing
+can be added for ever, and one that is far ahead of the server's clock makes every age wrong. So a
+stream whose newest id is ahead of that clock is set aside, too.
 
 A rebuilder repairs keys by itself. `Repair` does the same where none runs or none may, as a user
 with more rights. It also repairs what no key shows: a script that does not end, and scripts or
@@ -33,11 +33,11 @@ from indexrelay.streams.presence import MAX_LABEL_BYTES, MAX_PROCESSES, MAX_STAT
 from indexrelay.streams.retention import cap, server_memory
 
 ASIDE_SECONDS: Final = 604_800
-"""How long a key that was set aside stays: a week, for whoever misses it."""
+"""How long a key that was set aside stays: a week, for users who miss it."""
 MAX_ASIDE_BYTES: Final = 1_048_576
 """A larger key is deleted instead: it would take the memory for a week."""
 MAX_AHEAD_SECONDS: Final = 300
-"""How far a stream's ids may be ahead of the server's clock: because somebody gave one, or because
+"""How far a stream's ids may be ahead of the server's clock: because a client gave one, or because
 the clock was set back. The same repair is right for both."""
 MAX_PRESENCE_SECONDS: Final = 3600
 """The longest TTL of a state in presence that the settings allow."""

@@ -59,7 +59,7 @@ FOLDER: Final = "redis"
 START_SECONDS: Final = 20.0
 """How long it may take until it answers: a large append-only file is read first."""
 STOP_SECONDS: Final = 3.0
-"""How long each of the three ways to stop may take: asked, told, killed."""
+"""How long each of the three ways to stop may take: asked, SIGTERM, SIGKILL."""
 MAX_CONNECTIONS: Final = 1000
 """A process has two to five. Fewer where the server may open too few files."""
 IDLE_SECONDS: Final = 300
@@ -171,7 +171,7 @@ class EmbeddedServer:
 
     def _launch(self, socket: Path) -> None:
         command = _command(self._program or find_server(), self._folder, socket)
-        said_before = self.log_file.stat().st_size if self.log_file.exists() else 0
+        size_before = self.log_file.stat().st_size if self.log_file.exists() else 0
         deadline = self._clock.monotonic() + START_SECONDS
         with open_private(self._folder / "alive", "wb") as alive:
             shut_to_others(alive.fileno())
@@ -188,7 +188,7 @@ class EmbeddedServer:
             server.kill()
             server.wait(STOP_SECONDS)
             reason = f"it ended with {server.exit_code}" if ended else "it does not answer"
-            raise ServerStartError(self._folder, reason, log_tail=self._log_tail(said_before))
+            raise ServerStartError(self._folder, reason, log_tail=self._log_tail(size_before))
         self._server, self._starter = server, os.getpid()
         _log.info("server.started", program=command[0], pid=server.pid, socket=str(socket))
 
@@ -206,10 +206,10 @@ class EmbeddedServer:
             else:
                 return
 
-    def _log_tail(self, said_before: int) -> str:
+    def _log_tail(self, size_before: int) -> str:
         """The end of what this start added to the log."""
-        said = self.log_file.read_bytes()[said_before:]
-        return said[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
+        added = self.log_file.read_bytes()[size_before:]
+        return added[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
 
 
 def _command(program: Path, folder: Path, socket: Path) -> list[str]:
@@ -341,7 +341,7 @@ class ServerProcess:
                     start_new_session=True,
                     umask=0o077,  # what it writes is our user's alone
                 )
-        except Exception as error:  # noqa: BLE001 - raised where somebody waits for the start
+        except Exception as error:  # noqa: BLE001 - raised where the start is awaited
             self._error = error
             self._started.set()
             return
