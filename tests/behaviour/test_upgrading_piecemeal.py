@@ -188,7 +188,7 @@ def test_events_of_another_version_are_worked_off_and_kept_as_they_came(
     keys = Keys(installation.settings.namespace)
     batch = message(version, BatchCompleted.TYPE)
     asked = message(version, RebuildRequested.TYPE)
-    letter = installation.catalog.dead_letters.bury(
+    letter = installation.catalog.dead_letters.add(
         stream=keys.events, entry_id="1-1", raw=asked, reason="an earlier release could not read it"
     )
     for raw in (batch, batch):

@@ -151,7 +151,7 @@ def test_a_catalog_from_an_older_backup_goes_on_by_the_command_that_every_door_p
 
 def test_dead_letters_are_listed_by_the_command_that_status_names(terminal: Terminal) -> None:
     with closing(Catalog.open(load_settings(terminal.config, environ={}).catalog_url)) as catalog:
-        catalog.dead_letters.bury(stream="s", entry_id="1-0", raw=b"{", reason="no JSON")
+        catalog.dead_letters.add(stream="s", entry_id="1-0", raw=b"{", reason="no JSON")
     listed = terminal.paste(terminal.type("status"), "dead")
     assert (listed.code, "no JSON" in listed.out) == (0, True)
     assert terminal.type("dead drop --all").code == 0

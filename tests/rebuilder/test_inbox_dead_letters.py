@@ -8,8 +8,8 @@ from tests.rebuilder.conftest import Bench, MakeBench, behaving
 CLOCK = SystemClock()
 
 
-def buried(bench: Bench, raw: bytes, *, stream: str = "events") -> int:
-    return bench.catalog.dead_letters.bury(
+def add_letter(bench: Bench, raw: bytes, *, stream: str = "events") -> int:
+    return bench.catalog.dead_letters.add(
         stream=stream, entry_id="1-0", raw=raw, reason="the release before could not read it"
     )
 
@@ -22,7 +22,7 @@ def batch_event() -> Event:
 def test_a_letter_that_is_readable_now_is_answered_like_any_event(make_bench: MakeBench) -> None:
     bench = make_bench(index=behaving("tracks"))
     event = batch_event()
-    letter = buried(bench, event.to_bytes())
+    letter = add_letter(bench, event.to_bytes())
     again = retry_dead_letter(letter, catalog=bench.catalog, clock=CLOCK)
     assert (again.outcome, again.raw) == (RetryOutcome.RECEIVED, event.to_bytes())
     [row] = bench.catalog.inbox.open()
@@ -33,7 +33,7 @@ def test_a_letter_that_is_readable_now_is_answered_like_any_event(make_bench: Ma
 
 def test_reading_a_letter_twice_does_what_reading_it_once_does(make_bench: MakeBench) -> None:
     bench = make_bench(index=behaving("tracks"))
-    letter = buried(bench, batch_event().to_bytes())
+    letter = add_letter(bench, batch_event().to_bytes())
     retry_dead_letter(letter, catalog=bench.catalog, clock=CLOCK)
     bench.rebuild()
     assert (
@@ -46,7 +46,7 @@ def test_a_letter_that_is_still_unreadable_stays_with_its_bytes_and_the_new_reas
     make_bench: MakeBench,
 ) -> None:
     bench = make_bench(index=behaving("tracks"))
-    letter = buried(bench, b"\xff\x1b[31m")
+    letter = add_letter(bench, b"\xff\x1b[31m")
     again = retry_dead_letter(letter, catalog=bench.catalog, clock=CLOCK)
     assert again.outcome is RetryOutcome.UNREADABLE
     [kept] = bench.catalog.dead_letters.all()
@@ -58,7 +58,7 @@ def test_a_letter_that_is_still_unreadable_stays_with_its_bytes_and_the_new_reas
 def test_an_event_of_another_stream_stays_a_letter(make_bench: MakeBench) -> None:
     bench = make_bench(index=behaving("tracks"))
     data = ReleasePublished(release=1, digest="0" * 64)
-    letter = buried(bench, Event.of(data, source="test", time=CLOCK.now()).to_bytes())
+    letter = add_letter(bench, Event.of(data, source="test", time=CLOCK.now()).to_bytes())
     again = retry_dead_letter(letter, catalog=bench.catalog, clock=CLOCK)
     assert again.outcome is RetryOutcome.UNREADABLE
     assert again.reason == "release.published.v1 does not belong into this stream"

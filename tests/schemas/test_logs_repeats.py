@@ -6,7 +6,6 @@ import logging
 import threading
 import warnings
 from collections.abc import Iterator
-from datetime import timedelta
 
 import pytest
 import structlog
@@ -14,13 +13,13 @@ import structlog
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.logs import BURST, RepeatLimit, catch_strays, configure_logs
 from indexrelay.schemas.settings import LogSettings
-from tests.storage.catalog.clock import HandClock
+from indexrelay.testing import FakeClock
 
 
 class Shown(logging.Handler):
     """What gets through, as one line each."""
 
-    def __init__(self, clock: HandClock) -> None:
+    def __init__(self, clock: FakeClock) -> None:
         super().__init__()
         self.lines: list[str] = []
         self.addFilter(RepeatLimit(clock))
@@ -31,12 +30,12 @@ class Shown(logging.Handler):
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
-def shown(clock: HandClock) -> Iterator[Shown]:
+def shown(clock: FakeClock) -> Iterator[Shown]:
     handler = Shown(clock)
     root = logging.getLogger()
     root.addHandler(handler)
@@ -44,14 +43,14 @@ def shown(clock: HandClock) -> Iterator[Shown]:
     root.removeHandler(handler)
 
 
-def test_a_disk_that_stays_full_takes_a_few_lines_an_hour(shown: Shown, clock: HandClock) -> None:
+def test_a_disk_that_stays_full_takes_a_few_lines_an_hour(shown: Shown, clock: FakeClock) -> None:
     """Three complaints a second, each with figures of its own."""
     log = get_logger("indexrelay.test")
     for tick in range(3600):
         for place in ("blob", "manifest", "presence"):
             error = f"cannot write {'a' * 60}{tick % 10}"
             log.warning("file.not_written", place=place, error=error, wait=tick)
-        clock.move(timedelta(seconds=1))
+        clock.advance(1)
     assert 3 * 6 <= len(shown.lines) <= 3 * 20
     assert sum(json.loads(line).get("repeated", 0) for line in shown.lines) > 3 * 3000
 
@@ -71,10 +70,10 @@ def test_other_texts_other_components_and_lines_below_warning_are_always_shown(
     assert len(shown.lines) == 3 + 1 + 1 + 1 + 1
 
 
-def test_a_line_that_comes_back_after_a_while_is_shown(shown: Shown, clock: HandClock) -> None:
+def test_a_line_that_comes_back_after_a_while_is_shown(shown: Shown, clock: FakeClock) -> None:
     log = get_logger("indexrelay.test")
     for seconds in (0, 1, 1, 10_000, 1, 10):
-        clock.move(timedelta(seconds=seconds))
+        clock.advance(seconds)
         log.warning("source.unreadable", collection="tracks")
     repeated = [json.loads(line).get("repeated") for line in shown.lines]
     assert repeated == [None, 2, 1]
@@ -82,7 +81,7 @@ def test_a_line_that_comes_back_after_a_while_is_shown(shown: Shown, clock: Hand
 
 @pytest.mark.parametrize("level", [logging.INFO, logging.WARNING, logging.ERROR])
 def test_lines_of_one_kind_are_few_whatever_they_say_and_none_is_forgotten(
-    shown: Shown, clock: HandClock, level: int
+    shown: Shown, clock: FakeClock, level: int
 ) -> None:
     """Words that somebody else chooses, differently each time, a hundred times a second."""
     log = get_logger("indexrelay.test")
@@ -91,8 +90,8 @@ def test_lines_of_one_kind_are_few_whatever_they_say_and_none_is_forgotten(
     for number, word in enumerate(words):
         log.log(level, "message.refused", error=word)
         if number % 100 == 99:
-            clock.move(timedelta(seconds=1))
-    clock.move(timedelta(seconds=3))
+            clock.advance(1)
+    clock.advance(3)
     log.log(level, "message.refused", error="the last")
     logging.getLogger("indexrelay.test").setLevel(logging.NOTSET)
     assert len(shown.lines) <= BURST + 60 / 2 + 2
@@ -113,7 +112,7 @@ def test_kinds_do_not_take_each_others_places_and_those_of_other_libraries_are_l
 
 
 def test_lines_that_were_left_out_are_counted_when_no_more_of_the_kind_come(
-    shown: Shown, clock: HandClock
+    shown: Shown, clock: FakeClock
 ) -> None:
     log = get_logger("indexrelay.test")
     for number in range(2 * BURST):
@@ -121,7 +120,7 @@ def test_lines_that_were_left_out_are_counted_when_no_more_of_the_kind_come(
     for _ in range(50):
         log.warning("store.unreadable")
     shown.lines.clear()
-    clock.move(timedelta(seconds=61))
+    clock.advance(61)
     log.error("component.failed", component="map")
     told = [json.loads(line) for line in shown.lines if "lines_left_out" in line]
     assert [(each["of"], each["lines"]) for each in told] == [
@@ -129,7 +128,7 @@ def test_lines_that_were_left_out_are_counted_when_no_more_of_the_kind_come(
         ("indexrelay.test store.unreadable", 49),
     ]
     shown.lines.clear()
-    clock.move(timedelta(seconds=100))
+    clock.advance(100)
     log.warning("store.unreadable")
     assert "repeated" not in json.loads(shown.lines[0]), "it was told"
 

@@ -109,7 +109,7 @@ def test_an_event_does_not_change_a_request_of_its_id(shrunken: Bench) -> None:
 
 def test_a_dead_letter_that_is_read_again_has_no_authority_either(shrunken: Bench) -> None:
     event = Event.of(asking(components=("index",), force=True), source="hostile", time=CLOCK.now())
-    letter = shrunken.catalog.dead_letters.bury(
+    letter = shrunken.catalog.dead_letters.add(
         stream=shrunken.keys.events, entry_id="1-0", raw=event.to_bytes(), reason="too new"
     )
     again = retry_dead_letter(letter, catalog=shrunken.catalog, clock=CLOCK)

@@ -168,13 +168,13 @@ def _bounded(bench: Bench, added: list[bytes]) -> None:
     """Each message is a row or a letter, and none of them counts for more than a look."""
     letters = bench.catalog.dead_letters
     kept = letters.all()
-    let_go = letters.let_go()
+    dropped = letters.dropped()
     assert len(kept) <= _LETTERS
     assert all(len(letter.raw) <= MAX_KEPT_BYTES for letter in kept)
     beginnings = {raw[:MAX_KEPT_BYTES] for raw in added}
     assert {letter.raw for letter in kept} <= beginnings
     unreadable = sum(not _is_read(raw) for raw in added)
-    assert len(kept) + (let_go.count if let_go else 0) >= min(unreadable, _LETTERS)
+    assert len(kept) + (dropped.count if dropped else 0) >= min(unreadable, _LETTERS)
     assert bench.catalog.inbox.open() == []
     assert bench.connection.commands.xpending(bench.keys.events, "rebuilder")["pending"] == 0
     assert bench.catalog.attempts.paused() == {}

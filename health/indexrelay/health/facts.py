@@ -20,7 +20,7 @@ from indexrelay.storage.catalog import (
     Attempt,
     Collection,
     CollectionLog,
-    LettersLetGo,
+    DroppedLetters,
     Pause,
 )
 from indexrelay.streams.leases import HeldLease
@@ -164,7 +164,7 @@ class Facts:
     attempts: Mapping[str, Attempt] = field(default_factory=dict)
     paused: Mapping[str, Pause] = field(default_factory=dict)
     dead_letters: int = 0
-    letters_let_go: LettersLetGo | None = None
+    dropped_letters: DroppedLetters | None = None
     """Events that could not be read either, and were not kept."""
     release: Release | None
     versions: Mapping[str, VersionManifest]

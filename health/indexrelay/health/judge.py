@@ -238,8 +238,8 @@ def _of_groups(groups: Iterable[GroupState], facts: Facts) -> Iterator[Problem]:
 
 def _of_dead_letters(facts: Facts) -> Iterator[Problem]:
     if facts.dead_letters:
-        let_go = facts.letters_let_go
-        more = f"; {let_go.count:,} more were not kept" if let_go is not None else ""
+        dropped = facts.dropped_letters
+        more = f"; {dropped.count:,} more were not kept" if dropped is not None else ""
         yield Problem(
             code=Code.DEAD_LETTERS,
             what=f"{facts.dead_letters} event(s) could not be read and are dead letters{more}",

@@ -275,7 +275,7 @@ class Survey:
             attempts=catalog.attempts.all(),
             paused=catalog.attempts.paused(),
             dead_letters=catalog.dead_letters.count(),
-            letters_let_go=catalog.dead_letters.let_go(),
+            dropped_letters=catalog.dead_letters.dropped(),
             known_release=catalog.release_record.highest(),
         )
 

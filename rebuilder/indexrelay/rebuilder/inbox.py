@@ -109,10 +109,10 @@ class Intake:
         entry = delivery.entry_id.decode()
         if not letters.holds(stream=self._stream, entry_id=entry, raw=raw):
             reason = f"it ended the process that read it, {self._limits.max_deliveries} times"
-            letter = letters.bury(stream=self._stream, entry_id=entry, raw=raw, reason=reason)
+            letter = letters.add(stream=self._stream, entry_id=entry, raw=raw, reason=reason)
             event = self._read(delivery, self._clock.now())
             if isinstance(event, ReceivedEvent):
-                letters.revive(letter, event)
+                letters.requeue(letter, event)
             elif isinstance(event, Unreadable):
                 letters.amend(letter, reason=event.reason)
         else:
@@ -133,7 +133,7 @@ class Intake:
     def _bury(self, letters: Sequence[Unreadable]) -> None:
         """Keep what could not be read; one line in the log, however many there are."""
         first = letters[0]
-        let_go = self._catalog.dead_letters.bury_some(
+        dropped = self._catalog.dead_letters.add_some(
             letters, stream=self._stream, most=self._limits.max_dead_letters
         )
         _log.error(
@@ -141,7 +141,7 @@ class Intake:
             entry=first.entry_id,
             reason=first.reason,
             events=len(letters),
-            let_go=let_go,
+            dropped=dropped,
         )
 
 
@@ -207,7 +207,7 @@ def retry_dead_letter(letter_id: int, *, catalog: Catalog, clock: Clock) -> Retr
         event = read_event(letter.raw, received_at=clock.now())
     except UnreadableEventError as error:
         return _still_unreadable(letter_id, error.reason, catalog)
-    if not catalog.dead_letters.revive(letter_id, event):
+    if not catalog.dead_letters.requeue(letter_id, event):
         return RetriedLetter(letter=letter_id, outcome=RetryOutcome.GONE)
     _log.info("dead_letter.received", dead_letter=letter_id, event_id=event.event_id)
     return RetriedLetter(letter=letter_id, outcome=RetryOutcome.RECEIVED, raw=letter.raw)
@@ -280,7 +280,7 @@ def _request(row: InboxRow, catalog: Catalog) -> RebuildRequested | None:
     try:
         data = Event.from_bytes(row.body).data
     except UnreadableEventError as error:
-        letter = catalog.dead_letters.bury(
+        letter = catalog.dead_letters.add(
             stream=FROM_INBOX, entry_id=row.event_id, raw=row.body, reason=error.reason
         )
         _log.error("event.unreadable", entry=row.event_id, dead_letter=letter, reason=error.reason)

@@ -29,8 +29,8 @@ def installation(built: Path) -> Iterator[Installation]:
             installation.catalog.dead_letters.discard(letter.id)
 
 
-def bury(installation: Installation, raw: bytes, *, reason: str = "not JSON") -> int:
-    return installation.catalog.dead_letters.bury(
+def add_letter(installation: Installation, raw: bytes, *, reason: str = "not JSON") -> int:
+    return installation.catalog.dead_letters.add(
         stream=installation.keys.events, entry_id="1-0", raw=raw, reason=reason
     )
 
@@ -44,9 +44,9 @@ def test_letters_are_listed_and_status_tells_of_them(
     run: Run, built: Path, installation: Installation
 ) -> None:
     at = ("--config", str(built))
-    assert json.loads(run("dead", "list", "--json", *at).out) == {"letters": [], "let_go": 0}
+    assert json.loads(run("dead", "list", "--json", *at).out) == {"letters": [], "dropped": 0}
     assert "no dead letters" in run("dead", "list", *at).out
-    letter = bury(installation, POISON)
+    letter = add_letter(installation, POISON)
     [listed] = json.loads(run("dead", "list", "--json", *at).out)["letters"]
     assert (listed["id"], listed["size"], listed["reason"]) == (letter, len(POISON), "not JSON")
     assert "not JSON" in run("dead", "list", *at).out
@@ -54,9 +54,9 @@ def test_letters_are_listed_and_status_tells_of_them(
     assert seen["dead_letters"] == 1
     assert "indexrelay dead list" in seen["problems"][-1]["advice"]
     more = [Unreadable(entry_id=f"{each}-1", raw=POISON, reason="odd") for each in range(3)]
-    installation.catalog.dead_letters.bury_some(more, stream="events", most=1)
+    installation.catalog.dead_letters.add_some(more, stream="events", most=1)
     assert "3 more could not be read and were not kept" in run("dead", "list", *at).out
-    assert json.loads(run("dead", "list", "--json", *at).out)["let_go"] == 3
+    assert json.loads(run("dead", "list", "--json", *at).out)["dropped"] == 3
     told = json.loads(run("status", "--json", *at).out)["problems"][-1]["what"]
     assert told.endswith("; 3 more were not kept")
     assert run("dead", "drop", str(letter), *at).code == 0
@@ -66,7 +66,7 @@ def test_letters_are_listed_and_status_tells_of_them(
 def test_no_byte_and_no_reason_of_a_stranger_reaches_the_terminal_as_it_is(
     run: Run, built: Path, installation: Installation
 ) -> None:
-    letter = bury(installation, POISON, reason="data.\x1b[31m\x9b1m\u202ered: no")
+    letter = add_letter(installation, POISON, reason="data.\x1b[31m\x9b1m\u202ered: no")
     for command in (("show", str(letter)), ("list",)):
         for form in ((), ("--json",)):
             said = run("dead", *command, *form, "--config", str(built)).out
@@ -82,7 +82,7 @@ def test_a_narrow_terminal_breaks_neither_numbers_nor_times(columns: int) -> Non
         entry_id="1772366400250-0",
         size=1536,
         reason="not JSON: Expecting value: line 1 column 1 (char 0)",
-        buried_at=datetime.now(UTC) - timedelta(minutes=59),
+        added_at=datetime.now(UTC) - timedelta(minutes=59),
     )
     page = io.StringIO()
     Console(file=page, width=columns).print(letters_table([header]))
@@ -97,7 +97,7 @@ def test_a_letter_is_shown_as_a_dump_and_whole_in_base64(
     run: Run, built: Path, installation: Installation
 ) -> None:
     raw = POISON + b"x" * 5000
-    letter = str(bury(installation, raw))
+    letter = str(add_letter(installation, raw))
     shown = run("dead", "show", letter, "--config", str(built)).out
     assert "00000000  1b 5d 30 3b 6f 77 6e 65 64 07 ff 00 e2 80 ae 78  .]0;owned......x" in shown
     assert f"… {len(raw) - 4096:,} more bytes" in shown
@@ -109,7 +109,7 @@ def test_a_letter_that_is_readable_now_becomes_an_event_and_wakes_with_the_same_
     run: Run, built: Path, installation: Installation
 ) -> None:
     raw = batch_event("from-a-letter")
-    letter = str(bury(installation, raw))
+    letter = str(add_letter(installation, raw))
     said = run("dead", "retry", letter, "--json", "--config", str(built))
     assert said.code == 0
     assert json.loads(said.out) == {
@@ -134,7 +134,7 @@ def test_without_a_server_a_letter_waits_in_the_inbox_for_the_next_reconcile(
     config = tmp_path / "indexrelay.toml"
     config.write_text(CONFIG)
     with Installation(load_settings(config, environ={})) as installation:
-        letter = str(bury(installation, batch_event("waiting")))
+        letter = str(add_letter(installation, batch_event("waiting")))
         said = run("dead", "retry", letter, "--config", str(config))
         assert said.code == 0
         assert "at its next reconcile" in said.err
@@ -144,8 +144,8 @@ def test_without_a_server_a_letter_waits_in_the_inbox_for_the_next_reconcile(
 def test_of_several_letters_those_that_cannot_be_read_stay(
     run: Run, built: Path, installation: Installation
 ) -> None:
-    bad = bury(installation, POISON, reason="of old")
-    good = bury(installation, batch_event("from-another-letter"))
+    bad = add_letter(installation, POISON, reason="of old")
+    good = add_letter(installation, batch_event("from-another-letter"))
     said = run("dead", "retry", str(bad), str(good), str(good), "--config", str(built))
     assert said.code == 3
     assert f"✗ {bad} still cannot be read: not JSON" in said.out
@@ -156,7 +156,7 @@ def test_of_several_letters_those_that_cannot_be_read_stay(
 
 
 def test_dropped_letters_are_gone(run: Run, built: Path, installation: Installation) -> None:
-    letter = str(bury(installation, POISON))
+    letter = str(add_letter(installation, POISON))
     at = ("--config", str(built))
     assert run("dead", "drop", letter, "999999", *at).code == 3
     assert run("dead", "drop", letter, *at).code == 1

@@ -92,7 +92,7 @@ def test_what_only_a_person_can_mend_is_told_with_what_to_do(run: Run, built: Pa
     at = ("--config", str(built))
     run("reconcile", *at)
     with Installation.at(built) as installation:
-        letter = installation.catalog.dead_letters.bury(
+        letter = installation.catalog.dead_letters.add(
             stream="events", entry_id="1-0", raw=b"?", reason="not JSON"
         )
         presence = Presence(installation.connection, installation.keys, "reader")

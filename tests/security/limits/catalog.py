@@ -85,9 +85,9 @@ def _letters(_row: Row, request: pytest.FixtureRequest) -> None:
     assert bench.rebuild().indexes_rebuilt == ("index",)
     letters = bench.catalog.dead_letters
     assert [each.raw for each in letters.all()] == [b"poison %d" % number for number in range(3)]
-    let_go = letters.let_go()
-    assert let_go is not None
-    assert let_go.count == 2
+    dropped = letters.dropped()
+    assert dropped is not None
+    assert dropped.count == 2
 
 
 @exercises("bytes of a dead letter that are kept")

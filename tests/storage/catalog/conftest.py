@@ -7,7 +7,7 @@ import pytest
 
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog import Catalog
-from tests.storage.catalog.clock import HandClock
+from indexrelay.testing import FakeClock
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
@@ -19,12 +19,12 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
-def catalog(url: str, clock: HandClock) -> Iterator[Catalog]:
+def catalog(url: str, clock: FakeClock) -> Iterator[Catalog]:
     catalog = Catalog.open(url, clock=clock)
     yield catalog
     catalog.close()

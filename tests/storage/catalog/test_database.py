@@ -102,7 +102,7 @@ def test_a_catalog_of_an_earlier_release_gets_the_table_that_it_lacks(
         connection.exec_driver_sql("DROP TABLE indexrelay_letters_let_go")
     tracks.close()
     again = Catalog.open(url)
-    assert again.dead_letters.let_go() is None
+    assert again.dead_letters.dropped() is None
     assert again.collections.get("tracks").name == "tracks"
     again.close()
 

@@ -13,7 +13,7 @@ from indexrelay.storage.errors import (
     InvalidEntriesError,
     UnknownEntriesError,
 )
-from tests.storage.catalog.clock import HandClock
+from indexrelay.testing import FakeClock
 from tests.storage.rows import entries, ids_of, values_of
 
 
@@ -178,7 +178,7 @@ def test_what_is_set_or_cleared_of_entries_of_the_same_batch_goes_with_them(
 
 
 def test_other_content_under_the_same_batch_id_is_refused_and_both_are_named(
-    tracks: Catalog, clock: HandClock
+    tracks: Catalog, clock: FakeClock
 ) -> None:
     commit(tracks, "monday", entries("a", "b"), deletes=["x"])
     others: list[dict[str, Any]] = [

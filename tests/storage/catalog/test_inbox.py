@@ -1,4 +1,4 @@
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import text
@@ -6,7 +6,7 @@ from sqlalchemy import text
 from indexrelay.schemas.messages import Event, RebuildRequested, RebuildResult, RebuildStatus
 from indexrelay.storage.catalog import Answer, Catalog, InboxRow, ReceivedEvent
 from indexrelay.storage.errors import TooManyRequestsError
-from tests.storage.catalog.clock import HandClock
+from indexrelay.testing import FakeClock
 
 _AT = datetime(2026, 1, 1, 12, 0, 0, 250, tzinfo=UTC)
 
@@ -45,34 +45,34 @@ def test_a_repeat_is_nothing_within_a_call_later_and_after_it_was_finished(
 
 
 def test_finished_rows_go_after_a_week_and_open_ones_stay(
-    catalog: Catalog, clock: HandClock
+    catalog: Catalog, clock: FakeClock
 ) -> None:
     catalog.inbox.receive([event("old"), event("open")])
     catalog.inbox.finish(["old"])
 
-    clock.move(timedelta(days=6))
+    clock.advance(6 * 86_400)
     catalog.inbox.finish([])
     assert catalog.inbox.receive([event("old")]) == 0
 
-    clock.move(timedelta(days=2))
+    clock.advance(2 * 86_400)
     catalog.inbox.finish([])
     assert open_ids(catalog) == ["open"]
     assert catalog.inbox.receive([event("old")]) == 1
 
 
-def test_finishing_twice_does_not_prolong_a_rows_stay(catalog: Catalog, clock: HandClock) -> None:
+def test_finishing_twice_does_not_prolong_a_rows_stay(catalog: Catalog, clock: FakeClock) -> None:
     catalog.inbox.receive([event("old")])
     catalog.inbox.finish(["old"])
-    clock.move(timedelta(days=4))
+    clock.advance(4 * 86_400)
     catalog.inbox.finish(["old"])
-    clock.move(timedelta(days=4))
+    clock.advance(4 * 86_400)
     catalog.inbox.finish([])
 
     assert catalog.inbox.receive([event("old")]) == 1
 
 
 def test_a_request_reads_like_a_received_event_under_its_own_id(
-    catalog: Catalog, clock: HandClock
+    catalog: Catalog, clock: FakeClock
 ) -> None:
     assert catalog.inbox.request("r1", components=["voyager"], force=True, reason="why not")
     assert not catalog.inbox.request("r1", components=[], force=False, reason="")
@@ -89,7 +89,7 @@ def test_a_request_reads_like_a_received_event_under_its_own_id(
 
 
 def test_an_event_never_becomes_a_request_and_never_takes_its_place(
-    catalog: Catalog, clock: HandClock
+    catalog: Catalog, clock: FakeClock
 ) -> None:
     assert catalog.inbox.request("r1", components=["map"], force=True, reason="mine")
     (mine,) = catalog.inbox.open()
@@ -159,7 +159,7 @@ def test_no_more_requests_wait_than_may(catalog: Catalog, monkeypatch: pytest.Mo
     assert catalog.inbox.request("r3", components=[], reason="")
 
 
-def test_what_came_of_a_request_stands_in_its_row(catalog: Catalog, clock: HandClock) -> None:
+def test_what_came_of_a_request_stands_in_its_row(catalog: Catalog, clock: FakeClock) -> None:
     result = RebuildResult(
         status=RebuildStatus.SUCCESS, message="x", started_at=clock.now(), finished_at=clock.now()
     )
@@ -178,7 +178,7 @@ def test_what_came_of_a_request_stands_in_its_row(catalog: Catalog, clock: HandC
         assert connection.exec_driver_sql("SELECT count(*) FROM indexrelay_answers").scalar() == 1
         connection.execute(text("UPDATE indexrelay_answers SET result = :raw"), {"raw": b"later"})
     assert catalog.inbox.answer("r1") == Answer(finished=True, result=None)
-    clock.move(timedelta(days=8))
+    clock.advance(8 * 86_400)
     catalog.inbox.finish([])
     with catalog._database.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM indexrelay_answers").scalar() == 0

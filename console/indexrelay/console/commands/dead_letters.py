@@ -58,7 +58,7 @@ def list_letters(config: Config = None, json: Json = False) -> None:
     """Each letter: where it came from, and why it could not be read."""
     with Installation.at(config) as installation:
         letters = installation.catalog.dead_letters.headers()
-        let_go = installation.catalog.dead_letters.let_go()
+        dropped = installation.catalog.dead_letters.dropped()
     if json:
         print_json(
             {
@@ -67,16 +67,16 @@ def list_letters(config: Config = None, json: Json = False) -> None:
                         key: visible(value) if isinstance(value, str) else value
                         for key, value in asdict(letter).items()
                     }
-                    | {"buried_at": letter.buried_at.isoformat()}
+                    | {"added_at": letter.added_at.isoformat()}
                     for letter in letters
                 ],
-                "let_go": 0 if let_go is None else let_go.count,
+                "dropped": 0 if dropped is None else dropped.count,
             }
         )
     else:
         stdout().print(letters_table(letters))
-        if let_go is not None:
-            stdout().print(f"{let_go.count:,} more could not be read and were not kept")
+        if dropped is not None:
+            stdout().print(f"{dropped.count:,} more could not be read and were not kept")
 
 
 @app.command()
@@ -93,7 +93,7 @@ def show(letter: Letter, config: Config = None, json: Json = False) -> None:
                 "size": found.size,
                 "sha256": found.digest,
                 "reason": visible(found.reason),
-                "buried_at": found.buried_at.isoformat(),
+                "added_at": found.added_at.isoformat(),
                 "raw_base64": b64encode(found.raw).decode("ascii"),
             }
         )
@@ -237,7 +237,7 @@ def letters_table(letters: Sequence[DeadLetterHeader]) -> RenderableType:
         spare("stream"),
         flowing("entry"),
         number("size"),
-        whole("buried"),
+        whole("since"),
         flowing("reason"),
     )
     for letter in letters:
@@ -246,7 +246,7 @@ def letters_table(letters: Sequence[DeadLetterHeader]) -> RenderableType:
             visible(letter.stream),
             visible(letter.entry_id),
             figures.size(letter.size),
-            figures.ago(letter.buried_at),
+            figures.ago(letter.added_at),
             visible(letter.reason),
         )
     return sheet
@@ -258,7 +258,7 @@ def letter_page(letter: DeadLetter) -> RenderableType:
         "letter": str(letter.id),
         "stream": letter.stream,
         "entry": letter.entry_id,
-        "buried": f"{figures.moment(letter.buried_at)}, {figures.ago(letter.buried_at)}",
+        "since": f"{figures.moment(letter.added_at)}, {figures.ago(letter.added_at)}",
         "size": f"{letter.size:,} bytes",
         "sha256": letter.digest,
         "reason": letter.reason,

@@ -51,20 +51,20 @@ from indexrelay.schemas.messages import Event, RebuildRequested, RebuildResult, 
 from indexrelay.schemas.names import sha256_hex, shortened
 from indexrelay.schemas.settings import RebuilderSettings
 from indexrelay.storage.catalog.database import Database
-from indexrelay.storage.catalog.schema import answers, dead_letters, inbox, letters_let_go
+from indexrelay.storage.catalog.schema import answers, dead_letters, dropped_letters, inbox
 from indexrelay.storage.errors import TooManyRequestsError
 
 KEEP_FINISHED: Final = timedelta(days=7)
 """Longer than a stream holds an entry for a consumer that is away."""
 
 MAX_ROWS: Final[int] = RebuilderSettings.model_fields["max_inbox_rows"].default
-"""Where nothing else is said."""
+"""Unless the caller gives another number."""
 
 MAX_ANSWERS: Final = 1000
-"""Results that are kept for whoever asked; several requests that one pass answers have one."""
+"""Results that are kept for the requests; several requests that one pass answers share one."""
 
 MAX_OPEN_REQUESTS: Final = 1000
-"""Requests that nobody has answered yet: a month of one for each hour, and some to spare."""
+"""Unanswered requests: more than one for each hour of a month."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class ReceivedEvent:
     event_id: str
     type: str
     body: bytes
-    """The whole event as it travelled (JSON): `Event.from_bytes` reads it."""
+    """The whole event as it was in the stream (JSON): `Event.from_bytes` reads it."""
     received_at: datetime
 
 
@@ -83,13 +83,13 @@ class InboxRow(ReceivedEvent):
     """An event, or a request in the form of one, that is not finished."""
 
     requested: bool
-    """Whether `Inbox.request` wrote it. Otherwise its body counts for nothing, and is empty here:
-    a flood of events is not held in memory."""
+    """Whether `Inbox.request` wrote it. Otherwise its body is ignored, and is empty here, so that a
+    flood of events does not fill memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """How a request stands."""
+    """The state of a request."""
 
     finished: bool
     result: RebuildResult | None
@@ -105,11 +105,11 @@ class Inbox:
         self._clock = clock
 
     def receive(self, events: Sequence[ReceivedEvent], *, most: int = MAX_ROWS) -> int:
-        """Record events, those that are known already left out; say how many were new.
+        """Record the events that are not known yet; returns how many were new.
 
         Args:
-            most: how many rows there may be; beyond it finished ones go, or what is new is not
-                recorded.
+            most: how many rows there may be; beyond it finished ones are removed, or new events are
+                not recorded.
         """
         if not events:
             return 0
@@ -141,13 +141,13 @@ class Inbox:
         """Record what a person or a schedule asks for; whether it was new.
 
         The row looks like a received `RebuildRequested` with ``request_id`` as the event's id, so
-        an event that wakes the rebuilder under the same id is a repeat of it. An event under that
-        id that came first, from whomever, is replaced.
+        that an event that wakes the rebuilder under the same id is a repeat of it. An event of that
+        id that was received before is replaced.
 
         Raises:
             TooManyRequestsError: `MAX_OPEN_REQUESTS` are open; nothing was recorded.
-            ValueError: a component's name that can be none, more than 1,000 of them, or a reason of
-                more than 1,000 characters.
+            ValueError: an invalid component name, more than 1,000 of them, or a reason of more than
+                1,000 characters.
         """
         now = self._clock.now()
         event = Event.of(
@@ -187,7 +187,7 @@ class Inbox:
             return True
 
     def open(self) -> list[InboxRow]:
-        """What is not finished, oldest first."""
+        """The rows that are not finished, oldest first."""
         body = case((_RECEIVED, literal(b"")), else_=inbox.c.body).label("body")
         columns = inbox.c.event_id, inbox.c.type, body, inbox.c.received_at, inbox.c.requested
         with self._database.read() as connection:
@@ -206,7 +206,7 @@ class Inbox:
             ]
 
     def finish(self, event_ids: Iterable[str], *, result: RebuildResult | None = None) -> None:
-        """Close these rows, and let go of those that were closed a week ago.
+        """Mark these rows as finished, and remove those that were finished a week ago.
 
         Args:
             result: the answer to those of them that are requests.
@@ -233,7 +233,7 @@ class Inbox:
         result: RebuildResult,
         now: datetime,
     ) -> None:
-        """Tell the requests among ``finished`` what came of them."""
+        """Store ``result`` as the answer to the requests among ``finished``."""
         request = inbox.c.event_id == bindparam("done"), not_(_RECEIVED)
         asked = [
             done
@@ -249,7 +249,7 @@ class Inbox:
         connection.execute(delete(answers).where(answers.c.key <= key - MAX_ANSWERS))
 
     def answer(self, request_id: str) -> Answer | None:
-        """How a request stands; ``None``: there is none, or it was answered long ago."""
+        """The state of a request; ``None``: it does not exist, or was answered long ago."""
         looked = (
             select(inbox.c.finished_at, answers.c.result)
             .select_from(inbox.outerjoin(answers, answers.c.key == inbox.c.answer))
@@ -261,23 +261,23 @@ class Inbox:
             return None
         result: RebuildResult | None = None
         if row.result is not None:
-            # Left out where a later major version wrote it.
+            # A later major version may have written it.
             with suppress(ValidationError):
                 result = RebuildResult.model_validate_json(row.result)
         return Answer(finished=row.finished_at is not None, result=result)
 
 
 _RECEIVED: Final = or_(inbox.c.requested.is_(None), inbox.c.requested != true())
-"""Whether a row came from a stream, as far as one knows."""
+"""Whether a row came from a stream; earlier releases did not record it."""
 
 
 def _make_room(connection: Connection, new: Sequence[int], most: int) -> int:
-    """Remove what is too much, finished rows first and then the ``new`` ones; how many of these."""
+    """Remove the surplus: finished rows, then ``new`` ones; returns how many of these."""
     lowest, highest = connection.execute(
         select(func.min(inbox.c.position), func.max(inbox.c.position))
     ).one()
     if highest - lowest < most:
-        return 0  # nearly always: positions are given in order, and each once
+        return 0  # nearly always: positions are assigned in order, each once
     surplus = int(connection.scalar(select(func.count()).select_from(inbox)) or 0) - most
     if surplus <= 0:
         return 0
@@ -300,20 +300,19 @@ def _make_room(connection: Connection, new: Sequence[int], most: int) -> int:
 FROM_INBOX: Final = "inbox"
 """The ``stream`` of a letter that was a row of the inbox; its entry id is the row's event id."""
 
-
 MAX_KEPT_BYTES: Final = 64 * 1024
-"""Of one letter: many times what an event of ours takes."""
+"""Of one letter: many times the size of an event of indexrelay."""
 
 MAX_LETTERS: Final[int] = RebuilderSettings.model_fields["max_dead_letters"].default
-"""Where nothing else is said."""
+"""Unless the caller gives another number."""
 
 _MAX_REASON: Final = 1000
-"""Characters: it names the first few fields that are wrong."""
+"""Characters: it names the first few wrong fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unreadable:
-    """What was taken from a stream and is to be a letter."""
+    """A message of a stream that becomes a dead letter."""
 
     entry_id: str
     raw: bytes
@@ -323,7 +322,7 @@ class Unreadable:
 
 @dataclass(frozen=True, kw_only=True)
 class DeadLetterHeader:
-    """One of them, without its bytes."""
+    """A dead letter without its bytes."""
 
     id: int
     stream: str
@@ -331,15 +330,15 @@ class DeadLetterHeader:
     size: int
     """Bytes of all of it."""
     reason: str
-    buried_at: datetime
+    added_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeadLetter(DeadLetterHeader):
-    """One of them."""
+    """A message that could not be read."""
 
     raw: bytes
-    """The first `MAX_KEPT_BYTES` of it."""
+    """Its first `MAX_KEPT_BYTES`."""
     digest: str
     """The sha256 of all of it."""
 
@@ -350,8 +349,8 @@ class DeadLetter(DeadLetterHeader):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LettersLetGo:
-    """Letters that were not kept since there were too many."""
+class DroppedLetters:
+    """Letters that were not kept because there were too many."""
 
     count: int
     first_at: datetime
@@ -365,19 +364,19 @@ class DeadLetters:
         self._database = database
         self._clock = clock
 
-    def bury(self, *, stream: str, entry_id: str, raw: bytes, reason: str) -> int:
-        """Keep one, and say its id; the same entry again, after a crash, is the same letter.
+    def add(self, *, stream: str, entry_id: str, raw: bytes, reason: str) -> int:
+        """Keep one, however many there are; returns its id.
 
-        It is kept however many there are.
+        The same entry again, after a crash, is the same letter.
         """
         letter = Unreadable(entry_id=entry_id, raw=raw, reason=reason)
         with self._database.write() as connection:
             return self._insert(connection, stream, letter)
 
-    def bury_some(
+    def add_some(
         self, letters: Sequence[Unreadable], *, stream: str, most: int = MAX_LETTERS
     ) -> int:
-        """Keep these as far as there is room for them; how many were let go.
+        """Keep these as far as there is room for them; returns how many were dropped.
 
         Args:
             letters: what was taken from ``stream``, oldest first.
@@ -387,10 +386,10 @@ class DeadLetters:
             room = most - _count(connection)
             for letter in letters[: max(0, room)]:
                 self._insert(connection, stream, letter)
-            let_go = len(letters) - max(0, min(room, len(letters)))
-            if let_go:
-                self._tally(connection, stream, let_go)
-        return let_go
+            dropped = len(letters) - max(0, min(room, len(letters)))
+            if dropped:
+                self._count_dropped(connection, stream, dropped)
+        return dropped
 
     def _insert(self, connection: Connection, stream: str, letter: Unreadable) -> int:
         reason = shortened(letter.reason, _MAX_REASON)
@@ -401,37 +400,37 @@ class DeadLetters:
             raw=letter.raw[:MAX_KEPT_BYTES],
             size=len(letter.raw),
             reason=reason,
-            buried_at=self._clock.now(),
+            added_at=self._clock.now(),
         )
         statement = statement.on_conflict_do_update(
             index_elements=["stream", "entry_id", "digest"], set_={"reason": reason}
         )
         return int(connection.execute(statement.returning(dead_letters.c.id)).scalar_one())
 
-    def _tally(self, connection: Connection, stream: str, count: int) -> None:
+    def _count_dropped(self, connection: Connection, stream: str, count: int) -> None:
         now = self._clock.now()
-        statement = self._database.insert(letters_let_go).values(
+        statement = self._database.insert(dropped_letters).values(
             stream=stream, count=count, first_at=now, last_at=now
         )
         connection.execute(
             statement.on_conflict_do_update(
-                index_elements=[letters_let_go.c.stream],
-                set_={"count": letters_let_go.c.count + count, "last_at": now},
+                index_elements=[dropped_letters.c.stream],
+                set_={"count": dropped_letters.c.count + count, "last_at": now},
             )
         )
 
-    def let_go(self) -> LettersLetGo | None:
-        """What was not kept since the letters were last emptied; ``None``: nothing."""
-        columns = letters_let_go.c
+    def dropped(self) -> DroppedLetters | None:
+        """What was not kept since there were last no letters; ``None``: nothing."""
+        columns = dropped_letters.c
         with self._database.read() as connection:
             times = func.min(columns.first_at), func.max(columns.last_at)
             count, first, last = connection.execute(select(func.sum(columns.count), *times)).one()
         if not count:
             return None
-        return LettersLetGo(count=int(count), first_at=first, last_at=last)
+        return DroppedLetters(count=int(count), first_at=first, last_at=last)
 
     def holds(self, *, stream: str, entry_id: str, raw: bytes) -> bool:
-        """Whether this very entry is among them."""
+        """Whether exactly this entry is among them."""
         found = select(dead_letters.c.id).where(
             dead_letters.c.stream == stream,
             dead_letters.c.entry_id == entry_id,
@@ -441,14 +440,14 @@ class DeadLetters:
             return connection.scalar(found) is not None
 
     def headers(self) -> list[DeadLetterHeader]:
-        """All of them, oldest first, without their bytes: a flood of them fits into memory."""
+        """All of them, oldest first, without their bytes, so that a flood fits into memory."""
         columns = (
             dead_letters.c.id,
             dead_letters.c.stream,
             dead_letters.c.entry_id,
             _SIZE.label("size"),
             dead_letters.c.reason,
-            dead_letters.c.buried_at,
+            dead_letters.c.added_at.label("added_at"),
         )
         with self._database.read() as connection:
             rows = connection.execute(select(*columns).order_by(dead_letters.c.id))
@@ -466,7 +465,7 @@ class DeadLetters:
             return [_letter(row) for row in rows]
 
     def get(self, letter_id: int) -> DeadLetter | None:
-        """One of them; ``None``: it was dealt with, or never was."""
+        """One of them; ``None``: it does not exist, or not any more."""
         with self._database.read() as connection:
             row = connection.execute(
                 select(dead_letters).where(dead_letters.c.id == letter_id)
@@ -474,53 +473,49 @@ class DeadLetters:
             return None if row is None else _letter(row)
 
     def amend(self, letter_id: int, *, reason: str) -> bool:
-        """Replace the reason of one that still cannot be read; whether it was there."""
+        """Replace the reason of one that still cannot be read; whether it existed."""
         with self._database.write() as connection:
             changed = connection.execute(
                 update(dead_letters).where(dead_letters.c.id == letter_id).values(reason=reason)
             )
             return changed.rowcount == 1
 
-    def revive(self, letter_id: int, event: ReceivedEvent) -> bool:
-        """Put a letter's event into the inbox in its stead; whether the letter was there.
+    def requeue(self, letter_id: int, event: ReceivedEvent) -> bool:
+        """Move a letter's event into the inbox; whether the letter existed.
 
-        An event that the inbox knows is nothing new, as ever. Only a row that became a letter
-        itself is opened again: it was closed without having been understood. It is a request now as
-        it was one before; no letter that came from a stream becomes one.
+        An event that the inbox knows is a repeat, as always. Only a row of the inbox that became a
+        letter is opened again: it was finished without having been understood. It is a request
+        again, as it was before; a letter that came from a stream never becomes one.
         """
         row = dict(vars(event))
+        known = [inbox.c.event_id]
         received = self._database.insert(inbox).values(**row)
-        again = {**row, "requested": True, "finished_at": None}
         with self._database.write() as connection:
-            stream = connection.execute(
-                delete(dead_letters)
-                .where(dead_letters.c.id == letter_id)
-                .returning(dead_letters.c.stream)
-            ).scalar_one_or_none()
-            if stream is None:
-                return False
-            known = [inbox.c.event_id]
-            if _count(connection) == 0:
-                connection.execute(delete(letters_let_go))
-            connection.execute(
-                received.values(requested=True).on_conflict_do_update(
-                    index_elements=known, set_=again
-                )
-                if stream == FROM_INBOX
-                else received.on_conflict_do_nothing(index_elements=known)
-            )
-            return True
+            stream = _remove(connection, letter_id)
+            if stream == FROM_INBOX:
+                again = {**row, "requested": True, "finished_at": None}
+                received = received.values(requested=True)
+                connection.execute(received.on_conflict_do_update(index_elements=known, set_=again))
+            elif stream is not None:
+                connection.execute(received.on_conflict_do_nothing(index_elements=known))
+            return stream is not None
 
     def discard(self, letter_id: int) -> bool:
-        """Forget one that somebody has dealt with; whether it was there."""
+        """Remove one that a person has dealt with; whether it existed."""
         with self._database.write() as connection:
-            gone = connection.execute(delete(dead_letters).where(dead_letters.c.id == letter_id))
-            if _count(connection) == 0:  # somebody has dealt with what there was
-                connection.execute(delete(letters_let_go))
-            return gone.rowcount == 1
+            return _remove(connection, letter_id) is not None
 
 
 _SIZE: Final = func.coalesce(dead_letters.c.size, func.length(dead_letters.c.raw))
+
+
+def _remove(connection: Connection, letter_id: int) -> str | None:
+    """Remove a letter, and with the last one the record of dropped ones; returns its stream."""
+    removed = delete(dead_letters).where(dead_letters.c.id == letter_id)
+    stream = connection.execute(removed.returning(dead_letters.c.stream)).scalar_one_or_none()
+    if stream is not None and _count(connection) == 0:
+        connection.execute(delete(dropped_letters))
+    return stream
 
 
 def _count(connection: Connection) -> int:
@@ -537,5 +532,5 @@ def _letter(row: Row[Any]) -> DeadLetter:
         raw=raw,
         digest=row.digest,
         reason=row.reason,
-        buried_at=row.buried_at,
+        added_at=row.buried_at,
     )

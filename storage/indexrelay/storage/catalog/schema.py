@@ -163,7 +163,7 @@ dead_letters = Table(
     # Of all of it; NULL: an earlier release wrote it, and kept all of it.
     Column("size", BigInteger),
     Column("reason", ForeignText, nullable=False),
-    Column("buried_at", Instant, nullable=False),
+    Column("buried_at", Instant, nullable=False, key="added_at"),
     UniqueConstraint("stream", "entry_id", "digest"),
     sqlite_autoincrement=True,
 )
@@ -178,7 +178,7 @@ release_record = Table(
 )
 
 # Letters that were not kept because there were too many.
-letters_let_go = Table(
+dropped_letters = Table(
     "indexrelay_letters_let_go",
     metadata,
     Column("stream", ForeignText, primary_key=True),
