@@ -176,9 +176,7 @@ def test_only_a_letter_that_was_a_row_of_the_inbox_is_a_request_again(
     }
 
 
-def test_of_two_that_requeue_one_letter_at_once_one_does(
-    catalog: Catalog, clock: FakeClock
-) -> None:
+def test_of_two_that_requeue_a_letter_at_once_one_does(catalog: Catalog, clock: FakeClock) -> None:
     with ThreadPoolExecutor(2) as threads:
         for attempt in range(5):
             letters = [letter(catalog, entry_id=f"{attempt}-0")] * 2
