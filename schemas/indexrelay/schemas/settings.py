@@ -396,7 +396,7 @@ class RebuilderSettings(_Table):
     """Events that could not be read and are kept for people, of each the first 64 KiB. Further ones
     are counted and dropped: an event only says "look now"."""
     presence_ttl_seconds: Annotated[float, Field(gt=0, le=3600)] = 15.0
-    """A rebuilder counts as gone when its presence was not renewed for this long; it is renewed at a
+    """A rebuilder counts as gone when its presence was not renewed for so long. It is renewed at a
     third of it."""
     trim_seconds: PositiveSeconds = 60.0
     """How often streams are trimmed to what may still be needed. An entry takes about
