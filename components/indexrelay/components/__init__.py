@@ -11,7 +11,6 @@ from indexrelay.components.errors import (
     UnknownEntryError,
     UnusableInputError,
 )
-from indexrelay.components.gates import Verdict, equal, judge
 from indexrelay.components.kind import (
     Built,
     ComponentInput,
@@ -21,6 +20,9 @@ from indexrelay.components.kind import (
     KindParameters,
     PreviousVersion,
     Trial,
+    Verdict,
+    equal,
+    judge,
 )
 from indexrelay.components.registry import check_kind, kind_class, kind_of
 from indexrelay.components.served import (

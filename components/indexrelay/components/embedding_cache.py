@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from indexrelay.components.gates import Verdict, equal, judge
+from indexrelay.components.kind import Verdict, equal, judge
 from indexrelay.components.layered.columns import BLOCK_ROWS, ArrayColumn, LayeredTable
 from indexrelay.components.layered.kind import LayeredKind, LayeredParameters
 from indexrelay.components.layered.layers import LayeredIds

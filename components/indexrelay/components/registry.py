@@ -1,25 +1,35 @@
-"""Finds kinds by name, and checks definitions against them.
+"""Finds kinds by name, and checks them against their contract at each step that uses them.
 
 A kind is installed under an entry point of the group ``indexrelay.kinds``, as those of this package
 are, or named as ``module:Class``. Its parameters are a model, so that mistakes in a table are
 reported in the same words wherever the kind comes from.
+
+A kind may come from a user, so nothing that it gives is released or served unchecked: the class is
+checked with the settings, what `build` returns before its files are stored, what `verify` yields
+before it counts as passed, and what `load` gives before a reader serves it.
 """
 
 import importlib
-from collections.abc import Collection, Iterator
+import inspect
+import operator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final, cast
+from pathlib import Path
+from typing import Any, Final, cast, get_origin, get_type_hints
 
 from pydantic import ValidationError
 
-from indexrelay.components.conformance import class_mistakes
-from indexrelay.components.errors import InvalidParametersError, KindNotFoundError
-from indexrelay.components.kind import Kind
+from indexrelay.components.errors import ContractError, InvalidParametersError, KindNotFoundError
+from indexrelay.components.kind import Built, Job, Kind, KindParameters, Trial
+from indexrelay.components.served import Served
 from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.errors import Mistake, mistakes_of, suggestion
-from indexrelay.schemas.settings import ComponentDefinition
+from indexrelay.schemas.names import canonical_json, is_file_name
+from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition
 from indexrelay.schemas.settings_file import where_was_looked
+from indexrelay.schemas.versions import BlobRef, Check
 
 GROUP: Final = "indexrelay.kinds"
 
@@ -126,3 +136,249 @@ def _imported(name: str) -> Any:
         raise KindNotFoundError(
             name, f"{module_name} has no {attribute!r}{suggestion(attribute, classes)}"
         ) from None
+
+
+_METHODS: Mapping[str, tuple[str, ...]] = {
+    "__init__": ("parameters",),
+    "lacks": (),
+    "trial": ("collections",),
+    "build": ("job",),
+    "verify": ("job", "built", "files"),
+    "load": ("files",),
+    "inspect": ("value",),
+    "reload": ("files", "previous"),
+    "outdated": ("manifest",),
+}
+"""How each method is called, besides ``self``."""
+_SEARCHES: Final = ("search", "search_by_id")
+"""The methods of `VectorSearchable` and `TextSearchable`."""
+
+
+def class_mistakes(kind: type[Kind[Any, Any]]) -> Iterator[str]:
+    """What of the class breaks the contract, a sentence each."""
+    missing = sorted(kind.__abstractmethods__)
+    if missing:
+        yield f"{kind.__name__} lacks {', '.join(missing)}"
+    for name, arguments in _METHODS.items():
+        if name not in missing:
+            yield from _method_mistakes(kind, name, arguments)
+    parameters: object = kind.Parameters
+    if not (isinstance(parameters, type) and issubclass(parameters, KindParameters)):
+        yield f"{kind.__name__}.Parameters is {parameters!r}, not derived from KindParameters"
+    preload: object = kind.preload
+    if not isinstance(preload, tuple | list) or not all(isinstance(each, str) for each in preload):
+        yield f"{kind.__name__}.preload is {preload!r}, not a tuple of modules' names"
+    sandboxed: object = kind.sandboxed
+    if not isinstance(sandboxed, frozenset | set) or not all(
+        isinstance(each, str) for each in sandboxed
+    ):
+        yield f"{kind.__name__}.sandboxed is {sandboxed!r}, not a frozenset of files' names"
+    takes: object = kind.takes_components
+    if not isinstance(takes, bool):
+        yield f"{kind.__name__}.takes_components is {takes!r}, not true or false"
+    limit: object = kind.max_inputs
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        yield f"{kind.__name__}.max_inputs is {limit!r}, not a number from 1, or None"
+    if "load" not in missing:
+        yield from _served_mistakes(kind)
+
+
+def lacks_of(kind: Kind[Any, Any]) -> list[str]:
+    """What ``kind.lacks`` gives; an error in it counts as something that is missing."""
+    try:
+        found: Any = kind.lacks()
+        return [str(each) for each in found or ()]
+    except Exception as error:  # noqa: BLE001 - the code of a user
+        return [f"lacks() of its kind failed: {describe_error(error)}"]
+
+
+def trial_of(kind: Kind[Any, Any], collections: Mapping[str, CollectionSettings]) -> Trial:
+    """What ``kind.trial`` gives; an error in it means that the component cannot be built."""
+    try:
+        found: Any = kind.trial(collections)
+    except Exception as error:  # noqa: BLE001 - the code of a user
+        return Trial(wrong=(f"trying it out failed: {describe_error(error)}",))
+    return found if isinstance(found, Trial) else Trial()
+
+
+def checked_build(kind: Kind[Any, Any], job: Job) -> Built:
+    """What ``kind.build(job)`` made, checked against the contract.
+
+    Raises:
+        ContractError: it is no `Built`, has no files, or names some that are not there.
+        Exception: whatever the build raises.
+    """
+    built: Any = kind.build(job)
+    if not isinstance(built, Built):
+        raise ContractError(f"build returned {_kind_of(built)}, not a Built")
+    files: Any = built.files
+    if not isinstance(files, Mapping) or not files:
+        raise ContractError(f"build returned no files: Built.files is {files!r:.100}")
+    for label, file in files.items():
+        _check_file(label, file, job)
+    entries = _count("entries", built.entries)
+    if not isinstance(built.counts, Mapping):
+        raise ContractError(f"Built.counts are {_kind_of(built.counts)}, not a dict")
+    counts = {str(what): _count(f"counts[{what!r}]", built.counts[what]) for what in built.counts}
+    try:
+        canonical_json(built.details)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ContractError(f"Built.details are not JSON: {error}") from error
+    if not isinstance(built.details, dict):
+        raise ContractError(f"Built.details are {_kind_of(built.details)}, not a dict")
+    return replace(built, entries=entries, counts=counts, extends=bool(built.extends))
+
+
+def checks_of(
+    kind: Kind[Any, Any], job: Job, built: Built, files: Mapping[str, Path]
+) -> Iterator[Check]:
+    """What ``kind.verify`` yields; a failed check for nothing, for no `Check`, and for an error."""
+    count = 0
+    try:
+        found: Any = kind.verify(job, built, files)
+        if not isinstance(found, Iterable) or isinstance(found, str | bytes | Mapping):
+            yield _failed(f"verify returned {_kind_of(found)}, not the checks that it made")
+            return
+        for check in found:
+            count += 1
+            if not isinstance(check, Check):
+                yield _failed(f"verify yielded {_kind_of(check)}, not a Check")
+                return
+            if not isinstance(check.passed, bool):
+                yield _failed(f"{check.name}.passed is {_kind_of(check.passed)}, not a bool")
+                return
+            yield check
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a gate raises, it has failed
+        yield _failed(describe_error(error))
+        return
+    if not count:
+        yield _failed(
+            "verify returned no check, so nothing shows that what was built is right; "
+            "yield a Check for everything that was looked at"
+        )
+
+
+def loads(kind: Kind[Any, Any], files: Mapping[str, Path]) -> Check | None:
+    """Whether a reader can load and close it; ``None`` where that is known, or not known here.
+
+    The gates of the installed kinds open what they check. A memory error is caused by the limit of
+    the build, and says nothing about readers.
+    """
+    if type(kind).__module__.startswith("indexrelay.components."):
+        return None
+    try:
+        served(kind, kind.load(files)).close()
+    except MemoryError:
+        return None
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - it would be every reader's error
+        return Check(name="loads", passed=False, detail=describe_error(error))
+    return Check(name="loads", passed=True)
+
+
+def served(kind: Kind[Any, Any], value: Any) -> Served:
+    """What ``kind.load`` or ``kind.reload`` gave, if a reader can serve it.
+
+    Raises:
+        ContractError: it has no ``close()``, or one that would have to be awaited.
+    """
+    if isinstance(value, Served) and not isinstance(value, type) and callable(value.close):
+        if inspect.iscoroutinefunction(value.close):
+            raise ContractError(
+                f"load of {type(kind).__name__} gave {_kind_of(value)}, whose close() is async and "
+                "would never run: write def close"
+            )
+        return value
+    raise ContractError(
+        f"load of {type(kind).__name__} gave {_kind_of(value)}, which has no close(): give an "
+        "object that has it, even if there is nothing to close"
+    )
+
+
+def _count(what: str, value: Any) -> int:
+    """A number of things, whatever kind of whole number it is (numpy's, too)."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = -1
+    if count < 0 or isinstance(value, bool):
+        raise ContractError(f"Built.{what} is {value!r:.100}, not a number from 0")
+    return count
+
+
+def _check_file(label: object, file: object, job: Job) -> None:
+    if not isinstance(label, str) or not is_file_name(label):
+        raise ContractError(f"Built.files has the name {label!r:.100}, which is none for a file")
+    if isinstance(file, BlobRef):
+        known = [job.previous.manifest] if job.previous is not None else []
+        known += [parent.manifest for parent in job.components.values()]
+        if not any(file in manifest.files.values() for manifest in known):
+            raise ContractError(f"Built.files[{label!r}] is a blob of no previous version")
+        return
+    if not isinstance(file, Path):
+        raise ContractError(f"Built.files[{label!r}] is {_kind_of(file)}, not a Path")
+    if not file.is_file() or file.is_symlink():
+        raise ContractError(f"Built.files[{label!r}] is {file}, and there is no such file")
+    if not file.resolve().is_relative_to(job.workdir.resolve()):
+        raise ContractError(
+            f"Built.files[{label!r}] is {file}, outside of the build's folder: "
+            f"write it into job.workdir ({job.workdir}), from where it is moved into the store"
+        )
+
+
+def _method_mistakes(
+    kind: type[Kind[Any, Any]], name: str, arguments: tuple[str, ...]
+) -> Iterator[str]:
+    found: Any = inspect.getattr_static(kind, name)
+    call: Any = getattr(kind, name)
+    where = f"{kind.__name__}.{name}"
+    if not callable(call):
+        yield f"{where} is {_kind_of(call)}, not a method"
+        return
+    if inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call):
+        yield f"{where} is async; it is called and its result used as it is: write def {name}"
+        return
+    bound = isinstance(found, staticmethod | classmethod)
+    try:
+        signature = inspect.signature(call)
+    except (TypeError, ValueError):  # written in C
+        return
+    try:
+        signature.bind(*(() if bound else ("self",)), *arguments)
+    except TypeError as error:
+        yield f"{where} cannot be called with ({', '.join(arguments) or 'nothing'}): {error}"
+
+
+def _served_mistakes(kind: type[Kind[Any, Any]]) -> Iterator[str]:
+    """What the annotation of `load` says; without one, the first build finds out."""
+    load: Callable[..., Any] = kind.load
+    try:
+        given = get_type_hints(load).get("return", Any)
+    except Exception:  # noqa: BLE001 - names that only a type checker resolves
+        return
+    given = get_origin(given) or given
+    if not isinstance(given, type) or given is Any:
+        return
+    if not issubclass(given, Served):
+        yield (
+            f"{kind.__name__}.load gives a {given.__name__}, which has no close(): "
+            "a reader calls it when the version is no longer used"
+        )
+    for name in _SEARCHES:
+        search: Any = inspect.getattr_static(given, name, None)
+        if inspect.isfunction(search):
+            try:
+                inspect.signature(search).bind("self", "query", k=10)
+            except TypeError as error:
+                yield (
+                    f"{kind.__name__}.load gives a {given.__name__}, whose {name} cannot be called "
+                    f"with (query, k=10): {error}"
+                )
+
+
+def _failed(detail: str) -> Check:
+    return Check(name="verify", passed=False, detail=detail)
+
+
+def _kind_of(value: object) -> str:
+    """What it is, without showing it: ``nothing (None)``, ``a dict``."""
+    return "nothing (None)" if value is None else f"a {type(value).__name__}"

@@ -20,10 +20,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from indexrelay.components.conformance import served
 from indexrelay.components.errors import ContractError
 from indexrelay.components.kind import Kind
-from indexrelay.components.registry import kind_class
+from indexrelay.components.registry import kind_class, served
 from indexrelay.components.served import VersionFiles
 from indexrelay.reloaders.errors import KindNotAllowedError
 from indexrelay.reloaders.fallback import fallback_versions

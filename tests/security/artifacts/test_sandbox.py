@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from indexrelay.components.conformance import class_mistakes
 from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.registry import class_mistakes
 from indexrelay.components.served import VersionFiles
 from indexrelay.reloaders import sandbox
 from indexrelay.reloaders.loader import Opener

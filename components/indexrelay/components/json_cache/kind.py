@@ -21,8 +21,7 @@ from pydantic import AfterValidator, Field
 
 from indexrelay.components.errors import DamagedFileError, DocumentError, DocumentFunctionError
 from indexrelay.components.formats.mapped_array import read_small
-from indexrelay.components.gates import Verdict, equal, judge
-from indexrelay.components.kind import Built, Job, Kind, KindParameters
+from indexrelay.components.kind import Built, Job, Kind, KindParameters, Verdict, equal, judge
 from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.json_values import Offence, first_offence
 from indexrelay.schemas.names import canonical_json, sha256_hex

@@ -20,8 +20,18 @@ from pydantic import Field
 from indexrelay.components.errors import ContractError
 from indexrelay.components.formats.id_table import IdTable
 from indexrelay.components.formats.string_table import Rows
-from indexrelay.components.gates import Verdict, count_gate, equal, judge, reads_back
-from indexrelay.components.kind import Built, Job, Kind, KindParameters, PreviousVersion
+from indexrelay.components.kind import (
+    Built,
+    Job,
+    Kind,
+    KindParameters,
+    PreviousVersion,
+    Verdict,
+    count_gate,
+    equal,
+    judge,
+    reads_back,
+)
 from indexrelay.components.layered.build import (
     Full,
     Increment,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from indexrelay.components.formats.id_table import IdTable
 from indexrelay.components.formats.mapped_array import mapped_array, save_array
 from indexrelay.components.formats.string_table import Rows, StringTable, StringTableWriter
-from indexrelay.components.gates import Verdict, equal
+from indexrelay.components.kind import Verdict, equal
 from indexrelay.components.layered.layers import (
     DELTA_IDS,
     PLACES,

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from indexrelay.components.gates import Verdict, equal, judge
-from indexrelay.components.kind import Built, Job, PreviousVersion
+from indexrelay.components.kind import Built, Job, PreviousVersion, Verdict, equal, judge
 from indexrelay.components.layered.build import changes_of
 from indexrelay.components.layered.layers import without
 from indexrelay.components.projection.build import MapRows

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexrelay.components.formats.mapped_array import mapped_array, save_array
-from indexrelay.components.gates import Verdict
+from indexrelay.components.kind import Verdict
 from indexrelay.components.projection.layout import Framing, Layout, Points
 from indexrelay.components.projection.map import Coordinates
 from indexrelay.storage.entries import Vectors

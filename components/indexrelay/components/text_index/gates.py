@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from indexrelay.components.errors import DamagedFileError
-from indexrelay.components.gates import Verdict, equal, judge, reads_back
-from indexrelay.components.kind import Built, PreviousVersion
+from indexrelay.components.kind import Built, PreviousVersion, Verdict, equal, judge, reads_back
 from indexrelay.components.layered.build import changes_of
 from indexrelay.components.text_index.analyser import Analyser, Phrase
 from indexrelay.components.text_index.database import (

@@ -20,7 +20,8 @@ import numpy as np
 from indexrelay.components.formats.id_table import IdTable
 from indexrelay.components.formats.payload_table import PayloadTable
 from indexrelay.components.formats.string_table import Rows
-from indexrelay.components.gates import (
+from indexrelay.components.kind import (
+    Built,
     Verdict,
     concerning,
     count_gate,
@@ -28,7 +29,6 @@ from indexrelay.components.gates import (
     judge,
     reads_back,
 )
-from indexrelay.components.kind import Built
 from indexrelay.components.layered import IDS
 from indexrelay.components.vector_index.metrics import NearestRows, others, prepared
 from indexrelay.components.vector_index.parameters import VectorIndexParameters

@@ -15,8 +15,16 @@ from typing import Final
 
 import numpy as np
 
-from indexrelay.components.gates import Verdict, count_gate, equal, judge, reads_back
-from indexrelay.components.kind import Built, Job, PreviousVersion
+from indexrelay.components.kind import (
+    Built,
+    Job,
+    PreviousVersion,
+    Verdict,
+    count_gate,
+    equal,
+    judge,
+    reads_back,
+)
 from indexrelay.components.layered import IDS, Unchanged, changes_of
 from indexrelay.components.vector_index.metrics import distances, prepared, tolerance
 from indexrelay.components.vector_index.parameters import VectorIndexParameters

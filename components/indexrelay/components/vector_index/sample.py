@@ -29,7 +29,7 @@ import numpy as np
 
 from indexrelay.components.errors import DamagedFileError
 from indexrelay.components.formats.string_table import Rows
-from indexrelay.components.gates import Verdict, equal, judge
+from indexrelay.components.kind import Verdict, equal, judge
 from indexrelay.components.layered import among
 from indexrelay.components.vector_index.metrics import (
     BLOCK_ROWS,

@@ -15,8 +15,7 @@ from typing import Any
 
 import typer
 
-from indexrelay.components.conformance import lacks_of, trial_of
-from indexrelay.components.registry import kind_of
+from indexrelay.components.registry import kind_of, lacks_of, trial_of
 from indexrelay.console.commands import Config, Json
 from indexrelay.console.commands.status import verdict_lines
 from indexrelay.console.errors import ExitCode

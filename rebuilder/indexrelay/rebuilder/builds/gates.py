@@ -11,8 +11,8 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-from indexrelay.components.conformance import checks_of, loads
 from indexrelay.components.kind import Built, Job, Kind
+from indexrelay.components.registry import checks_of, loads
 from indexrelay.components.served import Served
 from indexrelay.schemas import commands
 from indexrelay.schemas.versions import BlobRef, Check, VersionManifest

@@ -18,7 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from indexrelay.components.conformance import checked_build, served
 from indexrelay.components.kind import (
     UNLIMITED,
     BuildMemory,
@@ -28,7 +27,7 @@ from indexrelay.components.kind import (
     Kind,
     PreviousVersion,
 )
-from indexrelay.components.registry import kind_class, kind_of
+from indexrelay.components.registry import checked_build, kind_class, kind_of, served
 from indexrelay.rebuilder.builds import BuildRequest, BuildSession, GateFailedError, Progress
 from indexrelay.rebuilder.builds.gates import run_gates
 from indexrelay.schemas.clock import Clock

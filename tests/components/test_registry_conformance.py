@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexrelay.components.conformance import (
+from indexrelay.components.errors import ContractError
+from indexrelay.components.kind import Built, Job, Kind, KindParameters
+from indexrelay.components.registry import (
     checked_build,
     checks_of,
     class_mistakes,
@@ -19,8 +21,6 @@ from indexrelay.components.conformance import (
     loads,
     served,
 )
-from indexrelay.components.errors import ContractError
-from indexrelay.components.kind import Built, Job, Kind, KindParameters
 from indexrelay.components.served import Hit
 from indexrelay.schemas.versions import BlobRef, Check
 from tests.components.jobs import make_job, make_snapshot
@@ -281,7 +281,7 @@ def test_a_version_that_no_reader_could_load_is_found_where_it_is_built(tmp_path
     kind = different(load=load)(KindParameters())
     check = loads(kind, {})
     assert check is not None
-    assert check.detail.startswith("KeyError: 'genre' (tests/components/test_conformance.py:")
+    assert check.detail.startswith("KeyError: 'genre' (tests/components/test_registry_conformance.py:")
     assert loads(Fine(KindParameters()), {}) == Check(name="loads", passed=True)
 
 
