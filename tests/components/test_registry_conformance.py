@@ -281,7 +281,8 @@ def test_a_version_that_no_reader_could_load_is_found_where_it_is_built(tmp_path
     kind = different(load=load)(KindParameters())
     check = loads(kind, {})
     assert check is not None
-    assert check.detail.startswith("KeyError: 'genre' (tests/components/test_registry_conformance.py:")
+    here = "tests/components/test_registry_conformance.py"
+    assert check.detail.startswith(f"KeyError: 'genre' ({here}:")
     assert loads(Fine(KindParameters()), {}) == Check(name="loads", passed=True)
 
 
