@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexrelay.components.errors import DamagedFileError
-from indexrelay.components.formats.id_table import IdTable
+from indexrelay.components.formats.entry_tables import IdTable
 from indexrelay.components.formats.string_table import StringTable, StringTableWriter
 from tests.components.formats.tables import on_disk, texts, write
 

@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from indexrelay.components.errors import ContractError
-from indexrelay.components.formats.id_table import IdTable
+from indexrelay.components.formats.entry_tables import IdTable
 from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.kind import (
     Built,

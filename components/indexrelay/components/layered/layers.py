@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexrelay.components.errors import DamagedFileError, UnknownEntryError
-from indexrelay.components.formats.id_table import IdTable
+from indexrelay.components.formats.entry_tables import IdTable
 from indexrelay.components.formats.mapped_array import mapped_array
 from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.served import Closable

@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from indexrelay.components.formats.id_table import IdTable
+from indexrelay.components.formats.entry_tables import IdTable
 from indexrelay.components.formats.mapped_array import mapped_array, save_array
 from indexrelay.components.formats.string_table import Rows, StringTable, StringTableWriter
 from indexrelay.components.kind import Verdict, equal

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexrelay.components.errors import DamagedFileError
-from indexrelay.components.formats.id_table import IdTable
+from indexrelay.components.formats.entry_tables import IdTable
 from indexrelay.components.formats.mapped_array import mapped_array, save_array
 from indexrelay.components.kind import Built, Job, PreviousVersion
 from indexrelay.components.layered.build import (

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from indexrelay.components.formats.id_table import IdTable
+from indexrelay.components.formats.entry_tables import IdTable, PayloadTable
 from indexrelay.components.formats.mapped_array import new_mapped_array
-from indexrelay.components.formats.payload_table import PayloadTable
 from indexrelay.components.kind import Built, Job
 from indexrelay.components.layered import (
     IDS,

@@ -17,8 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from indexrelay.components.formats.id_table import IdTable
-from indexrelay.components.formats.payload_table import PayloadTable
+from indexrelay.components.formats.entry_tables import IdTable, PayloadTable
 from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.kind import (
     Built,

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from indexrelay.components.errors import UnbuildableIndexError
-from indexrelay.components.formats.payload_table import PayloadTable
+from indexrelay.components.formats.entry_tables import PayloadTable
 from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.kind import Built, Job
 from indexrelay.components.layered import (

@@ -32,9 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexrelay.components.errors import DamagedFileError, UnknownEntryError
-from indexrelay.components.formats.id_table import IdTable
+from indexrelay.components.formats.entry_tables import IdTable, PayloadTable
 from indexrelay.components.formats.mapped_array import mapped_array, save_array
-from indexrelay.components.formats.payload_table import PayloadTable
 from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.layered import IDS, LayeredIds, among
 from indexrelay.components.served import Closable

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from indexrelay.components.errors import DamagedFileError
-from indexrelay.components.formats.payload_table import PayloadTable
+from indexrelay.components.formats.entry_tables import PayloadTable
 from tests.components.formats.tables import write
 
 
