@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from indexrelay.health.due import find_due
+from indexrelay.health.due import find_due, why_not
 from indexrelay.health.facts import Area, Facts, SourceFact, Unknown, Untaken
 from indexrelay.health.judge import judge
 from indexrelay.health.verdict import Actor, Code, Condition, Problem
@@ -105,6 +105,45 @@ def test_nothing_committed_yet_is_no_fault_and_is_noted() -> None:
             "similar from"
         ),
     )
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"kind": "folder", "path": "songs"}, "no rebuilder has read the folder of tracks yet"),
+        (
+            {"kind": "table", "url": "sqlite:///a.db", "table": "songs"},
+            "no job has called batch_completed() for the table of tracks yet",
+        ),
+        (
+            {
+                "kind": "table",
+                "url": "sqlite:///a.db",
+                "table": "songs",
+                "updated_at_column": "changed",
+            },
+            "no rebuilder has read the table of tracks yet",
+        ),
+    ],
+)
+def test_a_table_or_folder_that_has_no_generation_yet_is_noted_as_what_it_is(
+    source: dict[str, Any], said: str
+) -> None:
+    settings = CollectionSettings.model_validate({"dimension": 3, "source": source})
+    unread = healthy(
+        generation=0,
+        collections={"tracks": settings},
+        stored={},
+        sources={},
+        release=None,
+        versions={},
+        highest_release=0,
+        redis=redis(announced=0, readers={"one": reader(release=0, components={})}),
+    )
+    verdict = judge(unread)
+    assert verdict.well
+    assert verdict.notes == (f"{said}; not built until then: map, map_cache, similar",)
+    assert why_not("similar", unread) == said
 
 
 LAST = {"tracks": SourceFact(epoch="e1", generation=2)}

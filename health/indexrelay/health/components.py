@@ -521,7 +521,7 @@ def _unserved(release: Release, readers: Mapping[str, ReaderState]) -> Iterator[
 
 
 def notes(facts: Facts, components: Mapping[str, ComponentHealth]) -> Iterator[str]:
-    """What is no fault: a collection to which nothing was committed yet, and what waits for it."""
+    """What is no fault: a collection without a generation, and the components that wait for it."""
     if Area.CATALOG in facts.unknown:
         return
     for name in sorted(facts.collections):
@@ -536,8 +536,13 @@ def notes(facts: Facts, components: Mapping[str, ComponentHealth]) -> Iterator[s
             if health.condition is Condition.MISSING
             and name in root_collections(each, facts.definitions)
         )
-        of = f", so there is nothing to build {', '.join(waiting)} from" if waiting else ""
-        yield f"nothing was committed to {name} yet{of}"
+        names = ", ".join(waiting)
+        unread = facts.unread_source(name)
+        if unread is None:
+            of = f", so there is nothing to build {names} from" if waiting else ""
+            yield f"nothing was committed to {name} yet{of}"
+        else:
+            yield unread + (f"; not built until then: {names}" if waiting else "")
 
 
 def _generations(behind: Mapping[str, int]) -> str:

@@ -120,7 +120,7 @@ def why_not(name: str, facts: Facts) -> str:
             if source in facts.damaged or source not in facts.versions:
                 return f"{source}, which it is made from, has no version that is whole"
         elif source not in facts.sources or facts.sources[source].generation == 0:
-            return f"nothing was committed to {source} yet"
+            return facts.unread_source(source) or f"nothing was committed to {source} yet"
     return "it is not due"
 
 
@@ -416,6 +416,9 @@ def _lacking(name: str, facts: Facts) -> str | None:
         if facts.covering_lost(source):
             return f"{source}, whose catalog went back in time"
         if source not in facts.sources or facts.sources[source].generation == 0:
+            unread = facts.unread_source(source)
+            if unread is not None:
+                return f"{source} ({unread})"
             return f"{source}, to which nothing was committed yet"
     return None
 

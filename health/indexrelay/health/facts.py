@@ -13,7 +13,13 @@ from typing import Any, Self
 
 from indexrelay.schemas.clock import backoff_seconds
 from indexrelay.schemas.messages import ReaderState, RebuilderState, Role
-from indexrelay.schemas.settings import CollectionSettings, ReaderSettings, RebuilderSettings
+from indexrelay.schemas.settings import (
+    CatalogSource,
+    CollectionSettings,
+    ReaderSettings,
+    RebuilderSettings,
+    TableSource,
+)
 from indexrelay.schemas.versions import Definitions, Hold, Release, VersionManifest
 from indexrelay.storage.artifacts import ReleaseUnreadableError, ReleaseUntrustedError
 from indexrelay.storage.catalog import (
@@ -230,6 +236,16 @@ class Facts:
         if self.redis is None or "rebuilder" in self.redis.unseen:
             return None
         return bool(self.redis.rebuilders)
+
+    def unread_source(self, collection: str) -> str | None:
+        """Why a table or folder has no generation yet; ``None``: the catalog keeps the entries."""
+        settings = self.collections.get(collection)
+        if settings is None or isinstance(settings.source, CatalogSource):
+            return None
+        kind = settings.source.kind
+        if isinstance(settings.source, TableSource) and settings.source.updated_at_column is None:
+            return f"no job has called batch_completed() for the {kind} of {collection} yet"
+        return f"no rebuilder has read the {kind} of {collection} yet"
 
     def covering_lost(self, collection: str) -> dict[str, int]:
         """The released components that cover commits which the catalog lost, each with the
