@@ -12,14 +12,14 @@ def wait(count: int, *, key: str = "voyager") -> float:
 @pytest.mark.parametrize(
     ("count", "seconds"), [(1, 10), (2, 20), (3, 40), (4, 60), (5, 60), (10_000, 60)]
 )
-def test_the_wait_doubles_up_to_the_longest_and_is_moved_by_a_fifth_at_most(
+def test_the_wait_doubles_up_to_the_longest_with_jitter_of_at_most_a_fifth(
     count: int, seconds: float
 ) -> None:
     for key in ("voyager", "clap", "map"):
         assert abs(wait(count, key=key) - seconds) <= JITTER_SHARE * seconds
 
 
-def test_whoever_asks_about_the_same_failure_gets_the_same_answer() -> None:
+def test_equal_failures_get_equal_waits() -> None:
     assert wait(3) == wait(3)
 
 

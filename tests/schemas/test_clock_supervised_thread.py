@@ -51,7 +51,7 @@ def test_whatever_is_raised_is_logged_and_the_thread_goes_on(error: BaseExceptio
     assert type(error).__name__ in told[0]["error"]
 
 
-def test_it_backs_off_and_ends_when_it_is_told_to() -> None:
+def test_a_thread_backs_off_and_ends_when_its_wait_returns_true() -> None:
     pauses: list[float] = []
 
     def wait(seconds: float) -> bool:
@@ -69,7 +69,7 @@ def test_a_body_that_answers_for_itself_is_not_begun_again() -> None:
     assert len(run(body, wait=None)) == body.runs == 1
 
 
-def test_the_thread_is_a_daemon_and_says_its_name() -> None:
+def test_the_thread_is_a_daemon_and_has_its_name() -> None:
     thread = SupervisedThread(lambda: None, name="indexrelay-test", wait=None)
     assert thread.daemon
     assert thread.name == "indexrelay-test"

@@ -71,7 +71,7 @@ def test_a_collection_differs_in_its_shape_and_in_what_is_read(source: dict[str,
     assert builds({}, source).differences(builds({})) == said
 
 
-def test_names_that_one_side_has_are_told_apart() -> None:
+def test_a_name_that_only_one_side_declares_is_a_difference() -> None:
     none = Declaration()
     assert builds({}).differences(none) == (
         "map is declared there and no longer here",
@@ -96,7 +96,7 @@ def test_a_place_differs_where_both_look_from_one_host() -> None:
     assert there.differences(here, same_host=True) == ("collection tracks lies elsewhere",)
 
 
-def test_nothing_is_made_of_a_password_or_an_option() -> None:
+def test_a_digest_does_not_depend_on_a_password_or_an_option() -> None:
     """Whoever reads presence could otherwise try passwords until the digest is met."""
     for url in ("postgresql://u:other@db/songs", "postgresql://u@db/songs?password=x"):
         assert builds({}, {"source": {**TABLE, "url": url}}) == builds({}, {"source": TABLE})

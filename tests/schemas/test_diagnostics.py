@@ -132,7 +132,7 @@ def test_an_error_names_the_last_lines_of_the_users_own_code(
         ("importing", "No module named 'there_is_no_such_module' (importing.py:1 in <module>"),
     ],
 )
-def test_a_module_that_cannot_be_imported_is_told_with_its_line(
+def test_a_module_that_cannot_be_imported_is_described_with_its_line(
     module: str, name: str, said: str
 ) -> None:
     with pytest.raises(DocumentFunctionError) as caught:
@@ -141,7 +141,7 @@ def test_a_module_that_cannot_be_imported_is_told_with_its_line(
     assert "hunter2" not in str(caught.value)
 
 
-def test_what_we_or_a_library_raise_is_told_as_before() -> None:
+def test_errors_of_ours_or_of_a_library_are_described_without_frames() -> None:
     with pytest.raises(ModuleNotFoundError) as caught:
         importlib.import_module("there_is_no_such_module.at_all")
     caught.value.__traceback__ = None

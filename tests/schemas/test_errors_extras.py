@@ -119,7 +119,7 @@ def test_the_extra_that_is_named_brings_the_module(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", EXTRAS)
-def test_a_missing_module_is_an_error_that_says_what_to_install(
+def test_a_missing_module_is_an_error_that_names_what_to_install(
     module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
@@ -157,7 +157,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("module", CASES)
-def test_a_door_without_its_module_says_what_to_install(module: str) -> None:
+def test_a_role_without_its_module_names_what_to_install(module: str) -> None:
     blocked = f"import sys; sys.modules[{module!r}] = None\n{CASES[module]}"
     ended = subprocess.run(
         [sys.executable, "-c", blocked], capture_output=True, text=True, timeout=60, check=False

@@ -56,7 +56,7 @@ def test_a_file_with_ten_mistakes_gives_ten_errors() -> None:
         ("components.main_map.from", "break the circle"),
     ],
 )
-def test_each_error_says_what_would_be_right(key: str, right: str) -> None:
+def test_each_error_names_what_would_be_right(key: str, right: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings(TEN, environ={})
     lines = [line.strip() for line in str(caught.value).splitlines()]

@@ -53,14 +53,14 @@ def test_every_point_is_in_one_place_and_every_place_is_a_point() -> None:
     assert placed == Counter(FAILPOINTS)
 
 
-def test_nothing_is_armed_where_nobody_asks_for_it() -> None:
+def test_nothing_is_armed_without_the_variable() -> None:
     arm({})
     assert not failpoints._armed
     seconds = min(timeit.repeat(lambda: failpoint(POINT), number=10_000, repeat=5)) / 10_000
     assert seconds < 2e-6
 
 
-def test_a_point_that_was_told_to_raises_each_time() -> None:
+def test_a_point_that_is_armed_to_raise_raises_each_time() -> None:
     arm(armed_with(do="raise"))
     for _ in range(2):
         with pytest.raises(FailpointError, match=POINT):
@@ -93,7 +93,7 @@ def test_a_kill_leaves_no_time_for_anything() -> None:
     assert (said, process.returncode) == ("past\n", -signal.SIGKILL)
 
 
-def test_a_stopped_process_goes_on_when_it_is_told_to(tmp_path: Path) -> None:
+def test_a_stopped_process_goes_on_after_sigcont(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.touch()
     process = run_to_the_point(do="stop", token=token)

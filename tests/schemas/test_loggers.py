@@ -33,7 +33,7 @@ def test_an_application_sees_events_with_its_own_handlers(
 
 
 @pytest.mark.parametrize("level", ["error", "exception"])
-def test_a_traceback_is_told_once(level: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_traceback_is_logged_once(level: str, caplog: pytest.LogCaptureFixture) -> None:
     log = get_logger("indexrelay.test")
     with suppress(ValueError):
         try:

@@ -80,7 +80,7 @@ def test_a_line_that_comes_back_after_a_while_is_shown(shown: Shown, clock: Fake
 
 
 @pytest.mark.parametrize("level", [logging.INFO, logging.WARNING, logging.ERROR])
-def test_lines_of_one_kind_are_few_whatever_they_say_and_none_is_forgotten(
+def test_lines_of_one_kind_are_few_whatever_their_text_and_all_are_counted(
     shown: Shown, clock: FakeClock, level: int
 ) -> None:
     """Words that somebody else chooses, differently each time, a hundred times a second."""

@@ -111,7 +111,7 @@ def test_a_number_that_json_has_not_is_unreadable(number: str) -> None:
     assert refused(raw)
 
 
-def test_not_a_number_is_unreadable_even_where_nobody_looks() -> None:
+def test_not_a_number_is_unreadable_even_in_an_unknown_field() -> None:
     assert "column 12" in refused(b'{"ignored":NaN,' + event_of(BATCH).to_bytes()[1:])
 
 

@@ -73,7 +73,7 @@ def test_a_result_of_usual_size_is_sent_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("outcome", list(BuildOutcome))
-def test_a_result_of_all_components_says_first_what_operators_read_first(
+def test_a_result_of_all_components_keeps_what_operators_read_first(
     outcome: BuildOutcome,
 ) -> None:
     which = "indexes_rebuilt" if outcome is BuildOutcome.REBUILT else "indexes_failed"

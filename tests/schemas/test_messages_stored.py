@@ -36,7 +36,7 @@ def test_a_stored_message_is_still_read(file: Path) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("data", SAID, ids=lambda data: data.TYPE)
-def test_a_stored_message_still_says_the_same(data: EventData, version: str) -> None:
+def test_a_stored_message_is_read_with_the_same_content(data: EventData, version: str) -> None:
     stored = Event.from_bytes(message(version, data.TYPE))
     today = event_of(data).model_copy(update={"schemaversion": written_as(version)})
     assert_says_no_other(stored, today)
@@ -53,7 +53,7 @@ def test_a_stored_document_is_still_read(name: str, version: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["reader_state", "rebuilder_state"])
-def test_a_stored_state_says_the_same_in_every_version(name: str) -> None:
+def test_a_stored_state_is_read_with_the_same_content_in_every_version(name: str) -> None:
     model = DOCUMENT_MODELS[name]
     read = {version: model.model_validate_json(document(version, name)) for version in VERSIONS}
     for each in read.values():
@@ -85,7 +85,7 @@ def test_every_type_is_stored_in_the_version_that_is_written_today() -> None:
 
 
 @pytest.mark.parametrize("data", SAID, ids=lambda data: data.TYPE)
-def test_the_next_minor_version_says_more_than_anybody_knows_today(data: EventData) -> None:
+def test_the_next_minor_version_has_fields_that_are_unknown_today(data: EventData) -> None:
     more = unknown_fields(message(NEXT, data.TYPE), event_of(data).to_bytes())
     assert {"/partitionkey", "/data/since_the_next_minor"} <= more
 

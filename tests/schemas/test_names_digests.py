@@ -63,7 +63,7 @@ def test_a_definition_is_the_same_after_its_own_json() -> None:
 
 
 @pytest.mark.parametrize("value", [datetime(2026, 1, 1, tzinfo=UTC), float("nan"), {"x": {1}}])
-def test_what_json_cannot_say_is_no_parameter(value: object) -> None:
+def test_a_value_that_json_cannot_express_is_no_parameter(value: object) -> None:
     with pytest.raises(ValidationError, match="must be JSON"):
         ComponentDefinition.of("k", "tracks", since=value)
 

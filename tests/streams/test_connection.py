@@ -68,7 +68,7 @@ def test_a_password_is_in_no_error_and_no_log() -> None:
     assert "s3cret" not in str(logs)
 
 
-def test_where_no_sentinel_answers_the_error_says_what_to_look_at() -> None:
+def test_where_no_sentinel_answers_the_error_names_what_to_check() -> None:
     url = "redis+sentinel://user:s3cret@127.0.0.1:1,127.0.0.1:2/tracks?sentinel_password=s3cret"
     with capture_logs() as logs, Connection.open(url, timeout_seconds=1) as connection:
         with pytest.raises(exceptions.ConnectionError, match="No master found") as refused:
@@ -92,7 +92,7 @@ def test_a_server_that_evicts_is_warned_about(server_factory: ServerFactory) -> 
     ]
 
 
-def test_a_server_that_does_not_say_whether_it_evicts_is_no_warning(
+def test_a_server_that_does_not_allow_to_ask_for_its_policy_is_no_warning(
     server_factory: ServerFactory,
 ) -> None:
     server = server_factory()
@@ -153,7 +153,7 @@ def test_a_forked_child_gets_sockets_of_its_own(redis_url: str) -> None:
         (exceptions.ResponseError("unknown command 'XAUTOCLAIM'"), "ERR", False),
     ],
 )
-def test_refusals_are_told_apart_by_their_first_word(
+def test_refusals_differ_by_their_first_word(
     error: exceptions.ResponseError, code: str, *, transient: bool
 ) -> None:
     assert refusal_code(error) == code

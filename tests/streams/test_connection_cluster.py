@@ -26,7 +26,7 @@ def node(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
     node.stop()
 
 
-def test_every_refusal_of_a_cluster_says_what_it_is_and_what_to_do(node: tuple[str, str]) -> None:
+def test_every_refusal_of_a_cluster_is_explained_with_what_to_do(node: tuple[str, str]) -> None:
     word, url = node
     keys = Keys("indexrelay")
     with Connection.open(url, timeout_seconds=2) as connection:

@@ -35,7 +35,7 @@ def guarded(request: pytest.FixtureRequest) -> Iterator[GuardedServers]:
         servers.stop()
 
 
-def test_a_service_that_no_sentinel_watches_is_told_with_what_to_look_at(
+def test_the_error_for_a_service_that_no_sentinel_watches_names_what_to_check(
     guarded: GuardedServers,
 ) -> None:
     url = guarded.url.replace(f"/{SERVICE}/", "/trakcs/")
@@ -47,7 +47,7 @@ def test_a_service_that_no_sentinel_watches_is_told_with_what_to_look_at(
     assert PASSWORD not in str(refused.value)
 
 
-def test_sentinels_that_want_another_password_are_told_without_the_given_one(
+def test_an_error_about_a_wrong_password_of_the_sentinels_does_not_show_it(
     guarded: GuardedServers,
 ) -> None:
     url = guarded.url.replace(SENTINEL_PASSWORD, "s3cret")

@@ -55,7 +55,7 @@ def test_published_events_are_read_and_acknowledged_once(
     assert group.read(count=10, block_seconds=0) == []
 
 
-def test_a_group_may_wait_for_a_stream_that_nobody_has_made(
+def test_a_group_may_wait_for_a_stream_that_does_not_exist(
     each_connection: Connection, keys: Keys
 ) -> None:
     group = consumer(each_connection, keys)
@@ -141,7 +141,7 @@ def test_a_foreign_entry_keeps_its_bytes(each_connection: Connection, keys: Keys
     assert raws(drain(consumer(each_connection, keys))) == [b"who=me\nwhat=\xff", b"other=1"]
 
 
-def test_nothing_to_acknowledge_is_nothing(each_connection: Connection, keys: Keys) -> None:
+def test_acknowledging_no_entries_does_nothing(each_connection: Connection, keys: Keys) -> None:
     assert consumer(each_connection, keys).acknowledge([]) == 0
 
 

@@ -118,7 +118,7 @@ def test_a_group_destroyed_alone_repeats_what_another_consumer_had_taken(
     assert take(first) == [b"1", b"2", b"3"]
 
 
-def test_acknowledging_in_a_group_that_has_gone_is_nothing(
+def test_acknowledging_in_a_group_that_is_gone_does_nothing(
     real_connection: Connection, keys: Keys
 ) -> None:
     group = consumer(real_connection, keys)

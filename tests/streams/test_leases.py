@@ -43,7 +43,7 @@ def test_only_the_owner_renews_and_releases(each_connection: Connection, keys: K
     assert other.acquire()
 
 
-def test_a_lease_that_nobody_holds_is_neither_renewed_nor_released(
+def test_a_free_lease_is_neither_renewed_nor_released(
     each_connection: Connection, keys: Keys
 ) -> None:
     assert not lease(each_connection, keys, "a").renew()

@@ -54,7 +54,7 @@ def test_processes_under_one_label_stand_side_by_side(
     assert "web:0b" in members_of(each_connection, keys, ReaderState).states
 
 
-def test_whose_state_it_is_follows_from_the_key_and_not_from_what_it_says(
+def test_whose_state_it_is_follows_from_the_key_and_not_from_its_content(
     each_connection: Connection, keys: Keys
 ) -> None:
     readers = Presence(each_connection, keys, "reader")
@@ -70,7 +70,7 @@ def test_whose_state_it_is_follows_from_the_key_and_not_from_what_it_says(
     assert members_of(each_connection, keys, ReaderState).states == found.states
 
 
-def test_a_state_that_is_too_large_is_not_read_and_hides_nobody(
+def test_a_state_that_is_too_large_is_not_read_and_hides_no_other(
     each_connection: Connection, keys: Keys
 ) -> None:
     readers = Presence(each_connection, keys, "reader")
@@ -98,7 +98,7 @@ def test_of_states_that_are_too_large_together_the_small_ones_are_read(
     assert look.unread == {"a:01": "the states under its label take more than 100 bytes"}
 
 
-def test_whoever_is_many_under_one_label_hides_nobody_under_another(
+def test_many_members_under_one_label_hide_none_under_another(
     each_connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readers = Presence(each_connection, keys, "reader")
@@ -111,7 +111,7 @@ def test_whoever_is_many_under_one_label_hides_nobody_under_another(
     assert look.crowded == {"a"}
 
 
-def test_a_key_of_another_type_hides_nobody(each_connection: Connection, keys: Keys) -> None:
+def test_a_key_of_another_type_hides_no_member(each_connection: Connection, keys: Keys) -> None:
     readers = Presence(each_connection, keys, "reader")
     readers.publish("a", b"x", ttl_seconds=60)
     readers.publish("b", b"x", ttl_seconds=60)
@@ -150,7 +150,7 @@ def test_a_member_that_stays_away_is_gone_after_its_ttl(
     eventually(lambda: readers.all() == {"stays": b"x"})
 
 
-def test_a_key_whose_name_is_no_text_or_far_too_long_hides_nobody(
+def test_a_key_whose_name_is_no_text_or_far_too_long_hides_no_member(
     each_connection: Connection, keys: Keys
 ) -> None:
     presence = Presence(each_connection, keys, "reader")
@@ -160,7 +160,7 @@ def test_a_key_whose_name_is_no_text_or_far_too_long_hides_nobody(
     assert presence.all() == {"a": b"{}"}
 
 
-def test_whoever_fills_the_memory_makes_nobody_disappear(server_factory: ServerFactory) -> None:
+def test_a_full_memory_makes_no_member_disappear(server_factory: ServerFactory) -> None:
     keys = Keys("full")
     with Connection.open(server_factory().url) as connection:
         presence = Presence(connection, keys, "reader")

@@ -115,7 +115,7 @@ def test_a_server_that_is_away_is_a_network_error(
         assert is_transient(away.value)
 
 
-def test_trimming_keeps_the_entry_that_it_is_told(each_connection: Connection, keys: Keys) -> None:
+def test_trimming_keeps_the_entry_that_it_is_given(each_connection: Connection, keys: Keys) -> None:
     entry_ids = publish_many(each_connection, keys.events, [b"1", b"2", b"3", b"4"])
     assert trim(each_connection, keys.events, below=entry_ids[2]) == 2
     left: Any = each_connection.commands.xrange(keys.events)

@@ -33,7 +33,9 @@ def test_nothing_announced_is_release_zero(each_connection: Connection, keys: Ke
     assert current_release(each_connection, keys) == 0
 
 
-def test_an_announcement_says_all_three(each_connection: Connection, keys: Keys) -> None:
+def test_an_announcement_writes_message_result_and_number(
+    each_connection: Connection, keys: Keys
+) -> None:
     assert tell(each_connection, keys, 7) is True
     assert said(each_connection, keys.reloads) == [b"release 7"]
     assert said(each_connection, keys.results) == [b"result 7"]
@@ -47,7 +49,7 @@ def test_a_repeated_announcement_adds_nothing(each_connection: Connection, keys:
     assert said(each_connection, keys.results) == [b"result 7"]
 
 
-def test_an_overtaken_release_is_not_told_but_its_result_is(
+def test_an_overtaken_release_is_not_announced_but_its_result_is(
     each_connection: Connection, keys: Keys
 ) -> None:
     tell(each_connection, keys, 10)
@@ -63,7 +65,7 @@ def test_numbers_are_compared_as_numbers(each_connection: Connection, keys: Keys
     assert current_release(each_connection, keys) == 10
 
 
-def test_the_same_result_for_another_release_is_said_once(
+def test_the_same_result_for_another_release_is_announced_once(
     each_connection: Connection, keys: Keys
 ) -> None:
     tell(each_connection, keys, 1, result=b"same")
@@ -118,7 +120,9 @@ def test_releases_begin_at_one(each_connection: Connection, keys: Keys) -> None:
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(numbers=st.lists(st.integers(1, 12), max_size=20))
-def test_whatever_the_order_releases_are_told_once_and_rising(numbers: list[int]) -> None:
+def test_in_any_order_releases_are_announced_once_and_strictly_increasing(
+    numbers: list[int],
+) -> None:
     connection, keys = fake_connection(), Keys("test")
     for number in numbers:
         tell(connection, keys, number)

@@ -91,7 +91,7 @@ def test_a_function_that_does_not_end_is_ended(
     assert repair.look() == ()
 
 
-def test_of_a_script_that_has_written_it_is_said_that_the_server_has_to_be_ended(
+def test_the_error_for_a_script_that_has_written_advises_to_end_the_server(
     server: PrivateServer, connection: Connection
 ) -> None:
     thread = run_for_ever(connection, server.url, "EVAL", WRITES_AND_IS_ENDLESS, "1", KEYS.release)

@@ -101,7 +101,7 @@ HARMS: dict[str, Harm] = {
     [(name, key) for name, harm in HARMS.items() for key in harm.keys],
     ids=lambda value: value,
 )
-def test_what_is_not_ours_is_named_and_mended(
+def test_a_wrong_key_is_named_and_repaired(
     harm: str, key: str, real_connection: Connection
 ) -> None:
     done = HARMS[harm]
@@ -152,7 +152,7 @@ def test_what_is_large_is_deleted_and_not_kept_for_a_week(real_connection: Conne
     assert real_connection.commands.dbsize() == 0
 
 
-def test_whoever_is_far_too_many_under_one_label_is_deleted_and_nobody_else(
+def test_far_too_many_members_under_one_label_are_deleted_and_no_others(
     real_connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     presence = Presence(real_connection, KEYS, "reader")

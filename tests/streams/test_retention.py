@@ -22,7 +22,7 @@ def test_a_group_that_is_missing_has_no_state(each_connection: Connection, keys:
     assert group_state(each_connection, keys.events, "g") is None
 
 
-def test_what_each_consumer_did_not_acknowledge_is_told(
+def test_pending_entries_are_counted_for_each_consumer(
     each_connection: Connection, keys: Keys
 ) -> None:
     ids = publish_many(each_connection, keys.events, [b"a", b"b", b"c"])
@@ -89,7 +89,7 @@ def test_a_group_that_is_there_needs_no_memory(server_factory: ServerFactory, ke
             group(connection, keys, "two").ensure()
 
 
-def test_held_leases_tell_their_owner_and_their_end(
+def test_held_leases_have_their_owner_and_their_ttl(
     each_connection: Connection, keys: Keys
 ) -> None:
     names = [keys.lease(name) for name in ("held", "free", "endless")]

@@ -113,7 +113,7 @@ def test_starting_and_stopping_are_safe_twice_and_in_any_order(tmp_path: Path) -
     assert gone(url)
 
 
-def test_it_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
+def test_the_server_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
     server = EmbeddedServer(tmp_path)
     urls: list[str] = []
     thread = threading.Thread(target=lambda: urls.append(server.start()))
@@ -126,7 +126,7 @@ def test_it_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
     server.stop()
 
 
-def test_it_dies_with_its_starter(tmp_path: Path, program: Path) -> None:
+def test_the_server_ends_with_its_starter(tmp_path: Path, program: Path) -> None:
     code = (
         "import sys, pathlib\n"
         "from indexrelay.streams.server import EmbeddedServer\n"
@@ -199,7 +199,9 @@ def test_no_second_server_is_started_beside_one_that_does_not_answer(
     server.stop()
 
 
-def test_a_deep_folder_moves_the_socket_to_a_short_path_and_says_so(tmp_path: Path) -> None:
+def test_a_deep_folder_moves_the_socket_to_a_short_path_that_is_written_down(
+    tmp_path: Path,
+) -> None:
     deep = tmp_path / ("d" * 60) / ("e" * 60)
     with EmbeddedServer(deep) as server:
         url = server.start()
@@ -275,7 +277,7 @@ def test_a_program_that_is_none_is_a_start_error(tmp_path: Path) -> None:
         EmbeddedServer(tmp_path, program=tmp_path / "missing").start()
 
 
-def test_without_any_server_program_the_error_says_what_to_install(
+def test_without_any_server_program_the_error_names_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "bundled_server", lambda: None)

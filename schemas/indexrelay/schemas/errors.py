@@ -1,7 +1,8 @@
 """The root of all errors, what to install where a module is missing, and mistakes in settings.
 
-Each portion derives its errors from `IndexRelayError`, each with a docstring "Raised when …". Errors
-of the network and the database are not renamed: they are chained, so that the cause stays visible.
+Each portion derives its errors from `IndexRelayError`, each with a docstring "Raised when …".
+Errors of the network and the database are not renamed: they are chained, so that the cause stays
+visible.
 
 A host installs what its roles need, and no more. Whatever is not there is named together with the
 extra that brings it, wherever it is met: `require` where a module is imported when it is first
