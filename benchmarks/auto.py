@@ -24,7 +24,7 @@ from indexrelay.components.vector_index import VectorIndex, VectorIndexParameter
 from indexrelay.components.vector_index.index_search import search_parameters
 from indexrelay.components.vector_index.mapped_index import open_index
 from indexrelay.components.vector_index.metrics import without_itself
-from indexrelay.components.vector_index.sample import QuerySample, draw_sample
+from indexrelay.components.vector_index.sample import Dataset, QuerySample, draw_sample
 from indexrelay.components.vector_index.spec import Effort, IndexSpec
 from indexrelay.components.vector_index.tuner import Tuner
 from indexrelay.schemas.settings import CollectionSettings, Metric
@@ -217,7 +217,8 @@ def found(
             dimension=DIMENSION,
             count=len(vectors),
         )
-        tuner = Tuner(index=index, spec=spec, vectors=vectors, sample=sample)
+        dataset = Dataset(spec=spec, vectors=vectors, sample=sample)
+        tuner = Tuner(index=index, dataset=dataset)
         trial = tuner.tune(refined=False)
         effort = Effort() if trial is None else trial.effort
         asking["autofaiss at the same recall"] = Asking(index, search_parameters(index, effort))

@@ -149,6 +149,8 @@ def checked_k(k: Any) -> int:
     Raises:
         InvalidQueryError: it is none, or less than 1.
     """
+    if type(k) is int and 0 < k <= _MOST:  # most queries, by the shortest way
+        return k
     try:
         number = operator.index(k)
     except TypeError:

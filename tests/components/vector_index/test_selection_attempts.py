@@ -12,7 +12,7 @@ from indexrelay.components.vector_index.index_search import search_parameters
 from indexrelay.components.vector_index.mapped_index import is_mapped, open_index, require_faiss
 from indexrelay.components.vector_index.metrics import NearestRows, prepared, without_itself
 from indexrelay.components.vector_index.parameters import VectorIndexParameters
-from indexrelay.components.vector_index.sample import QuerySample, draw_sample
+from indexrelay.components.vector_index.sample import Dataset, QuerySample, draw_sample
 from indexrelay.components.vector_index.selection import (
     Candidate,
     Decision,
@@ -154,7 +154,8 @@ def decided(folder: Path, data: tuple[Vectors, QuerySample], **keys: object) -> 
     vectors, sample = data
     files = IndexFiles(index=folder / "base.faiss", trained=folder / "trained.faiss")
     count, dimension = vectors.shape
-    return decide(files, vectors, spec(count, dimension, **keys), sample, lambda _share: None)
+    dataset = Dataset(spec=spec(count, dimension, **keys), vectors=vectors, sample=sample)
+    return decide(files, dataset, lambda _share: None)
 
 
 def tried(decision: Decision) -> list[str]:

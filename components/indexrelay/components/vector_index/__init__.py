@@ -1,8 +1,10 @@
 """A FAISS index over the vectors of one collection, opened by mapping it.
 
-The way of a build: `reading` brings the collection into files once, `choice` picks what to build,
-`building` makes it, `sample` draws the queries, `tuning` finds the effort. `gates` judges the files
-against the collection. `search` is what a reader serves. FAISS is imported when one of these runs.
+`kind` is the class. `full_build` reads the collection and draws the query `sample`; `selection`
+builds candidates by `index_build` and measures them by the `tuner`. `incremental_build` continues
+the last version. `full_gates` and `incremental_gates` judge what was built. `version` opens the
+files, and `search` is what a reader serves, by `index_search` in each `mapped_index`. FAISS is
+imported when one of these runs.
 """
 
 from indexrelay.components.vector_index.kind import VectorIndex

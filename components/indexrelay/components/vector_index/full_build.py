@@ -27,7 +27,7 @@ from indexrelay.components.vector_index.index_search import openmp_threads, refu
 from indexrelay.components.vector_index.mapped_index import is_mapped
 from indexrelay.components.vector_index.metrics import indexable
 from indexrelay.components.vector_index.parameters import AUTO, VectorIndexParameters
-from indexrelay.components.vector_index.sample import SAMPLE, draw_sample
+from indexrelay.components.vector_index.sample import SAMPLE, Dataset, draw_sample
 from indexrelay.components.vector_index.selection import decide
 from indexrelay.components.vector_index.spec import IndexFacts, IndexSpec
 from indexrelay.components.vector_index.version import (
@@ -66,7 +66,8 @@ def build_in_full(job: Job, mode: Full, parameters: VectorIndexParameters) -> Bu
         sample = draw_sample(
             columns.vectors, spec.metric, seed=parameters.seed, progress=_part(job, 0.3, 0.4)
         )
-        decision = decide(files, columns.vectors, spec, sample, _part(job, 0.4, 0.9))
+        dataset = Dataset(spec=spec, vectors=columns.vectors, sample=sample)
+        decision = decide(files, dataset, _part(job, 0.4, 0.9))
         refused = refusal(decision.index, decision.effort, sample.vectors[:1])
     sample.save(folder / SAMPLE)
     facts = IndexFacts(

@@ -42,6 +42,7 @@ from indexrelay.components.vector_index.metrics import (
 )
 from indexrelay.components.vector_index.parameters import VectorIndexParameters
 from indexrelay.components.vector_index.search import VectorSearch
+from indexrelay.components.vector_index.spec import IndexSpec
 from indexrelay.components.vector_index.version import Contents
 from indexrelay.schemas.settings import Metric
 from indexrelay.schemas.versions import Check
@@ -158,6 +159,17 @@ def draw_sample(
         neighbours=np.take_along_axis(neighbours, order, axis=1),
         distances=np.take_along_axis(exact, order, axis=1),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """What an index is built over, and what it is measured by."""
+
+    spec: IndexSpec
+    vectors: Vectors
+    """Shape ``(count, dimension)``, as `metrics.prepared` makes them; best a mapped file."""
+    sample: QuerySample
+    """Drawn from ``vectors``."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -272,7 +272,7 @@ class _Queries:
                 f"a query has the shape ({self.dimension},), not {vector.shape}"
             )
         # A NaN or an infinity makes it one, too; `dot` would warn where it overflows.
-        squares = float(np.einsum("d,d->", vector, vector))
+        squares = float(np.vdot(vector, vector))
         if _MIN_SQUARE <= squares <= _MAX_SQUARE:
             if self.metric is Metric.COSINE:
                 vector = vector / np.float32(sqrt(squares))

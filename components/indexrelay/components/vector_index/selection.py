@@ -37,10 +37,9 @@ from indexrelay.components.vector_index.index_build import (
 )
 from indexrelay.components.vector_index.mapped_index import open_index
 from indexrelay.components.vector_index.parameters import AUTO
-from indexrelay.components.vector_index.sample import QuerySample
+from indexrelay.components.vector_index.sample import Dataset
 from indexrelay.components.vector_index.spec import Effort, IndexSpec
 from indexrelay.components.vector_index.tuner import Trial, Tuner
-from indexrelay.storage.entries import Vectors
 
 
 class Shortfall(StrEnum):
@@ -132,32 +131,25 @@ def _by_effort(trial: Trial) -> tuple[int, int]:
     return (effort.k_factor or 0, effort.nprobe or effort.ef_search or 0)
 
 
-def decide(
-    files: IndexFiles, vectors: Vectors, spec: IndexSpec, sample: QuerySample, progress: Progress
-) -> Decision:
-    """Build over ``vectors`` what ``spec`` asks for, and write it to ``files``.
+def decide(files: IndexFiles, dataset: Dataset, progress: Progress) -> Decision:
+    """Build the index that suits ``dataset``, and write it to ``files``.
 
     Each remedy is built beside the chosen index, and replaces it or is deleted.
 
-    Args:
-        files: where the chosen index is written.
-        vectors: shape ``(count, dimension)``, as `metrics.prepared` makes them; best a mapped file.
-        spec: what the index is for.
-        sample: drawn from ``vectors``.
-        progress: of the first index that is built.
+    ``progress`` is that of the first candidate.
 
     Raises:
         UnbuildableIndexError: FAISS refuses the index over these vectors.
         MemoryLimitError: ``max_bytes`` cannot be met.
     """
-    first, *remedies = candidates(spec)
-    chosen = _attempt(files, vectors, first, spec, sample, progress)
+    first, *remedies = candidates(dataset.spec)
+    chosen = _attempt(files, first, dataset, progress)
     attempts = [chosen]
     for candidate in remedies:
         if not candidate.remedies & chosen.shortfalls:
             continue
         beside = files.beside()
-        attempt = _attempt(beside, vectors, candidate, spec, sample)
+        attempt = _attempt(beside, candidate, dataset)
         attempts.append(attempt)
         if attempt.better_than(chosen):
             chosen = attempt
@@ -174,26 +166,19 @@ ids and payloads, and a figure at the very limit would fail every other time."""
 
 def _attempt(
     files: IndexFiles,
-    vectors: Vectors,
     candidate: Candidate,
-    spec: IndexSpec,
-    sample: QuerySample,
+    dataset: Dataset,
     progress: Progress = lambda _share: None,
 ) -> Attempt:
     """Build one index, and tune it as it will be served: from the file, and mapped."""
     started = perf_counter()
-    build_index(files, vectors, candidate.factory, spec, progress)
-    limit = _LATENCY_SHARE * spec.parameters.max_latency_ms
-    tuner = Tuner(
-        index=open_index(files.index),
-        spec=spec,
-        vectors=vectors,
-        sample=sample,
-        max_latency_ms=limit,
-    )
+    parameters = dataset.spec.parameters
+    build_index(files, dataset.vectors, candidate.factory, dataset.spec, progress)
+    limit = _LATENCY_SHARE * parameters.max_latency_ms
+    tuner = Tuner(index=open_index(files.index), dataset=dataset, max_latency_ms=limit)
     best = tuner.tune(refined=candidate.factory.refined)
     shortfalls = set()
-    if best is not None and best.recall < spec.parameters.min_recall:
+    if best is not None and best.recall < parameters.min_recall:
         shortfalls.add(Shortfall.RECALL)
     if any(trial.milliseconds > limit for trial in tuner.trials) and (
         best is None or shortfalls or best.milliseconds > limit

@@ -33,9 +33,8 @@ from indexrelay.components.vector_index.index_search import (
     search_parameters,
 )
 from indexrelay.components.vector_index.metrics import distances_of_found, without_itself
-from indexrelay.components.vector_index.sample import QuerySample
-from indexrelay.components.vector_index.spec import Effort, IndexSpec
-from indexrelay.storage.entries import Vectors
+from indexrelay.components.vector_index.sample import Dataset
+from indexrelay.components.vector_index.spec import Effort
 
 _K_FACTORS: Final = (1, 2, 4, 16, 64)
 """Candidates for each hit that are tried where full vectors are compared again."""
@@ -74,10 +73,7 @@ class Tuner:
     """Tries efforts on one index, keeps every trial, and picks one."""
 
     index: Any
-    spec: IndexSpec
-    vectors: Vectors
-    """All of them, to compute true distances from."""
-    sample: QuerySample
+    dataset: Dataset
     max_latency_ms: float = float("inf")
     trials: list[Trial] = field(default_factory=list)
 
@@ -88,10 +84,10 @@ class Tuner:
         query may take: the gate then says by how much it fails. ``None``: of one entry, or of none,
         every search finds all.
         """
-        if not self.sample.depth:
+        if not self.dataset.sample.depth:
             return None
         knob = knob_of(self.index)
-        fixed = getattr(self.spec.parameters, knob.name) if knob is not None else None
+        fixed = getattr(self.dataset.spec.parameters, knob.name) if knob is not None else None
         best: Trial | None = None
         for k_factor in _K_FACTORS if refined else (None,):
             found = self._least(knob, fixed, k_factor)
@@ -127,7 +123,7 @@ class Tuner:
 
         least(knob.most, enough, first=knob.fewest, worth_more=worth_more)
         # By effort and not by the clock, which would take the larger of two that are nearly equal.
-        for recall in (self._target, self.spec.parameters.min_recall):
+        for recall in (self._target, self.dataset.spec.parameters.min_recall):
             reached = [value for value, trial in tried.items() if trial.recall >= recall]
             if reached:
                 return tried[min(reached)]
@@ -140,13 +136,13 @@ class Tuner:
         return (not reached, slow, trial.milliseconds if reached else -trial.recall)
 
     def _reached(self, trial: Trial) -> bool:
-        return trial.recall >= self.spec.parameters.min_recall
+        return trial.recall >= self.dataset.spec.parameters.min_recall
 
     @property
     def _target(self) -> float:
         """The recall to search for."""
-        recall = self.spec.parameters.min_recall
-        answers = max(self.sample.neighbours.shape[0] * self.sample.depth, 1)
+        recall, sample = self.dataset.spec.parameters.min_recall, self.dataset.sample
+        answers = max(sample.neighbours.shape[0] * sample.depth, 1)
         error = sqrt(recall * (1 - recall) / answers)
         return min(recall + _STANDARD_ERRORS * error, 1.0)
 
@@ -159,20 +155,22 @@ class Tuner:
 
     def _try(self, effort: Effort) -> Trial:
         parameters = search_parameters(self.index, effort)
-        queries, depth = self.sample.vectors, self.sample.depth + 1
-        _, found = self.index.search(queries, depth, params=parameters)
-        rows = without_itself(found, self.sample.rows)
-        true = distances_of_found(queries, rows, self.vectors[rows], self.spec.metric)
+        vectors, sample = self.dataset.vectors, self.dataset.sample
+        depth = sample.depth + 1
+        _, found = self.index.search(sample.vectors, depth, params=parameters)
+        rows = without_itself(found, sample.rows)
+        metric = self.dataset.spec.metric
+        true = distances_of_found(sample.vectors, rows, vectors[rows], metric)
         with openmp_threads(1):
             seconds = median(self._single_queries(depth, parameters))
-        trial = Trial(effort, self.sample.recall(true), 1000 * seconds)
+        trial = Trial(effort, sample.recall(true), 1000 * seconds)
         self.trials.append(trial)
         return trial
 
     def _single_queries(self, depth: int, parameters: Any) -> Iterator[float]:
         """How many seconds each took."""
         began = perf_counter()
-        for query in self.sample.vectors[:_TIMED_QUERIES]:
+        for query in self.dataset.sample.vectors[:_TIMED_QUERIES]:
             started = perf_counter()
             self.index.search(query[None, :], depth, params=parameters)
             ended = perf_counter()
