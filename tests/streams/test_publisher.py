@@ -7,6 +7,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
 
 from indexrelay.schemas.messages import FIELD
+from indexrelay.streams import connection as connection_module
 from indexrelay.streams import publisher
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.errors import BackendRefusedError, is_transient
@@ -37,7 +38,7 @@ def test_more_events_than_go_in_one_round_trip_keep_their_order_too(
     each_connection: Connection, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publisher, "MOST_EVENTS", 7)
-    monkeypatch.setattr(publisher, "MOST_BYTES", 40)
+    monkeypatch.setattr(connection_module, "ROUND_TRIP_BYTES", 40)
     raws = [b"%d " % number * (number % 9) for number in range(60)]
     entry_ids = publish_many(each_connection, keys.events, raws)
     entries: Any = each_connection.commands.xrange(keys.events)

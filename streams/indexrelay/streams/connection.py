@@ -20,10 +20,10 @@ agree on a primary there is none, which is a transient error.
 """
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import resources
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from redis import Redis, SSLConnection
 from redis.backoff import NoBackoff
@@ -57,9 +57,15 @@ from indexrelay.streams.errors import (
     refusal_code,
 )
 
+ItemT = TypeVar("ItemT")
+
 MAX_BLOCK_SECONDS: Final = 2.0
 """A blocking read is never cancelled (what it took would stay pending, unseen), so a stop waits for
 it: not longer than this."""
+ROUND_TRIP_BYTES: Final = 4 * 1024 * 1024
+"""Of one round trip with many commands: a server keeps in memory what it has not done or sent yet,
+and the time-out of the socket counts for all of it."""
+
 NO_EVICTION: Final = "noeviction"
 """The one policy under which a full server refuses what is new, instead of dropping other keys."""
 _log = get_logger(__name__)
@@ -225,6 +231,27 @@ def reads_of(key: str) -> Iterator[None]:
         if refusal_code(error) == "WRONGTYPE":
             raise WrongTypeError(key) from error
         raise
+
+
+def portions(
+    items: Iterable[ItemT], sizes: Iterable[int], *, most: int | None = None
+) -> Iterator[list[ItemT]]:
+    """Split ``items`` into what one round trip takes: together at most `ROUND_TRIP_BYTES`, or one.
+
+    Args:
+        sizes: of the items, in bytes.
+        most: items in one round trip; ``None``: any number.
+    """
+    portion: list[ItemT] = []
+    total = 0
+    for item, size in zip(items, sizes, strict=True):
+        if portion and (len(portion) == most or total + size > ROUND_TRIP_BYTES):
+            yield portion
+            portion, total = [], 0
+        portion.append(item)
+        total += size
+    if portion:
+        yield portion
 
 
 def replies_of(pipeline: Pipeline) -> list[Any]:

@@ -38,7 +38,7 @@ from indexrelay.schemas.clock import SupervisedThread
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import MAX_EVENT_BYTES, ProcessState, Role
 from indexrelay.schemas.names import READER_PATTERN, member_id, split_member_id
-from indexrelay.streams.connection import Connection, writes_to
+from indexrelay.streams.connection import Connection, portions, writes_to
 from indexrelay.streams.errors import MessageTooLargeError, refusal_code
 from indexrelay.streams.keys import Keys, scan
 
@@ -156,8 +156,6 @@ where it has more: to say what is wrong with each takes 4 µs."""
 MAX_LABEL_FIELDS: Final = 4 * MAX_STATE_FIELDS
 """Of all states under one label together: at most a second's work."""
 
-_READ_BYTES: Final = 4 * MAX_STATE_BYTES
-"""Of states in one round trip."""
 _MAX_ID: Final = 200
 """Characters of a member's id: a label has at most 128, an instance 32."""
 _SHOWN: Final = 300
@@ -236,7 +234,7 @@ class Presence:
         wanted = [member for member in roster.ids if member not in unread]
         states: dict[str, bytes] = {}
         late = len(wanted)
-        for some in _portions(wanted, sizes):
+        for some in portions(wanted, [sizes[member] for member in wanted]):
             if in_time is not None and not in_time():
                 break
             late -= len(some)
@@ -313,20 +311,6 @@ def _beyond(
             room -= size
             if room < 0:
                 yield member, f"the states under its label take more than {most_together:,} {unit}"
-
-
-def _portions(members: Sequence[str], sizes: Mapping[str, int]) -> Iterator[Sequence[str]]:
-    """The members of each round trip: a server ends the connection where a reply is too large."""
-    some: list[str] = []
-    total = 0
-    for member in members:
-        if some and total + sizes[member] > _READ_BYTES:
-            yield some
-            some, total = [], 0
-        some.append(member)
-        total += sizes[member]
-    if some:
-        yield some
 
 
 def _answers(pipeline: Pipeline) -> list[Any]:

@@ -17,7 +17,7 @@ If it fails the release stands, since it was committed in the artifacts before: 
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from hiredis import pack_command
@@ -26,7 +26,7 @@ from redis.exceptions import ResponseError
 
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import FIELD, MAX_EVENT_BYTES
-from indexrelay.streams.connection import Connection, reads_of, writes_to
+from indexrelay.streams.connection import Connection, portions, reads_of, writes_to
 from indexrelay.streams.errors import BackendRefusedError, MessageTooLargeError
 from indexrelay.streams.keys import Keys
 
@@ -75,9 +75,6 @@ def _reply(connection: Any) -> Any:
 
 MOST_EVENTS: Final = 1000
 """Events in one round trip: beyond this it is no faster."""
-MOST_BYTES: Final = 4 * 1024 * 1024
-"""Bytes of events in one round trip, if it is more than one event: a server keeps in memory what it
-has not done yet, and the time-out of the socket counts for all of it."""
 
 
 def publish(
@@ -120,7 +117,7 @@ def publish_many(connection: Connection, key: str, raws: Sequence[bytes]) -> lis
     for raw in raws:
         check_size(key, raw)
     entry_ids: list[bytes] = []
-    for some in _portions(raws):
+    for some in portions(raws, map(len, raws), most=MOST_EVENTS):
         commands = [packed(b"XADD", name, b"*", FIELD, raw) for raw in some]
         for reply in round_trip(connection.commands, commands):
             if isinstance(reply, ResponseError):
@@ -137,20 +134,6 @@ def check_size(key: str, raw: bytes) -> None:
     """
     if len(raw) > MAX_EVENT_BYTES:
         raise MessageTooLargeError(key, len(raw), MAX_EVENT_BYTES)
-
-
-def _portions(raws: Sequence[bytes]) -> Iterator[list[bytes]]:
-    """The events of each round trip."""
-    portion: list[bytes] = []
-    size = 0
-    for raw in raws:
-        if portion and (len(portion) == MOST_EVENTS or size + len(raw) > MOST_BYTES):
-            yield portion
-            portion, size = [], 0
-        portion.append(raw)
-        size += len(raw)
-    if portion:
-        yield portion
 
 
 MARK_SECONDS: Final = 86_400

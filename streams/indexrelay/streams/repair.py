@@ -441,13 +441,8 @@ def _set_aside(connection: Connection, keys: Keys, wrong: WrongKey) -> str:
 
 def _delete(connection: Connection, pattern: str) -> None:
     found = list({*scan(connection, pattern)}) if "*" in pattern else [pattern]
-    for some in _portions(found):
-        connection.commands.unlink(*some)
-
-
-def _portions(found: Sequence[str]) -> Iterator[Sequence[str]]:
     for start in range(0, len(found), _AT_A_TIME):
-        yield found[start : start + _AT_A_TIME]
+        connection.commands.unlink(*found[start : start + _AT_A_TIME])
 
 
 _AT_A_TIME: Final = 1000
