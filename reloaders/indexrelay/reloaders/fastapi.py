@@ -7,8 +7,8 @@
         return snapshot["voyager"].search_by_id(song, k=10)
 
 What a snapshot raises becomes an answer: 503 with ``Retry-After`` until the first load, 404 for an
-unknown id or component, 422 for a query that cannot be asked. Searches are work for a thread: write
-such routes with ``def``, and FastAPI runs them on one.
+unknown id or component, 422 for a query that cannot be answered. A search belongs on a thread:
+write such routes with ``def``, and FastAPI runs them on one.
 """
 
 import asyncio
@@ -54,14 +54,14 @@ def reloader_lifespan(reloader: Reloader, *, wait_ready_seconds: float = 30.0) -
 
 
 def borrowing(reloader: Reloader) -> Callable[[], Iterator[Snapshot]]:
-    """A dependency that lends a snapshot to one request, and answers for what that raises."""
+    """A dependency that lends a snapshot to one request and turns its errors into answers."""
 
     def borrowed() -> Iterator[Snapshot]:
         try:
             with reloader.acquire() as snapshot:
                 yield snapshot
         except HTTP_ERRORS as error:
-            told = http_error(error, ready=reloader.ready)
-            raise HTTPException(told.status, told.detail, told.headers) from error
+            found = http_error(error, ready=reloader.ready)
+            raise HTTPException(found.status, found.detail, found.headers) from error
 
     return borrowed

@@ -8,7 +8,7 @@
         return [hit.id for hit in relay.snapshot["voyager"].search_by_id(song, k=10)]
 
 What a snapshot raises becomes an answer: 503 with ``Retry-After`` until the first load, 404 for an
-unknown id or component, 422 for a query that cannot be asked. The reloader starts with the first
+unknown id or component, 422 for a query that cannot be answered. The reloader starts with the first
 request, in the process that serves it: servers that fork their workers (gunicorn, uWSGI) may load
 the application before or after the fork. Where it was started before, it starts again in each
 worker by itself. Every request sees one snapshot from beginning to end, and gives it back when its
@@ -70,7 +70,7 @@ class IndexRelay:
         return snapshot
 
     def _start_once(self) -> None:
-        """Once only: a reader that the application has stopped stays so."""
+        """Only once: a reader that the application has stopped is not started again."""
         if self._started:
             return
         self.reloader.start()
@@ -79,8 +79,8 @@ class IndexRelay:
         self._started = True
 
     def _refuse(self, error: Exception) -> tuple[dict[str, str], int, dict[str, str]]:
-        told = http_error(error, ready=self.reloader.ready)
-        return {"detail": told.detail}, told.status, told.headers
+        found = http_error(error, ready=self.reloader.ready)
+        return {"detail": found.detail}, found.status, found.headers
 
     def _give_back(self, _error: BaseException | None) -> None:
         snapshot: Snapshot | None = g.pop(self._key, None)

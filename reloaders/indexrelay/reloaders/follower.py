@@ -34,7 +34,7 @@ from indexrelay.streams.errors import is_unanswered
 log = get_logger(__name__)
 
 _RETRY_PAUSE_SECONDS = 1.0
-"""Failed loads are retried on request at most this often, however often somebody asks."""
+"""Failed loads are retried on request at most this often, however often they are asked for."""
 _BURST = 1000
 """Messages taken at once; they are worth one look together."""
 _FIRST_PAUSE_SECONDS = 0.1
@@ -83,7 +83,7 @@ class Follower:
         self.ready = False
         """Whether every required component is served."""
         self.store_view = StoreView()
-        """What the store said when it was asked last; replaced, never changed."""
+        """What the store answered last; replaced, never changed."""
         self.states: dict[str, ComponentState] = {}
         """The state of each component after the last round; replaced, never changed."""
 
@@ -106,7 +106,7 @@ class Follower:
 
     @property
     def asked(self) -> bool:
-        """Whether somebody wants a look now."""
+        """Whether a look is wanted now."""
         return self._may_retry or not self._damage.empty()
 
     @property
@@ -207,7 +207,7 @@ def _required_names(
 ) -> set[str]:
     """The components without which a reader is not ready.
 
-    The settings say it where they declare the component; one that only the release knows is
+    The settings decide where they declare the component; one that only the release names is
     required, too. A component of an older version counts: an answer from the last good version is
     an answer.
 

@@ -436,7 +436,7 @@ class Opener:
         opened = self._store.open_version(component, version)
         kind = self._kind(opened.manifest, version)
         files = VersionFiles(opened.files)
-        self._try_out(kind, opened)
+        self._open_in_sandbox(kind, opened)
         try:
             if serving is not None and _may_share(serving, opened.manifest, opened.inodes):
                 value = served(kind, kind.reload(files, serving.value))
@@ -457,15 +457,15 @@ class Opener:
             applied_at=self._clock.now(),
         )
 
-    def _try_out(self, kind: Kind[Any, Any], opened: OpenedVersion) -> None:
-        """Let a process of its own open what this host has not opened yet."""
+    def _open_in_sandbox(self, kind: Kind[Any, Any], opened: OpenedVersion) -> None:
+        """Let the sandbox open what this host has not opened yet."""
         refs = {
             label: opened.manifest.files[label]
             for label in kind.sandboxed & opened.files.keys()
             if not self._store.was_opened(opened.manifest.files[label])
         }
         if refs:
-            SANDBOX.try_out(kind, opened.manifest, opened.files, refs.keys())
+            SANDBOX.open_first(kind, opened.manifest, opened.files, refs.keys())
             for ref in refs.values():
                 self._store.remember_opened(ref)
 

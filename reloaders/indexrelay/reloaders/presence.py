@@ -166,8 +166,8 @@ class Reporter:
         """Be gone at once, instead of being missed after the TTL.
 
         Args:
-            answered: whether the server answered whoever asked it last. One that did not would keep
-                the caller waiting once more, and the TTL does the same a little later.
+            answered: whether the server answered when it was asked last. One that did not would
+                keep the caller waiting once more, and the TTL does the same a little later.
         """
         with self._lock:
             published, self._published = self._published, False

@@ -1,6 +1,6 @@
 """The reloader: keeps what a process serves at the newest release.
 
-One daemon thread waits for messages and, whatever they say, looks into the artifact store for the
+One daemon thread waits for messages and, whatever is in them, looks into the artifact store for the
 newest intact release: at start, on every message, after any gap or outage, every ``poll_seconds``,
 and when a failed load may be retried. So Redis only makes it quick. Queries borrow what is served
 and never wait for any of this.
@@ -383,7 +383,7 @@ class Reloader:
     def _report(self, done: Round) -> None:
         """Report a release that was worked through."""
         failpoint("reader.before_report")
-        # Presence first: whoever reads the report may look there at once.
+        # Presence first: a client that reads the report may look there at once.
         self._reporter.publish(self.state)
         self._reporter.report(
             ReleaseApplied(

@@ -1,16 +1,16 @@
-"""Tries in a process of its own what must not be trusted in this one.
+"""Opens files in a child process first, where they may do harm to the process that opens them.
 
-FAISS reads a file as if it had written it. What is in the file decides how much memory it asks for,
-how long it loops, and, in rare cases, where it writes: a crafted file ended every reader that a
-release brought it to, or held it for ever. A digest says only that the file is the one that was
-meant. So whatever a kind calls `sandboxed` is loaded by a child first, under a limit of time and of
-memory; if that ends well the reader loads it itself. Files are immutable, and the store remembers
-for each host which ones were opened (`ArtifactStore.was_opened`), the builder's gates among them.
-So a reader hardly ever meets one that is new to its host, and the usual reload pays nothing.
+FAISS trusts what is in a file. It decides how much memory FAISS asks for, how long it loops, and in
+rare cases where it writes: a crafted file ended every reader that loaded it, or held it for ever. A
+digest only shows that the file is the one that the release names. So the files that a kind calls
+`sandboxed` are opened by a child first, under limits of time and memory; when that succeeds the
+reader opens them itself. Files are immutable, and the store remembers for each host which ones were
+opened (`ArtifactStore.was_opened`), by a builder's gates, too. So a reader hardly ever meets one
+that is new to its host, and the usual reload starts no child.
 
 Starting Python and FAISS takes half a second, so the children are forked from a process that has
 both (`indexrelay.reloaders.sandbox_server`). It starts when it is first needed, and ends by itself
-when nobody has needed it for a while.
+when it has been idle for a while.
 """
 
 import atexit
@@ -33,19 +33,19 @@ from indexrelay.schemas.versions import VersionManifest
 log = get_logger(__name__)
 
 SECONDS: Final = 20.0
-"""How long it may take to load and inspect a version …"""
+"""How long a child may take to load and inspect a version …"""
 BYTES_PER_SECOND: Final = 20_000_000
-"""… and this much longer for what is in its files: a slow network file system reads so fast."""
+"""… and longer for large files: a slow network file system reads this fast."""
 MEMORY_BYTES: Final = 1 << 30
-"""How much private memory that may take beside …"""
+"""How much private memory a child may take …"""
 MEMORY_FACTOR: Final = 4
-"""… so many times what the files hold: not all that FAISS reads can be mapped."""
+"""… beside so many times the size of the files: not all that FAISS reads can be mapped."""
 _FROM_OUTSIDE: Final = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 _SERVER: Final = "indexrelay.reloaders.sandbox_server"
 
 
 class Sandbox:
-    """The sandbox of one process; safe to use from any thread, one at a time gets its turn."""
+    """The sandbox of one process; safe to use from any thread, one version at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -53,7 +53,7 @@ class Sandbox:
         self._owner = os.getpid()
         os.register_at_fork(after_in_child=self._forget)
 
-    def try_out(
+    def open_first(
         self,
         kind: Kind[Any, Any],
         manifest: VersionManifest,
@@ -64,12 +64,12 @@ class Sandbox:
 
         Args:
             files: all of the version.
-            labels: those of them that nobody has opened yet, for the words of an error.
+            labels: those of them that were not opened on this host yet, for an error's sentence.
 
         Raises:
             DamagedFileError: one is damaged, or opening it crashes, does not end, or takes far more
                 memory than is in it.
-            MemoryError, OSError: that could not be found out now.
+            MemoryError, OSError: it failed for a reason that is not in the files.
         """
         size = sum(path.stat().st_size for path in files.values())
         request = {
@@ -82,7 +82,7 @@ class Sandbox:
             "memory_bytes": MEMORY_BYTES + MEMORY_FACTOR * size,
         }
         answer = self._ask(json.dumps(request).encode())
-        log.debug("version.tried_out", component=manifest.component, answer=answer)
+        log.debug("version.opened_in_sandbox", component=manifest.component, answer=answer)
         suspect = files[min(labels)]
         if "damaged" in answer:
             raise DamagedFileError(Path(answer["file"]), str(answer["damaged"]))
@@ -94,10 +94,10 @@ class Sandbox:
             raise OSError(number, os.strerror(number), str(suspect))
         if "signal" in answer:
             raise _of_signal(int(answer["signal"]), suspect, SECONDS + size / BYTES_PER_SECOND)
-        # Whatever else it raised it raises here as well, and ends nobody by it.
+        # Any other error is raised again when the reader itself loads the version.
 
     def close(self) -> None:
-        """End the server; the next `try_out` starts another one."""
+        """End the server; the next `open_first` starts another one."""
         with self._lock:
             self._end()
 
@@ -114,9 +114,9 @@ class Sandbox:
                 if line:
                     answer: dict[str, Any] = json.loads(line)
                     return answer
-                self._end()  # it had just gone for want of work
+                self._end()  # it had just ended, since it was idle
                 log.debug("sandbox.gone", attempt=attempt)
-        raise MemoryError("the process in which files are tried out ended before it answered")
+        raise MemoryError("the sandbox ended before it answered")
 
     def _server(self) -> "subprocess.Popen[bytes]":
         if self._process is None:
@@ -154,14 +154,14 @@ class Sandbox:
 
 
 def _of_signal(number: int, path: Path, seconds: float) -> Exception:
-    """What a signal that ended the child says of the file."""
+    """The error for a signal that ended the child."""
     if number == signal.SIGALRM:
         return DamagedFileError(path, f"opening it does not end within {seconds:.0f} s")
     if number in _FROM_OUTSIDE:
-        return MemoryError(f"somebody killed the process in which {path.name} was tried out")
+        return MemoryError(f"the sandbox was killed from outside while it opened {path.name}")
     return DamagedFileError(path, f"opening it crashes ({signal.Signals(number).name})")
 
 
 SANDBOX: Final = Sandbox()
-"""That of this process: nothing is started before it is needed."""
+"""The one of this process; it starts nothing before it is needed."""
 atexit.register(SANDBOX.close)

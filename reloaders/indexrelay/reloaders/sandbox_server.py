@@ -1,7 +1,7 @@
-"""The process that trials are forked from: ``python -m indexrelay.reloaders.sandbox_server``.
+"""Forks the children of the sandbox: ``python -m indexrelay.reloaders.sandbox_server``.
 
-It reads one request a line from standard input, a JSON object (see `Sandbox.try_out`), forks a
-child that loads the version and ends, and writes what came of it as one line: ``{}``,
+It reads one request a line from standard input, a JSON object (see `Sandbox.open_first`), forks a
+child that loads the version and ends, and writes the result as one line: ``{}``,
 ``{"damaged": REASON, "file": PATH}``, ``{"memory": true}``, ``{"errno": NUMBER}``,
 ``{"error": WORDS}`` or ``{"signal": NUMBER}``. It ends at the end of its input, or when no request
 has come for a while.
@@ -31,8 +31,8 @@ _OPENBLAS_BYTES: Final = 128 * 1024 * 1024
 
 
 def main() -> None:
-    """Serve until there is nothing more to do."""
-    # What anybody prints must not get between the answers.
+    """Serve until the end of the input, or until idle for `IDLE_SECONDS`."""
+    # Whatever a library prints must not get between the answers.
     answers = os.dup(1)
     os.dup2(2, 1)
     while True:
@@ -44,11 +44,11 @@ def main() -> None:
         for module in request["preload"]:
             with suppress(Exception, SystemExit):  # the child says what is missing
                 importlib.import_module(module)
-        if ":" not in request["kind"]:  # nobody's own code runs in here
+        if ":" not in request["kind"]:  # users' code runs in the child only
             with suppress(Exception, SystemExit):
                 kind_class(request["kind"])
         gc.freeze()  # what was imported stays shared: the collector does not touch its pages
-        answer = _try_out(request)
+        answer = _answer(request)
         os.write(answers, json.dumps(answer).encode() + b"\n")
 
 
@@ -63,14 +63,14 @@ def _read_line() -> bytes:
     return bytes(line)
 
 
-def _try_out(request: dict[str, Any]) -> dict[str, Any]:
-    said, say = os.pipe()
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    result, write_to = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(said)
-        _run_child(request, say)
-    os.close(say)
-    with os.fdopen(said, "rb") as stream:
+        os.close(result)
+        _run_child(request, write_to)
+    os.close(write_to)
+    with os.fdopen(result, "rb") as stream:
         words = stream.read()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status < 0:
@@ -79,15 +79,15 @@ def _try_out(request: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def _run_child(request: dict[str, Any], say: int) -> None:
-    """Load and inspect, say what came of it, and end; never returns."""
+def _run_child(request: dict[str, Any], write_to: int) -> None:
+    """Load and inspect, write the result, and end; never returns."""
     try:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what a library says as it crashes
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, request["seconds"])
         _limit_memory(request["memory_bytes"])
-        os.write(say, json.dumps(_loaded(request)).encode())
+        os.write(write_to, json.dumps(_loaded(request)).encode())
     finally:
         os._exit(0)
 
@@ -106,7 +106,7 @@ def _loaded(request: dict[str, Any]) -> dict[str, Any]:
         return {"memory": True}
     except OSError as error:
         return {"errno": error.errno} if error.errno else {"error": str(error)}
-    except BaseException as error:  # noqa: BLE001 - told to whoever asked
+    except BaseException as error:  # noqa: BLE001 - it goes into the answer
         return {"error": f"{type(error).__name__}: {error}"[:1000]}
     return {}
 

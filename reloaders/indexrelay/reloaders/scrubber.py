@@ -84,7 +84,7 @@ class Scrubber:
         self._next_look = 0.0
 
     def start(self) -> threading.Thread:
-        """Run in a thread of its own; the caller joins it after ``wait`` has said to stop."""
+        """Run in a thread of its own; the caller joins it after ``wait`` has returned ``True``."""
         thread = SupervisedThread(self.run, name="indexrelay-scrub", wait=self._wait)
         thread.start()
         return thread

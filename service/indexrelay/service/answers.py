@@ -46,7 +46,7 @@ class LargeResponse(Response):
     """A response that is sent as fast as its client reads it."""
 
     shared = False
-    """Whether its body lies in memory anyway, and is not counted."""
+    """Whether its body is in memory anyway, and is not counted."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
@@ -68,7 +68,7 @@ class LargeResponse(Response):
 
 
 class SharedResponse(LargeResponse):
-    """One whose body is served to everybody."""
+    """A response whose body is the same for every client."""
 
     shared = True
 
@@ -86,12 +86,12 @@ def encoded(
 
     Args:
         hits: what was found.
-        component: who found it.
-        release: of which it is served.
-        version: of it.
+        component: the one that was searched.
+        release: the one that it is served of.
+        version: the component's.
         max_bytes: of the answer.
-        are_json: whether payloads are known to be JSON, as those of entries are, which was seen to
-            when they came in; to look for a NaN in them would take as long as to write them.
+        are_json: whether payloads are known to be JSON, as those of entries are: they were checked
+            when they came in. To look for a NaN in them would take as long as to write them.
 
     Raises:
         InvalidQueryError: it would be longer than ``max_bytes``, or a score is no number.
@@ -107,7 +107,7 @@ def encoded(
         found.append({"id": hit.id, "score": hit.score, "payload": hit.payload})
     answer = {"component": component, "release": release, "version": version, "hits": found}
     if are_json:  # and in size what was read
-        whole = _written(answer)
+        whole = _to_json(answer)
         if len(whole) <= max_bytes:
             return whole
     return _within(answer, found, max_bytes)
@@ -115,11 +115,11 @@ def encoded(
 
 def _within(answer: dict[str, Any], hits: Iterable[dict[str, Any]], max_bytes: int) -> bytes:
     """The answer, written hit by hit until there is no room for the next."""
-    head = _written({**answer, "hits": []})[: -len("]}")]
+    head = _to_json({**answer, "hits": []})[: -len("]}")]
     pieces: list[bytes] = []
     size = len(head) + len("]}")
     for hit in hits:
-        piece = _checked(hit)
+        piece = _to_checked_json(hit)
         size += len(piece) + 1
         if size > max_bytes:
             advice = f"ask for fewer hits, with a k of {len(pieces)} or less"
@@ -130,30 +130,30 @@ def _within(answer: dict[str, Any], hits: Iterable[dict[str, Any]], max_bytes: i
     return b"".join((head, b",".join(pieces), b"]}"))
 
 
-def _written(value: Any) -> bytes:
+def _to_json(value: Any) -> bytes:
     """A value as JSON, in a tenth of the time that `json.dumps` takes where it is small."""
     try:
         return to_json(value, inf_nan_mode="constants")
-    except PydanticSerializationError:  # half a character, perhaps: JSON has a way to write it
-        return _slowly(value)
+    except PydanticSerializationError:  # a lone surrogate, perhaps: json.dumps escapes it
+        return _to_json_slowly(value)
 
 
-def _checked(value: Any) -> bytes:
-    """A value of a user's kind, which may hold what JSON has not: raises `ValueError` then."""
-    fast = _written(value)
-    # A text may say so, too.
-    return _slowly(value) if b"NaN" in fast or b"Infinity" in fast else fast
+def _to_checked_json(value: Any) -> bytes:
+    """A value of a user's kind; raises `ValueError` where it holds what JSON does not know."""
+    fast = _to_json(value)
+    # A text may hold these words, too.
+    return _to_json_slowly(value) if b"NaN" in fast or b"Infinity" in fast else fast
 
 
-def _slowly(value: Any) -> bytes:
+def _to_json_slowly(value: Any) -> bytes:
     return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
 
 
 def document_response(served: Any, *, accept_encoding: str, if_none_match: str) -> Response:
-    """Answer with a `ServedDocument`.
+    """The document of a `ServedDocument`, or 304 where the client has it.
 
     Raises:
-        InvalidQueryError: it is none.
+        InvalidQueryError: ``served`` holds no document.
     """
     if not isinstance(served, ServedDocument):
         raise InvalidQueryError("this component is no JSON cache; it holds no document")

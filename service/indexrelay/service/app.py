@@ -34,8 +34,8 @@ from indexrelay.service.limits import BodyLimit, SearchThreads
 from indexrelay.service.problems import MEDIA_TYPE, ProblemDetails, RefusedError, answer_problems
 from indexrelay.service.query import SearchRequest, search, search_request
 
-_OURS: Final = "indexrelay.components."
-"""Of what is served by kinds of our own, payloads are those of entries."""
+_OUR_KINDS: Final = "indexrelay.components."
+"""What kinds of our own serve has the payloads of entries."""
 
 
 def create_app(reloader: Reloader, limits: HttpSettings | None = None) -> FastAPI:
@@ -63,7 +63,7 @@ def create_app(reloader: Reloader, limits: HttpSettings | None = None) -> FastAP
 
 
 def _add_states(app: FastAPI, reloader: Reloader) -> None:
-    """What the reader says of itself: on the event loop, from memory."""
+    """The routes about the reader itself: answered on the event loop, from memory."""
 
     @app.get("/health", responses=refusals())
     async def health() -> Health:
@@ -87,7 +87,7 @@ def _add_states(app: FastAPI, reloader: Reloader) -> None:
 
 
 def _add_components(app: FastAPI, reloader: Reloader, limits: HttpSettings) -> None:
-    """What is served."""
+    """The routes about what is served."""
     threads = SearchThreads(limits)
 
     @app.get("/components", responses=refusals())
@@ -111,7 +111,7 @@ def _add_components(app: FastAPI, reloader: Reloader, limits: HttpSettings) -> N
                 release=snapshot.release,
                 version=snapshot.versions[name],
                 max_bytes=most,
-                are_json=type(served).__module__.startswith(_OURS),
+                are_json=type(served).__module__.startswith(_OUR_KINDS),
             )
 
     @app.post(
@@ -144,13 +144,13 @@ def _add_components(app: FastAPI, reloader: Reloader, limits: HttpSettings) -> N
             )
 
 
-_EVERYWHERE: Final = (400, 405, 408, 413, 500, 503)
-"""What any request may meet: no HTTP, another method, too slow, too large, a fault, no room."""
+_EVERY_REQUEST: Final = (400, 405, 408, 413, 500, 503)
+"""No HTTP, another method, too slow, too large, a fault of ours, no room."""
 _REF: Final = "#/components/schemas/{model}"
 
 
 class Health(BaseModel):
-    """Whether the reader is well; that it answers says that it is alive."""
+    """Whether the reader is well; an answer at all shows that it is alive."""
 
     status: Literal["alive"] = "alive"
     well: bool
@@ -164,7 +164,7 @@ class Ready(BaseModel):
 
 
 class Accepted(BaseModel):
-    """It will be done."""
+    """The request will be carried out."""
 
     accepted: Literal[True] = True
 
@@ -181,8 +181,8 @@ class Component(BaseModel):
 
     @classmethod
     def of(cls, version: str, manifest: VersionManifest) -> "Component":
-        """As its manifest says; ``version`` is the id that the release gives, since a manifest of
-        a newer minor version has fields that are unknown here."""
+        """From its manifest, and the id that the release gives: a manifest of a newer minor version
+        has fields that are unknown here, and would get another id."""
         return cls(
             kind=manifest.kind,
             version=version,
@@ -194,7 +194,7 @@ class Component(BaseModel):
 
 
 class Components(BaseModel):
-    """All of them, and the release that they are of."""
+    """All components, and the release that they are served of."""
 
     release: int
     components: dict[str, Component]
@@ -206,7 +206,7 @@ def refusals(
     """The problems that a route may answer with, for its description.
 
     Args:
-        statuses: those beside what any request may meet.
+        statuses: beside those that every request may get.
         or_else: a status that also has an answer which is no problem.
     """
     schema = {"$ref": _REF.format(model=ProblemDetails.__name__)}
@@ -215,7 +215,7 @@ def refusals(
             "description": HTTPStatus(status).phrase,
             "content": {MEDIA_TYPE: {"schema": schema}},
         }
-        for status in sorted({*_EVERYWHERE, *statuses})
+        for status in sorted({*_EVERY_REQUEST, *statuses})
     }
     if or_else is not None:
         found[or_else[0]]["model"] = or_else[1]
@@ -223,7 +223,7 @@ def refusals(
 
 
 def search_body() -> dict[str, Any]:
-    """The body of a search, which is read by a thread and not by the framework."""
+    """The body of a search: a thread reads it, and not the framework."""
     schema = {"$ref": _REF.format(model=SearchRequest.__name__)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 

@@ -1,14 +1,14 @@
 """Errors as HTTP says them: problem details (RFC 9457), of a bounded size.
 
-Whatever is refused has the same shape, from wherever it is refused: a request that is no HTTP, a
-path that there is not, a question that cannot be answered, a fault of ours. The input is never
-given back whole: it may be large, or hold a NaN.
+Every refusal has the same shape: of a request that is no HTTP, of an unknown path, of a query that
+cannot be answered, and of a fault of ours. The input is never given back whole: it may be large, or
+hold a NaN.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -22,12 +22,13 @@ from indexrelay.reloaders.reloader import Reloader
 from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.service.query import mistakes_text
 
 log = get_logger(__name__)
 
 MEDIA_TYPE: Final = "application/problem+json"
 MAX_DETAIL: Final = 1000
-"""Characters: a sentence of ours fits in, and what a client sent does not come back tenfold."""
+"""Characters: our own sentences fit in, and what a client sent does not come back tenfold."""
 
 
 class ProblemDetails(BaseModel):
@@ -36,7 +37,7 @@ class ProblemDetails(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     type: str = "about:blank"
-    """No problem of ours needs more than its status and a sentence."""
+    """The status and a sentence are enough."""
     title: str
     """The status in words."""
     status: int
@@ -45,18 +46,18 @@ class ProblemDetails(BaseModel):
 
     @classmethod
     def of(cls, status: int, detail: str) -> "ProblemDetails":
-        """The problem, with what is too long of the sentence cut off."""
+        """The problem; a sentence that is too long is cut."""
         if len(detail) > MAX_DETAIL:
             detail = f"{detail[: MAX_DETAIL - 1]}…"
         return cls(title=HTTPStatus(status).phrase, status=status, detail=detail)
 
     def to_bytes(self) -> bytes:
-        """As JSON in ASCII: a name may hold half a character."""
+        """As JSON in ASCII: a name may hold a lone surrogate."""
         return json.dumps(self.model_dump()).encode("ascii")
 
 
 class RefusedError(IndexRelayError):
-    """Raised to refuse a request with a status of its own; it says what would be right."""
+    """Raised to refuse a request with a status; the sentence says what would be right."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -64,7 +65,7 @@ class RefusedError(IndexRelayError):
 
 
 class OverloadedError(RefusedError):
-    """Raised when there is no room for one more request now; ask again, or another reader."""
+    """Raised when there is no room for one more request now; ask again, or ask another reader."""
 
     def __init__(self, what: str) -> None:
         super().__init__(503, f"this reader has {what}; ask again in a moment, or another one")
@@ -73,7 +74,7 @@ class OverloadedError(RefusedError):
 def problem(
     status: int, detail: str, headers: Mapping[str, str] | None = None, *, close: bool = False
 ) -> Response:
-    """An answer that refuses; ``close``: its connection is of no use any longer."""
+    """A response that refuses; ``close``: the connection ends with it."""
     given = dict(headers or {})
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         given.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
@@ -84,11 +85,11 @@ def problem(
 
 
 def answer_problems(app: FastAPI, reloader: Reloader) -> None:
-    """Give every error that a route may raise its status and its sentence."""
+    """Answer every error that a route may raise with its status and its sentence."""
 
     def known(_request: Request, error: Exception) -> Response:
-        told_of = http_error(error, ready=reloader.ready)
-        return problem(told_of.status, told_of.detail, told_of.headers)
+        found = http_error(error, ready=reloader.ready)
+        return problem(found.status, found.detail, found.headers)
 
     for each in HTTP_ERRORS:
         app.add_exception_handler(each, known)
@@ -103,27 +104,13 @@ def answer_problems(app: FastAPI, reloader: Reloader) -> None:
 
     @app.exception_handler(RequestValidationError)
     def invalid(_request: Request, error: RequestValidationError) -> Response:
-        return problem(422, mistakes_in_words(error.errors()))
+        return problem(422, mistakes_text(error.errors()))
 
-    app.add_middleware(Unexpected)
-
-
-def mistakes_in_words(mistakes: Sequence[Any], *, most: int = 5) -> str:
-    """What pydantic found, in one sentence: where, and what would be right."""
-    told_of = [
-        ": ".join(
-            part
-            for part in (".".join(str(step)[:100] for step in each["loc"]), each["msg"])
-            if part
-        )
-        for each in mistakes[:most]
-    ]
-    more = len(mistakes) - len(told_of)
-    return "; ".join(told_of) + (f"; and {more} more" if more else "")
+    app.add_middleware(UnexpectedErrors)
 
 
-class Unexpected:
-    """ASGI middleware; answers 500 to what nobody expected, and logs it without what was sent."""
+class UnexpectedErrors:
+    """ASGI middleware; answers 500 to any other error, and logs it without what was sent."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

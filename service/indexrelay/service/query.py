@@ -1,11 +1,11 @@
-"""A search over HTTP: what may be asked, and which method of the served object answers it.
+"""A search over HTTP: what a request may hold, and which method of the served object answers it.
 
-What a served object can be asked is declared by the protocols `VectorSearchable` and
-`TextSearchable`; kinds of users take part by having their methods.
+The protocols `VectorSearchable` and `TextSearchable` declare what a served object can search; the
+objects of users' own kinds are searched when they have these methods.
 
-A body is looked at in three steps, each of which costs little whatever it holds: how many elements
-it has, before it is parsed; whether its keys are ours; then every value. Numbers are numbers: in a
-string, or as true and false, they are a mistake of the client that an answer would hide.
+A body is checked in three steps, each of which costs little whatever it holds: the number of its
+elements, before it is parsed; its keys; then every value. A number in a string, or true and false
+in place of numbers, is refused: an answer would hide the client's mistake.
 """
 
 import functools
@@ -32,8 +32,8 @@ MAX_K: Final = 1000
 MAX_DIMENSION: Final = 65_536
 MAX_TEXT: Final = 10_000
 MAX_ELEMENTS: Final = 100_000
-"""Commas, brackets and braces of a body, those in texts included: a vector of the greatest
-dimension, or a text of nothing else, has fewer. Each may become a Python object."""
+"""Commas, brackets and braces of a body, those in texts included. Each may become a Python object;
+a vector of the greatest dimension has fewer, and so has a text of nothing else."""
 _MAX_NAMED: Final = 5
 _LIMIT: Final = "max_payload_bytes"
 _GREATEST: Final = float(np.finfo(np.float32).max)
@@ -91,10 +91,11 @@ class SearchRequest(BaseModel):
 
 
 def search_request(body: bytes) -> SearchRequest:
-    """What a body asks.
+    """The request that a body holds.
 
     Raises:
-        InvalidQueryError: it is no JSON, too large a thing, or no question; bounded in size.
+        InvalidQueryError: it is no JSON, has too many elements, or is no search; its sentence is
+            bounded in size.
     """
     elements = sum(body.count(sign) for sign in b",[{")
     if elements > MAX_ELEMENTS:
@@ -115,19 +116,23 @@ def search_request(body: bytes) -> SearchRequest:
     try:
         return SearchRequest.model_validate(parsed)
     except ValidationError as error:
-        raise InvalidQueryError(_in_words(error)) from error
+        mistakes = error.errors(include_url=False, include_context=False, include_input=False)
+        raise InvalidQueryError(mistakes_text(mistakes)) from error
 
 
 def search(
     served: Any, request: SearchRequest, *, max_payload_bytes: int | None = None
 ) -> Sequence[Hit]:
-    """Ask the served object.
+    """Search the served object.
 
-    Where its methods take ``max_payload_bytes``, as those of our own kinds do, it reads no payloads
-    that have more bytes together; ``None``: any number.
+    Args:
+        served: what a snapshot holds.
+        request: what to search for.
+        max_payload_bytes: of all hits together, for methods that take such a limit, as those of
+            our own kinds do; ``None``: any number.
 
     Raises:
-        InvalidQueryError: it does not answer that kind of question, or not this one.
+        InvalidQueryError: it cannot search for that, or not with these values.
         UnknownEntryError: it holds no entry of that id.
     """
     k = request.k
@@ -156,10 +161,12 @@ def _takes_limit(method: Callable[..., Any]) -> bool:
     return _LIMIT in inspect.signature(method).parameters
 
 
-def _in_words(error: ValidationError) -> str:
-    """Where, and what would be right; there are no more mistakes than fields."""
-    mistakes = error.errors(include_url=False, include_context=False, include_input=False)
-    told = (
-        (".".join(str(step) for step in mistake["loc"]), mistake["msg"]) for mistake in mistakes
-    )
-    return "; ".join(f"{where}: {what}" if where else what for where, what in told)
+def mistakes_text(mistakes: Sequence[Any], *, most: int = 5) -> str:
+    """What pydantic found, in one sentence: where, and what would be right."""
+    parts = []
+    for mistake in mistakes[:most]:
+        where = ".".join(str(step)[:100] for step in mistake["loc"])
+        parts.append(f"{where}: {mistake['msg']}" if where else mistake["msg"])
+    if len(mistakes) > most:
+        parts.append(f"and {len(mistakes) - most} more")
+    return "; ".join(parts)

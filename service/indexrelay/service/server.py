@@ -1,8 +1,8 @@
 """The reader as a process of its own: its socket, its server, and how it ends.
 
 The socket is bound before anything else, so that its address is known and can be published. Where
-other machines reach it nobody is listened to, unless the caller insists: the service does not ask
-who somebody is.
+other machines reach it nothing listens, unless the caller insists: the service does not ask its
+clients who they are.
 """
 
 import contextlib
@@ -71,7 +71,8 @@ def serve(
         host: the address to listen on.
         port: the port to listen on; ``None`` or 0: a free one.
         uds: a unix socket to listen on instead.
-        insecure: listen where other machines may ask, too, although nobody has to say who they are.
+        insecure: listen where other machines may ask, too, although clients are not asked who they
+            are.
         address: where others find it, for its presence; ``None``: as it listens, with this
             machine's name where it listens everywhere.
         store: see `Reloader`.
@@ -121,10 +122,10 @@ def serve(
 
 @contextlib.contextmanager
 def _returning_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM end in a return.
+    """Return on SIGTERM.
 
     uvicorn raises a signal again when it has shut down, and by default SIGTERM would then end the
-    process as if it had been killed, although it did as it was told.
+    process as if it had been killed, although it ended in order.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals come to the main thread only
@@ -150,7 +151,7 @@ def listening(
         insecure: whether other machines may reach it.
 
     Raises:
-        OpenAddressError: they would, and may not; nobody was listened to.
+        OpenAddressError: they would, and may not; nothing listens then.
         OSError: the address cannot be had, or another process answers there.
     """
     if uds is None:
@@ -196,7 +197,7 @@ def address_of(listener: socket.socket) -> str:
 
 
 def _remove_stale(uds: Path) -> None:
-    """Remove the socket file of a process that was killed; one that answers is left to `bind`."""
+    """Remove the socket file of a killed process; where one answers, `bind` fails."""
     try:
         if not stat.S_ISSOCK(uds.lstat().st_mode):
             return

@@ -61,13 +61,13 @@ def bench(tmp_path: Path) -> Bench:
 def trials(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The components that were tried out."""
     found: list[str] = []
-    try_out = Sandbox.try_out
+    open_first = Sandbox.open_first
 
     def counted(self: Sandbox, kind: Any, manifest: VersionManifest, *rest: Any) -> None:
         found.append(manifest.component)
-        try_out(self, kind, manifest, *rest)
+        open_first(self, kind, manifest, *rest)
 
-    monkeypatch.setattr(Sandbox, "try_out", counted)
+    monkeypatch.setattr(Sandbox, "open_first", counted)
     return found
 
 

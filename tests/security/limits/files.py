@@ -61,7 +61,7 @@ def asked(folder: Path, answer: dict[str, Any], size: int) -> tuple[dict[str, An
     )
     kind = Trusting(Trusting.Parameters())
     with pytest.raises(DamagedFileError) as damaged:
-        Answering().try_out(kind, manifest, {CONTENT: path}, [CONTENT])
+        Answering().open_first(kind, manifest, {CONTENT: path}, [CONTENT])
     question: dict[str, Any] = json.loads(requests[0])
     return question, damaged.value
 
