@@ -1,46 +1,21 @@
-"""A reader inside somebody's FastAPI or Flask application."""
+"""A reader inside somebody's Flask application."""
 
 import threading
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
-from fastapi import Depends, FastAPI
 from flask import Flask
 
-from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
-from indexrelay.reloaders import Reloader, ReloaderStoppedError, Snapshot
-from indexrelay.reloaders.fastapi import borrowing, reloader_lifespan
+from indexrelay.reloaders import Reloader, ReloaderStoppedError
 from indexrelay.reloaders.flask import IndexRelay
 from tests.reloaders.bench import Bench
-from tests.service.app_server import running
+from tests.reloaders.web_errors import STATUSES, answer, statuses
 
 
 @pytest.fixture
 def reader(bench: Bench) -> Reloader:
     bench.publish(voyager="v1")
     return bench.reader()
-
-
-def test_a_fastapi_application_starts_lends_and_stops(bench: Bench, reader: Reloader) -> None:
-    app = FastAPI(lifespan=reloader_lifespan(reader, wait_ready_seconds=30.0))
-    lent: list[Snapshot] = []
-
-    @app.get("/")
-    def say(snapshot: Annotated[Snapshot, Depends(borrowing(reader))]) -> str:
-        lent.append(snapshot)
-        return str(snapshot["voyager"].read())
-
-    with running(app) as client:
-        assert client.get("/").json() == "v1"
-        served = _served(reader)
-        bench.publish(voyager="v2")
-        reader.step()
-        assert client.get("/").json() == "v2"
-        assert served.closed == 1, "the request gave its snapshot back"
-    assert len(lent) == 2
-    with pytest.raises(ReloaderStoppedError):
-        reader.acquire()
 
 
 def _served(reader: Reloader) -> Any:
@@ -132,44 +107,12 @@ def test_two_readers_in_one_flask_application_do_not_mix(bench: Bench, reader: R
         other.stop()
 
 
-@pytest.mark.parametrize("framework", ["fastapi", "flask"])
-def test_what_cannot_be_answered_has_a_status_of_its_own(bench: Bench, framework: str) -> None:
-    """Not 500: 503 until the first load, then 404 and 422 for what the client asked wrongly."""
+def test_what_cannot_be_answered_has_a_status_of_its_own_and_not_500(bench: Bench) -> None:
     reader = bench.reader()
-    errors: dict[str, Exception] = {
-        "unknown": UnknownEntryError("no"),
-        "invalid": InvalidQueryError("a vector of 2 numbers, and the index has 3"),
-    }
-
-    def answer(snapshot: Snapshot, what: str) -> str:
-        if what in errors:
-            raise errors[what]
-        return str(snapshot[what].read())
-
-    def statuses(get: Callable[[str], Any]) -> list[int]:
-        early = get("/voyager")
-        assert early.headers["Retry-After"] == "1"
-        bench.publish(voyager="v1")
-        reader.step()
-        return [early.status_code] + [
-            get(f"/{what}").status_code for what in ("voyager", "misspelt", *errors)
-        ]
-
-    wanted = [503, 200, 404, 404, 422]
-    if framework == "fastapi":
-        app = FastAPI(lifespan=reloader_lifespan(reader, wait_ready_seconds=0))
-
-        @app.get("/{what}")
-        def say(what: str, snapshot: Annotated[Snapshot, Depends(borrowing(reader))]) -> str:
-            return answer(snapshot, what)
-
-        with running(app) as client:
-            assert statuses(client.get) == wanted
-        return
     flask = Flask(__name__)
     relay = IndexRelay(reader, flask, wait_ready_seconds=0)
     flask.add_url_rule("/<what>", view_func=lambda what: answer(relay.snapshot, what))
     try:
-        assert statuses(flask.test_client().get) == wanted
+        assert statuses(flask.test_client().get, bench, reader) == STATUSES
     finally:
         reader.stop()

@@ -1,8 +1,6 @@
 """What others can know of a reader: its presence, and what it made of each release."""
 
 import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +9,7 @@ from indexrelay.schemas.messages import FIELD, Event, LoadOutcome, ReaderState, 
 from indexrelay.streams import Connection, Keys, members_of, publish
 from tests.fixtures.servers import fake_connection
 from tests.reloaders.bench import Bench, make_settings
+from tests.streams.polling import eventually
 
 KEYS = Keys("test")
 
@@ -28,14 +27,6 @@ def _reports(connection: Connection, label: str = "a") -> list[ReleaseApplied]:
         assert isinstance(data, ReleaseApplied)
         reports.append(data)
     return reports
-
-
-def eventually(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
-    """Wait for what another thread or process brings about."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        threading.Event().wait(0.005)
 
 
 def test_presence_holds_the_whole_current_state(bench: Bench) -> None:

@@ -16,7 +16,7 @@ from indexrelay.streams import Connection, EmbeddedServer, Keys, Presence, annou
 from tests.fixtures.servers import ServerFactory
 from tests.reloaders.bench import Bench, make_settings, texts
 from tests.reloaders.kinds import WORDS
-from tests.reloaders.test_presence import eventually
+from tests.streams.polling import eventually
 
 KEYS = Keys("test")
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import pytest
 
 from indexrelay.schemas.settings import HttpSettings
-from tests.reloaders.test_presence import eventually
 from tests.security.attacks import (
     DEEP,
     LARGEST,
@@ -29,6 +28,7 @@ from tests.security.attacks import (
     unread,
 )
 from tests.security.reader_service import Installation, Service, message, received
+from tests.streams.polling import eventually
 
 MOST = 40
 HEALTH_SECONDS = 2.0

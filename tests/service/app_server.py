@@ -9,7 +9,7 @@ import httpx
 import uvicorn
 
 from indexrelay.service.server import address_of, listening
-from tests.reloaders.test_presence import eventually
+from tests.streams.polling import eventually
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from indexrelay.schemas.messages import ReaderState
 from indexrelay.service.server import OpenAddressError, address_of, is_local, listening
 from indexrelay.streams import Connection, Keys, Presence
 from tests.reloaders.bench import Bench
-from tests.reloaders.test_presence import eventually
+from tests.streams.polling import eventually
 
 ROOT = Path(__file__).parents[2]
 
