@@ -1,6 +1,6 @@
-"""The gates of a full build: the files, in fresh handles, held against the collection.
+"""The gates of a full build: they compare the files, in fresh handles, with the collection.
 
-The index is asked first, and then the collection is read once more, from the source itself: every
+The index is searched first. Then the collection is read once more, from the source itself: every
 id and payload must be in its row, every vector must be finite, and the true vectors of all queries
 and answers are kept on the way. Recall and distances are computed from those, so neither what the
 build had in memory nor what a compressed index reports can make a gate pass.

@@ -56,7 +56,7 @@ from indexrelay.storage.entries import Vectors
 
 
 def extend(job: Job, increment: Increment, parameters: VectorIndexParameters) -> Built | Full:
-    """Write what the batch changed, or say why a full build is needed.
+    """Write what the batch changed, or return why a full build is needed.
 
     Raises:
         UnusableInputError: a vector cannot be indexed.

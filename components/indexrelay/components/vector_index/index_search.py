@@ -72,7 +72,7 @@ class IndexSearch:
 
 
 def missing(rows: Rows) -> bool:
-    """Whether any query got fewer than it asked for; what is missing comes last."""
+    """Whether any query has fewer than ``k`` rows; a missing row (-1) comes last."""
     last = rows[:, -1]
     return bool(last[0] < 0 if len(last) == 1 else last.min() < 0)
 
@@ -114,7 +114,7 @@ class SharedLists:
         self._swig_ptr = require_faiss().swig_ptr
 
     def nearest(self, queries: Vectors, in_base: int, in_delta: int) -> tuple[Found, Found]:
-        """The nearest rows of the base and those of the delta, as many of each as are asked for.
+        """The ``in_base`` nearest rows of the base, and the ``in_delta`` nearest of the delta.
 
         Rows may be missing, as in `IndexSearch.nearest_at_effort`.
         """
@@ -172,7 +172,7 @@ def search_parameters(index: Any, effort: Effort, selector: Any = None) -> Any:
 
 def coarse_parameters(index: Any, effort: Effort) -> Any:
     """The parameters with which inverted lists find their lists; ``None``: none."""
-    # A coarse graph that keeps fewer candidates than lists are wanted would return fewer.
+    # A coarse graph returns no more lists than it keeps candidates.
     ef_search = max(2 * (effort.nprobe or 1), 16)
     return search_parameters(index.quantizer, Effort(ef_search=ef_search))
 
@@ -188,7 +188,7 @@ def _lists_class(faiss: Any, index: Any) -> Any:
 
 
 _FEWEST_CANDIDATES: Final = 8
-"""FAISS keeps at least as many candidates as hits are wanted."""
+"""FAISS keeps at least ``k`` candidates, whatever ``efSearch`` is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ closing gives nothing back because nothing was taken. A mapped index is never ch
 abort the process). Tables that FAISS would compute at opening are skipped: they would be memory of
 each process's own, and the search is as fast without them.
 
-A page that lies in memory still has to be entered into the page table of each process that maps it,
+A page that is in memory still has to be entered into the page table of each process that maps it,
 at its first touch. For a new base that is tens of thousands of pages, and until they are in, most
 queries touch some: where a process met a base of 256 MB for the first time, the p99 of the first
 thousand queries was twice that of the next. Linux enters a whole range at once
@@ -16,7 +16,7 @@ FAISS unmaps a file while it holds the interpreter's lock, and clearing the entr
 7 to 10 ms, for which every query of the process would wait. So they are cleared before
 (``MADV_DONTNEED``), without the lock; what is left to unmap then has no entries.
 
-FAISS maps the file by itself and does not say where; the kernel lists that for each process.
+FAISS does not return where it maps a file; the kernel lists that for each process.
 Elsewhere than on Linux prefaulting does nothing.
 """
 
@@ -36,7 +36,7 @@ from indexrelay.schemas.errors import require
 def require_faiss() -> Any:
     """FAISS, which every reader and every builder of a vector index needs.
 
-    Cached, because every query asks for it.
+    Cached, because every query needs it.
 
     Raises:
         MissingExtraError: it is not installed; the message names the extra that brings it.
@@ -79,7 +79,7 @@ def open_whole(path: Path, *, size: int, dimension: int, count: int) -> Any:
 
 
 def is_mapped(index: Any) -> bool:
-    """Whether the bulk of an index lies in mapped pages.
+    """Whether the bulk of an index is in mapped pages.
 
     Not every type can: the four-bit codes of fast-scan lists and the graph of NSG are read into
     memory, and then every process has its own copy.
@@ -172,7 +172,7 @@ def _madvise() -> Callable[[int, int, int], int] | None:
 
 
 def _ranges(path: Path) -> Iterator[tuple[int, int]]:
-    """Where a file lies in this process: addresses of the first byte, and after the last."""
+    """The maps of a file in this process: addresses of the first byte, and after the last."""
     file = path.stat()
     device = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}"
     for line in _MAPS.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -2,18 +2,17 @@
 
 An index is tuned and judged by queries that are entries of the collection, each with itself left
 out of its own answer: that is how "more like this" asks, and it needs no query log. Each query
-keeps its exact nearest 50, although recall looks at 10.
+keeps its exact nearest 50, although recall counts 10.
 
-A version that continues another carries its sample along, so that recall costs what the batch
-costs. What went from the collection is removed from each list of neighbours, what came is compared
-with the query, and the nearest 50 of both are exact again: up to the distance that the list reached
-before, everything is known. A list gets shorter by deletes and longer by upserts; when fewer than
-ten are left, that query alone is searched again. For 500 queries, a million entries and 1,000
-changes that is 0.06 s instead of 4.4 s. A query whose entry went or changed goes on with the vector
-that it had. A full build draws a new sample.
+A version that continues another also continues its sample, so the cost of recall follows the batch.
+Deleted entries are removed from each list of neighbours, and new ones are compared with the query.
+The nearest 50 of both are exact again, as far as the old list reached. A list gets shorter by
+deletes and longer by upserts; when fewer than ten are left, that query alone is searched again. For
+500 queries, a million entries and 1,000 changes that is 0.06 s instead of 4.4 s. A query whose
+entry is deleted or changes keeps its vector. A full build draws a new sample.
 
-Three gates look at what an index answers to its sample: do entries find themselves, how many of the
-nearest are found, and how fast. Distances are computed from true vectors, whatever a compressed
+Three gates judge what an index answers to its sample: whether entries find themselves, how many of
+the nearest are found, and how fast. Distances are computed from true vectors, whatever a compressed
 index reports, and a hit counts by distance: of several equal entries any one is right.
 """
 
@@ -65,7 +64,7 @@ class QuerySample:
     """``q`` queries with at most ``m`` neighbours each: 50, or all others where there are fewer."""
 
     rows: Rows
-    """The queries' own rows, shape ``(q,)``; -1: that entry went or changed since it was drawn."""
+    """The queries' own rows, shape ``(q,)``; -1: the entry was deleted or changed since."""
     vectors: Vectors
     """Shape ``(q, dimension)``."""
     neighbours: Rows
@@ -183,7 +182,7 @@ class Moves:
     delta: Rows
     """For each delta row of the last version: its delta row in the next, or -1."""
     fresh: Rows
-    """Delta rows of the next version that this batch brought."""
+    """Delta rows of the next version that came with this batch."""
 
     def of(self, rows: Rows) -> Rows:
         """Where ``rows`` are now; -1: they are gone (or were -1)."""
@@ -224,7 +223,7 @@ def _reach(sample: QuerySample, *, entries: int) -> Distances:
 
 
 def _nearest_fresh(queries: Vectors, moves: Moves, contents: Contents) -> tuple[Rows, Distances]:
-    """The rows that the batch brought which are nearest to each query."""
+    """Of the rows that came with the batch, the nearest to each query."""
     if contents.delta is None or not len(moves.fresh):
         return np.empty((len(queries), 0), dtype=np.int64), np.empty((len(queries), 0))
     vectors = contents.delta.vectors[moves.fresh]
@@ -327,7 +326,7 @@ class Answers:
         )
 
     def _latency(self) -> Verdict:
-        """The median of single queries, as a reader asks them."""
+        """The median time of single queries, as in a reader."""
         seconds = []
         for vector in self.sample.vectors[:_TIMED_QUERIES]:
             started = perf_counter()

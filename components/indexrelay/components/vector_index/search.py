@@ -41,7 +41,7 @@ from indexrelay.storage.entries import Vectors
 from indexrelay.storage.validation import MAX_LENGTH, MIN_LENGTH
 
 _REMEMBERED: Final = 32
-"""Recent queries that warm the next version: enough to read the pages that are asked for."""
+"""Recent queries that warm the next version: enough to read the pages that are in demand."""
 _PREFAULT_SECONDS: Final = 0.2
 """Enough to prefault a base that is in memory: 20 ms for 256 MB."""
 _WARM_SECONDS: Final = 1.0
@@ -69,7 +69,7 @@ class VectorSearch(Closable):
         """What it holds, by row: for gates and the next build."""
         self.facts = facts = self.contents.facts
         self.ids: Sequence[str] = self.contents.ids
-        """Every id, in the order in which the collection gives them: mapped, not a list."""
+        """Every id, in the order of the collection: mapped, not a list."""
         self.metric: Metric = facts.metric
         """What the score of a hit is."""
         self.dimension: int = facts.dimension
@@ -98,7 +98,7 @@ class VectorSearch(Closable):
         return self._entries
 
     def __bool__(self) -> bool:
-        """An index is there, even one without entries; ask for its ``len``."""
+        """True, even without entries; ``len`` is their number."""
         return True
 
     def __contains__(self, entry_id: object) -> bool:
@@ -106,12 +106,12 @@ class VectorSearch(Closable):
 
     @property
     def mapped(self) -> bool:
-        """Whether its bulk lies in pages that all processes of the host share."""
+        """Whether its bulk is in pages that all processes of the host share."""
         return is_mapped(self.contents.base.index)
 
     @property
     def recent_queries(self) -> list[Vectors]:
-        """The last few that `search` was asked, each of the shape ``(1, dimension)``, prepared."""
+        """The last few queries of `search`, each of the shape ``(1, dimension)``, prepared."""
         return list(self._asked)
 
     def search(
@@ -186,8 +186,8 @@ class VectorSearch(Closable):
     def warm(self, like: "VectorSearch | None" = None) -> None:
         """Read what the first queries would have to fetch.
 
-        A new base is prefaulted. Where that takes long, because it lies on disk, the pages that are
-        asked for go first: by the recent queries of ``like``, which is served until now. Otherwise
+        A new base is prefaulted. Where that takes long, because it is on disk, the pages in demand
+        go first: the recent queries of ``like``, which is served until now, are searched. Otherwise
         one query is enough, as it is where a query reads everything, or where only the delta is
         new.
         """

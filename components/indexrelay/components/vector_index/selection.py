@@ -4,20 +4,20 @@
 it takes inverted lists, about three times the square root of the rows, in a power of two: twice as
 many take four times as long to build, and a query compares as much. Under a memory limit the
 vectors inside the lists are kept in fewer bits, in the most exact way that fits; what is coarser
-than eight bits looks again at the best candidates' full vectors (``RFlat``), which stay in a mapped
-file and of which a query touches a few dozen.
+than eight bits also compares the best candidates' full vectors (``RFlat``), which stay in a mapped
+file and of which a query reads a few dozen.
 
-What an index reaches depends on the data: the same lists that answer songs in 0.1 ms miss the
-target on noise. So the first candidate is built and tuned on the query sample. Where it falls short
-of the recall or of the latency asked for, the next candidate that is a remedy for this shortfall is
-built beside it: full vectors against lost recall, lists against a slow scan, and a graph against
-slow lists, if the memory allows it. A graph comes last: it takes ten times as long to build, and
-half as much memory again as vectors of 128. The first that reaches both is taken; if none does, the
-one that came nearest is, and the gates say by how much it fails. All attempts are in the version's
-details.
+What an index reaches depends on the data: lists that answer in 0.1 ms on one collection miss the
+target on another. So the first candidate is built and tuned on the query sample. Where it falls
+short of the recall or of the latency asked for, the next candidate that is a remedy for this
+shortfall is built beside it: full vectors against lost recall, lists against a slow scan, and a
+graph against slow lists, if the memory allows it. A graph comes last: it takes ten times as long to
+build, and half as much memory again as vectors of 128. The first that reaches both is taken; if
+none does, the one that came nearest is, and the gates say by how much it fails. All attempts are in
+the version's details.
 
-A named index has no remedies: it is what its user wants. It is built as named as soon as there are
-enough rows to train it; until then it is a scan, and the version's details say so.
+A named index has no remedies. It is built as soon as there are enough rows to train it; until then
+there is a scan, and the version's details say so.
 """
 
 from collections.abc import Iterator
@@ -197,7 +197,7 @@ _SCANNED_ROWS: Final = 10_000
 _SCANNED_VALUES: Final = 20_000 * 128
 """Up to here one thread scans everything in under 0.4 ms (2.2 ms for 10,000 rows of 1536)."""
 _POINTS_PER_LIST: Final = 39
-"""What k-means wants for each list."""
+"""What k-means needs for each list."""
 _FEWEST_LISTS: Final = 16
 """With fewer lists than this, finding the right ones costs what it saves."""
 _GRAPH_VALUES: Final = 2_000_000 * 128

@@ -1,4 +1,4 @@
-"""What an index is built for, how hard it is searched, and what its version says of it.
+"""What an index is built for, how hard it is searched, and the facts in its version.
 
 An `IndexSpec` is what is given before a build chooses an index. An `Effort` is how hard the chosen
 one is searched. `IndexFacts` are the small JSON file of a version: a reader has only the files, so

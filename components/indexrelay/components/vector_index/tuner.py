@@ -1,4 +1,4 @@
-"""Finds the least effort that reaches the recall asked for, and measures what more effort gains.
+"""Finds the least effort that reaches the recall asked for, and measures what more would gain.
 
 More lists, or a longer list of candidates, hardly ever lose recall, so the smallest sufficient
 value is found by doubling and then by halving the last step: about ten searches of the sample.
@@ -15,7 +15,7 @@ otherwise every other set of queries would miss it, and so would the same sample
 small batch, which would then cost a full build. Where that is out of reach, what was asked for is
 enough.
 
-Recall is measured in one batch; the time by single queries on one thread, as readers ask them.
+Recall is measured in one batch; the time by single queries on one thread, as in a reader.
 """
 
 from collections.abc import Callable, Iterator
