@@ -301,15 +301,13 @@ def _repaired(about: str, what: str) -> Finding:
     return Finding(about=about, what=what, outcome=RepairOutcome.REPAIRED)
 
 
-def _left(what: str, advice: str) -> Finding:
-    return Finding(about="release", what=what, outcome=RepairOutcome.LEFT, advice=advice)
-
-
 def _waiting(what: str, when: str, has_rebuilder: bool) -> Finding:
+    """Lost releases that a running rebuilder renumbers; without one they are left."""
+    outcome = RepairOutcome.WAITING if has_rebuilder else RepairOutcome.LEFT
     advice = f"a running rebuilder goes on with a number above that {when}"
-    if has_rebuilder:
-        return Finding(about="release", what=what, outcome=RepairOutcome.WAITING, advice=advice)
-    return _left(what, f"{advice}; none is running: {commands.REBUILDER}")
+    if not has_rebuilder:
+        advice += f"; none is running: {commands.REBUILDER}"
+    return Finding(about="release", what=what, outcome=outcome, advice=advice)
 
 
 def _unusable(about: str, what: str, error: Exception) -> Finding:
