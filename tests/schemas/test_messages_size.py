@@ -19,10 +19,9 @@ from indexrelay.schemas.messages import (
     RebuildResult,
     RebuildStatus,
     ReleaseApplied,
-    fitted_reader,
     fitted_rebuilder,
-    fitted_report,
     fitted_result,
+    fitted_states,
 )
 from indexrelay.schemas.names import MAX_COMPONENTS, MAX_ERROR, MAX_MESSAGE, fitted, shortened
 from indexrelay.schemas.versions import Check
@@ -141,7 +140,7 @@ def test_a_reader_with_every_load_failed_is_present_and_reports(covers: int) -> 
         components=components,
     )  # fmt: skip
     report = ReleaseApplied(reader="web", release=1, ready=False, seconds=0, components=components)
-    for fit in (fitted_reader(state), fitted_report(report)):
+    for fit in (fitted_states(state), fitted_states(report)):
         assert len(fit.model_dump_json().encode()) <= MAX_EVENT_BYTES
         if covers == 1:
             assert len(fit.components) == MAX_COMPONENTS

@@ -19,8 +19,7 @@ from indexrelay.schemas.messages import (
     Event,
     ReaderState,
     ReleaseApplied,
-    fitted_reader,
-    fitted_report,
+    fitted_states,
 )
 from indexrelay.schemas.settings import Settings
 from indexrelay.streams import Connection, Keys, Presence, RedisUrlError, publish
@@ -129,7 +128,7 @@ class Reporter:
     def report(self, applied: ReleaseApplied) -> None:
         """Add what became of a release to the reports."""
         event = Event.of(
-            fitted_report(applied),
+            fitted_states(applied),
             source=f"/{self._keys.namespace}/readers/{applied.reader}",
             subject=str(applied.release),
             time=self._clock.now(),
@@ -191,7 +190,7 @@ class Reporter:
         connection = self._link.connection
         if connection is None:
             return
-        raw = fitted_reader(state).model_dump_json().encode()
+        raw = fitted_states(state).model_dump_json().encode()
         try:
             Presence(connection, self._keys, "reader").publish(
                 state.member, raw, ttl_seconds=self._ttl_seconds

@@ -14,7 +14,7 @@ asked for elsewhere (`fitted_result` and the like).
 
 import reprlib
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias, TypeVar
@@ -480,7 +480,11 @@ _SEE_LOG: Final = "see its log"
 _FEW: Final = 100
 """Things of a kind where there is no room for all."""
 
-_WithStates = TypeVar("_WithStates", ReaderState, ReleaseApplied)
+StatesT = TypeVar("StatesT", ReaderState, ReleaseApplied)
+_ErrorT = TypeVar("_ErrorT", ComponentResult, ComponentState, ComponentFailure)
+
+Step: TypeAlias = tuple[str, Callable[[Any], Any]]
+"""What a step leaves out, and the step: from a message to a shorter one."""
 
 
 def fitted_result(result: RebuildResult, most_bytes: int = MAX_DATA_BYTES) -> RebuildResult:
@@ -498,23 +502,22 @@ def fitted_rebuilder(state: RebuilderState) -> RebuilderState:
     return fitted(state, MAX_DATA_BYTES, _REBUILDER_STEPS)[0]
 
 
-def fitted_reader(state: ReaderState) -> ReaderState:
-    """``state`` as presence can hold it."""
-    return fitted(state, MAX_DATA_BYTES, _state_steps())[0]
+def fitted_states(message: StatesT) -> StatesT:
+    """A reader's state as presence can hold it, or its report as it can be sent."""
+    return fitted(message, MAX_DATA_BYTES, _STATE_STEPS)[0]
 
 
-def fitted_report(report: ReleaseApplied) -> ReleaseApplied:
-    """``report`` as it can be sent."""
-    return fitted(report, MAX_DATA_BYTES, _state_steps())[0]
+def _with(**fields: object) -> Callable[[Any], Any]:
+    return lambda model: model.model_copy(update=fields)
 
 
-def _each_result(
-    change: Callable[[ComponentResult], ComponentResult | None],
-) -> Callable[[RebuildResult], RebuildResult]:
-    def step(result: RebuildResult) -> RebuildResult:
-        changed = {name: change(each) for name, each in result.components.items()}
+def _each(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Change each component of a message; ``None`` leaves it out."""
+
+    def step(message: Any) -> Any:
+        changed = {name: change(each) for name, each in message.components.items()}
         kept = {name: each for name, each in changed.items() if each is not None}
-        return result.model_copy(update={"components": kept})
+        return message.model_copy(update={"components": kept})
 
     return step
 
@@ -524,73 +527,40 @@ def _without_passed_checks(component: ComponentResult) -> ComponentResult:
     return component.model_copy(update={"checks": failed})
 
 
-def _briefly(component: ComponentResult) -> ComponentResult:
-    return component.model_copy(update={"checks": (), "error": _short(component.error)})
+def _with_short_error(component: _ErrorT) -> _ErrorT:
+    error = None if component.error is None else shortened(component.error, _SHORT)
+    return component.model_copy(update={"error": error})
 
 
-def _if_not_rebuilt(component: ComponentResult) -> ComponentResult | None:
-    return None if component.outcome is BuildOutcome.REBUILT else component
-
-
-def _named_only(result: RebuildResult) -> RebuildResult:
-    return result.model_copy(
-        update={"components": {}, "waiting": {}, "request_ids": result.request_ids[:_FEW]}
-    )
-
-
-_RESULT_STEPS: Final[tuple[tuple[str, Callable[[RebuildResult], RebuildResult]], ...]] = (
-    ("checks that passed", _each_result(_without_passed_checks)),
-    (
-        "older batch ids",
-        lambda result: result.model_copy(update={"batch_ids": result.batch_ids[-_FEW:]}),
-    ),
-    ("checks and long errors", _each_result(_briefly)),
-    ("components that were rebuilt", _each_result(_if_not_rebuilt)),
-    ("all components, for what they wait, and later request ids", _named_only),
-)
-
-
-def _short(error: str | None) -> str | None:
-    return None if error is None else shortened(error, _SHORT)
-
-
-def _short_failures(state: RebuilderState) -> RebuilderState:
-    failures: Mapping[str, ComponentFailure] = {
-        name: each.model_copy(update={"error": shortened(each.error, _SHORT)})
-        for name, each in state.failures.items()
-    }
+def _with_short_failures(state: RebuilderState) -> RebuilderState:
+    failures = {name: _with_short_error(each) for name, each in state.failures.items()}
     kept_back = {name: shortened(why, _SHORT) for name, why in state.kept_back.items()}
     return state.model_copy(update={"failures": failures, "kept_back": kept_back})
 
 
-_REBUILDER_STEPS: Final[tuple[tuple[str, Callable[[RebuilderState], RebuilderState]], ...]] = (
-    ("last result", lambda state: state.model_copy(update={"last_result": None})),
-    ("long errors", _short_failures),
+_RESULT_STEPS: Final[tuple[Step, ...]] = (
+    ("checks that passed", _each(_without_passed_checks)),
+    ("older batch ids", lambda result: _with(batch_ids=result.batch_ids[-_FEW:])(result)),
+    ("checks and long errors", _each(lambda each: _with_short_error(_with(checks=())(each)))),
     (
-        "failures, and what is kept back",
-        lambda state: state.model_copy(update={"failures": {}, "kept_back": {}}),
+        "components that were rebuilt",
+        _each(lambda each: None if each.outcome is BuildOutcome.REBUILT else each),
+    ),
+    (
+        "all components, for what they wait, and later request ids",
+        lambda result: _with(components={}, waiting={}, request_ids=result.request_ids[:_FEW])(
+            result
+        ),
     ),
 )
-
-
-def _state_steps() -> tuple[tuple[str, Callable[[_WithStates], _WithStates]], ...]:
-    def each(change: Callable[[ComponentState], ComponentState], of: _WithStates) -> _WithStates:
-        components = {name: change(state) for name, state in of.components.items()}
-        return of.model_copy(update={"components": components})
-
-    return (
-        (
-            "long errors",
-            lambda of: each(
-                lambda state: state.model_copy(update={"error": _short(state.error)}), of
-            ),
-        ),
-        (
-            "errors",
-            lambda of: each(
-                lambda state: state.model_copy(update={"error": state.error and _SEE_LOG}), of
-            ),
-        ),
-        ("stamps", lambda of: each(lambda state: state.model_copy(update={"stamps": {}}), of)),
-        ("components", lambda of: of.model_copy(update={"components": {}})),
-    )
+_REBUILDER_STEPS: Final[tuple[Step, ...]] = (
+    ("last result", _with(last_result=None)),
+    ("long errors", _with_short_failures),
+    ("failures, and what is kept back", _with(failures={}, kept_back={})),
+)
+_STATE_STEPS: Final[tuple[Step, ...]] = (
+    ("long errors", _each(_with_short_error)),
+    ("errors", _each(lambda each: _with(error=each.error and _SEE_LOG)(each))),
+    ("stamps", _each(_with(stamps={}))),
+    ("components", _with(components={})),
+)

@@ -21,9 +21,9 @@ from indexrelay.schemas.messages import (
     RebuildRequested,
     RebuildResult,
     RebuildStatus,
-    fitted_reader,
     fitted_rebuilder,
     fitted_result,
+    fitted_states,
 )
 from indexrelay.schemas.names import MAX_COMPONENTS
 from indexrelay.schemas.settings import Settings
@@ -161,7 +161,7 @@ def _messages(row: Row, request: pytest.FixtureRequest) -> None:
     )
     for kind, state in (
         ("rebuilder", fitted_rebuilder(rebuilder)),
-        ("reader", fitted_reader(reader)),
+        ("reader", fitted_states(reader)),
     ):
         raw = state.model_dump_json().encode()
         presence = Presence(bench.connection, bench.keys, kind)  # type: ignore[arg-type] # a kind
