@@ -1,7 +1,7 @@
 """How a command ends: its exit codes, its errors, and the sentence for each error.
 
-An error of indexrelay says by itself what to do. An error of the network, the database or the
-operating system gets the one word that says where it came from, and advice. Any other error is a
+An error of indexrelay contains what to do. An error of the network, the database or the operating
+system gets a word for its origin, and advice. Any other error is a
 fault of the program and keeps its traceback.
 """
 
@@ -12,7 +12,7 @@ from indexrelay.schemas.errors import IndexRelayError
 
 
 class ExitCode(IntEnum):
-    """What a command's exit code says to a script; 2 is a wrong call in every command line."""
+    """What a command's exit code means to a script; 2 is a wrong call in every command line."""
 
     SUCCESS = 0
     FAILURE = 1
@@ -29,19 +29,19 @@ class ExitCode(IntEnum):
 
 
 class CommandError(IndexRelayError):
-    """Raised when a command cannot do what it was asked; the message says what to do instead."""
+    """Raised when a command cannot do what it was asked; the message is what to do instead."""
 
 
 class CorpusError(IndexRelayError):
-    """Raised when the demo's texts cannot be read or are too few; says how many are enough."""
+    """Raised when the demo's texts cannot be read or are too few; names how many are enough."""
 
 
 class ProcessEndedError(IndexRelayError):
     """Raised when a child process ends that should have gone on; carries the end of its log."""
 
     def __init__(self, name: str, *, code: int, tail: str) -> None:
-        said = f"; it last said:\n{tail}" if tail else ""
-        super().__init__(f"{name} ended with exit code {code}{said}")
+        end = f"; the end of its log:\n{tail}" if tail else ""
+        super().__init__(f"{name} ended with exit code {code}{end}")
         self.name = name
         self.code = code
 
@@ -53,13 +53,13 @@ class Explained:
     sentence: str
     exit_code: ExitCode = ExitCode.FAILURE
     advice: str | None = None
-    """What to do, where the sentence does not say it."""
+    """What to do, where the sentence does not contain it."""
 
 
 def explain(error: BaseException) -> Explained | None:
     """The sentence for ``error``; ``None``: it is a fault of the program itself.
 
-    What it takes to tell errors apart is imported here: ``--help`` needs none of it.
+    The error types are imported here: ``--help`` needs none of them.
     """
     from redis.exceptions import RedisError
     from sqlalchemy.exc import SQLAlchemyError
@@ -73,7 +73,7 @@ def explain(error: BaseException) -> Explained | None:
         case RedisError():
             return Explained(f"Redis: {error}", advice=advice_for(error))
         case SQLAlchemyError():
-            # Only the driver's own words: the statement and its values help nobody here.
+            # Only the driver's own words: the statement and its values do not help here.
             words = getattr(error, "orig", None) or error
             return Explained(f"the catalog: {words}", advice=advice_for(error))
         case OSError():

@@ -17,7 +17,7 @@ _DIGITS = 9
 
 
 def number(value: float) -> str:
-    """Thousands set apart; of a fraction as many digits as say something, three at least.
+    """Thousands set apart; of a fraction three digits, or as many as show how far it is from 1.
 
     >>> [number(each) for each in (12345, 0.9876543, 1234.5, 2.0, 0.00001, 0.99996)]
     ['12,345', '0.988', '1,234.5', '2', '0.00001', '0.99996']

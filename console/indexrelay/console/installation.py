@@ -49,7 +49,7 @@ class Installation:
         """The installation whose settings are in ``config`` (or found as `load_settings` says).
 
         Sets up this process as well: modules beside the settings can be imported, and a role is
-        ``talkative`` and logs as the settings say; a command that answers and ends shows warnings
+        ``talkative``: it logs as the settings say; a command that answers and ends shows warnings
         only. From here on stdout is for answers: the settings may name modules that print.
 
         Raises:
@@ -123,13 +123,18 @@ class Installation:
 
 @dataclass(frozen=True, kw_only=True)
 class Signals:
-    """What Redis says; ``error`` when it says nothing."""
+    """Who is present in Redis; ``error`` when it does not answer."""
 
     readers: Mapping[str, ReaderState] = field(default_factory=dict)
     """Each live process by its member id."""
     rebuilders: Mapping[str, RebuilderState] = field(default_factory=dict)
     error: str | None = None
     """With what to do about it."""
+
+    @property
+    def rebuilder_ids(self) -> tuple[str, ...]:
+        """The ids of the live rebuilders."""
+        return tuple(sorted(state.rebuilder for state in self.rebuilders.values()))
 
 
 def verdict_of(installation: Installation) -> Verdict:

@@ -44,7 +44,7 @@ def _run() -> int:
     except Exception as error:
         explained = explain(error)
         if explained is None:
-            raise  # ours to repair: the traceback says where
+            raise  # a fault of the program: the traceback shows where
         if "--json" in sys.argv and not ANSWERS.given:
             print_json({"error": explained.sentence, "advice": explained.advice})
         sys.stderr.write(f"error: {visible_lines(adapted(explained.sentence))}\n")

@@ -130,7 +130,7 @@ _LONGEST_SOCKET_BYTES: Final = 100
 """The kernel takes 107 bytes for a socket's path; the rest is for the file's own name."""
 
 REDIS_URL: Final = "INDEXRELAY_REDIS__URL"
-"""The variable that tells a child where Redis is; a URL may hold a password, so it is no option."""
+"""The variable with the URL of Redis; it may hold a password, so it is no option."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,9 +140,9 @@ class RoleSettings:
     config: Path | None
     """``None``: found by the child as by its parent, whose folder and variables it has."""
     environ: Mapping[str, str]
-    """The children's variables; they say where Redis is."""
+    """The children's variables; one of them is the URL of Redis."""
     logs: Path | None
-    """The folder for what they say; ``None``: our own stderr."""
+    """The folder for their logs; ``None``: our own stderr."""
 
     @property
     def options(self) -> list[str]:
@@ -150,7 +150,7 @@ class RoleSettings:
         return [] if self.config is None else ["--config", str(self.config)]
 
     def log(self, name: str) -> Path | None:
-        """Where the child ``name`` says what it does."""
+        """The log file of the child ``name``."""
         return None if self.logs is None else self.logs / f"{name}.log"
 
 
@@ -405,11 +405,11 @@ class Stop:
 
     @property
     def role_exit_code(self) -> ExitCode:
-        """What a command exits with that runs until it is told to stop: SIGTERM is its end."""
+        """What a role exits with: it runs until SIGTERM, so that is a success."""
         return ExitCode.SUCCESS if self._received == signal.SIGTERM else ExitCode.INTERRUPTED
 
     def wait(self, seconds: float) -> bool:
-        """Wait until asked to stop, at most that long; says whether it was."""
+        """Wait until asked to stop, at most that long; returns whether it was."""
         if not self.asked:
             select.select([self._reading], [], [], seconds)
         return self.asked

@@ -4,7 +4,7 @@ rich squeezes every column alike, until a state reads "curren t". Here a column 
 (a number, a state: never broken) or *flowing* (its text goes on in the next line), and one may be
 *spare*: it is left out where the rest would not fit beside it. What is left out is in ``--json``.
 
-Cells come from data, and are shown as `escaping` shows strangers' text, line by line.
+Cells come from data: control characters are shown as their codes, line by line.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ from indexrelay.console.terminal import visible_lines
 
 _ANY_WIDTH = 100_000
 _FEWEST = 12
-"""What a flowing column keeps, if it has that much to say: room for a word or two."""
+"""The least width of a flowing column that has so much text: room for a word or two."""
 
 
 @dataclass(frozen=True, kw_only=True)

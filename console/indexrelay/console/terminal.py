@@ -139,7 +139,7 @@ def prepare_streams() -> None:
 
 
 def leave_quietly() -> None:
-    """Let what is left to write go nowhere: whoever read it, such as ``head``, is gone."""
+    """Discard what is left to write: whatever read it, such as ``head``, has ended."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)
@@ -205,7 +205,7 @@ def visible_lines(text: str) -> str:
 
 
 def visible_json(document: str) -> str:
-    r"""The same for a JSON document: it still says the same, with ``\uNNNN`` in its texts."""
+    r"""The same for a JSON document: equal when parsed, with ``\uNNNN`` in its texts."""
     return "".join(
         each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in document
     )
@@ -235,12 +235,12 @@ class Invocation:
         try:
             commands = _commands()
         except ModuleNotFoundError:
-            return text  # the command line's extra is missing, and the sentence says which
+            return text  # the command line's extra is missing, and the sentence names it
         return commands.sub(lambda found: f"{self.program} {found[1]}{named}", text)
 
 
 def adapted(text: str) -> str:
-    """``text`` for whoever called this program."""
+    """``text`` with its commands as this process was called."""
     return Invocation.of(sys.argv).adapt(text)
 
 

@@ -49,7 +49,7 @@ def released_version(installation: Installation, component: str) -> ReleasedVers
 
     Raises:
         UnknownNameError: there is no such component.
-        CommandError: nothing was released yet, or not of this component; says why its build failed.
+        CommandError: nothing was released yet, or not of this component; with the reason.
         ArtifactError: it cannot be read.
     """
     version_id = require_released(installation, [component])[component]
@@ -61,7 +61,7 @@ def require_released(installation: Installation, components: Sequence[str]) -> d
     """What is served of all components, by name; refuses one of which nothing is released.
 
     Raises:
-        CommandError: nothing is released of one; the message says why, and what to do.
+        CommandError: nothing is released of one; with the reason, and what to do.
         UnknownNameError: there is no such component.
     """
     release = installation.store.newest_release()
@@ -170,7 +170,7 @@ class Failing:
         if self.retry_at is None:
             return (
                 "it is not tried again until its input, its files or its definition change; "
-                f"when the cause is mended: {commands.rebuild(self.component)}"
+                f"when the cause is repaired: {commands.rebuild(self.component)}"
             )
         seconds = (self.retry_at - datetime.now(UTC)).total_seconds()
         soon = f"in {figures.seconds(seconds)}" if seconds > 0 else "at its next look"

@@ -1,7 +1,7 @@
 """Users' tests: a pipeline on fakeredis, with injected time and no threads.
 
 For tests only; nothing else imports it. The names are resolved when they are first used: pytest
-imports this in every run of whoever has indexrelay installed.
+imports this in every run of an environment that has indexrelay.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,7 @@
 """Faults that a test asks for, put where the real ones come from.
 
 A failed build is raised by the runner, as when a child process dies. A damaged version is a blob
-whose bytes on disk are not what its name says, as after a bad disk: the reader's own check finds
+whose bytes on disk do not match its name, as after a bad disk: the reader's own check finds
 it.
 """
 

@@ -141,7 +141,7 @@ class Pipeline:
         self.settle()
 
     def fail_build(
-        self, component: str, *, error: str = "the test said so", times: int | None = None
+        self, component: str, *, error: str = "asked for by the test", times: int | None = None
     ) -> None:
         """Let the next ``times`` builds of ``component`` fail; ``None``: all until `heal_build`."""
         self._runner.fail(component, error=error, times=times)
@@ -151,7 +151,7 @@ class Pipeline:
         self._runner.heal(component)
 
     def damage(self, component: str) -> None:
-        """Damage the newest version's files on disk: whoever opens them from now on refuses them.
+        """Damage the newest version's files on disk: whatever opens them from now on refuses them.
 
         Raises:
             NothingToDamageError: no release names ``component``.
@@ -172,7 +172,7 @@ class Pipeline:
         self._closing.close()
 
     def _wait(self, seconds: float) -> None:
-        """What waiting is in a pipeline where nothing goes on by itself."""
+        """To wait, where nothing happens by itself, is to advance the clock."""
         self.clock.advance(seconds)
         self.settle()
 

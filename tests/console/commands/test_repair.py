@@ -113,7 +113,9 @@ def test_a_user_who_may_not_is_told_which_one_may(
 
 
 def test_what_could_not_be_repaired_is_said_and_not_called_well() -> None:
-    step = RepairStep(action=Action.REPAIR_KEY, what="it is odd", how="mend it", said="it resists")
+    step = RepairStep(
+        action=Action.REPAIR_KEY, what="it is odd", how="mend it", result="it resists"
+    )
     repaired = Repaired(steps=(step,), only_looked=False)
     assert not repaired.well
     console = Console(file=StringIO(), width=120)

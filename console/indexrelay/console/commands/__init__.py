@@ -2,7 +2,7 @@
 
 `COMMANDS` lists every command with its one line of help. A command's own module is imported when
 the command runs, so that ``indexrelay --help`` answers before FAISS or SQLAlchemy is found on the
-disk. A test holds that the list and the modules say the same.
+disk. A test holds that the list agrees with the modules.
 
 Completion of names runs at every press of the tab key. It reads the settings file itself, checks
 nothing, opens nothing, and reports no error.
@@ -141,7 +141,7 @@ COMMANDS: Final[Mapping[str, Listed]] = {
     "repair": Listed(
         module="commands.repair",
         panel=_DO,
-        help="Repair what somebody spoiled; it shows first what it would do.",
+        help="Repair a damaged Redis; it shows first what it would do.",
         verbs=("redis",),
     ),
     "keys": Listed(
@@ -215,10 +215,10 @@ def command_names() -> Iterator[str]:
 
 
 def alone(context: typer.Context, **given: object) -> bool:
-    """Whether a group stands without a verb, and is to list what it has.
+    """Whether a group is called without a verb: then it lists what it has.
 
     Raises:
-        typer.BadParameter: an option stands before the verb, where it would do nothing.
+        typer.BadParameter: an option is before the verb, where it has no effect.
     """
     if context.invoked_subcommand is None:
         return True
@@ -238,7 +238,7 @@ def confirm(what: str) -> None:
         typer.Abort: the answer is no.
     """
     if not sys.stdin.isatty():
-        raise typer.BadParameter(f"{what} Nobody can be asked here: say --yes")
+        raise typer.BadParameter(f"{what} There is no terminal to ask on: give --yes")
     # Not typer's own question: that leaves a blank on stdout, where a document belongs.
     sys.stderr.write(f"{what} Go on? [y/N] ")
     sys.stderr.flush()

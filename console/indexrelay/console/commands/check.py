@@ -80,7 +80,7 @@ def check(config: Config = None, json: Json = False) -> None:
 
 
 def trial_notes(settings: Settings) -> dict[str, str]:
-    """Try everything; by key of the settings, what else there is to know.
+    """Try everything; by key of the settings, notes about what is right.
 
     Raises:
         SettingsError: with everything that is wrong.
@@ -106,7 +106,7 @@ def url_mistakes(settings: Settings) -> Iterator[Mistake]:
 
 
 def component_trials(settings: Settings) -> tuple[list[Mistake], dict[str, str]]:
-    """What cannot be built as it is declared, and by key of the settings what else to know."""
+    """What cannot be built as it is declared, and by key of the settings notes about the rest."""
     mistakes: list[Mistake] = []
     notes: dict[str, str] = {}
     for name, definition in settings.components.items():

@@ -2,7 +2,7 @@
 
 A collection keeps the dimension and the metric that it was made with. To change them it is dropped:
 its entries, batches and epoch go, and readers serve what was built from it until the collection is
-filled again. After a catalog came back from an older backup, *restore* goes on above every
+filled again. After a catalog was restored from an older backup, *restore* continues above every
 generation that a version or a reader covers.
 """
 
@@ -90,7 +90,7 @@ def drop(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Forget a collection with its entries and batches, for good; what serves them goes on."""
+    """Forget a collection with its entries and batches, for good; readers go on serving."""
     with Installation.at(config) as installation:
         dropped = droppable(installation, name)
         if not yes:
@@ -104,7 +104,7 @@ def drop(
 
 @app.command()
 def restore(name: Name, config: Config = None, json: Json = False) -> None:
-    """After the catalog came back from an older backup: go on above the numbers that it lost."""
+    """After the catalog was restored from an older backup: continue above the numbers it lost."""
     with Installation.at(config) as installation:
         restored = restore_collection(installation, name)
     if json:
@@ -200,7 +200,7 @@ def drop_collection(installation: Installation, name: str) -> None:
 
 
 class Restored(BaseModel):
-    """A collection whose catalog came back from a backup, and that goes on above what it lost."""
+    """A collection whose catalog was restored from a backup: it continues above what was lost."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -229,7 +229,7 @@ def restore_collection(installation: Installation, name: str) -> Restored:
             if code in found:
                 raise CommandError(f"{found[code].what}; {found[code].advice}")
         raise CommandError(
-            f"nobody covers anything of {name} that this catalog did not commit: "
+            f"no version and no reader covers more of {name} than this catalog committed: "
             "there is nothing to restore"
         )
     above = max([stored.generation, *_covered(installation, verdict, stored)])
@@ -272,8 +272,8 @@ def what_goes(dropped: Dropped) -> str:
 
 
 def dropped_page(dropped: Dropped) -> RenderableType:
-    """That it is gone, and what comes next."""
-    lines = [Text(f"✓ {dropped.collection} is gone, with {dropped.entries:,} entries")]
+    """That it is dropped, and what comes next."""
+    lines = [Text(f"✓ {dropped.collection} is dropped, with {dropped.entries:,} entries")]
     if dropped.components:
         serving = ", ".join(dropped.components)
         lines.append(Text(f"  {serving}: served as before, until it is filled again"))
@@ -283,9 +283,9 @@ def dropped_page(dropped: Dropped) -> RenderableType:
 
 
 def restored_page(restored: Restored) -> RenderableType:
-    """Where it goes on, and what comes next."""
+    """Where it continues, and what comes next."""
     at = f"generation {restored.generation}, above all that were given before"
-    lines = [Text(f"✓ {restored.collection} goes on at {at}")]
+    lines = [Text(f"✓ {restored.collection} continues at {at}")]
     if restored.components:
         lines.append(
             Text(f"  {', '.join(restored.components)}: built from scratch out of what it holds")

@@ -69,7 +69,7 @@ def components(context: typer.Context, config: Config = None, json: Json = False
 
 @app.command("list")
 def list_components(config: Config = None, json: Json = False) -> None:
-    """Each component: what it covers, how it stands, how large it is."""
+    """Each component: what it covers, its state, its size."""
     with Installation.at(config) as installation:
         facts = verdict_of(installation).components
     if json:
@@ -212,7 +212,7 @@ def rollback(
 def announced(installation: Installation, release: Release) -> int:
     """Announce a committed release to the readers; returns its number.
 
-    Without Redis the release stands all the same: readers find it at their next look, and a
+    Without Redis the release is valid all the same: readers find it at their next look, and a
     rebuilder announces it at its next reconcile.
     """
     event = Event.of(
@@ -294,7 +294,7 @@ def _facts(released: ReleasedVersion) -> Table:
     facts |= {
         key: figures.value(value) for key, value in manifest.details.items() if key not in hidden
     }
-    # A detail may be empty: this version has nothing to say of it.
+    # A version may have nothing for a detail.
     return facts_table({key: value for key, value in facts.items() if value})
 
 

@@ -1,9 +1,9 @@
 """``indexrelay dead``: events that could not be read: look at them, retry them, drop them.
 
 A letter that is readable now becomes an event in the inbox. A rebuilder sees it at its next
-reconcile; the same bytes, published to the events stream, wake it at once (the inbox knows the
-event's id already, so nothing happens twice). The bytes are a stranger's: they are shown as a hex
-dump, never as text.
+reconcile; the same bytes, published to the events stream, wake it at once (the inbox has the
+event's id already, so nothing happens twice). Anybody may have written the bytes: they are shown as
+a hex dump, never as text.
 """
 
 from base64 import b64encode
@@ -303,5 +303,5 @@ def _wake(installation: Installation, raws: Sequence[bytes]) -> bool:
     try:
         publish_many(installation.connection, installation.keys.events, raws)
     except (RedisError, IndexRelayError, OSError):
-        return False  # said by the caller; the rows are in the inbox
+        return False  # the caller reports it; the rows are in the inbox
     return True

@@ -33,7 +33,7 @@ def generate(
         return
     stdout().print(key.public, soft_wrap=True)
     stderr().print(
-        f"The private key is in {file}; whoever has it signs as you do. Where releases are made:\n"
+        f"The private key is in {file}; who has it can sign as you do. Where releases are made:\n"
         f'  artifacts.signing_key_file = "{file}"\n'
         "Once the newest release is signed, where they are read:\n"
         f'  artifacts.trusted_keys = ["{key.public}"]',

@@ -67,7 +67,7 @@ def show(reader: Reader, config: Config = None, json: Json = False) -> None:
 
 @app.command()
 def retry(reader: Reader, config: Config = None, json: Json = False) -> None:
-    """Let a reader load again what it gave up on."""
+    """Let a reader retry the loads that failed for good."""
     with Installation.at(config) as installation, reader_client(installation, reader) as client:
         client.retry()
     if json:
@@ -101,7 +101,7 @@ class ReaderClient:
         return hits
 
     def retry(self) -> None:
-        """Let it load again what failed for good; raises as `search`."""
+        """Let it retry the loads that failed for good; raises as `search`."""
         self._asked("POST", "/retry")
 
     def close(self) -> None:
@@ -132,7 +132,7 @@ class ReaderClient:
             words = answer.get("detail", answer) if isinstance(answer, dict) else answer
             raise CommandError(f"reader {self.reader!r} refused: {words}")
         if not isinstance(answer, dict):
-            raise CommandError(f"reader {self.reader!r} gave no JSON object")
+            raise CommandError(f"reader {self.reader!r} answered with no JSON object")
         return answer
 
 

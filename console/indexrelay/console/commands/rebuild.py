@@ -1,7 +1,7 @@
 """``indexrelay rebuild``: ask for a rebuild and wait for its result, or run one pass here.
 
 The request is a row in the catalog; the event only wakes a rebuilder. The result is in that row,
-too. An event in the results stream only says when to look there, since anybody may have added it.
+too. An event in the results stream is only the moment to look there: anybody may have added it.
 """
 
 import logging
@@ -74,13 +74,13 @@ def rebuild(
             names, kept_back = all_components(installation)
             if kept_back:
                 note(f"left as they are: {listed(kept_back)}")
-        wish = Wish(components=names, force=force, full=full, reason=reason)
+        wanted = RebuildRequest(components=names, force=force, full=full, reason=reason)
         if here:
             with stderr().status("building"):
-                requested = rebuild_here(installation, wish)
+                requested = rebuild_here(installation, wanted)
         else:
             with stderr().status("waiting for the result") if wait else nullcontext():
-                requested = request(installation, wish, timeout_seconds=timeout if wait else None)
+                requested = request(installation, wanted, timeout_seconds=timeout if wait else None)
     if json:
         print_json(requested)
     else:
@@ -92,7 +92,7 @@ def rebuild(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class RebuildRequest:
     """A request for a rebuild, as a person makes it."""
 
     components: Sequence[str] = ()
@@ -109,8 +109,7 @@ class Requested(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    request_id: str | None
-    """``None`` for a pass in this process, which needs no request."""
+    request_id: str
     rebuilders: tuple[str, ...]
     """The ids of the rebuilders that were alive."""
     waited: bool
@@ -123,45 +122,40 @@ class Requested(BaseModel):
 
 
 def request(
-    installation: Installation,
-    wish: Wish,
-    *,
-    timeout_seconds: float | None,
+    installation: Installation, wanted: RebuildRequest, *, timeout_seconds: float | None
 ) -> Requested:
-    """Ask; ``timeout_seconds=None`` does not wait for the result.
+    """Ask for a rebuild; ``timeout_seconds=None`` does not wait for the result.
 
     Raises:
-        CommandError: nobody is there to wait for, or no result came in time.
+        CommandError: no rebuilder is there to wait for, or no result came in time.
         UndeclaredComponentError: the settings do not declare one of them.
     """
     signals = signals_of(installation)
-    waits = timeout_seconds is not None
-    if waits and signals.error is not None:
+    if timeout_seconds is None:
+        request_id = _insert(installation, wanted)
+        return Requested(
+            request_id=request_id, rebuilders=signals.rebuilder_ids, waited=False, result=None
+        )
+    if signals.error is not None:
         raise CommandError(f"results come through Redis, which does not answer: {signals.error}")
-    if waits and not signals.rebuilders:
+    if not signals.rebuilders:
+        here = commands.rebuild(*wanted.components, force=wanted.force, full=wanted.full, here=True)
         raise CommandError(
-            f"no rebuilder is running; start one, {commands.REBUILDER}, or build here: "
-            + commands.rebuild(*wish.components, force=wish.force, full=wish.full, here=True)
+            f"no rebuilder is running; start one, {commands.REBUILDER}, or build here: {here}"
         )
-    tail = Tail(installation.connection, installation.keys.results) if waits else None
-    if tail is not None:
-        tail.read(count=_COUNT, block_seconds=0)  # from here on
-    request_id = _written(installation, wish)
-    result = None
-    if tail is not None and timeout_seconds is not None:
-        result = _awaited(
-            installation, tail, request_id, timeout_seconds=timeout_seconds, clock=SystemClock()
-        )
-    requested = Requested(
-        request_id=request_id,
-        rebuilders=tuple(sorted(state.rebuilder for state in signals.rebuilders.values())),
-        waited=waits,
-        result=result,
+    tail = Tail(installation.connection, installation.keys.results)
+    tail.read(count=_COUNT, block_seconds=0)  # from here on
+    request_id = _insert(installation, wanted)
+    result = _awaited(
+        installation, tail, request_id, timeout_seconds=timeout_seconds, clock=SystemClock()
     )
-    return _judged(requested, installation, wish) if waits else requested
+    requested = Requested(
+        request_id=request_id, rebuilders=signals.rebuilder_ids, waited=True, result=result
+    )
+    return _judged(requested, installation, wanted)
 
 
-def rebuild_here(installation: Installation, wish: Wish) -> Requested:
+def rebuild_here(installation: Installation, wanted: RebuildRequest) -> Requested:
     """Run one pass in this process; builds still have child processes of their own.
 
     Without a Redis URL the embedded server runs meanwhile, as it does for a role: the pass takes
@@ -181,7 +175,7 @@ def rebuild_here(installation: Installation, wish: Wish) -> Requested:
         if installation.settings.redis_url is None:
             stack.enter_context(EmbeddedServer(installation.settings.data_dir))
         signals = signals_of(installation)
-        request_id = _written(installation, wish)
+        request_id = _insert(installation, wanted)
         rebuilder = Rebuilder(
             installation.settings,
             catalog=installation.catalog,
@@ -192,18 +186,15 @@ def rebuild_here(installation: Installation, wish: Wish) -> Requested:
         result = rebuilder.step()
         rebuilder.stop()
         requested = Requested(
-            request_id=request_id,
-            rebuilders=tuple(sorted(state.rebuilder for state in signals.rebuilders.values())),
-            waited=True,
-            result=result,
+            request_id=request_id, rebuilders=signals.rebuilder_ids, waited=True, result=result
         )
-        return _judged(requested, installation, wish)
+        return _judged(requested, installation, wanted)
 
 
 def all_components(installation: Installation) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Every declared component; and apart from them those that a person keeps back, with why.
+    """Every declared component but those that are paused or held; and these with the reason.
 
-    A pause or a hold is a decision about one component, and "all" is no name for it.
+    Somebody decided about each of them by its name; "all" does not overrule that.
 
     Raises:
         CommandError: all of them are kept back.
@@ -228,7 +219,7 @@ def listed(kept_back: dict[str, str]) -> str:
 
 
 def result_page(requested: Requested) -> RenderableType:
-    """The result of a request, or how it stands."""
+    """The result of a request, or that it waits for one."""
     result = requested.result
     if result is None and requested.waited:
         return Text("nothing was due")
@@ -276,10 +267,10 @@ def _exit_code(requested: Requested) -> ExitCode:
     }[requested.result.status]
 
 
-def _written(installation: Installation, wish: Wish) -> str:
-    """The request's id, once it stands in the catalog."""
+def _insert(installation: Installation, wanted: RebuildRequest) -> str:
+    """Insert the request into the catalog; returns its id."""
     return installation.producer.request_rebuild(
-        wish.components, force=wish.force, full=wish.full, reason=wish.reason
+        wanted.components, force=wanted.force, full=wanted.full, reason=wanted.reason
     )
 
 
@@ -295,25 +286,25 @@ def _awaited(
     soon = 0
     while True:
         block = _SOON_SECONDS if soon else _LOOK_SECONDS
-        told = bool(tail.read(count=_COUNT, block_seconds=block).deliveries)
-        soon = _SOON_LOOKS if told else max(0, soon - 1)
+        news = bool(tail.read(count=_COUNT, block_seconds=block).deliveries)
+        soon = _SOON_LOOKS if news else max(0, soon - 1)
         answer = installation.catalog.inbox.answer(request_id)
         if answer is None or answer.finished:
             return None if answer is None else answer.result
         if clock.monotonic() >= deadline:
             raise CommandError(
-                f"no result within {timeout_seconds:g} s; the request stands, "
-                f"and what came of it shows: {commands.STATUS}"
+                f"no result within {timeout_seconds:g} s; the request stays; look for its result "
+                f"with: {commands.STATUS}"
             )
 
 
-def _judged(requested: Requested, installation: Installation, wish: Wish) -> Requested:
-    """With what the judge says of what was asked for: all of it, or what it is made from, too."""
+def _judged(requested: Requested, installation: Installation, wanted: RebuildRequest) -> Requested:
+    """With the judge's problems of the components that were asked for, and of their inputs."""
     definitions = installation.settings.components
     subjects: set[str] | None = None
-    if wish.components:
+    if wanted.components:
         subjects = set()
-        for name in wish.components:
+        for name in wanted.components:
             subjects |= {name, *ancestors_of(name, definitions)}
             subjects |= root_collections(name, definitions)
     verdict = verdict_of(installation).within(BUILDS, subjects=subjects)

@@ -1,7 +1,7 @@
 """``indexrelay releases``: a list, one in detail, the difference of two, and a signature.
 
-A release says who made it, when and why. What it changed follows from the release before it; what a
-change means (entries, covered generations) is in the manifests that both name.
+A release contains who made it, when and why. What it changed follows from the release before it;
+what a change means (entries, covered generations) is in the manifests that both name.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -125,9 +125,7 @@ def sign(
     signed by themselves."""
     with Installation.at(config) as installation:
         if not yes:
-            confirm(
-                f"Whoever trusts the key will serve what release {release} names, whoever made it."
-            )
+            confirm(f"Readers that trust the key will serve release {release}, whoever made it.")
         signed_by = installation.store.sign_release(release)
     if json:
         print_json({"release": release, "signed_by": list(signed_by)})
@@ -181,7 +179,7 @@ class ReleaseFacts(_Fact):
 
     number: int
     made_at: datetime | None = None
-    """``None``: it cannot be read, and `reason` says why."""
+    """``None``: it cannot be read, and `reason` is why."""
     by: str = ""
     reason: str
     components: int = 0
@@ -246,7 +244,7 @@ def numbered(store: ArtifactStore, number: int | None) -> Release:
     """One release; ``None``: the newest.
 
     Raises:
-        CommandError: there is none yet, or none of that number; says which there are.
+        CommandError: there is none yet, or none of that number; names those there are.
         ReleaseUnreadableError: it is damaged.
     """
     if number is None:
@@ -345,8 +343,8 @@ def release_page(
     facts = {
         "release": str(release.number),
         "made": f"{figures.moment(release.created_at)}, {figures.ago(release.created_at)}",
-        "by": release.by or "not said",
-        "why": release.reason or "not said",
+        "by": release.by or "not given",
+        "why": release.reason or "not given",
         "follows": str(release.previous) if release.previous else "nothing: it is the first",
         "digest": release.digest,
     }

@@ -2,7 +2,7 @@
 
 *Reconcile* compares everything once, as a rebuilder does every half minute, and repairs what needs
 no build: the release, its announcement, the consumer group, a lease without an end. *Repair redis*
-looks at a Redis that somebody spoiled, shows what it would do, does it with ``--yes``, and looks
+looks at a Redis that somebody damaged, shows what it would do, does it with ``--yes``, and looks
 again. Both end with what is still not well.
 """
 
@@ -44,7 +44,7 @@ _REPORTED_BY: Final = {
 }
 """By what a failed repair is about: the problem that reports the same."""
 _MOST_ROUNDS: Final = 3
-"""Looks: behind a script that was ended there may be more, and somebody may spoil it again."""
+"""Looks: behind a script that was ended there may be more, and somebody may damage it again."""
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 Above = Annotated[
     int | None,
@@ -127,7 +127,7 @@ class Reconciled(BaseModel):
 
     @property
     def well(self) -> bool:
-        """Whether nothing differs any more: a repair that failed is not well, whatever is seen."""
+        """Whether nothing differs any more; a repair that failed is not well."""
         return self.verdict.well and not self.unrepaired
 
 
@@ -182,7 +182,7 @@ class RepairStep(BaseModel):
     how: str
     """What is to be done about it."""
     done: bool = False
-    said: str = ""
+    result: str = ""
     """What was done, or why it could not be."""
 
 
@@ -239,7 +239,9 @@ def _renumbered(installation: Installation, above: int) -> Finding:
     store = installation.store
     highest = store.next_number() - 1
     if above - highest > MOST_LOST:
-        raise CommandError(f"nobody counts from {highest} to {above:,}: that release was made up")
+        raise CommandError(
+            f"the newest release is {highest}: there can have been no release {above:,}"
+        )
     if store.newest_release() is None:
         raise CommandError(f"nothing is released yet; build first: {commands.rebuild()}")
     if above <= highest:
@@ -255,7 +257,7 @@ def _repaired(installation: Installation) -> tuple[Finding, ...]:
         connection, store = installation.connection, installation.store
         catalog = installation.catalog
     except (RedisError, IndexRelayError, OSError, SQLAlchemyError):
-        return ()  # the judge says why it cannot be reached
+        return ()  # the judge reports why it cannot be reached
     group = ConsumerGroup(
         connection, installation.keys.events, group=REBUILDERS_GROUP, consumer="console"
     )
@@ -312,20 +314,20 @@ def _shown(step: Step) -> RepairStep:
 def _carried_out(repair: Repair, step: Step) -> RepairStep:
     shown = _shown(step)
     try:
-        said = repair.carry_out(step)
+        result = repair.carry_out(step)
     except NoPermissionError:
         raise
     except (RedisError, UnkillableScriptError) as error:
         if isinstance(error, BackendRefusedError) and error.code == "NOPERM":
             raise RepairNotAllowedError(error) from error
-        return shown.model_copy(update={"said": str(error)})
-    return shown.model_copy(update={"done": True, "said": said})
+        return shown.model_copy(update={"result": str(error)})
+    return shown.model_copy(update={"done": True, "result": result})
 
 
 def _step_lines(step: RepairStep) -> list[Text]:
     if step.done:
-        return [Text(f"✓ {visible(step.said)}", style="green")]
+        return [Text(f"✓ {visible(step.result)}", style="green")]
     return [
         Text(f"⚠ {visible(step.what)}", style="yellow"),
-        Text(f"  → {visible(step.said or step.how)}"),
+        Text(f"  → {visible(step.result or step.how)}"),
     ]

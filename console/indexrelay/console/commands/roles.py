@@ -53,7 +53,7 @@ def reader(
     insecure: Annotated[
         bool,
         typer.Option(
-            "--insecure", help="Listen where other machines ask, too; nobody has to say who it is."
+            "--insecure", help="Listen on an address that other machines reach; there is no login."
         ),
     ] = False,
     config: Config = None,

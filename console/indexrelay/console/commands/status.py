@@ -29,7 +29,7 @@ from indexrelay.health.verdict import (
 from indexrelay.schemas.messages import LoadOutcome, ReaderState, RebuilderState
 
 NONE: Final = "-"
-"""What a cell holds that has nothing to say."""
+"""An empty cell."""
 LOAD_MARKS: Final = {
     LoadOutcome.APPLIED: "✓",
     LoadOutcome.UNCHANGED: "✓",
