@@ -1,6 +1,6 @@
 """Breaks the installation in every way that we know: ``python -m faults``; see ``--help``.
 
-Prints one row for each fault and server, and says below the table what did not hold. Ends with 0
+Prints one row for each fault and server, and below the table what did not hold. Ends with 0
 only if everything held.
 """
 

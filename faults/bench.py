@@ -1,7 +1,7 @@
 """A whole installation of real processes on a real server, with short timings, for one scenario.
 
 Every process is armed at every failpoint with a token of its own: a point does nothing until a
-scenario puts its token there, and whoever passes it then is the one.
+scenario puts its token there; then it acts on the first process that passes it.
 """
 
 import json
@@ -97,7 +97,7 @@ class Bench:
         Args:
             program: the server's.
             components: their tables in the settings, by name.
-            deed: what every failpoint does to whoever takes its token.
+            deed: what every failpoint does to the process that takes its token.
             trim_seconds: how often streams are trimmed.
             linked: the roles that reach the server over a `Link` of their own.
             url: of servers that the scenario keeps itself; ``None``: one of its own, `server`.
@@ -187,11 +187,11 @@ class Bench:
         )
 
     def token(self, point: str) -> Path:
-        """The file that makes ``point`` act on whoever comes by next."""
+        """The file that makes ``point`` act on the next process that passes it."""
         return self.folder / "tokens" / point
 
     def clock(self, name: str) -> Path:
-        """The file that says by how many seconds the clock of a ``misdated`` one is wrong."""
+        """The file with the seconds by which the clock of a ``misdated`` one is wrong."""
         return self.folder / f"{name}.clock"
 
     def start(self, role: str, name: str) -> Process:
@@ -216,7 +216,7 @@ class Bench:
         return self._start(name, module, arguments)
 
     def intrude(self, label: str, *, victim: str) -> Process:
-        """Start somebody who has the password of the reader ``label``."""
+        """Start an intruder that has the password of the reader ``label``."""
         assert self.guard is not None
         arguments = [self.guard.url_of(label), NAMESPACE, label, victim, self.intruder_log]
         return self._start("intruder", "faults.intruder", arguments)
@@ -251,7 +251,7 @@ class Bench:
         self.settle(seconds)
 
     def new_batch(self) -> tuple[str, tuple[str, ...]]:
-        """The id and the entries of a batch that nobody has committed yet."""
+        """The id and the entries of a batch that is not committed yet."""
         self._batches += 1
         name = f"{self._batches:05d}-{secrets.token_hex(4)}"
         ids = tuple(f"{name}-{number}" for number in range(3))
@@ -263,11 +263,11 @@ class Bench:
         name, ids = batch or self.new_batch()
         with self.producer.batch(COLLECTION, name) as changes:
             changes.upsert(ids, np.ones((len(ids), 2), dtype=np.float32))
-        self.recorder.judge()  # the hardest moment to be right in: this is served by nobody yet
+        self.recorder.judge()  # the hardest moment for the judge: no reader serves this yet
         return changes.commit
 
     def states(self) -> dict[str, ReaderState]:
-        """What every live reader says of itself."""
+        """The state that every live reader reports."""
         found = members_of(self.connection, self.keys, ReaderState).known
         return {state.reader: state for state in found.values()}
 
@@ -344,8 +344,10 @@ _LIMITS = (
 
 def knows_access_lists(program: Path) -> bool:
     """Whether a server understands the list: Redis 6.2 does not."""
-    said = subprocess.run([program, "--version"], capture_output=True, check=True, text=True).stdout
-    return " v=6." not in said
+    version = subprocess.run(
+        [program, "--version"], capture_output=True, check=True, text=True
+    ).stdout
+    return " v=6." not in version
 
 
 class Guard:
@@ -357,7 +359,7 @@ class Guard:
         self._namespace = namespace
 
     def close(self) -> None:
-        """Load the list and the limits; from here on everybody says who he is."""
+        """Load the list and the limits; from here on every client logs in."""
         template = (DEPLOY / "redis" / "users.acl").read_text(encoding="utf-8")
         environ = {**PASSWORDS, "INDEXRELAY_NAMESPACE": self._namespace}
         lines = (render(template, environ) + ADMIN_LINE).splitlines()
@@ -387,10 +389,10 @@ class Guard:
 
 def event_of(commit: Commit) -> bytes:
     """The event that a job publishes of a commit."""
-    said = BatchCompleted(
+    completed = BatchCompleted(
         collection=commit.collection,
         epoch=commit.epoch,
         batch_id=commit.batch_id,
         generation=commit.generation,
     )
-    return Event.of(said, source="faults", time=datetime.now(UTC)).to_bytes()
+    return Event.of(completed, source="faults", time=datetime.now(UTC)).to_bytes()

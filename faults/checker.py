@@ -1,7 +1,7 @@
 """Proves the invariants from a history, offline: no clock, no server, no files.
 
-Each check looks for one kind of wrong and says where it is. That a run ended well is never taken
-for a proof: the checks read what happened on the way.
+Each check finds one kind of violation, and its place. That a run ended well proves nothing: the
+checks read what happened on the way.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -64,7 +64,7 @@ def _lost(history: History) -> Iterator[str]:
         for version in versions:
             if version.content != expected.get(version.covers):
                 yield (
-                    f"{component} {version.id[:8]} says that it covers {version.covers}, "
+                    f"{component} {version.id[:8]} claims to cover {version.covers}, "
                     "and holds other entries"
                 )
         covered = max((version.covers for version in versions), default=0)
@@ -75,7 +75,7 @@ def _lost(history: History) -> Iterator[str]:
 
 
 def _rewritten(history: History) -> Iterator[str]:
-    """I2: one file per number, never changed, and told by its own digest only."""
+    """I2: one file per number, never changed, and announced by its own digest only."""
     numbers = [release.number for release in history.releases]
     if numbers != list(range(1, len(numbers) + 1)):
         yield f"the releases are not 1, 2, 3…: {numbers}"
@@ -174,7 +174,7 @@ def _torn_or_failed(history: History) -> Iterator[str]:
 
 
 def _wrongly_well(history: History) -> Iterator[str]:
-    """I8: when all is said to be well, every process serves the newest of all that is declared."""
+    """I8: when the judge finds that all is well, every process serves the newest of everything."""
     for look in history.said_well:
         lacking = set(history.components) - look.components.keys()
         if lacking:
@@ -221,7 +221,7 @@ def _unaccounted(history: History) -> Iterator[str]:
             if new.entries < least and not any(not names or name in names for names in forced):
                 yield (
                     f"release {after.number} takes {name} from {old.entries} entries to "
-                    f"{new.entries}, and nobody forced that"
+                    f"{new.entries}, and no person forced that"
                 )
 
 
@@ -279,7 +279,7 @@ def _at_one_state(
     """Whether two versions cover the same, and name each other where one is made from the other."""
     left, right = versions.get(ids[one]), versions.get(ids[other])
     if left is None or right is None:
-        return True  # I4 says what is to be said of a version that nobody knows
+        return True  # I4 reports a version that is unknown
     named = [left.parents.get(other, right.id), right.parents.get(one, left.id)]
     common = left.parents.keys() & right.parents.keys()
     return (

@@ -1,7 +1,7 @@
 """What happened in one run, as facts: the only thing that the checker looks at.
 
 The facts come from different witnesses (the catalog, the artifact store, the streams, the readers'
-own logs), which do not know of each other. That is the point: what one of them lost, another tells.
+own logs), which are independent of each other: what one of them lost, another one has.
 """
 
 import hashlib
@@ -115,7 +115,7 @@ class Reported:
 
 @dataclass(frozen=True, kw_only=True)
 class SaidWell:
-    """A moment in which the judge said that all is well, and what there was then."""
+    """A moment at which the judge found that all is well, and what there was then."""
 
     newest: int
     """The newest release in the store."""
@@ -161,6 +161,6 @@ class History:
     left: Left = Left()
     requests: tuple[AskedFor, ...] = ()
     max_shrink: Mapping[str, float] = field(default_factory=dict)
-    """By component: how much of its entries a version may lose unless somebody forces it."""
+    """By component: how much of its entries a version may lose unless a person forces it."""
     damaged: frozenset[str] = frozenset()
     """The ids of versions whose files were damaged: a reader may have to leave them."""

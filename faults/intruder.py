@@ -79,20 +79,22 @@ class Intruder:
 
     @property
     def allowed_deeds(self) -> dict[str, Deed]:
-        """What this user may do: harmful only to whoever believes it, or has not counted."""
+        """What this user may do: harmful only to who believes it, or sets no limit."""
         state = self._state
         return {
-            "says that it is the victim": lambda: self._say(state(self._victim)),
-            "says that it is another of its label": lambda: self._say(state(self._label)),
-            "says that it serves all": lambda: self._lie(release=10**9),
-            "says that it serves nothing": lambda: self._lie(release=0),
-            "says that it cannot load": lambda: self._lie(failed=True),
-            "says nothing that can be read": lambda: self._say(b"\xff{"),
-            "says it for ten years": lambda: self._redis.set(
+            "claims to be the victim": lambda: self._say(state(self._victim)),
+            "claims to be another of its label": lambda: self._say(state(self._label)),
+            "claims to serve all": lambda: self._lie(release=10**9),
+            "claims to serve nothing": lambda: self._lie(release=0),
+            "claims that it cannot load": lambda: self._lie(failed=True),
+            "publishes what cannot be read": lambda: self._say(b"\xff{"),
+            "publishes it for ten years": lambda: self._redis.set(
                 self._member(), self._state(self._label), px=_LONG_MILLISECONDS
             ),
-            "says it for ever": lambda: self._redis.set(self._member(), self._state(self._label)),
-            "says far too much": lambda: self._redis.set(self._member(), b"x" * _HUGE_BYTES),
+            "publishes it for ever": lambda: self._redis.set(
+                self._member(), self._state(self._label)
+            ),
+            "publishes far too much": lambda: self._redis.set(self._member(), b"x" * _HUGE_BYTES),
             "is far too many": self._be_many,
             "removes its own state": lambda: self._redis.delete(self._own_key("")),
             "reports for the victim": lambda: self._report(self._victim, 1),
@@ -168,7 +170,7 @@ class Intruder:
         return self._own_key(f"{random.getrandbits(64):016x}")
 
     def _lie(self, **what: Any) -> None:
-        """About itself, under its own name, as far as that can be told."""
+        """A state of its own label, as far as one can be forged."""
         instance = f"{random.getrandbits(64):016x}"
         state = self._state(self._label, instance=instance, **what)
         self._redis.set(self._own_key(instance), state, px=3_000)
@@ -212,8 +214,10 @@ class Intruder:
             pipeline.execute()
 
     def _report(self, label: str, release: int) -> None:
-        said = ReleaseApplied(reader=label, release=release, ready=True, components={}, seconds=1.0)
-        self._add("*", Event.of(said, source="x", time=datetime.now(UTC)).to_bytes())
+        applied = ReleaseApplied(
+            reader=label, release=release, ready=True, components={}, seconds=1.0
+        )
+        self._add("*", Event.of(applied, source="x", time=datetime.now(UTC)).to_bytes())
 
     def _add(self, entry_id: str, raw: bytes) -> None:
         self._redis.xadd(self._keys.reports(self._label), {FIELD: raw}, id=entry_id)

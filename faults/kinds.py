@@ -1,4 +1,4 @@
-"""A kind whose file says which entries it was built from, so that nothing can be lost unseen."""
+"""A kind whose file lists the entries it was built from, so that no loss stays unseen."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ class RollCallParameters(KindParameters):
     seconds: float = 0.0
     """How long a build takes at least."""
     orders: str = ""
-    """A folder: a file in it that is called like the component says what its next builds do,
+    """A folder: a file in it with the name of the component holds what its next builds do,
     ``fail``, or how many seconds they take."""
 
 
@@ -71,12 +71,12 @@ class RollCall(Kind[RollCallParameters, Roll]):
 
 def _obey(order: Path) -> None:
     try:
-        said = order.read_text()
+        words = order.read_text()
     except FileNotFoundError:
         return
-    if said == "fail":
+    if words == "fail":
         raise ValueError("ordered to fail")
-    time.sleep(float(said))
+    time.sleep(float(words))
 
 
 def _misbehave(behaviour: str) -> None:

@@ -90,7 +90,7 @@ class Link:
             target.close()
 
     def _hold(self) -> None:
-        """Wait as long as the mode says."""
+        """Wait as long as the mode asks for."""
         due = time.monotonic() + DELAY_SECONDS
         with self._changed:
             while not self._closed and (

@@ -46,7 +46,7 @@ start_program: Callable[
 
 
 class Process:
-    """One role of the installation; what it says goes to the end of ``log``."""
+    """One role of the installation; its output is appended to ``log``."""
 
     def __init__(
         self,

@@ -142,9 +142,9 @@ def _forked(settings: Settings, reader_id: str, logs: Path) -> int:
         return pid
     code = 1
     try:
-        said = os.open(logs / f"{reader_id}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        log = os.open(logs / f"{reader_id}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         null = os.open(os.devnull, os.O_RDWR)
-        for stream, target in ((0, null), (1, null), (2, said)):
+        for stream, target in ((0, null), (1, null), (2, log)):
             os.dup2(target, stream)
         _read(settings, reader_id, parent)
         code = 0

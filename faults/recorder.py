@@ -49,7 +49,7 @@ _GROUP = "rebuilder"
 
 
 class Recorder:
-    """Watches one installation, and tells its history at the end."""
+    """Watches one installation, and returns its history at the end."""
 
     def __init__(
         self,
@@ -74,15 +74,15 @@ class Recorder:
         self._reports: dict[bytes, Reported] = {}
         self._said_well: list[SaidWell] = []
         self.committed: dict[str, tuple[str, ...]] = {}
-        """What was in each batch, by its id; told by whoever commits."""
+        """What was in each batch, by its id; written by who commits it."""
         self.deleted: dict[str, tuple[str, ...]] = {}
-        """What a batch took away, by its id; told by whoever commits."""
+        """What a batch took away, by its id; written by who commits it."""
         self.forged: set[bytes] = set()
-        """Messages that somebody else added; what they say proves nothing."""
+        """Forged messages: they prove nothing."""
         self.damaged: set[Path] = set()
         """Files of the store that a scenario damaged; what they hold now proves nothing."""
         self.distrusted: set[str] = set()
-        """Labels of readers under which somebody lies: what they say proves nothing."""
+        """Labels of readers under which an intruder reports: that proves nothing."""
 
     def close(self) -> None:
         self._engine.dispose()
@@ -109,7 +109,7 @@ class Recorder:
                 )
 
     def judge(self) -> None:
-        """Ask the judge, and take down what there is if it says that all is well.
+        """Ask the judge, and record what there is if all is well.
 
         Whatever moves meanwhile is no witness: the release has to be the same before and after.
         """
@@ -273,7 +273,7 @@ class Recorder:
             try:
                 yield entry, Event.from_bytes(raw)
             except UnreadableEventError:
-                continue  # poison that a scenario put there: the dead letters tell of it
+                continue  # poison that a scenario put there: the dead letters have it
 
     def reports(self) -> Iterator[tuple[bytes, Event]]:
         """Every readable report, by its stream and entry id."""
@@ -302,10 +302,10 @@ def _read_samples(folder: Path) -> tuple[list[Sample], list[QueryFailed]]:
     failed: list[QueryFailed] = []
     for file in sorted(folder.glob("*.jsonl")):
         for line in file.read_text(encoding="utf-8").splitlines():
-            said: Mapping[str, Any] = json.loads(line)
-            if "error" in said:
-                failed.append(QueryFailed(reader=file.stem, error=said["error"]))
-            elif "parts" in said:
-                parts = {name: Part(**part) for name, part in said["parts"].items()}
-                samples.append(Sample(**{**said, "reader": file.stem, "parts": parts}))
+            record: Mapping[str, Any] = json.loads(line)
+            if "error" in record:
+                failed.append(QueryFailed(reader=file.stem, error=record["error"]))
+            elif "parts" in record:
+                parts = {name: Part(**part) for name, part in record["parts"].items()}
+                samples.append(Sample(**{**record, "reader": file.stem, "parts": parts}))
     return samples, failed

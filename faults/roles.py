@@ -1,7 +1,7 @@
 """Programs that write and watch: ``python -m faults.roles producer|rebuilder|publisher|watcher …``.
 
 ``producer CONFIG`` is a job: each line on standard input is one batch, each line on standard output
-says that it was committed.
+reports its commit.
 
 ``rebuilder CONFIG ID OFFSET_FILE`` is a rebuilder whose clock a scenario may move. The file holds
 the seconds by which the wall clock is wrong; it is read at every look at the clock. A machine's
@@ -52,9 +52,9 @@ def run_producer(config: str) -> None:
     configure_logs(settings.log)
     with Producer.open(settings) as producer:
         for line in sys.stdin:
-            said = json.loads(line)
-            with producer.batch("tracks", said["batch_id"]) as batch:
-                batch.upsert(said["ids"], np.ones((len(said["ids"]), 2), dtype=np.float32))
+            message = json.loads(line)
+            with producer.batch("tracks", message["batch_id"]) as batch:
+                batch.upsert(message["ids"], np.ones((len(message["ids"]), 2), dtype=np.float32))
             commit = batch.commit
             answer = {"generation": commit.generation, "repeated": commit.repeated}
             sys.stdout.write(json.dumps(answer) + "\n")
@@ -65,7 +65,7 @@ _NEVER_SECONDS = 3600.0
 
 
 class WrongClock(SystemClock):
-    """Wrong by what the file says."""
+    """Wrong by the seconds in the file."""
 
     def __init__(self, offset: Path) -> None:
         self._offset = offset
@@ -107,14 +107,14 @@ def run_publisher(folder: str, *components: str) -> None:
     definitions = {name: ComponentDefinition.of(KIND, COLLECTION) for name in components}
     publisher = Publisher(store=store, clock=SystemClock())
     for line in sys.stdin:
-        said = json.loads(line)
-        if "build" in said:
+        message = json.loads(line)
+        if "build" in message:
             answer: object = {
                 name: _build(store, name, definitions[name], generation)
-                for name, generation in said["build"].items()
+                for name, generation in message["build"].items()
             }
         else:
-            answer = _publish(publisher, store, definitions, said["publish"])
+            answer = _publish(publisher, store, definitions, message["publish"])
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
@@ -122,7 +122,7 @@ def run_publisher(folder: str, *components: str) -> None:
 def _build(
     store: ArtifactStore, name: str, definition: ComponentDefinition, generation: int
 ) -> str:
-    """A version that covers ``generation``, and whose file says so."""
+    """A version that covers ``generation``, and whose file records that."""
     with staged_name(store.staging) as file:
         file.write_text(json.dumps([f"{name}-{generation}"]), encoding="utf-8")
         blob = store.put_blob(file)
@@ -153,7 +153,7 @@ def _publish(
 
 
 _AGAIN = 3
-"""How many of the newest files are read again at every look: the ones that somebody might touch."""
+"""How many of the newest files are read again at every look: a publisher might touch these."""
 
 
 class Watcher:

@@ -17,8 +17,8 @@ class Row:
     fault: str
     server: str = ""
     timed: bool = True
-    """Whether a run that recovered too late did not hold; beside other tests nobody can tell why
-    something took long, so there it is only measured."""
+    """Whether a run that recovered too late did not hold; beside other tests, where the reason of a
+    delay is not known, it is only measured."""
     runs: int = 0
     held: int = 0
     recovery_seconds: list[float] = field(default_factory=list)

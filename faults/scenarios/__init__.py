@@ -1,4 +1,4 @@
-"""Every fault: what runs it, and how often it runs when nobody says."""
+"""Every fault: what runs it, and how often it runs by default."""
 
 from dataclasses import dataclass
 

@@ -28,7 +28,7 @@ _POINTS = ("release.before_link", "announce.before")
 
 
 def of_a_lease_holder(program: Path, row: Row, runs: int) -> None:
-    """Two rebuilders; whoever is about to publish falls asleep."""
+    """Two rebuilders; the one that is about to publish is stopped."""
     with Bench(program, deed="stop") as bench:
         bench.bring_up(rebuilders=2, readers=1)
         for number in range(runs):
@@ -79,7 +79,7 @@ _BATCHES = 3
 
 
 def of_a_reader(program: Path, row: Row, runs: int) -> None:
-    """One reader sleeps, the other goes on; what was said meanwhile is trimmed, all of it."""
+    """One reader sleeps, the other goes on; all messages of that time are trimmed."""
     with Bench(program, deed="stop") as bench:
         bench.bring_up()
         for number in range(runs):
@@ -121,7 +121,7 @@ _NAMES = ("rebuilder-1", "rebuilder-2")
 
 
 def set_wrong(program: Path, row: Row, runs: int) -> None:
-    """Before and during each build somebody's clock is set."""
+    """Before and during each build a clock is set."""
     draw = random.Random(runs)
     with Bench(program) as bench:
         for name in _NAMES:

@@ -235,11 +235,11 @@ class Truth:
 
     def is_right(self, answer: Answer) -> bool:
         """Whether the answer is what its version should find."""
-        assert answer.version in self.generations, f"nobody released {answer.version}"
+        assert answer.version in self.generations, f"no release names {answer.version}"
         count = self.counts[self.generations[answer.version]]
         distances = ((self.vectors[:count] - self.queries[answer.query]) ** 2).sum(axis=1)
         nearest = np.sort(distances)[:_K]
-        # A damaged table of ids gives names that nobody ever gave.
+        # A damaged table of ids gives ids that no entry has.
         rows = [int(name) for name in answer.ids if name.isascii() and name.isdigit()]
         found = distances[[row for row in rows if row < count]]
         # By distance: two may be equally far.
@@ -289,17 +289,17 @@ class Asker:
                 headers={"Content-Type": "application/json"},
             )
             response = http.getresponse()
-            said = json.loads(response.read())
+            body = json.loads(response.read())
         except (OSError, HTTPException, ValueError):
             return Answer(time.monotonic(), number)
         if response.status != HTTPStatus.OK:
             return Answer(time.monotonic(), number)
-        ids = tuple(hit["id"] for hit in said["hits"])
-        return Answer(time.monotonic(), number, said["version"], ids)
+        ids = tuple(hit["id"] for hit in body["hits"])
+        return Answer(time.monotonic(), number, body["version"], ids)
 
 
 class _UnixConnection(HTTPConnection):
-    """Over a unix socket; closed whole also where nobody listens."""
+    """Over a unix socket; closed also where nothing listens."""
 
     def __init__(self, path: Path) -> None:
         super().__init__("reader", timeout=_TIMEOUT_SECONDS)
@@ -345,11 +345,11 @@ def _every_third_file(bench: Bench, row: Row, truth: Truth, asker: Asker, number
                 os.kill(pid, signal.SIGSTOP)
             try:
                 _release_more(bench, truth, served=not before)
-                said = _corrupt_mapped(bench, row, truth, asker, label, damage, pid, kill=before)
+                figures = _corrupt_mapped(bench, row, truth, asker, label, damage, pid, kill=before)
             finally:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
-            row.figures.append(f"{label} {name} {'before' if before else 'mapped'}: {said}")
+            row.figures.append(f"{label} {name} {'before' if before else 'mapped'}: {figures}")
 
 
 def _release_more(bench: Bench, truth: Truth, *, served: bool = True) -> None:
@@ -380,9 +380,9 @@ def _corrupt_mapped(
         os.kill(pid, signal.SIGKILL)  # a reader that starts has no last good version
     # An answer of the newest version: a query on the one before may still end the reader.
     bench.wait(lambda: is_whole(bench.store) and _is_served(bench) and _answers(bench, asker), 90)
-    mended_at = time.monotonic()
+    repaired_at = time.monotonic()
     _take_down(bench, truth)
-    bench.wait(lambda: _answered_since(asker, mended_at) >= len(truth.queries))
+    bench.wait(lambda: _answered_since(asker, repaired_at) >= len(truth.queries))
     answers = asker.answers[first:]
     wrong = [each.at for each in answers if each.ids and not truth.is_right(each)]
     silent = [each.at for each in answers if not each.ids]
@@ -390,12 +390,12 @@ def _corrupt_mapped(
     died = not kill and _state(bench).pid != pid
     assert not (kill and wrong), f"{len(wrong)} wrong answers from what was never whole"
     assert latest <= FOUND_SECONDS, f"a wrong answer {latest:.1f} s after the damage"
-    assert all(at <= mended_at for at in silent), "queries fail although all is mended"
-    row.recovered(mended_at - damaged_at, within=MAP_REBUILT_SECONDS)
+    assert all(at <= repaired_at for at in silent), "queries fail although all is repaired"
+    row.recovered(repaired_at - damaged_at, within=MAP_REBUILT_SECONDS)
     return (
         f"{'died, ' if died else ''}{len(answers)} answers, {len(silent)} missing, "
-        f"{len(wrong)} wrong, the last after {latest:.1f} s; mended after "
-        f"{mended_at - damaged_at:.1f} s"
+        f"{len(wrong)} wrong, the last after {latest:.1f} s; repaired after "
+        f"{repaired_at - damaged_at:.1f} s"
     )
 
 

@@ -28,7 +28,7 @@ MEMBERS: Mapping[str, Mapping[str, Any]] = {
 _SLOW_SECONDS = 1.0
 """Longer than what is finished waits for the rest of its pass."""
 _LONGEST_SECONDS = 0.5
-"""How long batches come while something is wrong, drawn anew each time."""
+"""How long batches come while something is wrong, drawn again each time."""
 _BACK_SECONDS = LEASE_SECONDS + 10
 """A slow build that runs out, a retry of it all, and a reload, on a busy machine."""
 _START_SECONDS = 180.0
@@ -86,10 +86,10 @@ def _keep(bench: Bench, orders: Path, name: str, fault: str) -> Callable[[], obj
     """Keep a member from moving; how to let it go."""
     match fault:
         case "hold":
-            bench.store.hold(name, reason="a person said so")
-            return lambda: bench.store.lift(name, reason="a person said so")
+            bench.store.hold(name, reason="asked for by a person")
+            return lambda: bench.store.lift(name, reason="asked for by a person")
         case "pause":
-            bench.catalog.attempts.pause(name, "a person said so")
+            bench.catalog.attempts.pause(name, "asked for by a person")
             return lambda: bench.catalog.attempts.resume(name)
         case "fail":
             (orders / name).write_text("fail")
@@ -118,12 +118,12 @@ def _group(bench: Bench) -> dict[str, str]:
 
 
 def _is_said(bench: Bench, victims: list[str]) -> bool:
-    """Whether a rebuilder says that others wait for one of these, unless it is all of them."""
+    """Whether a rebuilder reports that others wait for one of these, unless it is all of them."""
     states = Presence(bench.connection, bench.keys, "rebuilder").all().values()
-    said = [RebuilderState.model_validate_json(raw).kept_back for raw in states]
+    reported = [RebuilderState.model_validate_json(raw).kept_back for raw in states]
     return any(
         f"group maps waits for {victim}, which" in why or f"and for {victim}, which" in why
-        for kept in said
+        for kept in reported
         for why in kept.values()
         for victim in victims
     )

@@ -36,11 +36,11 @@ OWNERS = {
     "inbox": "rebuilder",
     "reader": "reader",
 }
-"""Who passes a point; builds and their files are children that nobody has to start again."""
+"""Who passes a point; builds and their files are children that are not started again."""
 
 
 def at_failpoints(program: Path, row: Row, runs: int, points: Sequence[str] = FAILPOINTS) -> None:
-    """Kill whoever passes each point, ``runs`` times."""
+    """Kill the process that passes each point, ``runs`` times."""
     waiting = [point for point in points for _ in range(runs)]
     while waiting:
         with Bench(program) as bench:
@@ -62,13 +62,13 @@ def _kill_at(bench: Bench, row: Row, point: str) -> None:
     token = bench.token(point)
     token.touch()
     batch = bench.new_batch()
-    said = _ask_job(bench, batch)
+    reply = _ask_job(bench, batch)
     bench.wait(lambda: not token.exists())
     hit_at = time.monotonic()
     _start_victim(bench, point)
-    if not said:  # the job's next run: the same batch under the same id
-        said = _ask_job(bench, batch)
-    assert json.loads(said)["generation"] > 0
+    if not reply:  # the job's next run: the same batch under the same id
+        reply = _ask_job(bench, batch)
+    assert json.loads(reply)["generation"] > 0
     bench.settle()
     row.recovered(time.monotonic() - hit_at, within=RECOVERED_SECONDS)
 
@@ -92,7 +92,7 @@ def _start_victim(bench: Bench, point: str) -> None:
 
 _KILLS = 8
 _LONGEST_SECONDS = 0.4
-"""Between two kills, drawn anew each time: shorter than a start, so that starts are hit as well."""
+"""Between two kills, drawn each time: shorter than a start, so that starts are hit as well."""
 _COMMITS_PER_KILL = 3
 
 
@@ -168,7 +168,7 @@ def _end(bench: Bench, row: Row, process: Process) -> None:
 
 
 def _during_a_build(bench: Bench, row: Row) -> None:
-    """The build stands still at a failpoint, so that the signal finds it there."""
+    """The build is stopped at a failpoint, so that the signal finds it there."""
     token = bench.token("build.before_blob")
     token.touch()
     bench.commit()
@@ -202,7 +202,7 @@ _TIMES = 10
 
 
 def with_repeats(program: Path, row: Row, runs: int) -> None:
-    """Repeat everything that is said, while it is news and when it no longer is."""
+    """Repeat every message, while it is news and when it no longer is."""
     with Bench(program) as bench:
         bench.start("rebuilder", "rebuilder-1")
         for name in ("reader-1", "reader-2"):

@@ -9,7 +9,7 @@ whatever a reader may do, in a harmful way, and whatever it may not do. Meanwhil
 other readers serve it and go on being seen, and `status` names the label under which somebody does
 harm. Then the password is taken away, and all is well again without a hand.
 
-F24: whoever may add to the streams adds what it likes: what is released is the same. Entries are
+F24: a client that may add to the streams adds anything: what is released is the same. Entries are
 deleted, more of them than a version may lose, so that the built version waits for a person.
 Meanwhile every message that there is claims the opposite: force it, build it from scratch, it is
 released, it is served. Only what a person asks for in the catalog moves the release.
@@ -92,7 +92,7 @@ def _poison_once(bench: Bench, row: Row) -> None:
             == dict.fromkeys(_BAD, most)
         )
     )
-    # Two more reconciles, and nobody tries again.
+    # Two more reconciles, and there is no retry.
     given_up_at = time.monotonic()
     bench.wait(lambda: time.monotonic() - given_up_at > 2 * RECONCILE_SECONDS)
     lines = [
@@ -114,7 +114,7 @@ def _served_by_reader(bench: Bench) -> int | None:
 
 _EVENTS = 10_000
 _COMMITS = 50
-"""Each is told of by as many events as make up the number."""
+"""Each is announced by so many events that they add up to the number."""
 _BUILD_SECONDS = 0.5
 
 
@@ -175,8 +175,8 @@ def _forge_once(bench: Bench, row: Row, random: Random) -> None:
     _delete(bench, [name for _, ids in batches[:3] for name in ids])
     bench.wait(lambda: bench.catalog.attempts.all().keys() == set(_COMPONENTS))
 
-    for said in _claims(bench, newest.number, newest.components):
-        _add(bench, Event.of(said, source="hostile", time=SystemClock().now()).to_bytes())
+    for claim in _claims(bench, newest.number, newest.components):
+        _add(bench, Event.of(claim, source="hostile", time=SystemClock().now()).to_bytes())
     kinds = messages(*_COMPONENTS)
     for _ in range(_HOSTILE):
         _add(bench, hostile(random, kinds))
@@ -203,7 +203,7 @@ def _delete(bench: Bench, ids: list[str]) -> None:
 
 
 def _claims(bench: Bench, number: int, components: dict[str, str]) -> list[EventData]:
-    """Everything that would move something if anybody believed it."""
+    """Every message that would change something if it were believed."""
     epoch = bench.catalog.collections.get(COLLECTION).epoch
     now = SystemClock().now()
     wishes = [{"force": True}, {"full": True}, {"force": True, "full": True}]
@@ -259,7 +259,7 @@ def intruded(program: Path, row: Row, runs: int) -> None:
     """An installation of its own for each run, since the password is lost with it."""
     for number in range(runs):
         if not knows_access_lists(program):
-            row.figures.append("this server knows no such access list")
+            row.figures.append("this server has no such access lists")
             return
         with Bench(program, guarded=True) as bench:
             bench.recorder.distrusted.add(LABEL)
@@ -302,7 +302,7 @@ def _serve_one(bench: Bench) -> float:
     started = time.monotonic()
     try:
         commit: Commit = bench.commit()
-    except EventRefusedError as error:  # the memory is full; the commit stands
+    except EventRefusedError as error:  # the memory is full; the commit is valid
         commit = error.commit
     try:
         bench.producer.wait_served(commit, timeout_seconds=_SERVED_SECONDS, readers=[VICTIM])
@@ -312,7 +312,7 @@ def _serve_one(bench: Bench) -> float:
 
 
 def _named(bench: Bench) -> Problem | None:
-    """What the judge says about the label."""
+    """The judge's problem about the label."""
     facts = Survey(
         bench.settings,
         catalog=lambda: bench.catalog,

@@ -34,7 +34,7 @@ FREE = tuple(f"part_{number}" for number in range(1, 7))
 _BUILT_BY_EACH = 3
 _POINTS = ("release.before_link", "file.before_link", "file.after_link", "release.after_link")
 _IN_THE_MIDDLE_SECONDS = 0.05
-"""Less than eight publishers take: whoever dies within it dies in the middle."""
+"""Less than eight publishers take: one that dies within it dies in the middle."""
 _RECOVERED_SECONDS = 5.0
 """Until all who live have committed, from the moment when they began: nobody waits for the dead."""
 
@@ -53,9 +53,9 @@ class _Scene:
     """The version that everybody has to leave where it is."""
     generation: int = 0
     newest: dict[str, int] = field(default_factory=dict)
-    """By component: the newest generation that anybody has published."""
+    """By component: the newest generation that was published."""
     committed: dict[int, str] = field(default_factory=dict)
-    """By number: the digest of the release that somebody says to have committed."""
+    """By number: the digest of the release that a publisher claims to have committed."""
     late: int = 0
     """How many were killed and came back."""
 
@@ -130,7 +130,7 @@ def _first_release(scene: _Scene) -> None:
     scene.generation = 1
     built = _ask(first, {"build": dict.fromkeys((*FREE, HELD), 1)})
     _heard(scene, [_ask(first, {"publish": built})])
-    scene.store.hold(HELD, reason="a person said so")
+    scene.store.hold(HELD, reason="asked for by a person")
     scene.newest = dict.fromkeys(FREE, 1)
     scene.held = built[HELD]
 
@@ -146,7 +146,9 @@ def _once(scene: _Scene, row: Row, point: str | None) -> None:
     dead = [] if point is None else [_killed_at_any_moment(scene)]
     answers = [each.result() for each in asked]
     seconds = time.monotonic() - started_at
-    dead += [each.publisher for each, said in zip(brought, answers, strict=True) if said is _DIED]
+    dead += [
+        each.publisher for each, answer in zip(brought, answers, strict=True) if answer is _DIED
+    ]
     late = [each for each in brought if each.publisher in dead]
     before, everything = scene.newest, _newest(scene.newest, brought)
     scene.newest = everything
@@ -157,7 +159,7 @@ def _once(scene: _Scene, row: Row, point: str | None) -> None:
         each.publisher.start()
     _heard(scene, [_ask(each.publisher, {"publish": each.versions}) for each in late])
     scene.late += len(late)
-    assert point is None or not (scene.tokens / point).exists(), f"nobody passed {point}"
+    assert point is None or not (scene.tokens / point).exists(), f"no publisher passed {point}"
     least = _newest(before, [each for each in brought if each not in late])
     for name, covered in served.items():
         assert least[name] <= covered <= everything[name], (
@@ -205,14 +207,14 @@ _DIED = object()
 def _ask(process: Process, question: object) -> Any:
     """The answer; `_DIED` when there was none."""
     try:
-        said = process.ask(json.dumps(question))
+        answer = process.ask(json.dumps(question))
     except BrokenPipeError:  # it was dead already
         return _DIED
-    return json.loads(said) if said.endswith("\n") else _DIED
+    return json.loads(answer) if answer.endswith("\n") else _DIED
 
 
 def _heard(scene: _Scene, answers: Iterable[Any]) -> None:
-    """Somebody says that it committed a release, or that nothing of it was newer."""
+    """Take down that a publisher committed a release, or that nothing of it was newer."""
     for answer in answers:
         if answer is _DIED or answer is None:
             continue
@@ -260,7 +262,11 @@ def _violations(scene: _Scene, saw: Mapping[str, Any]) -> list[str]:
         ),
     )
     found = [*map(str, check(history)), *saw["wrong"]]
-    found += [f"nobody saw release {each.number}" for each in releases if each.number not in seen]
+    found += [
+        f"the watcher did not see release {each.number}"
+        for each in releases
+        if each.number not in seen
+    ]
     found += [
         f"release {each.number} was made from {each.previous}"
         for each in releases

@@ -61,13 +61,15 @@ def in_a_herd(program: Path, row: Row, runs: int) -> None:
 
 def _start_herd(bench: Bench, row: Row, herd: Process, what: str, spread_seconds: float) -> None:
     bench.recorder.watch()
-    told = _reported(bench).keys()
+    before = _reported(bench).keys()
     started = time.monotonic()
     assert int(herd.ask(f"start {spread_seconds}")) == HERD
     bench.wait(lambda: _applied(bench))
     seconds = time.monotonic() - started
-    bench.wait(lambda: len(_reported(bench).keys() - told) == HERD)  # a moment after presence
-    at = sorted(milliseconds for each, milliseconds in _reported(bench).items() if each not in told)
+    bench.wait(lambda: len(_reported(bench).keys() - before) == HERD)  # a moment after presence
+    at = sorted(
+        milliseconds for each, milliseconds in _reported(bench).items() if each not in before
+    )
     busiest = max(Counter(each // _SLOT_MS for each in at).values())
     row.figures.append(
         f"{what}: {HERD} readers reported within {at[-1] - at[0]} ms, at most {busiest} of them in "
@@ -88,12 +90,12 @@ def _release_to_herd(bench: Bench, row: Row) -> None:
 
 
 def _check_spread(bench: Bench) -> None:
-    """What they meant to wait, as each said itself, fills the time that there is."""
+    """What each means to wait, by its own log, fills the time that there is."""
     waits = [
-        said["first_look_in_seconds"]
+        line["first_look_in_seconds"]
         for file in (bench.folder / "logs").glob("herd-*.log")
-        for said in map(json.loads, file.read_text(encoding="utf-8").splitlines())
-        if said["event"] == "reader.started"
+        for line in map(json.loads, file.read_text(encoding="utf-8").splitlines())
+        if line["event"] == "reader.started"
     ]
     assert max(waits) - min(waits) >= 0.8 * _SPREAD_SECONDS, f"waits: {sorted(waits)}"
 
@@ -170,9 +172,9 @@ def _fork_once(bench: Bench, row: Row, server: Process, order: str, drawn: rando
     try:
         bench.producer.wait_served(commit, **_asked(everyone, seconds=0.2))
     except NotServedError as error:
-        assert "alive" in str(error), error  # noqa: PT017 - what it says is the claim
+        assert "alive" in str(error), error  # noqa: PT017 - its words are the claim
     else:
-        raise AssertionError(f"{everyone} processes are said to serve, {len(living) + 1} live")
+        raise AssertionError(f"{everyone} processes are claimed to serve, {len(living) + 1} live")
     os.kill(stopped, signal.SIGCONT)
     bench.wait(lambda: _members(bench) == {*living, stopped})
     again = bench.commit()
@@ -194,8 +196,8 @@ def _hold_against(server: Process, pids: list[int], commit: Commit, who: str) ->
         behind = {
             name: covers for name, covers in seen["covers"].items() if covers < commit.generation
         }
-        assert seen["covers"], f"{who} said served, and {pid} serves nothing"
-        assert not behind, f"{who} said served at {commit.generation}, and {pid} is at {behind}"
+        assert seen["covers"], f"{who} claims served, and {pid} serves nothing"
+        assert not behind, f"{who} claims served at {commit.generation}, and {pid} is at {behind}"
 
 
 def _members(bench: Bench) -> set[int]:

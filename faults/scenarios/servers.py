@@ -104,11 +104,11 @@ def _empty_once(bench: Bench, row: Row, *, restart: bool) -> None:
 _WINDOW_SECONDS = 2.0
 """How long everybody is watched right after it happened."""
 _LINES = _WINDOW_SECONDS + 2
-"""One line a second from each process, and two for what happened and what was mended."""
+"""One line a second from each process, and two for what happened and what was repaired."""
 _COMMANDS_PER_SECOND = 200
 """All processes together ask some tens of times a second, and look at everything once, when
 something went wrong; a loop asks thousands of times."""
-_HEALED_SECONDS = 5.0
+_REPAIRED_SECONDS = 5.0
 _DEEDS: Mapping[str, Callable[[Bench], object]] = {
     "events deleted": lambda bench: bench.connection.commands.delete(bench.keys.events),
     "events renamed": lambda bench: _rename(bench, bench.keys.events),
@@ -142,11 +142,11 @@ def _unsettle_once(bench: Bench, row: Row, deed: Callable[[Bench], object]) -> N
     done_at = time.monotonic()
     bench.wait(lambda: time.monotonic() - done_at >= _WINDOW_SECONDS)
     asked = (_commands(bench) - commands) / (time.monotonic() - done_at)
-    assert asked <= _COMMANDS_PER_SECOND, f"{asked:.0f} commands a second: somebody loops"
+    assert asked <= _COMMANDS_PER_SECOND, f"{asked:.0f} commands a second: a process loops"
     for name, count in _lines(bench).items():
         assert count - lines[name] <= _LINES, f"{name} logged {count - lines[name]} lines"
     bench.commit()
-    row.recovered(bench.settle(), within=_HEALED_SECONDS)
+    row.recovered(bench.settle(), within=_REPAIRED_SECONDS)
 
 
 def _rename(bench: Bench, key: str) -> None:
@@ -187,20 +187,22 @@ def _stall_once(bench: Bench, row: Row, *, stall_around: Callable[[Bench], None]
     releases = bench.store.next_number() - number
     assert releases == 1, f"{releases} releases came of one batch"
     history = bench.recorder.history()
-    told = [each.number for each in history.announced]
-    assert told.count(number) == 1, f"release {number} was announced {told.count(number)} times"
+    announced = [each.number for each in history.announced]
+    assert announced.count(number) == 1, (
+        f"release {number} was announced {announced.count(number)} times"
+    )
     results = [
         event.data.release
         for _, event in bench.recorder.events(bench.keys.results)
         if isinstance(event.data, RebuildFinished)
     ]
-    assert results.count(number) <= 1, "a result was told twice"
+    assert results.count(number) <= 1, "a result was published twice"
     newest = max(batch.generation for batch in history.batches)
     assert history.emitted.count(newest) <= 1, "an event was sent twice"
 
 
 def _during_an_event(bench: Bench) -> None:
-    """The job's own time-out ends its wait; its commit stands."""
+    """The job's own time-out ends its wait; its commit is valid."""
     bench.server.stall()
     bench.commit()
     bench.server.go_on()
@@ -250,8 +252,8 @@ def _disconnect_once(bench: Bench, row: Row, link: Link, mode: Mode) -> None:
     broken_at = time.monotonic()
     lasts = DELAY_SECONDS + 1 if mode == "slow" else _BROKEN_SECONDS
     batch_id, ids = bench.new_batch()
-    said = json.loads(job.ask(json.dumps({"batch_id": batch_id, "ids": ids})))
-    assert not said["repeated"]
+    reply = json.loads(job.ask(json.dumps({"batch_id": batch_id, "ids": ids})))
+    assert not reply["repeated"]
     bench.wait(lambda: time.monotonic() - broken_at >= lasts)
     link.become("open")
     row.recovered(bench.settle(), within=_RECONNECTED_SECONDS)
@@ -293,7 +295,7 @@ def _somebody_raises_the_limit(bench: Bench, row: Row) -> None:
     bench.wait(lambda: _drained(bench))
     assert bench.catalog.collections.get(error.commit.collection).generation == (
         error.commit.generation
-    ), "the commit does not stand"
+    ), "the commit is lost"
     _limit(bench, 0)
     row.recovered(bench.settle(), within=_ROOM_AGAIN_SECONDS)
 
@@ -311,7 +313,7 @@ def _nobody_helps(bench: Bench, row: Row) -> None:
 
 
 def _refused(bench: Bench) -> EventRefusedError:
-    """Fill the memory until a job is told; whoever trims meanwhile only makes that take longer."""
+    """Fill the memory until a job gets the error; trimming meanwhile only delays that."""
     commit = None
     for _ in range(100):
         try:

@@ -71,14 +71,14 @@ def run(program: Path, row: Row, runs: int) -> None:
 
 
 def _full_artifacts(bench: Bench, row: Row, volume: Volume) -> None:
-    said = {name: _Said(bench, name) for name in bench.processes}
+    logged = {name: _LogLines(bench, name) for name in bench.processes}
     with _serving_on(bench):
         volume.fill()
         try:
             bench.commit()
             bench.wait(lambda: _failed_for(bench, "No space left on device"))
             if row.timed:
-                _log_stays_quiet(bench, said)
+                _log_stays_quiet(bench, logged)
         finally:
             volume.free()
     if row.timed:
@@ -86,16 +86,16 @@ def _full_artifacts(bench: Bench, row: Row, volume: Volume) -> None:
     _back(bench, row)
 
 
-def _log_stays_quiet(bench: Bench, said: "dict[str, _Said]") -> None:
-    """Batches go on coming while nothing can be built; no process says a line a second of it."""
+def _log_stays_quiet(bench: Bench, logged: "dict[str, _LogLines]") -> None:
+    """Batches keep coming while nothing can be built; no process logs a line a second about it."""
     began = time.monotonic()
     for number in range(round(FULL_SECONDS / _COMMIT_SECONDS)):
         bench.commit()
         due = began + (number + 1) * _COMMIT_SECONDS
         bench.wait(partial(_is_past, due))
     seconds = time.monotonic() - began
-    for name, words in said.items():
-        assert words.lines < seconds, f"{name} says {words.lines} lines in {seconds:.0f} s"
+    for name, words in logged.items():
+        assert words.lines < seconds, f"{name} logged {words.lines} lines in {seconds:.0f} s"
 
 
 def _is_past(moment: float) -> bool:
@@ -114,8 +114,8 @@ def _read_only_artifacts(bench: Bench, row: Row, volume: Volume) -> None:
 
 
 def _full_database(bench: Bench, row: Row, volume: Volume) -> None:
-    """The job is told; the rebuilder, which cannot take down events, says so and goes on trying."""
-    said = _Said(bench)
+    """The job gets an error; the rebuilder, which cannot write events, logs that and retries."""
+    logged = _LogLines(bench)
     batch = bench.new_batch()
     volume.fill()
     try:
@@ -128,7 +128,7 @@ def _full_database(bench: Bench, row: Row, volume: Volume) -> None:
                 break
             batch = bench.new_batch()
         assert "database or disk is full" in refused, refused or "nothing was refused"
-        bench.wait(lambda: _poked(bench, said, "database or disk is full"))
+        bench.wait(lambda: _poked(bench, logged, "database or disk is full"))
         assert all(state.ready for state in bench.states().values())
         assert len(bench.states()) == _READERS
     finally:
@@ -139,14 +139,14 @@ def _full_database(bench: Bench, row: Row, volume: Volume) -> None:
 
 def _locked_database(bench: Bench, row: Row, seconds: float) -> None:
     """Another process holds the write lock; a job and a rebuilder wait for it as they may."""
-    said = _Said(bench)
+    logged = _LogLines(bench)
     path = bench.settings.catalog_url.removeprefix("sqlite:///")
     with _serving_on(bench), _write_lock(path):
         locked_at = time.monotonic()
         _poke(bench)
         bench.wait(lambda: time.monotonic() - locked_at >= seconds, seconds + 1)
         if seconds == LONG_SECONDS:
-            bench.wait(lambda: said.since("database is locked"))
+            bench.wait(lambda: logged.since("database is locked"))
     bench.commit()
     _back(bench, row)
 
@@ -179,8 +179,8 @@ def _failed_for(bench: Bench, words: str) -> bool:
     )
 
 
-class _Said:
-    """What a process says from now on."""
+class _LogLines:
+    """What a process logs from now on."""
 
     def __init__(self, bench: Bench, process: str = "rebuilder-1") -> None:
         self._log = bench.processes[process].log
@@ -200,14 +200,14 @@ class _Said:
             return log.read()
 
 
-def _poked(bench: Bench, said: _Said, words: str) -> bool:
-    """Give the rebuilder something to write down until it says what keeps it from that."""
+def _poked(bench: Bench, logged: _LogLines, words: str) -> bool:
+    """Give the rebuilder something to write until it logs why it cannot."""
     _poke(bench)
-    return said.since(words)
+    return logged.since(words)
 
 
 def _poke(bench: Bench) -> None:
-    """An event about what is committed already: it says "look now", and is taken down as news."""
+    """An event about what is committed already: it is one more row to write."""
     collection = bench.catalog.collections.get(COLLECTION)
     news = BatchCompleted(
         collection=COLLECTION,

