@@ -11,7 +11,7 @@ from indexrelay.health.facts import Area, Facts, SourceFact, Unknown, Untaken
 from indexrelay.health.judge import judge
 from indexrelay.health.verdict import Actor, Code, Condition, Problem
 from indexrelay.schemas.declarations import declared_to_build, declared_to_serve
-from indexrelay.schemas.messages import ForeignWrites, LoadOutcome, LockWait
+from indexrelay.schemas.messages import ComponentState, ForeignWrites, LoadOutcome, LockWait
 from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition, ReaderSettings
 from indexrelay.schemas.versions import VersionManifest
 from indexrelay.storage.catalog import CollectionLog
@@ -643,6 +643,17 @@ def test_a_thousand_processes_under_one_label_are_reported_in_a_few_sentences() 
     lies = [each for each in problems if each.code is Code.MEMBER_DROPPED]
     assert len(lies) == 6
     assert "the same of 295 more under the id evil" in lies[-1].what
+
+
+def test_of_a_reader_that_cannot_load_anything_a_few_components_are_named() -> None:
+    failed = {
+        f"c{number:03}": ComponentState(outcome=LoadOutcome.FAILED, error="no room")
+        for number in range(200)
+    }
+    problems = judge(healthy(redis=redis(readers={"one": reader(components=failed)}))).problems
+    found = [each for each in problems if each.code is Code.READER_LOAD_FAILED]
+    assert len(found) == 6
+    assert found[-1].what.endswith("could not load 195 more components")
 
 
 def test_every_code_has_a_case() -> None:

@@ -12,6 +12,7 @@ label.
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
+from itertools import islice
 from typing import Final
 
 from indexrelay.health.advice import START_ONE
@@ -88,6 +89,8 @@ def member_problems(facts: Facts) -> Iterator[Problem]:
     yield from _silent(facts.redis, facts)
 
 
+_SHOWN: Final = 5
+"""Problems of one kind of one reader, and under one label."""
 _POLLS: Final = 3
 """A reader that has not followed within so many of its polls is behind, and not just on its way."""
 
@@ -99,7 +102,7 @@ def reader_problems(state: ReaderState, newest: Release | None, facts: Facts) ->
         for name, component in state.components.items()
         if component.outcome is LoadOutcome.FAILED
     }
-    for name, component in failed.items():
+    for name, component in islice(failed.items(), _SHOWN):
         serves = "it serves the last good version" if component.version else "it serves none"
         yield Problem(
             code=Code.READER_LOAD_FAILED,
@@ -107,6 +110,14 @@ def reader_problems(state: ReaderState, newest: Release | None, facts: Facts) ->
             what=f"reader {state.process} could not load {name}, {serves}: {component.error}",
             advice="a transient error is tried again by itself; "
             f"a damaged file needs a new version: {commands.rebuild(name)}",
+            acts=Actor.PERSON,
+        )
+    if len(failed) > _SHOWN:
+        yield Problem(
+            code=Code.READER_LOAD_FAILED,
+            subject=state.reader,
+            what=f"reader {state.process} could not load {len(failed) - _SHOWN:,} more components",
+            advice=f"they may have one cause; what each reader serves: {commands.READERS}",
             acts=Actor.PERSON,
         )
     if newest is not None and state.release < newest.number:
@@ -463,10 +474,6 @@ def _foreign_writes(facts: Facts) -> Iterator[Problem]:
             advice=f"what was found is repaired; {_CHANGE_IT}",
             acts=Actor.PERSON,
         )
-
-
-_SHOWN: Final = 5
-"""Problems of one kind under one label."""
 
 
 def limited(problems: Iterable[Problem]) -> Iterator[Problem]:
