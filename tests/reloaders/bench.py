@@ -1,10 +1,11 @@
 """A store, settings that allow the tests' own kind, and readers on them."""
 
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from indexrelay.reloaders import Reloader
+from indexrelay.reloaders import Reloader, Snapshot
 from indexrelay.schemas.messages import ComponentState
 from indexrelay.schemas.settings import ComponentDefinition, Settings
 from indexrelay.schemas.versions import Release
@@ -116,3 +117,20 @@ def outcomes(reader: Reloader) -> dict[str, str]:
 
 def state_of(reader: Reloader, name: str) -> ComponentState:
     return reader.state.components[name]
+
+
+class Swaps:
+    """Waits for a reader to swap to a release."""
+
+    def __init__(self) -> None:
+        self._newest = 0
+        self._swapped = threading.Condition()
+
+    def __call__(self, _old: Snapshot, new: Snapshot) -> None:
+        with self._swapped:
+            self._newest = new.release
+            self._swapped.notify_all()
+
+    def wait_for(self, release: int) -> None:
+        with self._swapped:
+            assert self._swapped.wait_for(lambda: self._newest >= release, timeout=30)

@@ -18,8 +18,7 @@ from indexrelay.reloaders import Reloader
 from indexrelay.schemas.logs import configure_logs
 from indexrelay.schemas.settings import LogSettings
 from indexrelay.streams import Connection, Keys, Presence
-from tests.reloaders.bench import Bench, make_settings, texts
-from tests.reloaders.test_reloader import Swaps
+from tests.reloaders.bench import Bench, Swaps, make_settings, texts
 from tests.streams.polling import eventually
 
 PATIENCE_SECONDS = 30

@@ -193,7 +193,7 @@ def test_a_group_stands_in_as_a_group(bench: Bench) -> None:
     assert texts(reader) == {"voyager": "v2", "map": "m3", "clap": "c2"}
 
 
-def test_versions_of_two_states_do_not_stand_in_for_a_group(bench: Bench) -> None:
+def test_versions_of_two_states_are_no_fallback_for_a_group(bench: Bench) -> None:
     groups = {"voyager": "songs", "map": "songs"}
     bench.publish(groups=groups, voyager="v1", map="m1")
     bench.publish(voyager="v2")  # not a group then: the one is ahead of the other

@@ -1,4 +1,4 @@
-"""A reader inside somebody's FastAPI application."""
+"""A reader inside a FastAPI application."""
 
 from typing import Annotated
 

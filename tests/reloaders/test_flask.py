@@ -1,4 +1,4 @@
-"""A reader inside somebody's Flask application."""
+"""A reader inside a Flask application."""
 
 import threading
 from typing import Any
@@ -86,7 +86,7 @@ def test_a_flask_request_that_fails_gives_its_snapshot_back(bench: Bench, reader
         reader.stop()
 
 
-def test_a_late_flask_request_does_not_revive_a_stopped_reader(reader: Reloader) -> None:
+def test_a_late_flask_request_does_not_start_a_stopped_reader_again(reader: Reloader) -> None:
     app, relay = _flask(reader, wait_ready_seconds=30.0)
     assert app.test_client().get("/").text == "v1"
     reader.stop()

@@ -1,4 +1,4 @@
-"""A reader follows the newest intact release of the store, whatever anyone else says."""
+"""A reader follows the newest intact release of the store, whatever Redis says."""
 
 from collections.abc import Mapping, Sequence
 
@@ -103,7 +103,7 @@ def test_another_release_of_the_same_number_is_followed(bench: Bench) -> None:
     assert texts(reader) == {"voyager": "other"}
 
 
-def test_a_store_that_cannot_be_read_keeps_what_is_served_and_is_said_once(
+def test_a_store_that_cannot_be_read_keeps_what_is_served_and_is_logged_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.publish(voyager="v1")
@@ -167,7 +167,7 @@ def test_a_forged_message_loads_nothing_but_what_is_released(
     assert reader.state.release == 1
 
 
-def test_a_number_that_the_store_does_not_show_yet_is_said_once(
+def test_a_number_that_the_store_does_not_show_yet_is_logged_once(
     bench: Bench, connection: Connection
 ) -> None:
     bench.publish(voyager="v1")
@@ -190,7 +190,7 @@ def test_a_reader_without_its_server_follows_the_store(bench: Bench) -> None:
             assert reader.step()
             assert not reader.step()
     assert texts(reader) == {"voyager": "v1"}
-    # Each is said once, however often it is tried.
+    # each is logged once, however often it is tried.
     assert _events(lines).count("release.number_unknown") == 1
     assert _events(lines).count("presence.not_published") == 1
 

@@ -1,4 +1,4 @@
-"""A reader that starts where it can read nothing waits, says so, and goes on by itself."""
+"""A reader that starts where it can read nothing waits, logs it, and goes on by itself."""
 
 import json
 import os

@@ -189,7 +189,7 @@ def test_a_component_leaves_with_the_group_that_it_was_served_in(bench: Bench) -
     assert list(reader.state.components) == ["voyager"]
 
 
-def test_a_group_with_a_hopeless_member_does_not_keep_the_reader_busy(bench: Bench) -> None:
+def test_a_group_with_a_permanent_failure_does_not_keep_the_reader_busy(bench: Bench) -> None:
     cause = bench.folder / "cause"
     cause.touch()
     groups = {"voyager": "songs", "map": "songs"}

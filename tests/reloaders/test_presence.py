@@ -156,7 +156,7 @@ def test_processes_under_one_id_do_not_hide_each_other(bench: Bench) -> None:
 
 
 @pytest.mark.server
-def test_presence_tells_how_far_the_reload_messages_were_read(
+def test_presence_shows_how_far_the_reload_messages_were_read(
     bench: Bench, redis_connection: Connection
 ) -> None:
     reader = bench.reader("reader-1", connection=redis_connection)

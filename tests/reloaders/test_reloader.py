@@ -7,35 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from indexrelay.reloaders import Reloader, ReloaderStoppedError, Snapshot
+from indexrelay.reloaders import Reloader, ReloaderStoppedError
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.errors import SettingsError
 from indexrelay.schemas.settings_file import load_settings
 from indexrelay.schemas.versions import Release
 from indexrelay.streams import Connection, EmbeddedServer, Keys, Presence, announce
 from tests.fixtures.servers import ServerFactory
-from tests.reloaders.bench import Bench, make_settings, texts
+from tests.reloaders.bench import Bench, Swaps, make_settings, texts
 from tests.reloaders.kinds import WORDS
 from tests.streams.polling import eventually
 
 KEYS = Keys("test")
-
-
-class Swaps:
-    """Waits for a reader to swap to a release."""
-
-    def __init__(self) -> None:
-        self._newest = 0
-        self._swapped = threading.Condition()
-
-    def __call__(self, _old: Snapshot, new: Snapshot) -> None:
-        with self._swapped:
-            self._newest = new.release
-            self._swapped.notify_all()
-
-    def wait_for(self, release: int) -> None:
-        with self._swapped:
-            assert self._swapped.wait_for(lambda: self._newest >= release, timeout=30)
 
 
 def _announce(connection: Connection, number: int) -> None:
@@ -160,7 +143,7 @@ def test_a_failed_load_is_tried_again_by_itself(bench: Bench) -> None:
         reader.stop()
 
 
-def test_what_failed_for_good_is_tried_again_when_someone_says_so(bench: Bench) -> None:
+def test_a_permanent_failure_is_retried_on_request(bench: Bench) -> None:
     cause = bench.folder / "cause"
     cause.touch()
     bench.publish(voyager=f"bad {cause}")
@@ -240,7 +223,7 @@ def test_stopping_from_many_threads_waits_for_the_end_in_each(bench: Bench) -> N
     assert still_there == [False] * 4
 
 
-def test_the_thread_outlives_an_error_that_nobody_foresaw(
+def test_the_thread_outlives_an_unexpected_error(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.publish(voyager="v1")

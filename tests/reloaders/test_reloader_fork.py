@@ -22,26 +22,26 @@ def _forked(*arguments: object) -> Any:
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Any:
+def output(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Any:
     return _forked(tmp_path_factory.mktemp("forking"), redis_url)
 
 
-def test_a_child_serves_what_it_inherited_and_follows_by_itself(said: Any) -> None:
-    assert said["child"]["inherited"] == "v1"
-    assert said["child"]["served"] == {"voyager": "v2"}
-    assert said["child"]["ready"]
+def test_a_child_serves_what_it_inherited_and_follows_by_itself(output: Any) -> None:
+    assert output["child"]["inherited"] == "v1"
+    assert output["child"]["served"] == {"voyager": "v2"}
+    assert output["child"]["ready"]
 
 
-def test_a_batch_search_in_the_child_does_not_hang(said: Any) -> None:
-    assert said["child"]["batch"] == 256
-    assert said["child"]["threads"] == 1
+def test_a_batch_search_in_the_child_does_not_hang(output: Any) -> None:
+    assert output["child"]["batch"] == 256
+    assert output["child"]["threads"] == 1
 
 
-def test_parent_and_child_are_two_readers_under_one_id(said: Any) -> None:
-    assert said["child"]["reader"] == "web"
-    assert said["present"] == sorted({said["member"], said["child"]["member"]})
-    assert len(said["present"]) == 2
+def test_parent_and_child_are_two_readers_under_one_id(output: Any) -> None:
+    assert output["child"]["reader"] == "web"
+    assert output["present"] == sorted({output["member"], output["child"]["member"]})
+    assert len(output["present"]) == 2
 
 
-def test_the_parent_goes_on(said: Any) -> None:
-    assert said["parent"] == {"voyager": "v2"}
+def test_the_parent_goes_on(output: Any) -> None:
+    assert output["parent"] == {"voyager": "v2"}

@@ -1,4 +1,4 @@
-"""What is served is looked at again: damage is found, told, and answered from no longer."""
+"""What is served is checked again: damage is found, reported, and answers nothing any longer."""
 
 import os
 import threading
@@ -32,7 +32,7 @@ def rot(bench: Bench, path: Path, text: str) -> None:
 
 
 class Waits:
-    """How long a scrub waited; it is told to stop at the n-th time."""
+    """How long a scrub waited; the n-th time asks it to stop."""
 
     def __init__(self, bench: Bench, *, stop_at: int | None = None) -> None:
         self._bench = bench
@@ -126,7 +126,7 @@ def test_what_one_reader_has_scrubbed_no_other_reads_again(bench: Bench) -> None
     assert (len(first.seconds), len(second.seconds)) == (2, 0)
 
 
-def test_a_scrub_is_as_slow_as_it_is_told_looks_up_meanwhile_and_ends_when_told(
+def test_a_scrub_is_as_slow_as_its_setting_looks_up_meanwhile_and_ends_when_asked(
     bench: Bench,
 ) -> None:
     size = 5 << 20
@@ -167,7 +167,7 @@ def test_what_was_replaced_by_a_whole_file_is_loaded_again_from_that(bench: Benc
     assert not reader._follower.asked
 
 
-def test_a_removed_file_is_told_and_answers_from_memory_until_it_is_back(bench: Bench) -> None:
+def test_a_removed_file_is_reported_and_answers_from_memory_until_it_is_back(bench: Bench) -> None:
     bench.publish(voyager="v1")
     bench.publish(voyager="v2")
     reader = bench.reader()
@@ -189,7 +189,7 @@ def test_a_removed_file_is_told_and_answers_from_memory_until_it_is_back(bench: 
     assert texts(reader) == {"voyager": "v2"}
 
 
-def test_a_damaged_manifest_is_told_and_what_is_loaded_answers_on(bench: Bench) -> None:
+def test_a_corrupt_manifest_is_reported_and_what_is_loaded_answers_on(bench: Bench) -> None:
     release = bench.publish(voyager="v1")
     reader = bench.reader()
     reader.step()
@@ -232,7 +232,7 @@ def test_a_running_reader_finds_it_by_itself_and_its_scrub_ends_with_it(bench: B
     assert "indexrelay-scrub" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_a_lock_that_somebody_holds_for_days_keeps_nobody_from_scrubbing(bench: Bench) -> None:
+def test_a_lock_that_is_held_for_days_prevents_no_scrub(bench: Bench) -> None:
     bench.publish(voyager="v1")
     reader = bench.reader()
     reader.step()

@@ -28,7 +28,7 @@ def test_before_the_first_release_a_snapshot_is_empty(bench: Bench) -> None:
             snapshot["voyager"]
 
 
-def test_a_snapshot_says_what_it_holds(bench: Bench) -> None:
+def test_a_snapshot_names_what_it_holds(bench: Bench) -> None:
     release = bench.publish(voyager="v1", clap="c1")
     reader = bench.reader()
     assert reader.step()
@@ -128,7 +128,7 @@ def test_a_snapshot_that_was_given_back_is_closed(bench: Bench) -> None:
             use()
 
 
-def test_a_value_that_cannot_be_closed_fails_nobody(bench: Bench) -> None:
+def test_a_value_that_cannot_be_closed_fails_no_query(bench: Bench) -> None:
     bench.publish(voyager="unclosable")
     reader = bench.reader()
     reader.step()

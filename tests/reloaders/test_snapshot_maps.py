@@ -1,4 +1,4 @@
-"""What a real index maps is let go with its last user: memory does not grow with the swaps."""
+"""What a real index maps is unmapped with its last user: memory does not grow with the swaps."""
 
 import re
 from pathlib import Path

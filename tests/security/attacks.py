@@ -28,7 +28,7 @@ UNFINISHED = message(SEARCH, b" " * 2_000_000)[:-1]
 
 Attack = Callable[[Service, ExitStack, int], None]
 """Makes so many connections, and leaves them to the stack."""
-COUNTS = {"unknown_keys": 8, "deep": 8, "unread": 300}
+COUNTS = {"unknown_keys": 8, "deep": 8, "unread": 300, "small_chunks": 50, "unfinished": 100}
 DEFAULT_COUNT = 600
 
 
@@ -79,9 +79,22 @@ def unread(service: Service, stack: ExitStack, count: int) -> None:
         _held(service, stack, 4 * message(SEARCH, LARGEST))
 
 
+def small_chunks(service: Service, stack: ExitStack, count: int) -> None:
+    """Bodies in chunks of 64 bytes, as fast as they are taken."""
+    stack.enter_context(flooding(SMALL_CHUNKS, service, count))
+
+
+def unfinished(service: Service, stack: ExitStack, count: int) -> None:
+    """Bodies of 2 MB whose last byte never comes, as fast as they are taken."""
+    stack.enter_context(flooding(UNFINISHED, service, count))
+
+
 ATTACKS: dict[str, Attack] = {
     attack.__name__: attack
-    for attack in (half_headers, half_bodies, silent, unknown_keys, deep, unread)
+    for attack in (
+        *(half_headers, half_bodies, silent, unknown_keys, deep, unread),
+        *(small_chunks, unfinished),
+    )
 }
 
 

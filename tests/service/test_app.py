@@ -64,7 +64,7 @@ def test_a_reader_without_a_release_is_alive_and_not_ready(empty: httpx.Client) 
     }
 
 
-def test_health_does_not_wait_for_a_store_that_does_not_answer_and_says_so(
+def test_health_does_not_wait_for_a_store_that_does_not_answer_and_names_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.publish(voyager="v1")
@@ -93,7 +93,7 @@ def test_health_does_not_wait_for_a_store_that_does_not_answer_and_says_so(
         looking.join()
 
 
-def test_a_reader_that_serves_all_is_ready_and_says_what(
+def test_a_reader_that_serves_all_is_ready_and_lists_it(
     client: httpx.Client, reader: Reloader
 ) -> None:
     assert client.get("/ready").json() == {"ready": True}
@@ -257,7 +257,7 @@ def test_the_application_stops_the_reader(bench: Bench) -> None:
     assert "stopped" in answer.json()["detail"]
 
 
-def test_a_reader_can_be_told_to_try_again(bench: Bench) -> None:
+def test_a_reader_retries_on_request(bench: Bench) -> None:
     cause = bench.folder / "cause"
     cause.touch()
     bench.publish(voyager=f"bad {cause}")
@@ -273,7 +273,7 @@ def test_a_reader_can_be_told_to_try_again(bench: Bench) -> None:
         assert reader.ready
 
 
-def test_however_often_a_reader_is_told_it_tries_again_once_a_second(bench: Bench) -> None:
+def test_however_often_a_retry_is_requested_a_reader_retries_once_a_second(bench: Bench) -> None:
     tries = bench.folder / "tries"
     bench.publish(voyager=f"counted {tries}")
     reader = bench.reader()
@@ -281,10 +281,10 @@ def test_however_often_a_reader_is_told_it_tries_again_once_a_second(bench: Benc
     for _ in range(5):
         reader.retry_failed()
         reader.step()
-    assert tries.read_text() == "xx", "at first, and once for all that told it"
+    assert tries.read_text() == "xx", "at first, and once for all that asked"
     bench.clock.advance(1)
     reader.step()
-    assert tries.read_text() == "xxx", "for those who told it meanwhile"
+    assert tries.read_text() == "xxx", "for those that asked meanwhile"
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_half_a_character_of_a_users_kind_is_written_as_its_code(client: httpx.C
     assert answer.json()["hits"][0]["payload"] == "\ud800"
 
 
-def test_a_kind_that_can_limit_the_payloads_it_reads_is_told_the_limit(
+def test_a_kind_that_can_limit_the_payloads_it_reads_gets_the_limit(
     client: httpx.Client,
 ) -> None:
     answer = client.post("/components/lines/search", json={"text": "limit"}).json()
@@ -347,15 +347,15 @@ def test_a_kind_that_can_limit_the_payloads_it_reads_is_told_the_limit(
 
 
 @pytest.mark.parametrize("text", ["payload", "raise"])
-def test_what_nobody_expected_is_a_problem_without_details_and_a_line_in_the_log(
+def test_an_unexpected_error_is_a_problem_without_details_and_a_line_in_the_log(
     client: httpx.Client, caplog: pytest.LogCaptureFixture, text: str
 ) -> None:
     answer = client.post("/components/lines/search", json={"text": text})
     assert answer.status_code == 500
     assert answer.json()["detail"] == "this is a fault of the reader; its log says more"
-    told = [record for record in caplog.records if "request.failed" in record.getMessage()]
-    assert len(told) == 1
-    assert "/components/lines/search" in told[0].getMessage()
+    logged = [record for record in caplog.records if "request.failed" in record.getMessage()]
+    assert len(logged) == 1
+    assert "/components/lines/search" in logged[0].getMessage()
 
 
 @pytest.mark.parametrize(
@@ -412,7 +412,7 @@ def test_the_description_lists_every_status_of_every_route(client: httpx.Client)
     }
 
 
-def test_an_answer_that_would_be_too_large_says_which_k_fits(
+def test_an_answer_that_would_be_too_large_names_the_k_that_fits(
     bench: Bench, reader: Reloader
 ) -> None:
     bench.publish_texts({"points": CONTENTS["points"]}, kind=KINDS["points"])

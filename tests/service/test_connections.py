@@ -272,27 +272,27 @@ def test_what_is_no_request_is_refused_as_a_problem(sent: bytes) -> None:
         sending = service.connect()
         receive(sending, sent)
         assert (sending.closed, status(sending)) == (True, 400)
-        told = json.loads(bytes(sending.written).rpartition(b"\r\n\r\n")[2])
-        assert told["status"] == 400
+        answer = json.loads(bytes(sending.written).rpartition(b"\r\n\r\n")[2])
+        assert answer["status"] == 400
         assert b"application/problem+json" in sending.written
 
     running(body)
 
 
-def test_a_body_in_crumbs_is_refused_and_one_in_pieces_is_not() -> None:
+def test_a_body_in_too_many_pieces_is_refused_and_one_in_some_is_not() -> None:
     async def body() -> None:
         service = Service(BodyLimit(Application(), max_bytes=2_000_000))
-        crumbs, pieces = service.connect(), service.connect()
-        receive(crumbs, CHUNKED + b"1\r\nx\r\n" * 5_000)
+        many, some = service.connect(), service.connect()
+        receive(many, CHUNKED + b"1\r\nx\r\n" * 5_000)
         await service.settle()
-        assert (crumbs.closed, status(crumbs)) == (True, 400)
-        receive(pieces, CHUNKED)
+        assert (many.closed, status(many)) == (True, 400)
+        receive(some, CHUNKED)
         for _ in range(100):
-            receive(pieces, b"400\r\n" + b"x" * 1024 + b"\r\n")
+            receive(some, b"400\r\n" + b"x" * 1024 + b"\r\n")
             await service.settle()
-        receive(pieces, b"0\r\n\r\n")
+        receive(some, b"0\r\n\r\n")
         await service.settle()
-        assert (pieces.closed, status(pieces)) == (False, 200)
+        assert (some.closed, status(some)) == (False, 200)
 
     running(body)
 

@@ -1,4 +1,4 @@
-"""The service as a process of its own: it tells its address, and ends well when it is told to."""
+"""The service as a process of its own: it publishes its address, and ends in order on a signal."""
 
 import json
 import signal
@@ -62,7 +62,7 @@ def _address(connection: Connection) -> str:
     return address
 
 
-def test_a_service_on_a_free_port_tells_its_address_and_ends_with_0(
+def test_a_service_on_a_free_port_publishes_its_address_and_ends_with_0(
     bench: Bench, redis_connection: Connection, redis_url: str
 ) -> None:
     bench.publish(voyager="v1")
@@ -118,7 +118,9 @@ def test_the_address_names_this_machine_where_it_listens_everywhere() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])  # noqa: S104 - what is refused
-def test_where_other_machines_would_ask_nobody_listens_unless_told_to(host: str) -> None:
+def test_where_other_machines_would_ask_nothing_listens_unless_insisted_on(
+    host: str,
+) -> None:
     with pytest.raises(OpenAddressError, match="--insecure"), listening(host, 0, None):
         pytest.fail("listening to everybody")
     with listening(host, 0, None, insecure=True) as everywhere:

@@ -98,7 +98,7 @@ def test_what_says_nothing_of_the_file_may_pass(bench: Bench, what: str) -> None
     assert not isinstance(failed.value, DamagedFileError)
 
 
-def test_a_file_is_tried_out_once_on_a_host_and_again_when_somebody_has_touched_it(
+def test_a_file_is_opened_in_the_sandbox_once_on_a_host_and_again_when_it_was_touched(
     bench: Bench, trials: list[str]
 ) -> None:
     version = bench.version("fine")
@@ -114,7 +114,7 @@ def test_a_file_is_tried_out_once_on_a_host_and_again_when_somebody_has_touched_
     assert trials == ["it", "it"]
 
 
-def test_a_damaged_one_is_tried_out_again_each_time(bench: Bench, trials: list[str]) -> None:
+def test_a_corrupt_file_is_opened_in_the_sandbox_each_time(bench: Bench, trials: list[str]) -> None:
     version = bench.version(PREFIX + "damage")
     for _ in range(2):
         with pytest.raises(DamagedFileError):
