@@ -7,49 +7,21 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import settings
 
-from indexrelay.components.kind import Job
 from indexrelay.components.text_index import DATABASE, TextIndex, TextIndexParameters
 from indexrelay.components.text_index.analyser import Analyser
 from indexrelay.components.text_index.changes import copy_file
 from indexrelay.components.text_index.database import GAP
 from tests.components.changing_collection import POOL, WORDS, ChangingCollection
 from tests.components.jobs import (
-    MemorySnapshot,
-    Row,
     Run,
     as_previous,
     make_job,
-    make_snapshot,
     run,
 )
-
-
-class LongContinued(TextIndex):
-    """Small collections change by more than a fifth at once; that limit has a test of its own."""
-
-    most_changed = 100.0
-
-
-KIND = LongContinued(TextIndexParameters())
-NONE = np.ones(2, dtype=np.float32)
-
-
-def row(text: str | None, payload: str | None = None) -> Row:
-    return Row(vector=NONE, text=text, payload=payload)
-
-
-def songs(count: int = 100) -> MemorySnapshot:
-    texts = [f"song number {number} of {number % 7} seas" for number in range(count)]
-    return make_snapshot(np.ones((count, 2), dtype=np.float32), texts=texts)
-
-
-def next_of(folder: Path, job: Job, done: Run, after: MemorySnapshot) -> tuple[Job, Run]:
-    following = make_job(folder, after, previous=as_previous(job, done))
-    return following, run(KIND, following)
+from tests.components.text_index.songs import KIND, next_of, row, songs
 
 
 def assert_answers_alike(here: Run, there: Run, ids: list[str], queries: list[str]) -> None:
@@ -260,93 +232,3 @@ def test_a_previous_file_that_is_damaged_is_not_continued(tmp_path: Path) -> Non
     _, after = next_of(tmp_path / "2", job, done, source.commit({"new": row("new")}))
     assert (after.failed, after.built.extends) == ([], False)
     assert "texts.db is damaged" in after.built.details["build"]["reason"]
-
-
-def spoil(*statements: str) -> Callable[[sqlite3.Connection], None]:
-    def run_them(connection: sqlite3.Connection) -> None:
-        for statement in statements:
-            connection.execute(statement)
-
-    return run_them
-
-
-@pytest.mark.parametrize(
-    ("damage", "gates"),
-    [
-        (spoil("UPDATE entries SET payload = '1' WHERE id = 'e000007'"), {"entries_match_source"}),
-        (
-            spoil(
-                "INSERT INTO entries SELECT row + 1, id, NULL, NULL "
-                "FROM entries WHERE id GLOB '*-b'"
-            ),
-            {"count", "ids_unique", "rows_in_order"},
-        ),
-        (
-            # As if FTS5 had never been told of the new text.
-            spoil("INSERT INTO terms (terms, rowid, text) VALUES ('delete', 544, 'lighthouse')"),
-            {"count", "found_as_asked", "frequencies"},
-        ),
-        (
-            # The text is another one, and FTS5 does not know.
-            spoil("UPDATE entries SET text = 'other' WHERE row = 512"),
-            {
-                "entries_match_source",
-                "found_as_asked",
-                "lost_terms_lead_nowhere",
-            },
-        ),
-        (spoil("UPDATE frequencies SET texts = 9 WHERE term = 'lighthouse'"), {"frequencies"}),
-        (
-            spoil("UPDATE entries SET row = 7000 WHERE id = 'e000007-b'"),
-            {"found_as_asked", "rows_in_order"},
-        ),
-        (spoil("UPDATE entries SET payload = '1' WHERE id = 'e000050'"), {"unchanged_kept"}),
-        (spoil("UPDATE facts SET entries = 7"), {"count"}),
-        (
-            spoil("INSERT INTO entries VALUES (1, 'e000009', NULL, NULL)"),
-            {"count", "entries_match_source", "rows_in_order"},
-        ),
-    ],
-)
-def test_each_gate_of_a_changed_file_fails_on_what_it_is_there_for(
-    tmp_path: Path, damage: Callable[[sqlite3.Connection], None], gates: set[str]
-) -> None:
-    source = songs()
-    job = make_job(tmp_path / "1", source)
-    after = source.commit({"e000007": row("on seas"), "e000007-b": row("lighthouse")}, ["e000009"])
-    following, done = next_of(tmp_path / "2", job, run(KIND, job), after)
-    assert done.failed == []
-    with closing(sqlite3.connect(done.files[DATABASE])) as connection, connection:
-        damage(connection)
-    checks = list(KIND.verify(following, done.built, done.files))
-    assert {check.name for check in checks if not check.passed} == gates, checks
-
-
-def test_words_that_an_entry_lost_are_missed_when_they_still_lead_to_it(tmp_path: Path) -> None:
-    source = songs()
-    job = make_job(tmp_path / "1", source)
-    after = source.commit({"e000007": row("on seas")}, ["e000009"])
-    following, done = next_of(tmp_path / "2", job, run(KIND, job), after)
-    with closing(sqlite3.connect(done.files[DATABASE])) as connection, connection:
-        # As if FTS5 had never been told that the old text went.
-        connection.execute(
-            "INSERT INTO terms (terms, rowid, text) VALUES ('delete', 512, 'on seas')"
-        )
-        connection.execute("INSERT INTO terms (rowid, text) VALUES (512, 'on seas number')")
-    failed = [c.name for c in KIND.verify(following, done.built, done.files) if not c.passed]
-    assert failed == ["frequencies", "lost_terms_lead_nowhere"]
-
-
-def test_pages_that_are_damaged_are_found(tmp_path: Path) -> None:
-    source = songs(2000)
-    job = make_job(tmp_path / "1", source)
-    following, done = next_of(tmp_path / "2", job, run(KIND, job), source.commit({"n": row("n")}))
-    raw = bytearray(done.files[DATABASE].read_bytes())
-    with closing(sqlite3.connect(done.files[DATABASE])) as connection:
-        (page,) = connection.execute(
-            "SELECT pageno FROM dbstat WHERE name = 'terms_docsize' AND pagetype = 'leaf' LIMIT 1"
-        ).fetchone()
-    raw[(page - 1) * 4096 : page * 4096] = bytes(4096)
-    done.files[DATABASE].write_bytes(raw)
-    failed = [c.name for c in KIND.verify(following, done.built, done.files) if not c.passed]
-    assert "integrity" in failed
