@@ -108,7 +108,7 @@ def _backwards(history: History) -> Iterator[str]:
             reached = max([reached, *(each.release for each in serving)])
         for threads in processes.values():
             yield from _backwards_in_a_thread(
-                reader, threads, _rolled_back(history.releases), history.damaged
+                reader, threads, _rolled_back(history.releases), history.corrupt
             )
 
 
@@ -116,7 +116,7 @@ def _backwards_in_a_thread(
     reader: str,
     samples: list[Sample],
     rolled_back: Mapping[str, set[int]],
-    damaged: frozenset[str],
+    corrupt: frozenset[str],
 ) -> Iterator[str]:
     threads: dict[str, list[Sample]] = {}
     for sample in samples:
@@ -130,7 +130,7 @@ def _backwards_in_a_thread(
             if (
                 old
                 and part.covers < old.covers
-                and old.version not in damaged  # the newest whole version may be an older one
+                and old.version not in corrupt  # the newest whole version may be an older one
                 and rolled_back.get(name, set()).isdisjoint(between)
             ):
                 yield f"{reader} went from generation {old.covers} of {name} to {part.covers}"
@@ -198,7 +198,7 @@ def _unaccounted(history: History) -> Iterator[str]:
     """I11: what is released follows from what is trusted, whatever is added to the streams.
 
     A version takes the place of another one since it covers something else, was declared or made
-    from something else, since the other one was damaged, or since a person decided so or asked for
+    from something else, since the other one was corrupt, or since a person decided so or asked for
     it in the catalog; and it is smaller than it may be only where a person forced that.
     """
     versions = {version.id: version for version in history.versions}
@@ -215,7 +215,7 @@ def _unaccounted(history: History) -> Iterator[str]:
                 new.definition,
                 new.parents,
             )
-            if same and name not in asked and old.id not in history.damaged:
+            if same and name not in asked and old.id not in history.corrupt:
                 yield f"release {after.number} has another {name}, for which nobody asked"
             least = old.entries * (1 - history.max_shrink.get(name, 1.0))
             if new.entries < least and not any(not names or name in names for names in forced):

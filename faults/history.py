@@ -162,5 +162,5 @@ class History:
     requests: tuple[AskedFor, ...] = ()
     max_shrink: Mapping[str, float] = field(default_factory=dict)
     """By component: how much of its entries a version may lose unless a person forces it."""
-    damaged: frozenset[str] = frozenset()
-    """The ids of versions whose files were damaged: a reader may have to leave them."""
+    corrupt: frozenset[str] = frozenset()
+    """The ids of versions whose files were corrupted: a reader may have to leave them."""

@@ -187,7 +187,7 @@ class Intruder:
             version=None if failed else f"{random.getrandbits(256):064x}",
             wanted=f"{random.getrandbits(256):064x}" if failed else "0" * 64,
             covers={"tracks": release},
-            error=f"damaged {random.random()}" if failed else None,
+            error=f"corrupt {random.random()}" if failed else None,
         )
         return (
             ReaderState(

@@ -79,8 +79,8 @@ class Recorder:
         """What a batch took away, by its id; written by who commits it."""
         self.forged: set[bytes] = set()
         """Forged messages: they prove nothing."""
-        self.damaged: set[Path] = set()
-        """Files of the store that a scenario damaged; what they hold now proves nothing."""
+        self.corrupt: set[Path] = set()
+        """Files of the store that a scenario corrupted; what they hold now proves nothing."""
         self.distrusted: set[str] = set()
         """Labels of readers under which an intruder reports: that proves nothing."""
 
@@ -90,7 +90,7 @@ class Recorder:
     def watch(self) -> None:
         """Look at what may be changed or wiped later; call it before a server loses its data."""
         for file in (self._store.root / "releases").glob("*.json"):
-            if file not in self.damaged:
+            if file not in self.corrupt:
                 digest = hashlib.sha256(file.read_bytes()).hexdigest()
                 self._seen.setdefault(int(file.stem), set()).add(digest)
         for file in self.manifests():
@@ -184,11 +184,11 @@ class Recorder:
                 name: definition.max_shrink
                 for name, definition in self._settings.components.items()
             },
-            damaged=frozenset(self._damaged_versions()),
+            corrupt=frozenset(self._corrupt_versions()),
         )
 
-    def _damaged_versions(self) -> Iterator[str]:
-        names = {path.name for path in self.damaged}
+    def _corrupt_versions(self) -> Iterator[str]:
+        names = {path.name for path in self.corrupt}
         for version in self._versions.values():
             if not names.isdisjoint({f"{version.id}.json", version.blob}):
                 yield version.id
@@ -224,8 +224,8 @@ class Recorder:
         return sorted((self._store.root / "versions").glob("*/*.json"))
 
     def _look_at(self, file: Path) -> None:
-        """Take down a version when it is seen first, since its files may be damaged later."""
-        if file.stem in self._versions or file in self.damaged:
+        """Take down a version when it is seen first, since its files may be corrupt later."""
+        if file.stem in self._versions or file in self.corrupt:
             return
         manifest = VersionManifest.model_validate_json(file.read_bytes())
         blob = manifest.files.get(FILE)
@@ -235,7 +235,7 @@ class Recorder:
         # Read by ourselves: the store would note for all that it was checked.
         raw = path.read_bytes() if path.is_file() else b""
         if hashlib.sha256(raw).hexdigest() != blob.digest:
-            assert path in self.damaged, f"{path} is not what it was"
+            assert path in self.corrupt, f"{path} is not what it was"
             return
         self._versions[file.stem] = Version(
             component=manifest.component,

@@ -11,22 +11,22 @@ from pathlib import Path
 from indexrelay.storage import ArtifactStore
 
 
-def copy_artifacts(store: ArtifactStore, to: Path, *, damaging: Iterable[str] = ()) -> None:
+def copy_artifacts(store: ArtifactStore, to: Path, *, corrupting: Iterable[str] = ()) -> None:
     """Copy what ``to`` does not have yet.
 
     Args:
         store: where to copy from.
         to: the root of the copy.
-        damaging: components of the newest release whose largest file arrives with one byte changed.
+        corrupting: components of the newest release whose largest file arrives with a changed byte.
     """
     for folder in ("blobs", "versions"):
         _copy_missing(store.root / folder, to / folder)
-    for component in damaging:
+    for component in corrupting:
         release = store.release(store.next_number() - 1)
         version = store.version(component, release.components[component])
         # The largest file is the index; a table of ids is often shared with other components.
         digest = max(version.files.values(), key=lambda blob: blob.size).digest
-        _damage(to / "blobs" / "sha256" / digest[:2] / digest)
+        _corrupt(to / "blobs" / "sha256" / digest[:2] / digest)
     _copy_missing(store.root / "releases", to / "releases")
 
 
@@ -57,7 +57,7 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _damage(blob: Path) -> None:
+def _corrupt(blob: Path) -> None:
     content = bytearray(blob.read_bytes())
     content[len(content) // 2] ^= 0xFF
     blob.unlink()

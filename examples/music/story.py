@@ -37,7 +37,7 @@ class Story:
 
     def tell(self) -> bool:
         """All three chapters; whether each ended as it should."""
-        return self._serve() and self._damage() and self._heal()
+        return self._serve() and self._corrupt() and self._heal()
 
     def _serve(self) -> bool:
         """Everything is built, released, and served by both readers."""
@@ -59,11 +59,11 @@ class Story:
         )
         return self._map_is_sound() and agreed and not failed
 
-    def _damage(self) -> bool:
+    def _corrupt(self) -> bool:
         """A new album; two of its files go bad on the way to the disk of ``stage``."""
-        print("\nA new album by Nachtzug; on the disk of stage, two files are damaged")
+        print("\nA new album by Nachtzug; on the disk of stage, two files are corrupt")
         self._hand_over([song("techno", "Nachtzug", number) for number in range(5, 11)], name="two")
-        failed = self._release(damaging=BROKEN)
+        failed = self._release(corrupting=BROKEN)
         print("\nThe last good version still answers there:")
         old, new = (
             self._readers[reader].ask("clap", "nachtzug-1") for reader in ("stage", "studio")
@@ -88,7 +88,7 @@ class Story:
                 f"  {commit.collection}: {commit.upserts} entries, generation {commit.generation}"
             )
 
-    def _release(self, *, damaging: Sequence[str] = ()) -> list[str]:
+    def _release(self, *, corrupting: Sequence[str] = ()) -> list[str]:
         """Build what is due, carry it to the other host, and see what became of it there.
 
         The rebuilder is told when to look, so that each chapter has one release. Left to itself
@@ -98,7 +98,7 @@ class Story:
         if result is None or result.release is None:
             raise RuntimeError(f"nothing was released: {result.message if result else 'not due'}")
         print(f"\nRelease {result.release}: {result.status}, {result.message}")
-        copy_artifacts(self._store, self._readers["stage"].artifacts, damaging=damaging)
+        copy_artifacts(self._store, self._readers["stage"].artifacts, corrupting=corrupting)
         return print_states(self._watcher.states_at(result.release, self._readers))
 
     def _map_is_sound(self) -> bool:

@@ -22,7 +22,7 @@ class Entry:
 
     run: Scenario
     runs: int = 20
-    """By default; of F1: at each failpoint, of F10 and F11: with each file and kind of damage."""
+    """By default; of F1: at each failpoint, of F10 and F11: each file and kind of corruption."""
     by_server: bool = True
     """Whether it may turn out otherwise on another server; what is about disks runs on one."""
 

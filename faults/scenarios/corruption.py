@@ -6,7 +6,7 @@ built or written again. Afterwards: the scrub finds it.
 First with readers that keep what they loaded in memory, whose history the checker judges. Then with
 a real vector index, whose files are mapped, under ``indexrelay up``. There a truth is kept beside
 it: what exact search finds among the entries of each generation. Every answer names its version and
-is compared with that. Wrong ones are allowed for as long as it takes to find the damage, and none
+is compared with that. Wrong ones are allowed as long as it takes to find the corruption, and none
 after that; a reader that touches what is cut off dies, and has to be back on the newest whole
 version.
 """
@@ -39,7 +39,7 @@ from indexrelay.schemas.messages import LoadOutcome, ReaderState
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactStore
 
-Damage = Callable[[Path], None]
+Corruption = Callable[[Path], None]
 
 
 def truncate(path: Path) -> None:
@@ -64,7 +64,7 @@ def remove(path: Path) -> None:
     path.unlink()
 
 
-DAMAGES: Mapping[str, Damage] = {"truncated": truncate, "flipped": flip, "removed": remove}
+CORRUPTIONS: Mapping[str, Corruption] = {"truncated": truncate, "flipped": flip, "removed": remove}
 
 
 def release_files(store: ArtifactStore, number: int) -> tuple[Path, Path]:
@@ -115,7 +115,7 @@ REBUILT_SECONDS = 20.0
 """A look for touched files, a reconcile, a build and a reload, and before that the start of a
 reader's process, which is most of it on a busy machine."""
 START_SECONDS = 90.0
-CASES = tuple(product(DAMAGES.items(), ("before", "served")))
+CASES = tuple(product(CORRUPTIONS.items(), ("before", "served")))
 FILES: Mapping[str, Callable[[Bench, Release], Path]] = {
     "blob": lambda bench, newest: _blob(bench, newest, "left"),
     "manifest of left": lambda bench, newest: _manifest(bench, newest, "left"),
@@ -126,7 +126,7 @@ FILES: Mapping[str, Callable[[Bench, Release], Path]] = {
 
 
 def corrupted(program: Path, row: Row, runs: int) -> None:
-    """Each run damages every file once; six of them do so in every way.
+    """Each run corrupts every file once; six of them do so in every way.
 
     Of the maps' files, of which there are more, a run takes a third: 18 do so in every way.
     """
@@ -134,14 +134,14 @@ def corrupted(program: Path, row: Row, runs: int) -> None:
         bench.bring_up(seconds=START_SECONDS)
         for number in range(runs):
             for offset, file in enumerate(FILES):
-                (name, damage), moment = CASES[(number + offset) % len(CASES)]
+                (name, corrupt), moment = CASES[(number + offset) % len(CASES)]
                 with row.run(f"{file} {name} {moment}, run {number}"):
-                    _corrupt_once(bench, row, file, damage, before=moment == "before")
+                    _corrupt_once(bench, row, file, corrupt, before=moment == "before")
         row.broke(bench.violations())
     _corrupt_maps(program, row, runs)
 
 
-def _corrupt_once(bench: Bench, row: Row, file: str, damage: Damage, *, before: bool) -> None:
+def _corrupt_once(bench: Bench, row: Row, file: str, corrupt: Corruption, *, before: bool) -> None:
     readers = [bench.processes[name] for name in ("reader-1", "reader-2")]
     if before:
         readers[0].send(signal.SIGSTOP)  # it wakes up with a last good version
@@ -155,15 +155,15 @@ def _corrupt_once(bench: Bench, row: Row, file: str, damage: Damage, *, before: 
         newest = bench.store.newest_release()
         assert newest is not None
         path = FILES[file](bench, newest)
-        bench.recorder.damaged.add(path)
-        damage(path)
+        bench.recorder.corrupt.add(path)
+        corrupt(path)
     finally:
         if before:
             readers[0].send(signal.SIGCONT)
             readers[1].start()
-    damaged_at = time.monotonic()
+    corrupted_at = time.monotonic()
     bench.wait(lambda: is_whole(bench.store) and bench.settled() and _all_applied(bench))
-    row.recovered(time.monotonic() - damaged_at, within=REBUILT_SECONDS)
+    row.recovered(time.monotonic() - corrupted_at, within=REBUILT_SECONDS)
 
 
 def _released(bench: Bench) -> int:
@@ -239,7 +239,7 @@ class Truth:
         count = self.counts[self.generations[answer.version]]
         distances = ((self.vectors[:count] - self.queries[answer.query]) ** 2).sum(axis=1)
         nearest = np.sort(distances)[:_K]
-        # A damaged table of ids gives ids that no entry has.
+        # A corrupt table of ids gives ids that no entry has.
         rows = [int(name) for name in answer.ids if name.isascii() and name.isdigit()]
         found = distances[[row for row in rows if row < count]]
         # By distance: two may be equally far.
@@ -321,7 +321,7 @@ MAP_REBUILT_SECONDS = 45.0
 
 
 def _corrupt_maps(program: Path, row: Row, runs: int) -> None:
-    """Each run damages a third of the files, each in another way; 18 damage all in all ways."""
+    """Each run corrupts a third of the files, each in another way; 18 corrupt all in all ways."""
     index = {"kind": "vector_index", "from": [COLLECTION], "index": "Flat"}
     for number in range(runs):
         with Bench(program, components={COMPONENT: index}) as bench, _up(bench):
@@ -335,17 +335,19 @@ def _corrupt_maps(program: Path, row: Row, runs: int) -> None:
 
 def _every_third_file(bench: Bench, row: Row, truth: Truth, asker: Asker, number: int) -> None:
     _release_more(bench, truth)
-    damages = tuple(DAMAGES.items())
+    corruptions = tuple(CORRUPTIONS.items())
     for turn, label in enumerate(list(_mapped_files(bench))[number % 3 :: 3], start=number // 3):
-        name, damage = damages[turn % len(damages)]
-        before = turn // len(damages) % 2 == 1
+        name, corrupt = corruptions[turn % len(corruptions)]
+        before = turn // len(corruptions) % 2 == 1
         with row.run(f"{label} {name} {'before' if before else 'mapped'}, run {number}"):
             pid = _state(bench).pid
             if before:
                 os.kill(pid, signal.SIGSTOP)
             try:
                 _release_more(bench, truth, served=not before)
-                figures = _corrupt_mapped(bench, row, truth, asker, label, damage, pid, kill=before)
+                figures = _corrupt_mapped(
+                    bench, row, truth, asker, label, corrupt, pid, kill=before
+                )
             finally:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
@@ -367,15 +369,15 @@ def _corrupt_mapped(
     truth: Truth,
     asker: Asker,
     label: str,
-    damage: Damage,
+    corrupt: Corruption,
     pid: int,
     *,
     kill: bool,
 ) -> str:
     """What came of it, in figures."""
     first = len(asker.answers)
-    damage(_mapped_files(bench)[label])
-    damaged_at = time.monotonic()
+    corrupt(_mapped_files(bench)[label])
+    corrupted_at = time.monotonic()
     if kill:
         os.kill(pid, signal.SIGKILL)  # a reader that starts has no last good version
     # An answer of the newest version: a query on the one before may still end the reader.
@@ -386,16 +388,16 @@ def _corrupt_mapped(
     answers = asker.answers[first:]
     wrong = [each.at for each in answers if each.ids and not truth.is_right(each)]
     silent = [each.at for each in answers if not each.ids]
-    latest = max([each - damaged_at for each in wrong], default=0.0)
+    latest = max([each - corrupted_at for each in wrong], default=0.0)
     died = not kill and _state(bench).pid != pid
     assert not (kill and wrong), f"{len(wrong)} wrong answers from what was never whole"
-    assert latest <= FOUND_SECONDS, f"a wrong answer {latest:.1f} s after the damage"
+    assert latest <= FOUND_SECONDS, f"a wrong answer {latest:.1f} s after the corruption"
     assert all(at <= repaired_at for at in silent), "queries fail although all is repaired"
-    row.recovered(repaired_at - damaged_at, within=MAP_REBUILT_SECONDS)
+    row.recovered(repaired_at - corrupted_at, within=MAP_REBUILT_SECONDS)
     return (
         f"{'died, ' if died else ''}{len(answers)} answers, {len(silent)} missing, "
         f"{len(wrong)} wrong, the last after {latest:.1f} s; repaired after "
-        f"{repaired_at - damaged_at:.1f} s"
+        f"{repaired_at - corrupted_at:.1f} s"
     )
 
 

@@ -261,11 +261,11 @@ class Groups(RuleBasedStateMachine):
             self.pipeline.producer.request_rebuild([name], reason="a test")
 
     @rule(name=anybody)
-    def damage(self, name: str) -> None:
+    def corrupt(self, name: str) -> None:
         newest = self.pipeline.store.newest_release()
         if newest is not None and name in newest.components:
             with suppress(ArtifactError):
-                self.pipeline.damage(name)
+                self.pipeline.corrupt(name)
 
     # What must be.
 

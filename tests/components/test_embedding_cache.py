@@ -12,7 +12,7 @@ from indexrelay.components.embedding_cache import (
     EmbeddingCacheParameters,
     Embeddings,
 )
-from indexrelay.components.errors import DamagedFileError, UnknownEntryError, UnusableInputError
+from indexrelay.components.errors import CorruptFileError, UnknownEntryError, UnusableInputError
 from indexrelay.components.kind import Built, Job
 from tests.components.jobs import MemorySnapshot, Row, clustered, make_job, make_snapshot, run
 
@@ -116,7 +116,7 @@ def test_a_file_that_was_cut_short_does_not_read_back_and_is_not_served(
     path = job.workdir / name
     path.write_bytes(path.read_bytes()[:keep])
     assert failed(job, built) == ["reads_back"]
-    with pytest.raises(DamagedFileError):
+    with pytest.raises(CorruptFileError):
         KIND.load({file: job.workdir / file for file in built.files})
 
 

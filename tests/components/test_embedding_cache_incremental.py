@@ -156,7 +156,7 @@ def test_an_array_of_everything_is_mapped_as_long_as_there_is_no_delta(
         assert np.shares_memory(block, layered.get("e000003"))
 
 
-def damaged_delta(done: Run) -> None:
+def corrupt_delta(done: Run) -> None:
     delta = np.load(done.files["delta.npy"])
     delta[0, 0] += 1
     np.save(done.files["delta.npy"], delta)
@@ -191,9 +191,9 @@ def missing_place(done: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "gates"),
+    ("corrupt", "gates"),
     [
-        (damaged_delta, {"rows_match_source"}),
+        (corrupt_delta, {"rows_match_source"}),
         (infinite_delta, {"rows_match_source", "vectors_finite"}),
         (missing_tombstone, {"count", "ids_unique", "ids_in_order"}),
         (another_tombstone, {"rows_match_source", "unchanged_kept"}),
@@ -203,12 +203,12 @@ def missing_place(done: Run) -> None:
     ],
 )
 def test_each_gate_of_a_continued_cache_fails_on_what_it_is_there_for(
-    tmp_path: Path, source: MemorySnapshot, damage: object, gates: set[str]
+    tmp_path: Path, source: MemorySnapshot, corrupt: object, gates: set[str]
 ) -> None:
     after = source.commit({"e000007": CHANGED, "e000008": CHANGED}, ["e000009"])
     following, done = next_of(KIND, tmp_path / "2", make_job(tmp_path / "1", source), after)
-    assert callable(damage)
-    damage(done)
+    assert callable(corrupt)
+    corrupt(done)
     checks = KIND.verify(following, done.built, done.files)
     assert {check.name for check in checks if not check.passed} == gates
 
@@ -243,7 +243,7 @@ def test_a_version_of_the_time_before_deltas_is_continued(
     assert (done.failed, done.built.extends) == ([], True)
 
 
-def test_a_previous_version_that_is_damaged_is_not_continued(
+def test_a_previous_version_that_is_corrupt_is_not_continued(
     tmp_path: Path, source: MemorySnapshot
 ) -> None:
     job = make_job(tmp_path / "1", source)
@@ -252,4 +252,4 @@ def test_a_previous_version_that_is_damaged_is_not_continued(
     after = source.commit({"new": CHANGED})
     done = run(KIND, make_job(tmp_path / "2", after, previous=as_previous(job, done)))
     assert (done.failed, done.built.extends) == ([], False)
-    assert "matrix.npy is damaged" in done.built.details["build"]["reason"]
+    assert "matrix.npy is corrupt" in done.built.details["build"]["reason"]

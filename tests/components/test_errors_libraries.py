@@ -1,4 +1,4 @@
-"""What the operating system refuses is called that, and damage is what a file holds.
+"""What the operating system refuses is called that, and corruption is what a file holds.
 
 In a program of its own: it takes descriptors, memory and permissions away from itself.
 """
@@ -15,7 +15,7 @@ import pytest
 
 from indexrelay.components import errors
 from indexrelay.components.errors import (
-    DamagedFileError,
+    CorruptFileError,
     InvalidQueryError,
     of_faiss,
     of_memory,
@@ -94,7 +94,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_want_of_descriptors_memory_or_permission_is_never_called_damage(built: Path) -> None:
+def test_want_of_descriptors_memory_or_permission_is_never_called_corruption(built: Path) -> None:
     for name in KINDS:
         for file in (built / name).iterdir():
             file.chmod(0)
@@ -131,8 +131,8 @@ def test_want_of_descriptors_memory_or_permission_is_never_called_damage(built: 
             "write error: 4 != 8 (No space left on device)",
             "[Errno 28] No space left on device: 'x'",
         ),
-        ("std::bad_alloc", "x is damaged: its header asks for more memory than there is"),
-        ("Index type 0x62726167 not recognized", "x is damaged: FAISS cannot read it: Index type"),
+        ("std::bad_alloc", "x is corrupt: its header asks for more memory than there is"),
+        ("Index type 0x62726167 not recognized", "x is corrupt: FAISS cannot read it: Index type"),
     ],
 )
 def test_errors_of_faiss_are_classified(said: str, means: str) -> None:
@@ -142,16 +142,16 @@ def test_errors_of_faiss_are_classified(said: str, means: str) -> None:
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        (sqlite3.SQLITE_CORRUPT, DamagedFileError),
-        (sqlite3.SQLITE_NOTADB, DamagedFileError),
-        (sqlite3.SQLITE_IOERR_SHORT_READ, DamagedFileError),
+        (sqlite3.SQLITE_CORRUPT, CorruptFileError),
+        (sqlite3.SQLITE_NOTADB, CorruptFileError),
+        (sqlite3.SQLITE_IOERR_SHORT_READ, CorruptFileError),
         (sqlite3.SQLITE_IOERR_READ, OSError),
         (sqlite3.SQLITE_CANTOPEN, OSError),
         (sqlite3.SQLITE_FULL, OSError),
         (sqlite3.SQLITE_READONLY, OSError),
         (sqlite3.SQLITE_BUSY, OSError),
-        (sqlite3.SQLITE_NOMEM, DamagedFileError),
-        (sqlite3.SQLITE_INTERRUPT, DamagedFileError),
+        (sqlite3.SQLITE_NOMEM, CorruptFileError),
+        (sqlite3.SQLITE_INTERRUPT, CorruptFileError),
         (sqlite3.SQLITE_ERROR, sqlite3.OperationalError),
         (None, sqlite3.OperationalError),
     ],
@@ -166,7 +166,7 @@ def test_errors_of_sqlite_are_classified(code: int | None, kind: type[Exception]
 def test_want_of_memory_is_the_files_fault_only_where_there_is_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert isinstance(of_memory(Path("x")), DamagedFileError)
+    assert isinstance(of_memory(Path("x")), CorruptFileError)
     monkeypatch.setattr(errors, "_SOME_BYTES", 1 << 60)
     assert isinstance(of_memory(Path("x")), MemoryError)
     assert isinstance(of_faiss(Path("x"), RuntimeError("std::bad_alloc")), MemoryError)

@@ -124,11 +124,11 @@ def test_a_good_history_passes() -> None:
             releases=(GOOD.releases[0], released(2, 2, 1, groups={}), released(3, 2, 2)),
             samples=(sample(3, 2, 1),),
         ),
-        # What a reader serves was damaged, and what came before was not.
+        # What a reader serves was corrupt, and what came before was not.
         replace(
             GOOD,
             samples=(sample(2, 2, 2), sample(2, 1, 1)),
-            damaged=frozenset({"left-2", "right-2"}),
+            corrupt=frozenset({"left-2", "right-2"}),
         ),
     ],
     ids=[
@@ -139,7 +139,7 @@ def test_a_good_history_passes() -> None:
         "start",
         "kept",
         "joins",
-        "damaged",
+        "corrupt",
     ],
 )
 def test_what_may_happen_passes(history: History) -> None:
@@ -169,7 +169,7 @@ def shrunk(**other: Any) -> History:
 
 ACCOUNTED = {
     "asked": replace(rebuilt(), requests=(AskedFor(components=("left",), force=False),)),
-    "damaged": replace(rebuilt(), damaged=frozenset({"left-2"})),
+    "corrupt": replace(rebuilt(), corrupt=frozenset({"left-2"})),
     "redefined": rebuilt(definition="another"),
     "forced": shrunk(requests=(AskedFor(components=("left",), force=True),)),
     "forced all": shrunk(requests=(AskedFor(components=(), force=True),)),
@@ -210,7 +210,7 @@ WRONG = {
     "I3 reader": replace(GOOD, samples=(sample(2, 2, 2), sample(1, 1, 1))),
     "I3 generation": replace(GOOD, samples=(sample(2, 2, 2), sample(2, 1, 1))),
     "I3 whole": replace(
-        GOOD, samples=(sample(2, 2, 2), sample(2, 1, 1)), damaged=frozenset({"left-2"})
+        GOOD, samples=(sample(2, 2, 2), sample(2, 1, 1)), corrupt=frozenset({"left-2"})
     ),
     "I3 restart": replace(GOOD, samples=(sample(2, 2, 2), sample(1, 1, 1, process=8))),
     "I4 bytes": replace(

@@ -154,10 +154,10 @@ def test_a_child_whose_parent_has_another_version_is_due() -> None:
     }
 
 
-def test_damaged_files_are_due_and_so_is_what_is_made_from_them() -> None:
-    given = facts(damaged={"plot": "blob x is missing"})
+def test_corrupt_files_are_due_and_so_is_what_is_made_from_them() -> None:
+    given = facts(corrupt={"plot": "blob x is missing"})
     assert due(given) == {
-        "plot": "its files are damaged: blob x is missing",
+        "plot": "its files are corrupt: blob x is missing",
         "plot_cache": "plot is built again",
     }
 

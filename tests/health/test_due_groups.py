@@ -143,10 +143,10 @@ CASES: dict[str, tuple[Facts, set[str], str]] = {
         ),
     ),
     "a parent outside the group is free": (facts(OUTSIDE), {"seed", "main", "cache"}, ""),
-    "one is damaged and held": (
+    "one is corrupt and held": (
         facts(
             holds={"index": BAD},
-            damaged={"index": "a blob is corrupt"},
+            corrupt={"index": "a blob is corrupt"},
             versions={
                 name: each for name, each in versions(DEFINITIONS).items() if name != "index"
             },
@@ -154,10 +154,10 @@ CASES: dict[str, tuple[Facts, set[str], str]] = {
         set(),
         "group maps waits for index, which is held (bad)",
     ),
-    "one is damaged, the others current": (
+    "one is corrupt, the others current": (
         facts(
             sources={"tracks": SourceFact(epoch="e1", generation=1)},
-            damaged={"index": "a blob is corrupt"},
+            corrupt={"index": "a blob is corrupt"},
             versions={
                 name: each for name, each in versions(DEFINITIONS).items() if name != "index"
             },

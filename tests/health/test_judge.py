@@ -247,10 +247,10 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
         "indexrelay releases sign 8",
         Actor.PERSON,
     ),
-    "damaged release": (
+    "corrupt release": (
         {"broken_releases": {8: "torn"}, "highest_release": 8},
-        Code.RELEASE_DAMAGED,
-        "release 8 is damaged and is passed over: torn",
+        Code.RELEASE_CORRUPT,
+        "release 8 is corrupt and is passed over: torn",
         "restore its file",
         Actor.PERSON,
     ),
@@ -319,13 +319,13 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
         "a rebuilder tries again at 2026-01-01 12:00 UTC",
         Actor.PROCESS,
     ),
-    "damaged": (
+    "corrupt": (
         {
             "versions": {name: VERSIONS[name] for name in NAMES if name != "similar"},
-            "damaged": {"similar": "a blob is damaged"},
+            "corrupt": {"similar": "a blob is corrupt"},
         },
-        Code.COMPONENT_DAMAGED,
-        "similar has damaged files: a blob is damaged",
+        Code.COMPONENT_CORRUPT,
+        "similar has corrupt files: a blob is corrupt",
         "a running rebuilder builds it",
         Actor.PROCESS,
     ),
@@ -624,7 +624,7 @@ def test_a_problem_is_reported_once_with_what_to_do_and_who_acts(case: str) -> N
     assert advice in problem.advice
     assert problem.acts is acts
     # Only a component that is made from it may be told of besides.
-    alone = {Code.COMPONENT_DAMAGED, Code.GROUP_WAITS, Code.GROUP_SPLIT}
+    alone = {Code.COMPONENT_CORRUPT, Code.GROUP_WAITS, Code.GROUP_SPLIT}
     assert len(found) == 1 or code in alone, found
 
 
@@ -740,7 +740,7 @@ CHANGED = {"similar": ComponentDefinition.of("vector_index", "tracks", index="Fl
             {"versions": {**VERSIONS, "similar": manifest("similar", covers={"tracks": 2})}},
             Code.COMPONENT_BEHIND,
         ),
-        ({"damaged": {"similar": "rotten"}}, Code.COMPONENT_DAMAGED),
+        ({"corrupt": {"similar": "rotten"}}, Code.COMPONENT_CORRUPT),
         ({"attempts": {"similar": attempt("similar")}, "sources": NEXT}, Code.COMPONENT_FAILED),
     ],
 )

@@ -51,7 +51,7 @@ def any_facts(draw: st.DrawFn) -> Facts:
         for name in NAMES
         if draw(st.integers(0, 4))
     }
-    damaged = dict.fromkeys(draw(some) & versions.keys(), "rotten")
+    corrupt = dict.fromkeys(draw(some) & versions.keys(), "rotten")
     released = release(
         components={name: each.id for name, each in versions.items()},
         holds={name: hold() for name in draw(some) & versions.keys()},
@@ -92,8 +92,8 @@ def any_facts(draw: st.DrawFn) -> Facts:
         generation=generation,
         stored={"tracks": stored(epoch=epoch, generation=generation)},
         sources={"tracks": fact},
-        versions={name: each for name, each in versions.items() if name not in damaged},
-        damaged=damaged,
+        versions={name: each for name, each in versions.items() if name not in corrupt},
+        corrupt=corrupt,
         release=released if versions else None,
         attempts={name: attempt(name, failures=draw(st.integers(1, 4))) for name in draw(some)},
         paused={name: pause(name) for name in draw(some)},
@@ -108,7 +108,7 @@ def any_facts(draw: st.DrawFn) -> Facts:
     for area in draw(st.sets(st.sampled_from(Area))):
         gone: dict[Area, dict[str, Any]] = {
             Area.CATALOG: {"sources": {}, "stored": {}, "attempts": {}, "paused": {}},
-            Area.ARTIFACTS: {"release": None, "versions": {}, "damaged": {}},
+            Area.ARTIFACTS: {"release": None, "versions": {}, "corrupt": {}},
             Area.REDIS: {"redis": None},
         }
         unknown = {**facts.unknown, area: Unknown(reason="away", advice="start it")}

@@ -93,7 +93,7 @@ def test_a_release_is_announced_again_to_an_emptied_redis_and_nothing_is_rebuilt
     assert bench.release().number == 1
 
 
-def test_a_damaged_blob_is_rebuilt(make_bench: MakeBench) -> None:
+def test_a_corrupt_blob_is_rebuilt(make_bench: MakeBench) -> None:
     bench = make_bench(index=behaving("tracks"))
     bench.commit("a")
     bench.rebuild()

@@ -103,7 +103,7 @@ def test_that_they_went_back_is_not_forgotten_with_the_release_that_was_collecte
     assert bench.release().components["index"] != bad
 
 
-def test_what_is_damaged_is_built(bench: Bench) -> None:
+def test_what_is_corrupt_is_built(bench: Bench) -> None:
     [file] = built(bench)
     for ref in bench.store.version("index", file.stem).files.values():
         bench.store.blob(ref).unlink()

@@ -238,25 +238,25 @@ def test_a_server_that_is_away_is_one_finding(
     assert "connection refused" in redis.what
 
 
-def damage_release(built: Bench, folder: str) -> None:
+def corrupt_release(built: Bench, folder: str) -> None:
     [file] = (built.settings.artifacts_dir / folder).glob("*1.json")
     file.chmod(0o600)
     file.write_text("{")
 
 
-def test_a_damaged_release_file_is_written_again_from_its_copy(built: Bench) -> None:
+def test_a_corrupt_release_file_is_written_again_from_its_copy(built: Bench) -> None:
     for folder in ("releases", "copies"):
-        damage_release(built, folder)
+        corrupt_release(built, folder)
         assert found(built)["store"].outcome is RepairOutcome.REPAIRED
         assert found(built) == {}
 
 
-def test_a_release_whose_files_are_both_damaged_is_reported(built: Bench) -> None:
-    damage_release(built, "releases")
-    damage_release(built, "copies")
-    problem = told(built, Code.RELEASE_DAMAGED)
+def test_a_release_whose_files_are_both_corrupt_is_reported(built: Bench) -> None:
+    corrupt_release(built, "releases")
+    corrupt_release(built, "copies")
+    problem = told(built, Code.RELEASE_CORRUPT)
     assert problem is not None
-    assert "release 1 is damaged" in problem.what
+    assert "release 1 is corrupt" in problem.what
 
 
 def test_a_source_that_cannot_be_read_is_reported(built: Bench) -> None:

@@ -150,10 +150,10 @@ def test_a_group_waits_for_a_member_that_is_built_elsewhere(pipeline: Pipeline) 
     assert covered(pipeline) == MOVED
 
 
-def test_a_member_whose_files_are_damaged_is_built_at_the_state_of_its_group(
+def test_a_member_whose_files_are_corrupt_is_built_at_the_state_of_its_group(
     pipeline: Pipeline,
 ) -> None:
-    pipeline.damage("map_cache")
+    pipeline.corrupt("map_cache")
     pipeline.store.hold("main_map", reason="by hand")
     commit(pipeline)
     pipeline.settle()

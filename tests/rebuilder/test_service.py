@@ -26,7 +26,7 @@ from indexrelay.streams.retention import ServerMemory
 from tests.fixtures.logs import capture_logs
 from tests.fixtures.servers import ServerFactory
 from tests.rebuilder.conftest import Bench, behaving
-from tests.rebuilder.damage_reports import report_damage, rot
+from tests.rebuilder.corruption_reports import report_corruption, rot
 
 pytestmark = pytest.mark.server
 _TIMEOUT_SECONDS = 3.0
@@ -156,7 +156,7 @@ def test_what_a_reader_cannot_load_is_built_again_long_before_the_next_reconcile
     live.emit(live.commit("a"))
     live.wait(live.results)
     rot(live)
-    report_damage(live)
+    report_corruption(live)
     live.wait(lambda: live.release().number == 2)
     live.opened("index")
 

@@ -1,4 +1,4 @@
-"""Where the version that a release wants is damaged, the newest whole one before it serves."""
+"""Where the version that a release wants is corrupt, the newest whole one before it serves."""
 
 from pathlib import Path
 
@@ -109,7 +109,7 @@ def test_a_group_stands_in_as_it_was_before_a_member_joined_that_cannot_be_loade
 
 
 def test_a_group_that_is_served_does_not_go_back_to_before_a_member_joined(bench: Bench) -> None:
-    """What is damaged is withdrawn, and the others stay where they are."""
+    """What is corrupt is withdrawn, and the others stay where they are."""
     bench.publish(groups={"voyager": "songs"}, voyager="v1")
     groups = {"voyager": "songs", "map": "songs"}
     bench.publish(groups=groups, voyager="v2", map="m2")
@@ -121,7 +121,7 @@ def test_a_group_that_is_served_does_not_go_back_to_before_a_member_joined(bench
     assert texts(reader) == {"voyager": "v2"}
 
 
-def test_a_reader_that_starts_on_a_damaged_release_serves_the_version_before(
+def test_a_reader_that_starts_on_a_corrupt_release_serves_the_version_before(
     bench: Bench,
 ) -> None:
     bench.publish(voyager="v1", clap="c1")
@@ -138,12 +138,12 @@ def test_a_reader_that_starts_on_a_damaged_release_serves_the_version_before(
     assert texts(reader) == {"voyager": "v2", "clap": "c2"}
 
 
-def test_one_that_is_damaged_as_well_is_passed_over(bench: Bench) -> None:
-    damaged: list[Path] = []
+def test_one_that_is_corrupt_as_well_is_passed_over(bench: Bench) -> None:
+    corrupt: list[Path] = []
     for number in (1, 2, 3):
         bench.publish(voyager=f"v{number}")
-        damaged.append(blob_of(bench, "voyager"))
-    for path in damaged[1:]:
+        corrupt.append(blob_of(bench, "voyager"))
+    for path in corrupt[1:]:
         overwrite(path, "vX")
     reader = bench.reader()
     reader.step()
@@ -153,15 +153,15 @@ def test_one_that_is_damaged_as_well_is_passed_over(bench: Bench) -> None:
 def test_numbers_that_the_store_lost_are_passed_over(bench: Bench) -> None:
     bench.publish(voyager="v1")
     bench.publish(voyager="v2")
-    damaged = blob_of(bench, "voyager")
+    corrupt = blob_of(bench, "voyager")
     bench.store.renumber(lost=1000, reason="readers were ahead")
-    overwrite(damaged, "vX")
+    overwrite(corrupt, "vX")
     reader = bench.reader()
     reader.step()
     assert texts(reader) == {"voyager": "v1"}
 
 
-def test_what_stands_in_and_turns_out_to_be_damaged_is_replaced_by_what_is_older(
+def test_what_stands_in_and_turns_out_to_be_corrupt_is_replaced_by_what_is_older(
     bench: Bench,
 ) -> None:
     paths = []
@@ -221,7 +221,7 @@ def test_who_left_the_release_does_not_stay_beside_a_group_that_goes_back(bench:
     assert texts(reader) == {"voyager": "v1", "map": "m1"}
 
 
-def test_a_rollback_to_a_damaged_version_does_not_bring_back_what_it_went_back_from(
+def test_a_rollback_to_a_corrupt_version_does_not_bring_back_what_it_went_back_from(
     bench: Bench,
 ) -> None:
     bench.publish(voyager="v1")

@@ -43,7 +43,7 @@ def test_a_release_that_changes_no_version_is_worked_through_without_a_load(benc
     assert outcomes(reader) == {"voyager": "unchanged"}
 
 
-def _damage_newest(bench: Bench) -> None:
+def _corrupt_newest(bench: Bench) -> None:
     """Both of its files."""
     for folder in ("releases", "copies"):
         newest = max((bench.store.root / folder).iterdir())
@@ -51,12 +51,12 @@ def _damage_newest(bench: Bench) -> None:
         newest.write_bytes(newest.read_bytes()[:-20])
 
 
-def test_a_damaged_release_is_never_followed(bench: Bench) -> None:
+def test_a_corrupt_release_is_never_followed(bench: Bench) -> None:
     bench.publish(voyager="v1")
     reader = bench.reader()
     reader.step()
     bench.publish(voyager="v2")
-    _damage_newest(bench)
+    _corrupt_newest(bench)
     assert not reader.step()
     assert texts(reader) == {"voyager": "v1"}
     bench.publish(voyager="v3")
@@ -69,7 +69,7 @@ def test_a_reader_never_goes_back_to_a_lower_number(bench: Bench) -> None:
     bench.publish(voyager="v2")
     reader = bench.reader()
     reader.step()
-    _damage_newest(bench)
+    _corrupt_newest(bench)
     with capture_logs() as lines:
         for _ in range(3):
             assert not reader.step()
@@ -77,14 +77,14 @@ def test_a_reader_never_goes_back_to_a_lower_number(bench: Bench) -> None:
     assert _events(lines) == ["release.unreadable", "release.went_back"]
 
 
-def test_a_failed_load_is_tried_again_even_if_its_release_was_damaged_since(bench: Bench) -> None:
+def test_a_failed_load_is_tried_again_even_if_its_release_was_corrupt_since(bench: Bench) -> None:
     cause = bench.folder / "cause"
     cause.touch()
     bench.publish(voyager="v1")
     reader = bench.reader()
     bench.publish(voyager=f"disk {cause}", clap="c2")
     reader.step()
-    _damage_newest(bench)
+    _corrupt_newest(bench)
     cause.unlink()
     bench.clock.advance(2.0)
     assert reader.step()

@@ -92,7 +92,7 @@ def test_a_retry_does_not_call_unchanged_what_was_applied_before(bench: Bench) -
     assert outcomes(reader) == {"clap": "applied", "voyager": "applied"}
 
 
-def test_a_damaged_blob_is_not_served_and_a_missing_one_is_tried_again(bench: Bench) -> None:
+def test_a_corrupt_blob_is_not_served_and_a_missing_one_is_tried_again(bench: Bench) -> None:
     bench.publish(voyager="v1", clap="c1")
     voyager, clap = _blob_of(bench, "voyager"), _blob_of(bench, "clap")
     voyager.chmod(0o644)
@@ -111,7 +111,7 @@ def test_a_damaged_blob_is_not_served_and_a_missing_one_is_tried_again(bench: Be
     assert texts(reader) == {"clap": "c1"}
 
 
-def test_a_damaged_blob_that_was_repaired_is_taken_up_without_another_release(
+def test_a_corrupt_blob_that_was_repaired_is_taken_up_without_another_release(
     bench: Bench,
 ) -> None:
     bench.publish(voyager="v1")
@@ -134,7 +134,7 @@ def test_a_damaged_blob_that_was_repaired_is_taken_up_without_another_release(
     assert outcomes(reader) == {"voyager": "applied"}
 
 
-def test_a_damaged_manifest_that_was_repaired_is_taken_up(bench: Bench) -> None:
+def test_a_corrupt_manifest_that_was_repaired_is_taken_up(bench: Bench) -> None:
     release = bench.publish(voyager="v1")
     version = release.components["voyager"]
     path = bench.store.root / "versions" / "voyager" / f"{version}.json"

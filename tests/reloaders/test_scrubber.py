@@ -1,4 +1,4 @@
-"""What is served is checked again: damage is found, reported, and answers nothing any longer."""
+"""What is served is checked again: corruption is found and reported, and answers nothing more."""
 
 import os
 import threading
@@ -50,7 +50,7 @@ def scrubber(bench: Bench, reader: Reloader, wait: Waits | None = None) -> Scrub
         bench.store,
         bench.settings.reader,
         contents=lambda: reader._current.contents,
-        report=reader._follower.report_damage,
+        report=reader._follower.report_corruption,
         wait=wait or Waits(bench),
         clock=bench.clock,
     )
@@ -71,8 +71,8 @@ def test_a_blob_that_was_written_to_is_found_at_the_next_look_and_the_version_be
     assert outcomes(reader) == {"voyager": "failed", "clap": "applied"}
     assert "BlobCorruptError" in str(state_of(reader, "voyager").error)
     assert (reader.state.release, reader.ready) == (2, True)
-    (damaged,) = [line for line in lines if line["event"] == "component.damaged"]
-    assert "indexrelay rebuild voyager" in damaged["advice"]
+    (corrupt,) = [line for line in lines if line["event"] == "component.corrupt"]
+    assert "indexrelay rebuild voyager" in corrupt["advice"]
     bench.publish(voyager="v3")
     assert reader.step()
     assert texts(reader) == {"voyager": "v3", "clap": "c1"}
@@ -146,7 +146,7 @@ def test_a_scrub_is_as_slow_as_its_setting_looks_up_meanwhile_and_ends_when_aske
 
 
 def test_what_was_replaced_by_a_whole_file_is_loaded_again_from_that(bench: Bench) -> None:
-    """Somebody mends a blob under a reader that has mapped the damaged one."""
+    """Somebody mends a blob under a reader that has mapped the corrupt one."""
     bench.publish(voyager="v1")
     reader = bench.reader()
     reader.step()
@@ -179,7 +179,7 @@ def test_a_removed_file_is_reported_and_answers_from_memory_until_it_is_back(ben
         for _ in range(3):
             scrub.look()
             assert not reader.step()
-    assert [line["event"] for line in lines] == ["component.damaged", "component.load_failed"]
+    assert [line["event"] for line in lines] == ["component.corrupt", "component.load_failed"]
     assert texts(reader) == {"voyager": "v2"}
     assert "BlobMissingError" in str(state_of(reader, "voyager").error)
     hidden.rename(blob)

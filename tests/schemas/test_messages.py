@@ -158,7 +158,7 @@ def test_no_bytes_raise_anything_else(raw: bytes) -> None:
 
 
 @given(data=st.sampled_from(SAID), attributes=st.data())
-def test_no_damaged_attribute_raises_anything_else(
+def test_no_corrupt_attribute_raises_anything_else(
     data: EventData, attributes: st.DataObject
 ) -> None:
     envelope = json.loads(event_of(data).to_bytes())
@@ -168,7 +168,7 @@ def test_no_damaged_attribute_raises_anything_else(
 
 
 @given(data=st.sampled_from(SAID), cut=st.data())
-def test_no_damaged_byte_raises_anything_else(data: EventData, cut: st.DataObject) -> None:
+def test_no_corrupt_byte_raises_anything_else(data: EventData, cut: st.DataObject) -> None:
     raw = bytearray(event_of(data).to_bytes())
     start = cut.draw(st.integers(0, len(raw)))
     end = cut.draw(st.integers(start, min(len(raw), start + 20)))

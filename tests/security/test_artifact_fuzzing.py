@@ -1,4 +1,4 @@
-"""Hostile versions of every kind end as damage or as an answer, in time, and end nobody.
+"""Hostile versions of every kind end as corruption or as an answer, in time, and end nobody.
 
 Each has the right digests: its content is hostile while its name is right. A reader in a process of
 its own meets one after the other. For how long, `tests.security.fuzzing` says: together the kinds
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.timeout(120 + 90 * MINUTES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_hostile_version_is_damaged_or_answers_and_the_reader_lives(kind: str) -> None:
+def test_a_hostile_version_is_corrupt_or_answers_and_the_reader_lives(kind: str) -> None:
     names = [name for name, recipe in RECIPES.items() if recipe.name == kind]
     ends_at = time.monotonic() + 60 * MINUTES / len(KINDS)
     outcomes: Counter[str] = Counter()
@@ -38,7 +38,7 @@ def test_a_hostile_version_is_damaged_or_answers_and_the_reader_lives(kind: str)
             break
     assert outcomes.total() >= OF_EACH_KIND
     # Of files that nobody would take, and of changes that one cannot see, nothing is learned.
-    assert outcomes["damaged"] + outcomes["damaged when asked"] > outcomes.total() / 3, outcomes
+    assert outcomes["corrupt"] + outcomes["corrupt when asked"] > outcomes.total() / 3, outcomes
     assert outcomes["answered"] > outcomes.total() / 20, outcomes
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from indexrelay.components.errors import DamagedFileError, KindNotFoundError
+from indexrelay.components.errors import CorruptFileError, KindNotFoundError
 from indexrelay.reloaders.errors import KindNotAllowedError
 from indexrelay.reloaders.loader import Opener
 from indexrelay.schemas.clock import SystemClock
@@ -20,7 +20,7 @@ from tests.security.artifacts.versions import make
 from tests.security.fuzzing import seeds
 from tests.storage.artifacts.samples import make_file, make_release
 
-REFUSED = (ArtifactError, DamagedFileError, KindNotAllowedError, KindNotFoundError)
+REFUSED = (ArtifactError, CorruptFileError, KindNotAllowedError, KindNotFoundError)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from indexrelay.schemas.settings import Settings
 from indexrelay.testing import (
     FakeClock,
     MakePipeline,
-    NothingToDamageError,
+    NothingToCorruptError,
     NotSettledError,
     Pipeline,
 )
@@ -110,13 +110,13 @@ def test_a_build_fails_until_it_is_healed(pipeline: Pipeline) -> None:
     assert pipeline.results[-1].status is RebuildStatus.SUCCESS
 
 
-def test_damaged_files_fail_in_the_reader_and_are_built_again(pipeline: Pipeline) -> None:
+def test_corrupt_files_fail_in_the_reader_and_are_built_again(pipeline: Pipeline) -> None:
     reader = pipeline.reader("a")
     commit(pipeline, "one")
     pipeline.settle()
     commit(pipeline, "two")
     pipeline.rebuild()
-    pipeline.damage("cache")
+    pipeline.corrupt("cache")
     reader.step()
     state = reader.state.components
     assert state["cache"].outcome is LoadOutcome.FAILED
@@ -128,9 +128,9 @@ def test_damaged_files_fail_in_the_reader_and_are_built_again(pipeline: Pipeline
         assert list(snapshot["cache"].ids) == ["one", "two"]
 
 
-def test_only_released_files_can_be_damaged(pipeline: Pipeline) -> None:
-    with pytest.raises(NothingToDamageError, match="'cache'"):
-        pipeline.damage("cache")
+def test_only_released_files_can_be_corrupt(pipeline: Pipeline) -> None:
+    with pytest.raises(NothingToCorruptError, match="'cache'"):
+        pipeline.corrupt("cache")
 
 
 def test_a_commit_while_redis_is_away_is_found_later(pipeline: Pipeline) -> None:

@@ -6,7 +6,7 @@ the toolbox of incremental kinds from `indexrelay.components.layered`; docs/kind
 """
 
 from indexrelay.components.errors import (
-    DamagedFileError,
+    CorruptFileError,
     InvalidQueryError,
     UnknownEntryError,
     UnusableInputError,
@@ -45,7 +45,7 @@ __all__ = [
     "Check",
     "Closable",
     "ComponentInput",
-    "DamagedFileError",
+    "CorruptFileError",
     "Entries",
     "Files",
     "Hit",

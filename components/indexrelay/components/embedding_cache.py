@@ -38,7 +38,7 @@ class Embeddings(Closable):
         """Map the files of a version.
 
         Raises:
-            DamagedFileError: one of them is not what was written.
+            CorruptFileError: one of them is not what was written.
             OSError: one of them cannot be opened.
         """
         self._table = LayeredTable(files, (MATRIX,))
@@ -139,7 +139,7 @@ class EmbeddingCache(LayeredKind[EmbeddingCacheParameters, Embeddings]):
         """Map a version for serving.
 
         Raises:
-            DamagedFileError: one of its files is not what was written.
+            CorruptFileError: one of its files is not what was written.
         """
         served = Embeddings(files)
         served.warm()

@@ -1,7 +1,7 @@
 """What goes wrong with kinds, with their builds, and with what they serve.
 
 FAISS makes every error a `RuntimeError`, SQLite most of them a `DatabaseError`. `of_faiss` and
-`of_sqlite` say which of them mean that a file is damaged: what it holds is not what was written.
+`of_sqlite` say which of them mean that a file is corrupt: what it holds is not what was written.
 A lack of descriptors, memory or permission says nothing about the file: it may open in a moment,
 and another build would not help.
 """
@@ -54,14 +54,14 @@ class MemoryLimitError(IndexRelayError):
     """Raised when an index cannot be made as small as its definition's ``max_bytes`` asks."""
 
 
-class DamagedFileError(IndexRelayError):
+class CorruptFileError(IndexRelayError):
     """Raised when a file of a version is not what was written: cut short, or changed.
 
     The version has to be fetched or built again.
     """
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path.name} is damaged: {reason}")
+        super().__init__(f"{path.name} is corrupt: {reason}")
         self.path = path
         self.reason = reason
 
@@ -119,7 +119,7 @@ class DocumentError(IndexRelayError):
         self.reason = reason
 
 
-_DAMAGE: Final = frozenset(
+_CORRUPTION: Final = frozenset(
     {
         sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_NOTADB,
@@ -167,7 +167,7 @@ def of_faiss(path: Path, error: RuntimeError) -> Exception:
         return OSError(number, os.strerror(number), str(path))
     if "bad_alloc" in str(error):
         return of_memory(path)
-    return DamagedFileError(path, f"FAISS cannot read it: {error}")
+    return CorruptFileError(path, f"FAISS cannot read it: {error}")
 
 
 def of_sqlite(path: Path, error: sqlite3.DatabaseError) -> Exception:
@@ -177,12 +177,16 @@ def of_sqlite(path: Path, error: sqlite3.DatabaseError) -> Exception:
         return error
     if code is None:  # Python's own, about an argument or a value
         lacks = any(words in str(error) for words in _LACKS)
-        return DamagedFileError(path, str(error)) if lacks else error
+        return CorruptFileError(path, str(error)) if lacks else error
     if code & 0xFF == sqlite3.SQLITE_INTERRUPT:
-        return DamagedFileError(path, "what it is asked does not end")
+        return CorruptFileError(path, "what it is asked does not end")
     primary = code & 0xFF
-    if code in _DAMAGE or primary in _DAMAGE or any(words in str(error) for words in _LACKS):
-        return DamagedFileError(path, str(error))
+    if (
+        code in _CORRUPTION
+        or primary in _CORRUPTION
+        or any(words in str(error) for words in _LACKS)
+    ):
+        return CorruptFileError(path, str(error))
     if primary == sqlite3.SQLITE_CANTOPEN:
         return _why_not_opened(path)
     if primary == sqlite3.SQLITE_NOMEM:
@@ -200,7 +204,7 @@ def of_memory(path: Path) -> Exception:
         bytearray(_SOME_BYTES)
     except MemoryError:
         return MemoryError(f"{path.name} does not fit into memory")
-    return DamagedFileError(path, "its header asks for more memory than there is")
+    return CorruptFileError(path, "its header asks for more memory than there is")
 
 
 def _why_not_opened(path: Path) -> OSError:

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Final, Generic, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from indexrelay.components.errors import DamagedFileError, UnusableInputError
+from indexrelay.components.errors import CorruptFileError, UnusableInputError
 from indexrelay.components.served import Served
 from indexrelay.schemas.names import truths_as_text
 from indexrelay.schemas.settings import CollectionSettings
@@ -238,7 +238,7 @@ class Kind(ABC, Generic[ParametersT, ServedT_co]):
         """Check all of what `load` gave for what would fail only in a query; runs in a sandbox.
 
         Raises:
-            DamagedFileError: a file is not what a build writes.
+            CorruptFileError: a file is not what a build writes.
         """
 
     def reload(self, files: Mapping[str, Path], previous: Any) -> ServedT_co:  # noqa: ARG002 - for kinds that share
@@ -265,11 +265,11 @@ class Verdict:
 
 
 def judge(name: str, gate: Callable[[], Verdict]) -> Check:
-    """Run one gate. A damaged file is a failed check; anything else that it raises goes through."""
+    """Run one gate. A corrupt file is a failed check; anything else that it raises goes through."""
     started = perf_counter()
     try:
         verdict = gate()
-    except DamagedFileError as error:
+    except CorruptFileError as error:
         verdict = Verdict(passed=False, detail=str(error))
     return Check(
         name=name,
@@ -295,11 +295,11 @@ def equal(measured: float, expected: float, otherwise: str) -> Verdict:
 
 
 def reads_back(open_: Callable[[], OpenedT]) -> tuple[Check, OpenedT | None]:
-    """Open what was built; ``None`` where a file is damaged, and there is nothing else to judge."""
+    """Open what was built; ``None`` where a file is corrupt, and there is nothing else to judge."""
     started = perf_counter()
     try:
         opened = open_()
-    except DamagedFileError as error:
+    except CorruptFileError as error:
         return Check(name="reads_back", passed=False, detail=str(error)), None
     return Check(name="reads_back", passed=True, seconds=perf_counter() - started), opened
 

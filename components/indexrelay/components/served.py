@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, runtime_checkable
 
-from indexrelay.components.errors import ClosedVersionError, DamagedFileError, InvalidQueryError
+from indexrelay.components.errors import ClosedVersionError, CorruptFileError, InvalidQueryError
 from indexrelay.storage.entries import Vectors
 
 
@@ -179,7 +179,7 @@ class Closable:
 
 
 class VersionFiles(dict[str, Path]):
-    """Where each file lies; one that the kind needs and the version lacks is damage."""
+    """Where each file lies; one that the kind needs and the version lacks is corruption."""
 
     def __missing__(self, name: str) -> Path:
-        raise DamagedFileError(Path(name), "the version does not have it")
+        raise CorruptFileError(Path(name), "the version does not have it")

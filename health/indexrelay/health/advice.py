@@ -63,7 +63,7 @@ _DATABASE: Final[tuple[tuple[str, str], ...]] = (
         "not a database",
         "catalog.url names a file of another kind: name another, or bring back the catalog's own",
     ),
-    ("malformed", "the catalog's file is damaged: bring it back from a backup"),
+    ("malformed", "the catalog's file is corrupt: bring it back from a backup"),
     ("readonly database", "let this process's user write to the catalog's file and its folder"),
     ("password", "correct the user and the password in catalog.url"),
     ("authentication failed", "correct the user and the password in catalog.url"),

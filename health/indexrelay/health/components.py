@@ -222,7 +222,7 @@ def component_health(
             failures=0 if attempt is None else attempt.failures,
             failing_since=None if attempt is None else attempt.first_failed_at,
             failed_at=None if attempt is None else attempt.failed_at,
-            error=attempt.error if attempt is not None else facts.damaged.get(name),
+            error=attempt.error if attempt is not None else facts.corrupt.get(name),
             retry_at=None if attempt is None else facts.retry_policy.retry_at(attempt),
         )
     return found
@@ -235,8 +235,8 @@ def _condition(name: str, facts: Facts, due: Due) -> Condition:
         return Condition.UNDECLARED
     if name in facts.attempts:
         return Condition.FAILED
-    if name in facts.damaged:
-        return Condition.DAMAGED
+    if name in facts.corrupt:
+        return Condition.CORRUPT
     if manifest is None:
         return Condition.MISSING
     if manifest.definition != definition.digest:
@@ -317,8 +317,8 @@ def _of_condition(name: str, health: ComponentHealth, facts: Facts, due: Due) ->
             return _failed(name, health, facts, due)
         case Condition.MISSING:
             return _never_built(name, health, facts, due)
-        case Condition.DAMAGED:
-            code, what = Code.COMPONENT_DAMAGED, f"{name} has damaged files: {health.error}"
+        case Condition.CORRUPT:
+            code, what = Code.COMPONENT_CORRUPT, f"{name} has corrupt files: {health.error}"
         case Condition.CHANGED:
             code, what = Code.COMPONENT_CHANGED, f"{name} is declared differently than it was built"
         case Condition.BEHIND:
@@ -480,8 +480,8 @@ def _obstacle(name: str, facts: Facts) -> _Obstacle | None:
             return _Obstacle(why=why, until=commands.resume(parent))
         if parent in facts.attempts:
             return _Obstacle(why=f"{it}, failed")
-        if parent in facts.damaged:
-            return _Obstacle(why=f"{it}, is damaged")
+        if parent in facts.corrupt:
+            return _Obstacle(why=f"{it}, is corrupt")
     return None
 
 

@@ -117,7 +117,7 @@ def why_not(name: str, facts: Facts) -> str:
         if facts.covering_lost(source):
             return _restore_first(source)
         if source in facts.definitions:
-            if source in facts.damaged or source not in facts.versions:
+            if source in facts.corrupt or source not in facts.versions:
                 return f"{source}, which it is made from, has no version that is whole"
         elif source not in facts.sources or facts.sources[source].generation == 0:
             return facts.unread_source(source) or f"nothing was committed to {source} yet"
@@ -152,8 +152,8 @@ def _reason(name: str, facts: Facts, due: Mapping[str, str]) -> str | None:
         return None
     if name in facts.requested:
         return "someone asked for it"
-    if name in facts.damaged:
-        return f"its files are damaged: {facts.damaged[name]}"
+    if name in facts.corrupt:
+        return f"its files are corrupt: {facts.corrupt[name]}"
     if version is None:
         return "it was never built"
     if changed:
@@ -216,7 +216,7 @@ def _buildable(name: str, facts: Facts, due: Mapping[str, str]) -> bool:
     released = facts.release.components if facts.release is not None else {}
     for source in facts.definitions[name].inputs:
         if source in facts.definitions:
-            if source not in due and (source not in released or source in facts.damaged):
+            if source not in due and (source not in released or source in facts.corrupt):
                 return False
         elif source not in facts.sources or facts.sources[source].generation == 0:
             return False  # unreadable just now, or nothing was ever committed to it
@@ -398,8 +398,8 @@ def why_not_built(name: str, facts: Facts, reasons: Mapping[str, str]) -> str:
     for parent in parents_of(facts.definitions[name], facts.definitions):
         if parent not in reasons:
             return f"is made from {parent}, which {why_not_built(parent, facts, reasons)}"
-    if name in facts.damaged:
-        return f"is damaged: {facts.damaged[name]}"
+    if name in facts.corrupt:
+        return f"is corrupt: {facts.corrupt[name]}"
     version = facts.versions.get(name)
     if version is not None and version.definition != facts.definitions[name].digest:
         return "was built by a rebuilder with newer settings"
@@ -443,7 +443,7 @@ def _would_split(name: str, other: str, facts: Facts, reasons: Mapping[str, str]
     """Whether a build of ``name`` would leave the state at which the released ``other`` stays."""
     stays = facts.versions.get(other)
     if stays is None:
-        return True  # damaged: it cannot be released beside anything
+        return True  # corrupt: it cannot be released beside anything
     if stays.definition != facts.definitions[other].digest:
         return True  # declared differently: the next state of the group has it as declared
     if name in stays.parents:

@@ -175,7 +175,7 @@ class Facts:
     release: Release | None
     versions: Mapping[str, VersionManifest]
     """What the release names, as far as its files are whole."""
-    damaged: Mapping[str, str] = field(default_factory=dict)
+    corrupt: Mapping[str, str] = field(default_factory=dict)
     """Components whose released version does not pass a check of its files, with the reason."""
     outdated: Mapping[str, str] = field(default_factory=dict)
     """Components whose kind no longer makes what their released version is, with the reason."""
@@ -185,7 +185,7 @@ class Facts:
     raising_kinds: Mapping[str, str] = field(default_factory=dict)
     """Components whose kind raises when it is asked that, with what it raises."""
     broken_releases: Mapping[int, str] = field(default_factory=dict)
-    """Damaged ones above the newest intact one, with the reason."""
+    """Corrupt ones above the newest intact one, with the reason."""
     known_release: int | None = None
     """The highest number that a release ever had, by the catalog; ``None``: not looked at."""
     untrusted_releases: Mapping[int, str] = field(default_factory=dict)
@@ -270,11 +270,11 @@ class Facts:
 
 
 def passed_over(broken: Mapping[int, ReleaseUnreadableError]) -> dict[str, Any]:
-    """Why releases are not taken, as `Facts` has it: the damaged ones, and those not trusted."""
+    """Why releases are not taken, as `Facts` has it: the corrupt ones, and those not trusted."""
     untrusted = {
         number: error.reason
         for number, error in broken.items()
         if isinstance(error, ReleaseUntrustedError)
     }
-    damaged = {number: str(each) for number, each in broken.items() if number not in untrusted}
-    return {"broken_releases": damaged, "untrusted_releases": untrusted}
+    corrupt = {number: str(each) for number, each in broken.items() if number not in untrusted}
+    return {"broken_releases": corrupt, "untrusted_releases": untrusted}

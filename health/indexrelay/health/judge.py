@@ -141,9 +141,9 @@ def _passed_over(facts: Facts) -> Iterator[Problem]:
     """Releases above the newest that is taken."""
     for number, error in facts.broken_releases.items():
         yield Problem(
-            code=Code.RELEASE_DAMAGED,
+            code=Code.RELEASE_CORRUPT,
             subject=None,
-            what=f"release {number} is damaged and is passed over: {error}",
+            what=f"release {number} is corrupt and is passed over: {error}",
             advice="restore its file, or its copy, from a backup; the newest intact one serves, "
             "and what a rebuild releases next replaces it",
             acts=Actor.PERSON,

@@ -109,7 +109,7 @@ def reader_problems(state: ReaderState, newest: Release | None, facts: Facts) ->
             subject=state.reader,
             what=f"reader {state.process} could not load {name}, {serves}: {component.error}",
             advice="a transient error is tried again by itself; "
-            f"a damaged file needs a new version: {commands.rebuild(name)}",
+            f"a corrupt file needs a new version: {commands.rebuild(name)}",
             acts=Actor.PERSON,
         )
     if len(failed) > _SHOWN:

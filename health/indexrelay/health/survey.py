@@ -94,7 +94,7 @@ class Survey:
         self._keys = Keys(settings.namespace)
         self._clock = clock
         self._since = since or clock.now()
-        self._damaged = LogOnce()
+        self._corrupt = LogOnce()
         self._unreadable = LogOnce()
 
     @classmethod
@@ -193,13 +193,13 @@ class Survey:
     def _with_artifacts(self, facts: Facts) -> Facts:
         store = self._store()
         release = store.newest_release()
-        versions, damaged = self._versions(store, release)
+        versions, corrupt = self._versions(store, release)
         outdated, raising = _asked_of_kinds(facts.definitions, versions)
         return replace(
             facts,
             release=release,
             versions=versions,
-            damaged=damaged,
+            corrupt=corrupt,
             outdated=outdated,
             raising_kinds=raising,
             **passed_over(store.broken_releases),
@@ -211,13 +211,13 @@ class Survey:
     ) -> tuple[dict[str, VersionManifest], dict[str, str]]:
         """The released versions that are whole, and what is wrong with the others."""
         versions: dict[str, VersionManifest] = {}
-        damaged: dict[str, str] = {}
+        corrupt: dict[str, str] = {}
         for name, version_id in (release.components if release is not None else {}).items():
             try:
                 versions[name] = store.open_version(name, version_id).manifest
             except ArtifactError as error:
-                damaged[name] = str(error)
-        return versions, damaged
+                corrupt[name] = str(error)
+        return versions, corrupt
 
     def _with_history(self, facts: Facts) -> Facts:
         """Which collections another catalog builds from as well, into the same artifacts.
@@ -249,12 +249,12 @@ class Survey:
         return sorted(manifests, key=lambda each: each.created_at, reverse=True)
 
     def _log_new(self, facts: Facts) -> None:
-        """Log what is damaged or cannot be read once, and not at every look until it is repaired.
+        """Log what is corrupt or cannot be read once, and not at every look until it is repaired.
 
         A look for people logs nothing: they get the judge's sentence.
         """
-        for name, error in self._damaged.new(facts.damaged).items():
-            _log.error("component.damaged", component=name, error=error)
+        for name, error in self._corrupt.new(facts.corrupt).items():
+            _log.error("component.corrupt", component=name, error=error)
         for name, error in self._unreadable.new(facts.unreadable).items():
             _log.warning("source.unreadable", collection=name, error=error)
 

@@ -39,7 +39,7 @@ class Code(StrEnum):
     SOURCE_UNREADABLE = "source_unreadable"
     SOURCE_EMPTIED = "source_emptied"
 
-    RELEASE_DAMAGED = "release_damaged"
+    RELEASE_CORRUPT = "release_corrupt"
     RELEASE_UNTRUSTED = "release_untrusted"
     """Not signed by a key that the settings trust."""
     RELEASE_UNANNOUNCED = "release_unannounced"
@@ -49,7 +49,7 @@ class Code(StrEnum):
     """Redis or a reader knows of a later release than the artifacts have."""
 
     COMPONENT_FAILED = "component_failed"
-    COMPONENT_DAMAGED = "component_damaged"
+    COMPONENT_CORRUPT = "component_corrupt"
     COMPONENT_MISSING = "component_missing"
     COMPONENT_CHANGED = "component_changed"
     COMPONENT_BEHIND = "component_behind"
@@ -112,7 +112,7 @@ PLACES: Final = frozenset(
         Code.CATALOGS_MIXED,
         Code.SOURCE_UNREADABLE,
         Code.SOURCE_EMPTIED,
-        Code.RELEASE_DAMAGED,
+        Code.RELEASE_CORRUPT,
         Code.RELEASE_UNTRUSTED,
         Code.REBUILDER_OTHER_SETTINGS,
         Code.READER_OTHER_SETTINGS,
@@ -166,7 +166,7 @@ class Condition(StrEnum):
     UNDECLARED = "undeclared"
     """A release names it, the settings do not."""
     FAILED = "failed"
-    DAMAGED = "damaged"
+    CORRUPT = "corrupt"
     MISSING = "missing"
     """Declared, never built."""
     CHANGED = "changed"

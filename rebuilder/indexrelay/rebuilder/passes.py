@@ -291,7 +291,7 @@ class ComponentBuilder:
         """
         facts = order.facts
         asked = facts.requested | order.force | order.full | order.not_reused
-        if name in asked or name in facts.damaged or name in facts.outdated:
+        if name in asked or name in facts.corrupt or name in facts.outdated:
             return None
         started_at, started = self._clock.now(), self._clock.monotonic()
         for version_id in self._store.newest_versions(name, most=_NEWEST):

@@ -3,12 +3,12 @@
 Its state is one value under a key that expires. Jobs that wait for a batch read here that a
 component failed, so that they need not wait for a time-out.
 
-**Damage reports.** A released version counts as whole for as long as its files look as they did
-when they were hashed. A reader that hashed them again may have found damage, and often cannot write
-that into the store. Its report is not trusted, but is a reason to hash the version's blobs once
-more: if one is damaged, its component is due. Hashing takes long, and a reader may report anything.
-So only released versions are hashed again, once for equal reports of any number of readers, and for
-another report about the same version after a wait that doubles each time.
+**Corruption reports.** A released version counts as whole for as long as its files look as they did
+when they were hashed. A reader that hashed them again may have found corruption, and often cannot
+write that into the store. Its report is not trusted, but is a reason to hash the version's blobs
+once more: if one is corrupt, its component is due. Hashing takes long, and a reader may report
+anything. So only released versions are hashed again, once for equal reports of any number of
+readers, and for another report about the same version after a wait that doubles each time.
 
 **Foreign writes.** What somebody else wrote under a reader's key is repaired within seconds, and
 would come again as long as somebody has the password. A look from outside mostly misses it; so the
@@ -206,8 +206,8 @@ class _Rehashed:
     wait_seconds: float
 
 
-class DamageReports:
-    """Takes up what readers report as damaged; for use by one thread."""
+class CorruptionReports:
+    """Takes up what readers report as corrupt; for use by one thread."""
 
     def __init__(self, store: ArtifactStore, clock: Clock) -> None:
         self._store = store

@@ -114,7 +114,7 @@ class Publisher:
 
         Args:
             anyway: components whose new version replaces one that covers just as much, because
-                someone asked for it, the released files are damaged, or its kind makes it in
+                someone asked for it, the released files are corrupt, or its kind makes it in
                 another way since.
 
         Raises:

@@ -32,7 +32,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.health.redis import LONGEST_LEASES
 from indexrelay.health.verdict import BUILDS, Actor, Verdict
-from indexrelay.rebuilder.presence import DamageReports, ForeignWriteLog, declared_by_rebuilders
+from indexrelay.rebuilder.presence import CorruptionReports, ForeignWriteLog, declared_by_rebuilders
 from indexrelay.rebuilder.publisher import Announcer, Publisher
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock
@@ -132,7 +132,7 @@ class Reconciler:
             elsewhere=lambda: declared_by_rebuilders(connection, keys),
         )
         self._announcer = Announcer(connection, keys, source=source, clock=clock)
-        self._damage_reports = DamageReports(store, clock)
+        self._corruption_reports = CorruptionReports(store, clock)
         self._behind_since: float | None = None
         self.foreign_writes = ForeignWriteLog(clock)
 
@@ -148,13 +148,13 @@ class Reconciler:
         """
         return Reconciliation(findings=tuple(self._wrong_keys()))
 
-    def check_damage_reports(self) -> bool:
+    def check_corruption_reports(self) -> bool:
         """Hash again what readers cannot load; whether one of them found something new.
 
         Raises:
             redis.exceptions.RedisError: presence cannot be read.
         """
-        return self._damage_reports.take(self._reader_states())
+        return self._corruption_reports.take(self._reader_states())
 
     def _in_the_store(self) -> Iterator[Finding]:
         try:
@@ -185,7 +185,7 @@ class Reconciler:
             if self._group.ensure():
                 yield _repaired("group", "the group of the rebuilders was missing and was made")
             yield from self._endless_leases()
-            self._damage_reports.take(self._reader_states())
+            self._corruption_reports.take(self._reader_states())
         except RedisError as error:
             if "WRONGTYPE" in str(error):  # since `_wrong_keys` looked
                 yield _unusable("key", "a key came to hold what is not ours meanwhile", error)

@@ -186,7 +186,7 @@ class Chooser:
             elif name not in self._released:
                 why = "was never built"
             elif released is None:
-                why = "is damaged"
+                why = "is corrupt"
             elif not self._is_declared(released):
                 why = "is declared differently than it was built"
             else:

@@ -124,7 +124,7 @@ class Completer:
             publication = self._publisher.publish(
                 built,
                 definitions=order.facts.definitions,
-                anyway=order.facts.requested | set(order.facts.damaged) | set(order.facts.outdated),
+                anyway=order.facts.requested | set(order.facts.corrupt) | set(order.facts.outdated),
                 reason=f"rebuilt {', '.join(sorted(built))}",
             )
         except (OSError, ArtifactError) as error:

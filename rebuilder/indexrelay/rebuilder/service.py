@@ -417,7 +417,7 @@ class Rebuilder:
         try:
             self._findings.repaired(self._reconciler.repair_keys())
             # What readers cannot load is not served until it is built again.
-            if self._reconciler.check_damage_reports():
+            if self._reconciler.check_corruption_reports():
                 self._signal()
         except RedisError as error:
             _log.debug("readers.unknown", error=str(error))

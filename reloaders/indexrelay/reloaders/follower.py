@@ -3,7 +3,7 @@
 Nothing that comes from Redis is believed. A message is not even read: that there is one means "look
 now". Only the artifact store says what the newest release is, and only an intact one counts. A
 lower number than the one that was worked through is never followed: what is served may stem from a
-release that was damaged since, and a rollback has a higher number anyway.
+release that was corrupt since, and a rollback has a higher number anyway.
 
 One look of the reloader is `take_requests`, and then, as long as a release is `due`, `load` and
 `serve`.
@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from indexrelay.reloaders.loader import Loader, Round, served_names
 from indexrelay.reloaders.presence import Link
-from indexrelay.reloaders.scrubber import Damage
+from indexrelay.reloaders.scrubber import Corruption
 from indexrelay.reloaders.snapshot import Current
 from indexrelay.schemas.clock import Clock, backoff_seconds
 from indexrelay.schemas.failpoints import failpoint
@@ -48,7 +48,7 @@ class StoreView:
     looked: bool = False
     newest: Release | None = None
     broken: Mapping[int, ReleaseUnreadableError] = field(default_factory=dict)
-    """Releases above it that are damaged or not trusted."""
+    """Releases above it that are corrupt or not trusted."""
     error: str | None = None
     """Why it could not be read; ``None``: it could."""
     asking_since: float | None = None
@@ -79,7 +79,7 @@ class Follower:
         self._complaints = LogOnce()
         self._retry_requested = threading.Event()
         self._retried_at: float | None = None
-        self._damage: queue.SimpleQueue[Damage] = queue.SimpleQueue()
+        self._corruption: queue.SimpleQueue[Corruption] = queue.SimpleQueue()
         self.ready = False
         """Whether every required component is served."""
         self.store_view = StoreView()
@@ -96,9 +96,9 @@ class Follower:
         """
         return None if self.store_view.error is not None else self._loader.retry_at
 
-    def report_damage(self, damage: Damage) -> None:
-        """Take up at the next look that something served is damaged; from any thread."""
-        self._damage.put(damage)
+    def report_corruption(self, corruption: Corruption) -> None:
+        """Take up at the next look that something served is corrupt; from any thread."""
+        self._corruption.put(corruption)
 
     def retry_failed(self) -> None:
         """Let every load that failed be retried at the next look; from any thread."""
@@ -107,7 +107,7 @@ class Follower:
     @property
     def asked(self) -> bool:
         """Whether a look is wanted now."""
-        return self._may_retry or not self._damage.empty()
+        return self._may_retry or not self._corruption.empty()
 
     @property
     def _may_retry(self) -> bool:
@@ -126,13 +126,13 @@ class Follower:
         self.ready = False
 
     def take_requests(self) -> None:
-        """Take up what `retry_failed` and `report_damage` asked for."""
+        """Take up what `retry_failed` and `report_corruption` asked for."""
         if self._may_retry:
             self._retry_requested.clear()  # first: a request that comes meanwhile is another one
             self._retried_at = self._clock.monotonic()
             self._loader.retry_all()
-        while not self._damage.empty():
-            self._loader.take_damage(self._damage.get(), self._current.contents)
+        while not self._corruption.empty():
+            self._loader.take_corruption(self._corruption.get(), self._current.contents)
 
     def due(self, *, announced: int) -> Release | None:
         """The release to work through now; ``None``: there is nothing to do.

@@ -28,7 +28,7 @@ from indexrelay.reloaders.errors import KindNotAllowedError
 from indexrelay.reloaders.fallback import fallback_versions
 from indexrelay.reloaders.retry import Failures, error_text
 from indexrelay.reloaders.sandbox import SANDBOX
-from indexrelay.reloaders.scrubber import Damage
+from indexrelay.reloaders.scrubber import Corruption
 from indexrelay.reloaders.snapshot import Contents, ServedComponent
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock
@@ -156,7 +156,7 @@ class Loader:
     def forget(self) -> None:
         """Forget every failure, so that everything is loaded in the next round."""
         self._failures.forget()
-        self._damage: dict[str, Damage] = {}
+        self._corruption: dict[str, Corruption] = {}
         self._first: set[str] = set()
         self.retry_at: float | None = None
         """When a failed part may be retried, by the monotonic clock; ``None``: none may."""
@@ -171,22 +171,24 @@ class Loader:
         if self._failures.retry_repaired():
             self.retry_at = self._clock.monotonic()
 
-    def take_damage(self, damage: Damage, current: Contents) -> None:
+    def take_corruption(self, corruption: Corruption, current: Contents) -> None:
         """Load something again at the next look, because its files have changed."""
-        name = damage.served.name
-        known = self._damage.get(name)
-        if current.components.get(name) is not damage.served or (
-            known is not None and known.served is damage.served and known.wrong >= damage.wrong
+        name = corruption.served.name
+        known = self._corruption.get(name)
+        if current.components.get(name) is not corruption.served or (
+            known is not None
+            and known.served is corruption.served
+            and known.wrong >= corruption.wrong
         ):
             return
-        self._damage[name] = damage
+        self._corruption[name] = corruption
         self.retry_at = self._clock.monotonic()
         log.error(
-            "component.damaged",
+            "component.corrupt",
             component=name,
-            version=damage.served.version,
-            error=damage.reason,
-            answers="may be wrong, and end now" if damage.wrong else "are right, from memory",
+            version=corruption.served.version,
+            error=corruption.reason,
+            answers="may be wrong, and end now" if corruption.wrong else "are right, from memory",
             advice="a running rebuilder builds it from scratch, unless it is held or paused; "
             f"or: {commands.rebuild(name)}",
         )
@@ -212,16 +214,16 @@ class Loader:
         self._first = set(done.superseded)
         self.retry_at = done.retry_at
         self._failures.keep(done.failed)
-        self._damage = {
-            name: damage
-            for name, damage in self._damage.items()
-            if done.components.get(name) is damage.served
+        self._corruption = {
+            name: corruption
+            for name, corruption in self._corruption.items()
+            if done.components.get(name) is corruption.served
         }
         return done
 
     def _parts(self, release: Release, current: Contents) -> list[Part]:
         """Every part of the release; those that were superseded last time come first."""
-        parts = parts_of(release, current, self._chosen, damaged=self._damage)
+        parts = parts_of(release, current, self._chosen, corrupt=self._corruption)
         return sorted(parts, key=lambda part: self._first.isdisjoint(part.changed))
 
     def _load(self, part: Part, current: Contents) -> dict[str, ServedComponent] | None:
@@ -236,7 +238,7 @@ class Loader:
             try:
                 # A new version shares nothing with one whose files have changed.
                 loaded[name] = self._opener.open(
-                    name, version, serving=None if name in self._damage else serving
+                    name, version, serving=None if name in self._corruption else serving
                 )
             except Exception as error:  # noqa: BLE001 - this component fails, and nothing else
                 self._load_failed(name, version, looks, error, serving)
@@ -338,8 +340,8 @@ class Loader:
 
     def _is_wrong(self, serving: ServedComponent) -> bool:
         """Whether it may answer wrongly."""
-        damage = self._damage.get(serving.name)
-        return damage is not None and damage.served is serving and damage.wrong
+        corruption = self._corruption.get(serving.name)
+        return corruption is not None and corruption.served is serving and corruption.wrong
 
     def _superseded(self, part: Part, release: Release) -> bool:
         """Whether a newer release wants something else of this part."""
@@ -364,7 +366,7 @@ def parts_of(
     current: Contents,
     chosen: Collection[str] | None,
     *,
-    damaged: Collection[str] = (),
+    corrupt: Collection[str] = (),
 ) -> list[Part]:
     """Every part of the release and of what is served now, in the order of their names.
 
@@ -372,7 +374,7 @@ def parts_of(
     never served half old and half new.
 
     Args:
-        damaged: components that are loaded again although they are at the wanted version.
+        corrupt: components that are loaded again although they are at the wanted version.
     """
     names = served_names(release, chosen)
     members: dict[tuple[str, str], list[str]] = {}
@@ -389,7 +391,7 @@ def parts_of(
         changed = {
             name: version
             for name, version in wanted.items()
-            if _version(current, name) != version or name in damaged
+            if _version(current, name) != version or name in corrupt
         }
         parts.append(Part(name=part_name, wanted=wanted, changed=changed))
     return parts

@@ -336,7 +336,7 @@ class Reloader:
                 self._store,
                 self._settings.reader,
                 contents=lambda: self._current.contents,
-                report=self._follower.report_damage,
+                report=self._follower.report_corruption,
                 wait=stopping.wait,
                 clock=self._clock,
             ).start()

@@ -25,7 +25,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.errors import CorruptFileError
 from indexrelay.components.kind import Kind
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.versions import VersionManifest
@@ -67,7 +67,7 @@ class Sandbox:
             labels: those of them that were not opened on this host yet, for an error's sentence.
 
         Raises:
-            DamagedFileError: one is damaged, or opening it crashes, does not end, or takes far more
+            CorruptFileError: one is corrupt, or opening it crashes, does not end, or takes far more
                 memory than is in it.
             MemoryError, OSError: it failed for a reason that is not in the files.
         """
@@ -84,11 +84,11 @@ class Sandbox:
         answer = self._ask(json.dumps(request).encode())
         log.debug("version.opened_in_sandbox", component=manifest.component, answer=answer)
         suspect = files[min(labels)]
-        if "damaged" in answer:
-            raise DamagedFileError(Path(answer["file"]), str(answer["damaged"]))
+        if "corrupt" in answer:
+            raise CorruptFileError(Path(answer["file"]), str(answer["corrupt"]))
         if "memory" in answer:
             allowed = request["memory_bytes"]
-            raise DamagedFileError(suspect, f"opening it takes more than {allowed} bytes of memory")
+            raise CorruptFileError(suspect, f"opening it takes more than {allowed} bytes of memory")
         if "errno" in answer:
             number = int(answer["errno"])
             raise OSError(number, os.strerror(number), str(suspect))
@@ -156,10 +156,10 @@ class Sandbox:
 def _of_signal(number: int, path: Path, seconds: float) -> Exception:
     """The error for a signal that ended the child."""
     if number == signal.SIGALRM:
-        return DamagedFileError(path, f"opening it does not end within {seconds:.0f} s")
+        return CorruptFileError(path, f"opening it does not end within {seconds:.0f} s")
     if number in _FROM_OUTSIDE:
         return MemoryError(f"the sandbox was killed from outside while it opened {path.name}")
-    return DamagedFileError(path, f"opening it crashes ({signal.Signals(number).name})")
+    return CorruptFileError(path, f"opening it crashes ({signal.Signals(number).name})")
 
 
 SANDBOX: Final = Sandbox()

@@ -2,7 +2,7 @@
 
 It reads one request a line from standard input, a JSON object (see `Sandbox.open_first`), forks a
 child that loads the version and ends, and writes the result as one line: ``{}``,
-``{"damaged": REASON, "file": PATH}``, ``{"memory": true}``, ``{"errno": NUMBER}``,
+``{"corrupt": REASON, "file": PATH}``, ``{"memory": true}``, ``{"errno": NUMBER}``,
 ``{"error": WORDS}`` or ``{"signal": NUMBER}``. It ends at the end of its input, or when no request
 has come for a while.
 
@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.errors import CorruptFileError
 from indexrelay.components.registry import kind_class
 from indexrelay.components.served import VersionFiles
 
@@ -100,8 +100,8 @@ def _loaded(request: dict[str, Any]) -> dict[str, Any]:
         files = {label: Path(path) for label, path in request["files"].items()}
         value = kind.load(VersionFiles(files))
         kind.inspect(value)
-    except DamagedFileError as error:
-        return {"damaged": error.reason, "file": str(error.path)}
+    except CorruptFileError as error:
+        return {"corrupt": error.reason, "file": str(error.path)}
     except MemoryError:
         return {"memory": True}
     except OSError as error:

@@ -8,12 +8,12 @@ own checks the files of the served snapshot, in two ways:
   release file is read at every look for a newer one anyway.)
 - Every ``scrub_interval_seconds`` it hashes every byte, slowly, against what changes without a
   trace: a disk that rots. One reader of each host does it, since the marks show to all when a blob
-  was hashed last. Whoever finds damage removes the mark, and the others then hash for themselves.
+  was hashed last. A reader that finds corruption removes the mark, and the others hash it, too.
 
 It reads by way of the page cache, which is what a map shows, and never maps: a file that has become
-too short is found damaged here and ends no process.
+too short is found corrupt here and ends no process.
 
-Each finding is a `Damage`, handed to the reloading thread; nothing is changed from here.
+Each finding is a `Corruption`, handed to the reloading thread; nothing is changed from here.
 """
 
 import threading
@@ -45,7 +45,7 @@ Wait = Callable[[float], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Damage:
+class Corruption:
     """A served object whose files are not as they were when it was loaded."""
 
     served: ServedComponent
@@ -66,11 +66,11 @@ class Scrubber:
         settings: ReaderSettings,
         *,
         contents: Callable[[], Contents],
-        report: Callable[[Damage], None],
+        report: Callable[[Corruption], None],
         wait: Wait,
         clock: Clock,
     ) -> None:
-        """Check what ``contents()`` gives, and ``report`` damage: once at every look."""
+        """Check what ``contents()`` gives, and ``report`` corruption: once at every look."""
         self._store = store
         self._poll_seconds = settings.poll_seconds
         self._interval_seconds = settings.scrub_interval_seconds
@@ -102,7 +102,7 @@ class Scrubber:
             try:
                 self._store.version(served.name, served.version)
             except VersionUnreadableError as error:
-                self._report(Damage(served=served, reason=error_text(error), wrong=False))
+                self._report(Corruption(served=served, reason=error_text(error), wrong=False))
             except StoreAccessError as error:
                 self._log_error(error)
             for ref in served.manifest.files.values():
@@ -132,7 +132,9 @@ class Scrubber:
                     served = reference()
                     if served is not None:
                         wrong = isinstance(error, BlobCorruptError) and self._is_same(served, ref)
-                        self._report(Damage(served=served, reason=error_text(error), wrong=wrong))
+                        self._report(
+                            Corruption(served=served, reason=error_text(error), wrong=wrong)
+                        )
                 except StoreAccessError as error:
                     self._log_error(error)
 
@@ -148,13 +150,13 @@ class Scrubber:
                     self._store.recheck_blob(ref, go_on=lambda _: not self._wait(0))
                 return
         except BlobCorruptError as error:
-            self._report(Damage(served=served, reason=error_text(error), wrong=True))
+            self._report(Corruption(served=served, reason=error_text(error), wrong=True))
         except StoreAccessError as error:
             self._log_error(error)
         except BlobMissingError as error:
-            self._report(Damage(served=served, reason=error_text(error), wrong=False))
+            self._report(Corruption(served=served, reason=error_text(error), wrong=False))
         else:
-            self._report(Damage(served=served, reason=reason, wrong=False))
+            self._report(Corruption(served=served, reason=reason, wrong=False))
 
     def _due(self, *, intervals: int) -> list[tuple["weakref.ref[ServedComponent]", BlobRef]]:
         """What was not hashed for so many intervals, longest ago first.

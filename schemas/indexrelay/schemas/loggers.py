@@ -52,7 +52,7 @@ def _as_record(
 class LogOnce:
     """Remembers what was logged, for what is looked at again and again; used by one thread.
 
-    ``for name, error in self._damaged.new(found).items(): log.error(…)``
+    ``for name, error in self._corrupt.new(found).items(): log.error(…)``
     """
 
     def __init__(self) -> None:

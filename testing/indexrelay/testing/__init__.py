@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from indexrelay.testing.clock import FakeClock
-    from indexrelay.testing.faults import NothingToDamageError
+    from indexrelay.testing.faults import NothingToCorruptError
     from indexrelay.testing.pipeline import NotSettledError, Pipeline
     from indexrelay.testing.plugin import MakePipeline
 
-__all__ = ["FakeClock", "MakePipeline", "NotSettledError", "NothingToDamageError", "Pipeline"]
+__all__ = ["FakeClock", "MakePipeline", "NotSettledError", "NothingToCorruptError", "Pipeline"]
 
 _HOMES = {
     "FakeClock": "clock",
     "MakePipeline": "plugin",
     "NotSettledError": "pipeline",
-    "NothingToDamageError": "faults",
+    "NothingToCorruptError": "faults",
     "Pipeline": "pipeline",
 }
 

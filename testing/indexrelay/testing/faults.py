@@ -1,6 +1,6 @@
 """Faults that a test asks for, put where the real ones come from.
 
-A failed build is raised by the runner, as when a child process dies. A damaged version is a blob
+A failed build is raised by the runner, as when a child process dies. A corrupt version is a blob
 whose bytes on disk do not match its name, as after a bad disk: the reader's own check finds
 it.
 """
@@ -16,8 +16,8 @@ from indexrelay.schemas.messages import ComponentResult
 from indexrelay.storage.artifacts import ArtifactStore
 
 
-class NothingToDamageError(IndexRelayError):
-    """Raised when no release names a component that is to be damaged, or no file is its alone.
+class NothingToCorruptError(IndexRelayError):
+    """Raised when no release names a component that is to be corrupt, or no file is its alone.
 
     Settle the pipeline first; give components that hold the same files different entries.
     """
@@ -101,24 +101,24 @@ class _FaultySession:
         )
 
 
-def damage_version(store: ArtifactStore, component: str) -> None:
+def corrupt_version(store: ArtifactStore, component: str) -> None:
     """Change the last byte of the files of ``component`` that the newest release names.
 
     Files with the same content are one blob: those that another component has too stay whole.
 
     Raises:
-        NothingToDamageError: there is no such version, or all of its files are others' too.
+        NothingToCorruptError: there is no such version, or all of its files are others' too.
     """
     release = store.newest_release()
     if release is None or component not in release.components:
-        raise NothingToDamageError(component)
+        raise NothingToCorruptError(component)
     blobs = {
         name: set(store.version(name, version).files.values())
         for name, version in release.components.items()
     }
     own = blobs.pop(component).difference(*blobs.values())
     if not own:
-        raise NothingToDamageError(component)
+        raise NothingToCorruptError(component)
     for path in map(store.blob, own):
         content = bytearray(path.read_bytes())
         content[-1] ^= 0xFF

@@ -28,7 +28,7 @@ from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection
 from indexrelay.testing.clock import FakeClock
-from indexrelay.testing.faults import FaultyRunner, damage_version
+from indexrelay.testing.faults import FaultyRunner, corrupt_version
 
 _MAX_ROUNDS = 100
 """Rounds until `Pipeline.settle` gives up; a chain of components takes one pass, not one each."""
@@ -150,13 +150,13 @@ class Pipeline:
         """Let ``component`` build again."""
         self._runner.heal(component)
 
-    def damage(self, component: str) -> None:
-        """Damage the newest version's files on disk: whatever opens them from now on refuses them.
+    def corrupt(self, component: str) -> None:
+        """Corrupt the newest version's files on disk: whatever opens them from now on refuses them.
 
         Raises:
-            NothingToDamageError: no release names ``component``.
+            NothingToCorruptError: no release names ``component``.
         """
-        damage_version(self.store, component)
+        corrupt_version(self.store, component)
 
     @contextmanager
     def without_redis(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexrelay.components.errors import DamagedFileError, UnknownEntryError
+from indexrelay.components.errors import CorruptFileError, UnknownEntryError
 from indexrelay.components.formats.entry_tables import IdTable
 from tests.components.formats.tables import on_disk, texts, write
 
@@ -83,5 +83,5 @@ def test_ids_that_come_in_order_need_no_permutation(tmp_path: Path) -> None:
 
 
 def test_a_table_without_order_is_not_taken_for_ids(tmp_path: Path) -> None:
-    with pytest.raises(DamagedFileError, match="not one of ids"):
+    with pytest.raises(CorruptFileError, match="not one of ids"):
         IdTable(write(tmp_path / "payloads", ["a"]))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.errors import CorruptFileError
 from indexrelay.components.formats.entry_tables import PayloadTable
 from tests.components.formats.tables import write
 
@@ -16,7 +16,7 @@ def test_payloads_are_parsed_and_may_be_missing(tmp_path: Path) -> None:
     assert table.text_many(np.arange(4)) == ['{"a": [1, null]}', None, '"x"', "null"]
 
 
-def test_a_payload_that_is_not_json_is_damage(tmp_path: Path) -> None:
+def test_a_payload_that_is_not_json_is_corruption(tmp_path: Path) -> None:
     table = PayloadTable(write(tmp_path / "p", ["{"]))
-    with pytest.raises(DamagedFileError, match="not JSON"):
+    with pytest.raises(CorruptFileError, match="not JSON"):
         table.many(np.array([0]))

@@ -1,4 +1,4 @@
-"""Strings in a mapped file: what was written is read, and what is damaged is refused."""
+"""Strings in a mapped file: what was written is read, and what is corrupt is refused."""
 
 import struct
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.errors import CorruptFileError
 from indexrelay.components.formats.entry_tables import IdTable
 from indexrelay.components.formats.string_table import StringTable, StringTableWriter
 from tests.components.formats.tables import on_disk, texts, write
@@ -54,11 +54,11 @@ def test_rows_are_copied_in_one_piece_and_are_the_same_there(
 def test_rows_beyond_the_end_are_neither_copied_nor_the_same(tmp_path: Path) -> None:
     table = StringTable(write(tmp_path / "t", ["a", "b"]))
     with (
-        pytest.raises(DamagedFileError, match="outside"),
+        pytest.raises(CorruptFileError, match="outside"),
         StringTableWriter(tmp_path / "copy") as writer,
     ):
         writer.copy(table, slice(1, 3))
-    with pytest.raises(DamagedFileError, match="outside"):
+    with pytest.raises(CorruptFileError, match="outside"):
         table.same(0, table, 1, count=2)
 
 
@@ -66,7 +66,7 @@ def test_a_writer_that_fails_leaves_a_file_that_is_refused(tmp_path: Path) -> No
     path = tmp_path / "t"
     with pytest.raises(UnicodeEncodeError), StringTableWriter(path) as writer:
         writer.extend(["a" * 100, "\ud800"])
-    with pytest.raises(DamagedFileError, match="not a string table"):
+    with pytest.raises(CorruptFileError, match="not a string table"):
         StringTable(path)
 
 
@@ -74,7 +74,7 @@ def test_a_writer_that_fails_leaves_a_file_that_is_refused(tmp_path: Path) -> No
 def test_a_file_that_was_cut_short_is_refused(tmp_path: Path, keep: int) -> None:
     path = write(tmp_path / "t", ["one", None, "three"])
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(DamagedFileError):
+    with pytest.raises(CorruptFileError):
         StringTable(path)
 
 
@@ -83,7 +83,7 @@ def test_a_table_of_a_later_version_is_refused(tmp_path: Path) -> None:
     raw = bytearray(path.read_bytes())
     raw[8:12] = struct.pack("<I", 2)
     path.write_bytes(raw)
-    with pytest.raises(DamagedFileError, match="version 2"):
+    with pytest.raises(CorruptFileError, match="version 2"):
         StringTable(path)
 
 
@@ -104,16 +104,16 @@ def test_a_changed_byte_raises_or_reads_but_never_crashes(
         table.check()
         assert len([table[row] for row in range(len(table))]) == len(table)
         assert [name in table for name in ids]
-    except DamagedFileError:
+    except CorruptFileError:
         pass
 
 
-@pytest.mark.parametrize("damage", ["offset", "order", "text"])
-def test_the_full_check_finds_what_opening_does_not_look_at(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("corrupt", ["offset", "order", "text"])
+def test_the_full_check_finds_what_opening_does_not_look_at(tmp_path: Path, corrupt: str) -> None:
     path = tmp_path / "ids"
     IdTable.write(path, ["bb", "aa"]).close()
     raw = bytearray(path.read_bytes())
-    match damage:
+    match corrupt:
         case "offset":
             raw[48:56] = struct.pack("<q", 2**40)
         case "order":
@@ -122,7 +122,7 @@ def test_the_full_check_finds_what_opening_does_not_look_at(tmp_path: Path, dama
             raw[32] = 0xFF
     path.unlink()
     path.write_bytes(raw)
-    with pytest.raises(DamagedFileError):
+    with pytest.raises(CorruptFileError):
         IdTable(path).check()
 
 
@@ -138,12 +138,12 @@ def test_rows_are_compared_as_a_whole_as_they_are_one_by_one(
     assert table.holds(first, others) == same
 
 
-def test_a_row_that_begins_inside_of_a_letter_is_damage(tmp_path: Path) -> None:
+def test_a_row_that_begins_inside_of_a_letter_is_corruption(tmp_path: Path) -> None:
     path = write(tmp_path / "table", ["ä", "b", ""])
     StringTable(path).check()
     raw = path.read_bytes()
     offsets = np.array([0, 2, 3, 3], dtype="<i8").tobytes()
     assert raw.endswith(offsets)
     path.write_bytes(raw.replace(offsets, np.array([0, 1, 3, 3], dtype="<i8").tobytes()))
-    with pytest.raises(DamagedFileError, match="inside of a letter"):
+    with pytest.raises(CorruptFileError, match="inside of a letter"):
         StringTable(path).check()

@@ -130,7 +130,7 @@ def lost_rows(files: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "gate"),
+    ("corrupt", "gate"),
     [
         (wrong_payload, "rows_match_source"),
         (wrong_sign, "rows_match_source"),
@@ -139,10 +139,10 @@ def lost_rows(files: dict[str, Path]) -> None:
     ],
 )
 def test_a_delta_that_is_not_as_the_source_has_it_is_not_released(
-    tmp_path: Path, source: MemorySnapshot, damage: Any, gate: str
+    tmp_path: Path, source: MemorySnapshot, corrupt: Any, gate: str
 ) -> None:
     job, done = next_of(tmp_path, source, source.commit({"e000007": CHANGED, "new": CHANGED}))
-    damage(done.files)
+    corrupt(done.files)
     checks = KIND.verify(job, done.built, done.files)
     assert [check.name for check in checks if not check.passed] == [gate]
 

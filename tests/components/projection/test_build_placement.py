@@ -346,7 +346,7 @@ def other_dead(done: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "gates"),
+    ("corrupt", "gates"),
     [
         (moved, {"unchanged_kept"}),
         (strewn, {"placed_well"}),
@@ -357,7 +357,7 @@ def other_dead(done: Run) -> None:
     ],
 )
 def test_each_gate_of_a_placed_map_fails_on_what_it_is_there_for(
-    tmp_path: Path, damage: Callable[[Run], None], gates: set[str]
+    tmp_path: Path, corrupt: Callable[[Run], None], gates: set[str]
 ) -> None:
     vectors = clustered(320, 16, clusters=6)
     before, kind = make_snapshot(vectors[:300]), projection()
@@ -365,6 +365,6 @@ def test_each_gate_of_a_placed_map_fails_on_what_it_is_there_for(
     after = before.commit(given(vectors[300:]), ["e000009"])
     following, done = next_of(kind, tmp_path / "2", job, run(kind, job), after)
     assert done.failed == []
-    damage(done)
+    corrupt(done)
     checks = list(kind.verify(following, done.built, done.files))
     assert {check.name for check in checks if not check.passed} == gates, checks

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexrelay.components.errors import DamagedFileError, UnknownEntryError, UnusableInputError
+from indexrelay.components.errors import CorruptFileError, UnknownEntryError, UnusableInputError
 from indexrelay.components.kind import ComponentInput, Job
 from indexrelay.components.projection import Projection, ProjectionParameters
 from indexrelay.schemas.settings import Metric
@@ -205,18 +205,18 @@ def test_the_least_trustworthiness_is_a_gate_where_it_is_asked_for(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("damage", "gates"),
+    ("corrupt", "gates"),
     [
         (lambda places: places * np.float32(np.nan), {"finite"}),
         (lambda places: places * 0, {"not_collapsed"}),
         (lambda places: places * 3, {"range"}),
     ],
 )
-def test_a_broken_map_fails_its_gate(damage: Any, gates: set[str], tmp_path: Path) -> None:
+def test_a_broken_map_fails_its_gate(corrupt: Any, gates: set[str], tmp_path: Path) -> None:
     kind, job = projection(), make_job(tmp_path / "work", make_snapshot(clustered(50, 8)))
     done = run(kind, job)
     path = done.files["coordinates.npy"]
-    np.save(path, damage(np.load(path)))
+    np.save(path, corrupt(np.load(path)))
     failed = {check.name for check in kind.verify(job, done.built, done.files) if not check.passed}
     assert failed == gates
 
@@ -237,7 +237,7 @@ def test_a_file_cut_short_is_refused_when_it_is_opened(tmp_path: Path) -> None:
     files = run(kind, job).files
     path = files["coordinates.npy"]
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(DamagedFileError, match="coordinates"):
+    with pytest.raises(CorruptFileError, match="coordinates"):
         kind.load(files)
 
 
@@ -245,5 +245,5 @@ def test_fewer_coordinates_than_ids_are_refused_when_opened(tmp_path: Path) -> N
     kind, job = projection(), make_job(tmp_path / "work", make_snapshot(clustered(50, 8)))
     files = run(kind, job).files
     np.save(files["coordinates.npy"], np.load(files["coordinates.npy"])[:-1])
-    with pytest.raises(DamagedFileError, match="49"):
+    with pytest.raises(CorruptFileError, match="49"):
         kind.load(files)

@@ -222,7 +222,7 @@ def test_where_too_many_rows_would_have_to_move_the_file_is_written_from_scratch
     assert done.built.details["build"]["reason"] == "new ids found no row numbers"
 
 
-def test_a_previous_file_that_is_damaged_is_not_continued(tmp_path: Path) -> None:
+def test_a_previous_file_that_is_corrupt_is_not_continued(tmp_path: Path) -> None:
     source = songs()
     job = make_job(tmp_path / "1", source)
     done = run(KIND, job)
@@ -231,4 +231,4 @@ def test_a_previous_file_that_is_damaged_is_not_continued(tmp_path: Path) -> Non
     done.files[DATABASE].write_bytes(raw)
     _, after = next_of(tmp_path / "2", job, done, source.commit({"new": row("new")}))
     assert (after.failed, after.built.extends) == ([], False)
-    assert "texts.db is damaged" in after.built.details["build"]["reason"]
+    assert "texts.db is corrupt" in after.built.details["build"]["reason"]

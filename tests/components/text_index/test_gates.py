@@ -69,7 +69,7 @@ def spoil(*statements: str) -> Callable[[sqlite3.Connection], None]:
 
 
 @pytest.mark.parametrize(
-    ("damage", "gates"),
+    ("corrupt", "gates"),
     [
         (spoil("UPDATE entries SET payload = '1' WHERE id = 'e000007'"), {"entries_match_source"}),
         (
@@ -107,7 +107,7 @@ def spoil(*statements: str) -> Callable[[sqlite3.Connection], None]:
     ],
 )
 def test_each_gate_of_a_changed_file_fails_on_what_it_is_there_for(
-    tmp_path: Path, damage: Callable[[sqlite3.Connection], None], gates: set[str]
+    tmp_path: Path, corrupt: Callable[[sqlite3.Connection], None], gates: set[str]
 ) -> None:
     source = songs()
     job = make_job(tmp_path / "1", source)
@@ -115,7 +115,7 @@ def test_each_gate_of_a_changed_file_fails_on_what_it_is_there_for(
     following, done = next_of(tmp_path / "2", job, run(KIND, job), after)
     assert done.failed == []
     with closing(sqlite3.connect(done.files[DATABASE])) as connection, connection:
-        damage(connection)
+        corrupt(connection)
     checks = list(KIND.verify(following, done.built, done.files))
     assert {check.name for check in checks if not check.passed} == gates, checks
 
@@ -135,7 +135,7 @@ def test_words_that_an_entry_lost_are_missed_when_they_still_lead_to_it(tmp_path
     assert failed == ["frequencies", "lost_terms_lead_nowhere"]
 
 
-def test_pages_that_are_damaged_are_found(tmp_path: Path) -> None:
+def test_pages_that_are_corrupt_are_found(tmp_path: Path) -> None:
     source = songs(2000)
     job = make_job(tmp_path / "1", source)
     following, done = next_of(tmp_path / "2", job, run(KIND, job), source.commit({"n": row("n")}))

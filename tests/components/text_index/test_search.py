@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexrelay.components.errors import DamagedFileError, InvalidQueryError, UnknownEntryError
+from indexrelay.components.errors import CorruptFileError, InvalidQueryError, UnknownEntryError
 from indexrelay.components.text_index import DATABASE, TextIndex, TextIndexParameters, TextSearch
 from indexrelay.components.text_index.analyser import Analyser, Tokenizer
 from indexrelay.components.text_index.search import MOST_PHRASES
@@ -253,7 +253,7 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path: Path, keep: int) -> None
     built = kind.build(job)
     path = tmp_path / DATABASE
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(DamagedFileError):
+    with pytest.raises(CorruptFileError):
         kind.load({DATABASE: path})
     assert [check.name for check in kind.verify(job, built, {DATABASE: path})] == ["reads_back"]
 
@@ -262,7 +262,7 @@ def test_another_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / DATABASE
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE t (x)")
-    with pytest.raises(DamagedFileError, match="not a text index"):
+    with pytest.raises(CorruptFileError, match="not a text index"):
         TextSearch(path)
 
 

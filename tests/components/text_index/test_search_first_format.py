@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.errors import CorruptFileError
 from indexrelay.components.text_index import DATABASE, TextIndex, TextIndexParameters, TextSearch
 from tests.components.jobs import (
     MemorySnapshot,
@@ -101,7 +101,7 @@ def test_a_file_of_a_later_format_is_refused_with_its_number(tmp_path: Path) -> 
     done = run(TextIndex(TextIndexParameters()), make_job(tmp_path, source()))
     with closing(sqlite3.connect(done.files[DATABASE])) as connection, connection:
         connection.execute("PRAGMA user_version = 3")
-    with pytest.raises(DamagedFileError, match="of format 3; this release reads up to 2"):
+    with pytest.raises(CorruptFileError, match="of format 3; this release reads up to 2"):
         TextSearch(done.files[DATABASE])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from indexrelay.components.errors import (
-    DamagedFileError,
+    CorruptFileError,
     MemoryLimitError,
     UnbuildableIndexError,
     UnusableInputError,
@@ -119,7 +119,7 @@ def test_a_file_that_was_cut_short_does_not_read_back_and_is_not_served(
     (job.workdir / name).write_bytes(raw[:cut])
     assert failed(index, job, built) == ["reads_back"]
     if name != "sample.npz":  # readers have no use for the sample
-        with pytest.raises(DamagedFileError):
+        with pytest.raises(CorruptFileError):
             index.load(files_of(built))
 
 
@@ -162,9 +162,9 @@ def change_sample(folder: Path, **changes: Callable[[Any], Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "gates"),
+    ("corrupt", "gates"),
     [
-        # The table of ids is sorted: what stands in another order is damage, as far as it can tell.
+        # The table of ids is sorted: another order is corruption, as far as it can tell.
         (swap_ids, ["ids_unique", "entries_match_source"]),
         (repeat_an_id, ["ids_unique", "entries_match_source"]),
         (change_a_payload, ["entries_match_source"]),
@@ -175,11 +175,11 @@ def change_sample(folder: Path, **changes: Callable[[Any], Any]) -> None:
     ],
 )
 def test_a_file_that_was_changed_on_disk_fails(
-    job: Job, damage: Callable[[Path], None], gates: list[str]
+    job: Job, corrupt: Callable[[Path], None], gates: list[str]
 ) -> None:
     index = kind()
     built = index.build(job)
-    damage(job.workdir)
+    corrupt(job.workdir)
     assert set(gates) <= set(failed(index, job, built))
 
 

@@ -63,7 +63,7 @@ def claim_nearer_neighbours(files: Mapping[str, Path]) -> None:
 
 @pytest.mark.parametrize("second", [False, True])
 @pytest.mark.parametrize(
-    ("damage", "gate"),
+    ("corrupt", "gate"),
     [
         (lose_a_tombstone, "reads_back"),
         (bury_another, "unchanged_kept"),
@@ -75,15 +75,15 @@ def claim_nearer_neighbours(files: Mapping[str, Path]) -> None:
     ],
 )
 def test_files_that_differ_from_the_source_fail(
-    tmp_path: Path, damage: Any, gate: str, second: bool
+    tmp_path: Path, corrupt: Any, gate: str, second: bool
 ) -> None:
     history = History(tmp_path, snapshot())
     done = history.commit(rows(10, seed=3), history.source.ids[:5])
-    if second:  # the damage is then to what an earlier batch brought
+    if second:  # the corruption is then to what an earlier batch brought
         done = history.commit(rows(3, seed=4, like="later"), history.source.ids[20:21])
         if gate in {"changes_match_source", "ids_in_order"}:
             gate = "unchanged_kept"
-    damage(done.files)
+    corrupt(done.files)
     checks = list(history.kind.verify(history.job, done.built, done.files))
     assert gate in [check.name for check in checks if not check.passed]
 

@@ -87,15 +87,15 @@ def test_a_difference_names_components_holds_and_groups(store: ArtifactStore) ->
     assert backwards.components["maps"].change is Changed.ADDED
 
 
-def test_what_was_swept_or_damaged_is_shown_as_far_as_it_can_be_read(store: ArtifactStore) -> None:
+def test_what_was_swept_or_corrupt_is_shown_as_far_as_it_can_be_read(store: ArtifactStore) -> None:
     release = store.release(1)
     (store.root / "versions" / "index" / f"{release.components['index']}.json").unlink()
     before = difference(store, release, store.release(2)).components["index"].before
     assert before is not None
     assert (before.version, before.entries) == (release.components["index"], None)
-    for damaged in store.root.rglob("00000002*"):
-        damaged.chmod(0o600)
-        damaged.write_text("{}")
+    for corrupt in store.root.rglob("00000002*"):
+        corrupt.chmod(0o600)
+        corrupt.write_text("{}")
     found = {each.number: each for each in release_history(store, most=10)}
     assert found[2].made_at is None
     assert "cannot be read" in found[2].reason

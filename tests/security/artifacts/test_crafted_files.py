@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.errors import CorruptFileError
 from indexrelay.components.formats.mapped_array import mapped_array, read_small
 from indexrelay.components.text_index import TextIndex, TextIndexParameters
 from indexrelay.components.text_index import search as text_search
@@ -55,12 +55,12 @@ STATEMENTS = {
 
 
 @pytest.mark.parametrize("statements", STATEMENTS.values(), ids=STATEMENTS)
-def test_a_text_index_with_anything_but_its_tables_is_damaged(
+def test_a_text_index_with_anything_but_its_tables_is_corrupt(
     kind: TextIndex, texts: Path, statements: str
 ) -> None:
     change(texts, statements)
     began = time.monotonic()
-    with pytest.raises(DamagedFileError):
+    with pytest.raises(CorruptFileError):
         kind.load({texts.name: texts})
     assert time.monotonic() - began < 5
 
@@ -71,7 +71,7 @@ def test_a_question_that_does_not_end_is_ended(
     monkeypatch.setattr(text_search, "QUERY_SECONDS", 0.2)
     with closing(kind.load({texts.name: texts})) as index:
         monkeypatch.setattr(text_search, "_SEARCH", f"SELECT ?, ({ENDLESS}), ?")
-        with pytest.raises(DamagedFileError, match="does not end"):
+        with pytest.raises(CorruptFileError, match="does not end"):
             index.search("song")
         monkeypatch.undo()
         assert index.search("song", k=3)
@@ -82,10 +82,10 @@ def test_a_sample_that_unpacks_to_more_than_it_is_is_not_unpacked(tmp_path: Path
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("rows.npy", b"0" * 50_000_000)
     assert path.stat().st_size < 100_000
-    with pytest.raises(DamagedFileError, match="more than it has"):
+    with pytest.raises(CorruptFileError, match="more than it has"):
         QuerySample.load(path, rows=10, dimension=2)
     path.write_bytes(b"no archive")
-    with pytest.raises(DamagedFileError):
+    with pytest.raises(CorruptFileError):
         QuerySample.load(path, rows=10, dimension=2)
 
 
@@ -107,10 +107,10 @@ def _saved(array: np.ndarray) -> Craft:
         lambda path: path.write_bytes(b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 60_000),
     ],
 )
-def test_an_array_that_is_not_the_one_expected_is_damaged(tmp_path: Path, craft: Craft) -> None:
+def test_an_array_that_is_not_the_one_expected_is_corrupt(tmp_path: Path, craft: Craft) -> None:
     path = tmp_path / "x.npy"
     craft(path)
-    with pytest.raises(DamagedFileError):
+    with pytest.raises(CorruptFileError):
         mapped_array(path, (None, 2), np.float32)
 
 
@@ -128,5 +128,5 @@ def test_a_small_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"1234")
     assert read_small(path, 4) == b"1234"
-    with pytest.raises(DamagedFileError, match="more than 3 bytes"):
+    with pytest.raises(CorruptFileError, match="more than 3 bytes"):
         read_small(path, 3)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.errors import CorruptFileError
 from indexrelay.components.registry import class_mistakes
 from indexrelay.components.served import VersionFiles
 from indexrelay.reloaders import sandbox
@@ -78,15 +78,15 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ("abort", r"opening it crashes \(SIGABRT\)"),
         ("loop", "opening it does not end within 1 s"),
         ("eat", "opening it takes more than 1073741864 bytes of memory"),
-        ("damage", "it says so itself"),
+        ("corrupt", "it says so itself"),
     ],
 )
-def test_what_ends_or_holds_a_process_is_damage(
+def test_what_ends_or_holds_a_process_is_corruption(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, what: str, says: str
 ) -> None:
     if what == "loop":
         monkeypatch.setattr(sandbox, "SECONDS", 0.5)
-    with pytest.raises(DamagedFileError, match=says):
+    with pytest.raises(CorruptFileError, match=says):
         bench.open(PREFIX + what)
 
 
@@ -95,7 +95,7 @@ def test_what_says_nothing_of_the_file_may_pass(bench: Bench, what: str) -> None
     with pytest.raises((MemoryError, OSError)) as failed:
         bench.open(PREFIX + what)
     assert is_transient(failed.value)
-    assert not isinstance(failed.value, DamagedFileError)
+    assert not isinstance(failed.value, CorruptFileError)
 
 
 def test_a_file_is_opened_in_the_sandbox_once_on_a_host_and_again_when_it_was_touched(
@@ -115,9 +115,9 @@ def test_a_file_is_opened_in_the_sandbox_once_on_a_host_and_again_when_it_was_to
 
 
 def test_a_corrupt_file_is_opened_in_the_sandbox_each_time(bench: Bench, trials: list[str]) -> None:
-    version = bench.version(PREFIX + "damage")
+    version = bench.version(PREFIX + "corrupt")
     for _ in range(2):
-        with pytest.raises(DamagedFileError):
+        with pytest.raises(CorruptFileError):
             bench.opener.open("it", version, serving=None)
     assert trials == ["it", "it"]
 
@@ -163,12 +163,12 @@ def test_the_server_ends_with_whoever_asks(server: "subprocess.Popen[bytes]") ->
     assert server.wait(20) == 0
 
 
-def test_a_version_that_lacks_a_file_is_damaged(tmp_path: Path) -> None:
+def test_a_version_that_lacks_a_file_is_corrupt(tmp_path: Path) -> None:
     files = VersionFiles({"a": tmp_path})
     assert files["a"] == tmp_path
     assert "b" not in files
     assert files.get("b") is None
-    with pytest.raises(DamagedFileError, match="does not have it"):
+    with pytest.raises(CorruptFileError, match="does not have it"):
         files["b"]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Final
 
-from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.errors import CorruptFileError
 from indexrelay.components.kind import Built, Job, Kind, KindParameters
 from indexrelay.schemas.versions import Check
 
@@ -55,8 +55,8 @@ def act(what: str, path: Path) -> None:
                 pass
         case "eat":
             bytearray(8 << 30)
-        case "damage":
-            raise DamagedFileError(path, "it says so itself")
+        case "corrupt":
+            raise CorruptFileError(path, "it says so itself")
         case "be killed":
             os.kill(os.getpid(), signal.SIGKILL)
         case "want a disk":

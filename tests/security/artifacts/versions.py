@@ -132,7 +132,7 @@ def ask(name: str, served: Any) -> None:
     An entry that is not there and a query that is none are answers as well.
 
     Raises:
-        DamagedFileError: it is damaged.
+        CorruptFileError: it is corrupt.
         AssertionError: an answer is none.
     """
     for question in _QUESTIONS[RECIPES[name].kind](served):

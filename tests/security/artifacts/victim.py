@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.errors import CorruptFileError
 from indexrelay.components.text_index import search as text_search
 from indexrelay.reloaders import sandbox
 from indexrelay.reloaders.loader import Opener
@@ -57,12 +57,12 @@ class Victim:
         version = self._store.put_version(manifest)
         try:
             served = self._opener.open("victim", version, serving=None)
-        except DamagedFileError as error:
-            return f"damaged: {error.reason[:60]}"
+        except CorruptFileError as error:
+            return f"corrupt: {error.reason[:60]}"
         try:
             ask(self._version.name, served.value)
-        except DamagedFileError as error:
-            return f"damaged when asked: {error.reason[:60]}"
+        except CorruptFileError as error:
+            return f"corrupt when asked: {error.reason[:60]}"
         return "answered"
 
     def _blob(self, content: bytes) -> BlobRef:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from indexrelay.rebuilder.inbox import RetryOutcome, retry_dead_letter
-from indexrelay.rebuilder.presence import DamageReports
+from indexrelay.rebuilder.presence import CorruptionReports
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.messages import BatchCompleted, Event
 from indexrelay.schemas.names import sha256_hex
@@ -13,7 +13,7 @@ from indexrelay.storage.catalog import inbox
 from indexrelay.storage.errors import TooManyRequestsError
 from indexrelay.testing.clock import FakeClock
 from tests.rebuilder.conftest import Bench, behaving
-from tests.rebuilder.damage_reports import state_of
+from tests.rebuilder.corruption_reports import state_of
 from tests.security.limits.table import Row, exercises
 
 
@@ -127,7 +127,7 @@ def _texts(row: Row, request: pytest.FixtureRequest) -> None:
 
 
 @exercises(
-    "seconds until a version is hashed again that a reader says is damaged, "
+    "seconds until a version is hashed again that a reader says is corrupt, "
     "if it says so in other words"
 )
 def _doubts(row: Row, request: pytest.FixtureRequest) -> None:
@@ -135,7 +135,7 @@ def _doubts(row: Row, request: pytest.FixtureRequest) -> None:
     bench.commit("a")
     bench.rebuild()
     clock = FakeClock(bench.release().created_at)
-    doubts = DamageReports(bench.store, clock)
+    doubts = CorruptionReports(bench.store, clock)
     assert doubts.take({"web": state_of(bench, "web", "first")})
     clock.advance(row.number - 1)
     assert not doubts.take({"web": state_of(bench, "web", "second")})

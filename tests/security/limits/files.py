@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.errors import CorruptFileError
 from indexrelay.components.text_index import TextIndex, TextIndexParameters, database
 from indexrelay.components.text_index import search as text_search
 from indexrelay.reloaders import sandbox
@@ -60,10 +60,10 @@ def asked(folder: Path, answer: dict[str, Any], size: int) -> tuple[dict[str, An
         created_at=MOMENT,
     )
     kind = Trusting(Trusting.Parameters())
-    with pytest.raises(DamagedFileError) as damaged:
+    with pytest.raises(CorruptFileError) as corrupt:
         Answering().open_first(kind, manifest, {CONTENT: path}, [CONTENT])
     question: dict[str, Any] = json.loads(requests[0])
-    return question, damaged.value
+    return question, corrupt.value
 
 
 @exercises("seconds of the sandbox, beside those for reading what is in the files")

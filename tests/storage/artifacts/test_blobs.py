@@ -203,20 +203,20 @@ def _swap_for_a_link(path: Path) -> None:
     path.symlink_to(elsewhere)
 
 
-@pytest.mark.parametrize("damage", [_flip, _truncate, _swap_for_a_link])
+@pytest.mark.parametrize("corrupt", [_flip, _truncate, _swap_for_a_link])
 @pytest.mark.parametrize("seen", [True, False])
-def test_damage_is_found_by_a_process_that_had_checked_it_and_by_a_new_one(
-    store: ArtifactStore, tmp_path: Path, damage: object, *, seen: bool
+def test_corruption_is_found_by_a_process_that_had_checked_it_and_by_a_new_one(
+    store: ArtifactStore, tmp_path: Path, corrupt: object, *, seen: bool
 ) -> None:
-    assert callable(damage)
+    assert callable(corrupt)
     ref = store.put_blob(make_file(tmp_path, b"0123456789"))
-    damage(store.blob(ref))
+    corrupt(store.blob(ref))
     reader = store if seen else ArtifactStore(store.root)
     with pytest.raises(BlobCorruptError, match=ref.digest):
         reader.blob(ref)
 
 
-def test_putting_the_same_content_repairs_a_damaged_blob(
+def test_putting_the_same_content_repairs_a_corrupt_blob(
     store: ArtifactStore, tmp_path: Path
 ) -> None:
     ref = store.put_blob(make_file(tmp_path, b"0123456789"))
@@ -277,7 +277,7 @@ def test_another_host_hashes_a_blob_once(
 
 
 @pytest.mark.parametrize("line", [b"", b"1 2", b"\xff\xfe", b"rubbish\n"])
-def test_a_damaged_memory_of_what_was_checked_costs_another_check(
+def test_a_corrupt_memory_of_what_was_checked_costs_another_check(
     store: ArtifactStore, tmp_path: Path, hashed: list[str], line: bytes
 ) -> None:
     ref = store.put_blob(make_file(tmp_path, b"once"))

@@ -85,26 +85,26 @@ def test_a_check_counts_for_every_process_of_the_host(store: ArtifactStore, ref:
     assert after.inode == look.inode
 
 
-@pytest.mark.parametrize("damage", ["gone", "folder", "link", "short", "changed"])
-def test_every_damage_is_found(store: ArtifactStore, ref: BlobRef, damage: str) -> None:
+@pytest.mark.parametrize("corrupt", ["gone", "folder", "link", "short", "changed"])
+def test_every_corruption_is_found(store: ArtifactStore, ref: BlobRef, corrupt: str) -> None:
     path = store.blob(ref)
     path.chmod(0o644)
-    match damage:
+    match corrupt:
         case "short":
             os.truncate(path, 100)
         case "changed":
             path.write_bytes(b"x" + CONTENT[1:])
         case _:
             path.unlink()
-    if damage == "folder":
+    if corrupt == "folder":
         path.mkdir()
-    if damage == "link":
+    if corrupt == "link":
         path.symlink_to(store.root / "lock")
-    error = BlobMissingError if damage == "gone" else BlobCorruptError
+    error = BlobMissingError if corrupt == "gone" else BlobCorruptError
     with pytest.raises(error, match=ref.digest):
         store.recheck_blob(ref, go_on=_all)
     look = store.look_at_blob(ref)
-    assert (look is None) == (damage == "gone")
+    assert (look is None) == (corrupt == "gone")
     assert look is None or look.checked_at is None
 
 

@@ -123,7 +123,7 @@ def test_the_copy_of_a_release_goes_with_it(store: ArtifactStore, clock: MovedCl
         assert [path.name for path in (store.root / folder).iterdir()] == ["00000003.json"]
 
 
-def test_the_newest_intact_release_stays_below_damaged_ones(
+def test_the_newest_intact_release_stays_below_corrupt_ones(
     store: ArtifactStore, clock: MovedClock
 ) -> None:
     version = make_version(store, "voyager", b"good")

@@ -80,12 +80,12 @@ def test_a_release_cannot_bring_what_was_not_stored(store: ArtifactStore) -> Non
     assert store.newest_release() is None
 
 
-def test_a_damaged_component_does_not_hold_up_the_others(store: ArtifactStore) -> None:
-    damaged = make_version(store, "clap", b"whole")
-    make_release(store, clap=damaged)
-    (path,) = store.open_version("clap", damaged).files.values()
+def test_a_corrupt_component_does_not_hold_up_the_others(store: ArtifactStore) -> None:
+    corrupt = make_version(store, "clap", b"whole")
+    make_release(store, clap=corrupt)
+    (path,) = store.open_version("clap", corrupt).files.values()
     path.unlink()
-    second = make_release(store, clap=damaged, voyager=make_version(store, "voyager", b"1"))
+    second = make_release(store, clap=corrupt, voyager=make_version(store, "voyager", b"1"))
     assert store.newest_release() == second
 
 

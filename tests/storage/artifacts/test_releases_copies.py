@@ -44,16 +44,16 @@ def _fill_its_place(path: Path) -> None:
     path.mkdir()
 
 
-DAMAGES = (_truncate, _flip, Path.unlink, _fill_its_place)
+CORRUPTIONS = (_truncate, _flip, Path.unlink, _fill_its_place)
 
 
 @pytest.mark.parametrize("folder", FILES)
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_one_damaged_file_costs_nothing_and_is_mended(
-    store: ArtifactStore, version: str, folder: str, damage: Callable[[Path], None]
+@pytest.mark.parametrize("corrupt", CORRUPTIONS)
+def test_one_corrupt_file_costs_nothing_and_is_mended(
+    store: ArtifactStore, version: str, folder: str, corrupt: Callable[[Path], None]
 ) -> None:
     whole, bytes_ = store.newest_release(), _file(store, folder).read_bytes()
-    damage(_file(store, folder))
+    corrupt(_file(store, folder))
     assert store.newest_release() == whole
     assert store.broken_releases == {}
     assert store.next_number() == 3
@@ -62,9 +62,9 @@ def test_one_damaged_file_costs_nothing_and_is_mended(
     assert store.repair_release() == []
 
 
-@pytest.mark.parametrize("first", DAMAGES)
-@pytest.mark.parametrize("second", DAMAGES)
-def test_where_both_are_damaged_the_number_stays_taken_unless_both_are_gone(
+@pytest.mark.parametrize("first", CORRUPTIONS)
+@pytest.mark.parametrize("second", CORRUPTIONS)
+def test_where_both_are_corrupt_the_number_stays_taken_unless_both_are_gone(
     store: ArtifactStore,
     version: str,
     first: Callable[[Path], None],

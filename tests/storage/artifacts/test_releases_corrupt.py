@@ -1,4 +1,4 @@
-"""A damaged release is reported, and the newest intact one is served meanwhile."""
+"""A corrupt release is reported, and the newest intact one is served meanwhile."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def version(store: ArtifactStore) -> str:
     version = make_version(store, "voyager", b"1")
     for _ in range(3):
         make_release(store, voyager=version)
-    shutil.rmtree(store.root / "copies")  # these are damaged, too
+    shutil.rmtree(store.root / "copies")  # these are corrupt, too
     return version
 
 
@@ -62,7 +62,7 @@ def _a_link(path: Path) -> None:
 
 
 @pytest.mark.parametrize("put", [_a_folder, _a_link, os.mkfifo])
-def test_what_is_no_file_is_a_damaged_release_like_any_other(
+def test_what_is_no_file_is_a_corrupt_release_like_any_other(
     store: ArtifactStore, version: str, put: Callable[[Path], None]
 ) -> None:
     _path(store, 3).unlink()
@@ -78,12 +78,12 @@ def test_one_changed_bit_anywhere_is_found(store: ArtifactStore, version: str) -
     whole = _path(store, 3).read_bytes()
     _path(store, 3).chmod(0o644)
     for position in range(len(whole)):
-        damaged = bytearray(whole)
-        damaged[position] ^= 1
-        _path(store, 3).write_bytes(damaged)
+        corrupt = bytearray(whole)
+        corrupt[position] ^= 1
+        _path(store, 3).write_bytes(corrupt)
         newest = store.newest_release()
         assert newest is not None
-        assert newest.number == 2, damaged
+        assert newest.number == 2, corrupt
 
 
 def test_a_release_under_another_number_is_not_taken_for_it(
@@ -94,7 +94,7 @@ def test_a_release_under_another_number_is_not_taken_for_it(
         store.release(4)
 
 
-def test_a_damaged_newest_is_logged_once_and_again_when_it_is_another(
+def test_a_corrupt_newest_is_logged_once_and_again_when_it_is_another(
     store: ArtifactStore, version: str
 ) -> None:
     _path(store, 3).unlink()
@@ -105,7 +105,7 @@ def test_a_damaged_newest_is_logged_once_and_again_when_it_is_another(
     assert [(line["event"], line["release"]) for line in lines] == [("release.unreadable", 3)]
 
 
-def test_the_number_of_a_damaged_release_is_not_used_again(
+def test_the_number_of_a_corrupt_release_is_not_used_again(
     store: ArtifactStore, version: str
 ) -> None:
     _path(store, 3).unlink()

@@ -53,7 +53,7 @@ def test_a_version_cannot_name_what_was_not_stored(store: ArtifactStore) -> None
 @pytest.mark.parametrize(
     "content", [b"", b"{}", b'{"component": "voyager"', b"\x00" * 100], ids=repr
 )
-def test_a_damaged_manifest_is_found_and_repaired_by_the_same_version(
+def test_a_corrupt_manifest_is_found_and_repaired_by_the_same_version(
     store: ArtifactStore, content: bytes
 ) -> None:
     version_id = make_version(store, "voyager", b"base")
@@ -67,7 +67,7 @@ def test_a_damaged_manifest_is_found_and_repaired_by_the_same_version(
     assert store.version("voyager", version_id).entries == 1
 
 
-def test_a_manifest_whose_name_a_folder_has_taken_is_damaged_and_repaired(
+def test_a_manifest_whose_name_a_folder_has_taken_is_corrupt_and_repaired(
     store: ArtifactStore,
 ) -> None:
     version_id = make_version(store, "voyager", b"base")

@@ -261,7 +261,7 @@ def _compressed_otherwise(folder: Path) -> None:
     _changed(folder / "odd.npz", local=8, central=10, value=99)
 
 
-def _damaged_within(folder: Path) -> None:
+def _corrupt_within(folder: Path) -> None:
     with zipfile.ZipFile(folder / "odd.npz", "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("vectors.npy", bytes(range(256)))
     raw = bytearray((folder / "odd.npz").read_bytes())
@@ -276,7 +276,7 @@ def _header_without_end(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "write", [_encrypted, _compressed_otherwise, _damaged_within, _header_without_end]
+    "write", [_encrypted, _compressed_otherwise, _corrupt_within, _header_without_end]
 )
 def test_whatever_a_parser_raises_is_told_of_the_file(
     opened: OpenSource, folder: Path, write: Callable[[Path], None]

@@ -16,7 +16,7 @@ from typing import Any, Self, cast, overload
 import numpy as np
 from pydantic_core import from_json
 
-from indexrelay.components.errors import DamagedFileError, UnknownEntryError
+from indexrelay.components.errors import CorruptFileError, UnknownEntryError
 from indexrelay.components.formats.string_table import Rows, StringTable, StringTableWriter
 
 _BLOCK = 4096
@@ -30,12 +30,12 @@ class IdTable(Sequence[str]):
         """Map the file.
 
         Raises:
-            DamagedFileError: it is no table of ids, or not as long as it says.
+            CorruptFileError: it is no table of ids, or not as long as it says.
             OSError: it cannot be opened.
         """
         self._table = StringTable(path)
         if not self._table.searchable:
-            raise DamagedFileError(path, "it is a string table, but not one of ids")
+            raise CorruptFileError(path, "it is a string table, but not one of ids")
 
     @classmethod
     def write(cls, path: Path, ids: Sequence[str]) -> Self:
@@ -74,7 +74,7 @@ class IdTable(Sequence[str]):
         """The ids of ``rows`` (int64, each 0 ≤ row < ``len``), in that order."""
         ids = self._table.many(rows)
         if None in ids:
-            raise DamagedFileError(self._table.path, "an id is missing")
+            raise CorruptFileError(self._table.path, "an id is missing")
         return cast("list[str]", ids)
 
     def copy(self, writer: StringTableWriter, rows: slice) -> None:
@@ -118,7 +118,7 @@ class IdTable(Sequence[str]):
         """Look at every id, and say how many repeat another one (0: they are unique).
 
         Raises:
-            DamagedFileError: the file is not what was written, or its ids are not in order.
+            CorruptFileError: the file is not what was written, or its ids are not in order.
         """
         self._table.check()
         repeats = 0
@@ -127,7 +127,7 @@ class IdTable(Sequence[str]):
             raws = self._table.read_many(self._rows_at(start, start + _BLOCK), bytes)
             ids = last + [raw or b"" for raw in raws]
             if not all(map(le, ids, ids[1:])):
-                raise DamagedFileError(self._table.path, "its order is not that of the ids")
+                raise CorruptFileError(self._table.path, "its order is not that of the ids")
             repeats += sum(map(eq, ids, ids[1:]))
             last = ids[-1:]
         return repeats
@@ -150,7 +150,7 @@ class IdTable(Sequence[str]):
             return place
         row = int(order[place])
         if not 0 <= row < len(self):
-            raise DamagedFileError(self._table.path, "its order names a row that does not exist")
+            raise CorruptFileError(self._table.path, "its order names a row that does not exist")
         return row
 
     def _rows_at(self, start: int, end: int) -> Rows:
@@ -161,7 +161,7 @@ class IdTable(Sequence[str]):
 
     def _id(self, text: str | None) -> str:
         if text is None:
-            raise DamagedFileError(self._table.path, "an id is missing")
+            raise CorruptFileError(self._table.path, "an id is missing")
         return text
 
 
@@ -172,7 +172,7 @@ class PayloadTable:
         """Map the file.
 
         Raises:
-            DamagedFileError: it is no table, or not as long as it says.
+            CorruptFileError: it is no table, or not as long as it says.
             OSError: it cannot be opened.
         """
         self._table = StringTable(path)
@@ -219,7 +219,7 @@ class PayloadTable:
         return self._table.same(first, other._table, at, count=count)  # noqa: SLF001
 
     def check(self) -> None:
-        """Look at every row; raises `DamagedFileError` where the file is not what was written."""
+        """Look at every row; raises `CorruptFileError` where the file is not what was written."""
         self._table.check()
 
     def close(self) -> None:
@@ -230,4 +230,4 @@ class PayloadTable:
         try:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise DamagedFileError(self._table.path, "a payload is not JSON") from error
+            raise CorruptFileError(self._table.path, "a payload is not JSON") from error

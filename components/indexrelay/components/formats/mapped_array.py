@@ -24,7 +24,7 @@ from numpy.lib.format import (
 )
 from numpy.typing import DTypeLike, NDArray
 
-from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.errors import CorruptFileError
 
 _MOST_HEADER_BYTES: Final = 10_000
 """NumPy's own limit; ours have 128."""
@@ -78,7 +78,7 @@ def mapped_array(path: Path, shape: tuple[int | None, ...], dtype: DTypeLike) ->
     """Map an array read-only; ``None`` in ``shape`` stands for any length.
 
     Raises:
-        DamagedFileError: the file is cut short, or holds another shape or type.
+        CorruptFileError: the file is cut short, or holds another shape or type.
         OSError: it cannot be opened.
     """
     kind = np.dtype(dtype)
@@ -90,12 +90,12 @@ def mapped_array(path: Path, shape: tuple[int | None, ...], dtype: DTypeLike) ->
             want in (None, have) for have, want in lengths
         )
         if not fits or found.dtype != kind or (found.fortran_order and len(shape) > 1):
-            raise DamagedFileError(
+            raise CorruptFileError(
                 path, f"it holds {found.dtype} {found.shape} instead of {kind} {shape}"
             )
         count = math.prod(found.shape)
         if offset + count * kind.itemsize != size:
-            raise DamagedFileError(path, f"it has {size} bytes, which is not what its shape takes")
+            raise CorruptFileError(path, f"it has {size} bytes, which is not what its shape takes")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return np.frombuffer(mapped, kind, count, offset).reshape(found.shape)
 
@@ -114,9 +114,9 @@ def _header(path: Path, head: bytes) -> tuple[_Header, int]:
         read = read_array_header_1_0 if version == (1, 0) else read_array_header_2_0
         header = _Header(*read(stream, max_header_size=_MOST_HEADER_BYTES))
     except Exception as error:  # NumPy parses it as Python does, and raises as much
-        raise DamagedFileError(path, f"its header cannot be read: {error}") from error
+        raise CorruptFileError(path, f"its header cannot be read: {error}") from error
     if not all(length >= 0 for length in header.shape):
-        raise DamagedFileError(path, f"its header says that it has the shape {header.shape}")
+        raise CorruptFileError(path, f"its header says that it has the shape {header.shape}")
     return header, stream.tell()
 
 
@@ -124,11 +124,11 @@ def read_small(path: Path, most_bytes: int) -> bytes:
     """The content of ``path``.
 
     Raises:
-        DamagedFileError: it has more than ``most_bytes``.
+        CorruptFileError: it has more than ``most_bytes``.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
-        raise DamagedFileError(path, f"it has more than {most_bytes} bytes")
+        raise CorruptFileError(path, f"it has more than {most_bytes} bytes")
     return content

@@ -3,7 +3,7 @@
 A Python list of a million ids takes 80 MB in every process that serves them; a mapped file takes
 what is touched, once for all processes of a host. Opening costs the same for a thousand rows and
 for a hundred million: it compares the size of the file with what the header promises. Everything
-else is checked where it is used, so a damaged file raises and neither crashes nor reads past the
+else is checked where it is used, so a corrupt file raises and neither crashes nor reads past the
 text; `StringTable.check` looks at all of it.
 
 All numbers are little-endian, all sections but the first start at a multiple of 8:
@@ -28,7 +28,7 @@ from typing import Any, BinaryIO, Final, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.errors import CorruptFileError
 from indexrelay.components.served import Closable
 
 MAGIC: Final = b"irstrtab"
@@ -77,20 +77,20 @@ def read_layout(path: Path, file: BinaryIO) -> Layout:
     """What the header of an open file says.
 
     Raises:
-        DamagedFileError: it is no such table, of another version, or not as long as it says.
+        CorruptFileError: it is no such table, of another version, or not as long as it says.
     """
     head = file.read(HEADER.size)
     if len(head) < HEADER.size:
-        raise DamagedFileError(path, "it is shorter than a header")
+        raise CorruptFileError(path, "it is shorter than a header")
     magic, version, flags, rows, text_bytes = HEADER.unpack(head)
     if magic != MAGIC:
-        raise DamagedFileError(path, "it is not a string table")
+        raise CorruptFileError(path, "it is not a string table")
     if version != VERSION:
-        raise DamagedFileError(path, f"it is a string table of version {version}, not {VERSION}")
+        raise CorruptFileError(path, f"it is a string table of version {version}, not {VERSION}")
     layout = Layout(flags, rows, text_bytes)
     size = file.seek(0, 2)
     if size != layout.end:
-        raise DamagedFileError(path, f"it has {size} bytes where its header promises {layout.end}")
+        raise CorruptFileError(path, f"it has {size} bytes where its header promises {layout.end}")
     return layout
 
 
@@ -116,7 +116,7 @@ class StringTable(Closable):
         """Map the file.
 
         Raises:
-            DamagedFileError: it is no such table, of another version, or not as long as it says.
+            CorruptFileError: it is no such table, of another version, or not as long as it says.
             OSError: it cannot be opened.
         """
         self.path = path
@@ -159,7 +159,7 @@ class StringTable(Closable):
         """The bytes of one row, 0 ≤ ``row`` < ``len``; empty where it is ``None``."""
         start, end = self._bounds[row], self._bounds[row + 1]
         if not 0 <= start <= end <= self._layout.text_bytes:
-            raise DamagedFileError(self.path, "a row lies outside of the text")
+            raise CorruptFileError(self.path, "a row lies outside of the text")
         return self._bytes[HEADER_SIZE + start : HEADER_SIZE + end]
 
     def read_many(self, rows: Rows, read: Callable[[bytes], T]) -> list[T | None]:
@@ -171,14 +171,14 @@ class StringTable(Closable):
 
         Raises:
             IndexError: there is no such row.
-            DamagedFileError: what the file says about a row cannot be.
+            CorruptFileError: what the file says about a row cannot be.
         """
         bounds, size, file = self._bounds, self._layout.text_bytes, self._bytes
         found: list[T | None] = []
         for row in rows.tolist():
             start, end = bounds[row], bounds[row + 1]
             if not 0 <= start <= end <= size:
-                raise DamagedFileError(self.path, "a row lies outside of the text")
+                raise CorruptFileError(self.path, "a row lies outside of the text")
             # Only an empty text can stand for none, and hardly any is empty.
             raw = file[HEADER_SIZE + start : HEADER_SIZE + end] or self._empty(row)
             found.append(None if raw is None else read(raw))
@@ -193,7 +193,7 @@ class StringTable(Closable):
         try:
             return self.read_many(rows, bytes.decode)
         except UnicodeDecodeError as error:
-            raise DamagedFileError(self.path, "a row is not UTF-8") from error
+            raise CorruptFileError(self.path, "a row is not UTF-8") from error
 
     def holds(self, first: int, texts: Sequence[str | None]) -> bool:
         """Whether the rows from ``first`` on are exactly ``texts``; cheaper than `many`."""
@@ -219,7 +219,7 @@ class StringTable(Closable):
         """``count`` rows from ``first`` on: where each begins and the last ends, and their bytes.
 
         Raises:
-            DamagedFileError: what the file says about them cannot be.
+            CorruptFileError: what the file says about them cannot be.
         """
         bounds = self._offsets[first : first + count + 1].astype(np.int64)
         if not (
@@ -228,7 +228,7 @@ class StringTable(Closable):
             and bounds[-1] <= self._layout.text_bytes
             and (np.diff(bounds) >= 0).all()
         ):
-            raise DamagedFileError(self.path, "rows lie outside of the text")
+            raise CorruptFileError(self.path, "rows lie outside of the text")
         return bounds, self._bytes[HEADER_SIZE + int(bounds[0]) : HEADER_SIZE + int(bounds[-1])]
 
     def nulls(self, first: int, count: int) -> NDArray[np.bool_]:
@@ -253,7 +253,7 @@ class StringTable(Closable):
         """Whether ``count`` rows from ``first`` on are those of ``other`` from ``at`` on.
 
         Raises:
-            DamagedFileError: what one of the files says about these rows cannot be.
+            CorruptFileError: what one of the files says about these rows cannot be.
         """
         ours, text = self.section(first, count)
         theirs, their_text = other.section(at, count)
@@ -267,7 +267,7 @@ class StringTable(Closable):
         """Look at every row; takes time and memory in proportion to the rows.
 
         Raises:
-            DamagedFileError: offsets that do not grow, text that is not UTF-8, or an order that is
+            CorruptFileError: offsets that do not grow, text that is not UTF-8, or an order that is
                 none.
         """
         offsets = self._offsets
@@ -276,13 +276,13 @@ class StringTable(Closable):
             or offsets[-1] != self._layout.text_bytes
             or np.any(np.diff(offsets) < 0)
         ):
-            raise DamagedFileError(self.path, "its offsets do not grow from 0 to the text's end")
+            raise CorruptFileError(self.path, "its offsets do not grow from 0 to the text's end")
         self._check_text()
         if self.order is not None:
             seen = np.zeros(len(self), dtype=bool)
             seen[self.order[(self.order >= 0) & (self.order < len(self))]] = True
             if not seen.all():
-                raise DamagedFileError(self.path, "its order does not name every row once")
+                raise CorruptFileError(self.path, "its order does not name every row once")
 
     def _check_text(self) -> None:
         """Every row is UTF-8: a block of them is, and none begins inside of a letter."""
@@ -293,9 +293,9 @@ class StringTable(Closable):
             try:
                 text[offsets[0] : offsets[-1]].tobytes().decode()
             except UnicodeDecodeError as error:
-                raise DamagedFileError(self.path, "a row is not UTF-8") from error
+                raise CorruptFileError(self.path, "a row is not UTF-8") from error
             if np.any(text[begins] & 0xC0 == 0x80):
-                raise DamagedFileError(self.path, "a row begins inside of a letter")
+                raise CorruptFileError(self.path, "a row begins inside of a letter")
 
     def close(self) -> None:
         """Let go of the map; nothing may be read afterwards."""
@@ -349,7 +349,7 @@ class StringTableWriter:
         Into a searchable table go rows of one.
 
         Raises:
-            DamagedFileError: what the other's file says about these rows cannot be.
+            CorruptFileError: what the other's file says about these rows cannot be.
         """
         here, first, count = len(self._offsets) - 1, rows.start, rows.stop - rows.start
         bounds, text = table.section(first, count)

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from indexrelay.components.errors import DamagedFileError, DocumentError, DocumentFunctionError
+from indexrelay.components.errors import CorruptFileError, DocumentError, DocumentFunctionError
 from indexrelay.components.formats.mapped_array import read_small
 from indexrelay.components.kind import Built, Job, Kind, KindParameters, Verdict, equal, judge
 from indexrelay.schemas.diagnostics import describe_error
@@ -97,13 +97,13 @@ class CachedDocument:
         """The parsed document, the same object each time: do not change it.
 
         Raises:
-            DamagedFileError: it is no JSON.
+            CorruptFileError: it is no JSON.
         """
         if "document" not in self._parsed:
             try:
                 parsed = json.loads(self.body)
             except (ValueError, RecursionError) as error:
-                raise DamagedFileError(self._path, f"it is no JSON: {error}") from error
+                raise CorruptFileError(self._path, f"it is no JSON: {error}") from error
             # No lock: in a child that is forked meanwhile, no thread would release it.
             self._parsed.setdefault("document", parsed)
         return self._parsed["document"]
@@ -167,7 +167,7 @@ class JsonCache(Kind[JsonCacheParameters, CachedDocument]):
         """Read both forms.
 
         Raises:
-            DamagedFileError: they are not one document, or larger than ``max_bytes``.
+            CorruptFileError: they are not one document, or larger than ``max_bytes``.
         """
         most = self.parameters.max_bytes
         body = read_small(files[DOCUMENT], most)
@@ -334,15 +334,15 @@ def _check_packed(path: Path, gzipped: bytes, body: bytes) -> None:
     """See that ``gzipped`` holds ``body``; unpacks no more than that.
 
     Raises:
-        DamagedFileError: it holds something else, more, or nothing that can be unpacked.
+        CorruptFileError: it holds something else, more, or nothing that can be unpacked.
     """
     unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)  # 16: as gzip writes it
     try:
         same = unpacker.decompress(gzipped, len(body) + 1) == body and unpacker.eof
     except zlib.error as error:
-        raise DamagedFileError(path, str(error)) from error
+        raise CorruptFileError(path, str(error)) from error
     if not same or unpacker.unused_data:
-        raise DamagedFileError(path, "it does not hold the document")
+        raise CorruptFileError(path, "it does not hold the document")
 
 
 def _gates(
@@ -381,4 +381,4 @@ def _items(document: Path) -> int:
     try:
         return count_items(json.loads(document.read_bytes()))
     except ValueError as error:
-        raise DamagedFileError(document, f"not JSON: {error}") from error
+        raise CorruptFileError(document, f"not JSON: {error}") from error

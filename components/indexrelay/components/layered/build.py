@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from indexrelay.components.errors import DamagedFileError, UnusableInputError
+from indexrelay.components.errors import CorruptFileError, UnusableInputError
 from indexrelay.components.kind import Built, Job, PreviousVersion
 from indexrelay.components.layered.layers import Layers
 from indexrelay.components.layered.succession import ChangedIds
@@ -60,12 +60,12 @@ def incremental_or_full(
 ) -> Built:
     """Continue the previous version where that is possible, else build in full.
 
-    A previous version whose files are damaged is no reason to fail: the source is still there.
+    A previous version whose files are corrupt is no reason to fail: the source is still there.
     """
     try:
         continued = _increment(job)
         made = continued if isinstance(continued, Full) else extend(continued)
-    except DamagedFileError as error:
+    except CorruptFileError as error:
         made = Full(f"the previous version cannot be read: {error}")
     return build_in_full(made) if isinstance(made, Full) else made
 

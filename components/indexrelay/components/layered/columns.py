@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.errors import CorruptFileError
 from indexrelay.components.formats.mapped_array import mapped_array, new_mapped_array
 from indexrelay.components.formats.string_table import Rows, StringTable, StringTableWriter
 from indexrelay.components.layered.layers import LayeredIds
@@ -78,7 +78,7 @@ class Column(ABC, Generic[OpenedT]):
         """Map the files of a version.
 
         Raises:
-            DamagedFileError: a file is not what was written.
+            CorruptFileError: a file is not what was written.
         """
 
     @abstractmethod
@@ -144,7 +144,7 @@ class ArrayColumn(Column["LayeredArray"]):
     def _rows(self, path: Path, shape: tuple[int | None, ...], count: int) -> NDArray[Any]:
         array = mapped_array(path, (None, *shape), self.dtype)
         if len(array) != count:
-            raise DamagedFileError(path, f"it has {len(array)} rows for {count} ids")
+            raise CorruptFileError(path, f"it has {len(array)} rows for {count} ids")
         return array
 
 
@@ -177,7 +177,7 @@ class TextColumn(Column["LayeredTexts"]):
     def _rows(self, path: Path, count: int) -> StringTable:
         table = StringTable(path)
         if len(table) != count:
-            raise DamagedFileError(path, f"it has {len(table)} rows for {count} ids")
+            raise CorruptFileError(path, f"it has {len(table)} rows for {count} ids")
         return table
 
 
@@ -333,7 +333,7 @@ class LayeredTable(Closable):
         """Map the files of a version.
 
         Raises:
-            DamagedFileError: one of them is not what was written.
+            CorruptFileError: one of them is not what was written.
             OSError: one of them cannot be opened.
         """
         self.ids = LayeredIds(files)

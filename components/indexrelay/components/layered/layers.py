@@ -22,7 +22,7 @@ from typing import Final, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from indexrelay.components.errors import DamagedFileError, UnknownEntryError
+from indexrelay.components.errors import CorruptFileError, UnknownEntryError
 from indexrelay.components.formats.entry_tables import IdTable
 from indexrelay.components.formats.mapped_array import mapped_array
 from indexrelay.components.formats.string_table import Rows
@@ -179,7 +179,7 @@ class LayeredIds(Closable, Sequence[str]):
         """Map the files of a version; ``base``, if it is open already, stays open afterwards.
 
         Raises:
-            DamagedFileError: one is not what was written, or they do not belong together.
+            CorruptFileError: one is not what was written, or they do not belong together.
             OSError: one cannot be opened.
         """
         self.base = IdTable(files[IDS]) if base is None else base
@@ -304,8 +304,8 @@ def _layers(files: Mapping[str, Path], base: int, delta: int) -> Layers:
     places = np.array(mapped_array(files[PLACES], (None,), np.int64))
     tombstones = np.array(mapped_array(files[TOMBSTONES], (None,), np.int64))
     if len(places) != delta:
-        raise DamagedFileError(files[PLACES], f"it has {len(places)} places for {delta} ids")
+        raise CorruptFileError(files[PLACES], f"it has {len(places)} places for {delta} ids")
     layers = Layers(base, tombstones, places)
     if layers.fault:
-        raise DamagedFileError(files[TOMBSTONES], layers.fault)
+        raise CorruptFileError(files[TOMBSTONES], layers.fault)
     return layers

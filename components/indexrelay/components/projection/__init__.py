@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from indexrelay.components.errors import DamagedFileError, UnusableInputError
+from indexrelay.components.errors import CorruptFileError, UnusableInputError
 from indexrelay.components.kind import Built, Job, Kind
 from indexrelay.components.layered.build import incremental_or_full
 from indexrelay.components.projection.build import build_in_full, extend
@@ -74,10 +74,10 @@ class Projection(Kind[ProjectionParameters, ProjectionMap]):
         """Map the files of a version.
 
         Raises:
-            DamagedFileError: one of them is not what was written.
+            CorruptFileError: one of them is not what was written.
         """
         chart = ProjectionMap.open(files)
         if not np.isfinite(chart.coordinates.sum()):  # far beyond [-1, 1] it is no number either
             chart.close()
-            raise DamagedFileError(files[COORDINATES], "a coordinate is no number")
+            raise CorruptFileError(files[COORDINATES], "a coordinate is no number")
         return chart

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.errors import CorruptFileError
 from indexrelay.components.formats.entry_tables import IdTable
 from indexrelay.components.formats.mapped_array import mapped_array, save_array
 from indexrelay.components.kind import Built, Job, PreviousVersion
@@ -106,7 +106,7 @@ def _last_map(job: Job, ids: list[str]) -> LastMap | None:
         return None
     try:
         chart = ProjectionMap.open(job.previous.files)
-    except DamagedFileError:
+    except CorruptFileError:
         return None  # a map that cannot be read keeps nothing still, and is no reason to have none
     with closing(chart):
         return look_up(chart, job.previous.manifest.details, ids)
@@ -117,7 +117,7 @@ def extend(job: Job, increment: Increment, parameters: ProjectionParameters) -> 
 
     Raises:
         UnusableInputError: the collections do not go together.
-        DamagedFileError: a file of the previous version is not what was written.
+        CorruptFileError: a file of the previous version is not what was written.
     """
     previous, sources = increment.previous, list(job.collections.values())
     check_alike(sources)
@@ -239,7 +239,7 @@ class MapRows:
         """Those of a version with these files, details, and ids.
 
         Raises:
-            DamagedFileError: a file is not what was written.
+            CorruptFileError: a file is not what was written.
         """
         delta = np.empty(0, np.uint64)
         if DELTA_FINGERPRINTS in files:

@@ -110,7 +110,7 @@ class Guide:
         """That of a version with these details; ``None`` where it has none.
 
         Raises:
-            DamagedFileError: a file is not what was written.
+            CorruptFileError: a file is not what was written.
         """
         if LANDMARKS not in files:
             return None

@@ -12,7 +12,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.errors import CorruptFileError
 from indexrelay.components.formats.mapped_array import mapped_array
 from indexrelay.components.layered.layers import LayeredIds
 from indexrelay.components.served import Closable
@@ -37,7 +37,7 @@ class ProjectionMap(Closable):
         """Map the files, and touch what a first look would.
 
         Raises:
-            DamagedFileError: a file is not what was written, or they do not belong together.
+            CorruptFileError: a file is not what was written, or they do not belong together.
             OSError: a file cannot be opened.
         """
         coordinates = mapped_array(files[COORDINATES], (None, 2), np.float32)
@@ -45,7 +45,7 @@ class ProjectionMap(Closable):
         count = len(ids)
         if count != len(coordinates):
             ids.close()
-            raise DamagedFileError(
+            raise CorruptFileError(
                 files[COORDINATES], f"it has {len(coordinates)} rows for {count} ids"
             )
         coordinates.sum()

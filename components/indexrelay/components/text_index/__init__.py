@@ -123,7 +123,7 @@ class TextIndex(Kind[TextIndexParameters, TextSearch]):
         """Open a version for serving.
 
         Raises:
-            DamagedFileError: its file is not what was written.
+            CorruptFileError: its file is not what was written.
         """
         served = TextSearch(files[DATABASE])
         served.warm()

@@ -84,7 +84,7 @@ def change_database(
         most: so many changes at most, those ``before`` among them.
 
     Raises:
-        DamagedFileError: ``last`` is not what was written.
+        CorruptFileError: ``last`` is not what was written.
         CannotExtendError: the file has to be written from scratch.
     """
     with closing(open_database(last)) as known, reading(last):

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from indexrelay.components.errors import DamagedFileError, of_memory, of_sqlite
+from indexrelay.components.errors import CorruptFileError, of_memory, of_sqlite
 from indexrelay.components.text_index.analyser import Analyser
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.storage.entries import Entries
@@ -143,7 +143,7 @@ def count_payloads(path: Path) -> int:
     """How many entries of a file have a payload.
 
     Raises:
-        DamagedFileError: it is not what was written.
+        CorruptFileError: it is not what was written.
     """
     with reading(path), closing(open_database(path)) as connection:
         return int(connection.execute("SELECT count(payload) FROM entries").fetchone()[0])
@@ -188,7 +188,7 @@ def open_database(path: Path) -> GuardedConnection:
     """Open the file for reading; the connection may be used by any thread, one at a time.
 
     Raises:
-        DamagedFileError: it is no such file, of another version, or not as long as it says.
+        CorruptFileError: it is no such file, of another version, or not as long as it says.
         OSError: it cannot be opened.
     """
     size = path.stat().st_size
@@ -224,7 +224,7 @@ def writing(path: Path) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Say what SQLite's errors about ``path`` mean: damage, or what the system refuses.
+    """Say what SQLite's errors about ``path`` mean: corruption, or what the system refuses.
 
     What is asked in here is always the same, so a value that it cannot be is the file's fault.
     """
@@ -237,7 +237,7 @@ def reading(path: Path) -> Iterator[None]:
     except (ValueError, TypeError, RecursionError, OverflowError) as error:
         if isinstance(error, IndexRelayError):  # a query that is none
             raise
-        raise DamagedFileError(path, f"{type(error).__name__}: {error}") from error
+        raise CorruptFileError(path, f"{type(error).__name__}: {error}") from error
 
 
 def _refuse_others(connection: sqlite3.Connection, path: Path, size: int) -> None:
@@ -246,13 +246,13 @@ def _refuse_others(connection: sqlite3.Connection, path: Path, size: int) -> Non
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names
     )
     if application != _APPLICATION_ID:
-        raise DamagedFileError(path, "it is not a text index")
+        raise CorruptFileError(path, "it is not a text index")
     if version not in (FIRST_FORMAT, FORMAT):
-        raise DamagedFileError(
+        raise CorruptFileError(
             path, f"it is a text index of format {version}; this release reads up to {FORMAT}"
         )
     if pages * page_bytes != size:
-        raise DamagedFileError(path, f"it has {size} bytes instead of {pages * page_bytes}")
+        raise CorruptFileError(path, f"it has {size} bytes instead of {pages * page_bytes}")
     _check_schema(connection, path, version)
 
 
@@ -287,18 +287,18 @@ def _check_schema(connection: sqlite3.Connection, path: Path, number: int) -> No
     """Whether a file of format ``number`` has the tables that a build makes, and nothing else.
 
     Raises:
-        DamagedFileError: it lacks one, or there is something else.
+        CorruptFileError: it lacks one, or there is something else.
     """
     found: set[str] = set()
     for kind, name, table, sql in connection.execute(
         "SELECT type, name, tbl_name, sql FROM sqlite_master"
     ):
         if not _is_ours(kind, name, table, sql):
-            raise DamagedFileError(path, f"it has a {kind} {name!r:.60}, which no build makes")
+            raise CorruptFileError(path, f"it has a {kind} {name!r:.60}, which no build makes")
         found.add(name)
     lacking = sorted(_TABLES_BY_FORMAT[number] - found)
     if lacking or (found & _OURS.keys()) != _TABLES_BY_FORMAT[number]:
-        raise DamagedFileError(path, f"it has other tables than a build makes: {lacking}")
+        raise CorruptFileError(path, f"it has other tables than a build makes: {lacking}")
 
 
 def _is_ours(kind: object, name: object, table: object, sql: object) -> bool:

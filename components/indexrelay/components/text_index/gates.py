@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.errors import CorruptFileError
 from indexrelay.components.kind import Built, PreviousVersion, Verdict, equal, judge, reads_back
 from indexrelay.components.layered.build import changes_of
 from indexrelay.components.text_index.analyser import Analyser, Phrase
@@ -117,7 +117,7 @@ def _open_current(path: Path) -> GuardedConnection:
     written = format_of(connection)
     if written != FORMAT:
         connection.close()
-        raise DamagedFileError(path, f"it is of format {written}, not {FORMAT}")
+        raise CorruptFileError(path, f"it is of format {written}, not {FORMAT}")
     return connection
 
 

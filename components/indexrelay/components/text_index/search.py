@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from indexrelay.components.errors import DamagedFileError, InvalidQueryError, UnknownEntryError
+from indexrelay.components.errors import CorruptFileError, InvalidQueryError, UnknownEntryError
 from indexrelay.components.served import Hit, check_payload_bytes, checked_k
 from indexrelay.components.text_index.analyser import Analyser, Phrase
 from indexrelay.components.text_index.database import (
@@ -56,7 +56,7 @@ class TextSearch:
         """Open the file.
 
         Raises:
-            DamagedFileError: it is not what was written.
+            CorruptFileError: it is not what was written.
             OSError: it cannot be opened.
         """
         self._path = path
@@ -152,7 +152,7 @@ class TextSearch:
         text = self._of(entry_id, _FIRST_TEXT if self.analyser is None else query)
         if text is None or isinstance(text, str):
             return text
-        raise DamagedFileError(self._path, "a text is none")
+        raise CorruptFileError(self._path, "a text is none")
 
     def payload(self, entry_id: str) -> Any:
         """The parsed payload of one entry, or ``None``.

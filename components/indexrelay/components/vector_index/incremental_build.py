@@ -60,7 +60,7 @@ def extend(job: Job, increment: Increment, parameters: VectorIndexParameters) ->
 
     Raises:
         UnusableInputError: a vector cannot be indexed.
-        DamagedFileError: a file of the previous version is not what was written.
+        CorruptFileError: a file of the previous version is not what was written.
     """
     previous, source, folder = increment.previous, job.collection, job.workdir
     limits = LayerLimits(delta=parameters.max_delta, tombstones=parameters.max_tombstones)

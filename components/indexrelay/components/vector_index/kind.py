@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from indexrelay.components.errors import DamagedFileError, UnbuildableIndexError
+from indexrelay.components.errors import CorruptFileError, UnbuildableIndexError
 from indexrelay.components.kind import Built, Job, Kind, Trial
 from indexrelay.components.layered import incremental_or_full
 from indexrelay.components.vector_index.factory import parse_factory
@@ -94,7 +94,7 @@ class VectorIndex(Kind[VectorIndexParameters, VectorSearch]):
         """Map a version for serving.
 
         Raises:
-            DamagedFileError: one of its files is not what was written.
+            CorruptFileError: one of its files is not what was written.
             MissingExtraError: FAISS is not installed.
         """
         served = VectorSearch(files)
@@ -105,7 +105,7 @@ class VectorIndex(Kind[VectorIndexParameters, VectorSearch]):
         """Read every row of the inverted lists, and search some queries.
 
         Raises:
-            DamagedFileError: an index is not what a build writes.
+            CorruptFileError: an index is not what a build writes.
         """
         search = cast("VectorSearch", value)
         base, delta = search.contents.base, search.contents.delta
@@ -130,7 +130,7 @@ _QUERIES: Final = 16
 
 
 def _check_rows(index: Any, path: Path) -> None:
-    """Raise `DamagedFileError` where inverted lists do not hold each row once."""
+    """Raise `CorruptFileError` where inverted lists do not hold each row once."""
     for lists, count in _inverted_lists(index):
         seen = np.zeros(count, dtype=bool)
         total = 0
@@ -139,10 +139,10 @@ def _check_rows(index: Any, path: Path) -> None:
             if total > count:
                 break
             if rows.min() < 0 or rows.max() >= count:
-                raise DamagedFileError(path, "a list holds a row that does not exist")
+                raise CorruptFileError(path, "a list holds a row that does not exist")
             seen[rows] = True
         if total != count or not seen.all():
-            raise DamagedFileError(path, "its lists do not hold each row once")
+            raise CorruptFileError(path, "its lists do not hold each row once")
 
 
 def _inverted_lists(index: Any) -> Iterator[tuple[Any, int]]:

@@ -27,7 +27,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from indexrelay.components.errors import DamagedFileError, of_faiss
+from indexrelay.components.errors import CorruptFileError, of_faiss
 from indexrelay.components.formats.string_table import Rows
 from indexrelay.schemas.errors import require
 
@@ -48,13 +48,13 @@ def open_index(path: Path) -> Any:
     """Map a FAISS index and return it as its own class.
 
     Raises:
-        DamagedFileError: it holds no index that FAISS can read.
+        CorruptFileError: it holds no index that FAISS can read.
         OSError, MemoryError: it cannot be opened now.
     """
     faiss = require_faiss()
     flags = faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE
     if not path.stat().st_size:
-        raise DamagedFileError(path, "it is empty")
+        raise CorruptFileError(path, "it is empty")
     try:
         return faiss.read_index(str(path), flags)
     except RuntimeError as error:  # what every FAISS exception becomes
@@ -67,14 +67,14 @@ def open_whole(path: Path, *, size: int, dimension: int, count: int) -> Any:
     FAISS maps a file that lacks its last bytes without an error.
 
     Raises:
-        DamagedFileError: it is not what was written.
+        CorruptFileError: it is not what was written.
     """
     found = path.stat().st_size
     if found != size:
-        raise DamagedFileError(path, f"it has {found} bytes, not {size}")
+        raise CorruptFileError(path, f"it has {found} bytes, not {size}")
     index = open_index(path)
     if index.d != dimension or index.ntotal != count:
-        raise DamagedFileError(path, f"it holds {index.ntotal} vectors of length {index.d}")
+        raise CorruptFileError(path, f"it holds {index.ntotal} vectors of length {index.d}")
     return index
 
 

@@ -26,7 +26,7 @@ from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 
-from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.errors import CorruptFileError
 from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.kind import Verdict, equal, judge
 from indexrelay.components.layered import among
@@ -96,7 +96,7 @@ class QuerySample:
         """Read the sample of a version whose rows number from 0 to ``rows``.
 
         Raises:
-            DamagedFileError: the file is not what was written, or belongs to another index.
+            CorruptFileError: the file is not what was written, or belongs to another index.
             OSError: it cannot be read.
         """
         with path.open("rb") as raw:
@@ -104,12 +104,12 @@ class QuerySample:
                 _refuse_packed(path, raw)
                 with np.load(raw, allow_pickle=False) as file:
                     sample = cls(**{name: file[name] for name in _COLUMNS})
-            except (DamagedFileError, OSError, MemoryError):
+            except (CorruptFileError, OSError, MemoryError):
                 raise
             except Exception as error:  # zipfile and NumPy raise anything for a corrupt file
-                raise DamagedFileError(path, f"it cannot be read: {error}") from error
+                raise CorruptFileError(path, f"it cannot be read: {error}") from error
         if not sample._fits(rows, dimension):
-            raise DamagedFileError(path, f"it is not the sample of {rows} vectors")
+            raise CorruptFileError(path, f"it is not the sample of {rows} vectors")
         return sample
 
     def _fits(self, rows: int, dimension: int) -> bool:
@@ -132,7 +132,7 @@ def _refuse_packed(path: Path, raw: BinaryIO) -> None:
         packed = [each for each in archive.infolist() if each.compress_type != ZIP_STORED]
         size = sum(each.file_size for each in archive.infolist())
     if packed or size > path.stat().st_size:
-        raise DamagedFileError(path, "it says that it holds more than it has")
+        raise CorruptFileError(path, "it says that it holds more than it has")
     raw.seek(0)
 
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from indexrelay.components.errors import DamagedFileError, InvalidQueryError, of_faiss
+from indexrelay.components.errors import CorruptFileError, InvalidQueryError, of_faiss
 from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.served import Closable, Hit, check_payload_bytes, checked_k
 from indexrelay.components.vector_index.index_search import (
@@ -61,7 +61,7 @@ class VectorSearch(Closable):
         """Map the files of a version; a base that ``previous`` has open is shared.
 
         Raises:
-            DamagedFileError: one of them is not what was written.
+            CorruptFileError: one of them is not what was written.
             MissingExtraError: FAISS is not installed.
             OSError: one of them cannot be opened.
         """
@@ -244,7 +244,7 @@ class VectorSearch(Closable):
             ids, payloads = contents.ids_of(rows), contents.payloads_of(rows)
         except IndexError as error:
             path = contents.base.paths[BASE]
-            raise DamagedFileError(path, "it finds rows that do not exist") from error
+            raise CorruptFileError(path, "it finds rows that do not exist") from error
         return list(map(Hit, ids, scores.tolist(), payloads))
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
-from indexrelay.components.errors import DamagedFileError
+from indexrelay.components.errors import CorruptFileError
 from indexrelay.components.formats.mapped_array import read_small
 from indexrelay.components.kind import UNLIMITED, BuildMemory
 from indexrelay.components.vector_index.parameters import VectorIndexParameters
@@ -103,9 +103,9 @@ class IndexFacts(BaseModel):
         """Read it.
 
         Raises:
-            DamagedFileError: the file is not what was written.
+            CorruptFileError: the file is not what was written.
         """
         try:
             return cls.model_validate_json(read_small(path, _MAX_FACTS_BYTES))
         except ValidationError as error:
-            raise DamagedFileError(path, f"{error.error_count()} fact(s) that cannot be") from error
+            raise CorruptFileError(path, f"{error.error_count()} fact(s) that cannot be") from error

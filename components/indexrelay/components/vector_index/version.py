@@ -31,7 +31,7 @@ from typing import Any, Final, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from indexrelay.components.errors import DamagedFileError, UnknownEntryError
+from indexrelay.components.errors import CorruptFileError, UnknownEntryError
 from indexrelay.components.formats.entry_tables import IdTable, PayloadTable
 from indexrelay.components.formats.mapped_array import mapped_array, save_array
 from indexrelay.components.formats.string_table import Rows
@@ -76,7 +76,7 @@ class Contents(Closable):
         """Map the files of a version; a base that ``previous`` has open is shared.
 
         Raises:
-            DamagedFileError: one of them is not what was written.
+            CorruptFileError: one of them is not what was written.
             MissingExtraError: FAISS is not installed.
             OSError: one of them cannot be opened.
         """
@@ -89,7 +89,7 @@ class Contents(Closable):
         found = (len(layers.tombstones), len(layers.places))
         promised = (facts.delta.dead, facts.delta.count) if facts.delta else (0, 0)
         if found != promised:
-            raise DamagedFileError(
+            raise CorruptFileError(
                 files[FACTS], f"it promises {promised} tombstones and delta rows, not {found}"
             )
         self.first_of_delta: int = facts.count
@@ -224,7 +224,7 @@ class Base:
         """Map the files.
 
         Raises:
-            DamagedFileError: one of them is not what was written.
+            CorruptFileError: one of them is not what was written.
             MissingExtraError: FAISS is not installed.
             OSError: one of them cannot be opened.
         """
@@ -236,7 +236,7 @@ class Base:
         self.payloads = PayloadTable(files[PAYLOADS])
         for table, name in ((self.ids, IDS), (self.payloads, PAYLOADS)):
             if len(table) != facts.count:
-                raise DamagedFileError(files[name], f"it has {len(table)} rows, not {facts.count}")
+                raise CorruptFileError(files[name], f"it has {len(table)} rows, not {facts.count}")
         self.lookup: Lookup = open_lookup(self.index, files)
 
     def __del__(self) -> None:
@@ -258,7 +258,7 @@ class Delta:
         """Map the files.
 
         Raises:
-            DamagedFileError: one of them is not what was written.
+            CorruptFileError: one of them is not what was written.
             OSError: one of them cannot be opened.
         """
         shape = (delta.count, facts.dimension)
@@ -266,7 +266,7 @@ class Delta:
         """Shape ``(rows, dimension)``, as they are indexed."""
         self.payloads = PayloadTable(files[DELTA_PAYLOADS])
         if len(self.payloads) != delta.count:
-            raise DamagedFileError(
+            raise CorruptFileError(
                 files[DELTA_PAYLOADS], f"it has {len(self.payloads)} rows, not {delta.count}"
             )
         self._metric = facts.metric
@@ -277,7 +277,7 @@ class Delta:
         self._indexed: IndexSearch | None = None
         if delta.index_bytes is not None:
             if DELTA_INDEX not in files:
-                raise DamagedFileError(files[DELTA_VECTORS], "its index is not in the version")
+                raise CorruptFileError(files[DELTA_VECTORS], "its index is not in the version")
             self.index = open_whole(
                 files[DELTA_INDEX],
                 size=delta.index_bytes,
@@ -352,7 +352,7 @@ def open_lookup(index: Any, files: Mapping[str, Path]) -> Lookup:
     """Open the look-up that `write_lookup` prepared.
 
     Raises:
-        DamagedFileError: its file is not what was written.
+        CorruptFileError: its file is not what was written.
     """
     faiss = require_faiss()
     index = faiss.downcast_index(index)
@@ -372,7 +372,7 @@ class _ByIndex:
         try:
             return np.asarray(self.index.reconstruct(row), dtype=np.float32)
         except RuntimeError as error:  # what every FAISS exception becomes
-            raise DamagedFileError(self.path, f"row {row} cannot be read: {error}") from error
+            raise CorruptFileError(self.path, f"row {row} cannot be read: {error}") from error
 
     def blocks(self) -> Iterator[tuple[Rows, Vectors]]:
         for start in range(0, self.index.ntotal, BLOCK_ROWS):
@@ -404,7 +404,7 @@ class _ByPlace:
         number, position = place >> _POSITION_BITS, place & (2**_POSITION_BITS - 1)
         lists = self.index.invlists
         if not (0 <= number < lists.nlist and position < lists.list_size(number)):
-            raise DamagedFileError(Path(PLACES), f"row {row} is in no list")
+            raise CorruptFileError(Path(PLACES), f"row {row} is in no list")
         vector = np.empty(self.index.d, dtype=np.float32)
         self.index.reconstruct_from_offset(number, position, self.faiss.swig_ptr(vector))
         return vector

@@ -141,7 +141,7 @@ COMMANDS: Final[Mapping[str, Listed]] = {
     "repair": Listed(
         module="commands.repair",
         panel=_DO,
-        help="Repair a damaged Redis; it shows first what it would do.",
+        help="Repair a corrupt Redis; it shows first what it would do.",
         verbs=("redis",),
     ),
     "keys": Listed(

@@ -151,7 +151,7 @@ class VersionFacts(_Fact):
 
     version: str
     kind: str | None = None
-    """``None``, as everything below it: the manifest is damaged, or swept."""
+    """``None``, as everything below it: the manifest is corrupt, or swept."""
     definition: str | None = None
     entries: int | None = None
     bytes: int | None = None
@@ -245,7 +245,7 @@ def numbered(store: ArtifactStore, number: int | None) -> Release:
 
     Raises:
         CommandError: there is none yet, or none of that number; names those there are.
-        ReleaseUnreadableError: it is damaged.
+        ReleaseUnreadableError: it is corrupt.
     """
     if number is None:
         newest = store.newest_release()

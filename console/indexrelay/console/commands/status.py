@@ -43,7 +43,7 @@ _STYLES: Final = {
     Condition.MISSING: "yellow",
     Condition.OUTRUN: "red",
     Condition.UNDECLARED: "yellow",
-    Condition.DAMAGED: "red",
+    Condition.CORRUPT: "red",
     Condition.FAILED: "red",
 }
 _PROBLEM_MARKS: Final = {

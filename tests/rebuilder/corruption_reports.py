@@ -1,4 +1,4 @@
-"""Readers that find their files damaged, and what they report."""
+"""Readers that find their files corrupt, and what they report."""
 
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.messages import ComponentState, LoadOutcome, ReaderState
@@ -37,7 +37,9 @@ def state_of(bench: Bench, reader: str, error: str) -> ReaderState:
     )
 
 
-def report_damage(bench: Bench, *, reader: str = "web", error: str = "BlobCorruptError") -> None:
+def report_corruption(
+    bench: Bench, *, reader: str = "web", error: str = "BlobCorruptError"
+) -> None:
     """Publish it in the presence of a reader."""
     Presence(bench.connection, bench.keys, "reader").publish(
         reader, state_of(bench, reader, error).model_dump_json().encode(), ttl_seconds=60

@@ -1,11 +1,11 @@
-"""What a reader found damaged is hashed again by the rebuilder, and built again if it is right."""
+"""What a reader found corrupt is hashed again by the rebuilder, and built again if it is right."""
 
 import pytest
 
-from indexrelay.rebuilder.presence import DamageReports
+from indexrelay.rebuilder.presence import CorruptionReports
 from indexrelay.testing.clock import FakeClock
 from tests.rebuilder.conftest import Bench, MakeBench, behaving
-from tests.rebuilder.damage_reports import report_damage, rot, state_of
+from tests.rebuilder.corruption_reports import report_corruption, rot, state_of
 
 
 @pytest.fixture
@@ -16,11 +16,11 @@ def built(make_bench: MakeBench) -> Bench:
     return bench
 
 
-def test_what_a_reader_found_damaged_is_found_here_and_built_again(built: Bench) -> None:
+def test_what_a_reader_found_corrupt_is_found_here_and_built_again(built: Bench) -> None:
     rot(built)
     built.rebuilder.step()
     assert built.release().number == 1
-    report_damage(built)
+    report_corruption(built)
     result = built.rebuilder.step()
     assert result is not None
     assert result.indexes_rebuilt == ("index",)
@@ -32,7 +32,7 @@ def test_what_is_whole_is_hashed_once_for_each_report_and_not_built_again(built:
     (ref, *_) = built.store.version("index", built.release().components["index"]).files.values()
     (mark,) = built.store.root.glob(f"checked/*/{ref.digest}")
     clock = FakeClock(built.release().created_at)
-    doubts = DamageReports(built.store, clock)
+    doubts = CorruptionReports(built.store, clock)
     doubts.take({"web": state_of(built, "web", "no memory")})
     assert not mark.exists()
     assert built.rebuilder.step() is None
@@ -48,7 +48,7 @@ def test_what_is_whole_is_hashed_once_for_each_report_and_not_built_again(built:
 
 def test_reports_in_other_words_each_time_are_checked_less_and_less_often(built: Bench) -> None:
     clock = FakeClock(built.release().created_at)
-    doubts = DamageReports(built.store, clock)
+    doubts = CorruptionReports(built.store, clock)
     looked_at = []
     for second in range(0, 4 * 3600, 5):  # a heartbeat
         if doubts.take({"web": state_of(built, "web", f"at {second} s")}):
@@ -60,17 +60,17 @@ def test_reports_in_other_words_each_time_are_checked_less_and_less_often(built:
 
 def test_a_report_that_came_too_soon_is_checked_when_its_time_comes(built: Bench) -> None:
     clock = FakeClock(built.release().created_at)
-    doubts = DamageReports(built.store, clock)
+    doubts = CorruptionReports(built.store, clock)
     assert doubts.take({"web": state_of(built, "web", "no memory")})
-    damaged = {"web": state_of(built, "web", "BlobCorruptError")}
-    assert not doubts.take(damaged)
+    corrupt = {"web": state_of(built, "web", "BlobCorruptError")}
+    assert not doubts.take(corrupt)
     clock.advance(60)
-    assert doubts.take(damaged)
-    assert not doubts.take(damaged)
+    assert doubts.take(corrupt)
+    assert not doubts.take(corrupt)
 
 
 def test_only_what_is_released_is_looked_at(built: Bench) -> None:
-    doubts = DamageReports(built.store, FakeClock(built.release().created_at))
+    doubts = CorruptionReports(built.store, FakeClock(built.release().created_at))
     state = state_of(built, "web", "BlobCorruptError")
     component = state.components["index"]
     for name, wanted in (("index", "0" * 64), ("other", component.wanted)):
