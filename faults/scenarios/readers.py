@@ -146,8 +146,7 @@ def as_forks(program: Path, row: Row, runs: int) -> None:
 def _fork_once(bench: Bench, row: Row, server: Process, order: str, drawn: random.Random) -> None:
     pids = json.loads(server.ask(f"start {order} {_WORKERS}"))
     bench.wait(lambda: _members(bench) == set(pids) and _ready(bench))
-    everyone = len(pids) + 1  # reader-1 is one, too
-    served = bench.producer.wait_served(bench.commit(), **_asked(everyone))
+    served = bench.producer.wait_served(bench.commit(), **_asked(len(pids)))
     assert served.readers.count(LABEL) == len(pids), served.readers
     stopped, killed = drawn.sample(pids[:_WORKERS], 2)
     acts = [(stopped, signal.SIGSTOP), (killed, signal.SIGKILL)]
@@ -170,23 +169,25 @@ def _fork_once(bench: Bench, row: Row, server: Process, order: str, drawn: rando
     # Those that are not there any more are not counted among so many.
     bench.wait(lambda: _members(bench) == set(living), 4 * _PRESENCE_SECONDS)
     try:
-        bench.producer.wait_served(commit, **_asked(everyone, seconds=0.2))
+        bench.producer.wait_served(commit, **_asked(len(pids), seconds=0.2))
     except NotServedError as error:
         assert "alive" in str(error), error  # noqa: PT017 - its words are the claim
     else:
-        raise AssertionError(f"{everyone} processes are claimed to serve, {len(living) + 1} live")
+        raise AssertionError(f"{len(pids)} workers are claimed to serve, {len(living)} live")
     os.kill(stopped, signal.SIGCONT)
     bench.wait(lambda: _members(bench) == {*living, stopped})
     again = bench.commit()
-    bench.producer.wait_served(again, **_asked(everyone - 1))
+    bench.producer.wait_served(again, **_asked(len(pids) - 1))
     _hold_against(server, [*living, stopped], again, "wait_served")
     if _is_well(bench):
         _hold_against(server, [*living, stopped], again, "status")
     row.recovered(claimed, within=_CLAIM_SECONDS)
 
 
-def _asked(count: int, *, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
-    return {"timeout_seconds": seconds, "readers": count, "fail_fast": False}
+def _asked(workers: int, *, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
+    """That so many workers serve, and the reader beside them."""
+    readers = {LABEL: workers, "reader-1": 1}
+    return {"timeout_seconds": seconds, "readers": readers, "fail_fast": False}
 
 
 def _hold_against(server: Process, pids: list[int], commit: Commit, who: str) -> None:

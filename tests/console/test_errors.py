@@ -101,7 +101,7 @@ CASES = [
     Case("resume mop", ("did you mean 'map'",), code=2),
     Case("hold map", (REBUILD_HERE,)),
     Case("lift map", (REBUILD_HERE,)),
-    Case("rollback 3", ("release 3 cannot be read", "name one that is in that folder")),
+    Case("rollback 3", ("release 3 cannot be read", "roll back to one that is in that folder")),
     Case("rollback 0", ("indexrelay rollback -h",), code=2),
     Case("dead show 77", ("indexrelay dead list",)),
     Case("dead retry 77", ("77 is no letter",)),
