@@ -426,8 +426,8 @@ def members_of(
 class PresenceWatch(Generic[StateT]):
     """Reads the states of one role on a thread of its own, for a loop that must not wait for them.
 
-    Whoever may write under one label may write as much as the limits allow, and something else each
-    moment; to parse that takes a second, and more on a busy machine.
+    A user who may write under one label may write as much as the limits allow, and other states each
+    time; to parse these takes a second, and more on a busy machine.
     """
 
     def __init__(
@@ -458,7 +458,7 @@ class PresenceWatch(Generic[StateT]):
             self._thread.join()
 
     def members(self) -> Members[StateT]:
-        """Who was there at the last look; without one of the thread, who is there now.
+        """Who was present at the last look of the thread; before one, who is present now.
 
         Raises:
             redis.exceptions.RedisError: the server is away, or refuses.

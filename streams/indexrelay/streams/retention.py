@@ -229,7 +229,7 @@ def most_stream_bytes(connection: Connection, wanted: int) -> int:
     return min(wanted, memory.limit // MEMORY_SHARES)
 
 
-_FULL: Final = 0.9
+_SHORT_SHARE: Final = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +246,7 @@ class ServerMemory:
     @property
     def short(self) -> bool:
         """Whether at most a tenth of it is left."""
-        return 0 < self.limit * _FULL <= self.used
+        return 0 < self.limit * _SHORT_SHARE <= self.used
 
 
 def server_memory(connection: Connection) -> ServerMemory | None:
