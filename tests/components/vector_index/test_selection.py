@@ -6,9 +6,8 @@ from hypothesis import strategies as st
 
 from indexrelay.components.errors import MemoryLimitError
 from indexrelay.components.vector_index.factory import Factory
-from indexrelay.components.vector_index.parameters import VectorIndexParameters
 from indexrelay.components.vector_index.selection import candidates
-from indexrelay.components.vector_index.spec import IndexSpec
+from indexrelay.components.vector_index.spec import IndexSpec, VectorIndexParameters
 from indexrelay.schemas.settings import Metric
 
 

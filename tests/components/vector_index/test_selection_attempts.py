@@ -11,7 +11,6 @@ from indexrelay.components.vector_index.index_build import IndexFiles
 from indexrelay.components.vector_index.index_search import search_parameters
 from indexrelay.components.vector_index.mapped_index import is_mapped, open_index, require_faiss
 from indexrelay.components.vector_index.metrics import NearestRows, prepared, without_itself
-from indexrelay.components.vector_index.parameters import VectorIndexParameters
 from indexrelay.components.vector_index.sample import Dataset, QuerySample, draw_sample
 from indexrelay.components.vector_index.selection import (
     Candidate,
@@ -20,7 +19,7 @@ from indexrelay.components.vector_index.selection import (
     candidates,
     decide,
 )
-from indexrelay.components.vector_index.spec import IndexSpec
+from indexrelay.components.vector_index.spec import IndexSpec, VectorIndexParameters
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
 from tests.components.jobs import clustered

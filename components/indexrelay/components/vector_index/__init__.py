@@ -8,7 +8,7 @@ imported when one of these runs.
 """
 
 from indexrelay.components.vector_index.kind import VectorIndex
-from indexrelay.components.vector_index.parameters import VectorIndexParameters
 from indexrelay.components.vector_index.search import VectorSearch
+from indexrelay.components.vector_index.spec import VectorIndexParameters
 
 __all__ = ["VectorIndex", "VectorIndexParameters", "VectorSearch"]

@@ -26,10 +26,14 @@ from indexrelay.components.vector_index.index_build import IndexFiles, Progress,
 from indexrelay.components.vector_index.index_search import openmp_threads, refusal
 from indexrelay.components.vector_index.mapped_index import is_mapped
 from indexrelay.components.vector_index.metrics import indexable
-from indexrelay.components.vector_index.parameters import AUTO, VectorIndexParameters
 from indexrelay.components.vector_index.sample import SAMPLE, Dataset, draw_sample
 from indexrelay.components.vector_index.selection import decide
-from indexrelay.components.vector_index.spec import IndexFacts, IndexSpec
+from indexrelay.components.vector_index.spec import (
+    AUTO,
+    IndexFacts,
+    IndexSpec,
+    VectorIndexParameters,
+)
 from indexrelay.components.vector_index.version import (
     BASE,
     FACTS,

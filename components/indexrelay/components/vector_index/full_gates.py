@@ -30,7 +30,6 @@ from indexrelay.components.kind import (
 )
 from indexrelay.components.layered import IDS
 from indexrelay.components.vector_index.metrics import NearestRows, others, prepared
-from indexrelay.components.vector_index.parameters import VectorIndexParameters
 from indexrelay.components.vector_index.sample import (
     KEPT,
     RECOMPUTED,
@@ -39,6 +38,7 @@ from indexrelay.components.vector_index.sample import (
     QuerySample,
 )
 from indexrelay.components.vector_index.search import VectorSearch
+from indexrelay.components.vector_index.spec import VectorIndexParameters
 from indexrelay.components.vector_index.version import BASE
 from indexrelay.schemas.settings import Metric
 from indexrelay.schemas.versions import Check

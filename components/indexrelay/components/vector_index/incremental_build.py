@@ -39,9 +39,8 @@ from indexrelay.components.vector_index.index_search import (
 )
 from indexrelay.components.vector_index.mapped_index import require_faiss
 from indexrelay.components.vector_index.metrics import indexable
-from indexrelay.components.vector_index.parameters import VectorIndexParameters
 from indexrelay.components.vector_index.sample import SAMPLE, Moves, QuerySample, carry
-from indexrelay.components.vector_index.spec import DeltaFacts, IndexFacts
+from indexrelay.components.vector_index.spec import DeltaFacts, IndexFacts, VectorIndexParameters
 from indexrelay.components.vector_index.version import (
     BASE_FILES,
     DELTA_INDEX,

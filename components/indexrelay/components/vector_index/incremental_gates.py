@@ -27,7 +27,6 @@ from indexrelay.components.kind import (
 )
 from indexrelay.components.layered import IDS, Unchanged, changes_of
 from indexrelay.components.vector_index.metrics import distances, prepared, tolerance
-from indexrelay.components.vector_index.parameters import VectorIndexParameters
 from indexrelay.components.vector_index.sample import (
     SAMPLE,
     Answers,
@@ -36,6 +35,7 @@ from indexrelay.components.vector_index.sample import (
     carried_is_exact,
 )
 from indexrelay.components.vector_index.search import VectorSearch
+from indexrelay.components.vector_index.spec import VectorIndexParameters
 from indexrelay.components.vector_index.version import BASE, Contents
 from indexrelay.schemas.settings import Metric
 from indexrelay.schemas.versions import BlobRef, Check

@@ -23,8 +23,8 @@ from indexrelay.components.vector_index.incremental_gates import incremental_gat
 from indexrelay.components.vector_index.index_build import try_factory
 from indexrelay.components.vector_index.index_search import openmp_threads
 from indexrelay.components.vector_index.mapped_index import require_faiss, rows_by_list
-from indexrelay.components.vector_index.parameters import AUTO, VectorIndexParameters
 from indexrelay.components.vector_index.search import VectorSearch
+from indexrelay.components.vector_index.spec import AUTO, VectorIndexParameters
 from indexrelay.components.vector_index.version import BASE, DELTA_INDEX
 from indexrelay.schemas.errors import MissingExtraError
 from indexrelay.schemas.settings import CollectionSettings

@@ -161,6 +161,7 @@ def release_pages(path: Path) -> int:
     return 0 if advise(start, end - start, _MADV_DONTNEED) else end - start
 
 
+@cache
 def _madvise() -> Callable[[int, int, int], int] | None:
     """The call of the C library; ``None``: this is not Linux."""
     if not _MAPS.exists():
@@ -175,8 +176,11 @@ def _ranges(path: Path) -> Iterator[tuple[int, int]]:
     """The maps of a file in this process: addresses of the first byte, and after the last."""
     file = path.stat()
     device = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}"
+    inode = str(file.st_ino)
     for line in _MAPS.read_text(encoding="utf-8", errors="replace").splitlines():
-        addresses, mode, _offset, where, inode, *_name = line.split(maxsplit=5)
-        if inode == str(file.st_ino) and where == device and mode.startswith("r"):
+        if inode not in line:
+            continue  # most lines: splitting them would take as long as reading all
+        addresses, mode, _offset, where, found, *_name = line.split(maxsplit=5)
+        if found == inode and where == device and mode.startswith("r"):
             start, _, end = addresses.partition("-")
             yield int(start, 16), int(end, 16)

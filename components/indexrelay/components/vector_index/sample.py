@@ -39,9 +39,8 @@ from indexrelay.components.vector_index.metrics import (
     tolerance,
     without_itself,
 )
-from indexrelay.components.vector_index.parameters import VectorIndexParameters
 from indexrelay.components.vector_index.search import VectorSearch
-from indexrelay.components.vector_index.spec import IndexSpec
+from indexrelay.components.vector_index.spec import IndexSpec, VectorIndexParameters
 from indexrelay.components.vector_index.version import Contents
 from indexrelay.schemas.settings import Metric
 from indexrelay.schemas.versions import Check

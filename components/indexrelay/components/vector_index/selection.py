@@ -36,9 +36,8 @@ from indexrelay.components.vector_index.index_build import (
     trainable_rows,
 )
 from indexrelay.components.vector_index.mapped_index import open_index
-from indexrelay.components.vector_index.parameters import AUTO
 from indexrelay.components.vector_index.sample import Dataset
-from indexrelay.components.vector_index.spec import Effort, IndexSpec
+from indexrelay.components.vector_index.spec import AUTO, Effort, IndexSpec
 from indexrelay.components.vector_index.tuner import Trial, Tuner
 
 

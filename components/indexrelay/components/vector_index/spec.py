@@ -1,29 +1,103 @@
-"""What an index is built for, how hard it is searched, and the facts in its version.
+"""What is asked of an index, how hard it is searched, and the facts in its version.
 
-An `IndexSpec` is what is given before a build chooses an index. An `Effort` is how hard the chosen
-one is searched. `IndexFacts` are the small JSON file of a version: a reader has only the files, so
-the metric and the tuned effort are in one of them. So is the length of each FAISS file, because
-FAISS maps a file that lacks its last bytes without an error.
+`VectorIndexParameters` are the keys of a ``kind = "vector_index"`` table. An `IndexSpec` is all
+that is given before a build chooses an index. An `Effort` is how hard the chosen one is searched.
+`IndexFacts` are the small JSON file of a version: a reader has only the files, so the metric and
+the tuned effort are in one of them. So is the length of each FAISS file, because FAISS maps a file
+that lacks its last bytes without an error.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from indexrelay.components.errors import CorruptFileError
 from indexrelay.components.formats.mapped_array import read_small
-from indexrelay.components.kind import UNLIMITED, BuildMemory
-from indexrelay.components.vector_index.parameters import VectorIndexParameters
+from indexrelay.components.kind import UNLIMITED, BuildMemory, KindParameters
+from indexrelay.components.vector_index.factory import parse_factory
 from indexrelay.schemas.names import canonical_json
 from indexrelay.schemas.settings import Metric
 
-_MAX_NPROBE: Final = 1 << 24
-_MAX_EF_SEARCH: Final = 1 << 20
-_MAX_K_FACTOR: Final = 1 << 12
-_MAX_FACTS_BYTES: Final = 1 << 16
-"""The file has a few hundred."""
+AUTO: Final = "auto"
+
+
+class VectorIndexParameters(KindParameters):
+    """How an index is made, and what it must reach before it is released."""
+
+    index: str = AUTO
+    """``auto``, or a FAISS factory string: ``Flat``, ``IVF1024,Flat``, ``HNSW32``, ``IVF1024,SQ8``,
+    ``OPQ16,IVF1024,PQ16``, ``IVF1024,PQ16x4fs,RFlat``, …; ``indexrelay check`` says whether
+    FAISS can build it."""
+
+    min_recall: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """Recall@10 that the index must reach; search is tuned to the least effort that does."""
+
+    max_latency_ms: Annotated[float, Field(gt=0)] = 100.0
+    """Milliseconds that one query may take at the median, on one thread of the building host.
+
+    Where an ``auto`` index takes longer, faster ones are built and measured, up to a graph.
+    """
+
+    nprobe: Annotated[int, Field(ge=1)] | None = None
+    """Inverted lists that a query searches; ``None``: tuned."""
+
+    ef_search: Annotated[int, Field(ge=1)] | None = None
+    """Candidates that a graph search keeps; ``None``: tuned."""
+
+    max_bytes: Annotated[int, Field(gt=0)] | None = None
+    """Memory that the searched part of an ``auto`` index may take; ``None``: what it needs.
+
+    Files of which a query reads only a few rows are mapped and do not count: ids, payloads, and
+    the full vectors that a compressed index compares again.
+    """
+
+    max_delta: Annotated[float, Field(ge=0, le=1)] = 0.10
+    """Entries beside the base, as a share of it, above which a build is a full one. 0.10: each
+    query searches both, and each build writes the delta. 0: every build is a full one."""
+
+    max_tombstones: Annotated[float, Field(ge=0, le=1)] = 0.10
+    """Rows of the base whose entries changed or are deleted, as a share of it, above which a build
+    is a full one. 0.10: a query skips them, but still reads them."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Selects the rows for training and for the query sample, and where k-means starts."""
+
+    @field_validator("index")
+    @classmethod
+    def _index_is_known(cls, index: str) -> str:
+        if index != AUTO:
+            parse_factory(index)
+        return index
+
+    @model_validator(mode="after")
+    def _keys_fit_the_index(self) -> Self:
+        """Refuse a key that would do nothing: it is a mistake."""
+        if self.index == AUTO:
+            if self.ef_search is not None:
+                raise ValueError(
+                    "ef_search does nothing for auto, which tunes a graph by itself; name the "
+                    "graph, for example index = 'HNSW32'"
+                )
+            return self
+        factory = parse_factory(self.index)
+        if self.nprobe is not None and not factory.lists:
+            raise ValueError(f"nprobe does nothing for {self.index}, which has no lists")
+        if self.ef_search is not None and factory.graph != "HNSW":
+            raise ValueError(f"ef_search does nothing for {self.index}, which is no HNSW")
+        if self.max_bytes is not None:
+            raise ValueError(f"max_bytes does nothing for {self.index}; it guides auto")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +111,11 @@ class IndexSpec:
     """Vectors that it will hold."""
     memory: BuildMemory = UNLIMITED
     """Bounds the rows that an index is trained on; its limit is raised before one is filled."""
+
+
+_MAX_NPROBE: Final = 1 << 24
+_MAX_EF_SEARCH: Final = 1 << 20
+_MAX_K_FACTOR: Final = 1 << 12
 
 
 class Effort(BaseModel):
@@ -63,6 +142,10 @@ class DeltaFacts(BaseModel):
     """Rows of the base that have a tombstone."""
     index_bytes: PositiveInt | None = None
     """Length of its FAISS file; ``None``: it has none and is scanned."""
+
+
+_MAX_FACTS_BYTES: Final = 1 << 16
+"""The file has a few hundred."""
 
 
 class IndexFacts(BaseModel):
