@@ -7,6 +7,7 @@ memory, gzipped or not, or not at all when the client has it already.
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -73,22 +74,24 @@ class SharedResponse(LargeResponse):
     shared = True
 
 
+@dataclass(frozen=True, kw_only=True)
+class Answering:
+    """The version that answers a search."""
+
+    component: str
+    release: int
+    """The release that it is served of."""
+    version: str
+
+
 def encoded(
-    hits: Iterable[Hit],
-    *,
-    component: str,
-    release: int,
-    version: str,
-    max_bytes: int,
-    are_json: bool = False,
+    hits: Iterable[Hit], answering: Answering, *, max_bytes: int, are_json: bool = False
 ) -> bytes:
     """A `SearchAnswer` as JSON.
 
     Args:
         hits: what was found.
-        component: the one that was searched.
-        release: the one that it is served of.
-        version: the component's.
+        answering: the version that was searched.
         max_bytes: of the answer.
         are_json: whether payloads are known to be JSON, as those of entries are: they were checked
             when they came in. To look for a NaN in them would take as long as to write them.
@@ -105,7 +108,7 @@ def encoded(
                 "what its distances can be"
             )
         found.append({"id": hit.id, "score": hit.score, "payload": hit.payload})
-    answer = {"component": component, "release": release, "version": version, "hits": found}
+    answer = {**asdict(answering), "hits": found}
     if are_json:  # and in size what was read
         whole = _to_json(answer)
         if len(whole) <= max_bytes:

@@ -28,7 +28,13 @@ from indexrelay.reloaders.fastapi import reloader_lifespan
 from indexrelay.schemas.messages import ReaderState
 from indexrelay.schemas.settings import HttpSettings
 from indexrelay.schemas.versions import VersionManifest
-from indexrelay.service.answers import LargeResponse, SearchAnswer, document_response, encoded
+from indexrelay.service.answers import (
+    Answering,
+    LargeResponse,
+    SearchAnswer,
+    document_response,
+    encoded,
+)
 from indexrelay.service.connections import connection_of
 from indexrelay.service.limits import BodyLimit, SearchThreads
 from indexrelay.service.problems import MEDIA_TYPE, ProblemDetails, RefusedError, answer_problems
@@ -105,14 +111,11 @@ def _add_components(app: FastAPI, reloader: Reloader, limits: HttpSettings) -> N
         with reloader.acquire() as snapshot:
             most, served = limits.max_answer_bytes, snapshot[name]
             hits = search(served, search_request(body), max_payload_bytes=most)
-            return encoded(
-                hits,
-                component=name,
-                release=snapshot.release,
-                version=snapshot.versions[name],
-                max_bytes=most,
-                are_json=type(served).__module__.startswith(_OUR_KINDS),
+            answering = Answering(
+                component=name, release=snapshot.release, version=snapshot.versions[name]
             )
+            are_json = type(served).__module__.startswith(_OUR_KINDS)
+            return encoded(hits, answering, max_bytes=most, are_json=are_json)
 
     @app.post(
         "/components/{name}/search",

@@ -9,7 +9,7 @@ import pytest
 from indexrelay.components.errors import InvalidQueryError
 from indexrelay.components.served import Hit
 from indexrelay.schemas.settings import HttpSettings
-from indexrelay.service.answers import encoded
+from indexrelay.service.answers import Answering, encoded
 from indexrelay.service.connections import PIECE_BYTES
 from indexrelay.service.limits import BodyLimit, SearchThreads
 from indexrelay.service.problems import OverloadedError, ProblemDetails
@@ -167,9 +167,7 @@ def _answer_bytes(row: Row, _request: pytest.FixtureRequest) -> None:
         hit = Hit(id="a", score=1.0, payload="x" * payload_bytes)
         return encoded(
             [hit, hit],
-            component="c",
-            release=1,
-            version="v",
+            Answering(component="c", release=1, version="v"),
             max_bytes=SETTINGS.max_answer_bytes,
         )
 
