@@ -426,8 +426,8 @@ def members_of(
 class PresenceWatch(Generic[StateT]):
     """Reads the states of one role on a thread of its own, for a loop that must not wait for them.
 
-    A user who may write under one label may write as much as the limits allow, and other states each
-    time; to parse these takes a second, and more on a busy machine.
+    A user who may write under one label may write as much as the limits allow, and other states
+    each time; to parse these takes a second, and more on a busy machine.
     """
 
     def __init__(
