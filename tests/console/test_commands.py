@@ -1,4 +1,4 @@
-"""What each command says, on which stream, and with which exit code."""
+"""What each command prints, on which stream, and its exit code."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ def test_help_comes_without_importing_what_commands_need() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_list_says_of_a_command_what_its_module_says(name: str) -> None:
+def test_the_list_of_commands_agrees_with_their_modules(name: str) -> None:
     listed, command = COMMANDS[name], load(name)
     assert command.get_short_help_str(200) == listed.help
     assert tuple(getattr(command, "commands", ())) == listed.verbs
@@ -83,7 +83,7 @@ def test_a_command_that_does_not_exist_is_a_wrong_call(run: Run) -> None:
     assert said.out == ""
 
 
-def test_right_settings_are_said_to_be_right(run: Run, built: Path) -> None:
+def test_right_settings_are_reported_as_right(run: Run, built: Path) -> None:
     said = run("check", "--config", str(built))
     assert said.code == 0
     assert "1 collection(s), 2 component(s)" in said.out
@@ -184,7 +184,7 @@ def test_a_driver_that_is_not_there_is_named_without_the_password(run: Run, tmp_
         ("", 2),
     ],
 )
-def test_a_url_that_is_none_is_named_and_never_shown(
+def test_an_invalid_url_is_named_by_its_key_and_never_shown(
     run: Run, tmp_path: Path, url: str, code: int
 ) -> None:
     config = tmp_path / "indexrelay.toml"
@@ -199,7 +199,7 @@ def test_a_url_that_is_none_is_named_and_never_shown(
     assert "Traceback" not in said.err
 
 
-def test_strangers_text_in_a_document_is_harmless_and_says_the_same(
+def test_control_characters_in_a_document_are_escaped_and_it_parses_to_the_same(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     said = {"error": "\x9b31m \N{RIGHT-TO-LEFT OVERRIDE} \x1b[2J \N{LANGUAGE TAG} ♫ ü"}
@@ -244,7 +244,7 @@ def test_status_for_people_shows_the_same(run: Run, built: Path) -> None:
         assert shown in said.out
 
 
-def test_status_without_a_server_still_tells_what_there_is(run: Run, tmp_path: Path) -> None:
+def test_status_without_a_server_shows_what_there_is(run: Run, tmp_path: Path) -> None:
     config = tmp_path / "indexrelay.toml"
     config.write_text(CONFIG)
     commit(config, "first", 2)
@@ -259,7 +259,7 @@ def test_status_without_a_server_still_tells_what_there_is(run: Run, tmp_path: P
     assert "indexrelay up" in document["problems"][0]["what"]
 
 
-def test_readers_without_any_is_a_failure_that_says_what_to_start(run: Run, built: Path) -> None:
+def test_readers_without_any_is_a_failure_with_what_to_start(run: Run, built: Path) -> None:
     said = run("readers", "--json", "--config", str(built))
     assert said.code == 1
     assert json.loads(said.out) == {"readers": {}}
@@ -299,7 +299,7 @@ def test_a_component_that_is_not_released_is_refused_with_a_suggestion(
     assert "did you mean 'map'" in said.err
 
 
-def test_searching_what_cannot_be_searched_says_so(run: Run, built: Path) -> None:
+def test_a_component_that_cannot_be_searched_is_refused(run: Run, built: Path) -> None:
     said = run("search", "map", "--text", "x", "--config", str(built))
     assert said.code == 1
     assert "answers no search" in said.err
@@ -322,7 +322,7 @@ def test_a_vector_that_is_none_is_refused(run: Run, built: Path, tmp_path: Path)
     assert "holds no vector" in said.err
 
 
-def test_a_rebuild_is_requested_and_nobody_there_to_see_it_is_said(run: Run, built: Path) -> None:
+def test_a_rebuild_is_requested_and_a_missing_rebuilder_is_reported(run: Run, built: Path) -> None:
     said = run("rebuild", "map", "--config", str(built))
     assert said.code == 0
     assert "no rebuilder is running" in said.out

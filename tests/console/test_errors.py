@@ -1,4 +1,4 @@
-"""Whatever a person gets wrong, or meets, at the command line: the answer says what to do."""
+"""Every mistake and every error at the command line is answered with what to do."""
 
 import errno
 import sqlite3
@@ -146,7 +146,7 @@ def test_held_components_that_are_not_released_are_named(run: Run, built: Path) 
 
 
 @pytest.mark.parametrize("url", ["unix://{path}", "unix://someone:wrong@{path}"])
-def test_a_server_that_wants_a_password_says_where_it_goes(
+def test_a_server_that_wants_a_password_is_answered_with_where_it_goes(
     run: Run, tmp_path: Path, url: str
 ) -> None:
     server = PrivateServer(tmp_path / "server", program_or_skip("valkey"))
@@ -166,7 +166,7 @@ def test_a_server_that_wants_a_password_says_where_it_goes(
         server.stop()
 
 
-def test_a_port_that_is_taken_says_to_name_another(run: Run, built: Path) -> None:
+def test_a_port_that_is_taken_is_answered_with_what_to_do(run: Run, built: Path) -> None:
     import socket
 
     with socket.socket() as taken:
@@ -212,7 +212,9 @@ def database(words: str) -> OperationalError:
     ],
     ids=lambda value: value if isinstance(value, str) else f"{type(value).__name__}: {value}"[:60],
 )
-def test_what_others_raise_is_given_an_advice(error: Exception, advice: str) -> None:
+def test_errors_of_redis_of_the_catalog_and_of_the_system_get_advice(
+    error: Exception, advice: str
+) -> None:
     explained = explain(error)
     assert explained is not None
     assert explained.advice is not None
@@ -229,7 +231,7 @@ def test_what_others_raise_is_given_an_advice(error: Exception, advice: str) -> 
         (errno.EIO, "look after that disk"),
     ],
 )
-def test_a_store_that_refuses_says_what_to_do_in_its_own_sentence(number: int, advice: str) -> None:
+def test_an_error_of_the_store_contains_what_to_do(number: int, advice: str) -> None:
     error = StoreAccessError(Path("releases"), "list", OSError(number, "no"))
     assert str(error).startswith("cannot list releases: no; ")
     assert advice in str(error)

@@ -73,7 +73,7 @@ def test_details_are_written_the_same_way_whatever_they_hold() -> None:
     assert shown == "mode full, share 0.123, rows 12,345, 0.00001, mapped yes"
 
 
-def test_a_moment_is_told_by_its_distance_and_in_utc() -> None:
+def test_a_moment_is_shown_by_its_distance_and_in_utc() -> None:
     now = datetime.now(UTC)
     assert figures.ago(now - timedelta(hours=3, minutes=5)) == "3 h ago"
     assert figures.ago(None) == "-"
@@ -81,7 +81,7 @@ def test_a_moment_is_told_by_its_distance_and_in_utc() -> None:
 
 
 @given(st.floats(min_value=-1e12, max_value=1e12))
-def test_no_figure_has_an_exponent_or_more_digits_than_say_something(value: float) -> None:
+def test_no_figure_has_an_exponent_or_meaningless_digits(value: float) -> None:
     shown = figures.number(value)
     assert not re.search(r"e[+-]|\d\.\d{10}", shown)
     if abs(value) >= 1e-6:

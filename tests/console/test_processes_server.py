@@ -69,7 +69,7 @@ def test_a_removed_folder_costs_the_old_server_and_brings_a_new_one(
         os.kill(before, 0)
 
 
-def test_a_server_that_cannot_start_is_tried_again_ever_later(
+def test_a_server_that_cannot_start_is_retried_with_growing_pauses(
     server: KeptServer, tmp_path: Path, clock: FakeClock
 ) -> None:
     os.kill(pid_of(tmp_path), signal.SIGKILL)

@@ -67,7 +67,7 @@ def test_a_signal_wakes_at_once_and_decides_the_exit_code(
         assert process.wait(20) == code
 
 
-def test_later_signals_do_not_disturb_the_clearing_up() -> None:
+def test_later_signals_do_not_interrupt_the_cleanup() -> None:
     with Stop(interrupt=True) as stop:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
@@ -91,7 +91,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Child:
     return made
 
 
-def test_a_child_is_stopped_and_its_last_words_are_kept(child: Child) -> None:
+def test_a_child_is_stopped_and_the_end_of_its_log_is_kept(child: Child) -> None:
     child.start()
     assert eventually(lambda: child.tail() == "up")
     pid = child.pid
@@ -102,7 +102,7 @@ def test_a_child_is_stopped_and_its_last_words_are_kept(child: Child) -> None:
     child.stop(grace_seconds=10)
 
 
-def test_a_child_that_does_not_listen_is_killed(
+def test_a_child_that_ignores_sigterm_is_killed(
     child: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deaf = (

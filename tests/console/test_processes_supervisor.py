@@ -94,7 +94,7 @@ def restart_after(supervisor: Supervisor, child: FakeChild, clock: HandClock) ->
     return clock.seconds - 0.125 - died
 
 
-def test_one_that_keeps_dying_is_started_later_each_time_up_to_a_limit(
+def test_one_that_keeps_dying_is_restarted_with_growing_pauses_up_to_a_limit(
     children: list[FakeChild], clock: HandClock
 ) -> None:
     supervisor = Supervisor(children, clock=clock)

@@ -1,4 +1,4 @@
-"""Tables in narrow terminals, without a terminal, and with strangers' text in them."""
+"""Tables in narrow terminals, without a terminal, and with control characters in them."""
 
 import io
 
@@ -60,7 +60,7 @@ def test_a_name_that_does_not_fit_goes_on_in_the_next_line() -> None:
     assert "current" in page
 
 
-def test_a_strangers_id_does_not_reach_the_terminal_as_it_is() -> None:
+def test_no_control_character_of_an_id_reaches_the_terminal() -> None:
     hits = [{"id": "a\x1b[2J\nb\u202e\x9b", "score": 1.0, "payload": {"\x9b1m": "\x1b]0;x\x07"}}]
     page = drawn(hits_table(hits), columns=120)
     assert r"a\x1b[2J\x0ab\u202e\x9b" in page

@@ -1,4 +1,4 @@
-"""Advice is printed in a state, pasted there, and does what it says."""
+"""Advice is printed in a state, pasted there, and works."""
 
 import json
 import re
@@ -76,7 +76,7 @@ def terminal(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Termi
     return Terminal(run, config)
 
 
-def test_each_advice_does_what_it_says_in_the_state_that_it_is_printed_in(
+def test_each_advice_works_in_the_state_that_it_is_printed_in(
     terminal: Terminal,
 ) -> None:
     # Nothing is released: every command that needs a release says how to get one.
@@ -122,7 +122,7 @@ def test_the_advice_after_a_refusal_to_shrink_does_not_lead_to_the_same_refusal(
     assert terminal.release() == before + 1
 
 
-def test_a_catalog_from_an_older_backup_goes_on_by_the_command_that_every_door_prints(
+def test_a_catalog_from_an_older_backup_continues_by_the_command_that_every_command_prints(
     terminal: Terminal,
 ) -> None:
     data, backup = terminal.config.parent / "indexrelay-data", terminal.config.with_name("old.db")

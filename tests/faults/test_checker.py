@@ -262,7 +262,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_each_wrong_is_found_and_nothing_else(name: str) -> None:
+def test_each_violation_is_found_and_nothing_else(name: str) -> None:
     assert {violation.invariant for violation in check(WRONG[name])} == set(
         re.findall(r"I\d+", name)
     )

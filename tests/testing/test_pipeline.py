@@ -50,7 +50,7 @@ def test_a_batch_is_built_released_and_served(pipeline: Pipeline) -> None:
         assert list(snapshot["cache"].ids) == ["one", "two"]
 
 
-def test_nothing_happens_until_the_test_says_so(pipeline: Pipeline) -> None:
+def test_nothing_happens_until_the_test_asks_for_it(pipeline: Pipeline) -> None:
     commit(pipeline, "one")
     assert pipeline.results == []
     result = pipeline.rebuild()
@@ -77,7 +77,7 @@ def test_a_reader_that_comes_later_serves_at_once(pipeline: Pipeline) -> None:
     assert pipeline.reader("late") is pipeline.reader("late")
 
 
-def test_a_build_fails_as_often_as_ordered_and_the_last_good_version_serves(
+def test_a_build_fails_as_often_as_asked_and_the_last_good_version_serves(
     pipeline: Pipeline,
 ) -> None:
     reader = pipeline.reader("a")
@@ -149,7 +149,7 @@ def test_a_job_that_waits_is_answered_without_any_thread(pipeline: Pipeline) -> 
     assert (served.readers, served.release) == (("a",), 1)
 
 
-def test_a_job_that_waits_in_vain_is_told_so_without_any_waiting(pipeline: Pipeline) -> None:
+def test_a_job_that_waits_in_vain_gets_the_error_without_any_waiting(pipeline: Pipeline) -> None:
     with pipeline.producer.batch("tracks") as batch:
         batch.upsert(["one"], [[1, 2, 3]])
     with pytest.raises(NotServedError):
@@ -164,7 +164,7 @@ def test_results_are_stamped_by_the_fake_clock(pipeline: Pipeline) -> None:
     assert pipeline.results[0].started_at == datetime(2026, 1, 1, 0, 1, 30, tzinfo=UTC)
 
 
-def test_a_pipeline_that_never_settles_says_what_keeps_it_busy(
+def test_the_error_of_a_pipeline_that_never_settles_names_what_it_builds(
     indexrelay_pipeline: MakePipeline,
 ) -> None:
     pipeline = indexrelay_pipeline(
@@ -236,7 +236,7 @@ def test_a_new_track_is_found(indexrelay_pipeline: MakePipeline) -> None:
         assert snapshot["similar"].search([1, 0, 0], k=1)[0].id == "one"
 
 
-def test_mistakes_in_tables_are_told_as_in_a_settings_file(
+def test_mistakes_in_tables_are_reported_as_in_a_settings_file(
     indexrelay_pipeline: MakePipeline,
 ) -> None:
     with pytest.raises(SettingsError) as refused:

@@ -119,7 +119,7 @@ def test_an_index_that_cannot_be_made_of_so_many_dimensions_is_a_mistake(
         ("NSG32", 16, "trained on 1,000 entries"),
     ],
 )
-def test_check_says_from_how_many_entries_an_index_is_what_was_asked_for(
+def test_check_reports_from_how_many_entries_an_index_is_what_was_asked_for(
     index: str, dimension: int, note: str | None
 ) -> None:
     mistakes, notes = component_trials(indexed(index, dimension))

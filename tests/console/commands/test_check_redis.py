@@ -1,4 +1,4 @@
-"""What keeps a process with these settings from Redis: said by `check` and by `status`, exit 3."""
+"""What prevents the use of Redis with these settings: `check` and `status` report it, exit 3."""
 
 import json
 import re
@@ -157,7 +157,7 @@ def problems(run: Run, door: str, config: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
-def test_what_keeps_from_redis_is_said_with_what_to_do(
+def test_what_prevents_the_use_of_redis_is_reported_with_what_to_do(
     run: Run, server: PrivateServer, tmp_path: Path, trouble: str
 ) -> None:
     make, what, advice = TROUBLES[trouble]
@@ -176,7 +176,7 @@ def test_what_keeps_from_redis_is_said_with_what_to_do(
 
 
 @pytest.mark.parametrize("user", ["whole", "job", "reader"])
-def test_whoever_may_do_the_work_of_one_role_is_let_in(
+def test_a_user_with_the_permissions_of_one_role_is_accepted(
     run: Run, server: PrivateServer, tmp_path: Path, user: str
 ) -> None:
     config = tmp_path / "indexrelay.toml"

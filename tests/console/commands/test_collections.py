@@ -95,7 +95,7 @@ def test_a_person_is_asked_first(
     assert listed["entries"] == (0 if gone else 20)
 
 
-def test_where_nobody_can_be_asked_it_wants_a_word(run: Run, filled: Path) -> None:
+def test_without_a_terminal_it_takes_yes(run: Run, filled: Path) -> None:
     said = run("collections", "drop", "tracks", "--config", str(filled))
     assert said.code == 2
     assert "--yes" in said.err

@@ -1,4 +1,4 @@
-"""What `components show` says of an index: the decision, what effort buys, what came before."""
+"""`components show` of an index: the decision, the trade-off, the versions before."""
 
 import json
 import shutil
@@ -44,7 +44,9 @@ def commit(config: Path, batch_id: str, first: int, count: int) -> None:
         batch.upsert(ids, vectors, texts=["sound"] * count)
 
 
-def test_a_component_that_was_never_released_says_why(run: Run, tmp_path: Path) -> None:
+def test_a_component_that_was_never_released_is_shown_with_the_reason(
+    run: Run, tmp_path: Path
+) -> None:
     config = tmp_path / "indexrelay.toml"
     config.write_text(CONFIG)
     at = ("--config", str(config))
@@ -113,7 +115,7 @@ def test_a_kind_without_a_decision_shows_none(run: Run, twice_built: Path) -> No
     assert "History" in page
 
 
-def test_releases_that_change_nothing_of_a_component_stand_in_one_line(
+def test_releases_that_change_nothing_of_a_component_are_one_line(
     run: Run, twice_built: Path
 ) -> None:
     at = ("--config", str(twice_built))
@@ -123,7 +125,9 @@ def test_releases_that_change_nothing_of_a_component_stand_in_one_line(
     assert np.all(np.diff([e["entries"] for e in shown["history"]]) < 0)
 
 
-def test_the_history_goes_on_below_numbers_that_the_store_lost(run: Run, twice_built: Path) -> None:
+def test_the_history_continues_below_numbers_that_the_store_lost(
+    run: Run, twice_built: Path
+) -> None:
     ArtifactStore(load_settings(twice_built, environ={}).artifacts_dir).renumber(
         lost=1000, reason="readers were ahead"
     )
@@ -139,7 +143,7 @@ def decades(inputs):
 CACHE = '\n[components.decades]\nkind = "json_cache"\nfrom = "tracks"\nfunction = "mine:decades"\n'
 
 
-def test_a_component_that_fails_says_so_with_the_line_of_the_users_own_code(
+def test_a_failing_component_is_shown_with_the_line_of_the_users_own_code(
     run: Run, twice_built: Path
 ) -> None:
     config = twice_built

@@ -1,4 +1,4 @@
-"""``indexrelay dead``: strangers' bytes, looked at safely, read again or dropped."""
+"""``indexrelay dead``: unreadable events are shown safely, retried or dropped."""
 
 import base64
 import io
@@ -40,7 +40,7 @@ def batch_event(event_id: str) -> bytes:
     return Event.of(data, source="test", time=datetime.now(UTC), id=event_id).to_bytes()
 
 
-def test_letters_are_listed_and_status_tells_of_them(
+def test_letters_are_listed_and_reported_by_status(
     run: Run, built: Path, installation: Installation
 ) -> None:
     at = ("--config", str(built))
@@ -63,7 +63,7 @@ def test_letters_are_listed_and_status_tells_of_them(
     assert "no dead letters" in run("dead", "list", *at).out
 
 
-def test_no_byte_and_no_reason_of_a_stranger_reaches_the_terminal_as_it_is(
+def test_no_control_character_of_a_letter_reaches_the_terminal(
     run: Run, built: Path, installation: Installation
 ) -> None:
     letter = add_letter(installation, POISON, reason="data.\x1b[31m\x9b1m\u202ered: no")

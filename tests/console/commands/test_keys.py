@@ -70,7 +70,7 @@ def test_a_release_is_signed_by_hand_where_the_key_is(
     assert "release 9 cannot be read" in missing.err
 
 
-def test_check_says_that_this_host_could_not_sign(run: Run, tmp_path: Path) -> None:
+def test_check_reports_that_this_host_could_not_sign(run: Run, tmp_path: Path) -> None:
     config = tmp_path / "indexrelay.toml"
     options = ("--config", str(config), "--json")
     public = run("keys", "generate", str(tmp_path / "new.pem")).out.strip()

@@ -1,4 +1,4 @@
-"""``indexrelay rebuild``: what is asked for, and what comes of it, here and by a rebuilder."""
+"""``indexrelay rebuild``: the request and its result, here and by a rebuilder."""
 
 import json
 from collections.abc import Iterator
@@ -64,7 +64,7 @@ def served(config: Path) -> Iterator[Path]:
             rebuilder.stop()
 
 
-def test_a_result_that_somebody_else_adds_answers_nobody(
+def test_a_forged_result_answers_no_request(
     run: Run, served: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Installation.at(served) as installation:
@@ -132,7 +132,7 @@ def asked_for(config: Path) -> list[RebuildRequested]:
     return [data for data in found if isinstance(data, RebuildRequested)]
 
 
-def test_what_is_asked_for_stands_in_the_inbox(run: Run, config: Path) -> None:
+def test_a_request_is_a_row_in_the_inbox(run: Run, config: Path) -> None:
     at = ("--config", str(config))
     assert run("rebuild", "cache", "--force", *at).code == 0
     assert run("rebuild", "--full", "--reason", "a new disk", *at).code == 0
@@ -145,7 +145,7 @@ def test_what_is_asked_for_stands_in_the_inbox(run: Run, config: Path) -> None:
     ]
 
 
-def test_all_leaves_alone_what_a_person_keeps_back_and_says_so(run: Run, config: Path) -> None:
+def test_all_leaves_out_what_is_paused_or_held_and_reports_it(run: Run, config: Path) -> None:
     at = ("--config", str(config))
     assert run("pause", "cache", "--reason", "too loud", *at).code == 0
     said = run("rebuild", "--all", *at)

@@ -59,7 +59,7 @@ def store(tmp_path: Path) -> ArtifactStore:
     return store
 
 
-def test_each_release_says_who_made_it_and_what_it_changed(store: ArtifactStore) -> None:
+def test_each_release_shows_who_made_it_and_what_it_changed(store: ArtifactStore) -> None:
     newest, held, second, first = release_history(store, most=10)
     assert (first.by, first.added, first.reason) == ("rebuilder/r1", ("index", "maps"), "first")
     assert (second.by, second.changed, second.added) == ("ada@desk", ("index",), ("words",))
@@ -102,7 +102,7 @@ def test_what_was_swept_or_corrupt_is_shown_as_far_as_it_can_be_read(store: Arti
     assert found[3].added == ("words",), "compared with the newest one below that can be read"
 
 
-def test_a_number_that_there_is_not_says_which_there_are(store: ArtifactStore) -> None:
+def test_an_unknown_number_is_answered_with_those_there_are(store: ArtifactStore) -> None:
     with pytest.raises(CommandError, match="no release 9, or not any more; there are 1-4"):
         numbered(store, 9)
 

@@ -42,7 +42,7 @@ def config(tmp_path: Path, guarded_socket: Path, monkeypatch: pytest.MonkeyPatch
     return file
 
 
-def test_it_shows_what_it_would_do_and_does_it_when_told(
+def test_it_shows_what_it_would_do_and_does_it_with_yes(
     run: Run, config: Path, admin: Connection
 ) -> None:
     at = ("--config", str(config))
@@ -101,7 +101,7 @@ def test_it_ends_a_script_that_does_not_end(
     assert f"the key {KEYS.release} holds a list" in repaired.out
 
 
-def test_a_user_who_may_not_is_told_which_one_may(
+def test_a_user_without_permission_is_answered_with_one_that_has_it(
     run: Run, config: Path, admin: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("INDEXRELAY_REDIS__OPERATOR_URL")
@@ -112,7 +112,7 @@ def test_a_user_who_may_not_is_told_which_one_may(
     assert admin.commands.exists(KEYS.release) == 1
 
 
-def test_what_could_not_be_repaired_is_said_and_not_called_well() -> None:
+def test_a_failed_repair_is_reported_and_not_called_well() -> None:
     step = RepairStep(
         action=Action.REPAIR_KEY, what="it is odd", how="mend it", result="it resists"
     )

@@ -1,4 +1,4 @@
-"""``indexrelay reconcile``: what it mends, what it tells, and its exit code."""
+"""``indexrelay reconcile``: what it repairs, what it reports, and its exit code."""
 
 import json
 from io import StringIO
@@ -20,7 +20,7 @@ from tests.health.healthy_facts import healthy, rebuilder
 pytestmark = pytest.mark.server
 
 
-def test_what_an_emptied_server_lost_is_mended_and_nobody_is_needed(run: Run, built: Path) -> None:
+def test_what_an_emptied_server_lost_is_repaired_without_a_person(run: Run, built: Path) -> None:
     at = ("--config", str(built))
     with Installation.at(built) as installation:
         installation.connection.commands.flushall()
@@ -36,9 +36,7 @@ def test_what_an_emptied_server_lost_is_mended_and_nobody_is_needed(run: Run, bu
     assert again["findings"] == []
 
 
-def test_a_person_may_say_that_a_release_was_lost_with_the_catalog_that_knew_of_it(
-    run: Run, built: Path
-) -> None:
+def test_a_person_may_name_a_release_that_was_lost_with_its_catalog(run: Run, built: Path) -> None:
     at = ("--config", str(built))
     with Installation.at(built) as installation:
         highest = installation.store.next_number() - 1
@@ -58,7 +56,7 @@ def test_a_person_may_say_that_a_release_was_lost_with_the_catalog_that_knew_of_
         assert installation.connection.commands.get(installation.keys.release) == b"901"
 
 
-def test_a_process_with_other_settings_is_named_at_every_door_and_nothing_is_taken_from_it(
+def test_a_process_with_other_settings_is_named_by_every_command_and_keeps_its_work(
     run: Run, built: Path
 ) -> None:
     at = ("--config", str(built))
@@ -88,7 +86,7 @@ def test_a_process_with_other_settings_is_named_at_every_door_and_nothing_is_tak
             built.write_text(before)
 
 
-def test_what_only_a_person_can_mend_is_told_with_what_to_do(run: Run, built: Path) -> None:
+def test_what_only_a_person_can_repair_is_reported_with_what_to_do(run: Run, built: Path) -> None:
     at = ("--config", str(built))
     run("reconcile", *at)
     with Installation.at(built) as installation:
@@ -133,7 +131,7 @@ def test_without_a_server_the_rest_is_compared_all_the_same(run: Run, tmp_path: 
 
 
 @pytest.mark.parametrize(("about", "area"), [("redis", Area.REDIS), ("store", Area.ARTIFACTS)])
-def test_a_repair_that_failed_is_not_well_and_is_told_once(about: str, area: Area) -> None:
+def test_a_repair_that_failed_is_not_well_and_is_reported_once(about: str, area: Area) -> None:
     failed = Finding(about=about, what="it refuses", outcome=RepairOutcome.LEFT, advice="let it in")
     mended = Finding(about="group", what="the group was made", outcome=RepairOutcome.REPAIRED)
     unseen = {area: Unknown(reason="it refuses", advice="let it in")}

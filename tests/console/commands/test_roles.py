@@ -1,4 +1,4 @@
-"""A rebuilder that starts where its places cannot be used waits, says so, and goes on by itself."""
+"""A rebuilder that starts while a place cannot be used logs that, waits, and starts by itself."""
 
 import os
 import time

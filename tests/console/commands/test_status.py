@@ -1,4 +1,4 @@
-"""Every door says of a source what `status` says of it, in the same words, and exits 3."""
+"""Every command reports a source as `status` does, in the same words, and exits 3."""
 
 import json
 import shutil
@@ -193,7 +193,7 @@ def told_by_every_door(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_source_that_cannot_be_read_is_told_by_every_door_in_the_same_words(
+def test_a_source_that_cannot_be_read_is_reported_by_every_command_in_the_same_words(
     run: Run, installed: Path, fault: str
 ) -> None:
     break_it, collection, said = FAULTS[fault]
@@ -316,7 +316,7 @@ ON_POSTGRESQL: dict[str, tuple[Callable[[Books], None], Callable[[Books], None],
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("fault", ON_POSTGRESQL)
-def test_a_table_of_postgresql_is_told_of_without_its_password(
+def test_a_table_of_postgresql_is_reported_without_its_password(
     run: Run, books: Books, fault: str
 ) -> None:
     break_it, mend_it, said = ON_POSTGRESQL[fault]
@@ -332,7 +332,7 @@ def test_a_table_of_postgresql_is_told_of_without_its_password(
     assert (well.code, "each source can be read: books" in well.out) == (0, True)
 
 
-def test_a_check_makes_nothing_and_says_that_each_source_can_be_read(
+def test_a_check_makes_nothing_and_reports_that_each_source_can_be_read(
     run: Run, tmp_path: Path
 ) -> None:
     config = tmp_path / "indexrelay.toml"

@@ -10,7 +10,7 @@ from indexrelay.console.errors import CommandError
 from tests.console.conftest import CONFIG, Run
 
 
-def test_a_second_owner_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
+def test_a_second_owner_is_refused_with_the_process_id_of_the_first(tmp_path: Path) -> None:
     with (
         sole_owner(tmp_path / "data"),
         pytest.raises(CommandError, match=f"as process {os.getpid()};"),

@@ -85,6 +85,6 @@ def test_a_text_without_a_known_word_has_no_vector() -> None:
 
 
 @pytest.mark.parametrize("texts", [["the", "of"], ["one word"]])
-def test_texts_that_cannot_be_told_apart_are_refused(texts: list[str]) -> None:
+def test_texts_without_two_different_words_are_refused(texts: list[str]) -> None:
     with pytest.raises(CorpusError):
         Embedding(texts)

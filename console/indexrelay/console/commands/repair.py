@@ -2,8 +2,8 @@
 
 *Reconcile* compares everything once, as a rebuilder does every half minute, and repairs what needs
 no build: the release, its announcement, the consumer group, a lease without an end. *Repair redis*
-looks at a Redis that somebody corrupt, shows what it would do, does it with ``--yes``, and looks
-again. Both end with what is still not well.
+looks for what is corrupt in Redis, shows what it would do, does it with ``--yes``, and looks again.
+Both end with what is still not well.
 """
 
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ _REPORTED_BY: Final = {
 }
 """By what a failed repair is about: the problem that reports the same."""
 _MOST_ROUNDS: Final = 3
-"""Looks: behind a script that was ended there may be more, and somebody may corrupt it again."""
+"""Looks: behind a script that was ended there may be more, and new damage may come."""
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 Above = Annotated[
     int | None,

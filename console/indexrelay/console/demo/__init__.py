@@ -282,7 +282,7 @@ def _claim(installation: Installation, options: DemoOptions, stack: ExitStack) -
 
 
 def _forget_keys(installation: Installation) -> None:
-    """Remove every key of the demo's own namespace, which nobody else has drawn."""
+    """Remove every key of the demo's own namespace, which has a random name."""
     commands = installation.connection.commands
     for key in commands.scan_iter(match=f"{{{installation.keys.namespace}}}:*", count=1000):
         commands.delete(key)

@@ -151,7 +151,7 @@ class Embedding:
         try:
             weights = self._words.fit_transform(texts)
         except ValueError as error:
-            raise CorpusError(f"the texts hold no words to tell them apart by: {error}") from error
+            raise CorpusError(f"the texts hold no words to compare them by: {error}") from error
         dimension = min(dimension, weights.shape[0] - 1, weights.shape[1] - 1)
         if dimension < 1:
             raise CorpusError("the texts hold fewer than two different words")

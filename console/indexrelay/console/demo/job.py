@@ -268,7 +268,7 @@ def _await_presence(installation: Installation, children: Sequence[Child], *, re
             return
         if time.monotonic() > deadline:
             states = (*signals.readers.values(), *signals.rebuilders.values())
-            there = ", ".join(sorted(state.label for state in states)) or "nobody"
+            there = ", ".join(sorted(state.label for state in states)) or "no process"
             raise CommandError(
                 f"after {_START_SECONDS:.0f} s only {there} had reported; "
                 f"the logs are in {installation.settings.data_dir / 'logs'} (keep them with --data)"
