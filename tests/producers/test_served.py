@@ -81,7 +81,7 @@ def test_so_many_readers_may_be_enough(
     assert producer.wait_served(commit, timeout_seconds=0, readers=1).readers == ("one",)
     with pytest.raises(NotServedError, match=r"two .*: voyager"):
         producer.wait_served(commit, timeout_seconds=0, readers=2)
-    with pytest.raises(NotServedError, match=r"2 id\(s\) alive, 3 asked for"):
+    with pytest.raises(NotServedError, match=r"2 process\(es\) alive, 3 asked for"):
         producer.wait_served(commit, timeout_seconds=0, readers=3)
 
 
@@ -93,13 +93,12 @@ def test_named_readers_must_be_there(producer: Producer, commit: Commit, readers
         producer.wait_served(commit, timeout_seconds=0, readers={"one", "gone"})
 
 
-def test_a_number_counts_ids_and_each_with_all_of_its_processes(
+def test_a_number_counts_processes_of_ids_whose_processes_all_serve_the_commit(
     producer: Producer, commit: Commit, readers: Readers
 ) -> None:
-    """Whoever has the password of one id is no more than one reader."""
     readers.say(reader("web", {"voyager": 2}, epoch=commit.epoch, instance="0a"))
     readers.say(reader("web", {"voyager": 1}, epoch=commit.epoch, instance="0b"))
-    asked: list[Any] = [None, {"web"}, 1, {"web": 1}, {"web": 2}]
+    asked: list[Any] = [None, {"web"}, 1, 2, {"web": 1}, {"web": 2}]
     for each in asked:
         with pytest.raises(NotServedError, match=r"web \(here:1\): voyager at generation 1"):
             producer.wait_served(commit, timeout_seconds=0, readers=each)
@@ -107,8 +106,8 @@ def test_a_number_counts_ids_and_each_with_all_of_its_processes(
     for each in asked:
         served = producer.wait_served(commit, timeout_seconds=0, readers=each)
         assert served.readers == ("web", "web")
-    with pytest.raises(NotServedError, match=r"1 id\(s\) alive, 2 asked for"):
-        producer.wait_served(commit, timeout_seconds=0, readers=2)
+    with pytest.raises(NotServedError, match=r"readers: 2 process\(es\) alive, 3 asked for"):
+        producer.wait_served(commit, timeout_seconds=0, readers=3)
     with pytest.raises(NotServedError, match=r"web: 2 process\(es\) alive, 3 asked for"):
         producer.wait_served(commit, timeout_seconds=0, readers={"web": 3})
 

@@ -193,17 +193,17 @@ class Producer:
         """Block until readers serve a commit.
 
         Each process publishes what it serves, under a key that only its id may write. A leaked
-        password of an id can forge the states of that id alone: so a number counts ids and not
-        processes, and one password never stands for two readers. A generation counts only with the
-        stamp of its commit, which is in the catalog and the artifacts, and not in Redis.
+        password of an id can forge any number of processes under that id, and none under another:
+        where that matters, name the ids. A generation counts only with the stamp of its commit,
+        which is in the catalog and the artifacts, and not in Redis.
 
         Args:
             commit: ``batch.commit``, or what `batch_completed` gave.
             timeout_seconds: how long to wait; 0 looks once.
-            readers: who must serve it. A number: so many ids, each with all of its live processes.
-                Ids: every live process under each, and at least one; ``{"web": 4}``: at least
-                four, such as the workers of one server. ``None``: every live process of all, and
-                at least one.
+            readers: who must serve it. A number: so many processes, whatever their ids; the
+                processes of an id count once all of them that live serve it. Ids: every live
+                process under each, and at least one; ``{"web": 4}``: at least four, such as the
+                workers of one server. ``None``: every live process of all, and at least one.
             components: those that must cover it, in every counted reader; ``None``: all of the
                 reader's own that are made from the collection, and at least one.
             fail_fast: give up as soon as a rebuilder reports that one of them failed to build.

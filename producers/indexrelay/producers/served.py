@@ -44,8 +44,9 @@ from indexrelay.streams.presence import Members, ParsedStates, Presence, Roster,
 _log = get_logger(__name__)
 
 Readers: TypeAlias = int | Collection[str] | Mapping[str, int] | None
-"""Which readers must serve it: so many ids, each with all of its live processes; every live process
-under each of these ids, and at least one, or at least so many; or (``None``) every live process."""
+"""Which readers must serve it: so many processes, of ids whose live processes all serve it; every
+live process under each of these ids, and at least one, or at least so many; or (``None``) every
+live process."""
 LogOf: TypeAlias = Callable[[str, Iterable[int]], CollectionLog]
 """Which commits made some generations of a collection, by the catalog."""
 FIRST_PAUSE_SECONDS: Final = 0.01
@@ -404,7 +405,7 @@ def served_status(
         states: one for each process.
         known: what the catalog knows of what they cover; ``None``: their numbers are believed.
     """
-    behind: dict[str, list[tuple[ReaderState, tuple[Behind, ...]]]] = {}
+    behind: _ByLabel = {}
     for label, processes in _by_label(states).items():
         concerned = query.concerned(processes)
         behind[label] = [
@@ -412,17 +413,16 @@ def served_status(
         ]
     match query.readers:
         case int() as wanted:
-            serving = [
-                label for label, each in behind.items() if not any(lacks for _, lacks in each)
-            ]
-            if len(serving) >= wanted:
-                behind = {label: behind[label] for label in serving}
+            serving = {
+                label: each for label, each in behind.items() if not any(lacks for _, lacks in each)
+            }
+            if _count(serving) >= wanted:
+                behind = serving
                 lacking: list[Behind] = []
             else:
                 lacking = _all(behind)
-                if len(behind) < wanted:
-                    said = f"{len(behind)} id(s) alive, {wanted} asked for"
-                    lacking.append(Behind(reader="readers", error=said))
+                if _count(behind) < wanted:
+                    lacking.append(Behind(reader="readers", error=_too_few(_count(behind), wanted)))
         case None:
             lacking = _all(behind) if behind else [Behind(reader="readers", error="none is alive")]
         case names:
@@ -442,7 +442,15 @@ def served_status(
     )
 
 
-def _all(behind: Mapping[str, list[tuple[ReaderState, tuple[Behind, ...]]]]) -> list[Behind]:
+_ByLabel: TypeAlias = dict[str, list[tuple[ReaderState, tuple[Behind, ...]]]]
+"""The processes of each label, each with what it lacks."""
+
+
+def _count(behind: _ByLabel) -> int:
+    return sum(len(processes) for processes in behind.values())
+
+
+def _all(behind: _ByLabel) -> list[Behind]:
     return [each for processes in behind.values() for _, lacks in processes for each in lacks]
 
 
