@@ -393,7 +393,7 @@ class GroupTornError(ArtifactError):
 
 
 class ReleaseExistsError(ArtifactError):
-    """Raised when a release does not follow the newest one, since somebody else published.
+    """Raised when a release does not follow the newest one, since another process published.
 
     Read the newest release again, decide again what to publish, and try ``next_number``.
     """

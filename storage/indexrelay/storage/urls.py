@@ -11,13 +11,13 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SAWarning
 from indexrelay.schemas.errors import EXTRAS, MissingExtraError, require
 
 CONNECT_SECONDS: Final = 10
-"""How long connecting to a PostgreSQL server may take, for each of its addresses, where the URL
-does not say it (``connect_timeout``). The driver's own are 130."""
+"""How long a connection to a PostgreSQL server may take, for each of its addresses, unless the URL
+has a ``connect_timeout``. The driver's default is 130."""
 _POSTGRESQL = {"postgres", "postgresql", "postgresql+psycopg"}
 
 
 def driver_url(url: str) -> URL:
-    """``url`` with psycopg 3 named for PostgreSQL, however it was spelt; others stay.
+    """``url`` with psycopg 3 as the driver of PostgreSQL, however it was spelt; others stay.
 
     Raises:
         MissingExtraError: the URL is PostgreSQL's and psycopg is not installed.
@@ -35,14 +35,14 @@ def driver_url(url: str) -> URL:
 
 
 def connect_arguments(url: URL) -> dict[str, int]:
-    """What a driver is told besides ``url``: a server that is away is not waited for by minutes."""
+    """Further arguments of a driver: an absent server must not block for minutes."""
     if url.drivername != "postgresql+psycopg" or "connect_timeout" in url.query:
         return {}
     return {"connect_timeout": CONNECT_SECONDS}
 
 
 def lacking_driver(url: str) -> str | None:
-    """What this host lacks to connect to ``url``, which is not tried; ``None``: nothing."""
+    """What this host lacks to connect to ``url``; ``None``: nothing. It does not connect."""
     try:
         dialect = driver_url(url).get_dialect()
     except MissingExtraError as error:
@@ -62,9 +62,9 @@ _SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "veri
 
 
 def refused_options(url: str) -> str | None:
-    """What a driver would refuse of a URL's options, without any part of it; ``None``: nothing.
+    """Which options of a URL its driver would refuse, without any part of the URL; ``None``: none.
 
-    The driver itself reads them, and connects to nothing. One that is not installed says nothing.
+    The driver itself reads them, and connects to nothing. A missing driver refuses nothing.
     """
     try:
         parsed = driver_url(url)
@@ -73,7 +73,7 @@ def refused_options(url: str) -> str | None:
         return None  # `lacking_driver` says so
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", SAWarning)  # of options that nobody takes
+            warnings.simplefilter("error", SAWarning)  # of options that are not used
             _, options = dialect.create_connect_args(parsed)
     except ImportError:
         return None

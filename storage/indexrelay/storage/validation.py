@@ -1,11 +1,11 @@
-"""What an entry must be like: the one judge at every door, before anything is written.
+"""The rules for entries, the same for batches, tables and folders, before anything is written.
 
-Batches, tables and folders hand in columns; `check_entries` judges them all by the same rules.
-Every check looks at the whole column first, at array speed, and only looks for the guilty rows when
-there are any. The message names the first few of them and says how many there are in all.
+`check_entries` takes columns. Every check looks at the whole column first, at array speed, and
+searches for the invalid rows only when there are any. The message names the first few of them and
+the number of all.
 
-**Order.** A vector belongs to the id in its row, so a column is something with an order: a list, a
-tuple, or an array (numpy, pandas, whatever has ``__array__``). A set, the view of a dict or a
+**Order.** A vector belongs to the id in its row, so a column has an order: a list, a tuple, or an
+array (numpy, pandas, anything with ``__array__``). A set, the view of a dict or a
 generator is refused, for every column. Ids that are only listed (`check_listed_ids`: what to
 delete) may come in a set, too.
 
@@ -38,7 +38,7 @@ MAX_ID_BYTES: Final = 1024
 """Of UTF-8: PostgreSQL indexes keys up to a third of a page, about 2,700 bytes."""
 
 MAX_PAYLOAD_DEPTH: Final = 100
-"""Levels of lists and objects: a reader parses a payload in the depth of somebody's own call."""
+"""Levels of lists and objects: a reader parses a payload deep inside the calls of a program."""
 
 MAX_LENGTH: Final = 1e18
 """Of a vector: the square of twice that, 4e36, is far below float32's 3.4e38."""
@@ -91,7 +91,7 @@ def check_entries(
     payloads_are_json: bool = False,
     sizes: SizeLimits = _USUAL,
 ) -> Entries:
-    """Turn what a job has at hand, or what a source holds, into `Entries`.
+    """Turn the columns of a job or a source into `Entries`.
 
     Args:
         ids: ``n`` different strings, none of them empty, each at most `MAX_ID_BYTES` long.
@@ -135,7 +135,7 @@ def check_ids(ids: Sequence[str] | Collection[str]) -> list[str]:
 
 
 def check_listed_ids(ids: Collection[str]) -> list[str]:
-    """Ids that stand beside nothing else, in any collection: a set will do.
+    """Ids without other columns: a set is accepted as well.
 
     Raises:
         InvalidEntriesError: as `check_ids`, but for the order.
@@ -369,7 +369,7 @@ def _as_array(vectors: ArrayLike, ids: Sequence[str], dimension: int) -> NDArray
 def _refuse_no_rows(
     vectors: ArrayLike, array: NDArray[Any], ids: Sequence[str], dimension: int
 ) -> None:
-    """Name what numpy took for one object: a generator, or rows that have no order."""
+    """Name what numpy reads as one object: a generator, or rows without an order."""
     if array.dtype != object:
         return
     if array.ndim == 0:
@@ -386,7 +386,7 @@ def _refuse_no_rows(
 
 
 def _refuse_masked_vectors(vectors: ArrayLike, ids: Sequence[str]) -> None:
-    """numpy would show what lies under the mask."""
+    """Refuse masked values: numpy would return what is under the mask."""
     if isinstance(vectors, np.ma.MaskedArray):
         masked = np.ma.getmaskarray(vectors)
         if masked.any():
@@ -401,7 +401,7 @@ def _refuse_masked_vectors(vectors: ArrayLike, ids: Sequence[str]) -> None:
 def _refuse_lengths(
     given: NDArray[Any], squares: NDArray[np.float32], ids: Sequence[str], metric: Metric
 ) -> None:
-    """Name the vectors whose squares float32 cannot hold; ``given`` is what was handed in."""
+    """Name the vectors whose squares float32 cannot hold; ``given`` is the caller's array."""
     _refuse_rows("vector holds NaN or infinity", ~np.isfinite(given).all(axis=1), ids)
     _refuse_rows(
         f"vector longer than {MAX_LENGTH:g}, whose square is beyond float32",
@@ -429,8 +429,8 @@ def _fits(vector: Any, dimension: int) -> bool:
 def _column(name: str, values: Any) -> list[Any]:
     """The values of one column as a list.
 
-    One text would be taken for a column of letters, and one object for a column of its keys; what
-    has no order would give each value to somebody else's row.
+    One text would be read as a column of letters, and one object as a column of its keys; without
+    an order, values would get into the wrong rows.
     """
     wanted = f"{name} must be a sequence, one for each id"
     if isinstance(values, str | bytes | bytearray | Mapping):
@@ -464,7 +464,7 @@ def _refuse_rows(problem: str, wrong: ArrayLike, ids: Sequence[str]) -> None:
 
 
 def _is_plain(column: list[Any]) -> bool:
-    """Whether all are strings of ASCII without NUL: nearly always, and told at C's speed."""
+    """Whether all are strings of ASCII without NUL: nearly always, and found at C's speed."""
     try:
         return all(map(str.isascii, column)) and not any(map(contains, column, repeat("\0")))
     except TypeError:  # one is no string

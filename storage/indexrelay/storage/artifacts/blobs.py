@@ -5,7 +5,7 @@ changes nothing. So whatever has a name here outlasts a power cut. A reader open
 after its digest was checked once on this host. A corrupt blob is replaced when the same content is
 put again: the new file takes over the name, and a process that has mapped the old one keeps it.
 
-A checked blob is remembered by inode, size and ctime: whoever writes to it, replaces it or sets its
+A checked blob is remembered by inode, size and ctime: to write to it, to replace it or to set its
 times back changes the ctime, and the blob is checked again. (Its mtime can be forged.) The memory
 is one small file per blob, the *mark*, in a folder for each running kernel: containers on one
 kernel see the same page cache and share their checks, and after a reboot everything is checked once

@@ -21,9 +21,9 @@ where names become paths, matches each of them again: no name can point outside 
 Writers share the lock: they never wait for each other, since a link decides between them. Garbage
 collection takes it exclusively. Without it a release could be committed between the decision that a
 version is unused and its removal. The kernel releases the lock of a process that dies. Readers take
-no lock, and cannot: whoever may open the file may also hold the lock for ever, so only the user who
-writes to the store may open it. Every wait has a limit: a garbage collection without the lock runs
-again later; a writer waits longer and then fails with a transient error.
+no lock, and cannot: a process that may open the file may also hold the lock for ever, so only the
+user who writes to the store may open it. Every wait has a limit: a garbage collection without the
+lock runs again later; a writer waits longer and then fails with a transient error.
 """
 
 import contextlib

@@ -26,19 +26,19 @@ class Attempt:
     """How many times in a row the same inputs failed."""
     error: str
     inputs: str
-    """The digest of what was to be built, and from which versions."""
+    """The digest of the definition and of the versions that it is built from."""
     targets: dict[str, int]
-    """For each collection: the generation that was to be covered."""
+    """For each collection: the generation that the build was to cover."""
     transient: bool
-    """Whether the cause lay outside, so that the same build may work later."""
+    """Whether the cause was outside of the build, so that the same build may succeed later."""
     failed_at: datetime
     first_failed_at: datetime
-    """The first time since it was built, whatever its inputs were then."""
+    """The first failure since it was built last, whatever its inputs were then."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pause:
-    """A component that is not to be built until someone resumes it."""
+    """A component that is not built until it is resumed."""
 
     component: str
     reason: str
@@ -63,8 +63,8 @@ class Attempts:
     ) -> Attempt:
         """Count one more failure.
 
-        Other ``inputs`` start again at 1, and so does a failure of its own after some that had a
-        cause outside: those say nothing of the build. New targets do not.
+        The count starts again at 1 for other ``inputs``, and for a permanent failure after
+        transient ones, which say nothing about the build. It does not for new targets.
         """
         statement = self._database.insert(attempts).values(
             component=component,
@@ -104,7 +104,7 @@ class Attempts:
             return _attempt(connection.execute(statement.returning(attempts)).mappings().one())
 
     def succeeded(self, component: str) -> None:
-        """Forget its failures."""
+        """Remove its failures."""
         with self._database.write() as connection:
             connection.execute(delete(attempts).where(attempts.c.component == component))
 
@@ -115,7 +115,7 @@ class Attempts:
             return {row["component"]: _attempt(row) for row in rows.mappings()}
 
     def pause(self, component: str, reason: str) -> None:
-        """Keep it from being built; a component that is paused already gets the new reason."""
+        """Stop its builds; a component that is paused already gets the new reason."""
         statement = self._database.insert(pauses).values(
             component=component, reason=shortened(reason, MAX_ERROR), since=self._clock.now()
         )
@@ -126,13 +126,13 @@ class Attempts:
             connection.execute(statement)
 
     def resume(self, component: str) -> bool:
-        """Let it be built again; ``False``: it was not paused."""
+        """Allow its builds again; ``False``: it was not paused."""
         with self._database.write() as connection:
             gone = connection.execute(delete(pauses).where(pauses.c.component == component))
             return gone.rowcount > 0
 
     def paused(self) -> dict[str, Pause]:
-        """What is paused, by name."""
+        """The paused components, by name."""
         with self._database.read() as connection:
             rows = connection.execute(select(pauses).order_by(pauses.c.component))
             return {row["component"]: Pause(**row) for row in rows.mappings()}
@@ -155,21 +155,21 @@ _ROW = 1
 
 
 class ReleaseRecord:
-    """One number, which only rises."""
+    """The highest release number; it never decreases."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
     def highest(self) -> int:
-        """The number; 0: it was told of none yet."""
+        """The number; 0: there was no release yet."""
         with self._database.read() as connection:
             return int(connection.scalar(select(release_record.c.number)) or 0)
 
     def note(self, number: int) -> int:
-        """Tell of a release that is in the store; what is the highest now.
+        """Record the number of a release that is in the store; returns the highest one.
 
-        Nothing is written where it is known already: this is asked at every comparison.
+        Nothing is written for a known number, since this is called often.
         """
         known = self.highest()
         if number <= known:

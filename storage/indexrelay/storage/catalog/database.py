@@ -6,7 +6,7 @@ the catalog except the bulk ones. These go to the driver's own cursor, because a
 through SQLAlchemy costs about twice as much (0.54 of the driver's speed for writes, 0.65 for
 reads).
 
-**SQLite.** Python's driver opens transactions at moments of its own choosing; it is told not to,
+**SQLite.** Python's driver opens transactions at moments that it chooses; this is switched off,
 and ``BEGIN`` is sent here: plain for readers, ``BEGIN IMMEDIATE`` for writers, because a
 transaction that reads first and writes later gets "database is locked" at once, whatever the
 time-out (101 times in one probe). WAL lets readers work beside a writer. ``synchronous=FULL``

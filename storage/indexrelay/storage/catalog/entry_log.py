@@ -6,7 +6,7 @@ snapshot: without one, a row that is upserted meanwhile moves past G and is in n
 
 A commit first takes the generations of all its batches in one statement, which locks the
 collection's row. Under the lock it looks up the ids that were committed before: such a batch is
-compared with the first one, and its generation is given back, since nobody has seen it. Rows, the
+compared with the first one, and its generation is given back, since it was never visible. Rows, the
 rows of the batches and the new count follow.
 """
 
@@ -45,6 +45,146 @@ from indexrelay.storage.errors import (
 from indexrelay.storage.validation import in_order
 
 
+class EntryLog:
+    """The entries and batches of all collections."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def commit(
+        self, collection: str, batch_id: str, *, upserts: Sequence[Entries], deletes: Sequence[str]
+    ) -> Commit:
+        """Write a batch, whole or not at all, under the collection's next generation.
+
+        The same batch again changes nothing and gets the same commit. Within one batch deletes
+        apply after upserts, and the last upsert of an id wins; a text or payload that is ``None``
+        in it stays as it is.
+
+        The rows are expected as `indexrelay.storage.validation.check_entries` gives them.
+
+        Raises:
+            UnknownCollectionError: the collection does not exist.
+            InvalidBatchIdError: the id cannot be stored.
+            InvalidEntriesError: the vectors are of another dimension than the collection's.
+            BatchContentError: other content was committed under the id.
+        """
+        changes = BatchChanges(
+            collection=collection, batch_id=batch_id, upserts=upserts, deletes=deletes
+        )
+        return self.commit_many([changes])[0]
+
+    def commit_many(self, batches: Sequence[BatchChanges]) -> list[Commit]:
+        """Write batches, of any collections, all of them or none, in one transaction.
+
+        Each gets a generation of its own, in the order in which they are given; so a job with many
+        small batches pays for one fsync instead of many. What `commit` says of one holds for each.
+
+        Raises:
+            UnknownCollectionError, InvalidBatchIdError, InvalidEntriesError, BatchContentError: as
+                `commit`; nothing is written.
+            UnknownEntriesError: a text or payload is set of entries that do not exist.
+        """
+        by_collection: dict[str, list[SettledBatch]] = {}
+        for each in batches:
+            check_batch_id(each.batch_id)
+            content = None if each.own_data else content_of(each)
+            settled = SettledBatch(batch_id=each.batch_id, content=content)
+            by_collection.setdefault(each.collection, []).append(settled)
+        if not batches:
+            return []
+        with self._database.write() as connection:
+            done: dict[str, Iterator[Commit]] = {}
+            for name in sorted(by_collection):  # so that no two transactions wait for each other
+                settled_ones = by_collection[name]
+                row = advance(connection, name, by=len(settled_ones))
+                writer = BatchWriter(connection, self._database.bulk, self._clock, row)
+                done[name] = iter(writer.write(settled_ones))
+            failpoint("producer.before_commit")
+        return [next(done[each.collection]) for each in batches]
+
+    def mark(self, collection: str, batch_id: str) -> Commit:
+        """Number a batch of a job that keeps its own data: a commit without rows.
+
+        What changed is not known here, so the same id again may be other content: it gets the next
+        generation, and belongs to that from then on.
+
+        Raises:
+            UnknownCollectionError: the collection does not exist.
+            InvalidBatchIdError: the id cannot be stored.
+        """
+        changes = BatchChanges(collection=collection, batch_id=batch_id, own_data=True)
+        return self.commit_many([changes])[0]
+
+    def batch_ids(self, collection: str, *, after: int, upto: int) -> list[str]:
+        """The batches with a generation in (``after``, ``upto``], oldest first.
+
+        Raises:
+            UnknownCollectionError: the collection does not exist.
+        """
+        with self._database.read() as connection:
+            row = require(connection, collection)
+            return list(
+                connection.scalars(
+                    select(batches.c.batch_id)
+                    .where(batches.c.collection == row.key)
+                    .where(batches.c.generation > after, batches.c.generation <= upto)
+                    .order_by(batches.c.generation)
+                )
+            )
+
+    @contextmanager
+    def snapshot(self, collection: str) -> "Iterator[CatalogSnapshot]":
+        """The collection's entries as they are now, for as long as the ``with`` lasts.
+
+        Keep it short: meanwhile SQLite cannot fold its log back into the database, and PostgreSQL
+        cannot clean up.
+
+        Raises:
+            UnknownCollectionError: the collection does not exist.
+        """
+        with self._database.snapshot() as connection:
+            row = require(connection, collection)  # the first read: it fixes the view
+            yield CatalogSnapshot(
+                collection=row.name,
+                epoch=row.epoch,
+                generation=row.generation,
+                dimension=row.dimension,
+                metric=Metric(row.metric),
+                count=row.live,
+                floor=row.floor,
+                _key=row.key,
+                _connection=connection,
+                _bulk=self._database.bulk,
+            )
+
+    def forget_deletes(self, collection: str, *, below: int) -> int:
+        """Purge the tombstones that no reader at generation ``below`` or later asks for.
+
+        From then on `SourceSnapshot.changes` of an older generation is ``None``. The floor never
+        falls, and never passes the collection's generation. Returns how many were purged.
+
+        Raises:
+            UnknownCollectionError: the collection does not exist.
+        """
+        with self._database.write() as connection:
+            key = lock(connection, collection)
+            row = require(connection, collection)
+            floor = min(below, row.generation)
+            if floor <= row.floor:
+                return 0
+            connection.execute(
+                update(collections).where(collections.c.key == key).values(floor=floor)
+            )
+            purged = connection.execute(
+                delete(entries)
+                .where(entries.c.collection == key, entries.c.deleted)
+                # Below the old floor there are no tombstones, only rows that did not change.
+                .where(entries.c.generation > row.floor, entries.c.generation <= floor)
+            )
+            return purged.rowcount
+
+
 @dataclass(frozen=True, kw_only=True)
 class CatalogSnapshot(SnapshotBase):
     """`SourceSnapshot` of entries that the catalog keeps.
@@ -72,8 +212,8 @@ class CatalogSnapshot(SnapshotBase):
     def changes(self, after: int, rows: int = CHUNK_ROWS) -> Iterator[Changes] | None:
         """What changed in (``after``, ``generation``], in the order of the ids' UTF-8 bytes.
 
-        A delete may name an entry that came after ``after`` and went again. ``None`` when
-        ``after`` is older than the oldest remembered delete, or lies in the future.
+        A delete may name an entry that was written after ``after`` and deleted again. ``None``
+        when ``after`` is older than the oldest remembered delete, or in the future.
 
         Raises:
             SnapshotClosedError: the ``with`` is over.
@@ -92,7 +232,7 @@ class CatalogSnapshot(SnapshotBase):
             self._check_open()
 
     def _check_open(self) -> None:
-        """SQLite would let a cursor run on outside of the transaction, into newer rows."""
+        """A cursor of SQLite would continue outside of the transaction, with newer rows."""
         if self._connection.closed:
             raise SnapshotClosedError(self.collection)
 
@@ -124,24 +264,27 @@ class _Known:
 
 
 class BatchWriter:
-    """Writes batches through one connection, for one transaction."""
+    """Writes batches of one collection through one connection, in one transaction."""
 
-    def __init__(self, connection: Connection, bulk: BulkRows, clock: Clock) -> None:
+    def __init__(
+        self, connection: Connection, bulk: BulkRows, clock: Clock, row: CollectionRow
+    ) -> None:
+        """``row``: the collection's, after the generations of all batches were taken."""
         self._connection = connection
         self._bulk = bulk
         self._clock = clock
+        self._row = row
 
-    def write(self, collection: str, batches: Sequence[SettledBatch]) -> list[Commit]:
+    def write(self, batches: Sequence[SettledBatch]) -> list[Commit]:
         """One commit for each batch, in the same order.
 
         Raises:
-            UnknownCollectionError: the collection is not there.
             InvalidEntriesError: the vectors are of another dimension than the collection's.
             BatchContentError: other content was committed under one of the ids.
-            UnknownEntriesError: a text or payload is set of entries that are not there.
+            UnknownEntriesError: a text or payload is set of entries that do not exist.
         """
-        row = advance(self._connection, collection, by=len(batches))
-        known = self._committed_before(row, list(dict.fromkeys(each.batch_id for each in batches)))
+        row = self._row
+        known = self._committed_before(list(dict.fromkeys(each.batch_id for each in batches)))
         generation = row.generation - len(batches)
         live = row.live
         written: dict[str, _Known] = {}
@@ -149,129 +292,126 @@ class BatchWriter:
         for each in batches:
             earlier = written.get(each.batch_id) or known.get(each.batch_id)
             if earlier is not None and each.content is not None:
-                if not self._is_same(row, earlier, each.content):
+                if not self._is_same(earlier, each.content):
                     raise _other_content(earlier, each.content)
                 commits.append(replace(earlier.commit, repeated=True))
                 continue
             generation += 1
             empty = not live and not written
-            commit, grown = self._apply(row, each, generation, empty=empty)
+            commit, grown = self._apply(each, generation, empty=empty)
             live += grown
             digest = None if each.content is None else each.content.digest
             written[each.batch_id] = _Known(commit=commit, digest=digest)
             commits.append(commit)
         if generation < row.generation or live != row.live:
-            self._settle(row, generation, live)
-        self._forget(row, [batch_id for batch_id in written if batch_id in known])
-        self._record(row, written.values())
+            self._settle(generation, live)
+        self._forget([batch_id for batch_id in written if batch_id in known])
+        self._record(written.values())
         return commits
 
-    def _committed_before(self, row: CollectionRow, ids: Sequence[str]) -> dict[str, _Known]:
+    def _committed_before(self, ids: Sequence[str]) -> dict[str, _Known]:
         """Those of ``ids`` that the collection knows."""
         found: dict[str, _Known] = {}
         for start in range(0, len(ids), _IDS_AT_A_TIME):
             some = ids[start : start + _IDS_AT_A_TIME]
             rows = self._connection.execute(
                 select(batches)
-                .where(batches.c.collection == row.key)
+                .where(batches.c.collection == self._row.key)
                 .where(batches.c.batch_id.in_(some))
             )
             for batch in rows:
                 found[batch.batch_id] = _Known(
-                    commit=_commit(
-                        row, batch.batch_id, batch.generation, batch.upserts, batch.deletes
+                    commit=self._commit(
+                        batch.batch_id, batch.generation, batch.upserts, batch.deletes
                     ),
                     digest=batch.digest,
                     committed_at=batch.committed_at,
                 )
         return found
 
-    def _is_same(self, row: CollectionRow, earlier: _Known, content: BatchContent) -> bool:
-        """Whether a batch that was committed is repeated, as far as its content is known."""
+    def _is_same(self, earlier: _Known, content: BatchContent) -> bool:
+        """Whether ``content`` is that of a committed batch, as far as that is known."""
         if earlier.digest is None or earlier.digest.startswith(DIGEST_FORM):
             return earlier.digest in (None, content.digest)
-        # Earlier releases wrote payloads with their keys as the job gave them, and digested that.
-        as_written = self._as_written(row, earlier.commit.generation, content.payloads)
+        # Earlier releases stored and digested payloads with their keys as the job gave them.
+        as_written = self._as_written(earlier.commit.generation, content.payloads)
         return earlier.digest == content.digest_with(as_written).removeprefix(DIGEST_FORM)
 
-    def _as_written(
-        self, row: CollectionRow, generation: int, payloads: Mapping[str, str]
-    ) -> dict[str, str]:
-        """By id: the same payloads as they lie in the catalog since that generation."""
+    def _as_written(self, generation: int, payloads: Mapping[str, str]) -> dict[str, str]:
+        """By id: the same payloads as the catalog stores them since that generation."""
         found: dict[str, str] = {}
         ids = list(payloads)
         for start in range(0, len(ids), _IDS_AT_A_TIME):
             some = ids[start : start + _IDS_AT_A_TIME]
             rows = self._connection.execute(
                 select(entries.c.id, entries.c.payload)
-                .where(entries.c.collection == row.key, entries.c.generation == generation)
+                .where(entries.c.collection == self._row.key, entries.c.generation == generation)
                 .where(entries.c.id.in_(some), entries.c.payload.is_not(None))
             )
             found |= {id_: text for id_, text in rows if in_order(text) == payloads[id_]}
         return found
 
-    def _apply(
-        self, row: CollectionRow, batch: SettledBatch, generation: int, *, empty: bool
-    ) -> tuple[Commit, int]:
+    def _apply(self, batch: SettledBatch, generation: int, *, empty: bool) -> tuple[Commit, int]:
         """Write the rows of one batch; its commit, and by how many the collection grew."""
         if batch.content is None:
-            return _commit(row, batch.batch_id, generation, 0, 0), 0
+            return self._commit(batch.batch_id, generation, 0, 0), 0
+        key = self._row.key
         upserted = known = deleted = 0
         for chunk in batch.content.upserts:
-            _check_dimension(chunk, row.dimension)
+            _check_dimension(chunk, self._row.dimension)
             if not empty:  # into an empty collection everything is new
-                known += self._bulk.count_live(self._connection, row.key, chunk.ids)
-            self._bulk.upsert(self._connection, row.key, generation, chunk)
+                known += self._bulk.count_live(self._connection, key, chunk.ids)
+            self._bulk.upsert(self._connection, key, generation, chunk)
             upserted += len(chunk)
-        updated = self._update(row, batch.content, generation)
+        updated = self._update(batch.content, generation)
         if batch.content.deletes:
             deletes = batch.content.deletes
-            deleted = self._bulk.delete(self._connection, row.key, generation, deletes)
-        commit = _commit(row, batch.batch_id, generation, upserted + updated, deleted)
+            deleted = self._bulk.delete(self._connection, key, generation, deletes)
+        commit = self._commit(batch.batch_id, generation, upserted + updated, deleted)
         return commit, upserted - known - deleted
 
-    def _update(self, row: CollectionRow, content: BatchContent, generation: int) -> int:
-        """Set and clear texts and payloads; how many entries that were not upserted has."""
-        updates = content.updates
+    def _update(self, content: BatchContent, generation: int) -> int:
+        """Set and clear texts and payloads; returns of how many entries that are not upserted."""
+        updates, key = content.updates, self._row.key
         if not updates:
             return 0
-        found = self._bulk.update(self._connection, row.key, generation, updates)
+        found = self._bulk.update(self._connection, key, generation, updates)
         if found < len(updates):
             ids = [update.id for update in updates]
-            there = self._bulk.live_among(self._connection, row.key, ids)
-            # What is not there has no text that could be cleared: as with deletes, that is well.
+            there = self._bulk.live_among(self._connection, key, ids)
+            # To clear what does not exist is no error, as with deletes.
             unknown = [
                 update.id
                 for update in updates
                 if update.id not in there and (update.text, update.payload) != (None, None)
             ]
             if unknown:
-                raise UnknownEntriesError(row.name, unknown)
-        return found - (len(updates) - content.updated)  # what is upserted, too, counts there
+                raise UnknownEntriesError(self._row.name, unknown)
+        return found - (len(updates) - content.updated)  # `found` counts upserted ones, too
 
-    def _settle(self, row: CollectionRow, generation: int, live: int) -> None:
-        """Give back the generations that nobody needed, and keep the count."""
+    def _settle(self, generation: int, live: int) -> None:
+        """Give back the generations that were not needed, and store the count."""
         self._connection.execute(
             update(collections)
-            .where(collections.c.key == row.key)
+            .where(collections.c.key == self._row.key)
             .values(generation=generation, live=live)
         )
 
-    def _forget(self, row: CollectionRow, ids: Sequence[str]) -> None:
-        """Take out the rows of batches that are written again, of jobs that keep their own data."""
+    def _forget(self, ids: Sequence[str]) -> None:
+        """Remove the rows of batches that are numbered again, of jobs that keep their own data."""
         if ids:
             self._connection.execute(
                 delete(batches)
-                .where(batches.c.collection == row.key)
+                .where(batches.c.collection == self._row.key)
                 .where(batches.c.batch_id.in_(ids))
             )
 
-    def _record(self, row: CollectionRow, written: Iterable[_Known]) -> None:
-        """The batches' own rows."""
+    def _record(self, written: Iterable[_Known]) -> None:
+        """Insert the rows of the batches."""
         now = self._clock.now()
         rows = [
             {
-                "collection": row.key,
+                "collection": self._row.key,
                 "batch_id": each.commit.batch_id,
                 "generation": each.commit.generation,
                 "upserts": each.commit.upserts,
@@ -283,6 +423,17 @@ class BatchWriter:
         ]
         if rows:
             self._connection.execute(insert(batches), rows)
+
+    def _commit(self, batch_id: str, generation: int, upserts: int, deletes: int) -> Commit:
+        return Commit(
+            collection=self._row.name,
+            epoch=self._row.epoch,
+            batch_id=batch_id,
+            generation=generation,
+            upserts=upserts,
+            deletes=deletes,
+            repeated=False,
+        )
 
 
 def _other_content(earlier: _Known, content: BatchContent) -> BatchContentError:
@@ -298,163 +449,9 @@ def _other_content(earlier: _Known, content: BatchContent) -> BatchContentError:
     )
 
 
-def _commit(
-    row: CollectionRow, batch_id: str, generation: int, upserts: int, deletes: int
-) -> Commit:
-    return Commit(
-        collection=row.name,
-        epoch=row.epoch,
-        batch_id=batch_id,
-        generation=generation,
-        upserts=upserts,
-        deletes=deletes,
-        repeated=False,
-    )
-
-
 def _check_dimension(chunk: Entries, dimension: int) -> None:
     if chunk.vectors.shape != (len(chunk), dimension):
         raise InvalidEntriesError(
             f"vectors have shape {chunk.vectors.shape}, "
             f"the collection's have ({len(chunk)}, {dimension})"
         )
-
-
-class EntryLog:
-    """The entries and batches of all collections."""
-
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database = database
-        self._clock = clock
-
-    def commit(
-        self, collection: str, batch_id: str, *, upserts: Sequence[Entries], deletes: Sequence[str]
-    ) -> Commit:
-        """Write a batch, whole or not at all, under the collection's next generation.
-
-        The same batch again changes nothing and gets what it got then. Within one batch deletes
-        apply after upserts, and the last upsert of an id wins; a text or payload that is ``None``
-        in it stays what it is.
-
-        The rows are taken as `indexrelay.storage.validation.check_entries` gives them.
-
-        Raises:
-            UnknownCollectionError: the collection is not there.
-            InvalidBatchIdError: the id cannot be stored.
-            InvalidEntriesError: the vectors are of another dimension than the collection's.
-            BatchContentError: other content was committed under the id.
-        """
-        changes = BatchChanges(
-            collection=collection, batch_id=batch_id, upserts=upserts, deletes=deletes
-        )
-        return self.commit_many([changes])[0]
-
-    def commit_many(self, batches: Sequence[BatchChanges]) -> list[Commit]:
-        """Write batches, of any collections, all of them or none, in one transaction.
-
-        Each gets a generation of its own, in the order in which they are given; so a job with many
-        small batches pays for one fsync instead of many. What `commit` says of one holds for each.
-
-        Raises:
-            UnknownCollectionError, InvalidBatchIdError, InvalidEntriesError, BatchContentError: as
-                `commit`; nothing is written.
-            UnknownEntriesError: a text or payload is set of entries that are not there.
-        """
-        by_collection: dict[str, list[SettledBatch]] = {}
-        for each in batches:
-            check_batch_id(each.batch_id)
-            content = None if each.own_data else content_of(each)
-            settled = SettledBatch(batch_id=each.batch_id, content=content)
-            by_collection.setdefault(each.collection, []).append(settled)
-        if not batches:
-            return []
-        with self._database.write() as connection:
-            writer = BatchWriter(connection, self._database.bulk, self._clock)
-            done = {
-                # In this order, so that no two transactions wait for each other.
-                name: iter(writer.write(name, by_collection[name]))
-                for name in sorted(by_collection)
-            }
-            failpoint("producer.before_commit")
-        return [next(done[each.collection]) for each in batches]
-
-    def mark(self, collection: str, batch_id: str) -> Commit:
-        """Number a batch of a job that keeps its own data: a commit without rows.
-
-        What changed is not known here, so the same id again may be other content: it gets the next
-        generation, and stands for that from then on.
-
-        Raises:
-            UnknownCollectionError: the collection is not there.
-            InvalidBatchIdError: the id cannot be stored.
-        """
-        changes = BatchChanges(collection=collection, batch_id=batch_id, own_data=True)
-        return self.commit_many([changes])[0]
-
-    def batch_ids(self, collection: str, *, after: int, upto: int) -> list[str]:
-        """The batches with a generation in (``after``, ``upto``], oldest first.
-
-        Raises:
-            UnknownCollectionError: the collection is not there.
-        """
-        with self._database.read() as connection:
-            row = require(connection, collection)
-            return list(
-                connection.scalars(
-                    select(batches.c.batch_id)
-                    .where(batches.c.collection == row.key)
-                    .where(batches.c.generation > after, batches.c.generation <= upto)
-                    .order_by(batches.c.generation)
-                )
-            )
-
-    @contextmanager
-    def snapshot(self, collection: str) -> Iterator[CatalogSnapshot]:
-        """The collection's entries as they stand now, for as long as the ``with`` lasts.
-
-        Keep it short: SQLite's log cannot be folded back into the database meanwhile, nor can
-        PostgreSQL clean up.
-
-        Raises:
-            UnknownCollectionError: the collection is not there.
-        """
-        with self._database.snapshot() as connection:
-            row = require(connection, collection)  # the first read: it fixes the view
-            yield CatalogSnapshot(
-                collection=row.name,
-                epoch=row.epoch,
-                generation=row.generation,
-                dimension=row.dimension,
-                metric=Metric(row.metric),
-                count=row.live,
-                floor=row.floor,
-                _key=row.key,
-                _connection=connection,
-                _bulk=self._database.bulk,
-            )
-
-    def forget_deletes(self, collection: str, *, below: int) -> int:
-        """Purge the tombstones that nobody who is at generation ``below`` or later asks for.
-
-        From then on `SourceSnapshot.changes` of an older generation is ``None``. The floor never
-        falls, and never passes the collection's generation. Returns how many were purged.
-
-        Raises:
-            UnknownCollectionError: the collection is not there.
-        """
-        with self._database.write() as connection:
-            key = lock(connection, collection)
-            row = require(connection, collection)
-            floor = min(below, row.generation)
-            if floor <= row.floor:
-                return 0
-            connection.execute(
-                update(collections).where(collections.c.key == key).values(floor=floor)
-            )
-            purged = connection.execute(
-                delete(entries)
-                .where(entries.c.collection == key, entries.c.deleted)
-                # Below the old floor there are none, but every row that did not change lately.
-                .where(entries.c.generation > row.floor, entries.c.generation <= floor)
-            )
-            return purged.rowcount

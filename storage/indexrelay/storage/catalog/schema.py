@@ -63,11 +63,11 @@ collections = Table(
     Column("metric", Text, nullable=False),
     Column("generation", BigInteger, nullable=False, server_default="0"),
     Column("live", BigInteger, CheckConstraint("live >= 0"), nullable=False, server_default="0"),
-    # The oldest generation from which changes can still be told: deletes before it are forgotten.
+    # The oldest generation whose later changes are known: tombstones before it are purged.
     Column("floor", BigInteger, nullable=False, server_default="0"),
-    # Where it went on after the catalog came back from a backup; see `Collections.restore`.
+    # Where it continued after the catalog was restored from a backup; see `Collections.restore`.
     Column("restored", BigInteger),
-    # What a source outside of the catalog last looked like; see `Collections.number`.
+    # The last fingerprint of a source outside of the catalog; see `Collections.number`.
     Column("fingerprint", Text),
     Column("declared_at", Instant, nullable=False),
     sqlite_autoincrement=True,
@@ -79,7 +79,7 @@ entries = Table(
     Column("collection", BigInteger, primary_key=True, autoincrement=False),
     Column("id", ByteOrderedText, primary_key=True),
     Column("generation", BigInteger, nullable=False),
-    # A deleted entry stays as a tombstone, so that "what changed since" can tell of it.
+    # A deleted entry stays as a tombstone, so that "what changed since" includes it.
     Column("deleted", Boolean, nullable=False, server_default=false()),
     Column("vector", LargeBinary),  # float32, little-endian; NULL in a tombstone
     Column("text", Text),
@@ -96,7 +96,7 @@ batches = Table(
     Column("upserts", BigInteger, nullable=False),
     Column("deletes", BigInteger, nullable=False),
     Column("committed_at", Instant, nullable=False),
-    # Of its content; NULL where that is not known: jobs with data of their own, earlier releases.
+    # Of its content; NULL where that is unknown: jobs with data of their own, earlier releases.
     Column("digest", Text),
     UniqueConstraint("collection", "generation"),
 )
@@ -110,15 +110,15 @@ inbox = Table(
     Column("body", LargeBinary, nullable=False),
     Column("received_at", Instant, nullable=False),
     Column("finished_at", Instant, index=True),
-    # Whether `Inbox.request` wrote the row, so that what its body asks for counts. NULL: it came
-    # from a stream, or from an earlier release, which did not tell the two apart.
+    # Whether `Inbox.request` wrote the row, so that its body counts. NULL: it came from a stream,
+    # or from an earlier release, which did not distinguish the two.
     Column("requested", Boolean),
-    # Which of the answers a request got; NULL: none, or from an earlier release.
+    # The key of the answer to a request; NULL: none, or from an earlier release.
     Column("answer", BigInteger),
     sqlite_autoincrement=True,
 )
 
-# What came of requests; several that one pass answered have one answer.
+# The results of requests; several that one pass answered share one.
 answers = Table(
     "indexrelay_answers",
     metadata,
@@ -139,7 +139,7 @@ attempts = Table(
     # Named by an earlier release: whether the error was transient.
     Column("passing", Boolean, nullable=False, key="transient"),
     Column("failed_at", Instant, nullable=False),
-    # When it failed first since it was built; NULL where an earlier release noted that.
+    # When it failed first since it was built; NULL where an earlier release wrote the row.
     Column("first_failed_at", Instant),
 )
 
@@ -158,9 +158,9 @@ dead_letters = Table(
     Column("stream", ForeignText, nullable=False),
     Column("entry_id", ForeignText, nullable=False),
     Column("digest", Text, nullable=False),
-    # As much of it as is kept; the digest is that of all of it.
+    # The part of it that is kept; the digest is that of all of it.
     Column("raw", LargeBinary, nullable=False),
-    # Of all of it; NULL: an earlier release wrote it, and kept all of it.
+    # Of all of it; NULL: an earlier release wrote the row, and kept all of it.
     Column("size", BigInteger),
     Column("reason", ForeignText, nullable=False),
     Column("buried_at", Instant, nullable=False, key="added_at"),
@@ -168,7 +168,7 @@ dead_letters = Table(
     sqlite_autoincrement=True,
 )
 
-# The highest release number that there ever was; one row.
+# The highest release number so far; one row.
 release_record = Table(
     "indexrelay_release_record",
     metadata,
