@@ -4,7 +4,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -47,7 +47,8 @@ def _connections(row: Row, request: pytest.FixtureRequest) -> None:
         for _ in range(few):  # one place is the other client's
             client = stack.enter_context(socket.socket(socket.AF_UNIX))
             client.connect(unquote(url.removeprefix("unix://")))
-            client.sendall(b"PING\r\n")
+            with suppress(BrokenPipeError):  # the refused one has its answer already
+                client.sendall(b"PING\r\n")
             answers.append(client.recv(100))
         assert answers[:-1] == [b"+PONG\r\n"] * (few - 1)
         assert answers[-1].startswith(b"-ERR max number of clients")
