@@ -72,7 +72,7 @@ def require_released(installation: Installation, components: Sequence[str]) -> d
 
 
 def manifest_of(store: ArtifactStore, component: str, version: str) -> VersionManifest | None:
-    """A version's manifest; ``None``: it is corrupt, or swept since the release that names it."""
+    """A version's manifest; ``None``: it is corrupt, or garbage collected since the release."""
     try:
         return store.version(component, version)
     except ArtifactError:
@@ -90,7 +90,7 @@ class HistoricalVersion(BaseModel):
     reason: str
     """Why the first of them was made."""
     manifest: VersionManifest | None
-    """``None``: it is corrupt, or swept."""
+    """``None``: it is corrupt, or garbage collected."""
 
     def as_json(self) -> dict[str, Any]:
         """The facts that a person compares; `manifest` has all of them."""

@@ -87,7 +87,7 @@ def test_a_difference_names_components_holds_and_groups(store: ArtifactStore) ->
     assert backwards.components["maps"].change is Changed.ADDED
 
 
-def test_what_was_swept_or_corrupt_is_shown_as_far_as_it_can_be_read(store: ArtifactStore) -> None:
+def test_what_is_gone_or_corrupt_is_shown_as_far_as_it_can_be_read(store: ArtifactStore) -> None:
     release = store.release(1)
     (store.root / "versions" / "index" / f"{release.components['index']}.json").unlink()
     before = difference(store, release, store.release(2)).components["index"].before

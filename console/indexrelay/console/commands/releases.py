@@ -151,7 +151,7 @@ class VersionFacts(_Fact):
 
     version: str
     kind: str | None = None
-    """``None``, as everything below it: the manifest is corrupt, or swept."""
+    """``None``, as everything below it: the manifest is corrupt, or gone."""
     definition: str | None = None
     entries: int | None = None
     bytes: int | None = None
