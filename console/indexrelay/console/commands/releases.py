@@ -121,8 +121,7 @@ def sign(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Sign a release that is there, with artifacts.signing_key_file; releases made from now on are
-    signed by themselves."""
+    """Sign a release that is there, with artifacts.signing_key_file; new ones are signed at once."""
     with Installation.at(config) as installation:
         if not yes:
             confirm(f"Readers that trust the key will serve release {release}, whoever made it.")
