@@ -121,7 +121,7 @@ def sign(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Sign a release that is there, with artifacts.signing_key_file; new ones are signed at once."""
+    """Sign a kept release with artifacts.signing_key_file; new releases are signed when made."""
     with Installation.at(config) as installation:
         if not yes:
             confirm(f"Readers that trust the key will serve release {release}, whoever made it.")
