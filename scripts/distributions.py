@@ -13,8 +13,8 @@ from packaging.markers import Marker
 from scripts.locked_requirements import ROOT, Pin, needed, pins, roots
 
 EXTRAS: Final = (
-    "reloaders", "rebuilder", "service", "console", "embedded", "postgresql", "signing", "flask",
-    "testing",
+    "reloaders", "rebuilder", "service", "console", "demo", "embedded", "postgresql", "signing",
+    "flask", "testing",
 )  # fmt: skip
 """In the order in which one wants them: a dependency is listed under the first that brings it."""
 ITSELF: Final = "indexrelay"
@@ -85,8 +85,9 @@ def licence_of(found: Distribution) -> str:
     if expressions:
         return str(expressions[0])
     words = "\n".join(meta.get_all("License") or ()).strip()
-    if words in _BY_WORDS:
-        return _BY_WORDS[words]
+    title = words.partition("\n")[0].strip()  # some give the whole text, which begins with its name
+    if title in _BY_WORDS:
+        return _BY_WORDS[title]
     if words and "\n" not in words and _SPDX.fullmatch(words):
         return words
     classifiers = [

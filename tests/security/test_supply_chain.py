@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from scripts.bill_of_materials import bill
-from scripts.distributions import DEVELOPMENT, Installed, installed
+from scripts.distributions import DEVELOPMENT, EXTRAS, Installed, installed
 from scripts.licences_page import page, refused
 from scripts.locked_requirements import ROOT, Pin, needed, normalized, pins, roots
 
@@ -151,3 +152,8 @@ def test_the_bill_of_materials_is_valid_complete_and_always_the_same() -> None:
     assert edges.keys() == {*parts, "indexrelay"}
     assert {normalized(each) for each in edges["fastapi"]} >= {"starlette", "pydantic"}
     assert not re.search(r"https?://(?!cyclonedx\.org)", text), "no index is written down"
+
+
+def test_every_extra_has_its_place_on_the_page_of_licences() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {*extras["optional-dependencies"]} - {"all"} == set(EXTRAS)

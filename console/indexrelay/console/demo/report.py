@@ -15,7 +15,8 @@ from rich.text import Text
 
 from indexrelay.console.commands.readers import ReaderClient
 from indexrelay.console.commands.status import covered
-from indexrelay.console.demo.corpus import Corpus, Embedding
+from indexrelay.console.demo.corpus import Corpus
+from indexrelay.console.demo.embedding import Embedding
 from indexrelay.console.demo.settings import COLLECTION, TEXT_INDEX, VECTOR_INDEX
 from indexrelay.console.errors import CommandError
 from indexrelay.console.installation import Installation, signals_of
