@@ -28,8 +28,8 @@ from faults.bench import RECONCILE_SECONDS, Bench, event_of, knows_access_lists
 from faults.recorder import COLLECTION
 from faults.rows import Row
 from indexrelay.health.judge import judge
+from indexrelay.health.status import Problem
 from indexrelay.health.survey import Survey
-from indexrelay.health.verdict import Problem
 from indexrelay.producers import NotServedError
 from indexrelay.producers.errors import EventRefusedError
 from indexrelay.schemas.clock import SystemClock

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from indexrelay.health.judge import judge
+from indexrelay.health.status import PLACES
 from indexrelay.health.survey import Survey
-from indexrelay.health.verdict import PLACES
 from indexrelay.producers import Producer
 from indexrelay.producers.events import open_connection
 from indexrelay.reloaders import Reloader
@@ -46,7 +46,7 @@ BUILD_AND_READ = """
 from contextlib import closing
 from indexrelay.health.judge import judge
 from indexrelay.health.survey import Survey
-from indexrelay.health.verdict import PLACES
+from indexrelay.health.status import PLACES
 from indexrelay.producers import Producer
 from indexrelay.rebuilder import InlineRunner, Rebuilder
 from indexrelay.reloaders import Reloader

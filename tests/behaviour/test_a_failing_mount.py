@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from indexrelay.health.verdict import Code
+from indexrelay.health.status import Code
 from indexrelay.rebuilder import InlineRunner, Rebuilder
 from indexrelay.reloaders import Reloader
 from indexrelay.schemas.messages import LoadOutcome

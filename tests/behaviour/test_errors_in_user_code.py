@@ -8,8 +8,8 @@ from types import ModuleType
 import pytest
 
 from indexrelay.health.judge import judge
+from indexrelay.health.status import Code, Verdict
 from indexrelay.health.survey import Survey
-from indexrelay.health.verdict import Code, Verdict
 from indexrelay.testing.pipeline import Pipeline
 from tests.fixtures.logs import capture_logs
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from indexrelay.health.judge import judge
+from indexrelay.health.status import BUILDS, PLACES, Code, Condition, Verdict
 from indexrelay.health.survey import Survey
-from indexrelay.health.verdict import BUILDS, PLACES, Code, Condition, Verdict
 from indexrelay.producers.errors import NotServedError
 from indexrelay.storage.catalog import Commit
 from indexrelay.testing.pipeline import Pipeline

@@ -9,7 +9,7 @@ from indexrelay.console import terminal
 from indexrelay.console.commands.search import hits_table
 from indexrelay.console.commands.status import components_table, verdict_page
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
-from indexrelay.health.verdict import ComponentHealth, Condition, Verdict
+from indexrelay.health.status import ComponentHealth, Condition, Verdict
 
 BEHIND = {
     "artist_similarity": ComponentHealth(

@@ -9,7 +9,7 @@ import pytest
 from indexrelay.health.due import find_due, why_not
 from indexrelay.health.facts import Area, Facts, SourceFact, Unknown, Untaken
 from indexrelay.health.judge import judge
-from indexrelay.health.verdict import Actor, Code, Condition, Problem
+from indexrelay.health.status import Actor, Code, Condition, Problem
 from indexrelay.schemas.declarations import declared_to_build, declared_to_serve
 from indexrelay.schemas.messages import ComponentState, ForeignWrites, LoadOutcome, LockWait
 from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition, ReaderSettings

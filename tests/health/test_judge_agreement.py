@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from indexrelay.health.due import find_due
 from indexrelay.health.facts import Area, Facts, SourceFact, Unknown, Untaken
 from indexrelay.health.judge import judge
-from indexrelay.health.verdict import BUILDS, PLACES, Code, Condition
+from indexrelay.health.status import BUILDS, PLACES, Code, Condition
 from indexrelay.schemas.messages import LoadOutcome
 from indexrelay.schemas.settings import ComponentDefinition
 from indexrelay.streams.repair import WrongKey

@@ -1,8 +1,8 @@
 """What somebody wrote under a reader's key is repaired within seconds, and reported for an hour."""
 
 from indexrelay.health.judge import judge
+from indexrelay.health.status import Code, Problem
 from indexrelay.health.survey import Survey
-from indexrelay.health.verdict import Code, Problem
 from indexrelay.rebuilder.presence import ForeignWriteLog
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.streams import Presence

@@ -9,7 +9,7 @@ import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from indexrelay.health.judge import judge
-from indexrelay.health.verdict import Actor, Code
+from indexrelay.health.status import Actor, Code
 from indexrelay.rebuilder.publisher import Publisher
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.messages import (

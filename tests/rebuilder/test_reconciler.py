@@ -7,8 +7,8 @@ from redis.exceptions import ConnectionError as RedisAwayError
 
 from indexrelay.health.facts import Facts
 from indexrelay.health.judge import judge
+from indexrelay.health.status import BUILDS, Actor, Code, Problem, Verdict
 from indexrelay.health.survey import Survey
-from indexrelay.health.verdict import BUILDS, Actor, Code, Problem, Verdict
 from indexrelay.rebuilder.reconciler import (
     Finding,
     FindingsLog,

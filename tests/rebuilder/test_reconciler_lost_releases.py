@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from indexrelay.health.verdict import Code
+from indexrelay.health.status import Code
 from indexrelay.rebuilder.reconciler import Finding, Reconciler, RepairOutcome
 from indexrelay.schemas.messages import ComponentState, LoadOutcome
 from indexrelay.storage.artifacts import ArtifactStore

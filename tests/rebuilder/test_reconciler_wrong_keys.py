@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from indexrelay.health.judge import judge
+from indexrelay.health.status import Code, Problem
 from indexrelay.health.survey import Survey
-from indexrelay.health.verdict import Code, Problem
 from indexrelay.rebuilder import reconciler
 from indexrelay.rebuilder.reconciler import Reconciler
 from indexrelay.schemas.clock import SystemClock

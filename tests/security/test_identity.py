@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from indexrelay.health.judge import judge
+from indexrelay.health.status import Code
 from indexrelay.health.survey import Survey
-from indexrelay.health.verdict import Code
 from indexrelay.producers import NotServedError, Producer
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.messages import (

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from indexrelay.health.redis import member_problems
-from indexrelay.health.verdict import Code
+from indexrelay.health.status import Code
 from indexrelay.rebuilder.scheduler import Leases
 from indexrelay.schemas.files import LockWaits, holder_of, wait_for_lock
 from indexrelay.schemas.messages import RebuilderState

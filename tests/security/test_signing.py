@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from indexrelay.health.verdict import Code
+from indexrelay.health.status import Code
 from indexrelay.schemas.errors import MissingExtraError, SettingsError
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import check_settings, load_settings

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from indexrelay.health.verdict import Actor, Code
+from indexrelay.health.status import Actor, Code
 from indexrelay.reloaders import Reloader
 from indexrelay.schemas.messages import ReaderState
 from indexrelay.schemas.names import canonical_json, sha256_hex

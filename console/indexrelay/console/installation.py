@@ -20,8 +20,8 @@ from indexrelay.components.registry import check_kind
 from indexrelay.console.terminal import ANSWERS
 from indexrelay.health.advice import advised
 from indexrelay.health.judge import judge
+from indexrelay.health.status import Verdict
 from indexrelay.health.survey import Survey
-from indexrelay.health.verdict import Verdict
 from indexrelay.producers.events import open_connection
 from indexrelay.producers.producer import Producer
 from indexrelay.schemas.clock import SystemClock

@@ -15,7 +15,7 @@ from indexrelay.health.advice import START_ONE
 from indexrelay.health.due import Due
 from indexrelay.health.facts import Area, Facts
 from indexrelay.health.redis import builders_of, declaring
-from indexrelay.health.verdict import (
+from indexrelay.health.status import (
     Actor,
     Code,
     CollectionHealth,

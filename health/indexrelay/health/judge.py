@@ -32,7 +32,7 @@ from indexrelay.health.redis import (
     redis_problems,
     role_problems,
 )
-from indexrelay.health.verdict import Actor, Code, Problem, Verdict
+from indexrelay.health.status import Actor, Code, Problem, Verdict
 from indexrelay.schemas import commands
 from indexrelay.schemas.messages import ReaderState
 from indexrelay.schemas.settings import Settings

@@ -17,7 +17,7 @@ from typing import Final
 
 from indexrelay.health.advice import START_ONE
 from indexrelay.health.facts import Facts, RedisFacts
-from indexrelay.health.verdict import Actor, Code, Problem
+from indexrelay.health.status import Actor, Code, Problem
 from indexrelay.schemas import commands
 from indexrelay.schemas.declarations import Declaration, declared_to_build, declared_to_serve
 from indexrelay.schemas.messages import (

@@ -31,7 +31,7 @@ from redis.exceptions import NoPermissionError, RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.health.redis import LONGEST_LEASES
-from indexrelay.health.verdict import BUILDS, Actor, Verdict
+from indexrelay.health.status import BUILDS, Actor, Verdict
 from indexrelay.rebuilder.presence import CorruptionReports, ForeignWriteLog, declared_by_rebuilders
 from indexrelay.rebuilder.publisher import Announcer, Publisher
 from indexrelay.schemas import commands

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from indexrelay.health.judge import judge_reader
-from indexrelay.health.verdict import Actor, Code, Problem
+from indexrelay.health.status import Actor, Code, Problem
 from indexrelay.reloaders.follower import Follower, ReleaseWatch
 from indexrelay.reloaders.loader import Round
 from indexrelay.reloaders.presence import Link, Reporter

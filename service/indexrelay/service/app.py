@@ -22,7 +22,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from indexrelay.health.verdict import Problem
+from indexrelay.health.status import Problem
 from indexrelay.reloaders import Reloader
 from indexrelay.reloaders.fastapi import reloader_lifespan
 from indexrelay.schemas.messages import ReaderState

@@ -22,7 +22,7 @@ from indexrelay.console.errors import ExitCode
 from indexrelay.console.installation import Installation
 from indexrelay.console.terminal import print_json, stdout
 from indexrelay.health.judge import judge
-from indexrelay.health.verdict import PLACES
+from indexrelay.health.status import PLACES
 from indexrelay.schemas.diagnostics import HIDDEN
 from indexrelay.schemas.errors import MissingExtraError, Mistake, SettingsError
 from indexrelay.schemas.settings import Settings, TableSource

@@ -25,7 +25,7 @@ from indexrelay.console.commands.status import (
 from indexrelay.console.errors import CommandError
 from indexrelay.console.installation import Installation, verdict_of
 from indexrelay.console.terminal import advice_line, print_json, stdout
-from indexrelay.health.verdict import Code, CollectionHealth, ComponentHealth, Problem, Verdict
+from indexrelay.health.status import Code, CollectionHealth, ComponentHealth, Problem, Verdict
 from indexrelay.schemas import commands
 from indexrelay.schemas.errors import UnknownNameError, suggestion
 from indexrelay.schemas.versions import made_from

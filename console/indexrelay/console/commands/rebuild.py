@@ -22,7 +22,7 @@ from indexrelay.console.errors import CommandError, ExitCode
 from indexrelay.console.installation import Installation, signals_of, verdict_of
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
 from indexrelay.console.terminal import adapted, note, print_json, stderr, stdout
-from indexrelay.health.verdict import BUILDS, Problem
+from indexrelay.health.status import BUILDS, Problem
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.messages import BuildOutcome, RebuildResult, RebuildStatus

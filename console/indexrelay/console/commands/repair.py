@@ -21,7 +21,7 @@ from indexrelay.console.commands.status import verdict_lines
 from indexrelay.console.errors import CommandError, ExitCode
 from indexrelay.console.installation import Installation, verdict_of
 from indexrelay.console.terminal import advice_line, print_json, stdout, visible
-from indexrelay.health.verdict import Code, Verdict
+from indexrelay.health.status import Code, Verdict
 from indexrelay.producers.events import open_connection
 from indexrelay.rebuilder.reconciler import Finding, Reconciler, RepairOutcome
 from indexrelay.schemas import commands

@@ -18,7 +18,7 @@ from indexrelay.console.errors import ExitCode
 from indexrelay.console.installation import Installation, verdict_of
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
 from indexrelay.console.terminal import advice_line, print_json, stdout, visible
-from indexrelay.health.verdict import (
+from indexrelay.health.status import (
     Actor,
     CollectionHealth,
     ComponentHealth,
