@@ -14,8 +14,8 @@ from sqlalchemy import create_engine, text
 
 from indexrelay.console.demo.job import results_in
 from indexrelay.producers import NotServedError
+from indexrelay.rebuilder.dead_letters import RetryOutcome, retry_dead_letter
 from indexrelay.rebuilder.gc import StreamTrimmer
-from indexrelay.rebuilder.inbox import RetryOutcome, retry_dead_letter
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.messages import (
     FIELD,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from indexrelay.rebuilder.inbox import RetryOutcome, retry_dead_letter
+from indexrelay.rebuilder.dead_letters import RetryOutcome, retry_dead_letter
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.messages import BatchCompleted, Event, EventData, RebuildRequested
 from tests.rebuilder.conftest import Bench, MakeBench, behaving

@@ -22,7 +22,7 @@ from indexrelay.reloaders import Reloader
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.errors import UnreadableEventError
 from indexrelay.schemas.messages import MAX_EVENT_BYTES, Event
-from indexrelay.storage.catalog.inbox import MAX_KEPT_BYTES
+from indexrelay.storage.catalog.dead_letters import MAX_KEPT_BYTES
 from indexrelay.streams.consumer import Delivery, deliveries_of
 from tests.rebuilder.conftest import Bench, behaving, bench_in
 from tests.schemas.sample_events import SAID

@@ -1,4 +1,4 @@
-"""What comes in: events from the stream, requests of people, and dead letters that are retried.
+"""What comes in: events from the stream, and requests of people.
 
 An event is recorded in the catalog first and acknowledged then. Between the two the process may
 die: the event is delivered again, and recording it again changes nothing, because its id is the
@@ -9,9 +9,6 @@ often an entry was delivered, but that counts outages as well. So at ``max_deliv
 read alone, for the last time, and is recorded as a dead letter before that. If reading it succeeds,
 the letter is removed. If it kills the process, the letter is found, and the event is not read any
 more.
-
-A dead letter that is retried takes the same way as the first time. What can be read moves from the
-dead letters into the inbox in one transaction; what cannot stays, with the present reason.
 
 An event asks for a look, whatever it holds: a right to add to a stream is none to have built.
 A request is a row that `Inbox.request` wrote. It may name components, which are then built whether
@@ -24,7 +21,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Final, Self
 
 from indexrelay.schemas.clock import Clock
@@ -34,7 +30,7 @@ from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import BatchCompleted, Event, RebuildRequested
 from indexrelay.schemas.settings import RebuilderSettings
 from indexrelay.storage.catalog import Catalog, InboxRow, ReceivedEvent, Unreadable
-from indexrelay.storage.catalog.inbox import FROM_INBOX
+from indexrelay.storage.catalog.dead_letters import FROM_INBOX
 from indexrelay.streams import ConsumerGroup, Delivery
 
 _log = get_logger(__name__)
@@ -170,53 +166,6 @@ def _kept(event: Event, raw: bytes) -> bytes:
         look = RebuildRequested(request_id=data.request_id, reason=data.reason)
         return event.model_copy(update={"data": look}).to_bytes()
     return raw if len(raw) <= _USUAL_BYTES else event.to_bytes()
-
-
-class RetryOutcome(StrEnum):
-    """What became of a dead letter that was retried."""
-
-    RECEIVED = "received"
-    """It is an event in the inbox now, and no letter any more."""
-    UNREADABLE = "unreadable"
-    """It stays a letter."""
-    GONE = "gone"
-    """There is no such letter: it was retried or dropped before, or never existed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetriedLetter:
-    """One dead letter after a retry."""
-
-    letter: int
-    outcome: RetryOutcome
-    reason: str | None = None
-    """Why it cannot be read."""
-    raw: bytes | None = None
-    """The event's bytes, if it was received."""
-
-
-def retry_dead_letter(letter_id: int, *, catalog: Catalog, clock: Clock) -> RetriedLetter:
-    """Read one dead letter again; doing so twice does what doing so once does."""
-    letter = catalog.dead_letters.get(letter_id)
-    if letter is None:
-        return RetriedLetter(letter=letter_id, outcome=RetryOutcome.GONE)
-    if not letter.whole:
-        kept = f"only its first {len(letter.raw):,} of {letter.size:,} bytes are kept; drop it"
-        return _still_unreadable(letter_id, kept, catalog)
-    try:
-        event = read_event(letter.raw, received_at=clock.now())
-    except UnreadableEventError as error:
-        return _still_unreadable(letter_id, error.reason, catalog)
-    if not catalog.dead_letters.requeue(letter_id, event):
-        return RetriedLetter(letter=letter_id, outcome=RetryOutcome.GONE)
-    _log.info("dead_letter.received", dead_letter=letter_id, event_id=event.event_id)
-    return RetriedLetter(letter=letter_id, outcome=RetryOutcome.RECEIVED, raw=letter.raw)
-
-
-def _still_unreadable(letter_id: int, reason: str, catalog: Catalog) -> RetriedLetter:
-    if not catalog.dead_letters.amend(letter_id, reason=reason):
-        return RetriedLetter(letter=letter_id, outcome=RetryOutcome.GONE)
-    return RetriedLetter(letter=letter_id, outcome=RetryOutcome.UNREADABLE, reason=reason)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from indexrelay.console.commands.dead_letters import letters_table
 from indexrelay.console.installation import Installation
 from indexrelay.schemas.messages import BatchCompleted, Event
 from indexrelay.schemas.settings_file import load_settings
-from indexrelay.storage.catalog.inbox import DeadLetterHeader, Unreadable
+from indexrelay.storage.catalog.dead_letters import DeadLetterHeader, Unreadable
 from tests.console.conftest import CONFIG, Run
 
 pytestmark = pytest.mark.server

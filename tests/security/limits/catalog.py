@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from indexrelay.rebuilder.inbox import RetryOutcome, retry_dead_letter
+from indexrelay.rebuilder.dead_letters import RetryOutcome, retry_dead_letter
 from indexrelay.rebuilder.presence import CorruptionReports
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.messages import BatchCompleted, Event
 from indexrelay.schemas.names import sha256_hex
-from indexrelay.storage.catalog import inbox
+from indexrelay.storage.catalog import dead_letters, inbox
 from indexrelay.storage.errors import TooManyRequestsError
 from indexrelay.testing.clock import FakeClock
 from tests.rebuilder.conftest import Bench, behaving
@@ -92,7 +92,7 @@ def _letters(_row: Row, request: pytest.FixtureRequest) -> None:
 
 @exercises("bytes of a dead letter that are kept")
 def _letter(row: Row, request: pytest.FixtureRequest) -> None:
-    assert row.number == inbox.MAX_KEPT_BYTES
+    assert row.number == dead_letters.MAX_KEPT_BYTES
     bench = bench_of(request)
     large = event(0).to_bytes() + b" " * row.number
     add(bench, b"?" * row.number)

@@ -24,7 +24,7 @@ from indexrelay.console.errors import CommandError, ExitCode
 from indexrelay.console.installation import Installation
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
 from indexrelay.console.terminal import note, print_json, stdout, visible
-from indexrelay.rebuilder.inbox import RetryOutcome, retry_dead_letter
+from indexrelay.rebuilder.dead_letters import RetryOutcome, retry_dead_letter
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.errors import IndexRelayError

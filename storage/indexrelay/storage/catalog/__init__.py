@@ -11,18 +11,15 @@ from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.storage.catalog.attempts import Attempt, Attempts, Pause, ReleaseRecord
 from indexrelay.storage.catalog.collections import Collection, CollectionLog, Collections
 from indexrelay.storage.catalog.database import Database
-from indexrelay.storage.catalog.entry_log import CatalogSnapshot, EntryLog
-from indexrelay.storage.catalog.inbox import (
-    Answer,
+from indexrelay.storage.catalog.dead_letters import (
     DeadLetter,
     DeadLetterHeader,
     DeadLetters,
     DroppedLetters,
-    Inbox,
-    InboxRow,
-    ReceivedEvent,
     Unreadable,
 )
+from indexrelay.storage.catalog.entry_log import CatalogSnapshot, EntryLog
+from indexrelay.storage.catalog.inbox import Answer, Inbox, InboxRow, ReceivedEvent
 from indexrelay.storage.catalog.schema import create_tables, tables_exist
 from indexrelay.storage.entries import BatchChanges, Commit
 

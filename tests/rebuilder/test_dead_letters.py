@@ -1,6 +1,6 @@
 """Dead letters that are retried, by the way that events take."""
 
-from indexrelay.rebuilder.inbox import RetryOutcome, retry_dead_letter
+from indexrelay.rebuilder.dead_letters import RetryOutcome, retry_dead_letter
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.messages import BatchCompleted, Event, RebuildStatus, ReleasePublished
 from tests.rebuilder.conftest import Bench, MakeBench, behaving
