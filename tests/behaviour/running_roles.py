@@ -75,13 +75,13 @@ def run_loop(
     """Run the rebuilder's loop for so long; while it waits for events, `TURN_SECONDS` at a time,
     others do what they do ``beside`` it. Its passes run in the same thread."""
 
-    def patience() -> float:
+    def read_seconds() -> float:
         clock.advance(TURN_SECONDS)
         beside()
         return 0.0
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rebuilder, "_passes", SerialExecutor())
-        patch.setattr(rebuilder, "_patience", patience)
+        patch.setattr(rebuilder, "_read_seconds", read_seconds)
         patch.setattr(rebuilder, "_stopping", _Until(clock, seconds))
         rebuilder._loop()

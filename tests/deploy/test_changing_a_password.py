@@ -1,7 +1,6 @@
 """A password that leaked is changed as docs/security.md says, without a restart of Redis."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +41,17 @@ def rendered(**passwords: str) -> str:
     return render(template, environ) + ADMIN_LINE
 
 
+def ping_again(client: Any) -> None:
+    """Ping, whatever connections were ended before."""
+    for _ in range(10):
+        try:
+            client.ping()
+        except AuthenticationError:  # a ConnectionError, too
+            raise
+        except RedisConnectionError:
+            continue
+
+
 def test_whoever_has_the_old_password_is_out_and_the_others_stay(
     acl_file: Path, guarded_socket: Path, connect_as: ConnectAs
 ) -> None:
@@ -53,10 +63,8 @@ def test_whoever_has_the_old_password_is_out_and_the_others_stay(
     commands: Any = operator.commands
     commands.acl_load()
     commands.execute_command("CLIENT", "KILL", "USER", "reader_a")
-    with suppress(RedisConnectionError):  # its connection was ended
-        intruder.ping()
     with pytest.raises(AuthenticationError):
-        intruder.ping()
+        ping_again(intruder)
     other.publish("reader_b", b"{}", ttl_seconds=60)
     other.remove("reader_b")
     new = url_of(guarded_socket, "reader_a").replace(password_of("reader_a"), NEW)
