@@ -59,6 +59,7 @@ def test_force_ignores_shrinking_alone_and_full_builds_from_scratch_alone(
     assert result.mode is (BuildMode.FULL if full else BuildMode.INCREMENTAL)
     after = released(pipeline)
     assert after.details["build"]["mode"] == ("full" if full else "incremental")
+    assert not full or after.details["build"]["reason"] == "a full build was asked for"
     # From scratch nothing is trusted: what stayed byte for byte is read back again.
     stayed = {blob.digest for blob in after.files.values()} & {
         blob.digest for blob in before.files.values()

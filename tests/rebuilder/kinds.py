@@ -20,6 +20,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from indexrelay.components.kind import Built, Job, Kind, KindParameters
+from indexrelay.components.layered import Full, build_details, incremental_or_full
 from indexrelay.schemas.versions import Check
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.entries import Entries
@@ -113,6 +114,34 @@ class Behaving(Kind[Parameters, Document]):
                 yield Check(name="taste", passed=False, measured=0.1, limit=0.9)
         text = files["count.txt"].read_text()
         yield Check(name="count", passed=text.endswith(f"{built.entries}\n"))
+
+    def load(self, files: Mapping[str, Path]) -> Document:
+        return Document(files["count.txt"].read_text())
+
+
+class Continuing(Kind[Parameters, Document]):
+    """Has a gate that only a version fails that continues another."""
+
+    def build(self, job: Job) -> Built:
+        file = job.workdir / "count.txt"
+        file.write_text(f"{job.collection.count}")
+        return incremental_or_full(
+            job,
+            lambda _: self._built(job, file, None),
+            lambda full: self._built(job, file, full),
+        )
+
+    def _built(self, job: Job, file: Path, full: Full | None) -> Built:
+        return Built(
+            files={"count.txt": file},
+            entries=job.collection.count,
+            extends=full is None,
+            # Some kinds say nothing of how they were built.
+            details={} if self.parameters.behaviour == "silent" else {"build": build_details(full)},
+        )
+
+    def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:  # noqa: ARG002 - the contract
+        yield Check(name="taste", passed=not built.extends, detail="it tastes of yesterday")
 
     def load(self, files: Mapping[str, Path]) -> Document:
         return Document(files["count.txt"].read_text())

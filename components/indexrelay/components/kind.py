@@ -108,6 +108,9 @@ class Job:
     from_scratch: bool = False
     """Whether `previous` must not be continued: someone asked for a full build, or what continued
     it failed its gates. A map may still be laid out like the last one."""
+    full_reason: str = ""
+    """Why there is no `previous`, or why it must not be continued; empty: this is not so, or it is
+    the first version."""
     memory: BuildMemory = UNLIMITED
     """What it may hold; call `BuildMemory.hold` before making something large."""
 

@@ -43,7 +43,7 @@ from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.files import make_private_folder
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.messages import BuildOutcome, ComponentResult
+from indexrelay.schemas.messages import BuildMode, BuildOutcome, ComponentResult
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import (
     Definitions,
@@ -274,10 +274,31 @@ class ComponentBuilder:
                 entries=result.entries,
                 seconds=round(result.seconds, 3),
             )
+            self._log_failed_gates(name, result)
             return result
         failures = self._count_failure(name, result, order.facts, parents)
         _log.error("component.failed", component=name, error=result.error, failures=failures)
         return result.model_copy(update=_served(name, order.facts))
+
+    def _log_failed_gates(self, name: str, result: ComponentResult) -> None:
+        """Warn of gates that only the incremental build failed: each batch costs a full one then.
+
+        The child process that built it has no log of its own.
+        """
+        if result.version is None or result.mode is not BuildMode.FULL:
+            return
+        try:
+            build = self._store.version(name, result.version).details.get("build")
+        except (ArtifactError, OSError) as error:  # the release meets the same store
+            _log.debug("version.not_read", component=name, error=str(error))
+            return
+        if isinstance(build, dict) and build.get("failed_gates"):
+            _log.warning(
+                "component.built_in_full",
+                component=name,
+                gates=build["failed_gates"],
+                reason=build.get("reason"),
+            )
 
     def _reused(
         self, name: str, order: PassOrder, parents: Mapping[str, str]

@@ -6,11 +6,51 @@ from pathlib import Path
 
 import pytest
 
-from indexrelay.schemas.messages import (
-    BuildOutcome,
-)
+from indexrelay.schemas.messages import BuildMode, BuildOutcome
 from indexrelay.schemas.settings import Metric
-from tests.rebuilder.conftest import MakeBench, behaving
+from tests.fixtures.logs import capture_logs
+from tests.rebuilder.conftest import Bench, MakeBench, behaving
+
+CONTINUING = "tests.rebuilder.kinds:Continuing"
+
+
+def build_of(bench: Bench) -> dict[str, str]:
+    """How the released version of ``index`` was built, and why so."""
+    found: dict[str, str] = bench.opened("index").manifest.details["build"]
+    return found
+
+
+@pytest.mark.parametrize("behaviour", ["fine", "silent"])
+def test_a_gate_that_only_the_incremental_build_fails_is_named(
+    make_bench: MakeBench, behaviour: str
+) -> None:
+    bench = make_bench(index=behaving("tracks", kind=CONTINUING, behaviour=behaviour))
+    bench.commit("a")
+    bench.rebuild()
+    bench.commit("b")
+    with capture_logs() as events:
+        result = bench.rebuild().components["index"]
+    assert (result.outcome, result.mode) == (BuildOutcome.REBUILT, BuildMode.FULL)
+    reason = "the incremental build failed: gate taste: it tastes of yesterday"
+    assert build_of(bench) == {"mode": "full", "reason": reason, "failed_gates": ["taste"]}
+    warned = [each for each in events if each["log_level"] == "warning"]
+    assert [(each["event"], each["gates"], each["reason"]) for each in warned] == [
+        ("component.built_in_full", ["taste"], reason)
+    ]
+
+
+def test_a_full_build_says_that_the_definition_changed(make_bench: MakeBench) -> None:
+    bench = make_bench(index=behaving("tracks", kind=CONTINUING))
+    bench.commit("a")
+    bench.rebuild()
+    assert build_of(bench) == {"mode": "full", "reason": "there is no version to continue"}
+    changed = {"index": behaving("tracks", kind=CONTINUING, colour="red")}
+    rebuilder = bench.another(components=changed)
+    try:
+        bench.rebuild(rebuilder)
+    finally:
+        rebuilder.stop()
+    assert build_of(bench) == {"mode": "full", "reason": "its definition changed"}
 
 
 def test_what_the_disk_did_not_take_is_not_released(

@@ -18,7 +18,7 @@ from indexrelay.components.layered.succession import ChangedIds
 from indexrelay.storage.entries import CHUNK_ROWS, Changes, Entries, SourceSnapshot, Vectors
 
 _FIRST: Final = "there is no version to continue"
-_FROM_SCRATCH: Final = "a full build was asked for, or the incremental one failed its gates"
+_FROM_SCRATCH: Final = "a full build was asked for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class Increment:
 def _increment(job: Job) -> Increment | Full:
     """What changed in each of the job's collections since the previous version."""
     if job.previous is None:
-        return Full(_FIRST)
+        return Full(job.full_reason or _FIRST)
     if job.from_scratch:
-        return Full(_FROM_SCRATCH)
+        return Full(job.full_reason or _FROM_SCRATCH)
     changes = {}
     for name, source in job.collections.items():
         covered = job.previous.manifest.covers.get(name)

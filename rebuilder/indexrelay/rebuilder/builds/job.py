@@ -35,6 +35,7 @@ from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import BuildMode, BuildOutcome, ComponentResult
+from indexrelay.schemas.names import shortened
 from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore, StagedBlob
@@ -45,6 +46,8 @@ from indexrelay.storage.sources import open_source
 
 _FILES_AT_ONCE: Final = 4
 """Threads that hash, read back and force to disk what was built; never more than the build has."""
+_REASON: Final = 1000
+"""Characters of a build's reason: a gate's detail is a user's text."""
 _log = get_logger(__name__)
 
 
@@ -187,14 +190,13 @@ class _VersionBuild:
         job = self._job(progress, memory)
         verified = self._build_and_verify(kind, job)
         if not verified.passed and verified.built.extends:
-            _log.info(
-                "component.built_in_full",
-                component=self._request.component,
-                reason="continuing the previous version failed: "
-                f"{GateFailedError(verified.checks)}",
-            )
+            failed = verified.checks
             _empty(job.workdir)
-            verified = self._build_and_verify(kind, replace(job, from_scratch=True))
+            reason = shortened(f"the incremental build failed: {GateFailedError(failed)}", _REASON)
+            verified = self._build_and_verify(
+                kind, replace(job, from_scratch=True, full_reason=reason)
+            )
+            verified = replace(verified, built=_after_failed_gates(verified.built, failed, reason))
         if not verified.passed:
             raise GateFailedError(verified.checks)
         for staged in verified.staged:
@@ -219,7 +221,11 @@ class _VersionBuild:
                 components[name] = self._parent(name, request.parents[name])
             else:
                 collections[name] = self._snapshots.of(name, request.collections[name])
-        previous = self._previous(collections)
+        previous, full_reason = self._previous(collections)
+        if previous is not None and self._has_other_history(previous.manifest):
+            full_reason = "the catalog has another history than the last version"
+        elif previous is not None and request.full:
+            full_reason = "a full build was asked for"
         return Job(
             component=request.component,
             collections=collections,
@@ -228,8 +234,8 @@ class _VersionBuild:
             workdir=request.workdir,
             threads=request.threads,
             progress=progress,
-            from_scratch=request.full
-            or (previous is not None and self._has_other_history(previous.manifest)),
+            from_scratch=request.full or (previous is not None and bool(full_reason)),
+            full_reason=full_reason,
             memory=memory,
         )
 
@@ -241,18 +247,23 @@ class _VersionBuild:
         self._stack.callback(value.close)
         return ComponentInput(manifest=opened.manifest, value=value)
 
-    def _previous(self, collections: Mapping[str, SourceSnapshot]) -> PreviousVersion | None:
-        """The served version, if the new one may continue it: same definition, same epochs."""
+    def _previous(
+        self, collections: Mapping[str, SourceSnapshot]
+    ) -> tuple[PreviousVersion | None, str]:
+        """The served version, if the new one may continue it: same definition, same epochs.
+
+        Where it may not, the reason stands beside it.
+        """
         if self._request.previous is None:
-            return None
+            return None, ""
         opened = self._store.open_version(self._request.component, self._request.previous)
         manifest = opened.manifest
-        same_epochs = all(
-            manifest.epochs.get(name) == snapshot.epoch for name, snapshot in collections.items()
-        )
-        if manifest.definition != self._request.definition.digest or not same_epochs:
-            return None
-        return PreviousVersion(manifest=manifest, files=opened.files)
+        if manifest.definition != self._request.definition.digest:
+            return None, "its definition changed"
+        for name, snapshot in collections.items():
+            if manifest.epochs.get(name) != snapshot.epoch:
+                return None, f"{name} was created again"
+        return PreviousVersion(manifest=manifest, files=opened.files), ""
 
     def _has_other_history(self, previous: VersionManifest) -> bool:
         """Whether a version covers what is not committed under that number here.
@@ -364,6 +375,16 @@ def _coverage(job: Job) -> tuple[dict[str, int], dict[str, str]]:
             covers[name] = min(generation, covers.get(name, generation))
             epochs.setdefault(name, parent.manifest.epochs[name])
     return covers, epochs
+
+
+def _after_failed_gates(built: Built, failed: Sequence[Check], reason: str) -> Built:
+    """A full build that an incremental one led to: its details name the gates that failed."""
+    details = built.details.get("build", {})
+    if not isinstance(details, dict):  # of a user's kind, which means something else by it
+        return built
+    gates = [check.name for check in failed if not check.passed]
+    build = {**details, "mode": "full", "reason": reason, "failed_gates": gates}
+    return replace(built, details={**built.details, "build": build})
 
 
 class InlineRunner:
