@@ -104,7 +104,7 @@ def test_rows_of_another_length_are_written_from_scratch(
     job = make_job(tmp_path / "1", source)
     before = as_previous(job, run(KIND, job))
     monkeypatch.setattr(
-        SignIndex, "rows_of", lambda _, one: (np.zeros((len(one), 3)), one.payloads)
+        SignIndex, "rows_of", lambda _, one: (np.zeros((len(one), 3), np.uint8), one.payloads)
     )
     done = run(KIND, make_job(tmp_path / "2", source.commit({"new": CHANGED}), previous=before))
     assert done.built.extends is False
@@ -166,6 +166,69 @@ def test_rows_that_are_not_one_for_each_entry_are_refused(
 
     with pytest.raises(ContractError, match=said):
         Broken(SignParameters()).build(make_job(tmp_path, source))
+
+
+@pytest.mark.parametrize(
+    ("column", "given", "said"),
+    [
+        (
+            ArrayColumn("codes", np.uint64),
+            np.zeros((2, 3)),
+            "rows_of gave float64 for codes, the column takes uint64, and numbers may be lost",
+        ),
+        (ArrayColumn("codes", np.int32), np.zeros((2, 3), np.int64), "gave int64 for codes"),
+        (ArrayColumn("codes", np.float32), np.zeros((2, 3)), "gave float64 for codes"),
+        (ArrayColumn("codes", np.int32, shape=()), [1, 2.5], "gave float64 for codes"),
+        (ArrayColumn("codes", np.float32, shape=()), [1, 2**24 + 1], "gave int64 for codes"),
+        (ArrayColumn("codes", np.uint8, shape=()), [1, 256], "codes is no array of uint8"),
+        (ArrayColumn("codes", np.uint8), [[1], [1, 2]], "codes is no array of uint8"),
+        (
+            ArrayColumn("codes", np.uint8, shape=()),
+            np.zeros((2, 1), np.uint8),
+            r"rows_of gave codes in the shape \(2, 1\), the column takes \(n,\)",
+        ),
+        (
+            ArrayColumn("codes", np.uint8),
+            np.zeros(2, np.uint8),
+            r"rows_of gave codes in the shape \(2,\), the column takes \(n, any\)",
+        ),
+        (
+            ArrayColumn("codes", np.uint8, shape=(4,)),
+            np.zeros((2, 3), np.uint8),
+            r"rows_of gave codes in the shape \(2, 3\), the column takes \(n, 4\)",
+        ),
+    ],
+)
+def test_numbers_that_a_column_cannot_take_are_refused(
+    column: ArrayColumn, given: Any, said: str
+) -> None:
+    with pytest.raises(ContractError, match=said):
+        column.values(given)
+
+
+@pytest.mark.parametrize(
+    ("column", "given"),
+    [
+        (ArrayColumn("codes", np.uint64), np.full((2, 3), 2**63 + 1, np.uint64)),
+        (ArrayColumn("codes", np.uint64), [[2**63 + 1], [1]]),
+        (ArrayColumn("codes", np.int32), np.zeros((2, 3), bool)),
+        (ArrayColumn("codes", np.float64), np.full((2, 3), 0.1, np.float32)),
+        (ArrayColumn("codes", np.uint8, shape=()), [0, 255]),
+    ],
+)
+def test_numbers_that_a_column_holds_as_they_are_are_taken(column: ArrayColumn, given: Any) -> None:
+    stored = column.values(given)
+    assert stored.dtype == column.dtype
+    assert stored.tolist() == (given if isinstance(given, list) else given.tolist())
+
+
+def test_fractions_of_a_list_are_rounded_to_the_column() -> None:
+    stored = ArrayColumn("codes", np.float32, shape=()).values([0.1, np.nan])
+    np.testing.assert_array_equal(stored, np.array([0.1, np.nan], np.float32))
+
+
+def test_an_empty_list_is_a_column_without_rows() -> None:
+    assert ArrayColumn("codes", np.uint8).values([]).shape == (0, 0)
 
 
 def test_use_after_close_raises_a_clear_error(tmp_path: Path, source: MemorySnapshot) -> None:

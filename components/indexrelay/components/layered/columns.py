@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from indexrelay.components.errors import CorruptFileError
+from indexrelay.components.errors import ContractError, CorruptFileError
 from indexrelay.components.formats.mapped_array import mapped_array, new_mapped_array
 from indexrelay.components.formats.string_table import Rows, StringTable, StringTableWriter
 from indexrelay.components.layered.layers import LayeredIds
@@ -118,8 +118,39 @@ class ArrayColumn(Column["LayeredArray"]):
         self.shape = shape
 
     def values(self, given: Any) -> NDArray[Any]:
-        """The rows as one array of the column's type."""
-        return np.ascontiguousarray(given, dtype=self.dtype)
+        """The rows as one array of the column's type.
+
+        Raises:
+            ContractError: they have another shape, or lose something in this type.
+        """
+        try:
+            array = np.asarray(given)
+            stored = np.ascontiguousarray(given, dtype=self.dtype)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ContractError(
+                f"what rows_of gave for {self.name} is no array of {self.dtype}: {error}"
+            ) from error
+        if isinstance(given, np.ndarray):
+            kept = np.can_cast(array.dtype, self.dtype, casting="safe")
+        else:  # Python has no short numbers, so what counts is whether these fit
+            kept = _same_numbers(array, stored)
+        if not kept:
+            raise ContractError(
+                f"rows_of gave {array.dtype} for {self.name}, the column takes {self.dtype}, and "
+                f"numbers may be lost on the way: convert them in rows_of, or declare "
+                f"ArrayColumn({self.name!r}, {str(array.dtype)!r})"
+            )
+        if array.shape == (0,):  # an empty list knows no length of a row
+            stored = stored.reshape(0, *(length or 0 for length in self.shape))
+        if stored.ndim != 1 + len(self.shape) or any(
+            wanted not in (None, length)
+            for wanted, length in zip(self.shape, stored.shape[1:], strict=True)
+        ):
+            takes = "".join(f", {'any' if each is None else each}" for each in self.shape) or ","
+            raise ContractError(
+                f"rows_of gave {self.name} in the shape {array.shape}, the column takes (n{takes})"
+            )
+        return stored
 
     def open(self, files: Mapping[str, Path], ids: LayeredIds) -> "LayeredArray":
         """Map the files of a version."""
@@ -395,6 +426,13 @@ class _TextWriter:
 
     def close(self) -> None:
         self._stack.close()
+
+
+def _same_numbers(given: NDArray[Any], stored: NDArray[Any]) -> bool:
+    """Whether a list's numbers are stored as they are; fractions may be rounded, to fractions."""
+    if given.dtype.kind == stored.dtype.kind == "f":
+        return np.array_equal(np.isfinite(given), np.isfinite(stored))
+    return np.array_equal(given, stored)
 
 
 def _bits(array: NDArray[Any]) -> NDArray[np.uint8]:
