@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
 from indexrelay.components.errors import ContractError
 from indexrelay.components.kind import Built, Job, Kind, KindParameters
@@ -48,6 +49,21 @@ class Fine(Kind[KindParameters, Thing]):
 
 class Searching(Thing):
     def search(self, text: str) -> list[Hit]:
+        return []
+
+
+class ByVector(Thing):
+    def search(self, vector: object, *, k: int = 10) -> list[Hit]:
+        return []
+
+
+class ByArray(Thing):
+    def search(self, query: ArrayLike, *, k: int = 10) -> list[Hit]:
+        return []
+
+
+class ByText(Thing):
+    def search(self, query: str, *, k: int = 10) -> list[Hit]:
         return []
 
 
@@ -108,6 +124,14 @@ def gives(kind: object) -> Callable[..., Any]:
             different(load=gives(Searching)),
             "Mine.load gives a Searching, whose search cannot be called with (query, k=10)",
         ),
+        (
+            different(load=gives(ByVector)),
+            "Mine.load gives a ByVector, whose search takes a vector, and which lacks search_by_id",
+        ),
+        (
+            different(load=gives(ByArray)),
+            "Mine.load gives a ByArray, whose search takes a vector, and which lacks search_by_id",
+        ),
         (different(load=gives(dict[str, int])), "Mine.load gives a dict, which has no close()"),
         (different(load=gives(np.ndarray)), "Mine.load gives a ndarray, which has no close()"),
         (different(load=gives(type(None))), "Mine.load gives a NoneType, which has no close()"),
@@ -128,6 +152,7 @@ def test_a_class_that_cannot_be_a_kind_is_refused_before_anything_is_built(
         Fine,
         different(load=gives(Any)),
         different(load=gives("SomethingElsewhere")),
+        different(load=gives(ByText)),
         different(build=staticmethod(lambda job: None), preload=["numpy"]),
         different(__init__=lambda self, parameters, more=1: None),
     ],

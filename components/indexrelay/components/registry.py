@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from indexrelay.components.errors import ContractError, InvalidParametersError, KindNotFoundError
 from indexrelay.components.kind import Built, Job, Kind, KindParameters, Trial
-from indexrelay.components.served import Served
+from indexrelay.components.served import Served, takes_vector
 from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.errors import Mistake, mistakes_of, suggestion
 from indexrelay.schemas.names import canonical_json, is_file_name
@@ -373,6 +373,16 @@ def _served_mistakes(kind: type[Kind[Any, Any]]) -> Iterator[str]:
                     f"{kind.__name__}.load gives a {given.__name__}, whose {name} cannot be called "
                     f"with (query, k=10): {error}"
                 )
+    search_method: Any = inspect.getattr_static(given, "search", None)
+    if (
+        inspect.isfunction(search_method)
+        and takes_vector(search_method)
+        and not hasattr(given, "search_by_id")
+    ):
+        yield (
+            f"{kind.__name__}.load gives a {given.__name__}, whose search takes a vector, "
+            "and which lacks search_by_id(entry_id, *, k=10): without it, it is asked in Python only"
+        )
 
 
 def _failed(detail: str) -> Check:

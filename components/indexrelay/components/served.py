@@ -8,11 +8,15 @@ version after its last use, and code that keeps a part of a snapshot beyond its 
 sentence instead of the name of a private attribute.
 """
 
+import inspect
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, runtime_checkable
+
+from numpy.typing import ArrayLike
 
 from indexrelay.components.errors import ClosedVersionError, CorruptFileError, InvalidQueryError
 from indexrelay.storage.entries import Vectors
@@ -125,6 +129,21 @@ class ServedEmbeddings(Served, Protocol):
     def blocks(self) -> Iterator[tuple[int, Vectors]]:
         """All vectors, block by block, each with the row of its first."""
         ...
+
+
+@lru_cache(maxsize=100)
+def takes_vector(search: Callable[..., Any]) -> bool:
+    """Whether the ``search`` of a class is declared to take a vector, by its name or its type."""
+    try:
+        parameters = list(inspect.signature(search).parameters.values())
+    except (TypeError, ValueError):  # written in C
+        return False
+    for query in parameters[1:2]:  # after self
+        declared = query.annotation
+        if "vector" in query.name.lower() or declared is ArrayLike:
+            return True
+        return any(each in str(declared) for each in ("ArrayLike", "NDArray", "ndarray"))
+    return False
 
 
 def check_payload_bytes(found: int, most: int | None) -> None:

@@ -26,7 +26,7 @@ from pydantic import (
 from pydantic_core import from_json
 
 from indexrelay.components.errors import InvalidQueryError
-from indexrelay.components.served import Hit, TextSearchable, VectorSearchable
+from indexrelay.components.served import Hit, TextSearchable, VectorSearchable, takes_vector
 
 MAX_K: Final = 1000
 MAX_DIMENSION: Final = 65_536
@@ -145,6 +145,11 @@ def search(
             return served.search(vector, k=k, **_limited(type(served).search, max_payload_bytes))
         raise InvalidQueryError("this component answers a vector or an id")
     if isinstance(served, TextSearchable):
+        if takes_vector(type(served).search):
+            raise InvalidQueryError(
+                "this component's search takes a vector, and it lacks search_by_id: it is "
+                "asked in Python only"
+            )
         if request.text is None:
             raise InvalidQueryError("this component answers a text")
         limited = _limited(type(served).search, max_payload_bytes)
