@@ -8,13 +8,13 @@ To declare it takes one table; the class is named where an installed kind would 
 """
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from indexrelay.components import Built, Check, Job, Kind, KindParameters, Vectors
+from indexrelay.components import Built, Check, Files, Job, Kind, KindParameters, Vectors
 
 
 @dataclass(frozen=True)
@@ -27,19 +27,18 @@ class Served:
 
 class Middle(Kind[KindParameters, Served]):
     def build(self, job: Job) -> Built:
-        (source,) = job.collections.values()
+        path, source = job.workdir / "middle.npy", job.collection
         total = sum(chunk.vectors.sum(axis=0) for chunk in source.chunks())
-        np.save(job.workdir / "middle.npy", total / max(1, source.count))
-        return Built(files={"middle.npy": job.workdir / "middle.npy"}, entries=source.count)
+        np.save(path, total / max(1, source.count))
+        return Built(files={"middle.npy": path}, entries=source.count)
 
-    def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
-        (source,) = job.collections.values()
-        vector = self.load(files).vector
+    def verify(self, job: Job, built: Built, files: Files) -> Iterator[Check]:
+        source, vector = job.collection, self.load(files).vector
         yield Check(name="dimension", passed=vector.shape == (source.dimension,))
         yield Check(name="finite", passed=bool(np.isfinite(vector).all()))
         yield Check(name="count", passed=built.entries == source.count, measured=built.entries)
 
-    def load(self, files: Mapping[str, Path]) -> Served:
+    def load(self, files: Files) -> Served:
         return Served(np.load(files["middle.npy"], allow_pickle=False))
 
 

@@ -381,7 +381,7 @@ def _served_mistakes(kind: type[Kind[Any, Any]]) -> Iterator[str]:
     ):
         yield (
             f"{kind.__name__}.load gives a {given.__name__}, whose search takes a vector, "
-            "and which lacks search_by_id(entry_id, *, k=10): without it, it is asked in Python only"
+            "and which lacks search_by_id(entry_id, *, k=10): without it, only Python asks it"
         )
 
 

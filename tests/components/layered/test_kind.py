@@ -1,6 +1,8 @@
 """`LayeredKind`, by the kind that docs/kinds.md shows: numbers and texts for each entry."""
 
+from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from examples.kinds.signs import PAYLOADS, SIGNS, SignIndex, SignParameters, SignSearch, signs_of
+from indexrelay.components import Built, Check, Files, Job, equal, judge
 from indexrelay.components.errors import ClosedVersionError, ContractError
 from indexrelay.components.layered import (
     ArrayColumn,
@@ -236,6 +239,39 @@ def test_use_after_close_raises_a_clear_error(tmp_path: Path, source: MemorySnap
     served.close()
     with pytest.raises(ClosedVersionError, match="SignSearch was closed"):
         served.search(np.zeros(12))
+
+
+class WithDimension(SignIndex):
+    """Stores a file of its own beside the columns, as docs/kinds.md says."""
+
+    def build(self, job: Job) -> Built:
+        built, path = super().build(job), job.workdir / "dimension.txt"
+        path.write_text(f"{job.collection.dimension}")
+        return replace(built, files={**built.files, path.name: path})
+
+    def verify(self, job: Job, built: Built, files: Files) -> Iterator[Check]:
+        yield from super().verify(job, built, files)
+        found = int(files["dimension.txt"].read_text())
+        yield judge("dimension_stored", lambda: equal(found, job.collection.dimension, "another"))
+        if built.extends and job.previous is not None:
+            source = job.collection
+            changed = source.changes(job.previous.manifest.covers[source.collection])
+            ids = [entry_id for chunk in changed or () for entry_id in chunk.upserts.ids]
+            yield Check(name="changed", passed=ids == ["new"], measured=len(ids))
+
+
+def test_a_file_of_ones_own_is_kept_beside_the_columns(
+    tmp_path: Path, source: MemorySnapshot
+) -> None:
+    kind = WithDimension(SignParameters())
+    job = make_job(tmp_path / "1", source)
+    before = as_previous(job, run(kind, job))
+    following = make_job(tmp_path / "2", source.commit({"new": CHANGED}), previous=before)
+    done = run(kind, following)
+    assert (done.failed, done.built.extends) == ([], True)
+    assert done.files["dimension.txt"].read_text() == "12"
+    assert done.check("changed").measured == 1
+    assert done.check("dimension_stored").passed
 
 
 class Lengths(LayeredKind[LayeredParameters, LayeredTable]):
