@@ -316,7 +316,7 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
         {"attempts": {"similar": attempt("similar", targets={"tracks": 3})}},
         Code.COMPONENT_FAILED,
         "similar failed 1 time(s) in a row, at 2026-01-01 12:00 UTC, the last good version serves",
-        "a rebuilder tries again at 2026-01-01 12:00 UTC",
+        "a rebuilder tries again at 2026-01-01 12:00 UTC; or at once: indexrelay rebuild similar",
         Actor.PROCESS,
     ),
     "corrupt": (
@@ -802,11 +802,25 @@ def test_a_place_is_compared_on_the_same_host_only() -> None:
 
 def test_without_a_rebuilder_the_advice_is_how_to_build() -> None:
     behind = {**VERSIONS, "similar": manifest("similar", covers={"tracks": 2})}
-    for changes in ({"versions": behind}, {"attempts": {"similar": attempt("similar")}}):
+    failed = attempt("similar", targets={"tracks": 3})
+    for_good = attempt("similar", failures=3, targets={"tracks": 3})
+    at = "2026-01-01 12:00 UTC"
+    build_it = "indexrelay rebuild similar --here"
+    cases: list[tuple[dict[str, Any], str]] = [
+        (
+            {"versions": behind},
+            "start a rebuilder, indexrelay rebuilder, or build here: indexrelay rebuild --here",
+        ),
+        (
+            {"attempts": {"similar": failed}},
+            f"correct the cause; it is retried at {at} if a rebuilder runs; or at once: {build_it}",
+        ),
+        ({"attempts": {"similar": for_good}}, f"correct the cause, then: {build_it}"),
+    ]
+    for changes, advice in cases:
         found = problems(healthy(**changes, redis=redis(rebuilders={})))
         (problem,) = (each for each in found if each.subject == "similar")
-        assert "indexrelay rebuild --here" in problem.advice
-        assert problem.acts is Actor.PERSON
+        assert (problem.advice, problem.acts) == (advice, Actor.PERSON)
 
 
 def test_a_later_failure_of_what_changed_since_is_tried_again() -> None:

@@ -167,16 +167,16 @@ class Failing:
     @property
     def next(self) -> str:
         """What comes next, and what a person can do."""
+        here = commands.rebuild(self.component, here=True)
+        at_once = f"{commands.rebuild(self.component)}, or where no rebuilder runs: {here}"
         if self.retry_at is None:
             return (
                 "it is not tried again until its input, its files or its definition change; "
-                f"when the cause is repaired: {commands.rebuild(self.component)}"
+                f"correct the cause, then: {at_once}"
             )
         seconds = (self.retry_at - datetime.now(UTC)).total_seconds()
         soon = f"in {figures.seconds(seconds)}" if seconds > 0 else "at its next look"
-        return (
-            f"a running rebuilder tries again {soon}; at once: {commands.rebuild(self.component)}"
-        )
+        return f"correct the cause; a running rebuilder tries again {soon}; or at once: {at_once}"
 
     def as_json(self) -> dict[str, Any]:
         """For a program."""

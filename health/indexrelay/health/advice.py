@@ -25,7 +25,9 @@ from indexrelay.schemas.diagnostics import advice_on
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.streams.errors import WrongTypeError, refusal_code
 
-START_ONE: Final = f"start one, {commands.REBUILDER}, or build here: {commands.rebuild(here=True)}"
+START_A_REBUILDER: Final = (
+    f"start a rebuilder, {commands.REBUILDER}, or build here: {commands.rebuild(here=True)}"
+)
 """Where no rebuilder runs."""
 _REDIS: Final[tuple[tuple[type[Exception], str], ...]] = (
     # The first that fits: several of these are kinds of a lost connection.

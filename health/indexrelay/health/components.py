@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from indexrelay.health.advice import START_ONE
+from indexrelay.health.advice import START_A_REBUILDER
 from indexrelay.health.due import Due
 from indexrelay.health.facts import Area, Facts
 from indexrelay.health.redis import builders_of, declaring
@@ -352,13 +352,20 @@ def _failed(name: str, health: ComponentHealth, facts: Facts, due: Due) -> Probl
     serving = "the last good version serves" if health.version else "nothing serves it"
     what = f"{name} {_failing(health)}, {serving}: {health.error}"
     again = name in due.reasons or health.building or health.retry_at is not None
-    anyway = commands.rebuild(name, force=True)
-    if anyway in (health.error or ""):  # its gate asks whether what vanished is meant to be gone
+    here = not facts.has_rebuilder  # a request alone would wait for one
+    at_once = commands.rebuild(name, here=here)
+    # Its gate asks whether what vanished is meant to be gone.
+    if commands.rebuild(name, force=True) in (health.error or ""):
+        anyway = commands.rebuild(name, force=True, here=here)
         advice, acts = f"bring back what went, or if it is right so: {anyway}", Actor.PERSON
     elif not again:
-        advice, acts = f"correct the cause, then: {commands.rebuild(name)}", Actor.PERSON
-    elif not facts.has_rebuilder:
-        advice, acts = START_ONE, Actor.PERSON
+        advice, acts = f"correct the cause, then: {at_once}", Actor.PERSON
+    elif here:
+        when = f" at {_moment(health.retry_at)}" if health.retry_at else ""
+        advice = (
+            f"correct the cause; it is retried{when} if a rebuilder runs; or at once: {at_once}"
+        )
+        acts = Actor.PERSON
     elif (others := _only_others(name, facts)) is not None:
         advice, acts = others, Actor.PERSON
     elif health.building:
@@ -369,7 +376,8 @@ def _failed(name: str, health: ComponentHealth, facts: Facts, due: Due) -> Probl
         advice, acts = "its input changed since, and a running rebuilder builds it", Actor.PROCESS
     else:
         at = _moment(health.retry_at) if health.retry_at else ""
-        advice, acts = f"a rebuilder tries again at {at}", Actor.PROCESS
+        advice = f"correct the cause; a rebuilder tries again at {at}; or at once: {at_once}"
+        acts = Actor.PROCESS
     return Problem(code=Code.COMPONENT_FAILED, subject=name, what=what, advice=advice, acts=acts)
 
 
@@ -420,7 +428,7 @@ def _to_be_built(
         )
         acts = Actor.PERSON
     else:
-        advice, acts = START_ONE, Actor.PERSON
+        advice, acts = START_A_REBUILDER, Actor.PERSON
     return Problem(code=code, subject=name, what=what, advice=advice, acts=acts)
 
 

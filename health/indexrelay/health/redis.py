@@ -15,7 +15,7 @@ from datetime import timedelta
 from itertools import islice
 from typing import Final
 
-from indexrelay.health.advice import START_ONE
+from indexrelay.health.advice import START_A_REBUILDER
 from indexrelay.health.facts import Facts, RedisFacts
 from indexrelay.health.status import Actor, Code, Problem
 from indexrelay.schemas import commands
@@ -45,7 +45,7 @@ def role_problems(facts: Facts) -> Iterator[Problem]:
         yield Problem(
             code=Code.NO_REBUILDER,
             what="no rebuilder is running, so nothing new is built",
-            advice=START_ONE,
+            advice=START_A_REBUILDER,
             acts=Actor.PERSON,
         )
     if not facts.redis.readers and "reader" not in facts.redis.unseen:
