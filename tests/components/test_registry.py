@@ -12,11 +12,13 @@ import pytest
 from indexrelay.components import check_kind, kind_class, kind_of
 from indexrelay.components.errors import InvalidParametersError, KindNotFoundError
 from indexrelay.components.kind import Built, Job, Kind, KindParameters
+from indexrelay.components.layered import LayeredKind, LayeredParameters
 from indexrelay.components.served import Served
 from indexrelay.components.text_index import TextIndex
 from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters
 from indexrelay.schemas.settings import ComponentDefinition
 from indexrelay.schemas.versions import Check
+from indexrelay.storage.entries import Entries
 
 BUILT_IN = ["embedding_cache", "json_cache", "projection", "text_index", "vector_index"]
 
@@ -58,6 +60,30 @@ def test_a_users_class_is_found_by_module_and_name(users_kind: str) -> None:
     assert kind_class(users_kind) is UsersKind
     kind = kind_of(ComponentDefinition.of(users_kind, "tracks", size=5))
     assert kind.parameters == Parameters(size=5)
+
+
+def test_a_kind_that_names_no_parameters_is_told_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bare(LayeredKind):  # type: ignore[type-arg] # as users do
+        def rows_of(self, entries: Entries) -> Any:
+            raise NotImplementedError
+
+        def load(self, files: Mapping[str, Path]) -> Served:
+            raise NotImplementedError
+
+    class Named(LayeredKind[LayeredParameters, Served]):
+        rows_of, load = Bare.rows_of, Bare.load
+
+    module = sys.modules[__name__]
+    monkeypatch.setitem(sys.modules, "users_kinds", module)
+    monkeypatch.setattr(module, "Bare", Bare, raising=False)
+    monkeypatch.setattr(module, "Named", Named, raising=False)
+    kind_class.cache_clear()
+    told = "Bare names no parameters: write LayeredKind[PARAMETERS, SERVED]"
+    found = mistakes("users_kinds:Bare", seed=7)
+    assert [told in each for each in found] == [True, False]
+    assert mistakes("users_kinds:Bare") == []
+    assert not any("PARAMETERS" in each for each in mistakes("users_kinds:Named", seed=7))
+    kind_class.cache_clear()
 
 
 def test_threads_that_ask_at_once_get_the_same_class() -> None:

@@ -97,10 +97,20 @@ def _parameter_mistakes(
     try:
         kind(kind.Parameters.model_validate(definition.parameters))
     except ValidationError as error:
+        base = _base_without_parameters(kind)
+        if base is not None:
+            right = f"{kind.__name__} names no parameters: write {base}[PARAMETERS, SERVED]"
+            yield Mistake(key=f"{root}.kind", value=definition.kind, right=right)
         yield from mistakes_of(error, root=root, model=kind.Parameters)
     except Exception as error:  # noqa: BLE001 - the code of a user, its parameters as well
         right = f"{definition.kind} cannot be made with these keys: {describe_error(error)}"
         yield Mistake(key=f"{root}.kind", value=definition.kind, right=right)
+
+
+def _base_without_parameters(kind: type[Kind[Any, Any]]) -> str | None:
+    """The generic class that ``kind`` derives from as it is; ``None``: it names its parameters."""
+    declares = next(base for base in kind.__mro__ if "Parameters" in vars(base))
+    return declares.__name__ if getattr(declares, "__parameters__", ()) else None
 
 
 def _installed(name: str) -> Any:
