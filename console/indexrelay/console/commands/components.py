@@ -6,6 +6,7 @@ The page of one component shows why its index is what it is (what was tried, wha
 checks, its files and the versions before it.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final
 
@@ -375,17 +376,34 @@ def _checks(manifest: VersionManifest) -> Sheet:
         number("took"),
         flowing("detail"),
     )
-    files = {blob.digest: name for name, blob in manifest.files.items()}
-    for check in manifest.checks:
+    for check, file in zip(manifest.checks, checked_files(manifest), strict=True):
         sheet.add(
             passed_mark(check.passed),
             check.name,
             figures.measured(check.name, check.measured),
             figures.measured(check.name, check.limit),
             figures.seconds(check.seconds),
-            check.detail or files.get(check.blob or "", ""),
+            check.detail or file,
         )
     return sheet
+
+
+def checked_files(manifest: VersionManifest) -> list[str]:
+    """For each check the file that it concerns, or nothing.
+
+    Files of equal content are one blob with a check for each, in the order of their names.
+    """
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for name, blob in sorted(manifest.files.items()):
+        names[blob.digest].append(name)
+    seen: Counter[tuple[str, str]] = Counter()
+    found = []
+    for check in manifest.checks:
+        these = names.get(check.blob or "", [""])
+        nth = seen[check.name, check.blob or ""]
+        seen[check.name, check.blob or ""] += 1
+        found.append(these[min(nth, len(these) - 1)])
+    return found
 
 
 def _files(manifest: VersionManifest) -> Sheet:

@@ -44,7 +44,9 @@ def rebuilder(
 
 
 def reader(
-    reader_id: Annotated[str, typer.Option("--id", help="Its name; unique, and stable.")],
+    reader_id: Annotated[
+        str, typer.Option("--id", help="Its label, stable across restarts; workers may share it.")
+    ],
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="The port.")] = None,
     uds: Annotated[

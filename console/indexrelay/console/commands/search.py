@@ -33,7 +33,7 @@ def search(
         str,
         typer.Argument(
             metavar="COMPONENT",
-            help="A vector index or a text index.",
+            help="One that answers a search: a vector index, a text index, a kind of your own.",
             autocompletion=component_names,
         ),
     ],
