@@ -174,4 +174,4 @@ def test_a_failing_component_is_shown_with_the_line_of_the_users_own_code(
     assert "its last build failed, 0 s ago: TypeError" in page.replace(" 1 s ago", " 0 s ago")
     assert f" {since:%Y-%m-%d %H:%M} UTC" in run("status", *at).out
     assert "mine.py:3" in page
-    assert "indexrelay rebuild decades" in page
+    assert f"indexrelay rebuild --config {config} decades --here" in page

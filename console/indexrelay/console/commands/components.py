@@ -250,7 +250,7 @@ def require_declared(settings: Settings, names: Iterable[str]) -> None:
 def failing_page(fails: Failing) -> Text:
     """For the top of a component's page."""
     return Text.assemble(
-        ("✗ FAILING  ", "bold red"), visible(fails.sentence), "\n  → ", fails.next, "\n"
+        ("✗ FAILING  ", "bold red"), visible(fails.sentence), "\n  → ", adapted(fails.next), "\n"
     )
 
 
