@@ -497,13 +497,16 @@ def stream_info(connection: Connection, key: str) -> StreamInfo:
 
 
 def memory_of(connection: Connection, key: str) -> int | None:
-    """The bytes that a key takes, estimated from a few of its elements; ``None``: unknown.
+    """The bytes that a key takes, all of its elements counted; ``None``: unknown.
+
+    By default a server counts the first five nodes of a stream, which its writer may make small.
+    To count all takes it 10 ms for each 100,000 nodes.
 
     Raises:
         redis.exceptions.RedisError: the server is away, or does not allow to ask.
     """
     try:
-        used = connection.commands.memory_usage(key)
+        used = connection.commands.memory_usage(key, samples=0)
     except ResponseError as error:
         if "unknown command" in str(error).lower():  # fakeredis
             return None

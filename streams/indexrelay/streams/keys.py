@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from indexrelay.schemas.names import is_name
+from indexrelay.schemas.names import is_name, split_member_id
 from indexrelay.streams.connection import Connection
 
 REBUILDERS_GROUP: Final = "rebuilder"
@@ -83,10 +83,24 @@ class Keys:
 
     def aside(self, key: str) -> str:
         """A key that was set aside, since what ``key`` held is not ours."""
-        return self._key(f"aside:{key.partition(':')[2]}")
+        return self.aside_of(key.partition(":")[2])
+
+    def aside_of(self, name: str) -> str:
+        """A key that was set aside, by the name that it had without the namespace."""
+        return self._key(f"aside:{name}")
 
     def _key(self, rest: str) -> str:
         return f"{{{self.namespace}}}:{rest}"
+
+
+def label_of(key: str) -> str | None:
+    """The only label of readers that may write ``key``, or wrote what was set aside there.
+
+    ``None``: rebuilders or jobs may.
+    """
+    name = key.partition("}:")[2].removeprefix("aside:")
+    kind, _, rest = name.partition(":")
+    return split_member_id(rest)[0] if kind in {"reader", "reports"} else None
 
 
 _STEP: Final = 5000

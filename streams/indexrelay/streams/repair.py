@@ -28,7 +28,7 @@ from indexrelay.schemas.settings import RebuilderSettings
 from indexrelay.streams.connection import Connection, replies_of, writes_to
 from indexrelay.streams.consumer import LAST, StreamInfo, memory_of, stream_info
 from indexrelay.streams.errors import UnkillableScriptError, refusal_code
-from indexrelay.streams.keys import Keys, scan
+from indexrelay.streams.keys import Keys, label_of, scan
 from indexrelay.streams.presence import MAX_LABEL_BYTES, MAX_PROCESSES, MAX_STATE_BYTES
 from indexrelay.streams.retention import cap, server_memory
 
@@ -101,8 +101,7 @@ class WrongKey:
     @property
     def label(self) -> str | None:
         """The only label of readers that may write there; ``None``: rebuilders or jobs may."""
-        kind, _, rest = self.key.partition("}:")[2].partition(":")
-        return split_member_id(rest)[0] if kind in {"reader", "reports"} else None
+        return label_of(self.key)
 
     @property
     def writers(self) -> str:
@@ -264,7 +263,51 @@ def find_wrong_keys(
         found += _release_number(connection, keys)
     for prefix in (keys.reader(""), keys.rebuilder("")):
         found += _members(connection, prefix)
+    found += _aside(connection, keys)
     return tuple(found)
+
+
+def _aside(connection: Connection, keys: Keys) -> Iterator[WrongKey]:
+    """What was set aside and takes too much, or has no end; together under one label of readers.
+
+    A reader may have many keys, so that many of a moderate size may be set aside.
+    """
+    owned: dict[str, set[str]] = {}
+    for key in scan(connection, keys.aside_of("*")):
+        if len(members := owned.setdefault(_owned(keys, key), set())) <= MAX_PROCESSES:
+            members.add(key)
+    for pattern, members in owned.items():
+        some = sorted(members)
+        with connection.commands.pipeline(transaction=False) as pipeline:
+            for key in some:
+                pipeline.pttl(key)
+            left: list[Any] = replies_of(pipeline)
+        size = sum(memory_of(connection, key) or 0 for key in some)
+        if size > MAX_ASIDE_BYTES or len(some) > MAX_PROCESSES:
+            yield WrongKey(
+                key=pattern,
+                found=f"{size:,} bytes that were set aside",
+                wanted=f"at most {MAX_ASIDE_BYTES:,}",
+                remedy=Remedy.DELETE,
+            )
+            continue
+        for key, milliseconds in zip(some, left, strict=True):
+            if milliseconds == -1 or milliseconds > ASIDE_SECONDS * 1000:
+                yield WrongKey(
+                    key=key,
+                    found="what was set aside, without an end",
+                    wanted="it for a week at most",
+                    remedy=Remedy.TTL,
+                )
+
+
+def _owned(keys: Keys, aside: str) -> str:
+    """A pattern of all that was set aside of the same kind and label, or the key alone."""
+    kind, _, rest = aside.removeprefix(keys.aside_of("")).partition(":")
+    label, instance = split_member_id(rest)
+    if kind != "reader" or not instance:
+        return aside
+    return keys.aside_of(f"reader:{label}:*")
 
 
 def _types(connection: Connection, names: Sequence[str]) -> dict[str, str]:
@@ -428,14 +471,15 @@ def repair_key(connection: Connection, keys: Keys, wrong: WrongKey, *, ttl_secon
 
 
 def _set_aside(connection: Connection, keys: Keys, wrong: WrongKey) -> str:
-    if (memory_of(connection, wrong.key) or 0) > MAX_ASIDE_BYTES:
-        _delete(connection, wrong.key)
-        return f"{wrong}: it is too large to be set aside, and was deleted"
     aside = keys.aside(wrong.key)
     with connection.commands.pipeline(transaction=False) as pipeline:
         pipeline.rename(wrong.key, aside)
         pipeline.pexpire(aside, ASIDE_SECONDS * 1000)
         replies_of(pipeline)
+    # Only now: until it is renamed, its writer may add to it.
+    if (memory_of(connection, aside) or 0) > MAX_ASIDE_BYTES:
+        connection.commands.unlink(aside)
+        return f"{wrong}: it is too large to be set aside, and was deleted"
     return f"{wrong}: it was set aside as {aside}, for a week"
 
 

@@ -23,7 +23,7 @@ from indexrelay.streams.consumer import (
     stream_info,
 )
 from indexrelay.streams.errors import GONE_CODES, refusal_code
-from indexrelay.streams.keys import Keys, scan
+from indexrelay.streams.keys import Keys, label_of, scan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +197,8 @@ def cap(connection: Connection, key: str, *, entries: int) -> int:
 def cap_bytes(connection: Connection, key: str, *, most: int) -> int:
     """Keep as many of the newest entries as take no more than ``most`` bytes; how many went.
 
-    By the server's own estimate, which looks at a few of them; where it makes none, none go.
+    By the server's own count; where it makes none, none go. Entries differ in size, so it is asked
+    again until they fit; each time at least a twentieth of them goes, so that this has an end.
 
     Raises:
         BackendRefusedError: the server refused it.
@@ -205,7 +206,8 @@ def cap_bytes(connection: Connection, key: str, *, most: int) -> int:
     removed = 0
     while (size := memory_of(connection, key)) is not None and size > most:
         entries = stream_info(connection, key).entries
-        gone = cap(connection, key, entries=max(0, min(entries - 1, entries * most // size)))
+        kept = min(entries - max(1, entries // 20), entries * most // size)
+        gone = cap(connection, key, entries=max(0, kept))
         removed += gone
         if not gone:
             break
@@ -274,7 +276,7 @@ def server_memory(connection: Connection) -> ServerMemory | None:
 
 
 def held_memory(connection: Connection, keys: Keys) -> dict[str, int]:
-    """The bytes that states and reports of readers take, by label, estimated.
+    """The bytes that states and reports of readers take, by label, estimated; set aside or not.
 
     Raises:
         redis.exceptions.RedisError: the server is away, or does not allow to ask.
@@ -283,6 +285,10 @@ def held_memory(connection: Connection, keys: Keys) -> dict[str, int]:
     for key in scan(connection, keys.reports("*")):
         label = key.removeprefix(keys.reports(""))
         held[label] = held.get(label, 0) + (memory_of(connection, key) or 0)
+    for key in scan(connection, keys.aside_of("*")):
+        owner = label_of(key)
+        if owner is not None:
+            held[owner] = held.get(owner, 0) + (memory_of(connection, key) or 0)
     for label, size in _states(connection, keys):
         held[label] = held.get(label, 0) + size
     return held
