@@ -58,7 +58,7 @@ def judge(facts: Facts) -> Verdict:
         *_unknown(facts, Area.REDIS),
         *limited(_of_releases(facts)),
         *role_problems(facts),
-        *declaration_problems(facts),
+        *limited(declaration_problems(facts)),
         *_of_groups(groups.values(), facts),
         *component_problems(components, facts, due),
         *limited(intrusion_problems(facts)),

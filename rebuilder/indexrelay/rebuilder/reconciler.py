@@ -21,6 +21,7 @@ reader serves the number, only the key holds it, and the key is replaced.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -31,12 +32,12 @@ from redis.exceptions import NoPermissionError, RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.health.redis import LONGEST_LEASES
-from indexrelay.health.status import BUILDS, Actor, Verdict
+from indexrelay.health.status import BUILDS, Actor, Code, Verdict
 from indexrelay.rebuilder.presence import CorruptionReports, ForeignWriteLog, declared_by_rebuilders
 from indexrelay.rebuilder.publisher import Announcer, Publisher
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock
-from indexrelay.schemas.loggers import LogOnce, get_logger
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import ComponentState, ReaderState, RebuilderState
 from indexrelay.schemas.names import split_member_id
 from indexrelay.schemas.settings import Settings
@@ -322,6 +323,22 @@ def _unusable(about: str, what: str, error: Exception) -> Finding:
 
 _MOST_LINES: Final = 20
 """At one comparison; `indexrelay status` has all of it."""
+_OF_LABELS: Final = frozenset(
+    {
+        Code.FOREIGN_WRITES,
+        Code.MEMBER_DROPPED,
+        Code.MEMBERS_CROWDED,
+        Code.READER_BEHIND,
+        Code.READER_LOAD_FAILED,
+        Code.READER_NOT_READY,
+        Code.READER_OTHER_SETTINGS,
+        Code.READER_SILENT,
+        Code.READER_UNREADABLE,
+        Code.REDIS_KEY,
+        Code.RELEASE_MADE_UP,
+    }
+)
+"""What stems from what a process writes about itself."""
 _FIRST_WAIT_SECONDS: Final = 300.0
 _LONGEST_WAIT_SECONDS: Final = 3600.0
 
@@ -340,12 +357,14 @@ class FindingsLog:
     A comparison runs every half minute, and most of what it cannot repair stays for a while. What
     only a person can repair is logged when it is found first, and again when it comes back. A
     repair that fails is logged again after waits that grow. Readers choose the words of what they
-    report, so one comparison logs no more than a few new lines.
+    report, so one comparison logs no more than a few new lines, and those that stem from no label
+    first. The others follow at the next comparisons.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._left = LogOnce()
+        self._left: AbstractSet[str] = frozenset()
+        """What was logged and still waits."""
         self._failed: dict[str, _Logged] = {}
 
     def repaired(self, found: Reconciliation) -> None:
@@ -377,7 +396,12 @@ class FindingsLog:
             for problem in verdict.within(BUILDS).problems
             if problem.acts is Actor.PERSON
         }
-        new = [waiting[what] for what in self._left.new(dict.fromkeys(waiting))]
+        new = sorted(
+            (problem for what, problem in waiting.items() if what not in self._left),
+            key=lambda problem: problem.code in _OF_LABELS,
+        )
+        logged = {problem.what for problem in new[:_MOST_LINES]}
+        self._left = logged.union(self._left & waiting.keys())
         for problem in new[:_MOST_LINES]:
             _log.warning(
                 "reconcile.left", what=problem.what, advice=problem.advice, code=problem.code
