@@ -313,9 +313,9 @@ def test_a_reader_that_comes_while_others_are_looked_at_counts_before_all_is_ser
     scans = []
     members = Presence.members
 
-    def counted(presence: Presence) -> Roster:
+    def counted(presence: Presence, *labels: Any, **given: Any) -> Roster:
         scans.append(clock.seconds)
-        return members(presence)
+        return members(presence, *labels, **given)
 
     monkeypatch.setattr(Presence, "members", counted)
     looks = []

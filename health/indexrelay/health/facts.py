@@ -137,6 +137,8 @@ class RedisFacts:
     ``seconds_left``."""
     crowded: frozenset[str] = frozenset()
     """Labels with more processes than are looked at: ``reader:web``."""
+    cut: frozenset[Role] = frozenset()
+    """The roles that have more keys than there was time to find."""
     seconds_left: Mapping[str, float] = field(default_factory=dict)
     """For each of them, by its key: when its presence ends unless it is renewed."""
     untaken: tuple[Untaken, ...] = ()

@@ -32,6 +32,7 @@ from indexrelay.schemas.names import member_id, split_member_id
 from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import Definitions, Release
 from indexrelay.streams.connection import NO_EVICTION
+from indexrelay.streams.keys import SCAN_SECONDS
 from indexrelay.streams.leases import HeldLease, LeaseOwner
 from indexrelay.streams.presence import MAX_PROCESSES
 from indexrelay.streams.repair import WrongKey
@@ -441,6 +442,14 @@ def _places(redis: RedisFacts) -> Iterator[Problem]:
             what=f"the presence of {key.replace(':', ' ', 1)} counts for nobody: {why}",
             advice="somebody writes there who is not that process, and the key ends by itself: "
             f"{_CHANGE_IT}",
+            acts=Actor.PERSON,
+        )
+    for cut in sorted(redis.cut):
+        yield Problem(
+            code=Code.MEMBERS_CROWDED,
+            what=f"there are more keys of {cut}s, or of others, than can be gone through in "
+            f"{SCAN_SECONDS:g} s, so that not all {cut}s are seen",
+            advice=f"see whose they are, and remove what is none of ours: {commands.REPAIR_REDIS}",
             acts=Actor.PERSON,
         )
     for crowd in sorted(redis.crowded):

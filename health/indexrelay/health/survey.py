@@ -338,6 +338,7 @@ class Survey:
         blocked = {each.key for each in wrong if each.hides}
         readers = self._readers() if self._readers else members_of(connection, keys, ReaderState)
         rebuilders = members_of(connection, keys, RebuilderState)
+        looked: dict[Role, Members[Any]] = {"reader": readers, "rebuilder": rebuilders}
         memory = server_memory(connection)
         return replace(
             facts,
@@ -353,6 +354,7 @@ class Survey:
                     {f"reader:{label}" for label in readers.crowded}
                     | {f"rebuilder:{label}" for label in rebuilders.crowded}
                 ),
+                cut=frozenset(role for role, found in looked.items() if found.cut),
                 seconds_left=_if_allowed(
                     lambda: self._seconds_left(connection, readers.states, rebuilders.states), {}
                 ),

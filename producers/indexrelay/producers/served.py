@@ -39,7 +39,15 @@ from indexrelay.storage.catalog import CollectionLog, Commit
 from indexrelay.storage.errors import UnknownCollectionError
 from indexrelay.streams.errors import WrongTypeError, is_transient
 from indexrelay.streams.keys import Keys
-from indexrelay.streams.presence import Members, ParsedStates, Presence, Roster, StateT, members_of
+from indexrelay.streams.presence import (
+    MAX_PROCESSES,
+    Members,
+    ParsedStates,
+    Presence,
+    Roster,
+    StateT,
+    members_of,
+)
 
 _log = get_logger(__name__)
 
@@ -168,7 +176,7 @@ class ServedWait:
             view = _View()
         else:
             self._away = None
-        if view.late:
+        if view.late or view.cut:
             last = True
         status = view.status
         failures = failed_components(self._query, view.rebuilders, view.readers)
@@ -202,13 +210,15 @@ class ServedWait:
             readers = self._presence.readers(labels, in_time=in_time)
             status = served_status(self._query, readers.known.values())
         self._looked = True
-        late = rebuilders.late + readers.late
+        late, cut = rebuilders.late + readers.late, rebuilders.cut or readers.cut
         view = _View(
             readers=list(readers.known.values()),
             rebuilders=list(rebuilders.known.values()),
             late=late,
+            cut=cut,
+            crowded=readers.crowded,
         )
-        if late:  # of those who were not read nothing is known
+        if late or cut:  # of those who were not read nothing is known
             return view
         # By numbers alone until here: a catalog that went back in time gives them out again.
         if status.served or last:
@@ -263,6 +273,11 @@ class ServedWait:
                 "the catalog does not have this commit any more, since it went back in time (an "
                 "older backup?): commit it again"
             )
+        elif view.cut:
+            crowds = ", ".join(sorted(view.crowded)[:_CROWDS_SHOWN])
+            reason = "presence holds so many keys that they could not be gone through in time" + (
+                f": more than {MAX_PROCESSES:,} under {crowds}" if crowds else ""
+            )
         elif view.late:
             reason = (
                 f"presence holds so much that {view.late} state(s) of it could not be read in time"
@@ -288,12 +303,21 @@ class _View:
     rebuilders: Sequence[RebuilderState] = ()
     late: int = 0
     """States for which there was no time left."""
+    cut: bool = False
+    """Whether there were more keys than there was time to find."""
+    crowded: frozenset[str] = frozenset()
+    """Labels with more processes than are looked at."""
     status: "ServedStatus | None" = None
     """``None``: unknown, since presence cannot be read, or not in time."""
 
 
 _ROSTER_SECONDS: Final = 0.5
 """How long the same processes are taken to be there: to find them costs more than to read them."""
+_FORGOTTEN_SECONDS: Final = 5.0
+"""How long what was parsed is kept for a wait that does not look again."""
+_CROWDS_SHOWN: Final = 5
+_Asked: TypeAlias = tuple[Role, frozenset[str] | None]
+"""A role, and the labels that were looked for; ``None``: all."""
 
 
 class PresenceView:
@@ -309,7 +333,7 @@ class PresenceView:
         self._clock = clock
         self._readers = ParsedStates(ReaderState)
         self._rebuilders = ParsedStates(RebuilderState)
-        self._rosters: dict[Role, tuple[float, Roster]] = {}
+        self._rosters: dict[_Asked, tuple[float, Roster]] = {}
         """Who was there, and when that was."""
 
     def readers(
@@ -344,13 +368,26 @@ class PresenceView:
         in_time: Callable[[], bool] | None,
     ) -> Members[StateT]:
         connection, now = self._connection.get(), self._clock.monotonic()
-        at, roster = self._rosters.get(model.ROLE, (now, None))
+        asked = model.ROLE, None if labels is None else frozenset(labels)
+        at, roster = self._rosters.get(asked, (now, None))
         if roster is None or not known or now - at >= _ROSTER_SECONDS:
-            roster = Presence(connection, self._keys, model.ROLE).members()
-            self._rosters[model.ROLE] = now, roster
-            parsed.forget_others(roster.ids)
-        if labels is not None:
-            roster = roster.under(labels)
+            presence = Presence(connection, self._keys, model.ROLE)
+            roster = presence.members(labels, in_time=in_time)
+            now = self._clock.monotonic()
+            recent = {
+                each: (at, other)
+                for each, (at, other) in list(self._rosters.items())
+                if now - at < _FORGOTTEN_SECONDS
+            }
+            self._rosters = {**recent, asked: (now, roster)}
+            parsed.forget_others(
+                {
+                    member
+                    for (role, _), (_, other) in self._rosters.items()
+                    if role == model.ROLE
+                    for member in other.ids
+                }
+            )
         return members_of(
             connection, self._keys, model, roster=roster, parsed=parsed, in_time=in_time
         )

@@ -133,7 +133,8 @@ class GarbageCollector:
                 versions=len(versions),
                 consequence="none of these versions is kept because of this reader",
             )
-        all_known = None not in states and not members.dropped and not members.crowded
+        missing = members.dropped or members.crowded or members.cut
+        all_known = None not in states and not missing
         # An emptied Redis shows no reader until each has published its presence again.
         return served, bool(states) and all_known
 

@@ -117,7 +117,6 @@ class RebuilderPresence:
                 fitted_rebuilder(state).model_dump_json().encode(),
                 ttl_seconds=self._ttl_seconds,
             )
-            self._find_namesakes()
         except RedisError as error:
             self._silent = is_unanswered(error)
             _log.warning("presence.not_published", error=str(error))
@@ -136,14 +135,20 @@ class RebuilderPresence:
         except RedisError as error:
             _log.debug("presence.not_withdrawn", error=str(error))
 
-    def _find_namesakes(self) -> None:
+    def find_namesakes(self) -> None:
         """Find other processes under our label that are alive, and log each once.
 
         One that was killed stays present until its TTL ends, and the process that was started in
         its place has its label. So only a state that was renewed between two of our looks counts.
+        For one thread, and not for the one that keeps presence alive: this looks for keys.
         """
         us = self._identity
-        everyone = members_of(self._connection, self._keys, RebuilderState).known
+        try:
+            roster = self._presence.members([us.label])
+            everyone = members_of(self._connection, self._keys, RebuilderState, roster=roster).known
+        except RedisError as error:
+            _log.debug("rebuilders.unknown", error=str(error))
+            return
         others = {
             member: state
             for member, state in everyone.items()

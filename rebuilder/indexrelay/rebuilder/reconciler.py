@@ -136,6 +136,9 @@ class Reconciler:
         self._corruption_reports = CorruptionReports(store, clock)
         self._behind_since: float | None = None
         self.foreign_writes = ForeignWriteLog(clock)
+        self.flooded = False
+        """Whether the last look for keys that are not ours found so many that the next one is due
+        at once."""
 
     def reconcile(self) -> Reconciliation:
         """One comparison of the store with itself and with Redis; raises for neither of them."""
@@ -212,6 +215,7 @@ class Reconciler:
         except NoPermissionError as error:
             _log.debug("redis.not_allowed", error=str(error))  # by the server's ACL
             return
+        self.flooded = any(wrong.floods for wrong in wrong_keys)
         for wrong in wrong_keys:
             what = repair_key(
                 connection, keys, wrong, ttl_seconds=self._limits.presence_ttl_seconds

@@ -374,19 +374,22 @@ class Leases:
 
 
 class LeaseHeartbeat:
-    """Calls ``renew`` at a third of the leases' TTL, from `start` to `stop`.
+    """Calls ``renew`` at a third of the TTL of leases, or of presence, from `start` to `stop`.
 
     In a thread of its own, because everything else may be late: a look at the facts waits for the
     catalog, a comparison for the store, a read for its events. On a busy machine with short leases
     that took longer than a TTL, and another rebuilder built the same component at the same time.
     """
 
-    def __init__(self, renew: Callable[[], None], *, ttl_seconds: float) -> None:
+    def __init__(
+        self, renew: Callable[[], None], *, ttl_seconds: float, name: str = "leases"
+    ) -> None:
         self._renew = renew
+        self._name = name
         self._period_seconds = ttl_seconds / 3
         self._stopping = threading.Event()
         self._thread = SupervisedThread(
-            self._run, name="indexrelay-leases", wait=self._stopping.wait
+            self._run, name=f"indexrelay-{name}", wait=self._stopping.wait
         )
         self._started = False
 
@@ -414,7 +417,7 @@ class LeaseHeartbeat:
             try:
                 self._renew()
             except Exception as error:  # noqa: BLE001 - the next renewal may still be in time
-                _log.warning("leases.not_renewed", error=f"{type(error).__name__}: {error}")
+                _log.warning(f"{self._name}.not_renewed", error=f"{type(error).__name__}: {error}")
 
 
 Unit = frozenset[str]

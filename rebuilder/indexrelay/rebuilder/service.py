@@ -122,6 +122,10 @@ class Rebuilder:
         )
         self._leases = Leases(settings, connection, identity=identity, clock=clock)
         self._heartbeat = LeaseHeartbeat(self._renew_leases, ttl_seconds=limits.lease_ttl_seconds)
+        # Beside that of the loop, which a look for keys, or a lock, may make late.
+        self._presence_heartbeat = LeaseHeartbeat(
+            self._publish_presence, ttl_seconds=limits.presence_ttl_seconds, name="presence"
+        )
         started_at = clock.now()  # what was released later may follow other settings
         self._readers = PresenceWatch(
             connection, keys, ReaderState, period_seconds=limits.presence_ttl_seconds / 15
@@ -226,6 +230,7 @@ class Rebuilder:
             _log.warning("workdirs.not_removed", error=str(error))
         self._runner.start()
         self._heartbeat.start()
+        self._presence_heartbeat.start()
         self._readers.start()
         self._thread = SupervisedThread(
             self._loop, name="indexrelay-rebuilder", wait=self._stopping.wait
@@ -250,6 +255,7 @@ class Rebuilder:
         # Only now are no more passes started, and only after the last one presence may end.
         self._passes.shutdown()
         self._heartbeat.stop()
+        self._presence_heartbeat.stop()
         self._builds.shutdown()
         # A server that did not answer the last call would take another time-out.
         if not self._silent and not self._leases.silent:
@@ -269,7 +275,7 @@ class Rebuilder:
         order = self._scheduler.next_order(woken_at=now)
         with LeaseHeartbeat(self._renew_leases, ttl_seconds=self._limits.lease_ttl_seconds):
             result = self._run_pass(order) if order is not None else None
-        self._publish_presence()
+        self._show_presence()
         return result
 
     def _loop(self) -> None:
@@ -304,7 +310,7 @@ class Rebuilder:
             self._reconcile_timer.expire()
         now = self._clock.monotonic()
         regular = (
-            (self._publish_timer, self._publish_presence),
+            (self._publish_timer, self._show_presence),
             (self._reconcile_timer, self._reconcile),
             (self._judge_timer, self._judge),
             (self._readers_timer, self._check_readers),
@@ -416,6 +422,8 @@ class Rebuilder:
         """Repair what somebody wrote under the readers' keys, and look at what they cannot load."""
         try:
             self._findings.repaired(self._reconciler.repair_keys())
+            if self._reconciler.flooded:
+                self._readers_timer.expire()
             # What readers cannot load is not served until it is built again.
             if self._reconciler.check_corruption_reports():
                 self._signal()
@@ -458,6 +466,11 @@ class Rebuilder:
     def _lock_waits(self) -> tuple[LockWait, ...]:
         """What takes longer than it should to be locked."""
         return (*self._store.lock_waits.long, *self._catalog.lock_waits.long, *self._leases.waits)
+
+    def _show_presence(self) -> None:
+        """Publish this rebuilder's state, and look for others under its label."""
+        self._publish_presence()
+        self._presence.find_namesakes()
 
     def _publish_presence(self) -> None:
         """Publish this rebuilder's state.

@@ -40,7 +40,7 @@ from indexrelay.schemas.messages import MAX_EVENT_BYTES, ProcessState, Role
 from indexrelay.schemas.names import READER_PATTERN, member_id, split_member_id
 from indexrelay.streams.connection import Connection, portions, writes_to
 from indexrelay.streams.errors import MessageTooLargeError, refusal_code
-from indexrelay.streams.keys import Keys, scan
+from indexrelay.streams.keys import Keys, keys_by_label
 
 _MAX_LENGTH: Final = 128
 _INSTANCE_BYTES: Final = 8
@@ -195,24 +195,28 @@ class Presence:
                     commands.pexpire(key, milliseconds)
                 raise
 
-    def members(self) -> "Roster":
-        """The ids of all who are present."""
+    def members(
+        self,
+        labels: Collection[str] | None = None,
+        *,
+        in_time: Callable[[], bool] | None = None,
+    ) -> "Roster":
+        """The ids of all who are present, as far as there is time to find them.
+
+        Args:
+            labels: those under some labels alone; a few of them are found whatever is under
+                others.
+            in_time: whether there is time to look on; ``None``: for `SCAN_SECONDS`.
+        """
         prefix = self._member_key("")
-        by_label: dict[str, set[str]] = {}
-        crowded: set[str] = set()
-        for key in scan(self._connection, f"{prefix}*"):
-            member = key.removeprefix(prefix)
-            if len(member) > _MAX_ID:
-                continue
-            label, _ = split_member_id(member)
-            members = by_label.setdefault(label, set())
-            if len(members) < MAX_PROCESSES:
-                members.add(member)
-            elif member not in members:
-                crowded.add(label)
+        found = keys_by_label(
+            self._connection, prefix, most=MAX_PROCESSES, labels=labels, in_time=in_time
+        )
+        ids = (key.removeprefix(prefix) for some in found.keys.values() for key in some)
         return Roster(
-            ids=tuple(sorted(member for members in by_label.values() for member in members)),
-            crowded=frozenset(crowded),
+            ids=tuple(sorted(member for member in ids if len(member) <= _MAX_ID)),
+            crowded=frozenset(found.crowded),
+            cut=found.cut,
         )
 
     def all(self) -> dict[str, bytes]:
@@ -228,10 +232,10 @@ class Presence:
             roster: whose states to read, as `members` gave it a moment ago; ``None``: as it is now.
             in_time: whether there is time to read on; ``None``: always.
         """
-        roster = roster or self.members()
+        roster = roster or self.members(in_time=in_time)
         sizes = self._sizes(roster.ids)
         unread = dict(_beyond(sizes, MAX_STATE_BYTES, MAX_LABEL_BYTES, "bytes"))
-        wanted = [member for member in roster.ids if member not in unread]
+        wanted = [member for member in roster.ids if sizes[member] and member not in unread]
         states: dict[str, bytes] = {}
         late = len(wanted)
         for some in portions(wanted, [sizes[member] for member in wanted]):
@@ -243,7 +247,7 @@ class Presence:
                 for member, state in zip(some, self._read(some), strict=True)
                 if state and len(state) <= MAX_STATE_BYTES  # it may have grown meanwhile
             }
-        return Look(states=states, unread=unread, crowded=roster.crowded, late=late)
+        return Look(states=states, unread=unread, crowded=roster.crowded, late=late, cut=roster.cut)
 
     def _read(self, members: Sequence[str]) -> list[Any]:
         with self._connection.commands.pipeline(transaction=False) as pipeline:
@@ -273,12 +277,15 @@ class Roster:
     """Sorted."""
     crowded: frozenset[str] = frozenset()
     """Labels with more than `MAX_PROCESSES`, of which some are not in ``ids``."""
+    cut: bool = False
+    """Whether there were more keys than there was time to find."""
 
     def under(self, labels: Collection[str]) -> "Roster":
         """Those under some labels alone."""
         return Roster(
             ids=tuple(each for each in self.ids if split_member_id(each)[0] in labels),
             crowded=self.crowded.intersection(labels),
+            cut=self.cut,
         )
 
 
@@ -293,6 +300,8 @@ class Look:
     """Labels with more than `MAX_PROCESSES` members, of which some were not looked at."""
     late: int = 0
     """Members for whose states there was no time left."""
+    cut: bool = False
+    """Whether there were more keys than there was time to find."""
 
 
 def _beyond(
@@ -341,6 +350,8 @@ class Members(Generic[StateT]):
     """Labels with more members than are looked at."""
     late: int = 0
     """Members for whose states there was no time left."""
+    cut: bool = False
+    """Whether there were more keys than there was time to find: somebody may be missing."""
 
     @property
     def known(self) -> dict[str, StateT]:
@@ -420,7 +431,7 @@ def members_of(
             dropped[member] = f"its state says that it is {state.member[:_SHOWN]}"
     for member, why in dropped.items():
         _log.debug("presence.dropped", role=model.ROLE, member=member, why=why)
-    return Members(states=states, dropped=dropped, crowded=look.crowded, late=late)
+    return Members(states=states, dropped=dropped, crowded=look.crowded, late=late, cut=look.cut)
 
 
 class PresenceWatch(Generic[StateT]):

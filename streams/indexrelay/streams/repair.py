@@ -16,7 +16,7 @@ functions that take more memory than any of ours.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -28,7 +28,7 @@ from indexrelay.schemas.settings import RebuilderSettings
 from indexrelay.streams.connection import Connection, replies_of, writes_to
 from indexrelay.streams.consumer import LAST, StreamInfo, memory_of, stream_info
 from indexrelay.streams.errors import UnkillableScriptError, refusal_code
-from indexrelay.streams.keys import Keys, label_of, scan
+from indexrelay.streams.keys import Keys, keys_by_label, label_of, scan, within
 from indexrelay.streams.presence import MAX_LABEL_BYTES, MAX_PROCESSES, MAX_STATE_BYTES
 from indexrelay.streams.retention import cap, server_memory
 
@@ -49,6 +49,9 @@ MAX_SCRIPT_BYTES: Final = 16_777_216
 """Of the scripts, and of the functions, that a server keeps; ours take a few thousand."""
 TOO_LONG: Final = 2
 """A stream that is so many times as long as it may be is more than the next trimming leaves."""
+
+_BY_HAND_SECONDS: Final = 300.0
+"""How long a person waits for the keys of one pattern to be deleted; each second some 100,000."""
 
 
 class Action(StrEnum):
@@ -92,6 +95,11 @@ class WrongKey:
     remedy: Remedy = Remedy.ASIDE
     entries: int = 0
     """How many a stream that is shortened keeps."""
+
+    @property
+    def floods(self) -> bool:
+        """Whether it is so many keys that there may be others by the next look."""
+        return self.remedy is Remedy.DELETE and self.key.endswith("*")
 
     @property
     def hides(self) -> bool:
@@ -180,7 +188,13 @@ class Repair:
                 commands.function_flush()
             case Action.REPAIR_KEY if step.wrong is not None:
                 ttl_seconds = self._limits.presence_ttl_seconds
-                return repair_key(self._connection, self._keys, step.wrong, ttl_seconds=ttl_seconds)
+                return repair_key(
+                    self._connection,
+                    self._keys,
+                    step.wrong,
+                    ttl_seconds=ttl_seconds,
+                    in_time=within(_BY_HAND_SECONDS),
+                )
         return f"{step.what}: they were removed"
 
     def _keys_to_repair(self) -> Iterator[Step]:
@@ -374,21 +388,14 @@ def _release_number(connection: Connection, keys: Keys) -> list[WrongKey]:
 
 def _members(connection: Connection, prefix: str) -> Iterator[WrongKey]:
     """The states of one kind of process."""
-    by_label: dict[str, set[str]] = {}
-    many: dict[str, int] = {}
-    for key in scan(connection, f"{prefix}*"):
-        label, _ = split_member_id(key.removeprefix(prefix))
-        known = by_label.setdefault(label, set())
-        if len(known) < MAX_PROCESSES:
-            known.add(key)
-        elif key not in known:
-            many[label] = many.get(label, MAX_PROCESSES) + 1
-    for label, members in by_label.items():
+    found = keys_by_label(connection, prefix, most=MAX_PROCESSES)
+    for label, members in found.keys.items():
         pattern = f"{prefix}{label}:*"
-        if label in many:
+        if label in found.crowded:
+            more = "more than " if found.cut else ""
             yield WrongKey(
                 key=pattern,
-                found=f"{many[label]:,} states",
+                found=f"{more}{found.crowded[label]:,} states",
                 wanted=f"at most {MAX_PROCESSES:,}",
                 remedy=Remedy.DELETE,
             )
@@ -445,11 +452,19 @@ def _of_state(key: str, milliseconds_left: int, size: int) -> Iterator[WrongKey]
         )
 
 
-def repair_key(connection: Connection, keys: Keys, wrong: WrongKey, *, ttl_seconds: float) -> str:
+def repair_key(
+    connection: Connection,
+    keys: Keys,
+    wrong: WrongKey,
+    *,
+    ttl_seconds: float,
+    in_time: Callable[[], bool] | None = None,
+) -> str:
     """Repair a key; what was done, as a sentence.
 
     Args:
         ttl_seconds: the TTL that is given to a key without one.
+        in_time: whether there is time to delete more keys; ``None``: for `SCAN_SECONDS`.
 
     Raises:
         BackendRefusedError: the server refused it.
@@ -464,8 +479,9 @@ def repair_key(connection: Connection, keys: Keys, wrong: WrongKey, *, ttl_secon
                 removed = cap(connection, wrong.key, entries=wrong.entries)
                 return f"{wrong}: the {removed:,} oldest were removed"
             case Remedy.DELETE:
-                _delete(connection, wrong.key)
-                return f"{wrong}: deleted"
+                if _delete(connection, wrong.key, in_time=in_time):
+                    return f"{wrong}: deleted"
+                return f"{wrong}: some were deleted, and the others go at the next repair"
             case Remedy.ASIDE:
                 return _set_aside(connection, keys, wrong)
 
@@ -483,10 +499,13 @@ def _set_aside(connection: Connection, keys: Keys, wrong: WrongKey) -> str:
     return f"{wrong}: it was set aside as {aside}, for a week"
 
 
-def _delete(connection: Connection, pattern: str) -> None:
-    found = list({*scan(connection, pattern)}) if "*" in pattern else [pattern]
-    for start in range(0, len(found), _AT_A_TIME):
-        connection.commands.unlink(*found[start : start + _AT_A_TIME])
-
-
-_AT_A_TIME: Final = 1000
+def _delete(connection: Connection, pattern: str, *, in_time: Callable[[], bool] | None) -> bool:
+    """Delete what matches, as it is found; whether there was time for all of it."""
+    if "*" not in pattern:
+        connection.commands.unlink(pattern)
+        return True
+    looked = scan(connection, pattern, in_time=in_time)
+    for found in looked.steps():
+        if found:
+            connection.commands.unlink(*found)
+    return not looked.cut

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from redis.exceptions import NoPermissionError, ResponseError
 
-from indexrelay.schemas.names import split_member_id
 from indexrelay.streams.connection import Connection, writes_to
 from indexrelay.streams.consumer import (
     MOST_BYTES,
@@ -23,7 +22,7 @@ from indexrelay.streams.consumer import (
     stream_info,
 )
 from indexrelay.streams.errors import GONE_CODES, refusal_code
-from indexrelay.streams.keys import Keys, label_of, scan
+from indexrelay.streams.keys import Keys, keys_by_label, label_of, scan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,17 +294,11 @@ def held_memory(connection: Connection, keys: Keys) -> dict[str, int]:
 
 
 def _states(connection: Connection, keys: Keys) -> Iterator[tuple[str, int]]:
-    samples: dict[str, list[str]] = {}
-    counts: dict[str, int] = {}
-    for key in scan(connection, keys.reader("*")):
-        label, _ = split_member_id(key.removeprefix(keys.reader("")))
-        counts[label] = counts.get(label, 0) + 1
-        some = samples.setdefault(label, [])
-        if len(some) < _SAMPLES:
-            some.append(key)
-    for label, some in samples.items():
+    found = keys_by_label(connection, keys.reader(""), most=_SAMPLES)
+    for label, some in found.keys.items():
         sizes = [memory_of(connection, key) or 0 for key in some]
-        yield label, round(sum(sizes) / len(sizes) * counts[label])
+        count = found.crowded.get(label, len(sizes))
+        yield label, round(sum(sizes) / len(sizes) * count)
 
 
 _SAMPLES: Final = 100
