@@ -15,6 +15,7 @@ would come again as long as somebody has the password. A look from outside mostl
 rebuilder that repaired it publishes it for an hour.
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -271,15 +272,20 @@ _MOST_LABELS: Final = 20
 
 
 class ForeignWriteLog:
-    """Counts foreign writes by label; noted by one thread, read by any."""
+    """Counts foreign writes by label; safe from any thread."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._seen: tuple[ForeignWrites, ...] = ()
         """The newest at the end; replaced as a whole."""
+        self._noting = threading.Lock()
 
     def note(self, label: str, what: str) -> None:
         """It was seen, or repaired, once more."""
+        with self._noting:
+            self._note(label, what)
+
+    def _note(self, label: str, what: str) -> None:
         now = self._clock.now()
         before = next((each for each in self._seen if each.label == label), None)
         noted = ForeignWrites(

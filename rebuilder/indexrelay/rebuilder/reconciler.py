@@ -20,6 +20,7 @@ that are kept for a rollback. So it is left to a person (`indexrelay reconcile -
 reader serves the number, only the key holds it, and the key is replaced.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -136,6 +137,7 @@ class Reconciler:
         self._corruption_reports = CorruptionReports(store, clock)
         self._behind_since: float | None = None
         self.foreign_writes = ForeignWriteLog(clock)
+        self._repairing_keys = threading.Lock()
         self.flooded = False
         """Whether the last look for keys that are not ours found so many that the next one is due
         at once."""
@@ -145,12 +147,12 @@ class Reconciler:
         return Reconciliation(findings=(*self._in_the_store(), *self._in_redis()))
 
     def repair_keys(self) -> Reconciliation:
-        """Repair the keys that hold what is not ours, and nothing else.
+        """Repair the keys that hold what is not ours, and nothing else; from any thread.
 
         Raises:
             redis.exceptions.RedisError: the server is away, or refuses.
         """
-        return Reconciliation(findings=tuple(self._wrong_keys()))
+        return Reconciliation(findings=self._wrong_keys())
 
     def check_corruption_reports(self) -> bool:
         """Hash again what readers cannot load; whether one of them found something new.
@@ -205,8 +207,12 @@ class Reconciler:
             self.foreign_writes.note(label, f"the presence of reader {member}: {why}")
         return members.states
 
-    def _wrong_keys(self) -> Iterator[Finding]:
+    def _wrong_keys(self) -> tuple[Finding, ...]:
         """First of all: whatever is asked of such a key is refused."""
+        with self._repairing_keys:
+            return tuple(self._repaired_keys())
+
+    def _repaired_keys(self) -> Iterator[Finding]:
         connection, keys = self._connection, self._keys
         try:
             wrong_keys = find_wrong_keys(
@@ -356,7 +362,9 @@ class _Logged:
 
 
 class FindingsLog:
-    """Logs what comparisons find: each repair, and once what is left; used by one thread.
+    """Logs what comparisons find: each repair, and once what is left.
+
+    Safe from any thread as to repairs; what is left is logged by one.
 
     A comparison runs every half minute, and most of what it cannot repair stays for a while. What
     only a person can repair is logged when it is found first, and again when it comes back. A
@@ -370,9 +378,14 @@ class FindingsLog:
         self._left: AbstractSet[str] = frozenset()
         """What was logged and still waits."""
         self._failed: dict[str, _Logged] = {}
+        self._repairs = threading.Lock()
 
     def repaired(self, found: Reconciliation) -> None:
         """Log what was repaired, and what could not be."""
+        with self._repairs:
+            self._log_repairs(found)
+
+    def _log_repairs(self, found: Reconciliation) -> None:
         now = self._clock.monotonic()
         for finding in found.findings:
             if finding.outcome is RepairOutcome.REPAIRED:

@@ -54,6 +54,8 @@ _ELSEWHERE_SECONDS: Final = 1.0
 """How soon to look again for a component that another host is building."""
 _JUDGE_SECONDS: Final = 30.0
 """How often what waits for a person is looked for, so that it is logged once."""
+_FLOODED_SECONDS: Final = 0.1
+"""The wait before keys are repaired again, where there were so many that others follow."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
 """The wait before the next attempt when Redis or the catalog is away: doubled each time, up to
 this."""
@@ -213,6 +215,10 @@ class Rebuilder:
         self._pass_ended = threading.Event()
         self._stopping = threading.Event()
         self._passes = ThreadPoolExecutor(_PASSES, thread_name_prefix="indexrelay-pass")
+        self._keys_seconds = limits.presence_ttl_seconds / 3
+        self._keys_thread = SupervisedThread(
+            self._watch_keys, name="indexrelay-keys", wait=self._stopping.wait
+        )
         self._thread: threading.Thread | None = None
 
     @property
@@ -236,6 +242,7 @@ class Rebuilder:
             self._loop, name="indexrelay-rebuilder", wait=self._stopping.wait
         )
         self._thread.start()
+        self._keys_thread.start()
         _log.info("rebuilder.started", rebuilder=self.id, pid=self._identity.pid)
 
     def stop(self) -> None:
@@ -252,6 +259,7 @@ class Rebuilder:
         self._readers.stop()  # where the server does not answer, it and the loop wait at once
         if self._thread is not None:
             self._thread.join()
+            self._keys_thread.join()
         # Only now are no more passes started, and only after the last one presence may end.
         self._passes.shutdown()
         self._heartbeat.stop()
@@ -313,7 +321,7 @@ class Rebuilder:
             (self._publish_timer, self._show_presence),
             (self._reconcile_timer, self._reconcile),
             (self._judge_timer, self._judge),
-            (self._readers_timer, self._check_readers),
+            (self._readers_timer, self._look_at_readers),
             (self._trim_timer, self._trim),
             (self._gc_timer, self._collect_garbage),
         )
@@ -420,10 +428,25 @@ class Rebuilder:
 
     def _check_readers(self) -> None:
         """Repair what somebody wrote under the readers' keys, and look at what they cannot load."""
+        self._repair_keys()
+        self._look_at_readers()
+
+    def _watch_keys(self) -> None:
+        """Repair keys again and again, on a thread of its own: there may be any number of them."""
+        while not self._stopping.is_set():
+            self._repair_keys()
+            flooded = self._reconciler.flooded
+            self._stopping.wait(_FLOODED_SECONDS if flooded else self._keys_seconds)
+
+    def _repair_keys(self) -> None:
         try:
             self._findings.repaired(self._reconciler.repair_keys())
-            if self._reconciler.flooded:
-                self._readers_timer.expire()
+        except RedisError as error:
+            _log.debug("keys.not_repaired", error=str(error))
+
+    def _look_at_readers(self) -> None:
+        """Look at what readers cannot load, and at the server's memory."""
+        try:
             # What readers cannot load is not served until it is built again.
             if self._reconciler.check_corruption_reports():
                 self._signal()
