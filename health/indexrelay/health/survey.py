@@ -355,6 +355,9 @@ class Survey:
                     | {f"rebuilder:{label}" for label in rebuilders.crowded}
                 ),
                 cut=frozenset(role for role, found in looked.items() if found.cut),
+                unseen=frozenset(
+                    role for role, found in looked.items() if found.cut and not found.states
+                ),
                 seconds_left=_if_allowed(
                     lambda: self._seconds_left(connection, readers.states, rebuilders.states), {}
                 ),

@@ -208,9 +208,16 @@ class Reconciler:
         return members.states
 
     def _wrong_keys(self) -> tuple[Finding, ...]:
-        """First of all: whatever is asked of such a key is refused."""
-        with self._repairing_keys:
+        """First of all: whatever is asked of such a key is refused.
+
+        Nothing where another thread is at it: a flood of keys keeps it busy for seconds.
+        """
+        if not self._repairing_keys.acquire(blocking=False):
+            return ()
+        try:
             return tuple(self._repaired_keys())
+        finally:
+            self._repairing_keys.release()
 
     def _repaired_keys(self) -> Iterator[Finding]:
         connection, keys = self._connection, self._keys

@@ -124,9 +124,9 @@ def _escaped(character: "re.Match[str]") -> str:
     return f"\\{character[0]}"
 
 
-SCAN_SECONDS: Final = 2.0
+SCAN_SECONDS: Final = 1.0
 """How long one look for keys may take that is given no other time: whoever may write adds keys as
-fast as they are found, and then it would never end. Ten million keys of others take that long."""
+fast as they are found, and then it would never end. Some million keys of others take that long."""
 
 
 def within(seconds: float) -> Callable[[], bool]:
