@@ -330,8 +330,8 @@ class Rebuilder:
                 return  # each of them may wait for a server that does not answer
             if timer.due(now):
                 act()
-                self._start_pass_if_due()  # the next of them may take seconds
-        self._start_pass_if_due()
+        if self._coalescer.remaining(now) == 0 or self._blocked_may_be_free(now):
+            self._start_pass()
 
     def _signal(self, count: int = 1) -> None:
         self._woken_at = self._woken_at or self._clock.now()
@@ -357,11 +357,6 @@ class Rebuilder:
         if not scheduler.blocked:
             return False
         return self._pass_ended.is_set() or self._elsewhere_timer.due(now)
-
-    def _start_pass_if_due(self) -> None:
-        now = self._clock.monotonic()
-        if self._coalescer.remaining(now) == 0 or self._blocked_may_be_free(now):
-            self._start_pass()
 
     def _start_pass(self) -> None:
         """Look at the facts, and start a pass for what is due."""
