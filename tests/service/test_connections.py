@@ -10,6 +10,8 @@ from itertools import count
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 
 from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service import connections
@@ -461,3 +463,56 @@ def test_memory_is_given_back_once_after_much_was_held(monkeypatch: pytest.Monke
 
 def test_memory_that_is_free_can_be_given_back() -> None:
     connections.give_memory_back()
+
+
+EVENTS = ("connect", "connect_deaf", "half", "whole", "post", "part", "read", "settle", "later")
+
+
+@given(some.lists(some.tuples(some.sampled_from(EVENTS), some.integers(0, 7)), max_size=40))
+def test_no_sequence_of_events_leaves_a_working_connection_among_those_that_wait(
+    events: list[tuple[str, int]],
+) -> None:
+    """`_make_room` once went round such a connection for ever, and the event loop with it."""
+
+    async def body() -> None:
+        inner = BodyLimit(Application(150_000), max_bytes=1_000_000)
+        service = Service(inner, most=4, max_buffered_bytes=300_000)
+        clients = [service.connect(reads=False)]
+        for event, which in events:
+            client = clients[which % len(clients)]
+            if event.startswith("connect"):
+                clients.append(service.connect(reads=event == "connect"))
+            elif event == "settle":
+                await service.settle()
+            elif event == "later":
+                service.now += 3
+                service.connections.expire()
+            elif client.closed or client.paused:
+                continue
+            elif event == "read":
+                client.read()
+            else:
+                sent = {"half": HALF, "whole": WHOLE, "post": POST % 100_000, "part": b"x" * 9_000}
+                receive(client, sent[event])
+            waiting = service.connections.waiting()
+            assert Phase.WORK not in [each.phase for each in waiting]
+            assert len(service.connections) <= 4 + 8
+            await asyncio.sleep(0)
+
+    running(body)
+
+
+def test_answers_that_are_read_while_others_want_room_do_not_stop_the_event_loop() -> None:
+    async def body() -> None:
+        inner = BodyLimit(Application(400_000), max_bytes=10)
+        service = Service(inner, most=10, max_buffered_bytes=900_000)
+        first, second, third = (service.connect(reads=False) for _ in range(3))
+        for each in (first, second):
+            receive(each, WHOLE)
+            await service.settle()
+        first.read()  # the service writes on, from the next turn of the loop
+        receive(third, WHOLE)
+        await service.settle()
+        assert [each.closed for each in (first, second, third)].count(True) <= 1
+
+    running(body)

@@ -154,6 +154,10 @@ class Connections:
         if connection in self._open and connection.phase is not Phase.WORK:
             self._waiting[connection] = None
 
+    def waiting(self) -> tuple["GuardedConnection", ...]:
+        """Those that wait for their client; the longest comes first."""
+        return tuple(self._waiting)
+
     def hold(self, connection: "GuardedConnection", count: int) -> bool:
         """Count ``count`` bytes for it, if need be in place of another's; whether there is room."""
         while self._buffered + count > self._max_buffered_bytes:
@@ -215,21 +219,20 @@ class Connections:
             newcomer: for which room is made; it is not cut itself.
             holding: whether to cut one that gives back some bytes.
         """
-        while longest := self._longest(newcomer, holding=holding):
+        for longest in tuple(self._waiting):
+            if longest is newcomer or (holding and not longest.held_bytes):
+                continue
             since = longest.since
-            if longest.update_phase() is Phase.WORK or longest.since != since:
-                continue  # it has moved on, and stands at the end now, or not at all
+            if longest.update_phase() is Phase.WORK:
+                self._waiting.pop(longest, None)  # whatever it was doing there
+                continue
+            if longest.since != since:
+                continue  # it has moved on, and stands at the end now
             log.warning("connection.made_room", waited_for=longest.phase.name.lower())
             self.leave(longest)
             longest.transport.abort()
             return True
         return False
-
-    def _longest(
-        self, newcomer: "GuardedConnection", *, holding: bool
-    ) -> "GuardedConnection | None":
-        others = (each for each in self._waiting if each is not newcomer)
-        return next((each for each in others if each.held_bytes or not holding), None)
 
 
 class GuardedConnection(H11Protocol, asyncio.BufferedProtocol):
@@ -322,7 +325,7 @@ class GuardedConnection(H11Protocol, asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """The client has read what was waiting."""
         super().resume_writing()
-        self.phase = Phase.WORK  # if it waits for the client again, that begins now
+        self._enter(Phase.WORK)  # if it waits for the client again, that begins now
         self.update_phase()
 
     def send_400_response(self, msg: str) -> None:
@@ -346,9 +349,13 @@ class GuardedConnection(H11Protocol, asyncio.BufferedProtocol):
         """See what it waits for now."""
         phase = self._phase()
         if phase is not self.phase:
-            self.phase, self.since = phase, self._all.now()
-            self._all.phase_changed(self)
+            self._enter(phase)
         return phase
+
+    def _enter(self, phase: Phase) -> None:
+        """Be in this phase from now on; the only place that sets it."""
+        self.phase, self.since = phase, self._all.now()
+        self._all.phase_changed(self)
 
     def expire(self, seconds: float) -> None:
         """End it, since its client took too long."""
