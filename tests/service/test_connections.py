@@ -170,6 +170,22 @@ def test_an_answer_that_is_read_slowly_may_take_long() -> None:
     running(body)
 
 
+def test_an_answer_that_is_read_at_once_leaves_the_event_loop_a_turn_after_each_piece() -> None:
+    async def body() -> None:
+        service = Service(Application(1_000_000))
+        fast = service.connect()
+        receive(fast, WHOLE)
+        turns = 0
+        while len(fast.written) < 1_000_000:
+            before = len(fast.written)
+            await asyncio.sleep(0)
+            turns += 1
+            assert len(fast.written) - before <= 2 * 64 * 1024
+        assert turns >= 1_000_000 // (64 * 1024)
+
+    running(body)
+
+
 def test_the_client_that_was_waited_for_the_longest_makes_room_for_one_more() -> None:
     async def body() -> None:
         inner = Application()

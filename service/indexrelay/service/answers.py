@@ -4,6 +4,7 @@ An answer is sent in pieces, as fast as its client reads them. A document is sen
 memory, gzipped or not, or not at all when the client has it already.
 """
 
+import asyncio
 import json
 import math
 from collections.abc import Iterable
@@ -66,6 +67,8 @@ class LargeResponse(Response):
             piece = body[first : first + PIECE_BYTES]
             more = first + PIECE_BYTES < len(body)
             await send({"type": "http.response.body", "body": piece, "more_body": more})
+            # Where a client reads as fast as this writes, no send waits for it.
+            await asyncio.sleep(0)
 
 
 class SharedResponse(LargeResponse):
