@@ -26,7 +26,7 @@ from indexrelay.service.connections import (
 )
 from indexrelay.service.limits import BodyLimit
 from indexrelay.service.server import listening
-from tests.service.transports import Service, receive, status
+from tests.service.transports import HeldTransport, Service, receive, status
 
 WHOLE = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 HALF = WHOLE[:-2]
@@ -490,10 +490,12 @@ def test_no_sequence_of_events_leaves_a_working_connection_among_those_that_wait
 ) -> None:
     """`_make_room` once went round such a connection for ever, and the event loop with it."""
 
+    clients: list[HeldTransport] = []
+
     async def body() -> None:
         inner = BodyLimit(Application(150_000), max_bytes=1_000_000)
         service = Service(inner, most=4, max_buffered_bytes=300_000)
-        clients = [service.connect(reads=False)]
+        clients.append(service.connect(reads=False))
         for event, which in events:
             client = clients[which % len(clients)]
             if event.startswith("connect"):
@@ -515,7 +517,15 @@ def test_no_sequence_of_events_leaves_a_working_connection_among_those_that_wait
             assert len(service.connections) <= 4 + 8
             await asyncio.sleep(0)
 
-    running(body)
+    async def ended() -> None:
+        try:
+            await body()
+        finally:  # uvicorn's tasks swallow being cancelled, and would wait for their clients
+            for each in clients:
+                each.abort()
+            await asyncio.sleep(0)
+
+    running(ended)
 
 
 def test_answers_that_are_read_while_others_want_room_do_not_stop_the_event_loop() -> None:
