@@ -208,6 +208,48 @@ def test_the_client_that_was_waited_for_the_longest_makes_room_for_one_more() ->
     running(body)
 
 
+def test_a_client_that_has_asked_is_waited_for_a_moment_before_it_makes_room() -> None:
+    async def body() -> None:
+        service = Service(BodyLimit(Application(400_000), max_bytes=10), max_buffered_bytes=700_000)
+        reading, second, third = (service.connect(reads=False) for _ in range(3))
+        receive(reading, WHOLE)
+        await service.settle()
+        service.now = 0.9
+        receive(second, WHOLE)
+        await service.settle()
+        assert (reading.aborted, status(second)) == (False, 503)
+        reading.read()
+        await service.settle()
+        service.now = 1.5
+        receive(third, WHOLE)
+        await service.settle()
+        assert (reading.aborted, status(third)) == (False, 503), "it has read since"
+        service.now = 2
+        receive(third, WHOLE)
+        third.read()
+        await service.settle()
+        assert (reading.aborted, status(third)) == (True, 200)
+
+    running(body)
+
+
+def test_idle_clients_keep_their_place_for_a_moment_and_silent_ones_do_not() -> None:
+    async def body() -> None:
+        service = Service(Application(), most=3)
+        idle, half, _ = (service.connect() for _ in range(3))
+        receive(idle, WHOLE)
+        receive(half, HALF)
+        await service.settle()
+        service.connect()
+        assert (idle.closed, half.aborted) == (False, True)
+        service.now = 1
+        service.connect()
+        service.connect()
+        assert idle.aborted
+
+    running(body)
+
+
 def test_where_all_are_at_work_some_more_come_in_and_the_next_is_refused() -> None:
     async def body() -> None:
         inner = Application()
@@ -259,6 +301,7 @@ def test_half_bodies_make_room_too_and_one_that_has_none_is_refused() -> None:
         first, second = service.connect(), service.connect()
         receive(first, POST % 100_000 + b"x" * 90_000)
         await service.settle()
+        service.now = 1
         receive(second, POST % 100_000 + b"x" * 90_000)
         await service.settle()
         assert (first.aborted, second.closed) == (True, False)

@@ -6,9 +6,10 @@ uvicorn and h11 speak HTTP; here is what they have no setting for.
 answer to be read), or the client waits for the service. The first has a time limit.
 
 **Room.** Where one connection more, or some memory more, is wanted than there is, the connection
-that has waited for its client the longest makes room. Whoever holds connections open, half sent or
-unread, loses them first, and a request that comes whole is answered. Memory is counted as it comes
-from the socket.
+that has waited for its client the longest makes room; one whose client has sent a request only
+after a second of waiting. Whoever holds connections open, half sent or unread, loses them first.
+Where none makes room, the one that wants it is refused. Memory is counted as it comes from the
+socket.
 
 **Turns.** A header is read at once. Bodies are read in turn, a few pieces of each and for a few
 milliseconds at a time, and nothing more is read of a connection before what came has been looked
@@ -59,6 +60,8 @@ _SEND_BUFFER_BYTES: Final = 256 * 1024
 """Of the kernel, for each connection; by itself it holds 4 MB for a client that does not read."""
 _TRIMMED_BYTES: Final = 8 * 1024 * 1024
 """Once more than this was held at a time, and is no longer, its memory is given back."""
+GRACE_SECONDS: Final = 1.0
+"""So long a client that has sent a request is waited for before its connection makes room."""
 _SPARE_PART: Final = 10
 _FEWEST_SPARE: Final = 8
 """A tenth of the connections, and at least so many, may come in while all others are at work."""
@@ -87,9 +90,11 @@ class Connections:
         settings: HttpSettings,
         *,
         now: Callable[[], float] = time.monotonic,
+        grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         """Take the limits; see `fitting`."""
         self.now = now
+        self._grace_seconds = grace_seconds
         self.read_buffer = memoryview(bytearray(READ_BYTES))
         """Where the kernel puts what a connection gets, which takes it out at once."""
         self._max_connections = settings.max_connections
@@ -215,10 +220,14 @@ class Connections:
     def _make_room(self, newcomer: "GuardedConnection", *, holding: bool = False) -> bool:
         """Cut the connection that has waited for its client the longest, if there is one.
 
+        One that has had a request has some grace: a client that reads, sends or thinks as fast as
+        it can is waited for as well, again and again for a moment.
+
         Args:
             newcomer: for which room is made; it is not cut itself.
             holding: whether to cut one that gives back some bytes.
         """
+        now = self.now()
         for longest in tuple(self._waiting):
             if longest is newcomer or (holding and not longest.held_bytes):
                 continue
@@ -228,6 +237,8 @@ class Connections:
                 continue
             if longest.since != since:
                 continue  # it has moved on, and stands at the end now
+            if longest.has_asked and now - since < self._grace_seconds:
+                continue
             log.warning("connection.made_room", waited_for=longest.phase.name.lower())
             self.leave(longest)
             longest.transport.abort()
@@ -331,6 +342,11 @@ class GuardedConnection(H11Protocol, asyncio.BufferedProtocol):
     def send_400_response(self, msg: str) -> None:
         """What h11 cannot read: in our words, and our shape."""
         self.refuse(400, f"{msg} A header may have at most {MAX_HEADER_BYTES} bytes.")
+
+    @property
+    def has_asked(self) -> bool:
+        """Whether the header of a request has ever come whole."""
+        return self.cycle is not None
 
     @property
     def gone(self) -> bool:
