@@ -18,6 +18,7 @@ from indexrelay.service import connections
 from indexrelay.service.answers import LargeResponse
 from indexrelay.service.connections import (
     MAX_HEADER_BYTES,
+    MAX_HEADER_LINES,
     TURN_PIECES,
     TURN_SECONDS,
     GuardedConnection,
@@ -313,6 +314,62 @@ def test_half_bodies_make_room_too_and_one_that_has_none_is_refused() -> None:
             if alone.closed:
                 break
         assert status(alone) == 503
+
+    running(body)
+
+
+def test_a_header_of_many_lines_is_refused_before_it_is_whole() -> None:
+    async def body() -> None:
+        service = Service(Application())
+        some_lines, many_lines = service.connect(), service.connect()
+        receive(some_lines, HALF + b"a:b\r\n" * (MAX_HEADER_LINES - 1) + b"\r\n")
+        await service.settle()
+        assert status(some_lines) == 200
+        receive(many_lines, HALF + b"a:b\r\n" * (MAX_HEADER_LINES + 1))
+        assert (many_lines.closed, status(many_lines)) == (True, 400)
+
+    running(body)
+
+
+def test_headers_wait_for_the_next_turn_once_others_have_taken_their_time() -> None:
+    async def body() -> None:
+        service = Service(Application(), most=30)
+        clients = [service.connect() for _ in range(20)]
+        moments = count()
+        service.connections.now = lambda: next(moments) * TURN_SECONDS
+        for each in clients:
+            receive(each, WHOLE)
+        at_once = sum(bool(each.protocol and each.protocol.cycle) for each in clients)
+        assert at_once == 1
+        assert clients[-1].paused
+        assert clients[-1].protocol is not None
+        assert clients[-1].protocol.update_phase() is Phase.WORK, "it waits for the service"
+        for _ in range(5):
+            await service.settle()
+        assert {status(each) for each in clients} == {200}
+        assert not any(each.paused for each in clients)
+
+    running(body)
+
+
+def test_a_request_that_is_sent_ahead_waits_until_the_answer_before_it_is_read() -> None:
+    async def body() -> None:
+        inner = Application(64 * 1024)  # more than the buffer with its header, in one piece
+        service = Service(inner)
+        deaf = service.connect(reads=False)
+        receive(deaf, 3 * WHOLE)
+        await service.settle()
+        assert inner.ended == 1
+        for answered in (2, 3):
+            deaf.read()
+            await service.settle()
+            assert inner.ended == answered
+        deaf.read()
+        await service.settle()
+        assert bytes(deaf.written).count(b"HTTP/1.1 200") == 3
+        receive(deaf, WHOLE)
+        await service.settle()
+        assert inner.ended == 4
 
     running(body)
 

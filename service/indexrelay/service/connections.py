@@ -11,7 +11,8 @@ after a second of waiting. Whoever holds connections open, half sent or unread, 
 Where none makes room, the one that wants it is refused. Memory is counted as it comes from the
 socket.
 
-**Turns.** A header is read at once. Bodies are read in turn, a few pieces of each and for a few
+**Turns.** A header is read at once, unless headers have kept the event loop for some milliseconds
+already: then in turn, as bodies are. Bodies are read in turn, a few pieces of each and for a few
 milliseconds at a time, and nothing more is read of a connection before what came has been looked
 at. So many bodies in small pieces arrive slowly, and everything else goes on.
 """
@@ -20,6 +21,7 @@ import asyncio
 import ctypes
 import functools
 import os
+import re
 import resource
 import socket
 import time
@@ -42,6 +44,9 @@ log = get_logger(__name__)
 
 MAX_HEADER_BYTES: Final = 16 * 1024
 """Of a request line with all its headers; also of what a client may send ahead of its answers."""
+MAX_HEADER_LINES: Final = 100
+"""Beside the request line. h11 takes 3 us for each; a header may else have 5,000 of them."""
+_END_OF_HEADER: Final = re.compile(rb"\n\r?\n")
 _HEADER_PIECE_BYTES: Final = 1024
 """What h11 gets of a header at a time: it refuses what is beyond the limit and not whole yet."""
 MAX_PIECES: Final = 1000
@@ -53,7 +58,7 @@ READ_BYTES: Final = 64 * 1024
 TURN_PIECES: Final = 64
 """Pieces of one body that are read in its turn: about a millisecond."""
 TURN_SECONDS: Final = 0.004
-"""How long bodies may keep the event loop before it does everything else."""
+"""How long bodies, and headers, may keep the event loop before it does everything else."""
 _EXPIRE_SECONDS: Final = 0.5
 """How often time limits are checked: so much later than its limit a connection may end."""
 _SEND_BUFFER_BYTES: Final = 256 * 1024
@@ -112,6 +117,8 @@ class Connections:
         self._buffered = 0
         self._highest = 0
         """Bytes that were held at a time since memory was given back last."""
+        self._header_seconds = 0.0
+        """Spent on headers since the event loop did everything else."""
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -185,6 +192,20 @@ class Connections:
         if not self._unread:
             connection.loop.call_soon(self._read_bodies, connection.loop)
         self._unread.append(connection)
+
+    @property
+    def has_time_for_headers(self) -> bool:
+        """Whether a header may be read at once."""
+        return self._header_seconds < TURN_SECONDS
+
+    def spend(self, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
+        """A header took so long."""
+        if not self._header_seconds:
+            loop.call_soon(self._begin_headers)
+        self._header_seconds += max(seconds, 1e-9)
+
+    def _begin_headers(self) -> None:
+        self._header_seconds = 0.0
 
     def _read_bodies(self, loop: asyncio.AbstractEventLoop) -> None:
         """Read bodies for a moment; the rest after whatever else the loop has to do."""
@@ -262,6 +283,10 @@ class GuardedConnection(H11Protocol, asyncio.BufferedProtocol):
         self.held_bytes = 0
         """Counted by `Connections`."""
         self._ahead = 0
+        self._later = b""
+        """What came while there was no time to read it."""
+        self._is_answered = False
+        """Whether the next request waits for this answer to be read."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Admit it, or refuse it."""
@@ -285,7 +310,17 @@ class GuardedConnection(H11Protocol, asyncio.BufferedProtocol):
         self.data_received(bytes(self._all.read_buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
-        """Read a header at once, and a body when it is its turn."""
+        """Read a header at once if there is time, and a body when it is its turn."""
+        if not (self._is_receiving or self._all.has_time_for_headers):
+            self._later += data
+            self._queue()
+            self.update_phase()
+            return
+        started = self._all.now()
+        self._read(data)
+        self._all.spend(self._all.now() - started, self.loop)
+
+    def _read(self, data: bytes) -> None:
         start = 0
         while start < len(data) and not self.transport.is_closing():
             if self._is_receiving:
@@ -308,7 +343,10 @@ class GuardedConnection(H11Protocol, asyncio.BufferedProtocol):
 
     def read_body(self) -> bool:
         """Read some pieces of what came; whether there are more."""
-        if not self.transport.is_closing():
+        if self._later and not self.transport.is_closing():
+            data, self._later = self._later, b""
+            self._read(data)  # it is queued already, and does not queue itself again
+        elif not self.transport.is_closing():
             self.conn.begin_turn()
             self.handle_events()
         if self.transport.is_closing():
@@ -321,7 +359,12 @@ class GuardedConnection(H11Protocol, asyncio.BufferedProtocol):
         return False
 
     def on_response_complete(self) -> None:
-        """The next request may begin; some of it may be there already."""
+        """The next request may begin, once this answer is read; it may be there already."""
+        if self.flow.write_paused and not self.transport.is_closing():
+            self._is_answered = True
+            self.flow.pause_reading()
+            self.update_phase()
+            return
         self._ahead = 0
         self.conn.begin_turn()
         super().on_response_complete()
@@ -336,12 +379,18 @@ class GuardedConnection(H11Protocol, asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """The client has read what was waiting."""
         super().resume_writing()
+        if self._is_answered:
+            self._is_answered = False
+            self.on_response_complete()
         self._enter(Phase.WORK)  # if it waits for the client again, that begins now
         self.update_phase()
 
     def send_400_response(self, msg: str) -> None:
         """What h11 cannot read: in our words, and our shape."""
-        self.refuse(400, f"{msg} A header may have at most {MAX_HEADER_BYTES} bytes.")
+        self.refuse(
+            400,
+            f"{msg} A header may have at most {MAX_HEADER_BYTES} bytes and {MAX_HEADER_LINES} lines.",
+        )
 
     @property
     def has_asked(self) -> bool:
@@ -422,7 +471,11 @@ class GuardedConnection(H11Protocol, asyncio.BufferedProtocol):
 
     def _queue_rest(self) -> None:
         """Read what is left in turn, and nothing more before."""
-        if self.conn.has_more and not self.flow.behind and not self.transport.is_closing():
+        if self.conn.has_more:
+            self._queue()
+
+    def _queue(self) -> None:
+        if not self.flow.behind and not self.transport.is_closing():
             self.flow.behind = True
             self.flow.pause_reading()
             self._all.read_in_turn(self)
@@ -440,6 +493,8 @@ class GuardedConnection(H11Protocol, asyncio.BufferedProtocol):
         return answering and self.cycle.more_body
 
     def _phase(self) -> Phase:
+        if self._later:
+            return Phase.WORK
         cycle = self.cycle
         idle = cycle is None or cycle.response_complete
         if self.flow.write_paused or (idle and self.transport.get_write_buffer_size()):
@@ -479,8 +534,10 @@ class _Requests(h11.Connection):
         """The next event; `h11.NEED_DATA` also at the end of a turn.
 
         Raises:
-            h11.RemoteProtocolError: it is no request, or in too many pieces.
+            h11.RemoteProtocolError: it is no request, has too many lines, or is in too many pieces.
         """
+        if self.their_state is h11.IDLE:
+            self._check_lines()
         if self._next is not None:
             event, self._next = self._next, None
             return event
@@ -501,6 +558,14 @@ class _Requests(h11.Connection):
             return event
         self._next = event
         return h11.Data(data=bytes(joined))
+
+    def _check_lines(self) -> None:
+        """Before h11 takes the header apart, which takes its time for each line."""
+        come = bytes(self._receive_buffer)
+        end = _END_OF_HEADER.search(come)
+        lines = come.count(b"\n", 0, end.start() if end else len(come))
+        if lines > MAX_HEADER_LINES:
+            raise h11.RemoteProtocolError("too many header lines")
 
     def _count(self, size: int) -> None:
         self._left -= 1

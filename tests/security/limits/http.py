@@ -87,6 +87,19 @@ def _header_bytes(row: Row, _request: pytest.FixtureRequest) -> None:
     run(body)
 
 
+@exercises("lines of a request's header")
+def _header_lines(row: Row, _request: pytest.FixtureRequest) -> None:
+    async def body() -> None:
+        service = Service(Application())
+        for more, code in ((0, 200), (1, 400)):
+            connection = service.connect()
+            receive(connection, WHOLE[:-2] + b"b:\r\n" * (row.number - 1 + more) + b"\r\n")
+            await service.settle()
+            assert status(connection) == code
+
+    run(body)
+
+
 @exercises("bytes of a request's body")
 def _body_bytes(row: Row, _request: pytest.FixtureRequest) -> None:
     async def body() -> None:
