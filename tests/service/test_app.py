@@ -12,6 +12,7 @@ from indexrelay.reloaders import Reloader
 from indexrelay.schemas.messages import ReaderState
 from indexrelay.schemas.names import canonical_json, sha256_hex
 from indexrelay.schemas.settings import ComponentDefinition, HttpSettings
+from indexrelay.service import app as app_module
 from indexrelay.service.answers import accepts_gzip, matches
 from indexrelay.service.app import create_app
 from tests.reloaders.bench import Bench
@@ -382,6 +383,21 @@ def test_every_refusal_is_a_problem(
         assert answer.headers["allow"]
 
 
+def test_the_description_is_rendered_once(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = client.get("/openapi.json").content
+    monkeypatch.setattr(app_module, "get_openapi", None)
+    assert client.get("/openapi.json").content == first
+
+
+def test_of_many_unknown_keys_some_are_named(client: httpx.Client) -> None:
+    body = {f"key-{number}": 0 for number in range(1000)}
+    answer = client.post("/components/points/search", json=body)
+    assert answer.status_code == 422
+    assert "'key-0', 'key-1', 'key-2', 'key-3', 'key-4' and 995 more" in answer.json()["detail"]
+
+
 def test_the_description_lists_every_status_of_every_route(client: httpx.Client) -> None:
     described = client.get("/openapi.json").json()
     routes = {
@@ -406,6 +422,8 @@ def test_the_description_lists_every_status_of_every_route(client: httpx.Client)
                 assert schema == {"$ref": "#/components/schemas/ProblemDetails"}
     assert set(described["components"]["schemas"]) >= {"ProblemDetails", "SearchRequest"}
     assert "HTTPValidationError" not in described["components"]["schemas"]
+    k = described["components"]["schemas"]["SearchRequest"]["properties"]["k"]
+    assert (k["minimum"], k["maximum"]) == (1, 1000)
     search = described["paths"]["/components/{name}/search"]["post"]
     assert search["requestBody"]["content"]["application/json"]["schema"] == {
         "$ref": "#/components/schemas/SearchRequest"

@@ -17,6 +17,7 @@ from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service import connections
 from indexrelay.service.answers import LargeResponse
 from indexrelay.service.connections import (
+    ACCEPTED_AT_ONCE,
     MAX_HEADER_BYTES,
     MAX_HEADER_LINES,
     TURN_PIECES,
@@ -382,6 +383,7 @@ def test_a_request_that_is_sent_ahead_waits_until_the_answer_before_it_is_read()
         b"nonsense\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",  # without a host
         b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: many\r\n\r\n",
+        CHUNKED[:-2] + b"content-length: 0\r\n\r\n0\r\n\r\n",
     ],
 )
 def test_what_is_no_request_is_refused_as_a_problem(sent: bytes) -> None:
@@ -511,7 +513,9 @@ def test_a_process_that_may_open_few_files_has_fewer_connections(
 ) -> None:
     few = HttpSettings(max_connections=5000)
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (1024, 1024))
-    assert 500 < fitting(few).max_connections < 1024 - 100
+    most = fitting(few).max_connections
+    assert 500 < most < 1024 - 100
+    assert most + most // 10 < 1024 - 100 - 2 * ACCEPTED_AT_ONCE, "with those beyond the limit"
     assert fitting(HttpSettings(max_connections=5)).max_connections == 5
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (64, 64))
     assert fitting(few).max_connections == 1

@@ -13,6 +13,7 @@ says what would be right. Searches run on threads of their own, a few at a time;
 answered from memory on the event loop, whatever searches do.
 """
 
+import json
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal
@@ -32,6 +33,7 @@ from indexrelay.service.answers import (
     Answering,
     LargeResponse,
     SearchAnswer,
+    SharedResponse,
     document_response,
     encoded,
 )
@@ -58,6 +60,7 @@ def create_app(reloader: Reloader, limits: HttpSettings | None = None) -> FastAP
         lifespan=reloader_lifespan(reloader, wait_ready_seconds=0),
         docs_url=None,  # such pages fetch their scripts from elsewhere
         redoc_url=None,
+        openapi_url=None,  # it would render the description for each request
         redirect_slashes=False,  # it would send people to whatever host the request names
     )
     answer_problems(app, reloader)
@@ -65,6 +68,12 @@ def create_app(reloader: Reloader, limits: HttpSettings | None = None) -> FastAP
     _add_states(app, reloader)
     _add_components(app, reloader, limits)
     describe(app)
+    description = json.dumps(app.openapi()).encode()
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return SharedResponse(description, media_type="application/json")
+
     return app
 
 

@@ -47,6 +47,7 @@ MAX_HEADER_BYTES: Final = 16 * 1024
 MAX_HEADER_LINES: Final = 100
 """Beside the request line. h11 takes 3 us for each; a header may else have 5,000 of them."""
 _END_OF_HEADER: Final = re.compile(rb"\n\r?\n")
+_LENGTHS: Final = frozenset({b"content-length", b"transfer-encoding"})
 _HEADER_PIECE_BYTES: Final = 1024
 """What h11 gets of a header at a time: it refuses what is beyond the limit and not whole yet."""
 MAX_PIECES: Final = 1000
@@ -70,6 +71,9 @@ GRACE_SECONDS: Final = 1.0
 _SPARE_PART: Final = 10
 _FEWEST_SPARE: Final = 8
 """A tenth of the connections, and at least so many, may come in while all others are at work."""
+ACCEPTED_AT_ONCE: Final = 16
+"""Connections that the event loop takes in one turn: before one of them can be admitted or refused
+all have their descriptors, and those of the turn before may not be closed yet."""
 _RESERVED_DESCRIPTORS: Final = 100
 """Files that connections leave to everything else: indexes, the log, Redis, the next release."""
 _NO_CONNECTION: Final = "this reader has no connection left; ask again in a moment"
@@ -144,8 +148,7 @@ class Connections:
         while len(self._open) >= self._max_connections:
             if self._make_room(connection):
                 continue
-            spare = max(_FEWEST_SPARE, self._max_connections // _SPARE_PART)
-            if len(self._open) < self._max_connections + spare:
+            if len(self._open) < _with_spare(self._max_connections):
                 break
             log.warning("connections.all_at_work", most=self._max_connections)
             return False
@@ -389,7 +392,8 @@ class GuardedConnection(H11Protocol, asyncio.BufferedProtocol):
         """What h11 cannot read: in our words, and our shape."""
         self.refuse(
             400,
-            f"{msg} A header may have at most {MAX_HEADER_BYTES} bytes and {MAX_HEADER_LINES} lines.",
+            f"{msg} A header may have at most {MAX_HEADER_BYTES} bytes and {MAX_HEADER_LINES} "
+            "lines.",
         )
 
     @property
@@ -554,6 +558,9 @@ class _Requests(h11.Connection):
             self._count(len(event.data))
         if isinstance(event, h11.Request):
             self._pieces = self._bytes = 0
+            if len({name for name, _ in event.headers} & _LENGTHS) > 1:
+                # A proxy in between may have taken the other one (RFC 9112, section 6.1).
+                raise h11.RemoteProtocolError("the body has two lengths")
         if not joined:
             return event
         self._next = event
@@ -584,6 +591,11 @@ def connection_of(scope: Scope) -> GuardedConnection | None:
     return found
 
 
+def _with_spare(most: int) -> int:
+    """How many connections there are at most, where so many may be."""
+    return most + max(_FEWEST_SPARE, most // _SPARE_PART)
+
+
 def fitting(settings: HttpSettings) -> HttpSettings:
     """The settings as far as this process can keep them.
 
@@ -594,7 +606,9 @@ def fitting(settings: HttpSettings) -> HttpSettings:
     most = settings.max_connections
     if soft != resource.RLIM_INFINITY:
         left = soft - len(os.listdir("/proc/self/fd")) - _RESERVED_DESCRIPTORS  # noqa: PTH208 - names do
-        most = max(1, min(most, left))
+        left -= 2 * ACCEPTED_AT_ONCE
+        while most > 1 and _with_spare(most) > left:
+            most -= 1
     if most < settings.max_connections:
         log.warning(
             "connections.limited",

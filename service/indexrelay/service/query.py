@@ -4,12 +4,13 @@ The protocols `VectorSearchable` and `TextSearchable` declare what a served obje
 objects of users' own kinds are searched when they have these methods.
 
 A body is checked in three steps, each of which costs little whatever it holds: the number of its
-elements, before it is parsed; its keys; then every value. A number in a string, or true and false
-in place of numbers, is refused: an answer would hide the client's mistake.
+elements and colons, before it is parsed; its keys; then every value. A number in a string, or true
+and false in place of numbers, is refused: an answer would hide the client's mistake.
 """
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, Self
 
@@ -34,6 +35,8 @@ MAX_TEXT: Final = 10_000
 MAX_ELEMENTS: Final = 100_000
 """Commas, brackets and braces of a body, those in texts included. Each may become a Python object;
 a vector of the greatest dimension has fewer, and so has a text of nothing else."""
+MAX_COLONS: Final = MAX_TEXT + 100
+"""Of a body, those in texts included: there are four keys, and one text or id."""
 _MAX_NAMED: Final = 5
 _LIMIT: Final = "max_payload_bytes"
 _GREATEST: Final = float(np.finfo(np.float32).max)
@@ -79,7 +82,7 @@ class SearchRequest(BaseModel):
     """Each number within float32."""
     id: Annotated[str, Field(min_length=1, max_length=MAX_TEXT)] | None = None
     text: Annotated[str, Field(max_length=MAX_TEXT)] | None = None
-    k: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MAX_K)] = 10
+    k: Annotated[int, Field(ge=1, le=MAX_K), BeforeValidator(_whole)] = 10
 
     @model_validator(mode="after")
     def _one_question(self) -> Self:
@@ -100,16 +103,19 @@ def search_request(body: bytes) -> SearchRequest:
     elements = sum(body.count(sign) for sign in b",[{")
     if elements > MAX_ELEMENTS:
         raise InvalidQueryError(f"the body may have at most {MAX_ELEMENTS} elements")
+    if body.count(b":") > MAX_COLONS:
+        raise InvalidQueryError(f"the body may have at most {MAX_COLONS} keys, or colons in texts")
     try:
         parsed = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise InvalidQueryError(f"the body is no JSON: {error}") from error
     if not isinstance(parsed, dict):
         raise InvalidQueryError("the body is no JSON object with one of vector, id and text")
-    unknown = parsed.keys() - SearchRequest.model_fields.keys()
-    if unknown:
-        named = ", ".join(repr(name[:40]) for name in sorted(unknown)[:_MAX_NAMED])
-        more = f" and {len(unknown) - _MAX_NAMED} more" if len(unknown) > _MAX_NAMED else ""
+    count = len(parsed.keys() - SearchRequest.model_fields.keys())
+    if count:
+        unknown = (name for name in parsed if name not in SearchRequest.model_fields)
+        named = ", ".join(repr(name[:40]) for name in itertools.islice(unknown, _MAX_NAMED))
+        more = f" and {count - _MAX_NAMED} more" if count > _MAX_NAMED else ""
         raise InvalidQueryError(
             f"unknown: {named}{more}; there are {', '.join(SearchRequest.model_fields)}"
         )

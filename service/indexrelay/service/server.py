@@ -22,7 +22,7 @@ from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.settings import Settings
 from indexrelay.service.app import create_app
-from indexrelay.service.connections import Connections, fitting
+from indexrelay.service.connections import ACCEPTED_AT_ONCE, Connections, fitting
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.streams import Connection
 from indexrelay.streams.presence import host_name
@@ -32,7 +32,7 @@ log = get_logger(__name__)
 _SHUTDOWN_SECONDS: Final = 5
 """How long running requests may take after a signal; then they are cut off."""
 _BACKLOG: Final = 128
-"""Connections that the kernel keeps until they are taken: as many are taken at a time."""
+"""Connections that the kernel keeps until they are taken."""
 _EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised here, not bound to
 
 
@@ -102,7 +102,7 @@ def serve(
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            backlog=_BACKLOG,
+            backlog=ACCEPTED_AT_ONCE,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
         if not is_local(listener):
@@ -115,9 +115,22 @@ def serve(
             )
         try:
             with _returning_on_sigterm():
-                uvicorn.Server(config).run(sockets=[listener])
+                _Server(config).run(sockets=[listener])
         finally:
             reloader.stop()  # also where requests did not end in time, and the lifespan did not
+
+
+class _Server(uvicorn.Server):
+    """Takes a few connections in a turn of its loop, while the kernel keeps more.
+
+    asyncio knows one number for both, and listens once more with it.
+    """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and listen as before."""
+        await super().startup(sockets)
+        for each in sockets or ():
+            each.listen(_BACKLOG)
 
 
 @contextlib.contextmanager

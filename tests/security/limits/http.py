@@ -146,6 +146,13 @@ def _elements(row: Row, _request: pytest.FixtureRequest) -> None:
     assert said in refused(b"[" * (row.number + 1))
 
 
+@exercises("colons of a body, those in texts included")
+def _colons(row: Row, _request: pytest.FixtureRequest) -> None:
+    said = f"at most {row.number} keys"
+    assert said not in refused(b'{"' + b":" * row.number)
+    assert said in refused(b'{"' + b":" * (row.number + 1))
+
+
 @exercises("levels of lists and objects in a body")
 def _levels(row: Row, _request: pytest.FixtureRequest) -> None:
     for more, is_json in ((0, True), (1, False)):
