@@ -5,11 +5,15 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from indexrelay.schemas.settings import Settings
+from indexrelay.testing import Pipeline
 from tests.security.attacks import answer_to, half_headers
-from tests.security.reader_service import DIMENSION, Installation, Service
+from tests.security.reader_service import DIMENSION, Installation, Service, settings_in
 
 HEALTH_SECONDS = 2.0
 LARGE = json.dumps({"vector": [0.1] * DIMENSION, "k": 1000}).encode()
@@ -67,3 +71,28 @@ def test_large_answers_and_half_headers_at_a_time_do_not_stop_the_reader(
         for each in threads:
             each.join()
         assert service.health_seconds() < HEALTH_SECONDS
+
+
+def test_payloads_of_many_small_values_are_not_parsed(tmp_path: Path) -> None:
+    folder = tmp_path / "small_values"
+    folder.mkdir()
+    settings = settings_in(folder).model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    settings["components"]["similar"]["max_latency_ms"] = 10_000  # its gate parses, too
+    values = Installation(folder, Pipeline(Settings.model_validate(settings), folder))
+    ids = [f"track-{row}" for row in range(10)]
+    with values.pipeline.producer.batch("tracks") as batch:
+        vectors = np.eye(10, DIMENSION, dtype=np.float32)
+        payloads = [[[]] * 15_000 for _ in ids]
+        batch.upsert(ids, vectors, texts=["song"] * 10, payloads=payloads)
+    values.pipeline.rebuild()
+    with values.serving() as service:
+        for name, question in (
+            ("similar", {"vector": [0.1] * DIMENSION}),
+            ("words", {"text": "song"}),
+        ):
+            for k, status in ((10, 422), (5, 200)):
+                body = json.dumps({**question, "k": k}).encode()
+                got, answer = service.ask(f"POST /components/{name}/search", body)
+                assert got == status
+                assert (b"more than 200000 values" in answer) is (status == 422)
+    values.pipeline.close()

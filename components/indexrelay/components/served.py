@@ -158,6 +158,32 @@ def check_payload_bytes(found: int, most: int | None) -> None:
         )
 
 
+MAX_PAYLOAD_VALUES: Final = 200_000
+"""Of the hits of a search whose payloads have a limit of bytes: a value of two bytes of JSON takes
+up to a hundred bytes of memory."""
+
+
+def check_payload_values(payloads: Iterable[str | None], found_bytes: int) -> None:
+    """See that the payloads of the hits may be parsed.
+
+    Args:
+        payloads: as JSON; not looked at where ``found_bytes`` are too few for many values.
+        found_bytes: of all of them.
+
+    Raises:
+        InvalidQueryError: they have more than `MAX_PAYLOAD_VALUES` commas, brackets and braces,
+            those in texts included.
+    """
+    if found_bytes <= MAX_PAYLOAD_VALUES:
+        return
+    found = sum(text.count(sign) for text in payloads if text for sign in ",[{")
+    if found > MAX_PAYLOAD_VALUES:
+        raise InvalidQueryError(
+            f"the payloads of these hits have more than {MAX_PAYLOAD_VALUES} values; ask for "
+            "fewer, with a lower k"
+        )
+
+
 _MOST: Final = 2**31 - 1
 """More than any index holds; SQLite and FAISS take no larger number than some."""
 

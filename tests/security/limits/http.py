@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from indexrelay.components.errors import InvalidQueryError
-from indexrelay.components.served import Hit
+from indexrelay.components.served import Hit, check_payload_values
 from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service.answers import Answering, encoded
 from indexrelay.service.connections import PIECE_BYTES
@@ -194,6 +194,14 @@ def _answer_bytes(row: Row, _request: pytest.FixtureRequest) -> None:
     assert len(answer(row.number // 2 - 200)) <= row.number
     with pytest.raises(InvalidQueryError, match="with a k of 1 or less"):
         answer(row.number // 2 + 200)
+
+
+@exercises("values in the payloads of a search's hits: their commas, brackets and braces")
+def _payload_values(row: Row, _request: pytest.FixtureRequest) -> None:
+    payloads = ["[" * 1000, None, "," * (row.number - 1000)]
+    check_payload_values(payloads, row.number + 1)
+    with pytest.raises(InvalidQueryError, match=f"more than {row.number} values"):
+        check_payload_values([*payloads, "{"], row.number + 1)
 
 
 @exercises("bytes of all bodies and answers on their way")

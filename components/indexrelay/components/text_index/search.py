@@ -24,7 +24,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from indexrelay.components.errors import CorruptFileError, InvalidQueryError, UnknownEntryError
-from indexrelay.components.served import Hit, check_payload_bytes, checked_k
+from indexrelay.components.served import (
+    Hit,
+    check_payload_bytes,
+    check_payload_values,
+    checked_k,
+)
 from indexrelay.components.text_index.analyser import Analyser, Phrase
 from indexrelay.components.text_index.database import (
     FIRST_FORMAT,
@@ -140,6 +145,8 @@ class TextSearch:
                 found = answer.fetchall()
             else:
                 found = list(_within(answer, max_payload_bytes))
+                payloads = [row[2] for row in found if isinstance(row[2], str)]
+                check_payload_values(payloads, sum(map(len, payloads)))
             return [_hit(*row) for row in found]
 
     def text(self, entry_id: str) -> str | None:

@@ -22,7 +22,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from indexrelay.components.errors import CorruptFileError, InvalidQueryError, of_faiss
 from indexrelay.components.formats.string_table import Rows
-from indexrelay.components.served import Closable, Hit, check_payload_bytes, checked_k
+from indexrelay.components.served import (
+    MAX_PAYLOAD_VALUES,
+    Closable,
+    Hit,
+    check_payload_bytes,
+    check_payload_values,
+    checked_k,
+)
 from indexrelay.components.vector_index.index_search import (
     Found,
     IndexSearch,
@@ -240,7 +247,10 @@ class VectorSearch(Closable):
         contents = self.contents
         try:
             if max_payload_bytes is not None:
-                check_payload_bytes(contents.payload_bytes_of(rows), max_payload_bytes)
+                size = contents.payload_bytes_of(rows)
+                check_payload_bytes(size, max_payload_bytes)
+                if size > MAX_PAYLOAD_VALUES:
+                    check_payload_values(contents.payload_texts_of(rows), size)
             ids, payloads = contents.ids_of(rows), contents.payloads_of(rows)
         except IndexError as error:
             path = contents.base.paths[BASE]
