@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexrelay.schemas.settings import Settings
 from indexrelay.testing import Pipeline
 from tests.security.attacks import answer_to, half_headers
 from tests.security.reader_service import DIMENSION, Installation, Service, settings_in
@@ -76,9 +75,10 @@ def test_large_answers_and_half_headers_at_a_time_do_not_stop_the_reader(
 def test_payloads_of_many_small_values_are_not_parsed(tmp_path: Path) -> None:
     folder = tmp_path / "small_values"
     folder.mkdir()
-    settings = settings_in(folder).model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    settings["components"]["similar"]["max_latency_ms"] = 10_000  # its gate parses, too
-    values = Installation(folder, Pipeline(Settings.model_validate(settings), folder))
+    similar = {"kind": "vector_index", "from": "tracks", "index": "Flat", "max_latency_ms": 10_000}
+    words = {"kind": "text_index", "from": "tracks"}
+    settings = settings_in(folder, components={"similar": similar, "words": words})
+    values = Installation(folder, Pipeline(settings, folder))
     ids = [f"track-{row}" for row in range(10)]
     with values.pipeline.producer.batch("tracks") as batch:
         vectors = np.eye(10, DIMENSION, dtype=np.float32)
