@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def test_payloads_of_many_small_values_are_not_parsed(tmp_path: Path) -> None:
     ids = [f"track-{row}" for row in range(10)]
     with values.pipeline.producer.batch("tracks") as batch:
         vectors = np.eye(10, DIMENSION, dtype=np.float32)
-        payloads = [[[]] * 15_000 for _ in ids]
+        payloads: list[Any] = [[[]] * 15_000 for _ in ids]
         batch.upsert(ids, vectors, texts=["song"] * 10, payloads=payloads)
     values.pipeline.rebuild()
     with values.serving() as service:
