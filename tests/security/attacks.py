@@ -18,7 +18,7 @@ LARGEST = json.dumps({"vector": [0.1234567890123] * DIMENSION, "k": 1000}).encod
 DEEP = b'{"vector": ' + b"[" * 1_000_000 + b"]" * 1_000_000 + b"}"
 
 _CHUNKED = (
-    f"{SEARCH} HTTP/1.1\r\nhost: reader\r\ncontent-type: application/json\r\n"
+    f"{SEARCH} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     "transfer-encoding: chunked\r\n\r\n"
 ).encode()
 SMALL_CHUNKS = _CHUNKED + (b"40\r\n" + b" " * 64 + b"\r\n") * 25_000
@@ -45,7 +45,7 @@ def _held(service: Service, stack: ExitStack, sent: bytes) -> socket.socket | No
 def half_headers(service: Service, stack: ExitStack, count: int) -> None:
     """Requests that end in the middle of a header."""
     for _ in range(count):
-        _held(service, stack, b"GET /ready HTTP/1.1\r\nhost: reader\r\nx-slow: ")
+        _held(service, stack, b"GET /ready HTTP/1.1\r\nhost: localhost\r\nx-slow: ")
 
 
 def half_bodies(service: Service, stack: ExitStack, count: int) -> None:

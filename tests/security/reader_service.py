@@ -208,7 +208,7 @@ class Service:
 
 def message(request: str, body: bytes | None = None, *, close: bool = False) -> bytes:
     """``METHOD /path`` as HTTP/1.1."""
-    lines = [f"{request} HTTP/1.1", "host: reader"]
+    lines = [f"{request} HTTP/1.1", "host: localhost"]
     if close:
         lines.append("connection: close")
     if body is not None:

@@ -65,9 +65,14 @@ def test_no_answer_names_the_software_and_every_refusal_is_a_problem(service: Se
         (message("GET /nothing", close=True), 404),
         (message("GET /retry", close=True), 405),
         (b"nonsense\r\n\r\n", 400),
-        (b"GET /ready HTTP/1.1\r\nhost: x\r\nx: " + b"x" * 20_000 + b"\r\n\r\n", 400),
-        (b"POST /retry HTTP/1.1\r\nhost: x\r\ncontent-length: 9999999999\r\n\r\n", 413),
-        (b"POST /retry HTTP/1.1\r\nhost: x\r\ncontent-length: " + b"9" * 20 + b"\r\n\r\n", 413),
+        (b"GET /ready HTTP/1.1\r\nhost: localhost\r\nx: " + b"x" * 20_000 + b"\r\n\r\n", 400),
+        (b"POST /retry HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9999999999\r\n\r\n", 413),
+        (
+            b"POST /retry HTTP/1.1\r\nhost: localhost\r\ncontent-length: "
+            + b"9" * 20
+            + b"\r\n\r\n",
+            413,
+        ),
     ):
         with service.connect() as connection:
             connection.sendall(sent)
@@ -81,7 +86,7 @@ def test_no_answer_names_the_software_and_every_refusal_is_a_problem(service: Se
 
 def test_half_requests_are_ended_after_their_time(service: Service) -> None:
     with service.connect(timeout=10) as half:
-        half.sendall(b"GET /ready HTTP/1.1\r\nhost: reader\r\n")
+        half.sendall(b"GET /ready HTTP/1.1\r\nhost: localhost\r\n")
         assert half.recv(1000).startswith(b"HTTP/1.1 408 ")
         assert half.recv(1000) == b""
 

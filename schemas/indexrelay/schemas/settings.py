@@ -459,6 +459,10 @@ class ReaderSettings(_Table):
 class HttpSettings(_Table):
     """What the reader service lets its clients keep of it: time, memory and connections."""
 
+    hosts: tuple[str, ...] = ()
+    """Names, without a port, that a reader on a loopback address answers to, beside ``localhost``
+    and loopback addresses (421): those that a proxy on this machine passes on. A reader on a unix
+    socket, or on another address, answers to any."""
     max_connections: PositiveCount = 500
     """Open at the same time; fewer where the process may open too few files. One more takes the
     place of the one whose client was waited for the longest: for a second at least, where it has

@@ -38,6 +38,7 @@ from indexrelay.service.answers import (
     encoded,
 )
 from indexrelay.service.connections import connection_of
+from indexrelay.service.hosts import HostCheck
 from indexrelay.service.limits import BodyLimit, SearchThreads
 from indexrelay.service.problems import MEDIA_TYPE, ProblemDetails, RefusedError, answer_problems
 from indexrelay.service.query import SearchRequest, search, search_request
@@ -46,13 +47,17 @@ _OUR_KINDS: Final = "indexrelay.components."
 """What kinds of our own serve has the payloads of entries."""
 
 
-def create_app(reloader: Reloader, limits: HttpSettings | None = None) -> FastAPI:
+def create_app(
+    reloader: Reloader, limits: HttpSettings | None = None, *, is_local: bool = False
+) -> FastAPI:
     """The service on ``reloader``, which is started and stopped with the application.
 
     Args:
         reloader: whose components are served.
         limits: of bodies, answers and searches; ``None``: the default ones. The limits of
             connections are `serve`'s: another server has its own.
+        is_local: whether it listens on a loopback address: it answers to names of that, and to
+            ``http.hosts``, only.
     """
     limits = limits or HttpSettings()
     app = FastAPI(
@@ -65,6 +70,8 @@ def create_app(reloader: Reloader, limits: HttpSettings | None = None) -> FastAP
     )
     answer_problems(app, reloader)
     app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)
+    if is_local:
+        app.add_middleware(HostCheck, hosts=limits.hosts)
     _add_states(app, reloader)
     _add_components(app, reloader, limits)
     describe(app)
@@ -156,8 +163,8 @@ def _add_components(app: FastAPI, reloader: Reloader, limits: HttpSettings) -> N
             )
 
 
-_EVERY_REQUEST: Final = (400, 405, 408, 413, 500, 503)
-"""No HTTP, another method, too slow, too large, a fault of ours, no room."""
+_EVERY_REQUEST: Final = (400, 405, 408, 413, 421, 500, 503)
+"""No HTTP, another method, too slow, too large, another host, a fault of ours, no room."""
 _REF: Final = "#/components/schemas/{model}"
 
 

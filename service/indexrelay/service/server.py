@@ -94,7 +94,11 @@ def serve(
         )
         limits = fitting(settings.http)
         config = uvicorn.Config(
-            create_app(reloader, limits),
+            create_app(
+                reloader,
+                limits,
+                is_local=is_local(listener) and listener.family != socket.AF_UNIX,
+            ),
             http=Connections(limits).protocol,
             ws="none",
             loop="asyncio",
