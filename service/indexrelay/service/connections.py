@@ -21,7 +21,6 @@ import asyncio
 import ctypes
 import functools
 import os
-import re
 import resource
 import socket
 import time
@@ -39,25 +38,16 @@ from indexrelay.reloaders.errors import RETRY_AFTER_SECONDS
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service.problems import MEDIA_TYPE, ProblemDetails
+from indexrelay.service.requests import MAX_HEADER_LINES, Requests
 
 log = get_logger(__name__)
 
 MAX_HEADER_BYTES: Final = 16 * 1024
 """Of a request line with all its headers; also of what a client may send ahead of its answers."""
-MAX_HEADER_LINES: Final = 100
-"""Beside the request line. h11 takes 3 us for each; a header may else have 5,000 of them."""
-_END_OF_HEADER: Final = re.compile(rb"\n\r?\n")
-_LENGTHS: Final = frozenset({b"content-length", b"transfer-encoding"})
 _HEADER_PIECE_BYTES: Final = 1024
 """What h11 gets of a header at a time: it refuses what is beyond the limit and not whole yet."""
-MAX_PIECES: Final = 1000
-"""A body may come in so many pieces …"""
-PIECE_BYTES: Final = 256
-"""… and in one more for each so many bytes. A piece takes about 16 us, however small it is."""
 READ_BYTES: Final = 64 * 1024
 """What is read of a connection at a time."""
-TURN_PIECES: Final = 64
-"""Pieces of one body that are read in its turn: about a millisecond."""
 TURN_SECONDS: Final = 0.004
 """How long bodies, and headers, may keep the event loop before it does everything else."""
 _EXPIRE_SECONDS: Final = 0.5
@@ -278,7 +268,7 @@ class GuardedConnection(H11Protocol, asyncio.BufferedProtocol):
     def __init__(self, connections: Connections, **given: Any) -> None:
         super().__init__(**given)
         self._all = connections
-        self.conn: _Requests = _Requests(h11.SERVER, MAX_HEADER_BYTES)
+        self.conn: Requests = Requests(h11.SERVER, MAX_HEADER_BYTES)
         self.app_state = {**self.app_state, _STATE: self}
         self.phase = Phase.HEADER
         self.since = connections.now()
@@ -517,69 +507,6 @@ class _Flow(FlowControl):
         """Read on, unless something is left."""
         if not self.behind:
             super().resume_reading()
-
-
-class _Requests(h11.Connection):
-    """Joins the pieces of a body, a few in each turn, and refuses one in too many pieces."""
-
-    has_more = False
-    """Whether something is left for another turn."""
-    _left = TURN_PIECES
-    _pieces = 0
-    _bytes = 0
-    _next: Any = None
-
-    def begin_turn(self) -> None:
-        """Let some more pieces be read."""
-        self._left = TURN_PIECES
-        self.has_more = False
-
-    def next_event(self) -> Any:
-        """The next event; `h11.NEED_DATA` also at the end of a turn.
-
-        Raises:
-            h11.RemoteProtocolError: it is no request, has too many lines, or is in too many pieces.
-        """
-        if self.their_state is h11.IDLE:
-            self._check_lines()
-        if self._next is not None:
-            event, self._next = self._next, None
-            return event
-        joined = bytearray()
-        while True:
-            if not self._left:
-                self.has_more = True
-                event = h11.NEED_DATA
-                break
-            event = super().next_event()
-            if not isinstance(event, h11.Data):
-                break
-            joined += event.data
-            self._count(len(event.data))
-        if isinstance(event, h11.Request):
-            self._pieces = self._bytes = 0
-            if len({name for name, _ in event.headers} & _LENGTHS) > 1:
-                # A proxy in between may have taken the other one (RFC 9112, section 6.1).
-                raise h11.RemoteProtocolError("the body has two lengths")
-        if not joined:
-            return event
-        self._next = event
-        return h11.Data(data=bytes(joined))
-
-    def _check_lines(self) -> None:
-        """Before h11 takes the header apart, which takes its time for each line."""
-        come = bytes(self._receive_buffer)
-        end = _END_OF_HEADER.search(come)
-        lines = come.count(b"\n", 0, end.start() if end else len(come))
-        if lines > MAX_HEADER_LINES:
-            raise h11.RemoteProtocolError("too many header lines")
-
-    def _count(self, size: int) -> None:
-        self._left -= 1
-        self._pieces += 1
-        self._bytes += size
-        if self._pieces > MAX_PIECES + self._bytes // PIECE_BYTES:
-            raise h11.RemoteProtocolError("too many small pieces")
 
 
 _STATE: Final = "indexrelay_connection"

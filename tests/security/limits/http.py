@@ -10,10 +10,10 @@ from indexrelay.components.errors import InvalidQueryError
 from indexrelay.components.served import Hit, check_payload_values
 from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service.answers import Answering, encoded
-from indexrelay.service.connections import PIECE_BYTES
 from indexrelay.service.limits import BodyLimit, SearchThreads
 from indexrelay.service.problems import OverloadedError, ProblemDetails
 from indexrelay.service.query import search_request
+from indexrelay.service.requests import PIECE_BYTES
 from tests.security.limits.table import Row, exercises
 from tests.service.test_connections import CHUNKED, POST, WHOLE, Application
 from tests.service.transports import HeldTransport, Service, receive, status
