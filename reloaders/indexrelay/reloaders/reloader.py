@@ -37,6 +37,7 @@ from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import settings_of
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.streams import Connection, Identity, Keys
+from indexrelay.streams.connection import import_driver
 from indexrelay.streams.presence import follow_forks
 
 log = get_logger(__name__)
@@ -241,6 +242,7 @@ class Reloader:
             self._watch = ReleaseWatch(self._link, self._keys, member=self._identity.member)
             self._current.open()
             stopping = self._stopping
+            import_driver()
             self._thread = SupervisedThread(
                 lambda: self._run(stopping), name="indexrelay-reloader", wait=stopping.wait
             )

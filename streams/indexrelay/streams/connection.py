@@ -286,6 +286,15 @@ class as text, and fails over most of them at the first command."""
 _REFUSED: Final = "an option in its query is not known or cannot be read"
 
 
+def import_driver() -> None:
+    """Import what redis-py imports only when it makes its first connection.
+
+    For a process that may fork while another of its threads connects: a module that is being
+    imported then stays locked in the child, and whatever imports it there waits for ever.
+    """
+    ConnectionPool().make_connection()  # no socket is opened before it is used
+
+
 def client_of(url: str, *, connect_seconds: float, answer_seconds: float) -> Redis:
     """A client that owns its pool; no socket is opened yet.
 
