@@ -24,6 +24,7 @@ from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.entries import Entries
 from tests.components.jobs import clustered
 from tests.rebuilder.conftest import run
+from tests.streams.polling import eventually
 
 ROWS, DIMENSION = 100_000, 128
 WORKING_BYTES = 40 * 1024 * 1024
@@ -136,7 +137,9 @@ def test_threads_that_wait_for_each_other_sleep(monkeypatch: pytest.MonkeyPatch)
     runner = ForkingRunner(preload=[], threads=2)
     try:
         runner.start()
-        given = Path(f"/proc/{runner.server_pid}/environ").read_bytes().split(b"\0")
+        environ = Path(f"/proc/{runner.server_pid}/environ")
+        eventually(lambda: environ.read_bytes() != b"")  # empty until the program is in place
+        given = environ.read_bytes().split(b"\0")
     finally:
         runner.stop()
     assert b"OMP_WAIT_POLICY=PASSIVE" in given
