@@ -7,7 +7,6 @@ Usage: ``python -m scripts.api_page PAGE [--check]``.
 """
 # ruff: noqa: INP001 - a script: nothing is installed from this folder
 
-import argparse
 import ast
 import inspect
 import re
@@ -15,9 +14,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
+
+from scripts.pages import write_or_check
 
 DOORS: Final[Mapping[str, str]] = {
     "indexrelay.producers": "An analysis job: commit entries, announce them, wait until they are "
@@ -127,19 +127,8 @@ def _targets(statement: ast.stmt) -> set[str]:
 
 
 def main() -> int:
-    """Write the page, or compare it; 1 when it is not what the docstrings say."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.api_page", description=__doc__)
-    parser.add_argument("page", type=Path, metavar="PAGE", help="the file (docs/api.md)")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
-    given = parser.parse_args()
-    text = page()
-    if not given.check:
-        given.page.write_text(text, encoding="utf-8")
-        return 0
-    if given.page.is_file() and given.page.read_text(encoding="utf-8") == text:
-        return 0
-    sys.stderr.write(f"{given.page} is not what the docstrings say; write it again: make docs\n")
-    return 1
+    """Write the page, or compare it."""
+    return write_or_check("api_page", page, described=__doc__ or "", of="the docstrings say")
 
 
 if __name__ == "__main__":

@@ -4,13 +4,12 @@ Usage: ``python -m scripts.licences_page PAGE [--check]``.
 """
 # ruff: noqa: INP001 - a script: nothing is installed from this folder
 
-import argparse
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Final
 
 from scripts.distributions import DEVELOPMENT, EXTRAS, ITSELF, Installed, installed
+from scripts.pages import write_or_check
 
 ALLOWED: Final = frozenset(
     {
@@ -90,20 +89,13 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 def main() -> int:
     """Write the page, or compare it; 1 when it differs, or a licence is refused."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.licences_page", description=__doc__)
-    parser.add_argument("page", type=Path, metavar="PAGE", help="the file (docs/licences.md)")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
-    given = parser.parse_args()
     found = installed()
     problems = list(refused(found))
     sys.stderr.writelines(f"{problem}\n" for problem in problems)
-    text = page(found)
-    if not given.check:
-        given.page.write_text(text, encoding="utf-8")
-    elif not given.page.is_file() or given.page.read_text(encoding="utf-8") != text:
-        sys.stderr.write(f"{given.page} is not what is installed; write it anew with: make docs\n")
-        return 1
-    return 1 if problems else 0
+    written = write_or_check(
+        "licences_page", lambda: page(found), described=__doc__ or "", of="is installed"
+    )
+    return 1 if problems else written
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Usage: ``python -m scripts.settings_page PAGE [--check]``.
 """
 # ruff: noqa: INP001 - a script: nothing is installed from this folder
 
-import argparse
 import inspect
 import json
 import re
@@ -38,6 +37,7 @@ from indexrelay.schemas.settings import (
     Settings,
     TableSource,
 )
+from scripts.pages import write_or_check
 
 _PYPROJECT: Final = Path(__file__).resolve().parent.parent / "pyproject.toml"
 KINDS: Final = tuple(
@@ -153,19 +153,8 @@ def _plain(text: str) -> str:
 
 
 def main() -> int:
-    """Write the page, or compare it; 1 when it is not what the models say."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.settings_page", description=__doc__)
-    parser.add_argument("page", type=Path, metavar="PAGE", help="the file (docs/settings.md)")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
-    given = parser.parse_args()
-    text = page()
-    if not given.check:
-        given.page.write_text(text, encoding="utf-8")
-        return 0
-    if given.page.is_file() and given.page.read_text(encoding="utf-8") == text:
-        return 0
-    sys.stderr.write(f"{given.page} is not what the models say; write it again with: make docs\n")
-    return 1
+    """Write the page, or compare it."""
+    return write_or_check("settings_page", page, described=__doc__ or "", of="the models say")
 
 
 if __name__ == "__main__":
