@@ -36,7 +36,7 @@ from indexrelay.streams import ConsumerGroup, Delivery
 _log = get_logger(__name__)
 _COUNT: Final = 500
 """Events taken at a time: a burst becomes a few transactions. Fewer where they are large
-(`indexrelay.streams.read_size`)."""
+(`indexrelay.streams.consumer.ReadSize`)."""
 _USUAL_BYTES: Final = 4096
 """Ten times the size of an event of ours."""
 
