@@ -30,13 +30,8 @@ from indexrelay.components.kind import (
 )
 from indexrelay.components.layered import IDS
 from indexrelay.components.vector_index.metrics import NearestRows, others, prepared
-from indexrelay.components.vector_index.sample import (
-    KEPT,
-    RECOMPUTED,
-    SAMPLE,
-    Answers,
-    QuerySample,
-)
+from indexrelay.components.vector_index.quality_gates import RECOMPUTED, Answers
+from indexrelay.components.vector_index.sample import KEPT, SAMPLE, QuerySample
 from indexrelay.components.vector_index.search import VectorSearch
 from indexrelay.components.vector_index.spec import VectorIndexParameters
 from indexrelay.components.vector_index.version import BASE

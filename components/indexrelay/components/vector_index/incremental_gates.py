@@ -27,13 +27,8 @@ from indexrelay.components.kind import (
 )
 from indexrelay.components.layered import IDS, Unchanged, changes_of
 from indexrelay.components.vector_index.metrics import distances, prepared, tolerance
-from indexrelay.components.vector_index.sample import (
-    SAMPLE,
-    Answers,
-    QuerySample,
-    at_least,
-    carried_is_exact,
-)
+from indexrelay.components.vector_index.quality_gates import Answers, at_least, carried_is_exact
+from indexrelay.components.vector_index.sample import SAMPLE, QuerySample
 from indexrelay.components.vector_index.search import VectorSearch
 from indexrelay.components.vector_index.spec import VectorIndexParameters
 from indexrelay.components.vector_index.version import BASE, Contents
