@@ -2,8 +2,8 @@
 
 The index is searched first. Then the collection is read once more, from the source itself: every
 id and payload must be in its row, every vector must be finite, and the true vectors of all queries
-and answers are kept on the way. Recall and distances are computed from those, so neither what the
-build had in memory nor what a compressed index reports can make a gate pass.
+and answers are kept on the way. The `quality_gates` compute recall and distances from those, so
+neither what the build had in memory nor what a compressed index reports can make a gate pass.
 
 A check of the base alone has the base's digest: versions that continue this one name the same base,
 and inherit these checks.
