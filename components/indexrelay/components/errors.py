@@ -15,6 +15,9 @@ from typing import Final
 
 from indexrelay.schemas.diagnostics import errno_in
 from indexrelay.schemas.errors import IndexRelayError, Mistake
+from indexrelay.schemas.errors import (
+    InvalidQueryError as InvalidQueryError,  # noqa: PLC0414 - handed on: everybody has it from here
+)
 
 
 class KindNotFoundError(IndexRelayError):
@@ -64,10 +67,6 @@ class CorruptFileError(IndexRelayError):
         super().__init__(f"{path.name} is corrupt: {reason}")
         self.path = path
         self.reason = reason
-
-
-class InvalidQueryError(IndexRelayError, ValueError):
-    """Raised when a query cannot be answered; the message says what would be right."""
 
 
 class ClosedVersionError(IndexRelayError, AttributeError):

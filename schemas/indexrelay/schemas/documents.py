@@ -23,6 +23,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
+from indexrelay.schemas.filters import filter_schema
 from indexrelay.schemas.messages import (
     EVENT_TYPES,
     FIELD,
@@ -88,9 +89,11 @@ _MODELS: dict[str, type[BaseModel]] = {
 def json_schemas() -> dict[str, dict[str, Any]]:
     """Every schema by its name: the events' types, and the other documents."""
     models = {name: _event(data) for name, data in EVENT_TYPES.items()} | _MODELS
+    schemas = {name: json_schema_of(model) for name, model in models.items()}
+    schemas["filter"] = {"description": "The filter of a search.", **filter_schema()}
     return {
-        name: {"$schema": DIALECT, "$id": f"urn:indexrelay:{name}", **json_schema_of(model)}
-        for name, model in sorted(models.items())
+        name: {"$schema": DIALECT, "$id": f"urn:indexrelay:{name}", **schema}
+        for name, schema in sorted(schemas.items())
     }
 
 

@@ -53,6 +53,10 @@ class UnknownNameError(IndexRelayError):
     is_misuse = True
 
 
+class InvalidQueryError(IndexRelayError, ValueError):
+    """Raised when a query cannot be answered; the message says what would be right."""
+
+
 class MissingExtraError(IndexRelayError):
     """Raised when an optional dependency is used that is not installed."""
 
