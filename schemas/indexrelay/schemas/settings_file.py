@@ -30,6 +30,7 @@ from urllib.parse import quote
 
 from pydantic import SecretStr, ValidationError
 
+from indexrelay.schemas.database_url import anchored
 from indexrelay.schemas.diagnostics import HIDDEN
 from indexrelay.schemas.errors import (
     Mistake,
@@ -44,7 +45,6 @@ from indexrelay.schemas.settings import (
     FolderSource,
     Settings,
     TableSource,
-    anchored,
 )
 
 DEFAULT_FILE = "indexrelay.toml"
