@@ -432,6 +432,13 @@ ONE_TABLE: dict[str, tuple[dict[str, Any], Code, str, str, Actor]] = {
         "start it again",
         Actor.PERSON,
     ),
+    "silent service": (
+        with_reader(ready=False, service_silent_since=NOW - timedelta(seconds=30)),
+        Code.READER_SERVICE_SILENT,
+        "the event loop of its service stands still since 2026-01-01 11:59:30 UTC",
+        "its log names the call that does not return",
+        Actor.PERSON,
+    ),
     "strange reader": (
         {"redis": redis(readers={"one": reader(), "two": None})},
         Code.READER_UNREADABLE,

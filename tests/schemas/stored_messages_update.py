@@ -15,7 +15,10 @@ from tests.schemas.stored_messages import DOCUMENT_MODELS, DOCUMENTS, MESSAGES, 
 TODAY = f"v{SCHEMA_VERSION}"
 FIRST = "v1.0"
 SINCE: dict[str, dict[str, Any]] = {
-    "reader_state": {"instance": "8c1f0e5d2b7a4693"},
+    "reader_state": {
+        "instance": "8c1f0e5d2b7a4693",
+        "service_silent_since": "2026-03-01T11:59:30.000000Z",
+    },
     "rebuilder_state": {"instance": "8c1f0e5d2b7a4693", "namesakes": ["host-b:17"]},
 }
 """What documents say beside what the first version knew; where nothing is here, the defaults."""

@@ -6,6 +6,7 @@ from random import Random
 from typing import Any
 
 from indexrelay.schemas.messages import RebuildRequested
+from indexrelay.schemas.versions import SCHEMA_VERSION
 from tests.schemas.sample_events import SAID, event_of
 from tests.schemas.stored_messages import document
 from tests.security.mutations import mutated, written
@@ -25,7 +26,7 @@ def messages(first: str, second: str) -> tuple[Any, ...]:
 
 def states(first: str, second: str) -> tuple[Any, ...]:
     """What a reader and a rebuilder say of themselves, about the same components."""
-    stored = (document("v1.2", name) for name in ("reader_state", "rebuilder_state"))
+    stored = (document(f"v{SCHEMA_VERSION}", name) for name in ("reader_state", "rebuilder_state"))
     return tuple(_about(first, second, raw) for raw in stored)
 
 

@@ -98,6 +98,16 @@ _POLLS: Final = 3
 
 def reader_problems(state: ReaderState, newest: Release | None, facts: Facts) -> Iterator[Problem]:
     """What keeps one reader from serving the newest release, whole."""
+    if state.service_silent_since is not None:
+        yield Problem(
+            code=Code.READER_SERVICE_SILENT,
+            subject=state.reader,
+            what=f"reader {state.process} answers nobody: the event loop of its service stands "
+            f"still since {state.service_silent_since:%Y-%m-%d %H:%M:%S} UTC",
+            advice="its log names the call that does not return (service.silent); it is ready "
+            "again once that returns, and otherwise has to be started again",
+            acts=Actor.PERSON,
+        )
     failed = {
         name: component
         for name, component in state.components.items()
@@ -133,7 +143,7 @@ def reader_problems(state: ReaderState, newest: Release | None, facts: Facts) ->
             else f"it follows within {facts.reader.poll_seconds:g} s",
             acts=Actor.PERSON if late else Actor.PROCESS,
         )
-    elif not state.ready and not failed:
+    elif not state.ready and not failed and state.service_silent_since is None:
         yield _not_ready(state, newest, facts)
 
 

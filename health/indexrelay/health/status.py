@@ -79,6 +79,8 @@ class Code(StrEnum):
     READER_BEHIND = "reader_behind"
     READER_LOAD_FAILED = "reader_load_failed"
     READER_NOT_READY = "reader_not_ready"
+    READER_SERVICE_SILENT = "reader_service_silent"
+    """The event loop of its service stands still: it loads, and answers nobody."""
     READER_OTHER_SETTINGS = "reader_other_settings"
 
     MEMBER_DROPPED = "member_dropped"
@@ -128,6 +130,7 @@ BUILDS: Final = frozenset(Code) - {
     Code.NO_READER,
     Code.READER_BEHIND,
     Code.READER_NOT_READY,
+    Code.READER_SERVICE_SILENT,
     Code.COMPONENT_NOT_SERVED,
 }
 """What `indexrelay rebuild` is about: everything but whether roles run, and have followed."""

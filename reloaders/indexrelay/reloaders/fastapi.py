@@ -33,6 +33,8 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
 def reloader_lifespan(reloader: Reloader, *, wait_ready_seconds: float = 30.0) -> Lifespan:
     """A lifespan for a FastAPI or Starlette application that starts and stops ``reloader``.
 
+    While the application's event loop stands still, its presence says that the reader is not ready.
+
     Args:
         reloader: the one to start.
         wait_ready_seconds: hold requests back so long, at most, for the reader to become ready; 0:
@@ -45,7 +47,8 @@ def reloader_lifespan(reloader: Reloader, *, wait_ready_seconds: float = 30.0) -
         try:
             if wait_ready_seconds > 0:
                 await asyncio.to_thread(reloader.wait_ready, wait_ready_seconds)
-            yield
+            async with reloader.watching_loop():
+                yield
         finally:
             # It waits for a blocking read; the event loop has other requests to finish.
             await asyncio.to_thread(reloader.stop)

@@ -9,7 +9,7 @@ nothing.
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from redis.exceptions import RedisError
 
@@ -148,8 +148,8 @@ class Reporter:
             log.warning("report.not_published", release=applied.release, error=str(error))
 
     @contextlib.contextmanager
-    def renewing(self, state: ReaderState) -> Iterator[None]:
-        """Publish ``state`` again and again while the body runs; at once if it is the first."""
+    def renewing(self, state: Callable[[], ReaderState]) -> Iterator[None]:
+        """Publish the state again and again while the body runs; at once if it is the first."""
         done = threading.Event()
         # Not joined: it may hang in a stalled server, and a swap is not to wait for that. What is
         # published after the body comes later, since both take the same lock.
@@ -179,11 +179,11 @@ class Reporter:
             except RedisError as error:
                 log.debug("presence.not_withdrawn", reader=member, error=str(error))
 
-    def _renew_until(self, done: threading.Event, state: ReaderState) -> None:
+    def _renew_until(self, done: threading.Event, state: Callable[[], ReaderState]) -> None:
         while not done.wait(self.renew_seconds if self._published else 0):
             with self._lock:
                 if not done.is_set():
-                    self._publish(state.model_copy(update={"updated_at": self._clock.now()}))
+                    self._publish(state())
 
     def _publish(self, state: ReaderState) -> None:
         self._published = True

@@ -16,13 +16,15 @@ import hashlib
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Final, Self
 
 from indexrelay.health.judge import judge_reader
 from indexrelay.health.status import Actor, Code, Problem
 from indexrelay.reloaders.follower import Follower, ReleaseWatch
+from indexrelay.reloaders.heartbeat import Heartbeat
 from indexrelay.reloaders.loader import Round
 from indexrelay.reloaders.presence import Link, Reporter
 from indexrelay.reloaders.scrubber import Scrubber
@@ -134,6 +136,8 @@ class Reloader:
         self._scrubbing: threading.Thread | None = None
         self._watch = ReleaseWatch(self._link, self._keys, member=self._identity.member)
         self._announced = 0
+        self._heartbeats: tuple[Heartbeat, ...] = ()
+        self._silent_logged = False
         self._reporter = Reporter(
             self._link,
             self._keys,
@@ -162,6 +166,7 @@ class Reloader:
     @property
     def state(self) -> ReaderState:
         """The whole current state, as its presence shows it."""
+        silent_since = self._silent_since
         return ReaderState(
             reader=self._identity.label,
             host=self._identity.host,
@@ -171,7 +176,8 @@ class Reloader:
             started_at=self._started_at,
             updated_at=self._clock.now(),
             declares=self._declares,
-            ready=self.ready,
+            ready=self.ready and silent_since is None,
+            service_silent_since=silent_since,
             release=self._current.contents.release,
             cursor=self._watch.cursor,
             components=self._follower.states,
@@ -272,6 +278,20 @@ class Reloader:
         """
         self._follower.retry_failed()
 
+    @contextlib.asynccontextmanager
+    async def watching_loop(self) -> AsyncIterator[None]:
+        """While the body runs, count as ready only while the running event loop turns.
+
+        For services that answer from it; `reloader_lifespan` does this for an application.
+        """
+        heartbeat = Heartbeat(self._clock)
+        self._heartbeats = (*self._heartbeats, heartbeat)
+        try:
+            async with heartbeat.beating():
+                yield
+        finally:
+            self._heartbeats = tuple(each for each in self._heartbeats if each is not heartbeat)
+
     def step(self) -> bool:
         """Look once, without blocking on Redis; ``True`` when a snapshot was swapped.
 
@@ -319,7 +339,7 @@ class Reloader:
                 now = self._clock.monotonic()
                 look_at = now + spread.cut(self._settings.reader.poll_seconds)
                 publish_at = now + spread.cut(self._reporter.renew_seconds)
-            elif now >= publish_at:
+            elif self._note_silence() or now >= publish_at:
                 self._reporter.publish(self.state)
                 publish_at = now + spread.cut(self._reporter.renew_seconds)
             due_at = min(look_at, publish_at, self._follower.retry_at or look_at)
@@ -354,7 +374,9 @@ class Reloader:
             self._follower.take_requests()
             while (release := self._follower.due(announced=self._announced)) is not None:
                 with switch_interval.shortened():
-                    renewing = self._reporter.renewing(self.state) if renew_presence else None
+                    renewing = (
+                        self._reporter.renewing(lambda: self.state) if renew_presence else None
+                    )
                     with renewing or contextlib.nullcontext():
                         done = self._follower.load(release)
                     changed = self._follower.serve(done)
@@ -370,6 +392,31 @@ class Reloader:
             if self._may_report:
                 self._announced = self._watch.announced()
         return swapped
+
+    @property
+    def _silent_since(self) -> datetime | None:
+        """Since when a service that stands on this reader answers nobody."""
+        return min(filter(None, (each.silent_since for each in self._heartbeats)), default=None)
+
+    def _note_silence(self) -> bool:
+        """Log where a service hangs, and when it goes on; whether either is new."""
+        since = self._silent_since
+        if (since is not None) is self._silent_logged:
+            return False
+        self._silent_logged = since is not None
+        if since is None:
+            log.info("service.answers_again", reader=self.reader_id)
+            return True
+        where = [each.where for each in self._heartbeats if each.silent_since is not None]
+        log.error(
+            "service.silent",
+            reader=self.reader_id,
+            since=since.isoformat(),
+            consequence="it answers nobody, and does not count as ready",
+            where=where,
+            advice="see what that call waits for; what takes long belongs on a thread",
+        )
+        return True
 
     def _note_ready(self) -> None:
         if self._follower.ready:
@@ -392,7 +439,7 @@ class Reloader:
                 reader=self._identity.label,
                 instance=self._identity.instance,
                 release=done.release.number,
-                ready=self.ready,
+                ready=self.state.ready,
                 seconds=max(done.seconds, 0.0),
                 components=self._follower.states,
             )

@@ -215,6 +215,10 @@ class ReaderState(ProcessState):
     address: Attribute | None = None
     """Where its HTTP service answers, if it has one."""
     ready: bool
+    """Whether every required component is served, and its service, if it has one, answers."""
+    service_silent_since: AwareDatetime | None = None
+    """Since when the event loop of its service has stood still, so that nobody is answered;
+    ``None``: it turns, there is none, or the reader is of an earlier version."""
     release: Annotated[int, Field(ge=0, lt=2**63)]
     """The newest release that it has worked through; 0: none yet."""
     cursor: Annotated[str, Field(pattern=r"^[0-9]{1,20}-[0-9]{1,20}$")] | None = None

@@ -8,7 +8,8 @@ import pytest
 
 from indexrelay.components.errors import InvalidQueryError
 from indexrelay.components.served import Hit, check_payload_values
-from indexrelay.schemas.settings import HttpSettings
+from indexrelay.reloaders import Reloader
+from indexrelay.schemas.settings import HttpSettings, Settings
 from indexrelay.service.answers import Answering, encoded
 from indexrelay.service.limits import BodyLimit, SearchThreads
 from indexrelay.service.problems import OverloadedError, ProblemDetails
@@ -17,6 +18,7 @@ from indexrelay.service.requests import PIECE_BYTES
 from tests.security.limits.table import Row, exercises
 from tests.service.test_connections import CHUNKED, POST, WHOLE, Application
 from tests.service.transports import HeldTransport, Service, receive, status
+from tests.storage.artifacts.samples import MovedClock
 
 SETTINGS = HttpSettings()
 
@@ -215,6 +217,22 @@ def _buffered(row: Row, _request: pytest.FixtureRequest) -> None:
         assert second.hold(1)
         assert first.gone
         assert not second.hold(row.number)
+
+    run(body)
+
+
+@exercises("seconds for which the event loop of a reader's service may stand still")
+def _silent(row: Row, request: pytest.FixtureRequest) -> None:
+    clock = MovedClock()
+    reader = Reloader(
+        Settings(data_dir=request.getfixturevalue("tmp_path")), reader_id="a", clock=clock
+    )
+
+    async def body() -> None:
+        async with reader.watching_loop():
+            for more, stands_still in ((row.number - 0.1, False), (0.1, True)):
+                clock.advance(more)
+                assert (reader.state.service_silent_since is not None) is stands_still
 
     run(body)
 
