@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from indexrelay.components.kind import Kind
 from indexrelay.components.registry import GROUP, kind_class
 from indexrelay.schemas.documents import json_schema_of
+from indexrelay.schemas.http_settings import HttpSettings
 from indexrelay.schemas.settings import (
     ArtifactSettings,
     CatalogSettings,
@@ -28,7 +29,6 @@ from indexrelay.schemas.settings import (
     CollectionSettings,
     ComponentDefinition,
     FolderSource,
-    HttpSettings,
     LogSettings,
     ProducerSettings,
     ReaderSettings,

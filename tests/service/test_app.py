@@ -9,9 +9,10 @@ import pytest
 
 from indexrelay.health.status import Actor, Code
 from indexrelay.reloaders import Reloader
+from indexrelay.schemas.http_settings import HttpSettings
 from indexrelay.schemas.messages import ReaderState
 from indexrelay.schemas.names import canonical_json, sha256_hex
-from indexrelay.schemas.settings import ComponentDefinition, HttpSettings
+from indexrelay.schemas.settings import ComponentDefinition
 from indexrelay.service import app as app_module
 from indexrelay.service.answers import accepts_gzip, matches
 from indexrelay.service.app import create_app

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from indexrelay.schemas.settings import HttpSettings
+from indexrelay.schemas.http_settings import HttpSettings
 from indexrelay.service.app import create_app
 from indexrelay.service.hosts import names_host
 from tests.reloaders.bench import Bench

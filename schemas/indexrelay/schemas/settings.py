@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from indexrelay.schemas.database_url import database_kind, sqlite_url
+from indexrelay.schemas.http_settings import HttpSettings
 from indexrelay.schemas.names import (
     MAX_COMPONENTS,
     Identifier,
@@ -30,50 +31,14 @@ from indexrelay.schemas.names import (
     truths_as_text,
 )
 from indexrelay.schemas.server_url import read_server_url
-
-PositiveSeconds = Annotated[float, Field(gt=0)]
-PositiveCount = Annotated[int, Field(gt=0)]
-
-
-def _false_as_none(value: Any) -> Any:
-    """TOML has no null: where the default is a limit, ``false`` means no limit."""
-    if str(value).lower() == "true":  # or it would count as 1
-        raise ValueError("must be a number, or false for no limit")
-    return None if str(value).lower() == "false" else value
-
-
-CountOrFalse = Annotated[
-    PositiveCount | None,
-    BeforeValidator(_false_as_none, json_schema_input_type=PositiveCount | Literal[False]),
-]
-SecondsOrFalse = Annotated[
-    PositiveSeconds | None,
-    BeforeValidator(_false_as_none, json_schema_input_type=PositiveSeconds | Literal[False]),
-]
-
-
-def _at_home(path: Path) -> Path:
-    """A leading ``~`` or ``~NAME`` is a home folder, as in a shell."""
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        raise ValueError(
-            f"there is no home folder {path.parts[0]!r}; write the path out"
-        ) from error
-
-
-UserPath = Annotated[Path, AfterValidator(_at_home)]
-
-
-class _Table(BaseModel):
-    """One table of the file; a key that it does not know is a mistake."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _truths_are_no_numbers(cls, table: Any) -> Any:
-        return truths_as_text(cls, table)
+from indexrelay.schemas.setting_types import (
+    CountOrFalse,
+    PositiveCount,
+    PositiveSeconds,
+    SecondsOrFalse,
+    Table,
+    UserPath,
+)
 
 
 class Metric(StrEnum):
@@ -84,14 +49,14 @@ class Metric(StrEnum):
     L2 = "l2"
 
 
-class CatalogSource(_Table):
+class CatalogSource(Table):
     """Entries live in the catalog; jobs write them with ``producer.batch()``."""
 
     kind: Literal["catalog"] = "catalog"
     """Where no source is named."""
 
 
-class TableSource(_Table):
+class TableSource(Table):
     """Entries live in a user's own SQL table; jobs call ``producer.batch_completed()``."""
 
     kind: Literal["table"]
@@ -128,7 +93,7 @@ class TableSource(_Table):
         return url
 
 
-class FolderSource(_Table):
+class FolderSource(Table):
     """Entries live in a folder of ``.npy`` / ``.npz`` files.
 
     ``.npy``: floats of the shape (rows, dimension); row 7 of ``songs.npy``, counted from 0, is the
@@ -146,7 +111,7 @@ class FolderSource(_Table):
 Source = Annotated[CatalogSource | TableSource | FolderSource, Field(discriminator="kind")]
 
 
-class CollectionSettings(_Table):
+class CollectionSettings(Table):
     """One table ``[collections.NAME]``."""
 
     dimension: Annotated[int, Field(ge=1, le=65536)]
@@ -261,7 +226,7 @@ class ComponentDefinition(BaseModel):
         return cls.model_validate({"kind": kind, "from": list(inputs), **keys})
 
 
-class RedisSettings(_Table):
+class RedisSettings(Table):
     """The server that carries signals, leases and presence."""
 
     url: SecretStr | None = None
@@ -282,7 +247,7 @@ class RedisSettings(_Table):
         return url
 
 
-class CatalogSettings(_Table):
+class CatalogSettings(Table):
     """The database that holds the data, and what was asked for."""
 
     url: SecretStr | None = None
@@ -307,7 +272,7 @@ _NEEDS_A_PLACE = (
 )
 
 
-class ArtifactSettings(_Table):
+class ArtifactSettings(Table):
     """Where blobs, versions and releases are kept."""
 
     dir: UserPath | None = None
@@ -333,7 +298,7 @@ class ArtifactSettings(_Table):
         return group_readable
 
 
-class ProducerSettings(_Table):
+class ProducerSettings(Table):
     """How jobs hand over batches."""
 
     max_backlog: CountOrFalse = 50_000
@@ -342,7 +307,7 @@ class ProducerSettings(_Table):
     limit."""
 
 
-class RebuilderSettings(_Table):
+class RebuilderSettings(Table):
     """How events become builds."""
 
     quiet_seconds: Annotated[float, Field(ge=0)] = 0.2
@@ -427,7 +392,7 @@ class RebuilderSettings(_Table):
         return longest
 
 
-class ReaderSettings(_Table):
+class ReaderSettings(Table):
     """How releases become snapshots."""
 
     components: tuple[Name, ...] | None = None
@@ -452,43 +417,7 @@ class ReaderSettings(_Table):
     """… and how fast at most: a tenth of what a plain disk gives, and 2 % of a core."""
 
 
-class HttpSettings(_Table):
-    """What the reader service lets its clients keep of it: time, memory and connections."""
-
-    hosts: tuple[str, ...] = ()
-    """Names, without a port, that a reader on a loopback address answers to, beside ``localhost``
-    and loopback addresses (421): those that a proxy on this machine passes on. A reader on a unix
-    socket, or on another address, answers to any."""
-    max_connections: PositiveCount = 500
-    """Open at the same time; fewer where the process may open too few files. One more takes the
-    place of the one whose client was waited for the longest: for a second at least, where it has
-    sent a request. While there is none a tenth more come in, and the next is refused (503)."""
-    header_seconds: PositiveSeconds = 10.0
-    """How long a request may take until its header is whole (408), counted from the connection or
-    the answer before."""
-    body_seconds: PositiveSeconds = 20.0
-    """… and then its body (408): the largest one at 100 kB/s."""
-    send_seconds: PositiveSeconds = 10.0
-    """How long a client may take to read 64 kB of its answer; then the connection is cut."""
-    max_body_bytes: PositiveCount = 2 * 1024 * 1024
-    """Of one request (413): a vector of the greatest dimension, with all its digits, fits in."""
-    max_answer_bytes: PositiveCount = 16 * 1024 * 1024
-    """Of one search (422): a thousand hits with 16 kB of payload each; their payloads together may
-    have 200,000 values. Documents of JSON caches are
-    not meant: they lie in memory once for all."""
-    max_buffered_bytes: PositiveCount = 64 * 1024 * 1024
-    """Of all bodies that are received and all answers that are sent at a time. Where there is no
-    room, the connection whose client was waited for the longest is cut, after a second at least;
-    where there is none, the new body or answer is refused (503)."""
-    searches: PositiveCount = 8
-    """At the same time, each on a thread of its own; more than processors only help where indexes
-    are read from disk."""
-    max_waiting_searches: Annotated[int, Field(ge=0)] = 200
-    """Searches that may wait for such a thread; one more is refused (503). Fewer where all of them
-    were more than half of the connections: the rest is for smaller requests."""
-
-
-class LogSettings(_Table):
+class LogSettings(Table):
     """How log lines look."""
 
     format: Literal["auto", "console", "json"] = "auto"
@@ -496,7 +425,7 @@ class LogSettings(_Table):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Settings(_Table):
+class Settings(Table):
     """The whole file."""
 
     namespace: Name = "indexrelay"

@@ -26,8 +26,8 @@ from pydantic.json_schema import models_json_schema
 from indexrelay.health.status import Problem
 from indexrelay.reloaders import Reloader
 from indexrelay.reloaders.fastapi import reloader_lifespan
+from indexrelay.schemas.http_settings import HttpSettings
 from indexrelay.schemas.messages import ReaderState
-from indexrelay.schemas.settings import HttpSettings
 from indexrelay.schemas.versions import VersionManifest
 from indexrelay.service.answers import (
     Answering,

@@ -12,7 +12,7 @@ import anyio.to_thread
 from anyio import CapacityLimiter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from indexrelay.schemas.settings import HttpSettings
+from indexrelay.schemas.http_settings import HttpSettings
 from indexrelay.service.connections import GuardedConnection, connection_of
 from indexrelay.service.problems import OverloadedError, problem
 

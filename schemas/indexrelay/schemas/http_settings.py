@@ -1,0 +1,43 @@
+"""The table ``[http]``: what the reader service lets its clients keep of it."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from indexrelay.schemas.setting_types import PositiveCount, PositiveSeconds, Table
+
+
+class HttpSettings(Table):
+    """What the reader service lets its clients keep of it: time, memory and connections."""
+
+    hosts: tuple[str, ...] = ()
+    """Names, without a port, that a reader on a loopback address answers to, beside ``localhost``
+    and loopback addresses (421): those that a proxy on this machine passes on. A reader on a unix
+    socket, or on another address, answers to any."""
+    max_connections: PositiveCount = 500
+    """Open at the same time; fewer where the process may open too few files. One more takes the
+    place of the one whose client was waited for the longest: for a second at least, where it has
+    sent a request. While there is none a tenth more come in, and the next is refused (503)."""
+    header_seconds: PositiveSeconds = 10.0
+    """How long a request may take until its header is whole (408), counted from the connection or
+    the answer before."""
+    body_seconds: PositiveSeconds = 20.0
+    """… and then its body (408): the largest one at 100 kB/s."""
+    send_seconds: PositiveSeconds = 10.0
+    """How long a client may take to read 64 kB of its answer; then the connection is cut."""
+    max_body_bytes: PositiveCount = 2 * 1024 * 1024
+    """Of one request (413): a vector of the greatest dimension, with all its digits, fits in."""
+    max_answer_bytes: PositiveCount = 16 * 1024 * 1024
+    """Of one search (422): a thousand hits with 16 kB of payload each; their payloads together may
+    have 200,000 values. Documents of JSON caches are
+    not meant: they lie in memory once for all."""
+    max_buffered_bytes: PositiveCount = 64 * 1024 * 1024
+    """Of all bodies that are received and all answers that are sent at a time. Where there is no
+    room, the connection whose client was waited for the longest is cut, after a second at least;
+    where there is none, the new body or answer is refused (503)."""
+    searches: PositiveCount = 8
+    """At the same time, each on a thread of its own; more than processors only help where indexes
+    are read from disk."""
+    max_waiting_searches: Annotated[int, Field(ge=0)] = 200
+    """Searches that may wait for such a thread; one more is refused (503). Fewer where all of them
+    were more than half of the connections: the rest is for smaller requests."""
