@@ -60,6 +60,11 @@ Files = Mapping[str, Path]
 """The files of a version by name, as they lie on disk."""
 
 
+READ_FILES: Final = "read_files"
+"""Key of the context with which parameters are validated where settings are checked: files that
+they name are read then, and only then."""
+
+
 class KindParameters(BaseModel):
     """The kind's own keys in ``[components.NAME]``; an unknown key is a mistake."""
 
@@ -98,7 +103,8 @@ class Job:
     components: Mapping[str, ComponentInput]
     """The inputs that are components, in the order of the definition."""
     previous: PreviousVersion | None
-    """``None`` for the first version, after a changed definition, or in another epoch."""
+    """``None`` for the first version, in another epoch, or where the definition changed by more
+    than `Kind.gate_parameters`."""
     workdir: Path
     """An empty folder for new files; removed afterwards, whatever happens."""
     threads: int
@@ -176,6 +182,9 @@ class Kind(ABC, Generic[ParametersT, ServedT_co]):
     """Names of the files that a library reads as if it had written them: what is in them may make
     it crash, loop, or take all memory. Before a reader opens one that its host has not seen yet, a
     process of its own calls `load` and then `inspect`, under limits of time and memory."""
+    gate_parameters: ClassVar[frozenset[str]] = frozenset()
+    """Names of the parameters that only the gates read. Where no others changed, a build continues
+    the last version, whose files may stay as they are, and judges it again."""
     max_inputs: ClassVar[int | None] = None
     """How many inputs a component of this kind may have; ``None``: any number."""
     takes_components: ClassVar[bool] = True

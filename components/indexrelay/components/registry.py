@@ -22,11 +22,12 @@ from typing import Any, Final, cast, get_origin, get_type_hints
 from pydantic import ValidationError
 
 from indexrelay.components.errors import ContractError, InvalidParametersError, KindNotFoundError
-from indexrelay.components.kind import Built, Job, Kind, KindParameters, Trial
+from indexrelay.components.kind import READ_FILES, Built, Job, Kind, KindParameters, Trial
 from indexrelay.components.served import Served, takes_vector
 from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.errors import Mistake, mistakes_of, suggestion
 from indexrelay.schemas.names import canonical_json, is_file_name
+from indexrelay.schemas.parameter_files import as_written
 from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition
 from indexrelay.schemas.settings_file import where_was_looked
 from indexrelay.schemas.versions import BlobRef, Check
@@ -95,13 +96,14 @@ def _parameter_mistakes(
     root: str, kind: type[Kind[Any, Any]], definition: ComponentDefinition
 ) -> Iterator[Mistake]:
     try:
-        kind(kind.Parameters.model_validate(definition.parameters))
+        kind(kind.Parameters.model_validate(definition.parameters, context={READ_FILES: True}))
     except ValidationError as error:
         base = _base_without_parameters(kind)
         if base is not None:
             right = f"{kind.__name__} names no parameters: write {base}[PARAMETERS, SERVED]"
             yield Mistake(key=f"{root}.kind", value=definition.kind, right=right)
-        yield from mistakes_of(error, root=root, model=kind.Parameters)
+        for mistake in mistakes_of(error, root=root, model=kind.Parameters):
+            yield replace(mistake, value=as_written(mistake.value))
     except Exception as error:  # noqa: BLE001 - the code of a user, its parameters as well
         right = f"{definition.kind} cannot be made with these keys: {describe_error(error)}"
         yield Mistake(key=f"{root}.kind", value=definition.kind, right=right)
@@ -175,14 +177,7 @@ def class_mistakes(kind: type[Kind[Any, Any]]) -> Iterator[str]:
     parameters: object = kind.Parameters
     if not (isinstance(parameters, type) and issubclass(parameters, KindParameters)):
         yield f"{kind.__name__}.Parameters is {parameters!r}, not derived from KindParameters"
-    preload: object = kind.preload
-    if not isinstance(preload, tuple | list) or not all(isinstance(each, str) for each in preload):
-        yield f"{kind.__name__}.preload is {preload!r}, not a tuple of modules' names"
-    sandboxed: object = kind.sandboxed
-    if not isinstance(sandboxed, frozenset | set) or not all(
-        isinstance(each, str) for each in sandboxed
-    ):
-        yield f"{kind.__name__}.sandboxed is {sandboxed!r}, not a frozenset of files' names"
+    yield from _name_mistakes(kind)
     takes: object = kind.takes_components
     if not isinstance(takes, bool):
         yield f"{kind.__name__}.takes_components is {takes!r}, not true or false"
@@ -191,6 +186,18 @@ def class_mistakes(kind: type[Kind[Any, Any]]) -> Iterator[str]:
         yield f"{kind.__name__}.max_inputs is {limit!r}, not a number from 1, or None"
     if "load" not in missing:
         yield from _served_mistakes(kind)
+
+
+def _name_mistakes(kind: type[Kind[Any, Any]]) -> Iterator[str]:
+    """What is wrong with the attributes that hold names."""
+    for attribute, types, right in (
+        ("preload", tuple | list, "a tuple of modules' names"),
+        ("sandboxed", frozenset | set, "a frozenset of files' names"),
+        ("gate_parameters", frozenset | set, "a frozenset of parameters' names"),
+    ):
+        given: object = getattr(kind, attribute)
+        if not isinstance(given, types) or not all(isinstance(each, str) for each in given):
+            yield f"{kind.__name__}.{attribute} is {given!r}, not {right}"
 
 
 def lacks_of(kind: Kind[Any, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.console import figures
 from indexrelay.console.errors import CommandError
+from indexrelay.console.golden import golden_figures
 from indexrelay.console.installation import Installation
 from indexrelay.health.facts import RetryPolicy
 from indexrelay.schemas import commands
@@ -105,6 +106,7 @@ class HistoricalVersion(BaseModel):
             ),
             "bytes": self.manifest.size,
             "index": self.manifest.details.get("index"),
+            "golden": None if (found := golden_figures(self.manifest)) is None else found.as_json(),
         }
 
 

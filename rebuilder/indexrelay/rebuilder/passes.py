@@ -39,12 +39,13 @@ from indexrelay.rebuilder.builds import (
     BuildRunner,
     BuildSession,
 )
+from indexrelay.rebuilder.kept_files import KeptFiles
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.files import make_private_folder
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import BuildMode, BuildOutcome, ComponentResult
-from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.settings import ComponentDefinition, Settings
 from indexrelay.schemas.versions import (
     Definitions,
     VersionManifest,
@@ -229,6 +230,7 @@ class ComponentBuilder:
         self._runner = runner
         self._clock = clock
         self.workdirs = Workdirs(settings.artifacts_dir / "work")
+        self._files = KeptFiles(settings.components)
 
     def session(self, components: Sequence[str]) -> AbstractContextManager[BuildSession]:
         """Where these are built, in this order, from the same snapshots; any may be left out."""
@@ -347,9 +349,12 @@ class ComponentBuilder:
         log = _log.debug if failed is not None and failed.transient else _log.info
         log("component.building", component=name, reason=order.reasons[name])
         try:
-            with self.workdirs.new() as workdir:
+            with (
+                self.workdirs.new() as workdir,
+                self._files.laid_out(definition, self.workdirs.new) as laid_out,
+            ):
                 return session.run(
-                    self._request(name, order, parents, workdir),
+                    self._request(name, order, parents, workdir, laid_out),
                     timeout_seconds=definition.build_timeout_seconds
                     or defaults.build_timeout_seconds,
                     memory_bytes=definition.build_memory_bytes or defaults.build_memory_bytes,
@@ -369,10 +374,14 @@ class ComponentBuilder:
             return ComponentResult(outcome=BuildOutcome.FAILED, error=describe_error(error))
 
     def _request(
-        self, name: str, order: PassOrder, parents: Mapping[str, str], workdir: Path
+        self,
+        name: str,
+        order: PassOrder,
+        parents: Mapping[str, str],
+        workdir: Path,
+        definition: ComponentDefinition,
     ) -> BuildRequest:
         facts, settings = order.facts, self._settings
-        definition = facts.definitions[name]
         return BuildRequest(
             component=name,
             definition=definition,

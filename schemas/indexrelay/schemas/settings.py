@@ -30,6 +30,7 @@ from indexrelay.schemas.names import (
     sha256_hex,
     truths_as_text,
 )
+from indexrelay.schemas.parameter_files import digested, located
 from indexrelay.schemas.server_url import read_server_url
 from indexrelay.schemas.setting_types import (
     CountOrFalse,
@@ -212,17 +213,20 @@ class ComponentDefinition(BaseModel):
     def digest(self) -> str:
         """The sha256 of what a version was built *as*.
 
-        Kind, inputs and parameters only: a changed time limit or group makes nothing due.
+        Kind, inputs and parameters only, files by their content: a changed time limit or group
+        makes nothing due.
         """
-        return sha256_hex(
-            canonical_json(
-                {"kind": self.kind, "from": list(self.inputs), "parameters": self.parameters}
-            )
-        )
+        given = digested(self.parameters)
+        document = {"kind": self.kind, "from": list(self.inputs), "parameters": given}
+        return sha256_hex(canonical_json(document))
 
     @classmethod
     def of(cls, kind: str, *inputs: str, **keys: Any) -> Self:
-        """Declare a component in Python: ``ComponentDefinition.of("vector_index", "tracks")``."""
+        """Declare a component in Python: ``ComponentDefinition.of("vector_index", "tracks")``.
+
+        Files that ``keys`` name are relative to the current folder, and read here.
+        """
+        keys = located(keys, Path.cwd())
         return cls.model_validate({"kind": kind, "from": list(inputs), **keys})
 
 

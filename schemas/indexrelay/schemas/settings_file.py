@@ -9,7 +9,8 @@ is what a compose file makes of one that is missing. ``INDEXRELAY_CONFIG`` names
 
 Relative paths, those in ``sqlite:///`` URLs among them, are relative to the file's folder, so that
 a program may be started from anywhere; a leading ``~`` is the home folder. The file is UTF-8, with
-a byte-order mark or without.
+a byte-order mark or without. Files that a component's keys name are read here too, and known by
+their content (`indexrelay.schemas.parameter_files`).
 
 ``kind = "my_kinds:Thing"`` names a module that may lie next to the file. Its folder is added to
 ``sys.path`` only where the settings name a module at all, and last: a file of the user's that is
@@ -39,6 +40,7 @@ from indexrelay.schemas.errors import (
     reference_mistakes,
     suggestion,
 )
+from indexrelay.schemas.parameter_files import with_files
 from indexrelay.schemas.settings import (
     CollectionSettings,
     ComponentDefinition,
@@ -73,8 +75,8 @@ def load_settings(
     environ = os.environ if environ is None else environ
     file = _file(path, environ)
     variables, mistakes = tables_of(environ, known=frozenset(Settings.model_fields))
-    raw = merged(_from_file(file), variables)
     folder = file.resolve().parent if file else Path.cwd()
+    raw = with_files(merged(_from_file(file), variables), folder)
     if check_kind is not None:
         make_importable(modules_folder(raw, folder))
     settings = check_settings(

@@ -136,6 +136,28 @@ def test_the_history_continues_below_numbers_that_the_store_lost(
     assert runs == [(2, 1001), (1, 1)]
 
 
+def test_golden_queries_are_shown_over_the_versions(run: Run, twice_built: Path) -> None:
+    at = ("--config", str(twice_built))
+    table = '[components.similar]\nkind = "vector_index"\n'
+    for expected, grade in (("t00001", 1), ("t00000", 3)):
+        query = {"vector": clustered(700, 8)[0].tolist(), "expected": {expected: grade, "gone": 2}}
+        (twice_built.parent / "queries.jsonl").write_text(json.dumps(query))
+        twice_built.write_text(CONFIG.replace(table, f'{table}golden = "queries.jsonl"\n'))
+        assert run("rebuild", "--here", *at).code == 0
+    shown = json.loads(run("components", "show", "similar", "--json", *at).out)
+    figures = [each["golden"] for each in shown["history"]]
+    assert figures[2:] == [None, None]
+    now, before = figures[:2]
+    assert (now["ndcg"], now["hit_rate"], now["known"], now["k"]) == (1, 1, 0.5, 10)
+    assert before["ndcg"] < 1
+    assert before["sha256"] != now["sha256"]
+    assert [each["bytes"] for each in shown["history"][:3]] == [shown["bytes"]] * 3
+    page = run("components", "show", "similar", *at).out
+    assert "Golden queries" in page
+    assert "'gone' is expected and not in the collection" in " ".join(page.split())
+    assert page.count("queries.jsonl") == 3
+
+
 FUNCTIONS = """
 def decades(inputs):
     return [entry.payload["year"] // 10 for entry in inputs["tracks"]]

@@ -13,7 +13,13 @@ from typing import Any, ClassVar, Final
 
 from pydantic import field_validator
 
-from indexrelay.components.kind import Built, Job, Kind, KindParameters
+from indexrelay.components.golden import (
+    GOLDEN_KEYS,
+    GoldenParameters,
+    GoldenQuery,
+    golden_gates,
+)
+from indexrelay.components.kind import Built, Job, Kind
 from indexrelay.components.layered.build import (
     Full,
     Increment,
@@ -43,8 +49,10 @@ _FORMER: Final = {
 """Values that earlier releases took, and their successors."""
 
 
-class TextIndexParameters(KindParameters):
+class TextIndexParameters(GoldenParameters):
     """How texts become words, and whether there have to be any."""
+
+    golden_by: ClassVar[frozenset[str]] = frozenset({"text"})
 
     tokenizer: Tokenizer = "words"
     """What is looked up of a text: its words, without case and accents, whatever the script
@@ -76,6 +84,7 @@ class TextIndex(Kind[TextIndexParameters, TextSearch]):
     An entry without a text is counted, and its payload can be asked for, but it is never found.
     """
 
+    gate_parameters = GOLDEN_KEYS
     max_inputs = 1
     takes_components = False
     most_changed: ClassVar[float] = 0.2
@@ -106,7 +115,7 @@ class TextIndex(Kind[TextIndexParameters, TextSearch]):
         """Open the file again and compare it with the collection: every entry, or what changed."""
         source, path, empty = job.collection, files[DATABASE], self.parameters.allow_empty
         if built.extends and job.previous is not None:
-            return incremental_gates(
+            gates = incremental_gates(
                 source,
                 built,
                 path,
@@ -115,9 +124,11 @@ class TextIndex(Kind[TextIndexParameters, TextSearch]):
                 analyser=self._analyser,
                 allow_empty=empty,
             )
-        return full_gates(
-            source, built, path, analyser=self._analyser, allow_empty=empty, scratch=job.workdir
-        )
+        else:
+            gates = full_gates(
+                source, built, path, analyser=self._analyser, allow_empty=empty, scratch=job.workdir
+            )
+        return golden_gates(gates, self.parameters, load=lambda: TextSearch(path), ask=_answer)
 
     def load(self, files: Mapping[str, Path]) -> TextSearch:
         """Open a version for serving.
@@ -194,3 +205,8 @@ class TextIndex(Kind[TextIndexParameters, TextSearch]):
     @property
     def _analyser(self) -> Analyser:
         return Analyser(self.parameters.tokenizer)
+
+
+def _answer(texts: TextSearch, query: GoldenQuery, k: int) -> Iterator[str]:
+    """The ids of the best texts for one golden query."""
+    return (hit.id for hit in texts.search(query.text or "", k=k))

@@ -13,6 +13,12 @@ from typing import Any, Final, cast
 import numpy as np
 
 from indexrelay.components.errors import CorruptFileError, UnbuildableIndexError
+from indexrelay.components.golden import (
+    GOLDEN_KEYS,
+    GoldenQuery,
+    dimension_mistakes,
+    golden_gates,
+)
 from indexrelay.components.kind import Built, Job, Kind, Trial
 from indexrelay.components.layered import incremental_or_full
 from indexrelay.components.vector_index.factory import parse_factory
@@ -29,6 +35,7 @@ from indexrelay.components.vector_index.version import BASE, DELTA_INDEX
 from indexrelay.schemas.errors import MissingExtraError
 from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import Check
+from indexrelay.storage.entries import Vectors
 
 
 class VectorIndex(Kind[VectorIndexParameters, VectorSearch]):
@@ -40,13 +47,16 @@ class VectorIndex(Kind[VectorIndexParameters, VectorSearch]):
 
     preload = ("faiss", "numpy")
     sandboxed = frozenset({BASE, DELTA_INDEX})
+    gate_parameters = GOLDEN_KEYS
     max_inputs = 1
     takes_components = False
 
     def trial(self, collections: Mapping[str, CollectionSettings]) -> Trial:
-        """Whether FAISS can make a named index of vectors of this length, and from when it does."""
-        if self.parameters.index == AUTO:
-            return Trial()
+        """Whether FAISS can make a named index of vectors of this length, and from when it does;
+        whether golden queries are as long."""
+        wrong = dimension_mistakes(self.parameters, collections)
+        if wrong or self.parameters.index == AUTO:
+            return Trial(wrong=wrong)
         factory = parse_factory(self.parameters.index)
         for collection in collections.values():
             try:
@@ -84,11 +94,14 @@ class VectorIndex(Kind[VectorIndexParameters, VectorSearch]):
 
     def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
         """Compare the files, in fresh handles, with the source: all of it, or what changed."""
+        if built.extends and job.previous is not None:
+            gates = incremental_gates(job, job.previous, built, files, self.parameters)
+        else:
+            gates = full_gates(job.collection, built, files, self.parameters)
         with openmp_threads(job.threads):
-            if built.extends and job.previous is not None:
-                yield from incremental_gates(job, job.previous, built, files, self.parameters)
-            else:
-                yield from full_gates(job.collection, built, files, self.parameters)
+            yield from golden_gates(
+                gates, self.parameters, load=lambda: VectorSearch(files), ask=_answer
+            )
 
     def load(self, files: Mapping[str, Path]) -> VectorSearch:
         """Map a version for serving.
@@ -124,6 +137,15 @@ class VectorIndex(Kind[VectorIndexParameters, VectorSearch]):
         served = VectorSearch(files, previous)
         served.warm(previous)
         return served
+
+
+def _answer(index: VectorSearch, query: GoldenQuery, k: int) -> Iterator[str]:
+    """The ids of the nearest entries to one golden query."""
+    if query.id is not None:
+        hits = index.search_by_id(query.id, k=k)
+    else:
+        hits = index.search(cast("Vectors", query.vector), k=k)
+    return (hit.id for hit in hits)
 
 
 _QUERIES: Final = 16

@@ -24,7 +24,8 @@ from pydantic import (
 
 from indexrelay.components.errors import CorruptFileError
 from indexrelay.components.formats.mapped_array import read_small
-from indexrelay.components.kind import UNLIMITED, BuildMemory, KindParameters
+from indexrelay.components.golden import GoldenParameters
+from indexrelay.components.kind import UNLIMITED, BuildMemory
 from indexrelay.components.vector_index.factory import parse_factory
 from indexrelay.schemas.names import canonical_json
 from indexrelay.schemas.settings import Metric
@@ -32,7 +33,7 @@ from indexrelay.schemas.settings import Metric
 AUTO: Final = "auto"
 
 
-class VectorIndexParameters(KindParameters):
+class VectorIndexParameters(GoldenParameters):
     """How an index is made, and what it must reach before it is released."""
 
     index: str = AUTO

@@ -26,6 +26,7 @@ from indexrelay.console.commands.status import (
     facts_table,
     passed_mark,
 )
+from indexrelay.console.golden import golden_sheet
 from indexrelay.console.installation import Installation, verdict_of
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
 from indexrelay.console.terminal import adapted, print_json, stdout, visible
@@ -44,6 +45,7 @@ from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import Event, ReleasePublished
+from indexrelay.schemas.parameter_files import named
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release, VersionManifest
 from indexrelay.streams.publisher import announce
@@ -255,15 +257,26 @@ def failing_page(fails: Failing) -> Text:
 
 
 def manifest_page(
-    released: ReleasedVersion, history: Iterable[HistoricalVersion]
+    released: ReleasedVersion, history: Sequence[HistoricalVersion]
 ) -> RenderableType:
-    """The facts, the decision, the checks, the files, the history."""
+    """The facts, the decision, the checks, golden queries, the files, the history."""
     manifest = released.manifest
+    golden = golden_sheet(
+        [
+            (
+                _releases(each),
+                "" if each.manifest is None else figures.ago(each.manifest.created_at),
+                each.manifest,
+            )
+            for each in history
+        ]
+    )
     return Group(
         _facts(released),
         Text(),
         *decision_page(manifest.details, manifest.parameters),
         _checks(manifest),
+        *([] if golden is None else [golden]),
         _files(manifest),
         _history_table(history),
     )
@@ -290,7 +303,7 @@ def _facts(released: ReleasedVersion) -> Table:
         f"and {figures.seconds(manifest.verify_seconds)} of verification",
     }
     facts |= {f"made from {name}": version[:12] for name, version in manifest.parents.items()}
-    facts |= {key: figures.value(value) for key, value in manifest.parameters.items()}
+    facts |= {key: figures.value(value) for key, value in named(manifest.parameters).items()}
     hidden = _DECISION if "index" in manifest.details else ()
     facts |= {
         key: figures.value(value) for key, value in manifest.details.items() if key not in hidden
@@ -427,8 +440,7 @@ def _history_table(history: Iterable[HistoricalVersion]) -> Sheet:
         flowing("why"),
     )
     for each in history:
-        first, last, manifest = each.first_release, each.last_release, each.manifest
-        releases = str(last) if first == last else f"{first}-{last}"
+        manifest = each.manifest
         facts = (
             ("not readable", "", "", "", "", "")
             if manifest is None
@@ -441,8 +453,13 @@ def _history_table(history: Iterable[HistoricalVersion]) -> Sheet:
                 figures.seconds(manifest.verify_seconds),
             )
         )
-        sheet.add(releases, *facts, each.version[:12], each.reason)
+        sheet.add(_releases(each), *facts, each.version[:12], each.reason)
     return sheet
+
+
+def _releases(version: HistoricalVersion) -> str:
+    first, last = version.first_release, version.last_release
+    return str(last) if first == last else f"{first}-{last}"
 
 
 def _of_both(done: str, names: Sequence[str], not_done: str, others: Sequence[str]) -> str:

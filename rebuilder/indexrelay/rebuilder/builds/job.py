@@ -10,7 +10,7 @@ share one. So what has to agree is built one after another from the very same sn
 """
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -36,6 +36,7 @@ from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import BuildMode, BuildOutcome, ComponentResult
 from indexrelay.schemas.names import shortened
+from indexrelay.schemas.parameter_files import recorded
 from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore, StagedBlob
@@ -258,12 +259,23 @@ class _VersionBuild:
             return None, ""
         opened = self._store.open_version(self._request.component, self._request.previous)
         manifest = opened.manifest
-        if manifest.definition != self._request.definition.digest:
+        if not self._is_built_alike(manifest):
             return None, "its definition changed"
         for name, snapshot in collections.items():
             if manifest.epochs.get(name) != snapshot.epoch:
                 return None, f"{name} was created again"
         return PreviousVersion(manifest=manifest, files=opened.files), ""
+
+    def _is_built_alike(self, manifest: VersionManifest) -> bool:
+        """Whether a version has our definition, or one that differs in what gates read only."""
+        definition = self._request.definition
+        if manifest.definition == definition.digest:
+            return True
+        was = definition.model_copy(update={"parameters": manifest.parameters})
+        if was.digest != manifest.definition:  # of another kind, or of other inputs
+            return False
+        gates = kind_class(definition.kind).gate_parameters
+        return _without(was.parameters, gates) == _without(definition.parameters, gates)
 
     def _has_other_history(self, previous: VersionManifest) -> bool:
         """Whether a version covers what is not committed under that number here.
@@ -326,7 +338,7 @@ class _VersionBuild:
             component=self._request.component,
             kind=definition.kind,
             definition=definition.digest,
-            parameters=definition.parameters,
+            parameters=recorded(definition.parameters),
             covers=covers,
             epochs=epochs,
             stamps=self._stamps(covers, job),
@@ -361,6 +373,10 @@ class _VersionBuild:
                 if covers[name] in stamps:
                     found[name] = stamps[covers[name]]
         return found
+
+
+def _without(parameters: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if name not in names}
 
 
 def _coverage(job: Job) -> tuple[dict[str, int], dict[str, str]]:
