@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from indexrelay.components.errors import InvalidQueryError
@@ -59,6 +59,7 @@ def test_a_hit_beyond_k_counts_for_nothing() -> None:
     assert ndcg(["x", "a"], {"a": 1.0}, k=2) == pytest.approx(1 / math.log2(3))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     grades=st.dictionaries(
         st.sampled_from("abcdefgh"), st.integers(0, 5).map(float), min_size=1
@@ -240,7 +241,7 @@ def test_k_is_that_of_the_parameters(tmp_path: Path) -> None:
     ],
 )
 def test_a_floor_fails_the_version_and_without_one_nothing_does(
-    tmp_path: Path, floors: dict[str, float], failed: list[str]
+    tmp_path: Path, floors: dict[str, Any], failed: list[str]
 ) -> None:
     file = file_of(
         tmp_path, {"text": "good", "expected": ["a"]}, {"text": "bad", "expected": ["a"]}
@@ -289,7 +290,10 @@ def test_golden_queries_are_asked_of_no_version_that_failed_already(tmp_path: Pa
 
 
 def test_without_golden_queries_the_gates_are_the_kinds_own(tmp_path: Path) -> None:
-    done = run(VectorIndex(VectorIndexParameters()), make_job(tmp_path, make_snapshot(np.eye(4))))
+    done = run(
+        VectorIndex(VectorIndexParameters()),
+        make_job(tmp_path, make_snapshot(np.eye(4, dtype=np.float32))),
+    )
     assert not any(check.name.startswith("golden") for check in done.checks)
 
 
@@ -323,7 +327,7 @@ def test_a_vector_index_is_asked_by_vectors_and_by_ids(tmp_path: Path) -> None:
 def test_a_text_index_is_asked_by_texts_after_each_batch(tmp_path: Path) -> None:
     texts: list[str | None] = ["read a csv file", "write a json document", "sort a list"]
     ids = ["csv", "json", "sort"]
-    snapshot = make_snapshot(np.eye(3), ids=ids, texts=texts)
+    snapshot = make_snapshot(np.eye(3, dtype=np.float32), ids=ids, texts=texts)
     file = file_of(tmp_path, {"text": "csv rows", "expected": ["csv"]})
     kind = TextIndex(TextIndexParameters(golden=file, min_ndcg=0.9))
     first = make_job(tmp_path / "first", snapshot)

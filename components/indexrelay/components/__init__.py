@@ -11,6 +11,11 @@ from indexrelay.components.errors import (
     UnknownEntryError,
     UnusableInputError,
 )
+from indexrelay.components.golden import (
+    GoldenParameters,
+    GoldenQuery,
+    golden_gates,
+)
 from indexrelay.components.kind import (
     Built,
     ComponentInput,
@@ -48,6 +53,8 @@ __all__ = [
     "CorruptFileError",
     "Entries",
     "Files",
+    "GoldenParameters",
+    "GoldenQuery",
     "Hit",
     "InvalidQueryError",
     "Job",
@@ -69,6 +76,7 @@ __all__ = [
     "check_kind",
     "checked_k",
     "equal",
+    "golden_gates",
     "judge",
     "kind_class",
     "kind_of",
