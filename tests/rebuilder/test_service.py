@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from indexrelay.rebuilder import Rebuilder, service
+from indexrelay.health import survey
+from indexrelay.rebuilder import Rebuilder, gc, reconciler, service
 from indexrelay.schemas.messages import (
     BatchCompleted,
     Event,
@@ -47,6 +48,13 @@ class Live(Bench):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.running: list[Rebuilder] = []
+
+    def limit(self, **limits: float) -> None:
+        """Give the rebuilders that are started from now on other limits."""
+        rebuilder = {**self.settings.rebuilder.model_dump(), **limits}
+        self.settings = Settings.model_validate(
+            {**self.settings.model_dump(by_alias=True), "rebuilder": rebuilder}
+        )
 
     def start(self, **components: dict[str, Any]) -> Rebuilder:
         """Start a rebuilder with these components."""
@@ -285,9 +293,54 @@ def test_a_server_that_comes_back_empty_is_filled_at_once_and_nothing_is_rebuilt
 def test_a_running_rebuilder_trims_what_it_has_read(live: Live) -> None:
     for number in range(5):
         live.emit(live.commit(f"{number}"))
-    rebuilder = {**live.settings.rebuilder.model_dump(), "trim_seconds": 0.1}
-    live.settings = Settings.model_validate(
-        {**live.settings.model_dump(by_alias=True), "rebuilder": rebuilder}
-    )
+    live.limit(trim_seconds=0.1)
     live.start(index=behaving("tracks"))
     live.wait(lambda: live.connection.commands.xlen(live.keys.events) == 1)
+
+
+def test_no_look_for_keys_and_no_judge_holds_up_a_build(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both go through all keys of the server, of which there may be any number."""
+    go = threading.Event()
+    held: set[str] = set()
+
+    def held_up(name: str, then: Callable[..., Any]) -> Callable[..., Any]:
+        def wait(*arguments: Any, **named: Any) -> Any:
+            held.add(name)
+            go.wait()
+            return then(*arguments, **named)
+
+        return wait
+
+    for holder, name in (
+        (reconciler, "find_wrong_keys"),
+        (survey, "find_wrong_keys"),
+        (gc, "scan"),
+    ):
+        full_name = f"{holder.__name__.rpartition('.')[2]}.{name}"
+        monkeypatch.setattr(holder, name, held_up(full_name, getattr(holder, name)))
+    live.limit(reconcile_seconds=0.05)
+    try:
+        live.start(index=behaving("tracks"))
+        live.wait(lambda: {"reconciler.find_wrong_keys", "survey.find_wrong_keys"} <= held)
+        for number in (1, 2, 3):
+            live.emit(live.commit(str(number)))
+            live.wait(partial(live.covers, number))
+    finally:
+        go.set()
+    live.wait(lambda: "gc.scan" in held)
+
+
+def test_a_key_of_another_type_in_place_of_the_events_is_set_aside_at_once(live: Live) -> None:
+    live.limit(presence_ttl_seconds=1800, trim_seconds=3600)  # keys are looked at every ten minutes
+    live.start(index=behaving("tracks"))
+    live.emit(live.commit("a"))
+    live.wait(lambda: live.covers(1))
+    with live.connection.commands.pipeline() as pipeline:
+        pipeline.delete(live.keys.events)
+        pipeline.set(live.keys.events, "mine")
+        pipeline.execute()
+    live.commit("b")
+    live.wait(lambda: live.covers(2))
+    assert live.connection.commands.get(live.keys.aside(live.keys.events)) == b"mine"

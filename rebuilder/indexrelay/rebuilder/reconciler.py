@@ -141,10 +141,19 @@ class Reconciler:
         self.flooded = False
         """Whether the last look for keys that are not ours found so many that the next one is due
         at once."""
+        self.unblocked = False
+        """Whether the last look repaired a key that rebuilders use: what was refused because of it
+        can be done now."""
 
-    def reconcile(self) -> Reconciliation:
-        """One comparison of the store with itself and with Redis; raises for neither of them."""
-        return Reconciliation(findings=(*self._in_the_store(), *self._in_redis()))
+    def reconcile(self, *, look_for_keys: bool = True) -> Reconciliation:
+        """One comparison of the store with itself and with Redis; raises for neither of them.
+
+        Args:
+            look_for_keys: whether to look for keys that are not ours, and for rebuilders;
+                ``False``: `repair_keys` does the first on another thread, and the caller is one.
+        """
+        in_redis = self._in_redis(look_for_keys=look_for_keys)
+        return Reconciliation(findings=(*self._in_the_store(), *in_redis))
 
     def repair_keys(self) -> Reconciliation:
         """Repair the keys that hold what is not ours, and nothing else; from any thread.
@@ -175,12 +184,15 @@ class Reconciler:
         if release is not None:
             yield _repaired("release", f"release {release.number} follows the changed definitions")
 
-    def _in_redis(self) -> Iterator[Finding]:
+    def _in_redis(self, *, look_for_keys: bool) -> Iterator[Finding]:
         try:
-            yield from self._wrong_keys()
-            alive = members_of(self._connection, self._keys, RebuilderState).states
+            has_rebuilder = True
+            if look_for_keys:
+                yield from self._wrong_keys()
+                alive = members_of(self._connection, self._keys, RebuilderState).states
+                has_rebuilder = bool(alive)
             try:
-                yield from self._lost_releases(has_rebuilder=bool(alive))
+                yield from self._lost_releases(has_rebuilder=has_rebuilder)
             except SQLAlchemyError as error:
                 yield _unusable("catalog", "the catalog cannot be read", error)
             newest = self._store.newest_release()
@@ -229,6 +241,7 @@ class Reconciler:
             _log.debug("redis.not_allowed", error=str(error))  # by the server's ACL
             return
         self.flooded = any(wrong.floods for wrong in wrong_keys)
+        self.unblocked = any(wrong.hides and wrong.label is None for wrong in wrong_keys)
         for wrong in wrong_keys:
             what = repair_key(
                 connection, keys, wrong, ttl_seconds=self._limits.presence_ttl_seconds

@@ -3,7 +3,8 @@
 The loop takes events into the inbox, waits until it is quiet, looks at the facts, and starts a pass
 for what is due and free. It looks at the facts without any event as well: at start, when a failed
 component may be retried, when a pass ended that blocked others, and every ``reconcile_seconds``.
-That is all there is to recovery: what was missed is seen at the next look.
+That is all there is to recovery: what was missed is seen at the next look. What goes through all
+keys of the server, and what judges the whole installation, runs on threads beside the loop.
 
 A pass starts when no signal came for ``quiet_seconds``, or ``max_delay_seconds`` after the first
 one, or when ``max_batches`` came together, whichever is first.
@@ -14,6 +15,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from redis.exceptions import RedisError
@@ -21,6 +23,7 @@ from redis.exceptions import RedisError
 from indexrelay.health.facts import RetryPolicy
 from indexrelay.health.judge import judge
 from indexrelay.health.survey import Survey
+from indexrelay.rebuilder.background import Background
 from indexrelay.rebuilder.builds import BuildCancelledError, BuildRunner
 from indexrelay.rebuilder.builds.runner import ForkingRunner, modules_to_preload
 from indexrelay.rebuilder.gc import GarbageCollector, StreamTrimmer
@@ -132,7 +135,8 @@ class Rebuilder:
         self._readers = PresenceWatch(
             connection, keys, ReaderState, period_seconds=limits.presence_ttl_seconds / 15
         )
-        self._survey = Survey.opened(
+        survey = partial(
+            Survey.opened,
             settings,
             catalog=catalog,
             store=store,
@@ -141,6 +145,7 @@ class Rebuilder:
             clock=clock,
             since=started_at,
         )
+        self._survey, self._whole_survey = survey(), survey()  # each is for one thread
         self._scheduler = Scheduler(
             settings.components,
             catalog=catalog,
@@ -203,7 +208,7 @@ class Rebuilder:
         self._woken_at: datetime | None = None
         self._publish_timer = Timer(limits.presence_ttl_seconds / 3)
         self._reconcile_timer = Timer(limits.reconcile_seconds)
-        self._judge_timer = Timer(_JUDGE_SECONDS)
+        self._namesakes_timer = Timer(limits.presence_ttl_seconds / 3)
         self._readers_timer = Timer(limits.presence_ttl_seconds / 3)
         self._trim_timer = Timer(limits.trim_seconds)
         self._gc_timer = Timer(limits.gc_seconds)
@@ -215,10 +220,12 @@ class Rebuilder:
         self._pass_ended = threading.Event()
         self._stopping = threading.Event()
         self._passes = ThreadPoolExecutor(_PASSES, thread_name_prefix="indexrelay-pass")
-        self._keys_seconds = limits.presence_ttl_seconds / 3
-        self._keys_thread = SupervisedThread(
-            self._watch_keys, name="indexrelay-keys", wait=self._stopping.wait
-        )
+        self._keys_seconds = min(limits.presence_ttl_seconds / 3, limits.trim_seconds)
+        self._keys_watch = Background(self._look_at_keys, name="keys")
+        self._judging = Background(self._judge, name="judge")
+        self._look_due = threading.Event()
+        """Set from other threads; the loop looks at the facts then."""
+        self._has_looked = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
@@ -242,7 +249,8 @@ class Rebuilder:
             self._loop, name="indexrelay-rebuilder", wait=self._stopping.wait
         )
         self._thread.start()
-        self._keys_thread.start()
+        self._keys_watch.start()
+        self._judging.start()
         _log.info("rebuilder.started", rebuilder=self.id, pid=self._identity.pid)
 
     def stop(self) -> None:
@@ -255,11 +263,15 @@ class Rebuilder:
         if self._stopping.is_set():
             return
         self._stopping.set()
+        self._has_looked.set()
+        self._keys_watch.end()
+        self._judging.end()
         self._runner.stop()  # passes that run, or begin from now on, end as cancelled
         self._readers.stop()  # where the server does not answer, it and the loop wait at once
         if self._thread is not None:
             self._thread.join()
-            self._keys_thread.join()
+        self._keys_watch.stop()
+        self._judging.stop()
         # Only now are no more passes started, and only after the last one presence may end.
         self._passes.shutdown()
         self._heartbeat.stop()
@@ -304,9 +316,10 @@ class Rebuilder:
                 # A server that comes back may be empty, or older than it was.
                 self._reconcile_timer.expire()
                 if isinstance(error, WrongTypeError):
-                    self._repair()  # sets the key aside; no turn gets past it otherwise
+                    self._keys_watch.wake()  # sets it aside; no turn gets past it otherwise
                 self._stopping.wait(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            self._has_looked.set()
 
     def _turn(self) -> None:
         """One round: take events, start a pass if it is time, and do what is due by the clock."""
@@ -318,11 +331,9 @@ class Rebuilder:
             self._reconcile_timer.expire()
         now = self._clock.monotonic()
         regular = (
-            (self._publish_timer, self._show_presence),
+            (self._publish_timer, self._publish_presence),
             (self._reconcile_timer, self._reconcile),
-            (self._judge_timer, self._judge),
             (self._readers_timer, self._look_at_readers),
-            (self._trim_timer, self._trim),
             (self._gc_timer, self._collect_garbage),
         )
         for timer, act in regular:
@@ -330,6 +341,9 @@ class Rebuilder:
                 return  # each of them may wait for a server that does not answer
             if timer.due(now):
                 act()
+        if self._look_due.is_set():
+            self._look_due.clear()
+            self._signal()
         if self._coalescer.remaining(now) == 0 or self._blocked_may_be_free(now):
             self._start_pass()
 
@@ -416,33 +430,43 @@ class Rebuilder:
         return found
 
     def _reconcile(self) -> None:
-        self._repair()
+        """The loop's own comparison; keys are looked for beside it."""
+        self._findings.repaired(self._reconciler.reconcile(look_for_keys=False))
         self._signal()
 
-    def _judge(self) -> None:
+    def _judge(self) -> float:
         """Log what is not well and waits for a person; never raises for what it looks at."""
+        self._has_looked.wait()  # first it says that it is there, and repairs what it can
         try:
-            self._findings.left(judge(self._survey.whole()))
+            if not self._stopping.is_set():
+                self._findings.left(judge(self._whole_survey.whole()))
         except Exception as error:  # noqa: BLE001 - whatever is in presence, builds go on
             _log.exception("judge.failed", error=f"{type(error).__name__}: {error}")
+        return _JUDGE_SECONDS
 
     def _check_readers(self) -> None:
         """Repair what somebody wrote under the readers' keys, and look at what they cannot load."""
         self._repair_keys()
         self._look_at_readers()
 
-    def _watch_keys(self) -> None:
-        """Repair keys again and again, on a thread of its own: there may be any number of them."""
-        while not self._stopping.is_set():
-            self._repair_keys()
-            flooded = self._reconciler.flooded
-            self._stopping.wait(_FLOODED_SECONDS if flooded else self._keys_seconds)
+    def _look_at_keys(self) -> float:
+        """Everything that goes through the keys of the server: there may be any number of them."""
+        self._repair_keys()
+        now = self._clock.monotonic()
+        if self._trim_timer.due(now):
+            self._trim()
+        if self._namesakes_timer.due(now):
+            self._presence.find_namesakes()
+        return _FLOODED_SECONDS if self._reconciler.flooded else self._keys_seconds
 
     def _repair_keys(self) -> None:
         try:
             self._findings.repaired(self._reconciler.repair_keys())
         except RedisError as error:
             _log.debug("keys.not_repaired", error=str(error))
+        else:
+            if self._reconciler.unblocked:
+                self._reconcile_timer.expire()
 
     def _look_at_readers(self) -> None:
         """Look at what readers cannot load, and at the server's memory."""
@@ -458,13 +482,14 @@ class Rebuilder:
             _log.debug("redis.memory_unknown", error=str(error))
         else:
             if memory is not None and memory.short:
-                self._trim_timer.expire()  # it follows in this turn: what was read goes at once
+                self._trim_timer.expire()  # what was read goes at once
+                self._keys_watch.wake()
 
     def _trim(self) -> None:
         """Trim the streams; where events went that were not read, a look is due."""
         try:
             if self._trimmer.trim():
-                self._signal()
+                self._look_due.set()
         except RedisError as error:
             _log.warning("streams.not_trimmed", error=str(error))
 
