@@ -1,6 +1,6 @@
 """What presence and leases may take, and how long they may last."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import ValidationError
@@ -10,12 +10,15 @@ from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.messages import ComponentState, LoadOutcome, ReaderState
 from indexrelay.schemas.names import split_member_id
 from indexrelay.schemas.settings import Settings
-from indexrelay.streams import Presence
+from indexrelay.streams import Connection, Keys, Presence
+from indexrelay.streams import keys as keys_module
 from indexrelay.streams import presence as module
+from indexrelay.streams.keys import scan
 from indexrelay.streams.leases import held_leases
 from indexrelay.streams.presence import members_of
 from tests.rebuilder.conftest import Bench, behaving
 from tests.security.limits.table import Row, exercises
+from tests.storage.artifacts.samples import MovedClock
 
 
 def readers_of(request: pytest.FixtureRequest) -> tuple[Bench, Presence]:
@@ -92,6 +95,37 @@ def _members(row: Row, request: pytest.FixtureRequest) -> None:
     roster = readers.members()
     assert (len(roster.ids), roster.crowded) == (row.number + 1, frozenset({"web"}))
     assert "other" in roster.ids
+
+
+class EndlessKeys:
+    """A server in which keys are added as fast as they are found; a step takes it a while."""
+
+    def __init__(self, clock: MovedClock, *, step_seconds: float) -> None:
+        self.commands = self
+        self._clock = clock
+        self._step_seconds = step_seconds
+        self.steps = 0
+
+    def scan(self, _cursor: int, *, match: str, count: int) -> tuple[int, list[bytes]]:
+        self.steps += 1
+        self._clock.advance(self._step_seconds)
+        prefix = match.rstrip("*").rstrip(":")
+        return 1, [f"{prefix}:{self.steps:08x}{number:08x}".encode() for number in range(count)]
+
+
+@exercises("seconds of one look for keys in Redis, to find processes, reports, or what is not ours")
+def _look_for_keys(row: Row, request: pytest.FixtureRequest) -> None:
+    clock = MovedClock()
+    request.getfixturevalue("monkeypatch").setattr(keys_module, "time", clock)
+    server = EndlessKeys(clock, step_seconds=row.number / 8)
+    connection = cast("Connection", server)
+    roster = Presence(connection, Keys("endless"), "reader").members()
+    assert (clock.monotonic(), server.steps, roster.cut) == (row.number, 8, True)
+    looked = scan(connection, Keys("endless").reports("*"))
+    assert next(iter(looked))
+    assert not looked.cut
+    assert [*looked]
+    assert looked.cut
 
 
 @exercises("seconds that a lease may last, as times `rebuilder.lease_ttl_seconds`")
