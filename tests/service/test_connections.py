@@ -18,14 +18,13 @@ from indexrelay.service import connections
 from indexrelay.service.answers import LargeResponse
 from indexrelay.service.connections import (
     ACCEPTED_AT_ONCE,
-    MAX_HEADER_BYTES,
     TURN_SECONDS,
     GuardedConnection,
     Phase,
     fitting,
 )
 from indexrelay.service.limits import BodyLimit
-from indexrelay.service.requests import MAX_HEADER_LINES, TURN_PIECES
+from indexrelay.service.requests import MAX_HEADER_BYTES, MAX_HEADER_LINES, TURN_PIECES
 from indexrelay.service.server import listening
 from tests.service.transports import HeldTransport, Service, receive, status
 

@@ -42,6 +42,7 @@ from indexrelay.service.hosts import HostCheck
 from indexrelay.service.limits import BodyLimit, SearchThreads
 from indexrelay.service.problems import MEDIA_TYPE, ProblemDetails, RefusedError, answer_problems
 from indexrelay.service.query import SearchRequest, search, search_request
+from indexrelay.service.requests import HeadAsGet
 
 _OUR_KINDS: Final = "indexrelay.components."
 """What kinds of our own serve has the payloads of entries."""
@@ -69,6 +70,7 @@ def create_app(
         redirect_slashes=False,  # it would send people to whatever host the request names
     )
     answer_problems(app, reloader)
+    app.add_middleware(HeadAsGet)
     app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)
     if is_local:
         app.add_middleware(HostCheck, hosts=limits.hosts)

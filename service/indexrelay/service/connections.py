@@ -38,12 +38,10 @@ from indexrelay.reloaders.errors import RETRY_AFTER_SECONDS
 from indexrelay.schemas.http_settings import HttpSettings
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.service.problems import MEDIA_TYPE, ProblemDetails
-from indexrelay.service.requests import MAX_HEADER_LINES, Requests
+from indexrelay.service.requests import MAX_HEADER_BYTES, Requests
 
 log = get_logger(__name__)
 
-MAX_HEADER_BYTES: Final = 16 * 1024
-"""Of a request line with all its headers; also of what a client may send ahead of its answers."""
 _HEADER_PIECE_BYTES: Final = 1024
 """What h11 gets of a header at a time: it refuses what is beyond the limit and not whole yet."""
 READ_BYTES: Final = 64 * 1024
@@ -379,12 +377,8 @@ class GuardedConnection(H11Protocol, asyncio.BufferedProtocol):
         self.update_phase()
 
     def send_400_response(self, msg: str) -> None:
-        """What h11 cannot read: in our words, and our shape."""
-        self.refuse(
-            400,
-            f"{msg} A header may have at most {MAX_HEADER_BYTES} bytes and {MAX_HEADER_LINES} "
-            "lines.",
-        )
+        """What cannot be read as a request: in our words, and our shape."""
+        self.refuse(400, self.conn.mistake or msg)
 
     @property
     def has_asked(self) -> bool:
@@ -441,7 +435,7 @@ class GuardedConnection(H11Protocol, asyncio.BufferedProtocol):
         try:
             pieces = [
                 self.conn.send(h11.Response(status_code=status, headers=headers)),
-                self.conn.send(h11.Data(data=body)),
+                b"" if self.conn.is_head else self.conn.send(h11.Data(data=body)),
                 self.conn.send(h11.EndOfMessage()),
             ]
         except h11.LocalProtocolError:  # there was an answer already
