@@ -56,6 +56,8 @@ def guarded(tree: ast.Module) -> set[str]:
     """The modules whose absence is made a `MissingExtraError` where they are imported."""
     found = set()
     for block in ast.walk(tree):
+        if isinstance(block, ast.Call) and ast.unparse(block.func) == "see_installed":
+            found |= {ast.literal_eval(each) for each in block.args}
         if isinstance(block, ast.Try) and any(
             "missing_extra(" in ast.unparse(handler) for handler in block.handlers
         ):

@@ -109,6 +109,17 @@ def require(module: str) -> Any:
         raise missing_extra(error) from error
 
 
+def see_installed(*modules: str) -> None:
+    """See that these of `EXTRAS` are installed, and import none of them.
+
+    Raises:
+        MissingExtraError: one is not; the first of them.
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            raise MissingExtraError(module, EXTRAS[module])
+
+
 def missing_extra(error: ImportError) -> MissingExtraError:
     """The error to raise where an import failed.
 
