@@ -24,6 +24,7 @@ from indexrelay.components.layered import (
 from indexrelay.components.vector_index.factory import parse_factory
 from indexrelay.components.vector_index.index_build import IndexFiles, Progress, try_factory
 from indexrelay.components.vector_index.index_search import openmp_threads, refusal
+from indexrelay.components.vector_index.lookups import VECTORS, write_lookup
 from indexrelay.components.vector_index.mapped_index import is_mapped
 from indexrelay.components.vector_index.metrics import indexable
 from indexrelay.components.vector_index.sample import SAMPLE, Dataset, draw_sample
@@ -39,8 +40,6 @@ from indexrelay.components.vector_index.version import (
     FACTS,
     PAYLOADS,
     TRAINED,
-    VECTORS,
-    write_lookup,
 )
 from indexrelay.storage.entries import SourceSnapshot, Vectors
 
