@@ -6,6 +6,8 @@ from typing import Any
 
 from indexrelay.health.due import inputs_digest
 from indexrelay.health.facts import Facts, RedisFacts, SourceFact
+from indexrelay.health.judge import judge
+from indexrelay.health.status import Actor, Code, Problem
 from indexrelay.schemas.declarations import Declaration, declared_to_build
 from indexrelay.schemas.messages import ComponentState, LoadOutcome, ReaderState, RebuilderState
 from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition, Metric
@@ -169,3 +171,50 @@ def healthy(*, generation: int = 3, **changes: Any) -> Facts:
         now=NOW,
     )
     return replace(facts, **changes)
+
+
+OLD = ComponentDefinition.of("text_index", "tracks")
+TRACKS = {"tracks": CollectionSettings(dimension=2)}
+NEXT = {"tracks": SourceFact(epoch=EPOCH, generation=4)}
+Cases = dict[str, tuple[dict[str, Any], Code, str, str, Actor]]
+"""By name: what differs from the healthy facts; and of the problem that follows its code, a part of
+its sentence and of the advice, and who acts."""
+
+
+def problems(facts: Facts) -> list[Problem]:
+    verdict = judge(facts)
+    assert verdict.well == (not verdict.problems)
+    return list(verdict.problems)
+
+
+def codes(facts: Facts) -> list[Code]:
+    return [problem.code for problem in problems(facts)]
+
+
+def check_reported_once(case: tuple[dict[str, Any], Code, str, str, Actor]) -> None:
+    """One case of `Cases`: its problem is the only one, with what to do and who acts."""
+    changes, code, what, advice, acts = case
+    found = problems(healthy(**changes))
+    problem = next(each for each in found if each.code is code)
+    assert what in problem.what
+    assert advice in problem.advice
+    assert problem.acts is acts
+    # Only a component that is made from it may be told of besides.
+    alone = {Code.COMPONENT_CORRUPT, Code.GROUP_WAITS, Code.GROUP_SPLIT}
+    assert len(found) == 1 or code in alone, found
+
+
+def without(*names: str) -> dict[str, Any]:
+    """The facts about versions when these were never built."""
+    kept = {name: each for name, each in VERSIONS.items() if name not in names}
+    components = {name: each.id for name, each in kept.items()}
+    served_ones = {name: served(name) for name in kept}
+    return {
+        "versions": kept,
+        "release": release(components=components),
+        "redis": redis(readers={"one": reader(components=served_ones)}),
+    }
+
+
+def with_reader(**changes: Any) -> dict[str, Any]:
+    return {"redis": redis(readers={"one": reader(**changes)})}

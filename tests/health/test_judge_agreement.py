@@ -12,11 +12,11 @@ from indexrelay.health.facts import Area, Facts, SourceFact, Unknown, Untaken
 from indexrelay.health.judge import judge
 from indexrelay.health.status import BUILDS, PLACES, Code, Condition
 from indexrelay.schemas.messages import LoadOutcome
-from indexrelay.schemas.settings import ComponentDefinition
 from indexrelay.streams.repair import WrongKey
 from tests.health.healthy_facts import (
     NAMES,
     NOW,
+    OLD,
     VERSIONS,
     attempt,
     declaring,
@@ -32,7 +32,6 @@ from tests.health.healthy_facts import (
     stored,
 )
 
-OLD = ComponentDefinition.of("text_index", "tracks")
 SAME = (None, declaring())
 """What rebuilders say that are not known to have other settings."""
 names = st.sampled_from(NAMES)
