@@ -93,17 +93,28 @@ class UnknownEntryError(IndexRelayError, KeyError):
         return f"there is no entry {self.entry_id!r} in this version"
 
 
-class DocumentFunctionError(IndexRelayError):
+class FunctionError(IndexRelayError):
+    """Raised when a function that a component's table names cannot be imported, or called."""
+
+    def __init__(self, function: str, reason: str) -> None:
+        super().__init__(f"function {function!r}: {reason}")
+        self.function = function
+        self.reason = reason
+
+
+class DocumentFunctionError(FunctionError):
     """Raised when a JSON cache's function cannot be imported, or called as its table says.
 
     Change ``function`` or ``arguments`` in the component's definition, or install its module where
     the rebuilder runs.
     """
 
-    def __init__(self, function: str, reason: str) -> None:
-        super().__init__(f"function {function!r}: {reason}")
-        self.function = function
-        self.reason = reason
+
+class RerankFunctionError(FunctionError):
+    """Raised when the function that ``rerank`` names cannot be imported, or gives no scores.
+
+    Change ``rerank`` in the component's definition, or install its module where the readers run.
+    """
 
 
 class DocumentError(IndexRelayError):

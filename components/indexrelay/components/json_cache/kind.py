@@ -7,26 +7,23 @@ that equal documents have equal bytes. An input that is a collection is handed o
 """
 
 import gzip
-import importlib
 import inspect
 import json
-import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from indexrelay.components.errors import CorruptFileError, DocumentError, DocumentFunctionError
 from indexrelay.components.formats.mapped_array import read_small
+from indexrelay.components.functions import FunctionName, function_of
 from indexrelay.components.kind import Built, Job, Kind, KindParameters, Verdict, equal, judge
-from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.json_values import Offence, first_offence
 from indexrelay.schemas.names import canonical_json, sha256_hex
 from indexrelay.schemas.settings import Metric
-from indexrelay.schemas.settings_file import where_was_looked
 from indexrelay.schemas.versions import Check
 from indexrelay.storage.entries import CHUNK_ROWS, Entries, SourceSnapshot, Vectors
 
@@ -34,24 +31,10 @@ DOCUMENT = "document.json"
 GZIPPED = "document.json.gz"
 
 
-_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-
-
-def _function_name(name: str) -> str:
-    """Return ``name`` if it is ``module:function``, both as Python spells them.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if _NAME.fullmatch(name) is None:
-        raise ValueError("a function is written module:function")
-    return name
-
-
 class JsonCacheParameters(KindParameters):
     """The keys of a ``kind = "json_cache"`` table."""
 
-    function: Annotated[str, AfterValidator(_function_name)]
+    function: FunctionName
     """``module:function``; called as ``function(inputs, **arguments)``.
 
     ``inputs`` holds, under its name and in the order of ``from``, a `CollectionReader` for each
@@ -126,7 +109,7 @@ class JsonCache(Kind[JsonCacheParameters, CachedDocument]):
     def lacks(self) -> Iterator[str]:
         """The function, where it cannot be imported."""
         try:
-            _resolve_function(self.parameters.function)
+            function_of(self.parameters.function, DocumentFunctionError)
         except DocumentFunctionError as error:
             yield str(error)
 
@@ -260,26 +243,6 @@ class CollectionReader:
                 )
 
 
-def _resolve_function(name: str) -> Callable[..., Any]:
-    """Import the function called ``name`` (``module:function``).
-
-    Raises:
-        DocumentFunctionError: the module cannot be imported, or has no such function.
-    """
-    module_name, _, attribute = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
-        reason = f"{module_name} cannot be imported: {describe_error(error)}"
-        if isinstance(error, ModuleNotFoundError):
-            reason += f" ({where_was_looked()})"
-        raise DocumentFunctionError(name, reason) from error
-    function = getattr(module, attribute, None)
-    if not callable(function):
-        raise DocumentFunctionError(name, f"{module_name} has no function {attribute!r}")
-    return function  # type: ignore[no-any-return] # callable() narrows to an unknown signature
-
-
 def call_function(name: str, inputs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
     """Call ``name(inputs, **arguments)`` and hand back the document.
 
@@ -288,7 +251,7 @@ def call_function(name: str, inputs: Mapping[str, Any], arguments: Mapping[str, 
     Raises:
         DocumentFunctionError: it cannot be found, or does not take these arguments.
     """
-    function = _resolve_function(name)
+    function = function_of(name, DocumentFunctionError)
     try:
         inspect.signature(function).bind(inputs, **arguments)
     except TypeError as error:
