@@ -1,0 +1,19 @@
+"""A vector index and a text index over one collection, searched together.
+
+`kind` is the class. It consists of two `parts`, each of which is what its own kind makes of the
+collection: a version names the files of both, so they always hold the same entries. `hybrid` is
+what a reader serves: it asks both halves and fuses their rankings.
+"""
+
+from indexrelay.components.search.hybrid import ArmHit, HybridHit, HybridQuery, HybridSearch, Rerank
+from indexrelay.components.search.kind import HybridIndex, HybridIndexParameters
+
+__all__ = [
+    "ArmHit",
+    "HybridHit",
+    "HybridIndex",
+    "HybridIndexParameters",
+    "HybridQuery",
+    "HybridSearch",
+    "Rerank",
+]

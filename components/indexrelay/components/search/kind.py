@@ -1,0 +1,154 @@
+"""The kind ``search``: a vector index and a text index over one collection, as one component.
+
+Each half is built, verified and loaded by its own kind (`parts`); what is served asks both and
+fuses their answers (`hybrid`).
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any, Final, cast
+
+from pydantic import Field
+
+from indexrelay.components.errors import RerankFunctionError
+from indexrelay.components.functions import FunctionName, function_of
+from indexrelay.components.kind import Built, Job, Kind, KindParameters, Trial
+from indexrelay.components.search.hybrid import HybridSearch
+from indexrelay.components.search.parts import Part, part_of, together
+from indexrelay.components.text_index import TextIndex, TextIndexParameters
+from indexrelay.components.vector_index.kind import VectorIndex
+from indexrelay.components.vector_index.spec import VectorIndexParameters
+from indexrelay.schemas.settings import CollectionSettings
+from indexrelay.schemas.versions import Check, VersionManifest
+
+VECTOR: Final = "vector"
+TEXT: Final = "text"
+_KINDS: Final[Mapping[str, type[Kind[Any, Any]]]] = {VECTOR: VectorIndex, TEXT: TextIndex}
+_VECTORS_SHARE: Final = 0.7
+"""Of the time of a build."""
+
+
+class HybridIndexParameters(KindParameters):
+    """The keys of a ``kind = "search"`` table."""
+
+    vector: VectorIndexParameters = VectorIndexParameters()
+    """The keys of a ``vector_index``, as a table: ``vector = { min_recall = 0.99 }``."""
+
+    text: TextIndexParameters = TextIndexParameters()
+    """The keys of a ``text_index``, as a table: ``text = { tokenizer = "english" }``."""
+
+    rerank: FunctionName | None = None
+    """``module:function``; called in the readers as ``function(query, hits)`` for each search, with
+    a `HybridQuery` and the best hits, and returns a number for each of them: higher is better.
+    ``None``: the fusion decides. Readers import it; changed, the component is built again."""
+
+    rerank_hits: Annotated[int, Field(ge=1, le=1000)] = 50
+    """How many of the best hits ``rerank`` is given; at least as many as are asked for. 50: where a
+    model looks at each of them, more would be felt."""
+
+
+class HybridIndex(Kind[HybridIndexParameters, HybridSearch]):
+    """A vector index and a text index over one collection, searched together.
+
+    Both are of one version, so they always hold the same entries.
+    """
+
+    preload = VectorIndex.preload
+    sandboxed = frozenset(f"{VECTOR}.{name}" for name in VectorIndex.sandboxed)
+    max_inputs = 1
+    takes_components = False
+
+    def __init__(self, parameters: HybridIndexParameters) -> None:
+        super().__init__(parameters)
+        self._parts = self._vector, self._text = (
+            Part(VECTOR, VectorIndex(parameters.vector)),
+            Part(TEXT, TextIndex(parameters.text)),
+        )
+
+    @classmethod
+    def outdated(cls, manifest: VersionManifest) -> str | None:
+        """Versions of which a half is."""
+        for name, kind in _KINDS.items():
+            reason = kind.outdated(part_of(name, manifest))
+            if reason is not None:
+                return f"{name}: {reason}"
+        return None
+
+    def lacks(self) -> Iterator[str]:
+        """What the halves lack, and the function of ``rerank``, where it cannot be imported."""
+        for part in self._parts:
+            yield from part.kind.lacks()
+        try:
+            self._rerank()
+        except RerankFunctionError as error:
+            yield str(error)
+
+    def trial(self, collections: Mapping[str, CollectionSettings]) -> Trial:
+        """What comes of trying the halves' parameters out."""
+        trials = {part.name: part.kind.trial(collections) for part in self._parts}
+        return Trial(
+            wrong=tuple(f"{name}: {each}" for name, one in trials.items() for each in one.wrong),
+            notes=tuple(f"{name}: {each}" for name, one in trials.items() for each in one.notes),
+        )
+
+    def build(self, job: Job) -> Built:
+        """Build both halves; each continues its last version where it can.
+
+        Raises:
+            UnusableInputError: it is not made from one collection, or a vector cannot be indexed.
+            UnbuildableIndexError: FAISS refuses the index over these vectors.
+            MemoryLimitError: ``vector.max_bytes`` cannot be met.
+        """
+        vector = self._vector.build(job, start=0.0, end=_VECTORS_SHARE)
+        text = self._text.build(job, start=_VECTORS_SHARE, end=1.0)
+        return together({self._vector: vector, self._text: text})
+
+    def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
+        """The gates of both halves, with ``vector.`` or ``text.`` before their names."""
+        for part in self._parts:
+            yield from part.verify(job, built, files)
+
+    def load(self, files: Mapping[str, Path]) -> HybridSearch:
+        """Open both halves for serving, and import the function of ``rerank``.
+
+        Raises:
+            CorruptFileError: a file is not what was written.
+            MissingExtraError: FAISS is not installed.
+            RerankFunctionError: the function of ``rerank`` cannot be imported.
+        """
+        return self._opened(lambda part: part.kind.load(part.files(files)))
+
+    def reload(self, files: Mapping[str, Path], previous: Any) -> HybridSearch:
+        """`load`, where each half may share what ``previous`` has open."""
+        served = cast("HybridSearch", previous)
+        halves = {VECTOR: served.by_vector, TEXT: served.by_text}
+        return self._opened(lambda part: part.kind.reload(part.files(files), halves[part.name]))
+
+    def inspect(self, value: Any) -> None:
+        """Let each half's kind inspect what it opened.
+
+        Raises:
+            CorruptFileError: a file is not what a build writes.
+        """
+        served = cast("HybridSearch", value)
+        self._vector.kind.inspect(served.by_vector)
+        self._text.kind.inspect(served.by_text)
+
+    def _opened(self, open_: Callable[[Part], Any]) -> HybridSearch:
+        rerank = self._rerank()
+        with ExitStack() as stack:
+            vector = open_(self._vector)
+            stack.callback(vector.close)
+            text = open_(self._text)
+            stack.pop_all()
+        return HybridSearch(
+            by_vector=vector,
+            by_text=text,
+            rerank=rerank,
+            rerank_hits=self.parameters.rerank_hits,
+        )
+
+    def _rerank(self) -> Callable[..., Any] | None:
+        name = self.parameters.rerank
+        return None if name is None else function_of(name, RerankFunctionError)

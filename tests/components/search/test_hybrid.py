@@ -1,0 +1,313 @@
+"""Searching by vector and text at once, held against a fusion that is computed here."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import run_state_machine_as_test
+
+from indexrelay.components.errors import (
+    ClosedVersionError,
+    InvalidQueryError,
+    RerankFunctionError,
+    UnknownEntryError,
+)
+from indexrelay.components.registry import served
+from indexrelay.components.search import ArmHit, HybridHit, HybridQuery, HybridSearch
+from tests.components.changing_collection import WORDS as CHANGING_WORDS
+from tests.components.changing_collection import ChangingCollection
+from tests.components.jobs import Run
+from tests.components.search.songs import DIMENSION, WORDS, kind_of, opened, songs
+
+SONGS = songs()
+
+
+@pytest.fixture(scope="module")
+def search(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HybridSearch]:
+    search = opened(tmp_path_factory.mktemp("search"), SONGS)
+    yield search
+    search.close()
+
+
+def fused_by_hand(
+    search: HybridSearch, vector: Any, text: str, *, weights: tuple[float, float], rrf_k: float
+) -> dict[str, float]:
+    """The score of every entry, from the whole rankings of both halves."""
+    scores: dict[str, float] = {}
+    for weight, hits in (
+        (weights[0], search.by_vector.search(vector, k=len(search))),
+        (weights[1], search.by_text.search(text, k=len(search))),
+    ):
+        if weight:
+            for rank, hit in enumerate(hits, 1):
+                scores[hit.id] = scores.get(hit.id, 0.0) + weight / (rrf_k + rank)
+    return scores
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 1000),
+    words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=3),
+    k=st.integers(1, 20),
+    weights=st.sampled_from([(1, 1), (2, 1), (0.3, 1), (1, 0), (0, 1)]),
+    rrf_k=st.sampled_from([0, 1, 60]),
+)
+def test_the_answer_is_the_fusion_of_both_rankings(
+    search: HybridSearch,
+    seed: int,
+    words: list[str],
+    k: int,
+    weights: tuple[float, float],
+    rrf_k: float,
+) -> None:
+    vector, text = np.random.default_rng(seed).standard_normal(DIMENSION), " ".join(words)
+    hits = search.search(
+        vector=vector,
+        text=text,
+        k=k,
+        weights={"vector": weights[0], "text": weights[1]},
+        rrf_k=rrf_k,
+    )
+    if 0 in weights:
+        alone = search.search(vector=vector, k=k) if weights[0] else search.search(text=text, k=k)
+        assert [(hit.id, hit.score) for hit in hits] == [(hit.id, hit.score) for hit in alone]
+        return
+    # There are 200 entries, and each half gave at least 100: what is deeper in one of them adds at
+    # most its weight / (rrf_k + 101) to the fused score.
+    exact = fused_by_hand(search, vector, text, weights=weights, rrf_k=rrf_k)
+    missed = max(weights) / (rrf_k + 101)
+    for hit in hits:
+        assert hit.score == pytest.approx(hit.fused)
+        assert exact[hit.id] - missed <= hit.score + 1e-12
+        assert hit.score <= exact[hit.id] + 1e-12
+        if len(hit.arms) == 2:
+            assert hit.score == pytest.approx(exact[hit.id])
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    best = sorted(exact.values(), reverse=True)[:k]
+    assert all(hit.score >= score - missed for hit, score in zip(hits, best, strict=True))
+
+
+def test_a_hit_says_where_each_half_found_it(search: HybridSearch) -> None:
+    vector = SONGS.rows["e000007"].vector
+    by_vector = search.by_vector.search(vector, k=100)
+    by_text = search.by_text.search("moon river", k=100)
+    hits = search.search(vector=vector, text="moon river", k=20)
+    for name, ranking in (("vector", by_vector), ("text", by_text)):
+        places = {hit.id: ArmHit(rank, hit.score) for rank, hit in enumerate(ranking, 1)}
+        assert {hit.id: hit.arms.get(name) for hit in hits} == {
+            hit.id: places.get(hit.id) for hit in hits
+        }
+    assert all(hit.payload == json.loads(SONGS.rows[hit.id].payload or "") for hit in hits)
+
+
+def test_an_entry_that_both_halves_like_comes_before_the_best_of_one(search: HybridSearch) -> None:
+    vector = SONGS.rows["e000000"].vector
+    (best,) = search.search(vector=vector, text=SONGS.rows["e000000"].text, k=1)
+    assert best.id == "e000000"
+    assert set(best.arms) == {"vector", "text"}
+
+
+@pytest.mark.parametrize("k", [1, 3, 20])
+def test_fewer_hits_are_the_first_of_more(search: HybridSearch, k: int) -> None:
+    vector = SONGS.rows["e000011"].vector
+    more = search.search(vector=vector, text="blue sea", k=20)
+    fewer = search.search(vector=vector, text="blue sea", k=k)
+    assert fewer == more[:k]
+
+
+def test_a_vector_alone_and_a_text_alone_are_answered_by_their_half(search: HybridSearch) -> None:
+    vector = SONGS.rows["e000004"].vector
+    for hits, arm, alone in (
+        (search.search(vector=vector, k=5), "vector", search.by_vector.search(vector, k=5)),
+        (search.search(text="fire road", k=5), "text", search.by_text.search("fire road", k=5)),
+    ):
+        assert [(hit.id, hit.score) for hit in hits] == [(hit.id, hit.score) for hit in alone]
+        assert [hit.arms[arm].rank for hit in hits] == [1, 2, 3, 4, 5]
+        assert [hit.fused for hit in hits] == [None] * 5
+
+
+def test_a_text_that_finds_nothing_leaves_the_order_of_the_vectors(search: HybridSearch) -> None:
+    vector = SONGS.rows["e000004"].vector
+    hits = search.search(vector=vector, text="zzz", k=10)
+    assert [hit.id for hit in hits] == [hit.id for hit in search.by_vector.search(vector, k=10)]
+
+
+def test_more_hits_than_entries_are_all_entries(search: HybridSearch) -> None:
+    hits = search.search(vector=SONGS.rows["e000004"].vector, text="sea", k=1000)
+    assert sorted(hit.id for hit in hits) == SONGS.ids
+
+
+def test_an_entry_is_searched_by_its_id(search: HybridSearch) -> None:
+    hits = search.search_by_id("e000004", k=3)
+    assert [hit.id for hit in hits] == [
+        hit.id for hit in search.by_vector.search_by_id("e000004", k=3)
+    ]
+    with pytest.raises(UnknownEntryError):
+        search.search_by_id("nobody")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({}, "give a vector, a text, or both"),
+        ({"vector": "sea"}, r"a text is given by name: search\(text=…\)"),
+        ({"vector": [1.0]}, r"has the shape \(8,\), not \(1,\)"),
+        ({"vector": [[1.0], []]}, "a query is an array of numbers"),
+        ({"text": 3}, "a query is a str, not int"),
+        ({"text": "sea", "k": 0}, "k is a whole number and at least 1"),
+        ({"text": "sea", "weights": {"words": 1}}, "weights has 'words'; there are vector and"),
+        ({"text": "sea", "weights": {"text": -1}}, "is a finite number from 0, not -1"),
+        ({"text": "sea", "weights": {"text": float("nan")}}, "is a finite number from 0, not nan"),
+        ({"text": "sea", "weights": {"text": 0}}, "the weight of text is 0: nothing is left"),
+        ({"text": "sea", "weights": [1, 2]}, "weights are a dict"),
+        ({"text": "sea", "rrf_k": -1}, "rrf_k is a finite number from 0, not -1"),
+        ({"text": "sea", "rerank": "best"}, "rerank is a function, or False, not 'best'"),
+        ({"text": "sea", "per_group": 2}, "per_group goes with group_by"),
+        ({"text": "sea", "group_by": "artist", "per_group": 0}, "per_group is a whole number"),
+        ({"text": "sea", "group_by": 3}, "group_by is a field's name, not 3"),
+        ({"text": "sea", "diversity": 1.5}, "diversity is a number from 0 to 1, not 1.5"),
+        ({"text": "sea", "diversity": True}, "diversity is a number from 0 to 1, not True"),
+    ],
+)
+def test_a_query_that_cannot_be_answered_says_what_would_be_right(
+    search: HybridSearch, arguments: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InvalidQueryError, match=said):
+        search.search(**arguments)
+
+
+def by_number(query: HybridQuery, hits: Sequence[HybridHit]) -> list[float]:
+    """The last songs first; and the query is what was asked."""
+    assert query.text == "sea"
+    assert query.vector is not None
+    return [hit.payload["n"] for hit in hits]
+
+
+def test_a_function_of_the_settings_scores_the_best_hits_again(tmp_path: Path) -> None:
+    name = f"{__name__}:by_number"
+    search = opened(tmp_path, SONGS, rerank=name, rerank_hits=30)
+    vector = SONGS.rows["e000004"].vector
+    fused = search.search(vector=vector, text="sea", k=30, rerank=False)
+    hits = search.search(vector=vector, text="sea", k=5)
+    best = sorted((hit.payload["n"] for hit in fused), reverse=True)[:5]
+    assert [hit.score for hit in hits] == best
+    assert [hit.id for hit in hits] == [f"e{number:06d}" for number in best]
+    assert all(hit.fused == {each.id: each.fused for each in fused}[hit.id] for hit in hits)
+
+
+def test_a_function_of_the_query_scores_them_again(search: HybridSearch) -> None:
+    asked: list[int] = []
+
+    def backwards(_: HybridQuery, hits: Sequence[HybridHit]) -> Sequence[float]:
+        asked.append(len(hits))
+        return list(range(len(hits)))
+
+    hits = search.search(text="sea blue", k=3, rerank=backwards)
+    everything = search.search(text="sea blue", k=50)
+    assert asked == [50]
+    assert [hit.id for hit in hits] == [hit.id for hit in reversed(everything)][:3]
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        (lambda _, hits: [1.0] * (len(hits) - 1), r"it gave scores of the shape \(49,\) for 50"),
+        (lambda _, hits: [float("nan")] * len(hits), "a score that is no finite number"),
+        (lambda _, hits: hits[0].payload["missing"], "it raised KeyError: 'missing'"),
+        (lambda *_: None, r"it gave scores of the shape \(\) for 50"),
+    ],
+)
+def test_a_function_that_gives_no_scores_is_named(
+    search: HybridSearch, scores: Any, said: str
+) -> None:
+    with pytest.raises(RerankFunctionError, match=said):
+        search.search(text="sea blue", rerank=scores)
+
+
+def test_each_group_has_so_many_places(search: HybridSearch) -> None:
+    vector = SONGS.rows["e000004"].vector
+    hits = search.search(vector=vector, text="sea", k=4, group_by="artist", per_group=1)
+    assert {hit.payload["artist"] for hit in hits} == {"Ada", "Bo", "Cy", "Di"}
+    everything = search.search(vector=vector, text="sea", k=200)
+    firsts: dict[str, str] = {}
+    for hit in everything:
+        firsts.setdefault(hit.payload["artist"], hit.id)
+    assert hits[0].id in firsts.values()
+    more = search.search(vector=vector, text="sea", k=10, group_by="artist", per_group=2)
+    assert len(more) == 8, "all entries were looked at, and no artist has more places"
+
+
+def test_a_list_is_no_group(tmp_path: Path) -> None:
+    row = replace(SONGS.rows["e000000"], text="sea", payload='{"tags": ["a"]}')
+    tagged = SONGS.commit({"tagged": row})
+    search = opened(tmp_path, tagged)
+    with pytest.raises(InvalidQueryError, match="tags of 'tagged' is a list: hits are grouped by"):
+        search.search(text="sea", k=50, group_by="tags")
+
+
+def test_diverse_hits_are_less_alike(search: HybridSearch) -> None:
+    vector = SONGS.rows["e000004"].vector
+
+    def alike(hits: Sequence[HybridHit]) -> float:
+        vectors = np.array([search.by_vector.vector(hit.id) for hit in hits])
+        similar = vectors @ vectors.T
+        return float(similar[~np.eye(len(hits), dtype=bool)].mean())
+
+    plain = search.search(vector=vector, text="sea", k=8)
+    same = search.search(vector=vector, text="sea", k=8, diversity=0.0)
+    diverse = search.search(vector=vector, text="sea", k=8, diversity=0.7)
+    assert [hit.id for hit in same] == [hit.id for hit in plain]
+    assert diverse[0].id == plain[0].id, "the first is always the best"
+    assert alike(diverse) < alike(plain) - 0.1
+
+
+def test_what_is_closed_says_so(tmp_path: Path) -> None:
+    search = opened(tmp_path, SONGS)
+    served(kind_of(), search).close()
+    with pytest.raises(ClosedVersionError):
+        search.search(text="sea")
+
+
+def test_an_empty_collection_finds_nothing(tmp_path: Path) -> None:
+    empty = SONGS.commit(deletes=SONGS.ids)
+    search = opened(tmp_path, empty)
+    assert search.search(vector=np.ones(DIMENSION), text="sea") == []
+    assert search.search(text="sea", group_by="artist") == []
+    assert len(search) == 0
+    assert search
+
+
+class Changing(ChangingCollection):
+    """After any changes a continued version answers as one that was built from scratch."""
+
+    kind = kind_of()
+
+    def compare(self, done: Run) -> None:
+        continued = self.kind.load(done.files)
+        whole = self.kind.load(self.built_in_full().files)
+        assert len(continued) == len(whole) == self.snapshot.count
+        for word in CHANGING_WORDS:
+            vector = self.rng.standard_normal(3)
+            for arguments in (
+                {"vector": vector, "text": word},
+                {"text": word},
+                {"vector": vector, "text": word, "group_by": "n", "diversity": 0.5},
+            ):
+                ours = continued.search(k=5, **arguments)
+                theirs = whole.search(k=5, **arguments)
+                assert [hit.id for hit in ours] == [hit.id for hit in theirs]
+                assert [hit.payload for hit in ours] == [hit.payload for hit in theirs]
+        continued.close()
+        whole.close()
+
+
+def test_a_continued_version_answers_as_one_from_scratch() -> None:
+    run_state_machine_as_test(
+        Changing, settings=settings(max_examples=10, stateful_step_count=12, deadline=None)
+    )
