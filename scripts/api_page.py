@@ -32,6 +32,7 @@ DOORS: Final[Mapping[str, str]] = {
     "serves ([kinds.md](kinds.md)).",
     "indexrelay.components.layered": "The toolbox of kinds that build incrementally.",
     "indexrelay.components.vector_index": 'What `kind = "vector_index"` builds and serves.',
+    "indexrelay.components.search": 'What `kind = "search"` builds and serves.',
     "indexrelay.components.text_index": 'What `kind = "text_index"` builds and serves.',
     "indexrelay.components.projection": 'What `kind = "projection"` builds and serves.',
     "indexrelay.components.json_cache": 'What `kind = "json_cache"` builds and serves.',

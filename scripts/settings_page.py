@@ -96,7 +96,8 @@ def _section(title: str, of: type[BaseModel] | type[Kind[Any, Any]]) -> str:
         f"| `{key}` | {_value(field, definitions)} "
         f"| {_default(field, required=key in schema.get('required', ()))} | {_meaning(field)} |"
         for key, field in schema["properties"].items()
-        if not _is_table(field, definitions)
+        # The table of a kind's half has no section of its own: its keys are those of another kind.
+        if issubclass(of, Kind) or not _is_table(field, definitions)
     ]
     about = " ".join(inspect.cleandoc(of.__doc__ or "").split())
     header = ["| key | value | default | meaning |", "|---|---|---|---|"]
@@ -137,6 +138,8 @@ def _default(of: Mapping[str, Any], *, required: bool) -> str:
     if required:
         return "*must be given*"
     value = of.get("default")
+    if isinstance(value, dict):  # a table of which every key has its default
+        return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # as a person writes it
     return "" if value is None else f"`{json.dumps(value, ensure_ascii=False)}`"

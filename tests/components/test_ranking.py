@@ -15,6 +15,8 @@ from indexrelay.components.ranking import (
     gather,
     marginal_relevance,
     reciprocal_rank_fusion,
+    scaled,
+    score_fusion,
     within_groups,
 )
 
@@ -70,6 +72,25 @@ def test_any_rankings_are_fused_as_computed_by_hand(
     assert sorted(scores) == sorted(exact)
     # Sums of floats may differ in their last digit from exact ones that are equal.
     assert [scores[name] for name in exact] == pytest.approx([score for _, score in fused])
+
+
+def test_scores_are_scaled_and_their_weighted_mean_is_taken() -> None:
+    fused = score_fusion(
+        [[("a", 10.0), ("b", 7.5), ("c", 0.0)], [("c", 0.2), ("d", 0.3), ("a", 0.6)]],
+        weights=[3, 1],
+    )
+    # The second ranking is one of distances: the lowest is the best.
+    assert fused == [
+        ("a", pytest.approx(0.75 * 1 + 0.25 * 0)),
+        ("b", pytest.approx(0.75 * 0.75)),
+        ("c", pytest.approx(0.75 * 0 + 0.25 * 1)),
+        ("d", pytest.approx(0.25 * 0.75)),
+    ]
+
+
+@pytest.mark.parametrize("scores", [[], [2.0], [2.0, 2.0]])
+def test_scores_without_a_difference_are_all_the_best(scores: list[float]) -> None:
+    assert scaled(scores).tolist() == [1.0] * len(scores)
 
 
 @given(
@@ -139,7 +160,7 @@ def test_marginal_relevance_chooses_as_the_slow_way_does(
     similarity = data.draw(st.lists(row, min_size=size, max_size=size))
     matrix = np.array(similarity, dtype=np.float32).reshape(size, size)
     chosen = marginal_relevance(
-        np.array(relevance, dtype=np.float32),
+        np.array(relevance, dtype=np.float64),
         lambda place: matrix[:, place],
         diversity=quarter / 4,
         k=k,
@@ -148,14 +169,14 @@ def test_marginal_relevance_chooses_as_the_slow_way_does(
 
 
 def test_without_diversity_the_order_stays() -> None:
-    relevance = np.array([0.9, 0.8, 0.7], dtype=np.float32)
+    relevance = np.array([0.9, 0.8, 0.7])
     alike = np.ones((3, 3), dtype=np.float32)
     order = marginal_relevance(relevance, lambda place: alike[place], diversity=0.0, k=3)
     assert order.tolist() == [0, 1, 2]
 
 
 def test_an_entry_like_one_above_it_gives_way_to_one_that_differs() -> None:
-    relevance = np.array([0.90, 0.89, 0.60], dtype=np.float32)
+    relevance = np.array([0.90, 0.89, 0.60])
     similar = np.array([[1, 0.99, 0.1], [0.99, 1, 0.1], [0.1, 0.1, 1]], dtype=np.float32)
     order = marginal_relevance(relevance, lambda place: similar[place], diversity=0.5, k=2)
     assert order.tolist() == [0, 2]

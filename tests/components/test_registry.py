@@ -20,7 +20,7 @@ from indexrelay.schemas.settings import ComponentDefinition
 from indexrelay.schemas.versions import Check
 from indexrelay.storage.entries import Entries
 
-BUILT_IN = ["embedding_cache", "json_cache", "projection", "text_index", "vector_index"]
+BUILT_IN = ["embedding_cache", "json_cache", "projection", "search", "text_index", "vector_index"]
 
 
 class Parameters(KindParameters):

@@ -29,6 +29,7 @@ def document(inputs: object) -> list[int]:
         # Its search takes a vector: whoever asks looks for that protocol first.
         ({"kind": "vector_index"}, {VectorSearchable, TextSearchable}),
         ({"kind": "text_index"}, {TextSearchable}),
+        ({"kind": "search"}, {VectorSearchable, TextSearchable}),
         ({"kind": "embedding_cache"}, {ServedEmbeddings}),
         ({"kind": "projection"}, set()),
         ({"kind": "json_cache", "function": f"{__name__}:document"}, {ServedDocument}),

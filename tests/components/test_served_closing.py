@@ -13,6 +13,7 @@ from tests.components.jobs import clustered, make_job, make_snapshot, run
 
 QUESTIONS: dict[str, Callable[[Any], object]] = {
     "vector_index": lambda index: index.search([1.0] * 5),
+    "search": lambda search: search.search([1.0] * 5, "word"),
     "embedding_cache": lambda cache: cache.get("e000007"),
     "projection": lambda plot: plot.get("e000007"),
 }

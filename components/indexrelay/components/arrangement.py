@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from indexrelay.components.errors import InvalidQueryError
-from indexrelay.components.ranking import gather, marginal_relevance, within_groups
+from indexrelay.components.ranking import gather, marginal_relevance, scaled, within_groups
 from indexrelay.components.served import Hit, checked_k
 from indexrelay.storage.entries import Vectors
 
@@ -88,7 +87,10 @@ class Arrangement:
                 return hits[:k]
             unit = _unit(vectors(hits))
             order = marginal_relevance(
-                relevance_of(hits), lambda place: unit @ unit[place], diversity=self.diversity, k=k
+                scaled([hit.score for hit in hits]),
+                lambda place: unit @ unit[place],
+                diversity=self.diversity,
+                k=k,
             )
             return [hits[place] for place in order.tolist()]
 
@@ -97,18 +99,6 @@ class Arrangement:
         if self.diversity:
             first = max(first, _POOL * k, _SMALLEST_POOL)
         return gather(find, arrange, k=k, first=first, most=entries)
-
-
-def relevance_of(hits: Sequence[Hit]) -> NDArray[np.float32]:
-    """The scores of hits, the best first, as numbers from 1 to 0; shape ``(n,)``."""
-    scores = np.array([hit.score for hit in hits], dtype=np.float64)
-    if not len(scores) or scores[0] == scores[-1]:
-        return np.ones(len(scores), dtype=np.float32)
-    # Also where a lower score is better.
-    scaled: NDArray[np.float32] = ((scores - scores[-1]) / (scores[0] - scores[-1])).astype(
-        np.float32
-    )
-    return scaled
 
 
 def payload_groups(hits: Sequence[Hit], field: str) -> list[Hashable | None]:

@@ -2,9 +2,10 @@
 
 All of it works on ranks, scores and similarities alone, whatever was searched. Several rankings of
 the same entries become one by reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009),
-which needs no common scale of scores. `within_groups` lets each group fill only some places.
-`marginal_relevance` is the greedy selection of Carbonell and Goldstein (SIGIR 1998): each place
-goes to what fits the query and is least like what stands above it.
+which needs no common scale of scores, or by adding the scores, each ranking's brought to one scale
+(the convex combination that Bruch, Gai and Ingber compare with it, TOIS 2023). `within_groups` lets
+each group fill only some places. `marginal_relevance` is the greedy selection of Carbonell and
+Goldstein (SIGIR 1998): each place goes to what fits the query and is least like what stands above.
 
 What limits groups drops candidates, so how many are enough is not known before: `gather` asks for
 more until the answer is full or there are no more.
@@ -39,13 +40,58 @@ def reciprocal_rank_fusion(
         weights: one for each ranking.
         rrf_k: 0 or more.
     """
-    scores: dict[str, float] = {}
+    return _added(
+        [
+            [(entry_id, weight / (rrf_k + rank)) for rank, entry_id in enumerate(ranking, 1)]
+            for ranking, weight in zip(rankings, weights, strict=True)
+        ]
+    )
+
+
+def score_fusion(
+    rankings: Sequence[Sequence[tuple[str, float]]], *, weights: Sequence[float]
+) -> list[tuple[str, float]]:
+    """One ranking of all ids, with their scores: the weighted mean of the scaled scores.
+
+    The scores of each ranking are scaled so that its best id has 1 and its last one 0. An id gets
+    nothing from a ranking that lacks it. Equal scores are ordered as in `reciprocal_rank_fusion`.
+
+    Args:
+        rankings: ids and scores, the best first, no id twice; a lower score may be the better one.
+        weights: one for each ranking, at least one of them above 0.
+    """
+    total = sum(weights)
+    return _added(
+        [
+            [
+                (entry_id, weight / total * share)
+                for (entry_id, _), share in zip(
+                    ranking, scaled([score for _, score in ranking]).tolist(), strict=True
+                )
+            ]
+            for ranking, weight in zip(rankings, weights, strict=True)
+        ]
+    )
+
+
+def scaled(scores: Sequence[float]) -> NDArray[np.float64]:
+    """Scores, the best first, as numbers from 1 to 0, whichever way they go; shape ``(n,)``."""
+    given = np.array(scores, dtype=np.float64)
+    if not len(given) or given[0] == given[-1]:
+        return np.ones(len(given))
+    shares: NDArray[np.float64] = (given - given[-1]) / (given[0] - given[-1])
+    return shares
+
+
+def _added(rankings: Sequence[Sequence[tuple[str, float]]]) -> list[tuple[str, float]]:
+    """The sum of what each ranking gives an id, the greatest first."""
+    sums: dict[str, float] = {}
     best: dict[str, int] = {}
-    for ranking, weight in zip(rankings, weights, strict=True):
-        for rank, entry_id in enumerate(ranking, 1):
-            scores[entry_id] = scores.get(entry_id, 0.0) + weight / (rrf_k + rank)
+    for ranking in rankings:
+        for rank, (entry_id, score) in enumerate(ranking):
+            sums[entry_id] = sums.get(entry_id, 0.0) + score
             best[entry_id] = min(best.get(entry_id, rank), rank)
-    return sorted(scores.items(), key=lambda item: (-item[1], best[item[0]], item[0]))
+    return sorted(sums.items(), key=lambda item: (-item[1], best[item[0]], item[0]))
 
 
 def fusion_depth(k: int, *, weights: Sequence[float], rrf_k: float = RRF_K) -> int:
@@ -83,7 +129,7 @@ def within_groups(groups: Sequence[Hashable | None], per_group: int) -> list[int
 
 
 def marginal_relevance(
-    relevance: NDArray[np.float32],
+    relevance: NDArray[np.float64],
     similar_to: Callable[[int], NDArray[np.float32]],
     *,
     diversity: float,
@@ -109,7 +155,7 @@ def marginal_relevance(
     left = np.ones(len(relevance), dtype=bool)
     nearest = np.full(len(relevance), -np.inf, dtype=np.float64)
     chosen[0] = int(np.argmax(relevance))
-    wanted = (1 - diversity) * relevance.astype(np.float64)
+    wanted = (1 - diversity) * relevance
     for place in range(1, count):
         left[chosen[place - 1]] = False
         np.maximum(nearest, similar_to(int(chosen[place - 1])), out=nearest)

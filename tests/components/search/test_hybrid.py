@@ -93,6 +93,25 @@ def test_the_answer_is_the_fusion_of_both_rankings(
     assert all(hit.score >= score - missed for hit, score in zip(hits, best, strict=True))
 
 
+def test_scores_may_be_fused_instead_of_ranks(search: HybridSearch) -> None:
+    vector = SONGS.rows["e000007"].vector
+    scores: dict[str, float] = {}
+    for weight, ranking in (
+        (0.75, search.by_vector.search(vector, k=100)),
+        (0.25, search.by_text.search("moon river", k=100)),
+    ):
+        best, last = ranking[0].score, ranking[-1].score
+        for hit in ranking:
+            share = (hit.score - last) / (best - last)
+            scores[hit.id] = scores.get(hit.id, 0.0) + weight * share
+    hits = search.search(
+        vector=vector, text="moon river", weights={"vector": 3}, fusion="scores", k=20
+    )
+    expected = sorted(scores, key=lambda entry_id: -scores[entry_id])[:20]
+    assert [hit.id for hit in hits] == expected
+    assert [hit.score for hit in hits] == pytest.approx([scores[name] for name in expected])
+
+
 def test_a_hit_says_where_each_half_found_it(search: HybridSearch) -> None:
     vector = SONGS.rows["e000007"].vector
     by_vector = search.by_vector.search(vector, k=100)
@@ -167,6 +186,7 @@ def test_an_entry_is_searched_by_its_id(search: HybridSearch) -> None:
         ({"text": "sea", "weights": {"text": 0}}, "the weight of text is 0: nothing is left"),
         ({"text": "sea", "weights": [1, 2]}, "weights are a dict"),
         ({"text": "sea", "rrf_k": -1}, "rrf_k is a finite number from 0, not -1"),
+        ({"text": "sea", "fusion": "sum"}, "fusion is ranks or scores, not 'sum'"),
         ({"text": "sea", "rerank": "best"}, "rerank is a function, or False, not 'best'"),
         ({"text": "sea", "per_group": 2}, "per_group goes with group_by"),
         ({"text": "sea", "group_by": "artist", "per_group": 0}, "per_group is a whole number"),

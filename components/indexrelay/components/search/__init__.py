@@ -5,11 +5,19 @@ collection: a version names the files of both, so they always hold the same entr
 what a reader serves: it asks both halves and fuses their rankings.
 """
 
-from indexrelay.components.search.hybrid import ArmHit, HybridHit, HybridQuery, HybridSearch, Rerank
+from indexrelay.components.search.hybrid import (
+    ArmHit,
+    Fusion,
+    HybridHit,
+    HybridQuery,
+    HybridSearch,
+    Rerank,
+)
 from indexrelay.components.search.kind import HybridIndex, HybridIndexParameters
 
 __all__ = [
     "ArmHit",
+    "Fusion",
     "HybridHit",
     "HybridIndex",
     "HybridIndexParameters",

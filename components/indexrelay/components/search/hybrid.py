@@ -1,9 +1,9 @@
 """A vector index and a text index, as a reader serves them: searched by either, or by both at once.
 
-Each half ranks the entries on its own, and reciprocal rank fusion makes one ranking of the two
-(`ranking`). Both halves are asked as deep as it takes for the best hits to be among their answers:
-an entry that is beyond that depth in both has a smaller fused score than every hit. What stands
-beyond it in one of them gets nothing from that one.
+Each half ranks the entries on its own, and a fusion makes one ranking of the two: of their ranks,
+or of their scores (`ranking`). Both halves are asked as deep as it takes for the best hits to be
+among their answers: an entry that is beyond that depth in both has a smaller fused score than every
+hit. What stands beyond it in one of them gets nothing from that one.
 
 After the fusion a function of the user's may score the best hits again; groups and diversity come
 last (`arrangement`).
@@ -11,16 +11,16 @@ last (`arrangement`).
 
 import math
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from indexrelay.components.arrangement import Arrangement, payload_groups
 from indexrelay.components.errors import InvalidQueryError, RerankFunctionError
-from indexrelay.components.ranking import RRF_K, fusion_depth, reciprocal_rank_fusion
+from indexrelay.components.ranking import RRF_K, fusion_depth, reciprocal_rank_fusion, score_fusion
 from indexrelay.components.served import Closable, Hit, checked_k
 from indexrelay.components.text_index.search import TextSearch
 from indexrelay.components.vector_index.search import VectorSearch
@@ -53,7 +53,7 @@ class HybridHit(Hit):
     arms: Mapping[str, ArmHit] = field(default_factory=dict)
     """``vector`` and ``text``, as far as they found it within the depth that was searched."""
     fused: float | None = None
-    """The sum of ``weight / (rrf_k + rank)`` over the halves; ``None``: only one was asked."""
+    """What the fusion gave it; ``None``: only one half was asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +68,10 @@ class HybridQuery:
 
 Rerank = Callable[[HybridQuery, list[HybridHit]], Sequence[float]]
 """Gives a number for each hit, in their order; higher is better."""
+
+
+Fusion = Literal["ranks", "scores"]
+"""What of the two rankings is added."""
 
 
 class HybridSearch(Closable):
@@ -109,6 +113,7 @@ class HybridSearch(Closable):
         *,
         k: int = 10,
         weights: Mapping[str, float] | None = None,
+        fusion: Fusion = "ranks",
         rrf_k: float = RRF_K,
         rerank: Rerank | bool | None = None,
         group_by: str | None = None,
@@ -124,7 +129,9 @@ class HybridSearch(Closable):
             k: how many.
             weights: of ``vector`` and ``text`` in the fusion, 1 where one is not named; a half of
                 weight 0 is not asked.
-            rrf_k: how flat the fusion is: the larger, the less the first ranks count for.
+            fusion: ``ranks``: the sum of ``weight / (rrf_k + rank)``; ``scores``: the weighted mean
+                of the scores, each half's scaled from 1 for its best to 0 for its last.
+            rrf_k: how flat the fusion of ranks is: the larger, the less the first ranks count for.
             rerank: scores the best hits again. ``None``: the component's function, where it has
                 one; ``False``: none; or a function of its own.
             group_by: a field of the payload; of entries with the same value only the first
@@ -140,13 +147,13 @@ class HybridSearch(Closable):
         """
         most = checked_k(k)
         asked = self._asked(vector, text, _checked_weights(weights))
-        rrf_k = _checked_number("rrf_k", rrf_k)
+        fuse = _Fuse.of(fusion, rrf_k, list(asked.values()))
         arrangement = Arrangement.of(group_by=group_by, per_group=per_group, diversity=diversity)
         function = self._function(rerank)
         query = HybridQuery(vector=None if vector is None else _as_vector(vector), text=text)
 
         def find(depth: int) -> list[HybridHit]:
-            hits = self._fused(query, asked, depth=depth, rrf_k=rrf_k)
+            hits = self._fused(query, asked, fuse, depth)
             return hits if function is None else _reranked(function, query, hits)
 
         first = most if function is None else max(most, self._rerank_hits)
@@ -192,25 +199,20 @@ class HybridSearch(Closable):
         return heavy
 
     def _fused(
-        self, query: HybridQuery, asked: Mapping[str, float], *, depth: int, rrf_k: float
+        self, query: HybridQuery, asked: Mapping[str, float], fuse: "_Fuse", depth: int
     ) -> list[HybridHit]:
         """The best ``depth`` of what the halves find."""
         if len(asked) == 1:
             (arm,) = asked
             return _of_one(arm, self._ask(arm, query, depth))
-        weights = list(asked.values())
-        window = max(_SHALLOWEST, fusion_depth(depth, weights=weights, rrf_k=rrf_k))
-        found = {arm: self._ask(arm, query, window) for arm in asked}
-        fused = reciprocal_rank_fusion(
-            [[hit.id for hit in hits] for hits in found.values()], weights=weights, rrf_k=rrf_k
-        )
+        found = {arm: self._ask(arm, query, fuse.window(depth)) for arm in asked}
         ranked = {
             arm: {hit.id: (rank, hit) for rank, hit in enumerate(hits, 1)}
             for arm, hits in found.items()
         }
         return [
             _hit({arm: of[entry_id] for arm, of in ranked.items() if entry_id in of}, fused=score)
-            for entry_id, score in fused[:depth]
+            for entry_id, score in fuse(found.values())[:depth]
         ]
 
     def _ask(self, arm: str, query: HybridQuery, k: int) -> list[Hit]:
@@ -230,6 +232,37 @@ class HybridSearch(Closable):
         if not callable(rerank):
             raise InvalidQueryError(f"rerank is a function, or False, not {rerank!r:.100}")
         return rerank  # type: ignore[no-any-return] # callable() narrows to an unknown signature
+
+
+@dataclass(frozen=True, slots=True)
+class _Fuse:
+    """One way to make one ranking of several."""
+
+    fusion: Fusion
+    rrf_k: float
+    weights: Sequence[float]
+    """One for each ranking, above 0."""
+
+    @classmethod
+    def of(cls, fusion: Any, rrf_k: Any, weights: Sequence[float]) -> Self:
+        """From the arguments of a search, which are checked."""
+        if fusion not in get_args(Fusion):
+            raise InvalidQueryError(f"fusion is ranks or scores, not {fusion!r:.100}")
+        return cls(fusion, _checked_number("rrf_k", rrf_k), weights)
+
+    def window(self, depth: int) -> int:
+        """How many hits of each half the best ``depth`` are made of."""
+        if self.fusion == "scores":  # what is deeper in both has no score at all
+            return max(_SHALLOWEST, depth)
+        return max(_SHALLOWEST, fusion_depth(depth, weights=self.weights, rrf_k=self.rrf_k))
+
+    def __call__(self, rankings: Iterable[Sequence[Hit]]) -> list[tuple[str, float]]:
+        """All ids with their fused scores, the best first."""
+        if self.fusion == "scores":
+            scored = [[(hit.id, hit.score) for hit in hits] for hits in rankings]
+            return score_fusion(scored, weights=self.weights)
+        ids = [[hit.id for hit in hits] for hits in rankings]
+        return reciprocal_rank_fusion(ids, weights=self.weights, rrf_k=self.rrf_k)
 
 
 def _as_vector(vector: ArrayLike) -> Vectors:
