@@ -1,0 +1,257 @@
+"""Does asking by meaning and by words at once find better than either?
+
+The texts are docstrings of the standard library and of every installed package. Of each the first
+sentence is taken off and asked for as a question, by its words and by its embedding at once; the
+rest of the docstring is what should come first. One `search` component holds the rests, with the
+demo's static word vectors, and answers by vector alone, by words alone, and by both. Quality is
+nDCG@10: each question has one right answer, which counts 1 / log2(1 + its rank).
+"""
+
+import re
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Final
+
+import numpy as np
+
+from indexrelay.components.kind import Job
+from indexrelay.components.search import HybridIndex, HybridIndexParameters, HybridSearch
+from indexrelay.components.served import Hit
+from indexrelay.console.demo.corpus import standard_library
+from indexrelay.console.demo.embedding import Embedding
+from indexrelay.console.errors import CorpusError
+from indexrelay.schemas.settings import Metric
+from indexrelay.storage.entries import Entries, Vectors
+from measuring.arrays import COLLECTION, ArrayCollection, entry_id
+from measuring.findings import Figure, Findings, Measured, at_least, at_most
+from measuring.plots import Bars
+from measuring.program import Asked, Program, main
+from measuring.rounds import interleaved
+
+CAVEATS = """\
+- One answer counts as right, though others may answer as well: packages repeat each other's
+  docstrings. That costs all sides the same.
+- A docstring counts if its first sentence has 20 to 300 characters and does not come up again in
+  the rest, of which 100 to 1,000 characters are taken; equal sentences and equal rests count once.
+- The vectors are means of static word vectors. A sentence encoder would make the half by vector
+  better than the half by words, and leave more for both together.
+- Nothing was fitted to these questions: weights are equal. "Weight chosen on others" takes the
+  weight of the vectors that is best on one half of the questions; the other half is judged.
+- Seconds are of one query at a time on one thread, with its payloads.
+"""
+QUESTIONS, QUICK_QUESTIONS = 3_000, 200
+TIMED = 200
+K = 10
+QUICK_FOLDER = "asyncio"
+WEIGHTS: Final = (0.25, 0.5, 1.0, 2.0)
+BY_VECTOR, BY_WORDS = "by vector", "by words"
+BY_RANKS, BY_SCORES = "both, ranks fused", "both, scores fused"
+_SENTENCE: Final = re.compile(r"(?<=[.!?])\s+(?=[A-Z`\"'(\[])|\n\s*\n")
+_EMBEDDED_AT_ONCE: Final = 20_000
+_SEED: Final = 31
+Ask = Callable[[int], Sequence[Hit]]
+"""The hits for the question of that number."""
+
+
+@dataclass(frozen=True)
+class Passages:
+    """Questions, and what each should find; row for row."""
+
+    questions: list[str]
+    texts: list[str]
+
+
+def passages(*, quick: bool) -> Passages:
+    """The docstrings of this installation, in an order drawn once."""
+    stdlib, purelib = Path(sysconfig.get_path("stdlib")), Path(sysconfig.get_path("purelib"))
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for root in (stdlib / QUICK_FOLDER,) if quick else (stdlib, purelib):
+        try:
+            documents = standard_library(root).documents
+        except CorpusError:
+            continue
+        for document in documents:
+            first, *others = _SENTENCE.split(document.text, maxsplit=1)
+            question, text = " ".join(first.split()), " ".join(" ".join(others).split())[:1_000]
+            if not 20 <= len(question) <= 300 or len(text) < 100 or question in found:
+                continue
+            if text in taken or question.rstrip(".").lower() in text.lower():
+                continue
+            found[question] = text
+            taken.add(text)
+    order = np.random.default_rng(_SEED).permutation(len(found)).tolist()
+    questions, texts = list(found), list(found.values())
+    return Passages([questions[row] for row in order], [texts[row] for row in order])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassageCollection(ArrayCollection):
+    """The passages as a build reads them."""
+
+    metric: Metric = Metric.COSINE
+    texts: list[str] = field(default_factory=list)
+
+    def _entries(self, places: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> Entries:
+        rows = places.tolist()
+        return Entries(
+            ids=[entry_id(row) for row in rows],
+            vectors=np.ascontiguousarray(self.vectors[places]),
+            texts=[self.texts[row] for row in rows],
+            payloads=[f'{{"row":{row}}}' for row in rows],
+        )
+
+
+def built(folder: Path, collection: PassageCollection) -> HybridSearch:
+    """A version of a `search` component over it, loaded; without the gates."""
+    kind = HybridIndex(HybridIndexParameters())
+    made = kind.build(
+        Job(
+            component="find",
+            collections={COLLECTION: collection},
+            components={},
+            previous=None,
+            workdir=folder,
+            threads=2,
+            progress=lambda _share: None,
+        )
+    )
+    return kind.load({name: Path(str(file)) for name, file in made.files.items()})
+
+
+def gains(ask: Ask, questions: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """nDCG@10 of each question; shape ``(len(questions),)``."""
+    found = np.zeros(len(questions))
+    for place, row in enumerate(questions):
+        ids = [hit.id for hit in ask(row)]
+        wanted = entry_id(row)
+        if wanted in ids:
+            found[place] = 1 / np.log2(2 + ids.index(wanted))
+    return found
+
+
+def measure(asked: Asked) -> Findings:
+    asked.say("reading the docstrings of everything that is installed")
+    texts = passages(quick=asked.quick)
+    number = min(QUICK_QUESTIONS if asked.quick else QUESTIONS, len(texts.questions))
+    asked.say(f"embedding {len(texts.texts)} passages and {number} questions")
+    embedding = Embedding()
+    vectors = _embedded(embedding, texts.texts)
+    questions, _ = embedding(texts.questions[:number])
+    collection = PassageCollection(vectors=vectors, texts=texts.texts)
+    with tempfile.TemporaryDirectory(prefix="indexrelay-bench-") as name:
+        asked.say("building")
+        with closing(built(Path(name), collection)) as search:
+            return _measured(asked, search, texts, questions)
+
+
+def _embedded(embedding: Embedding, texts: Sequence[str]) -> Vectors:
+    starts = range(0, len(texts), _EMBEDDED_AT_ONCE)
+    return np.concatenate([embedding(texts[each : each + _EMBEDDED_AT_ONCE])[0] for each in starts])
+
+
+def _measured(asked: Asked, search: HybridSearch, texts: Passages, vectors: Vectors) -> Findings:
+    def both(weight: float, **options: str) -> Ask:
+        weights = {"vector": weight}
+        return lambda row: search.search(
+            vector=vectors[row],
+            text=texts.questions[row],
+            weights=weights,
+            k=K,
+            **options,  # type: ignore[arg-type]
+        )
+
+    ways: Mapping[str, Ask] = {
+        BY_VECTOR: lambda row: search.by_vector.search(vectors[row], k=K),
+        BY_WORDS: lambda row: search.by_text.search(texts.questions[row], k=K),
+        BY_RANKS: both(1.0),
+        BY_SCORES: both(1.0, fusion="scores"),
+    }
+    rows = range(len(vectors))
+    quality = {}
+    for name, ask in ways.items():
+        asked.say(f"asking {name}")
+        quality[name] = gains(ask, rows)
+    better = max(BY_VECTOR, BY_WORDS, key=lambda name: float(quality[name].mean()))
+    asked.say("choosing a weight on one half of the questions")
+    chosen_on, judged_on = rows[::2], rows[1::2]
+    chosen = max(
+        WEIGHTS,
+        key=lambda weight: float(gains(both(weight, fusion="scores"), chosen_on).mean()),
+    )
+    tuned = float(gains(both(chosen, fusion="scores"), judged_on).mean())
+
+    def timed(ask: Ask) -> Callable[[], float]:
+        def turn() -> float:
+            began = perf_counter()
+            for row in rows[:TIMED]:
+                ask(row)
+            return perf_counter() - began
+
+        return turn
+
+    seconds = interleaved(
+        {name: timed(ask) for name, ask in ways.items()}, rounds=asked.rounds, say=asked.say
+    )
+    count = min(TIMED, len(rows))
+    halves = [
+        a + b for a, b in zip(seconds.seconds[BY_VECTOR], seconds.seconds[BY_WORDS], strict=True)
+    ]
+    beside = [both_ / alone for both_, alone in zip(seconds.seconds[BY_RANKS], halves, strict=True)]
+    means = {name: float(each.mean()) for name, each in quality.items()}
+    best = means[better]
+    note = f"{len(search):,} passages, {len(rows):,} questions; the better half is {better}"
+    return Findings(
+        figures=(
+            Figure(
+                name="nDCG@10, ranks fused ÷ the better half",
+                value=means[BY_RANKS] / best,
+                target=at_least(1.05),
+                note=note,
+            ),
+            Figure(
+                name="nDCG@10, scores fused ÷ the better half",
+                value=means[BY_SCORES] / best,
+                target=at_least(1.05),
+            ),
+            Figure(
+                name="nDCG@10, scores fused, weight chosen on others ÷ the better half",
+                value=tuned / float(quality[better][1::2].mean()),
+                note=f"weight of the vectors {chosen:g}, of the words 1",
+            ),
+            *(Figure(name=f"nDCG@10, {name}", value=mean) for name, mean in means.items()),
+            Figure(
+                name="a query by both ÷ one by vector and one by words",
+                value=float(np.median(beside)),
+                target=at_most(1.5),
+            ),
+        ),
+        measured=tuple(
+            Measured(
+                name=f"query, {name}",
+                unit="ms",
+                values=tuple(1000 * each / count for each in seconds.seconds[name]),
+            )
+            for name in ways
+        ),
+        plots=(
+            Bars(
+                name="hybrid",
+                title="Docstrings found by their first sentence",
+                unit="nDCG@10",
+                bars=tuple(means.items()),
+            ),
+        ),
+    )
+
+
+PROGRAM = Program(name="hybrid", question=__doc__, caveats=CAVEATS, measure=measure)
+
+if __name__ == "__main__":
+    sys.exit(main(PROGRAM))
