@@ -15,6 +15,7 @@ from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition
 from indexrelay.schemas.versions import BlobRef
 from tests.components.jobs import as_previous, make_job, make_manifest, run
 from tests.components.search.songs import built, kind_of, songs
+from tests.components.test_golden import file_of
 
 
 def test_it_is_installed_under_its_name_and_keeps_the_contract() -> None:
@@ -187,3 +188,37 @@ def test_a_half_is_shown_its_own_version_only(tmp_path: Path) -> None:
     assert {"count", "found_as_asked"} <= {check.name for check in text.checks}
     assert not {check.name for check in text.checks} & {"dimension", "vector.dimension"}
     assert text.details["tokenizer"] == "words"
+
+
+def test_golden_queries_ask_both_halves_together(tmp_path: Path) -> None:
+    snapshot = songs()
+    row = snapshot.rows["e000005"]
+    file = file_of(
+        tmp_path,
+        {"text": row.text, "vector": row.vector.tolist(), "expected": ["e000005"]},
+        {"id": "e000001", "expected": ["e000002"]},
+    )
+    kind = kind_of(golden=file.model_dump(mode="json"))
+    done = run(kind, make_job(tmp_path / "work", snapshot))
+    assert done.failed == []
+    assert done.check("golden_known").measured == 1.0
+    assert done.check("golden_hit_rate").measured in (0.5, 1.0)
+    assert done.checks[-1].name == "golden_ndcg"
+
+
+def test_golden_queries_in_the_table_of_a_half_are_a_mistake() -> None:
+    definition = ComponentDefinition.of("search", "songs", text={"golden": "queries.jsonl"})
+    (mistake,) = check_kind("find", definition)
+    assert mistake.key == "components.find.text"
+    assert "golden stands beside it: golden queries ask both halves" in str(mistake)
+
+
+def test_another_rerank_function_needs_no_other_files(tmp_path: Path) -> None:
+    assert {"rerank", "rerank_hits"} <= HybridIndex.gate_parameters
+    snapshot = songs()
+    job = make_job(tmp_path / "1", snapshot)
+    done = run(kind_of(), job)
+    following = make_job(tmp_path / "2", snapshot, previous=as_previous(job, done))
+    again = run(kind_of(rerank="operator:add", rerank_hits=7), following)
+    assert again.failed == []
+    assert all(isinstance(file, BlobRef) for file in again.built.files.values())

@@ -7,13 +7,20 @@ fuses their answers (`hybrid`).
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, ClassVar, Final, cast
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from indexrelay.components.errors import RerankFunctionError
 from indexrelay.components.functions import FunctionName, function_of
-from indexrelay.components.kind import Built, Job, Kind, KindParameters, Trial
+from indexrelay.components.golden import (
+    GOLDEN_KEYS,
+    GoldenParameters,
+    GoldenQuery,
+    dimension_mistakes,
+    golden_gates,
+)
+from indexrelay.components.kind import Built, Job, Kind, Trial
 from indexrelay.components.search.hybrid import HybridSearch
 from indexrelay.components.search.parts import Part, part_of, together
 from indexrelay.components.text_index import TextIndex, TextIndexParameters
@@ -29,8 +36,10 @@ _VECTORS_SHARE: Final = 0.7
 """Of the time of a build."""
 
 
-class HybridIndexParameters(KindParameters):
+class HybridIndexParameters(GoldenParameters):
     """The keys of a ``kind = "search"`` table."""
+
+    golden_by: ClassVar[frozenset[str]] = frozenset({"text", "vector", "text+vector", "id"})
 
     vector: VectorIndexParameters = VectorIndexParameters()
     """The keys of a ``vector_index``, as a table: ``vector = { min_recall = 0.99 }``."""
@@ -41,11 +50,19 @@ class HybridIndexParameters(KindParameters):
     rerank: FunctionName | None = None
     """``module:function``; called in the readers as ``function(query, hits)`` for each search, with
     a `HybridQuery` and the best hits, and returns a number for each of them: higher is better.
-    ``None``: the fusion decides. Readers import it; changed, the component is built again."""
+    ``None``: the fusion decides. Readers import it, and builds that ask golden queries."""
 
     rerank_hits: Annotated[int, Field(ge=1, le=1000)] = 50
     """How many of the best hits ``rerank`` is given; at least as many as are asked for. 50: where a
     model looks at each of them, more would be felt."""
+
+    @field_validator("vector", "text", mode="before")
+    @classmethod
+    def _golden_stands_beside(cls, table: Any) -> Any:
+        misplaced = sorted(GOLDEN_KEYS & table.keys()) if isinstance(table, Mapping) else ()
+        if misplaced:
+            raise ValueError(f"{misplaced[0]} stands beside it: golden queries ask both halves")
+        return table
 
 
 class HybridIndex(Kind[HybridIndexParameters, HybridSearch]):
@@ -55,6 +72,8 @@ class HybridIndex(Kind[HybridIndexParameters, HybridSearch]):
     """
 
     preload = VectorIndex.preload
+    # The files depend on neither: a build with others names the same ones again.
+    gate_parameters = GOLDEN_KEYS | {"rerank", "rerank_hits"}
     sandboxed = frozenset(f"{VECTOR}.{name}" for name in VectorIndex.sandboxed)
     max_inputs = 1
     takes_components = False
@@ -85,10 +104,13 @@ class HybridIndex(Kind[HybridIndexParameters, HybridSearch]):
             yield str(error)
 
     def trial(self, collections: Mapping[str, CollectionSettings]) -> Trial:
-        """What comes of trying the halves' parameters out."""
+        """What comes of trying the halves' parameters out; whether golden queries are as long."""
         trials = {part.name: part.kind.trial(collections) for part in self._parts}
         return Trial(
-            wrong=tuple(f"{name}: {each}" for name, one in trials.items() for each in one.wrong),
+            wrong=(
+                *dimension_mistakes(self.parameters, collections),
+                *(f"{name}: {each}" for name, one in trials.items() for each in one.wrong),
+            ),
             notes=tuple(f"{name}: {each}" for name, one in trials.items() for each in one.notes),
         )
 
@@ -106,8 +128,8 @@ class HybridIndex(Kind[HybridIndexParameters, HybridSearch]):
 
     def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
         """The gates of both halves, with ``vector.`` or ``text.`` before their names."""
-        for part in self._parts:
-            yield from part.verify(job, built, files)
+        gates = (check for part in self._parts for check in part.verify(job, built, files))
+        return golden_gates(gates, self.parameters, load=lambda: self.load(files), ask=_answer)
 
     def load(self, files: Mapping[str, Path]) -> HybridSearch:
         """Open both halves for serving, and import the function of ``rerank``.
@@ -152,3 +174,12 @@ class HybridIndex(Kind[HybridIndexParameters, HybridSearch]):
     def _rerank(self) -> Callable[..., Any] | None:
         name = self.parameters.rerank
         return None if name is None else function_of(name, RerankFunctionError)
+
+
+def _answer(search: HybridSearch, query: GoldenQuery, k: int) -> Iterator[str]:
+    """The ids of the best entries for one golden query."""
+    if query.id is not None:
+        hits = search.search_by_id(query.id, k=k)
+    else:
+        hits = search.search(query.vector, query.text, k=k)
+    return (hit.id for hit in hits)
