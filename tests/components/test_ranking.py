@@ -47,12 +47,9 @@ def by_hand(rankings: Sequence[Sequence[str]], weights: Sequence[float], rrf_k: 
 
 def test_two_rankings_are_fused_as_computed_by_hand() -> None:
     fused = reciprocal_rank_fusion([["a", "b", "c"], ["c", "a", "d"]], weights=[1, 1])
-    assert fused == [
-        ("a", pytest.approx(1 / 61 + 1 / 62)),
-        ("c", pytest.approx(1 / 63 + 1 / 61)),
-        ("b", pytest.approx(1 / 62)),
-        ("d", pytest.approx(1 / 63)),
-    ]
+    assert [name for name, _ in fused] == ["a", "c", "b", "d"]
+    by_sum = [1 / 61 + 1 / 62, 1 / 63 + 1 / 61, 1 / 62, 1 / 63]
+    assert [score for _, score in fused] == pytest.approx(by_sum)
 
 
 def test_a_weight_moves_an_entry_up() -> None:
@@ -80,12 +77,9 @@ def test_scores_are_scaled_and_their_weighted_mean_is_taken() -> None:
         weights=[3, 1],
     )
     # The second ranking is one of distances: the lowest is the best.
-    assert fused == [
-        ("a", pytest.approx(0.75 * 1 + 0.25 * 0)),
-        ("b", pytest.approx(0.75 * 0.75)),
-        ("c", pytest.approx(0.75 * 0 + 0.25 * 1)),
-        ("d", pytest.approx(0.25 * 0.75)),
-    ]
+    assert [name for name, _ in fused] == ["a", "b", "c", "d"]
+    by_mean = [0.75 * 1 + 0.25 * 0, 0.75 * 0.75, 0.75 * 0 + 0.25 * 1, 0.25 * 0.75]
+    assert [score for _, score in fused] == pytest.approx(by_mean)
 
 
 @pytest.mark.parametrize("scores", [[], [2.0], [2.0, 2.0]])

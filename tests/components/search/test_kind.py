@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,7 +132,7 @@ def test_a_list_that_names_a_row_that_is_not_there_is_found_by_inspecting(tmp_pa
     base = files["vector.base.faiss"]
     kind = kind_of(**parameters)
     kind.inspect(kind.load(files))
-    index = faiss.read_index(str(base))
+    index: Any = faiss.read_index(str(base))
     rows = faiss.rev_swig_ptr(index.invlists.get_ids(0), index.invlists.list_size(0))
     rows[0] = 10_000_000
     base.unlink()

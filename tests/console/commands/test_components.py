@@ -31,6 +31,11 @@ index = "IVF16,Flat"
 [components.words]
 kind = "text_index"
 from = "tracks"
+
+[components.find]
+kind = "search"
+from = "tracks"
+vector = { index = "IVF16,Flat" }
 """
 
 
@@ -107,6 +112,16 @@ def test_the_decision_the_trade_off_and_the_history_are_shown(run: Run, twice_bu
     marked = next(line for line in page.splitlines() if "→" in line)
     assert marked.split()[1] == str(chosen["nprobe"])
     assert "attempts" not in page
+
+
+def test_the_halves_of_a_search_are_shown_as_what_they_are(run: Run, twice_built: Path) -> None:
+    page = run("components", "show", "find", "--config", str(twice_built)).out
+    assert "IVF16,Flat was asked for" in page
+    assert "Trade-off" in page
+    facts = {line.split("  ")[0].strip(): line for line in page.splitlines()}
+    assert "words" in facts["text tokenizer"]
+    assert "more than 10% of the base" in facts["vector build"]
+    assert any("vector.recall" in line for line in page.splitlines())
 
 
 def test_a_kind_without_a_decision_shows_none(run: Run, twice_built: Path) -> None:

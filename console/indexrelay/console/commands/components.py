@@ -274,7 +274,7 @@ def manifest_page(
     return Group(
         _facts(released),
         Text(),
-        *decision_page(manifest.details, manifest.parameters),
+        *(line for half in halves_of(manifest).values() for line in decision_page(*half)),
         _checks(manifest),
         *([] if golden is None else [golden]),
         _files(manifest),
@@ -304,12 +304,27 @@ def _facts(released: ReleasedVersion) -> Table:
     }
     facts |= {f"made from {name}": version[:12] for name, version in manifest.parents.items()}
     facts |= {key: figures.value(value) for key, value in named(manifest.parameters).items()}
-    hidden = _DECISION if "index" in manifest.details else ()
-    facts |= {
-        key: figures.value(value) for key, value in manifest.details.items() if key not in hidden
-    }
+    for name, (details, _) in halves_of(manifest).items():
+        hidden = _DECISION if "index" in details else ()
+        facts |= {
+            f"{name} {key}".strip(): figures.value(value)
+            for key, value in details.items()
+            if key not in hidden
+        }
     # A version may have nothing for a detail.
     return facts_table({key: value for key, value in facts.items() if value})
+
+
+def halves_of(
+    manifest: VersionManifest,
+) -> Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Details and parameters of each half of a search component; else, unnamed, its own."""
+    parts = manifest.details.get("parts")
+    if not isinstance(parts, Mapping):
+        return {"": (manifest.details, manifest.parameters)}
+    return {
+        name: (part["details"], manifest.parameters.get(name, {})) for name, part in parts.items()
+    }
 
 
 def decision_page(
