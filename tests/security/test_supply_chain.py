@@ -157,3 +157,61 @@ def test_the_bill_of_materials_is_valid_complete_and_always_the_same() -> None:
 def test_every_extra_has_its_place_on_the_page_of_licences() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert {*extras["optional-dependencies"]} - {"all"} == set(EXTRAS)
+
+
+VULNERABLE = {"id": "PYSEC-1", "fix_versions": ["1.1", "2.0"], "aliases": [], "description": "…"}
+CLEAN = {"name": "beta-lib", "version": "2.0", "vulns": []}
+AUDITS = {
+    "nothing known": ({"dependencies": [CLEAN]}, 0, ["1 pins looked up; 0 known vulnerabilities"]),
+    "some known": (
+        {"dependencies": [CLEAN, {"name": "alpha", "version": "1.0", "vulns": [VULNERABLE]}]},
+        1,
+        ["alpha 1.0: PYSEC-1; mended in 1.1, 2.0", "2 pins looked up; 1 known vulnerabilities"],
+    ),
+}
+
+
+def audited(folder: Path, program: str) -> "subprocess.CompletedProcess[str]":
+    """What the audit makes of a pip-audit that does this, in Python."""
+    pip_audit = folder / "pip-audit"
+    pip_audit.write_text(f"#!{sys.executable}\nimport sys\n{program}\n", encoding="utf-8")
+    pip_audit.chmod(0o700)
+    return subprocess.run(
+        [sys.executable, ROOT / "scripts" / "audit.py", pip_audit, folder / "locked.txt"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", AUDITS)
+def test_an_audit_says_what_is_known_and_ends_with_1_where_something_is(
+    name: str, tmp_path: Path
+) -> None:
+    answer, code, lines = AUDITS[name]
+    done = audited(tmp_path, f"print({json.dumps(answer)!r}); sys.exit({code})")
+    assert (done.returncode, done.stdout.splitlines(), done.stderr) == (code, lines, "")
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        ("sys.exit('ERROR: Could not connect to the vulnerability feed')", "Could not connect"),
+        ("print('{}'); sys.exit('half an answer')", "half an answer"),
+        ("sys.exit(1)", "pip-audit ended with 1"),
+    ],
+)
+def test_an_audit_that_learned_nothing_says_so_and_ends_with_2(
+    program: str, why: str, tmp_path: Path
+) -> None:
+    done = audited(tmp_path, program)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("nothing was looked up, so nothing is known")
+    assert why in done.stderr
+    (tmp_path / "pip-audit").unlink()
+    again = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "audit.py", tmp_path / "pip-audit", "locked.txt"],
+        check=False,
+        capture_output=True,
+    )
+    assert again.returncode == 2
