@@ -11,15 +11,11 @@ build would make now. A rebuilder that dies between its builds and its release l
 and so does a release that could not be written, or a group that waits for another member.
 """
 
-import os
-import secrets
-import shutil
-import socket
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -39,10 +35,10 @@ from indexrelay.rebuilder.builds import (
     BuildRunner,
     BuildSession,
 )
+from indexrelay.rebuilder.builds.workdirs import Workdirs
 from indexrelay.rebuilder.kept_files import KeptFiles
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.diagnostics import describe_error
-from indexrelay.schemas.files import make_private_folder
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import BuildMode, BuildOutcome, ComponentResult
 from indexrelay.schemas.settings import ComponentDefinition, Settings
@@ -476,39 +472,6 @@ def _is_current(
             for source in sources
         )
     )
-
-
-class Workdirs:
-    """Makes work folders below one folder, and removes them.
-
-    It is on the artifacts' file system, so that a file is moved by renaming it. The name of a work
-    folder says which process it belongs to; what a killed rebuilder left is removed by the next one
-    on the same host.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._host = socket.gethostname().replace("~", "-")
-
-    @contextmanager
-    def new(self) -> Iterator[Path]:
-        """An empty folder, for as long as the ``with`` lasts."""
-        folder = self._root / f"{self._host}~{os.getpid()}~{secrets.token_hex(8)}"
-        make_private_folder(folder)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def remove_stale(self) -> None:
-        """Remove what dead processes of this host left."""
-        for folder in self._root.glob(f"{self._host}~*~*"):
-            pid = folder.name.split("~")[1]
-            if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
-                if folder.is_dir():
-                    shutil.rmtree(folder, ignore_errors=True)
-                else:
-                    folder.unlink(missing_ok=True)
 
 
 class SerialExecutor(Executor):
