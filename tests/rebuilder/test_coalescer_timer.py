@@ -1,4 +1,4 @@
-from indexrelay.rebuilder.service import Timer
+from indexrelay.rebuilder.coalescer import Timer
 
 
 def test_a_timer_is_due_at_the_first_look_and_then_once_per_period() -> None:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexrelay.rebuilder.service import Coalescer
+from indexrelay.rebuilder.coalescer import Coalescer
 
 
 def make(*, quiet: float = 0.2, most: float = 5.0, signals: int = 1000) -> Coalescer:
