@@ -11,17 +11,17 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import sqlalchemy as sa
 
-from indexrelay.components.kind import Built, Job, Kind, KindParameters
+from indexrelay.components.kind import Built, Goal, Improvable, Job, Kind, KindParameters
 from indexrelay.components.layered import Full, build_details, incremental_or_full
-from indexrelay.schemas.versions import Check
+from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.entries import Entries
 
@@ -145,6 +145,79 @@ class Continuing(Kind[Parameters, Document]):
 
     def load(self, files: Mapping[str, Path]) -> Document:
         return Document(files["count.txt"].read_text())
+
+
+class ImprovingParameters(KindParameters):
+    fails: str = ""
+    """The goal of the builds that fail."""
+    gate_fails: str = ""
+    """The goal of the builds that fail their gate."""
+    continued_from: int = 1
+    """The least generation from which a version may be continued."""
+
+
+class Improving(Kind[ImprovingParameters, Document]):
+    """Releases a quick version first; its base is a file that later versions name again."""
+
+    has_quick_versions = True
+    during_improvements: ClassVar[Callable[[], None]] = staticmethod(lambda: None)
+    """What happens while a better version is built."""
+
+    def build(self, job: Job) -> Built:
+        if job.goal == self.parameters.fails:
+            raise ValueError(f"no {job.goal} today")
+        built = incremental_or_full(job, lambda _: self._extended(job), lambda _: self._full(job))
+        if job.goal is Goal.IMPROVEMENT:
+            type(self).during_improvements()
+        return built
+
+    def _full(self, job: Job) -> Built:
+        quality = "quick" if job.goal is Goal.QUICK else "best"
+        base = job.workdir / "base.txt"
+        base.write_text(f"{quality} at {job.collection.generation}: {secrets.token_hex(8)}")
+        return self._built(job, base, quality, job.collection.generation, extends=False)
+
+    def _extended(self, job: Job) -> Built | Full:
+        assert job.previous is not None
+        last = job.previous.manifest
+        if last.details["base"] < self.parameters.continued_from:
+            return Full("the base is too old")
+        base, since = last.files["base.txt"], last.details["base"]
+        return self._built(job, base, last.details["quality"], since, extends=True)
+
+    def _built(
+        self, job: Job, base: Path | BlobRef, quality: str, since: int, *, extends: bool
+    ) -> Built:
+        file = job.workdir / "ids.json"
+        ids = [each for chunk in job.collection.chunks() for each in chunk.ids]
+        file.write_text(json.dumps(sorted(ids)))
+        return Built(
+            files={"ids.json": file, "base.txt": base},
+            entries=len(ids),
+            extends=extends,
+            details={"quality": quality, "base": since, "niceness": os.nice(0)},
+        )
+
+    def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
+        passed = job.goal != self.parameters.gate_fails
+        yield Check(name="taste", passed=passed, detail="" if passed else "no better than before")
+        yield Check(
+            name="ids", passed=len(json.loads(files["ids.json"].read_text())) == built.entries
+        )
+
+    def load(self, files: Mapping[str, Path]) -> Document:
+        return Document(files["ids.json"].read_text())
+
+    @classmethod
+    def improvable(cls, manifest: VersionManifest) -> Improvable | None:
+        if manifest.details["quality"] == "best":
+            return None
+        return Improvable(reason="it was made quickly", since={"tracks": manifest.details["base"]})
+
+    @classmethod
+    def improves(cls, built: VersionManifest, served: VersionManifest) -> bool:
+        best = built.details["quality"] == "best"
+        return best and bool(built.details["base"] >= served.details["base"])
 
 
 class Sparse(Kind[KindParameters, Document]):

@@ -56,6 +56,29 @@ def rebuilt(bench: Bench, *ids: str, deletes: tuple[str, ...] = ()) -> str:
     return bench.release().components["index"]
 
 
+def test_deletes_are_remembered_for_as_long_as_an_improvement_may_need_them(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench(index={"kind": "tests.rebuilder.kinds:Improving", "from": ["tracks"]})
+    bench.commit("a", "b", "c")
+    bench.rebuilder.step(quick=True)
+    assert bench.rebuilder.improve()  # at generation 1; it lies in the store
+    bench.catalog.attempts.pause("index", "until some were deleted")
+    bench.commit("d", deletes=("a",))
+    bench.catalog.attempts.resume("index")
+    bench.rebuilder._improver._builder.given_up.update(bench.store.newest_versions("index", most=9))
+    bench.rebuilder.step(quick=True)
+    assert bench.opened("index").manifest.details["quality"] == "quick"
+    retire(bench)
+    with bench.catalog.entries.snapshot("tracks") as snapshot:
+        assert snapshot.changes(1) is not None
+    bench.catalog.inbox.request("r1", components=("index",), full=True, reason="")
+    bench.rebuild()  # the best there is: nothing needs them any more
+    retire(bench)
+    with bench.catalog.entries.snapshot("tracks") as snapshot:
+        assert snapshot.changes(1) is None
+
+
 def blobs(bench: Bench) -> int:
     return sum(file.is_file() for file in (bench.store.root / "blobs").rglob("*"))
 

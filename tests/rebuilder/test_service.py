@@ -131,6 +131,21 @@ def test_an_event_leads_to_a_release(live: Live) -> None:
     assert live.opened("index").files["count.txt"].read_text() == "index: 2\n"
 
 
+def test_a_better_version_is_built_at_the_least_priority_and_follows_by_itself(
+    live: Live,
+) -> None:
+    live.start(index={"kind": "tests.rebuilder.kinds:Improving", "from": ["tracks"]})
+    live.emit(live.commit("a"))
+    live.wait(lambda: live.covers(1) and live.release().number == 2)
+    first = live.store.release(1).components["index"]
+    assert live.store.version("index", first).details["quality"] == "quick"
+    best = live.opened("index").manifest.details
+    assert (best["quality"], best["niceness"]) == ("best", 19)
+    live.emit(live.commit("b"))
+    live.wait(lambda: live.covers(2))
+    assert live.opened("index").manifest.details["quality"] == "best"
+
+
 def test_what_was_committed_without_any_event_is_found_at_start(live: Live) -> None:
     live.commit("a")
     live.start(index=behaving("tracks"))

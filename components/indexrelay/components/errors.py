@@ -57,6 +57,10 @@ class MemoryLimitError(IndexRelayError):
     """Raised when an index cannot be made as small as its definition's ``max_bytes`` asks."""
 
 
+class NotContinuedError(IndexRelayError):
+    """Raised when a build was to continue a version and nothing else, and cannot."""
+
+
 class CorruptFileError(IndexRelayError):
     """Raised when a file of a version is not what was written: cut short, or changed.
 

@@ -14,6 +14,7 @@ still meets the limit. Mapped files do not count: the kernel may drop their page
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from time import perf_counter
 from typing import Any, ClassVar, Final, Generic, TypeVar, get_args, get_origin
@@ -93,6 +94,33 @@ class PreviousVersion:
     files: Mapping[str, Path]
 
 
+class Goal(StrEnum):
+    """What a build is to make."""
+
+    BEST = "best"
+    """The best version, however long it takes."""
+    QUICK = "quick"
+    """What is ready soonest and passes the gates: a rebuilder improves it later. Only kinds with
+    `Kind.has_quick_versions` are asked for it."""
+    IMPROVEMENT = "improvement"
+    """The best version, from scratch, behind one that serves: `Job.previous` is that one, and the
+    gates compare with it."""
+    CATCH_UP = "catch_up"
+    """What an improvement does not contain yet, since it was built beside newer batches:
+    `Job.previous` is the improvement, and it is continued or nothing is built."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Improvable:
+    """What a better version than the one that serves would have."""
+
+    reason: str
+    """What is to be improved, as a sentence without its full stop."""
+    since: Mapping[str, int]
+    """For each collection: the generation at which the version was last built in full. An
+    improvement may be on its way from there, and needs what changed since."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """Everything that a build and its verification may use."""
@@ -119,6 +147,8 @@ class Job:
     the first version."""
     memory: BuildMemory = UNLIMITED
     """What it may hold; call `BuildMemory.hold` before making something large."""
+    goal: Goal = Goal.BEST
+    """What it is to make."""
 
     @property
     def collection(self) -> SourceSnapshot:
@@ -189,6 +219,9 @@ class Kind(ABC, Generic[ParametersT, ServedT_co]):
     """How many inputs a component of this kind may have; ``None``: any number."""
     takes_components: ClassVar[bool] = True
     """Whether other components may be among them; collections always may."""
+    has_quick_versions: ClassVar[bool] = False
+    """Whether `build` honours `Goal.QUICK` and the goals that follow from it, and `improvable` and
+    `improves` are written."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -217,6 +250,23 @@ class Kind(ABC, Generic[ParametersT, ServedT_co]):
         """Why a version should be built again although its input and its definition are the same:
         because the kind itself has changed. ``None``: it is what a build would make today."""
         return None
+
+    @classmethod
+    def improvable(cls, manifest: VersionManifest) -> Improvable | None:  # noqa: ARG003 - for kinds with quick versions
+        """What a better version of the same entries would have; ``None``: nothing.
+
+        A rebuilder that has nothing else to do builds it then (`Goal.IMPROVEMENT`), and releases it
+        as the next version of the same generations.
+        """
+        return None
+
+    @classmethod
+    def improves(cls, built: VersionManifest, served: VersionManifest) -> bool:  # noqa: ARG003 - for kinds with quick versions
+        """Whether ``built``, which was never released, is what makes ``served`` better.
+
+        Not once ``served`` was itself built in full after it.
+        """
+        return False
 
     def trial(self, collections: Mapping[str, CollectionSettings]) -> Trial:  # noqa: ARG002 - for kinds that can
         """Try the parameters out for inputs like these, in a second or so; for `check`."""

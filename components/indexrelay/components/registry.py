@@ -160,6 +160,8 @@ _METHODS: Mapping[str, tuple[str, ...]] = {
     "inspect": ("value",),
     "reload": ("files", "previous"),
     "outdated": ("manifest",),
+    "improvable": ("manifest",),
+    "improves": ("built", "served"),
 }
 """How each method is called, besides ``self``."""
 _SEARCHES: Final = ("search", "search_by_id")
@@ -178,9 +180,8 @@ def class_mistakes(kind: type[Kind[Any, Any]]) -> Iterator[str]:
     if not (isinstance(parameters, type) and issubclass(parameters, KindParameters)):
         yield f"{kind.__name__}.Parameters is {parameters!r}, not derived from KindParameters"
     yield from _name_mistakes(kind)
-    takes: object = kind.takes_components
-    if not isinstance(takes, bool):
-        yield f"{kind.__name__}.takes_components is {takes!r}, not true or false"
+    for flag in ("takes_components", "has_quick_versions"):
+        yield from _flag_mistakes(kind, flag)
     limit: object = kind.max_inputs
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         yield f"{kind.__name__}.max_inputs is {limit!r}, not a number from 1, or None"
@@ -198,6 +199,12 @@ def _name_mistakes(kind: type[Kind[Any, Any]]) -> Iterator[str]:
         given: object = getattr(kind, attribute)
         if not isinstance(given, types) or not all(isinstance(each, str) for each in given):
             yield f"{kind.__name__}.{attribute} is {given!r}, not {right}"
+
+
+def _flag_mistakes(kind: type[Kind[Any, Any]], name: str) -> Iterator[str]:
+    found: object = getattr(kind, name)
+    if not isinstance(found, bool):
+        yield f"{kind.__name__}.{name} is {found!r}, not true or false"
 
 
 def lacks_of(kind: Kind[Any, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Final
 from indexrelay.health.advice import START_A_REBUILDER
 from indexrelay.health.due import Due
 from indexrelay.health.facts import Area, Facts
+from indexrelay.health.improvements import improvement_health, improvement_note
 from indexrelay.health.redis import builders_of, declaring
 from indexrelay.health.status import (
     Actor,
@@ -202,6 +203,7 @@ def component_health(
     for rebuilder, state in sorted(facts.known_rebuilders.items()):
         for name in state.building:
             builders.setdefault(name, []).append(rebuilder)
+    improvements = improvement_health(facts, due)
     found = {}
     for name in sorted({*facts.definitions, *released}):
         definition, manifest = facts.definitions.get(name), facts.versions.get(name)
@@ -224,6 +226,7 @@ def component_health(
             failed_at=None if attempt is None else attempt.failed_at,
             error=attempt.error if attempt is not None else facts.corrupt.get(name),
             retry_at=None if attempt is None else facts.retry_policy.retry_at(attempt),
+            improvement=improvements.get(name),
         )
     return found
 
@@ -529,7 +532,11 @@ def _unserved(release: Release, readers: Mapping[str, ReaderState]) -> Iterator[
 
 
 def notes(facts: Facts, components: Mapping[str, ComponentHealth]) -> Iterator[str]:
-    """What is no fault: a collection without a generation, and the components that wait for it."""
+    """What is no fault: a collection without a generation, and the components that wait for it; and
+    what is to be improved."""
+    for name, health in components.items():
+        if health.improvement is not None:
+            yield improvement_note(name, health.improvement, facts)
     if Area.CATALOG in facts.unknown:
         return
     for name in sorted(facts.collections):

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from indexrelay.health.facts import Facts, RetryPolicy
 from indexrelay.schemas import commands
@@ -58,6 +59,9 @@ class Due:
     """When the next failed component may be tried again."""
     waiting: Mapping[str, GroupWait] = field(default_factory=dict)
     """What would be due, but for another member of its group that stays where it is."""
+
+
+_BETTER: Final = "a better version of it is built"
 
 
 def find_due(facts: Facts, retry_policy: RetryPolicy) -> Due:
@@ -160,7 +164,11 @@ def _reason(name: str, facts: Facts, due: Mapping[str, str]) -> str | None:
         return "its definition changed"
     if name in facts.outdated:
         return facts.outdated[name]
-    return _behind(version, facts) or _other_parent(version, facts, due)
+    return (
+        _behind(version, facts)
+        or _other_parent(version, facts, due)
+        or (_BETTER if name in facts.improved else None)
+    )
 
 
 def _is_newer_elsewhere(name: str, facts: Facts) -> bool:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
+from indexrelay.components.kind import Improvable
 from indexrelay.schemas.clock import backoff_seconds
 from indexrelay.schemas.messages import ReaderState, RebuilderState, Role
 from indexrelay.schemas.settings import (
@@ -171,6 +172,8 @@ class Facts:
     """Those collections, as far as something keeps them from being read: what."""
     attempts: Mapping[str, Attempt] = field(default_factory=dict)
     paused: Mapping[str, Pause] = field(default_factory=dict)
+    failed_improvements: Mapping[str, Attempt] = field(default_factory=dict)
+    """By component: builds that were to improve its version and failed."""
     dead_letters: int = 0
     dropped_letters: DroppedLetters | None = None
     """Events that could not be read either, and were not kept."""
@@ -181,6 +184,11 @@ class Facts:
     """Components whose released version does not pass a check of its files, with the reason."""
     outdated: Mapping[str, str] = field(default_factory=dict)
     """Components whose kind no longer makes what their released version is, with the reason."""
+    improvable: Mapping[str, Improvable] = field(default_factory=dict)
+    """Components whose released version may be improved, by their kind."""
+    improved: Mapping[str, str] = field(default_factory=dict)
+    """Components for which a better version is built and not released yet, with its id. Only a
+    rebuilder looks for it."""
     other_catalogs: Mapping[str, str] = field(default_factory=dict)
     """Collections of which another catalog has one of the same name, and builds from it into these
     artifacts as well; each with a component of which that is so."""

@@ -208,6 +208,26 @@ class CollectionHealth(_Fact):
     ``without_vector``, ``subfolders``, ``other_files``, ``other_arrays``."""
 
 
+class ImprovementHealth(_Fact):
+    """That a better version of a component is to be built behind the one that serves.
+
+    What serves passed its gates and contains all that it should: this is no problem.
+    """
+
+    reason: str
+    """What is to be improved."""
+    building: tuple[str, ...] = ()
+    """The rebuilders that build it now."""
+    obstacle: str | None = None
+    """Why none is begun; ``None``: one is built, or comes when nothing else is to be built."""
+    failures: int = 0
+    """How many of its builds failed in a row."""
+    error: str | None = None
+    """Why the last of them did."""
+    retry_at: datetime | None = None
+    """When a failed one is tried again by itself; ``None``: not at all, or nothing failed."""
+
+
 class ComponentHealth(_Fact):
     """One component: what is released of it, against what is declared and committed."""
 
@@ -234,6 +254,8 @@ class ComponentHealth(_Fact):
     """Why its last build failed, or what is wrong with its files."""
     retry_at: datetime | None = None
     """When a failed build is tried again by itself; ``None``: not at all, or nothing failed."""
+    improvement: ImprovementHealth | None = None
+    """``None``: there is nothing to improve."""
 
 
 class Verdict(_Fact):

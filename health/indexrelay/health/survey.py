@@ -7,7 +7,7 @@ cannot be read is one of its facts.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Self, TypeVar
 
@@ -15,6 +15,7 @@ from redis.exceptions import NoPermissionError, RedisError, ResponseError
 from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.components.errors import KindNotFoundError
+from indexrelay.components.kind import Improvable
 from indexrelay.components.registry import kind_class
 from indexrelay.health.advice import advice_for
 from indexrelay.health.facts import (
@@ -194,14 +195,15 @@ class Survey:
         store = self._store()
         release = store.newest_release()
         versions, corrupt = self._versions(store, release)
-        outdated, raising = _asked_of_kinds(facts.definitions, versions)
+        asked = _asked_of_kinds(facts.definitions, versions)
         return replace(
             facts,
             release=release,
             versions=versions,
             corrupt=corrupt,
-            outdated=outdated,
-            raising_kinds=raising,
+            outdated=asked.outdated,
+            improvable=asked.improvable,
+            raising_kinds=asked.raising,
             **passed_over(store.broken_releases),
             highest_release=store.next_number() - 1,
         )
@@ -274,6 +276,7 @@ class Survey:
             stored={each.name: each for each in catalog.collections.all()},
             attempts=catalog.attempts.all(),
             paused=catalog.attempts.paused(),
+            failed_improvements=catalog.improvements.all(),
             dead_letters=catalog.dead_letters.count(),
             dropped_letters=catalog.dead_letters.dropped(),
             known_release=catalog.release_record.highest(),
@@ -444,26 +447,38 @@ def _last(epoch: str, epochs: Sequence[str]) -> int:
     return len(epochs) - 1 - epochs[::-1].index(epoch)
 
 
-def _asked_of_kinds(
-    definitions: Definitions, versions: Mapping[str, VersionManifest]
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Versions that their kind, as it is installed here, asks to build again, and why; and those
-    whose kind, which may be anybody's, raises when it is asked."""
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What kinds say of the released versions, by component."""
+
+    outdated: Mapping[str, str]
+    """Those that their kind, as it is installed here, asks to build again, and why."""
+    improvable: Mapping[str, Improvable]
+    raising: Mapping[str, str]
+    """Those whose kind, which may be anybody's, raises when it is asked."""
+
+
+def _asked_of_kinds(definitions: Definitions, versions: Mapping[str, VersionManifest]) -> _Asked:
     outdated: dict[str, str] = {}
+    improvable: dict[str, Improvable] = {}
     raising: dict[str, str] = {}
     for name, manifest in versions.items():
         if name not in definitions or definitions[name].kind != manifest.kind:
             continue
         try:
-            reason = kind_class(manifest.kind).outdated(manifest)
+            kind = kind_class(manifest.kind)
+            reason = kind.outdated(manifest)
+            better = kind.improvable(manifest) if kind.has_quick_versions else None
         except KindNotFoundError:
             continue  # a host that builds it has it; here it cannot be asked
         except Exception as error:  # noqa: BLE001 - one component's trouble, and not the look's
             raising[name] = describe_error(error)
-        else:
-            if reason is not None:
-                outdated[name] = str(reason)
-    return outdated, raising
+            continue
+        if reason is not None:
+            outdated[name] = str(reason)
+        if better is not None:
+            improvable[name] = better
+    return _Asked(outdated=outdated, improvable=improvable, raising=raising)
 
 
 def _if_allowed(look: Callable[[], ResultT], otherwise: ResultT) -> ResultT:

@@ -20,10 +20,12 @@ from typing import Final
 
 from redis.exceptions import NoPermissionError, RedisError
 
+from indexrelay.components.registry import kind_class
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import ReaderState
 from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.versions import VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore, VersionUnreadableError
 from indexrelay.storage.catalog import Catalog, Collection
 from indexrelay.streams import Connection, Keys, members_of, trim
@@ -148,7 +150,11 @@ class GarbageCollector:
             _log.info("deletes.forgotten", collection=collection.name, entries=purged)
 
     def _oldest_covered(self, collection: Collection) -> int | None:
-        """The oldest generation that a version of a kept release covers; ``None``: none does."""
+        """The oldest generation that a version of a kept release covers; ``None``: none does.
+
+        Of a version that is to be improved, the generation at which it was last built in full: the
+        better one may have been begun there, and is continued from there.
+        """
         covered: list[int] = []
         kept = {named for release in self._store.releases() for named in release.components.items()}
         for component, version in kept:
@@ -158,7 +164,20 @@ class GarbageCollector:
                 continue  # nothing continues a version that cannot be read
             if manifest.epochs.get(collection.name) == collection.epoch:
                 covered.append(manifest.covers[collection.name])
+                covered += _needed_by_improvements(manifest, collection.name)
         return min(covered, default=None)
+
+
+def _needed_by_improvements(manifest: VersionManifest, collection: str) -> Iterator[int]:
+    """From which generation an improvement of it needs the changes."""
+    try:
+        kind = kind_class(manifest.kind)
+        better = kind.improvable(manifest) if kind.has_quick_versions else None
+    except Exception as error:  # noqa: BLE001 - a kind may be anybody's
+        _log.debug("improvement.unknown", component=manifest.component, error=str(error))
+        return
+    if better is not None and collection in better.since:
+        yield better.since[collection]
 
 
 class StreamTrimmer:

@@ -7,6 +7,7 @@ refuses is built without one.
 
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Self
 
 from redis.exceptions import RedisError
@@ -33,11 +34,13 @@ class Leases:
         *,
         identity: Identity,
         clock: Clock,
+        key: Callable[[Keys, str], str] = Keys.lease,
     ) -> None:
+        """``key``: of the lease of a component."""
         self._definitions = settings.components
         self._limits = settings.rebuilder
         self._connection = connection
-        self._keys = Keys(settings.namespace)
+        self._key = partial(key, Keys(settings.namespace))
         self._identity = identity
         self._held: dict[str, Lease] = {}
         self._waits = LockWaits(clock)
@@ -49,7 +52,7 @@ class Leases:
         """Whether this rebuilder may build ``component`` now."""
         lease = Lease(
             self._connection,
-            self._keys.lease(component),
+            self._key(component),
             owner=str(LeaseOwner.of(self._identity)),
             ttl_seconds=self._limits.lease_ttl_seconds,
         )

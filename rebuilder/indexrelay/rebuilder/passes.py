@@ -25,6 +25,9 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from pydantic import SecretStr
 
+from indexrelay.components.errors import KindNotFoundError
+from indexrelay.components.kind import Goal
+from indexrelay.components.registry import kind_class
 from indexrelay.health.due import GroupWait, inputs_digest, keeps_back, parent_inputs, targets_of
 from indexrelay.health.facts import Facts
 from indexrelay.rebuilder.builds import (
@@ -82,6 +85,8 @@ class PassOrder:
     """Those that may lose more entries than ``max_shrink`` allows."""
     full: AbstractSet[str] = frozenset()
     """Those to build from scratch."""
+    quick: bool = False
+    """Whether what is ready soonest will do, since it is improved later."""
     rows: Sequence[InboxRow] = ()
     """The events and requests that this pass answers."""
     woken_at: datetime | None = None
@@ -227,6 +232,8 @@ class ComponentBuilder:
         self._clock = clock
         self.workdirs = Workdirs(settings.artifacts_dir / "work")
         self._files = KeptFiles(settings.components)
+        self.given_up: set[str] = set()
+        """Better versions that were built and cannot be released."""
 
     def session(self, components: Sequence[str]) -> AbstractContextManager[BuildSession]:
         """Where these are built, in this order, from the same snapshots; any may be left out."""
@@ -262,7 +269,11 @@ class ComponentBuilder:
             reused = None
         if reused is not None:
             return reused
-        result = self._built(name, order, parents, session)
+        if name in order.facts.improved:
+            taken_up = self._taken_up(name, order, parents, session)
+            if taken_up is not None:
+                return taken_up
+        result = self._built(name, order, parents, session, _goal(name, order))
         if result.outcome is BuildOutcome.REBUILT:
             clear_failures(name, self._catalog)
             _log.info(
@@ -336,8 +347,70 @@ class ComponentBuilder:
             )
         return None
 
-    def _built(
+    def improve(self, name: str, facts: Facts, reason: str) -> ComponentResult:
+        """Build the best version of ``name`` behind the one that serves.
+
+        It stays in the store; a pass releases it.
+
+        Raises:
+            BuildCancelledError: the rebuilder stops.
+        """
+        order = PassOrder(facts=facts, reasons={name: reason}, turns={})
+        parents = _parents(name, facts, {})
+        with self.session([name]) as session:
+            return self._built(name, order, parents, session, Goal.IMPROVEMENT)
+
+    def _taken_up(
         self, name: str, order: PassOrder, parents: Mapping[str, str], session: BuildSession
+    ) -> ComponentResult | None:
+        """The better version that was built of it, continued by what it does not contain yet.
+
+        ``None``: it cannot be, and the version that serves is to be continued instead.
+        """
+        facts, version_id = order.facts, order.facts.improved[name]
+        result = self._built(name, order, parents, session, Goal.CATCH_UP)
+        if result.outcome is BuildOutcome.REBUILT:
+            clear_failures(name, self._catalog)
+            _log.info("component.improved", component=name, version=result.version)
+            return result
+        self.improvement_failed(name, facts, result, version=version_id)
+        served = facts.versions[name]
+        if name not in facts.requested and _is_current(served, name, facts, parents):
+            return self.skip(name, facts, f"its improvement failed: {result.error}")
+        return None
+
+    def improvement_failed(
+        self, name: str, facts: Facts, result: ComponentResult, *, version: str | None = None
+    ) -> None:
+        """Record that an improvement failed, which changes nothing of what serves.
+
+        Args:
+            version: the better version that could not be released; it is not tried again.
+        """
+        if version is not None:
+            self.given_up.add(version)
+        try:
+            failures: int | None = self._catalog.improvements.failed(
+                name,
+                error=result.error or "unknown",
+                inputs=facts.definitions[name].digest,
+                targets=targets_of(name, facts),
+                transient=result.transient,
+            ).failures
+        except Exception as error:  # noqa: BLE001 - whatever the database raises
+            _log.error("attempt.not_recorded", component=name, error=str(error))
+            failures = None
+        _log.warning(
+            "component.not_improved", component=name, error=result.error, failures=failures
+        )
+
+    def _built(
+        self,
+        name: str,
+        order: PassOrder,
+        parents: Mapping[str, str],
+        session: BuildSession,
+        goal: Goal,
     ) -> ComponentResult:
         definition, defaults = order.facts.definitions[name], self._settings.rebuilder
         failed = order.facts.attempts.get(name)
@@ -350,7 +423,7 @@ class ComponentBuilder:
                 self._files.laid_out(definition, self.workdirs.new) as laid_out,
             ):
                 return session.run(
-                    self._request(name, order, parents, workdir, laid_out),
+                    self._request(name, order, parents, workdir, laid_out, goal),
                     timeout_seconds=definition.build_timeout_seconds
                     or defaults.build_timeout_seconds,
                     memory_bytes=definition.build_memory_bytes or defaults.build_memory_bytes,
@@ -376,6 +449,7 @@ class ComponentBuilder:
         parents: Mapping[str, str],
         workdir: Path,
         definition: ComponentDefinition,
+        goal: Goal,
     ) -> BuildRequest:
         facts, settings = order.facts, self._settings
         return BuildRequest(
@@ -396,6 +470,8 @@ class ComponentBuilder:
             threads=settings.rebuilder.build_threads,
             force=name in order.force,
             full=name in order.full,
+            goal=goal,
+            improvement=facts.improved[name] if goal is Goal.CATCH_UP else None,
         )
 
     def _count_failure(
@@ -472,6 +548,17 @@ def _is_current(
             for source in sources
         )
     )
+
+
+def _goal(name: str, order: PassOrder) -> Goal:
+    """What a build in a pass is to make; who asks for a full build gets the best there is."""
+    if not order.quick or name in order.full:
+        return Goal.BEST
+    try:
+        kind = kind_class(order.facts.definitions[name].kind)
+    except KindNotFoundError:  # its build fails with that error
+        return Goal.BEST
+    return Goal.QUICK if kind.has_quick_versions else Goal.BEST
 
 
 class SerialExecutor(Executor):

@@ -81,6 +81,7 @@ class RebuilderPresence:
         *,
         release: Release | None,
         building: Sequence[str],
+        improving: Sequence[str] = (),
         last_result: RebuildResult | None,
         waiting: Mapping[str, str],
         lock_waits: Sequence[LockWait] = (),
@@ -98,6 +99,7 @@ class RebuilderPresence:
             declares=self._declares,
             release=0 if release is None else release.number,
             building=tuple(building),
+            improving=tuple(improving),
             failures={name: self._failure(attempt) for name, attempt in attempts.all().items()},
             kept_back={
                 **{name: f"waiting: {sentence}" for name, sentence in waiting.items()},

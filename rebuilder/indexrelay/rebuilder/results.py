@@ -124,7 +124,8 @@ class Completer:
             publication = self._publisher.publish(
                 built,
                 definitions=order.facts.definitions,
-                anyway=order.facts.requested | set(order.facts.corrupt) | set(order.facts.outdated),
+                anyway=order.facts.requested
+                | {*order.facts.corrupt, *order.facts.outdated, *order.facts.improved},
                 reason=f"rebuilt {', '.join(sorted(built))}",
             )
         except (OSError, ArtifactError) as error:

@@ -22,7 +22,7 @@ unit: an equal generation of it means that it looks the same, and not that it ha
 """
 
 import threading
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -31,6 +31,7 @@ from typing import TypeVar
 
 from indexrelay.health.due import Due, find_due, why_not, withheld
 from indexrelay.health.facts import Facts, RetryPolicy
+from indexrelay.health.improvements import find_improvements
 from indexrelay.health.survey import Survey
 from indexrelay.rebuilder.inbox import OpenRows
 from indexrelay.rebuilder.leases import Leases
@@ -73,14 +74,21 @@ class Scheduler:
         leases: Leases,
         retry_policy: RetryPolicy,
         workers: int,
+        improved: Callable[[Facts], Mapping[str, str]] = lambda _facts: {},
     ) -> None:
-        """``workers``: how many builds may run at a time."""
+        """Hand out passes.
+
+        Args:
+            workers: how many builds may run at a time.
+            improved: finds the better versions that are built and not released (`Facts.improved`).
+        """
         self._definitions = definitions
         self._catalog = catalog
         self._survey = survey
         self._leases = leases
         self._retry_policy = retry_policy
         self._workers = workers
+        self._improved = improved
         self._disagreeing: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         self._building: set[str] = set()
@@ -94,6 +102,8 @@ class Scheduler:
         self.waiting: Mapping[str, str] = {}
         """What was not built at the last look although nothing of it is wrong, and why: it waits
         for others of its group, or for a catalog that went back in time."""
+        self.may_improve = False
+        """Whether at the last look something that serves could be improved."""
 
     @property
     def building(self) -> tuple[str, ...]:
@@ -101,8 +111,12 @@ class Scheduler:
         with self._lock:
             return tuple(sorted(self._building))
 
-    def next_order(self, *, woken_at: datetime | None) -> PassOrder | None:
-        """The next pass, its leases taken; ``None`` when nothing is due and nobody asked."""
+    def next_order(self, *, woken_at: datetime | None, quick: bool = False) -> PassOrder | None:
+        """The next pass, its leases taken; ``None`` when nothing is due and nobody asked.
+
+        Args:
+            quick: what is ready soonest will do, since the caller improves it later.
+        """
         look = self._look()
         leased = self._lease(look.due.reasons)
         try:
@@ -110,7 +124,7 @@ class Scheduler:
             if leased:
                 # The previous owner released its version before the lease: this look sees it.
                 look = self._look()
-            order = self._order(look, leased, woken_at)
+            order = replace(self._order(look, leased, woken_at), quick=quick)
         except BaseException:
             self._leases.give_back(leased)
             raise
@@ -122,6 +136,10 @@ class Scheduler:
             self._building |= taken
             self._taken |= {row.event_id for row in order.rows}
         return order
+
+    def expect_more(self) -> None:
+        """Something was built that leads to more, without any event: look soon."""
+        self.look_soon = True
 
     def free(self, names: Iterable[str], result: RebuildResult) -> None:
         """These were built before the rest of their pass: others may take them.
@@ -195,6 +213,7 @@ class Scheduler:
             taken = set(self._taken)  # before the rows are read: a pass may finish some meanwhile
         rows = OpenRows.read(self._catalog, besides=taken)
         facts = self._survey.of_builds(rows.named)
+        facts = replace(facts, improved=self._improved(facts))
         return _Look(rows, facts, find_due(facts, self._retry_policy))
 
     def _lease(self, due: Iterable[str]) -> set[str]:
@@ -220,6 +239,7 @@ class Scheduler:
         self.retry_at = look.due.retry_at
         self.blocked = frozenset(blocked)
         self.look_soon = False
+        self.may_improve = bool(find_improvements(look.facts, look.due, self._retry_policy).reasons)
         rows, facts, due = look.open.ready(blocked), look.facts, look.due
         if rows != look.open:
             facts = replace(facts, requested=rows.named)

@@ -27,6 +27,7 @@ from indexrelay.rebuilder.builds import BuildCancelledError, BuildRunner
 from indexrelay.rebuilder.builds.runner import ForkingRunner, modules_to_preload
 from indexrelay.rebuilder.coalescer import Coalescer, Timer
 from indexrelay.rebuilder.gc import GarbageCollector, StreamTrimmer
+from indexrelay.rebuilder.improver import BackgroundImprovements, Improver
 from indexrelay.rebuilder.inbox import Intake
 from indexrelay.rebuilder.leases import LeaseHeartbeat, Leases
 from indexrelay.rebuilder.passes import ComponentBuilder, PassOrder, SerialExecutor, run_pass
@@ -147,6 +148,21 @@ class Rebuilder:
             since=started_at,
         )
         self._survey, self._whole_survey = survey(), survey()  # each is for one thread
+        self._builder = ComponentBuilder(
+            settings, catalog=catalog, store=store, runner=self._runner, clock=clock
+        )
+        self._improvement_leases = Leases(
+            settings, connection, identity=identity, clock=clock, key=Keys.improvement_lease
+        )
+        self._improver = Improver(
+            catalog=catalog,
+            store=store,
+            survey=self._survey,
+            builder=self._builder,
+            leases=self._improvement_leases,
+            retry_policy=RetryPolicy.of(limits),
+            clock=clock,
+        )
         self._scheduler = Scheduler(
             settings.components,
             catalog=catalog,
@@ -154,9 +170,7 @@ class Rebuilder:
             leases=self._leases,
             retry_policy=RetryPolicy.of(limits),
             workers=limits.workers if self._runner.parallel else 1,
-        )
-        self._builder = ComponentBuilder(
-            settings, catalog=catalog, store=store, runner=self._runner, clock=clock
+            improved=self._improver.ready,
         )
         self._completer = Completer(
             catalog=catalog,
@@ -227,6 +241,9 @@ class Rebuilder:
         self._look_due = threading.Event()
         """Set from other threads; the loop looks at the facts then."""
         self._has_looked = threading.Event()
+        self._improvements = BackgroundImprovements(
+            self._improver, changed=self._publish_presence, built=self._scheduler.expect_more
+        )
         self._thread: threading.Thread | None = None
 
     @property
@@ -275,6 +292,7 @@ class Rebuilder:
         self._judging.stop()
         # Only now are no more passes started, and only after the last one presence may end.
         self._passes.shutdown()
+        self._improvements.stop()
         self._heartbeat.stop()
         self._presence_heartbeat.stop()
         self._builds.shutdown()
@@ -284,20 +302,35 @@ class Rebuilder:
         if self._thread is not None:
             _log.info("rebuilder.stopped", rebuilder=self.id)
 
-    def step(self) -> RebuildResult | None:
+    def step(self, *, quick: bool = False) -> RebuildResult | None:
         """Take what is there and run one pass if one is due, in the calling thread.
 
         For tests and single passes: neither blocks on Redis nor waits for quiet. Not to be mixed
         with `start`.
+
+        Args:
+            quick: release what is ready soonest, as a rebuilder that was started does; `improve`
+                builds the better version then.
         """
         now = self._clock.now()
         self._repair()  # first: events cannot be taken where their key is not ours
         self._intake.take(block_seconds=0)
-        order = self._scheduler.next_order(woken_at=now)
+        order = self._scheduler.next_order(woken_at=now, quick=quick)
         with LeaseHeartbeat(self._renew_leases, ttl_seconds=self._limits.lease_ttl_seconds):
             result = self._run_pass(order) if order is not None else None
         self._show_presence()
         return result
+
+    def improve(self) -> bool:
+        """Build one better version behind what serves, in the calling thread; whether one was.
+
+        A rebuilder that was started does this by itself. The next `step` releases it.
+        """
+        improvement = self._improver.begin()
+        if improvement is None:
+            return False
+        with LeaseHeartbeat(self._renew_leases, ttl_seconds=self._limits.lease_ttl_seconds):
+            return self._improver.run(improvement)
 
     def _loop(self) -> None:
         self._signal()  # at start everything is looked at once, without any event
@@ -347,6 +380,8 @@ class Rebuilder:
             self._signal()
         if self._coalescer.remaining(now) == 0 or self._blocked_may_be_free(now):
             self._start_pass()
+        elif self._scheduler.may_improve and not self._scheduler.building:
+            self._improvements.begin(now)
 
     def _signal(self, count: int = 1) -> None:
         self._woken_at = self._woken_at or self._clock.now()
@@ -376,7 +411,7 @@ class Rebuilder:
     def _start_pass(self) -> None:
         """Look at the facts, and start a pass for what is due."""
         self._pass_ended.clear()
-        order = self._scheduler.next_order(woken_at=self._woken_at)
+        order = self._scheduler.next_order(woken_at=self._woken_at, quick=True)
         # Not before: the signal is not lost when the catalog or the store cannot be read.
         self._coalescer.take()
         self._woken_at = None
@@ -389,6 +424,8 @@ class Rebuilder:
             if result is None or result.status is not RebuildStatus.FAILURE:
                 # After a failure the timers bring the next look: at once would repeat it.
                 self._pass_ended.set()
+            if result is not None and self._improver.concerns(result):
+                self._scheduler.expect_more()
             if not self._stopping.is_set():
                 self._publish_presence()
         except Exception as error:  # noqa: BLE001 - the next look finds what this pass did not do
@@ -508,6 +545,7 @@ class Rebuilder:
         publishes that the rebuilder is alive, and what it waits for.
         """
         self._leases.renew()
+        self._improvement_leases.renew()
         if self._lock_waits:
             self._publish_presence()
 
@@ -534,6 +572,7 @@ class Rebuilder:
         self._presence.publish(
             release=self._release,
             building=self._scheduler.building,
+            improving=self._improver.improving,
             last_result=self._last_result,
             waiting=self._scheduler.waiting,
             lock_waits=lock_waits,

@@ -274,6 +274,8 @@ class RebuilderState(ProcessState):
     """Its label."""
     release: Annotated[int, Field(ge=0, lt=2**63)]
     building: tuple[Name, ...] = ()
+    improving: tuple[Name, ...] = ()
+    """Components of which it builds a better version behind the one that serves."""
     failures: dict[Name, ComponentFailure] = Field(default_factory=dict)
     kept_back: dict[Name, ErrorText] = Field(default_factory=dict)
     """Components that follow no batch, and why: a person holds or paused them, or they wait for

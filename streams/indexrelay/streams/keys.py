@@ -73,6 +73,13 @@ class Keys:
         """String with a TTL: the process that builds the component now."""
         return self._key(f"lease:{component}")
 
+    def improvement_lease(self, component: str) -> str:
+        """String with a TTL: the process that builds a better version behind the one that serves.
+
+        No component has a colon in its name.
+        """
+        return self._key(f"lease:{component}:improvement")
+
     def reader(self, member: str) -> str:
         """String with a TTL: the whole state of one reader process, ``LABEL:INSTANCE``."""
         return self._key(f"reader:{member}")

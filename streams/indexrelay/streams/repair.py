@@ -260,6 +260,7 @@ def find_wrong_keys(
         **dict.fromkeys(streams, "stream"),
         keys.release: "string",
         **{keys.lease(name): "string" for name in components},
+        **{keys.improvement_lease(name): "string" for name in components},
     }
     types = _types(connection, list(wanted))
     found = [

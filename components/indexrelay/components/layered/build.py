@@ -11,8 +11,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from indexrelay.components.errors import CorruptFileError, UnusableInputError
-from indexrelay.components.kind import Built, Job, PreviousVersion
+from indexrelay.components.errors import (
+    CorruptFileError,
+    NotContinuedError,
+    UnusableInputError,
+)
+from indexrelay.components.kind import Built, Goal, Job, PreviousVersion
 from indexrelay.components.layered.layers import Layers
 from indexrelay.components.layered.succession import ChangedIds
 from indexrelay.storage.entries import CHUNK_ROWS, Changes, Entries, SourceSnapshot, Vectors
@@ -61,13 +65,21 @@ def incremental_or_full(
     """Continue the previous version where that is possible, else build in full.
 
     A previous version whose files are corrupt is no reason to fail: the source is still there.
+
+    Raises:
+        NotContinuedError: the goal is `Goal.CATCH_UP`, and the previous version cannot be
+            continued.
     """
     try:
         continued = _increment(job)
         made = continued if isinstance(continued, Full) else extend(continued)
     except CorruptFileError as error:
         made = Full(f"the previous version cannot be read: {error}")
-    return build_in_full(made) if isinstance(made, Full) else made
+    if not isinstance(made, Full):
+        return made
+    if job.goal is Goal.CATCH_UP:
+        raise NotContinuedError(f"it cannot be continued: {made.reason}")
+    return build_in_full(made)
 
 
 def build_details(full: Full | None) -> dict[str, Any]:

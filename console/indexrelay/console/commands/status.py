@@ -228,6 +228,9 @@ def _state(health: ComponentHealth) -> Text:
     text = Text(health.condition, style=_STYLES[health.condition])
     if health.building:
         text.append(", building", style="cyan")
+    if health.improvement is not None:
+        word = "improving" if health.improvement.building else "to be improved"
+        text.append(f", {word}", style="cyan")
     for decision, word in ((health.held, "held"), (health.paused, "paused")):
         if decision is not None:
             text.append(f", {word}", style="magenta")

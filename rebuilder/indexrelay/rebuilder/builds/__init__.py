@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from indexrelay.components.kind import Goal
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.messages import ComponentResult
 from indexrelay.schemas.names import Digest, Name
@@ -49,6 +50,10 @@ class BuildRequest(BaseModel):
     """Accept fewer entries than ``max_shrink`` allows."""
     full: bool = False
     """Build from scratch, and run every check again."""
+    goal: Goal = Goal.BEST
+    """What to make."""
+    improvement: Digest | None = None
+    """For `Goal.CATCH_UP`: the better version; it is continued in place of ``previous``."""
 
     def to_json(self) -> str:
         """The document, secrets included: for the child's socket only."""

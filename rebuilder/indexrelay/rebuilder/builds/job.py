@@ -18,11 +18,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from indexrelay.components.errors import NotContinuedError
 from indexrelay.components.kind import (
     UNLIMITED,
     BuildMemory,
     Built,
     ComponentInput,
+    Goal,
     Job,
     Kind,
     PreviousVersion,
@@ -186,11 +188,15 @@ class _VersionBuild:
 
         Raises:
             GateFailedError: the version does not pass its gates; nothing was stored.
+            NotContinuedError: an improvement cannot be continued.
         """
         kind = kind_of(self._request.definition)
         job = self._job(progress, memory)
         verified = self._build_and_verify(kind, job)
-        if not verified.passed and verified.built.extends:
+        continues_only = job.goal is Goal.CATCH_UP
+        if continues_only and not verified.built.extends:
+            raise NotContinuedError("it was to be continued, and was built in full")
+        if not verified.passed and verified.built.extends and not continues_only:
             failed = verified.checks
             _empty(job.workdir)
             reason = shortened(f"the incremental build failed: {GateFailedError(failed)}", _REASON)
@@ -227,6 +233,8 @@ class _VersionBuild:
             full_reason = "the catalog has another history than the last version"
         elif previous is not None and request.full:
             full_reason = "a full build was asked for"
+        elif previous is not None and request.goal is Goal.IMPROVEMENT:
+            full_reason = "it improves the version that serves"
         return Job(
             component=request.component,
             collections=collections,
@@ -238,6 +246,7 @@ class _VersionBuild:
             from_scratch=request.full or (previous is not None and bool(full_reason)),
             full_reason=full_reason,
             memory=memory,
+            goal=request.goal,
         )
 
     def _parent(self, name: str, version_id: str) -> ComponentInput:
@@ -251,13 +260,15 @@ class _VersionBuild:
     def _previous(
         self, collections: Mapping[str, SourceSnapshot]
     ) -> tuple[PreviousVersion | None, str]:
-        """The served version, if the new one may continue it: same definition, same epochs.
+        """The served version, or the one that improves it, if the new one may continue it: same
+        definition, same epochs.
 
         Where it may not, the reason stands beside it.
         """
-        if self._request.previous is None:
+        version_id = self._request.improvement or self._request.previous
+        if version_id is None:
             return None, ""
-        opened = self._store.open_version(self._request.component, self._request.previous)
+        opened = self._store.open_version(self._request.component, version_id)
         manifest = opened.manifest
         if not self._is_built_alike(manifest):
             return None, "its definition changed"

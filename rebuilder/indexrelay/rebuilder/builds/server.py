@@ -44,6 +44,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from indexrelay.components.kind import Goal
 from indexrelay.rebuilder.builds import BuildRequest
 from indexrelay.rebuilder.builds.job import Snapshots, build_component
 from indexrelay.rebuilder.builds.process import MESSAGE_BYTES, die_with_parent, limit_memory
@@ -55,6 +56,8 @@ from indexrelay.storage.errors import is_transient
 
 _ERROR_CHARACTERS = 2000
 """The rest of an error goes to standard error only."""
+_LEAST_PRIORITY = 19
+"""As in nice(2): an improvement takes what every other process leaves."""
 
 
 class BuildServer:
@@ -189,6 +192,8 @@ class _Child:
                 os.close(output)
                 message = json.loads(raw)
                 request = BuildRequest.model_validate(message["request"])
+                if request.goal is Goal.IMPROVEMENT:  # of a child of its own
+                    os.nice(_LEAST_PRIORITY)
                 memory = limit_memory(message["memory_bytes"])
                 if snapshots is None:
                     url = request.catalog_url.get_secret_value()

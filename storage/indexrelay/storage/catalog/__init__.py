@@ -8,7 +8,13 @@ has the transactions and everything that differs between the two databases.
 from typing import Self
 
 from indexrelay.schemas.clock import Clock, SystemClock
-from indexrelay.storage.catalog.attempts import Attempt, Attempts, Pause, ReleaseRecord
+from indexrelay.storage.catalog.attempts import (
+    Attempt,
+    Attempts,
+    Failures,
+    Pause,
+    ReleaseRecord,
+)
 from indexrelay.storage.catalog.collections import Collection, CollectionLog, Collections
 from indexrelay.storage.catalog.database import Database
 from indexrelay.storage.catalog.dead_letters import (
@@ -20,7 +26,7 @@ from indexrelay.storage.catalog.dead_letters import (
 )
 from indexrelay.storage.catalog.entry_log import CatalogSnapshot, EntryLog
 from indexrelay.storage.catalog.inbox import Answer, Inbox, InboxRow, ReceivedEvent
-from indexrelay.storage.catalog.schema import create_tables, tables_exist
+from indexrelay.storage.catalog.schema import create_tables, improvements, tables_exist
 from indexrelay.storage.entries import BatchChanges, Commit
 
 
@@ -40,6 +46,8 @@ class Catalog:
         self.entries = EntryLog(database, clock)
         self.inbox = Inbox(database, clock)
         self.attempts = Attempts(database, clock)
+        self.improvements = Failures(database, clock, improvements)
+        """The failed builds that were to improve a version."""
         self.dead_letters = DeadLetters(database, clock)
         self.release_record = ReleaseRecord(database, clock)
 
@@ -89,6 +97,7 @@ __all__ = [
     "DeadLetters",
     "DroppedLetters",
     "EntryLog",
+    "Failures",
     "Inbox",
     "InboxRow",
     "Pause",

@@ -9,7 +9,7 @@ never committed by this installation.
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import RowMapping, and_, case, delete, func, not_, or_, select
+from sqlalchemy import RowMapping, Table, and_, case, delete, func, not_, or_, select
 
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.names import MAX_ERROR, shortened
@@ -45,12 +45,13 @@ class Pause:
     since: datetime
 
 
-class Attempts:
-    """The rows of failures and pauses."""
+class Failures:
+    """The rows of failures of one sort."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, table: Table) -> None:
         self._database = database
         self._clock = clock
+        self._table = table
 
     def failed(
         self,
@@ -66,7 +67,8 @@ class Attempts:
         The count starts again at 1 for other ``inputs``, and for a permanent failure after
         transient ones, which say nothing about the build. It does not for new targets.
         """
-        statement = self._database.insert(attempts).values(
+        table = self._table
+        statement = self._database.insert(table).values(
             component=component,
             failures=1,
             error=shortened(error, MAX_ERROR),
@@ -78,15 +80,15 @@ class Attempts:
         )
         new = statement.excluded
         statement = statement.on_conflict_do_update(
-            index_elements=[attempts.c.component],
+            index_elements=[table.c.component],
             set_={
                 "failures": case(
                     (
                         and_(
-                            attempts.c.inputs == new.inputs,
-                            or_(new.transient, not_(attempts.c.transient)),
+                            table.c.inputs == new.inputs,
+                            or_(new.transient, not_(table.c.transient)),
                         ),
-                        attempts.c.failures + 1,
+                        table.c.failures + 1,
                     ),
                     else_=1,
                 ),
@@ -96,23 +98,32 @@ class Attempts:
                 "transient": new.transient,
                 "failed_at": new.failed_at,
                 "first_failed_at": func.coalesce(
-                    attempts.c.first_failed_at, attempts.c.failed_at, type_=Instant
+                    table.c.first_failed_at, table.c.failed_at, type_=Instant
                 ),
             },
         )
         with self._database.write() as connection:
-            return _attempt(connection.execute(statement.returning(attempts)).mappings().one())
+            return _attempt(connection.execute(statement.returning(table)).mappings().one())
 
     def succeeded(self, component: str) -> None:
         """Remove its failures."""
+        table = self._table
         with self._database.write() as connection:
-            connection.execute(delete(attempts).where(attempts.c.component == component))
+            connection.execute(delete(table).where(table.c.component == component))
 
     def all(self) -> dict[str, Attempt]:
-        """The components whose last build failed, by name."""
+        """The components whose last build of this sort failed, by name."""
+        table = self._table
         with self._database.read() as connection:
-            rows = connection.execute(select(attempts).order_by(attempts.c.component))
+            rows = connection.execute(select(table).order_by(table.c.component))
             return {row["component"]: _attempt(row) for row in rows.mappings()}
+
+
+class Attempts(Failures):
+    """The rows of failed builds, and of pauses."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        super().__init__(database, clock, attempts)
 
     def pause(self, component: str, reason: str) -> None:
         """Stop its builds; a component that is paused already gets the new reason."""

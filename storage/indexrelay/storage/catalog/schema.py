@@ -128,20 +128,27 @@ answers = Table(
     sqlite_autoincrement=True,
 )
 
-attempts = Table(
-    "indexrelay_attempts",
-    metadata,
-    Column("component", Text, primary_key=True),
-    Column("failures", Integer, nullable=False),
-    Column("error", ForeignText, nullable=False),
-    Column("inputs", Text, nullable=False),
-    Column("targets", JSON, nullable=False),
-    # Named by an earlier release: whether the error was transient.
-    Column("passing", Boolean, nullable=False, key="transient"),
-    Column("failed_at", Instant, nullable=False),
-    # When it failed first since it was built; NULL where an earlier release wrote the row.
-    Column("first_failed_at", Instant),
-)
+
+def _failures(name: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("component", Text, primary_key=True),
+        Column("failures", Integer, nullable=False),
+        Column("error", ForeignText, nullable=False),
+        Column("inputs", Text, nullable=False),
+        Column("targets", JSON, nullable=False),
+        # Named by an earlier release: whether the error was transient.
+        Column("passing", Boolean, nullable=False, key="transient"),
+        Column("failed_at", Instant, nullable=False),
+        # When it failed first since it was built; NULL where an earlier release wrote the row.
+        Column("first_failed_at", Instant),
+    )
+
+
+attempts = _failures("indexrelay_attempts")
+# Of builds that were to improve a version. It serves meanwhile, so that no component has failed.
+improvements = _failures("indexrelay_improvements")
 
 pauses = Table(
     "indexrelay_pauses",
