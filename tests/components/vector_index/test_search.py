@@ -148,6 +148,83 @@ def test_equal_entries_leave_out_the_one_that_was_asked_for(tmp_path: Path) -> N
     assert "e000049" not in [hit.id for hit in hits]
 
 
+def test_answers_stay_as_they_are_while_others_follow(index: VectorSearch) -> None:
+    first, second = np.array([1, 2, 3, 4], np.float32), np.array([-4, 1, 0, 2], np.float32)
+    kept = [index.search(query, k=k) for k in (3, 10, 3) for query in (first, second)]
+    again = [index.search(query, k=k) for k in (3, 10, 3) for query in (first, second)]
+    assert kept == again
+    assert kept[0] != kept[1]
+    assert kept[2][:3] == kept[0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_query_is_left_as_it_was_given_and_may_change_later(
+    index: VectorSearch, dtype: type[np.floating[Any]]
+) -> None:
+    query = np.array([[1, 2, 3, 4]], dtype=dtype)
+    index.search(query[0])
+    index.search_many(query)
+    np.testing.assert_array_equal(query, [[1, 2, 3, 4]])
+    query[:] = np.nan
+    assert np.isfinite(index.recent_queries).all()
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", "HNSW16"])
+@pytest.mark.parametrize("metric", Metric)
+def test_all_ways_of_searching_give_the_same(tmp_path: Path, metric: Metric, factory: str) -> None:
+    payloads = ['{"name": "one"}', None, "3"] * 400
+    source = make_snapshot(clustered(1200, 16), metric=metric, payloads=payloads)
+    index = open_index(tmp_path, source, index=factory, min_recall=0.9)
+    queries = clustered(30, 16, seed=5) * 3
+    many = index.search_many(queries, k=7)
+    for query, hits in zip(queries, many, strict=True):
+        for one in (index.search(query, k=7), index.search(query.tolist(), k=7)):
+            assert [(hit.id, hit.payload) for hit in one] == [(hit.id, hit.payload) for hit in hits]
+            np.testing.assert_allclose(
+                [hit.score for hit in one], [hit.score for hit in hits], rtol=1e-5, atol=1e-5
+            )
+    ids, scores = index.search_arrays(queries, k=7)
+    assert ids.shape == (30, 7)
+    assert (ids.dtype, scores.dtype) == (np.dtype(object), np.dtype(np.float32))
+    assert ids.tolist() == [[hit.id for hit in hits] for hits in many]
+    assert scores.tolist() == [[hit.score for hit in hits] for hits in many]
+
+
+def test_arrays_have_as_many_columns_as_there_are_entries_at_most(index: VectorSearch) -> None:
+    ids, scores = index.search_arrays([[1, 2, 3, 4]] * 2, k=1000)
+    assert ids.shape == scores.shape == (2, 100)
+    assert sorted(ids[1]) == list(index.ids)
+    for none in index.search_arrays(np.empty((0, 4)), k=3):
+        assert none.shape[0] == 0
+    with pytest.raises(InvalidQueryError, match=r"shape \(n, 4\)"):
+        index.search_arrays([1, 2, 3, 4])
+
+
+def test_what_an_index_does_not_find_is_left_out_of_hits_and_marked_in_arrays(
+    index: VectorSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph can be in pieces: then the best that FAISS gives is fewer rows, and -1 after them."""
+    rows = np.array([[7, 3, -1], [5, -1, -1], [9, 8, 2]])
+    found = np.linspace(1, 0.1, 9, dtype=np.float32).reshape(3, 3)
+    monkeypatch.setattr(index, "_nearest", lambda _queries, _k: (found.copy(), rows.copy()))
+    queries = np.ones((3, 4), np.float32)
+    expected = [["e000007", "e000003"], ["e000005"], ["e000009", "e000008", "e000002"]]
+    assert [[hit.id for hit in hits] for hits in index.search_many(queries, k=3)] == expected
+    ids, scores = index.search_arrays(queries, k=3)
+    assert [[each for each in row if each is not None] for row in ids.tolist()] == expected
+    np.testing.assert_array_equal(np.isnan(scores), rows < 0)
+
+
+def test_hits_outlive_the_version_that_they_came_from(tmp_path: Path) -> None:
+    source = make_snapshot(clustered(50, 4), payloads=['{"n": 1}'] * 50)
+    index = open_index(tmp_path, source)
+    hits = index.search([1, 2, 3, 4])
+    index.close()
+    gc.collect()
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    assert [hit.payload for hit in hits] == [{"n": 1}] * 10
+
+
 def test_threads_get_the_answers_that_one_thread_gets(tmp_path: Path) -> None:
     source = make_snapshot(clustered(2000, 16), payloads=["1"] * 2000)
     index = open_index(tmp_path, source, index="IVF16,Flat")
@@ -221,6 +298,10 @@ def test_the_effort_reaches_the_index_inside_every_nesting(factory: str, knob: s
 
 def test_payloads_beyond_a_limit_are_not_read_and_those_up_to_it_are(index: VectorSearch) -> None:
     query = index.vector("e000000")
+    many = index.search_many([query, query], k=100, max_payload_bytes=2 * 16)
+    assert [len(hits) for hits in many] == [100, 100]
+    with pytest.raises(InvalidQueryError, match="more than 31 bytes"):
+        index.search_many([query, query], k=100, max_payload_bytes=2 * 16 - 1)
     for ask in (
         partial(index.search, query, k=100),
         partial(index.search_by_id, "e000002", k=99),

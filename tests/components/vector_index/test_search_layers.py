@@ -41,6 +41,28 @@ def test_lists_that_base_and_delta_share_give_what_two_searches_give(
     assert any(hit.id.startswith("new") for hits in shared for hit in hits)
 
 
+@pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", "HNSW16"])
+@pytest.mark.parametrize("metric", Metric)
+def test_one_query_in_both_layers_gives_what_the_way_of_many_gives(
+    tmp_path: Path, metric: Metric, factory: str
+) -> None:
+    history = History(tmp_path, snapshot(metric), index=factory, min_recall=0.5)
+    history.commit(rows(60, seed=3), history.source.ids[:30])
+    index = history.open()
+    queries = clustered(40, DIMENSION, clusters=12, spread=0.8, seed=8)
+    for k in (1, 10, 70, 2000):
+        # One by one: where one of many finds too few, all are searched with more effort.
+        many = [index.search_many(query[None, :], k=k)[0] for query in queries]
+        ones = [index.search(query, k=k) for query in queries]
+        assert [[hit.id for hit in hits] for hits in ones] == [
+            [hit.id for hit in hits] for hits in many
+        ]
+        assert [[hit.payload for hit in hits] for hits in ones] == [
+            [hit.payload for hit in hits] for hits in many
+        ]
+    assert any(hit.id.startswith("new") for hits in ones for hit in hits)
+
+
 def test_rows_of_the_delta_do_not_replace_nearer_ones_of_the_base(tmp_path: Path) -> None:
     """However many hits are wanted, more than the tuned effort finds in the base included."""
     history = History(tmp_path, snapshot(Metric.L2), index="IVF16,Flat", min_recall=0.5)

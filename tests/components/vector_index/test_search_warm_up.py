@@ -29,13 +29,13 @@ VECTORS = clustered(500, 8)
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[VectorSearch]:
     """The indexes that were searched, in order."""
     seen: list[VectorSearch] = []
-    nearest = VectorSearch._nearest
+    nearest = VectorSearch._nearest_to_one
 
     def spying(self: VectorSearch, *args: object) -> object:
         seen.append(self)
         return nearest(self, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(VectorSearch, "_nearest", spying)
+    monkeypatch.setattr(VectorSearch, "_nearest_to_one", spying)
     return seen
 
 

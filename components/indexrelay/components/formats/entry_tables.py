@@ -2,11 +2,10 @@
 
 Both are string tables, read from mapped bytes. `IdTable` leads from a row to its id by offset, and
 from an id to its row by binary search, so a reader holds no dictionary of a million strings: a
-look-up among a million ids compares twenty of them, about ten microseconds. `PayloadTable` parses
-the JSON of a row when it is asked for.
+look-up among a million ids compares twenty of them, about ten microseconds. `PayloadTable` gives
+the JSON of a row as it lies there, or parsed.
 """
 
-import json
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from operator import eq, index, le
@@ -14,10 +13,10 @@ from pathlib import Path
 from typing import Any, Self, cast, overload
 
 import numpy as np
-from pydantic_core import from_json
 
 from indexrelay.components.errors import CorruptFileError, UnknownEntryError
 from indexrelay.components.formats.string_table import Rows, StringTable, StringTableWriter
+from indexrelay.components.served import parsed_payload
 
 _BLOCK = 4096
 """Ids compared at a time in `IdTable.check`."""
@@ -70,10 +69,10 @@ class IdTable(Sequence[str]):
     def __contains__(self, entry_id: object) -> bool:
         return isinstance(entry_id, str) and self.find(entry_id) is not None
 
-    def many(self, rows: Rows) -> list[str]:
-        """The ids of ``rows`` (int64, each 0 ≤ row < ``len``), in that order."""
+    def many(self, rows: Rows | Sequence[int]) -> list[str]:
+        """The ids of ``rows`` (int64 or a list, each 0 ≤ row < ``len``), in that order."""
         ids = self._table.many(rows)
-        if None in ids:
+        if self._table.has_missing and None in ids:
             raise CorruptFileError(self._table.path, "an id is missing")
         return cast("list[str]", ids)
 
@@ -124,7 +123,7 @@ class IdTable(Sequence[str]):
         repeats = 0
         last: list[bytes] = []
         for start in range(0, len(self), _BLOCK):
-            raws = self._table.read_many(self._rows_at(start, start + _BLOCK), bytes)
+            raws = self._table.raw_many(self._rows_at(start, start + _BLOCK))
             ids = last + [raw or b"" for raw in raws]
             if not all(map(le, ids, ids[1:])):
                 raise CorruptFileError(self._table.path, "its order is not that of the ids")
@@ -189,20 +188,34 @@ class PayloadTable:
         """How many rows have a payload, those of ``without`` (each once) not counted."""
         return self._table.count_texts(without=without)
 
-    def many(self, rows: Rows) -> list[Any]:
-        """The parsed payloads of ``rows`` (int64, each 0 ≤ row < ``len``), in that order."""
-        if not self._table.text_bytes:  # JSON is never empty: there is no payload at all
-            return [None] * len(rows)
-        try:  # a quarter of the time of `json.loads`, which …
-            return self._table.read_many(rows, from_json)
-        except ValueError:  # … also reads half a surrogate pair
-            return [None if text is None else self._parse(text) for text in self.text_many(rows)]
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._table.path
 
-    def bytes_of(self, rows: Rows) -> int:
+    @property
+    def empty(self) -> bool:
+        """Whether no row has a payload: JSON is never without a byte."""
+        return not self._table.text_bytes
+
+    def many(self, rows: Rows | Sequence[int]) -> list[Any]:
+        """The parsed payloads of ``rows`` (int64 or a list, each 0 ≤ row < ``len``), in that order.
+
+        Raises:
+            CorruptFileError: one is not JSON.
+        """
+        path = self.path
+        return [None if raw is None else parsed_payload(raw, path) for raw in self.raw_many(rows)]
+
+    def raw_many(self, rows: Rows | Sequence[int]) -> list[bytes | None]:
+        """The payloads of ``rows`` as JSON in UTF-8, as they are stored."""
+        return self._table.raw_many(rows)
+
+    def bytes_of(self, rows: Rows | Sequence[int]) -> int:
         """How many bytes of JSON the payloads of ``rows`` have, as the file says."""
         return self._table.bytes_of(rows)
 
-    def text_many(self, rows: Rows) -> list[str | None]:
+    def text_many(self, rows: Rows | Sequence[int]) -> list[str | None]:
         """The payloads of ``rows`` as they were given."""
         return self._table.many(rows)
 
@@ -225,9 +238,3 @@ class PayloadTable:
     def close(self) -> None:
         """Let go of the map; nothing may be read afterwards."""
         self._table.close()
-
-    def _parse(self, text: str) -> Any:
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise CorruptFileError(self._table.path, "a payload is not JSON") from error

@@ -20,10 +20,10 @@ import mmap
 import struct
 import sys
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Self, TypeVar
+from typing import Any, BinaryIO, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,7 +99,6 @@ def aligned(size: int) -> int:
     return -(-size // 8) * 8
 
 
-T = TypeVar("T")
 Rows = NDArray[np.int64]
 """Row numbers, int64."""
 
@@ -110,7 +109,7 @@ _BLOCK: Final = 4096
 class StringTable(Closable):
     """A mapped table; immutable, and safe to read from many threads."""
 
-    _closed_by = frozenset({"_bounds", "_bytes", "_offsets", "_nulls", "order"})
+    _closed_by = frozenset({"_bounds", "_bytes", "_mapped", "_offsets", "_nulls", "order"})
 
     def __init__(self, path: Path) -> None:
         """Map the file.
@@ -128,6 +127,8 @@ class StringTable(Closable):
         # The same numbers as plain integers, which takes half the time for a few rows.
         bounds = memoryview(mapped)[layout.offsets : layout.nulls]
         self._bounds: Any = bounds.cast("q") if sys.byteorder == "little" else self._offsets
+        # What reading needs, at hand: a search reads ten rows, and each look-up shows.
+        self._mapped = (self._bounds, mapped, layout.text_bytes)
         has_nulls = bool(layout.flags & NULLS)
         self._nulls = (
             np.frombuffer(mapped, np.uint8, -(-layout.rows // 8), layout.nulls)
@@ -147,6 +148,11 @@ class StringTable(Closable):
         return self._layout.rows
 
     @property
+    def has_missing(self) -> bool:
+        """Whether some row is ``None``."""
+        return self._nulls is not None
+
+    @property
     def text_bytes(self) -> int:
         """Bytes of all texts together; 0: every row is empty or ``None``."""
         return self._layout.text_bytes
@@ -162,38 +168,51 @@ class StringTable(Closable):
             raise CorruptFileError(self.path, "a row lies outside of the text")
         return self._bytes[HEADER_SIZE + start : HEADER_SIZE + end]
 
-    def read_many(self, rows: Rows, read: Callable[[bytes], T]) -> list[T | None]:
-        """What ``read`` makes of the bytes of ``rows``, in that order; ``None`` of a row without.
+    def raw_many(self, rows: Rows | Sequence[int]) -> list[bytes | None]:
+        """The bytes of ``rows``, in that order; ``None`` of a row without.
 
-        Args:
-            rows: int64, each 0 ≤ row < ``len``.
-            read: what it raises goes through.
+        ``rows`` are int64 or a list, each 0 ≤ row < ``len``.
 
         Raises:
             IndexError: there is no such row.
             CorruptFileError: what the file says about a row cannot be.
         """
-        bounds, size, file = self._bounds, self._layout.text_bytes, self._bytes
-        found: list[T | None] = []
-        for row in rows.tolist():
-            start, end = bounds[row], bounds[row + 1]
-            if not 0 <= start <= end <= size:
-                raise CorruptFileError(self.path, "a row lies outside of the text")
-            # Only an empty text can stand for none, and hardly any is empty.
-            raw = file[HEADER_SIZE + start : HEADER_SIZE + end] or self._empty(row)
-            found.append(None if raw is None else read(raw))
-        return found
+        bounds, file, size = self._mapped
+        return [
+            file[HEADER_SIZE + start : HEADER_SIZE + end]
+            if 0 <= (start := bounds[row]) < (end := bounds[row + 1]) <= size
+            else self._without_bytes(row)
+            for row in listed(rows)
+        ]
 
-    def bytes_of(self, rows: Rows) -> int:
-        """How many bytes ``rows`` have, as the file says."""
-        return int((self._offsets[rows + 1] - self._offsets[rows]).sum())
+    def many(self, rows: Rows | Sequence[int]) -> list[str | None]:
+        """The texts of ``rows``; raises as `raw_many` does.
 
-    def many(self, rows: Rows) -> list[str | None]:
-        """The texts of ``rows``; raises as `read_many` does."""
+        A list is the shortest way to a few of them, an array to hundreds.
+        """
+        bounds, file, size = self._mapped
         try:
-            return self.read_many(rows, bytes.decode)
+            if isinstance(rows, np.ndarray):
+                starts, ends = self._offsets[rows].tolist(), self._offsets[rows + 1].tolist()
+                return [
+                    file[HEADER_SIZE + start : HEADER_SIZE + end].decode()
+                    if 0 <= start < end <= size
+                    else self._without_text(row)
+                    for row, start, end in zip(rows.tolist(), starts, ends, strict=True)
+                ]
+            return [
+                file[HEADER_SIZE + start : HEADER_SIZE + end].decode()
+                if 0 <= (start := bounds[row]) < (end := bounds[row + 1]) <= size
+                else self._without_text(row)
+                for row in rows
+            ]
         except UnicodeDecodeError as error:
             raise CorruptFileError(self.path, "a row is not UTF-8") from error
+
+    def bytes_of(self, rows: Rows | Sequence[int]) -> int:
+        """How many bytes ``rows`` have, as the file says."""
+        bounds = self._bounds
+        return int(sum(bounds[row + 1] - bounds[row] for row in listed(rows)))
 
     def holds(self, first: int, texts: Sequence[str | None]) -> bool:
         """Whether the rows from ``first`` on are exactly ``texts``; cheaper than `many`."""
@@ -299,11 +318,27 @@ class StringTable(Closable):
 
     def close(self) -> None:
         """Let go of the map; nothing may be read afterwards."""
-        del self._bounds, self._bytes, self._offsets, self._nulls, self.order
+        del self._bounds, self._bytes, self._mapped, self._offsets, self._nulls, self.order
+
+    def _without_text(self, row: int) -> str | None:
+        return None if self._without_bytes(row) is None else ""
+
+    def _without_bytes(self, row: int) -> bytes | None:
+        """A row that has no bytes, or that cannot be."""
+        bounds, _, size = self._mapped
+        start, end = bounds[row], bounds[row + 1]
+        if not 0 <= start == end <= size:
+            raise CorruptFileError(self.path, "a row lies outside of the text")
+        return self._empty(row)
 
     def _empty(self, row: int) -> bytes | None:
         """What a row without any bytes is."""
         return None if self._nulls is not None and self._nulls[row >> 3] >> (row & 7) & 1 else b""
+
+
+def listed(rows: Rows | Sequence[int]) -> Sequence[int]:
+    """The same numbers as plain integers."""
+    return rows.tolist() if isinstance(rows, np.ndarray) else rows
 
 
 class StringTableWriter:

@@ -10,7 +10,6 @@ thread that holds one does not exist in a forked child, where the first query wo
 So threads say when they are inside SQLite (`ForkGate`), and a fork waits until all are out.
 """
 
-import json
 import os
 import re
 import sqlite3
@@ -20,15 +19,18 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Final
 
 from indexrelay.components.errors import CorruptFileError, InvalidQueryError, UnknownEntryError
+from indexrelay.components.query import Hits
 from indexrelay.components.served import (
-    Hit,
     check_payload_bytes,
     check_payload_values,
     checked_k,
+    parsed_payload,
+    stored_hits,
 )
 from indexrelay.components.text_index.analyser import Analyser, Phrase
 from indexrelay.components.text_index.database import (
@@ -114,7 +116,7 @@ class TextSearch:
                 return _first_texts_with(connection, term)
             return texts_with(connection, (term,))
 
-    def search(self, text: str, *, k: int = 10, max_payload_bytes: int | None = None) -> list[Hit]:
+    def search(self, text: str, *, k: int = 10, max_payload_bytes: int | None = None) -> Hits:
         """The ``k`` entries that fit best to any of the words of ``text``, the best first.
 
         ``text`` is plain words: nothing in it is syntax. It is cut as the texts were (`analyser`).
@@ -139,7 +141,7 @@ class TextSearch:
                     connection, self.analyser, text, findable=self._findable
                 )
             if not expression:
-                return []
+                return Hits()
             answer = connection.execute(query, (expression, most))
             if max_payload_bytes is None:
                 found = answer.fetchall()
@@ -147,7 +149,7 @@ class TextSearch:
                 found = list(_within(answer, max_payload_bytes))
                 payloads = [row[2] for row in found if isinstance(row[2], str)]
                 check_payload_values(payloads, sum(map(len, payloads)))
-            return [_hit(*row) for row in found]
+            return _hits(found, self._path)
 
     def text(self, entry_id: str) -> str | None:
         """The text of one entry, or ``None`` where it has none.
@@ -169,7 +171,8 @@ class TextSearch:
         """
         payload = self._of(entry_id, "SELECT payload FROM entries WHERE id = ?")
         with reading(self._path):
-            return _parsed(payload)
+            raw = _as_json(payload)
+        return None if raw is None else parsed_payload(raw, self._path)
 
     def warm(self) -> None:
         """Touch what a first query would have to fetch from disk."""
@@ -221,18 +224,23 @@ def _within(answer: Iterable[_Row], most: int) -> Iterator[_Row]:
         yield row
 
 
-def _hit(entry_id: object, score: object, payload: object) -> Hit:
-    if not isinstance(entry_id, str) or not isinstance(score, float):
-        raise ValueError(f"an entry of the id {entry_id!r:.60}")  # noqa: TRY004 - of a file
-    return Hit(entry_id, score, _parsed(payload))
+def _hits(found: Iterable[tuple[object, object, object]], path: Path) -> Hits:
+    ids, scores, payloads = [], [], []
+    for entry_id, score, payload in found:
+        if not isinstance(entry_id, str) or not isinstance(score, float):
+            raise ValueError(f"an entry of the id {entry_id!r:.60}")  # noqa: TRY004 - of a file
+        ids.append(entry_id)
+        scores.append(score)
+        payloads.append(_as_json(payload))
+    return Hits(stored_hits(ids, scores, payloads, repeat(path)))
 
 
-def _parsed(payload: object) -> Any:
+def _as_json(payload: object) -> bytes | None:
     if payload is None:
         return None
     if not isinstance(payload, str):
         raise ValueError("a payload is no text")  # noqa: TRY004 - of a file
-    return json.loads(payload)
+    return payload.encode()
 
 
 MOST_PHRASES: Final = 64

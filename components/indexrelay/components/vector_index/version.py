@@ -14,7 +14,8 @@ version. `Contents.ids` shows all entries in one order, as if they had been writ
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -23,10 +24,15 @@ import numpy as np
 from indexrelay.components.errors import CorruptFileError, UnknownEntryError
 from indexrelay.components.formats.entry_tables import IdTable, PayloadTable
 from indexrelay.components.formats.mapped_array import mapped_array
-from indexrelay.components.formats.string_table import Rows
+from indexrelay.components.formats.string_table import Rows, listed
 from indexrelay.components.layered import IDS, LayeredIds, among
 from indexrelay.components.served import Closable
-from indexrelay.components.vector_index.index_search import Found, IndexSearch
+from indexrelay.components.vector_index.index_search import (
+    Found,
+    FoundByOne,
+    IndexSearch,
+    by_one,
+)
 from indexrelay.components.vector_index.lookups import PLACES, VECTORS, Lookup, open_lookup
 from indexrelay.components.vector_index.mapped_index import (
     open_whole,
@@ -121,28 +127,46 @@ class Contents(Closable):
         flat = [self.vector(row) for row in rows.ravel().tolist()]
         return np.array(flat, dtype=np.float32).reshape(*rows.shape, self.facts.dimension)
 
-    def ids_of(self, rows: Rows) -> list[str]:
-        """The ids of ``rows`` (shape ``(n,)``), in that order."""
+    def ids_of(self, rows: Rows | Sequence[int]) -> list[str]:
+        """The ids of ``rows`` (shape ``(n,)``, or a list), in that order."""
         delta = self.ids.delta
         if delta is None:
             return self.base.ids.many(rows)
         return self._of_both(self.base.ids.many, delta.many, rows)
 
-    def payloads_of(self, rows: Rows) -> list[Any]:
+    def payloads_of(self, rows: Rows | Sequence[int]) -> list[Any]:
         """The parsed payloads of ``rows``."""
         if self.delta is None:
             return self.base.payloads.many(rows)
         return self._of_both(self.base.payloads.many, self.delta.payloads.many, rows)
 
-    def payload_bytes_of(self, rows: Rows) -> int:
+    @property
+    def without_payloads(self) -> bool:
+        """Whether no entry has a payload."""
+        return self.base.payloads.empty and (self.delta is None or self.delta.payloads.empty)
+
+    def raw_payloads_of(self, rows: Rows | Sequence[int]) -> list[bytes | None]:
+        """The payloads of ``rows`` as JSON in UTF-8, as they are stored."""
+        if self.delta is None:
+            return self.base.payloads.raw_many(rows)
+        return self._of_both(self.base.payloads.raw_many, self.delta.payloads.raw_many, rows)
+
+    def payload_paths_of(self, rows: Sequence[int]) -> Iterable[Path]:
+        """The file that each of these payloads is in; endless where there is only one."""
+        path = self.base.payloads.path
+        if self.delta is None:
+            return repeat(path)
+        first, beside = self.first_of_delta, self.delta.payloads.path
+        return [path if row < first else beside for row in rows]
+
+    def payload_bytes_of(self, rows: Rows | Sequence[int]) -> int:
         """How many bytes of JSON the payloads of ``rows`` have."""
         if self.delta is None:
             return self.base.payloads.bytes_of(rows)
-        in_delta = rows >= self.first_of_delta
-        beside = self.delta.payloads.bytes_of(rows[in_delta] - self.first_of_delta)
-        return self.base.payloads.bytes_of(rows[~in_delta]) + beside
+        of_base, of_delta = self._by_layer(rows)
+        return self.base.payloads.bytes_of(of_base) + self.delta.payloads.bytes_of(of_delta)
 
-    def payload_texts_of(self, rows: Rows) -> list[str | None]:
+    def payload_texts_of(self, rows: Rows | Sequence[int]) -> list[str | None]:
         """The payloads of ``rows`` as they were given."""
         if self.delta is None:
             return self.base.payloads.text_many(rows)
@@ -185,17 +209,26 @@ class Contents(Closable):
 
     def _of_both(
         self,
-        of_base: Callable[[Rows], list[T]],
-        of_delta: Callable[[Rows], list[T]],
-        rows: Rows,
+        of_base: Callable[[Sequence[int]], list[T]],
+        of_delta: Callable[[Sequence[int]], list[T]],
+        rows: Rows | Sequence[int],
     ) -> list[T]:
         """The values of ``rows`` in base and delta, in that order."""
-        in_delta = rows >= self.first_of_delta
-        if not in_delta.any():
-            return of_base(rows)
-        base = iter(of_base(rows[~in_delta]))
-        delta = iter(of_delta(rows[in_delta] - self.first_of_delta))
-        return [next(delta if beside else base) for beside in in_delta.tolist()]
+        in_base, in_delta = self._by_layer(rows)
+        if not in_delta:
+            return of_base(in_base)
+        base, delta = iter(of_base(in_base)), iter(of_delta(in_delta))
+        first = self.first_of_delta
+        return [next(base if row < first else delta) for row in listed(rows)]
+
+    def _by_layer(self, rows: Rows | Sequence[int]) -> tuple[list[int], list[int]]:
+        """Those of the base, and those of the delta, counted from its first."""
+        first = self.first_of_delta
+        numbers = listed(rows)
+        in_base = [row for row in numbers if row < first]
+        if len(in_base) == len(numbers):
+            return in_base, []
+        return in_base, [row - first for row in numbers if row >= first]
 
 
 class Base:
@@ -285,6 +318,12 @@ class Delta:
         if self._indexed is None:
             return self._scan(queries, k)
         return self._indexed.nearest_at_effort(queries, k)
+
+    def one_at_effort(self, query: Vectors, k: int) -> FoundByOne:
+        """As `IndexSearch.one_at_effort`; rows count from the delta's first."""
+        if self._indexed is None:
+            return by_one(self._scan(query[None, :], k))
+        return self._indexed.one_at_effort(query, k)
 
     def _scan(self, queries: Vectors, k: int) -> Found:
         faiss = require_faiss()
