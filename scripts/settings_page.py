@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from indexrelay.components.kind import Kind
 from indexrelay.components.registry import GROUP, kind_class
 from indexrelay.schemas.documents import json_schema_of
-from indexrelay.schemas.http_settings import HttpSettings
+from indexrelay.schemas.http_settings import HttpSettings, TokenSettings
 from indexrelay.schemas.settings import (
     ArtifactSettings,
     CatalogSettings,
@@ -66,6 +66,7 @@ _TABLES: Final[tuple[tuple[str, type[BaseModel] | type[Kind[Any, Any]]], ...]] =
     ("`[rebuilder]`", RebuilderSettings),
     ("`[reader]`", ReaderSettings),
     ("`[http]`", HttpSettings),
+    ("`[http.tokens.NAME]`", TokenSettings),
     ("`[log]`", LogSettings),
 )
 _LIMITS: Final = {

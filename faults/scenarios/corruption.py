@@ -284,7 +284,7 @@ class Asker:
         try:
             http.request(
                 "POST",
-                f"/components/{COMPONENT}/search",
+                f"/v1/components/{COMPONENT}/search",
                 body=body,
                 headers={"Content-Type": "application/json"},
             )

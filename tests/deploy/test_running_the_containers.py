@@ -137,10 +137,10 @@ def test_a_batch_of_the_producer_is_served_by_both_readers(installation: Install
         with installation.reader(name) as reader:
             assert reader.get("/ready").status_code == 200
             hits = reader.post(
-                "/components/similar/search", json={"vector": vectors[7].tolist(), "k": 3}
+                "/v1/components/similar/search", json={"vector": vectors[7].tolist(), "k": 3}
             ).raise_for_status()
             found = reader.post(
-                "/components/words/search", json={"text": "number 7", "k": 1}
+                "/v1/components/words/search", json={"text": "number 7", "k": 1}
             ).raise_for_status()
             answers.append((hits.json(), found.json()))
     assert answers[0] == answers[1]

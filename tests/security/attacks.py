@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tests.security.reader_service import DIMENSION, Service, answered, message
 
-SEARCH = "POST /components/similar/search"
+SEARCH = "POST /v1/components/similar/search"
 MANY_KEYS = json.dumps({f"{n:x}": 0 for n in range(170_000)}, separators=(",", ":")).encode()
 """2 MB of keys that no request has."""
 LARGEST = json.dumps({"vector": [0.1234567890123] * DIMENSION, "k": 1000}).encode()

@@ -133,7 +133,7 @@ def searches(installation: Installation, *, python: str) -> dict[str, object]:
     """Without an attack: one client after another answer, and four clients at once."""
     vectors = np.random.default_rng(5).normal(size=(500, DIMENSION)).tolist()
     with installation.serving(python=python) as service:
-        url = f"http://127.0.0.1:{service.port}/components/similar/search"
+        url = f"http://127.0.0.1:{service.port}/v1/components/similar/search"
 
         def ask(taken: list[float], k: int) -> None:
             with httpx.Client(trust_env=False) as client:

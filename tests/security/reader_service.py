@@ -93,13 +93,15 @@ class Installation:
         self,
         *,
         http: dict[str, Any] | None = None,
+        token: str | None = None,
         descriptors: int | None = None,
         python: str = sys.executable,
     ) -> Iterator["Service"]:
         """A process that serves it, once it is ready.
 
         Args:
-            http: limits of the service; ``None``: as they are by default.
+            http: limits of the service, and its tokens; ``None``: as they are by default.
+            token: what `Service.ask` shows; ``None``: nothing.
             descriptors: how many files it may have open at most; ``None``: as we may.
             python: the interpreter, and with it the code, that serves.
         """
@@ -120,7 +122,7 @@ class Installation:
                 stderr=out,
                 cwd=self.folder,
             )
-        service = Service(process, port, log)
+        service = Service(process, port, log, token)
         try:
             if descriptors is not None:
                 limits = (descriptors, descriptors)
@@ -139,6 +141,7 @@ class Service:
     process: "subprocess.Popen[bytes]"
     port: int
     log: Path
+    token: str | None = None
 
     def wait_ready(self) -> None:
         """Wait until it serves everything."""
@@ -174,7 +177,7 @@ class Service:
     ) -> tuple[int, bytes]:
         """Status and body of ``METHOD /path`` over a new connection."""
         with self.connect(timeout=timeout) as connection:
-            connection.sendall(message(request, body, close=True))
+            connection.sendall(message(request, body, close=True, token=self.token))
             return answered(connection)
 
     def health_seconds(self, *, timeout: float = 30.0) -> float:
@@ -202,13 +205,17 @@ class Service:
 
     def release(self) -> int:
         """The release that it serves."""
-        number: int = json.loads(self.ask("GET /components")[1])["release"]
+        number: int = json.loads(self.ask("GET /v1/components")[1])["release"]
         return number
 
 
-def message(request: str, body: bytes | None = None, *, close: bool = False) -> bytes:
+def message(
+    request: str, body: bytes | None = None, *, close: bool = False, token: str | None = None
+) -> bytes:
     """``METHOD /path`` as HTTP/1.1."""
     lines = [f"{request} HTTP/1.1", "host: localhost"]
+    if token is not None:
+        lines.append(f"authorization: Bearer {token}")
     if close:
         lines.append("connection: close")
     if body is not None:

@@ -1,7 +1,8 @@
 """Everything that the OpenAPI document allows, and what it does not, asked of a real process.
 
 No answer is a fault of the server; each has a status, a content type and a shape that the document
-names; what the document does not allow is refused. For how long, `tests.security.fuzzing` says.
+names; what the document does not allow is refused. Where there are tokens, the same is refused to
+whoever shows none, or a wrong one. For how long, `tests.security.fuzzing` says.
 """
 
 import json
@@ -16,11 +17,23 @@ from schemathesis import GenerationMode
 from schemathesis import checks as known
 from schemathesis.specs.openapi import checks as documented
 
+from indexrelay.service.tokens import OPEN_PATHS, digest_of, new_token
 from tests.security.fuzzing import MINUTES, seeds
 from tests.security.reader_service import DIMENSION, Installation, Service
 
-EXAMPLES = 10
-OF_SEARCHES = 60
+TOKENS: dict[str, dict[str, Any]] = {
+    "reads": {"scope": "read"},
+    "changes": {"scope": "admin"},
+    "tenant": {"scope": "read", "filter": {"about": "x"}},
+}
+SHOWN = {name: new_token() for name in TOKENS}
+EXPECTED = {
+    "nobody": {202, 404},
+    "reads": {403, 404},
+    "changes": {202, 404},
+    "tenant": {403},
+}
+"""Statuses beside 200 and 422, by whose token is shown."""
 CHECKS = [
     known.not_a_server_error,
     documented.status_code_conformance,
@@ -33,18 +46,33 @@ CHECKS = [
 NAMES = ["similar", "words"]
 
 
-@pytest.fixture(scope="module")
-def service(installation: Installation) -> Iterator[Service]:
-    with installation.serving() as service:
+@pytest.fixture(scope="module", params=EXPECTED)
+def service(installation: Installation, request: pytest.FixtureRequest) -> Iterator[Service]:
+    """Without tokens, and with one of each kind."""
+    shown = None if request.param == "nobody" else SHOWN[request.param]
+    tokens = {
+        name: {"sha256": digest_of(SHOWN[name]), **token}
+        for name, token in TOKENS.items()
+        if shown is not None
+    }
+    with installation.serving(http={"tokens": tokens}, token=shown) as service:
         yield service
 
 
 def document(service: Service) -> dict[str, Any]:
     """The service's own description, in which searches are of what it has."""
     described: dict[str, Any] = json.loads(service.ask("GET /openapi.json")[1])
-    search = described["paths"]["/components/{name}/search"]["post"]
-    for parameter in search["parameters"]:
-        parameter["schema"] = {"type": "string", "enum": NAMES}
+    for operations in described["paths"].values():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["name"] == "name":
+                    parameter["schema"] = {"type": "string", "enum": NAMES}
+            operation["parameters"] = [
+                # Options in the address are for bodies of float32 values.
+                each
+                for each in operation.get("parameters", ())
+                if each["in"] != "query" or operation.get("requestBody") is None
+            ]
     for arm in described["components"]["schemas"]["SearchRequest"]["oneOf"]:
         asked = arm["properties"]
         if asked["vector"]["type"] == "array":
@@ -55,16 +83,22 @@ def document(service: Service) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(120 + 90 * MINUTES)
-def test_whatever_is_asked_is_answered_as_the_document_says(service: Service) -> None:
+def test_whatever_is_asked_is_answered_as_the_document_says(
+    service: Service, request: pytest.FixtureRequest
+) -> None:
     schema = schemathesis.openapi.from_dict(document(service))
     operations: list[Any] = [found.ok() for found in schema.get_all_operations()]  # type: ignore[union-attr]
-    assert len(operations) >= 7
+    assert len(operations) >= 13
     seen: Counter[int] = Counter()
+    shown = {} if service.token is None else {"authorization": f"Bearer {service.token}"}
+    url = f"http://127.0.0.1:{service.port}"
+
+    examples = 20 if shown else 40
 
     def ask(operation: Any, mode: GenerationMode, number: int) -> None:
         @seed(number)
         @settings(
-            max_examples=OF_SEARCHES if operation.body else EXAMPLES,
+            max_examples=examples if "search" in operation.path else examples // 4,
             deadline=None,
             database=None,
             phases=[Phase.generate],
@@ -72,11 +106,18 @@ def test_whatever_is_asked_is_answered_as_the_document_says(service: Service) ->
         )
         @given(case=operation.as_strategy(generation_mode=mode))
         def once(case: Any) -> None:
-            answer = case.call(base_url=f"http://127.0.0.1:{service.port}", timeout=20)
+            case.headers = {**(case.headers or {}), **shown}
+            answer = case.call(base_url=url, timeout=20)
             case.validate_response(answer, checks=CHECKS)
             seen[answer.status_code] += 1
             if answer.status_code >= 400:
                 assert len(answer.content) < 8_000
+            if shown and operation.path not in OPEN_PATHS:
+                for given in ({}, {"authorization": f"Bearer {new_token()}"}):
+                    case.headers = given
+                    refused = case.call(base_url=url, timeout=20)
+                    assert refused.status_code == 401
+                    assert refused.headers["www-authenticate"][0].startswith("Bearer ")
 
         once()
 
@@ -85,6 +126,8 @@ def test_whatever_is_asked_is_answered_as_the_document_says(service: Service) ->
             ask(operation, GenerationMode.POSITIVE, number)
             if operation.body:  # of names and headers every text is allowed
                 ask(operation, GenerationMode.NEGATIVE, number)
-    assert min(seen[status] for status in (200, 202, 404, 422)) > 0, seen
+    assert seen.keys() >= {200, 422, *(EXPECTED[request.node.callspec.params["service"]])}, seen
     assert service.process.poll() is None
-    assert not [line for line in service.log.read_text().splitlines() if "request.failed" in line]
+    logged = service.log.read_text()
+    assert not [line for line in logged.splitlines() if "request.failed" in line]
+    assert service.token is None or service.token not in logged

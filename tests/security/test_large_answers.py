@@ -93,7 +93,7 @@ def test_payloads_of_many_small_values_are_not_parsed(tmp_path: Path) -> None:
         ):
             for k, status in ((10, 422), (5, 200)):
                 body = json.dumps({**question, "k": k}).encode()
-                got, answer = service.ask(f"POST /components/{name}/search", body)
+                got, answer = service.ask(f"POST /v1/components/{name}/search", body)
                 assert got == status
                 assert (b"more than 200000 values" in answer) is (status == 422)
     values.pipeline.close()

@@ -63,12 +63,12 @@ def test_no_answer_names_the_software_and_every_refusal_is_a_problem(service: Se
     for sent, status in (
         (message("GET /ready", close=True), 200),
         (message("GET /nothing", close=True), 404),
-        (message("GET /retry", close=True), 405),
+        (message("GET /v1/retry", close=True), 405),
         (b"nonsense\r\n\r\n", 400),
         (b"GET /ready HTTP/1.1\r\nhost: localhost\r\nx: " + b"x" * 20_000 + b"\r\n\r\n", 400),
-        (b"POST /retry HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9999999999\r\n\r\n", 413),
+        (b"POST /v1/retry HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9999999999\r\n\r\n", 413),
         (
-            b"POST /retry HTTP/1.1\r\nhost: localhost\r\ncontent-length: "
+            b"POST /v1/retry HTTP/1.1\r\nhost: localhost\r\ncontent-length: "
             + b"9" * 20
             + b"\r\n\r\n",
             413,

@@ -12,42 +12,15 @@ from indexrelay.reloaders import Reloader
 from indexrelay.schemas.http_settings import HttpSettings
 from indexrelay.schemas.messages import ReaderState
 from indexrelay.schemas.names import canonical_json, sha256_hex
-from indexrelay.schemas.settings import ComponentDefinition
-from indexrelay.service import app as app_module
+from indexrelay.service import description
 from indexrelay.service.answers import accepts_gzip, matches
 from indexrelay.service.app import create_app
 from tests.reloaders.bench import Bench
 from tests.service.app_server import running
-from tests.service.search_kinds import MODULE
+from tests.service.conftest import CONTENTS, KINDS
 
 MAX_BODY_BYTES = HttpSettings().max_body_bytes
-KINDS = {"points": f"{MODULE}:Points", "lines": f"{MODULE}:Lines", "page": f"{MODULE}:Document"}
-CONTENTS = {
-    "points": "0 0\n1 0\n5 5\n",
-    "lines": "read a csv file\nsplit a path\n",
-    "page": '{"points":[1,2,3]}',
-}
-
-
-@pytest.fixture
-def reader(bench: Bench) -> Reloader:
-    declared = {name: ComponentDefinition.of(kind, "tracks") for name, kind in KINDS.items()}
-    bench.settings = bench.settings.model_copy(update={"components": declared})
-    return bench.reader()
-
-
-@pytest.fixture
-def empty(reader: Reloader) -> Iterator[httpx.Client]:
-    with running(create_app(reader)) as client:
-        yield client
-
-
-@pytest.fixture
-def client(bench: Bench, reader: Reloader, empty: httpx.Client) -> httpx.Client:
-    for name, content in CONTENTS.items():
-        bench.publish_texts({name: content}, kind=KINDS[name])
-    reader.step()
-    return empty
+POSTED = ("search", "search/batch", "entries", "count", "scroll", "neighbours")
 
 
 def test_a_reader_without_a_release_is_alive_and_not_ready(empty: httpx.Client) -> None:
@@ -56,7 +29,7 @@ def test_a_reader_without_a_release_is_alive_and_not_ready(empty: httpx.Client) 
     assert [each["code"] for each in health["problems"]] == ["reader_not_ready"]
     answer = empty.get("/ready")
     assert (answer.status_code, answer.json()) == (503, {"ready": False})
-    answer = empty.post("/components/points/search", json={"vector": [0, 0]})
+    answer = empty.post("/v1/components/points/search", json={"vector": [0, 0]})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert answer.json() == {
         "type": "about:blank",
@@ -99,11 +72,11 @@ def test_a_reader_that_serves_all_is_ready_and_lists_it(
     client: httpx.Client, reader: Reloader
 ) -> None:
     assert client.get("/ready").json() == {"ready": True}
-    state = ReaderState.model_validate(client.get("/state").json())
-    assert (state.reader, state.release) == ("a", 3)
+    state = ReaderState.model_validate(client.get("/v1/state").json())
+    assert (state.reader, state.release) == ("a", len(KINDS))
     assert set(state.components) == set(KINDS)
-    listed = client.get("/components").json()
-    assert listed["release"] == 3
+    listed = client.get("/v1/components").json()
+    assert listed["release"] == len(KINDS)
     assert listed["components"]["points"]["kind"] == KINDS["points"]
     assert listed["components"]["points"]["version"] == state.components["points"].version
     assert listed["components"]["points"]["covers"] == {"tracks": 1}
@@ -120,23 +93,23 @@ def test_a_version_of_a_newer_minor_version_is_named_as_it_is_released(
     bench.components["points"] = version
     bench.release()
     reader.step()
-    assert empty.get("/components").json()["components"]["points"]["version"] == version
+    assert empty.get("/v1/components").json()["components"]["points"]["version"] == version
 
 
 def test_a_search_by_vector_names_the_version_that_answered(client: httpx.Client) -> None:
-    answer = client.post("/components/points/search", json={"vector": [0.9, 0], "k": 2}).json()
+    answer = client.post("/v1/components/points/search", json={"vector": [0.9, 0], "k": 2}).json()
     assert [hit["id"] for hit in answer["hits"]] == ["b", "a"]
     assert answer["hits"][0] == {"id": "b", "score": pytest.approx(0.1), "payload": {"row": 1}}
     assert answer["component"] == "points"
-    assert answer["release"] == 3
-    listed = client.get("/components").json()
+    assert answer["release"] == len(KINDS)
+    listed = client.get("/v1/components").json()
     assert answer["version"] == listed["components"]["points"]["version"]
 
 
 def test_a_search_by_id_and_by_text(client: httpx.Client) -> None:
-    by_id = client.post("/components/points/search", json={"id": "a", "k": 1}).json()
+    by_id = client.post("/v1/components/points/search", json={"id": "a", "k": 1}).json()
     assert [hit["id"] for hit in by_id["hits"]] == ["b"]
-    by_text = client.post("/components/lines/search", json={"text": "csv"}).json()
+    by_text = client.post("/v1/components/lines/search", json={"text": "csv"}).json()
     assert [hit["id"] for hit in by_text["hits"]] == ["read a csv file"]
 
 
@@ -155,18 +128,18 @@ def test_a_search_by_id_and_by_text(client: httpx.Client) -> None:
         ("points", {"text": "csv"}, 422, "answers a vector or an id"),
         ("points", {"id": "z"}, 404, "no entry 'z'"),
         ("points", {"id": ""}, 422, "id: "),
-        ("points", {"query": "x"}, 422, "unknown: 'query'; there are vector, id, text, k"),
+        ("points", {"query": "x"}, 422, "unknown: 'query'; there are k, filter, without"),
         ("lines", {"id": "a"}, 422, "answers a text"),
         ("lines", {"text": "x" * 10_001}, 422, "text: "),
         ("page", {"text": "x"}, 422, "answers no search"),
-        ("clap", {"text": "x"}, 404, "there is lines, page, points"),
+        ("clap", {"text": "x"}, 404, "there is lines, page, points, songs"),
         ("..%2F..%2Fetc", {"text": "x"}, 404, ""),
     ],
 )
 def test_what_cannot_be_answered_is_refused_in_words(
     client: httpx.Client, component: str, body: dict[str, object], status: int, says: str
 ) -> None:
-    answer = client.post(f"/components/{component}/search", json=body)
+    answer = client.post(f"/v1/components/{component}/search", json=body)
     assert answer.status_code == status
     assert says in answer.json()["detail"]
 
@@ -174,7 +147,7 @@ def test_what_cannot_be_answered_is_refused_in_words(
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"vector": [NaN, 0]}', b"\xff"])
 def test_a_body_that_is_no_question_is_refused(client: httpx.Client, body: bytes) -> None:
     answer = client.post(
-        "/components/points/search", content=body, headers={"content-type": "application/json"}
+        "/v1/components/points/search", content=body, headers={"content-type": "application/json"}
     )
     assert answer.status_code in (400, 422)
     assert answer.json()["detail"]
@@ -185,7 +158,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_parsed(client: httpx.C
         for _ in range(MAX_BODY_BYTES // 65_536 + 1):
             yield b" " * 65_536
 
-    answer = client.post("/components/points/search", content=pieces())
+    answer = client.post("/v1/components/points/search", content=pieces())
     assert answer.status_code == 413
     assert str(MAX_BODY_BYTES) in answer.json()["detail"]
 
@@ -193,7 +166,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_parsed(client: httpx.C
 def _document(client: httpx.Client, **headers: str) -> httpx.Response:
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     # The client would ask for gzip by itself.
-    return client.get("/components/page/document", headers={"accept-encoding": ""} | given)
+    return client.get("/v1/components/page/document", headers={"accept-encoding": ""} | given)
 
 
 def test_a_document_is_sent_gzipped_to_those_who_accept_it(client: httpx.Client) -> None:
@@ -217,10 +190,10 @@ def test_a_document_that_the_client_has_is_not_sent_again(client: httpx.Client) 
 
 
 def test_what_is_no_document_is_refused(client: httpx.Client) -> None:
-    answer = client.get("/components/points/document")
+    answer = client.get("/v1/components/points/document")
     assert answer.status_code == 422
     assert "no JSON cache" in answer.json()["detail"]
-    assert client.get("/components/clap/document").status_code == 404
+    assert client.get("/v1/components/clap/document").status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -254,7 +227,7 @@ def test_the_application_stops_the_reader(bench: Bench) -> None:
         assert client.get("/health").status_code == 200
     with running(create_app(reader)) as client:
         reader.stop()
-        answer = client.get("/components")
+        answer = client.get("/v1/components")
     assert answer.status_code == 503
     assert "stopped" in answer.json()["detail"]
 
@@ -269,7 +242,7 @@ def test_a_reader_retries_on_request(bench: Bench) -> None:
         cause.unlink()
         reader.step()
         assert not reader.ready
-        answer = client.post("/retry")
+        answer = client.post("/v1/retry")
         assert (answer.status_code, answer.json()) == (202, {"accepted": True})
         reader.step()
         assert reader.ready
@@ -315,14 +288,14 @@ def test_however_often_a_retry_is_requested_a_reader_retries_once_a_second(bench
 def test_numbers_are_numbers_and_an_error_is_short(
     client: httpx.Client, body: dict[str, object], says: str
 ) -> None:
-    answer = client.post("/components/points/search", json=body)
+    answer = client.post("/v1/components/points/search", json=body)
     assert answer.status_code == (404 if "id" in body and "no entry" in says else 422)
     assert says in answer.json()["detail"]
     assert len(answer.content) < 1_300
 
 
 def test_a_whole_number_may_be_written_with_a_point(client: httpx.Client) -> None:
-    answer = client.post("/components/points/search", json={"vector": [0, 1], "k": 2.0})
+    answer = client.post("/v1/components/points/search", json={"vector": [0, 1], "k": 2.0})
     assert len(answer.json()["hits"]) == 2
 
 
@@ -330,13 +303,13 @@ def test_a_whole_number_may_be_written_with_a_point(client: httpx.Client) -> Non
 def test_a_score_that_is_no_number_is_an_error_and_not_null(
     client: httpx.Client, score: str
 ) -> None:
-    answer = client.post("/components/lines/search", json={"text": score})
+    answer = client.post("/v1/components/lines/search", json={"text": score})
     assert answer.status_code == 422
     assert f"the score of 'b' is {score}" in answer.json()["detail"]
 
 
 def test_half_a_character_of_a_users_kind_is_written_as_its_code(client: httpx.Client) -> None:
-    answer = client.post("/components/lines/search", json={"text": "half"})
+    answer = client.post("/v1/components/lines/search", json={"text": "half"})
     assert answer.status_code == 200
     assert answer.json()["hits"][0]["payload"] == "\ud800"
 
@@ -344,7 +317,7 @@ def test_half_a_character_of_a_users_kind_is_written_as_its_code(client: httpx.C
 def test_a_kind_that_can_limit_the_payloads_it_reads_gets_the_limit(
     client: httpx.Client,
 ) -> None:
-    answer = client.post("/components/lines/search", json={"text": "limit"}).json()
+    answer = client.post("/v1/components/lines/search", json={"text": "limit"}).json()
     assert answer["hits"][0]["payload"] == HttpSettings().max_answer_bytes
 
 
@@ -352,22 +325,22 @@ def test_a_kind_that_can_limit_the_payloads_it_reads_gets_the_limit(
 def test_an_unexpected_error_is_a_problem_without_details_and_a_line_in_the_log(
     client: httpx.Client, caplog: pytest.LogCaptureFixture, text: str
 ) -> None:
-    answer = client.post("/components/lines/search", json={"text": text})
+    answer = client.post("/v1/components/lines/search", json={"text": text})
     assert answer.status_code == 500
     assert answer.json()["detail"] == "this is a fault of the reader; its log says more"
     logged = [record for record in caplog.records if "request.failed" in record.getMessage()]
     assert len(logged) == 1
-    assert "/components/lines/search" in logged[0].getMessage()
+    assert "/v1/components/lines/search" in logged[0].getMessage()
 
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
         ("GET", "/", 404),
-        ("GET", "/components/points/search", 405),
+        ("GET", "/v1/components/points/search", 405),
         ("DELETE", "/health", 405),
         ("GET", "/components/" + "x" * 5_000 + "/document", 404),
-        ("POST", "/components/points/search", 415),
+        ("POST", "/v1/components/points/search", 415),
         ("GET", "/docs", 404),
     ],
 )
@@ -388,13 +361,13 @@ def test_the_description_is_rendered_once(
     client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = client.get("/openapi.json").content
-    monkeypatch.setattr(app_module, "get_openapi", None)
+    monkeypatch.setattr(description, "get_openapi", None)
     assert client.get("/openapi.json").content == first
 
 
 def test_of_many_unknown_keys_some_are_named(client: httpx.Client) -> None:
     body = {f"key-{number}": 0 for number in range(1000)}
-    answer = client.post("/components/points/search", json=body)
+    answer = client.post("/v1/components/points/search", json=body)
     assert answer.status_code == 422
     assert "'key-0', 'key-1', 'key-2', 'key-3', 'key-4' and 995 more" in answer.json()["detail"]
 
@@ -406,15 +379,17 @@ def test_the_description_lists_every_status_of_every_route(client: httpx.Client)
         for path, operations in described["paths"].items()
         for method, operation in operations.items()
     }
+    of_component = "/v1/components/{name}"
     everywhere = {"400", "405", "408", "413", "421", "500", "503"}
     assert {route: set(responses) - everywhere for route, responses in routes.items()} == {
         "GET /health": {"200"},
         "GET /ready": {"200"},
-        "GET /state": {"200"},
-        "POST /retry": {"202"},
-        "GET /components": {"200"},
-        "POST /components/{name}/search": {"200", "404", "415", "422"},
-        "GET /components/{name}/document": {"200", "304", "404", "422"},
+        "GET /v1/state": {"200"},
+        "POST /v1/retry": {"202"},
+        "GET /v1/components": {"200"},
+        **{f"POST {of_component}/{asked}": {"200", "404", "415", "422"} for asked in POSTED},
+        f"GET {of_component}/entries": {"200", "404", "422"},
+        f"GET {of_component}/document": {"200", "304", "404", "422"},
     }
     for responses in routes.values():
         for status, response in responses.items():
@@ -425,7 +400,7 @@ def test_the_description_lists_every_status_of_every_route(client: httpx.Client)
     assert "HTTPValidationError" not in described["components"]["schemas"]
     k = described["components"]["schemas"]["SearchRequest"]["properties"]["k"]
     assert (k["minimum"], k["maximum"]) == (1, 1000)
-    search = described["paths"]["/components/{name}/search"]["post"]
+    search = described["paths"]["/v1/components/{name}/search"]["post"]
     assert search["requestBody"]["content"]["application/json"]["schema"] == {
         "$ref": "#/components/schemas/SearchRequest"
     }
@@ -438,9 +413,9 @@ def test_an_answer_that_would_be_too_large_names_the_k_that_fits(
     reader.step()
     with running(create_app(reader, HttpSettings(max_answer_bytes=210))) as client:
         asked = {"vector": [0, 0], "k": 3}
-        answer = client.post("/components/points/search", json=asked)
+        answer = client.post("/v1/components/points/search", json=asked)
         assert answer.status_code == 422
         k = int(answer.json()["detail"].split("a k of ")[1].split()[0])
         assert 0 < k < 3
         asked["k"] = k
-        assert client.post("/components/points/search", json=asked).status_code == 200
+        assert client.post("/v1/components/points/search", json=asked).status_code == 200

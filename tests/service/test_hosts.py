@@ -45,9 +45,9 @@ def client(bench: Bench) -> Iterator[httpx.Client]:
 
 
 def test_a_web_page_whose_name_leads_here_reads_nothing(client: httpx.Client) -> None:
-    assert client.get("/components").status_code == 200
-    assert client.get("/components", headers={"host": "reader.example:1"}).status_code == 200
-    for path in ("/components", "/components/voyager/document", "/health", "/nothing"):
+    assert client.get("/v1/components").status_code == 200
+    assert client.get("/v1/components", headers={"host": "reader.example:1"}).status_code == 200
+    for path in ("/v1/components", "/v1/components/voyager/document", "/health", "/nothing"):
         refused = client.get(path, headers={"host": "evil.example"})
         assert (refused.status_code, refused.json()["status"]) == (421, 421)
         assert "http.hosts" in refused.json()["detail"]

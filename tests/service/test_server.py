@@ -84,7 +84,7 @@ def test_a_service_on_a_unix_socket_takes_over_from_a_killed_one(
             assert _address(redis_connection) == f"unix:{path}"
             transport = httpx.HTTPTransport(uds=str(path), retries=3)
             with httpx.Client(transport=transport, base_url="http://reader") as client:
-                assert client.get("/state").json()["reader"] == "served"
+                assert client.get("/v1/state").json()["reader"] == "served"
             process.send_signal(signal.SIGKILL if killed else signal.SIGTERM)
             assert process.wait(20) == (-signal.SIGKILL if killed else 0)
         assert path.exists() is killed

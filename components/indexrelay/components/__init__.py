@@ -31,6 +31,7 @@ from indexrelay.components.kind import (
     equal,
     judge,
 )
+from indexrelay.components.query import EntriesServed, Entry, Page
 from indexrelay.components.registry import check_kind, kind_class, kind_of
 from indexrelay.components.served import (
     Closable,
@@ -54,6 +55,8 @@ __all__ = [
     "ComponentInput",
     "CorruptFileError",
     "Entries",
+    "EntriesServed",
+    "Entry",
     "Files",
     "Goal",
     "GoldenParameters",
@@ -64,6 +67,7 @@ __all__ = [
     "Job",
     "Kind",
     "KindParameters",
+    "Page",
     "PreviousVersion",
     "Served",
     "ServedDocument",

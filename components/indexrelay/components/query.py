@@ -5,13 +5,13 @@ an `Explanation`. `Entry` and `Page` are the answers of ``get`` and ``scroll``. 
 the stages of a query that is explained; a query that is not makes none.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 from indexrelay.components.errors import InvalidQueryError
-from indexrelay.components.served import Hit
+from indexrelay.components.served import Hit, Served
 
 MAX_WITHOUT: Final = 10_000
 """Ids that one query may leave out."""
@@ -103,6 +103,37 @@ class Page:
     entries: list[Entry]
     after: str | None
     """What to give as ``after`` for the next page; ``None``: this is the last."""
+
+
+@runtime_checkable
+class EntriesServed(Served, Protocol):
+    """Gives, counts and lists its entries, of which a filter may choose some."""
+
+    def get(self, ids: Sequence[str], /) -> Sequence[Entry | None]:
+        """The entry of each id; ``None`` where there is none."""
+        ...
+
+    def count(self, filter: Mapping[str, Any] | None = None) -> int:  # noqa: A002 - its name
+        """How many entries match.
+
+        Raises:
+            InvalidQueryError: the filter is none.
+        """
+        ...
+
+    def scroll(
+        self,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - its name
+        *,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Page:
+        """At most ``limit`` entries that match, in the order of their ids, behind ``after``.
+
+        Raises:
+            InvalidQueryError: the filter is none, or ``limit`` no number of entries.
+        """
+        ...
 
 
 class Stopwatch:

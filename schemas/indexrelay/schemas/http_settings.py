@@ -1,10 +1,34 @@
 """The table ``[http]``: what the reader service lets its clients keep of it."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
+from indexrelay.schemas.names import Name
 from indexrelay.schemas.setting_types import PositiveCount, PositiveSeconds, Table
+
+TokenScope = Literal["read", "admin"]
+
+
+class TokenSettings(Table):
+    """One table ``[http.tokens.NAME]``: a bearer token, by its sha256. ``indexrelay tokens
+    generate`` makes one."""
+
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    """Of the token, in hexadecimal: who reads the settings cannot ask with it."""
+    scope: TokenScope = "read"
+    """``read``: searches, entries, documents, metrics. ``admin``: also what changes something, as
+    ``/v1/retry``."""
+    filter: Annotated[dict[str, Any], Field(min_length=1)] | None = None
+    """Of a tenant: a filter that is forced into everything that is asked with this token, so that
+    it sees only what matches; what shows everybody's entries or counts is refused. It goes with the
+    scope ``read``. ``None``: everything may be seen."""
+
+    @model_validator(mode="after")
+    def _a_tenant_reads(self) -> Self:
+        if self.filter is not None and self.scope != "read":
+            raise ValueError('a token with a filter has the scope "read"')
+        return self
 
 
 class HttpSettings(Table):
@@ -41,3 +65,17 @@ class HttpSettings(Table):
     max_waiting_searches: Annotated[int, Field(ge=0)] = 200
     """Searches that may wait for such a thread; one more is refused (503). Fewer where all of them
     were more than half of the connections: the rest is for smaller requests."""
+    tokens: dict[Name, TokenSettings] = Field(default_factory=dict)
+    """Who may ask, by names that are only for people. None: whoever reaches the reader, which
+    listens on a loopback address or a unix socket then. One or more: nothing is answered without
+    one of them but ``/health`` and ``/ready``."""
+
+    @field_validator("tokens")
+    @classmethod
+    def _each_has_one_name(cls, tokens: dict[str, TokenSettings]) -> dict[str, TokenSettings]:
+        names: dict[str, str] = {}
+        for name, token in tokens.items():
+            first = names.setdefault(token.sha256, name)
+            if first != name:
+                raise ValueError(f"{first} and {name} are the same token: draw another one")
+        return tokens

@@ -27,6 +27,8 @@ SecondsOrFalse = Annotated[
     BeforeValidator(_false_as_none, json_schema_input_type=PositiveSeconds | Literal[False]),
 ]
 
+MillisecondsOrFalse = SecondsOrFalse
+
 
 def _at_home(path: Path) -> Path:
     """A leading ``~`` or ``~NAME`` is a home folder, as in a shell."""

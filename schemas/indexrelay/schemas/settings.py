@@ -34,6 +34,7 @@ from indexrelay.schemas.parameter_files import digested, located
 from indexrelay.schemas.server_url import read_server_url
 from indexrelay.schemas.setting_types import (
     CountOrFalse,
+    MillisecondsOrFalse,
     PositiveCount,
     PositiveSeconds,
     SecondsOrFalse,
@@ -419,6 +420,10 @@ class ReaderSettings(Table):
     changed are, within ``poll_seconds``."""
     scrub_bytes_per_second: PositiveCount = 20_000_000
     """… and how fast at most: a tenth of what a plain disk gives, and 2 % of a core."""
+    slow_query_ms: MillisecondsOrFalse = None
+    """A query over HTTP that takes more milliseconds is logged (``query.slow``), with component,
+    version, plan where it was explained, ``k`` and seconds, and nothing of what was asked.
+    ``false``: none is."""
 
 
 class LogSettings(Table):

@@ -7,7 +7,7 @@ memory, gzipped or not, or not at all when the client has it already.
 import asyncio
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from indexrelay.components.errors import InvalidQueryError
+from indexrelay.components.query import Hits
 from indexrelay.components.served import Hit, ServedDocument
 from indexrelay.service.connections import connection_of
 from indexrelay.service.problems import problem
@@ -26,6 +27,14 @@ PIECE_BYTES: Final = 64 * 1024
 _ROOM: Final = "this reader has no room for one more answer; ask again in a moment, or another one"
 
 
+class ArmRank(BaseModel):
+    """Where one part of a search by vector and text had found an entry."""
+
+    rank: int
+    """From 1."""
+    score: float
+
+
 class FoundEntry(BaseModel):
     """One hit."""
 
@@ -33,6 +42,8 @@ class FoundEntry(BaseModel):
     score: float
     payload: Any
     """The entry's JSON payload; null where it has none."""
+    arms: dict[str, ArmRank] | None = None
+    """Of a search by vector and text: by the part that found it, its rank and score there."""
 
 
 class SearchAnswer(BaseModel):
@@ -42,6 +53,8 @@ class SearchAnswer(BaseModel):
     release: int
     version: str
     hits: list[FoundEntry]
+    explanation: dict[str, Any] | None = None
+    """How it was found, where that was asked for: plan, effort, layers, candidates, stages."""
 
 
 class LargeResponse(Response):
@@ -93,9 +106,35 @@ def encoded(
     """A `SearchAnswer` as JSON.
 
     Args:
-        hits: what was found.
+        hits: what was found; with an ``explanation``, where there is one.
         answering: the version that was searched.
         max_bytes: of the answer.
+        are_json: whether payloads are known to be JSON; see `encoded_hits`.
+
+    Raises:
+        InvalidQueryError: it would be longer than ``max_bytes``, or a score is no number.
+        ValueError: a payload is not JSON.
+    """
+    head = head_of(answering) + b',"hits":'
+    explanation = hits.explanation if isinstance(hits, Hits) else None
+    tail = b"}"
+    if explanation is not None:
+        tail = b',"explanation":' + checked_json(explanation.as_json()) + b"}"
+    room = max_bytes - len(head) - len(tail)
+    return b"".join((head, encoded_hits(hits, max_bytes=room, are_json=are_json), tail))
+
+
+def head_of(answering: Answering) -> bytes:
+    """The beginning of every answer: the version that gives it."""
+    return plain_json(asdict(answering))[:-1]
+
+
+def encoded_hits(hits: Iterable[Hit], *, max_bytes: int, are_json: bool = False) -> bytes:
+    """Hits as a JSON list of `FoundEntry`.
+
+    Args:
+        hits: what was found.
+        max_bytes: of the list.
         are_json: whether payloads are known to be JSON, as those of entries are: they were checked
             when they came in. To look for a NaN in them would take as long as to write them.
 
@@ -103,40 +142,63 @@ def encoded(
         InvalidQueryError: it would be longer than ``max_bytes``, or a score is no number.
         ValueError: a payload is not JSON.
     """
-    found: list[dict[str, Any]] = []
-    for hit in hits:
-        if not math.isfinite(hit.score):
-            raise InvalidQueryError(
-                f"the score of {hit.id!r:.100} is {hit.score}: the query, or that entry, is beyond "
-                "what its distances can be"
-            )
-        found.append({"id": hit.id, "score": hit.score, "payload": hit.payload})
-    answer = {**asdict(answering), "hits": found}
+    found = [_shown(hit) for hit in hits]
     if are_json:  # and in size what was read
-        whole = _to_json(answer)
+        whole = plain_json(found)
         if len(whole) <= max_bytes:
             return whole
-    return _within(answer, found, max_bytes)
+    return joined(found, max_bytes=max_bytes, advice="fewer hits, with a k of {count} or less")
 
 
-def _within(answer: dict[str, Any], hits: Iterable[dict[str, Any]], max_bytes: int) -> bytes:
-    """The answer, written hit by hit until there is no room for the next."""
-    head = _to_json({**answer, "hits": []})[: -len("]}")]
+def _shown(hit: Hit) -> dict[str, Any]:
+    if not math.isfinite(hit.score):
+        raise InvalidQueryError(
+            f"the score of {hit.id!r:.100} is {hit.score}: the query, or that entry, is beyond "
+            "what its distances can be"
+        )
+    shown: dict[str, Any] = {"id": hit.id, "score": hit.score, "payload": hit.payload}
+    arms: Mapping[str, Any] | None = getattr(hit, "arms", None)
+    if arms is not None:
+        shown["arms"] = {name: {"rank": arm.rank, "score": arm.score} for name, arm in arms.items()}
+    return shown
+
+
+def joined(found: Iterable[Any], *, max_bytes: int, advice: str) -> bytes:
+    """A JSON list, written value by value until there is no room for the next.
+
+    Args:
+        found: what is listed.
+        max_bytes: of the list.
+        advice: what to ask for instead; ``{count}`` is how many there was room for.
+
+    Raises:
+        InvalidQueryError: there is no room.
+        ValueError: one is not JSON.
+    """
     pieces: list[bytes] = []
-    size = len(head) + len("]}")
-    for hit in hits:
-        piece = _to_checked_json(hit)
+    size = len("[]")
+    for each in found:
+        piece = checked_json(each)
         size += len(piece) + 1
         if size > max_bytes:
-            advice = f"ask for fewer hits, with a k of {len(pieces)} or less"
-            if not pieces:
-                advice = "the first hit alone has; let the reader give more (http.max_answer_bytes)"
-            raise InvalidQueryError(f"the answer would have more than {max_bytes} bytes; {advice}")
+            raise TooLongError(advice.format(count=len(pieces)) if pieces else None)
         pieces.append(piece)
-    return b"".join((head, b",".join(pieces), b"]}"))
+    return b"[" + b",".join(pieces) + b"]"
 
 
-def _to_json(value: Any) -> bytes:
+class TooLongError(InvalidQueryError):
+    """Raised when an answer would have more bytes than it may; ask for less."""
+
+    def __init__(self, advice: str | None) -> None:
+        wanted = f"ask for {advice}"
+        if advice is None:
+            wanted = "the first one alone has; let the reader give more"
+        super().__init__(
+            f"the answer would have more bytes than it may (http.max_answer_bytes); {wanted}"
+        )
+
+
+def plain_json(value: Any) -> bytes:
     """A value as JSON, in a tenth of the time that `json.dumps` takes where it is small."""
     try:
         return to_json(value, inf_nan_mode="constants")
@@ -144,9 +206,9 @@ def _to_json(value: Any) -> bytes:
         return _to_json_slowly(value)
 
 
-def _to_checked_json(value: Any) -> bytes:
+def checked_json(value: Any) -> bytes:
     """A value of a user's kind; raises `ValueError` where it holds what JSON does not know."""
-    fast = _to_json(value)
+    fast = plain_json(value)
     # A text may hold these words, too.
     return _to_json_slowly(value) if b"NaN" in fast or b"Infinity" in fast else fast
 

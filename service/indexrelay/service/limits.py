@@ -1,5 +1,8 @@
 """What one request may take: the size of its body, and a thread for its search.
 
+How long a request may take to come, half sent or not at all, is a matter of its connection:
+`indexrelay.service.connections`.
+
 Bodies are received up to a size before anything looks into them. Searches run a few at a time:
 Python runs one thread at a time, and forty of them that parse and encode would each take their turn
 before the event loop has its own again.
@@ -107,9 +110,7 @@ class SearchThreads:
 
     async def run(
         self,
-        function: Callable[[str, bytes], T],
-        name: str,
-        body: bytes,
+        function: Callable[[], T],
         *,
         connection: GuardedConnection | None,
     ) -> T:
@@ -125,7 +126,7 @@ class SearchThreads:
         def work() -> T:
             if connection is not None and connection.gone:
                 raise OverloadedError("no client to answer")
-            return function(name, body)
+            return function()
 
         self._inside += 1
         try:

@@ -22,7 +22,8 @@ from indexrelay.reloaders.reloader import Reloader
 from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.service.query import mistakes_text
+from indexrelay.service.bodies import mistakes_text
+from indexrelay.service.dispatch import NotFilteredError
 
 log = get_logger(__name__)
 
@@ -59,9 +60,12 @@ class ProblemDetails(BaseModel):
 class RefusedError(IndexRelayError):
     """Raised to refuse a request with a status; the sentence says what would be right."""
 
-    def __init__(self, status: int, detail: str) -> None:
+    def __init__(
+        self, status: int, detail: str, *, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
         self.status = status
+        self.headers = headers
 
 
 class OverloadedError(RefusedError):
@@ -96,7 +100,11 @@ def answer_problems(app: FastAPI, reloader: Reloader) -> None:
 
     @app.exception_handler(RefusedError)
     def refused(_request: Request, error: RefusedError) -> Response:
-        return problem(error.status, str(error))
+        return problem(error.status, str(error), error.headers)
+
+    @app.exception_handler(NotFilteredError)
+    def hidden(_request: Request, error: NotFilteredError) -> Response:
+        return problem(403, str(error))
 
     @app.exception_handler(HTTPException)
     def routed(_request: Request, error: HTTPException) -> Response:

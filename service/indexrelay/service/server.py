@@ -1,8 +1,8 @@
 """The reader as a process of its own: its socket, its server, and how it ends.
 
 The socket is bound before anything else, so that its address is known and can be published. Where
-other machines reach it nothing listens, unless the caller insists: the service does not ask its
-clients who they are.
+other machines reach it nothing listens, unless the settings name tokens or the caller insists:
+without a token the service does not ask its clients who they are.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from typing import Final
 import uvicorn
 
 from indexrelay.reloaders import Reloader
+from indexrelay.schemas import commands
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.settings import Settings
@@ -37,16 +38,16 @@ _EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised her
 
 
 class OpenAddressError(IndexRelayError):
-    """Raised when the service is to listen where other machines reach it, and ``insecure`` does not
-    say that they may."""
+    """Raised when the service is to listen where other machines reach it, the settings name no
+    token, and ``insecure`` does not say that they may."""
 
     is_misuse = True
 
     def __init__(self, address: str) -> None:
         super().__init__(
             f"{address} is reached from other machines, and whoever reaches it may search and read "
-            "every document: listen on 127.0.0.1 or a unix socket, behind a proxy that asks who it "
-            "is; or insist with --insecure"
+            f"every document: make a token ({commands.GENERATE_TOKEN}), listen on 127.0.0.1 or a "
+            "unix socket, behind a proxy that asks who it is, or insist with --insecure"
         )
         self.address = address
 
@@ -71,20 +72,21 @@ def serve(
         host: the address to listen on.
         port: the port to listen on; ``None`` or 0: a free one.
         uds: a unix socket to listen on instead.
-        insecure: listen where other machines may ask, too, although clients are not asked who they
-            are.
+        insecure: listen where other machines may ask, too, although the settings name no token
+            and clients are not asked who they are.
         address: where others find it, for its presence; ``None``: as it listens, with this
             machine's name where it listens everywhere.
         store: see `Reloader`.
         connection: see `Reloader`.
 
     Raises:
-        OpenAddressError: other machines reach the address, and ``insecure`` does not say that they
-            may.
+        OpenAddressError: other machines reach the address, there are no tokens, and ``insecure``
+            does not say that they may.
         OSError: it cannot listen there.
         KeyboardInterrupt: SIGINT came, once everything has been stopped.
     """
-    with listening(host, port or 0, uds, backlog=_BACKLOG, insecure=insecure) as listener:
+    may_be_open = insecure or bool(settings.http.tokens)
+    with listening(host, port or 0, uds, backlog=_BACKLOG, insecure=may_be_open) as listener:
         reloader = Reloader(
             settings,
             reader_id=reader_id,
@@ -98,6 +100,7 @@ def serve(
                 reloader,
                 limits,
                 is_local=is_local(listener) and listener.family != socket.AF_UNIX,
+                slow_query_ms=settings.reader.slow_query_ms,
             ),
             http=Connections(limits).protocol,
             ws="none",
@@ -110,18 +113,31 @@ def serve(
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
         if not is_local(listener):
-            log.warning(
-                "reader.open_to_the_network",
-                address=address_of(listener),
-                consequence="whoever reaches it may search, and read every document",
-                advice="let it listen on 127.0.0.1 or a unix socket, behind a proxy that asks who "
-                "it is",
-            )
+            _warn_of_open(listener, with_tokens=bool(settings.http.tokens))
         try:
             with _returning_on_sigterm():
                 _Server(config).run(sockets=[listener])
         finally:
             reloader.stop()  # also where requests did not end in time, and the lifespan did not
+
+
+def _warn_of_open(listener: socket.socket, *, with_tokens: bool) -> None:
+    """Log what it means that other machines reach it."""
+    if with_tokens:
+        log.warning(
+            "reader.tokens_in_the_clear",
+            address=address_of(listener),
+            consequence="whoever sees the traffic sees the tokens",
+            advice="put a proxy in front of it that speaks TLS",
+        )
+        return
+    log.warning(
+        "reader.open_to_the_network",
+        address=address_of(listener),
+        consequence="whoever reaches it may search, and read every document",
+        advice="make a token, or let it listen on 127.0.0.1 or a unix socket, behind a proxy that "
+        "asks who it is",
+    )
 
 
 class _Server(uvicorn.Server):

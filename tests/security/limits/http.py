@@ -12,9 +12,16 @@ from indexrelay.reloaders import Reloader
 from indexrelay.schemas.http_settings import HttpSettings
 from indexrelay.schemas.settings import Settings
 from indexrelay.service.answers import Answering, encoded
+from indexrelay.service.bodies import (
+    BatchRequest,
+    EntriesRequest,
+    NeighboursRequest,
+    ScrollRequest,
+    SearchRequest,
+    read_body,
+)
 from indexrelay.service.limits import BodyLimit, SearchThreads
 from indexrelay.service.problems import OverloadedError, ProblemDetails
-from indexrelay.service.query import search_request
 from indexrelay.service.requests import PIECE_BYTES
 from tests.security.limits.table import Row, exercises
 from tests.service.test_connections import CHUNKED, POST, WHOLE, Application
@@ -120,6 +127,10 @@ def _body_bytes(row: Row, _request: pytest.FixtureRequest) -> None:
     run(body)
 
 
+def search_request(body: bytes) -> SearchRequest:
+    return read_body(body, SearchRequest)
+
+
 def refused(body: bytes) -> str:
     with pytest.raises(InvalidQueryError) as caught:
         search_request(body)
@@ -184,7 +195,42 @@ def _hits(row: Row, _request: pytest.FixtureRequest) -> None:
     assert "k" in refused(json.dumps({"id": "a", "k": row.number + 1}).encode())
 
 
-@exercises("bytes of a search's answer")
+@exercises("ids and vectors of `like`, and of `unlike`")
+def _examples(row: Row, _request: pytest.FixtureRequest) -> None:
+    for name in ("like", "unlike"):
+        for more, fits in ((0, True), (1, False)):
+            asked = {"like": ["a"], name: ["a"] * (row.number + more)}
+            body = json.dumps(asked).encode()
+            if fits:
+                assert search_request(body).like
+            else:
+                assert f"{name}: " in refused(body)
+
+
+@exercises("ids that a request gets or leaves out, and entries of a page")
+def _ids(row: Row, _request: pytest.FixtureRequest) -> None:
+    for model, asked in (
+        (SearchRequest, lambda count: {"id": "a", "without": ["b"] * count}),
+        (EntriesRequest, lambda count: {"ids": ["b"] * count}),
+        (ScrollRequest, lambda count: {"limit": count}),
+    ):
+        assert read_body(json.dumps(asked(row.number)).encode(), model)
+        with pytest.raises(InvalidQueryError):
+            read_body(json.dumps(asked(row.number + 1)).encode(), model)
+
+
+@exercises("searches of a batch, and ids whose neighbours are asked for")
+def _queries(row: Row, _request: pytest.FixtureRequest) -> None:
+    for model, asked in (
+        (BatchRequest, lambda count: {"queries": [{"id": "a"}] * count}),
+        (NeighboursRequest, lambda count: {"ids": ["a"] * count}),
+    ):
+        assert read_body(json.dumps(asked(row.number)).encode(), model)
+        with pytest.raises(InvalidQueryError):
+            read_body(json.dumps(asked(row.number + 1)).encode(), model)
+
+
+@exercises("bytes of an answer to a query, a batch whole")
 def _answer_bytes(row: Row, _request: pytest.FixtureRequest) -> None:
     def answer(payload_bytes: int) -> bytes:
         hit = Hit(id="a", score=1.0, payload="x" * payload_bytes)
@@ -259,7 +305,7 @@ def _peak(settings: HttpSettings, *, asked: int) -> tuple[int, int]:
         threads, go, lock = SearchThreads(settings), threading.Event(), threading.Lock()
         inside, peak = 0, 0
 
-        def search(_name: str, _body: bytes) -> None:
+        def search() -> None:
             nonlocal inside, peak
             with lock:
                 inside += 1
@@ -268,10 +314,7 @@ def _peak(settings: HttpSettings, *, asked: int) -> tuple[int, int]:
             with lock:
                 inside -= 1
 
-        running = [
-            asyncio.create_task(threads.run(search, "c", b"", connection=None))
-            for _ in range(asked)
-        ]
+        running = [asyncio.create_task(threads.run(search, connection=None)) for _ in range(asked)]
         while inside < settings.searches:
             await asyncio.sleep(0.001)
         go.set()

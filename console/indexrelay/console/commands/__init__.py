@@ -150,9 +150,17 @@ COMMANDS: Final[Mapping[str, Listed]] = {
         help="Keys that releases are signed with: make one, or show its public part.",
         verbs=("generate", "show"),
     ),
+    "tokens": Listed(
+        module="commands.tokens",
+        panel=_DO,
+        help="Tokens that readers ask for over HTTP: make one, or list those there are.",
+        verbs=("generate", "list"),
+    ),
 }
 """Every command, in the order in which ``--help`` lists them."""
-_WITHOUT_CONFIG: Final = frozenset({"demo", "repair", "keys", "keys generate"})
+_WITHOUT_CONFIG: Final = frozenset(
+    {"demo", "repair", "keys", "keys generate", "tokens", "tokens generate"}
+)
 
 Config: TypeAlias = Annotated[
     Path | None,

@@ -96,13 +96,13 @@ class ReaderClient:
         Raises:
             CommandError: it does not answer, or refuses; with its own words.
         """
-        answer = self._asked("POST", f"/components/{component}/search", json=body)
+        answer = self._asked("POST", f"/v1/components/{component}/search", json=body)
         hits: list[dict[str, Any]] = answer["hits"]
         return hits
 
     def retry(self) -> None:
         """Let it retry the loads that failed for good; raises as `search`."""
-        self._asked("POST", "/retry")
+        self._asked("POST", "/v1/retry")
 
     def close(self) -> None:
         """Close its connections."""

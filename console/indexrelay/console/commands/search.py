@@ -22,8 +22,9 @@ from indexrelay.console.terminal import print_json, stdout, visible
 from indexrelay.console.versions import released_version
 from indexrelay.reloaders.loader import Opener
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.service.query import SearchRequest
-from indexrelay.service.query import search as search_served
+from indexrelay.service.bodies import SearchRequest
+from indexrelay.service.dispatch import Search
+from indexrelay.service.dispatch import search as search_served
 
 _LONGEST_PAYLOAD: Final = 300
 
@@ -117,7 +118,7 @@ def _ask_release(
     served = opener.open(component, released.id, serving=None)
     return [
         {"id": hit.id, "score": hit.score, "payload": hit.payload}
-        for hit in search_served(served.value, request)
+        for hit in search_served(served.value, Search.of(request))
     ]
 
 

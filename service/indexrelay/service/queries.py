@@ -1,0 +1,201 @@
+"""One query of a client: run on a thread, against one snapshot, and observed.
+
+Whatever is asked of a component goes this way: a thread is waited for, a snapshot is borrowed, the
+body is read and the component asked, the answer is encoded, and who observes is given what it was:
+the metrics, and the log of slow queries. Nothing that was sent is among that.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
+from indexrelay.reloaders import Reloader
+from indexrelay.reloaders.errors import ComponentNotServedError, ReloaderStoppedError
+from indexrelay.schemas.http_settings import HttpSettings
+from indexrelay.schemas.loggers import get_logger
+from indexrelay.service.answers import Answering, LargeResponse
+from indexrelay.service.bodies import JSON
+from indexrelay.service.connections import connection_of
+from indexrelay.service.dispatch import NotFilteredError
+from indexrelay.service.limits import SearchThreads
+from indexrelay.service.problems import OverloadedError, RefusedError
+from indexrelay.service.tokens import caller_of
+
+log = get_logger(__name__)
+
+Operation: TypeAlias = Literal["search", "batch", "entries", "count", "scroll", "neighbours"]
+Outcome: TypeAlias = Literal[
+    "answered", "refused", "unknown", "forbidden", "not_served", "overloaded", "failed"
+]
+_OUTCOMES: Final[tuple[tuple[type[Exception], Outcome], ...]] = (
+    (UnknownEntryError, "unknown"),
+    (InvalidQueryError, "refused"),
+    (NotFilteredError, "forbidden"),
+    (ComponentNotServedError, "not_served"),
+    (ReloaderStoppedError, "not_served"),
+    (OverloadedError, "overloaded"),
+)
+"""By the error; whatever else is raised has failed."""
+_OUR_KINDS: Final = "indexrelay.components."
+"""What kinds of our own serve has the payloads of entries."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lent:
+    """What a query may use while it runs."""
+
+    served: Any
+    """What the component's kind serves."""
+    answering: Answering
+    forced: Mapping[str, Any] | None
+    """The filter of the caller's token."""
+    max_bytes: int
+    """Of the answer; also of the payloads that are read for it."""
+    are_json: bool
+    """Whether payloads are known to be JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """The answer to a query, and what may be known of it."""
+
+    body: bytes
+    k: int | None = None
+    plan: str | None = None
+    """Where it was explained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """One query that has ended; nothing in it was sent by the client."""
+
+    operation: Operation
+    outcome: Outcome
+    seconds: float
+    """On its thread; it may have waited for that before."""
+    component: str = ""
+    """Empty where no such component is served."""
+    version: str = ""
+    k: int | None = None
+    plan: str | None = None
+
+
+Observer: TypeAlias = Callable[[Observation], None]
+Ask: TypeAlias = Callable[[Lent], Answered]
+
+
+class Queries:
+    """Runs the queries of one service."""
+
+    def __init__(
+        self, reloader: Reloader, limits: HttpSettings, observers: Sequence[Observer]
+    ) -> None:
+        self._reloader = reloader
+        self._limits = limits
+        self._threads = SearchThreads(limits)
+        self._observers = tuple(observers)
+
+    async def answer(
+        self, request: Request, component: str, operation: Operation, ask: Ask
+    ) -> Response:
+        """The response to a query.
+
+        Args:
+            request: whose query it is.
+            component: what is asked.
+            operation: what for.
+            ask: asks it; runs on a thread.
+
+        Raises:
+            OverloadedError: too many queries wait.
+            Exception: what ``ask`` raises, and what a snapshot does.
+        """
+        forced = caller_of(request).filter
+
+        def run() -> bytes:
+            return self._run(component, operation, ask, forced)
+
+        try:
+            body = await self._threads.run(run, connection=connection_of(request.scope))
+        except OverloadedError:
+            self._observe(Observation(operation=operation, outcome="overloaded", seconds=0.0))
+            raise
+        return LargeResponse(body, media_type="application/json")
+
+    def _run(
+        self, component: str, operation: Operation, ask: Ask, forced: Mapping[str, Any] | None
+    ) -> bytes:
+        began = time.perf_counter()
+        found: dict[str, Any] = {"operation": operation, "outcome": "answered"}
+        try:
+            with self._reloader.acquire() as snapshot:
+                served = snapshot[component]
+                version = snapshot.versions[component]
+                found |= {"component": component, "version": version}
+                lent = Lent(
+                    served=served,
+                    answering=Answering(
+                        component=component, release=snapshot.release, version=version
+                    ),
+                    forced=forced,
+                    max_bytes=self._limits.max_answer_bytes,
+                    are_json=type(served).__module__.startswith(_OUR_KINDS),
+                )
+                answered = ask(lent)
+                found |= {"k": answered.k, "plan": answered.plan}
+                return answered.body
+        except Exception as error:
+            found["outcome"] = outcome_of(error)
+            raise
+        finally:
+            self._observe(Observation(seconds=time.perf_counter() - began, **found))
+
+    def _observe(self, observation: Observation) -> None:
+        for observer in self._observers:
+            observer(observation)
+
+
+async def sent(request: Request, *kinds: str) -> tuple[bytes, str, list[tuple[str, str]]]:
+    """The body, its media type, and what stands in the address.
+
+    Raises:
+        RefusedError: it is of another type, or JSON with options in the address.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in kinds:
+        raise RefusedError(415, f"send the question as {' or '.join(kinds)}")
+    given = request.query_params.multi_items()
+    if kind == JSON and given:
+        raise RefusedError(422, "with a body in JSON the address has no options")
+    return await request.body(), kind, given
+
+
+def outcome_of(error: Exception) -> Outcome:
+    """How a query ended that raised ``error``."""
+    return next((outcome for kind, outcome in _OUTCOMES if isinstance(error, kind)), "failed")
+
+
+def slow_query_log(threshold_ms: float) -> Observer:
+    """Logs queries that took longer, without anything that was sent.
+
+    As every kind of line it is rate-limited (`indexrelay.schemas.logs`).
+    """
+
+    def observe(observation: Observation) -> None:
+        if observation.seconds * 1000 > threshold_ms and observation.outcome == "answered":
+            log.warning(
+                "query.slow",
+                component=observation.component,
+                version=observation.version,
+                operation=observation.operation,
+                plan=observation.plan,
+                k=observation.k,
+                seconds=round(observation.seconds, 6),
+            )
+
+    return observe

@@ -1,0 +1,67 @@
+"""Which method of a served object answers a request, and what is said where none does."""
+
+import pytest
+
+from indexrelay.components.errors import InvalidQueryError
+from indexrelay.components.served import Hit
+from indexrelay.service.bodies import SearchRequest
+from indexrelay.service.dispatch import Search, both, count, get, neighbours, scroll, search
+
+
+class HalfSearchable:
+    """Takes a vector, and lacks `search_by_id`."""
+
+    def search(self, vector: object, *, k: int = 10) -> list[Hit]:
+        raise AssertionError(f"asked for {vector!r} and {k}")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.mark.parametrize(
+    "request_", [SearchRequest(vector=[1.0]), SearchRequest(id="a"), SearchRequest(text="a")]
+)
+def test_a_search_by_vector_without_one_by_id_is_named(request_: SearchRequest) -> None:
+    with pytest.raises(InvalidQueryError, match="takes a vector, and it lacks search_by_id"):
+        search(HalfSearchable(), Search.of(request_))
+
+
+class HasOtherCount:
+    """Methods of a kind of one's own that only have the same names."""
+
+    def search(self, text: str, *, k: int = 10) -> list[Hit]:
+        raise AssertionError(text, k)
+
+    def get(self, word: str) -> str:
+        raise AssertionError(word)
+
+    def count(self, word: str) -> str:
+        raise AssertionError(word)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_a_method_that_only_has_the_name_is_not_asked() -> None:
+    for ask in (
+        lambda: count(HasOtherCount(), None),
+        lambda: get(HasOtherCount(), ["a"]),
+        lambda: scroll(HasOtherCount(), None, after=None, limit=1),
+        lambda: neighbours(HasOtherCount(), ["a"], k=1),
+    ):
+        with pytest.raises(InvalidQueryError, match="this component answers no"):
+            ask()
+
+
+FORCED = {"tenant": "a"}
+
+
+@pytest.mark.parametrize(
+    ("given", "together"),
+    [(None, FORCED), ({}, {"$and": [FORCED, {}]}), ({"x": 1}, {"$and": [FORCED, {"x": 1}]})],
+)
+def test_a_forced_filter_is_and_ed_to_the_given_one(
+    given: dict[str, int] | None, together: dict[str, object]
+) -> None:
+    assert both(FORCED, given) == together
+    assert both(None, given) == given
