@@ -26,6 +26,47 @@ def test_every_row_comes_back_as_it_was_written(tmp_path: Path, rows: list[str |
 
 @on_disk
 @given(
+    rows=st.lists(st.text(min_size=1, max_size=5) | st.just("ä\0ö"), min_size=1, max_size=20)
+    | st.lists(st.none() | texts, min_size=1, max_size=20),
+    data=st.data(),
+)
+def test_many_rows_at_a_time_are_what_they_are_one_by_one(
+    tmp_path: Path, rows: list[str | None], data: st.DataObject
+) -> None:
+    rows = [None if row is None else row.encode("utf-8", "ignore").decode() for row in rows]
+    table = StringTable(write(tmp_path / "t", rows))
+    drawn = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=64, max_size=80))
+    expected = [rows[row] for row in drawn]
+    assert table.many(np.array(drawn)) == table.many(drawn) == expected
+    raws = [None if row is None else row.encode() for row in expected]
+    assert table.raw_many(np.array(drawn)) == table.raw_many(drawn) == raws
+
+
+def test_many_rows_that_are_corrupt_or_missing_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "t", [f"row {row}" for row in range(100)])
+    whole = path.read_bytes()
+    rows = np.arange(100)
+    for damaged, reason in (
+        (whole.replace(b"row 7r", b"row \xffr"), "not UTF-8"),
+        (whole.replace(b"row 7r", b"row \xc3r"), "not UTF-8"),
+        (whole[:-16] + struct.pack("<qq", 10**6, 590), "outside"),
+        (whole[:-16] + struct.pack("<qq", -3, 590), "outside"),
+        (whole[:-8] + struct.pack("<q", 10**6), "outside"),
+    ):
+        assert damaged != whole
+        path.unlink()
+        path.write_bytes(damaged)
+        for read in (StringTable(path).many, StringTable(path).raw_many):
+            if reason == "outside" or read.__name__ == "many":
+                with pytest.raises(CorruptFileError, match=reason):
+                    read(rows)
+    for read in (StringTable(path).many, StringTable(path).raw_many):
+        with pytest.raises(IndexError):
+            read(rows + 1)
+
+
+@on_disk
+@given(
     rows=st.lists(st.none() | texts, max_size=40),
     before=st.lists(st.none() | texts, max_size=10),
     data=st.data(),

@@ -104,12 +104,18 @@ Rows = NDArray[np.int64]
 
 _BLOCK: Final = 4096
 """Rows decoded at a time where all are wanted."""
+_FEWEST_GATHERED: Final = 64
+"""Below this the calls of numpy cost more than reading row by row."""
+_MOST_GATHERED_BYTES: Final = 1024 * 1024
+"""Each takes nine bytes of memory meanwhile."""
 
 
 class StringTable(Closable):
     """A mapped table; immutable, and safe to read from many threads."""
 
-    _closed_by = frozenset({"_bounds", "_bytes", "_mapped", "_offsets", "_nulls", "order"})
+    _closed_by = frozenset(
+        {"_bounds", "_bytes", "_everything", "_mapped", "_offsets", "_nulls", "order"}
+    )
 
     def __init__(self, path: Path) -> None:
         """Map the file.
@@ -127,6 +133,8 @@ class StringTable(Closable):
         # The same numbers as plain integers, which takes half the time for a few rows.
         bounds = memoryview(mapped)[layout.offsets : layout.nulls]
         self._bounds: Any = bounds.cast("q") if sys.byteorder == "little" else self._offsets
+        # From the text's first byte to the file's last: the offsets follow each text.
+        self._everything = np.frombuffer(mapped, np.uint8, offset=HEADER_SIZE)
         # What reading needs, at hand: a search reads ten rows, and each look-up shows.
         self._mapped = (self._bounds, mapped, layout.text_bytes)
         has_nulls = bool(layout.flags & NULLS)
@@ -177,6 +185,10 @@ class StringTable(Closable):
             IndexError: there is no such row.
             CorruptFileError: what the file says about a row cannot be.
         """
+        if (together := self._gathered(rows)) is not None:
+            raws: list[bytes | None] = [*together.split(b"\0")]
+            if len(raws) == len(rows):
+                return raws
         bounds, file, size = self._mapped
         return [
             file[HEADER_SIZE + start : HEADER_SIZE + end]
@@ -186,25 +198,18 @@ class StringTable(Closable):
         ]
 
     def many(self, rows: Rows | Sequence[int]) -> list[str | None]:
-        """The texts of ``rows``; raises as `raw_many` does.
-
-        A list is the shortest way to a few of them, an array to hundreds.
-        """
-        bounds, file, size = self._mapped
+        """The texts of ``rows``; raises as `raw_many` does."""
         try:
-            if isinstance(rows, np.ndarray):
-                starts, ends = self._offsets[rows].tolist(), self._offsets[rows + 1].tolist()
-                return [
-                    file[HEADER_SIZE + start : HEADER_SIZE + end].decode()
-                    if 0 <= start < end <= size
-                    else self._without_text(row)
-                    for row, start, end in zip(rows.tolist(), starts, ends, strict=True)
-                ]
+            if (together := self._gathered(rows)) is not None:
+                texts: list[str | None] = [*together.decode().split("\0")]
+                if len(texts) == len(rows):
+                    return texts
+            bounds, file, size = self._mapped
             return [
                 file[HEADER_SIZE + start : HEADER_SIZE + end].decode()
                 if 0 <= (start := bounds[row]) < (end := bounds[row + 1]) <= size
                 else self._without_text(row)
-                for row in rows
+                for row in listed(rows)
             ]
         except UnicodeDecodeError as error:
             raise CorruptFileError(self.path, "a row is not UTF-8") from error
@@ -318,7 +323,30 @@ class StringTable(Closable):
 
     def close(self) -> None:
         """Let go of the map; nothing may be read afterwards."""
-        del self._bounds, self._bytes, self._mapped, self._offsets, self._nulls, self.order
+        del self._bounds, self._bytes, self._everything, self._mapped, self._offsets
+        del self._nulls, self.order
+
+    def _gathered(self, rows: Rows | Sequence[int]) -> bytes | None:
+        """The bytes of many rows, each but the last followed by a zero byte.
+
+        It takes a third of the time of reading 640 rows one by one. ``None``: it would not pay, or
+        one of the rows has no bytes, or cannot be. A row may hold a zero byte itself: whoever
+        splits the rest counts the pieces.
+        """
+        if not isinstance(rows, np.ndarray) or len(rows) < _FEWEST_GATHERED:
+            return None
+        starts, ends = self._offsets[rows], self._offsets[rows + 1]
+        lengths = ends - starts + 1
+        if starts.min() < 0 or lengths.min() < 2 or ends.max() > self._layout.text_bytes:
+            return None
+        stops = lengths.cumsum()
+        if stops[-1] > _MOST_GATHERED_BYTES:
+            return None
+        places = np.repeat(starts - stops + lengths, lengths)
+        places += np.arange(len(places))
+        together: NDArray[np.uint8] = self._everything[places]
+        together[stops - 1] = 0
+        return together[:-1].tobytes()
 
     def _without_text(self, row: int) -> str | None:
         return None if self._without_bytes(row) is None else ""

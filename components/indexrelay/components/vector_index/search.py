@@ -159,7 +159,7 @@ class VectorSearch(Closable):
             scores, rows = scores[rows >= 0], rows[rows >= 0]
         else:
             counts = [each] * len(rows)
-        together = self._hits(scores.ravel().tolist(), rows.ravel().tolist(), max_payload_bytes)
+        together = self._hits(scores.ravel().tolist(), rows.ravel(), max_payload_bytes)
         ends = accumulate(counts)
         return [Hits(together[end - count : end]) for count, end in zip(counts, ends, strict=True)]
 
@@ -312,7 +312,10 @@ class VectorSearch(Closable):
         return found, rows
 
     def _hits(
-        self, scores: list[float], rows: list[int], max_payload_bytes: int | None = None
+        self,
+        scores: list[float],
+        rows: Rows | Sequence[int],
+        max_payload_bytes: int | None = None,
     ) -> Hits:
         contents = self.contents
         try:

@@ -151,20 +151,23 @@ class Contents(Closable):
             return self.base.payloads.raw_many(rows)
         return self._of_both(self.base.payloads.raw_many, self.delta.payloads.raw_many, rows)
 
-    def payload_paths_of(self, rows: Sequence[int]) -> Iterable[Path]:
+    def payload_paths_of(self, rows: Rows | Sequence[int]) -> Iterable[Path]:
         """The file that each of these payloads is in; endless where there is only one."""
         path = self.base.payloads.path
         if self.delta is None:
             return repeat(path)
         first, beside = self.first_of_delta, self.delta.payloads.path
-        return [path if row < first else beside for row in rows]
+        return [path if row < first else beside for row in listed(rows)]
 
     def payload_bytes_of(self, rows: Rows | Sequence[int]) -> int:
         """How many bytes of JSON the payloads of ``rows`` have."""
         if self.delta is None:
             return self.base.payloads.bytes_of(rows)
-        of_base, of_delta = self._by_layer(rows)
-        return self.base.payloads.bytes_of(of_base) + self.delta.payloads.bytes_of(of_delta)
+        first, numbers = self.first_of_delta, listed(rows)
+        in_base = self.base.payloads.bytes_of([row for row in numbers if row < first])
+        return in_base + self.delta.payloads.bytes_of(
+            [row - first for row in numbers if row >= first]
+        )
 
     def payload_texts_of(self, rows: Rows | Sequence[int]) -> list[str | None]:
         """The payloads of ``rows`` as they were given."""
@@ -209,26 +212,23 @@ class Contents(Closable):
 
     def _of_both(
         self,
-        of_base: Callable[[Sequence[int]], list[T]],
-        of_delta: Callable[[Sequence[int]], list[T]],
+        of_base: Callable[[Rows | Sequence[int]], list[T]],
+        of_delta: Callable[[Rows | Sequence[int]], list[T]],
         rows: Rows | Sequence[int],
     ) -> list[T]:
         """The values of ``rows`` in base and delta, in that order."""
-        in_base, in_delta = self._by_layer(rows)
-        if not in_delta:
-            return of_base(in_base)
-        base, delta = iter(of_base(in_base)), iter(of_delta(in_delta))
         first = self.first_of_delta
-        return [next(base if row < first else delta) for row in listed(rows)]
-
-    def _by_layer(self, rows: Rows | Sequence[int]) -> tuple[list[int], list[int]]:
-        """Those of the base, and those of the delta, counted from its first."""
-        first = self.first_of_delta
-        numbers = listed(rows)
-        in_base = [row for row in numbers if row < first]
-        if len(in_base) == len(numbers):
-            return in_base, []
-        return in_base, [row - first for row in numbers if row >= first]
+        if isinstance(rows, np.ndarray):
+            beside = rows >= first
+            if not beside.any():
+                return of_base(rows)
+            base, delta = iter(of_base(rows[~beside])), iter(of_delta(rows[beside] - first))
+            return [next(delta if each else base) for each in beside.tolist()]
+        if max(rows, default=0) < first:
+            return of_base(rows)
+        base = iter(of_base([row for row in rows if row < first]))
+        delta = iter(of_delta([row - first for row in rows if row >= first]))
+        return [next(base if row < first else delta) for row in rows]
 
 
 class Base:
