@@ -96,6 +96,20 @@ def test_single_passes_and_requests_for_a_full_build_make_the_best_at_once(
     assert not bench.rebuilder.improve()
 
 
+def test_a_full_build_is_made_from_scratch_although_an_improvement_is_built(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench(index=improving())
+    bench.commit("x")
+    step(bench)
+    assert bench.rebuilder.improve()
+    bench.commit("y")
+    bench.catalog.inbox.request("r1", components=("index",), full=True, reason="")
+    assert step(bench).request_ids == ("r1",)
+    assert (state(bench), served(bench).details["base"]) == (("best", 2), 2)
+    assert step(bench) is None
+
+
 def test_a_component_that_cannot_be_improved_is_built_once(make_bench: MakeBench) -> None:
     bench = make_bench(index=behaving("tracks"))
     bench.commit("x")

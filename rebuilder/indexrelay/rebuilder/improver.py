@@ -246,18 +246,22 @@ class BackgroundImprovements:
         self._timer = Timer(_BEGIN_SECONDS)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="indexrelay-improve")
 
-    def begin(self, now: float) -> None:
-        """Begin one where none is built; to be called by the thread that looks at the facts.
+    def free(self, now: float) -> bool:
+        """Whether none is built, and it is time to ask for one."""
+        return not self._improver.improving and self._timer.due(now)
+
+    def begin(self) -> bool:
+        """Begin one, if there is one; to be called by the thread that looks at the facts.
 
         Raises:
             ArtifactError, CatalogVersionError, OSError, sqlalchemy.exc.SQLAlchemyError: as
                 `Improver.begin`.
         """
-        if self._improver.improving or not self._timer.due(now):
-            return
         improvement = self._improver.begin()
-        if improvement is not None:
-            self._thread.submit(self._run, improvement)
+        if improvement is None:
+            return False
+        self._thread.submit(self._run, improvement)
+        return True
 
     def stop(self) -> None:
         """Return when the last one has ended, which the runner of builds cancels; safe twice."""

@@ -269,7 +269,7 @@ class ComponentBuilder:
             reused = None
         if reused is not None:
             return reused
-        if name in order.facts.improved:
+        if name in order.facts.improved and name not in order.full:
             taken_up = self._taken_up(name, order, parents, session)
             if taken_up is not None:
                 return taken_up

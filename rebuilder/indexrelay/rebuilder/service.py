@@ -242,7 +242,7 @@ class Rebuilder:
         """Set from other threads; the loop looks at the facts then."""
         self._has_looked = threading.Event()
         self._improvements = BackgroundImprovements(
-            self._improver, changed=self._publish_presence, built=self._scheduler.expect_more
+            self._improver, changed=self._publish_unless_stopping, built=self._scheduler.expect_more
         )
         self._thread: threading.Thread | None = None
 
@@ -380,8 +380,12 @@ class Rebuilder:
             self._signal()
         if self._coalescer.remaining(now) == 0 or self._blocked_may_be_free(now):
             self._start_pass()
-        elif self._scheduler.may_improve and not self._scheduler.building:
-            self._improvements.begin(now)
+        elif (
+            self._scheduler.may_improve
+            and not self._scheduler.building
+            and self._improvements.free(now)
+        ):
+            self._scheduler.may_improve = self._improvements.begin()
 
     def _signal(self, count: int = 1) -> None:
         self._woken_at = self._woken_at or self._clock.now()
@@ -426,8 +430,7 @@ class Rebuilder:
                 self._pass_ended.set()
             if result is not None and self._improver.concerns(result):
                 self._scheduler.expect_more()
-            if not self._stopping.is_set():
-                self._publish_presence()
+            self._publish_unless_stopping()
         except Exception as error:  # noqa: BLE001 - the next look finds what this pass did not do
             _log.exception("pass.failed", error=f"{type(error).__name__}: {error}")
 
@@ -558,6 +561,10 @@ class Rebuilder:
         """Publish this rebuilder's state, and look for others under its label."""
         self._publish_presence()
         self._presence.find_namesakes()
+
+    def _publish_unless_stopping(self) -> None:
+        if not self._stopping.is_set():
+            self._publish_presence()
 
     def _publish_presence(self) -> None:
         """Publish this rebuilder's state.
