@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters, version
-from indexrelay.components.vector_index.mapped_index import prefault, release_pages
+from indexrelay.components.vector_index.index_build import add_all
+from indexrelay.components.vector_index.mapped_index import (
+    prefault,
+    release_pages,
+    release_rows,
+    require_faiss,
+)
 from indexrelay.components.vector_index.version import BASE
 from tests.components.jobs import clustered, make_job, make_snapshot, run
 
@@ -69,6 +75,40 @@ def test_no_pages_are_released_where_another_map_of_the_file_may_end(file: Path)
     assert _resident(file) == 2 * BYTES
     assert not ours[:10].any()
     assert not theirs[:10].any()
+
+
+def test_rows_that_were_written_are_released_and_read_again(file: Path) -> None:
+    mapped = np.memmap(file, dtype=np.float32, mode="r+", shape=(BYTES // 4096, 1024))
+    mapped[:] = np.arange(1024)
+    assert _resident(file) == BYTES
+    assert release_rows(mapped[10:20]) == 10 * 4096
+    assert _resident(file) == BYTES - 10 * 4096
+    np.testing.assert_array_equal(mapped, np.tile(np.arange(1024), (BYTES // 4096, 1)))
+
+
+def test_rows_that_are_in_memory_alone_keep_their_content(file: Path) -> None:
+    rows = np.ones((256, 1024), dtype=np.float32)
+    assert release_rows(rows) == 0
+    changed = np.memmap(file, dtype=np.float32, mode="c", shape=(BYTES // 4096, 1024))
+    changed[:] = 1
+    assert release_rows(changed) == 0
+    mapped = np.memmap(file, dtype=np.float32, mode="r", shape=(BYTES // 4096, 1024))
+    assert release_rows(mapped[:, :512]) == 0
+    assert release_rows(np.asarray(mapped) + 1) == 0
+    assert rows.all()
+    assert changed.all()
+
+
+def test_an_index_is_filled_without_keeping_what_was_read(tmp_path: Path) -> None:
+    file = tmp_path / "vectors.npy"
+    rows = clustered(40_000, 256)
+    np.save(file, rows)
+    vectors = np.load(file, mmap_mode="r")
+    index = require_faiss().index_factory(256, "IVF4,Flat")
+    index.train(rows[:1000])
+    add_all(index, vectors, lambda _share: None)
+    assert index.ntotal == len(rows)
+    assert _resident(file) < rows.nbytes / 10
 
 
 def test_nothing_is_prefaulted_of_a_file_that_is_not_mapped(file: Path) -> None:

@@ -27,7 +27,7 @@ from indexrelay.components.errors import UnbuildableIndexError
 from indexrelay.components.kind import BuildMemory
 from indexrelay.components.vector_index.factory import Factory
 from indexrelay.components.vector_index.index_search import openmp_threads
-from indexrelay.components.vector_index.mapped_index import require_faiss
+from indexrelay.components.vector_index.mapped_index import release_rows, require_faiss
 from indexrelay.components.vector_index.metrics import faiss_metric
 from indexrelay.components.vector_index.spec import IndexSpec
 from indexrelay.schemas.settings import Metric
@@ -249,10 +249,13 @@ def _assigned(index: Any, vectors: Vectors, progress: Progress) -> Lists:
 
 
 def _blocks(vectors: Vectors) -> Iterator[slice]:
-    """Slices that cover all rows, of a bounded number of bytes each."""
+    """Slices that cover all rows, of a bounded number of bytes each; one is used up by the next."""
     count, dimension = vectors.shape
     step = max(_BLOCK_BYTES // (4 * dimension), _FEWEST_ROWS)
-    return (slice(start, min(start + step, count)) for start in range(0, count, step))
+    for start in range(0, count, step):
+        rows = slice(start, min(start + step, count))
+        yield rows
+        release_rows(vectors[rows])
 
 
 def _reserve_codes(faiss: Any, part: Any, count: int) -> None:

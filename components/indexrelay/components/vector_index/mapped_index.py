@@ -21,11 +21,15 @@ Elsewhere than on Linux prefaulting does nothing.
 """
 
 import ctypes
+import mmap
 import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from indexrelay.components.errors import CorruptFileError, of_faiss
 from indexrelay.components.formats.string_table import Rows
@@ -159,6 +163,24 @@ def release_pages(path: Path) -> int:
         return 0
     [(start, end)] = ranges
     return 0 if advise(start, end - start, _MADV_DONTNEED) else end - start
+
+
+def release_rows(rows: NDArray[Any]) -> int:
+    """Clear the page table entries of some rows of a mapped ``.npy`` file, and return their bytes.
+
+    A build reads its vectors several times, and what it has read would count as its memory until
+    the kernel needs the pages. They stay in the page cache, where a later read finds them. Of an
+    array that is no map, or whose changes are not those of the file, nothing is cleared.
+    """
+    advise = _madvise()
+    if advise is None or not isinstance(rows, np.memmap) or rows.mode not in ("r", "r+"):
+        return 0
+    if not rows.flags.c_contiguous:
+        return 0
+    page = mmap.PAGESIZE
+    start = -(-rows.ctypes.data // page) * page
+    length = (rows.ctypes.data + rows.nbytes) // page * page - start
+    return length if length > 0 and not advise(start, length, _MADV_DONTNEED) else 0
 
 
 @cache
