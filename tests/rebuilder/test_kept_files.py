@@ -66,6 +66,21 @@ def test_a_new_floor_judges_the_same_files_again(bench: Bench, tmp_path: Path) -
     assert bench.opened("index").manifest.files == before.files
 
 
+def test_a_version_below_its_floor_is_not_released_and_the_last_one_serves(
+    make_bench: MakeBench, tmp_path: Path
+) -> None:
+    queries(tmp_path, "b", "c")
+    bench = make_bench(index=index(tmp_path, golden_k=1, min_hit_rate=1.0))
+    bench.commit("a", "b")
+    bench.rebuild()
+    good = bench.release().components["index"]
+    bench.commit("aa")  # as near, and before the others in the order of the ids
+    failed = bench.rebuild().components["index"]
+    assert failed.outcome is BuildOutcome.FAILED
+    assert "gate golden_hit_rate: the golden queries find less than that" in str(failed.error)
+    assert bench.release().components["index"] == good
+
+
 def test_queries_that_come_and_go_judge_the_same_files_again(bench: Bench, tmp_path: Path) -> None:
     before = bench.opened("index").manifest
     plain = {key: value for key, value in index(tmp_path).items() if key != "golden"}
