@@ -384,6 +384,7 @@ def test_the_description_lists_every_status_of_every_route(client: httpx.Client)
     assert {route: set(responses) - everywhere for route, responses in routes.items()} == {
         "GET /health": {"200"},
         "GET /ready": {"200"},
+        "GET /metrics": {"200"},
         "GET /v1/state": {"200"},
         "POST /v1/retry": {"202"},
         "GET /v1/components": {"200"},

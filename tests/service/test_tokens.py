@@ -122,6 +122,7 @@ def test_to_change_something_takes_the_scope_admin(guarded: httpx.Client) -> Non
     [
         ("GET", "/v1/state", None),
         ("GET", "/v1/components", None),
+        ("GET", "/metrics", None),
         ("GET", "/v1/components/page/document", None),
         ("POST", "/v1/components/points/search", {"vector": [0, 0]}),
         ("POST", "/v1/components/points/search", {"id": "a"}),

@@ -184,6 +184,12 @@ class Reloader:
         )
 
     @property
+    def newest_release(self) -> int:
+        """The number of the newest release in the artifacts, as of the last look; 0: none."""
+        newest = self._follower.store_view.newest
+        return 0 if newest is None else newest.number
+
+    @property
     def problems(self) -> tuple[Problem, ...]:
         """What keeps this reader from serving the newest release, whole; empty: nothing.
 

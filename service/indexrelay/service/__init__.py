@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from indexrelay.schemas.errors import see_installed
 
-see_installed("anyio", "fastapi", "h11", "starlette", "uvicorn")
+see_installed("anyio", "fastapi", "h11", "prometheus_client", "starlette", "uvicorn")
 
 if TYPE_CHECKING:
     from indexrelay.service.app import create_app

@@ -2,6 +2,7 @@
 
     GET  /health        the process is alive; whether it is well, and if not why
     GET  /ready         200 when every required component is served, else 503
+    GET  /metrics       for a monitoring system; docs/metrics.md lists them
     GET  /openapi.json  the description of everything
     …    /v1/…          `indexrelay.service.routes`
 
@@ -13,7 +14,9 @@ few at a time; everything else is answered from memory on the event loop, whatev
 import json
 from typing import Literal
 
+from anyio import to_thread
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
 
 from indexrelay.health.status import Problem
@@ -24,11 +27,12 @@ from indexrelay.service.answers import SharedResponse
 from indexrelay.service.description import describe, refusals
 from indexrelay.service.hosts import HostCheck
 from indexrelay.service.limits import BodyLimit
+from indexrelay.service.metrics import CONTENT_TYPE, MetricsPage, QueryCounts
 from indexrelay.service.problems import answer_problems
 from indexrelay.service.queries import Observer, Queries, slow_query_log
 from indexrelay.service.requests import HeadAsGet
 from indexrelay.service.routes import v1_routes
-from indexrelay.service.tokens import NOBODY, Authentication, Tokens, caller_of
+from indexrelay.service.tokens import NOBODY, Authentication, Tokens, caller_of, see_everything
 
 
 def create_app(
@@ -65,11 +69,14 @@ def create_app(
         app.add_middleware(Authentication, tokens=tokens)
     if is_local:
         app.add_middleware(HostCheck, hosts=limits.hosts)
-    observers: list[Observer] = []
+    counts = QueryCounts()
+    observers: list[Observer] = [counts.observe]
     if slow_query_ms is not None:
         observers.append(slow_query_log(slow_query_ms))
     _add_health(app, reloader)
-    app.include_router(v1_routes(reloader, Queries(reloader, limits, observers)))
+    queries = Queries(reloader, limits, observers)
+    _add_metrics(app, MetricsPage(reloader, counts, lambda: queries.in_progress))
+    app.include_router(v1_routes(reloader, queries))
     description = json.dumps(describe(app, with_tokens=bool(tokens))).encode()
 
     @app.get("/openapi.json", include_in_schema=False)
@@ -93,6 +100,19 @@ def _add_health(app: FastAPI, reloader: Reloader) -> None:
         if not reloader.ready:
             response.status_code = 503
         return Ready(ready=reloader.ready)
+
+
+def _add_metrics(app: FastAPI, page: MetricsPage) -> None:
+    """What a monitoring system reads."""
+
+    @app.get(
+        "/metrics",
+        response_class=PlainTextResponse,
+        responses={200: {"description": "Of Prometheus, version 0.0.4"}, **refusals()},
+    )
+    async def metrics(request: Request) -> Response:
+        see_everything(request)
+        return Response(await to_thread.run_sync(page.to_bytes), media_type=CONTENT_TYPE)
 
 
 class Health(BaseModel):

@@ -108,6 +108,10 @@ class SearchThreads:
         self._most = settings.searches + settings.max_waiting_searches
         self._inside = 0
 
+    def __len__(self) -> int:
+        """How many run or wait."""
+        return self._inside
+
     async def run(
         self,
         function: Callable[[], T],

@@ -100,6 +100,11 @@ class Queries:
         self._threads = SearchThreads(limits)
         self._observers = tuple(observers)
 
+    @property
+    def in_progress(self) -> int:
+        """How many run, or wait for a thread."""
+        return len(self._threads)
+
     async def answer(
         self, request: Request, component: str, operation: Operation, ask: Ask
     ) -> Response:

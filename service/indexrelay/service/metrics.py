@@ -1,0 +1,204 @@
+"""What a monitoring system reads of a reader: queries, releases, components and memory.
+
+Counting is done by hand, in a microsecond for each query: three additions under a lock. The library
+of Prometheus writes the page, when it is asked for; what is not counted is looked up only then.
+docs/metrics.md lists all of it.
+"""
+
+import threading
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from indexrelay.reloaders import Reloader
+from indexrelay.schemas.messages import ReaderState
+from indexrelay.service.queries import Observation
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+BUCKETS: Final = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
+    10.0,
+)
+"""Seconds: from a search of a graph to one of a scan over everything."""
+_STATUS: Final = Path("/proc/self/status")
+
+
+@dataclass(slots=True)
+class _Durations:
+    """How long queries took: how many fell into each bucket, and their sum."""
+
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    seconds: float = 0.0
+
+
+class QueryCounts:
+    """Counts queries; from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ended: Counter[tuple[str, str, str]] = Counter()
+        self._answered: dict[tuple[str, str], _Durations] = {}
+
+    def observe(self, observation: Observation) -> None:
+        """Count one query."""
+        component, operation = observation.component, observation.operation
+        with self._lock:
+            self._ended[component, operation, observation.outcome] += 1
+            if observation.outcome == "answered":
+                found = self._answered.get((component, operation))
+                if found is None:
+                    found = self._answered[component, operation] = _Durations()
+                found.buckets[bisect_left(BUCKETS, observation.seconds)] += 1
+                found.seconds += observation.seconds
+
+    def families(self) -> Iterator[Metric]:
+        """What was counted."""
+        ended = CounterMetricFamily(
+            "indexrelay_queries",
+            "Queries over HTTP that ended, by how they did.",
+            labels=["component", "operation", "outcome"],
+        )
+        durations = HistogramMetricFamily(
+            "indexrelay_query_seconds",
+            "Seconds that queries took which were answered, without waiting for a thread.",
+            labels=["component", "operation"],
+        )
+        with self._lock:
+            for labels, count in self._ended.items():
+                ended.add_metric(labels, count)
+            for labels_, found in self._answered.items():
+                counted = zip((*map(str, BUCKETS), "+Inf"), accumulate(found.buckets), strict=True)
+                durations.add_metric(labels_, list(counted), found.seconds)
+        yield ended
+        yield durations
+
+
+class MetricsPage(Collector):
+    """Everything on the page, at the moment when it is written."""
+
+    def __init__(
+        self, reloader: Reloader, counts: QueryCounts, in_progress: Callable[[], int]
+    ) -> None:
+        """``in_progress`` gives how many queries run, or wait for a thread."""
+        self._reloader = reloader
+        self._counts = counts
+        self._in_progress = in_progress
+
+    def to_bytes(self) -> bytes:
+        """The page, in the text format of Prometheus.
+
+        Raises:
+            ReloaderStoppedError: the reader was stopped.
+        """
+        return generate_latest(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield each family of metrics."""
+        yield from self._counts.families()
+        yield _gauge(
+            "indexrelay_queries_in_progress",
+            "Queries that run, or wait for a thread.",
+            self._in_progress(),
+        )
+        state = self._reloader.state
+        yield from self._releases(state)
+        yield from self._components(state)
+        yield from _memory()
+
+    def _releases(self, state: ReaderState) -> Iterator[Metric]:
+        yield _gauge("indexrelay_ready", "1 where every required component is served.", state.ready)
+        yield _gauge(
+            "indexrelay_release", "The newest release that was worked through.", state.release
+        )
+        yield _gauge(
+            "indexrelay_newest_release",
+            "The newest release in the artifacts, as of the last look.",
+            self._reloader.newest_release,
+        )
+        problems = GaugeMetricFamily(
+            "indexrelay_problems", "What keeps this reader from being well.", labels=["code"]
+        )
+        for code, count in Counter(str(each.code) for each in self._reloader.problems).items():
+            problems.add_metric([code], count)
+        yield problems
+
+    def _components(self, state: ReaderState) -> Iterator[Metric]:
+        label = ["component"]
+        entries = GaugeMetricFamily(
+            "indexrelay_component_entries", "Entries of what is served.", labels=label
+        )
+        size = GaugeMetricFamily(
+            "indexrelay_component_bytes", "Bytes of the files of what is served.", labels=label
+        )
+        created = GaugeMetricFamily(
+            "indexrelay_component_created_timestamp_seconds",
+            "When what is served was built.",
+            labels=label,
+        )
+        generation = GaugeMetricFamily(
+            "indexrelay_component_generation",
+            "The generation of a collection that what is served contains.",
+            labels=["component", "collection"],
+        )
+        failed = GaugeMetricFamily(
+            "indexrelay_component_load_failed", "1 where the last load failed.", labels=label
+        )
+        blobs: dict[str, int] = {}
+        with self._reloader.acquire() as snapshot:
+            for name in sorted(snapshot):
+                manifest = snapshot.manifest(name)
+                entries.add_metric([name], manifest.entries)
+                size.add_metric([name], manifest.size)
+                created.add_metric([name], manifest.created_at.timestamp())
+                for collection, covered in manifest.covers.items():
+                    generation.add_metric([name, collection], covered)
+                blobs |= {blob.digest: blob.size for blob in manifest.files.values()}
+        for name, loaded in state.components.items():
+            failed.add_metric([name], loaded.error is not None)
+        yield from (entries, size, created, generation, failed)
+        yield _gauge(
+            "indexrelay_mapped_bytes",
+            "Bytes of the files of all that is served, each once; they are shared by the readers "
+            "of a host.",
+            sum(blobs.values()),
+        )
+
+
+def _memory() -> Iterator[Metric]:
+    """What the process has in memory; nothing where the system does not tell."""
+    try:
+        text = _STATUS.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return
+    fields = dict(line.partition(":")[::2] for line in text.splitlines())
+    found = {name: _kilobytes(fields.get(name, "")) for name in ("RssAnon", "RssFile", "RssShmem")}
+    resident = GaugeMetricFamily(
+        "indexrelay_resident_bytes",
+        "Bytes of the process that are in memory: its own, and those of mapped files.",
+        labels=["of"],
+    )
+    resident.add_metric(["process"], found["RssAnon"])
+    resident.add_metric(["files"], found["RssFile"] + found["RssShmem"])
+    yield resident
+
+
+def _kilobytes(text: str) -> int:
+    number = text.split()[:1]
+    return 1024 * int(number[0]) if number and number[0].isdigit() else 0
+
+
+def _gauge(name: str, documentation: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, documentation, value=value)
