@@ -170,7 +170,9 @@ def test_an_index_that_faiss_does_not_have_is_a_mistake(index: str) -> None:
         ({"index": "IVF64,Flat", "ef_search": 4}, "nothing for IVF64,Flat, which is no HNSW"),
         ({"index": "NSG32", "ef_search": 4}, "nothing for NSG32, which is no HNSW"),
         ({"ef_search": 4}, "nothing for auto, which tunes a graph by itself"),
-        ({"index": "SQ8", "max_bytes": 10}, "nothing for SQ8; it guides auto"),
+        ({"index": "SQ8", "max_bytes": 10}, "max_bytes does nothing for SQ8; it guides auto"),
+        ({"index": "SQ8", "prefer": "latency"}, "prefer does nothing for SQ8; it guides auto"),
+        ({"index": "SQ8", "max_build_seconds": 9}, "max_build_seconds does nothing for SQ8"),
     ],
 )
 def test_a_key_that_would_do_nothing_is_a_mistake(keys: dict[str, object], reason: str) -> None:

@@ -142,11 +142,11 @@ def test_codebooks_of_eight_bits_are_trained_when_there_are_rows_enough(
     ("max_bytes", "index"),
     [(None, "IVF256,Flat"), (7_000_000, "IVF256,SQfp16"), (4_000_000, "IVF256,SQ8")],
 )
-def test_auto_takes_lists_for_many_vectors_and_fewer_bits_for_little_memory(
+def test_lists_are_ready_soonest_for_many_vectors_with_fewer_bits_for_little_memory(
     tmp_path: Path, max_bytes: int | None, index: str
 ) -> None:
     source = snapshot(Metric.COSINE, rows=10_100, dimension=256)
-    done, served = build(tmp_path, source, max_bytes=max_bytes)
+    done, served = build(tmp_path, source, max_bytes=max_bytes, prefer="build")
     assert done.failed == []
     assert done.built.details["index"] == index
     assert served.mapped

@@ -4,11 +4,14 @@ import json
 import shutil
 from collections.abc import Iterator
 from datetime import datetime
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from indexrelay.console.commands.components import decision_page
 from indexrelay.console.installation import Installation
 from indexrelay.producers import Producer
 from indexrelay.schemas.settings_file import load_settings
@@ -122,6 +125,50 @@ def test_the_halves_of_a_search_are_shown_as_what_they_are(run: Run, twice_built
     assert "words" in facts["text tokenizer"]
     assert "more than 10% of the base" in facts["vector build"]
     assert any("vector.recall" in line for line in page.splitlines())
+
+
+def test_everything_that_auto_tried_is_shown_with_what_it_takes_and_why_it_was_left_out() -> None:
+    def tried(index: str, **facts: object) -> dict[str, object]:
+        return {
+            "index": index,
+            "reason": "it is fast",
+            "rows": 4096,
+            "recall": 0.96,
+            "milliseconds": 0.5,
+            "bytes": 48_000_000,
+            "seconds": 12.0,
+            "short_of": [],
+            "front": False,
+            "left_out": "",
+            **facts,
+        }
+
+    details = {
+        "index": "HNSW32,SQfp16",
+        "reason": "it is fast",
+        "prefer": "latency",
+        "attempts": [
+            tried("IVF1024,Flat", front=True, left_out="behind the chosen one"),
+            tried("HNSW32,SQfp16", rows=200_000, milliseconds=0.07, front=True),
+            tried("IVF1024,SQ8", recall=0.91, short_of=["recall"]),
+        ],
+    }
+    console = Console(width=160, record=True, file=StringIO())
+    console.print(*decision_page(details, {"prefer": "latency"}))
+    page = console.export_text()
+    assert "HNSW32,SQfp16  (chosen by auto, for its latency: it is fast)" in page
+    rows = {line.split()[1]: line for line in page.splitlines() if len(line.split()) > 5}
+    lists, graph, few_bits = (
+        rows[index] for index in ("IVF1024,Flat", "HNSW32,SQfp16", "IVF1024,SQ8")
+    )
+    assert "◦" in lists
+    assert "≈" in lists
+    assert "behind the chosen one" in lists
+    assert "✓" in graph
+    assert "≈" not in graph
+    assert "45.8 MiB" in graph
+    assert "✗" in few_bits
+    assert "too little recall" in few_bits
 
 
 def test_a_kind_without_a_decision_shows_none(run: Run, twice_built: Path) -> None:

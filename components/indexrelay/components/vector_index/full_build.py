@@ -74,7 +74,7 @@ def build_in_full(job: Job, mode: Full, parameters: VectorIndexParameters) -> Bu
         refused = refusal(decision.index, decision.effort, sample.vectors[:1])
     sample.save(folder / SAMPLE)
     facts = IndexFacts(
-        factory=decision.chosen.candidate.factory.text,
+        factory=decision.chosen.factory.text,
         metric=spec.metric,
         dimension=spec.dimension,
         count=spec.count,

@@ -54,7 +54,7 @@ class IndexFiles:
 
     def beside(self) -> "IndexFiles":
         """Files of another index in the same folder."""
-        return IndexFiles(*(path.with_name(f"{path.name}.remedy") for path in self.both))
+        return IndexFiles(*(path.with_name(f"{path.name}.tried") for path in self.both))
 
     def replace(self, others: "IndexFiles") -> None:
         """Take the place of others."""
@@ -157,6 +157,14 @@ def trainable_rows(dimension: int, memory: BuildMemory) -> int:
 def _version_bytes(index: Any, count: int) -> int:
     """Bytes of an index of ``count`` rows and of the tables beside it, while they are written."""
     return int(_SLACK * (index_bytes(index, count) + _TABLE_ROW_BYTES * count))
+
+
+def searched_bytes(factory: Factory, spec: IndexSpec) -> int:
+    """Bytes that a search of the whole index may read, without the full vectors of a refinement."""
+    faiss = require_faiss()
+    owner = faiss.index_factory(spec.dimension, factory.text, faiss_metric(spec.metric))
+    index = faiss.downcast_index(owner)
+    return index_bytes(index.base_index if factory.refined else index, spec.count)
 
 
 def index_bytes(index: Any, count: int) -> int:

@@ -157,6 +157,16 @@ class Dataset:
     sample: QuerySample
     """Drawn from ``vectors``."""
 
+    def part(self, rows: int) -> "Dataset":
+        """So many random entries of it, with queries of their own; all where there are no more."""
+        spec, seed = self.spec, self.spec.parameters.seed
+        if rows >= spec.count:
+            return self
+        drawn = np.sort(np.random.default_rng(seed).choice(spec.count, size=rows, replace=False))
+        vectors = np.ascontiguousarray(self.vectors[drawn])
+        sample = draw_sample(vectors, spec.metric, seed=seed, progress=lambda _share: None)
+        return Dataset(spec=replace(spec, count=rows), vectors=vectors, sample=sample)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Moves:

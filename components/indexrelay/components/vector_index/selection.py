@@ -1,43 +1,39 @@
-"""Which index is built: candidates in order, built and measured until one is good enough.
+"""Which index is built: candidates are tried on a part of the entries, and the best is built.
 
-`auto` scans where a scan is fast: it is exact, and needs neither training nor tuning. From there on
-it takes inverted lists, about three times the square root of the rows, in a power of two: twice as
-many take four times as long to build, and a query compares as much. Under a memory limit the
-vectors inside the lists are kept in fewer bits, in the most exact way that fits; what is coarser
-than eight bits also compares the best candidates' full vectors (``RFlat``), which stay in a mapped
-file and of which a query reads a few dozen.
+What an index reaches depends on the data, so nothing is chosen by a table. Each candidate is built
+over a small random part of the entries, tuned there to the recall asked for, and timed. From that
+follows what it takes over all of them: the time of a query and that of a build grow by a power of
+the rows, which differs between scans, lists and graphs. The part is a thirty-second of the entries,
+or a few thousand: so trying everything takes less than a quarter of what the winner's build takes,
+or a few seconds.
 
-What an index reaches depends on the data: lists that answer in 0.1 ms on one collection miss the
-target on another. So the first candidate is built and tuned on the query sample. Where it falls
-short of the recall or of the latency asked for, the next candidate that is a remedy for this
-shortfall is built beside it: full vectors against lost recall, lists against a slow scan, and a
-graph against slow lists, if the memory allows it. A graph comes last: it takes ten times as long to
-build, and half as much memory again as vectors of 128. The first that reaches both is taken; if
-none does, the one that came nearest is, and the gates say by how much it fails. All attempts are in
-the version's details.
+The best by what is preferred is then built over everything, and measured again. Where it falls
+behind what another one foresees, that is built beside it, and the better of the two stays. Whatever
+would take longer than ``max_build_seconds`` is left out. If none reaches what is asked for, the one
+that came nearest is taken, and the gates say by how much it fails.
 
-A named index has no remedies. It is built as soon as there are enough rows to train it; until then
-there is a scan, and the version's details say so.
+``prefer = "build"`` tries nothing beforehand: the first candidate is built, and the others are only
+tried where it falls short. A named index is the only candidate. The version's details have all
+attempts, what each took, and why it was not taken.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
-from math import log2, sqrt
 from time import perf_counter
 from typing import Any, Final
 
-from indexrelay.components.errors import MemoryLimitError
-from indexrelay.components.vector_index.factory import Factory, parse_factory
+from indexrelay.components.vector_index.candidates import Candidate, candidates
+from indexrelay.components.vector_index.factory import Factory
 from indexrelay.components.vector_index.index_build import (
     IndexFiles,
     Progress,
     build_index,
-    trainable_rows,
+    searched_bytes,
 )
 from indexrelay.components.vector_index.mapped_index import open_index
 from indexrelay.components.vector_index.sample import Dataset
-from indexrelay.components.vector_index.spec import AUTO, Effort, IndexSpec
+from indexrelay.components.vector_index.spec import Effort, IndexSpec, Prefer
 from indexrelay.components.vector_index.tuner import Trial, Tuner
 
 
@@ -48,23 +44,21 @@ class Shortfall(StrEnum):
     LATENCY = "latency"
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """An index that may be built, and why."""
-
-    factory: Factory
-    reason: str
-    remedies: frozenset[Shortfall] = frozenset()
-    """The shortfalls against which it is tried; empty: it is tried first."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One index that was built and measured."""
+    """One index that was built and measured, over all entries or over a part of them."""
 
     candidate: Candidate
+    factory: Factory
+    """As it is built over all entries."""
+    rows: int
+    """How many entries it was built over."""
     seconds: float
-    """To train, fill and tune it."""
+    """To train and fill it over all entries: measured, or foreseen."""
+    milliseconds: float
+    """Of one query among all entries, on one thread, at the median: measured, or foreseen."""
+    bytes: int
+    """Of what a query among all entries may read any part of."""
     best: Trial | None
     """The effort that it is searched with; ``None``: there is nothing to find."""
     trials: tuple[Trial, ...]
@@ -75,28 +69,48 @@ class Attempt:
         """How hard to search it."""
         return Effort() if self.best is None else self.best.effort
 
+    @property
+    def recall(self) -> float:
+        """What it finds of the neighbours of its query sample."""
+        return 1.0 if self.best is None else self.best.recall
+
+    @property
+    def short(self) -> tuple[bool, bool]:
+        """Whether it falls short of the recall, and of the latency: the worse first."""
+        return (Shortfall.RECALL in self.shortfalls, Shortfall.LATENCY in self.shortfalls)
+
+    def cost(self, prefer: Prefer) -> float:
+        """The less of this, the better; where recall is missing, by how much."""
+        if Shortfall.RECALL in self.shortfalls:
+            return 1 - self.recall
+        match prefer:
+            case Prefer.LATENCY:
+                return self.milliseconds
+            case Prefer.MEMORY:
+                return self.bytes
+            case Prefer.BUILD:
+                return self.seconds
+
+    def dominates(self, other: "Attempt") -> bool:
+        """Whether it is as good in everything and better in something."""
+        if self.short != other.short:
+            return self.short < other.short
+        ours, theirs = ((a.milliseconds, a.bytes, a.seconds) for a in (self, other))
+        return ours != theirs and all(a <= b for a, b in zip(ours, theirs, strict=True))
+
     def as_json(self) -> dict[str, Any]:
         """For the manifest."""
         return {
-            "index": self.candidate.factory.text,
+            "index": self.factory.text,
             "reason": self.candidate.reason,
+            "rows": self.rows,
+            **self.effort.model_dump(exclude_none=True),
+            "recall": round(self.recall, 4),
+            "milliseconds": round(self.milliseconds, 4),
+            "bytes": self.bytes,
             "seconds": round(self.seconds, 3),
-            **({} if self.best is None else self.best.as_json()),
             "short_of": sorted(self.shortfalls),
         }
-
-    def better_than(self, other: "Attempt") -> bool:
-        """Whether it falls short of less, or of the same by less."""
-        return self.rank < other.rank
-
-    @property
-    def rank(self) -> tuple[bool, bool, float]:
-        """The lower the better: recall enough, then fast enough, then the cheapest or nearest."""
-        if self.best is None:
-            return (False, False, 0.0)
-        short_of_recall = Shortfall.RECALL in self.shortfalls
-        measured = -self.best.recall if short_of_recall else self.best.milliseconds
-        return (short_of_recall, Shortfall.LATENCY in self.shortfalls, measured)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +119,12 @@ class Decision:
 
     index: Any
     """The chosen one, mapped from its file."""
-    attempts: tuple[Attempt, ...]
-    """In the order in which they were made."""
+    prefer: Prefer
     chosen: Attempt
+    attempts: tuple[Attempt, ...]
+    """The last of each candidate: over everything where it was built so far."""
+    left_out: dict[str, str]
+    """Why an index was not built over everything, by its factory string."""
 
     @property
     def effort(self) -> Effort:
@@ -117,11 +134,19 @@ class Decision:
     def details(self) -> dict[str, Any]:
         """For the manifest: the decision, and what was measured."""
         return {
-            "index": self.chosen.candidate.factory.text,
+            "index": self.chosen.factory.text,
             "reason": self.chosen.candidate.reason,
+            "prefer": self.prefer.value,
             "effort": self.effort.model_dump(exclude_none=True),
             "trials": [trial.as_json() for trial in sorted(self.chosen.trials, key=_by_effort)],
-            "attempts": [attempt.as_json() for attempt in self.attempts],
+            "attempts": [
+                {
+                    **attempt.as_json(),
+                    "front": not any(other.dominates(attempt) for other in self.attempts),
+                    "left_out": self.left_out.get(attempt.factory.text, ""),
+                }
+                for attempt in self.attempts
+            ],
         }
 
 
@@ -130,34 +155,156 @@ def _by_effort(trial: Trial) -> tuple[int, int]:
     return (effort.k_factor or 0, effort.nprobe or effort.ef_search or 0)
 
 
-def decide(files: IndexFiles, dataset: Dataset, progress: Progress) -> Decision:
+_SOON_VALUES: Final = 20_000_000
+"""A graph over so much takes about five seconds on two cores: nothing is worth having before."""
+
+
+def soonest(spec: IndexSpec) -> Candidate | None:
+    """What may be served until the index that `decide` prefers is ready; ``None``: wait for it."""
+    pool = candidates(spec)
+    wanted_at_once = spec.parameters.prefer is Prefer.BUILD or len(pool) == 1
+    return None if wanted_at_once or spec.count * spec.dimension <= _SOON_VALUES else pool[0]
+
+
+def decide(
+    files: IndexFiles, dataset: Dataset, progress: Progress, *, only: Candidate | None = None
+) -> Decision:
     """Build the index that suits ``dataset``, and write it to ``files``.
 
-    Each remedy is built beside the chosen index, and replaces it or is deleted.
-
-    ``progress`` is that of the first candidate.
+    With ``only`` nothing else is tried, unless that one falls short. ``progress`` is that of the
+    first index that is built over everything.
 
     Raises:
         UnbuildableIndexError: FAISS refuses the index over these vectors.
         MemoryLimitError: ``max_bytes`` cannot be met.
     """
-    first, *remedies = candidates(dataset.spec)
-    chosen = _attempt(files, first, dataset, progress)
-    attempts = [chosen]
-    for candidate in remedies:
-        if not candidate.remedies & chosen.shortfalls:
-            continue
-        beside = files.beside()
-        attempt = _attempt(beside, candidate, dataset)
-        attempts.append(attempt)
-        if attempt.better_than(chosen):
-            chosen = attempt
-            beside.replace(files)
+    contest = _Contest(files=files, dataset=dataset, progress=progress)
+    pool = candidates(dataset.spec)
+    if only is None and (len(pool) == 1 or contest.prefer is Prefer.BUILD):
+        only = pool[0]
+    if only is not None:
+        contest.enter(only)
+    others = [each for each in pool if each != only]
+    if others and (contest.chosen is None or contest.chosen.shortfalls):
+        contest.race(others)
+    return contest.decision()
+
+
+_CLOSE: Final = 1.1
+"""Figures that differ by less are equal: a measurement differs as much from the next."""
+_WORTH_A_BUILD: Final = 0.8
+"""The share of what the chosen one costs, below which another one is built beside it."""
+
+
+@dataclass(kw_only=True)
+class _Contest:
+    """Attempts on one dataset, and the best of those over everything so far."""
+
+    files: IndexFiles
+    dataset: Dataset
+    progress: Progress
+    started: float = field(default_factory=perf_counter)
+    attempts: dict[str, Attempt] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    chosen: Attempt | None = None
+
+    @property
+    def prefer(self) -> Prefer:
+        return self.dataset.spec.parameters.prefer
+
+    def race(self, pool: Sequence[Candidate]) -> None:
+        """Try candidates on a part of the entries, and build the best over everything."""
+        spec = self.dataset.spec
+        part = self.dataset.part(max(_FEWEST_ROWS, spec.count // _PART))
+        smallest_first = self.prefer is Prefer.MEMORY  # what each takes is known beforehand
+        if smallest_first:
+            pool = sorted(pool, key=lambda each: each.bytes(spec))
+        foreseen = []
+        for candidate in pool:
+            beside = self.files.beside()
+            tried = _attempt(beside, candidate, part, over=spec)
+            beside.remove()
+            self.attempts[tried.factory.text] = tried
+            if not smallest_first or tried.shortfalls or self._too_long(tried):
+                foreseen.append(tried)
+                continue
+            self.enter(candidate)
+            if self.chosen is not None and not self.chosen.shortfalls:
+                return
+        while foreseen:
+            best = self._first_of(foreseen)
+            foreseen.remove(best)
+            reason = self._unworthy(best, foreseen)
+            if reason:
+                self.left_out[best.factory.text] = reason
+            else:
+                self.enter(best.candidate)
+
+    def enter(self, candidate: Candidate) -> None:
+        """Build it over everything; it replaces the chosen one, or is deleted."""
+        if self.chosen is None:
+            self.chosen = _attempt(
+                self.files, candidate, self.dataset, self.dataset.spec, self.progress
+            )
+            self.attempts[self.chosen.factory.text] = self.chosen
+            return
+        beside = self.files.beside()
+        attempt = _attempt(beside, candidate, self.dataset, self.dataset.spec)
+        self.attempts[attempt.factory.text] = attempt
+        if self._first_of([self.chosen, attempt]) is attempt:
+            beside.replace(self.files)
+            self.chosen = attempt
         else:
             beside.remove()
-    return Decision(index=open_index(files.index), attempts=tuple(attempts), chosen=chosen)
+
+    def _first_of(self, attempts: Sequence[Attempt]) -> Attempt:
+        """The best; of those that are as good, the smallest."""
+        best = min(attempts, key=lambda each: (each.short, each.cost(self.prefer)))
+        bound = _CLOSE * best.cost(self.prefer)
+        close = [
+            each
+            for each in attempts
+            if each.short == best.short and each.cost(self.prefer) <= bound
+        ]
+        return min(close, key=lambda each: (each.bytes, each.cost(self.prefer)))
+
+    def _unworthy(self, foreseen: Attempt, others: Sequence[Attempt]) -> str:
+        """Why it is not built over everything; empty: it is."""
+        too_long = self._too_long(foreseen)
+        if self.chosen is None:
+            return too_long if any(each.seconds < foreseen.seconds for each in others) else ""
+        if foreseen.short != self.chosen.short:
+            better = foreseen.short < self.chosen.short
+        else:
+            better = foreseen.cost(self.prefer) < _WORTH_A_BUILD * self.chosen.cost(self.prefer)
+        return too_long if better else "behind the chosen one"
+
+    def _too_long(self, foreseen: Attempt) -> str:
+        limit = self.dataset.spec.parameters.max_build_seconds
+        seconds = perf_counter() - self.started + foreseen.seconds
+        return (
+            ""
+            if seconds <= limit
+            else (f"would be ready after {seconds:.3g} s; max_build_seconds is {limit:g}")
+        )
+
+    def decision(self) -> Decision:
+        """What came of it."""
+        if self.chosen is None:
+            raise RuntimeError("nothing was built")
+        return Decision(
+            index=open_index(self.files.index),
+            prefer=self.prefer,
+            chosen=self.chosen,
+            attempts=tuple(self.attempts.values()),
+            left_out=self.left_out,
+        )
 
 
+_PART: Final = 32
+"""One of so many entries is in the part."""
+_FEWEST_ROWS: Final = 4096
+"""… and at least so many: among fewer every index is fast."""
 _LATENCY_SHARE: Final = 0.8
 """The share of ``max_latency_ms`` that FAISS may take by itself. The gate times whole queries, with
 ids and payloads, and a figure at the very limit would fail every other time."""
@@ -167,172 +314,56 @@ def _attempt(
     files: IndexFiles,
     candidate: Candidate,
     dataset: Dataset,
+    over: IndexSpec,
     progress: Progress = lambda _share: None,
 ) -> Attempt:
-    """Build one index, and tune it as it will be served: from the file, and mapped."""
+    """Build one index, and tune it as it will be served: from the file, and mapped.
+
+    ``over`` is the spec of all entries, of which ``dataset`` may be a part.
+    """
+    parameters, factory = over.parameters, candidate.factory(dataset.spec)
     started = perf_counter()
-    parameters = dataset.spec.parameters
-    build_index(files, dataset.vectors, candidate.factory, dataset.spec, progress)
+    build_index(files, dataset.vectors, factory, dataset.spec, progress)
+    seconds = perf_counter() - started
+    growth = _Growth.of(factory, max(over.count, 1) / max(dataset.spec.count, 1))
     limit = _LATENCY_SHARE * parameters.max_latency_ms
-    tuner = Tuner(index=open_index(files.index), dataset=dataset, max_latency_ms=limit)
-    best = tuner.tune(refined=candidate.factory.refined)
+    tuner = Tuner(
+        index=open_index(files.index), dataset=dataset, max_latency_ms=limit / growth.latency
+    )
+    best = tuner.tune(refined=factory.refined)
     shortfalls = set()
     if best is not None and best.recall < parameters.min_recall:
         shortfalls.add(Shortfall.RECALL)
-    if any(trial.milliseconds > limit for trial in tuner.trials) and (
-        best is None or shortfalls or best.milliseconds > limit
+    if any(trial.milliseconds > tuner.max_latency_ms for trial in tuner.trials) and (
+        best is None or shortfalls or best.milliseconds > tuner.max_latency_ms
     ):
         shortfalls.add(Shortfall.LATENCY)  # also where the search for recall ended at the limit
+    whole = candidate.factory(over)
     return Attempt(
         candidate=candidate,
-        seconds=perf_counter() - started,
+        factory=whole,
+        rows=dataset.spec.count,
+        seconds=seconds * growth.build,
+        milliseconds=0.0 if best is None else best.milliseconds * growth.latency,
+        bytes=searched_bytes(whole, over),
         best=best,
         trials=tuple(tuner.trials),
         shortfalls=frozenset(shortfalls),
     )
 
 
-_SCANNED_ROWS: Final = 10_000
-_SCANNED_VALUES: Final = 20_000 * 128
-"""Up to here one thread scans everything in under 0.4 ms (2.2 ms for 10,000 rows of 1536)."""
-_POINTS_PER_LIST: Final = 39
-"""What k-means needs for each list."""
-_FEWEST_LISTS: Final = 16
-"""With fewer lists than this, finding the right ones costs what it saves."""
-_GRAPH_VALUES: Final = 2_000_000 * 128
-"""A graph over so much takes about five minutes on two cores; beyond it `auto` builds none."""
-_GRAPH_LINKS: Final = 32
-_GRAPH_ROW_BYTES: Final = 2 * _GRAPH_LINKS * 4 + 4 * _GRAPH_LINKS // 31 + 12
-"""Of each row: its links (int32) on the lowest level and, of one row in 31, on those above; where
-they begin, and its level."""
-
-
-def candidates(spec: IndexSpec) -> tuple[Candidate, ...]:
-    """What suits best, and its remedies in the order in which they are worth a try.
-
-    There are no more lists than can be trained within the build's memory.
-
-    Raises:
-        MemoryLimitError: nothing that `auto` may choose is as small as ``max_bytes``.
-    """
-    parameters, count = spec.parameters, spec.count
-    if parameters.index != AUTO:
-        return (_named(parse_factory(parameters.index), count),)
-    scanned = count <= _SCANNED_ROWS or count * spec.dimension <= _SCANNED_VALUES
-    found: list[Candidate] = []
-    if scanned:
-        found += _encoded(spec, 0, f"scanning {count} entries is fast, and exact", frozenset())
-    lists = _list_count(spec)
-    if not scanned or lists >= _FEWEST_LISTS:
-        remedies = frozenset({Shortfall.LATENCY}) if found else frozenset[Shortfall]()
-        found += _encoded(spec, lists, f"{lists} lists suit {count} entries", remedies)
-    if not found:
-        smallest = min(each.bytes(spec) for each in _encodings(spec, 0 if scanned else lists))
-        raise MemoryLimitError(
-            f"{count} vectors of length {spec.dimension} need {smallest} bytes even in the "
-            f"smallest index; raise max_bytes ({parameters.max_bytes}), or name an index that "
-            "keeps less of each vector"
-        )
-    return (*found, *_graphs(spec))
-
-
-def _named(factory: Factory, count: int) -> Candidate:
-    if count >= max(factory.needed_rows, 1):
-        return Candidate(factory, "asked for")
-    return Candidate(
-        parse_factory("Flat"),
-        f"{factory.text} needs {factory.needed_rows} entries to train; there are {count}",
-    )
-
-
-def _encoded(
-    spec: IndexSpec, lists: int, reason: str, remedies: frozenset[Shortfall]
-) -> Iterator[Candidate]:
-    """The most exact encoding that fits, and the same with full vectors as its remedy."""
-    limit = spec.parameters.max_bytes
-    for encoding in _encodings(spec, lists):
-        if limit is not None and encoding.bytes(spec) > limit:
-            continue
-        if encoding.exact:
-            yield Candidate(parse_factory(encoding.text), reason, remedies)
-            return
-        kept = f"{reason}, in {encoding.row_bytes} bytes each for max_bytes"
-        again = f"{kept}, with a second look at full vectors"
-        refined = parse_factory(f"{encoding.text},RFlat")
-        if spec.parameters.min_recall > encoding.expected_recall:
-            yield Candidate(refined, again, remedies)
-            return
-        yield Candidate(parse_factory(encoding.text), kept, remedies)
-        yield Candidate(refined, again, remedies | {Shortfall.RECALL})
-        return
-
-
 @dataclass(frozen=True, slots=True)
-class _Encoding:
-    """One way to keep vectors, in so many lists or in none."""
+class _Growth:
+    """By how much a figure over a part of the entries is larger over all."""
 
-    name: str
-    row_bytes: int
-    """What a search reads for each row."""
-    expected_recall: float
-    """The recall@10 that is expected of it without full vectors; 0: never without."""
-    lists: int
+    latency: float
+    build: float
 
-    @property
-    def text(self) -> str:
-        """Its factory string."""
-        return f"IVF{self.lists},{self.name}" if self.lists else self.name
-
-    @property
-    def exact(self) -> bool:
-        """Whether it keeps full vectors."""
-        return self.name == "Flat"
-
-    def bytes(self, spec: IndexSpec) -> int:
-        """Each list entry has an int64 row number, and each list a centroid."""
-        of_row = self.row_bytes + (8 if self.lists else 0)
-        return spec.count * of_row + self.lists * spec.dimension * 4
-
-
-def _encodings(spec: IndexSpec, lists: int) -> Iterator[_Encoding]:
-    """Ways to keep a vector, the most exact first; each can be mapped, and searched by selector.
-
-    Product codes outside of lists cannot be searched with a selector.
-    """
-    dimension = spec.dimension
-    yield _Encoding("Flat", 4 * dimension, 1.0, lists)
-    yield _Encoding("SQfp16", 2 * dimension, 0.99, lists)
-    yield _Encoding("SQ8", dimension, 0.97, lists)
-    yield _Encoding("SQ4", -(-dimension // 2), 0.0, lists)
-    for share in (4, 8, 16):
-        pieces = dimension // share
-        if lists and pieces and dimension % share == 0:
-            factory = parse_factory(f"PQ{pieces}")
-            if spec.count >= factory.needed_rows:
-                yield _Encoding(factory.text, pieces, 0.0, lists)
-
-
-def _list_count(spec: IndexSpec) -> int:
-    """About 3·√n, as a power of two, and no more than can be trained."""
-    if not spec.count:
-        return 0
-    trained = min(spec.count, trainable_rows(spec.dimension, spec.memory))
-    lists: int = 2 ** round(log2(3 * sqrt(spec.count)))
-    while lists > 1 and lists * _POINTS_PER_LIST > trained:
-        lists //= 2
-    return lists
-
-
-def _graphs(spec: IndexSpec) -> Iterator[Candidate]:
-    """The most exact graph that fits: it reaches a recall with the fewest comparisons."""
-    count, dimension, limit = spec.count, spec.dimension, spec.parameters.max_bytes
-    if not 0 < count * dimension <= _GRAPH_VALUES:
-        return
-    for encoding, row_bytes in (("", 4 * dimension), (",SQ8,RFlat", dimension)):
-        if limit is None or count * (row_bytes + _GRAPH_ROW_BYTES) <= limit:
-            yield Candidate(
-                parse_factory(f"HNSW{_GRAPH_LINKS}{encoding}"),
-                f"a graph over {count} entries looks at the fewest vectors for each query",
-                frozenset({Shortfall.LATENCY}),
-            )
-            return
+    @classmethod
+    def of(cls, factory: Factory, times: float) -> "_Growth":
+        """For ``times`` as many entries, at the same recall (measured: decision 023)."""
+        if factory.graph:
+            return cls(times**0.2, times**1.1)
+        if factory.lists:
+            return cls(times**0.5, times**1.5)
+        return cls(times, times)

@@ -8,6 +8,7 @@ that lacks its last bytes without an error.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final, Self
 
@@ -33,6 +34,14 @@ from indexrelay.schemas.settings import Metric
 AUTO: Final = "auto"
 
 
+class Prefer(StrEnum):
+    """What an ``auto`` index is chosen by, among those that reach recall and latency."""
+
+    LATENCY = "latency"
+    MEMORY = "memory"
+    BUILD = "build"
+
+
 class VectorIndexParameters(GoldenParameters):
     """How an index is made, and what it must reach before it is released."""
 
@@ -45,10 +54,17 @@ class VectorIndexParameters(GoldenParameters):
     """Recall@10 that the index must reach; search is tuned to the least effort that does."""
 
     max_latency_ms: Annotated[float, Field(gt=0)] = 100.0
-    """Milliseconds that one query may take at the median, on one thread of the building host.
+    """Milliseconds that one query may take at the median, on one thread of the building host."""
 
-    Where an ``auto`` index takes longer, faster ones are built and measured, up to a graph.
-    """
+    prefer: Prefer = Prefer.LATENCY
+    """What ``auto`` takes of all that reach ``min_recall`` and ``max_latency_ms``: the one that
+    answers soonest (``latency``, the default), that takes the least memory (``memory``), or that
+    is built soonest (``build``)."""
+
+    max_build_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds that ``auto`` may spend on trying and building an index. What would take longer, by
+    what a small part of the entries took, is left out. 600: a graph over about a million vectors
+    of 256 dimensions, on two cores."""
 
     nprobe: Annotated[int, Field(ge=1)] | None = None
     """Inverted lists that a query searches; ``None``: tuned."""
@@ -96,9 +112,13 @@ class VectorIndexParameters(GoldenParameters):
             raise ValueError(f"nprobe does nothing for {self.index}, which has no lists")
         if self.ef_search is not None and factory.graph != "HNSW":
             raise ValueError(f"ef_search does nothing for {self.index}, which is no HNSW")
-        if self.max_bytes is not None:
-            raise ValueError(f"max_bytes does nothing for {self.index}; it guides auto")
+        for key in sorted(_GUIDES_OF_AUTO & self.model_fields_set):
+            if getattr(self, key) is not None:
+                raise ValueError(f"{key} does nothing for {self.index}; it guides auto")
         return self
+
+
+_GUIDES_OF_AUTO: Final = frozenset({"max_bytes", "max_build_seconds", "prefer"})
 
 
 @dataclass(frozen=True, kw_only=True)

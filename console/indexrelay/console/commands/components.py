@@ -52,10 +52,11 @@ from indexrelay.streams.publisher import announce
 
 log = get_logger(__name__)
 _BY_HAND: Final = "by hand"
-_DECISION: Final = ("index", "reason", "effort", "trials", "attempts")
+_DECISION: Final = ("index", "reason", "prefer", "effort", "trials", "attempts")
 """The details that are shown here, and not among the facts."""
 _KNOBS: Final = ("nprobe", "ef_search", "k_factor")
 _SHORT: Final = {"recall": "too little recall", "latency": "too slow"}
+_PREFERRED: Final = {"latency": "its latency", "memory": "its memory", "build": "its build time"}
 app = typer.Typer(add_completion=False)
 Names = Annotated[
     list[str],
@@ -335,7 +336,10 @@ def decision_page(
     if not isinstance(index, str):
         return
     asked = parameters.get("index", "auto")
-    how = "chosen by auto" if asked == "auto" else f"{asked} was asked for"
+    by_auto = (
+        f"chosen by auto, for {_PREFERRED.get(str(details.get('prefer')), 'what it measured')}"
+    )
+    how = by_auto if asked == "auto" else f"{asked} was asked for"
     yield Text.assemble(
         ("Index  ", "bold"),
         (index, "bold cyan"),
@@ -350,27 +354,53 @@ def decision_page(
 
 
 def _attempts(attempts: list[Mapping[str, Any]], chosen: str) -> Sheet:
+    """One row for each index; figures from a part of the entries are foreseen ones (≈)."""
+    most = max(_rows(attempt) for attempt in attempts)
     sheet = Sheet(
-        "Tried",
+        "Tried (✓ taken, ◦ nothing is better in everything, ≈ foreseen from a part)",
         whole(""),
         whole("index"),
+        number("over"),
         number("recall@10"),
         number("a query"),
+        number("memory"),
         number("built in"),
         flowing("why"),
     )
     for attempt in attempts:
-        taken = attempt.get("index") == chosen
-        short = [_SHORT.get(str(each), str(each)) for each in attempt.get("short_of") or ()]
+        foreseen = "≈" if _rows(attempt) < most else ""
         sheet.add(
-            Text("✓", style="green") if taken else Text("✗", style="yellow"),
+            _standing(attempt, chosen),
             str(attempt.get("index")),
+            figures.value(attempt.get("rows", "")),
             _figure(attempt.get("recall")),
-            _milliseconds(attempt.get("milliseconds")),
-            _seconds(attempt.get("seconds")),
-            "; ".join([str(attempt.get("reason", "")), *short]),
+            foreseen + _milliseconds(attempt.get("milliseconds")),
+            _size(attempt.get("bytes")),
+            foreseen + _seconds(attempt.get("seconds")),
+            _why(attempt),
         )
     return sheet
+
+
+def _rows(attempt: Mapping[str, Any]) -> int:
+    rows = attempt.get("rows")
+    return rows if isinstance(rows, int) else 0
+
+
+def _standing(attempt: Mapping[str, Any], chosen: str) -> Text:
+    """Chosen; on the front: nothing is better in everything; short of what was asked; or none."""
+    if attempt.get("index") == chosen:
+        return Text("✓", style="green")
+    if attempt.get("short_of"):
+        return Text("✗", style="yellow")
+    return Text("◦", style="cyan") if attempt.get("front") else Text()
+
+
+def _why(attempt: Mapping[str, Any]) -> str:
+    short = [_SHORT.get(str(each), str(each)) for each in attempt.get("short_of") or ()]
+    left_out = attempt.get("left_out")
+    others = [str(left_out)] if left_out else []
+    return "; ".join([*short, *others]) or str(attempt.get("reason", ""))
 
 
 def _trade_off(trials: list[Mapping[str, Any]], effort: object) -> Sheet:
@@ -500,6 +530,10 @@ def _figure(value: object) -> str:
 
 def _milliseconds(value: object) -> str:
     return figures.milliseconds(value) if isinstance(value, int | float) else NONE
+
+
+def _size(value: object) -> str:
+    return figures.size(value) if isinstance(value, int | float) else NONE
 
 
 def _seconds(value: object) -> str:
