@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from indexrelay.components.errors import ClosedVersionError, UnknownEntryError
-from indexrelay.components.vector_index import incremental_build
-from indexrelay.components.vector_index.version import DELTA_INDEX
+from indexrelay.components.vector_index import delta_lists
+from indexrelay.components.vector_index.index_search import lists_of_rows
+from indexrelay.components.vector_index.mapped_index import open_index
+from indexrelay.components.vector_index.version import DELTA_INDEX, TRAINED
 from indexrelay.schemas.settings import Metric
 from tests.components.jobs import clustered
 from tests.components.vector_index.histories import (
@@ -108,7 +110,7 @@ def test_an_index_that_ignores_selectors_is_built_in_full(tmp_path: Path, factor
 def test_a_delta_of_many_rows_is_an_index_of_the_bases_type(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(incremental_build, "_SCANNED_BESIDE_LISTS", 20)
+    monkeypatch.setattr(delta_lists, "_SCANNED_BESIDE_LISTS", 20)
     history = History(tmp_path, snapshot(Metric.L2), index="IVF16,Flat", max_delta=0.2)
     done = history.commit(rows(20, seed=3))
     assert DELTA_INDEX not in done.files
@@ -116,6 +118,56 @@ def test_a_delta_of_many_rows_is_an_index_of_the_bases_type(
     assert done.failed == []
     assert DELTA_INDEX in done.files
     assert len(history.open().search(np.ones(DIMENSION), k=1000)) == 1000
+
+
+@pytest.mark.parametrize("factory", ["HNSW16", "HNSW16,SQfp16", "HNSW16,SQ8,RFlat"])
+@pytest.mark.parametrize("metric", [Metric.L2, Metric.COSINE])
+def test_a_delta_of_many_rows_beside_a_graph_lies_in_lists_that_rows_keep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str, metric: Metric
+) -> None:
+    monkeypatch.setattr(delta_lists, "_SCANNED_BESIDE_LISTS", 50)
+    keys = {"index": factory, "max_delta": 0.3, "max_tombstones": 0.3}
+    history = History(tmp_path, snapshot(metric), **keys)
+    assert open_index(history.done.files[TRAINED]).ntotal == 0
+    done = history.commit(rows(50, seed=3), history.source.ids[:30])
+    assert DELTA_INDEX not in done.files
+    names = history.source.ids
+    history.commit(rows(200, seed=4, like="more") | changed(history.source, names[:9], seed=5))
+    kept = _lists_of_the_delta(history)
+    done = history.commit(rows(30, seed=6, like="most"), ["more0007"])
+    assert done.failed == []
+    assert done.built.extends
+    index = history.open()
+    now = _lists_of_the_delta(history)
+    assert len(now) == 50 + 200 + 9 + 30 - 1
+    assert all(now[name] == within for name, within in kept.items() if name in now)
+    live = set(history.source.ids)
+    found = 0
+    asked = history.source.matrix[::20]
+    for query in asked:
+        hits = index.search(query, k=10)
+        assert {hit.id for hit in hits} <= live
+        farthest = brute_force(history.source, query, 10)[-1]
+        sign = 1 if metric is Metric.L2 else -1
+        found += sum(sign * hit.score <= sign * farthest + 1e-4 for hit in hits)
+    assert found >= 0.88 * 10 * len(asked)  # of 0.95; the new rows lie elsewhere
+
+
+def _lists_of_the_delta(history: History) -> dict[str, int]:
+    contents = history.open().contents
+    assert contents.delta is not None
+    assert contents.ids.delta is not None
+    assert type(contents.delta.index).__name__ == "IndexIVFFlat"
+    return dict(zip(contents.ids.delta, lists_of_rows(contents.delta.index).tolist(), strict=True))
+
+
+def test_beside_a_graph_whose_deltas_stay_small_there_are_no_lists(tmp_path: Path) -> None:
+    history = History(tmp_path, snapshot(), index="HNSW16")
+    assert TRAINED not in history.done.files
+    done = history.commit(rows(60, seed=3))
+    assert done.built.extends
+    assert done.failed == []
+    assert DELTA_INDEX not in done.files
 
 
 def test_entries_that_are_given_again_as_they_are_change_nothing(tmp_path: Path) -> None:

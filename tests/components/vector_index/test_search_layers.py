@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexrelay.components.vector_index import incremental_build
+from indexrelay.components.vector_index import delta_lists
 from indexrelay.components.vector_index.index_search import lists_of_rows
 from indexrelay.components.vector_index.search import BothLayers
 from indexrelay.schemas.settings import Metric
@@ -26,7 +26,7 @@ from tests.components.vector_index.histories import (
 def test_lists_that_base_and_delta_share_give_what_two_searches_give(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str, metric: Metric
 ) -> None:
-    monkeypatch.setattr(incremental_build, "_SCANNED_BESIDE_LISTS", 20)
+    monkeypatch.setattr(delta_lists, "_SCANNED_BESIDE_LISTS", 20)
     history = History(tmp_path, snapshot(metric), index=factory, min_recall=0.1)
     history.commit(rows(100, seed=3), history.source.ids[:50])
     index = history.open()
@@ -84,7 +84,7 @@ def test_rows_of_the_delta_do_not_replace_nearer_ones_of_the_base(tmp_path: Path
 def test_rows_that_stay_in_the_delta_stay_in_the_list_that_is_nearest_to_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str
 ) -> None:
-    monkeypatch.setattr(incremental_build, "_SCANNED_BESIDE_LISTS", 20)
+    monkeypatch.setattr(delta_lists, "_SCANNED_BESIDE_LISTS", 20)
     history = History(tmp_path, snapshot(Metric.L2), index=factory, min_recall=0.1, max_delta=0.5)
     history.commit(rows(60, seed=3))
     history.commit(rows(30, seed=4, like="b"), ["new0003", "new0044"])

@@ -21,6 +21,7 @@ from indexrelay.components.layered import (
     numbered_chunks,
     refuse_infinite,
 )
+from indexrelay.components.vector_index.delta_lists import has_delta_lists, train_delta_lists
 from indexrelay.components.vector_index.factory import parse_factory
 from indexrelay.components.vector_index.index_build import IndexFiles, Progress, try_factory
 from indexrelay.components.vector_index.index_search import openmp_threads, refusal
@@ -71,7 +72,12 @@ def build_in_full(job: Job, mode: Full, parameters: VectorIndexParameters) -> Bu
         )
         dataset = Dataset(spec=spec, vectors=columns.vectors, sample=sample)
         decision = decide(files, dataset, _part(job, 0.4, 0.9))
-        refused = refusal(decision.index, decision.effort, sample.vectors[:1])
+        refused, effort = (
+            refusal(decision.index, decision.effort, sample.vectors[:1]),
+            decision.effort,
+        )
+        if not refused and has_delta_lists(decision.chosen.factory):
+            effort = train_delta_lists(files, dataset, effort)
     sample.save(folder / SAMPLE)
     facts = IndexFacts(
         factory=decision.chosen.factory.text,
@@ -79,7 +85,7 @@ def build_in_full(job: Job, mode: Full, parameters: VectorIndexParameters) -> Bu
         dimension=spec.dimension,
         count=spec.count,
         base_bytes=files.index.stat().st_size,
-        effort=decision.effort,
+        effort=effort,
         refusal=refused,
     )
     facts.save(folder / FACTS)
@@ -87,9 +93,9 @@ def build_in_full(job: Job, mode: Full, parameters: VectorIndexParameters) -> Bu
     if columns.matrix not in lookup.values():
         columns.matrix.unlink()
     # An index that cannot be extended, or whose delta is always scanned, never needs it.
-    extra = {} if refused or facts.factory == "Flat" else {TRAINED: files.trained}
-    if not extra:
+    if refused or facts.factory == "Flat":
         files.trained.unlink()
+    extra = {TRAINED: files.trained} if files.trained.exists() else {}
     job.progress(1.0)
     written = (BASE, FACTS, IDS, PAYLOADS, SAMPLE)
     return Built(

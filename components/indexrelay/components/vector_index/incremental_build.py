@@ -10,7 +10,7 @@ beyond their limits, the build is a full one instead.
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from indexrelay.components.layered import (
     read_batch,
     succeed,
 )
-from indexrelay.components.vector_index.factory import parse_factory
+from indexrelay.components.vector_index.delta_lists import is_indexed
 from indexrelay.components.vector_index.index_build import add_to_lists
 from indexrelay.components.vector_index.index_search import (
     lists_of_rows,
@@ -151,27 +151,10 @@ def _write_delta(
             else:
                 delta.payloads.copy(payloads, piece.kept)
     files |= next_.write(folder)
-    if trained is not None and _is_indexed(last.facts, len(vectors)):
+    if trained is not None and is_indexed(last.facts, len(vectors)):
         files[DELTA_INDEX] = folder / DELTA_INDEX
         _write_index(files[DELTA_INDEX], trained, vectors, delta, next_)
     return files
-
-
-_SCANNED_ROWS: Final = 10_000
-"""A scan of as many rows of 128 takes 0.1 ms; a graph would be built again in each build."""
-_SCANNED_BESIDE_LISTS: Final = 1_000
-"""… and of so many 15 µs, where `SharedLists` takes 5."""
-
-
-def _is_indexed(facts: IndexFacts, rows: int) -> bool:
-    """Whether a delta of so many rows is searched as an index.
-
-    Behind a transform the base measures other distances than a scan does, so their answers cannot
-    be compared; a refinement measures the true ones again.
-    """
-    factory = parse_factory(facts.factory)
-    scanned = _SCANNED_BESIDE_LISTS if factory.lists else _SCANNED_ROWS
-    return rows > scanned or (rows > 0 and factory.transformed and not factory.refined)
 
 
 def _write_index(
