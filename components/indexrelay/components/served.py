@@ -164,7 +164,7 @@ def parsed_payload(payload: bytes, path: Path) -> Any:
         return from_json(payload)  # a quarter of the time of `json.loads`, which …
     except ValueError:
         try:
-            return json.loads(payload)  # … also reads half a surrogate pair
+            return json.loads(payload.decode())  # … also reads half a surrogate pair
         except (ValueError, RecursionError) as error:
             raise CorruptFileError(path, "a payload is not JSON") from error
 
@@ -282,12 +282,12 @@ def check_payload_bytes(found: int, most: int | None) -> None:
 
 
 MAX_PAYLOAD_VALUES: Final = 200_000
-"""Of the hits of a search whose payloads have a limit of bytes: a value of two bytes of JSON takes
-up to a hundred bytes of memory."""
+"""Of the payloads that are parsed for one answer whose payloads have a limit of bytes: a value of
+two bytes of JSON takes up to a hundred bytes of memory."""
 
 
 def check_payload_values(payloads: Iterable[str | None], found_bytes: int) -> None:
-    """See that the payloads of the hits may be parsed.
+    """See that the payloads of some entries may be parsed.
 
     Args:
         payloads: as JSON; not looked at where ``found_bytes`` are too few for many values.
@@ -302,8 +302,8 @@ def check_payload_values(payloads: Iterable[str | None], found_bytes: int) -> No
     found = sum(text.count(sign) for text in payloads if text for sign in ",[{")
     if found > MAX_PAYLOAD_VALUES:
         raise InvalidQueryError(
-            f"the payloads of these hits have more than {MAX_PAYLOAD_VALUES} values; ask for "
-            "fewer, with a lower k"
+            f"the payloads of these entries have more than {MAX_PAYLOAD_VALUES} values; ask for "
+            "fewer of them"
         )
 
 

@@ -52,13 +52,12 @@ class HttpSettings(Table):
     max_body_bytes: PositiveCount = 2 * 1024 * 1024
     """Of one request (413): a vector of the greatest dimension, with all its digits, fits in."""
     max_answer_bytes: PositiveCount = 16 * 1024 * 1024
-    """Of one search (422): a thousand hits with 16 kB of payload each; their payloads together may
-    have 200,000 values. Documents of JSON caches are
+    """Of one search (422): a thousand hits with 16 kB of payload each. Documents of JSON caches are
     not meant: they lie in memory once for all."""
     max_buffered_bytes: PositiveCount = 64 * 1024 * 1024
-    """Of all bodies that are received and all answers that are sent at a time. Where there is no
-    room, the connection whose client was waited for the longest is cut, after a second at least;
-    where there is none, the new body or answer is refused (503)."""
+    """Of all bodies that are received and all answers that are made or sent at a time. Where there
+    is no room, the connection whose client was waited for the longest is cut, after a second at
+    least; where there is none, the new body or answer is refused (503)."""
     searches: PositiveCount = 8
     """At the same time, each on a thread of its own; more than processors only help where indexes
     are read from disk."""

@@ -7,9 +7,9 @@ memory, gzipped or not, or not at all when the client has it already.
 import asyncio
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_json
@@ -20,11 +20,16 @@ from indexrelay.components.errors import InvalidQueryError
 from indexrelay.components.query import Hits
 from indexrelay.components.served import Hit, ServedDocument
 from indexrelay.service.connections import connection_of
+from indexrelay.service.payloads import first_invalid
 from indexrelay.service.problems import problem
 
 PIECE_BYTES: Final = 64 * 1024
 """What is sent at a time: what a client does not read waits here, and not once more in a buffer."""
 _ROOM: Final = "this reader has no room for one more answer; ask again in a moment, or another one"
+
+
+Hold: TypeAlias = Callable[[int], None]
+"""Counts bytes of an answer before it is made; raises where there is no room for them."""
 
 
 class ArmRank(BaseModel):
@@ -62,12 +67,15 @@ class LargeResponse(Response):
 
     shared = False
     """Whether its body is in memory anyway, and is not counted."""
+    held_bytes = 0
+    """Of its body, counted already before it was encoded."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         body = bytes(self.body)
         connection = connection_of(scope)
-        if not self.shared and connection is not None and not connection.hold(len(body)):
+        more_bytes = 0 if self.shared else max(0, len(body) - self.held_bytes)
+        if more_bytes and connection is not None and not connection.hold(more_bytes):
             await problem(503, _ROOM)(scope, receive, send)
             return
         start = {
@@ -101,7 +109,12 @@ class Answering:
 
 
 def encoded(
-    hits: Iterable[Hit], answering: Answering, *, max_bytes: int, are_json: bool = False
+    hits: Iterable[Hit],
+    answering: Answering,
+    *,
+    max_bytes: int,
+    are_json: bool = False,
+    hold: Hold | None = None,
 ) -> bytes:
     """A `SearchAnswer` as JSON.
 
@@ -109,11 +122,12 @@ def encoded(
         hits: what was found; with an ``explanation``, where there is one.
         answering: the version that was searched.
         max_bytes: of the answer.
-        are_json: whether payloads are known to be JSON; see `encoded_hits`.
+        are_json: whether payloads are those of entries; see `encoded_hits`.
+        hold: see `encoded_hits`.
 
     Raises:
         InvalidQueryError: it would be longer than ``max_bytes``, or a score is no number.
-        ValueError: a payload is not JSON.
+        CorruptFileError, ValueError: a payload is not JSON.
     """
     head = head_of(answering) + b',"hits":'
     explanation = hits.explanation if isinstance(hits, Hits) else None
@@ -121,7 +135,7 @@ def encoded(
     if explanation is not None:
         tail = b',"explanation":' + checked_json(explanation.as_json()) + b"}"
     room = max_bytes - len(head) - len(tail)
-    return b"".join((head, encoded_hits(hits, max_bytes=room, are_json=are_json), tail))
+    return b"".join((head, *_pieces(hits, room, are_json=are_json, hold=hold), tail))
 
 
 def head_of(answering: Answering) -> bytes:
@@ -129,34 +143,66 @@ def head_of(answering: Answering) -> bytes:
     return plain_json(asdict(answering))[:-1]
 
 
-def encoded_hits(hits: Iterable[Hit], *, max_bytes: int, are_json: bool = False) -> bytes:
+def encoded_hits(
+    hits: Iterable[Hit], *, max_bytes: int, are_json: bool = False, hold: Hold | None = None
+) -> bytes:
     """Hits as a JSON list of `FoundEntry`.
 
     Args:
         hits: what was found.
         max_bytes: of the list.
-        are_json: whether payloads are known to be JSON, as those of entries are: they were checked
-            when they came in. To look for a NaN in them would take as long as to write them.
+        are_json: whether payloads are those of entries. They are written as they are stored, and
+            never parsed.
+        hold: called with the bytes of the list before it is made of such payloads; ``None``: they
+            are not counted beforehand.
 
     Raises:
         InvalidQueryError: it would be longer than ``max_bytes``, or a score is no number.
-        ValueError: a payload is not JSON.
+        CorruptFileError: a stored payload is not JSON.
+        ValueError: another payload is not JSON.
+        Exception: what ``hold`` raises.
     """
-    found = [_shown(hit) for hit in hits]
-    if are_json:  # and in size what was read
-        whole = plain_json(found)
-        if len(whole) <= max_bytes:
-            return whole
-    return joined(found, max_bytes=max_bytes, advice="fewer hits, with a k of {count} or less")
+    return b"".join(_pieces(hits, max_bytes, are_json=are_json, hold=hold))
 
 
-def _shown(hit: Hit) -> dict[str, Any]:
+_FEWER_HITS: Final = "fewer hits, with a k of {count} or less"
+
+
+def _pieces(
+    hits: Iterable[Hit], max_bytes: int, *, are_json: bool, hold: Hold | None
+) -> Sequence[bytes]:
+    """The list in pieces, of which payloads are their own: they are not copied before the end."""
+    if not are_json:
+        found = ({**_fields(hit), "payload": hit.payload} for hit in hits)
+        return (joined(found, max_bytes=max_bytes, advice=_FEWER_HITS),)
+    hits = list(hits)
+    payloads = [hit.payload_json for hit in hits]
+    pieces, size = [b"["], len("[]")
+    for count, (hit, payload) in enumerate(zip(hits, payloads, strict=True)):
+        # An object without its closing brace, and the one key more that it gets.
+        head = plain_json(_fields(hit))[:-1] + b',"payload":'
+        pieces += (b"," + head if count else head, payload or b"null", b"}")
+        size += len(pieces[-3]) + len(pieces[-2]) + 1
+        if size > max_bytes:
+            raise TooLongError(_FEWER_HITS.format(count=count) if count else None)
+    pieces.append(b"]")
+    if hold is not None:
+        hold(size)
+    invalid = first_invalid([payload or b"null" for payload in payloads])
+    if invalid is not None:
+        _ = hits[invalid].payload  # raises, and names the file, unless it is a NaN
+        raise ValueError(f"the payload of {hits[invalid].id!r:.100} is no JSON")
+    return pieces
+
+
+def _fields(hit: Hit) -> dict[str, Any]:
+    """All but the payload."""
     if not math.isfinite(hit.score):
         raise InvalidQueryError(
             f"the score of {hit.id!r:.100} is {hit.score}: the query, or that entry, is beyond "
             "what its distances can be"
         )
-    shown: dict[str, Any] = {"id": hit.id, "score": hit.score, "payload": hit.payload}
+    shown: dict[str, Any] = {"id": hit.id, "score": hit.score}
     arms: Mapping[str, Any] | None = getattr(hit, "arms", None)
     if arms is not None:
         shown["arms"] = {name: {"rank": arm.rank, "score": arm.score} for name, arm in arms.items()}

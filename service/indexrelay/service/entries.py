@@ -13,6 +13,7 @@ from indexrelay.components.served import Hit
 from indexrelay.service.answers import (
     Answering,
     FoundEntry,
+    Hold,
     encoded_hits,
     head_of,
     joined,
@@ -99,14 +100,20 @@ def encoded_count(count: int, answering: Answering) -> bytes:
 
 
 def encoded_neighbours(
-    found: Iterable[tuple[str, Sequence[Hit]]], answering: Answering, *, max_bytes: int
+    found: Iterable[tuple[str, Sequence[Hit]]],
+    answering: Answering,
+    *,
+    max_bytes: int,
+    are_json: bool = False,
+    hold: Hold | None = None,
 ) -> bytes:
-    """A `NeighboursAnswer` as JSON; raises as `encoded_hits`."""
+    """A `NeighboursAnswer` as JSON; takes and raises what `encoded_hits` does."""
     head, tail = head_of(answering) + b',"neighbours":{', b"}}"
     left = max_bytes - len(head) - len(tail)
     pieces: list[bytes] = []
     for entry_id, hits in found:
         name = plain_json(entry_id) + b":"
-        pieces.append(name + encoded_hits(hits, max_bytes=left - len(name)))
+        room = left - len(name)
+        pieces.append(name + encoded_hits(hits, max_bytes=room, are_json=are_json, hold=hold))
         left -= len(pieces[-1]) + len(",")
     return b"".join((head, b",".join(pieces), tail))

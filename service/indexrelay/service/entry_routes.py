@@ -116,7 +116,13 @@ def entry_routes(queries: Queries) -> APIRouter:
                 forced=lent.forced,
                 max_payload_bytes=lent.max_bytes,
             )
-            answer = encoded_neighbours(found.items(), lent.answering, max_bytes=lent.max_bytes)
+            answer = encoded_neighbours(
+                found.items(),
+                lent.answering,
+                max_bytes=lent.max_bytes,
+                are_json=lent.are_json,
+                hold=lent.hold,
+            )
             return Answered(body=answer, k=asked.k)
 
         return await queries.answer(request, name, "neighbours", ask)

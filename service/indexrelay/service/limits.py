@@ -11,6 +11,7 @@ before the event loop has its own again.
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+import anyio.from_thread
 import anyio.to_thread
 from anyio import CapacityLimiter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -98,6 +99,30 @@ def _first(message: Message, receive: Receive) -> Receive:
         return pending.pop() if pending else await receive()
 
     return replay
+
+
+class AnswerRoom:
+    """What one answer takes of `http.max_buffered_bytes`, counted before it is encoded."""
+
+    def __init__(self, connection: GuardedConnection | None) -> None:
+        """``connection``: whose answer it is; ``None``: another server's, and nothing counts."""
+        self._connection = connection
+        self.held_bytes = 0
+
+    def hold(self, count: int) -> None:
+        """Count so many bytes; to be called on the thread that answers.
+
+        Few are counted only when they are sent: to ask the event loop takes longer than to encode
+        them.
+
+        Raises:
+            OverloadedError: there is no room for them.
+        """
+        if self._connection is None or count <= _BLOCK_BYTES:
+            return
+        if not anyio.from_thread.run_sync(self._connection.hold, count):
+            raise OverloadedError("answers on their way, and no room for one more")
+        self.held_bytes += count
 
 
 class SearchThreads:

@@ -18,11 +18,11 @@ from indexrelay.reloaders import Reloader
 from indexrelay.reloaders.errors import ComponentNotServedError, ReloaderStoppedError
 from indexrelay.schemas.http_settings import HttpSettings
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.service.answers import Answering, LargeResponse
+from indexrelay.service.answers import Answering, Hold, LargeResponse
 from indexrelay.service.bodies import JSON
 from indexrelay.service.connections import connection_of
 from indexrelay.service.dispatch import NotFilteredError
-from indexrelay.service.limits import SearchThreads
+from indexrelay.service.limits import AnswerRoom, SearchThreads
 from indexrelay.service.problems import OverloadedError, RefusedError
 from indexrelay.service.tokens import caller_of
 
@@ -57,7 +57,9 @@ class Lent:
     max_bytes: int
     """Of the answer; also of the payloads that are read for it."""
     are_json: bool
-    """Whether payloads are known to be JSON."""
+    """Whether payloads are those of entries, which are written as they are stored."""
+    hold: Hold
+    """Counts what an answer takes before it is encoded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,19 +123,28 @@ class Queries:
             Exception: what ``ask`` raises, and what a snapshot does.
         """
         forced = caller_of(request).filter
+        connection = connection_of(request.scope)
+        room = AnswerRoom(connection)
 
         def run() -> bytes:
-            return self._run(component, operation, ask, forced)
+            return self._run(component, operation, ask, forced, room.hold)
 
         try:
-            body = await self._threads.run(run, connection=connection_of(request.scope))
+            body = await self._threads.run(run, connection=connection)
         except OverloadedError:
             self._observe(Observation(operation=operation, outcome="overloaded", seconds=0.0))
             raise
-        return LargeResponse(body, media_type="application/json")
+        response = LargeResponse(body, media_type="application/json")
+        response.held_bytes = room.held_bytes
+        return response
 
     def _run(
-        self, component: str, operation: Operation, ask: Ask, forced: Mapping[str, Any] | None
+        self,
+        component: str,
+        operation: Operation,
+        ask: Ask,
+        forced: Mapping[str, Any] | None,
+        hold: Hold,
     ) -> bytes:
         began = time.perf_counter()
         found: dict[str, Any] = {"operation": operation, "outcome": "answered"}
@@ -150,6 +161,7 @@ class Queries:
                     forced=forced,
                     max_bytes=self._limits.max_answer_bytes,
                     are_json=type(served).__module__.startswith(_OUR_KINDS),
+                    hold=hold,
                 )
                 answered = ask(lent)
                 found |= {"k": answered.k, "plan": answered.plan}

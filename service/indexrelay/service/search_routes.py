@@ -145,7 +145,9 @@ def _search(lent: Lent, asked: Search, *, max_bytes: int) -> Sequence[Hit]:
 
 
 def _encoded(hits: Sequence[Hit], lent: Lent, *, max_bytes: int) -> bytes:
-    return encoded(hits, lent.answering, max_bytes=max_bytes, are_json=lent.are_json)
+    return encoded(
+        hits, lent.answering, max_bytes=max_bytes, are_json=lent.are_json, hold=lent.hold
+    )
 
 
 def _refused(error: Exception) -> bytes:

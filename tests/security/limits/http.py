@@ -245,7 +245,10 @@ def _answer_bytes(row: Row, _request: pytest.FixtureRequest) -> None:
         answer(row.number // 2 + 200)
 
 
-@exercises("values in the payloads of a search's hits: their commas, brackets and braces")
+@exercises(
+    "values in the payloads of entries that are read for an answer, of those that are parsed: "
+    "their commas, brackets and braces"
+)
 def _payload_values(row: Row, _request: pytest.FixtureRequest) -> None:
     payloads = ["[" * 1000, None, "," * (row.number - 1000)]
     check_payload_values(payloads, row.number + 1)

@@ -27,7 +27,6 @@ from indexrelay.components.errors import CorruptFileError, InvalidQueryError, Un
 from indexrelay.components.query import Hits
 from indexrelay.components.served import (
     check_payload_bytes,
-    check_payload_values,
     checked_k,
     parsed_payload,
     stored_hits,
@@ -147,8 +146,6 @@ class TextSearch:
                 found = answer.fetchall()
             else:
                 found = list(_within(answer, max_payload_bytes))
-                payloads = [row[2] for row in found if isinstance(row[2], str)]
-                check_payload_values(payloads, sum(map(len, payloads)))
             return _hits(found, self._path)
 
     def text(self, entry_id: str) -> str | None:

@@ -24,10 +24,8 @@ from indexrelay.components.errors import CorruptFileError, InvalidQueryError, of
 from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.query import Hits
 from indexrelay.components.served import (
-    MAX_PAYLOAD_VALUES,
     Closable,
     check_payload_bytes,
-    check_payload_values,
     checked_k,
     stored_hits,
 )
@@ -323,10 +321,7 @@ class VectorSearch(Closable):
             if self._without_payloads:
                 return Hits(stored_hits(ids, scores))
             if max_payload_bytes is not None:
-                size = contents.payload_bytes_of(rows)
-                check_payload_bytes(size, max_payload_bytes)
-                if size > MAX_PAYLOAD_VALUES:
-                    check_payload_values(contents.payload_texts_of(rows), size)
+                check_payload_bytes(contents.payload_bytes_of(rows), max_payload_bytes)
             payloads = contents.raw_payloads_of(rows)
         except IndexError as error:
             raise self._no_such_row() from error
