@@ -34,7 +34,7 @@ from indexrelay.storage.catalog import BatchChanges, Catalog, Commit
 from indexrelay.storage.entries import Entries, check_batch_id
 from indexrelay.storage.errors import InvalidEntriesError, UnknownEntriesError
 from indexrelay.storage.validation import (
-    SizeLimits,
+    EntryRules,
     check_entries,
     check_ids,
     check_listed_ids,
@@ -87,7 +87,7 @@ class Batch:
         self.collection = collection
         self.batch_id = batch_id
         self._declared = declared
-        self._sizes = SizeLimits.of(declared)
+        self._rules = EntryRules.of(declared)
         self._submit = submit
         self._traceparent = traceparent
         self._upserts: list[Entries] = []
@@ -129,7 +129,7 @@ class Batch:
             payloads,
             dimension=self._declared.dimension,
             metric=self._declared.metric,
-            sizes=self._sizes,
+            rules=self._rules,
         )
         if not len(entries):
             return
@@ -155,7 +155,7 @@ class Batch:
         """
         self._check_open()
         known = check_ids(ids)
-        checked = check_texts(texts, known, max_bytes=self._sizes.text)
+        checked = check_texts(texts, known, max_bytes=self._rules.text)
         _refuse_missing("text", "clear_texts", checked, known)
         self._refuse_deleted(known)
         self._texts.update(zip(known, checked, strict=True))
@@ -173,7 +173,7 @@ class Batch:
         """
         self._check_open()
         known = check_ids(ids)
-        encoded = encode_payloads(payloads, known, max_bytes=self._sizes.payload)
+        encoded = encode_payloads(payloads, known, self._rules)
         _refuse_missing("payload", "clear_payloads", encoded, known)
         self._refuse_deleted(known)
         self._payloads.update(zip(known, encoded, strict=True))

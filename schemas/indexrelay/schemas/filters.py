@@ -17,6 +17,7 @@ way. It is what the doors for entries, the columns of a version, and the gates g
 
 import math
 import numbers
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,7 +25,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any, Final
 
-from pydantic import StringConstraints
+from pydantic import AfterValidator, Field
 
 from indexrelay.schemas.errors import InvalidQueryError, suggestion
 from indexrelay.schemas.json_values import has_half_character
@@ -38,11 +39,10 @@ MAX_DEPTH: Final = 20
 MAX_FIELDS: Final = 64
 """Fields that a collection may declare: each is a file of every version."""
 
-FIELD_PATTERN: Final = (
-    r"^[^$.\x00-\x1f][^.\x00-\x1f]{0,62}(\.[^$.\x00-\x1f][^.\x00-\x1f]{0,62}){0,7}$"
-)
-FieldName = Annotated[str, StringConstraints(pattern=FIELD_PATTERN, max_length=128)]
+_PART: Final = r"[^$.\x00-\x1f][^.\x00-\x1f]*"
+FIELD_PATTERN: Final = rf"^{_PART}(\.{_PART})*$"
 """A key of a payload; a dot goes into an object. No part of it begins with a dollar sign."""
+MAX_NAME: Final = 128
 
 
 class FieldType(StrEnum):
@@ -57,6 +57,27 @@ class FieldType(StrEnum):
 
 Fields = Mapping[str, FieldType]
 """The declared fields by name."""
+
+
+def _check_names(fields: dict[str, FieldType]) -> dict[str, FieldType]:
+    for name in fields:
+        if len(name) > MAX_NAME or not re.fullmatch(FIELD_PATTERN[1:-1], name):
+            raise ValueError(
+                f"{name!r:.80} is no name of a field: it has at most {MAX_NAME} characters, and no "
+                "part of it, between the dots, is empty or begins with $"
+            )
+    return fields
+
+
+FilterableFields = Annotated[
+    dict[str, FieldType],
+    Field(
+        max_length=MAX_FIELDS,
+        json_schema_extra={"propertyNames": {"pattern": FIELD_PATTERN, "maxLength": MAX_NAME}},
+    ),
+    AfterValidator(_check_names),
+]
+"""The declared fields, as settings have them."""
 
 Value = float | int | str | bool
 """As it is compared: a float64 for a number, microseconds since 1970 in UTC for a datetime."""

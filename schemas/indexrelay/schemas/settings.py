@@ -6,7 +6,7 @@ unit, what ``None`` means and why its default is what it is.
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from indexrelay.schemas.database_url import database_kind, sqlite_url
+from indexrelay.schemas.filters import FilterableFields
 from indexrelay.schemas.http_settings import HttpSettings
 from indexrelay.schemas.names import (
     MAX_COMPONENTS,
@@ -126,6 +127,11 @@ class CollectionSettings(Table):
     max_payload_bytes: PositiveCount = 65_536
     """Bytes of UTF-8 that one payload's JSON may have. An answer carries a payload for each of its
     hits, so that a thousand of them take 64 MB."""
+    filterable: FilterableFields = Field(default_factory=dict)
+    """Fields of the payloads that searches may filter by, and the type of each: ``{ year =
+    "number", genre = "keyword", tags = "keywords", added = "datetime", live = "boolean" }``. A dot
+    goes into an object: ``"album.year"``. A payload in which one holds another type is refused by
+    every door. Those of our kinds that search this collection are built again when it changes."""
     source: Source = CatalogSource()
 
 
@@ -153,6 +159,10 @@ def _as_written(schema: dict[str, Any]) -> None:
         "description": "One collection or component, or a list of them.",
     }
     schema["additionalProperties"] = True
+
+
+FILTERING_KINDS: Final = frozenset({"vector_index", "text_index", "search"})
+"""Those of our kinds that index the filterable fields of their collection."""
 
 
 class ComponentDefinition(BaseModel):
@@ -220,6 +230,22 @@ class ComponentDefinition(BaseModel):
         given = digested(self.parameters)
         document = {"kind": self.kind, "from": list(self.inputs), "parameters": given}
         return sha256_hex(canonical_json(document))
+
+    def filtering_by(self, fields: FilterableFields) -> Self:
+        """The same with these ``filterable`` fields of its collection among its parameters.
+
+        Raises:
+            ValueError: it names other ones by itself.
+        """
+        declared = {name: str(kind) for name, kind in fields.items()}
+        own = self.parameters.get("filterable")
+        if own is not None and own != declared:
+            raise ValueError(
+                "filterable is declared once, in the collection; leave it out of the component"
+            )
+        if not declared:
+            return self
+        return self.model_copy(update={"parameters": {**self.parameters, "filterable": declared}})
 
     @classmethod
     def of(cls, kind: str, *inputs: str, **keys: Any) -> Self:
@@ -459,6 +485,19 @@ class Settings(Table):
     components: Annotated[dict[Name, ComponentDefinition], Field(max_length=MAX_COMPONENTS)] = (
         Field(default_factory=dict)
     )
+
+    @field_validator("components")
+    @classmethod
+    def _fields_reach_those_who_filter(
+        cls, components: dict[Name, ComponentDefinition], info: ValidationInfo
+    ) -> dict[Name, ComponentDefinition]:
+        collections: dict[Name, CollectionSettings] = info.data.get("collections", {})
+        return {
+            name: each.filtering_by(collections[each.inputs[0]].filterable)
+            if each.kind in FILTERING_KINDS and each.inputs[0] in collections
+            else each
+            for name, each in components.items()
+        }
 
     @field_validator("artifacts")
     @classmethod

@@ -21,7 +21,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from operator import contains
 from typing import Any, Final, Self
@@ -29,6 +29,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from indexrelay.schemas.filters import Fields, FieldType, values_of
 from indexrelay.schemas.json_values import first_offence, has_half_character
 from indexrelay.schemas.settings import CollectionSettings, Metric
 from indexrelay.storage.entries import Entries, Vectors
@@ -48,19 +49,27 @@ MIN_LENGTH: Final = 1e-18
 
 
 @dataclass(frozen=True, kw_only=True)
-class SizeLimits:
-    """How many bytes of UTF-8 a text and a payload's JSON may have, in one collection."""
+class EntryRules:
+    """What one collection asks of texts and payloads."""
 
     text: int = CollectionSettings.model_fields["max_text_bytes"].default
+    """Bytes of UTF-8 that a text may have."""
     payload: int = CollectionSettings.model_fields["max_payload_bytes"].default
+    """Bytes of UTF-8 that a payload's JSON may have."""
+    fields: Fields = field(default_factory=dict)
+    """The filterable fields of payloads: what is there is of the declared type."""
 
     @classmethod
     def of(cls, settings: CollectionSettings) -> Self:
         """Those of a declared collection."""
-        return cls(text=settings.max_text_bytes, payload=settings.max_payload_bytes)
+        return cls(
+            text=settings.max_text_bytes,
+            payload=settings.max_payload_bytes,
+            fields=settings.filterable,
+        )
 
 
-_USUAL: Final = SizeLimits()
+_USUAL: Final = EntryRules()
 
 _REAL = "fiu"
 """numpy's kinds of real numbers: floats and integers."""
@@ -89,7 +98,7 @@ def check_entries(
     dimension: int,
     metric: Metric,
     payloads_are_json: bool = False,
-    sizes: SizeLimits = _USUAL,
+    rules: EntryRules = _USUAL,
 ) -> Entries:
     """Turn the columns of a job or a source into `Entries`.
 
@@ -102,7 +111,7 @@ def check_entries(
         dimension: length of every vector.
         metric: under cosine every vector needs a direction.
         payloads_are_json: whether payloads are JSON texts, as they come from a file or a table.
-        sizes: how long texts and payloads may be.
+        rules: how long texts and payloads may be, and what its fields hold.
 
     Raises:
         InvalidEntriesError: with the first offending rows and how many there are in all.
@@ -112,8 +121,8 @@ def check_entries(
     return Entries(
         ids=known,
         vectors=check_vectors(vectors, known, dimension=dimension, metric=metric),
-        texts=check_texts(texts, known, max_bytes=sizes.text),
-        payloads=judge(payloads, known, max_bytes=sizes.payload),
+        texts=check_texts(texts, known, max_bytes=rules.text),
+        payloads=judge(payloads, known, rules),
     )
 
 
@@ -194,14 +203,14 @@ def check_texts(
 
 
 def encode_payloads(
-    payloads: Sequence[Any] | None, ids: Sequence[str], *, max_bytes: int = _USUAL.payload
+    payloads: Sequence[Any] | None, ids: Sequence[str], rules: EntryRules = _USUAL
 ) -> list[str | None]:
     """Each payload written as JSON, with its keys in order; ``None`` stays ``None``.
 
     Raises:
         InvalidEntriesError: no sequence, or of another length; a value that JSON has no form for,
-            named by its path, that is nested deeper than `MAX_PAYLOAD_DEPTH`, or whose JSON has
-            more than ``max_bytes`` of UTF-8.
+            named by its path, that is nested deeper than `MAX_PAYLOAD_DEPTH`, whose JSON has more
+            bytes of UTF-8 than it may, or with a filterable field of another type than is declared.
     """
     if payloads is None:
         return [None] * len(ids)
@@ -218,7 +227,8 @@ def encode_payloads(
         offence = first_offence(known[wrong[0]], max_depth=MAX_PAYLOAD_DEPTH)
         problem = f"payload that is no JSON value ({offence or 'it cannot be encoded'})"
         raise InvalidEntriesError(problem, rows=wrong, ids=ids)
-    _refuse_large(encoded, "payload", "max_payload_bytes", ids, max_bytes=max_bytes)
+    _refuse_large(encoded, "payload", "max_payload_bytes", ids, max_bytes=rules.payload)
+    _refuse_other_types(known, ids, rules.fields)
     return encoded
 
 
@@ -228,23 +238,46 @@ def in_order(payload: str) -> str:
 
 
 def check_payload_texts(
-    payloads: Sequence[str | None] | None, ids: Sequence[str], *, max_bytes: int = _USUAL.payload
+    payloads: Sequence[str | None] | None, ids: Sequence[str], rules: EntryRules = _USUAL
 ) -> list[str | None]:
     """Payloads that are JSON text already: every value that `encode_payloads` refuses is refused.
 
     Raises:
         InvalidEntriesError: another length; a text that is not JSON, names a key of an object
             twice, says a value that JSON has no form for or that is nested deeper than
-            `MAX_PAYLOAD_DEPTH`, or has more than ``max_bytes`` of UTF-8.
+            `MAX_PAYLOAD_DEPTH`, has more bytes of UTF-8 than it may, or a filterable field of
+            another type than is declared.
     """
     checked = _texts(payloads, ids)
     # Before they are parsed, which takes many times their size.
-    _refuse_large(checked, "payload", "max_payload_bytes", ids, max_bytes=max_bytes)
+    _refuse_large(checked, "payload", "max_payload_bytes", ids, max_bytes=rules.payload)
     wrong = [row for row, text in enumerate(checked) if text is not None and _no_json(text)]
     if wrong:
         problem = f"payload that is no JSON value ({_no_json(checked[wrong[0]] or '')})"
         raise InvalidEntriesError(problem, rows=wrong, ids=ids)
+    if rules.fields:
+        parsed = [None if text is None else json.loads(text) for text in checked]
+        _refuse_other_types(parsed, ids, rules.fields)
     return checked
+
+
+def _refuse_other_types(payloads: Sequence[Any], ids: Sequence[str], fields: Fields) -> None:
+    """``payloads`` are JSON values; a field that one lacks, or that is ``null``, is none."""
+    for name, kind in fields.items():
+        wrong = [row for row, payload in enumerate(payloads) if _other(payload, name, kind)]
+        if wrong:
+            reason = _other(payloads[wrong[0]], name, kind)
+            problem = f"payload whose {name!r} is not what the collection declares ({reason})"
+            raise InvalidEntriesError(problem, rows=wrong, ids=ids)
+
+
+def _other(payload: Any, name: str, kind: FieldType) -> str:
+    """Why a field of a payload is not of its type; empty: it is, or is not there."""
+    try:
+        values_of(payload, name, kind)
+    except ValueError as error:
+        return f"it must be {error}"
+    return ""
 
 
 def _texts(texts: Sequence[str | None] | None, ids: Sequence[str]) -> list[str | None]:

@@ -21,7 +21,7 @@ from indexrelay.storage.errors import (
     SourceError,
     UnknownCollectionError,
 )
-from indexrelay.storage.validation import SizeLimits
+from indexrelay.storage.validation import EntryRules
 
 _log = get_logger(__name__)
 
@@ -259,7 +259,7 @@ class DeclaredCollection:
     name: str
     dimension: int
     metric: Metric
-    sizes: SizeLimits
+    rules: EntryRules
 
     def current(self) -> Collection:
         """The collection; created where it is missing, also after it was dropped.

@@ -17,7 +17,7 @@ from indexrelay.storage.entries import CollectionSource, SourceSnapshot
 from indexrelay.storage.errors import SourceError
 from indexrelay.storage.sources.folder import EntriesFromFolder
 from indexrelay.storage.sources.table import EntriesFromTable
-from indexrelay.storage.validation import SizeLimits
+from indexrelay.storage.validation import EntryRules
 
 __all__ = ["open_source"]
 
@@ -37,7 +37,7 @@ def open_source(
         name=name,
         dimension=settings.dimension,
         metric=settings.metric,
-        sizes=SizeLimits.of(settings),
+        rules=EntryRules.of(settings),
     )
     match settings.source:
         case TableSource() as table:

@@ -38,7 +38,7 @@ from indexrelay.schemas.names import canonical_json, sha256_hex
 from indexrelay.storage.catalog.collections import DeclaredCollection
 from indexrelay.storage.entries import CHUNK_ROWS, Entries, SnapshotBase, SourceSnapshot
 from indexrelay.storage.errors import InvalidEntriesError, SourceChangedError, SourceError
-from indexrelay.storage.validation import SizeLimits, check_entries
+from indexrelay.storage.validation import EntryRules, check_entries
 
 _log = get_logger(__name__)
 
@@ -116,7 +116,7 @@ class EntriesFromFolder:
                 metric=collection.metric,
                 count=sum(map(len, files)),
                 left_out=self._left_out(listing, files),
-                _sizes=self._declared.sizes,
+                _rules=self._declared.rules,
                 _files=files,
                 _mapped=mapped,
             )
@@ -147,7 +147,7 @@ _Place = tuple[str, int, int]
 class FolderSnapshot(SnapshotBase):
     """The mapped files, merged in the order of their ids."""
 
-    _sizes: SizeLimits
+    _rules: EntryRules
     _files: Sequence["FolderFile"]
     _mapped: "_Mapped"
 
@@ -209,7 +209,7 @@ class FolderSnapshot(SnapshotBase):
                 dimension=self.dimension,
                 metric=self.metric,
                 payloads_are_json=True,
-                sizes=self._sizes,
+                rules=self._rules,
             )
         except InvalidEntriesError as error:
             where = f"collection {self.collection!r}"

@@ -27,7 +27,7 @@ from indexrelay.storage.catalog.collections import Collection, DeclaredCollectio
 from indexrelay.storage.entries import CHUNK_ROWS, Entries, SnapshotBase, SourceSnapshot
 from indexrelay.storage.errors import InvalidEntriesError, SourceError
 from indexrelay.storage.urls import connect_arguments, driver_url
-from indexrelay.storage.validation import SizeLimits, check_entries, check_ids
+from indexrelay.storage.validation import EntryRules, check_entries, check_ids
 
 
 class EntriesFromTable:
@@ -88,7 +88,7 @@ class EntriesFromTable:
                 metric=collection.metric,
                 count=count,
                 left_out=left_out,
-                _sizes=self._declared.sizes,
+                _rules=self._declared.rules,
                 _connection=connection,
                 _queries=self._queries,
                 _where=self._where,
@@ -131,7 +131,7 @@ class EntriesFromTable:
 class TableSnapshot(SnapshotBase):
     """The table's rows, as a stream."""
 
-    _sizes: SizeLimits
+    _rules: EntryRules
     _connection: sa.Connection
     _queries: "TableQueries"
     _where: str
@@ -171,7 +171,7 @@ class TableSnapshot(SnapshotBase):
                 dimension=self.dimension,
                 metric=self.metric,
                 payloads_are_json=True,
-                sizes=self._sizes,
+                rules=self._rules,
             )
         except InvalidEntriesError as error:
             raise error.in_source(self._where, lambda row: f"id {ids[row]!r:.80}") from error
