@@ -7,8 +7,8 @@ import pytest
 
 from indexrelay.components.errors import InvalidQueryError
 from indexrelay.components.query import (
+    MAX_IDS,
     MAX_PAGE,
-    MAX_WITHOUT,
     Explanation,
     Hits,
     Layer,
@@ -66,7 +66,7 @@ def test_a_stopwatch_gives_each_stage_its_own_time() -> None:
     assert all(stage.seconds >= 0 for stage in watch.stages)
 
 
-@pytest.mark.parametrize("given", ["abc", 3, [1], ["a", None], {"a": 1}, ["a"] * (MAX_WITHOUT + 1)])
+@pytest.mark.parametrize("given", ["abc", 3, [1], ["a", None], {"a": 1}, ["a"] * (MAX_IDS + 1)])
 def test_ids_to_leave_out_are_a_bounded_list_of_texts(given: Any) -> None:
     with pytest.raises(InvalidQueryError, match="without"):
         checked_without(given)

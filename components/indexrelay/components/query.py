@@ -13,8 +13,8 @@ from typing import Any, Final, Protocol, runtime_checkable
 from indexrelay.components.errors import InvalidQueryError
 from indexrelay.components.served import Hit, Served
 
-MAX_WITHOUT: Final = 10_000
-"""Ids that one query may leave out."""
+MAX_IDS: Final = 10_000
+"""Ids that one query may name: to leave out, or to get."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,19 +157,24 @@ class Stopwatch:
         return tuple(self._stages)
 
 
-def checked_without(without: Any) -> Collection[str]:
-    """The ids that a query leaves out.
+def checked_ids(ids: Any, name: str = "ids") -> Collection[str]:
+    """The ids of a query; ``name`` is what its argument is called.
 
     Raises:
-        InvalidQueryError: they are no list, tuple or set of at most `MAX_WITHOUT` texts.
+        InvalidQueryError: they are no list, tuple or set of at most `MAX_IDS` texts.
     """
-    if not isinstance(without, list | tuple | set | frozenset):
-        raise InvalidQueryError(f"without is a list of ids, not a {type(without).__name__}")
-    if len(without) > MAX_WITHOUT:
-        raise InvalidQueryError(f"without has at most {MAX_WITHOUT:,} ids")
-    if not all(isinstance(each, str) for each in without):
-        raise InvalidQueryError("without is a list of ids, and one of them is no text")
-    return without
+    if not isinstance(ids, list | tuple | set | frozenset):
+        raise InvalidQueryError(f"{name} is a list of ids, not a {type(ids).__name__}")
+    if len(ids) > MAX_IDS:
+        raise InvalidQueryError(f"{name} has at most {MAX_IDS:,} ids")
+    if not all(isinstance(each, str) for each in ids):
+        raise InvalidQueryError(f"{name} is a list of ids, and one of them is no text")
+    return ids
+
+
+def checked_without(without: Any) -> Collection[str]:
+    """The ids that a query leaves out; raises as `checked_ids` does."""
+    return checked_ids(without, "without")
 
 
 MAX_PAGE: Final = 10_000

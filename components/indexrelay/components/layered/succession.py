@@ -87,6 +87,13 @@ class Succession:
         # An upsert is -2, since row 0 would go on from -1.
         return [self._piece(*cut) for cut in runs(np.where(self.kept < 0, -2, self.kept))]
 
+    def moved(self, rows: int) -> Rows:
+        """Where each of the ``rows`` rows of the last delta is now; -1: it is not."""
+        moved: Rows = np.full(rows, -1, dtype=np.int64)
+        stayed = np.flatnonzero(self.kept >= 0)
+        moved[self.kept[stayed]] = stayed
+        return moved
+
     def column(self, kept: NDArray[NumberT], given: NDArray[NumberT]) -> NDArray[NumberT]:
         """One column of the delta, from the last delta's rows and from those of the upserts."""
         made = np.empty((len(self), *given.shape[1:]), dtype=given.dtype)
