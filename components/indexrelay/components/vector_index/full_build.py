@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from indexrelay.components.filtering import fields_in
 from indexrelay.components.formats.entry_tables import IdTable, PayloadTable
+from indexrelay.components.formats.field_columns import FieldColumnsWriter, memory_of_columns
 from indexrelay.components.formats.mapped_array import new_mapped_array
 from indexrelay.components.kind import Built, Job
 from indexrelay.components.layered import (
@@ -39,9 +41,11 @@ from indexrelay.components.vector_index.spec import (
 from indexrelay.components.vector_index.version import (
     BASE,
     FACTS,
+    FIELDS,
     PAYLOADS,
     TRAINED,
 )
+from indexrelay.schemas.filters import Fields
 from indexrelay.storage.entries import SourceSnapshot, Vectors
 
 
@@ -66,7 +70,8 @@ def build_in_full(job: Job, mode: Full, parameters: VectorIndexParameters) -> Bu
         try_factory(named, dimension=spec.dimension, metric=spec.metric)
     files = IndexFiles(index=folder / BASE, trained=folder / TRAINED)
     with openmp_threads(job.threads):
-        columns = _read_columns(source, folder, _part(job, 0.0, 0.3))
+        job.memory.hold(memory_of_columns(spec.count, parameters.filterable))
+        columns = _read_columns(source, folder, parameters.filterable, _part(job, 0.0, 0.3))
         sample = draw_sample(
             columns.vectors, spec.metric, seed=parameters.seed, progress=_part(job, 0.3, 0.4)
         )
@@ -96,6 +101,8 @@ def build_in_full(job: Job, mode: Full, parameters: VectorIndexParameters) -> Bu
     if refused or facts.factory == "Flat":
         files.trained.unlink()
     extra = {TRAINED: files.trained} if files.trained.exists() else {}
+    if parameters.filterable:
+        extra[FIELDS] = folder / FIELDS
     job.progress(1.0)
     written = (BASE, FACTS, IDS, PAYLOADS, SAMPLE)
     return Built(
@@ -111,6 +118,7 @@ def build_in_full(job: Job, mode: Full, parameters: VectorIndexParameters) -> Bu
             "refusal": refused,
             "mapped": is_mapped(decision.index),
             "seed": parameters.seed,
+            **fields_in(parameters.filterable, folder / FIELDS),
         },
     )
 
@@ -127,14 +135,17 @@ class _Columns:
     """How many entries have a payload."""
 
 
-def _read_columns(source: SourceSnapshot, folder: Path, progress: Progress) -> _Columns:
-    """Write vectors, ids and payloads, a chunk at a time.
+def _read_columns(
+    source: SourceSnapshot, folder: Path, filterable: Fields, progress: Progress
+) -> _Columns:
+    """Write vectors, ids, payloads and the columns of filterable fields, a chunk at a time.
 
     Raises:
         UnusableInputError: a vector cannot be indexed (NaN, infinity, zero under cosine), or the
             source gave another number of entries than it says it has.
     """
     matrix, with_payload = folder / VECTORS, 0
+    fields = FieldColumnsWriter(filterable)
     vectors = new_mapped_array(matrix, (source.count, source.dimension), np.float32)
     with (
         IdTable.writer(folder / IDS) as ids,
@@ -146,9 +157,13 @@ def _read_columns(source: SourceSnapshot, folder: Path, progress: Progress) -> _
             vectors[first:end] = indexable(chunk, source.metric)
             ids.extend(chunk.ids)
             payloads.extend(chunk.payloads)
+            if filterable:
+                fields.extend(first, chunk.payloads)
             with_payload += len(chunk) - chunk.payloads.count(None)
             progress(end / source.count)
     vectors.flush()
+    if filterable:
+        fields.write(folder / FIELDS, source.count)
     return _Columns(vectors, matrix, with_payload)
 
 

@@ -17,6 +17,7 @@ from typing import Final
 
 import numpy as np
 
+from indexrelay.components.filtering import columns_gate
 from indexrelay.components.formats.entry_tables import IdTable, PayloadTable
 from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.kind import (
@@ -34,7 +35,7 @@ from indexrelay.components.vector_index.quality_gates import RECOMPUTED, Answers
 from indexrelay.components.vector_index.sample import KEPT, SAMPLE, QuerySample
 from indexrelay.components.vector_index.search import VectorSearch
 from indexrelay.components.vector_index.spec import VectorIndexParameters
-from indexrelay.components.vector_index.version import BASE
+from indexrelay.components.vector_index.version import BASE, FIELDS
 from indexrelay.schemas.settings import Metric
 from indexrelay.schemas.versions import Check
 from indexrelay.storage.entries import Entries, SourceSnapshot, Vectors
@@ -89,6 +90,15 @@ def full_gates(
         yield concerning(finite, built, BASE)
         if seen.infinite or seen.rows != len(index):
             return
+        if parameters.filterable:
+            columns = index.contents.base.columns
+            fields = judge(
+                "fields_match_payloads",
+                lambda: columns_gate(
+                    columns, parameters.filterable, payloads.text_many, len(index)
+                ),
+            )
+            yield concerning(fields, built, FIELDS)
         true = judge("vectors_match_source", lambda: _vectors(seen, index, sample))
         yield concerning(true, built, BASE)
         yield judge("sample_is_exact", lambda: _sample(seen, sample))

@@ -16,6 +16,7 @@ import numpy as np
 
 from indexrelay.components.errors import UnbuildableIndexError
 from indexrelay.components.formats.entry_tables import PayloadTable
+from indexrelay.components.formats.field_columns import FieldColumnsWriter
 from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.kind import Built, Job
 from indexrelay.components.layered import (
@@ -43,6 +44,7 @@ from indexrelay.components.vector_index.sample import SAMPLE, Moves, QuerySample
 from indexrelay.components.vector_index.spec import DeltaFacts, IndexFacts, VectorIndexParameters
 from indexrelay.components.vector_index.version import (
     BASE_FILES,
+    DELTA_FIELDS,
     DELTA_INDEX,
     DELTA_PAYLOADS,
     DELTA_VECTORS,
@@ -67,6 +69,8 @@ def extend(job: Job, increment: Increment, parameters: VectorIndexParameters) ->
         facts, layers = last.facts, last.ids.layers
         if facts.refusal:
             return Full(f"{facts.factory} cannot be extended: {facts.refusal}")
+        if last.columns.fields != parameters.filterable:
+            return Full("the last version has other filterable fields")
         batch = read_batch(
             source,
             increment.changes[source.collection],
@@ -107,6 +111,7 @@ def extend(job: Job, increment: Increment, parameters: VectorIndexParameters) ->
             )
             carry(sample, _moves(facts, next_), last, contents).save(folder / SAMPLE)
             payloads = contents.count_payloads()
+            filterable = contents.columns.details()
     job.progress(1.0)
     return Built(
         files={**same, **files, SAMPLE: folder / SAMPLE},
@@ -118,19 +123,17 @@ def extend(job: Job, increment: Increment, parameters: VectorIndexParameters) ->
             "build": build_details(None),
             "delta": delta.count,
             "tombstones": delta.dead,
+            **filterable,
         },
     )
 
 
 def _moves(last: IndexFacts, next_: Succession) -> Moves:
     """Where the rows of the last version are now."""
-    moved: Rows = np.full(last.rows - last.count, -1, dtype=np.int64)
-    kept = np.flatnonzero(next_.kept >= 0)
-    moved[next_.kept[kept]] = kept
     return Moves(
         first_of_delta=last.count,
         tombstones=next_.layers.tombstones,
-        delta=moved,
+        delta=next_.moved(last.rows - last.count),
         fresh=np.flatnonzero(next_.given >= 0),
     )
 
@@ -151,10 +154,23 @@ def _write_delta(
             else:
                 delta.payloads.copy(payloads, piece.kept)
     files |= next_.write(folder)
+    if last.base.columns is not None:
+        files[DELTA_FIELDS] = folder / DELTA_FIELDS
+        _write_fields(files[DELTA_FIELDS], last, batch, next_)
     if trained is not None and is_indexed(last.facts, len(vectors)):
         files[DELTA_INDEX] = folder / DELTA_INDEX
         _write_index(files[DELTA_INDEX], trained, vectors, delta, next_)
     return files
+
+
+def _write_fields(path: Path, last: Contents, batch: Batch, next_: Succession) -> None:
+    """The columns of the delta: those of the last one, and of the payloads that came."""
+    fields = FieldColumnsWriter(last.columns.fields)
+    if last.delta is not None and last.delta.columns is not None:
+        fields.copy(last.delta.columns, next_.moved(len(last.delta)))
+    for row in np.flatnonzero(next_.given >= 0).tolist():
+        fields.extend(row, [batch.upserts.payloads[next_.given[row]]])
+    fields.write(path, len(next_))
 
 
 def _write_index(

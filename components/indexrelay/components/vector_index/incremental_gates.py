@@ -15,6 +15,7 @@ from typing import Final
 
 import numpy as np
 
+from indexrelay.components.filtering import columns_gate
 from indexrelay.components.kind import (
     Built,
     Job,
@@ -31,7 +32,7 @@ from indexrelay.components.vector_index.quality_gates import Answers, at_least, 
 from indexrelay.components.vector_index.sample import SAMPLE, QuerySample
 from indexrelay.components.vector_index.search import VectorSearch
 from indexrelay.components.vector_index.spec import VectorIndexParameters
-from indexrelay.components.vector_index.version import BASE, Contents
+from indexrelay.components.vector_index.version import BASE, FIELDS, Contents
 from indexrelay.schemas.settings import Metric
 from indexrelay.schemas.versions import BlobRef, Check
 from indexrelay.storage.entries import SourceSnapshot
@@ -64,7 +65,7 @@ def incremental_gates(
             "dimension",
             lambda: equal(index.dimension, source.dimension, "vectors have another length"),
         )
-        yield from _base_checks(previous, built)
+        yield from _base_checks(previous, built, parameters)
         touched: set[str] = set()
         after = previous.manifest.covers[source.collection]
         yield judge("changes_match_source", lambda: _changes(new, source, after, touched))
@@ -72,6 +73,14 @@ def incremental_gates(
         same_delta = partial(_same_delta, new, last)
         yield judge("unchanged_kept", lambda: unchanged.kept(same_delta))
         yield judge("ids_in_order", unchanged.in_order)
+        delta = new.delta
+        if parameters.filterable and delta is not None:
+            yield judge(
+                "delta_fields_match_payloads",
+                lambda: columns_gate(
+                    delta.columns, parameters.filterable, delta.payloads.text_many, len(delta)
+                ),
+            )
         yield judge("sample_is_exact", lambda: carried_is_exact(new, sample))
         found = index.nearest_rows(sample.vectors, k=sample.depth + 1)
         if index.metric is not Metric.INNER_PRODUCT:
@@ -87,16 +96,21 @@ _BASE_CHECKS: Final = frozenset(
 )
 
 
-def _base_checks(previous: PreviousVersion, built: Built) -> Iterator[Check]:
+def _base_checks(
+    previous: PreviousVersion, built: Built, parameters: VectorIndexParameters
+) -> Iterator[Check]:
     """The checks of the base's bytes that the previous version has, where these are named again."""
-    blobs = (built.files[name] for name in (BASE, IDS))
+    wanted, named = _BASE_CHECKS, [BASE, IDS]
+    if parameters.filterable:
+        wanted, named = wanted | {"fields_match_payloads"}, [*named, FIELDS]
+    blobs = (built.files.get(name) for name in named)
     digests = {blob.digest for blob in blobs if isinstance(blob, BlobRef)}
     inherited = [
         check
         for check in previous.manifest.checks
-        if check.name in _BASE_CHECKS and check.blob in digests and check.passed
+        if check.name in wanted and check.blob in digests and check.passed
     ]
-    missing = _BASE_CHECKS - {check.name for check in inherited}
+    missing = wanted - {check.name for check in inherited}
     yield from inherited
     if missing:
         yield Check(

@@ -304,6 +304,11 @@ def selector_around(tombstones: Rows, *, rows: int) -> Any:
     return faiss.IDSelectorNot(faiss.IDSelectorBitmap(dead))
 
 
+def selector_of(bits: NDArray[np.uint8]) -> Any:
+    """A ``faiss.IDSelector`` of the rows whose bits are set, the least significant first."""
+    return require_faiss().IDSelectorBitmap(bits)
+
+
 def refusal(index: Any, effort: Effort, query: Vectors) -> str:
     """Why ``index`` cannot be searched around tombstones; empty: it can.
 

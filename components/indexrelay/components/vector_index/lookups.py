@@ -10,8 +10,10 @@ the exact vector of a row, from what the version holds for it:
   and only a look-up touches it.
 """
 
+import ctypes
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -21,8 +23,10 @@ from numpy.typing import NDArray
 from indexrelay.components.errors import CorruptFileError
 from indexrelay.components.formats.mapped_array import mapped_array, save_array
 from indexrelay.components.formats.string_table import Rows
+from indexrelay.components.vector_index.index_search import Found
 from indexrelay.components.vector_index.mapped_index import require_faiss, rows_by_list
 from indexrelay.components.vector_index.metrics import BLOCK_ROWS
+from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
 
 PLACES: Final = "places.npy"
@@ -41,6 +45,13 @@ class Lookup(Protocol):
 
     def blocks(self) -> Iterator[tuple[Rows, Vectors]]:
         """Every row once, in the cheapest order: row numbers and their vectors."""
+        ...
+
+    def nearest(self, queries: Vectors, rows: Rows, k: int, metric: Metric) -> Found:
+        """The ``k`` nearest among ``rows``, each compared; raises as `vector` does.
+
+        ``queries`` are as in `IndexSearch.nearest`; ``rows`` are rows that there are, each once.
+        """
         ...
 
 
@@ -87,6 +98,11 @@ class _ByIndex:
             rows = np.arange(start, min(start + BLOCK_ROWS, self.index.ntotal))
             yield rows, self.index.reconstruct_n(start, len(rows))
 
+    def nearest(self, queries: Vectors, rows: Rows, k: int, metric: Metric) -> Found:
+        """See `Lookup.nearest`."""
+        flat = _flat_in(require_faiss(), self.index)
+        return nearest_among(MatrixOf(flat.get_xb(), flat.ntotal, flat), queries, rows, k, metric)
+
 
 @dataclass(frozen=True, slots=True)
 class _ByMatrix:
@@ -100,8 +116,12 @@ class _ByMatrix:
             vectors = self.matrix[start : start + BLOCK_ROWS]
             yield np.arange(start, start + len(vectors)), vectors
 
+    def nearest(self, queries: Vectors, rows: Rows, k: int, metric: Metric) -> Found:
+        """See `Lookup.nearest`."""
+        return nearest_among(MatrixOf.array(self.matrix), queries, rows, k, metric)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class _ByPlace:
     faiss: Any
     index: Any
@@ -123,6 +143,111 @@ class _ByPlace:
             size = len(rows) * lists.code_size
             codes = self.faiss.rev_swig_ptr(lists.get_codes(number), size)
             yield rows, codes.view(np.float32).reshape(len(rows), self.index.d)
+
+    def nearest(self, queries: Vectors, rows: Rows, k: int, metric: Metric) -> Found:
+        """See `Lookup.nearest`."""
+        vectors = MatrixOf.array(self._gathered(rows))
+        found, at = nearest_among(vectors, queries, np.arange(len(rows)), k, metric)
+        return found, np.where(at < 0, -1, rows[at])
+
+    def _gathered(self, rows: Rows) -> Vectors:
+        """Their vectors, copied out of the lists all at once."""
+        places = self.places[rows]
+        numbers, positions = places >> _POSITION_BITS, places & (2**_POSITION_BITS - 1)
+        lists = self._lists
+        outside = (numbers < 0) | (numbers >= len(lists.sizes))
+        if outside.any() or (positions >= lists.sizes[numbers]).any():
+            raise CorruptFileError(Path(PLACES), "a row is in no list")
+        return lists.vectors(numbers, positions)
+
+    @cached_property
+    def _lists(self) -> "_ListsInMemory":
+        return _ListsInMemory(self.index)
+
+
+class _ListsInMemory:
+    """Where the vectors of each inverted list begin in memory, or in a mapped file."""
+
+    def __init__(self, index: Any) -> None:
+        lists, self._dimension = index.invlists, index.d
+        self._row_bytes = lists.code_size
+        self.sizes = np.array([lists.list_size(each) for each in range(lists.nlist)])
+        """How many vectors each list has."""
+        filled = np.flatnonzero(self.sizes)
+        starts = np.array([int(lists.get_codes(each)) for each in filled.tolist()], dtype=np.int64)
+        first = int(starts.min(initial=2**62)) if len(filled) else 0
+        self._offsets = np.zeros(lists.nlist, dtype=np.int64)
+        self._offsets[filled] = starts - first
+        ends = self._offsets[filled] + self.sizes[filled] * self._row_bytes
+        length = int(ends.max(initial=0))
+        # Every stretch of one vector's bytes from the first list to the end of the last. Between
+        # the lists there may be anything, and it is not touched.
+        memory = (ctypes.c_uint8 * length).from_address(first)
+        self._stretches = np.lib.stride_tricks.as_strided(
+            np.ctypeslib.as_array(memory) if length else np.empty(0, np.uint8),
+            (length - self._row_bytes + 1 if length else 0, self._row_bytes),
+            (1, 1),
+            writeable=False,
+        )
+
+    def vectors(self, numbers: Rows, positions: Rows) -> Vectors:
+        """Those at ``positions`` of the lists ``numbers``, of the shape ``(n, dimension)``."""
+        at = self._offsets[numbers] + positions * self._row_bytes
+        gathered: Vectors = self._stretches[at].view(np.float32)
+        return gathered.reshape(len(at), self._dimension)
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixOf:
+    """Vectors in memory, as FAISS's functions take them."""
+
+    pointer: Any
+    count: int
+    owner: Any
+    """What the memory belongs to: FAISS's pointers keep nothing alive."""
+
+    @classmethod
+    def array(cls, vectors: Vectors) -> "MatrixOf":
+        """Those of a contiguous array."""
+        return cls(require_faiss().swig_ptr(vectors), len(vectors), vectors)
+
+
+def nearest_among(matrix: MatrixOf, queries: Vectors, rows: Rows, k: int, metric: Metric) -> Found:
+    """The ``k`` nearest to each query among ``rows`` of a matrix; see `Lookup.nearest`.
+
+    Rows are missing (-1) where there are fewer than ``k``.
+    """
+    faiss = require_faiss()
+    found = np.empty((len(queries), k), dtype=np.float32)
+    nearest = np.empty((len(queries), k), dtype=np.int64)
+    compare = faiss.knn_L2sqr_by_idx if metric is Metric.L2 else faiss.knn_inner_products_by_idx
+    pointer = faiss.swig_ptr
+    rows = np.ascontiguousarray(rows, dtype=np.int64)
+    compare(
+        pointer(queries),
+        matrix.pointer,
+        pointer(rows),
+        queries.shape[1],
+        len(queries),
+        matrix.count,
+        len(rows),
+        k,
+        pointer(found),
+        pointer(nearest),
+        0,  # the same rows for all queries
+    )
+    return found, nearest
+
+
+def _flat_in(faiss: Any, index: Any) -> Any:
+    """The flat index inside of one for which `_keeps_rows` holds."""
+    match index:
+        case faiss.IndexRefineFlat():
+            return faiss.downcast_index(index.refine_index)
+        case faiss.IndexHNSWFlat() | faiss.IndexNSGFlat():
+            return faiss.downcast_index(index.storage)
+        case _:
+            return index
 
 
 def _keeps_rows(faiss: Any, index: Any) -> bool:

@@ -10,7 +10,8 @@ nearer ones of the base would be left out.
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from operator import itemgetter
 from pathlib import Path
@@ -22,13 +23,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from indexrelay.components.errors import CorruptFileError, InvalidQueryError, of_faiss
 from indexrelay.components.formats.string_table import Rows
-from indexrelay.components.query import Hits
+from indexrelay.components.query import Hits, Stopwatch, checked_without
 from indexrelay.components.served import (
     Closable,
     check_payload_bytes,
     checked_k,
     stored_hits,
 )
+from indexrelay.components.vector_index.entries import VectorEntries
 from indexrelay.components.vector_index.index_search import (
     Found,
     FoundByOne,
@@ -42,12 +44,15 @@ from indexrelay.components.vector_index.index_search import (
 )
 from indexrelay.components.vector_index.mapped_index import is_mapped, prefault, require_faiss
 from indexrelay.components.vector_index.metrics import as_scores
+from indexrelay.components.vector_index.planner import Answers, Planner
 from indexrelay.components.vector_index.spec import IndexFacts
 from indexrelay.components.vector_index.version import BASE, Contents, Delta
+from indexrelay.schemas.filters import Filter
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
 from indexrelay.storage.validation import MAX_LENGTH, MIN_LENGTH
 
+_NO_ROWS: Final = np.empty(0, dtype=np.int64)
 _REMEMBERED: Final = 32
 """Recent queries that warm the next version: enough to read the pages that are in demand."""
 _PREFAULT_SECONDS: Final = 0.2
@@ -56,14 +61,14 @@ _WARM_SECONDS: Final = 1.0
 """For all of a warm-up: beyond it the disk is too slow, and a release would wait for it."""
 
 
-class VectorSearch(Closable):
+class VectorSearch(VectorEntries, Closable):
     """Searches by vector and by entry; immutable, and safe to use from many threads.
 
     The score of a `Hit` is the cosine or the inner product, where higher is nearer, or under L2 the
     Euclidean distance, where lower is nearer; `metric` says which. Hits come nearest first.
     """
 
-    _closed_by = frozenset({"contents", "_search"})
+    _closed_by = frozenset({"contents", "_planner", "_search"})
 
     def __init__(self, files: Mapping[str, Path], previous: "VectorSearch | None" = None) -> None:
         """Map the files of a version; a base that ``previous`` has open is shared.
@@ -99,6 +104,7 @@ class VectorSearch(Closable):
         self._faiss = require_faiss()
         self._is_l2 = facts.metric is Metric.L2
         self._without_payloads = self.contents.without_payloads
+        self._planner = Planner(self.contents, self._search)
         self._queries = _Queries(dimension=facts.dimension, metric=facts.metric)
         self._asked: deque[Vectors] = deque(maxlen=_REMEMBERED)
         self.warm_up_seconds = 0.0
@@ -126,7 +132,14 @@ class VectorSearch(Closable):
         return [query[None, :] for query in self._asked]
 
     def search(
-        self, vector: ArrayLike, *, k: int = 10, max_payload_bytes: int | None = None
+        self,
+        vector: ArrayLike,
+        *,
+        k: int = 10,
+        filter: Any = None,  # noqa: A002 - what people call it
+        without: Collection[str] = (),
+        explain: bool = False,
+        max_payload_bytes: int | None = None,
     ) -> Hits:
         """The ``k`` nearest entries, or all of them where there are fewer.
 
@@ -134,23 +147,44 @@ class VectorSearch(Closable):
         brought to unit length. No payload is read where all of them have more bytes of JSON than
         ``max_payload_bytes``; ``None``: any number.
 
+        Args:
+            vector: what is looked for.
+            k: how many entries.
+            filter: a JSON object that entries must match (`indexrelay.schemas.filters`).
+            without: ids of entries that must not be found.
+            explain: whether the hits carry an `Explanation`.
+            max_payload_bytes: see above.
+
         Raises:
+            InvalidFilterError: the filter cannot be answered.
             InvalidQueryError: it has another shape, holds a NaN or an infinity, is zero under
                 cosine, ``k`` is no whole number from 1, or the payloads have too many bytes.
         """
         query = self._queries.one(vector)
         self._asked.append(query)
+        if filter is not None or without or explain:
+            return self._planned(query, k, Only(filter, without, explain), max_payload_bytes)
         scores, rows = self._nearest_to_one(query, k)
         return self._hits(scores, rows, max_payload_bytes)
 
     def search_many(
-        self, vectors: ArrayLike, *, k: int = 10, max_payload_bytes: int | None = None
+        self,
+        vectors: ArrayLike,
+        *,
+        k: int = 10,
+        filter: Any = None,  # noqa: A002 - what people call it
+        max_payload_bytes: int | None = None,
     ) -> list[Hits]:
         """`search` for each row of ``vectors``, of shape ``(n, dimension)``, in much less time.
 
         ``max_payload_bytes`` is for all answers together.
         """
-        scores, rows = self._nearest(self._queries.many(vectors), k)
+        queries = self._queries.many(vectors)
+        if filter is None:
+            scores, rows = self._nearest(queries, k)
+        else:
+            answers = self._answers(queries, k, self.contents.columns.parse(filter))
+            scores, rows = as_scores(answers.found, self.metric), answers.rows
         each = rows.shape[1]
         if (rows[:, -1:] < 0).any():  # FAISS found fewer; what is missing comes last
             counts = (rows >= 0).sum(axis=1).tolist()
@@ -189,42 +223,35 @@ class VectorSearch(Closable):
         return ids, scores
 
     def search_by_id(
-        self, entry_id: str, *, k: int = 10, max_payload_bytes: int | None = None
+        self,
+        entry_id: str,
+        *,
+        k: int = 10,
+        filter: Any = None,  # noqa: A002 - what people call it
+        without: Collection[str] = (),
+        explain: bool = False,
+        max_payload_bytes: int | None = None,
     ) -> Hits:
         """The ``k`` entries nearest to one that is in here, which itself is left out.
 
+        The other arguments are those of `search`.
+
         Raises:
             UnknownEntryError: it is not in here.
+            InvalidFilterError: the filter cannot be answered.
             InvalidQueryError: ``k`` is no whole number from 1, or the payloads have more bytes than
                 ``max_payload_bytes``.
         """
         k = checked_k(k)
         row = self.contents.row(entry_id)
+        if filter is not None or without or explain:
+            only = Only(filter, without, explain, row)
+            return self._planned(self.contents.vector(row), k, only, max_payload_bytes)
         scores, rows = self._nearest_to_one(self.contents.vector(row), k + 1)
         if row in rows:
             at = rows.index(row)
             del scores[at], rows[at]
         return self._hits(scores[:k], rows[:k], max_payload_bytes)
-
-    def vector(self, entry_id: str) -> Vectors:
-        """The vector of one entry, as it is indexed: at unit length under cosine.
-
-        Raises:
-            UnknownEntryError: it is not in here.
-        """
-        return self.contents.vector(self.contents.row(entry_id))
-
-    def vector_at(self, position: int) -> Vectors:
-        """The vector of ``ids[position]``; raises `IndexError` where there is none."""
-        return self.contents.vector(self.contents.row_at(position))
-
-    def payload(self, entry_id: str) -> Any:
-        """The parsed payload of one entry, or ``None``.
-
-        Raises:
-            UnknownEntryError: it is not in here.
-        """
-        return self.contents.payloads_of(np.array([self.contents.row(entry_id)]))[0]
 
     def nearest_rows(self, queries: Vectors, *, k: int) -> Rows:
         """The rows (see `Contents`) of the ``k`` nearest of each query; -1 where there are fewer.
@@ -266,7 +293,7 @@ class VectorSearch(Closable):
     def close(self) -> None:
         """Let go of the maps; nothing may be searched afterwards."""
         self.contents.close()
-        del self.contents, self._search
+        del self.contents, self._planner, self._search
 
     def _prefault(self, *, until: float) -> bool:
         """Prefault the base; whether all of it was in time."""
@@ -309,6 +336,34 @@ class VectorSearch(Closable):
             found = as_scores(np.array(found, dtype=np.float32), self.metric).tolist()
         return found, rows
 
+    def _planned(self, query: Vectors, k: int, only: "Only", max_payload_bytes: int | None) -> Hits:
+        """The hits of a query, of the shape ``(dimension,)``, that may not find everything."""
+        watch = Stopwatch()
+        asked = self.contents.columns.parse(only.filter)
+        gone = [self.contents.find(each) for each in checked_without(only.without)]
+        without = np.array([row for row in (only.row, *gone) if row is not None], dtype=np.int64)
+        if asked is not None:
+            self.contents.columns.matches(asked)  # kept for the planner
+        watch.stage("filter")
+        answers = self._answers(query[None, :], k, asked, without)
+        watch.stage("search")
+        there = answers.rows[0] >= 0
+        scores = as_scores(answers.found[0][there], self.metric)
+        hits = self._hits(scores.tolist(), answers.rows[0][there].tolist(), max_payload_bytes)
+        watch.stage("payloads")
+        if only.explain:
+            hits.explanation = self._planner.explanation(answers, watch)
+        return hits
+
+    def _answers(
+        self, queries: Vectors, k: int, asked: Filter | None, without: Rows = _NO_ROWS
+    ) -> Answers:
+        try:
+            with openmp_threads(1):
+                return self._planner.answer(queries, checked_k(k), asked=asked, without=without)
+        except RuntimeError as error:  # what every FAISS exception becomes
+            raise of_faiss(self.contents.base.paths[BASE], error) from error
+
     def _hits(
         self,
         scores: list[float],
@@ -329,6 +384,17 @@ class VectorSearch(Closable):
 
     def _no_such_row(self) -> CorruptFileError:
         return CorruptFileError(self.contents.base.paths[BASE], "it finds rows that do not exist")
+
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """What one query may find, and whether it is explained."""
+
+    filter: Any = None
+    without: Collection[str] = ()
+    explain: bool = False
+    row: int | None = None
+    """One more that it may not find."""
 
 
 _MIN_SQUARE: Final = MIN_LENGTH**2

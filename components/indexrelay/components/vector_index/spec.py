@@ -28,6 +28,7 @@ from indexrelay.components.formats.mapped_array import read_small
 from indexrelay.components.golden import GoldenParameters
 from indexrelay.components.kind import UNLIMITED, BuildMemory
 from indexrelay.components.vector_index.factory import parse_factory
+from indexrelay.schemas.filters import FilterableFields
 from indexrelay.schemas.names import canonical_json
 from indexrelay.schemas.settings import Metric
 
@@ -86,6 +87,9 @@ class VectorIndexParameters(GoldenParameters):
     max_tombstones: Annotated[float, Field(ge=0, le=1)] = 0.10
     """Rows of the base whose entries changed or are deleted, as a share of it, above which a build
     is a full one. 0.10: a query skips them, but still reads them."""
+
+    filterable: FilterableFields = Field(default_factory=dict)
+    """Taken from the collection, where it is declared: do not give it here."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Selects the rows for training and for the query sample, and where k-means starts."""

@@ -22,7 +22,9 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from indexrelay.components.errors import CorruptFileError, UnknownEntryError
+from indexrelay.components.filtering import FilterColumns
 from indexrelay.components.formats.entry_tables import IdTable, PayloadTable
+from indexrelay.components.formats.field_columns import FieldColumns
 from indexrelay.components.formats.mapped_array import mapped_array
 from indexrelay.components.formats.string_table import Rows, listed
 from indexrelay.components.layered import IDS, LayeredIds, among
@@ -33,7 +35,14 @@ from indexrelay.components.vector_index.index_search import (
     IndexSearch,
     by_one,
 )
-from indexrelay.components.vector_index.lookups import PLACES, VECTORS, Lookup, open_lookup
+from indexrelay.components.vector_index.lookups import (
+    PLACES,
+    VECTORS,
+    Lookup,
+    MatrixOf,
+    nearest_among,
+    open_lookup,
+)
 from indexrelay.components.vector_index.mapped_index import (
     open_whole,
     release_pages,
@@ -48,10 +57,13 @@ BASE: Final = "base.faiss"
 TRAINED: Final = "trained.faiss"
 """The same index before anything was added: what a delta of many rows starts from."""
 PAYLOADS: Final = "payloads.table"
-BASE_FILES: Final = frozenset({BASE, IDS, PAYLOADS, PLACES, VECTORS})
+FIELDS: Final = "fields.columns"
+"""Only where the collection has filterable fields."""
+BASE_FILES: Final = frozenset({BASE, IDS, PAYLOADS, FIELDS, PLACES, VECTORS})
 """Those that a base consists of, where it has them."""
 DELTA_VECTORS: Final = "delta_vectors.npy"
 DELTA_PAYLOADS: Final = "delta_payloads.table"
+DELTA_FIELDS: Final = "delta_fields.columns"
 DELTA_INDEX: Final = "delta.faiss"
 """Only where the delta is not scanned."""
 
@@ -61,7 +73,7 @@ T = TypeVar("T")
 class Contents(Closable):
     """An opened version; immutable, and safe to use from many threads."""
 
-    _closed_by = frozenset({"base", "delta", "ids"})
+    _closed_by = frozenset({"base", "columns", "delta", "ids"})
 
     def __init__(self, files: Mapping[str, Path], previous: "Contents | None" = None) -> None:
         """Map the files of a version; a base that ``previous`` has open is shared.
@@ -85,6 +97,14 @@ class Contents(Closable):
             )
         self.first_of_delta: int = facts.count
         """The row of the delta's first entry."""
+        self.columns = FilterColumns(
+            self.base.columns,
+            None if self.delta is None else self.delta.columns,
+            rows=facts.count,
+            delta_rows=len(layers.places),
+            tombstones=layers.tombstones,
+        )
+        """What can be filtered by."""
 
     def __len__(self) -> int:
         """How many entries it holds."""
@@ -208,7 +228,7 @@ class Contents(Closable):
     def close(self) -> None:
         """Close it; a base that another version shares stays open."""
         self.ids.close()
-        del self.base, self.delta, self.ids
+        del self.base, self.columns, self.delta, self.ids
 
     def _of_both(
         self,
@@ -255,6 +275,7 @@ class Base:
         for table, name in ((self.ids, IDS), (self.payloads, PAYLOADS)):
             if len(table) != facts.count:
                 raise CorruptFileError(files[name], f"it has {len(table)} rows, not {facts.count}")
+        self.columns = opened_columns(files, FIELDS, rows=facts.count)
         self.lookup: Lookup = open_lookup(self.index, files[BASE], files)
 
     def __del__(self) -> None:
@@ -262,6 +283,20 @@ class Base:
         if not sys.is_finalizing() and hasattr(self, "index"):
             with contextlib.suppress(OSError):  # the file is deleted: the unmapping is slower
                 release_pages(self.paths[BASE])
+
+
+def opened_columns(files: Mapping[str, Path], name: str, *, rows: int) -> FieldColumns | None:
+    """The columns of a layer of ``rows`` rows; ``None``: it has none.
+
+    Raises:
+        CorruptFileError: they are not what was written, or of another number of rows.
+    """
+    if name not in files:
+        return None
+    columns = FieldColumns(files[name])
+    if columns.rows != rows:
+        raise CorruptFileError(files[name], f"it has {columns.rows} rows, not {rows}")
+    return columns
 
 
 def base_paths(files: Mapping[str, Path]) -> dict[str, Path]:
@@ -287,6 +322,9 @@ class Delta:
             raise CorruptFileError(
                 files[DELTA_PAYLOADS], f"it has {len(self.payloads)} rows, not {delta.count}"
             )
+        self.columns = opened_columns(files, DELTA_FIELDS, rows=delta.count)
+        if (self.columns is None) != (FIELDS not in files):
+            raise CorruptFileError(files[FACTS], "base and delta have not the same columns")
         self._metric = facts.metric
         self.path = files.get(DELTA_INDEX, files[DELTA_VECTORS])
         """The file of its index, or of its vectors."""
@@ -306,6 +344,10 @@ class Delta:
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    def nearest_among(self, queries: Vectors, rows: Rows, k: int) -> Found:
+        """As `Lookup.nearest`; rows count from the delta's first."""
+        return nearest_among(MatrixOf.array(self.vectors), queries, rows, k, self._metric)
 
     def nearest(self, queries: Vectors, k: int) -> Found:
         """As `IndexSearch.nearest`; rows count from the delta's first."""

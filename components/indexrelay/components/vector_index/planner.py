@@ -1,0 +1,277 @@
+"""Decides how a query that may not find everything is answered, and answers it.
+
+Few matches are compared one by one: that is exact, and takes as long as a search of the index up to
+`EXACT_VALUES`. Among more, the index is searched around what does not match. A graph or inverted
+lists then meet fewer matches on their way, so the effort rises with what the filter leaves out, and
+is doubled while fewer hits come back than there are matches. Where that is not enough, or the index
+takes no selector, all matches are compared, however many.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexrelay.components.filtering import LayerMatches, Matches
+from indexrelay.components.formats.string_table import Rows
+from indexrelay.components.layered import row_set_of
+from indexrelay.components.query import Explanation, Layer, Stopwatch
+from indexrelay.components.vector_index.factory import parse_factory
+from indexrelay.components.vector_index.index_search import (
+    Found,
+    IndexSearch,
+    efforts_beyond,
+    knob_of,
+    missing,
+    selector_of,
+)
+from indexrelay.components.vector_index.lookups import MatrixOf, nearest_among
+from indexrelay.components.vector_index.spec import Effort
+from indexrelay.components.vector_index.version import Contents
+from indexrelay.schemas.filters import Filter
+from indexrelay.schemas.settings import Metric
+from indexrelay.storage.entries import Vectors
+
+_NO_ROWS: Final = np.empty(0, dtype=np.int64)
+_FEW_TO_LEAVE_OUT: Final = 100
+"""Rows to leave out for which more are asked for; more are taken out of the matches."""
+EXACT_VALUES: Final = 2_000_000
+"""Matches times dimension up to which every match is compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What was found, and how; columns of the shape ``(n, k)``, the nearest first."""
+
+    found: NDArray[np.float32]
+    """What FAISS measured."""
+    rows: Rows
+    """Of base and delta (see `Contents`); -1 where fewer were found, which comes last."""
+    plan: str
+    """See `Explanation.plan`."""
+    effort: Effort | None = None
+    """``None``: every match was compared."""
+    rounds: int = 1
+    matches: int | None = None
+    candidates: int | None = None
+
+
+class Unfiltered(Protocol):
+    """Searches all entries of a version."""
+
+    def nearest(self, queries: Vectors, k: int) -> Found:
+        """As `IndexSearch.nearest`."""
+        ...
+
+
+class Planner:
+    """Answers queries over one version; immutable, and safe to use from many threads."""
+
+    def __init__(self, contents: Contents, everything: Unfiltered) -> None:
+        facts = contents.facts
+        self._contents = contents
+        self._everything = everything
+        self._facts = facts
+        factory = parse_factory(facts.factory)
+        self._flat = knob_of(contents.base.index) is None and factory.text == "Flat"
+        self._other_distances = factory.transformed and not factory.refined
+
+    def answer(
+        self, queries: Vectors, k: int, *, asked: Filter | None, without: Rows = _NO_ROWS
+    ) -> Answers:
+        """The ``k`` nearest of what may be found.
+
+        Args:
+            queries: as `IndexSearch.nearest` takes them.
+            k: how many, at least 1.
+            asked: a filter of `FilterColumns.parse`; ``None``: every entry may be found.
+            without: rows that may not, in any order.
+
+        Raises:
+            CorruptFileError: a file is not what was written.
+        """
+        columns = self._contents.columns
+        if asked is None and len(without) <= _FEW_TO_LEAVE_OUT:
+            return self._of_all(queries, k, without)
+        matches = columns.everything() if asked is None else columns.matches(asked)
+        if len(without):
+            first, gone = self._contents.first_of_delta, row_set_of(without)
+            matches = matches.without(gone[gone < first], gone[gone >= first] - first)
+        return self.nearest(queries, k, matches)
+
+    def explanation(self, answers: Answers, watch: Stopwatch) -> Explanation:
+        """How they were found."""
+        contents, facts = self._contents, self._facts
+        dead = 0 if facts.delta is None else facts.delta.dead
+        layers = [Layer("base", facts.count - dead, facts.factory)]
+        if contents.delta is not None and len(contents.delta):
+            how = "scan" if contents.delta.index is None else facts.factory
+            layers.append(Layer("delta", len(contents.delta), how))
+        effort = answers.effort or Effort()
+        return Explanation(
+            plan=answers.plan,
+            layers=tuple(layers),
+            effort=effort.model_dump(exclude_none=True),
+            rounds=answers.rounds,
+            matches=answers.matches,
+            candidates=answers.candidates,
+            stages=watch.stages,
+        )
+
+    def _of_all(self, queries: Vectors, k: int, without: Rows) -> Answers:
+        """Of every entry but a few, for which as many more are asked for."""
+        entries = self._facts.entries
+        most = min(k + len(without), entries)
+        if not most or not len(queries):
+            return _nothing(len(queries), None)
+        found, rows = self._everything.nearest(queries, most)
+        if len(without):
+            found, rows = _left_out(found, rows, without)
+        effort = None if self._flat else self._facts.effort
+        candidates = entries if self._flat else None
+        return Answers(
+            found=found[:, :k],
+            rows=rows[:, :k],
+            plan="unfiltered",
+            effort=effort,
+            candidates=candidates,
+        )
+
+    def nearest(self, queries: Vectors, k: int, matches: Matches) -> Answers:
+        """The ``k`` nearest matches of each query, or all of them where there are fewer."""
+        k = min(k, len(matches))
+        if not k or not len(queries):
+            return _nothing(len(queries), len(matches))
+        base = self._in_base(queries, min(k, matches.base.count), matches.base)
+        delta = self._in_delta(queries, min(k, matches.delta.count), matches.delta)
+        exact = base.effort is None and delta.effort is None
+        if not exact and self._other_distances and len(matches.delta):
+            base = self._measured_again(queries, base)
+            delta = self._measured_again(queries, delta)
+        found, rows = _merged(base, delta, k, smaller_is_nearer=self._facts.metric is Metric.L2)
+        return Answers(
+            found=found,
+            rows=rows,
+            plan="exact" if exact else "selector",
+            effort=base.effort or delta.effort,
+            rounds=max(base.rounds, delta.rounds),
+            matches=len(matches),
+            candidates=len(matches) if exact else None,
+        )
+
+    def _in_base(self, queries: Vectors, k: int, matches: LayerMatches) -> "_Searched":
+        if not k:
+            return _searched_nothing(len(queries))
+        lookup, metric = self._contents.base.lookup, self._facts.metric
+        if not self._few(matches) and not self._facts.refusal and not self._flat:
+            searched = self._around(self._contents.base.index, queries, k, matches)
+            if searched is not None:
+                return searched
+        return _Searched(*lookup.nearest(queries, matches.rows, k, metric))
+
+    def _in_delta(self, queries: Vectors, k: int, matches: LayerMatches) -> "_Searched":
+        delta = self._contents.delta
+        if not k or delta is None:
+            return _searched_nothing(len(queries))
+        searched = None
+        if delta.index is not None and not self._few(matches):
+            searched = self._around(delta.index, queries, k, matches)
+        if searched is None:
+            searched = _Searched(*delta.nearest_among(queries, matches.rows, k))
+        searched.rows[searched.rows >= 0] += self._contents.first_of_delta
+        return searched
+
+    def _few(self, matches: LayerMatches) -> bool:
+        return matches.count * self._facts.dimension <= EXACT_VALUES
+
+    def _around(
+        self, index: Any, queries: Vectors, k: int, matches: LayerMatches
+    ) -> "_Searched | None":
+        """Search the index for matches only; ``None``: it does not find as many as there are."""
+        first = raised(index, self._facts.effort, k, matches.count / matches.of)
+        selector = selector_of(matches.bits)
+        for rounds, effort in enumerate((first, *efforts_beyond(index, first)), start=1):
+            search = IndexSearch(index, effort, selector)
+            found, rows = search.nearest_at_effort(queries, k)
+            if not missing(rows):
+                return _Searched(found, rows, effort, rounds)
+        return None
+
+    def _measured_again(self, queries: Vectors, searched: "_Searched") -> "_Searched":
+        """The same rows with the distances of their true vectors: an index behind a transform
+        reports others, which cannot be compared with those of another layer."""
+        contents, metric = self._contents, self._facts.metric
+        found, rows = searched.found.copy(), searched.rows.copy()
+        for number, query in enumerate(queries):
+            there = rows[number][rows[number] >= 0]
+            if not len(there):
+                continue
+            vectors = MatrixOf.array(np.ascontiguousarray(contents.vectors(there)))
+            every = np.arange(len(there))
+            again = nearest_among(vectors, query[None, :], every, len(there), metric)
+            found[number, : len(there)], rows[number, : len(there)] = again[0], there[again[1][0]]
+        return _Searched(found, rows, searched.effort, searched.rounds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Searched:
+    """What one layer gave; columns of shape ``(n, k)``, the nearest first."""
+
+    found: NDArray[np.float32]
+    rows: Rows
+    effort: Effort | None = None
+    """``None``: every match was compared."""
+    rounds: int = 1
+
+
+def _left_out(found: NDArray[np.float32], rows: Rows, without: Rows) -> Found:
+    """The same without some rows: what is missing then comes last."""
+    gone = np.isin(rows, without)
+    order = np.argsort(gone, axis=1, kind="stable")
+    rows = np.where(gone, -1, rows)
+    return np.take_along_axis(found, order, axis=1), np.take_along_axis(rows, order, axis=1)
+
+
+def _searched_nothing(queries: int) -> _Searched:
+    return _Searched(
+        np.empty((queries, 0), dtype=np.float32), np.empty((queries, 0), dtype=np.int64)
+    )
+
+
+def _nothing(queries: int, matches: int | None) -> Answers:
+    none = _searched_nothing(queries)
+    plan = "unfiltered" if matches is None else "nothing"
+    return Answers(found=none.found, rows=none.rows, plan=plan, matches=matches, candidates=0)
+
+
+def _merged(base: _Searched, delta: _Searched, k: int, *, smaller_is_nearer: bool) -> Found:
+    if not delta.rows.shape[1]:
+        return base.found[:, :k], base.rows[:, :k]
+    if not base.rows.shape[1]:
+        return delta.found[:, :k], delta.rows[:, :k]
+    found = np.concatenate([base.found, delta.found], axis=1)
+    rows = np.concatenate([base.rows, delta.rows], axis=1)
+    best = (found if smaller_is_nearer else -found).argsort(axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(found, best, axis=1), np.take_along_axis(rows, best, axis=1)
+
+
+def raised(index: Any, effort: Effort, k: int, share: float) -> Effort:
+    """The effort for a search of which only ``share`` of what it meets may be found.
+
+    The ``k`` nearest matches are among about ``k ÷ share`` nearest rows, so so many more have to be
+    met than the effort was tuned for.
+    """
+    knob = knob_of(index)
+    if knob is None:
+        return effort
+    value = getattr(effort, knob.name) or 1
+    if knob.name == "ef_search":
+        more = value + math.ceil(k * (1 / share - 1))
+    else:
+        more = math.ceil(value * (1 / share) ** _LISTS_BY_SHARE)
+    return effort.model_copy(update={knob.name: min(max(more, value), knob.most)})
+
+
+_LISTS_BY_SHARE: Final = 0.5
