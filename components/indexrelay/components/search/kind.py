@@ -26,6 +26,7 @@ from indexrelay.components.search.parts import Part, part_of, together
 from indexrelay.components.text_index import TextIndex, TextIndexParameters
 from indexrelay.components.vector_index.kind import VectorIndex
 from indexrelay.components.vector_index.spec import VectorIndexParameters
+from indexrelay.schemas.filters import FilterableFields
 from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import Check, VersionManifest
 
@@ -47,6 +48,9 @@ class HybridIndexParameters(GoldenParameters):
     text: TextIndexParameters = TextIndexParameters()
     """The keys of a ``text_index``, as a table: ``text = { tokenizer = "english" }``."""
 
+    filterable: FilterableFields = Field(default_factory=dict)
+    """Taken from the collection, where it is declared: do not give it here."""
+
     rerank: FunctionName | None = None
     """``module:function``; called in the readers as ``function(query, hits)`` for each search, with
     a `HybridQuery` and the best hits, and returns a number for each of them: higher is better.
@@ -62,6 +66,8 @@ class HybridIndexParameters(GoldenParameters):
         misplaced = sorted(GOLDEN_KEYS & table.keys()) if isinstance(table, Mapping) else ()
         if misplaced:
             raise ValueError(f"{misplaced[0]} stands beside it: golden queries ask both halves")
+        if isinstance(table, Mapping) and "filterable" in table:
+            raise ValueError("filterable is declared in the collection, for both halves")
         return table
 
 
@@ -80,9 +86,10 @@ class HybridIndex(Kind[HybridIndexParameters, HybridSearch]):
 
     def __init__(self, parameters: HybridIndexParameters) -> None:
         super().__init__(parameters)
+        fields = {"filterable": parameters.filterable}
         self._parts = self._vector, self._text = (
-            Part(VECTOR, VectorIndex(parameters.vector)),
-            Part(TEXT, TextIndex(parameters.text)),
+            Part(VECTOR, VectorIndex(parameters.vector.model_copy(update=fields))),
+            Part(TEXT, TextIndex(parameters.text.model_copy(update=fields))),
         )
 
     @classmethod

@@ -8,22 +8,26 @@ readers search it over any number of threads (`search`).
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
+from indexrelay.components.formats.field_columns import memory_of_columns
 from indexrelay.components.golden import (
     GOLDEN_KEYS,
     GoldenParameters,
     GoldenQuery,
     golden_gates,
 )
-from indexrelay.components.kind import Built, Job, Kind
+from indexrelay.components.kind import Built, Job, Kind, Verdict, judge
 from indexrelay.components.layered.build import (
     Full,
     Increment,
     build_details,
+    changes_of,
     incremental_or_full,
     inherit_all,
     numbered_chunks,
@@ -33,10 +37,14 @@ from indexrelay.components.text_index.changes import CannotExtendError, change_d
 from indexrelay.components.text_index.database import (
     Counts,
     count_payloads,
+    open_database,
     write_database,
 )
+from indexrelay.components.text_index.fields import BASE_FILES as FIELD_BASE
+from indexrelay.components.text_index.fields import TextFields, TextFieldsWriter
 from indexrelay.components.text_index.gates import full_gates, incremental_gates
 from indexrelay.components.text_index.search import TextSearch
+from indexrelay.schemas.filters import FilterableFields
 from indexrelay.schemas.versions import Check, VersionManifest
 from indexrelay.storage.entries import Entries
 
@@ -63,6 +71,9 @@ class TextIndexParameters(GoldenParameters):
     """Whether it may be released although no entry has a text with a word in it: else a job that
     gives none would only be noticed by those who search."""
 
+    filterable: FilterableFields = Field(default_factory=dict)
+    """Taken from the collection, where it is declared: do not give it here."""
+
     @field_validator("tokenizer", mode="before")
     @classmethod
     def _name_successor(cls, value: Any) -> Any:
@@ -76,6 +87,7 @@ class TextIndexParameters(GoldenParameters):
 
 
 DATABASE: Final = "texts.db"
+_FIELDS: Final = "fields_match_payloads"
 
 
 class TextIndex(Kind[TextIndexParameters, TextSearch]):
@@ -128,7 +140,10 @@ class TextIndex(Kind[TextIndexParameters, TextSearch]):
             gates = full_gates(
                 source, built, path, analyser=self._analyser, allow_empty=empty, scratch=job.workdir
             )
-        return golden_gates(gates, self.parameters, load=lambda: TextSearch(path), ask=_answer)
+        if self.parameters.filterable:
+            fields = (judge(name, lambda: self._fields(job, built, files)) for name in (_FIELDS,))
+            gates = chain(gates, fields)
+        return golden_gates(gates, self.parameters, load=lambda: self.load(files), ask=_answer)
 
     def load(self, files: Mapping[str, Path]) -> TextSearch:
         """Open a version for serving.
@@ -136,15 +151,28 @@ class TextIndex(Kind[TextIndexParameters, TextSearch]):
         Raises:
             CorruptFileError: its file is not what was written.
         """
-        served = TextSearch(files[DATABASE])
+        served = TextSearch(files[DATABASE], TextFields(files))
         served.warm()
         return served
+
+    def _fields(self, job: Job, built: Built, files: Mapping[str, Path]) -> Verdict:
+        """The columns are those that the payloads make."""
+        source, path = job.collection, files[DATABASE]
+        with closing(TextFields(files)) as fields, closing(open_database(path)) as connection:
+            if not built.extends or job.previous is None:
+                return fields.gate(connection, path, self.parameters.filterable)
+            after = job.previous.manifest.covers[source.collection]
+            changes = (each for chunk in changes_of(source, after) for each in chunk.upserts.ids)
+            return fields.change_gate(connection, path, self.parameters.filterable, changes)
 
     def _extend(self, job: Job, increment: Increment) -> Built | Full:
         source, previous = job.collection, increment.previous
         if outdated := self.outdated(previous.manifest):
             return Full(outdated)
         path, last = job.workdir / DATABASE, previous.files[DATABASE]
+        with closing(TextFields(previous.files)) as fields:
+            if fields.columns.fields != self.parameters.filterable:
+                return Full("the last version has other filterable fields")
         before = int(previous.manifest.details.get("changed", 0))
         try:
             change = change_database(
@@ -161,9 +189,14 @@ class TextIndex(Kind[TextIndexParameters, TextSearch]):
         if not applied.changes:
             path.unlink()
             return inherit_all(previous)
+        with closing(TextFields(previous.files)) as fields:
+            files = fields.extend(job.workdir, path, change.rows)
+        same = {name: blob for name, blob in previous.manifest.files.items() if name in FIELD_BASE}
+        with closing(TextFields({**previous.files, **files})) as fields:
+            filterable = fields.columns.details()
         job.progress(1.0)
         return Built(
-            files={DATABASE: path},
+            files={DATABASE: path, **same, **files},
             entries=change.counts.entries,
             counts={"texts": change.counts.texts, "payloads": count_payloads(path)},
             extends=True,
@@ -172,26 +205,38 @@ class TextIndex(Kind[TextIndexParameters, TextSearch]):
                 **self._details(change.counts),
                 "changed": before + applied.changes,
                 "moved": applied.moved,
+                **filterable,
             },
         )
 
     def _build_in_full(self, job: Job, full: Full) -> Built:
         source = job.collection
+        job.memory.hold(memory_of_columns(source.count, self.parameters.filterable))
+        fields = TextFieldsWriter(self.parameters.filterable, source.count)
 
         def chunks() -> Iterator[tuple[int, Entries]]:
             for first, chunk in numbered_chunks(source):
                 yield first, chunk
+                fields.extend(first, chunk.payloads)
                 job.progress(0.9 * (first + len(chunk)) / source.count)
 
         path = job.workdir / DATABASE
         path.unlink(missing_ok=True)
         counts = write_database(path, chunks(), analyser=self._analyser)
+        files = fields.write(job.workdir)
+        with closing(TextFields(files)) as written:
+            filterable = written.columns.details()
         job.progress(1.0)
         return Built(
-            files={DATABASE: path},
+            files={DATABASE: path, **files},
             entries=source.count,
             counts={"texts": counts.texts, "payloads": count_payloads(path)},
-            details={"build": build_details(full), **self._details(counts), "changed": 0},
+            details={
+                "build": build_details(full),
+                **self._details(counts),
+                "changed": 0,
+                **filterable,
+            },
         )
 
     def _details(self, counts: Counts) -> dict[str, Any]:

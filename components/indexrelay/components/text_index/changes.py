@@ -68,6 +68,8 @@ class Change:
 
     applied: Applied
     counts: Counts
+    rows: frozenset[int]
+    """The rows that were written, deleted or numbered again, by their numbers before and after."""
 
 
 def change_database(
@@ -94,11 +96,11 @@ def change_database(
         if identity != analyser.identity:
             raise CannotExtendError(f"its texts were cut by {identity}, not {analyser.identity}")
     copy_file(last, path)
-    applied = Applied()
+    applied, rows = Applied(), set[int]()
     with reading(last), writing(path) as connection:
         connection.execute("BEGIN")
         for chunk in chunks:
-            applied += _apply(connection, chunk, analyser)
+            applied += _apply(connection, chunk, analyser, rows)
             if before + applied.changes > most:
                 raise CannotExtendError(
                     f"more than {most} entries changed since it was written from scratch"
@@ -111,13 +113,15 @@ def change_database(
         )
         connection.execute("COMMIT")
         counts = counts_of(connection)
-    return Change(applied=applied, counts=counts)
+    return Change(applied=applied, counts=counts, rows=frozenset(rows))
 
 
 @dataclass(slots=True)
 class _Pass:
     """The texts that a chunk takes out and puts in, by row."""
 
+    rows: set[int]
+    """All rows that are not what they were; added to."""
     taken_out: dict[int, str] = field(default_factory=dict)
     put_in: dict[int, str] = field(default_factory=dict)
 
@@ -125,13 +129,15 @@ class _Pass:
 _STORED: Final = "SELECT row, payload, text FROM entries WHERE id = ?"
 
 
-def _apply(connection: sqlite3.Connection, changes: Changes, analyser: Analyser) -> Applied:
-    """Apply one chunk, inside the transaction that is open.
+def _apply(
+    connection: sqlite3.Connection, changes: Changes, analyser: Analyser, rows: set[int]
+) -> Applied:
+    """Apply one chunk, inside the transaction that is open; ``rows`` get those that change.
 
     Raises:
         CannotExtendError: new ids find no row number.
     """
-    texts = _Pass()
+    texts = _Pass(rows)
     deletes = sum(_delete(connection, texts, entry_id) for entry_id in changes.deletes)
     given = changes.upserts
     new: list[tuple[str, str | None, str | None]] = []
@@ -189,6 +195,7 @@ def _delete(connection: sqlite3.Connection, texts: _Pass, entry_id: str) -> bool
     row, _, text = stored
     if text is not None:
         texts.taken_out[row] = text
+    texts.rows.add(row)
     connection.execute("DELETE FROM entries WHERE row = ?", (row,))
     return True
 
@@ -200,6 +207,7 @@ def _update(
     upsert: tuple[str, str | None, str | None],
 ) -> None:
     row, _, text = stored
+    texts.rows.add(row)
     connection.execute("UPDATE entries SET payload = ?, text = ? WHERE row = ?", (*upsert[1:], row))
     if text != upsert[2]:
         if text is not None:
@@ -222,6 +230,7 @@ def _insert(
         moves += len(numbered.moved)
         for row, entry_id in zip(numbered.rows, run, strict=True):
             payload, text = by_id[entry_id]
+            texts.rows.add(row)
             connection.execute(
                 "INSERT INTO entries VALUES (?, ?, ?, ?)", (row, entry_id, payload, text)
             )
@@ -241,6 +250,7 @@ def _move(connection: sqlite3.Connection, texts: _Pass, moved: Iterable[tuple[in
             texts.taken_out[old] = text
         connection.execute("DELETE FROM entries WHERE row = ?", (old,))
         arriving.append((new, entry_id, payload, text))
+        texts.rows.update((old, new))
     for new, entry_id, payload, text in arriving:
         connection.execute(
             "INSERT INTO entries VALUES (?, ?, ?, ?)", (new, entry_id, payload, text)

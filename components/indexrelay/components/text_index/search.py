@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import unicodedata
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from itertools import repeat
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from indexrelay.components.errors import CorruptFileError, InvalidQueryError, UnknownEntryError
-from indexrelay.components.query import Hits
+from indexrelay.components.query import Explanation, Hits, Layer, Stopwatch, checked_without
 from indexrelay.components.served import (
     check_payload_bytes,
     checked_k,
@@ -41,31 +41,23 @@ from indexrelay.components.text_index.database import (
     open_database,
     reading,
 )
-
-_Row = tuple[str, float, str | None]
-"""An id, its score and its payload."""
-
-_SEARCH: Final = """
-    SELECT entries.id, -found.rank, entries.payload
-    FROM (
-        SELECT rowid, rank FROM terms WHERE terms MATCH ? ORDER BY rank, rowid LIMIT ?
-    ) AS found
-    JOIN entries ON entries.row = found.rowid
-    ORDER BY found.rank, found.rowid
-"""
+from indexrelay.components.text_index.entries import TextEntries
+from indexrelay.components.text_index.fields import TextFields
+from indexrelay.components.text_index.ranking import Ranked, Ranking, Row
 
 
-class TextSearch:
+class TextSearch(TextEntries):
     """Searches texts by BM25; immutable, and safe to use from many threads."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file.
+    def __init__(self, path: Path, fields: TextFields | None = None) -> None:
+        """Open the file; ``fields`` are closed with it, and ``None`` where there are none.
 
         Raises:
             CorruptFileError: it is not what was written.
             OSError: it cannot be opened.
         """
         self._path = path
+        self._fields = TextFields({}) if fields is None else fields
         self.analyser: Analyser | None = None
         """What cut its texts; ``None`` in a version from before there was one."""
         self._gate = fork_gate()
@@ -115,7 +107,16 @@ class TextSearch:
                 return _first_texts_with(connection, term)
             return texts_with(connection, (term,))
 
-    def search(self, text: str, *, k: int = 10, max_payload_bytes: int | None = None) -> Hits:
+    def search(
+        self,
+        text: str,
+        *,
+        k: int = 10,
+        filter: Any = None,  # noqa: A002 - what people call it
+        without: Collection[str] = (),
+        explain: bool = False,
+        max_payload_bytes: int | None = None,
+    ) -> Hits:
         """The ``k`` entries that fit best to any of the words of ``text``, the best first.
 
         ``text`` is plain words: nothing in it is syntax. It is cut as the texts were (`analyser`).
@@ -124,29 +125,52 @@ class TextSearch:
         compares within one answer. No more payloads are read when they have more bytes of JSON than
         ``max_payload_bytes``; ``None``: any number.
 
+        Args:
+            text: what is looked for.
+            k: how many entries.
+            filter: a JSON object that entries must match (`indexrelay.schemas.filters`).
+            without: ids of entries that must not be found.
+            explain: whether the hits carry an `Explanation`.
+            max_payload_bytes: see above.
+
         Raises:
+            InvalidFilterError: the filter cannot be answered.
             InvalidQueryError: ``text`` is no string, ``k`` no whole number from 1 on, or the
                 payloads have too many bytes.
         """
         if not isinstance(text, str):
             raise InvalidQueryError(f"a query is a str, not {type(text).__name__}")
         most = checked_k(k)
+        watch = Stopwatch()
+        asked = self._fields.columns.parse(filter)
+        gone = frozenset(checked_without(without))
+        matching = None if asked is None else self._fields.rows(asked)
+        watch.stage("filter")
         with self._connection() as connection:
+            table, expression = "terms", ""
             if self.analyser is None:
-                query, expression = _FIRST_SEARCH, _first_match_expression(text)
-            else:
-                query = _SEARCH
+                table, expression = "texts", _first_match_expression(text)
+            elif matching is None or len(matching):
                 expression = match_expression(
                     connection, self.analyser, text, findable=self._findable
                 )
-            if not expression:
-                return Hits()
-            answer = connection.execute(query, (expression, most))
-            if max_payload_bytes is None:
-                found = answer.fetchall()
-            else:
-                found = list(_within(answer, max_payload_bytes))
-            return _hits(found, self._path)
+            watch.stage("terms")
+            found = Ranked((), "nothing" if matching is not None else "unfiltered")
+            if expression:
+                ranking = Ranking(connection, table, expression, entries=self._entries)
+                found = ranking.best(most, matching, gone)
+            watch.stage("search")
+            hits = _hits(_within(found.entries, max_payload_bytes), self._path)
+        watch.stage("payloads")
+        if explain:
+            hits.explanation = Explanation(
+                plan=found.plan,
+                layers=(Layer("texts", self._entries, "bm25"),),
+                rounds=found.rounds,
+                matches=None if matching is None else len(matching),
+                stages=watch.stages,
+            )
+        return hits
 
     def text(self, entry_id: str) -> str | None:
         """The text of one entry, or ``None`` where it has none.
@@ -181,6 +205,7 @@ class TextSearch:
             self._closed = True
             while self._idle:
                 self._idle.pop().close()
+            self._fields.close()
 
     def _of(self, entry_id: str, query: str) -> Any:
         row = self._one(query, (entry_id,))
@@ -210,15 +235,18 @@ class TextSearch:
                     self._idle.append(connection)
 
 
-def _within(answer: Iterable[_Row], most: int) -> Iterator[_Row]:
-    """The rows, as long as their payloads have no more than ``most`` bytes together."""
-    total = 0
+def _within(answer: Iterable[Row], most: int | None) -> Iterable[Row]:
+    """The rows, where their payloads have no more than ``most`` bytes together."""
+    if most is None:
+        return answer
+    rows, total = [], 0
     for row in answer:
         payload = row[2]
         if isinstance(payload, str):
             total += len(payload.encode("utf-8", "surrogatepass"))
             check_payload_bytes(total, most)
-        yield row
+        rows.append(row)
+    return rows
 
 
 def _hits(found: Iterable[tuple[object, object, object]], path: Path) -> Hits:
@@ -353,14 +381,6 @@ def fork_gate() -> ForkGate:
 # settings, and a query was cut into runs of letters and digits. Readers serve such a version until
 # it is built again, which is due as soon as a rebuilder of this release runs.
 
-_FIRST_SEARCH: Final = """
-    SELECT entries.id, -found.rank, entries.payload
-    FROM (
-        SELECT rowid, rank FROM texts WHERE texts MATCH ? ORDER BY rank, rowid LIMIT ?
-    ) AS found
-    JOIN entries ON entries.row = found.rowid
-    ORDER BY found.rank, found.rowid
-"""
 _FIRST_TEXT: Final = """
     SELECT texts.body FROM entries LEFT JOIN texts ON texts.rowid = entries.row
     WHERE entries.id = ?
