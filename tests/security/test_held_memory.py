@@ -1,6 +1,6 @@
 """Whoever has the password of one reader fills the memory: it is seen, named, and freed.
 
-MEMORY USAGE counts the first five nodes of a stream, unless it is asked for all. So who may add to
+MEMORY USAGE counts the first five nodes of a stream, unless it is asked for more. So who may add to
 a stream makes these small and the others large.
 """
 
@@ -10,7 +10,7 @@ import pytest
 
 from indexrelay.rebuilder.gc import MAX_HISTORY_BYTES, StreamTrimmer
 from indexrelay.schemas.settings import RebuilderSettings, Settings
-from indexrelay.streams import Connection, Keys
+from indexrelay.streams import Connection, Keys, consumer
 from indexrelay.streams.consumer import memory_of
 from indexrelay.streams.repair import Action, Remedy, Repair, find_wrong_keys, repair_key
 from indexrelay.streams.retention import held_memory
@@ -53,6 +53,27 @@ def test_reports_that_begin_with_small_entries_are_weighed_trimmed_and_deleted(
     settings = Settings.model_validate({"namespace": "held"})
     StreamTrimmer(settings, connection, KEYS).trim()
     assert 0 < (memory_of(connection, REPORTS) or 0) <= MAX_HISTORY_BYTES
+
+
+def test_a_stream_of_more_nodes_than_are_counted_is_weighed_by_those_that_are(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is not to count any number of them: nobody else is served meanwhile."""
+    monkeypatch.setattr(consumer, "SAMPLED_NODES", 50)
+    fill(connection, REPORTS, 80)  # some ten small nodes, and eighty large ones
+    whole = connection.commands.memory_usage(REPORTS, samples=0)
+    assert whole is not None
+    assert 0.5 * whole < (memory_of(connection, REPORTS) or 0) < 1.5 * whole
+    monkeypatch.undo()
+    assert memory_of(connection, REPORTS) == whole
+
+
+def test_no_stream_within_its_limits_has_more_nodes_than_are_counted(
+    connection: Connection,
+) -> None:
+    node_bytes = connection.commands.config_get("stream-node-max-bytes")["stream-node-max-bytes"]
+    assert node_bytes is not None
+    assert RebuilderSettings().stream_max_bytes / int(node_bytes) < consumer.SAMPLED_NODES
 
 
 def test_reports_that_take_no_more_entries_are_deleted_where_they_are_large(
