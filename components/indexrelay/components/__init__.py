@@ -31,7 +31,7 @@ from indexrelay.components.kind import (
     equal,
     judge,
 )
-from indexrelay.components.query import EntriesServed, Entry, Page
+from indexrelay.components.query import EntriesServed, Entry, Explanation, Hits, Page
 from indexrelay.components.registry import check_kind, kind_class, kind_of
 from indexrelay.components.served import (
     Closable,
@@ -57,11 +57,13 @@ __all__ = [
     "Entries",
     "EntriesServed",
     "Entry",
+    "Explanation",
     "Files",
     "Goal",
     "GoldenParameters",
     "GoldenQuery",
     "Hit",
+    "Hits",
     "Improvable",
     "InvalidQueryError",
     "Job",

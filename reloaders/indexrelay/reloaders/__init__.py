@@ -6,6 +6,7 @@ HTTP service is `indexrelay.service`.
 """
 
 from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
+from indexrelay.components.query import Entry, Explanation, Hits, Page
 from indexrelay.components.served import Hit
 from indexrelay.reloaders.errors import (
     ComponentNotServedError,
@@ -15,13 +16,19 @@ from indexrelay.reloaders.errors import (
 )
 from indexrelay.reloaders.reloader import Reloader
 from indexrelay.reloaders.snapshot import Snapshot, SwapCallback
+from indexrelay.schemas.filters import InvalidFilterError
 from indexrelay.schemas.logs import show_logs
 
 __all__ = [
     "ComponentNotServedError",
+    "Entry",
+    "Explanation",
     "Hit",
+    "Hits",
+    "InvalidFilterError",
     "InvalidQueryError",
     "KindNotAllowedError",
+    "Page",
     "Reloader",
     "ReloaderStoppedError",
     "Snapshot",

@@ -13,6 +13,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from indexrelay.schemas.clock import SystemClock
     from indexrelay.schemas.errors import IndexRelayError, MissingExtraError, SettingsError
+    from indexrelay.schemas.filters import (
+        FieldType,
+        InvalidFilterError,
+        filter_schema,
+        parse_filter,
+    )
     from indexrelay.schemas.logs import configure_logs
     from indexrelay.schemas.messages import (
         ComponentState,
@@ -27,7 +33,9 @@ if TYPE_CHECKING:
 __all__ = [
     "ComponentState",
     "Event",
+    "FieldType",
     "IndexRelayError",
+    "InvalidFilterError",
     "LoadOutcome",
     "LogSettings",
     "MissingExtraError",
@@ -38,13 +46,17 @@ __all__ = [
     "SettingsError",
     "SystemClock",
     "configure_logs",
+    "filter_schema",
     "load_settings",
+    "parse_filter",
 ]
 
 _HOMES = {
     "ComponentState": "messages",
     "Event": "messages",
+    "FieldType": "filters",
     "IndexRelayError": "errors",
+    "InvalidFilterError": "filters",
     "LoadOutcome": "messages",
     "LogSettings": "settings",
     "MissingExtraError": "errors",
@@ -55,7 +67,9 @@ _HOMES = {
     "SettingsError": "errors",
     "SystemClock": "clock",
     "configure_logs": "logs",
+    "filter_schema": "filters",
     "load_settings": "settings_file",
+    "parse_filter": "filters",
 }
 
 if not TYPE_CHECKING:  # or a type checker would take any name for one of ours
