@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from indexrelay.components.vector_index.metrics import NearestRows, without_itself
+from indexrelay.components.vector_index.metrics import (
+    NearestRows,
+    as_scores,
+    l2_scores,
+    without_itself,
+)
 from indexrelay.schemas.settings import Metric
 
 
@@ -29,3 +34,10 @@ def test_an_entry_is_left_out_of_its_own_answer() -> None:
     found = np.array([[4, 1, 2], [1, 5, 2], [7, 8, 9], [6, 6, 1]])
     rest = without_itself(found, np.array([4, 5, 3, 6]))
     np.testing.assert_array_equal(rest, [[1, 2], [1, 2], [7, 8], [6, 1]])
+
+
+def test_the_distances_of_one_query_are_those_of_many_to_the_last_bit() -> None:
+    squares = np.sort(np.random.default_rng(5).exponential(size=2000).astype(np.float32))
+    squares = np.concatenate([np.array([-1e-7, -0.0], dtype=np.float32), squares * 1e3])
+    assert l2_scores(squares.tolist()) == as_scores(squares, Metric.L2).tolist()
+    assert l2_scores([]) == []

@@ -35,6 +35,7 @@ class IdTable(Sequence[str]):
         self._table = StringTable(path)
         if not self._table.searchable:
             raise CorruptFileError(path, "it is a string table, but not one of ids")
+        self._has_missing = self._table.has_missing
 
     @classmethod
     def write(cls, path: Path, ids: Sequence[str]) -> Self:
@@ -72,7 +73,7 @@ class IdTable(Sequence[str]):
     def many(self, rows: Rows | Sequence[int]) -> list[str]:
         """The ids of ``rows`` (int64 or a list, each 0 ≤ row < ``len``), in that order."""
         ids = self._table.many(rows)
-        if self._table.has_missing and None in ids:
+        if self._has_missing and None in ids:
             raise CorruptFileError(self._table.path, "an id is missing")
         return cast("list[str]", ids)
 

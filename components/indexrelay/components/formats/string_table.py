@@ -185,7 +185,7 @@ class StringTable(Closable):
             IndexError: there is no such row.
             CorruptFileError: what the file says about a row cannot be.
         """
-        if (together := self._gathered(rows)) is not None:
+        if len(rows) >= _FEWEST_GATHERED and (together := self._gathered(rows)) is not None:
             raws: list[bytes | None] = [*together.split(b"\0")]
             if len(raws) == len(rows):
                 return raws
@@ -200,7 +200,7 @@ class StringTable(Closable):
     def many(self, rows: Rows | Sequence[int]) -> list[str | None]:
         """The texts of ``rows``; raises as `raw_many` does."""
         try:
-            if (together := self._gathered(rows)) is not None:
+            if len(rows) >= _FEWEST_GATHERED and (together := self._gathered(rows)) is not None:
                 texts: list[str | None] = [*together.decode().split("\0")]
                 if len(texts) == len(rows):
                     return texts
@@ -333,7 +333,7 @@ class StringTable(Closable):
         one of the rows has no bytes, or cannot be. A row may hold a zero byte itself: whoever
         splits the rest counts the pieces.
         """
-        if not isinstance(rows, np.ndarray) or len(rows) < _FEWEST_GATHERED:
+        if not isinstance(rows, np.ndarray):
             return None
         starts, ends = self._offsets[rows], self._offsets[rows + 1]
         lengths = ends - starts + 1

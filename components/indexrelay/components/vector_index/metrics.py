@@ -8,6 +8,8 @@ inner product with its sign turned; under L2 it is the squared distance, as FAIS
 Exact nearest neighbours are searched block by block; memory does not grow with the rows.
 """
 
+from array import array
+from math import sqrt
 from typing import Any, Final
 
 import numpy as np
@@ -89,6 +91,13 @@ def as_distances(found: NDArray[Any], metric: Metric) -> NDArray[Any]:
 def as_scores(found: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
     """What FAISS returned, as scores: a similarity, or under L2 the distance itself."""
     return np.sqrt(np.maximum(found, 0)) if metric is Metric.L2 else found
+
+
+def l2_scores(found: list[float]) -> list[float]:
+    """`as_scores` under L2 for one query, whose list is the nearest first; the same numbers."""
+    if found and found[0] < 0:  # rounding made it one
+        found = [max(each, 0.0) for each in found]
+    return array("f", map(sqrt, found)).tolist()
 
 
 def tolerance(limit: Distances, queries: Vectors) -> Distances:

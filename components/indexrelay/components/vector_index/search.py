@@ -43,7 +43,7 @@ from indexrelay.components.vector_index.index_search import (
     share_lists,
 )
 from indexrelay.components.vector_index.mapped_index import is_mapped, prefault, require_faiss
-from indexrelay.components.vector_index.metrics import as_scores
+from indexrelay.components.vector_index.metrics import as_scores, l2_scores
 from indexrelay.components.vector_index.planner import Answers, Planner
 from indexrelay.components.vector_index.spec import IndexFacts
 from indexrelay.components.vector_index.version import BASE, Contents, Delta
@@ -332,9 +332,7 @@ class VectorSearch(VectorEntries, Closable):
         if rows[-1] < 0:  # FAISS found fewer; what is missing comes last
             count = rows.index(-1)
             found, rows = found[:count], rows[:count]
-        if self._is_l2:
-            found = as_scores(np.array(found, dtype=np.float32), self.metric).tolist()
-        return found, rows
+        return (l2_scores(found) if self._is_l2 else found), rows
 
     def _planned(self, query: Vectors, k: int, only: "Only", max_payload_bytes: int | None) -> Hits:
         """The hits of a query, of the shape ``(dimension,)``, that may not find everything."""
