@@ -52,18 +52,28 @@ class Installation:
         self._reader = Reloader(settings, reader_id="bench", store=self._store)
         stack.callback(self._reader.stop)
 
-    def fill(self, say: Say) -> None:
-        """Commit all vectors in one batch, and build the first version."""
+    def fill(self, say: Say, *, quick: bool = False) -> float:
+        """Commit all vectors in one batch, and build the first version; when that was begun.
+
+        Args:
+            quick: as a rebuilder that runs does, which improves it later.
+        """
         count = len(self._vectors)
         with self._producer.batch(COLLECTION) as batch:
             for start in range(0, count, _FILLED_AT_ONCE):
                 say(f"handing over {start} of {count} entries")
                 self._upsert(batch, np.arange(start, min(start + _FILLED_AT_ONCE, count)))
         say(f"building the first version of {count}")
-        self._serve()
+        began = time.perf_counter()
+        self._serve(quick=quick)
+        return began
 
-    def change(self, count: int) -> float:
-        """Move ``count`` entries; seconds from the commit until they are served."""
+    def change(self, count: int, *, quick: bool = False) -> float:
+        """Move ``count`` entries; seconds from the commit until they are served.
+
+        Args:
+            quick: as in `fill`.
+        """
         rows = np.sort(self._rng.choice(len(self._vectors), size=count, replace=False))
         noise = self._rng.normal(scale=0.1, size=(count, self._vectors.shape[1]))
         self._vectors[rows] += noise.astype(np.float32)
@@ -72,8 +82,24 @@ class Installation:
         self._upsert(batch, rows)
         began = time.perf_counter()
         batch.__exit__(None, None, None)
-        self._serve()
+        self._serve(quick=quick)
         return time.perf_counter() - began
+
+    def improve(self) -> None:
+        """Build a better version behind the one that serves; from a thread, beside `change`."""
+        if not self._rebuilder.improve():
+            raise RuntimeError("nothing was improved")
+
+    def ask(self, queries: Vectors) -> list[float]:
+        """Seconds of each query, ids and payloads included."""
+        seconds = []
+        with self._reader.acquire() as snapshot:
+            served: Any = snapshot[COMPONENT]
+            for query in queries:
+                began = time.perf_counter()
+                served.search(query)
+                seconds.append(time.perf_counter() - began)
+        return seconds
 
     def rebuild(self) -> float:
         """Build everything anew, with all gates; seconds until it is served."""
@@ -88,8 +114,8 @@ class Installation:
         with self._reader.acquire() as snapshot:
             return snapshot.manifest(COMPONENT)
 
-    def _serve(self) -> None:
-        result = self._rebuilder.step()
+    def _serve(self, *, quick: bool = False) -> None:
+        result = self._rebuilder.step(quick=quick)
         if result is None or result.status is not RebuildStatus.SUCCESS:
             raise RuntimeError(f"not rebuilt: {_told(result)}")
         if not self._reader.step():

@@ -20,7 +20,7 @@ from indexrelay.components.golden import (
     dimension_mistakes,
     golden_gates,
 )
-from indexrelay.components.kind import Built, Job, Kind, Trial
+from indexrelay.components.kind import Built, Improvable, Job, Kind, Trial
 from indexrelay.components.search.hybrid import HybridSearch
 from indexrelay.components.search.parts import Part, part_of, together
 from indexrelay.components.text_index import TextIndex, TextIndexParameters
@@ -83,6 +83,7 @@ class HybridIndex(Kind[HybridIndexParameters, HybridSearch]):
     sandboxed = frozenset(f"{VECTOR}.{name}" for name in VectorIndex.sandboxed)
     max_inputs = 1
     takes_components = False
+    has_quick_versions = True
 
     def __init__(self, parameters: HybridIndexParameters) -> None:
         super().__init__(parameters)
@@ -100,6 +101,16 @@ class HybridIndex(Kind[HybridIndexParameters, HybridSearch]):
             if reason is not None:
                 return f"{name}: {reason}"
         return None
+
+    @classmethod
+    def improvable(cls, manifest: VersionManifest) -> Improvable | None:
+        """What a better vector half would have; a text index is ready at once."""
+        return VectorIndex.improvable(part_of(VECTOR, manifest))
+
+    @classmethod
+    def improves(cls, built: VersionManifest, served: VersionManifest) -> bool:
+        """Whether the vector half does."""
+        return VectorIndex.improves(part_of(VECTOR, built), part_of(VECTOR, served))
 
     def lacks(self) -> Iterator[str]:
         """What the halves lack, and the function of ``rerank``, where it cannot be imported."""

@@ -25,6 +25,12 @@ from indexrelay.components.layered import (
 )
 from indexrelay.components.vector_index.delta_lists import has_delta_lists, train_delta_lists
 from indexrelay.components.vector_index.factory import parse_factory
+from indexrelay.components.vector_index.improvement import (
+    BASE_GENERATION,
+    PROVISIONAL,
+    provisional,
+    quick_candidate,
+)
 from indexrelay.components.vector_index.index_build import IndexFiles, Progress, try_factory
 from indexrelay.components.vector_index.index_search import openmp_threads, refusal
 from indexrelay.components.vector_index.lookups import VECTORS, write_lookup
@@ -76,7 +82,8 @@ def build_in_full(job: Job, mode: Full, parameters: VectorIndexParameters) -> Bu
             columns.vectors, spec.metric, seed=parameters.seed, progress=_part(job, 0.3, 0.4)
         )
         dataset = Dataset(spec=spec, vectors=columns.vectors, sample=sample)
-        decision = decide(files, dataset, _part(job, 0.4, 0.9))
+        quick = quick_candidate(job, spec)
+        decision = decide(files, dataset, _part(job, 0.4, 0.9), only=quick)
         refused, effort = (
             refusal(decision.index, decision.effort, sample.vectors[:1]),
             decision.effort,
@@ -111,6 +118,8 @@ def build_in_full(job: Job, mode: Full, parameters: VectorIndexParameters) -> Bu
         counts={"payloads": columns.payloads},
         details={
             **decision.details(),
+            **({PROVISIONAL: provisional(quick)} if decision.chosen.candidate == quick else {}),
+            BASE_GENERATION: source.generation,
             "build": build_details(mode),
             "base": spec.count,
             "delta": 0,

@@ -32,6 +32,7 @@ from indexrelay.components.layered import (
     succeed,
 )
 from indexrelay.components.vector_index.delta_lists import is_indexed
+from indexrelay.components.vector_index.improvement import OUTGROWN, patient
 from indexrelay.components.vector_index.index_build import add_to_lists
 from indexrelay.components.vector_index.index_search import (
     lists_of_rows,
@@ -41,7 +42,12 @@ from indexrelay.components.vector_index.index_search import (
 from indexrelay.components.vector_index.mapped_index import require_faiss
 from indexrelay.components.vector_index.metrics import indexable
 from indexrelay.components.vector_index.sample import SAMPLE, Moves, QuerySample, carry
-from indexrelay.components.vector_index.spec import DeltaFacts, IndexFacts, VectorIndexParameters
+from indexrelay.components.vector_index.spec import (
+    DeltaFacts,
+    IndexFacts,
+    IndexSpec,
+    VectorIndexParameters,
+)
 from indexrelay.components.vector_index.version import (
     BASE_FILES,
     DELTA_FIELDS,
@@ -71,22 +77,31 @@ def extend(job: Job, increment: Increment, parameters: VectorIndexParameters) ->
             return Full(f"{facts.factory} cannot be extended: {facts.refusal}")
         if last.columns.fields != parameters.filterable:
             return Full("the last version has other filterable fields")
+        spec = IndexSpec(
+            parameters=parameters,
+            metric=facts.metric,
+            dimension=facts.dimension,
+            count=facts.count,
+            memory=job.memory,
+        )
+        most = patient(limits, job, spec)
         batch = read_batch(
             source,
             increment.changes[source.collection],
             known=last.ids,
             differing=last.differing,
-            most=limits.most_changes(layers),
+            most=most.most_changes(layers),
             prepare=lambda entries: replace(entries, vectors=indexable(entries, facts.metric)),
         )
         if batch is None:
-            return limits.too_many_changes
+            return most.too_many_changes
         if batch.empty:
             return inherit_all(previous)
         next_ = succeed(last.ids, InputRows.of_one(layers), [batch.ids])
+        too_much = most.outgrown(next_.layers)
+        if too_much is not None:
+            return too_much
         outgrown = limits.outgrown(next_.layers)
-        if outgrown is not None:
-            return outgrown
         job.progress(0.3)
         files = _write_delta(folder, last, batch, next_, previous.files.get(TRAINED))
         index = files.get(DELTA_INDEX)
@@ -119,7 +134,8 @@ def extend(job: Job, increment: Increment, parameters: VectorIndexParameters) ->
         counts={"payloads": payloads},
         extends=True,
         details={
-            **previous.manifest.details,
+            **{key: each for key, each in previous.manifest.details.items() if key != OUTGROWN},
+            **({} if outgrown is None else {OUTGROWN: outgrown.reason}),
             "build": build_details(None),
             "delta": delta.count,
             "tombstones": delta.dead,

@@ -19,11 +19,12 @@ from indexrelay.components.golden import (
     dimension_mistakes,
     golden_gates,
 )
-from indexrelay.components.kind import Built, Job, Kind, Trial
+from indexrelay.components.kind import Built, Goal, Improvable, Job, Kind, Trial, judge
 from indexrelay.components.layered import incremental_or_full
 from indexrelay.components.vector_index.factory import parse_factory
 from indexrelay.components.vector_index.full_build import build_in_full
 from indexrelay.components.vector_index.full_gates import full_gates
+from indexrelay.components.vector_index.improvement import improvable, improves, no_slower
 from indexrelay.components.vector_index.incremental_build import extend
 from indexrelay.components.vector_index.incremental_gates import incremental_gates
 from indexrelay.components.vector_index.index_build import try_factory
@@ -34,7 +35,7 @@ from indexrelay.components.vector_index.spec import AUTO, VectorIndexParameters
 from indexrelay.components.vector_index.version import BASE, DELTA_INDEX
 from indexrelay.schemas.errors import MissingExtraError
 from indexrelay.schemas.settings import CollectionSettings
-from indexrelay.schemas.versions import Check
+from indexrelay.schemas.versions import Check, VersionManifest
 from indexrelay.storage.entries import Vectors
 
 
@@ -47,9 +48,21 @@ class VectorIndex(Kind[VectorIndexParameters, VectorSearch]):
 
     preload = ("faiss", "numpy")
     sandboxed = frozenset({BASE, DELTA_INDEX})
-    gate_parameters = GOLDEN_KEYS
+    # Nothing in the files follows from quick_first either: a version that is there stays.
+    gate_parameters = GOLDEN_KEYS | {"quick_first"}
+    has_quick_versions = True
     max_inputs = 1
     takes_components = False
+
+    @classmethod
+    def improvable(cls, manifest: VersionManifest) -> Improvable | None:
+        """Whether its index was the one that was ready soonest, or has outgrown its limits."""
+        return improvable(manifest)
+
+    @classmethod
+    def improves(cls, built: VersionManifest, served: VersionManifest) -> bool:
+        """Whether it has another base, and no older one."""
+        return improves(built, served)
 
     def trial(self, collections: Mapping[str, CollectionSettings]) -> Trial:
         """Whether FAISS can make a named index of vectors of this length, and from when it does;
@@ -99,9 +112,15 @@ class VectorIndex(Kind[VectorIndexParameters, VectorSearch]):
         else:
             gates = full_gates(job.collection, built, files, self.parameters)
         with openmp_threads(job.threads):
-            yield from golden_gates(
+            passed = True
+            for check in golden_gates(
                 gates, self.parameters, load=lambda: VectorSearch(files), ask=_answer
-            )
+            ):
+                passed = passed and check.passed
+                yield check
+            if job.goal is Goal.IMPROVEMENT and job.previous is not None and passed:
+                previous = job.previous
+                yield judge("no_slower_ms", lambda: no_slower(files, previous))
 
     def load(self, files: Mapping[str, Path]) -> VectorSearch:
         """Map a version for serving.

@@ -155,8 +155,8 @@ def _by_effort(trial: Trial) -> tuple[int, int]:
     return (effort.k_factor or 0, effort.nprobe or effort.ef_search or 0)
 
 
-_SOON_VALUES: Final = 20_000_000
-"""A graph over so much takes about five seconds on two cores: nothing is worth having before."""
+_SOON_VALUES: Final = 8_000_000
+"""A graph over so much takes a few seconds on two cores: nothing is worth having before."""
 
 
 def soonest(spec: IndexSpec) -> Candidate | None:

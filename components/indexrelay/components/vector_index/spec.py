@@ -67,6 +67,11 @@ class VectorIndexParameters(GoldenParameters):
     what a small part of the entries took, is left out. 600: a graph over about a million vectors
     of 256 dimensions, on two cores."""
 
+    quick_first: bool = True
+    """Whether a rebuilder releases the index first that is ready soonest, where the best one that
+    ``auto`` finds takes longer, and the best one behind it, as the next version of the same
+    entries. false: the first release waits for the best one, and so does a compaction."""
+
     nprobe: Annotated[int, Field(ge=1)] | None = None
     """Inverted lists that a query searches; ``None``: tuned."""
 
