@@ -28,7 +28,7 @@ from indexrelay.components.kind import BuildMemory
 from indexrelay.components.vector_index.factory import Factory
 from indexrelay.components.vector_index.index_search import openmp_threads
 from indexrelay.components.vector_index.mapped_index import release_rows, require_faiss
-from indexrelay.components.vector_index.metrics import faiss_metric
+from indexrelay.components.vector_index.metrics import Centroids, faiss_metric
 from indexrelay.components.vector_index.spec import IndexSpec
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
@@ -248,10 +248,19 @@ def add_to_lists(
 
 def _assigned(index: Any, vectors: Vectors, progress: Progress) -> Lists:
     """The list of each row."""
+    faiss = require_faiss()
     within = np.empty(len(vectors), dtype=np.int32)
+    quantizer = faiss.downcast_index(index.quantizer)
+    centroids = None
+    if isinstance(quantizer, faiss.IndexFlat):
+        metric = Metric.L2 if quantizer.metric_type == faiss.METRIC_L2 else Metric.INNER_PRODUCT
+        centroids = Centroids(quantizer.reconstruct_n(0, quantizer.ntotal), metric)
     for rows in _blocks(vectors):
-        _, nearest = index.quantizer.search(np.ascontiguousarray(vectors[rows]), 1)
-        within[rows] = nearest[:, 0]
+        if centroids is None:
+            _, nearest = quantizer.search(np.ascontiguousarray(vectors[rows]), 1)
+            within[rows] = nearest[:, 0]
+        else:
+            within[rows] = centroids.nearest(vectors[rows])
         progress(rows.stop / len(vectors))
     return within
 
