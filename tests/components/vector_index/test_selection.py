@@ -267,3 +267,9 @@ def test_a_recall_that_is_only_just_reached_is_enough(
     decision = decided(tmp_path, hard, index="IVF64,SQ8", min_recall=most.recall - 0.001)
     assert decision.chosen.shortfalls == frozenset()
     assert decision.chosen.recall >= most.recall - 0.001
+    # … and with the least effort, as far as doubling and halving find it.
+    effort = decision.effort.nprobe
+    assert effort is not None
+    less = [each for each in decision.chosen.trials if (each.effort.nprobe or 0) < effort]
+    assert all(each.recall < most.recall - 0.001 for each in less)
+    assert max(each.effort.nprobe or 0 for each in less) >= effort - max(1, effort // 8)

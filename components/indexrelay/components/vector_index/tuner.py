@@ -20,6 +20,7 @@ Recall is measured in one batch; the time by single queries on one thread, as in
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from math import sqrt
 from statistics import median
@@ -108,9 +109,10 @@ class Tuner:
             return self._try(_with(knob, min(fixed, knob.most), k_factor))
         tried: dict[int, Trial] = {}
 
-        def enough(value: int) -> bool:
-            tried[value] = self._try(_with(knob, value, k_factor))
-            return tried[value].recall >= self._target
+        def reaches(recall: float, value: int) -> bool:
+            if value not in tried:
+                tried[value] = self._try(_with(knob, value, k_factor))
+            return tried[value].recall >= recall
 
         def worth_more() -> bool:
             trials = list(tried.values())
@@ -121,13 +123,17 @@ class Tuner:
                 [trial.recall for trial in trials], self._target
             )
 
-        least(knob.most, enough, first=knob.fewest, worth_more=worth_more)
+        target, asked = self._target, self.dataset.spec.parameters.min_recall
+        least(knob.most, partial(reaches, target), first=knob.fewest, worth_more=worth_more)
         # By effort and not by the clock, which would take the larger of two that are nearly equal.
-        for recall in (self._target, self.dataset.spec.parameters.min_recall):
-            reached = [value for value, trial in tried.items() if trial.recall >= recall]
-            if reached:
-                return tried[min(reached)]
-        return min(tried.values(), key=self._rank)
+        reached = [value for value, trial in tried.items() if trial.recall >= target]
+        if reached:
+            return tried[min(reached)]
+        reached = [value for value, trial in tried.items() if trial.recall >= asked]
+        if not reached:
+            return min(tried.values(), key=self._rank)
+        enough = least(min(reached), partial(reaches, asked), first=knob.fewest)
+        return tried[min(reached) if enough is None else enough]
 
     def _rank(self, trial: Trial) -> tuple[bool, bool, float]:
         """The lower the better: recall enough, then fast enough, then the cheapest or nearest."""
