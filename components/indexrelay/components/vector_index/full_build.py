@@ -84,10 +84,8 @@ def build_in_full(job: Job, mode: Full, parameters: VectorIndexParameters) -> Bu
         dataset = Dataset(spec=spec, vectors=columns.vectors, sample=sample)
         quick = quick_candidate(job, spec)
         decision = decide(files, dataset, _part(job, 0.4, 0.9), only=quick)
-        refused, effort = (
-            refusal(decision.index, decision.effort, sample.vectors[:1]),
-            decision.effort,
-        )
+        effort = decision.effort
+        refused = refusal(decision.index, effort, sample.vectors[:1])
         if not refused and has_delta_lists(decision.chosen.factory):
             effort = train_delta_lists(files, dataset, effort)
     sample.save(folder / SAMPLE)
