@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from indexrelay.health import survey
 from indexrelay.rebuilder import Rebuilder, gc, reconciler, service
@@ -58,6 +59,12 @@ class Live(Bench):
 
     def start(self, **components: dict[str, Any]) -> Rebuilder:
         """Start a rebuilder with these components."""
+        rebuilder = self.prepared(**components)
+        rebuilder.start()
+        return rebuilder
+
+    def prepared(self, **components: dict[str, Any]) -> Rebuilder:
+        """A rebuilder with these components, which is not started."""
         given = {**self.settings.model_dump(by_alias=True), "components": components}
         rebuilder = Rebuilder(
             Settings.model_validate(given),
@@ -66,7 +73,6 @@ class Live(Bench):
             connection=self.connection,
         )
         self.running.append(rebuilder)
-        rebuilder.start()
         return rebuilder
 
     def emit(self, commit: Commit) -> None:
@@ -345,6 +351,32 @@ def test_no_look_for_keys_and_no_judge_holds_up_a_build(
     finally:
         go.set()
     live.wait(lambda: "gc.scan" in held)
+
+
+def test_nothing_more_is_asked_of_the_server_once_a_look_for_keys_ends_in_a_stop(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever asks a server that does not answer waits for one time-out more."""
+    looking, go = threading.Event(), threading.Event()
+
+    def silent(*_: Any, **__: Any) -> Any:
+        looking.set()
+        go.wait()
+        raise RedisConnectionError("it does not answer")
+
+    rebuilder = live.prepared(index=behaving("tracks"))
+    monkeypatch.setattr(reconciler, "find_wrong_keys", silent)
+    for holder, name in ((rebuilder._trimmer, "trim"), (rebuilder._presence, "find_namesakes")):
+        monkeypatch.setattr(holder, name, lambda: pytest.fail("the server is asked again"))
+    rebuilder.start()
+    assert looking.wait(_TIMEOUT_SECONDS * 10)
+    stopping = threading.Thread(target=rebuilder.stop)
+    stopping.start()
+    live.wait(rebuilder._stopping.is_set)
+    with capture_logs() as logs:
+        go.set()
+        stopping.join()
+    assert [each for each in logs if each["event"] == "thread.interrupted"] == []
 
 
 def test_a_key_of_another_type_in_place_of_the_events_is_set_aside_at_once(live: Live) -> None:

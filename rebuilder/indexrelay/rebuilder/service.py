@@ -493,11 +493,13 @@ class Rebuilder:
     def _look_at_keys(self) -> float:
         """Everything that goes through the keys of the server: there may be any number of them."""
         self._repair_keys()
-        now = self._clock.monotonic()
-        if self._trim_timer.due(now):
-            self._trim()
-        if self._namesakes_timer.due(now):
-            self._presence.find_namesakes()
+        for timer, act in (
+            (self._trim_timer, self._trim),
+            (self._namesakes_timer, self._presence.find_namesakes),
+        ):
+            # Each of them may wait for a server that does not answer.
+            if not self._stopping.is_set() and timer.due(self._clock.monotonic()):
+                act()
         return _FLOODED_SECONDS if self._reconciler.flooded else self._keys_seconds
 
     def _repair_keys(self) -> None:
