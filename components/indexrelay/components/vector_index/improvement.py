@@ -85,10 +85,15 @@ def improvable(manifest: VersionManifest) -> Improvable | None:
 
 
 def improves(built: VersionManifest, served: VersionManifest) -> bool:
-    """Whether ``built`` has a better base than ``served``; see `Kind.improves`."""
+    """Whether ``built`` has a better base than ``served``; see `Kind.improves`.
+
+    The best index may turn out to be the one that was ready soonest, byte for byte: then it makes
+    a provisional version a final one. What was built on an improvement has its base, and is final.
+    """
+    another = PROVISIONAL in served.details or built.files.get(BASE) != served.files.get(BASE)
     return (
-        PROVISIONAL not in built.details
-        and built.files.get(BASE) != served.files.get(BASE)
+        another
+        and PROVISIONAL not in built.details
         and _base_generation(built.details) >= _base_generation(served.details)
     )
 
