@@ -1,123 +1,268 @@
 """How the hits of any search are arranged: so many of each group, and hits that differ.
 
-A search that is asked for groups or for diversity finds more candidates than hits are wanted.
-`Arrangement` drops what its groups have no place for, and then chooses by marginal relevance
-(`ranking`). Relevance is the score, scaled so that the best candidate has 1 and the last one 0;
-similarity is the cosine of two candidates' vectors. So ``diversity`` means the same whatever the
-metric is and whatever the scores are of.
+A group is the value of a filterable field. Hits of a group that has no place left are dropped, so
+more are searched for, until there are enough: beyond the groups that are full, where the search can
+leave them out by a filter, else among more and more candidates, up to `MOST_CANDIDATES`.
+
+What differs is chosen by marginal relevance (`ranking`). Relevance is the score, scaled so that the
+best candidate has 1 and the last one 0; similarity is the cosine of two candidates' vectors, scaled
+so that equal ones have 1 and those that are least alike 0. So ``diversity`` means the same whatever
+the metric is, whatever the scores are of, and however close together all candidates lie.
 """
 
 import math
 import numbers
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Self, TypeVar
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Generic, Self, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from indexrelay.components.errors import InvalidQueryError
+from indexrelay.components.query import Explanation, Hits, Stopwatch
 from indexrelay.components.ranking import gather, marginal_relevance, scaled, within_groups
-from indexrelay.components.served import Hit, checked_k
+from indexrelay.components.served import Hit, check_payload_bytes, checked_k
+from indexrelay.schemas.filters import Fields, FieldType, InvalidFilterError, Value, values_of
 from indexrelay.storage.entries import Vectors
 
+MOST_CANDIDATES: Final = 10_000
+"""Among so many the places of groups are looked for where no filter can leave full groups out."""
 _POOL: Final = 5
 """Candidates for each hit that is wanted, to choose different ones from."""
 _SMALLEST_POOL: Final = 50
+_COMPARED: Final = 500
+"""Candidates among which those that are least alike are looked for: the others are like them."""
+_SAME: Final = 1e-6
+"""Cosines in float32 differ by so much where vectors are equal."""
+_CANDIDATE_BYTES: Final = 16 << 20
+"""Payloads of candidates may always have so many: they are larger here and smaller there."""
 _GROUPED: Final = 2
 """Candidates for each hit at first, where groups may drop some."""
 
 HitT = TypeVar("HitT", bound=Hit)
+FilterObject = Mapping[str, Any]
+"""A filter as JSON has it; see `schemas.filters`."""
+
+
+def narrowed(asked: Any, beyond: FilterObject | None) -> Any:
+    """The filter of a query, and another one besides; ``None``: there is none."""
+    if asked is None or beyond is None:
+        return beyond if asked is None else asked
+    return {"$and": [asked, beyond]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrangement:
     """What was asked for besides the best hits; `of` checks it."""
 
-    group_by: str | None = None
-    per_group: int = 1
-    diversity: float = 0.0
+    group_by: str | None
+    field_type: FieldType | None
+    """Of ``group_by``."""
+    per_group: int
+    diversity: float
 
     @classmethod
-    def of(cls, *, group_by: Any = None, per_group: Any = 1, diversity: Any = None) -> Self | None:
+    def of(cls, group_by: Any, per_group: Any, diversity: Any, fields: Fields) -> Self | None:
         """From the arguments of a search; ``None``: nothing is to be arranged.
 
+        Args:
+            group_by: one of ``fields``, or ``None``.
+            per_group: places of each group.
+            diversity: from 0 to 1; ``None``: 0.
+            fields: the filterable fields.
+
         Raises:
-            InvalidQueryError: one of them is not what it has to be.
+            InvalidFilterError: ``group_by`` is no field that hits can be grouped by.
+            InvalidQueryError: another of them is not what it has to be.
         """
         if group_by is None and diversity is None:
             if per_group != 1:
                 raise InvalidQueryError("per_group goes with group_by")
             return None
-        if group_by is not None and not isinstance(group_by, str):
-            raise InvalidQueryError(f"group_by is a field's name, not {group_by!r:.100}")
         try:
             per_group = checked_k(per_group)
         except InvalidQueryError:
             reason = f"per_group is a whole number and at least 1, not {per_group!r:.100}"
             raise InvalidQueryError(reason) from None
-        return cls(group_by=group_by, per_group=per_group, diversity=_checked_share(diversity))
+        return cls(
+            group_by=group_by,
+            field_type=None if group_by is None else _field_type(group_by, fields),
+            per_group=per_group,
+            diversity=_checked_share(diversity),
+        )
 
     def search(
         self,
-        find: Callable[[int], Sequence[HitT]],
+        find: Callable[[int, FilterObject | None], Sequence[HitT]],
         *,
         k: int,
         entries: int,
-        groups: Callable[[Sequence[HitT], str], Sequence[Hashable | None]],
-        vectors: Callable[[Sequence[HitT]], Vectors],
+        vectors: Callable[[Sequence[HitT]], Vectors] | None = None,
+        narrows: bool = True,
         first: int = 0,
-    ) -> list[HitT]:
-        """The ``k`` hits, or as many as there are.
+        max_payload_bytes: int | None = None,
+    ) -> Hits:
+        """The ``k`` hits, or as many as there are; explained where what is found is.
 
         Args:
-            find: the best so many, the best first; fewer only where there are no more.
+            find: the best so many hits, the best first, of what a filter matches besides; fewer
+                only where there are no more.
             k: at least 1.
             entries: how many entries there are.
-            groups: the group of each hit by a field; ``None``: it has none.
-            vectors: of the hits, shape ``(n, dimension)``.
+            vectors: of the hits, shape ``(n, dimension)``; ``None``: for no diversity.
+            narrows: whether a filter leaves the order of the other hits as it is. Where it does
+                not, as in a fusion of ranks, ``find`` is asked for more instead, and for no filter.
             first: so many candidates at least.
+            max_payload_bytes: of the hits that are given; ``None``: any number.
+
+        Raises:
+            InvalidQueryError: their payloads have more.
         """
+        rounds: _Rounds[HitT] = _Rounds(find)
+        watch = Stopwatch()
+        chosen: list[HitT] = self._chosen(
+            rounds, k=k, entries=entries, vectors=vectors, narrows=narrows, first=first
+        )
+        hits = Hits(chosen)
+        watch.stage("all rounds")
+        check_payload_bytes(sum(len(hit.payload_json or b"") for hit in hits), max_payload_bytes)
+        if rounds.explanation is not None:
+            hits.explanation = replace(
+                rounds.explanation,
+                rounds=rounds.count,
+                stages=(*rounds.explanation.stages, *watch.stages),
+            )
+        return hits
 
-        def arrange(found: Sequence[HitT]) -> list[HitT]:
-            hits = list(found)
-            if self.group_by is not None:
-                places = within_groups(groups(hits, self.group_by), self.per_group)
-                hits = [hits[place] for place in places]
-            if not self.diversity:
-                return hits[:k]
-            unit = _unit(vectors(hits))
-            order = marginal_relevance(
-                scaled([hit.score for hit in hits]),
-                lambda place: unit @ unit[place],
-                diversity=self.diversity,
+    def _chosen(
+        self,
+        find: Callable[[int, FilterObject | None], Sequence[HitT]],
+        *,
+        k: int,
+        entries: int,
+        vectors: Callable[[Sequence[HitT]], Vectors] | None,
+        narrows: bool,
+        first: int,
+    ) -> list[HitT]:
+        pool = max(_POOL * k, _SMALLEST_POOL) if self.diversity else k
+        first = max(first, pool)
+        if self.group_by is None:
+            hits = list(find(first, None))
+        elif narrows:
+            hits = self._beyond_full_groups(find, pool, first)
+        else:
+            hits = gather(
+                lambda depth: find(depth, None),
+                self._within_groups,
                 k=k,
+                first=_GROUPED * first,
+                most=min(entries, MOST_CANDIDATES),
             )
-            return [hits[place] for place in order.tolist()]
+        if not self.diversity or not hits or vectors is None:
+            return hits[:k]
+        order = marginal_relevance(
+            scaled([hit.score for hit in hits]),
+            _similarity(vectors(hits)),
+            diversity=self.diversity,
+            k=k,
+        )
+        return [hits[place] for place in order.tolist()]
 
-        if self.group_by is not None:
-            first = max(first, _GROUPED * k)
-        if self.diversity:
-            first = max(first, _POOL * k, _SMALLEST_POOL)
-        return gather(find, arrange, k=k, first=first, most=entries)
+    def _within_groups(self, found: Sequence[HitT]) -> list[HitT]:
+        places = within_groups([self._group(hit)[0] for hit in found], self.per_group)
+        return [found[place] for place in places]
 
+    def _beyond_full_groups(
+        self,
+        find: Callable[[int, FilterObject | None], Sequence[HitT]],
+        wanted: int,
+        first: int,
+    ) -> list[HitT]:
+        """Search again and again, each time without the groups that are full by now.
 
-def payload_groups(hits: Sequence[Hit], field: str) -> list[Hashable | None]:
-    """The value that each hit's payload has under ``field``; ``None``: it has none.
+        What was found and is of no full group is found again: so half of what is asked for is new.
+        """
+        kept: dict[str, HitT] = {}
+        taken: Counter[Value] = Counter()
+        full: list[Any] = []
+        depth = max(first, _GROUPED * wanted)
+        while True:
+            found = find(depth, {str(self.group_by): {"$nin": list(full)}} if full else None)
+            for hit in found:
+                if hit.id in kept:
+                    continue
+                group, given = self._group(hit)
+                if group is not None:
+                    if taken[group] == self.per_group:
+                        continue
+                    taken[group] += 1
+                    if taken[group] == self.per_group:
+                        full.append(given)
+                kept[hit.id] = hit
+            if len(kept) >= wanted or len(found) < depth:
+                return _best_first(list(kept.values()))[:wanted]
 
-    Raises:
-        InvalidQueryError: a value is neither a text nor a number nor a boolean.
-    """
-    groups: list[Hashable | None] = []
-    for hit in hits:
-        payload = hit.payload
-        value = payload.get(field) if isinstance(payload, dict) else None
-        if isinstance(value, list | dict):
-            raise InvalidQueryError(
-                f"{field} of {hit.id!r:.100} is a {type(value).__name__}: hits are grouped by a "
-                "text, a number, or true and false"
+    def _group(self, hit: Hit) -> tuple[Value | None, Any]:
+        """The group of a hit as it is compared, and as its payload gives it; ``None``: none."""
+        try:
+            values = values_of(
+                hit.payload, str(self.group_by), self.field_type or FieldType.KEYWORD
             )
-        groups.append(value)
-    return groups
+        except ValueError:  # of another type, which counts as missing
+            return None, None
+        if not values:
+            return None, None
+        if self.field_type is FieldType.DATETIME:
+            return values[0], _given(hit.payload, str(self.group_by))
+        return values[0], values[0]
+
+
+def of_candidates(max_payload_bytes: int | None, candidates: int, k: int) -> int | None:
+    """What the payloads of candidates may have where those of ``k`` hits may have so much."""
+    if max_payload_bytes is None:
+        return None
+    return max(max_payload_bytes * -(-candidates // k), _CANDIDATE_BYTES)
+
+
+class _Rounds(Generic[HitT]):
+    """Searches, and remembers how often and how the last answer was found."""
+
+    def __init__(self, find: Callable[[int, FilterObject | None], Sequence[HitT]]) -> None:
+        self._find = find
+        self.count = 0
+        self.explanation: Explanation | None = None
+
+    def __call__(self, depth: int, beyond: FilterObject | None) -> Sequence[HitT]:
+        found = self._find(depth, beyond)
+        self.count += 1
+        self.explanation = getattr(found, "explanation", None)
+        return found
+
+
+def _field_type(group_by: Any, fields: Fields) -> FieldType:
+    """The type of a field that hits can be grouped by."""
+    there = ", ".join(sorted(fields)) or "none: declare filterable fields of the collection"
+    if not isinstance(group_by, str) or group_by not in fields:
+        reason = f"{group_by!r:.100} is no filterable field; there are {there}"
+        raise InvalidFilterError("group_by", reason, fields)
+    if fields[group_by] is FieldType.KEYWORDS:
+        reason = f"{group_by} holds lists of keywords, and a hit can only be of one group"
+        raise InvalidFilterError("group_by", reason, fields)
+    return fields[group_by]
+
+
+def _given(payload: Any, field: str) -> Any:
+    for part in field.split("."):
+        payload = payload[part]
+    return payload
+
+
+def _best_first(hits: list[HitT]) -> list[HitT]:
+    """In the order of their scores; the first hit is one of the best, so it says which way."""
+    mean = sum(hit.score for hit in hits) / max(len(hits), 1)
+    return sorted(hits, key=lambda hit: hit.score, reverse=bool(hits) and hits[0].score > mean)
 
 
 def _checked_share(diversity: Any) -> float:
@@ -130,8 +275,15 @@ def _checked_share(diversity: Any) -> float:
     raise InvalidQueryError(f"diversity is a number from 0 to 1, not {diversity!r:.100}")
 
 
-def _unit(vectors: Vectors) -> Vectors:
-    """At unit length; what has none stays zero."""
+def _similarity(vectors: Vectors) -> Callable[[int], NDArray[np.float32]]:
+    """How alike all of ``vectors`` are to one of them, from 0 to 1; without a length: unlike."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: Vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
-    return unit
+    some = unit[:_COMPARED]
+    least = min(float((some @ some.T).min()), 1 - _SAME)
+
+    def similar_to(place: int) -> NDArray[np.float32]:
+        similar: NDArray[np.float32] = np.maximum((unit @ unit[place] - least) / (1 - least), 0)
+        return similar
+
+    return similar_to

@@ -94,6 +94,10 @@ class SearchOptions(Body):
     """0: the best hits; towards 1: hits that differ from each other."""
     weights: dict[Literal["vector", "text"], Weight] | None = None
     """Of the two parts of a search by vector and text."""
+    fusion: Literal["ranks", "scores"] | None = None
+    """What of the two parts is added: ``ranks`` (reciprocal rank fusion) or ``scores``."""
+    rrf_k: Annotated[FiniteFloat, Field(ge=0, le=1e6)] | None = None
+    """The constant of the fusion of ranks."""
     explain: bool | None = None
     """Whether the answer says how it was found."""
 
@@ -298,6 +302,7 @@ _READERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "k": _number,
     "per_group": _number,
     "diversity": _number,
+    "rrf_k": _number,
     "queries": _number,
     "filter": _json,
     "weights": _json,

@@ -25,9 +25,16 @@ def songs(count: int = 200, *, seed: int = 3) -> MemorySnapshot:
     )
 
 
+FIELDS = {"artist": "keyword", "n": "number", "tags": "keywords"}
+
+
 def kind_of(**parameters: Any) -> HybridIndex:
     """The kind with these parameters; the vectors are scanned, so that answers are exact."""
-    given = {"vector": {"index": "Flat"}, **parameters}
+    given = {
+        "vector": {"index": "Flat"},
+        "filterable": FIELDS,
+        **parameters,
+    }
     return HybridIndex(HybridIndexParameters.model_validate(given))
 
 

@@ -1,8 +1,9 @@
 """Searching by vector and text at once, held against a fusion that is computed here."""
 
+import copy
 import json
+import pickle
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from indexrelay.components.errors import (
 )
 from indexrelay.components.registry import served
 from indexrelay.components.search import ArmHit, HybridHit, HybridQuery, HybridSearch
+from indexrelay.components.served import Hit
+from indexrelay.schemas.filters import InvalidFilterError
 from tests.components.changing_collection import WORDS as CHANGING_WORDS
 from tests.components.changing_collection import ChangingCollection
 from tests.components.jobs import Run
@@ -112,6 +115,113 @@ def test_scores_may_be_fused_instead_of_ranks(search: HybridSearch) -> None:
     assert [hit.score for hit in hits] == pytest.approx([scores[name] for name in expected])
 
 
+FILTERS: list[Any] = [
+    None,
+    {"artist": "Ada"},
+    {"n": {"$gte": 20, "$lt": 60}},
+    {"$or": [{"artist": {"$in": ["Bo", "Cy"]}}, {"n": {"$lt": 10}}]},
+    {"$not": {"artist": {"$ne": "Di"}}},
+    {"artist": "nobody"},
+]
+
+
+def matches(entry_id: str, asked: Any) -> bool:
+    """The filters above, by hand."""
+    payload = json.loads(SONGS.rows[entry_id].payload or "")
+    found: list[bool] = [
+        True,
+        payload["artist"] == "Ada",
+        20 <= payload["n"] < 60,
+        payload["artist"] in ("Bo", "Cy") or payload["n"] < 10,
+        payload["artist"] == "Di",
+        False,
+    ]
+    return found[FILTERS.index(asked)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    asked=st.sampled_from(FILTERS),
+    without=st.lists(st.sampled_from(SONGS.ids), max_size=5),
+    seed=st.integers(0, 100),
+    word=st.sampled_from(WORDS),
+    fusion=st.sampled_from(["ranks", "scores"]),
+)
+def test_a_filtered_answer_is_the_fusion_of_what_matches_in_both_halves(
+    search: HybridSearch, asked: Any, without: list[str], seed: int, word: str, fusion: Any
+) -> None:
+    vector = np.random.default_rng(seed).standard_normal(DIMENSION)
+    found = search.search(
+        vector=vector, text=word, filter=asked, without=without, fusion=fusion, k=200
+    )
+    may_be = {each for each in SONGS.ids if matches(each, asked)} - set(without)
+    assert {hit.id for hit in found} == may_be, "the vectors rank every entry"
+    by_hand: dict[str, float] = {}
+    for whole in (search.by_vector.search(vector, k=200), search.by_text.search(word, k=200)):
+        ranking = [hit for hit in whole if hit.id in may_be]
+        for rank, hit in enumerate(ranking, 1):
+            best, last = ranking[0].score, ranking[-1].score
+            share = 1.0 if best == last else (hit.score - last) / (best - last)
+            gain = 1 / (60 + rank) if fusion == "ranks" else share / 2
+            by_hand[hit.id] = by_hand.get(hit.id, 0.0) + gain
+    assert {hit.id: hit.score for hit in found} == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_an_explanation_tells_of_each_half_and_of_what_came_after(search: HybridSearch) -> None:
+    vector = SONGS.rows["e000004"].vector
+    asked: dict[str, Any] = {"vector": vector, "text": "sea blue", "filter": {"artist": "Ada"}}
+    hits = search.search(**asked, k=3, rerank=lambda _, found: range(len(found)), explain=True)
+    explained = hits.explanation
+    assert explained is not None
+    assert explained.plan == "hybrid"
+    assert [stage.name for stage in explained.stages] == ["vector", "text", "fusion", "rerank"]
+    assert {arm: each.plan for arm, each in explained.arms.items()} == {
+        "vector": "exact",
+        "text": "exact",
+    }
+    assert explained.arms["vector"].matches == 50
+    grouped = search.search(**asked, k=3, group_by="n", explain=True).explanation
+    assert grouped is not None
+    assert [stage.name for stage in grouped.stages][-1] == "all rounds"
+    alone = search.search(text="sea", explain=True).explanation
+    assert alone is not None
+    assert alone.layers[0].how == "bm25"
+    assert search.search(**asked).explanation is None
+
+
+def test_payloads_of_the_hits_have_a_limit_and_those_of_other_candidates_do_not_count(
+    search: HybridSearch,
+) -> None:
+    vector = SONGS.rows["e000004"].vector
+    asked: dict[str, Any] = {"vector": vector, "text": "sea", "k": 3}
+    size = sum(len(hit.payload_json or b"") for hit in search.search(**asked))
+    assert len(search.search(**asked, max_payload_bytes=size)) == 3
+    further: list[dict[str, Any]] = [{}, {"diversity": 0.0}]
+    for more in further:
+        with pytest.raises(InvalidQueryError, match="have more than"):
+            search.search(**asked, **more, max_payload_bytes=size - 1)
+
+
+def test_entries_are_given_with_their_texts_and_counted_and_listed(search: HybridSearch) -> None:
+    (song, nobody) = search.get(["e000004", "nobody"])
+    assert song is not None
+    assert (song.text, song.payload["n"], nobody) == (SONGS.rows["e000004"].text, 4, None)
+    assert search.count({"artist": "Ada"}) == 50
+    page = search.scroll({"artist": "Ada"}, limit=2)
+    assert [entry.id for entry in page.entries] == ["e000000", "e000004"]
+    assert page.after == "e000004"
+
+
+def test_examples_and_neighbours_are_found_by_the_vectors(search: HybridSearch) -> None:
+    alike = search.search_like(like=["e000001"], unlike=["e000002"], k=4, group_by="artist")
+    theirs = search.by_vector.search_like(["e000001"], ["e000002"], k=4, group_by="artist")
+    assert [(hit.id, hit.score) for hit in alike] == [(hit.id, hit.score) for hit in theirs]
+    assert len({hit.payload["artist"] for hit in alike}) == 4
+    near = search.neighbours(["e000001", "e000009"], k=3, filter={"artist": "Bo"})
+    assert {hit.payload["artist"] for hits in near.values() for hit in hits} == {"Bo"}
+    assert [hit.arms["vector"].rank for hit in near["e000009"]] == [1, 2, 3]
+
+
 def test_a_hit_says_where_each_half_found_it(search: HybridSearch) -> None:
     vector = SONGS.rows["e000007"].vector
     by_vector = search.by_vector.search(vector, k=100)
@@ -125,9 +235,18 @@ def test_a_hit_says_where_each_half_found_it(search: HybridSearch) -> None:
     assert all(hit.payload == json.loads(SONGS.rows[hit.id].payload or "") for hit in hits)
 
 
+def test_a_hit_is_copied_and_pickled_with_what_it_says(search: HybridSearch) -> None:
+    hit = search.search(vector=SONGS.rows["e000007"].vector, text="sea", k=1)[0]
+    for other in (copy.copy(hit), pickle.loads(pickle.dumps(hit))):  # noqa: S301 - its own
+        assert other == hit
+        assert (other.arms, other.fused) == (hit.arms, hit.fused)
+        assert repr(other) == repr(hit)
+    assert json.loads(hit.payload_json or b"") == hit.payload
+
+
 def test_an_entry_that_both_halves_like_comes_before_the_best_of_one(search: HybridSearch) -> None:
     vector = SONGS.rows["e000000"].vector
-    (best,) = search.search(vector=vector, text=SONGS.rows["e000000"].text, k=1)
+    best = search.search(vector=vector, text=SONGS.rows["e000000"].text, k=1)[0]
     assert best.id == "e000000"
     assert set(best.arms) == {"vector", "text"}
 
@@ -190,7 +309,7 @@ def test_an_entry_is_searched_by_its_id(search: HybridSearch) -> None:
         ({"text": "sea", "rerank": "best"}, "rerank is a function, or False, not 'best'"),
         ({"text": "sea", "per_group": 2}, "per_group goes with group_by"),
         ({"text": "sea", "group_by": "artist", "per_group": 0}, "per_group is a whole number"),
-        ({"text": "sea", "group_by": 3}, "group_by is a field's name, not 3"),
+        ({"text": "sea", "group_by": "tags"}, "tags holds lists of keywords"),
         ({"text": "sea", "diversity": 1.5}, "diversity is a number from 0 to 1, not 1.5"),
         ({"text": "sea", "diversity": True}, "diversity is a number from 0 to 1, not True"),
     ],
@@ -263,18 +382,15 @@ def test_each_group_has_so_many_places(search: HybridSearch) -> None:
     assert len(more) == 8, "all entries were looked at, and no artist has more places"
 
 
-def test_a_list_is_no_group(tmp_path: Path) -> None:
-    row = replace(SONGS.rows["e000000"], text="sea", payload='{"tags": ["a"]}')
-    tagged = SONGS.commit({"tagged": row})
-    search = opened(tmp_path, tagged)
-    with pytest.raises(InvalidQueryError, match="tags of 'tagged' is a list: hits are grouped by"):
-        search.search(text="sea", k=50, group_by="tags")
+def test_a_field_that_is_not_declared_is_no_group(search: HybridSearch) -> None:
+    with pytest.raises(InvalidFilterError, match="'title' is no filterable field; there are"):
+        search.search(text="sea", group_by="title")
 
 
 def test_diverse_hits_are_less_alike(search: HybridSearch) -> None:
     vector = SONGS.rows["e000004"].vector
 
-    def alike(hits: Sequence[HybridHit]) -> float:
+    def alike(hits: Sequence[Hit]) -> float:
         vectors = np.array([search.by_vector.vector(hit.id) for hit in hits])
         similar = vectors @ vectors.T
         return float(similar[~np.eye(len(hits), dtype=bool)].mean())

@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 
 from indexrelay.components.errors import CorruptFileError, RerankFunctionError
+from indexrelay.components.kind import Goal, Improvable
 from indexrelay.components.registry import check_kind, class_mistakes, kind_class
 from indexrelay.components.search import HybridIndex
-from indexrelay.components.search.parts import part_of
+from indexrelay.components.search.parts import Part, part_of
 from indexrelay.components.text_index import TextIndex, TextIndexParameters
 from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters
 from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition
-from indexrelay.schemas.versions import BlobRef
+from indexrelay.schemas.versions import BlobRef, VersionManifest
 from tests.components.jobs import as_previous, make_job, make_manifest, run
-from tests.components.search.songs import built, kind_of, songs
+from tests.components.search.songs import FIELDS, built, kind_of, songs
 from tests.components.test_golden import file_of
 
 
@@ -27,9 +28,10 @@ def test_it_is_installed_under_its_name_and_keeps_the_contract() -> None:
 def test_a_version_has_the_files_and_the_gates_of_both_halves(tmp_path: Path) -> None:
     snapshot = songs()
     both = built(tmp_path / "both", snapshot)
-    vector_kind = VectorIndex(VectorIndexParameters(index="Flat"))
-    vector = run(vector_kind, make_job(tmp_path / "vector", snapshot))
-    text = run(TextIndex(TextIndexParameters()), make_job(tmp_path / "text", snapshot))
+    by_vector = VectorIndexParameters.model_validate({"index": "Flat", "filterable": FIELDS})
+    vector = run(VectorIndex(by_vector), make_job(tmp_path / "vector", snapshot))
+    by_text = TextIndexParameters.model_validate({"filterable": FIELDS})
+    text = run(TextIndex(by_text), make_job(tmp_path / "text", snapshot))
     assert set(both.files) == {
         *(f"vector.{name}" for name in vector.files),
         *(f"text.{name}" for name in text.files),
@@ -100,7 +102,9 @@ def test_a_damaged_file_fails_a_gate_of_its_own_half(tmp_path: Path, name: str) 
     files[name].write_bytes(files[name].read_bytes()[:-100])
     stored = replace(made, files={each: BlobRef(digest="0" * 64, size=1) for each in files})
     failed = [check.name for check in kind.verify(job, stored, files) if not check.passed]
-    assert failed == [f"{name.partition('.')[0]}.reads_back"]
+    half = name.partition(".")[0]
+    assert f"{half}.reads_back" in failed
+    assert {each.partition(".")[0] for each in failed} == {half}
 
 
 def test_a_version_that_lacks_a_file_is_corrupt(tmp_path: Path) -> None:
@@ -185,7 +189,8 @@ def test_a_half_is_shown_its_own_version_only(tmp_path: Path) -> None:
     job = make_job(tmp_path, songs())
     manifest = make_manifest(job, run(kind_of(), job))
     text = part_of("text", manifest)
-    assert set(text.files) == {"texts.db"}
+    assert "texts.db" in text.files
+    assert "base.faiss" not in text.files
     assert {"count", "found_as_asked"} <= {check.name for check in text.checks}
     assert not {check.name for check in text.checks} & {"dimension", "vector.dimension"}
     assert text.details["tokenizer"] == "words"
@@ -223,3 +228,42 @@ def test_another_rerank_function_needs_no_other_files(tmp_path: Path) -> None:
     again = run(kind_of(rerank="operator:add", rerank_hits=7), following)
     assert again.failed == []
     assert all(isinstance(file, BlobRef) for file in again.built.files.values())
+
+
+def test_what_is_better_about_a_version_is_asked_of_the_half_that_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(tmp_path, songs())
+    manifest = make_manifest(job, run(kind_of(), job))
+    better = Improvable(reason="a graph", since={"tracks": 1})
+
+    def improvable(_: type[VectorIndex], seen: VersionManifest) -> Improvable:
+        assert seen.files.keys() >= {"base.faiss", "ids.table"}
+        return better
+
+    def improves(_: type[VectorIndex], new: VersionManifest, old: VersionManifest) -> bool:
+        return new.entries == old.entries == 200
+
+    monkeypatch.setattr(VectorIndex, "improvable", classmethod(improvable))
+    monkeypatch.setattr(VectorIndex, "improves", classmethod(improves))
+    assert HybridIndex.improvable(manifest) is better
+    assert HybridIndex.improves(manifest, manifest)
+    assert HybridIndex.has_quick_versions is VectorIndex.has_quick_versions
+
+
+def test_an_improvement_builds_one_half_from_scratch_and_goes_on_with_the_other(
+    tmp_path: Path,
+) -> None:
+    snapshot = songs()
+    job = make_job(tmp_path / "1", snapshot)
+    done = run(kind_of(), job)
+    improvement = replace(
+        make_job(tmp_path / "2", snapshot, previous=as_previous(job, done)),
+        goal=Goal.IMPROVEMENT,
+        from_scratch=True,
+    )
+    text = Part("text", TextIndex(TextIndexParameters())).job(improvement)
+    assert (text.goal, text.from_scratch) == (Goal.BEST, False)
+    built = run(kind_of(), improvement)
+    assert built.failed == []
+    assert isinstance(built.built.files["text.texts.db"], BlobRef)

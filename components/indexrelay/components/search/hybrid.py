@@ -11,20 +11,23 @@ last (`arrangement`).
 
 import math
 import numbers
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Self, get_args
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, SupportsIndex, cast, get_args, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from indexrelay.components.arrangement import Arrangement, payload_groups
+from indexrelay.components.arrangement import Arrangement, of_candidates
 from indexrelay.components.errors import InvalidQueryError, RerankFunctionError
+from indexrelay.components.query import Entry, Explanation, Hits, Page, Stopwatch
 from indexrelay.components.ranking import RRF_K, fusion_depth, reciprocal_rank_fusion, score_fusion
-from indexrelay.components.served import Closable, Hit, checked_k
+from indexrelay.components.served import Closable, Hit, check_payload_bytes, checked_k
 from indexrelay.components.text_index.search import TextSearch
+from indexrelay.components.vector_index.examples import ExampleList
 from indexrelay.components.vector_index.search import VectorSearch
 from indexrelay.schemas.diagnostics import describe_error
+from indexrelay.schemas.filters import Fields
 from indexrelay.storage.entries import Vectors
 
 ARMS: Final = ("vector", "text")
@@ -42,7 +45,6 @@ class ArmHit:
     """As the half has it: see `VectorSearch` and `TextSearch`."""
 
 
-@dataclass(slots=True)
 class HybridHit(Hit):
     """An entry that was found, and by which half.
 
@@ -50,10 +52,58 @@ class HybridHit(Hit):
     where both halves were asked; else that of the one half.
     """
 
-    arms: Mapping[str, ArmHit] = field(default_factory=dict)
-    """``vector`` and ``text``, as far as they found it within the depth that was searched."""
-    fused: float | None = None
-    """What the fusion gave it; ``None``: only one half was asked."""
+    __slots__ = ("_found", "arms", "fused")
+
+    def __init__(
+        self, found: Hit, score: float, arms: Mapping[str, ArmHit], fused: float | None = None
+    ) -> None:
+        """``found`` is the hit of a half: its payload stays unparsed until it is read."""
+        self.id = found.id
+        self.score = score
+        self._found = found
+        self.arms = arms
+        """``vector`` and ``text``, as far as they found it within the depth that was searched."""
+        self.fused = fused
+        """What the fusion gave it; ``None``: only one half was asked."""
+
+    @property
+    def payload(self) -> Any:
+        """The entry's JSON payload, parsed; ``None`` where it has none.
+
+        Raises:
+            CorruptFileError: what is stored is not JSON.
+        """
+        return self._found.payload
+
+    @payload.setter
+    def payload(self, payload: Any) -> None:
+        self._found.payload = payload
+
+    @property
+    def payload_json(self) -> bytes | None:
+        """The payload as JSON in UTF-8, unparsed where it was not read; ``None``: none."""
+        return self._found.payload_json
+
+    def __repr__(self) -> str:
+        said = f"id={self.id!r}, score={self.score!r}, payload={self.payload!r}"
+        return f"HybridHit({said}, arms={dict(self.arms)!r}, fused={self.fused!r})"
+
+    def __reduce__(self) -> tuple[type[Hit], tuple[object, ...]]:
+        plain = Hit(self.id, self.score, self.payload)
+        return HybridHit, (plain, self.score, self.arms, self.fused)
+
+
+class HybridHits(Hits):
+    """The hits of one query, the best first: every one is a `HybridHit`."""
+
+    if TYPE_CHECKING:  # a list of hits cannot be said to be one of hybrid hits
+
+        def __iter__(self) -> Iterator[HybridHit]: ...
+        @overload  # type: ignore[override]
+        def __getitem__(self, place: SupportsIndex, /) -> HybridHit: ...
+        @overload
+        def __getitem__(self, place: slice, /) -> list[HybridHit]: ...
+        def __getitem__(self, place: Any, /) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +134,7 @@ class HybridSearch(Closable):
         *,
         by_vector: VectorSearch,
         by_text: TextSearch,
+        fields: Fields,
         rerank: Rerank | None = None,
         rerank_hits: int = 50,
     ) -> None:
@@ -92,6 +143,8 @@ class HybridSearch(Closable):
         """The half that is searched by vector."""
         self.by_text: TextSearch = by_text
         """The half that is searched by text."""
+        self.fields: Fields = fields
+        """The fields that it can be filtered and grouped by."""
         self._rerank = rerank
         self._rerank_hits = rerank_hits
 
@@ -112,6 +165,8 @@ class HybridSearch(Closable):
         text: str | None = None,
         *,
         k: int = 10,
+        filter: Any = None,  # noqa: A002 - what people call it
+        without: Collection[str] = (),
         weights: Mapping[str, float] | None = None,
         fusion: Fusion = "ranks",
         rrf_k: float = RRF_K,
@@ -119,7 +174,9 @@ class HybridSearch(Closable):
         group_by: str | None = None,
         per_group: int = 1,
         diversity: float | None = None,
-    ) -> list[HybridHit]:
+        explain: bool = False,
+        max_payload_bytes: int | None = None,
+    ) -> HybridHits:
         """The ``k`` entries that fit best, or all of them where there are fewer.
 
         Args:
@@ -127,6 +184,8 @@ class HybridSearch(Closable):
             text: plain words, as `TextSearch.search` takes them. With both, their rankings are
                 fused; one of the two is enough.
             k: how many.
+            filter: a JSON object that entries must match (`indexrelay.schemas.filters`).
+            without: ids of entries that must not be found.
             weights: of ``vector`` and ``text`` in the fusion, 1 where one is not named; a half of
                 weight 0 is not asked.
             fusion: ``ranks``: the sum of ``weight / (rrf_k + rank)``; ``scores``: the weighted mean
@@ -134,12 +193,16 @@ class HybridSearch(Closable):
             rrf_k: how flat the fusion of ranks is: the larger, the less the first ranks count for.
             rerank: scores the best hits again. ``None``: the component's function, where it has
                 one; ``False``: none; or a function of its own.
-            group_by: a field of the payload; of entries with the same value only the first
+            group_by: a filterable field; of entries with the same value only the first
                 ``per_group`` are given. Entries that lack it are not limited.
             per_group: see ``group_by``.
             diversity: from 0 to 1; how much being unlike the hits above counts, beside fitting.
+            explain: whether the hits carry an `Explanation`, with that of each half.
+            max_payload_bytes: no more payloads are given than have so many bytes of JSON; ``None``:
+                any number.
 
         Raises:
+            InvalidFilterError: the filter cannot be answered, or ``group_by`` is no such field.
             InvalidQueryError: there is neither a vector nor a text, or an argument is not what it
                 has to be.
             RerankFunctionError: the function raised something, or did not give a number for each
@@ -148,34 +211,130 @@ class HybridSearch(Closable):
         most = checked_k(k)
         asked = self._asked(vector, text, _checked_weights(weights))
         fuse = _Fuse.of(fusion, rrf_k, list(asked.values()))
-        arrangement = Arrangement.of(group_by=group_by, per_group=per_group, diversity=diversity)
+        arrangement = Arrangement.of(group_by, per_group, diversity, self.fields)
         function = self._function(rerank)
-        query = HybridQuery(vector=None if vector is None else _as_vector(vector), text=text)
-
-        def find(depth: int) -> list[HybridHit]:
-            hits = self._fused(query, asked, fuse, depth)
-            return hits if function is None else _reranked(function, query, hits)
-
-        first = most if function is None else max(most, self._rerank_hits)
-        if arrangement is None:
-            return find(first)[:most]
-        return arrangement.search(
-            find,
+        asking = _Asking(
+            query=HybridQuery(vector=None if vector is None else _as_vector(vector), text=text),
+            asked=asked,
+            options={"filter": filter, "without": without, "explain": explain},
             k=most,
-            entries=len(self),
-            groups=payload_groups,
-            vectors=self._vectors,
-            first=first,
+            max_payload_bytes=max_payload_bytes,
         )
 
-    def search_by_id(self, entry_id: str, *, k: int = 10) -> list[HybridHit]:
-        """The ``k`` entries whose vectors are nearest to that of an entry, without itself.
+        def find(depth: int) -> HybridHits:
+            hits = self._fused(asking, fuse, depth)
+            return hits if function is None else _reranked(function, asking.query, hits)
 
-        Raises:
-            UnknownEntryError: it is not in here.
-            InvalidQueryError: ``k`` is no whole number from 1.
-        """
-        return _of_one("vector", self.by_vector.search_by_id(entry_id, k=k))
+        first = most if function is None else max(most, self._rerank_hits)
+        if arrangement is not None:
+            arranged = arrangement.search(
+                lambda depth, _: find(depth),
+                k=most,
+                entries=len(self),
+                vectors=self.by_vector.vectors_of,
+                narrows=False,
+                first=first,
+                max_payload_bytes=max_payload_bytes,
+            )
+            return _answer(cast("list[HybridHit]", arranged), arranged.explanation)
+        hits = find(first)
+        del hits[most:]
+        check_payload_bytes(sum(len(hit.payload_json or b"") for hit in hits), max_payload_bytes)
+        return hits
+
+    def search_by_id(
+        self,
+        entry_id: str,
+        *,
+        k: int = 10,
+        filter: Any = None,  # noqa: A002 - what people call it
+        without: Collection[str] = (),
+        group_by: str | None = None,
+        per_group: int = 1,
+        diversity: float | None = None,
+        explain: bool = False,
+        max_payload_bytes: int | None = None,
+    ) -> HybridHits:
+        """The entries whose vectors are nearest to that of one; see `VectorSearch.search_by_id`."""
+        found = self.by_vector.search_by_id(
+            entry_id,
+            k=k,
+            filter=filter,
+            without=without,
+            group_by=group_by,
+            per_group=per_group,
+            diversity=diversity,
+            explain=explain,
+            max_payload_bytes=max_payload_bytes,
+        )
+        return _of_one("vector", found)
+
+    def search_like(
+        self,
+        like: ExampleList,
+        unlike: ExampleList = (),
+        *,
+        k: int = 10,
+        filter: Any = None,  # noqa: A002 - what people call it
+        without: Collection[str] = (),
+        group_by: str | None = None,
+        per_group: int = 1,
+        diversity: float | None = None,
+        explain: bool = False,
+        max_payload_bytes: int | None = None,
+    ) -> HybridHits:
+        """The entries whose vectors are like some examples and unlike others; see
+        `VectorSearch.search_like`."""
+        found = self.by_vector.search_like(
+            like,
+            unlike,
+            k=k,
+            filter=filter,
+            without=without,
+            group_by=group_by,
+            per_group=per_group,
+            diversity=diversity,
+            explain=explain,
+            max_payload_bytes=max_payload_bytes,
+        )
+        return _of_one("vector", found)
+
+    def neighbours(
+        self,
+        ids: Collection[str],
+        *,
+        k: int = 10,
+        filter: Any = None,  # noqa: A002
+        max_payload_bytes: int | None = None,
+    ) -> dict[str, HybridHits]:
+        """`search_by_id` for each of ``ids``; see `VectorSearch.neighbours`."""
+        found = self.by_vector.neighbours(
+            ids, k=k, filter=filter, max_payload_bytes=max_payload_bytes
+        )
+        return {entry_id: _of_one("vector", hits) for entry_id, hits in found.items()}
+
+    def count(self, filter: Any = None) -> int:  # noqa: A002
+        """How many entries match ``filter``; see `VectorSearch.count`."""
+        return self.by_vector.count(filter)
+
+    def get(
+        self, ids: Collection[str], *, max_payload_bytes: int | None = None
+    ) -> list[Entry | None]:
+        """The entries with these ids, with their texts; see `TextSearch.get`."""
+        return self.by_text.get(ids, max_payload_bytes=max_payload_bytes)
+
+    def scroll(
+        self,
+        filter: Any = None,  # noqa: A002
+        *,
+        after: str | None = None,
+        limit: int = 100,
+        max_payload_bytes: int | None = None,
+    ) -> Page:
+        """Entries in the order of their ids, with their texts; see `TextSearch.scroll`."""
+        return self.by_text.scroll(
+            filter, after=after, limit=limit, max_payload_bytes=max_payload_bytes
+        )
 
     def close(self) -> None:
         """Close both halves; nothing may be searched afterwards."""
@@ -198,31 +357,41 @@ class HybridSearch(Closable):
             raise InvalidQueryError(f"the weight of {' and of '.join(asked)} is 0: nothing is left")
         return heavy
 
-    def _fused(
-        self, query: HybridQuery, asked: Mapping[str, float], fuse: "_Fuse", depth: int
-    ) -> list[HybridHit]:
+    def _fused(self, asking: "_Asking", fuse: "_Fuse", depth: int) -> HybridHits:
         """The best ``depth`` of what the halves find."""
-        if len(asked) == 1:
-            (arm,) = asked
-            return _of_one(arm, self._ask(arm, query, depth))
-        found = {arm: self._ask(arm, query, fuse.window(depth)) for arm in asked}
+        if len(asking.asked) == 1:
+            (arm,) = asking.asked
+            return _of_one(arm, self._ask(arm, asking, depth))
+        watch = Stopwatch()
+        found = {}
+        for arm in asking.asked:
+            found[arm] = self._ask(arm, asking, fuse.window(depth))
+            watch.stage(arm)
         ranked = {
             arm: {hit.id: (rank, hit) for rank, hit in enumerate(hits, 1)}
             for arm, hits in found.items()
         }
-        return [
-            _hit({arm: of[entry_id] for arm, of in ranked.items() if entry_id in of}, fused=score)
-            for entry_id, score in fuse(found.values())[:depth]
-        ]
+        fused = fuse(found.values())
+        hits = HybridHits(
+            _hit({arm: of[entry_id] for arm, of in ranked.items() if entry_id in of}, score)
+            for entry_id, score in fused[:depth]
+        )
+        watch.stage("fusion")
+        arms = {arm: each.explanation for arm, each in found.items()}
+        explained = {arm: each for arm, each in arms.items() if each is not None}
+        if explained:
+            hits.explanation = Explanation(
+                plan="hybrid", candidates=len(fused), stages=watch.stages, arms=explained
+            )
+        return hits
 
-    def _ask(self, arm: str, query: HybridQuery, k: int) -> list[Hit]:
+    def _ask(self, arm: str, asking: "_Asking", k: int) -> Hits:
+        limit = of_candidates(asking.max_payload_bytes, k, asking.k)
         if arm == "vector":
-            return self.by_vector.search(query.vector, k=k)  # type: ignore[arg-type]
-        return self.by_text.search(query.text, k=k)  # type: ignore[arg-type]
-
-    def _vectors(self, hits: Sequence[Hit]) -> Vectors:
-        contents = self.by_vector.contents
-        return contents.vectors(np.array([contents.row(hit.id) for hit in hits], dtype=np.int64))
+            vector = cast("Vectors", asking.query.vector)
+            return self.by_vector.search(vector, k=k, max_payload_bytes=limit, **asking.options)
+        text = cast("str", asking.query.text)
+        return self.by_text.search(text, k=k, max_payload_bytes=limit, **asking.options)
 
     def _function(self, rerank: Any) -> Rerank | None:
         if rerank is None or rerank is True:
@@ -232,6 +401,19 @@ class HybridSearch(Closable):
         if not callable(rerank):
             raise InvalidQueryError(f"rerank is a function, or False, not {rerank!r:.100}")
         return rerank  # type: ignore[no-any-return] # callable() narrows to an unknown signature
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asking:
+    """What the halves are asked for."""
+
+    query: HybridQuery
+    asked: Mapping[str, float]
+    """The halves, with their weights."""
+    options: Mapping[str, Any]
+    """For both."""
+    k: int
+    max_payload_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,29 +454,35 @@ def _as_vector(vector: ArrayLike) -> Vectors:
         raise InvalidQueryError(f"a query is an array of numbers: {error}") from error
 
 
-def _hit(found: Mapping[str, tuple[int, Hit]], *, fused: float | None = None) -> HybridHit:
+def _hit(found: Mapping[str, tuple[int, Hit]], fused: float | None = None) -> HybridHit:
     """One entry, from what the halves found of it."""
     first = next(iter(found.values()))[1]
-    return HybridHit(
-        first.id,
-        first.score if fused is None else fused,
-        first.payload,
-        arms={arm: ArmHit(rank, hit.score) for arm, (rank, hit) in found.items()},
-        fused=fused,
+    arms = {arm: ArmHit(rank, hit.score) for arm, (rank, hit) in found.items()}
+    return HybridHit(first, first.score if fused is None else fused, arms, fused)
+
+
+def _of_one(arm: str, found: Hits) -> HybridHits:
+    """What one half found."""
+    return _answer(
+        (_hit({arm: (rank, hit)}) for rank, hit in enumerate(found, 1)), found.explanation
     )
 
 
-def _of_one(arm: str, hits: Sequence[Hit]) -> list[HybridHit]:
-    return [_hit({arm: (rank, hit)}) for rank, hit in enumerate(hits, 1)]
+def _answer(hits: Iterable[HybridHit], explanation: Explanation | None) -> HybridHits:
+    answer = HybridHits(hits)
+    answer.explanation = explanation
+    return answer
 
 
-def _reranked(function: Rerank, query: HybridQuery, hits: list[HybridHit]) -> list[HybridHit]:
+def _reranked(function: Rerank, query: HybridQuery, hits: HybridHits) -> HybridHits:
     """The hits in the order of the scores that ``function`` gives them."""
     if not hits:
         return hits
+    watch = Stopwatch()
+    found = cast("list[HybridHit]", list(hits))
     name = getattr(function, "__qualname__", type(function).__name__)
     try:
-        scores = np.asarray(function(query, list(hits)), dtype=np.float64)
+        scores = np.asarray(function(query, found), dtype=np.float64)
     except Exception as error:
         raise RerankFunctionError(name, f"it raised {describe_error(error)}") from error
     if scores.shape != (len(hits),):
@@ -303,10 +491,14 @@ def _reranked(function: Rerank, query: HybridQuery, hits: list[HybridHit]) -> li
         )
     if not np.isfinite(scores).all():
         raise RerankFunctionError(name, "it gave a score that is no finite number")
-    for hit, score in zip(hits, scores.tolist(), strict=True):
+    for hit, score in zip(found, scores.tolist(), strict=True):
         hit.score = score
     order = np.argsort(-scores, kind="stable")
-    return [hits[place] for place in order.tolist()]
+    watch.stage("rerank")
+    explanation = hits.explanation
+    if explanation is not None:
+        explanation = replace(explanation, stages=(*explanation.stages, *watch.stages))
+    return _answer((found[place] for place in order.tolist()), explanation)
 
 
 def _checked_weights(weights: Any) -> dict[str, float]:

@@ -185,6 +185,7 @@ class HybridIndex(Kind[HybridIndexParameters, HybridSearch]):
         return HybridSearch(
             by_vector=vector,
             by_text=text,
+            fields=self.parameters.filterable,
             rerank=rerank,
             rerank_hits=self.parameters.rerank_hits,
         )

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
-from indexrelay.components.kind import Built, Files, Job, Kind, PreviousVersion
+from indexrelay.components.kind import Built, Files, Goal, Job, Kind, PreviousVersion
 from indexrelay.components.served import VersionFiles
 from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
 
@@ -82,7 +82,11 @@ class Part:
             previous = PreviousVersion(
                 manifest=part_of(self.name, previous.manifest), files=self.files(previous.files)
             )
-        return replace(job, workdir=workdir, previous=previous)
+        own = replace(job, workdir=workdir, previous=previous)
+        if job.goal is Goal.IMPROVEMENT and not self.kind.has_quick_versions:
+            # There is nothing to improve about it: it goes on.
+            return replace(own, goal=Goal.BEST, from_scratch=False)
+        return own
 
     def files(self, files: Files) -> VersionFiles:
         """Of the files on disk those of this part; one that is missing is corruption."""

@@ -23,6 +23,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, Final
 
+from indexrelay.components.arrangement import Arrangement, narrowed, of_candidates
 from indexrelay.components.errors import CorruptFileError, InvalidQueryError, UnknownEntryError
 from indexrelay.components.query import Explanation, Hits, Layer, Stopwatch, checked_without
 from indexrelay.components.served import (
@@ -114,6 +115,8 @@ class TextSearch(TextEntries):
         k: int = 10,
         filter: Any = None,  # noqa: A002 - what people call it
         without: Collection[str] = (),
+        group_by: str | None = None,
+        per_group: int = 1,
         explain: bool = False,
         max_payload_bytes: int | None = None,
     ) -> Hits:
@@ -130,17 +133,35 @@ class TextSearch(TextEntries):
             k: how many entries.
             filter: a JSON object that entries must match (`indexrelay.schemas.filters`).
             without: ids of entries that must not be found.
+            group_by: a filterable field; of entries with the same value only the first
+                ``per_group`` are given. Entries that lack it are not limited.
+            per_group: see ``group_by``.
             explain: whether the hits carry an `Explanation`.
             max_payload_bytes: see above.
 
         Raises:
-            InvalidFilterError: the filter cannot be answered.
+            InvalidFilterError: the filter cannot be answered, or ``group_by`` is no such field.
             InvalidQueryError: ``text`` is no string, ``k`` no whole number from 1 on, or the
                 payloads have too many bytes.
         """
         if not isinstance(text, str):
             raise InvalidQueryError(f"a query is a str, not {type(text).__name__}")
         most = checked_k(k)
+        arrangement = Arrangement.of(group_by, per_group, None, self.fields)
+        if arrangement is not None:
+            return arrangement.search(
+                lambda depth, beyond: self.search(
+                    text,
+                    k=depth,
+                    filter=narrowed(filter, beyond),
+                    without=without,
+                    explain=explain,
+                    max_payload_bytes=of_candidates(max_payload_bytes, depth, most),
+                ),
+                k=most,
+                entries=len(self),
+                max_payload_bytes=max_payload_bytes,
+            )
         watch = Stopwatch()
         asked = self._fields.columns.parse(filter)
         gone = frozenset(checked_without(without))

@@ -19,7 +19,7 @@ from indexrelay.components.query import (
     checked_ids,
     checked_limit,
 )
-from indexrelay.components.served import check_payload_bytes, check_payload_values
+from indexrelay.components.served import Hit, check_payload_bytes, check_payload_values
 from indexrelay.components.vector_index.version import Contents
 from indexrelay.schemas.filters import Fields
 from indexrelay.storage.entries import Vectors
@@ -108,6 +108,11 @@ class VectorEntries:
     def vector_at(self, position: int) -> Vectors:
         """The vector of ``ids[position]``; raises `IndexError` where there is none."""
         return self.contents.vector(self.contents.row_at(position))
+
+    def vectors_of(self, hits: Sequence[Hit]) -> Vectors:
+        """The vectors of hits, shape ``(n, dimension)``, as they are indexed."""
+        rows = [self.contents.row(hit.id) for hit in hits]
+        return self.contents.vectors(np.array(rows, dtype=np.int64))
 
     def payload(self, entry_id: str) -> Any:
         """The parsed payload of one entry, or ``None``.

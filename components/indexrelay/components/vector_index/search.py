@@ -11,7 +11,7 @@ nearer ones of the base would be left out.
 
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from operator import itemgetter
 from pathlib import Path
@@ -21,9 +21,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from indexrelay.components.arrangement import Arrangement, FilterObject, narrowed, of_candidates
 from indexrelay.components.errors import CorruptFileError, of_faiss
 from indexrelay.components.formats.string_table import Rows
-from indexrelay.components.query import Hits, Stopwatch, checked_without
+from indexrelay.components.query import Hits, Stopwatch, checked_ids, checked_without
 from indexrelay.components.served import (
     Closable,
     check_payload_bytes,
@@ -31,6 +32,7 @@ from indexrelay.components.served import (
     stored_hits,
 )
 from indexrelay.components.vector_index.entries import VectorEntries
+from indexrelay.components.vector_index.examples import ExampleList, examples_of
 from indexrelay.components.vector_index.index_search import (
     Found,
     FoundByOne,
@@ -138,6 +140,9 @@ class VectorSearch(VectorEntries, Closable):
         k: int = 10,
         filter: Any = None,  # noqa: A002 - what people call it
         without: Collection[str] = (),
+        group_by: str | None = None,
+        per_group: int = 1,
+        diversity: float | None = None,
         explain: bool = False,
         max_payload_bytes: int | None = None,
     ) -> Hits:
@@ -152,16 +157,25 @@ class VectorSearch(VectorEntries, Closable):
             k: how many entries.
             filter: a JSON object that entries must match (`indexrelay.schemas.filters`).
             without: ids of entries that must not be found.
+            group_by: a filterable field; of entries with the same value only the first
+                ``per_group`` are given. Entries that lack it are not limited.
+            per_group: see ``group_by``.
+            diversity: from 0 to 1; how much being unlike the hits above counts, beside being near
+                (`indexrelay.components.arrangement`).
             explain: whether the hits carry an `Explanation`.
             max_payload_bytes: see above.
 
         Raises:
-            InvalidFilterError: the filter cannot be answered.
+            InvalidFilterError: the filter cannot be answered, or ``group_by`` is no such field.
             InvalidQueryError: it has another shape, holds a NaN or an infinity, is zero under
                 cosine, ``k`` is no whole number from 1, or the payloads have too many bytes.
         """
         query = self._queries.one(vector)
         self._asked.append(query)
+        if group_by is not None or diversity is not None or per_group != 1:
+            arrangement = Arrangement.of(group_by, per_group, diversity, self.fields)
+            only = Only(filter, without, explain)
+            return self._arranged(arrangement, query, k, only, max_payload_bytes)
         if filter is not None or without or explain:
             return self._planned(query, k, Only(filter, without, explain), max_payload_bytes)
         scores, rows = self._nearest_to_one(query, k)
@@ -179,21 +193,32 @@ class VectorSearch(VectorEntries, Closable):
 
         ``max_payload_bytes`` is for all answers together.
         """
-        queries = self._queries.many(vectors)
-        if filter is None:
-            scores, rows = self._nearest(queries, k)
-        else:
-            answers = self._answers(queries, k, self.contents.columns.parse(filter))
-            scores, rows = as_scores(answers.found, self.metric), answers.rows
-        each = rows.shape[1]
-        if (rows[:, -1:] < 0).any():  # FAISS found fewer; what is missing comes last
-            counts = (rows >= 0).sum(axis=1).tolist()
-            scores, rows = scores[rows >= 0], rows[rows >= 0]
-        else:
-            counts = [each] * len(rows)
-        together = self._hits(scores.ravel().tolist(), rows.ravel(), max_payload_bytes)
-        ends = accumulate(counts)
-        return [Hits(together[end - count : end]) for count, end in zip(counts, ends, strict=True)]
+        scores, rows = self._nearest_of_all(self._queries.many(vectors), k, filter)
+        return self._hits_of_many(scores, rows, rows >= 0, max_payload_bytes)
+
+    def neighbours(
+        self,
+        ids: Collection[str],
+        *,
+        k: int = 10,
+        filter: Any = None,  # noqa: A002 - what people call it
+        max_payload_bytes: int | None = None,
+    ) -> dict[str, Hits]:
+        """`search_by_id` for each of ``ids``, by id, in much less time; see `search_many`.
+
+        Raises:
+            UnknownEntryError: one of them is not in here.
+            InvalidFilterError: the filter cannot be answered.
+            InvalidQueryError: ``ids`` is no list of ids, or as `search_by_id` does.
+        """
+        wanted = list(dict.fromkeys(checked_ids(ids)))
+        own = np.array([self.contents.row(each) for each in wanted], dtype=np.int64)
+        k = checked_k(k)
+        scores, rows = self._nearest_of_all(self.contents.vectors(own), k + 1, filter)
+        others = (rows >= 0) & (rows != own[:, None])
+        others &= others.cumsum(axis=1) <= k
+        answers = self._hits_of_many(scores, rows, others, max_payload_bytes)
+        return dict(zip(wanted, answers, strict=True))
 
     def search_arrays(
         self, vectors: ArrayLike, *, k: int = 10
@@ -229,6 +254,9 @@ class VectorSearch(VectorEntries, Closable):
         k: int = 10,
         filter: Any = None,  # noqa: A002 - what people call it
         without: Collection[str] = (),
+        group_by: str | None = None,
+        per_group: int = 1,
+        diversity: float | None = None,
         explain: bool = False,
         max_payload_bytes: int | None = None,
     ) -> Hits:
@@ -244,14 +272,55 @@ class VectorSearch(VectorEntries, Closable):
         """
         k = checked_k(k)
         row = self.contents.row(entry_id)
+        only = Only(filter, without, explain, row)
+        if group_by is not None or diversity is not None or per_group != 1:
+            arrangement = Arrangement.of(group_by, per_group, diversity, self.fields)
+            vector = self.contents.vector(row)
+            return self._arranged(arrangement, vector, k, only, max_payload_bytes)
         if filter is not None or without or explain:
-            only = Only(filter, without, explain, row)
             return self._planned(self.contents.vector(row), k, only, max_payload_bytes)
         scores, rows = self._nearest_to_one(self.contents.vector(row), k + 1)
         if row in rows:
             at = rows.index(row)
             del scores[at], rows[at]
         return self._hits(scores[:k], rows[:k], max_payload_bytes)
+
+    def search_like(
+        self,
+        like: ExampleList,
+        unlike: ExampleList = (),
+        *,
+        k: int = 10,
+        filter: Any = None,  # noqa: A002 - what people call it
+        without: Collection[str] = (),
+        group_by: str | None = None,
+        per_group: int = 1,
+        diversity: float | None = None,
+        explain: bool = False,
+        max_payload_bytes: int | None = None,
+    ) -> Hits:
+        """The entries that are like some examples and unlike others, which are left out.
+
+        ``like`` and ``unlike`` are ids of entries, and vectors; at least one is wanted. The query
+        is the mean of ``like`` minus half the mean of ``unlike`` (`vector_index.examples`). The
+        other arguments are those of `search`.
+
+        Raises:
+            UnknownEntryError: an id is not in here.
+            InvalidQueryError: the examples make no query; and as `search` does.
+        """
+        examples = examples_of(like, unlike, entry=self.vector, vector=self._queries.one)
+        return self.search(
+            examples.query,
+            k=k,
+            filter=filter,
+            without={*checked_without(without), *examples.ids},
+            group_by=group_by,
+            per_group=per_group,
+            diversity=diversity,
+            explain=explain,
+            max_payload_bytes=max_payload_bytes,
+        )
 
     def nearest_rows(self, queries: Vectors, *, k: int) -> Rows:
         """The rows (see `Contents`) of the ``k`` nearest of each query; -1 where there are fewer.
@@ -334,6 +403,39 @@ class VectorSearch(VectorEntries, Closable):
             found, rows = found[:count], rows[:count]
         return (l2_scores(found) if self._is_l2 else found), rows
 
+    def _nearest_of_all(self, queries: Vectors, k: int, filter_: Any) -> Found:
+        """`_nearest` of what a filter matches; ``None``: of everything."""
+        if filter_ is None:
+            return self._nearest(queries, k)
+        answers = self._answers(queries, k, self.contents.columns.parse(filter_))
+        return as_scores(answers.found, self.metric), answers.rows
+
+    def _arranged(
+        self,
+        arrangement: Arrangement | None,
+        query: Vectors,
+        k: int,
+        only: "Only",
+        max_payload_bytes: int | None,
+    ) -> Hits:
+        """The hits of a query, of the shape ``(dimension,)``, in an order of its own."""
+        if arrangement is None:
+            return self._planned(query, k, only, max_payload_bytes)
+        most = checked_k(k)
+
+        def find(depth: int, beyond: FilterObject | None) -> Hits:
+            narrower = replace(only, filter=narrowed(only.filter, beyond))
+            most_bytes = of_candidates(max_payload_bytes, depth, most)
+            return self._planned(query, depth, narrower, most_bytes)
+
+        return arrangement.search(
+            find,
+            k=most,
+            entries=self._entries,
+            vectors=self.vectors_of,
+            max_payload_bytes=max_payload_bytes,
+        )
+
     def _planned(self, query: Vectors, k: int, only: "Only", max_payload_bytes: int | None) -> Hits:
         """The hits of a query, of the shape ``(dimension,)``, that may not find everything."""
         watch = Stopwatch()
@@ -379,6 +481,23 @@ class VectorSearch(VectorEntries, Closable):
         except IndexError as error:
             raise self._no_such_row() from error
         return Hits(stored_hits(ids, scores, payloads, contents.payload_paths_of(rows)))
+
+    def _hits_of_many(
+        self,
+        scores: NDArray[np.float32],
+        rows: Rows,
+        wanted: NDArray[np.bool_],
+        max_payload_bytes: int | None,
+    ) -> list[Hits]:
+        """The ``wanted`` hits of each query; all arrays are of the shape ``(n, k)``."""
+        if wanted.all():
+            counts = [rows.shape[1]] * len(rows)
+        else:
+            counts = wanted.sum(axis=1).tolist()
+            scores, rows = scores[wanted], rows[wanted]
+        together = self._hits(scores.ravel().tolist(), rows.ravel(), max_payload_bytes)
+        ends = accumulate(counts)
+        return [Hits(together[end - count : end]) for count, end in zip(counts, ends, strict=True)]
 
     def _no_such_row(self) -> CorruptFileError:
         return CorruptFileError(self.contents.base.paths[BASE], "it finds rows that do not exist")

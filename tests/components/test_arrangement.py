@@ -1,0 +1,198 @@
+"""Groups and diversity over the hits of any search, held against a look at all entries."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from indexrelay.components.arrangement import MOST_CANDIDATES, Arrangement, FilterObject
+from indexrelay.components.errors import InvalidQueryError
+from indexrelay.components.served import Hit
+from indexrelay.schemas.filters import FieldType, InvalidFilterError, parse_filter
+from indexrelay.storage.entries import Vectors
+
+FIELDS = {
+    "artist": FieldType.KEYWORD,
+    "year": FieldType.NUMBER,
+    "live": FieldType.BOOLEAN,
+    "added": FieldType.DATETIME,
+    "tags": FieldType.KEYWORDS,
+}
+
+
+def arrangement_of(
+    group_by: Any = None, per_group: Any = 1, diversity: Any = None, fields: Any = FIELDS
+) -> Arrangement | None:
+    return Arrangement.of(group_by, per_group, diversity, fields)
+
+
+class Entries:
+    """Ranked entries of which a search finds those that a filter matches, and what was asked."""
+
+    def __init__(self, payloads: Sequence[Any], *, falling: bool = True) -> None:
+        self.hits = [
+            Hit(f"e{row}", float(-row if falling else row), payload)
+            for row, payload in enumerate(payloads)
+        ]
+        self.asked: list[tuple[int, FilterObject | None]] = []
+
+    def find(self, depth: int, beyond: FilterObject | None) -> list[Hit]:
+        self.asked.append((depth, beyond))
+        full = set()
+        if beyond is not None:
+            parse_filter(beyond, FIELDS)  # it is one
+            ((field, condition),) = beyond.items()
+            full = {(field, each) for each in condition["$nin"]}
+        left = [
+            hit
+            for hit in self.hits
+            if not any(hit.payload.get(field) == each for field, each in full)
+        ]
+        return left[:depth]
+
+    def search(self, k: int, *, narrows: bool = True, **asked: Any) -> list[Hit]:
+        arrangement = arrangement_of(**asked)
+        assert arrangement is not None
+        return arrangement.search(
+            self.find, k=k, entries=len(self.hits), vectors=self.vectors, narrows=narrows
+        )
+
+    def vectors(self, hits: Sequence[Hit]) -> Vectors:
+        return np.array([hit.payload["vector"] for hit in hits], dtype=np.float32)
+
+
+def firsts(hits: Sequence[Hit], field: str, per_group: int) -> list[Hit]:
+    """Every hit that is among the first of its group."""
+    seen: Counter[Any] = Counter()
+    found = []
+    for hit in hits:
+        group = hit.payload.get(field)
+        seen[group] += 1
+        if group is None or seen[group] <= per_group:
+            found.append(hit)
+    return found
+
+
+@pytest.mark.parametrize("narrows", [True, False])
+@given(
+    groups=st.lists(st.none() | st.sampled_from("abcd"), max_size=60),
+    k=st.integers(1, 8),
+    per_group=st.integers(1, 3),
+    falling=st.booleans(),
+)
+def test_hits_are_the_first_of_their_groups_among_all_entries(
+    narrows: bool, groups: list[str | None], k: int, per_group: int, falling: bool
+) -> None:
+    payloads = [{} if group is None else {"artist": group} for group in groups]
+    entries = Entries(payloads, falling=falling)
+    found = entries.search(k, group_by="artist", per_group=per_group, narrows=narrows)
+    assert found == firsts(entries.hits, "artist", per_group)[:k]
+
+
+def test_full_groups_are_left_out_of_the_next_search() -> None:
+    entries = Entries([*({"artist": "a"} for _ in range(5000)), {"artist": "b"}, {}])
+    found = entries.search(3, group_by="artist")
+    assert [hit.id for hit in found] == ["e0", "e5000", "e5001"]
+    assert entries.asked == [(6, None), (6, {"artist": {"$nin": ["a"]}})]
+
+
+def test_a_search_that_cannot_leave_them_out_looks_among_so_many_candidates() -> None:
+    entries = Entries([{"artist": "a"}] * 50_000)
+    found = entries.search(3, group_by="artist", narrows=False)
+    assert [hit.id for hit in found] == ["e0"]
+    assert [depth for depth, _ in entries.asked] == [6, 24, 96, 384, 1536, 6144, MOST_CANDIDATES]
+
+
+@pytest.mark.parametrize(
+    ("field", "same", "other"),
+    [
+        ("year", [1990, 1990.0], 1991),
+        ("live", [True, True], False),
+        ("added", ["2024-01-01", "2024-01-01T00:00:00Z"], "2024-01-02"),
+    ],
+)
+def test_values_that_compare_as_equal_are_one_group(
+    field: str, same: list[Any], other: Any
+) -> None:
+    entries = Entries([{field: same[0]}, {field: same[1]}, {field: other}, {field: ["no"]}])
+    found = entries.search(4, group_by=field)
+    assert [hit.id for hit in found] == ["e0", "e2", "e3"], "another type counts as missing"
+
+
+def test_a_field_inside_an_object_is_one() -> None:
+    entries = Entries([{"album": {"name": name}} for name in "aab"])
+    arrangement = arrangement_of("album.name", fields={"album.name": FieldType.KEYWORD})
+    assert arrangement is not None
+    found = arrangement.search(
+        lambda depth, _: entries.hits[:depth],
+        k=2,
+        entries=3,
+        vectors=entries.vectors,
+        narrows=False,
+    )
+    assert [hit.id for hit in found] == ["e0", "e2"]
+
+
+def test_diversity_passes_over_what_is_alike() -> None:
+    # The second is nearly the first again; the third is rather unlike it, the fourth wholly.
+    vectors = [[1.0, 0.0], [0.999, 0.01], [0.3, 1.0], [0.0, -1.0]]
+    entries = Entries([{"vector": vector} for vector in vectors])
+    assert [hit.id for hit in entries.search(2, diversity=0.0)] == ["e0", "e1"]
+    assert [hit.id for hit in entries.search(2, diversity=0.5)] == ["e0", "e2"]
+    assert [hit.id for hit in entries.search(2, diversity=1.0)] == ["e0", "e3"]
+    assert [depth for depth, _ in entries.asked] == [2, 50, 50]
+
+
+def test_groups_come_before_diversity() -> None:
+    payloads = [
+        {"artist": artist, "vector": vector}
+        for artist, vector in (("a", [1, 0]), ("a", [0, 1]), ("b", [0.9, 0.1]), ("c", [0, 1]))
+    ]
+    entries = Entries(payloads)
+    found = entries.search(2, group_by="artist", diversity=0.9)
+    assert [hit.id for hit in found] == ["e0", "e3"]
+
+
+def test_what_has_no_length_is_like_nothing() -> None:
+    entries = Entries([{"vector": vector} for vector in ([1, 0], [1, 0], [0, 0])])
+    assert [hit.id for hit in entries.search(2, diversity=0.7)] == ["e0", "e2"]
+
+
+def test_nothing_found_is_nothing_arranged() -> None:
+    assert Entries([]).search(5, group_by="artist", diversity=0.5) == []
+
+
+def test_where_nothing_is_asked_for_there_is_no_arrangement() -> None:
+    assert arrangement_of() is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "said"),
+    [
+        ({"per_group": 2}, InvalidQueryError, "per_group goes with group_by"),
+        (
+            {"group_by": "artist", "per_group": 0},
+            InvalidQueryError,
+            "per_group is a whole number and at least 1, not 0",
+        ),
+        (
+            {"group_by": "album"},
+            InvalidFilterError,
+            "group_by: 'album' is no filterable field; there are added, artist, live, tags, year",
+        ),
+        ({"group_by": 3}, InvalidFilterError, "group_by: 3 is no filterable field"),
+        ({"group_by": "tags"}, InvalidFilterError, "tags holds lists of keywords"),
+        ({"diversity": 1.5}, InvalidQueryError, "diversity is a number from 0 to 1, not 1.5"),
+        ({"diversity": True}, InvalidQueryError, "diversity is a number from 0 to 1, not True"),
+        ({"diversity": float("nan")}, InvalidQueryError, "diversity is a number from 0 to 1"),
+    ],
+)
+def test_what_cannot_be_arranged_is_refused(
+    asked: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        arrangement_of(**asked)
