@@ -50,6 +50,7 @@ def test_docstrings_are_found_and_repeats_and_empty_ones_are_dropped_and_counted
     ]
     assert (corpus.found, corpus.empty, corpus.repeated, corpus.unreadable) == (6, 1, 1, 1)
     assert corpus.documents[1].summary == "Put one on it."
+    assert [each.kind for each in corpus.documents] == ["class", *["function"] * 3]
 
 
 def test_source_is_never_imported(tmp_path: Path) -> None:

@@ -91,14 +91,17 @@ class ReaderClient:
         )
 
     def search(self, component: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-        """The hits, each with ``id``, ``score`` and ``payload``.
+        """The hits, each with ``id``, ``score`` and ``payload``; raises as `ask`."""
+        hits: list[dict[str, Any]] = self.ask(component, body)["hits"]
+        return hits
+
+    def ask(self, component: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The whole answer to a search: ``hits``, and an ``explanation`` where that is asked for.
 
         Raises:
             CommandError: it does not answer, or refuses; with its own words.
         """
-        answer = self._asked("POST", f"/v1/components/{component}/search", json=body)
-        hits: list[dict[str, Any]] = answer["hits"]
-        return hits
+        return self._asked("POST", f"/v1/components/{component}/search", json=body)
 
     def retry(self) -> None:
         """Let it retry the loads that failed for good; raises as `search`."""

@@ -202,7 +202,7 @@ def _run(options: DemoOptions, stack: ExitStack) -> ExitCode:
     for number, batch in enumerate(planned.batches):
         failing = options.fail is not None and number == options.batches // 2
         narrator.step(job.run(batch, failing=failing))
-    answers = ask_all(installation, embedding)
+    answers, narrowed = ask_all(installation, embedding)
     report = summarise(
         Observed(
             corpus=corpus,
@@ -210,6 +210,7 @@ def _run(options: DemoOptions, stack: ExitStack) -> ExitCode:
             batches=job.batches,
             results=job.results,
             answers=answers,
+            narrowed=narrowed,
             readers=options.readers,
             seconds=clock.monotonic() - began,
         ),

@@ -41,6 +41,8 @@ class Document:
     text: str
     place: str
     """For people: the module, or the file."""
+    kind: str = "text"
+    """``function`` or ``class``, of a docstring; else ``text``."""
 
     @property
     def summary(self) -> str:
@@ -199,7 +201,7 @@ def _distinct(found: Iterable[Document], *, origin: str, unreadable: int) -> Cor
                 number += 1
                 unique = f"{document.id}#{number}"
             ids.add(unique)
-            kept[document.text] = Document(id=unique, text=document.text, place=document.place)
+            kept[document.text] = dataclasses.replace(document, id=unique)
     if not kept:
         raise CorpusError(f"{origin}: no text was found")
     return Corpus(
@@ -220,7 +222,12 @@ def _docstrings(file: Path, module: str) -> list[Document]:
         warnings.simplefilter("ignore", DeprecationWarning)
         tree = ast.parse(file.read_bytes(), filename=str(file))
     return [
-        Document(id=f"{module}:{name}", text=(ast.get_docstring(node) or "").strip(), place=module)
+        Document(
+            id=f"{module}:{name}",
+            text=(ast.get_docstring(node) or "").strip(),
+            place=module,
+            kind="class" if isinstance(node, ast.ClassDef) else "function",
+        )
         for name, node in _definitions(tree, "")
     ]
 

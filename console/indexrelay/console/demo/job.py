@@ -130,7 +130,10 @@ class Job:
                 [each.id for each in kept],
                 vectors[known],
                 texts=[each.searched for each in kept],
-                payloads=[{"place": each.place, "summary": each.summary} for each in kept],
+                payloads=[
+                    {"place": each.place, "kind": each.kind, "summary": each.summary}
+                    for each in kept
+                ],
             )
             # An entry that lost its vector with its new text would otherwise keep the old one.
             lost = [each.id for each, has in zip(planned.upserts, known, strict=True) if not has]

@@ -1,13 +1,13 @@
 """The demo's questions, its report as one JSON document, its verdict, and its page for a person.
 
-Every reader is asked the same questions over HTTP, by vector and by words. All is well when every
-reader serves the newest of everything, and their answers are the same to the last digit.
+Every reader is asked the same questions over HTTP: by vector, by words, and by both. All is well
+when every reader serves the newest of everything, and their answers are the same to the last digit.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 from rich.console import Group, RenderableType
@@ -17,7 +17,7 @@ from indexrelay.console.commands.readers import ReaderClient
 from indexrelay.console.commands.status import covered
 from indexrelay.console.demo.corpus import Corpus
 from indexrelay.console.demo.embedding import Embedding
-from indexrelay.console.demo.settings import COLLECTION, TEXT_INDEX, VECTOR_INDEX
+from indexrelay.console.demo.settings import COLLECTION, SEARCH, TEXT_INDEX, VECTOR_INDEX
 from indexrelay.console.errors import CommandError
 from indexrelay.console.installation import Installation, signals_of
 from indexrelay.console.sheet import Sheet, flowing, number, whole
@@ -33,6 +33,8 @@ QUESTIONS: Final = (
     "compress bytes with gzip",
     "wait until a thread has finished",
 )
+NARROWED: Final = ("something that counts how often things occur", {"kind": "class"})
+"""A question, and what its answers must match; the texts of a folder have other kinds."""
 _ANSWERS: Final = 5
 _SHOWN_ANSWERS: Final = 3
 OWN_SHARE_TARGET_SECONDS: Final = 0.150
@@ -86,6 +88,27 @@ class ReaderReport(_Fact):
     components: dict[Name, ServedReport]
 
 
+class BothHit(_Fact):
+    """An entry that was found by vector and words together."""
+
+    id: str
+    by_vector: int | None
+    """Its rank by vector alone; ``None``: it is not among the first."""
+    by_text: int | None
+    """Its rank by words alone."""
+
+
+class NarrowedAnswer(_Fact):
+    """One reader's answer to a question under a filter, and how it was found."""
+
+    text: str
+    reader: str
+    filter: dict[str, Any]
+    top: tuple[str, ...]
+    explanation: dict[str, Any]
+    """As the reader gives it: plan, layers, matches, stages with their seconds."""
+
+
 class Answer(_Fact):
     """One reader's answer to one question, the best first."""
 
@@ -95,8 +118,10 @@ class Answer(_Fact):
     """Ids found by the question's vector."""
     top_by_text: tuple[str, ...]
     """Ids found by the question's words."""
+    top_by_both: tuple[BothHit, ...] = ()
+    """What the fusion of the two rankings puts first."""
     scores: tuple[float, ...]
-    """Of ``top``, then of ``top_by_text``."""
+    """Of ``top``, then of ``top_by_text``, then of ``top_by_both``."""
 
 
 class BatchReport(_Fact):
@@ -156,6 +181,8 @@ class DemoReport(_Fact):
     components: dict[Name, ComponentReport]
     readers: dict[str, ReaderReport]
     queries: tuple[Answer, ...]
+    narrowed: tuple[NarrowedAnswer, ...] = ()
+    """The first question again, under a filter."""
     batches: tuple[BatchReport, ...]
     event_to_served_seconds: SpreadReport
     own_share_seconds: SpreadReport
@@ -163,14 +190,16 @@ class DemoReport(_Fact):
     seconds: float
 
 
-def ask_all(installation: Installation, embedding: Embedding) -> tuple[Answer, ...]:
-    """Each reader's answer to each question that the corpus has words for.
+def ask_all(
+    installation: Installation, embedding: Embedding
+) -> tuple[tuple[Answer, ...], tuple[NarrowedAnswer, ...]]:
+    """Each reader's answer to each question that the corpus has words for, and to one narrowed.
 
     Raises:
         CommandError: a reader has no service, does not answer, or refuses.
     """
     vectors, known = embedding(QUESTIONS)
-    answers = []
+    answers, narrowed = [], []
     for state in signals_of(installation).readers.values():
         name = state.reader
         if state.address is None:
@@ -183,16 +212,39 @@ def ask_all(installation: Installation, embedding: Embedding) -> tuple[Answer, .
                     else []
                 )
                 by_text = client.search(TEXT_INDEX, {"text": text, "k": _ANSWERS})
+                both = {"vector": vector.tolist()} if has_vector else {}
+                by_both = client.search(SEARCH, {**both, "text": text, "k": _ANSWERS})
                 answers.append(
                     Answer(
                         text=text,
                         reader=name,
                         top=tuple(hit["id"] for hit in by_vector),
                         top_by_text=tuple(hit["id"] for hit in by_text),
-                        scores=tuple(hit["score"] for hit in (*by_vector, *by_text)),
+                        top_by_both=tuple(_both_hit(hit) for hit in by_both),
+                        scores=tuple(hit["score"] for hit in (*by_vector, *by_text, *by_both)),
                     )
                 )
-    return tuple(answers)
+            narrowed.append(_narrowed(client, embedding))
+    return tuple(answers), tuple(narrowed)
+
+
+def _narrowed(client: ReaderClient, embedding: Embedding) -> NarrowedAnswer:
+    text, asked = NARROWED
+    (vector,), _ = embedding([text])
+    body = {"vector": vector.tolist(), "text": text, "filter": asked, "k": _ANSWERS}
+    answer = client.ask(SEARCH, {**body, "explain": True})
+    return NarrowedAnswer(
+        text=text,
+        reader=client.reader,
+        filter=dict(asked),
+        top=tuple(hit["id"] for hit in answer["hits"]),
+        explanation=answer["explanation"],
+    )
+
+
+def _both_hit(hit: Mapping[str, Any]) -> BothHit:
+    ranks = {arm: found["rank"] for arm, found in (hit.get("arms") or {}).items()}
+    return BothHit(id=hit["id"], by_vector=ranks.get("vector"), by_text=ranks.get("text"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +257,7 @@ class Observed:
     batches: Sequence[BatchReport]
     results: Sequence[RebuildResult]
     answers: Sequence[Answer]
+    narrowed: Sequence[NarrowedAnswer]
     readers: int
     """How many were started."""
     seconds: float
@@ -263,7 +316,8 @@ def summarise(observed: Observed, installation: Installation) -> DemoReport:
             readers=readers,
             expected_readers=observed.readers,
         ),
-        agree=readers_agree(observed.answers),
+        agree=readers_agree(observed.answers)
+        and len({answer.top for answer in observed.narrowed}) == 1,
         release=release.number,
         corpus=CorpusFacts(
             origin=observed.corpus.origin,
@@ -277,6 +331,7 @@ def summarise(observed: Observed, installation: Installation) -> DemoReport:
         components=components,
         readers=readers,
         queries=tuple(observed.answers),
+        narrowed=tuple(observed.narrowed),
         batches=tuple(observed.batches),
         event_to_served_seconds=SpreadReport.of(
             [b.event_to_served_seconds for b in observed.batches]
@@ -320,10 +375,10 @@ def readers_agree(answers: Sequence[Answer]) -> bool:
     Readers map the same files, so ids and scores must be the very same, not merely close. A user's
     own corpus may have no words for some of the questions; not for all of them.
     """
-    by_question: dict[str, set[tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...]]]] = {}
+    by_question: dict[str, set[Answer]] = {}
     for answer in answers:
-        key = (answer.top, answer.top_by_text, answer.scores)
-        by_question.setdefault(answer.text, set()).add(key)
+        of_any_reader = answer.model_copy(update={"reader": ""})
+        by_question.setdefault(answer.text, set()).add(of_any_reader)
     answered = any(answer.top or answer.top_by_text for answer in answers)
     return answered and all(len(different) == 1 for different in by_question.values())
 
@@ -331,7 +386,12 @@ def readers_agree(answers: Sequence[Answer]) -> bool:
 def report_page(report: DemoReport) -> RenderableType:
     """Batches, components, readers, answers, figures, verdict."""
     return Group(
-        _batches(report), _components(report), _readers(report), _answers(report), _verdict(report)
+        _batches(report),
+        _components(report),
+        _readers(report),
+        _answers(report),
+        *(_narrowed_answer(answer) for answer in report.narrowed[:1] if answer.top),
+        _verdict(report),
     )
 
 
@@ -401,6 +461,7 @@ def _answers(report: DemoReport) -> Sheet:
         flowing("question"),
         flowing("by vector"),
         flowing("by words"),
+        flowing("by both (rank by vector, by words)"),
     )
     first = next(iter(report.readers), None)
     for answer in report.queries:
@@ -409,9 +470,32 @@ def _answers(report: DemoReport) -> Sheet:
                 answer.text,
                 "\n".join(answer.top[:_SHOWN_ANSWERS]),
                 "\n".join(answer.top_by_text[:_SHOWN_ANSWERS]),
+                "\n".join(map(_ranked, answer.top_by_both[:_SHOWN_ANSWERS])),
                 end_section=True,
             )
     return sheet
+
+
+def _narrowed_answer(answer: NarrowedAnswer) -> Text:
+    """The answer under a filter, and what each half of the search did for it."""
+    asked = ", ".join(f"{field} = {value}" for field, value in answer.filter.items())
+    text = Text.assemble(("Narrowed ", "bold"), f"to {asked}: {answer.text!r}\n")
+    text.append("".join(f"  {entry_id}\n" for entry_id in answer.top[:_SHOWN_ANSWERS]))
+    for name, arm in answer.explanation.get("arms", {}).items():
+        searched = ", ".join(
+            f"{layer['name']} ({layer['entries']:,}, {layer['how']})" for layer in arm["layers"]
+        )
+        matches = f"{arm['matches']:,} matches" if "matches" in arm else "everything"
+        text.append(
+            f"  by {name}: {searched}; {arm['plan']}, {matches}; {1000 * arm['seconds']:.1f} ms\n",
+            style="dim",
+        )
+    return text
+
+
+def _ranked(hit: BothHit) -> str:
+    ranks = ", ".join("-" if rank is None else str(rank) for rank in (hit.by_vector, hit.by_text))
+    return f"{hit.id} ({ranks})"
 
 
 def _verdict(report: DemoReport) -> Text:

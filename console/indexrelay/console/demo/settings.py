@@ -1,4 +1,4 @@
-"""The demo's settings: one collection and five components, written as the file a user would write.
+"""The demo's settings: one collection and six components, written as the file a user would write.
 
 With ``--data`` the file stays, and every command works on what the demo has left. With ``--fail``
 one component gets the kind `Breakable`, which builds as another kind does while a marker file is
@@ -25,9 +25,12 @@ KIND: Final = f"{__name__}:Breakable"
 COLLECTION: Final = "docstrings"
 VECTOR_INDEX: Final = "meanings"
 TEXT_INDEX: Final = "words"
+SEARCH: Final = "both"
+FILTERABLE: Final = {"place": "keyword", "kind": "keyword"}
 COMPONENTS: Final[Mapping[str, Mapping[str, Any]]] = {
     VECTOR_INDEX: {"kind": "vector_index", "from": COLLECTION},
     TEXT_INDEX: {"kind": "text_index", "from": COLLECTION},
+    SEARCH: {"kind": "search", "from": COLLECTION},
     "map": {"kind": "projection", "from": COLLECTION},
     "map_cache": {
         "kind": "json_cache",
@@ -56,7 +59,11 @@ def declare(
         environ: the variables that the demo's processes have.
     """
     tables: dict[str, Mapping[str, Any]] = {
-        f"collections.{COLLECTION}": {"dimension": dimension, "metric": "cosine"},
+        f"collections.{COLLECTION}": {
+            "dimension": dimension,
+            "metric": "cosine",
+            "filterable": FILTERABLE,
+        },
     }
     for name, definition in COMPONENTS.items():
         tables[f"components.{name}"] = (
