@@ -56,6 +56,8 @@ class LayerMatches:
 
     def __init__(self, rows: Rows | None, mask: NDArray[np.bool_] | None, of: int) -> None:
         """Of ``rows`` in increasing order, or of a ``mask`` of ``of`` rows."""
+        self.prepared: dict[int, Any] = {}
+        """What a planner keeps for queries that come with the same filter, by ``k``."""
         self._of = of
         self._rows: Rows | None = rows
         self._bits: NDArray[np.uint8] | None = None

@@ -7,6 +7,7 @@ the stages of a query that is explained; a query that is not makes none.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from time import perf_counter
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -139,22 +140,19 @@ class EntriesServed(Served, Protocol):
 class Stopwatch:
     """Measures stages one after another; it starts when it is made."""
 
-    __slots__ = ("_last", "_stages")
+    __slots__ = ("_ends",)
 
     def __init__(self) -> None:
-        self._stages: list[Stage] = []
-        self._last = perf_counter()
+        self._ends: list[tuple[str, float]] = [("", perf_counter())]
 
     def stage(self, name: str) -> None:
         """End the stage ``name``, and begin the next one."""
-        now = perf_counter()
-        self._stages.append(Stage(name, now - self._last))
-        self._last = now
+        self._ends.append((name, perf_counter()))
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages that ended."""
-        return tuple(self._stages)
+        return tuple(Stage(name, end - begun) for (_, begun), (name, end) in pairwise(self._ends))
 
 
 def checked_ids(ids: Any, name: str = "ids") -> Collection[str]:

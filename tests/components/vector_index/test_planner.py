@@ -1,6 +1,7 @@
 """Filtered queries find what is nearest among the matches, by whichever plan."""
 
 import json
+import math
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 from indexrelay.components.filtering import Matches
 from indexrelay.components.query import Stopwatch
 from indexrelay.components.vector_index import VectorSearch, planner
-from indexrelay.components.vector_index.planner import Answers, Planner, raised
+from indexrelay.components.vector_index.index_search import knob_of
+from indexrelay.components.vector_index.planner import Answers, Planner, compared, raised
 from indexrelay.components.vector_index.spec import Effort
 from indexrelay.schemas.settings import Metric
 from tests.components.jobs import MemorySnapshot, Row, clustered, make_snapshot
@@ -28,6 +30,11 @@ FILTERS: dict[str, Any] = {
     "three": {"row": {"$in": [3, 700, 1499]}},
     "none": {"row": -1},
 }
+
+
+def around(index: Any, *_: Any) -> float:
+    """As if to compare matches were the dearer way, wherever there is another."""
+    return 0 if knob_of(index) is not None else math.inf
 
 
 def compressed(index: str) -> bool:
@@ -96,17 +103,16 @@ def _matches(value: Any, condition: Any) -> bool:
     if not isinstance(condition, dict):
         return bool(value == condition)
     [(operator, operand)] = condition.items()
-    return {
-        "$ne": lambda: value != operand,
-        "$lt": lambda: value < operand,
-        "$in": lambda: value in operand,
-    }[operator]()
+    if operator == "$in":
+        return value in operand
+    return bool(value != operand if operator == "$ne" else value < operand)
 
 
 def answered(
     search: VectorSearch, query: Any, asked: Any, k: int = 10
 ) -> tuple[Answers, list[str]]:
     plans = Planner(search.contents, search._search)
+    search.contents.columns._kept.clear()  # and with it, what was prepared for the filter
     query = np.asarray(query, dtype=np.float32)
     if search.metric is Metric.COSINE:
         query = query / np.linalg.norm(query)
@@ -115,8 +121,11 @@ def answered(
 
 
 @pytest.mark.parametrize("name", FILTERS)
-def test_few_matches_are_all_compared(opened: Any, name: str) -> None:
+def test_few_matches_are_all_compared(
+    opened: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     search, source = opened
+    monkeypatch.setattr(planner, "compared", lambda *_: 2 * ROWS)
     for query in clustered(5, DIMENSION, clusters=12, seed=9):
         answers, ids = answered(search, query, FILTERS[name])
         assert ids == nearest(source, query, FILTERS[name], 10)
@@ -129,7 +138,7 @@ def test_an_index_is_searched_around_what_does_not_match(
     opened: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search, source = opened
-    monkeypatch.setattr(planner, "EXACT_VALUES", 0)
+    monkeypatch.setattr(planner, "compared", around)
     hits = wanted = 0
     for query in clustered(20, DIMENSION, clusters=12, seed=9):
         answers, ids = answered(search, query, FILTERS[name])
@@ -146,9 +155,9 @@ def test_an_index_is_searched_around_what_does_not_match(
 def test_answers_come_nearest_first_and_from_both_layers(opened: Any) -> None:
     search, source = opened
     query = clustered(1, DIMENSION, clusters=12, seed=3)[0]
-    for exact_values in (0, planner.EXACT_VALUES):
+    for rows in (0, ROWS):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(planner, "EXACT_VALUES", exact_values)
+            patch.setattr(planner, "compared", lambda *_, rows=rows: rows or around(*_))
             answers, ids = answered(search, query, {"row": {"$lt": 2000}}, k=len(search))
         found = answers.found[0] if search.metric is Metric.L2 else -answers.found[0]
         assert (np.diff(found) >= 0).all()
@@ -191,7 +200,8 @@ def test_an_explanation_names_layers_plan_and_effort(
     watch = Stopwatch()
     query = search.vector_at(0)[None, :]
     asked = search.contents.columns.parse({"even": True})
-    monkeypatch.setattr(planner, "EXACT_VALUES", 0)
+    search.contents.columns._kept.clear()
+    monkeypatch.setattr(planner, "compared", around)
     answers = plans.answer(query, 10, asked=asked)
     watch.stage("search")
     explained = plans.explanation(answers, watch)
@@ -207,7 +217,7 @@ def test_an_explanation_names_layers_plan_and_effort(
 def test_an_index_that_takes_no_selector_compares_all_matches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planner, "EXACT_VALUES", 0)
+    monkeypatch.setattr(planner, "compared", around)
     source = collection(Metric.L2)
     history = History(tmp_path, source, index="NSG16", min_recall=0.3, filterable=FIELDS)
     with closing(history.open()) as search:
@@ -225,10 +235,24 @@ def test_the_fewer_match_the_harder_it_is_searched(opened: Any) -> None:
         assert raised(index, Effort(), 10, 0.01) == Effort()
         return
     efforts = [raised(index, search.facts.effort, 10, share) for share in (1.0, 0.5, 0.1, 0.01)]
-    values = [effort.nprobe or effort.ef_search for effort in efforts]
+    values = [effort.nprobe or effort.ef_search or 0 for effort in efforts]
     assert efforts[0] == search.facts.effort
     assert values == sorted(values)
     assert values[-1] > values[0] or values[-1] == search.facts.effort.nprobe
+
+
+def test_the_more_is_searched_the_more_matches_may_be_compared_instead(opened: Any) -> None:
+    search, _ = opened
+    index = search.contents.base.index
+    if search.facts.factory == "Flat":
+        assert compared(index, Effort(), 0.5) == math.inf
+        return
+    knob = knob_of(index)
+    assert knob is not None
+    rows = [compared(index, Effort.model_validate({knob.name: value}), 0.5) for value in (1, 4, 16)]
+    assert 0 < rows[0] < rows[1] < rows[2]
+    every = Effort.model_validate({knob.name: knob.most})
+    assert compared(index, every, 1.0) >= ROWS
 
 
 def test_matches_without_any_entry_are_answered_at_once(opened: Any) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,9 @@ _POSITION_BITS: Final = 32
 
 class Lookup(Protocol):
     """Exact vectors by row; safe to use from many threads."""
+
+    row_cost: ClassVar[float]
+    """What `nearest` takes for a row, beside one that lies in a matrix."""
 
     def vector(self, row: int) -> Vectors:
         """A fresh array of shape ``(dimension,)``; 0 ≤ ``row`` < count."""
@@ -84,6 +87,7 @@ def open_lookup(index: Any, path: Path, files: Mapping[str, Path]) -> Lookup:
 
 @dataclass(frozen=True, slots=True)
 class _ByIndex:
+    row_cost: ClassVar[float] = 1.0
     index: Any
     path: Path
 
@@ -106,6 +110,7 @@ class _ByIndex:
 
 @dataclass(frozen=True, slots=True)
 class _ByMatrix:
+    row_cost: ClassVar[float] = 1.0
     matrix: Vectors
 
     def vector(self, row: int) -> Vectors:
@@ -123,6 +128,7 @@ class _ByMatrix:
 
 @dataclass(frozen=True)
 class _ByPlace:
+    row_cost: ClassVar[float] = 2.0
     faiss: Any
     index: Any
     places: NDArray[np.int64]
