@@ -152,6 +152,8 @@ class ImprovingParameters(KindParameters):
     """The goal of the builds that fail."""
     gate_fails: str = ""
     """The goal of the builds that fail their gate."""
+    hangs_beside: str = ""
+    """A file; while it is there, improvements do not end."""
     continued_from: int = 1
     """The least generation from which a version may be continued."""
 
@@ -169,6 +171,8 @@ class Improving(Kind[ImprovingParameters, Document]):
         built = incremental_or_full(job, lambda _: self._extended(job), lambda _: self._full(job))
         if job.goal is Goal.IMPROVEMENT:
             type(self).during_improvements()
+            while self.parameters.hangs_beside and Path(self.parameters.hangs_beside).exists():
+                time.sleep(0.01)  # in a child process, until it is killed or the file is gone
         return built
 
     def _full(self, job: Job) -> Built:

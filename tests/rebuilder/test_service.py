@@ -248,6 +248,35 @@ def test_stopping_during_a_build_ends_it_and_leaves_the_request_for_the_next_reb
     live.wait(lambda: live.store.newest_release() is not None)
 
 
+def test_batches_are_released_while_an_improvement_is_built_and_a_stop_ends_it(
+    live: Live, tmp_path: Path
+) -> None:
+    hanging = tmp_path / "hanging"
+    hanging.touch()
+    index = {
+        "kind": "tests.rebuilder.kinds:Improving",
+        "from": ["tracks"],
+        "hangs_beside": str(hanging),
+    }
+    rebuilder = live.start(index=index)
+    live.emit(live.commit("a"))
+    lease = live.keys.improvement_lease("index")
+    live.wait(lambda: live.connection.commands.exists(lease))
+    live.emit(live.commit("b"))
+    live.wait(lambda: live.covers(2))
+    live.emit(live.commit("c"))
+    live.wait(lambda: live.covers(3))
+    assert rebuilder._improver.improving == ("index",)
+    rebuilder.stop()
+    assert not live.connection.commands.exists(lease)
+    assert not live.catalog.improvements.all()
+    assert live.opened("index").manifest.details["quality"] == "quick"
+    hanging.unlink()
+    live.start(index=index)
+    live.wait(lambda: live.opened("index").manifest.details["quality"] == "best")
+    assert live.covers(3)
+
+
 def test_a_server_that_does_not_answer_holds_up_a_stop_for_one_time_out_only(
     live: Live, server_factory: ServerFactory
 ) -> None:
