@@ -26,7 +26,8 @@ DOORS: Final[Mapping[str, str]] = {
     "own memory.",
     "indexrelay.reloaders.fastapi": "The same inside a FastAPI application.",
     "indexrelay.reloaders.flask": "The same inside a Flask application.",
-    "indexrelay.service": "A reader as an HTTP service.",
+    "indexrelay.service": "A reader as an HTTP service, and the client that asks it.",
+    "indexrelay.service.client": "What a client is given, and what may go wrong.",
     "indexrelay.rebuilder": "A program that builds; most run `indexrelay rebuilder` instead.",
     "indexrelay.components": "A kind of one's own: what it is given, what it returns, what it "
     "serves ([kinds.md](kinds.md)).",

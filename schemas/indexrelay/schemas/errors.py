@@ -78,6 +78,7 @@ EXTRAS: Final = MappingProxyType(
         "fastapi": "service",
         "flask": "flask",
         "h11": "service",
+        "httpcore": "client",
         "httpx": "client",
         "prometheus_client": "service",
         "psycopg": "postgresql",

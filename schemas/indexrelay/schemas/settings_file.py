@@ -230,7 +230,9 @@ def _socket_at_home(url: SecretStr) -> SecretStr:
 
 PREFIX: Final = "INDEXRELAY_"
 CONFIG: Final = f"{PREFIX}CONFIG"
-"""Names the settings file; the one variable that is not a setting."""
+"""Names the settings file; this variable and the next one are no settings."""
+TOKEN: Final = f"{PREFIX}TOKEN"
+"""What commands show to readers that ask for a token."""
 
 
 def tables_of(
@@ -275,7 +277,7 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def _ours(environ: Mapping[str, str]) -> Iterator[str]:
     for variable, value in environ.items():
-        if variable.startswith(PREFIX) and variable != CONFIG and value:
+        if variable.startswith(PREFIX) and variable not in (CONFIG, TOKEN) and value:
             yield variable
 
 

@@ -3,10 +3,13 @@
 Readers are found by their presence in Redis, and asked over HTTP on a port or a unix socket.
 """
 
-from types import TracebackType
-from typing import Annotated, Any, Final, Self
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
-import httpx
 import typer
 
 from indexrelay.console import figures
@@ -19,8 +22,10 @@ from indexrelay.console.terminal import adapted, note, print_json, stdout, visib
 from indexrelay.schemas import commands
 from indexrelay.schemas.errors import suggestion
 from indexrelay.schemas.messages import ReaderState
+from indexrelay.schemas.settings_file import TOKEN
 
-_TIMEOUT_SECONDS: Final = 10.0
+if TYPE_CHECKING:
+    from indexrelay.service.client import Client
 
 app = typer.Typer(add_completion=False)
 Reader = Annotated[str, typer.Argument(metavar="READER", help="As readers list shows it.")]
@@ -76,74 +81,55 @@ def retry(reader: Reader, config: Config = None, json: Json = False) -> None:
         stdout().print(f"✓ {reader} loads again what failed", soft_wrap=True)
 
 
-class ReaderClient:
-    """Asks one reader service over TCP or a unix socket; not to be shared between threads."""
+@contextmanager
+def asking(reader: str, address: str) -> "Iterator[Client]":
+    """A client of a reader's HTTP service; its errors become a `CommandError` that names it.
 
-    def __init__(self, reader: str, address: str) -> None:
-        """``address`` is that of the reader's presence: ``http://…`` or ``unix:…``."""
-        self.reader = reader
-        socket = address.removeprefix("unix:").removeprefix("//") if "unix:" in address else None
-        self._http = httpx.Client(
-            transport=httpx.HTTPTransport(uds=socket) if socket is not None else None,
-            base_url="http://reader" if socket is not None else address,
-            timeout=_TIMEOUT_SECONDS,
-            trust_env=False,
-        )
+    Args:
+        reader: its name.
+        address: that of its presence, ``http://…`` or ``unix:…``. Whoever may write in Redis may
+            have said it, so a token goes to this machine only.
+    """
+    from indexrelay.service.client import (  # it is waited for, and most commands ask nobody
+        Client,
+        NotAllowedError,
+        ReaderError,
+        RequestRefusedError,
+    )
 
-    def search(self, component: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-        """The hits, each with ``id``, ``score`` and ``payload``; raises as `ask`."""
-        hits: list[dict[str, Any]] = self.ask(component, body)["hits"]
-        return hits
-
-    def ask(self, component: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The whole answer to a search: ``hits``, and an ``explanation`` where that is asked for.
-
-        Raises:
-            CommandError: it does not answer, or refuses; with its own words.
-        """
-        return self._asked("POST", f"/v1/components/{component}/search", json=body)
-
-    def retry(self) -> None:
-        """Let it retry the loads that failed for good; raises as `search`."""
-        self._asked("POST", "/v1/retry")
-
-    def close(self) -> None:
-        """Close its connections."""
-        self._http.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _asked(self, method: str, path: str, *, json: Any = None) -> dict[str, Any]:
-        try:
-            response = self._http.request(method, path, json=json)
-            answer = response.json()
-        except (httpx.HTTPError, ValueError) as error:
-            raise CommandError(
-                f"reader {self.reader!r} does not answer: {error}; "
-                f"see whether it still runs: {commands.READERS}"
-            ) from error
-        if response.is_error:
-            words = answer.get("detail", answer) if isinstance(answer, dict) else answer
-            raise CommandError(f"reader {self.reader!r} refused: {words}")
-        if not isinstance(answer, dict):
-            raise CommandError(f"reader {self.reader!r} answered with no JSON object")
-        return answer
+    token = os.environ.get(TOKEN) if _is_here(address) else None
+    try:
+        with Client(address, token=token or None) as client:
+            yield client
+    except NotAllowedError as error:
+        advice = f"; {TOKEN} is shown to readers of this machine" if token is None else ""
+        raise CommandError(f"reader {reader!r} refused: {error}{advice}") from error
+    except RequestRefusedError as error:
+        raise CommandError(f"reader {reader!r} refused: {error}") from error
+    except ReaderError as error:
+        raise CommandError(
+            f"reader {reader!r} does not answer: {error}; "
+            f"see whether it still runs: {commands.READERS}"
+        ) from error
 
 
-def reader_client(installation: Installation, reader: str) -> ReaderClient:
-    """A client of a reader's HTTP service; to be closed.
+def _is_here(address: str) -> bool:
+    """Whether an address is a unix socket, or one that only this machine has."""
+    if address.startswith("unix:"):
+        return True
+    try:
+        host = urlsplit(address).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@contextmanager
+def reader_client(installation: Installation, reader: str) -> "Iterator[Client]":
+    """A client of a running reader's HTTP service.
 
     Raises:
-        CommandError: as `reader_state`, or it has no address.
+        CommandError: as `reader_state` and `asking`, or it has no address.
     """
     state = reader_state(installation, reader)
     if state.address is None:
@@ -151,7 +137,8 @@ def reader_client(installation: Installation, reader: str) -> ReaderClient:
             f"reader {reader!r} runs inside a program and has no HTTP service; ask the artifacts "
             "instead (search without --reader), or the program itself"
         )
-    return ReaderClient(reader, state.address)
+    with asking(reader, state.address) as client:
+        yield client
 
 
 def reader_state(installation: Installation, reader: str) -> ReaderState:

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Iterable, Mapping
 from json import dumps, load
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
 import typer
 from pydantic import ValidationError
 
+from indexrelay.components.served import Hit
 from indexrelay.console.commands import Config, Json, component_names
 from indexrelay.console.commands.readers import reader_client
 from indexrelay.console.errors import CommandError
@@ -25,6 +26,9 @@ from indexrelay.schemas.clock import SystemClock
 from indexrelay.service.bodies import SearchRequest
 from indexrelay.service.dispatch import Search
 from indexrelay.service.dispatch import search as search_served
+
+if TYPE_CHECKING:
+    from indexrelay.service.client import FoundHit
 
 _LONGEST_PAYLOAD: Final = 300
 
@@ -66,7 +70,8 @@ def search(
             hits = _ask_release(installation, component, request)
         else:
             with reader_client(installation, reader) as client:
-                hits = client.search(component, request.model_dump(exclude_none=True))
+                asked: Any = request.model_dump(exclude_none=True)
+                hits = [_shown(hit) for hit in client.search(component, **asked).hits]
     if json:
         print_json({"component": component, "reader": reader, "hits": hits})
     else:
@@ -116,10 +121,11 @@ def _ask_release(
     )
     # Closed by its last user, which is this function, when it returns.
     served = opener.open(component, released.id, serving=None)
-    return [
-        {"id": hit.id, "score": hit.score, "payload": hit.payload}
-        for hit in search_served(served.value, Search.of(request))
-    ]
+    return [_shown(hit) for hit in search_served(served.value, Search.of(request))]
+
+
+def _shown(hit: "Hit | FoundHit") -> dict[str, Any]:
+    return {"id": hit.id, "score": hit.score, "payload": hit.payload}
 
 
 def _read_vector(source: str) -> list[float]:

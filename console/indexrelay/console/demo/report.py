@@ -7,13 +7,13 @@ when every reader serves the newest of everything, and their answers are the sam
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from indexrelay.console.commands.readers import ReaderClient
+from indexrelay.console.commands.readers import asking
 from indexrelay.console.commands.status import covered
 from indexrelay.console.demo.corpus import Corpus
 from indexrelay.console.demo.embedding import Embedding
@@ -24,6 +24,9 @@ from indexrelay.console.sheet import Sheet, flowing, number, whole
 from indexrelay.schemas.messages import BuildOutcome, LoadOutcome, RebuildResult, RebuildStatus
 from indexrelay.schemas.names import Name
 from indexrelay.schemas.versions import Generation
+
+if TYPE_CHECKING:
+    from indexrelay.service.client import Client, FoundHit, Query
 
 QUESTIONS: Final = (
     "read a csv file row by row",
@@ -204,47 +207,46 @@ def ask_all(
         name = state.reader
         if state.address is None:
             raise CommandError(f"reader {name!r} reports no address, so it cannot be asked")
-        with ReaderClient(name, state.address) as client:
+        with asking(name, state.address) as client:
             for text, vector, has_vector in zip(QUESTIONS, vectors, known, strict=True):
                 by_vector = (
-                    client.search(VECTOR_INDEX, {"vector": vector.tolist(), "k": _ANSWERS})
+                    client.search(VECTOR_INDEX, vector=vector, k=_ANSWERS).hits
                     if has_vector
-                    else []
+                    else ()
                 )
-                by_text = client.search(TEXT_INDEX, {"text": text, "k": _ANSWERS})
-                both = {"vector": vector.tolist()} if has_vector else {}
-                by_both = client.search(SEARCH, {**both, "text": text, "k": _ANSWERS})
+                by_text = client.search(TEXT_INDEX, text=text, k=_ANSWERS).hits
+                both: Query = {"vector": vector} if has_vector else {}
+                by_both = client.search(SEARCH, **both, text=text, k=_ANSWERS).hits
                 answers.append(
                     Answer(
                         text=text,
                         reader=name,
-                        top=tuple(hit["id"] for hit in by_vector),
-                        top_by_text=tuple(hit["id"] for hit in by_text),
+                        top=tuple(hit.id for hit in by_vector),
+                        top_by_text=tuple(hit.id for hit in by_text),
                         top_by_both=tuple(_both_hit(hit) for hit in by_both),
-                        scores=tuple(hit["score"] for hit in (*by_vector, *by_text, *by_both)),
+                        scores=tuple(hit.score for hit in (*by_vector, *by_text, *by_both)),
                     )
                 )
-            narrowed.append(_narrowed(client, embedding))
+            narrowed.append(_narrowed(name, client, embedding))
     return tuple(answers), tuple(narrowed)
 
 
-def _narrowed(client: ReaderClient, embedding: Embedding) -> NarrowedAnswer:
+def _narrowed(reader: str, client: "Client", embedding: Embedding) -> NarrowedAnswer:
     text, asked = NARROWED
     (vector,), _ = embedding([text])
-    body = {"vector": vector.tolist(), "text": text, "filter": asked, "k": _ANSWERS}
-    answer = client.ask(SEARCH, {**body, "explain": True})
+    answer = client.search(SEARCH, vector=vector, text=text, filter=asked, k=_ANSWERS, explain=True)
     return NarrowedAnswer(
         text=text,
-        reader=client.reader,
+        reader=reader,
         filter=dict(asked),
-        top=tuple(hit["id"] for hit in answer["hits"]),
-        explanation=answer["explanation"],
+        top=tuple(hit.id for hit in answer.hits),
+        explanation=dict(answer.explanation or {}),
     )
 
 
-def _both_hit(hit: Mapping[str, Any]) -> BothHit:
-    ranks = {arm: found["rank"] for arm, found in (hit.get("arms") or {}).items()}
-    return BothHit(id=hit["id"], by_vector=ranks.get("vector"), by_text=ranks.get("text"))
+def _both_hit(hit: "FoundHit") -> BothHit:
+    ranks = {arm: found.rank for arm, found in (hit.arms or {}).items()}
+    return BothHit(id=hit.id, by_vector=ranks.get("vector"), by_text=ranks.get("text"))
 
 
 @dataclass(frozen=True, kw_only=True)

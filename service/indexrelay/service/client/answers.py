@@ -1,0 +1,159 @@
+"""What a reader answers, as its client has it: results, and errors with the reader's own words.
+
+Fields that a newer reader adds are left out.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict
+
+from indexrelay.schemas.errors import IndexRelayError
+
+_MAX_DETAIL: Final = 1000
+
+
+class ReaderError(IndexRelayError):
+    """Raised when a reader does not give what it was asked for; each kind is one of the errors
+    below."""
+
+
+class ReaderUnreachableError(ReaderError):
+    """Raised when a reader cannot be connected to, or does not answer within the deadline: see
+    whether it runs, or ask another one."""
+
+
+class BadAnswerError(ReaderError):
+    """Raised when an answer is too long, or is none that a reader gives: something else answers at
+    this address."""
+
+
+class RequestRefusedError(ReaderError):
+    """Raised when a reader refuses a request; the message is its own sentence."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        """Of HTTP."""
+        self.detail = detail
+        """What would be right."""
+
+
+class InvalidRequestError(RequestRefusedError):
+    """Raised when a component cannot answer that: 400, 405, 413, 415, 422."""
+
+
+class NotFoundError(RequestRefusedError):
+    """Raised when there is no such component or entry: 404."""
+
+
+class NotAllowedError(RequestRefusedError):
+    """Raised when a token is missing or wrong, or may not do that: 401, 403."""
+
+
+class ReaderBusyError(RequestRefusedError):
+    """Raised when a reader has no room, or nothing to serve yet: 503; ask again in a moment, or
+    another one."""
+
+
+_REFUSALS: Final[Mapping[int, type[RequestRefusedError]]] = {
+    **dict.fromkeys((400, 405, 408, 413, 415, 421, 422), InvalidRequestError),
+    **dict.fromkeys((401, 403), NotAllowedError),
+    404: NotFoundError,
+    503: ReaderBusyError,
+}
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ArmRank(_Model):
+    """Where one part of a search by vector and text had found an entry."""
+
+    rank: int
+    score: float
+
+
+class FoundHit(_Model):
+    """One hit."""
+
+    id: str
+    score: float
+    payload: Any = None
+    arms: Mapping[str, ArmRank] | None = None
+    """Of a search by vector and text: by the part that found it."""
+
+
+class _Answer(_Model):
+    component: str
+    release: int
+    version: str
+
+
+class SearchResult(_Answer):
+    """What was found, and by which version."""
+
+    hits: tuple[FoundHit, ...]
+    explanation: Mapping[str, Any] | None = None
+
+
+class ReadEntry(_Model):
+    """One entry."""
+
+    id: str
+    payload: Any = None
+    text: str | None = None
+
+
+class EntriesResult(_Answer):
+    """One entry for each id; ``None`` where there is none."""
+
+    entries: tuple[ReadEntry | None, ...]
+
+
+class CountResult(_Answer):
+    """How many entries match."""
+
+    count: int
+
+
+class EntryPage(_Answer):
+    """Entries in the order of their ids."""
+
+    entries: tuple[ReadEntry, ...]
+    after: str | None
+    """What to give as ``after`` for the next page; ``None``: this is the last."""
+
+
+class NeighboursResult(_Answer):
+    """By each id: the entries nearest to it."""
+
+    neighbours: Mapping[str, tuple[FoundHit, ...]]
+
+
+class ServedVersion(_Model):
+    """One version that is served."""
+
+    kind: str
+    version: str
+    covers: Mapping[str, int]
+    entries: int
+    bytes: int
+    created_at: datetime
+
+
+class ServedComponents(_Model):
+    """All components, and the release that they are served of."""
+
+    release: int
+    components: Mapping[str, ServedVersion]
+
+
+def refusal(status: int, problem: Any) -> RequestRefusedError:
+    """The error for a status, with the reason that the problem gives."""
+    detail = problem.get("detail") if isinstance(problem, dict) else None
+    if not isinstance(detail, str) or not detail:
+        detail = f"the answer is the status {status}, without a reason"
+    return _REFUSALS.get(status, RequestRefusedError)(status, detail[:_MAX_DETAIL])
