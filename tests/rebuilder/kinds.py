@@ -152,6 +152,8 @@ class ImprovingParameters(KindParameters):
     """The goal of the builds that fail."""
     gate_fails: str = ""
     """The goal of the builds that fail their gate."""
+    full_disk: str = ""
+    """The goal of the builds that find no space."""
     hangs_beside: str = ""
     """A file; while it is there, improvements do not end."""
     continued_from: int = 1
@@ -168,6 +170,8 @@ class Improving(Kind[ImprovingParameters, Document]):
     def build(self, job: Job) -> Built:
         if job.goal == self.parameters.fails:
             raise ValueError(f"no {job.goal} today")
+        if job.goal == self.parameters.full_disk:
+            raise OSError(errno.ENOSPC, "No space left on device")
         built = incremental_or_full(job, lambda _: self._extended(job), lambda _: self._full(job))
         if job.goal is Goal.IMPROVEMENT:
             type(self).during_improvements()

@@ -222,6 +222,30 @@ def test_an_improvement_that_cannot_be_continued_is_given_up_and_holds_up_no_bat
     assert not bench.rebuilder.improve()  # not before its cool-down is over
 
 
+def test_an_improvement_that_met_a_full_disk_is_taken_up_after_a_cool_down(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(index=improving(full_disk="catch_up"))
+    bench.commit("x")
+    step(bench)
+    assert bench.rebuilder.improve()
+    for generation in (2, 3):
+        bench.commit(f"y{generation}")
+        assert step(bench).status is RebuildStatus.SUCCESS
+        assert state(bench) == ("quick", generation)
+    assert bench.catalog.improvements.all()["index"].failures == 1  # batches go on without it
+    assert not bench.rebuilder.improve()
+    bench.catalog.improvements.succeeded("index")  # as after the cool-down
+    build = kinds.Improving.build
+    monkeypatch.setattr(
+        kinds.Improving,
+        "build",
+        lambda kind, job: build(type(kind)(kinds.ImprovingParameters()), job),
+    )
+    assert step(bench) is not None
+    assert (state(bench), served(bench).details["base"]) == (("best", 3), 1)
+
+
 def test_an_improvement_that_lags_too_far_behind_leaves_what_serves_as_it_is(
     make_bench: MakeBench,
 ) -> None:

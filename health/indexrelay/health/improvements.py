@@ -63,7 +63,7 @@ def find_improvements(facts: Facts, due: Due, retry_policy: RetryPolicy) -> Impr
     for name in in_order(facts.definitions):
         if name not in facts.improvable or name in facts.improved:
             continue
-        obstacle = _obstacle(name, facts, due) or _failed(name, facts, retry_policy)
+        obstacle = _obstacle(name, facts, due) or find_failure(name, facts, retry_policy)
         if obstacle is None:
             reasons[name] = facts.improvable[name].reason
         else:
@@ -96,8 +96,9 @@ def _obstacle(name: str, facts: Facts, due: Due) -> Obstacle | None:
     return None
 
 
-def _failed(name: str, facts: Facts, retry_policy: RetryPolicy) -> Obstacle | None:
-    """Whether an improvement failed that would be the same again, and is not tried yet."""
+def find_failure(name: str, facts: Facts, retry_policy: RetryPolicy) -> Obstacle | None:
+    """Whether an improvement failed that would be the same again, and is not tried yet; whether it
+    failed when it was built, or when a pass took it up."""
     attempt = facts.failed_improvements.get(name)
     if attempt is None or attempt.inputs != facts.definitions[name].digest:
         return None

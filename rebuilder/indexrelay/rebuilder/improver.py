@@ -25,7 +25,7 @@ from typing import Final
 from indexrelay.components.registry import kind_class
 from indexrelay.health.due import find_due
 from indexrelay.health.facts import Facts, RetryPolicy
-from indexrelay.health.improvements import find_improvements
+from indexrelay.health.improvements import find_failure, find_improvements
 from indexrelay.health.survey import Survey
 from indexrelay.rebuilder.builds import BuildCancelledError
 from indexrelay.rebuilder.coalescer import Timer
@@ -97,11 +97,16 @@ class Improver:
             return () if self._running is None else (self._running,)
 
     def ready(self, facts: Facts) -> dict[str, str]:
-        """The better versions that are built and not released: see `Facts.improved`."""
+        """The better versions that are built and not released: see `Facts.improved`.
+
+        Not while one that a pass could not take up cools down.
+        """
         return {
             name: version
             for name in facts.improvable
-            if (version := self._ready(name, facts, look=False)) is not None
+            if name in facts.definitions
+            and find_failure(name, facts, self._retry_policy) is None
+            and (version := self._ready(name, facts, look=False)) is not None
         }
 
     def concerns(self, result: RebuildResult) -> bool:

@@ -385,9 +385,10 @@ class ComponentBuilder:
         """Record that an improvement failed, which changes nothing of what serves.
 
         Args:
-            version: the better version that could not be released; it is not tried again.
+            version: the better version that could not be taken up; unless the cause was transient,
+                it is not tried again.
         """
-        if version is not None:
+        if version is not None and not result.transient:
             self.given_up.add(version)
         try:
             failures: int | None = self._catalog.improvements.failed(
