@@ -92,7 +92,7 @@ CASES = [
     Case("readers", ("or start one: indexrelay up",)),
     Case("search map --id a --reader one", ("or start one: indexrelay up",)),
     Case("search map --id a", (REBUILD_HERE,)),
-    Case("search map", ("give exactly one of --text, --id and --vector",), code=2),
+    Case("search map", ("give --text, --vector, both of them, or --id",), code=2),
     Case("rebuild mop", ("did you mean 'map'",), code=2),
     Case("components show map", (REBUILD_HERE,)),
     Case("collections show trucks", ("did you mean 'tracks'",), code=2),

@@ -171,6 +171,34 @@ def test_everything_that_auto_tried_is_shown_with_what_it_takes_and_why_it_was_l
     assert "too little recall" in few_bits
 
 
+def test_a_search_is_asked_by_words_and_a_vector_at_once(
+    run: Run, twice_built: Path, tmp_path: Path
+) -> None:
+    at = ("--config", str(twice_built))
+    vector = tmp_path / "query.npy"
+    np.save(vector, clustered(1, 8)[0])
+    asked = ("search", "find", "--text", "sound", "--vector", str(vector), "-k", "3")
+    found = json.loads(run(*asked, "--json", *at).out)["hits"]
+    assert [set(hit["arms"]) for hit in found] == [{"vector", "text"}] * 3
+    page = run(*asked, *at).out
+    assert "found by" in page
+    assert "vector 1" in page
+    plain = run("search", "find", "--text", "sound", *at).out
+    assert "text 1" in plain
+
+
+@pytest.mark.parametrize(
+    ("only", "said"),
+    [("{", "--filter is no JSON"), ('{"year": 1999}', "year")],
+)
+def test_a_filter_that_cannot_be_answered_is_named(
+    run: Run, twice_built: Path, only: str, said: str
+) -> None:
+    answer = run("search", "find", "--text", "x", "--filter", only, "--config", str(twice_built))
+    assert answer.code != 0
+    assert said in answer.err
+
+
 def test_a_kind_without_a_decision_shows_none(run: Run, twice_built: Path) -> None:
     page = run("components", "show", "words", "--config", str(twice_built)).out
     assert "Trade-off" not in page

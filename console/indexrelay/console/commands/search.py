@@ -5,7 +5,7 @@ Both ways take the same request and run the same search, so that the answers are
 
 import sys
 from collections.abc import Iterable, Mapping
-from json import dumps, load
+from json import dumps, load, loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -13,12 +13,11 @@ import numpy as np
 import typer
 from pydantic import ValidationError
 
-from indexrelay.components.served import Hit
 from indexrelay.console.commands import Config, Json, component_names
 from indexrelay.console.commands.readers import reader_client
 from indexrelay.console.errors import CommandError
 from indexrelay.console.installation import Installation
-from indexrelay.console.sheet import Sheet, flowing, number
+from indexrelay.console.sheet import Sheet, flowing, number, whole
 from indexrelay.console.terminal import print_json, stdout, visible
 from indexrelay.console.versions import released_version
 from indexrelay.reloaders.loader import Opener
@@ -28,6 +27,7 @@ from indexrelay.service.dispatch import Search
 from indexrelay.service.dispatch import search as search_served
 
 if TYPE_CHECKING:
+    from indexrelay.components.served import Hit
     from indexrelay.service.client import FoundHit
 
 _LONGEST_PAYLOAD: Final = 300
@@ -38,12 +38,12 @@ def search(
         str,
         typer.Argument(
             metavar="COMPONENT",
-            help="One that answers a search: a vector index, a text index, a kind of your own.",
+            help="One that answers a search: a vector index, a text index, a search of both.",
             autocompletion=component_names,
         ),
     ],
     text: Annotated[
-        str | None, typer.Option(metavar="WORDS", help="Words to find, in a text index.")
+        str | None, typer.Option(metavar="WORDS", help="Words to find, also beside --vector.")
     ] = None,
     entry_id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="An entry: finds those most like it.")
@@ -51,6 +51,10 @@ def search(
     vector: Annotated[
         str | None,
         typer.Option(metavar="FILE.npy|-", help="One vector; - reads a JSON array from stdin."),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option("--filter", metavar="JSON", help="What entries must match, as an object."),
     ] = None,
     k: Annotated[
         int, typer.Option("-k", metavar="N", min=1, max=1000, help="How many to find.")
@@ -61,10 +65,10 @@ def search(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Find the nearest entries; give one of --text, --id and --vector."""
-    if sum(given is not None for given in (text, entry_id, vector)) != 1:
-        raise typer.BadParameter("give exactly one of --text, --id and --vector")
-    request = _request(text=text, entry_id=entry_id, vector=vector, k=k)
+    """Find the nearest entries; give --text, --vector, both of them, or --id."""
+    if (entry_id is not None) == (text is not None or vector is not None):
+        raise typer.BadParameter("give --text, --vector, both of them, or --id")
+    request = _request(text=text, entry_id=entry_id, vector=vector, only=only, k=k)
     with Installation.at(config) as installation:
         if reader is None:
             hits = _ask_release(installation, component, request)
@@ -80,18 +84,23 @@ def search(
 
 def hits_table(hits: Iterable[Mapping[str, Any]]) -> Sheet:
     """Answers, the best first; a long payload is cut, and whole with ``--json``."""
-    sheet = Sheet("Found", number(""), flowing("id"), number("score"), flowing("payload"))
+    hits = list(hits)
+    by_both = any(hit.get("arms") for hit in hits)
+    ranks = (whole("found by"),) if by_both else ()
+    sheet = Sheet("Found", number(""), flowing("id"), number("score"), *ranks, flowing("payload"))
     for rank, hit in enumerate(hits, 1):
         payload = "" if hit["payload"] is None else dumps(hit["payload"], ensure_ascii=False)
         if len(payload) > _LONGEST_PAYLOAD:
             payload = f"{payload[:_LONGEST_PAYLOAD]}… ({len(payload):,} characters)"
         # An id is one line, whatever it holds.
-        sheet.add(str(rank), visible(hit["id"]), f"{hit['score']:.4f}", payload)
+        arms = ", ".join(f"{arm} {found['rank']}" for arm, found in (hit.get("arms") or {}).items())
+        found_by = (arms,) if by_both else ()
+        sheet.add(str(rank), visible(hit["id"]), f"{hit['score']:.4f}", *found_by, payload)
     return sheet
 
 
 def _request(
-    *, text: str | None, entry_id: str | None, vector: str | None, k: int
+    *, text: str | None, entry_id: str | None, vector: str | None, only: str | None, k: int
 ) -> SearchRequest:
     """A request from what was given on the command line; ``vector`` names a file, or ``-``.
 
@@ -100,7 +109,11 @@ def _request(
     """
     values = None if vector is None else _read_vector(vector)
     try:
-        return SearchRequest(text=text, id=entry_id, vector=values, k=k)
+        asked = None if only is None else loads(only)
+    except ValueError as error:
+        raise CommandError(f"--filter is no JSON: {error}") from error
+    try:
+        return SearchRequest(text=text, id=entry_id, vector=values, filter=asked, k=k)
     except ValidationError as error:
         reasons = "; ".join(each["msg"] for each in error.errors(include_input=False))
         raise CommandError(f"this cannot be asked: {reasons}") from error
@@ -125,7 +138,13 @@ def _ask_release(
 
 
 def _shown(hit: "Hit | FoundHit") -> dict[str, Any]:
-    return {"id": hit.id, "score": hit.score, "payload": hit.payload}
+    """As a reader answers; only a search of both halves says which of them found it."""
+    shown = {"id": hit.id, "score": hit.score, "payload": hit.payload}
+    arms: Mapping[str, Any] | None = getattr(hit, "arms", None)
+    if arms is None:
+        return shown
+    ranks = {arm: {"rank": found.rank, "score": found.score} for arm, found in arms.items()}
+    return {**shown, "arms": ranks}
 
 
 def _read_vector(source: str) -> list[float]:
