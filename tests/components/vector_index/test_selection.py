@@ -79,8 +79,7 @@ def test_the_best_by_what_is_preferred_is_built_over_everything(
     assert decision.chosen in enough
     assert decision.chosen.rows == len(hard[0])
     # Nothing that was tried promises much more.
-    best = min(cost(each, prefer) for each in enough)
-    assert 0.8 * cost(decision.chosen, prefer) <= best * 1.1
+    assert 0.7 * cost(decision.chosen, prefer) <= min(cost(each, prefer) for each in enough)
     assert decision.index.ntotal == len(hard[0])
     assert sorted(file.name for file in tmp_path.iterdir()) == ["base.faiss", "trained.faiss"]
     assert open_index(tmp_path / "trained.faiss").ntotal == 0
@@ -132,7 +131,7 @@ def test_what_takes_longer_to_build_than_it_may_is_left_out(
 def test_a_foresight_that_does_not_come_true_gives_way_to_the_next(
     tmp_path: Path, hard: tuple[Vectors, QuerySample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Everything is foreseen to be as fast over all as over a part: scans are not.
+    # Everything is foreseen to be faster than anything is: so each promise is tried.
     growth = selection._Growth
     monkeypatch.setattr(growth, "of", lambda _factory, _times: growth(1e-6, 1.0))
     decision = decided(tmp_path, hard, max_build_seconds=1000)
