@@ -14,10 +14,17 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
+from indexrelay.schemas.filters import FieldType
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Entries
 from indexrelay.storage.errors import InvalidEntriesError
-from indexrelay.storage.validation import check_entries, check_listed_ids, check_payload_texts
+from indexrelay.storage.validation import (
+    EntryRules,
+    check_entries,
+    check_listed_ids,
+    check_payload_texts,
+    encode_payloads,
+)
 
 
 def check(
@@ -420,3 +427,46 @@ def test_a_payload_that_a_reader_could_not_parse_is_refused(nest: str) -> None:
         with pytest.raises(InvalidEntriesError, match="deeper than 100"):
             check_payload_texts([text], ["a"])
         assert "deeper than 100" in str(refusal(["a"], np.ones((1, 2)), None, [json.loads(text)]))
+
+
+FIELDS = {"year": FieldType.NUMBER, "tags": FieldType.KEYWORDS, "added": FieldType.DATETIME}
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        ({"year": "1990"}, "'year' is not what the collection declares (it must be a number"),
+        ({"year": 10**400}, "'year' is not"),
+        ({"year": True}, "'year' is not"),
+        ({"tags": "live"}, "'tags' is not what the collection declares (it must be a list"),
+        ({"added": "yesterday"}, "'added' is not what the collection declares (it must be a date"),
+    ],
+)
+def test_a_filterable_field_of_another_type_is_refused_by_row_and_reason(
+    payload: dict[str, Any], reason: str
+) -> None:
+    rules = EntryRules(fields=FIELDS)
+    good = {"year": 1990, "tags": ["live"], "added": "2024-05-01T12:00:00Z", "other": "x"}
+    for given, as_json in (
+        ([good, payload, None], False),
+        ([json.dumps(good), json.dumps(payload), None], True),
+    ):
+        with pytest.raises(InvalidEntriesError) as refused:
+            check_entries(
+                ["a", "b", "c"],
+                np.ones((3, 2)),
+                payloads=given,
+                dimension=2,
+                metric=Metric.L2,
+                payloads_are_json=as_json,
+                rules=rules,
+            )
+        assert reason in str(refused.value)
+        assert refused.value.rows == (1,)
+        assert "'b'" in str(refused.value)
+
+
+@pytest.mark.parametrize("payload", [None, {}, {"year": None}, [1, 2], "text", {"years": "1990"}])
+def test_a_filterable_field_may_be_missing(payload: Any) -> None:
+    checked = encode_payloads([payload], ["a"], EntryRules(fields=FIELDS))
+    assert checked == encode_payloads([payload], ["a"])

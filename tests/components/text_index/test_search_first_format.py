@@ -58,6 +58,16 @@ def test_a_version_of_the_first_format_is_served_as_it_was(tmp_path: Path) -> No
         assert [hit.id for hit in index.search("file csv", k=3)] == ["e000000"]
         assert index.search("file")[0].payload == [1]
         assert (index.analyser, index.frequency("csv"), index.frequency("x")) == (None, 1, 0)
+        assert [hit.id for hit in index.search("file path", without=["e000000"])] == ["e000001"]
+        assert [each and each.text for each in index.get(["e000001", "e000002", "x"])] == [
+            "Split a path",
+            None,
+            None,
+        ]
+        page = index.scroll(after="e000000", limit=1)
+        assert [(entry.id, entry.text) for entry in page.entries] == [("e000001", "Split a path")]
+        assert page.after == "e000001"
+        assert (index.count(), index.fields) == (3, {})
         assert [index.text("e000001"), index.text("e000002")] == ["Split a path", None]
         assert [index.search(text) for text in ("", "...", "\ud800", 'AND "')] == [[], [], [], []]
 

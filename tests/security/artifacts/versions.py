@@ -58,6 +58,8 @@ class Recipe:
     """Whether it is the second version, with a delta beside the base."""
 
 
+_FIELDS: Final = {"number": "number", "word": "keyword", "words": "keywords"}
+
 RECIPES: Final[dict[str, Recipe]] = {
     "flat index": Recipe(kind=VectorIndex, name="vector_index", parameters={"index": "Flat"}),
     "graph": Recipe(kind=VectorIndex, name="vector_index", parameters={"index": "HNSW8"}),
@@ -65,6 +67,12 @@ RECIPES: Final[dict[str, Recipe]] = {
         kind=VectorIndex,
         name="vector_index",
         parameters={"index": "IVF8,Flat", "min_recall": 0.1},
+        continued=True,
+    ),
+    "filtered lists": Recipe(
+        kind=VectorIndex,
+        name="vector_index",
+        parameters={"index": "IVF8,Flat", "min_recall": 0.1, "filterable": _FIELDS},
         continued=True,
     ),
     "compressed lists": Recipe(
@@ -79,6 +87,9 @@ RECIPES: Final[dict[str, Recipe]] = {
         continued=True,
     ),
     "text index": Recipe(kind=TextIndex, name="text_index", parameters={}, continued=True),
+    "filtered text index": Recipe(
+        kind=TextIndex, name="text_index", parameters={"filterable": _FIELDS}, continued=True
+    ),
     "map": Recipe(kind=Projection, name="projection", parameters={"method": "pca"}, continued=True),
     "JSON cache": Recipe(
         kind=JsonCache,
@@ -120,10 +131,14 @@ def _rows(numbers: Sequence[int], *, seed: int = 7) -> dict[str, Row]:
         f"e{number:06d}": Row(
             vector=vectors[number],
             text=None if number % 11 == 0 else " ".join(WORDS[number % 7 : number % 7 + 4]),
-            payload=None if number % 5 == 0 else json.dumps({"number": number}),
+            payload=None if number % 5 == 0 else json.dumps(_payload(number)),
         )
         for number in numbers
     }
+
+
+def _payload(number: int) -> dict[str, Any]:
+    return {"number": number, "word": WORDS[number % 10], "words": list(WORDS[: number % 3])}
 
 
 def ask(name: str, served: Any) -> None:
@@ -151,6 +166,10 @@ def _of_vectors(served: Any) -> Iterator[Question]:
         yield partial(lambda name: _json(served.payload(name)), each)
         yield partial(lambda name: _check(isinstance(name in served, bool)), each)
     yield lambda: _texts(served.ids)
+    for asked in _FILTERS if served.fields else ():
+        yield partial(lambda one: _hits(served.search(vector, k=10, filter=one)), asked)
+        yield partial(lambda one: _entries(served, one), asked)
+    yield lambda: _hits(served.search(vector, k=10, without=["e000001", "nobody"], explain=True))
 
 
 def _of_texts(served: Any) -> Iterator[Question]:
@@ -162,6 +181,9 @@ def _of_texts(served: Any) -> Iterator[Question]:
         yield partial(lambda name: _check(isinstance(name in served, bool)), each)
     yield lambda: _check(isinstance(served.frequency("train"), int))
     yield lambda: _check(len(served) >= 0 and served.texts >= 0 and served.findable >= 0)
+    for asked in _FILTERS if served.fields else ():
+        yield partial(lambda one: _hits(served.search("blue train", k=10, filter=one)), asked)
+        yield partial(lambda one: _entries(served, one), asked)
 
 
 def _of_maps(served: Any) -> Iterator[Question]:
@@ -204,6 +226,23 @@ def _hits(hits: Any) -> None:
     for hit in hits:
         _check(isinstance(hit.id, str) and isinstance(hit.score, float))
         _json(hit.payload)
+
+
+_FILTERS: Final[tuple[dict[str, Any], ...]] = (
+    {"number": {"$gte": 7, "$lt": 250}},
+    {"word": "blue", "words": {"$any": ["train", "blue"]}},
+    {"$not": {"word": {"$in": ["of", "round"]}}},
+    {"words": {"$exists": False}},
+)
+
+
+def _entries(served: Any, asked: dict[str, Any]) -> None:
+    page = served.scroll(asked, limit=20)
+    _check(served.count(asked) >= len(page.entries))
+    for entry in [*page.entries, *served.get(["e000001", "e000310", "nobody"])]:
+        if entry is not None:
+            _check(isinstance(entry.id, str))
+            _json(entry.payload)
 
 
 def _texts(ids: Any) -> None:
