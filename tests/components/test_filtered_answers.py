@@ -152,11 +152,11 @@ class _ByText(_Machine):
 
     def __init__(self) -> None:
         self.before = ranking._MOST_ROWS
-        ranking._MOST_ROWS = self.most_rows
+        setattr(ranking, "_MOST_ROWS", self.most_rows)  # noqa: B010 - it is final for all others
         super().__init__()
 
     def teardown(self) -> None:
-        ranking._MOST_ROWS = self.before
+        setattr(ranking, "_MOST_ROWS", self.before)  # noqa: B010 - as above
         super().teardown()
 
     @rule(asked=filters() | st.none(), k=ks, gone=leave_out, words=st.sampled_from(WORDS))
