@@ -272,3 +272,22 @@ def test_a_recall_that_is_only_just_reached_is_enough(
     less = [each for each in decision.chosen.trials if (each.effort.nprobe or 0) < effort]
     assert all(each.recall < most.recall - 0.001 for each in less)
     assert max(each.effort.nprobe or 0 for each in less) >= effort - max(1, effort // 8)
+
+
+@pytest.mark.parametrize(
+    ("passed", "worked", "seconds"),
+    [
+        (10.0, 19.0, 10.0),  # two threads of a host that does nothing else
+        (90.0, 12.0, 12.0),  # others had the processors
+    ],
+)
+def test_what_a_build_takes_is_told_as_on_a_host_that_does_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, passed: float, worked: float, seconds: float
+) -> None:
+    clock = {"passed": 5.0, "worked": 3.0}
+    monkeypatch.setattr(selection, "perf_counter", lambda: clock["passed"])
+    monkeypatch.setattr(selection, "process_time", lambda: clock["worked"])
+    spent = selection._Spent()
+    clock["passed"] += passed
+    clock["worked"] += worked
+    assert spent.seconds == seconds
