@@ -215,8 +215,10 @@ def ask_all(
                     else ()
                 )
                 by_text = client.search(TEXT_INDEX, text=text, k=_ANSWERS).hits
-                both: Query = {"vector": vector} if has_vector else {}
-                by_both = client.search(SEARCH, **both, text=text, k=_ANSWERS).hits
+                both: Query = {"text": text, "k": _ANSWERS}
+                if has_vector:
+                    both["vector"] = vector
+                by_both = client.search(SEARCH, **both).hits
                 answers.append(
                     Answer(
                         text=text,
