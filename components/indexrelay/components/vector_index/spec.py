@@ -63,9 +63,9 @@ class VectorIndexParameters(GoldenParameters):
     is built soonest (``build``)."""
 
     max_build_seconds: Annotated[float, Field(gt=0)] = 600.0
-    """Seconds that ``auto`` may spend on trying and building an index. What would take longer, by
-    what a small part of the entries took, is left out. 600: a graph over about a million vectors
-    of 256 dimensions, on two cores."""
+    """Seconds that ``auto`` may spend on trying and building an index, as they would pass on an
+    idle host. What would take longer, by what a small part of the entries took, is left out. 600:
+    a graph over about a million vectors of 256 dimensions, on two cores."""
 
     quick_first: bool = True
     """Whether a rebuilder releases the index first that is ready soonest, where the best one that
