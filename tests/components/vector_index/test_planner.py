@@ -3,6 +3,7 @@
 import json
 import math
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,47 @@ def test_the_more_is_searched_the_more_matches_may_be_compared_instead(opened: A
     assert 0 < rows[0] < rows[1] < rows[2]
     every = Effort.model_validate({knob.name: knob.most})
     assert compared(index, every, 1.0) >= ROWS
+
+
+def test_a_search_that_finds_too_few_ends_in_a_comparison_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a graph does whose matches all lie far from the query."""
+    source = collection(Metric.L2)
+    far = source.ids[:60]
+    rows = {
+        entry_id: replace(row, vector=row.vector + np.float32(50 * (entry_id in far)))
+        for entry_id, row in source.rows.items()
+    }
+    source = MemorySnapshot(rows, dimension=DIMENSION, metric=Metric.L2)
+    history = History(tmp_path, source, index="IVF16,Flat", min_recall=0.5, filterable=FIELDS)
+    asked = {"row": {"$lt": 60}}
+    query = source.rows[source.ids[-1]].vector
+    efforts: list[int] = []
+
+    def compared_later(_index: Any, effort: Effort, _share: float) -> float:
+        efforts.append(effort.nprobe or 0)
+        return math.inf if len(efforts) > 2 else 0
+
+    monkeypatch.setattr(planner, "compared", compared_later)
+    monkeypatch.setattr(planner, "raised", lambda *_: Effort(nprobe=1))
+    with closing(history.open()) as search:
+        answers, ids = answered(search, query, asked)
+        assert answers.plan == "exact"
+        assert ids == nearest(source, query, asked, 10)
+    assert efforts == [1, 2, 4], "doubled while that is less work"
+
+
+def test_searches_are_kept_prepared_for_a_bounded_number_of_hits(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search, _ = opened
+    monkeypatch.setattr(planner, "compared", around)
+    matches = search.contents.columns.matches(search.contents.columns.parse({"even": True}))
+    plans = Planner(search.contents, search._search)
+    for k in range(1, 4 * planner._KEPT):
+        assert plans.nearest(search.vector_at(0)[None, :], k, matches).rows.shape == (1, k)
+        assert len(matches.base.prepared) <= planner._KEPT
 
 
 def test_matches_without_any_entry_are_answered_at_once(opened: Any) -> None:

@@ -3,8 +3,8 @@
 Few matches are compared one by one, which is exact. Among many the index is searched around what
 does not match. A graph or inverted lists then meet fewer matches on their way, so the effort rises
 with what the filter leaves out (`raised`), and is doubled while fewer hits come back than there are
-matches. Where that is not enough, or the index takes no selector, all matches are compared, however
-many. Few are as many as a search of the index would compare (`compared`); docs/decisions/035 has
+matches. Where that is not enough, or the index takes no selector, all matches are compared. Few are
+as many as a search of the index would compare in the same time (`compared`); docs/decisions/035 has
 what was measured.
 """
 
@@ -37,6 +37,8 @@ from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
 
 _NO_ROWS: Final = np.empty(0, dtype=np.int64)
+_KEPT: Final = 8
+"""Numbers of hits for which a search around the others is kept prepared."""
 _FEW_TO_LEAVE_OUT: Final = 100
 """Rows to leave out for which more are asked for; more are taken out of the matches."""
 
@@ -190,17 +192,22 @@ class Planner:
     ) -> "_Searched | None":
         """Search the index for matches only; ``None``: to compare all of them is less work, or it
         does not find as many as there are."""
-        if k not in matches.prepared:  # a thread that is as fast prepares the same
-            matches.prepared[k] = self._prepared(index, k, matches, row_cost)
-        first = matches.prepared[k]
+        try:
+            first = matches.prepared[k]
+        except KeyError:  # a thread that is as fast prepares the same
+            first = self._prepared(index, k, matches, row_cost)
+            if len(matches.prepared) >= _KEPT:
+                matches.prepared.clear()
+            matches.prepared[k] = first
         if first is None:
             return None
         found, rows = first.search.nearest_at_effort(queries, k)
         if not missing(rows):
             return _Searched(found, rows, first.effort)
         for rounds, effort in enumerate(efforts_beyond(index, first.effort), start=2):
-            search = IndexSearch(index, effort, first.selector)
-            found, rows = search.nearest_at_effort(queries, k)
+            if _few(index, effort, matches, row_cost):
+                break
+            found, rows = IndexSearch(index, effort, first.selector).nearest_at_effort(queries, k)
             if not missing(rows):
                 return _Searched(found, rows, effort, rounds)
         return None
@@ -208,9 +215,8 @@ class Planner:
     def _prepared(
         self, index: Any, k: int, matches: LayerMatches, row_cost: float
     ) -> "_Around | None":
-        share = matches.count / matches.of
-        effort = raised(index, self._facts.effort, k, share)
-        if matches.count * row_cost <= compared(index, effort, share):
+        effort = raised(index, self._facts.effort, k, matches.count / matches.of)
+        if _few(index, effort, matches, row_cost):
             return None
         selector = selector_of(matches.bits)
         return _Around(IndexSearch(index, effort, selector), effort, selector)
@@ -284,6 +290,11 @@ def _merged(base: _Searched, delta: _Searched, k: int, *, smaller_is_nearer: boo
     rows = np.concatenate([base.rows, delta.rows], axis=1)
     best = (found if smaller_is_nearer else -found).argsort(axis=1, kind="stable")[:, :k]
     return np.take_along_axis(found, best, axis=1), np.take_along_axis(rows, best, axis=1)
+
+
+def _few(index: Any, effort: Effort, matches: LayerMatches, row_cost: float) -> bool:
+    """Whether to compare all matches takes no longer than to search the index for them."""
+    return matches.count * row_cost <= compared(index, effort, matches.count / matches.of)
 
 
 def raised(index: Any, effort: Effort, k: int, share: float) -> Effort:
