@@ -197,6 +197,12 @@ class IndexFacts(BaseModel):
     delta: DeltaFacts | None = None
     """``None``: there is only the base."""
 
+    @field_validator("factory")
+    @classmethod
+    def _is_one_of_ours(cls, factory: str) -> str:
+        parse_factory(factory)  # what it says decides how it is searched
+        return factory
+
     @property
     def rows(self) -> int:
         """Rows of base and delta, those with a tombstone included."""
