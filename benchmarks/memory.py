@@ -11,11 +11,11 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 
 from measuring.arrays import ArrayCollection, drawn
 from measuring.companions import Companion, companion
 from measuring.findings import Figure, Findings, Measured, at_most
+from measuring.machine import pss
 from measuring.plots import Bars
 from measuring.program import Asked, Program, main
 from measuring.releasing import Publisher, StoredVersion, publishing
@@ -33,19 +33,6 @@ CAVEATS = """\
 READERS = 8
 QUERIES = 1_000
 SMALL_ROWS = 1_000
-
-
-def pss(readers: Sequence[Companion]) -> int:
-    """Bytes that all of them take together."""
-    return sum(_pss_of(reader.process.pid) for reader in readers)
-
-
-def _pss_of(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
-        field, _, value = line.partition(":")
-        if field == "Pss":
-            return 1024 * int(value.split()[0])
-    raise RuntimeError("the kernel tells no proportional set size")
 
 
 class Fleet:
@@ -68,7 +55,7 @@ class Fleet:
 
         with ThreadPoolExecutor(len(self._readers)) as pool:
             list(pool.map(serve, self._readers))
-        return pss(self._readers)
+        return pss(reader.process.pid for reader in self._readers)
 
 
 def measure(asked: Asked) -> Findings:

@@ -1,4 +1,6 @@
-"""A real reader that says when it swapped and what a query took: ``reader.py FOLDER URL SEED``.
+"""A real reader that says when it swapped and what a query took.
+
+``reader.py FOLDER URL SEED [QUERIES]``: queries are drawn by the seed, or those of a ``.npy``.
 
 Questions are ``do`` and what belongs to it:
 
@@ -39,8 +41,8 @@ QUERIES = 10_000
 class Reader:
     """The reloader, and what its callbacks saw."""
 
-    def __init__(self, folder: Path, url: str, seed: int) -> None:
-        self._queries = drawn(QUERIES, seed=seed)
+    def __init__(self, folder: Path, url: str, seed: int, queries: str | None = None) -> None:
+        self._queries = drawn(QUERIES, seed=seed) if queries is None else np.load(queries)
         self._next = 0
         self._swapped = threading.Condition()
         self._swaps: dict[int, tuple[float, float]] = {}
@@ -117,7 +119,7 @@ class Reader:
 
     def _query(self) -> bool:
         """Whether it was answered with ten hits."""
-        query = self._queries[self._next % QUERIES]
+        query = self._queries[self._next % len(self._queries)]
         self._next += 1
         try:
             with self._reloader.acquire() as snapshot:
@@ -157,8 +159,8 @@ def _quantiles(seconds: list[float]) -> dict[str, float]:
 
 
 def main() -> None:
-    folder, url, seed = sys.argv[1:]
-    reader = Reader(Path(folder), url, int(seed))
+    folder, url, seed, *queries = sys.argv[1:]
+    reader = Reader(Path(folder), url, int(seed), *queries)
     does = {
         name: getattr(reader, name)
         for name in ("served", "settled", "ask", "hold", "ask_held", "watch")

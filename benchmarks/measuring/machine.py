@@ -3,6 +3,7 @@
 import os
 import platform
 import sqlite3
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,19 @@ def load() -> float:
     Well above 0 before a benchmark starts, it was not alone on the machine.
     """
     return round(os.getloadavg()[0], 2)
+
+
+def pss(processes: Iterable[int]) -> int:
+    """Bytes that processes take together, by their numbers: shared pages count in parts."""
+    return sum(map(_pss_of, processes))
+
+
+def _pss_of(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
+        field, _, value = line.partition(":")
+        if field == "Pss":
+            return 1024 * int(value.split()[0])
+    raise RuntimeError("the kernel tells no proportional set size")
 
 
 def _cpu() -> str:

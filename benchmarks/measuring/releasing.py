@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from indexrelay.components.kind import Job, PreviousVersion
+from indexrelay.components.kind import Goal, Job, PreviousVersion
 from indexrelay.components.registry import kind_of
 from indexrelay.rebuilder.publisher import Announcer
 from indexrelay.schemas.clock import SystemClock
@@ -72,6 +72,7 @@ class Publisher:
         source: ArrayCollection,
         *,
         previous: StoredVersion | None = None,
+        goal: Goal = Goal.BEST,
         **parameters: Any,
     ) -> StoredVersion:
         """Build a vector index over ``source``, continuing ``previous`` where there is one."""
@@ -91,6 +92,7 @@ class Publisher:
                     workdir=Path(workdir),
                     threads=len(os.sched_getaffinity(0)),
                     progress=lambda _share: None,
+                    goal=goal,
                 )
             )
             if built.extends != (previous is not None):
@@ -129,6 +131,11 @@ class Publisher:
                 previous=newest.number if newest else 0,
             )
         )
+
+    def newest(self) -> int:
+        """The number of the newest release."""
+        newest = self._store.newest_release()
+        return newest.number if newest else 0
 
     def announce(self, release: Release) -> None:
         """Tell every reader."""
