@@ -67,6 +67,9 @@ _payload_of: Final[Callable[[Hit], Any]] = vars(Hit)["payload"].__get__
 _set_payload_of: Final[Callable[[Hit, Any], None]] = vars(Hit)["payload"].__set__
 
 
+_READ: Final[Any] = object()
+
+
 class StoredHit(Hit):
     """A `Hit` whose payload is parsed when it is first read: most callers read few, or none.
 
@@ -79,7 +82,8 @@ class StoredHit(Hit):
 
     __slots__ = ("_json", "_path")
 
-    _json: bytes | None
+    _json: Any
+    """As it is stored; ``None``: there is none; `_READ`: it was read or set."""
     _path: Path
 
     # Half the time of `Hit`'s: `stored_hits` sets the rest.
@@ -96,25 +100,24 @@ class StoredHit(Hit):
         Raises:
             CorruptFileError: what is stored is not JSON.
         """
-        try:
-            return _payload_of(self)
-        except AttributeError:  # not parsed yet
-            payload = None if self._json is None else parsed_payload(self._json, self._path)
-        _set_payload_of(self, payload)
-        return payload
+        payload = self._json
+        if payload is None:
+            return None
+        if payload is not _READ:
+            _set_payload_of(self, parsed_payload(payload, self._path))
+            self._json = _READ
+        return _payload_of(self)
 
     @payload.setter
     def payload(self, payload: Any) -> None:
         _set_payload_of(self, payload)
+        self._json = _READ
 
     @property
     def payload_json(self) -> bytes | None:
         """The payload as it is stored, unparsed, until it is read or set; ``None``: none."""
-        try:
-            _payload_of(self)
-        except AttributeError:
-            return self._json
-        return super().payload_json
+        payload: bytes | None = self._json
+        return super().payload_json if payload is _READ else payload
 
     def __reduce__(self) -> tuple[type[Hit], tuple[str, float, Any]]:
         return Hit, (self.id, self.score, self.payload)
