@@ -14,6 +14,8 @@ from typing import Any
 
 from indexrelay.components.kind import Goal, Job, PreviousVersion
 from indexrelay.components.registry import kind_of
+from indexrelay.components.vector_index.spec import Effort, IndexFacts
+from indexrelay.components.vector_index.version import FACTS
 from indexrelay.rebuilder.publisher import Announcer
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.settings import ComponentDefinition, Settings
@@ -112,6 +114,16 @@ class Publisher:
                 details=built.details,
                 created_at=self._clock.now(),
             )
+        return StoredVersion(id=self._store.put_version(manifest), manifest=manifest)
+
+    def with_effort(self, version: StoredVersion, effort: Effort) -> StoredVersion:
+        """The same version, searched with another effort."""
+        facts = IndexFacts.load(self.path(version, FACTS))
+        with tempfile.TemporaryDirectory(dir=self._store.staging) as folder:
+            file = Path(folder) / FACTS
+            facts.model_copy(update={"effort": effort}).save(file)
+            files = {**version.manifest.files, FACTS: self._store.put_blob(file)}
+        manifest = version.manifest.model_copy(update={"files": files})
         return StoredVersion(id=self._store.put_version(manifest), manifest=manifest)
 
     def path(self, version: StoredVersion, name: str) -> Path:
