@@ -17,6 +17,7 @@ from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
 from indexrelay.components.json_cache import JsonCache
 from indexrelay.components.kind import Kind
 from indexrelay.components.projection import Projection
+from indexrelay.components.search import HybridIndex
 from indexrelay.components.text_index import TextIndex
 from indexrelay.components.vector_index import VectorIndex
 from tests.components.jobs import MemorySnapshot, Row, as_previous, clustered, make_job, run
@@ -89,6 +90,12 @@ RECIPES: Final[dict[str, Recipe]] = {
     "text index": Recipe(kind=TextIndex, name="text_index", parameters={}, continued=True),
     "filtered text index": Recipe(
         kind=TextIndex, name="text_index", parameters={"filterable": _FIELDS}, continued=True
+    ),
+    "both": Recipe(
+        kind=HybridIndex,
+        name="search",
+        parameters={"vector": {"index": "Flat"}, "filterable": _FIELDS},
+        continued=True,
     ),
     "map": Recipe(kind=Projection, name="projection", parameters={"method": "pca"}, continued=True),
     "JSON cache": Recipe(
@@ -186,6 +193,21 @@ def _of_texts(served: Any) -> Iterator[Question]:
         yield partial(lambda one: _entries(served, one), asked)
 
 
+def _of_both(served: Any) -> Iterator[Question]:
+    vector = np.linspace(-1, 1, DIMENSION).astype(np.float32)
+    for asked in ({"vector": vector}, {"text": "blue train"}, {"vector": vector, "text": "blue"}):
+        yield partial(lambda one: _hits(served.search(**one, k=10)), asked)
+        yield partial(lambda one: _hits(served.search(**one, k=5, filter=_FILTERS[0])), asked)
+        yield partial(lambda one: _hits(served.search(**one, fusion="scores", explain=True)), asked)
+    for each in ("e000001", "e000150", "e000310"):
+        yield partial(lambda name: _hits(served.search_by_id(name, k=5)), each)
+        yield partial(lambda name: _check(isinstance(name in served, bool)), each)
+    yield lambda: _hits(served.search_like(like=["e000001"], unlike=["e000150"], k=5))
+    yield lambda: _hits(served.neighbours(["e000001"], k=3)["e000001"])
+    for asked in _FILTERS:
+        yield partial(lambda one: _entries(served, one), asked)
+
+
 def _of_maps(served: Any) -> Iterator[Question]:
     yield lambda: _check(served.coordinates.shape == (len(served), 2))
     yield lambda: _check(bool(np.isfinite(served.coordinates).all()))
@@ -212,6 +234,7 @@ def _of_embeddings(served: Any) -> Iterator[Question]:
 _QUESTIONS: Final[dict[type[Kind[Any, Any]], Callable[[Any], Iterator[Question]]]] = {
     VectorIndex: _of_vectors,
     TextIndex: _of_texts,
+    HybridIndex: _of_both,
     Projection: _of_maps,
     JsonCache: _of_documents,
     EmbeddingCache: _of_embeddings,
