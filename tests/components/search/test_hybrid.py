@@ -222,6 +222,30 @@ def test_examples_and_neighbours_are_found_by_the_vectors(search: HybridSearch) 
     assert [hit.arms["vector"].rank for hit in near["e000009"]] == [1, 2, 3]
 
 
+def test_one_half_alone_looks_behind_the_groups_that_are_full(search: HybridSearch) -> None:
+    vector = SONGS.rows["e000004"].vector
+    for asked in ({"vector": vector}, {"text": "sea blue"}):
+        hits = search.search(**asked, k=4, group_by="artist", explain=True)
+        assert {hit.payload["artist"] for hit in hits} == {"Ada", "Bo", "Cy", "Di"}
+        (arm,) = asked
+        whole = search.search(**asked, k=200)
+        firsts: dict[str, str] = {}
+        for hit in whole:
+            firsts.setdefault(hit.payload["artist"], hit.id)
+        assert [hit.id for hit in hits] == list(firsts.values())
+        assert [hit.arms[arm].rank for hit in hits] == [1, 2, 3, 4]
+
+
+def test_many_vectors_are_answered_as_each_is(search: HybridSearch) -> None:
+    vectors = np.array([SONGS.rows[each].vector for each in SONGS.ids[:3]])
+    each = [search.search(vector=vector, k=4) for vector in vectors]
+    many = search.search_many(vectors, k=4)
+    assert [[hit.id for hit in hits] for hits in many] == [[hit.id for hit in one] for one in each]
+    ids, scores = search.search_arrays(vectors, k=4)
+    assert ids.tolist() == [[hit.id for hit in hits] for hits in many]
+    assert scores.shape == (3, 4)
+
+
 def test_a_hit_says_where_each_half_found_it(search: HybridSearch) -> None:
     vector = SONGS.rows["e000007"].vector
     by_vector = search.by_vector.search(vector, k=100)

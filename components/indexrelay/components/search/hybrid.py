@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, SupportsIndex, cast, get_args, overload
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from indexrelay.components.arrangement import Arrangement, of_candidates
+from indexrelay.components.arrangement import Arrangement, FilterObject, narrowed, of_candidates
 from indexrelay.components.errors import InvalidQueryError, RerankFunctionError
 from indexrelay.components.query import Entry, Explanation, Hits, Page, Stopwatch
 from indexrelay.components.ranking import RRF_K, fusion_depth, reciprocal_rank_fusion, score_fusion
@@ -40,7 +40,7 @@ class ArmHit:
     """Where one half found an entry."""
 
     rank: int
-    """Among the half's own hits, from 1."""
+    """Among the half's own hits, from 1; of groups of one half alone: among the answer's."""
     score: float
     """As the half has it: see `VectorSearch` and `TextSearch`."""
 
@@ -221,21 +221,24 @@ class HybridSearch(Closable):
             max_payload_bytes=max_payload_bytes,
         )
 
-        def find(depth: int) -> HybridHits:
-            hits = self._fused(asking, fuse, depth)
+        def find(depth: int, beyond: FilterObject | None = None) -> HybridHits:
+            hits = self._fused(asking.narrowed(beyond), fuse, depth)
             return hits if function is None else _reranked(function, asking.query, hits)
 
+        narrows = len(asked) == 1 and function is None
         first = most if function is None else max(most, self._rerank_hits)
         if arrangement is not None:
             arranged = arrangement.search(
-                lambda depth, _: find(depth),
+                find,
                 k=most,
                 entries=len(self),
                 vectors=self.by_vector.vectors_of,
-                narrows=False,
+                narrows=narrows,
                 first=first,
                 max_payload_bytes=max_payload_bytes,
             )
+            if narrows and group_by is not None:  # each round has ranks of its own
+                return _of_one(next(iter(asked)), arranged)
             return _answer(cast("list[HybridHit]", arranged), arranged.explanation)
         hits = find(first)
         del hits[most:]
@@ -298,6 +301,26 @@ class HybridSearch(Closable):
             max_payload_bytes=max_payload_bytes,
         )
         return _of_one("vector", found)
+
+    def search_many(
+        self,
+        vectors: ArrayLike,
+        *,
+        k: int = 10,
+        filter: Any = None,  # noqa: A002
+        max_payload_bytes: int | None = None,
+    ) -> list[HybridHits]:
+        """The nearest entries to each of ``vectors``; see `VectorSearch.search_many`."""
+        found = self.by_vector.search_many(
+            vectors, k=k, filter=filter, max_payload_bytes=max_payload_bytes
+        )
+        return [_of_one("vector", hits) for hits in found]
+
+    def search_arrays(
+        self, vectors: ArrayLike, *, k: int = 10
+    ) -> tuple[NDArray[np.object_], NDArray[np.float32]]:
+        """Ids and scores of the nearest entries in arrays; see `VectorSearch.search_arrays`."""
+        return self.by_vector.search_arrays(vectors, k=k)
 
     def neighbours(
         self,
@@ -414,6 +437,13 @@ class _Asking:
     """For both."""
     k: int
     max_payload_bytes: int | None
+
+    def narrowed(self, beyond: FilterObject | None) -> "_Asking":
+        """The same of what ``beyond`` matches, too."""
+        if beyond is None:
+            return self
+        asked = narrowed(self.options["filter"], beyond)
+        return replace(self, options={**self.options, "filter": asked})
 
 
 @dataclass(frozen=True, slots=True)
