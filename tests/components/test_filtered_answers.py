@@ -112,6 +112,17 @@ class _Machine(ChangingCollection):
             else:
                 assert entry is None
 
+    @rule(
+        names=st.lists(st.sampled_from([*POOL, "nobody", "\ud800"]), max_size=5),
+        asked=filters(),
+    )
+    def get_filtered(self, names: list[str], asked: dict[str, Any]) -> None:
+        there = set(self.matching(asked))
+        found = self.reader.get(names, filter=asked)
+        assert [entry and entry.id for entry in found] == [
+            name if name in there else None for name in names
+        ]
+
 
 class _ByVector(_Machine):
     kind = VectorIndex(

@@ -112,7 +112,7 @@ def search(
     method, question = _question(served, asked)
     options = _options(method, asked.options, forced=forced, limit=max_payload_bytes)
     if forced is not None:
-        if "explain" in options:
+        if options.get("explain"):
             raise NotFilteredError("an explanation counts what others have, too")
         _check_visible(served, asked.ids, forced)
     hits: Sequence[Hit] = method(*question.positional, **question.named, **options)

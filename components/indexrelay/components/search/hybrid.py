@@ -341,10 +341,14 @@ class HybridSearch(Closable):
         return self.by_vector.count(filter)
 
     def get(
-        self, ids: Collection[str], *, max_payload_bytes: int | None = None
+        self,
+        ids: Collection[str],
+        *,
+        filter: Any = None,  # noqa: A002
+        max_payload_bytes: int | None = None,
     ) -> list[Entry | None]:
         """The entries with these ids, with their texts; see `TextSearch.get`."""
-        return self.by_text.get(ids, max_payload_bytes=max_payload_bytes)
+        return self.by_text.get(ids, filter=filter, max_payload_bytes=max_payload_bytes)
 
     def scroll(
         self,

@@ -26,6 +26,7 @@ from indexrelay.schemas.filters import Fields
 _Stored = tuple[str, str | None, str | None]
 """Id, payload and text."""
 _BY_ID: Final = "SELECT id, payload, text FROM entries WHERE id = CAST(? AS TEXT)"
+_ROW_OF: Final = "SELECT row FROM entries WHERE id = CAST(? AS TEXT)"
 _BY_ROW: Final = "SELECT id, payload, text FROM entries WHERE row = ?"
 _BEHIND: Final = (
     "SELECT id, payload, text FROM entries WHERE id > CAST(? AS TEXT) ORDER BY id LIMIT ?"
@@ -58,18 +59,39 @@ class TextEntries:
         return len(self) if asked is None else self._fields.count(asked)
 
     def get(
-        self, ids: Collection[str], *, max_payload_bytes: int | None = None
+        self,
+        ids: Collection[str],
+        *,
+        filter: Any = None,  # noqa: A002 - as every search calls it
+        max_payload_bytes: int | None = None,
     ) -> list[Entry | None]:
         """The entries with these ids, in that order; ``None`` for an id that is not in here.
 
+        Args:
+            ids: in any order; one may come several times.
+            filter: a JSON object; an entry that it does not match is ``None`` as well.
+            max_payload_bytes: no more payloads are read than have so many bytes; ``None``: any.
+
         Raises:
+            InvalidFilterError: the filter cannot be answered.
             InvalidQueryError: ``ids`` is no list of ids, or the payloads have more bytes than
                 ``max_payload_bytes``.
         """
         wanted = list(map(_raw, checked_ids(ids)))
+        asked = self._fields.columns.parse(filter)
         with self._connection() as connection:
+            if asked is not None:
+                matching = self._fields.rows(asked)
+                rows = [connection.execute(_ROW_OF, (each,)).fetchone() for each in wanted]
+                found = np.array([-1 if row is None else row[0] for row in rows], dtype=np.int64)
+                is_among = np.isin(found, matching)
+            else:
+                is_among = np.ones(len(wanted), dtype=np.bool_)
             query = _in(connection, _BY_ID)
-            stored = [connection.execute(query, (each,)).fetchone() for each in wanted]
+            stored = [
+                connection.execute(query, (each,)).fetchone() if may else None
+                for each, may in zip(wanted, is_among.tolist(), strict=True)
+            ]
             entries = iter(_entries((row for row in stored if row), max_payload_bytes))
             return [None if row is None else next(entries) for row in stored]
 

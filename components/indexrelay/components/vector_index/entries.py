@@ -45,16 +45,30 @@ class VectorEntries:
         return len(self.contents if asked is None else self.contents.columns.matches(asked))
 
     def get(
-        self, ids: Collection[str], *, max_payload_bytes: int | None = None
+        self,
+        ids: Collection[str],
+        *,
+        filter: Any = None,  # noqa: A002 - as every search calls it
+        max_payload_bytes: int | None = None,
     ) -> list[Entry | None]:
         """The entries with these ids, in that order; ``None`` for an id that is not in here.
 
+        Args:
+            ids: in any order; one may come several times.
+            filter: a JSON object; an entry that it does not match is ``None`` as well.
+            max_payload_bytes: no payload is read where all have more; ``None``: any number.
+
         Raises:
+            InvalidFilterError: the filter cannot be answered.
             InvalidQueryError: ``ids`` is no list of ids, or the payloads have more bytes than
                 ``max_payload_bytes``.
         """
-        wanted = checked_ids(ids)
+        wanted, asked = checked_ids(ids), self.contents.columns.parse(filter)
         rows = [self.contents.find(each) for each in wanted]
+        if asked is not None:
+            matches = self.contents.columns.matches(asked)
+            is_among = np.concatenate([matches.base.mask, matches.delta.mask])
+            rows = [None if row is None or not is_among[row] else row for row in rows]
         there = np.array([row for row in rows if row is not None], dtype=np.int64)
         payloads = iter(self._payloads(there, max_payload_bytes))
         return [
