@@ -169,6 +169,16 @@ class FilterColumns:
         found = parse_filter(given, self.fields)
         return None if found.everything else found
 
+    def matching(self, given: Any) -> Matches | None:
+        """What matches a filter as it was given; ``None`` where it asks for nothing.
+
+        Raises:
+            InvalidFilterError: it cannot be answered here.
+            CorruptFileError: a column is not what was written.
+        """
+        asked = self.parse(given)
+        return None if asked is None else self.matches(asked)
+
     def matches(self, asked: Filter) -> Matches:
         """What matches a filter of `parse`.
 

@@ -117,7 +117,7 @@ def answered(
     query = np.asarray(query, dtype=np.float32)
     if search.metric is Metric.COSINE:
         query = query / np.linalg.norm(query)
-    answers = plans.answer(query[None, :], k, asked=search.contents.columns.parse(asked))
+    answers = plans.answer(query[None, :], k, search.contents.columns.matching(asked))
     return answers, search.contents.ids_of(answers.rows[0])
 
 
@@ -169,15 +169,15 @@ def test_rows_that_are_left_out_make_room_for_others(opened: Any) -> None:
     search, source = opened
     plans = Planner(search.contents, search._search)
     query = search.vector_at(40)[None, :]
-    asked = search.contents.columns.parse({"even": True})
+    asked = search.contents.columns.matching({"even": True})
     for wanted in (None, asked):
         for count in (3, 3 * planner._FEW_TO_LEAVE_OUT):
-            first = plans.answer(query, count, asked=wanted).rows[0]
-            rest = plans.answer(query, 10, asked=wanted, without=first).rows[0]
+            first = plans.answer(query, count, wanted).rows[0]
+            rest = plans.answer(query, 10, wanted, without=first).rows[0]
             assert len(rest[rest >= 0]) == 10
             assert not set(first.tolist()) & set(rest.tolist())
     everything = np.concatenate([np.arange(search.facts.rows)])
-    assert not (plans.answer(query, 10, asked=asked, without=everything).rows >= 0).any()
+    assert not (plans.answer(query, 10, asked, without=everything).rows >= 0).any()
     assert len(source.ids) == len(search)
 
 
@@ -185,12 +185,12 @@ def test_a_query_for_many_vectors_is_many_queries(opened: Any) -> None:
     search, _ = opened
     plans = Planner(search.contents, search._search)
     queries = np.array([search.vector_at(position) for position in range(0, 400, 100)])
-    asked = search.contents.columns.parse({"tenth": {"$in": ["1", "2"]}})
-    together = plans.answer(queries, 10, asked=asked)
+    asked = search.contents.columns.matching({"tenth": {"$in": ["1", "2"]}})
+    together = plans.answer(queries, 10, asked)
     for number, query in enumerate(queries):
-        alone = plans.answer(query[None, :], 10, asked=asked)
+        alone = plans.answer(query[None, :], 10, asked)
         assert np.allclose(together.found[number], alone.found[0], rtol=1e-4, atol=1e-5)
-    assert plans.answer(queries[:0], 10, asked=asked).rows.shape == (0, 0)
+    assert plans.answer(queries[:0], 10, asked).rows.shape == (0, 0)
 
 
 def test_an_explanation_names_layers_plan_and_effort(
@@ -200,17 +200,17 @@ def test_an_explanation_names_layers_plan_and_effort(
     plans = Planner(search.contents, search._search)
     watch = Stopwatch()
     query = search.vector_at(0)[None, :]
-    asked = search.contents.columns.parse({"even": True})
     search.contents.columns._kept.clear()
+    asked = search.contents.columns.matching({"even": True})
     monkeypatch.setattr(planner, "compared", around)
-    answers = plans.answer(query, 10, asked=asked)
+    answers = plans.answer(query, 10, asked)
     watch.stage("search")
     explained = plans.explanation(answers, watch)
     base, delta = explained.layers
     assert (base.name, base.how) == ("base", search.facts.factory)
     assert (delta.name, delta.entries) == ("delta", search.facts.delta.count)
     assert base.entries + delta.entries == len(search)
-    assert explained.matches == len(search.contents.columns.matches(asked))
+    assert explained.matches == len(asked)
     assert [stage.name for stage in explained.stages] == ["search"]
     assert bool(explained.effort) == (search.facts.factory != "Flat")
 
@@ -290,7 +290,7 @@ def test_searches_are_kept_prepared_for_a_bounded_number_of_hits(
 ) -> None:
     search, _ = opened
     monkeypatch.setattr(planner, "compared", around)
-    matches = search.contents.columns.matches(search.contents.columns.parse({"even": True}))
+    matches = search.contents.columns.matching({"even": True})
     plans = Planner(search.contents, search._search)
     for k in range(1, 4 * planner._KEPT):
         assert plans.nearest(search.vector_at(0)[None, :], k, matches).rows.shape == (1, k)
@@ -299,7 +299,7 @@ def test_searches_are_kept_prepared_for_a_bounded_number_of_hits(
 
 def test_matches_without_any_entry_are_answered_at_once(opened: Any) -> None:
     search, _ = opened
-    none: Matches = search.contents.columns.matches(search.contents.columns.parse({"row": -1}))
+    none: Matches = search.contents.columns.matching({"row": -1})
     answers = Planner(search.contents, search._search).nearest(
         search.vector_at(0)[None, :], 10, none
     )

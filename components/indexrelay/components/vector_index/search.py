@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from indexrelay.components.arrangement import Arrangement, FilterObject, narrowed, of_candidates
 from indexrelay.components.errors import CorruptFileError, of_faiss
+from indexrelay.components.filtering import Matches
 from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.query import Hits, Stopwatch, checked_ids, checked_without
 from indexrelay.components.served import (
@@ -50,7 +51,6 @@ from indexrelay.components.vector_index.planner import Answers, Planner
 from indexrelay.components.vector_index.queries import Queries
 from indexrelay.components.vector_index.spec import IndexFacts
 from indexrelay.components.vector_index.version import BASE, Contents, Delta
-from indexrelay.schemas.filters import Filter
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
 
@@ -407,7 +407,7 @@ class VectorSearch(VectorEntries, Closable):
         """`_nearest` of what a filter matches; ``None``: of everything."""
         if filter_ is None:
             return self._nearest(queries, k)
-        answers = self._answers(queries, k, self.contents.columns.parse(filter_))
+        answers = self._answers(queries, k, self.contents.columns.matching(filter_))
         return as_scores(answers.found, self.metric), answers.rows
 
     def _arranged(
@@ -439,28 +439,29 @@ class VectorSearch(VectorEntries, Closable):
     def _planned(self, query: Vectors, k: int, only: "Only", max_payload_bytes: int | None) -> Hits:
         """The hits of a query, of the shape ``(dimension,)``, that may not find everything."""
         watch = Stopwatch()
-        asked = self.contents.columns.parse(only.filter)
+        matches = self.contents.columns.matching(only.filter)
         gone = [self.contents.find(each) for each in checked_without(only.without)]
-        without = np.array([row for row in (only.row, *gone) if row is not None], dtype=np.int64)
-        if asked is not None:
-            self.contents.columns.matches(asked)  # kept for the planner
+        left_out = [row for row in (only.row, *gone) if row is not None]
+        without = np.array(left_out, dtype=np.int64) if left_out else _NO_ROWS
         watch.stage("filter")
-        answers = self._answers(query[None, :], k, asked, without)
+        answers = self._answers(query[None, :], k, matches, without)
         watch.stage("search")
-        there = answers.rows[0] >= 0
-        scores = as_scores(answers.found[0][there], self.metric)
-        hits = self._hits(scores.tolist(), answers.rows[0][there].tolist(), max_payload_bytes)
+        rows = answers.rows[0].tolist()
+        if rows and rows[-1] < 0:  # FAISS found fewer; what is missing comes last
+            del rows[rows.index(-1) :]
+        scores = as_scores(answers.found[0], self.metric).tolist()[: len(rows)]
+        hits = self._hits(scores, rows, max_payload_bytes)
         watch.stage("payloads")
         if only.explain:
             hits.explanation = self._planner.explanation(answers, watch)
         return hits
 
     def _answers(
-        self, queries: Vectors, k: int, asked: Filter | None, without: Rows = _NO_ROWS
+        self, queries: Vectors, k: int, matches: Matches | None, without: Rows = _NO_ROWS
     ) -> Answers:
         try:
             with openmp_threads(1):
-                return self._planner.answer(queries, checked_k(k), asked=asked, without=without)
+                return self._planner.answer(queries, checked_k(k), matches, without=without)
         except RuntimeError as error:  # what every FAISS exception becomes
             raise of_faiss(self.contents.base.paths[BASE], error) from error
 
@@ -503,9 +504,9 @@ class VectorSearch(VectorEntries, Closable):
         return CorruptFileError(self.contents.base.paths[BASE], "it finds rows that do not exist")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Only:
-    """What one query may find, and whether it is explained."""
+    """What one query may find, and whether it is explained; not frozen, which would cost 2 µs."""
 
     filter: Any = None
     without: Collection[str] = ()
