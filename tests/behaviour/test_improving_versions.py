@@ -1,5 +1,6 @@
 """A quick index first, the best one behind it, the whole way from a batch to a reader."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from indexrelay.components.vector_index import selection
 from indexrelay.health.judge import judge
 from indexrelay.health.status import Condition
 from indexrelay.health.survey import Survey
+from indexrelay.rebuilder import Rebuilder
+from indexrelay.rebuilder.builds.runner import ForkingRunner
 from indexrelay.schemas.versions import VersionManifest
 from indexrelay.testing import MakePipeline, Pipeline
 
@@ -221,3 +224,38 @@ def test_a_hybrid_index_gets_a_quick_half_first(
         assert search.search(vector=given[5], text="number 5", k=1)[0].id == "t00005"
         assert search.search(text="something else", k=1)[0].id == "new"
     assert not pipeline.rebuilder.improve()
+
+
+def test_an_improvement_is_built_in_a_process_of_its_own_beside_batches(
+    indexrelay_pipeline: MakePipeline,
+) -> None:
+    pipeline = indexrelay_pipeline(**SETTINGS)
+    rebuilder = Rebuilder(
+        pipeline.settings,
+        catalog=pipeline.catalog,
+        store=pipeline.store,
+        connection=pipeline.connection,
+        runner=ForkingRunner(
+            preload=["faiss", "indexrelay.components.vector_index", "tests.fixtures.quick_for_few"],
+            threads=1,
+            niceness=0,
+        ),
+        rebuilder_id="forking",
+    )
+    try:
+        first(pipeline)
+        assert rebuilder.step(quick=True) is not None
+        pipeline.reader("a").step()
+        assert "provisional" in served(pipeline).details
+        with ThreadPoolExecutor(1) as beside:
+            improvement = beside.submit(rebuilder.improve)
+            fresh = commit(pipeline, ["new"], seed=2)
+            assert rebuilder.step(quick=True) is not None
+            assert improvement.result()
+        rebuilder.step(quick=True)
+        pipeline.reader("a").step()
+    finally:
+        rebuilder.stop()
+    assert "provisional" not in served(pipeline).details
+    assert served(pipeline).covers == {"tracks": 2}
+    assert nearest(pipeline, fresh[0]) == "new"
