@@ -37,6 +37,9 @@ def test_settings_do_not_show_their_secrets(settings: Settings) -> None:
     "text",
     [
         f"redis = '{URL}'",
+        "[http.tokens.shop]\nsha256 = 'hunter2'",
+        "[http.tokens.shop]\nsha265 = 'hunter2'",
+        "[http.tokens]\nshop = 'hunter2'",
         "redis = 'hunter2'",
         f"[redis]\nulr = '{URL}'",
         "[redis]\npassword = 'hunter2'",

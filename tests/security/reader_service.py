@@ -46,7 +46,13 @@ def settings_in(folder: Path, **tables: Any) -> Settings:
             "data_dir": folder,
             "reader": {"poll_seconds": 0.2, "start_spread_seconds": 0},
             "log": {"format": "json"},
-            "collections": {"tracks": {"dimension": DIMENSION, "metric": "l2"}},
+            "collections": {
+                "tracks": {
+                    "dimension": DIMENSION,
+                    "metric": "l2",
+                    "filterable": {"tenant": "keyword"},
+                }
+            },
             "components": {
                 "similar": {"kind": "vector_index", "from": "tracks", "index": "Flat"},
                 "words": {"kind": "text_index", "from": "tracks"},
@@ -81,7 +87,10 @@ class Installation:
                 ids,
                 random.normal(size=(entries, DIMENSION)).astype(np.float32),
                 texts=[f"song number {row}" for row in range(entries)],
-                payloads=[{"about": "x" * payload_bytes} for _ in ids],
+                payloads=[
+                    {"about": "x" * payload_bytes, "tenant": ("shop", "bank")[row % 2]}
+                    for row in range(entries)
+                ],
             )
         self.pipeline.rebuild()
         newest = self.pipeline.store.newest_release()

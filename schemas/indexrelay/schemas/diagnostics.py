@@ -204,7 +204,10 @@ def _is_secret(key: Sequence[str], *, unknown: bool) -> bool:
     last = key[-1] if key else ""
     near_url = bool(difflib.get_close_matches(last.lower(), ["url"], cutoff=0.6))
     in_connection = unknown and any(part in _SECRET_TABLES or part == "source" for part in key[:-1])
-    return bool(_SECRET_WORDS.search(last)) or near_url or in_connection or last in _SECRET_TABLES
+    # Where the sha256 of a token belongs, somebody may have written the token itself.
+    of_token = "tokens" in key[:-1] and last not in ("scope", "filter")
+    is_named = bool(_SECRET_WORDS.search(last)) or last in _SECRET_TABLES
+    return is_named or near_url or in_connection or of_token
 
 
 _URL_LOGIN = re.compile(r"(?<=://)[^\s/@'\"]*:[^\s@'\"]*(?=@)")
