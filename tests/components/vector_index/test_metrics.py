@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from indexrelay.components.vector_index import metrics
 from indexrelay.components.vector_index.metrics import (
-    Centroids,
     Distances,
     NearestRows,
     as_scores,
@@ -102,18 +101,3 @@ def test_a_mapped_file_of_more_rows_than_are_compared_at_once_is_searched_exactl
     nearest.add(np.load(tmp_path / "vectors.npy", mmap_mode="r"))
     true = by_subtraction(vectors[:64], vectors, Metric.L2)
     np.testing.assert_array_equal(nearest.rows, np.argsort(true, axis=1, kind="stable")[:, :20])
-
-
-@pytest.mark.parametrize("metric", Metric)
-@pytest.mark.parametrize("at_once", [1, 7, 5_000])
-def test_each_vector_has_its_nearest_centroid_however_many_are_compared_at_once(
-    metric: Metric, at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(metrics, "_SCORES_BYTES", 4 * 50 * at_once)
-    vectors, centroids = clustered(3_000, 12), clustered(50, 12, seed=9)
-    found = Centroids(centroids, metric).nearest(vectors)
-    true = by_subtraction(vectors, centroids, metric)
-    np.testing.assert_allclose(
-        np.take_along_axis(true, found[:, None], axis=1)[:, 0], true.min(axis=1), atol=1e-3
-    )
-    assert len(Centroids(centroids, metric).nearest(vectors[:0])) == 0

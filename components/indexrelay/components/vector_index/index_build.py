@@ -1,8 +1,8 @@
 """Builds one FAISS index: tried on a few rows, trained on a sample, filled block by block, written.
 
-FAISS learns centroids and codebooks from a seeded sample, so training costs what the number of
-lists asks for, whatever the size of the collection. The vectors stay mapped. Beside the index a
-build holds the rows that it trains on, and little else.
+Centroids are learned here (`centroids`) and codebooks by FAISS, both from a seeded sample, so
+training costs what the number of lists asks for, whatever the size of the collection. The vectors
+stay mapped. Beside the index a build holds the rows that it trains on, and little else.
 
 FAISS grows its arrays by doubling, and for a moment holds the old one and the new: up to three
 times the index. Here the room is reserved first. For inverted lists every row is assigned to its
@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 
 from indexrelay.components.errors import UnbuildableIndexError
 from indexrelay.components.kind import BuildMemory
+from indexrelay.components.vector_index.centroids import Centroids, k_means
 from indexrelay.components.vector_index.factory import Factory
 from indexrelay.components.vector_index.index_search import openmp_threads
 from indexrelay.components.vector_index.mapped_index import release_rows, require_faiss
-from indexrelay.components.vector_index.metrics import Centroids, faiss_metric
+from indexrelay.components.vector_index.metrics import faiss_metric
 from indexrelay.components.vector_index.spec import IndexSpec
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
@@ -89,7 +90,9 @@ def build_index(
         if count and not index.is_trained:
             rows = min(factory.trained_rows, trainable_rows(spec.dimension, spec.memory))
             # A named index is trained on what it needs, whatever the memory allows.
-            index.train(_training_rows(vectors, max(rows, factory.needed_rows), seed))
+            training = _training_rows(vectors, max(rows, factory.needed_rows), seed)
+            _learn_lists(index, training, seed)
+            index.train(training)
         faiss.write_index(index, str(files.trained))
         progress(0.4)
         if factory.graph == "NSG":
@@ -111,6 +114,27 @@ def _training_rows(vectors: Vectors, limit: int, seed: int) -> Vectors:
         return np.ascontiguousarray(vectors)
     rows = np.random.default_rng(seed).choice(count, size=limit, replace=False)
     return np.ascontiguousarray(vectors[np.sort(rows)])
+
+
+def _learn_lists(index: Any, rows: Vectors, seed: int) -> None:
+    """Give inverted lists their centroids, where these are compared one by one.
+
+    FAISS, which trains the rest of such an index, then takes them as they are.
+    """
+    faiss = require_faiss()
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexRefine):
+        index = faiss.downcast_index(index.base_index)
+    if not isinstance(index, faiss.IndexIVF) or len(rows) < index.nlist:
+        return
+    quantizer = faiss.downcast_index(index.quantizer)
+    if isinstance(quantizer, faiss.IndexFlat) and not quantizer.ntotal:
+        metric = _metric_of(faiss, quantizer)
+        quantizer.add(k_means(rows, index.nlist, metric, rounds=_KMEANS_ROUNDS, seed=seed))
+
+
+def _metric_of(faiss: Any, index: Any) -> Metric:
+    return Metric.L2 if index.metric_type == faiss.METRIC_L2 else Metric.INNER_PRODUCT
 
 
 def _seed_kmeans(faiss: Any, index: Any, seed: int) -> None:
@@ -253,8 +277,8 @@ def _assigned(index: Any, vectors: Vectors, progress: Progress) -> Lists:
     quantizer = faiss.downcast_index(index.quantizer)
     centroids = None
     if isinstance(quantizer, faiss.IndexFlat):
-        metric = Metric.L2 if quantizer.metric_type == faiss.METRIC_L2 else Metric.INNER_PRODUCT
-        centroids = Centroids(quantizer.reconstruct_n(0, quantizer.ntotal), metric)
+        kept = quantizer.reconstruct_n(0, quantizer.ntotal)
+        centroids = Centroids(kept, _metric_of(faiss, quantizer))
     for rows in _blocks(vectors):
         if centroids is None:
             _, nearest = quantizer.search(np.ascontiguousarray(vectors[rows]), 1)

@@ -125,7 +125,7 @@ class NearestRows:
 
     def __init__(self, queries: Vectors, *, k: int, metric: Metric) -> None:
         self._queries = np.ascontiguousarray(queries)
-        self._squares = _squares(self._queries)
+        self._squares = squares(self._queries)
         self._k = k
         self._metric = metric
         self.rows: Rows = np.empty((len(queries), 0), dtype=np.int64)
@@ -157,7 +157,7 @@ class NearestRows:
         far = np.matmul(self._queries, block.T)
         if self._metric is Metric.L2:
             far *= -2
-            far += _squares(block)
+            far += squares(block)
             far += self._squares[:, None]
             np.maximum(far, 0, out=far)  # what rounding left of a distance of 0
         else:
@@ -187,35 +187,8 @@ class NearestRows:
         self.rows = np.take_along_axis(rows, best, axis=1)
 
 
-class Centroids:
-    """Says which of some vectors is the nearest to each of many others."""
-
-    def __init__(self, centroids: Vectors, metric: Metric) -> None:
-        """``centroids``: shape ``(c, dimension)``, one at least."""
-        count, dimension = centroids.shape
-        # A last column of ones takes the squares in: what is least is |c|² - 2 x·c, or -x·c.
-        self._weights = np.zeros((dimension + 1, count), dtype=np.float32)
-        self._weights[:-1] = -centroids.T
-        if metric is Metric.L2:
-            self._weights[:-1] *= 2
-            self._weights[-1] = _squares(centroids)
-        step = max(_SCORES_BYTES // (4 * count), 1)
-        self._scores = np.empty((step, count), dtype=np.float32)
-        self._rows = np.ones((step, dimension + 1), dtype=np.float32)
-
-    def nearest(self, vectors: Vectors) -> NDArray[np.int32]:
-        """The number of the nearest for each of ``vectors``, shape ``(n, dimension)``."""
-        step, found = len(self._rows), np.empty(len(vectors), dtype=np.int32)
-        for start in range(0, len(vectors), step):
-            block = vectors[start : start + step]
-            rows, scores = self._rows[: len(block)], self._scores[: len(block)]
-            rows[:, :-1] = block
-            np.matmul(rows, self._weights, out=scores)
-            found[start : start + step] = scores.argmin(axis=1)
-        return found
-
-
-def _squares(vectors: Vectors) -> NDArray[np.float32]:
+def squares(vectors: Vectors) -> NDArray[np.float32]:
+    """The squared length of each vector, shape ``(n,)``."""
     return np.asarray(np.einsum("nd,nd->n", vectors, vectors))
 
 
