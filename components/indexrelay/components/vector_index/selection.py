@@ -4,8 +4,8 @@ What an index reaches depends on the data, so nothing is chosen by a table. Each
 over a small random part of the entries, tuned there to the recall asked for, and timed. From that
 follows what it takes over all of them: the time of a query and that of a build grow by a power of
 the rows, which differs between scans, lists and graphs. The part is a thirty-second of the entries,
-or a few thousand: so trying everything takes less than a quarter of what the winner's build takes,
-or a few seconds.
+so trying everything takes less than a quarter of what the winner's build takes; of fewer entries it
+is up to a quarter, and takes seconds.
 
 The best by what is preferred is then built over everything, and measured again. Where it falls
 behind what another one foresees, that is built beside it, and the better of the two stays. Whatever
@@ -232,7 +232,8 @@ class _Contest:
     def race(self, pool: Sequence[Candidate]) -> None:
         """Try candidates on a part of the entries, and build the best over everything."""
         spec = self.dataset.spec
-        part = self.dataset.part(max(_FEWEST_ROWS, spec.count // _PART))
+        few = min(_FEWEST_ROWS, spec.count // _OF_FEW)
+        part = self.dataset.part(max(few, spec.count // _PART))
         smallest_first = self.prefer is Prefer.MEMORY  # what each takes is known beforehand
         if smallest_first:
             pool = sorted(pool, key=lambda each: each.bytes(spec))
@@ -322,6 +323,8 @@ _PART: Final = 32
 """One of so many entries is in the part."""
 _FEWEST_ROWS: Final = 4096
 """… and at least so many: among fewer every index is fast."""
+_OF_FEW: Final = 4
+"""… but of few entries one in so many: else trying would cost several builds of everything."""
 _LATENCY_SHARE: Final = 0.8
 """The share of ``max_latency_ms`` that FAISS may take by itself. The gate times whole queries, with
 ids and payloads, and a figure at the very limit would fail every other time."""
