@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from indexrelay.health.judge import judge
 from indexrelay.health.status import Condition, Verdict
 from indexrelay.health.survey import Survey
 from indexrelay.rebuilder import Rebuilder
+from indexrelay.rebuilder.improver import BackgroundImprovements
 from indexrelay.schemas.messages import RebuilderState, RebuildStatus
 from indexrelay.schemas.versions import VersionManifest
 from indexrelay.streams import members_of
@@ -389,3 +391,20 @@ def test_presence_and_verdict_say_what_is_improved(
     assert not health.building
     (note,) = [each for each in found[0].notes if "index serves" in each]
     assert "it was made quickly; rebuilder" in note
+
+
+def test_an_improvement_waits_for_other_builds_but_not_for_ever() -> None:
+    improver: Any = SimpleNamespace(improving=(), begin=lambda: None)
+    background = BackgroundImprovements(improver, changed=lambda: None, built=lambda: None)
+    assert background.free(100.0, busy=False)
+    assert not background.free(100.5, busy=False)  # it has just been asked
+    assert not background.begin()
+    assert not background.free(110.0, busy=True)
+    assert not background.free(169.9, busy=True)
+    assert background.free(170.0, busy=True)
+    assert not background.begin()
+    assert not background.free(172.0, busy=True)  # the next one waits as long
+    assert background.free(173.0, busy=False)
+    improver.improving = ("index",)
+    assert not background.free(999.0, busy=False)
+    background.stop()

@@ -47,7 +47,10 @@ soon not among the last few."""
 
 
 _BEGIN_SECONDS: Final = 1.0
-"""How soon to ask again whether one may be begun, where nothing is built."""
+"""How soon to ask again whether one may be begun."""
+_PATIENCE_SECONDS: Final = 60.0
+"""How long one waits for other builds to end. Where something is always built it would never begin,
+and at the lowest priority it takes little from them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,11 +252,23 @@ class BackgroundImprovements:
         self._changed = changed
         self._built = built
         self._timer = Timer(_BEGIN_SECONDS)
+        self._waiting_since: float | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="indexrelay-improve")
 
-    def free(self, now: float) -> bool:
-        """Whether none is built, and it is time to ask for one."""
-        return not self._improver.improving and self._timer.due(now)
+    def free(self, now: float, *, busy: bool) -> bool:
+        """Whether none is built, and it is time to ask for one.
+
+        Args:
+            now: seconds on a monotonic clock.
+            busy: whether something else is built.
+        """
+        if self._improver.improving:
+            return False
+        if self._waiting_since is None:
+            self._waiting_since = now
+        if busy and now - self._waiting_since < _PATIENCE_SECONDS:
+            return False
+        return self._timer.due(now)
 
     def begin(self) -> bool:
         """Begin one, if there is one; to be called by the thread that looks at the facts.
@@ -263,6 +278,7 @@ class BackgroundImprovements:
                 `Improver.begin`.
         """
         improvement = self._improver.begin()
+        self._waiting_since = None
         if improvement is None:
             return False
         self._thread.submit(self._run, improvement)

@@ -380,10 +380,8 @@ class Rebuilder:
             self._signal()
         if self._coalescer.remaining(now) == 0 or self._blocked_may_be_free(now):
             self._start_pass()
-        elif (
-            self._scheduler.may_improve
-            and not self._scheduler.building
-            and self._improvements.free(now)
+        elif self._scheduler.may_improve and self._improvements.free(
+            now, busy=bool(self._scheduler.building)
         ):
             self._scheduler.may_improve = self._improvements.begin()
 
