@@ -86,7 +86,7 @@ class StoredHit(Hit):
     """As it is stored; ``None``: there is none; `_READ`: it was read or set."""
     _path: Path
 
-    # Half the time of `Hit`'s: `stored_hits` sets the rest.
+    # Without a constructor in Python: `stored_hits` sets the rest.
     __init__ = object.__init__
 
     @property  # type: ignore[misc]
