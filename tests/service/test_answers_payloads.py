@@ -63,10 +63,15 @@ def test_a_payload_that_was_read_and_changed_is_written_as_it_is_now() -> None:
     assert read["payload"] == {"a": 1, "b": 2}
 
 
-def test_a_hit_of_several_searches_says_what_each_of_them_found() -> None:
-    hit = HybridHit("a", 0.5, None, arms={"vector": ArmHit(1, 0.25)})
-    [read] = json.loads(encoded_hits([hit], max_bytes=1000, are_json=True))
-    assert read["arms"] == {"vector": {"rank": 1, "score": 0.25}}
+def test_a_hit_of_several_searches_says_what_each_of_them_found_and_is_not_parsed_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unparsed(monkeypatch)
+    hit = HybridHit(found(STORED)[0], 0.25, arms={"vector": ArmHit(1, 0.5)})
+    answer = encoded_hits([hit], max_bytes=1000, are_json=True)
+    assert STORED in answer
+    [read] = json.loads(answer)
+    assert (read["score"], read["arms"]) == (0.25, {"vector": {"rank": 1, "score": 0.5}})
 
 
 @pytest.mark.parametrize(
