@@ -66,7 +66,9 @@ def test_few_matches_and_many_are_the_same_rows(monkeypatch: pytest.MonkeyPatch)
     few = LayerMatches(None, mask, 1000)
     monkeypatch.setattr(filtering, "FEW_ROWS", 10)
     many = LayerMatches(None, mask, 1000)
-    for each in (few, many):
+    many_rows = LayerMatches(np.flatnonzero(mask), None, 1000)
+    assert many_rows.bytes_held == many.bytes_held < few.bytes_held
+    for each in (few, many, many_rows):
         assert len(each) == 334
         assert each.rows.tolist() == np.flatnonzero(mask).tolist()
         assert (each.mask == mask).all()

@@ -61,6 +61,10 @@ class LayerMatches:
         self._of = of
         self._rows: Rows | None = rows
         self._bits: NDArray[np.uint8] | None = None
+        if rows is not None and len(rows) > FEW_ROWS:
+            mask = np.zeros(of, dtype=bool)
+            mask[rows] = True
+            self._rows = None
         if mask is not None:
             self.count = int(np.count_nonzero(mask))
             if self.count <= FEW_ROWS:
