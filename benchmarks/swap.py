@@ -1,21 +1,24 @@
-"""What do queries feel of releases that come five times a second?
+"""What do queries feel of releases that come five times a second, and of builds beside them?
 
 A reader in a process of its own asks its index one query after another, on one thread, while
 releases are committed and announced: new deltas on the same base, or a whole new base each time.
-Beside it the same without releases.
+Then while an index is built on the same processors: lists, a graph, or deltas that arrive five
+times a second, each built and released. Beside it the same without releases and builds.
 """
 
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Any
 
 import numpy as np
 
+from indexrelay.schemas.settings import RebuilderSettings
 from measuring.arrays import ArrayCollection, drawn
 from measuring.companions import Companion, companion
 from measuring.findings import Figure, Findings, Measured, at_most
@@ -30,12 +33,42 @@ CAVEATS = """\
 - "None waits for a lock" is measured by a swap that is held in its middle, with all that a reload
   locks: queries go on meanwhile. Python's own lock is not in that: a reload computes a few
   milliseconds in Python, and lets queries go first after a tenth of one (decision 012).
-- The quiet side serves the same versions. Versions are built beforehand and take turns.
+- The quiet side serves the same versions. "New deltas" and "new bases" were built beforehand and
+  take turns. "Deltas arrive" builds each when it is due, with its gates; "swaps" says how many of
+  those of ten seconds were released, which are 50 where the processors have nothing else to do.
+- Builds run in a process of their own with the niceness, the threads and the OpenMP settings of a
+  rebuilder's child, gates included, and begin before the queries do. They are ended with the turn,
+  so that a turn of a few seconds sees a part of a build, from its beginning.
 - p99.9 is told for orientation: a few dozen queries decide it in each round.
 """
 PER_SECOND = 5
 DIMENSION = 128
 HELD_QUERIES = 500
+LISTS_BUILT, GRAPH_BUILT, DELTAS = "lists are built", "a graph is built", "deltas arrive"
+QUIET, QUIET_DELTA = "quiet, base only", "quiet, with a delta"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Building:
+    """What is built beside the queries."""
+
+    arguments: tuple[str, ...]
+    """Of the builder: its folder, and the server's URL."""
+    question: Mapping[str, Any]
+    """What it is asked to build."""
+
+    @contextmanager
+    def running(self) -> Iterator[Companion]:
+        """A builder that has begun."""
+        threads = str(RebuilderSettings().build_threads)
+        variables = {
+            "OMP_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": threads,
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
+        with companion("builder", *self.arguments, variables=variables) as builder:
+            builder.ask(**self.question)
+            yield builder
 
 
 @dataclass
@@ -45,8 +78,11 @@ class Watching:
     publisher: Publisher
     reader: Companion
     versions: Sequence[StoredVersion]
-    releasing: bool
     seconds: float
+    releasing: bool = False
+    """Whether these versions are released, in turn, meanwhile."""
+    building: Building | None = None
+    """What is built meanwhile; ``None``: nothing."""
     answers: list[dict[str, Any]] = field(default_factory=list)
     """Of every turn, the first, which does not count, included."""
 
@@ -57,12 +93,22 @@ class Watching:
         self.publisher.announce(release)
         self.reader.ask(do="served", release=release.number)
         self.reader.ask(do="ask", count=1_000)
-        with self._released():
+        with self._released(), self._built():
             answer = self.reader.ask(do="watch", seconds=self.seconds)
         if self.releasing and not answer["swaps"]:
             raise RuntimeError("there was no swap to be felt")
         self.answers.append(answer)
         return float(answer["p99"])
+
+    @contextmanager
+    def _built(self) -> Iterator[None]:
+        """Build in a process of its own, for as long as the ``with``."""
+        if self.building is None:
+            yield
+            return
+        with self.building.running() as builder:
+            yield
+            builder.ask(do="done")  # raises where a build failed
 
     @contextmanager
     def _released(self) -> Iterator[None]:
@@ -103,7 +149,7 @@ class Versions:
 
 
 def build(asked: Asked, publisher: Publisher) -> Versions:
-    rows, lists = (20_000, 64) if asked.quick else (500_000, 1024)
+    rows, lists = sizes(asked)
     parameters: dict[str, Any] = {"index": f"IVF{lists},Flat", "nprobe": 16}
     vectors = drawn(rows, DIMENSION)
     bases, deltas = [], []
@@ -111,11 +157,32 @@ def build(asked: Asked, publisher: Publisher) -> Versions:
         asked.say(f"building base {number + 1}, {rows} vectors")
         # The same vectors under other ids: other files, and the same answers to look for.
         source = ArrayCollection(vectors=np.roll(vectors, number, axis=0))
-        bases.append(publisher.build(source, **parameters))
+        bases.append(publisher.build(source, gates=True, **parameters))
     for number in range(2):
+        # The companion `builder` makes the first of them again, to go on from it.
         changed = source.with_changes(rows // 100, seed=number)
-        deltas.append(publisher.build(changed, previous=bases[-1], **parameters))
+        deltas.append(publisher.build(changed, previous=bases[-1], gates=True, **parameters))
     return Versions(bases=bases, deltas=deltas)
+
+
+def buildings(asked: Asked, versions: Versions, arguments: tuple[str, ...]) -> dict[str, Building]:
+    """What may be built beside the queries, by what happens then."""
+    rows, lists = sizes(asked)
+    built, graph = (5_000, 5_000) if asked.quick else (300_000, 100_000)
+    full = {"do": "full", "index": f"IVF{lists},Flat", "rows": built}
+    deltas = {"do": "deltas", "version": versions.deltas[0].id, "rows": rows, "lists": lists}
+    return {
+        LISTS_BUILT: Building(arguments=arguments, question=full),
+        GRAPH_BUILT: Building(
+            arguments=arguments, question={"do": "full", "index": "HNSW32", "rows": graph}
+        ),
+        DELTAS: Building(arguments=arguments, question=deltas),
+    }
+
+
+def sizes(asked: Asked) -> tuple[int, int]:
+    """Entries and lists of what is served."""
+    return (20_000, 64) if asked.quick else (500_000, 1024)
 
 
 def held(publisher: Publisher, reader: Companion, versions: Sequence[StoredVersion]) -> Figure:
@@ -132,19 +199,22 @@ def held(publisher: Publisher, reader: Companion, versions: Sequence[StoredVersi
 
 
 def measure(asked: Asked) -> Findings:
-    seconds = 0.6 if asked.quick else 3.0
+    # A build is looked at for longer: it does one thing after the other.
+    seconds, while_building = (0.6, 2.0) if asked.quick else (3.0, 10.0)
     with bench_server() as server, publishing(server) as (publisher, folder):
         versions = build(asked, publisher)
         with companion("reader", str(folder), server.url, "3") as reader:
-
-            def watching(of: Sequence[StoredVersion], *, releasing: bool) -> Watching:
-                return Watching(publisher, reader, of, releasing, seconds)
-
+            builds = buildings(asked, versions, (str(folder), server.url))
+            watching = partial(Watching, publisher, reader, seconds=seconds)
+            beside = partial(Watching, publisher, reader, seconds=while_building)
             turns = {
-                "quiet, with a delta": watching(versions.deltas, releasing=False),
+                QUIET_DELTA: watching(versions.deltas),
                 "new deltas": watching(versions.deltas, releasing=True),
+                DELTAS: beside(versions.deltas[:1], building=builds[DELTAS]),
                 "new bases": watching(versions.bases, releasing=True),
-                "quiet, base only": watching(versions.bases, releasing=False),
+                QUIET: watching(versions.bases[-1:]),
+                LISTS_BUILT: beside(versions.bases[-1:], building=builds[LISTS_BUILT]),
+                GRAPH_BUILT: beside(versions.bases[-1:], building=builds[GRAPH_BUILT]),
             }
             contenders: dict[str, Contender] = {name: each.turn for name, each in turns.items()}
             p99 = interleaved(contenders, rounds=asked.rounds, say=asked.say)
@@ -154,8 +224,11 @@ def measure(asked: Asked) -> Findings:
         asked_in_all = sum(answer["asked"] for each in turns.values() for answer in each.answers)
         failed = sum(answer["failed"] for each in turns.values() for answer in each.answers)
         pairs = (
-            ("new deltas", "quiet, with a delta", 1.1),
-            ("new bases", "quiet, base only", 1.3),
+            ("new deltas", QUIET_DELTA, 1.1),
+            ("new bases", QUIET, 1.3),
+            (LISTS_BUILT, QUIET, 1.1),
+            (GRAPH_BUILT, QUIET, 1.2),
+            (DELTAS, QUIET_DELTA, 1.1),
         )
         figures = [
             Figure(name=f"p99, {name} ÷ quiet", value=p99.ratio(name, quiet), target=at_most(most))
@@ -185,7 +258,7 @@ def measure(asked: Asked) -> Findings:
                 values=tuple(float(answer["swaps"]) for answer in each.answers[1:]),
             )
             for name, each in turns.items()
-            if each.releasing
+            if each.releasing or name == DELTAS
         ]
         return Findings(figures=tuple(figures), measured=tuple(measured), servers=server.versions)
 

@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,13 +72,19 @@ class Companion:
 
 
 @contextmanager
-def companion(program: str, *arguments: str, python: Path | None = None) -> Iterator[Companion]:
+def companion(
+    program: str,
+    *arguments: str,
+    python: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[Companion]:
     """Run ``benchmarks/companions/PROGRAM.py`` for as long as the ``with`` lasts.
 
     Args:
         program: its name, without the ending.
         arguments: for its command line.
         python: what runs it; ``None``: what runs this.
+        variables: of its environment, besides those of this process.
     """
     file = BENCHMARKS / "companions" / f"{program}.py"
     process = subprocess.Popen(
@@ -86,7 +92,7 @@ def companion(program: str, *arguments: str, python: Path | None = None) -> Iter
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(MEASURING.parent)},
+        env={**os.environ, **(variables or {}), "PYTHONPATH": str(MEASURING.parent)},
     )
     try:
         yield Companion(file, process)

@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,10 @@ def reader_settings(folder: Path, url: str) -> Settings:
 class Publisher:
     """Builds versions and releases them; one thread at a time."""
 
-    def __init__(self, folder: Path, server: BenchServer) -> None:
+    def __init__(self, folder: Path, url: str) -> None:
         self._clock = SystemClock()
-        self._store = ArtifactStore(reader_settings(folder, server.url).artifacts_dir)
-        self._connection = Connection.open(server.url)
+        self._store = ArtifactStore(reader_settings(folder, url).artifacts_dir)
+        self._connection = Connection.open(url)
         self._announcer = Announcer(
             self._connection, Keys(NAMESPACE), source="/benchmarks", clock=self._clock
         )
@@ -75,9 +75,20 @@ class Publisher:
         *,
         previous: StoredVersion | None = None,
         goal: Goal = Goal.BEST,
+        threads: int | None = None,
+        gates: bool = False,
         **parameters: Any,
     ) -> StoredVersion:
-        """Build a vector index over ``source``, continuing ``previous`` where there is one."""
+        """Build a vector index over ``source``, continuing ``previous`` where there is one.
+
+        Args:
+            source: what it is made from.
+            previous: the version to continue.
+            goal: as a rebuilder gives it.
+            threads: of the build; ``None``: as many as this process may use.
+            gates: also judge what was built, and raise where a gate fails.
+            **parameters: of the index.
+        """
         definition = ComponentDefinition.of("vector_index", COLLECTION, **parameters)
         kind = kind_of(definition)
         continued = None
@@ -85,20 +96,28 @@ class Publisher:
             opened = self._store.open_version(COMPONENT, previous.id)
             continued = PreviousVersion(manifest=opened.manifest, files=opened.files)
         with tempfile.TemporaryDirectory(dir=self._store.staging) as workdir:
-            built = kind.build(
-                Job(
-                    component=COMPONENT,
-                    collections={COLLECTION: source},
-                    components={},
-                    previous=continued,
-                    workdir=Path(workdir),
-                    threads=len(os.sched_getaffinity(0)),
-                    progress=lambda _share: None,
-                    goal=goal,
-                )
+            job = Job(
+                component=COMPONENT,
+                collections={COLLECTION: source},
+                components={},
+                previous=continued,
+                workdir=Path(workdir),
+                threads=len(os.sched_getaffinity(0)) if threads is None else threads,
+                progress=lambda _share: None,
+                goal=goal,
             )
+            built = kind.build(job)
             if built.extends != (previous is not None):
                 raise RuntimeError(f"not built as it was meant to be: {built.details['build']}")
+            blobs = {
+                name: self._store.put_blob(file) if isinstance(file, Path) else file
+                for name, file in built.files.items()
+            }
+            stored = {name: self._store.blob(blob) for name, blob in blobs.items()}
+            checks = [*kind.verify(job, replace(built, files=blobs), stored)] if gates else []
+            failed = [check.name for check in checks if not check.passed]
+            if failed:
+                raise RuntimeError(f"gates failed: {', '.join(failed)}")
             manifest = VersionManifest(
                 component=COMPONENT,
                 kind=definition.kind,
@@ -106,11 +125,9 @@ class Publisher:
                 parameters=definition.parameters,
                 covers={COLLECTION: source.generation},
                 epochs={COLLECTION: source.epoch},
-                files={
-                    name: self._store.put_blob(file) if isinstance(file, Path) else file
-                    for name, file in built.files.items()
-                },
+                files=blobs,
                 entries=built.entries,
+                checks=tuple(checks),
                 details=built.details,
                 created_at=self._clock.now(),
             )
@@ -125,6 +142,10 @@ class Publisher:
             files = {**version.manifest.files, FACTS: self._store.put_blob(file)}
         manifest = version.manifest.model_copy(update={"files": files})
         return StoredVersion(id=self._store.put_version(manifest), manifest=manifest)
+
+    def stored(self, version: str) -> StoredVersion:
+        """A version of this store, by its id."""
+        return StoredVersion(id=version, manifest=self._store.version(COMPONENT, version))
 
     def path(self, version: StoredVersion, name: str) -> Path:
         """Where one of its files lies."""
@@ -163,7 +184,7 @@ def publishing(server: BenchServer) -> Iterator[tuple[Publisher, Path]]:
     """A publisher with a store of its own, and the data folder that readers are told."""
     with tempfile.TemporaryDirectory(prefix="ir-") as name:
         folder = Path(name)
-        publisher = Publisher(folder, server)
+        publisher = Publisher(folder, server.url)
         try:
             yield publisher, folder
         finally:
