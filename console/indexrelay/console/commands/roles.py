@@ -55,7 +55,7 @@ def reader(
     insecure: Annotated[
         bool,
         typer.Option(
-            "--insecure", help="Listen on an address that other machines reach; there is no login."
+            "--insecure", help="Listen where other machines reach it, although there are no tokens."
         ),
     ] = False,
     config: Config = None,
