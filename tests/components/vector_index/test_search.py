@@ -190,6 +190,14 @@ def test_all_ways_of_searching_give_the_same(tmp_path: Path, metric: Metric, fac
     assert scores.tolist() == [[hit.score for hit in hits] for hits in many]
 
 
+def test_many_queries_are_brought_to_the_same_unit_length_as_one(index: VectorSearch) -> None:
+    rng = np.random.default_rng(4)
+    queries = (rng.standard_normal((500, 4)) * rng.exponential(size=(500, 1)) ** 3).astype("f4")
+    many = index._queries.many(queries)
+    np.testing.assert_array_equal(many, [index._queries.one(query) for query in queries])
+    np.testing.assert_allclose(np.linalg.norm(many, axis=1), 1, rtol=1e-6)
+
+
 def test_arrays_have_as_many_columns_as_there_are_entries_at_most(index: VectorSearch) -> None:
     ids, scores = index.search_arrays([[1, 2, 3, 4]] * 2, k=1000)
     assert ids.shape == scores.shape == (2, 100)
