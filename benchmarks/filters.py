@@ -125,7 +125,7 @@ def recall(version: Version, source: Drawn, limit: float) -> float:
     found = 0
     for query, least in zip(version.queries, worst, strict=True):
         hits = version.served.search(query, k=K, filter={"number": {"$lt": limit}})
-        found += sum(hit.score >= least for hit in hits)
+        found += sum(1 for hit in hits if hit.score >= least)
     return found / (len(worst) * min(K, int(matching.sum())))
 
 
