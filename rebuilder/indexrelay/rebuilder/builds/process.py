@@ -25,6 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+import numpy as np
+
 from indexrelay.components.kind import UNLIMITED, BuildMemory
 from indexrelay.rebuilder.builds import BuildDiedError
 from indexrelay.schemas.clock import SupervisedThread
@@ -40,7 +42,10 @@ buffer (about 200 KiB)."""
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _OPENBLAS_BYTES = 128 * 1024 * 1024
-"""Its buffer on processors with AVX-512, elsewhere less; where it cannot be mapped it crashes."""
+"""The buffer of FAISS's on processors with AVX-512, elsewhere less; where it cannot be mapped it
+crashes."""
+_PRODUCT_ROWS = 256
+"""A product of matrices of this size is computed by all threads; it takes a millisecond."""
 _STACK_BYTES = 1024 * 1024
 """Of a Python thread. It counts whole, however little of it is touched; 8 MiB is the default."""
 
@@ -59,18 +64,25 @@ def limit_memory(allowance_bytes: int | None) -> BuildMemory:
 
     ``None`` lifts the limit of an earlier build.
 
-    What was loaded before the fork does not count, nor does what OpenBLAS maps at its first product
-    of matrices, and hardly touches. Only the soft limit is set: it stops a build that takes more
-    than it planned for, and a build that plans for more raises it by that. Python's threads get
-    small stacks from here on.
+    What was loaded before the fork does not count, nor does what the two copies of OpenBLAS,
+    NumPy's and FAISS's, map at their first products of matrices and hardly touch. Only the soft
+    limit is set: it stops a build that takes more than it planned for, and a build that plans for
+    more raises it by that. Python's threads get small stacks from here on.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if allowance_bytes is None:
         resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
         return UNLIMITED
     threading.stack_size(_STACK_BYTES)
+    _use_numpys_openblas()
     _set_soft_limit(_data_bytes() + _OPENBLAS_BYTES + allowance_bytes, hard)
     return BuildMemory(working_bytes=allowance_bytes, raise_limit=_raise_limit)
+
+
+def _use_numpys_openblas() -> None:
+    """Have NumPy's OpenBLAS start its threads and map its buffers, which count from here on."""
+    square = np.ones((_PRODUCT_ROWS, _PRODUCT_ROWS), dtype=np.float32)
+    np.matmul(square, square)
 
 
 def _raise_limit(more_bytes: int) -> None:
