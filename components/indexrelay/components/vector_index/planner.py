@@ -336,7 +336,7 @@ def compared(index: Any, effort: Effort, share: float) -> float:
 
 # Measured on 30,000 embeddings of sentences (256 dimensions), HNSW32 and IVF256, random filters of
 # 50 to 1 %: what keeps recall@10 at the 0.95 that the effort without a filter was tuned for.
-_CANDIDATES: Final = 0.7
+_CANDIDATES: Final = 0.85
 _LISTS: Final = 0.4
 _PASSED_BY: Final = 0.03
 """A row of a list that does not match, beside one that is compared."""
