@@ -21,7 +21,6 @@ from pydantic import BaseModel
 from indexrelay.components.kind import Kind
 from indexrelay.components.registry import GROUP, kind_class
 from indexrelay.schemas.documents import json_schema_of
-from indexrelay.schemas.http_settings import HttpSettings, TokenSettings
 from indexrelay.schemas.settings import (
     ArtifactSettings,
     CatalogSettings,
@@ -29,6 +28,7 @@ from indexrelay.schemas.settings import (
     CollectionSettings,
     ComponentDefinition,
     FolderSource,
+    HttpSettings,
     LogSettings,
     ProducerSettings,
     ReaderSettings,
@@ -36,6 +36,7 @@ from indexrelay.schemas.settings import (
     RedisSettings,
     Settings,
     TableSource,
+    TokenSettings,
 )
 from scripts.pages import write_or_check
 

@@ -11,9 +11,9 @@ from pydantic import SecretStr
 from indexrelay.rebuilder.builds import BuildRequest
 from indexrelay.rebuilder.builds.job import Snapshots, build_component
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.database_url import sqlite_url
 from indexrelay.schemas.messages import BuildOutcome, ComponentResult
 from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition, Metric
+from indexrelay.schemas.urls import sqlite_url
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.entries import Vectors

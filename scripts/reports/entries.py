@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from indexrelay.schemas.database_url import sqlite_url
 from indexrelay.schemas.settings import CollectionSettings, Metric
+from indexrelay.schemas.urls import sqlite_url
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.sources import open_source
 from indexrelay.storage.validation import check_entries, check_listed_ids

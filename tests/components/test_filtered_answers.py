@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from indexrelay.components.query import Entry
-from indexrelay.components.text_index import TextIndex, TextIndexParameters, ranking
+from indexrelay.components.text_index import TextIndex, TextIndexParameters, search
 from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters
 from tests.components.changing_collection import DIMENSION, POOL, WORDS, ChangingCollection
 from tests.components.filter_model import FIELDS, filters, fulfils
@@ -162,12 +162,12 @@ class _ByText(_Machine):
     most_rows = 20_000
 
     def __init__(self) -> None:
-        self.before = ranking._MOST_ROWS
-        setattr(ranking, "_MOST_ROWS", self.most_rows)  # noqa: B010 - it is final for all others
+        self.before = search._MOST_ROWS
+        setattr(search, "_MOST_ROWS", self.most_rows)  # noqa: B010 - it is final for all others
         super().__init__()
 
     def teardown(self) -> None:
-        setattr(ranking, "_MOST_ROWS", self.before)  # noqa: B010 - as above
+        setattr(search, "_MOST_ROWS", self.before)  # noqa: B010 - as above
         super().teardown()
 
     @rule(asked=filters() | st.none(), k=ks, gone=leave_out, words=st.sampled_from(WORDS))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deploy import make_passwords, pin_images
-from indexrelay.schemas.http_settings import HttpSettings
+from indexrelay.schemas.settings import HttpSettings
 from tests.deploy.compose import FILE, ROOT, load, seconds
 
 VARIABLES = {name: f"{name.lower()}-0123456789" for name in make_passwords.variables()}

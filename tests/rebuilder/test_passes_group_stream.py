@@ -15,8 +15,8 @@ import pytest
 import sqlalchemy as sa
 
 from indexrelay.rebuilder.builds.runner import ForkingRunner
-from indexrelay.schemas.database_url import sqlite_url
 from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.urls import sqlite_url
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, Keys

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from indexrelay.schemas.http_settings import HttpSettings
+from indexrelay.schemas.settings import HttpSettings
 from tests.security.attacks import (
     DEEP,
     LARGEST,

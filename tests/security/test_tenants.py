@@ -12,8 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexrelay.schemas.http_settings import HttpSettings
-from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.settings import HttpSettings, Settings
 from indexrelay.service.app import create_app
 from indexrelay.service.tokens import digest_of, new_token
 from indexrelay.testing import Pipeline

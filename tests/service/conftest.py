@@ -7,8 +7,7 @@ import httpx
 import pytest
 
 from indexrelay.reloaders import Reloader
-from indexrelay.schemas.http_settings import HttpSettings
-from indexrelay.schemas.settings import ComponentDefinition
+from indexrelay.schemas.settings import ComponentDefinition, HttpSettings
 from indexrelay.service.app import create_app
 from tests.reloaders.bench import Bench
 from tests.reloaders.conftest import bench

@@ -13,7 +13,7 @@ from indexrelay.components.errors import CorruptFileError, InvalidQueryError
 from indexrelay.components.query import Hits
 from indexrelay.components.search import ArmHit, HybridHit
 from indexrelay.components.served import Hit, stored_hits
-from indexrelay.schemas.http_settings import HttpSettings
+from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service import answers
 from indexrelay.service.answers import Answering, LargeResponse, SearchAnswer, encoded, encoded_hits
 from indexrelay.service.connections import connection_of

@@ -9,9 +9,9 @@ import pytest
 
 from indexrelay.health.status import Actor, Code
 from indexrelay.reloaders import Reloader
-from indexrelay.schemas.http_settings import HttpSettings
 from indexrelay.schemas.messages import ReaderState
 from indexrelay.schemas.names import canonical_json, sha256_hex
+from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service import description
 from indexrelay.service.answers import accepts_gzip, matches
 from indexrelay.service.app import create_app

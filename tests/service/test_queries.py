@@ -8,9 +8,8 @@ import httpx
 import pytest
 
 from indexrelay.reloaders import Reloader
-from indexrelay.schemas.http_settings import HttpSettings
 from indexrelay.schemas.loggers import FIELDS
-from indexrelay.schemas.settings import ReaderSettings
+from indexrelay.schemas.settings import HttpSettings, ReaderSettings
 from indexrelay.service.queries import Observation, slow_query_log
 from tests.reloaders.bench import Bench
 from tests.service.conftest import served

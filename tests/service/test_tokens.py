@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from indexrelay.reloaders import Reloader
-from indexrelay.schemas.http_settings import HttpSettings, TokenSettings
+from indexrelay.schemas.settings import HttpSettings, TokenSettings
 from indexrelay.service.app import create_app
 from indexrelay.service.tokens import Tokens, digest_of, new_token
 from tests.reloaders.bench import Bench

@@ -7,7 +7,7 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
-from indexrelay.schemas.http_settings import HttpSettings
+from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service.connections import Connections, GuardedConnection
 
 HIGH_WATER = 64 * 1024

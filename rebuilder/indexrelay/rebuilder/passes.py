@@ -9,13 +9,21 @@ takes, since no release has one without the others.
 A version that was built, checked and stored, and never released, is used again where it is what a
 build would make now. A rebuilder that dies between its builds and its release leaves such versions,
 and so does a release that could not be written, or a group that waits for another member.
+
+A file that a component's key names is read when a rebuilder starts, and kept: it may be changed any
+time after that, by somebody who is not done yet. Each build gets a copy in its work folder, so it
+never sees half a change. As with every other key, the next start takes a changed file up.
 """
 
+import os
+import secrets
+import shutil
+import socket
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -38,12 +46,12 @@ from indexrelay.rebuilder.builds import (
     BuildRunner,
     BuildSession,
 )
-from indexrelay.rebuilder.builds.workdirs import Workdirs
-from indexrelay.rebuilder.kept_files import KeptFiles
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.diagnostics import describe_error
+from indexrelay.schemas.files import make_private_folder
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import BuildMode, BuildOutcome, ComponentResult
+from indexrelay.schemas.parameter_files import files_in, moved_to
 from indexrelay.schemas.settings import ComponentDefinition, Settings
 from indexrelay.schemas.versions import (
     Definitions,
@@ -55,6 +63,78 @@ from indexrelay.schemas.versions import (
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from indexrelay.storage.catalog import Catalog, InboxRow
 from indexrelay.storage.errors import is_transient
+
+
+class Workdirs:
+    """Makes work folders below one folder, and removes them.
+
+    It is on the artifacts' file system, so that a file is moved by renaming it. The name of a work
+    folder says which process it belongs to; what a killed rebuilder left is removed by the next one
+    on the same host.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._host = socket.gethostname().replace("~", "-")
+
+    @contextmanager
+    def new(self) -> Iterator[Path]:
+        """An empty folder, for as long as the ``with`` lasts."""
+        folder = self._root / f"{self._host}~{os.getpid()}~{secrets.token_hex(8)}"
+        make_private_folder(folder)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def remove_stale(self) -> None:
+        """Remove what dead processes of this host left."""
+        for folder in self._root.glob(f"{self._host}~*~*"):
+            pid = folder.name.split("~")[1]
+            if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+                if folder.is_dir():
+                    shutil.rmtree(folder, ignore_errors=True)
+                else:
+                    folder.unlink(missing_ok=True)
+
+
+class KeptFiles:
+    """The content of all files of some components; safe to use from several threads."""
+
+    def __init__(self, definitions: Mapping[str, ComponentDefinition]) -> None:
+        """Read everything.
+
+        Raises:
+            FileChangedError: a file is not what it was when the settings were read.
+        """
+        self._contents = {
+            file.sha256: file.read()
+            for definition in definitions.values()
+            for file in files_in(definition.parameters).values()
+        }
+
+    @contextmanager
+    def laid_out(
+        self,
+        definition: ComponentDefinition,
+        new_folder: Callable[[], AbstractContextManager[Path]],
+    ) -> Iterator[ComponentDefinition]:
+        """The definition with copies of its files in a folder, for as long as the ``with`` lasts.
+
+        Args:
+            new_folder: makes an empty folder, and removes it; called where there are files.
+        """
+        files = files_in(definition.parameters)
+        if not files:
+            yield definition
+            return
+        with new_folder() as folder:
+            paths = {key: folder / key for key in files}
+            for key, path in paths.items():
+                path.write_bytes(self._contents[files[key].sha256])
+            parameters = moved_to(definition.parameters, paths)
+            yield definition.model_copy(update={"parameters": parameters})
+
 
 _log = get_logger(__name__)
 _NEWEST: Final = 5

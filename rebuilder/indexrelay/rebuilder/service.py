@@ -3,14 +3,18 @@
 The loop takes events into the inbox, waits until it is quiet, looks at the facts, and starts a pass
 for what is due and free. It looks at the facts without any event as well: at start, when a failed
 component may be retried, when a pass ended that blocked others, and every ``reconcile_seconds``.
-That is all there is to recovery: what was missed is seen at the next look. What goes through all
-keys of the server, and what judges the whole installation, runs on threads beside the loop.
+That is all there is to recovery: what was missed is seen at the next look.
 
 A pass starts when no signal came for ``quiet_seconds``, or ``max_delay_seconds`` after the first
 one, or when ``max_batches`` came together, whichever is first.
+
+What goes through all keys of the server, and what judges the whole installation, runs on threads
+beside the loop (`Background`). Whoever may write one key may write millions. Each look for keys has
+an end, but a comparison makes several of them, and events would wait for all.
 """
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime
@@ -22,7 +26,6 @@ from redis.exceptions import RedisError
 from indexrelay.health.facts import RetryPolicy
 from indexrelay.health.judge import judge
 from indexrelay.health.survey import Survey
-from indexrelay.rebuilder.background import Background
 from indexrelay.rebuilder.builds import BuildCancelledError, BuildRunner
 from indexrelay.rebuilder.builds.runner import ForkingRunner, modules_to_preload
 from indexrelay.rebuilder.coalescer import Coalescer, Timer
@@ -49,6 +52,52 @@ from indexrelay.streams.errors import WrongTypeError, is_unanswered
 from indexrelay.streams.keys import REBUILDERS_GROUP
 from indexrelay.streams.presence import PresenceWatch
 from indexrelay.streams.retention import server_memory
+
+
+class Background:
+    """Calls ``act`` again and again on a thread of its own, and at once when it is woken."""
+
+    def __init__(self, act: Callable[[], float], *, name: str) -> None:
+        """``act`` returns the seconds until it is to be called again."""
+        self._act = act
+        self._ended = False
+        self._woken = threading.Event()
+        self._thread = SupervisedThread(self._run, name=f"indexrelay-{name}", wait=self._pause)
+        self._started = False
+
+    def start(self) -> None:
+        """Start the thread; safe twice, and nothing once it was ended."""
+        if not self._started and not self._ended:
+            self._started = True
+            self._thread.start()
+
+    def wake(self) -> None:
+        """Have ``act`` called now, or again if it runs; from any thread."""
+        self._woken.set()
+
+    def end(self) -> None:
+        """Let it end after the call that runs, and return at once."""
+        self._ended = True
+        self._woken.set()
+
+    def stop(self) -> None:
+        """End it, and return when it has ended; safe twice and before `start`."""
+        self.end()
+        if self._started:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended:
+            self._woken.clear()
+            if self._ended:  # between these two lines
+                return
+            self._pause(self._act())
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait; whether it has ended."""
+        self._woken.wait(seconds)
+        return self._ended
+
 
 _log = get_logger(__name__)
 _PASSES: Final = 8

@@ -31,7 +31,6 @@ from urllib.parse import quote
 
 from pydantic import SecretStr, ValidationError
 
-from indexrelay.schemas.database_url import anchored
 from indexrelay.schemas.diagnostics import HIDDEN
 from indexrelay.schemas.errors import (
     Mistake,
@@ -48,6 +47,7 @@ from indexrelay.schemas.settings import (
     Settings,
     TableSource,
 )
+from indexrelay.schemas.urls import anchored
 
 DEFAULT_FILE = "indexrelay.toml"
 KindCheck = Callable[[str, ComponentDefinition, Collection[str]], Iterable[Mistake]]

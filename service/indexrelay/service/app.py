@@ -22,11 +22,10 @@ from pydantic import BaseModel
 from indexrelay.health.status import Problem
 from indexrelay.reloaders import Reloader
 from indexrelay.reloaders.fastapi import reloader_lifespan
-from indexrelay.schemas.http_settings import HttpSettings
+from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service.answers import SharedResponse
 from indexrelay.service.description import describe, refusals
-from indexrelay.service.hosts import HostCheck
-from indexrelay.service.limits import BodyLimit
+from indexrelay.service.limits import BodyLimit, HostCheck
 from indexrelay.service.metrics import CONTENT_TYPE, MetricsPage, QueryCounts
 from indexrelay.service.problems import answer_problems
 from indexrelay.service.queries import Observer, Queries, slow_query_log

@@ -35,8 +35,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from indexrelay.reloaders.errors import RETRY_AFTER_SECONDS
-from indexrelay.schemas.http_settings import HttpSettings
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service.problems import MEDIA_TYPE, ProblemDetails
 from indexrelay.service.requests import MAX_HEADER_BYTES, Requests
 

@@ -16,8 +16,8 @@ from starlette.responses import Response
 from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
 from indexrelay.reloaders import Reloader
 from indexrelay.reloaders.errors import ComponentNotServedError, ReloaderStoppedError
-from indexrelay.schemas.http_settings import HttpSettings
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service.answers import Answering, Hold, LargeResponse
 from indexrelay.service.bodies import JSON
 from indexrelay.service.connections import connection_of

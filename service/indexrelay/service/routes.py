@@ -12,24 +12,297 @@
     GET  /v1/state                                 what this reader says of itself (`ReaderState`)
     POST /v1/retry                                 load again what failed
 
-Vectors may come as float32 values instead of JSON; the options stand in the address then.
+Vectors may come as float32 values instead of JSON; the options stand in the address then. A batch
+of vectors that differ in nothing else is searched at once, where the component can. A search of a
+batch that cannot be answered has a problem in its place.
 """
 
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Header, Request, Response
+import numpy as np
+from fastapi import APIRouter, Header, Query, Request, Response
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from indexrelay.components.query import Hits
+from indexrelay.components.served import Hit
 from indexrelay.reloaders import Reloader
+from indexrelay.reloaders.errors import HTTP_ERRORS, http_error
 from indexrelay.schemas.messages import ReaderState
 from indexrelay.schemas.versions import VersionManifest
-from indexrelay.service.answers import document_response
-from indexrelay.service.description import refusals
-from indexrelay.service.entry_routes import entry_routes
-from indexrelay.service.queries import Queries
-from indexrelay.service.search_routes import search_routes
+from indexrelay.service import dispatch
+from indexrelay.service.answers import SearchAnswer, document_response, encoded
+from indexrelay.service.bodies import (
+    JSON,
+    MAX_IDS,
+    VECTORS,
+    BatchRequest,
+    CountRequest,
+    EntriesRequest,
+    NeighboursRequest,
+    ScrollRequest,
+    SearchRequest,
+    checked,
+    read_body,
+    read_options,
+    read_vectors,
+)
+from indexrelay.service.description import body_of, body_or_vectors_of, refusals
+from indexrelay.service.dispatch import NotFilteredError, Search
+from indexrelay.service.entries import (
+    CountAnswer,
+    EntriesAnswer,
+    NeighboursAnswer,
+    ScrollAnswer,
+    encoded_count,
+    encoded_entries,
+    encoded_neighbours,
+)
+from indexrelay.service.problems import ProblemDetails
+from indexrelay.service.queries import Answered, Ask, Lent, Queries, sent
 from indexrelay.service.tokens import see_admin, see_everything
+
+_ANSWERED: Final[tuple[type[Exception], ...]] = (*HTTP_ERRORS, NotFilteredError)
+"""Errors of one search that are told in its place."""
+_ASKED: Final = refusals(404, 415, 422)
+
+
+class BatchAnswer(BaseModel):
+    """An answer to each search, in their order; a problem where it cannot be answered."""
+
+    answers: list[SearchAnswer | ProblemDetails]
+
+
+def search_routes(queries: Queries) -> APIRouter:
+    """The routes that search a component."""
+    router = APIRouter()
+
+    @router.post(
+        "/search",
+        response_model=SearchAnswer,
+        responses=_ASKED,
+        openapi_extra=body_or_vectors_of(SearchRequest, many=False),
+    )
+    async def search(name: str, request: Request) -> Response:
+        body, kind, given = await sent(request, JSON, VECTORS)
+
+        def read() -> Search:
+            if kind == JSON:
+                return Search.of(read_body(body, SearchRequest))
+            options = read_options(given, many=False)
+            return Search.by_vector(read_vectors(body, 1)[0], options)
+
+        return await queries.answer(request, name, "search", _searching(read))
+
+    @router.post(
+        "/search/batch",
+        response_model=BatchAnswer,
+        responses=_ASKED,
+        openapi_extra=body_or_vectors_of(BatchRequest, many=True),
+    )
+    async def batch(name: str, request: Request) -> Response:
+        body, kind, given = await sent(request, JSON, VECTORS)
+
+        def read() -> Sequence[Search]:
+            if kind == JSON:
+                return [Search.of(each) for each in read_body(body, BatchRequest).queries]
+            options = read_options(given, many=True)
+            vectors = read_vectors(body, options.queries)
+            return [Search.by_vector(vector, options) for vector in vectors]
+
+        return await queries.answer(request, name, "batch", _searching_many(read))
+
+    return router
+
+
+def _searching(read: Callable[[], Search]) -> Ask:
+    def ask(lent: Lent) -> Answered:
+        asked = read()
+        hits = _search(lent, asked, max_bytes=lent.max_bytes)
+        body = _encoded(hits, lent, max_bytes=lent.max_bytes)
+        return Answered(body=body, k=asked.k, plan=_plan(hits))
+
+    return ask
+
+
+def _searching_many(read: Callable[[], Sequence[Search]]) -> Ask:
+    def ask(lent: Lent) -> Answered:
+        searches = read()
+        together = _together(lent, searches)
+        head, tail = b'{"answers":[', b"]}"
+        left = lent.max_bytes - len(head) - len(tail)
+        pieces: list[bytes] = []
+        for number, asked in enumerate(searches):
+            try:
+                hits = together[number] if together else _search(lent, asked, max_bytes=left)
+                piece = _encoded(hits, lent, max_bytes=left - 1)
+            except _ANSWERED as error:
+                piece = _refused(error)
+            left -= len(piece) + 1
+            pieces.append(piece)
+        body = b"".join((head, b",".join(pieces), tail))
+        return Answered(body=body, k=max(each.k for each in searches))
+
+    return ask
+
+
+def _together(lent: Lent, searches: Sequence[Search]) -> Sequence[Sequence[Hit]]:
+    """The hits of searches by vector that differ in nothing else; empty: each goes by itself."""
+    first = searches[0]
+    vectors: list[NDArray[np.float32]] = [
+        each.vector
+        for each in searches
+        if each.vector is not None and each.text is None and each.options == first.options
+    ]
+    if len(vectors) < max(2, len(searches)) or len({len(vector) for vector in vectors}) > 1:
+        return ()
+    try:
+        found = dispatch.search_many(
+            lent.served,
+            np.stack(vectors),
+            first.options,
+            forced=lent.forced,
+            max_payload_bytes=lent.max_bytes,
+        )
+    except HTTP_ERRORS:
+        return ()  # each is told by itself
+    return found or ()
+
+
+def _search(lent: Lent, asked: Search, *, max_bytes: int) -> Sequence[Hit]:
+    return dispatch.search(
+        lent.served, asked, forced=lent.forced, max_payload_bytes=max(max_bytes, 0)
+    )
+
+
+def _encoded(hits: Sequence[Hit], lent: Lent, *, max_bytes: int) -> bytes:
+    return encoded(
+        hits, lent.answering, max_bytes=max_bytes, are_json=lent.are_json, hold=lent.hold
+    )
+
+
+def _refused(error: Exception) -> bytes:
+    """The problem in the place of an answer."""
+    if isinstance(error, NotFilteredError):
+        return ProblemDetails.of(403, str(error)).to_bytes()
+    found = http_error(error, ready=True)
+    return ProblemDetails.of(found.status, found.detail).to_bytes()
+
+
+def _plan(hits: Sequence[Hit]) -> str | None:
+    explained = hits.explanation if isinstance(hits, Hits) else None
+    return None if explained is None else explained.plan
+
+
+def entry_routes(queries: Queries) -> APIRouter:
+    """The routes about entries."""
+    router = APIRouter()
+
+    @router.get("/entries", response_model=EntriesAnswer, responses=refusals(404, 422))
+    async def entries(
+        name: str,
+        request: Request,
+        id: Annotated[list[str], Query(min_length=1, max_length=MAX_IDS)],  # noqa: A002 - its name
+    ) -> Response:
+        asked = checked({"ids": id}, EntriesRequest)
+        return await queries.answer(request, name, "entries", _getting(lambda: asked))
+
+    @router.post(
+        "/entries",
+        response_model=EntriesAnswer,
+        responses=_ASKED,
+        openapi_extra=body_of(EntriesRequest),
+    )
+    async def many_entries(name: str, request: Request) -> Response:
+        body, _, _ = await sent(request, JSON)
+        ask = _getting(lambda: read_body(body, EntriesRequest))
+        return await queries.answer(request, name, "entries", ask)
+
+    @router.post(
+        "/count",
+        response_model=CountAnswer,
+        responses=_ASKED,
+        openapi_extra=body_of(CountRequest),
+    )
+    async def count(name: str, request: Request) -> Response:
+        body, _, _ = await sent(request, JSON)
+
+        def ask(lent: Lent) -> Answered:
+            asked = read_body(body, CountRequest)
+            found = dispatch.count(lent.served, asked.filter, forced=lent.forced)
+            return Answered(body=encoded_count(found, lent.answering))
+
+        return await queries.answer(request, name, "count", ask)
+
+    @router.post(
+        "/scroll",
+        response_model=ScrollAnswer,
+        responses=_ASKED,
+        openapi_extra=body_of(ScrollRequest),
+    )
+    async def scroll(name: str, request: Request) -> Response:
+        body, _, _ = await sent(request, JSON)
+
+        def ask(lent: Lent) -> Answered:
+            asked = read_body(body, ScrollRequest)
+            page = dispatch.scroll(
+                lent.served,
+                asked.filter,
+                after=asked.after,
+                limit=asked.limit,
+                forced=lent.forced,
+                max_payload_bytes=lent.max_bytes,
+            )
+            answer = encoded_entries(
+                page.entries, lent.answering, max_bytes=lent.max_bytes, after=(page.after,)
+            )
+            return Answered(body=answer, k=asked.limit)
+
+        return await queries.answer(request, name, "scroll", ask)
+
+    @router.post(
+        "/neighbours",
+        response_model=NeighboursAnswer,
+        responses=_ASKED,
+        openapi_extra=body_of(NeighboursRequest),
+    )
+    async def neighbours(name: str, request: Request) -> Response:
+        body, _, _ = await sent(request, JSON)
+
+        def ask(lent: Lent) -> Answered:
+            asked = read_body(body, NeighboursRequest)
+            found = dispatch.neighbours(
+                lent.served,
+                asked.ids,
+                k=asked.k,
+                forced=lent.forced,
+                max_payload_bytes=lent.max_bytes,
+            )
+            answer = encoded_neighbours(
+                found.items(),
+                lent.answering,
+                max_bytes=lent.max_bytes,
+                are_json=lent.are_json,
+                hold=lent.hold,
+            )
+            return Answered(body=answer, k=asked.k)
+
+        return await queries.answer(request, name, "neighbours", ask)
+
+    return router
+
+
+def _getting(read: Callable[[], EntriesRequest]) -> Ask:
+    def ask(lent: Lent) -> Answered:
+        found = dispatch.get(
+            lent.served, read().ids, forced=lent.forced, max_payload_bytes=lent.max_bytes
+        )
+        return Answered(body=encoded_entries(found, lent.answering, max_bytes=lent.max_bytes))
+
+    return ask
+
 
 PREFIX: Final = "/v1"
 

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from indexrelay.schemas.http_settings import TokenScope, TokenSettings
+from indexrelay.schemas.settings import TokenScope, TokenSettings
 from indexrelay.service.problems import RefusedError, problem
 
 OPEN_PATHS: Final = frozenset({"/health", "/ready"})

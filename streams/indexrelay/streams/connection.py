@@ -47,7 +47,7 @@ from redis.sentinel import (
 )
 
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.server_url import SentinelUrl, read_server_url
+from indexrelay.schemas.urls import SentinelUrl, read_server_url
 from indexrelay.streams.errors import (
     CLUSTER_ADVICE,
     BackendRefusedError,
@@ -109,7 +109,7 @@ class Connection:
 
         Args:
             url: ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://``; see
-                `indexrelay.schemas.server_url`.
+                `indexrelay.schemas.urls`.
             timeout_seconds: how long connecting, and one command, may take.
             block_seconds: the longest wait of a blocking read on this connection; at most 2.
             warn: log a server that is away, or that evicts; else it is not asked yet.
@@ -299,7 +299,7 @@ def client_of(url: str, *, connect_seconds: float, answer_seconds: float) -> Red
     """A client that owns its pool; no socket is opened yet.
 
     Args:
-        url: as `indexrelay.schemas.server_url` reads it.
+        url: as `indexrelay.schemas.urls` reads it.
         connect_seconds: how long connecting may take, to the server or to one Sentinel.
         answer_seconds: how long the server may take to answer.
 

@@ -9,8 +9,7 @@ import pytest
 from indexrelay.components.errors import InvalidQueryError
 from indexrelay.components.served import Hit, check_payload_values
 from indexrelay.reloaders import Reloader
-from indexrelay.schemas.http_settings import HttpSettings
-from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.settings import HttpSettings, Settings
 from indexrelay.service.answers import Answering, encoded
 from indexrelay.service.bodies import (
     BatchRequest,

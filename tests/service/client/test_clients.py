@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from indexrelay.reloaders import Reloader
-from indexrelay.schemas.http_settings import HttpSettings
+from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service import AsyncClient, Client
 from indexrelay.service.client import (
     BadAnswerError,

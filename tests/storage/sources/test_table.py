@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from indexrelay.schemas.database_url import sqlite_url
 from indexrelay.schemas.settings import Metric
+from indexrelay.schemas.urls import sqlite_url
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.errors import SourceError
 from indexrelay.storage.sources.table import TableQueries

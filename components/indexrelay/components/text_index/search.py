@@ -5,11 +5,17 @@ The text of a query is data, never syntax. How many texts a term is in is looked
 that no text has are left out, of more than `MOST_PHRASES` the rarest count, and a term that is in
 more than half of many texts is left out while there is a rarer one, since BM25 gives it no weight.
 
+BM25 weighs a term by all texts, whatever a filter leaves of them, so a filtered answer is the whole
+answer with entries taken out. Where few entries match the filter, their rows go into the query, and
+FTS5 weighs only what is among them. Else the ranking is read from its top, and the entries are
+taken that match, until there are enough: more of it each time where they are not.
+
 Queries of several threads each borrow a connection. SQLite keeps locks for the whole process, and a
 thread that holds one does not exist in a forked child, where the first query would wait for ever.
 So threads say when they are inside SQLite (`ForkGate`), and a fork waits until all are out.
 """
 
+import json
 import os
 import re
 import sqlite3
@@ -17,14 +23,20 @@ import threading
 import unicodedata
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from indexrelay.components.arrangement import Arrangement, narrowed, of_candidates
 from indexrelay.components.errors import CorruptFileError, InvalidQueryError, UnknownEntryError
+from indexrelay.components.formats.string_table import Rows
+from indexrelay.components.layered import among
 from indexrelay.components.query import Explanation, Hits, Layer, Stopwatch, checked_without
 from indexrelay.components.served import (
     check_payload_bytes,
@@ -44,7 +56,94 @@ from indexrelay.components.text_index.database import (
 )
 from indexrelay.components.text_index.entries import TextEntries
 from indexrelay.components.text_index.fields import TextFields
-from indexrelay.components.text_index.ranking import Ranked, Ranking, Row
+
+Row = tuple[str, float, str | None]
+"""An id, its score and its payload."""
+_SEARCH: Final = """
+    SELECT entries.id, -found.rank, entries.payload
+    FROM (
+        SELECT rowid, rank FROM {table} WHERE {table} MATCH ? {condition}
+        ORDER BY rank, rowid LIMIT ?
+    ) AS found
+    JOIN entries ON entries.row = found.rowid
+    ORDER BY found.rank, found.rowid
+"""
+_RANKED: Final = """
+    SELECT rowid FROM {table} WHERE {table} MATCH ? ORDER BY rank, rowid LIMIT ?
+"""
+_AMONG: Final = "AND +rowid IN (SELECT value FROM json_each(?))"
+"""The plus sign keeps SQLite from asking FTS5 for each of these rows by itself."""
+_MOST_ROWS: Final = 20_000
+"""That go into a query: SQLite sorts them in 5 ms."""
+_MORE: Final = 8
+"""So many times as much of the ranking is read where too few of it matched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """What was found, and how."""
+
+    entries: Iterable[Row]
+    """Read as they are asked for."""
+    plan: str
+    """See `Explanation.plan`."""
+    rounds: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The entries of a file by how well they fit an expression."""
+
+    connection: sqlite3.Connection
+    table: str
+    """The FTS5 table: ours, never a caller's."""
+    expression: str
+    """Of FTS5."""
+    entries: int
+    """How many the file has."""
+
+    def best(self, k: int, matching: Rows | None, gone: AbstractSet[str]) -> Ranked:
+        """The ``k`` that fit best.
+
+        Args:
+            k: how many.
+            matching: rows that may be found, in increasing order; ``None``: all.
+            gone: ids that may not.
+        """
+        most = k + len(gone)
+        if matching is None:
+            return self._ranked(self._of("", (), most), k, gone, "unfiltered")
+        if len(matching) <= _MOST_ROWS:
+            found = self._of(_AMONG, (json.dumps(matching.tolist()),), most)
+            return self._ranked(found, k, gone, "exact")
+        return self._from_the_top(k, most, matching, gone)
+
+    def _from_the_top(self, k: int, most: int, matching: Rows, gone: AbstractSet[str]) -> Ranked:
+        reach = 2 * most * max(self.entries, 1) // len(matching) + most
+        query = _RANKED.format(table=self.table)
+        rounds = 0
+        while True:
+            rounds += 1
+            top = np.array(
+                [row for (row,) in self.connection.execute(query, (self.expression, reach))],
+                dtype=np.int64,
+            )
+            fitting = top[among(top, matching)][:most]
+            if len(fitting) == most or len(top) < reach:
+                break
+            reach *= _MORE
+        found = self._of(_AMONG, (json.dumps(fitting.tolist()),), most)
+        return self._ranked(found, k, gone, "selector", rounds)
+
+    def _of(self, condition: str, values: tuple[str, ...], most: int) -> Iterable[Row]:
+        query = _SEARCH.format(table=self.table, condition=condition)
+        return self.connection.execute(query, (self.expression, *values, most))
+
+    def _ranked(
+        self, found: Iterable[Row], k: int, gone: AbstractSet[str], plan: str, rounds: int = 1
+    ) -> Ranked:
+        kept = (row for row in found if row[0] not in gone) if gone else found
+        return Ranked(islice(kept, k), plan, rounds)
 
 
 class TextSearch(TextEntries):

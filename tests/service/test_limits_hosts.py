@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from indexrelay.schemas.http_settings import HttpSettings
+from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service.app import create_app
-from indexrelay.service.hosts import names_host
+from indexrelay.service.limits import names_host
 from tests.reloaders.bench import Bench
 from tests.service.app_server import running
 

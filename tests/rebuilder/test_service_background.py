@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from indexrelay.rebuilder.background import Background
+from indexrelay.rebuilder.service import Background
 
 FOREVER = 3600.0
 PATIENCE_SECONDS = 30.0

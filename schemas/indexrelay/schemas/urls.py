@@ -1,6 +1,6 @@
-"""The URL of the Redis server: its forms, and what they mean.
+"""The URLs of the settings: the Redis server's in its three forms, and the database's.
 
-There are three forms::
+The server's URL has one of these forms::
 
     redis://[USER:PASSWORD@]HOST[:PORT][/DB]                                one server
     unix://[USER:PASSWORD@]/PATH[?db=DB]                                    one on this machine
@@ -11,12 +11,19 @@ the Sentinels, as other clients of Redis write it; user and password are those o
 the Sentinels' own go into the query: ``?sentinel_username=…&sentinel_password=…``.
 
 It is read with the settings, so that ``indexrelay check`` finds a mistake, and again where it is
-used. Errors quote no part of the URL: in a wrong one the password may stand anywhere.
+used. Errors quote no part of a URL: in a wrong one the password may stand anywhere.
+
+A path is never pasted into a database URL, where a ``?``, a ``#`` or a percent sequence in a
+folder's name would lead elsewhere: SQLAlchemy's own constructor writes it, as its parser reads it.
+Only then SQLAlchemy is loaded, which a check of settings does not need.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
+
+from pydantic import SecretStr
 
 SENTINEL_PORT: Final = 26379
 _SINGLE: Final = ("redis", "rediss", "unix")
@@ -121,3 +128,39 @@ def _host_and_port(text: str, *, default: int) -> tuple[str, int]:
 def _database(text: str) -> None:
     if text and not (text.isascii() and text.isdecimal()):
         raise ValueError(f"its database must be a number; {_ENCODED}")
+
+
+def database_kind(url: SecretStr) -> str:
+    """The kind of database, without a driver; empty where it is no URL with a port that can be."""
+    try:
+        parts = urlsplit(url.get_secret_value())
+        _ = parts.port
+    except ValueError:
+        return ""
+    return parts.scheme.partition("+")[0]
+
+
+def sqlite_url(path: Path) -> str:
+    """The URL of an SQLite database in a file, whatever its folders are called."""
+    from sqlalchemy import URL
+
+    url = URL.create("sqlite", database=str(path))
+    return url.render_as_string(hide_password=False)
+
+
+def anchored(url: SecretStr, folder: Path) -> SecretStr:
+    """An SQLite URL whose file is seen from ``folder``, or from home; every other URL as it is."""
+    if database_kind(url) != "sqlite":
+        return url
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parsed = make_url(url.get_secret_value())
+    except (ArgumentError, ValueError):
+        return url  # connecting reports what is wrong with it
+    path = parsed.database
+    if not path or path.startswith((":memory:", "file:")):
+        return url
+    there = parsed.set(database=str(folder / Path(path).expanduser()))
+    return SecretStr(there.render_as_string(hide_password=False))

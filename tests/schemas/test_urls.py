@@ -2,7 +2,7 @@
 
 import pytest
 
-from indexrelay.schemas.server_url import SentinelUrl, SingleUrl, read_server_url
+from indexrelay.schemas.urls import SentinelUrl, SingleUrl, read_server_url
 
 SECRET = "s3cret"
 

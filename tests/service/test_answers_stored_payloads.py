@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from indexrelay.service import payloads
-from indexrelay.service.payloads import first_invalid
+from indexrelay.service import answers
+from indexrelay.service.answers import first_invalid
 
 SAMPLES = [
     json.dumps(
@@ -40,11 +40,11 @@ def is_json(payload: bytes) -> bool:
 
 
 def parsing(several: list[bytes]) -> int | None:
-    assert sum(map(len, several)) <= payloads._SMALL_BYTES
+    assert sum(map(len, several)) <= answers._SMALL_BYTES
     return first_invalid(several)
 
 
-WAYS = [parsing, payloads._first_refused]
+WAYS = [parsing, answers._first_refused]
 either_way = pytest.mark.parametrize("first", WAYS, ids=["small", "by SQLite"])
 
 
@@ -91,7 +91,7 @@ def test_the_first_of_several_that_is_not_json_is_named(
 def test_large_payloads_are_not_parsed_and_those_in_several_statements_are_all_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(payloads, "from_json", lambda *_, **__: pytest.fail("it is parsed"))
+    monkeypatch.setattr(answers, "from_json", lambda *_, **__: pytest.fail("it is parsed"))
     large = b'["' + b"x" * 700_000 + b'"]'
     assert first_invalid([large] * 5) is None
     assert first_invalid([large] * 4 + [large[:-1]]) == 4
