@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from indexrelay.health.redis import member_problems
 from indexrelay.health.status import Code
-from indexrelay.rebuilder.leases import Leases
+from indexrelay.rebuilder.scheduler import Leases
 from indexrelay.schemas.files import LockWaits, holder_of, wait_for_lock
 from indexrelay.schemas.messages import RebuilderState
 from indexrelay.schemas.settings import RebuilderSettings, Settings

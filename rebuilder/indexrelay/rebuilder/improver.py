@@ -29,8 +29,8 @@ from indexrelay.health.improvements import find_failure, find_improvements
 from indexrelay.health.survey import Survey
 from indexrelay.rebuilder.builds import BuildCancelledError
 from indexrelay.rebuilder.coalescer import Timer
-from indexrelay.rebuilder.leases import Leases
 from indexrelay.rebuilder.passes import ComponentBuilder
+from indexrelay.rebuilder.scheduler import Leases
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import BuildOutcome, RebuildResult

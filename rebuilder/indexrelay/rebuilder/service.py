@@ -32,13 +32,12 @@ from indexrelay.rebuilder.coalescer import Coalescer, Timer
 from indexrelay.rebuilder.gc import GarbageCollector, StreamTrimmer
 from indexrelay.rebuilder.improver import BackgroundImprovements, Improver
 from indexrelay.rebuilder.inbox import Intake
-from indexrelay.rebuilder.leases import LeaseHeartbeat, Leases
 from indexrelay.rebuilder.passes import ComponentBuilder, PassOrder, SerialExecutor, run_pass
 from indexrelay.rebuilder.presence import RebuilderPresence, declared_by_rebuilders
 from indexrelay.rebuilder.publisher import Announcer, Publisher
 from indexrelay.rebuilder.reconciler import FindingsLog, Reconciler, Reconciliation
 from indexrelay.rebuilder.results import Completer
-from indexrelay.rebuilder.scheduler import Scheduler
+from indexrelay.rebuilder.scheduler import LeaseHeartbeat, Leases, Scheduler
 from indexrelay.schemas.clock import Clock, SupervisedThread, SystemClock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import LockWait, ReaderState, RebuildResult, RebuildStatus

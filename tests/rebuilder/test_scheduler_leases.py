@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from indexrelay.rebuilder.leases import LeaseHeartbeat, Leases
+from indexrelay.rebuilder.scheduler import LeaseHeartbeat, Leases
 from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.settings import RebuilderSettings, Settings
 from indexrelay.streams import Connection, Identity, Keys, Lease
