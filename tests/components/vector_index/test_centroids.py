@@ -2,13 +2,16 @@
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from indexrelay.components.kind import BuildMemory
 from indexrelay.components.vector_index import centroids as module
+from indexrelay.components.vector_index import index_build
 from indexrelay.components.vector_index.centroids import Centroids, k_means
 from indexrelay.components.vector_index.factory import parse_factory
 from indexrelay.components.vector_index.index_build import IndexFiles, build_index
@@ -143,3 +146,29 @@ def test_faiss_takes_the_centroids_and_trains_the_rest(
     nearest = np.argsort(distances(vectors[:50], vectors, metric), axis=1)[:, :10]
     shared = np.mean([len(set(a) & set(b)) for a, b in zip(found, nearest, strict=True)]) / 10
     assert shared > (0.95 if "Flat" in text and "PQ" not in text else 0.4)
+
+
+@pytest.mark.parametrize(("mebibytes", "learned"), [(None, 1), (256, 1), (64, 0)])
+def test_a_build_that_may_hold_little_leaves_the_centroids_to_faiss(
+    mebibytes: int | None, learned: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def counting(rows: Vectors, count: int, *args: Any, **keys: Any) -> Vectors:
+        calls.append(count)
+        return k_means(rows, count, *args, **keys)
+
+    monkeypatch.setattr(index_build, "k_means", counting)
+    vectors = clustered(2_000, 8)
+    files = IndexFiles(index=tmp_path / "index", trained=tmp_path / "trained")
+    spec = IndexSpec(
+        parameters=VectorIndexParameters(index="IVF16,Flat"),
+        metric=Metric.L2,
+        dimension=8,
+        count=len(vectors),
+        memory=BuildMemory(working_bytes=None if mebibytes is None else mebibytes << 20),
+    )
+    build_index(files, vectors, parse_factory("IVF16,Flat"), spec, lambda _share: None)
+    assert calls == [16] * learned
+    index: Any = faiss.read_index(str(files.index))
+    assert (index.ntotal, index.quantizer.ntotal) == (2_000, 16)

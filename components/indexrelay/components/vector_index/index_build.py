@@ -39,6 +39,9 @@ Progress = Callable[[float], None]
 Lists = NDArray[np.signedinteger]
 """The inverted list of each row."""
 
+_ROOMY_BYTES: Final = 256 * 1024 * 1024
+"""Working memory from which on centroids are learned here: that takes some tens of megabytes more
+than FAISS does, which learns them where a build may hold less."""
 _KMEANS_ROUNDS: Final = 6
 """Of inverted lists; FAISS's default of ten costs more and saves no comparison."""
 _NSG_CANDIDATES: Final = 128
@@ -91,7 +94,8 @@ def build_index(
             rows = min(factory.trained_rows, trainable_rows(spec.dimension, spec.memory))
             # A named index is trained on what it needs, whatever the memory allows.
             training = _training_rows(vectors, max(rows, factory.needed_rows), seed)
-            _learn_lists(index, training, seed)
+            if spec.memory.working_bytes is None or spec.memory.working_bytes >= _ROOMY_BYTES:
+                _learn_lists(index, training, seed)
             index.train(training)
         faiss.write_index(index, str(files.trained))
         progress(0.4)
