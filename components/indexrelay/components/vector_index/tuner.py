@@ -12,8 +12,9 @@ abandoned early: gains of doublings shrink at least geometrically.
 
 The target is a little higher than the recall asked for, by what a sample of this size may be wrong:
 otherwise every other set of queries would miss it, and so would the same sample after the next
-small batch, which would then cost a full build. Where that is out of reach, what was asked for is
-enough.
+small batch, which would then cost a full build. It may cost no more than twice the effort that the
+recall asked for takes: near 1 a graph may need ten times as much for the last thousandth. Where it
+is out of reach, what was asked for is enough.
 
 Recall is measured in one batch; the time by single queries on one thread, as in a reader.
 """
@@ -47,6 +48,8 @@ _STANDARD_ERRORS: Final = 2.5
 """Of the sample's recall, added to the target: 0.012 for 200 queries at 0.95. As many, because the
 ten neighbours of one query are found or missed together: measured, 400 other queries had 0.937
 where the sample had 0.950."""
+_MOST_FOR_SAFETY: Final = 2
+"""How many times the effort that the recall asked for takes, the target may take."""
 _PREDICTING_TRIALS: Final = 3
 """Efforts after which the next gains can be predicted."""
 
@@ -126,14 +129,16 @@ class Tuner:
         target, asked = self._target, self.dataset.spec.parameters.min_recall
         least(knob.most, partial(reaches, target), first=knob.fewest, worth_more=worth_more)
         # By effort and not by the clock, which would take the larger of two that are nearly equal.
-        reached = [value for value, trial in tried.items() if trial.recall >= target]
-        if reached:
-            return tried[min(reached)]
         reached = [value for value, trial in tried.items() if trial.recall >= asked]
         if not reached:
             return min(tried.values(), key=self._rank)
         enough = least(min(reached), partial(reaches, asked), first=knob.fewest)
-        return tried[min(reached) if enough is None else enough]
+        value = min(reached) if enough is None else enough
+        safe = [value for value, trial in tried.items() if trial.recall >= target]
+        if safe:
+            value = min(_MOST_FOR_SAFETY * value, *safe)
+            reaches(target, value)
+        return tried[value]
 
     def _rank(self, trial: Trial) -> tuple[bool, bool, float]:
         """The lower the better: recall enough, then fast enough, then the cheapest or nearest."""
