@@ -306,12 +306,12 @@ def test_a_component_that_cannot_be_searched_is_refused(run: Run, built: Path) -
 
 
 @pytest.mark.parametrize("arguments", [(), ("--text", "x", "--id", "y")])
-def test_a_search_takes_exactly_one_question(
+def test_a_search_takes_a_text_or_a_vector_or_both_or_an_id(
     run: Run, built: Path, arguments: tuple[str, ...]
 ) -> None:
     said = run("search", "map", *arguments, "--config", str(built))
     assert said.code == 2
-    assert "exactly one of" in said.err
+    assert "give --text, --vector, both of them, or --id" in said.err
 
 
 def test_a_vector_that_is_none_is_refused(run: Run, built: Path, tmp_path: Path) -> None:

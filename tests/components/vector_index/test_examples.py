@@ -120,6 +120,8 @@ def test_neighbours_of_nobody_are_none_and_of_an_unknown_one_an_error(index: Vec
 @pytest.fixture(params=["Flat", "IVF4,Flat", "HNSW16"])
 def grouped(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorSearch]:
     asked = {"index": request.param, "filterable": {"heap": "keyword", "row": "number"}}
+    if request.param == "IVF4,Flat":
+        asked["nprobe"] = 4  # all of them: which ones a query needs is not asked here
     many = clustered(600, DIMENSION, clusters=5)
     payloads = [f'{{"heap": "h{row % 7}", "row": {row}}}' for row in range(600)]
     kind = VectorIndex(VectorIndexParameters.model_validate(asked))
@@ -144,7 +146,7 @@ def test_groups_take_turns_until_all_are_full(
             firsts.append(hit.id)
     assert len(hits) == 7 * per_group
     missed = set(firsts) - {hit.id for hit in hits}
-    assert len(missed) <= 2, "lists and graphs find nearly all"
+    assert len(missed) <= 2, "a graph finds nearly all"
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 

@@ -71,7 +71,7 @@ COMMANDS: Final[Mapping[str, Listed]] = {
     "search": Listed(
         module="commands.search",
         panel=_LOOK,
-        help="Find the nearest entries; give one of --text, --id and --vector.",
+        help="Find the nearest entries; give --text, --vector, both of them, or --id.",
     ),
     "collections": Listed(
         module="commands.collections",
