@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -354,10 +355,10 @@ def by_number(query: HybridQuery, hits: Sequence[HybridHit]) -> list[float]:
 
 def test_a_function_of_the_settings_scores_the_best_hits_again(tmp_path: Path) -> None:
     name = f"{__name__}:by_number"
-    search = opened(tmp_path, SONGS, rerank=name, rerank_hits=30)
     vector = SONGS.rows["e000004"].vector
-    fused = search.search(vector=vector, text="sea", k=30, rerank=False)
-    hits = search.search(vector=vector, text="sea", k=5)
+    with closing(opened(tmp_path, SONGS, rerank=name, rerank_hits=30)) as search:
+        fused = search.search(vector=vector, text="sea", k=30, rerank=False)
+        hits = search.search(vector=vector, text="sea", k=5)
     best = sorted((hit.payload["n"] for hit in fused), reverse=True)[:5]
     assert [hit.score for hit in hits] == best
     assert [hit.id for hit in hits] == [f"e{number:06d}" for number in best]
@@ -436,11 +437,11 @@ def test_what_is_closed_says_so(tmp_path: Path) -> None:
 
 def test_an_empty_collection_finds_nothing(tmp_path: Path) -> None:
     empty = SONGS.commit(deletes=SONGS.ids)
-    search = opened(tmp_path, empty)
-    assert search.search(vector=np.ones(DIMENSION), text="sea") == []
-    assert search.search(text="sea", group_by="artist") == []
-    assert len(search) == 0
-    assert search
+    with closing(opened(tmp_path, empty)) as search:
+        assert search.search(vector=np.ones(DIMENSION), text="sea") == []
+        assert search.search(text="sea", group_by="artist") == []
+        assert len(search) == 0
+        assert search
 
 
 class Changing(ChangingCollection):

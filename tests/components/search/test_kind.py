@@ -1,5 +1,6 @@
 """The kind ``search``: two kinds over one collection, built, verified, loaded as one version."""
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,9 @@ def test_a_small_batch_is_built_incrementally_in_both_halves(tmp_path: Path) -> 
     assert isinstance(continued.built.files["vector.base.faiss"], BlobRef)
     assert progress == sorted(progress)
     assert progress[-1] == 1.0
-    search = kind_of().load(continued.files)
-    assert [hit.id for hit in search.search(text="lantern")] == ["new"]
-    assert len(search) == 201
+    with closing(kind_of().load(continued.files)) as search:
+        assert [hit.id for hit in search.search(text="lantern")] == ["new"]
+        assert len(search) == 201
 
 
 def test_a_half_that_cannot_continue_says_why_and_the_other_continues(tmp_path: Path) -> None:
@@ -121,11 +122,11 @@ def test_the_next_version_shares_the_base_that_is_open(tmp_path: Path) -> None:
     served = kind_of().load(done.files)
     second = first.commit({"new": first.rows["e000000"]})
     continued = run(kind_of(), make_job(tmp_path / "2", second, previous=as_previous(job, done)))
-    following = kind_of().reload(continued.files, served)
-    assert following.by_vector.contents.base is served.by_vector.contents.base
-    served.close()
-    assert "new" in following
-    assert len(following.search(vector=first.rows["e000000"].vector, text="sea", k=3)) == 3
+    with closing(kind_of().reload(continued.files, served)) as following:
+        assert following.by_vector.contents.base is served.by_vector.contents.base
+        served.close()
+        assert "new" in following
+        assert len(following.search(vector=first.rows["e000000"].vector, text="sea", k=3)) == 3
 
 
 def test_a_list_that_names_a_row_that_is_not_there_is_found_by_inspecting(tmp_path: Path) -> None:
@@ -135,15 +136,16 @@ def test_a_list_that_names_a_row_that_is_not_there_is_found_by_inspecting(tmp_pa
     files = built(tmp_path, songs(600), **parameters).files
     base = files["vector.base.faiss"]
     kind = kind_of(**parameters)
-    kind.inspect(kind.load(files))
+    with closing(kind.load(files)) as served:
+        kind.inspect(served)
     index: Any = faiss.read_index(str(base))
     rows = faiss.rev_swig_ptr(index.invlists.get_ids(0), index.invlists.list_size(0))
     rows[0] = 10_000_000
     base.unlink()
     faiss.write_index(index, str(base))
     # `load` asks one query, which may or may not meet the row.
-    with pytest.raises(CorruptFileError):
-        kind.inspect(kind.load(files))
+    with pytest.raises(CorruptFileError), closing(kind.load(files)) as served:
+        kind.inspect(served)
 
 
 def test_a_version_whose_texts_were_cut_by_an_earlier_analyser_is_outdated(tmp_path: Path) -> None:
