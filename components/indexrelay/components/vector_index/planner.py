@@ -310,7 +310,7 @@ def raised(index: Any, effort: Effort, k: int, share: float) -> Effort:
         return effort
     value = getattr(effort, knob.name) or 1
     if knob.name == "ef_search":
-        more = value + math.ceil(_CANDIDATES * k * (1 / share - 1))
+        more = value + math.ceil(k * (1 / share - 1))
     else:
         more = math.ceil(value * (1 / share) ** _LISTS)
     return effort.model_copy(update={knob.name: min(max(more, value), knob.most)})
@@ -336,7 +336,6 @@ def compared(index: Any, effort: Effort, share: float) -> float:
 
 # Measured on 30,000 embeddings of sentences (256 dimensions), HNSW32 and IVF256, random filters of
 # 50 to 1 %: what keeps recall@10 at the 0.95 that the effort without a filter was tuned for.
-_CANDIDATES: Final = 0.85
 _LISTS: Final = 0.4
 _PASSED_BY: Final = 0.03
 """A row of a list that does not match, beside one that is compared."""
