@@ -135,6 +135,7 @@ def test_a_child_has_the_niceness_of_the_settings(building: Building) -> None:
 
 def test_threads_that_wait_for_each_other_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("OPENBLAS_THREAD_TIMEOUT", raising=False)
     runner = ForkingRunner(preload=[], threads=2)
     try:
         runner.start()
@@ -144,6 +145,7 @@ def test_threads_that_wait_for_each_other_sleep(monkeypatch: pytest.MonkeyPatch)
     finally:
         runner.stop()
     assert b"OMP_WAIT_POLICY=PASSIVE" in given
+    assert b"OPENBLAS_THREAD_TIMEOUT=4" in given
 
 
 class Watched:

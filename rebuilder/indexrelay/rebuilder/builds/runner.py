@@ -250,6 +250,8 @@ class ForkingRunner:
                     # A thread that waits for another must not spin on a processor that queries
                     # need: on a busy host spinning also makes a build take twice as long.
                     "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+                    # NumPy's threads spin as well: for 2**26 cycles, unless another power is given.
+                    "OPENBLAS_THREAD_TIMEOUT": os.environ.get("OPENBLAS_THREAD_TIMEOUT", "4"),
                 },
             )
         self._channel = ours
