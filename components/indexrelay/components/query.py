@@ -179,6 +179,21 @@ MAX_PAGE: Final = 10_000
 """Entries of one page."""
 
 
+def checked_after(after: Any) -> bytes | None:
+    """The UTF-8 bytes of the id behind which a page begins; ``None``: it begins at the first.
+
+    Half a surrogate pair has no UTF-8, and then it is simply not found.
+
+    Raises:
+        InvalidQueryError: it is no id.
+    """
+    if after is None:
+        return None
+    if not isinstance(after, str):
+        raise InvalidQueryError(f"after is an id, not {after!r:.80}")
+    return after.encode("utf-8", "surrogatepass")
+
+
 def checked_limit(limit: Any) -> int:
     """How many entries a page has.
 

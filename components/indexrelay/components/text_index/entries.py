@@ -12,8 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from indexrelay.components.errors import InvalidQueryError
-from indexrelay.components.query import Entry, Page, checked_ids, checked_limit
+from indexrelay.components.query import Entry, Page, checked_after, checked_ids, checked_limit
 from indexrelay.components.served import check_payload_bytes, check_payload_values
 from indexrelay.components.text_index.database import (
     FIRST_FORMAT,
@@ -117,9 +116,7 @@ class TextEntries:
         """
         limit = checked_limit(limit)
         asked = self._fields.columns.parse(filter)
-        if after is not None and not isinstance(after, str):
-            raise InvalidQueryError(f"after is an id, not {after!r:.80}")
-        behind = _raw("" if after is None else after)
+        behind = checked_after(after) or b""
         with self._connection() as connection:
             if asked is None:
                 stored = connection.execute(

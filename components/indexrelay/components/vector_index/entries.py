@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from indexrelay.components.errors import InvalidQueryError
 from indexrelay.components.filtering import Matches
 from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.query import (
     Entry,
     Page,
+    checked_after,
     checked_ids,
     checked_limit,
 )
@@ -98,7 +98,8 @@ class VectorEntries:
         """
         limit, ids = checked_limit(limit), self.contents.ids
         asked = self.contents.columns.parse(filter)
-        first = 0 if after is None else _place_behind(ids, after)
+        behind = checked_after(after)
+        first = 0 if behind is None else _place_behind(ids, behind)
         if asked is None:
             end = min(first + limit, len(ids))
             positions, more = np.arange(first, end), end < len(ids)
@@ -155,9 +156,6 @@ class VectorEntries:
         return self.contents.payloads_of(rows)
 
 
-def _place_behind(ids: Sequence[str], after: Any) -> int:
-    """The position of the first id behind ``after``."""
-    if not isinstance(after, str):
-        raise InvalidQueryError(f"after is an id, not {after!r:.80}")
-    wanted = after.encode("utf-8", "surrogatepass")
+def _place_behind(ids: Sequence[str], wanted: bytes) -> int:
+    """The position of the first id whose UTF-8 bytes come after ``wanted``."""
     return bisect_right(range(len(ids)), wanted, key=lambda place: ids[place].encode())
