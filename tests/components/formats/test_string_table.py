@@ -67,6 +67,61 @@ def test_many_rows_that_are_corrupt_or_missing_are_refused(tmp_path: Path) -> No
 
 @on_disk
 @given(
+    ids=st.lists(st.text("abé\0", max_size=9) | st.just("id-1234"), min_size=1, max_size=90),
+    data=st.data(),
+)
+def test_ids_are_read_from_cells_as_they_are_from_the_text(
+    tmp_path: Path, ids: list[str], data: st.DataObject
+) -> None:
+    table = IdTable.write(tmp_path / "ids", ids)
+    table.check()
+    drawn = data.draw(st.lists(st.integers(0, len(ids) - 1), min_size=1, max_size=90))
+    expected = [ids[row] for row in drawn]
+    assert table.many(np.array(drawn)) == table.many(drawn) == expected
+    assert [table.row(each) for each in ids] == [table.row(each) for each in table]
+
+
+def cell_bytes(path: Path) -> int:
+    """What the header says about cells."""
+    return int.from_bytes(path.read_bytes()[12:16], "little") >> 8
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        (["track-1", "track-10", "track-2"], 9),
+        (["ü" * 20] * 3, 41),
+        (["short"] * 30 + ["long" * 50], 0),
+        (["track-1", "track\0" + "2"], 0),
+        ([], 0),
+    ],
+)
+def test_ids_of_about_one_length_have_cells(tmp_path: Path, ids: list[str], expected: int) -> None:
+    table = IdTable.write(tmp_path / "ids", ids)
+    assert cell_bytes(tmp_path / "ids") == expected
+    assert list(table) == ids
+
+
+def test_a_cell_with_another_text_than_its_row_is_found_by_the_full_check(tmp_path: Path) -> None:
+    path = tmp_path / "ids"
+    IdTable.write(path, ["b-1", "a-1", "c-1"]).close()
+    raw = path.read_bytes()
+    assert raw.endswith(b"b-1\0a-1\0c-1\0")
+    path.unlink()
+    path.write_bytes(raw[:-4] + b"d-1\0")
+    table = IdTable(path)
+    with pytest.raises(CorruptFileError, match="cell"):
+        table.check()
+    path.unlink()
+    path.write_bytes(raw[:-4] + b"\xff-1\0")
+    with pytest.raises(CorruptFileError, match="not UTF-8"):
+        IdTable(path).many([2])
+    with pytest.raises(IndexError):
+        IdTable(path).many([3])
+
+
+@on_disk
+@given(
     rows=st.lists(st.none() | texts, max_size=40),
     before=st.lists(st.none() | texts, max_size=10),
     data=st.data(),
@@ -122,9 +177,9 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path: Path, keep: int) -> None
 def test_a_table_of_a_later_version_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "t", ["one"])
     raw = bytearray(path.read_bytes())
-    raw[8:12] = struct.pack("<I", 2)
+    raw[8:12] = struct.pack("<I", 3)
     path.write_bytes(raw)
-    with pytest.raises(CorruptFileError, match="version 2"):
+    with pytest.raises(CorruptFileError, match="version 3"):
         StringTable(path)
 
 
@@ -158,7 +213,7 @@ def test_the_full_check_finds_what_opening_does_not_look_at(tmp_path: Path, corr
         case "offset":
             raw[48:56] = struct.pack("<q", 2**40)
         case "order":
-            raw[-8:] = struct.pack("<ii", 1, 1)
+            raw[64:72] = struct.pack("<ii", 1, 1)
         case "text":
             raw[32] = 0xFF
     path.unlink()

@@ -33,8 +33,8 @@ Found = tuple[NDArray[np.float32], Rows]
 -1 where it found fewer."""
 
 
-FoundByOne = tuple[list[float], list[int]]
-"""The same for one query, as plain numbers."""
+FoundByOne = tuple[list[float], Rows]
+"""The same for one query: what was measured as plain numbers, and the rows, shape ``(k,)``."""
 
 
 class _Answer:
@@ -78,10 +78,8 @@ class IndexSearch:
 
     def one(self, query: Vectors, k: int) -> FoundByOne:
         """`nearest`, to one query of the shape ``(dimension,)``."""
-        found, rows = self.one_at_effort(query, k)
-        if rows[-1] >= 0:
-            return found, rows
-        return by_one(self.nearest(query[None, :], k))
+        answer = self.one_at_effort(query, k)
+        return answer if answer[1].item(-1) >= 0 else by_one(self.nearest(query[None, :], k))
 
     def one_at_effort(self, query: Vectors, k: int) -> FoundByOne:
         """`nearest_at_effort`, to one query of the shape ``(dimension,)``."""
@@ -94,7 +92,7 @@ class IndexSearch:
             answer = _Answer(k, pointer)
         index, parameters = self._this
         self._this_search(index, 1, pointer(query), k, answer.found_at, answer.rows_at, parameters)
-        found_by_one = answer.found.tolist(), answer.rows.tolist()
+        found_by_one = answer.found.tolist(), answer.rows.copy()
         self._idle.append(answer)
         return found_by_one
 
@@ -130,7 +128,7 @@ class IndexSearch:
 
 def by_one(found: Found) -> FoundByOne:
     """The answer to the only query of ``found``."""
-    return found[0][0].tolist(), found[1][0].tolist()
+    return found[0][0].tolist(), found[1][0]
 
 
 def missing(rows: Rows) -> bool:

@@ -372,10 +372,10 @@ class VectorSearch(VectorEntries, Closable):
         if filter is not None or without or explain:
             return self._planned(self.contents.vector(row), k, only, max_payload_bytes)
         scores, rows = self._nearest_to_one(self.contents.vector(row), k + 1)
-        if row in rows:
-            at = rows.index(row)
-            del scores[at], rows[at]
-        return self._hits(scores[:k], rows[:k], max_payload_bytes)
+        others = rows != row
+        kept = others.tolist()
+        scores = [score for score, other in zip(scores, kept, strict=True) if other]
+        return self._hits(scores[:k], rows[others][:k], max_payload_bytes)
 
     def search_like(
         self,
@@ -478,7 +478,7 @@ class VectorSearch(VectorEntries, Closable):
         """The scores and the rows of the ``k`` nearest to ``query``, of shape ``(dimension,)``."""
         k = min(checked_k(k), self._entries)
         if not k:
-            return [], []
+            return [], _NO_ROWS
         # As `openmp_threads` does; its context would cost 2 µs.
         threads = self._faiss.omp_get_max_threads()
         if threads != 1:
@@ -490,8 +490,8 @@ class VectorSearch(VectorEntries, Closable):
         finally:
             if threads != 1:
                 self._faiss.omp_set_num_threads(threads)
-        if rows[-1] < 0:  # FAISS found fewer; what is missing comes last
-            count = rows.index(-1)
+        if rows.item(-1) < 0:  # FAISS found fewer; what is missing comes last
+            count = np.count_nonzero(rows >= 0)
             found, rows = found[:count], rows[:count]
         return (l2_scores(found) if self._is_l2 else found), rows
 
@@ -654,10 +654,10 @@ class BothLayers:
         else:
             of_base = self._in_base.one_at_effort(query, in_base)
             of_delta = self._delta.one_at_effort(query, in_delta)
-        if of_base[1][-1] < 0:
+        if of_base[1].item(-1) < 0:
             return by_one(self.nearest(query[None, :], k))
-        found, rows = self._merged_lists(of_base, of_delta, k)
-        return (found, rows) if rows[-1] >= 0 else by_one(self.nearest(query[None, :], k))
+        answer = self._merged_lists(of_base, of_delta, k)
+        return answer if answer[1].item(-1) >= 0 else by_one(self.nearest(query[None, :], k))
 
     def _merged_lists(self, of_base: FoundByOne, of_delta: FoundByOne, k: int) -> FoundByOne:
         farthest, nearest = of_base[0][-1], of_delta[0][0]
@@ -665,14 +665,18 @@ class BothLayers:
         if none_nearer and len(of_base[0]) == k:  # most queries, as most entries are in the base
             return of_base
         first = self._first_of_delta
+        in_base, in_delta = of_base[1].tolist(), of_delta[1].tolist()
         both = [
-            *zip(*of_base, strict=True),
-            *((far, row + first if row >= 0 else row) for far, row in zip(*of_delta, strict=True)),
+            *zip(of_base[0], in_base, strict=True),
+            *(
+                (far, row + first if row >= 0 else row)
+                for far, row in zip(of_delta[0], in_delta, strict=True)
+            ),
         ]
         # FAISS gives a missing row the largest distance, so it comes last.
         both.sort(key=itemgetter(0), reverse=not self._smaller_is_nearer)
         del both[k:]
-        return [far for far, _ in both], [row for _, row in both]
+        return [far for far, _ in both], np.array([row for _, row in both], dtype=np.int64)
 
     def _merged(self, of_base: Found, of_delta: Found, k: int) -> Found:
         of_delta = self._moved(of_delta)

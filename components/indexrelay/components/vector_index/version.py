@@ -67,6 +67,9 @@ DELTA_FIELDS: Final = "delta_fields.columns"
 DELTA_INDEX: Final = "delta.faiss"
 """Only where the delta is not scanned."""
 
+_FEWEST_BY_MASK: Final = 64
+"""Below so many rows the calls of NumPy cost more than comparing one after another."""
+
 T = TypeVar("T")
 
 
@@ -238,17 +241,18 @@ class Contents(Closable):
     ) -> list[T]:
         """The values of ``rows`` in base and delta, in that order."""
         first = self.first_of_delta
-        if isinstance(rows, np.ndarray):
+        if isinstance(rows, np.ndarray) and len(rows) >= _FEWEST_BY_MASK:
             beside = rows >= first
             if not beside.any():
                 return of_base(rows)
             base, delta = iter(of_base(rows[~beside])), iter(of_delta(rows[beside] - first))
             return [next(delta if each else base) for each in beside.tolist()]
-        if max(rows, default=0) < first:
+        numbers = listed(rows)
+        if max(numbers, default=0) < first:
             return of_base(rows)
-        base = iter(of_base([row for row in rows if row < first]))
-        delta = iter(of_delta([row - first for row in rows if row >= first]))
-        return [next(base if row < first else delta) for row in rows]
+        base = iter(of_base([row for row in numbers if row < first]))
+        delta = iter(of_delta([row - first for row in numbers if row >= first]))
+        return [next(base if row < first else delta) for row in numbers]
 
 
 class Base:
