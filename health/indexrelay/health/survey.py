@@ -140,7 +140,7 @@ class Survey:
         # what is not committed yet, unless something is wrong.
         facts = self._attempt(Area.REDIS, self._with_redis, facts)
         facts = self._attempt(Area.ARTIFACTS, self._with_artifacts, facts)
-        return self._with_history(self._attempt(Area.CATALOG, self._with_catalog, facts))
+        return self._with_history(self._attempt(Area.CATALOG, self._with_whole_catalog, facts))
 
     def of_places(self) -> Facts:
         """What the settings name, as of now; nothing is made or numbered.
@@ -277,14 +277,21 @@ class Survey:
             attempts=catalog.attempts.all(),
             paused=catalog.attempts.paused(),
             failed_improvements=catalog.improvements.all(),
-            dead_letters=catalog.dead_letters.count(),
-            dropped_letters=catalog.dead_letters.dropped(),
             known_release=catalog.release_record.highest(),
+        )
+
+    def _with_whole_catalog(self, facts: Facts, *, number: bool = True) -> Facts:
+        """With the events that wait for a person, which decide no build."""
+        letters = self._catalog().dead_letters
+        return replace(
+            self._with_catalog(facts, number=number),
+            dead_letters=letters.count(),
+            dropped_letters=letters.dropped(),
         )
 
     def _looked_at(self, facts: Facts) -> Facts:
         if Catalog.is_there(self._settings.catalog_url):
-            return self._with_catalog(facts, number=False)
+            return self._with_whole_catalog(facts, number=False)
         return self._outside(facts)
 
     def _outside(self, facts: Facts) -> Facts:

@@ -91,13 +91,8 @@ class Improver:
         self._known: dict[str, dict[str, VersionManifest]] = {}
         """By component: versions in the store that may be improvements."""
         self._looked_at: dict[str, float] = {}
-        self._running: str | None = None
-
-    @property
-    def improving(self) -> tuple[str, ...]:
+        self.improving: tuple[str, ...] = ()
         """What is being improved now."""
-        with self._lock:
-            return () if self._running is None else (self._running,)
 
     def ready(self, facts: Facts) -> dict[str, str]:
         """The better versions that are built and not released: see `Facts.improved`.
@@ -135,8 +130,7 @@ class Improver:
                 continue
             # Under the lease: another rebuilder may have built it a moment ago.
             if self._ready(name, facts, look=True) is None:
-                with self._lock:
-                    self._running = name
+                self.improving = (name,)
                 return Improvement(component=name, reason=reason, facts=facts)
             self._leases.give_back([name])
         return None
@@ -156,8 +150,7 @@ class Improver:
         except BuildCancelledError:
             return False
         finally:
-            with self._lock:
-                self._running = None
+            self.improving = ()
             self._leases.give_back([name])
         _log.info(
             "improvement.built",

@@ -124,7 +124,7 @@ class KeptFiles:
         Args:
             new_folder: makes an empty folder, and removes it; called where there are files.
         """
-        files = files_in(definition.parameters)
+        files = files_in(definition.parameters) if definition.names_files else {}
         if not files:
             yield definition
             return
@@ -310,6 +310,7 @@ class ComponentBuilder:
         self._store = store
         self._runner = runner
         self._clock = clock
+        self._catalog_url = SecretStr(settings.catalog_url)
         self.workdirs = Workdirs(settings.artifacts_dir / "work")
         self._files = KeptFiles(settings.components)
         self.given_up: set[str] = set()
@@ -543,7 +544,7 @@ class ComponentBuilder:
             },
             parents=dict(parents),
             previous=facts.served_version(name),
-            catalog_url=SecretStr(settings.catalog_url),
+            catalog_url=self._catalog_url,
             artifacts_dir=settings.artifacts_dir,
             artifacts_group_readable=settings.artifacts.group_readable,
             artifacts_marks=settings.marks_dir,

@@ -383,7 +383,8 @@ class Scheduler:
             taken = set(self._taken)  # before the rows are read: a pass may finish some meanwhile
         rows = OpenRows.read(self._catalog, besides=taken)
         facts = self._survey.of_builds(rows.named)
-        facts = replace(facts, improved=self._improved(facts))
+        if facts.improvable:
+            facts = replace(facts, improved=self._improved(facts))
         return _Look(rows, facts, find_due(facts, self._retry_policy))
 
     def _lease(self, due: Iterable[str]) -> set[str]:
@@ -409,7 +410,10 @@ class Scheduler:
         self.retry_at = look.due.retry_at
         self.blocked = frozenset(blocked)
         self.look_soon = False
-        self.may_improve = bool(find_improvements(look.facts, look.due, self._retry_policy).reasons)
+        self.may_improve = bool(
+            look.facts.improvable
+            and find_improvements(look.facts, look.due, self._retry_policy).reasons
+        )
         rows, facts, due = look.open.ready(blocked), look.facts, look.due
         if rows != look.open:
             facts = replace(facts, requested=rows.named)

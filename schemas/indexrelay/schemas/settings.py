@@ -29,7 +29,7 @@ from indexrelay.schemas.names import (
     sha256_hex,
     truths_as_text,
 )
-from indexrelay.schemas.parameter_files import digested, located
+from indexrelay.schemas.parameter_files import FILE_KEYS, digested, located
 from indexrelay.schemas.urls import database_kind, read_server_url, sqlite_url
 
 PositiveSeconds = Annotated[float, Field(gt=0)]
@@ -329,13 +329,18 @@ class ComponentDefinition(BaseModel):
         return {**truths_as_text(cls, common), "parameters": rest}
 
     @property
+    def names_files(self) -> bool:
+        """Whether files are among its parameters (`indexrelay.schemas.parameter_files`)."""
+        return any(key in self.parameters for key in FILE_KEYS)
+
+    @property
     def digest(self) -> str:
         """The sha256 of what a version was built *as*.
 
         Kind, inputs and parameters only, files by their content: a changed time limit or group
         makes nothing due.
         """
-        given = digested(self.parameters)
+        given = digested(self.parameters) if self.names_files else self.parameters
         document = {"kind": self.kind, "from": list(self.inputs), "parameters": given}
         return sha256_hex(canonical_json(document))
 

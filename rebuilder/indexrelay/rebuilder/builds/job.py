@@ -349,7 +349,9 @@ class _VersionBuild:
             component=self._request.component,
             kind=definition.kind,
             definition=definition.digest,
-            parameters=recorded(definition.parameters),
+            parameters=(
+                recorded(definition.parameters) if definition.names_files else definition.parameters
+            ),
             covers=covers,
             epochs=epochs,
             stamps=self._stamps(covers, job),
