@@ -33,7 +33,6 @@ from pydantic import (
     Field,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
@@ -142,13 +141,13 @@ class GoldenParameters(KindParameters):
                 raise ValueError(str(error)) from error
         return golden
 
-    @model_validator(mode="after")
-    def _floors_have_queries(self) -> "GoldenParameters":
-        if self.golden is None:
-            for key in ("min_hit_rate", "min_ndcg"):
-                if getattr(self, key) is not None:
-                    raise ValueError(f"{key} does nothing without golden, the file of queries")
-        return self
+    @field_validator("min_hit_rate", "min_ndcg")
+    @classmethod
+    def _has_queries(cls, floor: float | None, info: ValidationInfo) -> float | None:
+        refused = "golden" not in info.data
+        if floor is not None and not refused and info.data["golden"] is None:
+            raise ValueError(f"{info.field_name} does nothing without golden, the file of queries")
+        return floor
 
 
 GOLDEN_KEYS: Final = frozenset(GoldenParameters.model_fields)

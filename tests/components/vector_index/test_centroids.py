@@ -13,9 +13,8 @@ from indexrelay.components.kind import BuildMemory
 from indexrelay.components.vector_index import centroids as module
 from indexrelay.components.vector_index import index_build
 from indexrelay.components.vector_index.centroids import Centroids, k_means
-from indexrelay.components.vector_index.factory import parse_factory
 from indexrelay.components.vector_index.index_build import IndexFiles, build_index
-from indexrelay.components.vector_index.spec import IndexSpec, VectorIndexParameters
+from indexrelay.components.vector_index.spec import IndexSpec, VectorIndexParameters, parse_factory
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
 from tests.components.jobs import clustered

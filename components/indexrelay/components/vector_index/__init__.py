@@ -2,10 +2,9 @@
 
 `kind` is the class. `full_build` reads the collection and draws the query `sample`; `selection`
 builds candidates by `index_build`, which learns the `centroids` of lists, and measures them by the
-`tuner`. `incremental_build` continues the last version. `full_gates` and `incremental_gates` judge
-what was built, recall and latency by the `quality_gates` that they share. `version` opens the
-files, and `search` is what a reader serves, by `index_search` in each `mapped_index`. FAISS is
-imported when one of these runs.
+`tuner`. `incremental_build` continues the last version. `gates` judge what was built. `version`
+opens the files, and `search` is what a reader serves, by `index_search` in each `mapped_index`.
+FAISS is imported when one of these runs.
 """
 
 from indexrelay.components.vector_index.kind import VectorIndex

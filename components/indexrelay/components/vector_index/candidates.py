@@ -16,9 +16,8 @@ from math import log2, sqrt
 from typing import Final
 
 from indexrelay.components.errors import MemoryLimitError
-from indexrelay.components.vector_index.factory import Factory, parse_factory
 from indexrelay.components.vector_index.index_build import searched_bytes, trainable_rows
-from indexrelay.components.vector_index.spec import AUTO, IndexSpec, Prefer
+from indexrelay.components.vector_index.spec import AUTO, Factory, IndexSpec, Prefer, parse_factory
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,10 @@ may have.
 from typing import Final
 
 from indexrelay.components.vector_index.candidates import list_count
-from indexrelay.components.vector_index.factory import Factory, parse_factory
 from indexrelay.components.vector_index.index_build import IndexFiles, build_index
 from indexrelay.components.vector_index.mapped_index import open_index
 from indexrelay.components.vector_index.sample import Dataset
-from indexrelay.components.vector_index.spec import Effort, IndexFacts
+from indexrelay.components.vector_index.spec import Effort, Factory, IndexFacts, parse_factory
 from indexrelay.components.vector_index.tuner import Tuner
 
 _SCANNED_ROWS: Final = 10_000

@@ -33,7 +33,7 @@ class VectorEntries:
     @property
     def fields(self) -> Fields:
         """The fields that can be filtered by, and the type of each."""
-        return self.contents.columns.fields
+        return self.contents.fields
 
     def count(self, filter: Any = None) -> int:  # noqa: A002 - as every search calls it
         """How many entries match ``filter``, a JSON object; ``None``: how many there are.

@@ -8,6 +8,7 @@ whose pages the kernel may drop from memory. Row numbers are positions in that o
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from indexrelay.components.filtering import fields_in
 from indexrelay.components.formats.entry_tables import IdTable, PayloadTable
 from indexrelay.components.formats.field_columns import FieldColumnsWriter, memory_of_columns
 from indexrelay.components.formats.mapped_array import new_mapped_array
-from indexrelay.components.kind import Built, Job
+from indexrelay.components.kind import Built, Goal, Job
 from indexrelay.components.layered import (
     IDS,
     Full,
@@ -23,26 +24,21 @@ from indexrelay.components.layered import (
     numbered_chunks,
     refuse_infinite,
 )
+from indexrelay.components.vector_index.candidates import Candidate
 from indexrelay.components.vector_index.delta_lists import has_delta_lists, train_delta_lists
-from indexrelay.components.vector_index.factory import parse_factory
-from indexrelay.components.vector_index.improvement import (
-    BASE_GENERATION,
-    PROVISIONAL,
-    provisional,
-    quick_candidate,
-)
 from indexrelay.components.vector_index.index_build import IndexFiles, Progress, try_factory
 from indexrelay.components.vector_index.index_search import openmp_threads, refusal
 from indexrelay.components.vector_index.lookups import VECTORS, write_lookup
 from indexrelay.components.vector_index.mapped_index import is_mapped
 from indexrelay.components.vector_index.metrics import indexable
 from indexrelay.components.vector_index.sample import SAMPLE, Dataset, draw_sample
-from indexrelay.components.vector_index.selection import decide
+from indexrelay.components.vector_index.selection import decide, soonest
 from indexrelay.components.vector_index.spec import (
     AUTO,
     IndexFacts,
     IndexSpec,
     VectorIndexParameters,
+    parse_factory,
 )
 from indexrelay.components.vector_index.version import (
     BASE,
@@ -53,6 +49,11 @@ from indexrelay.components.vector_index.version import (
 )
 from indexrelay.schemas.filters import Fields
 from indexrelay.storage.entries import SourceSnapshot, Vectors
+
+PROVISIONAL: Final = "provisional"
+"""Detail of a version whose base was ready soonest: why a better one is worth its time."""
+BASE_GENERATION: Final = "base_generation"
+"""Detail: the generation of the collection at which the base was built."""
 
 
 def build_in_full(job: Job, mode: Full, parameters: VectorIndexParameters) -> Built:
@@ -82,7 +83,7 @@ def build_in_full(job: Job, mode: Full, parameters: VectorIndexParameters) -> Bu
             columns.vectors, spec.metric, seed=parameters.seed, progress=_part(job, 0.3, 0.4)
         )
         dataset = Dataset(spec=spec, vectors=columns.vectors, sample=sample)
-        quick = quick_candidate(job, spec)
+        quick = soonest(spec) if job.goal is Goal.QUICK else None
         decision = decide(files, dataset, _part(job, 0.4, 0.9), only=quick)
         effort = decision.effort
         refused = refusal(decision.index, effort, sample.vectors[:1])
@@ -116,7 +117,7 @@ def build_in_full(job: Job, mode: Full, parameters: VectorIndexParameters) -> Bu
         counts={"payloads": columns.payloads},
         details={
             **decision.details(),
-            **({PROVISIONAL: provisional(quick)} if decision.chosen.candidate == quick else {}),
+            **_provisional(quick, decision.chosen.candidate),
             BASE_GENERATION: source.generation,
             "build": build_details(mode),
             "base": spec.count,
@@ -128,6 +129,13 @@ def build_in_full(job: Job, mode: Full, parameters: VectorIndexParameters) -> Bu
             **fields_in(parameters.filterable, folder / FIELDS),
         },
     )
+
+
+def _provisional(quick: Candidate | None, chosen: Candidate) -> dict[str, str]:
+    """The mark of a version whose index is ``quick``, the one that is ready soonest."""
+    if chosen != quick:
+        return {}
+    return {PROVISIONAL: f"the first index is the one that is ready soonest: {chosen.reason}"}
 
 
 @dataclass(frozen=True, slots=True)

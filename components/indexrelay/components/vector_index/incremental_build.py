@@ -10,7 +10,7 @@ beyond their limits, the build is a full one instead.
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from indexrelay.components.errors import UnbuildableIndexError
 from indexrelay.components.formats.entry_tables import PayloadTable
 from indexrelay.components.formats.field_columns import FieldColumnsWriter
 from indexrelay.components.formats.string_table import Rows
-from indexrelay.components.kind import Built, Job
+from indexrelay.components.kind import Built, Goal, Job
 from indexrelay.components.layered import (
     Batch,
     Full,
@@ -32,7 +32,6 @@ from indexrelay.components.layered import (
     succeed,
 )
 from indexrelay.components.vector_index.delta_lists import is_indexed
-from indexrelay.components.vector_index.improvement import OUTGROWN, patient
 from indexrelay.components.vector_index.index_build import add_to_lists
 from indexrelay.components.vector_index.index_search import (
     lists_of_rows,
@@ -42,6 +41,7 @@ from indexrelay.components.vector_index.index_search import (
 from indexrelay.components.vector_index.mapped_index import require_faiss
 from indexrelay.components.vector_index.metrics import indexable
 from indexrelay.components.vector_index.sample import SAMPLE, Moves, QuerySample, carry
+from indexrelay.components.vector_index.selection import soonest
 from indexrelay.components.vector_index.spec import (
     DeltaFacts,
     IndexFacts,
@@ -61,6 +61,13 @@ from indexrelay.components.vector_index.version import (
 )
 from indexrelay.storage.entries import Vectors
 
+OUTGROWN: Final = "outgrown"
+"""Detail of a version whose delta or tombstones are larger than their limits: which, and by how
+much."""
+_PATIENCE: Final = 2
+"""A base is extended up to so many times the limits of delta and tombstones while the next one is
+built. Each query pays for what lies beside the base, and a new base takes minutes."""
+
 
 def extend(job: Job, increment: Increment, parameters: VectorIndexParameters) -> Built | Full:
     """Write what the batch changed, or return why a full build is needed.
@@ -75,7 +82,7 @@ def extend(job: Job, increment: Increment, parameters: VectorIndexParameters) ->
         facts, layers = last.facts, last.ids.layers
         if facts.refusal:
             return Full(f"{facts.factory} cannot be extended: {facts.refusal}")
-        if last.columns.fields != parameters.filterable:
+        if last.fields != parameters.filterable:
             return Full("the last version has other filterable fields")
         spec = IndexSpec(
             parameters=parameters,
@@ -84,7 +91,7 @@ def extend(job: Job, increment: Increment, parameters: VectorIndexParameters) ->
             count=facts.count,
             memory=job.memory,
         )
-        most = patient(limits, job, spec)
+        most = patient(limits, job.goal, spec)
         batch = read_batch(
             source,
             increment.changes[source.collection],
@@ -126,7 +133,7 @@ def extend(job: Job, increment: Increment, parameters: VectorIndexParameters) ->
             )
             carry(sample, _moves(facts, next_), last, contents).save(folder / SAMPLE)
             payloads = contents.count_payloads()
-            filterable = contents.columns.details()
+            filterable = contents.columns.details() if contents.fields else {}
     job.progress(1.0)
     return Built(
         files={**same, **files, SAMPLE: folder / SAMPLE},
@@ -141,6 +148,16 @@ def extend(job: Job, increment: Increment, parameters: VectorIndexParameters) ->
             "tombstones": delta.dead,
             **filterable,
         },
+    )
+
+
+def patient(limits: LayerLimits, goal: Goal, spec: IndexSpec) -> LayerLimits:
+    """Up to where the base is extended: beyond ``limits`` where a new one is built behind it."""
+    if goal not in {Goal.QUICK, Goal.CATCH_UP} or soonest(spec) is None:
+        return limits
+    return LayerLimits(
+        delta=min(_PATIENCE * limits.delta, 1.0),
+        tombstones=min(_PATIENCE * limits.tombstones, 1.0),
     )
 
 
@@ -181,7 +198,7 @@ def _write_delta(
 
 def _write_fields(path: Path, last: Contents, batch: Batch, next_: Succession) -> None:
     """The columns of the delta: those of the last one, and of the payloads that came."""
-    fields = FieldColumnsWriter(last.columns.fields)
+    fields = FieldColumnsWriter(last.fields)
     if last.delta is not None and last.delta.columns is not None:
         fields.copy(last.delta.columns, next_.moved(len(last.delta)))
     for row in np.flatnonzero(next_.given >= 0).tolist():

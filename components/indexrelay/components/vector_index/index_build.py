@@ -26,11 +26,10 @@ from numpy.typing import NDArray
 from indexrelay.components.errors import UnbuildableIndexError
 from indexrelay.components.kind import BuildMemory
 from indexrelay.components.vector_index.centroids import Centroids, k_means
-from indexrelay.components.vector_index.factory import Factory
 from indexrelay.components.vector_index.index_search import openmp_threads
 from indexrelay.components.vector_index.mapped_index import release_rows, require_faiss
 from indexrelay.components.vector_index.metrics import faiss_metric
-from indexrelay.components.vector_index.spec import IndexSpec
+from indexrelay.components.vector_index.spec import Factory, IndexSpec
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
 

@@ -19,7 +19,6 @@ from indexrelay.components.filtering import LayerMatches, Matches
 from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.layered import row_set_of
 from indexrelay.components.query import Explanation, Layer, Stopwatch
-from indexrelay.components.vector_index.factory import parse_factory
 from indexrelay.components.vector_index.index_search import (
     Found,
     IndexSearch,
@@ -30,7 +29,7 @@ from indexrelay.components.vector_index.index_search import (
 )
 from indexrelay.components.vector_index.lookups import MatrixOf, nearest_among
 from indexrelay.components.vector_index.mapped_index import require_faiss
-from indexrelay.components.vector_index.spec import Effort
+from indexrelay.components.vector_index.spec import Effort, parse_factory
 from indexrelay.components.vector_index.version import Contents
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors

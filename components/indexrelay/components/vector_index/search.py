@@ -13,6 +13,7 @@ and nearer ones of the base would be left out.
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate
 from operator import itemgetter
 from pathlib import Path
@@ -162,7 +163,7 @@ class VectorSearch(VectorEntries, Closable):
     Euclidean distance, where lower is nearer; `metric` says which. Hits come nearest first.
     """
 
-    _closed_by = frozenset({"contents", "_planner", "_search"})
+    _closed_by = frozenset({"contents", "_search"})
 
     def __init__(self, files: Mapping[str, Path], previous: "VectorSearch | None" = None) -> None:
         """Map the files of a version; a base that ``previous`` has open is shared.
@@ -198,7 +199,6 @@ class VectorSearch(VectorEntries, Closable):
         self._faiss = require_faiss()
         self._is_l2 = facts.metric is Metric.L2
         self._without_payloads = self.contents.without_payloads
-        self._planner = Planner(self.contents, self._search)
         self._queries = Queries(dimension=facts.dimension, metric=facts.metric)
         self._asked: deque[Vectors] = deque(maxlen=_REMEMBERED)
         self.warm_up_seconds = 0.0
@@ -441,7 +441,7 @@ class VectorSearch(VectorEntries, Closable):
         known = like is not None and base is like.contents.base
         known = known or self._prefault(until=started + _PREFAULT_SECONDS)
         known = known or isinstance(base.index, require_faiss().IndexFlat)
-        queries = self.recent_queries or [self.vector_at(0)[None, :]]
+        queries = self.recent_queries or [self.contents.vector(self.contents.row_at(0))[None, :]]
         for query in queries[:1] if known else queries:
             scores, rows = self._nearest_to_one(query[0], 10)
             self._hits(scores, rows)
@@ -454,7 +454,13 @@ class VectorSearch(VectorEntries, Closable):
     def close(self) -> None:
         """Let go of the maps; nothing may be searched afterwards."""
         self.contents.close()
-        del self.contents, self._planner, self._search
+        self.__dict__.pop("_planner", None)
+        del self.contents, self._search
+
+    @cached_property
+    def _planner(self) -> Planner:
+        """Answers what is not just the nearest of all entries."""
+        return Planner(self.contents, self._search)
 
     def _prefault(self, *, until: float) -> bool:
         """Prefault the base; whether all of it was in time."""

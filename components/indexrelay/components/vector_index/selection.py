@@ -23,8 +23,8 @@ from enum import StrEnum
 from time import perf_counter, process_time
 from typing import Any, Final
 
+from indexrelay.components.errors import MemoryLimitError
 from indexrelay.components.vector_index.candidates import Candidate, candidates
-from indexrelay.components.vector_index.factory import Factory
 from indexrelay.components.vector_index.index_build import (
     IndexFiles,
     Progress,
@@ -33,7 +33,7 @@ from indexrelay.components.vector_index.index_build import (
 )
 from indexrelay.components.vector_index.mapped_index import open_index
 from indexrelay.components.vector_index.sample import Dataset
-from indexrelay.components.vector_index.spec import Effort, IndexSpec, Prefer
+from indexrelay.components.vector_index.spec import Effort, Factory, IndexSpec, Prefer
 from indexrelay.components.vector_index.tuner import Trial, Tuner
 
 
@@ -161,9 +161,16 @@ _SOON_VALUES: Final = 8_000_000
 
 def soonest(spec: IndexSpec) -> Candidate | None:
     """What may be served until the index that `decide` prefers is ready; ``None``: wait for it."""
-    pool = candidates(spec)
-    wanted_at_once = spec.parameters.prefer is Prefer.BUILD or len(pool) == 1
-    return None if wanted_at_once or spec.count * spec.dimension <= _SOON_VALUES else pool[0]
+    parameters = spec.parameters
+    if not parameters.quick_first or parameters.prefer is Prefer.BUILD:
+        return None
+    if spec.count * spec.dimension <= _SOON_VALUES:
+        return None
+    try:
+        pool = candidates(spec)
+    except MemoryLimitError:  # `decide` says so
+        return None
+    return pool[0] if len(pool) > 1 else None
 
 
 def decide(

@@ -15,6 +15,7 @@ version. `Contents.ids` shows all entries in one order, as if they had been writ
 import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -49,6 +50,7 @@ from indexrelay.components.vector_index.mapped_index import (
     require_faiss,
 )
 from indexrelay.components.vector_index.spec import DeltaFacts, IndexFacts
+from indexrelay.schemas.filters import Fields
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Entries, Vectors
 
@@ -76,7 +78,7 @@ T = TypeVar("T")
 class Contents(Closable):
     """An opened version; immutable, and safe to use from many threads."""
 
-    _closed_by = frozenset({"base", "columns", "delta", "ids"})
+    _closed_by = frozenset({"base", "delta", "ids"})
 
     def __init__(self, files: Mapping[str, Path], previous: "Contents | None" = None) -> None:
         """Map the files of a version; a base that ``previous`` has open is shared.
@@ -100,14 +102,23 @@ class Contents(Closable):
             )
         self.first_of_delta: int = facts.count
         """The row of the delta's first entry."""
-        self.columns = FilterColumns(
+
+    @property
+    def fields(self) -> Fields:
+        """The fields by which it can be filtered."""
+        return {} if self.base.columns is None else self.base.columns.fields
+
+    @cached_property
+    def columns(self) -> FilterColumns:
+        """What can be filtered by, and what recent filters matched."""
+        layers = self.ids.layers
+        return FilterColumns(
             self.base.columns,
             None if self.delta is None else self.delta.columns,
-            rows=facts.count,
+            rows=self.facts.count,
             delta_rows=len(layers.places),
             tombstones=layers.tombstones,
         )
-        """What can be filtered by."""
 
     def __len__(self) -> int:
         """How many entries it holds."""
@@ -231,7 +242,8 @@ class Contents(Closable):
     def close(self) -> None:
         """Close it; a base that another version shares stays open."""
         self.ids.close()
-        del self.base, self.columns, self.delta, self.ids
+        self.__dict__.pop("columns", None)
+        del self.base, self.delta, self.ids
 
     def _of_both(
         self,

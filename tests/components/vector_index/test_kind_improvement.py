@@ -13,15 +13,11 @@ from hypothesis import strategies as st
 
 from indexrelay.components.kind import Goal, PreviousVersion
 from indexrelay.components.layered import LayerLimits
-from indexrelay.components.vector_index import improvement
-from indexrelay.components.vector_index.improvement import (
-    improvable,
-    improves,
-    no_slower,
-    patient,
-    quick_candidate,
-)
+from indexrelay.components.vector_index import VectorIndex
+from indexrelay.components.vector_index import kind as kind_module
+from indexrelay.components.vector_index.incremental_build import patient
 from indexrelay.components.vector_index.sample import SAMPLE, QuerySample
+from indexrelay.components.vector_index.selection import soonest
 from indexrelay.components.vector_index.spec import IndexSpec, VectorIndexParameters
 from indexrelay.schemas.settings import Metric
 from indexrelay.schemas.versions import BlobRef, VersionManifest
@@ -49,10 +45,6 @@ def spec(count: int, **keys: Any) -> IndexSpec:
     return IndexSpec(parameters=parameters, metric=Metric.L2, dimension=128, count=count)
 
 
-def job(goal: Goal) -> Any:
-    return SimpleNamespace(goal=goal)
-
-
 @pytest.mark.parametrize(
     ("built", "served", "better"),
     [
@@ -73,15 +65,15 @@ def job(goal: Goal) -> Any:
 def test_a_version_improves_another_by_a_base_that_is_no_older_and_not_provisional(
     built: VersionManifest, served: VersionManifest, better: bool
 ) -> None:
-    assert improves(built, served) is better
+    assert VectorIndex.improves(built, served) is better
 
 
 def test_what_may_be_improved_names_why_and_the_generation_of_its_base() -> None:
-    assert improvable(version(base_generation=3)) is None
-    quick = improvable(version(base_generation=3, **HOW))
+    assert VectorIndex.improvable(version(base_generation=3)) is None
+    quick = VectorIndex.improvable(version(base_generation=3, **HOW))
     assert quick is not None
     assert (quick.reason, quick.since) == (HOW["provisional"], {"tracks": 3})
-    outgrown = improvable(version(outgrown="the delta would be 12"))
+    outgrown = VectorIndex.improvable(version(outgrown="the delta would be 12"))
     assert outgrown is not None
     assert (outgrown.reason, outgrown.since) == ("the delta would be 12", {"tracks": 0})
 
@@ -92,8 +84,8 @@ def test_only_a_large_collection_of_a_rebuilder_that_improves_it_waits_for_nothi
 ) -> None:
     wanted = spec(count, quick_first=quick_first)
     large = quick_first and count * 128 > 8_000_000
-    assert (quick_candidate(job(goal), wanted) is not None) is (large and goal is Goal.QUICK)
-    extended = patient(LIMITS, job(goal), wanted)
+    assert (soonest(wanted) is not None) is large
+    extended = patient(LIMITS, goal, wanted)
     if large and goal in {Goal.QUICK, Goal.CATCH_UP}:
         assert extended == replace(LIMITS, delta=0.2, tombstones=0.4)
     else:
@@ -103,13 +95,13 @@ def test_only_a_large_collection_of_a_rebuilder_that_improves_it_waits_for_nothi
 @pytest.mark.parametrize("keys", [{"index": "HNSW32"}, {"prefer": "build"}, {"max_bytes": 1}])
 def test_what_has_nothing_better_than_its_first_index_is_built_once(keys: dict[str, Any]) -> None:
     wanted = spec(1_000_000, **keys)
-    assert quick_candidate(job(Goal.QUICK), wanted) is None
-    assert patient(LIMITS, job(Goal.QUICK), wanted) == LIMITS
+    assert soonest(wanted) is None
+    assert patient(LIMITS, Goal.QUICK, wanted) == LIMITS
 
 
 def test_a_base_is_never_extended_by_more_than_itself() -> None:
     generous = LayerLimits(delta=0.7, tombstones=0.0)
-    extended = patient(generous, job(Goal.QUICK), spec(1_000_000))
+    extended = patient(generous, Goal.QUICK, spec(1_000_000))
     assert (extended.delta, extended.tombstones) == (1.0, 0.0)
 
 
@@ -137,11 +129,11 @@ def test_what_answers_later_than_the_version_that_serves_is_not_released(
             pass
 
     sample = SimpleNamespace(vectors=np.ones((5, 2), dtype=np.float32))
-    monkeypatch.setattr(improvement, "VectorSearch", Search)
-    monkeypatch.setattr(improvement, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(kind_module, "VectorSearch", Search)
+    monkeypatch.setattr(kind_module, "perf_counter", lambda: now[0])
     monkeypatch.setattr(QuerySample, "load", lambda *_, **__: sample)
     previous = PreviousVersion(manifest=version(), files={"sample": Path("old")})
-    verdict = no_slower({SAMPLE: Path("new")}, previous)
+    verdict = kind_module._no_slower({SAMPLE: Path("new")}, previous)
     assert verdict.passed is passed
     assert verdict.measured == pytest.approx(ours)
     assert verdict.limit == pytest.approx(1.2 * theirs)

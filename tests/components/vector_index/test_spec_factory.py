@@ -2,7 +2,7 @@
 
 import pytest
 
-from indexrelay.components.vector_index.factory import parse_factory
+from indexrelay.components.vector_index.spec import parse_factory
 
 
 @pytest.mark.parametrize(
