@@ -92,7 +92,7 @@ def rebuilder(**changes: Any) -> RebuilderState:
         "rebuilder": "r1",
         "host": "h",
         "pid": 2,
-        "started_at": NOW - timedelta(hours=2),
+        "started_at": NOW - timedelta(minutes=30),
         "updated_at": NOW,
         "release": 7,
     }

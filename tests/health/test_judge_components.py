@@ -10,7 +10,8 @@ from indexrelay.health.facts import SourceFact
 from indexrelay.health.judge import judge
 from indexrelay.health.status import Actor, Code, Condition
 from indexrelay.schemas.declarations import declared_to_build
-from indexrelay.schemas.settings import ComponentDefinition
+from indexrelay.schemas.messages import RebuilderState
+from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition
 from tests.health.healthy_facts import (
     DEFINITIONS,
     NAMES,
@@ -61,7 +62,7 @@ CASES: Cases = {
         Code.COMPONENT_FAILED,
         "similar failed 1 time(s) in a row, at 2026-01-01 12:00 UTC, the last good version serves",
         "a rebuilder tries again at 2026-01-01 12:00 UTC; or at once: indexrelay rebuild similar",
-        Actor.PROCESS,
+        Actor.PERSON,
     ),
     "corrupt": (
         {
@@ -237,7 +238,10 @@ CHANGED = {"similar": ComponentDefinition.of("vector_index", "tracks", index="Fl
             Code.COMPONENT_BEHIND,
         ),
         ({"corrupt": {"similar": "rotten"}}, Code.COMPONENT_CORRUPT),
-        ({"attempts": {"similar": attempt("similar")}, "sources": NEXT}, Code.COMPONENT_FAILED),
+        (
+            {"attempts": {"similar": attempt("similar", transient=True)}, "sources": NEXT},
+            Code.COMPONENT_FAILED,
+        ),
     ],
 )
 def test_nothing_is_promised_of_a_rebuilder_that_was_started_with_other_settings(
@@ -260,6 +264,60 @@ def test_nothing_is_promised_of_a_rebuilder_that_was_started_with_other_settings
         facts = healthy(**{**changes, "redis": redis(rebuilders=both)})
         (found,) = (each for each in problems(facts) if each.code is code)
         assert "start rebuilder" not in found.advice
+
+
+NEWER = manifest("map", definition="b" * 64, created_at=NOW - timedelta(minutes=9))
+
+
+@pytest.mark.parametrize(
+    ("changes", "runs", "why"),
+    [
+        (
+            {"collections": {"tracks": CollectionSettings(dimension=3)}},
+            rebuilder(declares=declaring()),
+            "collection tracks is declared differently there",
+        ),
+        (
+            {"definitions": {**DEFINITIONS, **PAIR}},
+            rebuilder(declares=declaring(**{**PAIR, "map": OLD})),
+            "map is declared differently there",
+        ),
+        (
+            {"definitions": {**DEFINITIONS, **PAIR}, "versions": {**VERSIONS, "map": NEWER}},
+            rebuilder(declares=declaring(**PAIR)),
+            "it leaves map, which was built with other settings after it had started",
+        ),
+    ],
+    ids=["another collection", "another member of the group", "a later version is left"],
+)
+def test_nothing_is_promised_of_a_rebuilder_that_something_else_keeps_from_building(
+    changes: dict[str, Any], runs: RebuilderState, why: str
+) -> None:
+    facts = healthy(sources=NEXT, **changes, redis=redis(rebuilders={"r1": runs}))
+    (behind,) = (each for each in problems(facts) if each.subject == "similar")
+    assert behind.advice == f"start rebuilder r1 (h:2) again with these settings: {why}"
+    assert behind.acts is Actor.PERSON
+
+
+def test_a_failed_build_ends_by_itself_only_where_its_cause_may_pass() -> None:
+    for transient, failures, acts in (
+        (False, 1, Actor.PERSON),
+        (True, 2, Actor.PROCESS),
+        (True, 3, Actor.PERSON),
+    ):
+        failed = attempt("similar", transient=transient, failures=failures, targets={"tracks": 3})
+        (problem,) = problems(healthy(attempts={"similar": failed}))
+        assert problem.acts is acts
+        due_again = healthy(attempts={"similar": failed}, now=NOW + timedelta(hours=1))
+        (problem,) = (e for e in problems(due_again) if e.code is Code.COMPONENT_FAILED)
+        if failures < 3:
+            assert problem.advice.startswith("correct the cause; a rebuilder tries again now")
+            assert problem.acts is acts
+
+
+def test_what_is_made_of_a_collection_that_is_gone_is_not_current() -> None:
+    components = judge(healthy(sources={}, stored={})).components
+    assert {each.condition for each in components.values()} == {Condition.OUTRUN}
 
 
 def test_what_is_declared_no_longer_says_who_keeps_it() -> None:

@@ -15,7 +15,7 @@ from indexrelay.health.advice import START_A_REBUILDER
 from indexrelay.health.due import Due
 from indexrelay.health.facts import Area, Facts
 from indexrelay.health.improvements import improvement_health, improvement_note
-from indexrelay.health.redis import builders_of, declaring
+from indexrelay.health.redis import builders_of, declaring, why_none_builds
 from indexrelay.health.status import (
     Actor,
     Code,
@@ -245,11 +245,20 @@ def _condition(name: str, facts: Facts, due: Due) -> Condition:
     if manifest.definition != definition.digest:
         return Condition.CHANGED
     roots = root_collections(name, facts.definitions)
-    if any(name in facts.covering_lost(root) for root in roots):
+    if any(name in facts.covering_lost(root) or _is_gone(root, manifest, facts) for root in roots):
         return Condition.OUTRUN
     behind = any(missing_generations(manifest, root, facts) for root in roots)
     wanted = behind or name in due.reasons or name in due.waiting
     return Condition.BEHIND if wanted else Condition.CURRENT
+
+
+def _is_gone(collection: str, manifest: VersionManifest, facts: Facts) -> bool:
+    """Whether a version covers a collection that was dropped, and not filled again since."""
+    if Area.CATALOG in facts.unknown or collection in facts.unreadable:
+        return False
+    source = facts.sources.get(collection)
+    committed = 0 if source is None else source.generation
+    return not committed and manifest.covers.get(collection, 0) > 0
 
 
 def _behind(
@@ -369,19 +378,34 @@ def _failed(name: str, health: ComponentHealth, facts: Facts, due: Due) -> Probl
             f"correct the cause; it is retried{when} if a rebuilder runs; or at once: {at_once}"
         )
         acts = Actor.PERSON
-    elif (others := _only_others(name, facts)) is not None:
+    elif (others := why_none_builds(name, facts)) is not None:
         advice, acts = others, Actor.PERSON
     elif health.building:
         advice, acts = f"rebuilder {', '.join(health.building)} builds it now", Actor.PROCESS
     elif (why := _no_source(name, facts)) is not None:
         advice, acts = f"it is tried again once that is put right: {why}", Actor.PERSON
-    elif name in due.reasons:
+    elif name in due.reasons and (health.retry_at is None or health.retry_at > facts.now):
         advice, acts = "its input changed since, and a running rebuilder builds it", Actor.PROCESS
     else:
-        at = _moment(health.retry_at) if health.retry_at else ""
-        advice = f"correct the cause; a rebuilder tries again at {at}; or at once: {at_once}"
-        acts = Actor.PROCESS
+        # A time that is over: it waits for nothing but a rebuilder's next pass.
+        retry_at = health.retry_at
+        at = "now" if retry_at is None or retry_at <= facts.now else f"at {_moment(retry_at)}"
+        advice = f"correct the cause; a rebuilder tries again {at}; or at once: {at_once}"
+        acts = _who_ends(name, facts)
     return Problem(code=Code.COMPONENT_FAILED, subject=name, what=what, advice=advice, acts=acts)
+
+
+def _who_ends(name: str, facts: Facts) -> Actor:
+    """Whether another attempt at the same build may be enough, or somebody has to do something.
+
+    What is wrong with the component or its input is so at every attempt. A cause outside, such as
+    a disk or a network, may pass by itself; one that has lasted for several attempts has not.
+    """
+    attempt = facts.attempts.get(name)
+    if attempt is None or not attempt.transient:
+        return Actor.PERSON
+    lasting = attempt.failures >= facts.retry_policy.max_consecutive_failures
+    return Actor.PERSON if lasting else Actor.PROCESS
 
 
 def _failing(health: ComponentHealth) -> str:
@@ -411,7 +435,7 @@ def _to_be_built(
     runs = set(builders_of(name, facts).values())
     if waits and not health.building:  # on what it is made from
         advice, acts = "it is built once that is put right", Actor.PERSON
-    elif (others := _only_others(name, facts)) is not None:
+    elif (others := why_none_builds(name, facts)) is not None:
         advice, acts = others, Actor.PERSON
     elif health.building:
         advice, acts = f"rebuilder {', '.join(health.building)} builds it now", Actor.PROCESS
@@ -433,15 +457,6 @@ def _to_be_built(
     else:
         advice, acts = START_A_REBUILDER, Actor.PERSON
     return Problem(code=code, subject=name, what=what, advice=advice, acts=acts)
-
-
-def _only_others(name: str, facts: Facts) -> str | None:
-    """What to do where rebuilders run, and none of them builds it as it is declared here."""
-    runs = builders_of(name, facts)
-    if not runs or any(each is not False for each in runs.values()):
-        return None
-    who = ", ".join(facts.known_rebuilders[member].process for member in runs)
-    return f"start rebuilder {who} again with these settings: it has others for {name}"
 
 
 def _behind_its_sources(name: str, health: ComponentHealth, facts: Facts, due: Due) -> Problem:

@@ -30,7 +30,13 @@ from indexrelay.schemas.messages import (
 )
 from indexrelay.schemas.names import member_id, split_member_id
 from indexrelay.schemas.settings import CollectionSettings
-from indexrelay.schemas.versions import Definitions, Release
+from indexrelay.schemas.versions import (
+    Definitions,
+    Release,
+    ancestors_of,
+    mates_of,
+    root_collections,
+)
 from indexrelay.streams.connection import NO_EVICTION
 from indexrelay.streams.keys import SCAN_SECONDS
 from indexrelay.streams.leases import HeldLease, LeaseOwner
@@ -292,13 +298,57 @@ def builders_of(name: str, facts: Facts) -> dict[str, bool | None]:
     By presence. One that cannot be read here is among them.
     """
     found = {} if facts.redis is None else facts.redis.rebuilders
-    ours = declared_to_build(facts.definitions, {}).components.get(name)
     return {
         member: None
         if state is None or state.declares is None
-        else ours is not None and state.declares.components.get(name) == ours
+        else not any(_kept_from(name, state, state.declares, facts))
         for member, state in found.items()
     }
+
+
+def why_none_builds(name: str, facts: Facts) -> str | None:
+    """What to do where rebuilders run, and none of them builds ``name`` as it is declared here."""
+    runs = builders_of(name, facts)
+    if not runs or any(each is not False for each in runs.values()):
+        return None
+    states = [facts.known_rebuilders[member] for member in runs]
+    reasons = [
+        reason
+        for state in states
+        if state.declares is not None
+        for reason in _kept_from(name, state, state.declares, facts)
+    ]
+    who = ", ".join(state.process for state in states)
+    return f"start rebuilder {who} again with these settings: {', '.join(dict.fromkeys(reasons))}"
+
+
+def _kept_from(
+    name: str, state: RebuilderState, theirs: Declaration, facts: Facts
+) -> Iterator[str]:
+    """Why a rebuilder does not build ``name`` as it is declared here, a clause each.
+
+    It is built from its ancestors, and released with its group: what keeps one of them keeps it.
+    What was built with other settings after a rebuilder started is left alone by that one.
+    """
+    definitions = facts.definitions
+    if name not in definitions:
+        yield f"{name} is not declared here"
+        return
+    group = (name, *mates_of(name, definitions))
+    kin = {*group, *(each for member in group for each in ancestors_of(member, definitions))}
+    roots = {root for each in kin for root in root_collections(each, definitions)}
+    ours = declared_to_build(
+        {each: definitions[each] for each in kin},
+        {root: facts.collections[root] for root in roots & facts.collections.keys()},
+    )
+    yield from theirs.part(kin, ours.collections.keys()).differences(
+        ours, same_host=state.host == facts.host
+    )
+    for each in sorted(kin & facts.versions.keys()):
+        version = facts.versions[each]
+        other = version.definition != definitions[each].digest
+        if other and version.created_at > state.started_at:
+            yield f"it leaves {each}, which was built with other settings after it had started"
 
 
 def declaring(name: str, rebuilders: Mapping[str, RebuilderState | None]) -> list[str]:

@@ -175,7 +175,7 @@ class Condition(StrEnum):
     CHANGED = "changed"
     """Declared differently than it was built."""
     OUTRUN = "outrun"
-    """It covers more than is committed."""
+    """It covers more than is committed: the catalog went back in time, or a collection is gone."""
     BEHIND = "behind"
     CURRENT = "current"
 

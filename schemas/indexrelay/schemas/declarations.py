@@ -11,6 +11,7 @@ or a database lies is kept apart: two hosts may reach the same one by different 
 """
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
@@ -57,6 +58,18 @@ class Declaration(BaseModel):
             ]
         more = len(found) - _SHOWN
         return (*found[:_SHOWN], f"and {more} more") if more > 0 else tuple(found)
+
+    def part(self, components: AbstractSet[Name], collections: AbstractSet[Name]) -> "Declaration":
+        """What it says of these alone."""
+        return Declaration(
+            components={
+                name: self.components[name] for name in components & self.components.keys()
+            },
+            collections={
+                name: self.collections[name] for name in collections & self.collections.keys()
+            },
+            places={name: self.places[name] for name in collections & self.places.keys()},
+        )
 
 
 def declared_to_build(
