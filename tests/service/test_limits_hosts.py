@@ -29,6 +29,8 @@ def test_loopback_names_and_those_of_the_settings_are_known(given: str) -> None:
         "127.0.0.1.evil.example",
         "10.0.0.1",
         "[",
+        "[::1].evil.example",
+        "[::1]:80.evil.example",
         "::",
     ],
 )

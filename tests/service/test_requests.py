@@ -9,7 +9,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from indexrelay.service.requests import MAX_HEADER_BYTES, HeadAsGet
+from indexrelay.service.requests import MAX_HEADER_BYTES, MAX_HEADER_LINES, Methods
 from tests.service.transports import HeldTransport, Service, receive, status
 
 CHUNKED = b"transfer-encoding: chunked\r\n"
@@ -73,6 +73,15 @@ def request(line: bytes, *headers: bytes, host: bytes = b"x") -> bytes:
         (request(b"GET http:///a HTTP/1.1"), "the target of a request is a path, or an http URI"),
         (request(b"GET http://me@x/ HTTP/1.1"), "or an http URI without a user"),
         (request(b"GET / HTTP/1.1", b"a: b\rc: d"), "Invalid HTTP request"),
+        (request(b"GET / HTTP/1.1", b"a: b\r\n c"), "a line of a header does not go on"),
+        (
+            request(b"POST / HTTP/1.1", b"transfer-encoding:\r\n\tchunked"),
+            "a line of a header does not go on",
+        ),
+        (request(b"GET / HTTP/2.0"), "the version of a request is HTTP/1.0 or HTTP/1.1"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "the version of a request is HTTP/1.0 or HTTP/1.1"),
+        (request(b"GET /v1%2fstate HTTP/1.1"), "a path has no encoded slash"),
+        (request(b"GET http://x/v1%2Fstate HTTP/1.1"), "a path has no encoded slash"),
         (2 * b"\r\n" + request(b"GET / HTTP/1.1"), "Invalid HTTP request"),
     ],
 )
@@ -100,6 +109,35 @@ def test_a_target_in_absolute_form_names_the_path_and_in_place_of_the_header_the
 ) -> None:
     [(code, seen)] = answers(exchange(request(b"GET %s HTTP/1.1" % target)))
     assert (code, seen["path"], seen["query"], seen["host"]) == (200, path, query, host)
+
+
+@pytest.mark.parametrize(
+    ("trailers", "code"),
+    [
+        (b"", 200),
+        (b"a: b\r\n" * MAX_HEADER_LINES, 200),
+        (b"no colon\r\n", 200),  # they are dropped unread
+        (b"a: b\r\n" * (MAX_HEADER_LINES + 1), 400),
+        (b"a: b\n" * 2, 400),
+        (b"a: " + b"b" * MAX_HEADER_BYTES, 400),
+    ],
+)
+def test_what_follows_the_last_chunk_is_dropped_and_has_few_lines(
+    trailers: bytes, code: int
+) -> None:
+    sent = request(b"POST /a HTTP/1.1", CHUNKED[:-2]) + b"2\r\n{}\r\n0\r\n" + trailers + b"\r\n"
+    connection = exchange(sent, request(b"GET /next HTTP/1.1"))
+    found = answers(connection)
+    if code == 200:
+        assert [(each, seen["body"]) for each, seen in found] == [(200, "{}"), (200, "")]
+    else:
+        assert [each for each, _ in found] == [400]
+        assert connection.closed
+
+
+def test_an_encoded_slash_after_the_path_is_no_mistake() -> None:
+    [(code, seen)] = answers(exchange(request(b"GET /a?id=b%2Fc HTTP/1.1")))
+    assert (code, seen["query"]) == (200, "id=b%2Fc")
 
 
 def test_an_empty_line_before_each_request_is_ignored() -> None:
@@ -140,8 +178,19 @@ def test_a_head_is_answered_as_a_get_without_its_body_and_the_connection_goes_on
         request(b"HEAD /a HTTP/1.1"),
         request(b"GET /b HTTP/1.1"),
         request(b"GET no-path HTTP/1.1"),
-        app=HeadAsGet(repeat),
+        app=Methods(repeat),
     )
     (head, nothing), (get, seen), (refused, problem) = answers(connection)
     assert (head, nothing, get, seen["method"], seen["path"]) == (200, None, 200, "GET", "/b")
     assert (refused, problem["status"]) == (400, 400)
+
+
+def test_what_is_asked_of_the_whole_service_has_an_answer_and_a_proxy_it_is_not() -> None:
+    options = exchange(request(b"OPTIONS * HTTP/1.1"), app=Methods(repeat))
+    assert (status(options), options.closed) == (204, False)
+    assert b"allow: GET, HEAD, POST" in options.written
+    connect = exchange(request(b"CONNECT other:80 HTTP/1.1"), app=Methods(repeat))
+    assert status(connect) == 405
+    assert b"allow: GET, HEAD, POST" in connect.written
+    [(code, seen)] = answers(exchange(request(b"OPTIONS /a HTTP/1.1"), app=Methods(repeat)))
+    assert (code, seen["method"]) == (200, "OPTIONS")

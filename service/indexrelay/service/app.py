@@ -29,7 +29,7 @@ from indexrelay.service.limits import BodyLimit, HostCheck
 from indexrelay.service.metrics import CONTENT_TYPE, MetricsPage, QueryCounts
 from indexrelay.service.problems import answer_problems
 from indexrelay.service.queries import Observer, Queries, slow_query_log
-from indexrelay.service.requests import HeadAsGet
+from indexrelay.service.requests import Methods
 from indexrelay.service.routes import v1_routes
 from indexrelay.service.tokens import NOBODY, Authentication, Tokens, caller_of, see_everything
 
@@ -61,7 +61,7 @@ def create_app(
         redirect_slashes=False,  # it would send people to whatever host the request names
     )
     answer_problems(app, reloader)
-    app.add_middleware(HeadAsGet)
+    app.add_middleware(Methods)
     app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)
     tokens = Tokens(limits.tokens)
     if tokens:

@@ -34,7 +34,9 @@ def names_host(given: str, hosts: Collection[str]) -> bool:
     """
     host = given.strip().lower()
     if host.startswith("["):
-        host = host[1:].partition("]")[0]
+        host, _, port = host[1:].partition("]")
+        if port and not (port.startswith(":") and port[1:].isdigit()):
+            return False
     elif host.count(":") == 1:
         host = host.partition(":")[0]
     if host in hosts or host == "localhost":

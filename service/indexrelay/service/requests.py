@@ -2,20 +2,29 @@
 
 h11 is lenient where the RFC lets a server be. What a proxy in front may read in another way than we
 do is refused here, since one of the two then answers a request that the other never saw: a line
-that ends in LF alone, a body of two lengths, a length that HTTP/1.0 does not have.
+that ends in LF alone or goes on in the next one, a body of two lengths, a length that HTTP/1.0 does
+not have, a slash of a path that is encoded.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 import h11
+from h11._readers import ChunkedReader
+from h11._receivebuffer import ReceiveBuffer
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from indexrelay.service.problems import problem
 
 MAX_HEADER_BYTES: Final = 16 * 1024
 """Of a request line with all its headers; also of what a client may send ahead of its answers."""
 MAX_HEADER_LINES: Final = 100
-"""Beside the request line. h11 takes 3 us for each; a header may else have 5,000 of them."""
+"""Beside the request line. h11 takes 3 us for each; a header may else have 5,000 of them. A body in
+chunks may end in so many, too (its trailers)."""
 _END_OF_HEADER: Final = re.compile(rb"\n\r?\n")
+_FOLDED: Final = re.compile(rb"\r\n[ \t]")
 _LENGTHS: Final = frozenset({b"content-length", b"transfer-encoding"})
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#@]+)(/[^?#]*)?(\?[^#]*)?", re.IGNORECASE)
 """A target in absolute form: who is asked, the path, the query. A user's name has no place in it
@@ -75,6 +84,8 @@ class Requests(h11.Connection):
             self._pieces = self._bytes = 0
             self.is_head = event.method == b"HEAD"
             event = self._checked(event)
+            if isinstance(self._reader, ChunkedReader):
+                self._reader = _Chunks(self._refuse)
         if not joined:
             return event
         self._next = event
@@ -100,6 +111,8 @@ class Requests(h11.Connection):
             self._refuse(f"a header may have at most {MAX_HEADER_LINES} lines")
         if come.count(b"\n", 0, size) != come.count(b"\r\n", 0, size):
             self._refuse("the lines of a header end in CR and LF")
+        if _FOLDED.search(come, 0, size):  # RFC 9112, section 5.2
+            self._refuse("a line of a header does not go on in the next one")
 
     def _checked(self, request: h11.Request) -> h11.Request:
         """The request, with its target as a path.
@@ -107,12 +120,16 @@ class Requests(h11.Connection):
         Raises:
             h11.RemoteProtocolError: others may read it in another way.
         """
+        if not request.http_version.startswith(b"1."):
+            self._refuse("the version of a request is HTTP/1.0 or HTTP/1.1")
         lengths = {name for name, _ in request.headers} & _LENGTHS
         if len(lengths) > 1:  # section 6.1
             self._refuse("the body has two lengths")
         if b"transfer-encoding" in lengths and request.http_version < b"1.1":  # section 6.1
             self._refuse("HTTP/1.0 has no Transfer-Encoding")
         target = request.target
+        if b"%2f" in target.partition(b"?")[0].lower():  # no name of ours has a slash
+            self._refuse("a path has no encoded slash")
         if target.startswith(b"/") or target == b"*" or request.method == b"CONNECT":
             return request
         absolute = _ABSOLUTE.fullmatch(target)
@@ -140,17 +157,52 @@ class Requests(h11.Connection):
             self._refuse("the body comes in too many small pieces")
 
 
-class HeadAsGet:
-    """ASGI middleware: a HEAD is answered as a GET (RFC 9110, section 9.3.2).
+class _Chunks(ChunkedReader):
+    """Drops the lines that may follow the last chunk (trailers), which h11 takes apart one by one:
+    64 kB of them kept the event loop for some tenths of a second."""
 
-    The server leaves the body away: it knows what was asked.
+    def __init__(self, refuse: Callable[[str], NoReturn]) -> None:
+        super().__init__()
+        self._refuse = refuse
+        self._lines = self._bytes = 0
+
+    def __call__(self, buf: ReceiveBuffer) -> h11.Data | h11.EndOfMessage | None:
+        """The next piece of the body, or its end; ``None``: more has to come first."""
+        if not self._reading_trailer:
+            return super().__call__(buf)
+        while (line := buf.maybe_extract_next_line()) is not None:
+            if line == b"\r\n":
+                return h11.EndOfMessage()
+            self._lines += 1
+            self._bytes += len(line)
+            if self._lines > MAX_HEADER_LINES or self._bytes > MAX_HEADER_BYTES:
+                self._refuse("what follows a body may be as long as a header")
+            if line.count(b"\n") > 1:
+                self._refuse("the lines after a body end in CR and LF")
+        return None
+
+
+class Methods:
+    """ASGI middleware: what is asked of every path alike.
+
+    A HEAD is answered as a GET (RFC 9110, section 9.3.2); the server leaves the body away, as it
+    knows what was asked. An OPTIONS about the whole service has an answer, and a CONNECT, which is
+    for proxies, is refused as a method.
     """
+
+    _ALLOWED: Final = {"Allow": "GET, HEAD, POST"}
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Have it answered."""
-        if scope["type"] == "http" and scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}
-        await self._app(scope, receive, send)
+        answer: Response | None = None
+        if scope["type"] == "http":
+            if scope["method"] == "HEAD":
+                scope = {**scope, "method": "GET"}
+            elif scope["method"] == "CONNECT":
+                answer = problem(405, "this is no proxy", self._ALLOWED)
+            elif scope["method"] == "OPTIONS" and scope["path"] == "*":
+                answer = Response(status_code=204, headers=self._ALLOWED)
+        await (answer or self._app)(scope, receive, send)
