@@ -19,6 +19,7 @@ from indexrelay.service.tokens import Tokens, digest_of, new_token
 from tests.reloaders.bench import Bench
 from tests.service.app_server import running
 from tests.service.conftest import served
+from tests.service.search_kinds import ServedSongs
 
 TOKENS = {name: new_token() for name in ("reads", "changes", "jazz")}
 SETTINGS = HttpSettings.model_validate(
@@ -98,11 +99,11 @@ def test_the_word_bearer_may_be_written_in_any_way(guarded: httpx.Client) -> Non
     assert guarded.get("/v1/state", headers=header).status_code == 200
 
 
-def test_health_says_why_to_those_who_have_a_token(reader: Reloader) -> None:
+def test_health_says_why_to_those_whose_token_shows_everything(reader: Reloader) -> None:
     with running(create_app(reader, SETTINGS)) as client:
         told = client.get("/health", headers=shown("reads")).json()
         assert [each["code"] for each in told["problems"]] == ["reader_not_ready"]
-        for headers in ({}, {"authorization": "Bearer x"}):
+        for headers in ({}, {"authorization": "Bearer x"}, shown("jazz")):
             told = client.get("/health", headers=headers).json()
             assert (told["well"], told["problems"]) == (False, [])
 
@@ -137,6 +138,40 @@ def test_what_cannot_be_filtered_a_tenant_is_refused(
     refused = guarded.request(method, path, json=body, headers=shown("jazz"))
     assert refused.status_code == 403
     assert "filter" in refused.json()["detail"] or "everybody" in refused.json()["detail"]
+
+
+def test_a_tenant_is_not_told_what_else_there_is(guarded: httpx.Client) -> None:
+    told = {
+        name: guarded.post("/v1/components/x/count", json={}, headers=shown(name))
+        for name in ("reads", "jazz")
+    }
+    assert {answer.status_code for answer in told.values()} == {404}
+    assert "lines, page, points, songs" in told["reads"].json()["detail"]
+    assert told["jazz"].json()["detail"] == "no component 'x' is served here"
+
+
+def test_a_tenant_gets_no_explanation_of_searches_that_are_answered_together(
+    guarded: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kind of the user's own may take what none of ours does."""
+
+    def search_many(
+        self: ServedSongs,
+        vectors: Any,
+        *,
+        k: int,
+        filter: Any = None,  # noqa: A002 - its name
+        explain: bool = False,
+        max_payload_bytes: int | None = None,
+    ) -> list[Any]:
+        return [self.search(each, k=k, filter=filter, explain=explain) for each in vectors]
+
+    monkeypatch.setattr(ServedSongs, "search_many", search_many, raising=False)
+    query = {"vector": [4, 0], "explain": True}
+    for name, wanted in (("reads", "explanation"), ("jazz", "403")):
+        body = {"queries": [query, query]}
+        answer = guarded.post(f"{SONGS}/search/batch", json=body, headers=shown(name))
+        assert [wanted in str(each) for each in answer.json()["answers"]] == [True, True]
 
 
 def test_a_tenant_finds_counts_and_gets_its_own_entries_only(guarded: httpx.Client) -> None:

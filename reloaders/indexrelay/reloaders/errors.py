@@ -29,12 +29,15 @@ class ComponentNotServedError(IndexRelayError, KeyError):
     the reader's state says which.
     """
 
-    def __init__(self, component: str, served: Iterable[str]) -> None:
+    def __init__(self, component: str, served: Iterable[str] | None) -> None:
+        """``served``: what is; ``None``: whoever is answered is not to know."""
         super().__init__(component)
         self.component = component
-        self.served = tuple(sorted(served))
+        self.served = None if served is None else tuple(sorted(served))
 
     def __str__(self) -> str:
+        if self.served is None:
+            return f"no component {self.component!r} is served here"
         there = ", ".join(self.served) or "nothing yet"
         return f"no component {self.component!r} is served here; there is {there}"
 

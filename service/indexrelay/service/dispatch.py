@@ -130,8 +130,8 @@ def search_many(
     """The hits of each row of ``vectors``, shape ``(n, dimension)``; ``None``: it cannot search for
     many at once, or not with these options and limits. Raises as `search`."""
     method = _method(served, "search_many")
-    if method is None:
-        return None
+    if method is None or (forced is not None and options.get("explain")):
+        return None  # an explanation is refused search by search
     needed = {*options, *(("filter",) if forced is not None else ())}
     needed |= {_LIMIT} if max_payload_bytes is not None else set()
     if not needed <= _takes(method).keys():

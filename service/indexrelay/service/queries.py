@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
-from indexrelay.reloaders import Reloader
+from indexrelay.reloaders import Reloader, Snapshot
 from indexrelay.reloaders.errors import ComponentNotServedError, ReloaderStoppedError
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.settings import HttpSettings
@@ -150,7 +150,7 @@ class Queries:
         found: dict[str, Any] = {"operation": operation, "outcome": "answered"}
         try:
             with self._reloader.acquire() as snapshot:
-                served = snapshot[component]
+                served = _of(snapshot, component, names_others=forced is None)
                 version = snapshot.versions[component]
                 found |= {"component": component, "version": version}
                 lent = Lent(
@@ -175,6 +175,22 @@ class Queries:
     def _observe(self, observation: Observation) -> None:
         for observer in self._observers:
             observer(observation)
+
+
+def _of(snapshot: Snapshot, component: str, *, names_others: bool) -> Any:
+    """What is served of a component; raises `ComponentNotServedError`.
+
+    Args:
+        snapshot: what is served.
+        component: its name, as a client gave it.
+        names_others: whether the error says what there is: a tenant is not told.
+    """
+    try:
+        return snapshot[component]
+    except ComponentNotServedError:
+        if names_others:
+            raise
+        raise ComponentNotServedError(component, None) from None
 
 
 async def sent(request: Request, *kinds: str) -> tuple[bytes, str, list[tuple[str, str]]]:

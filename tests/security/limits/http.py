@@ -109,6 +109,20 @@ def _header_lines(row: Row, _request: pytest.FixtureRequest) -> None:
     run(body)
 
 
+@exercises("lines after a body in chunks")
+def _trailers(row: Row, _request: pytest.FixtureRequest) -> None:
+    async def body() -> None:
+        service = Service(BodyLimit(Application(), max_bytes=SETTINGS.max_body_bytes))
+        for more, code in ((0, 200), (1, 400)):
+            connection = service.connect()
+            lines = b"b:\r\n" * (row.number + more)
+            receive(connection, CHUNKED + b"1\r\nx\r\n0\r\n" + lines + b"\r\n")
+            await service.settle()
+            assert status(connection) == code
+
+    run(body)
+
+
 @exercises("bytes of a request's body")
 def _body_bytes(row: Row, _request: pytest.FixtureRequest) -> None:
     async def body() -> None:
