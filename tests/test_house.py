@@ -125,6 +125,19 @@ def test_importing_a_portion_imports_nothing_heavy(folder: Path) -> None:
     assert run.stdout.strip() == ""
 
 
+def test_a_reader_imports_neither_a_catalog_nor_what_renders_logs() -> None:
+    """Each would take 5 to 13 MB of every process that serves."""
+    program = (
+        "import sys, indexrelay.reloaders, indexrelay.components.vector_index.kind; "
+        "print(*[name for name in ('sqlalchemy', 'structlog', 'rich') if name in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=False, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == ""
+
+
 def test_the_plugin_costs_other_peoples_tests_nothing() -> None:
     program = (
         "import sys, indexrelay.testing.plugin; "

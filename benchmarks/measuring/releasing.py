@@ -16,7 +16,6 @@ from indexrelay.components.kind import Goal, Job, PreviousVersion
 from indexrelay.components.registry import kind_of
 from indexrelay.components.vector_index.spec import Effort, IndexFacts
 from indexrelay.components.vector_index.version import FACTS
-from indexrelay.rebuilder.publisher import Announcer
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.settings import ComponentDefinition, Settings
 from indexrelay.schemas.versions import Release, VersionManifest
@@ -62,6 +61,9 @@ class Publisher:
     """Builds versions and releases them; one thread at a time."""
 
     def __init__(self, folder: Path, url: str) -> None:
+        # Not above: companions take the settings from here, and a reader imports no rebuilder.
+        from indexrelay.rebuilder.publisher import Announcer
+
         self._clock = SystemClock()
         self._store = ArtifactStore(reader_settings(folder, url).artifacts_dir)
         self._connection = Connection.open(url)

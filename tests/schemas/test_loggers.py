@@ -6,6 +6,7 @@ import sys
 from contextlib import suppress
 
 import pytest
+import structlog
 
 from indexrelay.schemas.loggers import FIELDS, LogOnce, get_logger
 
@@ -30,6 +31,14 @@ def test_an_application_sees_events_with_its_own_handlers(
     assert record.name == "indexrelay.test"
     assert record.getMessage() == "component.reloaded component='voyager' seconds=0.5"
     assert getattr(record, FIELDS)["component"] == "voyager"
+
+
+def test_what_a_program_bound_to_structlogs_context_is_among_the_fields(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with structlog.contextvars.bound_contextvars(request="r-1", n=1):
+        get_logger("indexrelay.test").warning("query.slow", n=2)
+    assert caplog.messages == ["query.slow request='r-1' n=2"]
 
 
 @pytest.mark.parametrize("level", ["error", "exception"])

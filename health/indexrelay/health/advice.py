@@ -4,6 +4,7 @@ Our own errors say it in their sentence. These were written for people who progr
 library, so each gets the command or the setting that an operator of indexrelay has.
 """
 
+import sys
 from typing import Final
 
 from redis.exceptions import (
@@ -18,7 +19,6 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisAwayError
 from redis.exceptions import TimeoutError as RedisSilentError
-from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.schemas import commands
 from indexrelay.schemas.diagnostics import advice_on
@@ -87,13 +87,19 @@ def advice_for(error: BaseException) -> str | None:
             return f"a script runs there and does not end; end it: {commands.REPAIR_REDIS}"
         case RedisError():
             return next((advice for kind, advice in _REDIS if isinstance(error, kind)), None)
-        case SQLAlchemyError():
+        case _ if _is_of_a_database(error):
             sentence = str(getattr(error, "orig", None) or error).lower()
             return next((advice for words, advice in _DATABASE if words in sentence), None)
         case OSError():
             return advice_on(error.errno)
         case _:
             return None
+
+
+def _is_of_a_database(error: BaseException) -> bool:
+    """Whether it is one of SQLAlchemy's, which a reader never imports."""
+    sqlalchemy = sys.modules.get("sqlalchemy.exc")
+    return sqlalchemy is not None and isinstance(error, sqlalchemy.SQLAlchemyError)
 
 
 def advised(error: BaseException) -> str:

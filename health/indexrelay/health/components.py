@@ -9,7 +9,7 @@ what it would not build is a problem with the reason.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from indexrelay.health.advice import START_A_REBUILDER
 from indexrelay.health.due import Due
@@ -29,7 +29,9 @@ from indexrelay.schemas import commands
 from indexrelay.schemas.messages import ReaderState
 from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import Release, VersionManifest, ancestors_of, root_collections
-from indexrelay.storage.catalog import Collection
+
+if TYPE_CHECKING:
+    from indexrelay.storage.catalog import Collection
 
 _LEFT_OUT: Final = {
     "without_vector": ("row that has no vector yet", "rows that have no vector yet"),
@@ -84,7 +86,7 @@ def left_out_note(name: str, health: CollectionHealth) -> str | None:
     return f"left out of {name}: {', '.join(parts)}" if parts else None
 
 
-def _conflict(stored: Collection | None, settings: CollectionSettings | None) -> str | None:
+def _conflict(stored: "Collection | None", settings: CollectionSettings | None) -> str | None:
     """What the settings say otherwise; a collection keeps what it was made with."""
     if settings is None or stored is None:
         return None

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from indexrelay.health.facts import Facts, RetryPolicy
 from indexrelay.schemas import commands
@@ -30,7 +30,9 @@ from indexrelay.schemas.versions import (
     root_collections,
     with_descendants,
 )
-from indexrelay.storage.catalog import Attempt
+
+if TYPE_CHECKING:
+    from indexrelay.storage.catalog import Attempt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,7 +290,7 @@ def _free_parents(name: str, bound: AbstractSet[str], definitions: Definitions) 
     return found
 
 
-def _is_same_attempt(name: str, attempt: Attempt, facts: Facts, due: Mapping[str, str]) -> bool:
+def _is_same_attempt(name: str, attempt: "Attempt", facts: Facts, due: Mapping[str, str]) -> bool:
     """Whether trying again would try the very same thing."""
     definitions = facts.definitions
     released = facts.release.components if facts.release is not None else {}

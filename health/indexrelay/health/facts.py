@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from indexrelay.components.kind import Improvable
 from indexrelay.schemas.clock import backoff_seconds
@@ -23,16 +23,18 @@ from indexrelay.schemas.settings import (
 )
 from indexrelay.schemas.versions import Definitions, Hold, Release, VersionManifest
 from indexrelay.storage.artifacts import ReleaseUnreadableError, ReleaseUntrustedError
-from indexrelay.storage.catalog import (
-    Attempt,
-    Collection,
-    CollectionLog,
-    DroppedLetters,
-    Pause,
-)
-from indexrelay.streams.leases import HeldLease
-from indexrelay.streams.repair import WrongKey
-from indexrelay.streams.retention import ServerMemory
+
+if TYPE_CHECKING:  # a reader judges itself, and needs no SQLAlchemy
+    from indexrelay.storage.catalog import (
+        Attempt,
+        Collection,
+        CollectionLog,
+        DroppedLetters,
+        Pause,
+    )
+    from indexrelay.streams.leases import HeldLease
+    from indexrelay.streams.repair import WrongKey
+    from indexrelay.streams.retention import ServerMemory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ class RetryPolicy:
             max_consecutive_failures=limits.max_consecutive_failures,
         )
 
-    def retry_at(self, attempt: Attempt) -> datetime | None:
+    def retry_at(self, attempt: "Attempt") -> datetime | None:
         """When the same build may be tried again; ``None``: not by itself any more.
 
         What failed for a cause outside, such as a full disk, is tried for as long as that lasts.
@@ -93,7 +95,7 @@ class SourceFact:
     generation: int
     entries: int | None = None
     """How many there are; ``None``: a look does not count them."""
-    log: CollectionLog | None = None
+    log: "CollectionLog | None" = None
     """Which commits made the generations that are covered; ``None``: not looked at."""
 
     def knows(self, manifest: VersionManifest, collection: str) -> bool:
@@ -143,13 +145,13 @@ class RedisFacts:
     seconds_left: Mapping[str, float] = field(default_factory=dict)
     """For each of them, by its key: when its presence ends unless it is renewed."""
     untaken: tuple[Untaken, ...] = ()
-    leases: Mapping[str, HeldLease] = field(default_factory=dict)
+    leases: "Mapping[str, HeldLease]" = field(default_factory=dict)
     """By component."""
-    wrong_keys: tuple[WrongKey, ...] = ()
+    wrong_keys: "tuple[WrongKey, ...]" = ()
     """Keys that hold what is not ours; what should stand there is unknown."""
     unseen: frozenset[Role] = frozenset()
     """The roles whose presence was not looked at."""
-    memory: ServerMemory | None = None
+    memory: "ServerMemory | None" = None
     """Its memory; ``None``: it cannot be read."""
     held: Mapping[str, int] = field(default_factory=dict)
     """Bytes that readers take there, by label; looked at where memory is short."""
@@ -164,18 +166,18 @@ class Facts:
     definitions: Definitions
     collections: Mapping[str, CollectionSettings] = field(default_factory=dict)
     """As the settings declare them."""
-    stored: Mapping[str, Collection] = field(default_factory=dict)
+    stored: "Mapping[str, Collection]" = field(default_factory=dict)
     """As the catalog has them, the undeclared ones among them."""
     sources: Mapping[str, SourceFact]
     """Collections that cannot be read at the moment are absent: nothing is due because of them."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """Those collections, as far as something keeps them from being read: what."""
-    attempts: Mapping[str, Attempt] = field(default_factory=dict)
-    paused: Mapping[str, Pause] = field(default_factory=dict)
-    failed_improvements: Mapping[str, Attempt] = field(default_factory=dict)
+    attempts: "Mapping[str, Attempt]" = field(default_factory=dict)
+    paused: "Mapping[str, Pause]" = field(default_factory=dict)
+    failed_improvements: "Mapping[str, Attempt]" = field(default_factory=dict)
     """By component: builds that were to improve its version and failed."""
     dead_letters: int = 0
-    dropped_letters: DroppedLetters | None = None
+    dropped_letters: "DroppedLetters | None" = None
     """Events that could not be read either, and were not kept."""
     release: Release | None
     versions: Mapping[str, VersionManifest]

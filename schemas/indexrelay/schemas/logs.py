@@ -29,14 +29,14 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Literal, TextIO, TypeAlias
-
-import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO, TypeAlias
 
 from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.loggers import FIELDS, get_logger
 from indexrelay.schemas.settings import LogSettings
+
+if TYPE_CHECKING:  # it takes 5 MB, and a reader that shows no logs never needs it
+    from structlog.typing import EventDict, Processor, WrappedLogger
 
 _log = get_logger(__name__)
 Format: TypeAlias = Literal["auto", "console", "json"]
@@ -50,6 +50,8 @@ def configure_logs(settings: LogSettings, *, stream: TextIO | None = None) -> No
         settings: the format and the lowest level.
         stream: where lines go; ``None``: stderr.
     """
+    import structlog
+
     shared = _shared()
     handler = _handler(settings, stream or sys.stderr, shared)
     logging.basicConfig(handlers=[handler], level=settings.level.upper(), force=True)
@@ -94,7 +96,9 @@ def show_logs(
 _OURS: Final = "of_indexrelay"
 
 
-def _handler(settings: LogSettings, stream: TextIO, shared: list[Processor]) -> logging.Handler:
+def _handler(settings: LogSettings, stream: TextIO, shared: "list[Processor]") -> logging.Handler:
+    import structlog
+
     terminal = stream.isatty()
     for_people = settings.format == "console" or (settings.format == "auto" and terminal)
     renderer: Processor = (
@@ -113,7 +117,9 @@ def _handler(settings: LogSettings, stream: TextIO, shared: list[Processor]) -> 
     return handler
 
 
-def _shared() -> list[Processor]:
+def _shared() -> "list[Processor]":
+    import structlog
+
     return [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -127,13 +133,13 @@ def _shared() -> list[Processor]:
     ]
 
 
-def _unpacked(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+def _unpacked(_logger: "WrappedLogger", _method: str, event: "EventDict") -> "EventDict":
     """One of our own events, with its fields instead of its line of text."""
     event.update(event.pop(FIELDS, {}))
     return event
 
 
-def _bounded(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+def _bounded(_logger: "WrappedLogger", _method: str, event: "EventDict") -> "EventDict":
     """The event with long fields cut short, so that texts of others do not fill the disk."""
     for name, value in event.items():
         if isinstance(value, str) and len(value) > _MOST_CHARACTERS:
@@ -156,7 +162,7 @@ _MOST_ITEMS: Final = 200
 """Of one list of names."""
 
 
-def _json_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+def _json_line(_logger: "WrappedLogger", _method: str, event: "EventDict") -> str:
     """One event as one JSON object; what every line has comes first."""
     first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
     document = {**first, **event}
@@ -180,7 +186,7 @@ class ConsoleLines:
         self._colours = colours
         self._marks = marks
 
-    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    def __call__(self, _logger: "WrappedLogger", _method: str, event: "EventDict") -> str:
         """One event as one line, and its traceback below it."""
         mark = _MARKS.get(str(event.pop("level", "info")), "·")
         time = str(event.pop("timestamp", ""))[11:19]
