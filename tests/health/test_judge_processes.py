@@ -9,7 +9,13 @@ import pytest
 from indexrelay.health.judge import judge
 from indexrelay.health.status import Actor, Code
 from indexrelay.schemas.declarations import declared_to_build, declared_to_serve
-from indexrelay.schemas.messages import ComponentState, ForeignWrites, LoadOutcome
+from indexrelay.schemas.messages import (
+    ComponentState,
+    ForeignWrites,
+    LiveState,
+    LiveStatus,
+    LoadOutcome,
+)
 from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition, ReaderSettings
 from tests.health.healthy_facts import (
     DEFINITIONS,
@@ -69,6 +75,28 @@ CASES: Cases = {
         "reader one (h:1) is at release 6, 7 is the newest",
         "see its log",
         Actor.PERSON,
+    ),
+    "reader without some live changes": (
+        with_reader(
+            live={
+                "tracks": LiveState(
+                    status=LiveStatus.WAITING, generation=5, reason="changes are missing"
+                )
+            }
+        ),
+        Code.READER_LIVE_BEHIND,
+        "reader one (h:1) is at generation 5 of tracks: changes are missing",
+        "access to the catalog",
+        Actor.PROCESS,
+    ),
+    "reader with too many live changes": (
+        with_reader(
+            live={"tracks": LiveState(status=LiveStatus.FULL, generation=5, reason="too many")}
+        ),
+        Code.READER_LIVE_BEHIND,
+        "reader one (h:1) is at generation 5 of tracks: too many",
+        "raise live.max_entries",
+        Actor.PROCESS,
     ),
     "failed load": (
         with_reader(components={name: served(name) for name in NAMES} | FAILED_LOAD),

@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 from indexrelay.schemas.messages import (
     BatchCompleted,
     BuildOutcome,
+    ChangedEntries,
+    ChangesCommitted,
     ComponentResult,
     ComponentState,
     Event,
@@ -31,6 +33,19 @@ SAID: tuple[EventData, ...] = (
         upserts=1000,
         deletes=3,
     ),
+    ChangesCommitted(
+        collection="tracks",
+        epoch="5f3a",
+        after=6,
+        generation=8,
+        changes=ChangedEntries(
+            ids=("a", "♫"),
+            vectors="AACAPwAAAEAAAEBAAACAQA==",
+            texts=("one", None),
+            payloads=(None, '{"year":1999}'),
+            deletes=("gone",),
+        ),
+    ).signed("indexrelay", b"a key of at least 32 characters.."),
     RebuildRequested(request_id="r-1", components=("voyager",), force=True, reason="after a fix"),
     RebuildFinished(
         status=RebuildStatus.PARTIAL_SUCCESS,

@@ -18,6 +18,18 @@ SINCE: dict[str, dict[str, Any]] = {
     "reader_state": {
         "instance": "8c1f0e5d2b7a4693",
         "service_silent_since": "2026-03-01T11:59:30.000000Z",
+        "live": {
+            "tracks": {
+                "status": "waiting",
+                "epoch": "5f3a",
+                "floor": 5,
+                "generation": 7,
+                "entries": 12,
+                "ignored": 1,
+                "reason": "changes after 7 are missing",
+                "since": "2026-03-01T11:59:30.000000Z",
+            }
+        },
     },
     "rebuilder_state": {"instance": "8c1f0e5d2b7a4693", "namesakes": ["host-b:17"]},
 }

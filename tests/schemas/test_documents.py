@@ -125,11 +125,13 @@ def test_every_reference_in_the_asyncapi_document_leads_somewhere() -> None:
 
 def test_the_channels_are_the_streams() -> None:
     keys = Keys("music")
+    values = {"{tag}": "{music}", "{label}": "web-1", "{collection}": "tracks"}
     addresses = {
-        channel["address"].replace("{tag}", "{music}").replace("{label}", "web-1")
+        re.sub(r"{\w+}", lambda found: values[found[0]], channel["address"])
         for channel in asyncapi_document()["channels"].values()
     }
-    assert addresses == {keys.events, keys.results, keys.reloads, keys.reports("web-1")}
+    streams = {keys.events, keys.results, keys.reloads}
+    assert addresses == {*streams, keys.reports("web-1"), keys.changes("tracks")}
 
 
 def test_every_event_has_a_sender_and_a_receiver() -> None:

@@ -25,6 +25,8 @@ from tests.schemas.stored_messages import (
 
 STORED = sorted(MESSAGES.glob("*/*.json"))
 TODAY = f"v{SCHEMA_VERSION}"
+SINCE = {"changes.committed.v1": "v1.4"}
+"""The version that brought a type; the others are of the first."""
 
 
 @pytest.mark.parametrize("file", STORED, ids=lambda file: f"{file.parent.name}/{file.stem}")
@@ -37,6 +39,9 @@ def test_a_stored_message_is_still_read(file: Path) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("data", SAID, ids=lambda data: data.TYPE)
 def test_a_stored_message_is_read_with_the_same_content(data: EventData, version: str) -> None:
+    if version != NEXT and version < SINCE.get(data.TYPE, ""):
+        assert not (MESSAGES / version / f"{data.TYPE}.json").exists()
+        return
     stored = Event.from_bytes(message(version, data.TYPE))
     today = event_of(data).model_copy(update={"schemaversion": written_as(version)})
     assert_says_no_other(stored, today)

@@ -49,6 +49,7 @@ def _reader(name: str) -> dict[str, str]:
     return {
         NO_KEY: "ping",
         "reloads": "xread xinfo|stream",
+        "changes:tracks": "xread xrange xinfo|stream",
         "release": "get",
         f"reader:{name}": OWN_STATE,
         f"reader:{name}:{INSTANCE}": OWN_STATE,
@@ -63,6 +64,7 @@ MAY: Final[dict[str, dict[str, str]]] = {
     "producer": {
         NO_KEY: "ping scan",
         "events": "xadd xlen xinfo|groups",
+        "changes:tracks": "xadd pexpire",
         **dict.fromkeys((*STATES, "rebuilder:builder"), "getrange strlen"),
     },
     "rebuilder": {
@@ -77,9 +79,10 @@ MAY: Final[dict[str, dict[str, str]]] = {
         "rebuilder:builder": f"{REPAIR} set del getrange",
         **dict.fromkeys(STATES, f"{REPAIR} getrange"),
         **dict.fromkeys(
-            ("reports:reader_a", "reports:reader_b"), f"{REPAIR} {LOOK_AT_A_STREAM} xtrim"
+            ("reports:reader_a", "reports:reader_b", "changes:tracks"),
+            f"{REPAIR} {LOOK_AT_A_STREAM} xtrim",
         ),
-        **dict.fromkeys(("aside:events", "changes:tracks", "anything"), REPAIR),
+        **dict.fromkeys(("aside:events", "anything"), REPAIR),
     },
     "monitor": {NO_KEY: "ping info time scan", **dict.fromkeys(EVERY_KEY, LOOK)},
     "operator": {

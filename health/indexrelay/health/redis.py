@@ -22,6 +22,8 @@ from indexrelay.schemas import commands
 from indexrelay.schemas.declarations import Declaration, declared_to_build, declared_to_serve
 from indexrelay.schemas.messages import (
     ForeignWrites,
+    LiveState,
+    LiveStatus,
     LoadOutcome,
     ProcessState,
     ReaderState,
@@ -137,6 +139,9 @@ def reader_problems(state: ReaderState, newest: Release | None, facts: Facts) ->
             advice=f"they may have one cause; what each reader serves: {commands.READERS}",
             acts=Actor.PERSON,
         )
+    for collection, live in state.live.items():
+        if live.status in (LiveStatus.WAITING, LiveStatus.FULL):
+            yield _live_behind(state, collection, live)
     if newest is not None and state.release < newest.number:
         late = _is_late(state, newest, facts)
         yield Problem(
@@ -151,6 +156,23 @@ def reader_problems(state: ReaderState, newest: Release | None, facts: Facts) ->
         )
     elif not state.ready and not failed and state.service_silent_since is None:
         yield _not_ready(state, newest, facts)
+
+
+def _live_behind(state: ReaderState, collection: str, live: LiveState) -> Problem:
+    advice = (
+        "the next release has them; with access to the catalog (catalog.url) it need not wait"
+        if live.status is LiveStatus.WAITING
+        else "the next release takes them over; if it comes too late each time, let rebuilds be "
+        "faster or raise live.max_entries"
+    )
+    return Problem(
+        code=Code.READER_LIVE_BEHIND,
+        subject=state.reader,
+        what=f"reader {state.process} is at generation {live.generation} of {collection}: "
+        f"{live.reason}",
+        advice=advice,
+        acts=Actor.PROCESS,
+    )
 
 
 def _not_ready(state: ReaderState, newest: Release | None, facts: Facts) -> Problem:

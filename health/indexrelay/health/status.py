@@ -77,6 +77,8 @@ class Code(StrEnum):
     READER_UNREADABLE = "reader_unreadable"
     READER_SILENT = "reader_silent"
     READER_BEHIND = "reader_behind"
+    READER_LIVE_BEHIND = "reader_live_behind"
+    """It lacks changes of a live collection, and waits for a release that has them."""
     READER_LOAD_FAILED = "reader_load_failed"
     READER_NOT_READY = "reader_not_ready"
     READER_SERVICE_SILENT = "reader_service_silent"
@@ -129,6 +131,7 @@ BUILDS: Final = frozenset(Code) - {
     Code.NO_REBUILDER,
     Code.NO_READER,
     Code.READER_BEHIND,
+    Code.READER_LIVE_BEHIND,
     Code.READER_NOT_READY,
     Code.READER_SERVICE_SILENT,
     Code.COMPONENT_NOT_SERVED,

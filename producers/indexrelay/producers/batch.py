@@ -22,6 +22,7 @@ from typing import Any, Self, TypeAlias
 
 from numpy.typing import ArrayLike
 
+from indexrelay.producers.changes import ChangeSender
 from indexrelay.producers.errors import (
     BatchClosedError,
     NotCommittedError,
@@ -382,10 +383,18 @@ class Committer:
     could look before there is anything to see.
     """
 
-    def __init__(self, settings: Settings, *, catalog: Catalog, events: EventSender) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        catalog: Catalog,
+        events: EventSender,
+        changes: ChangeSender | None,
+    ) -> None:
         self._settings = settings
         self._catalog = catalog
         self._events = events
+        self._changes = changes
 
     def batch(
         self,
@@ -450,6 +459,8 @@ class Committer:
         commits = self._catalog.entries.commit_many([each.changes for each in pending])
         for each, commit in zip(pending, commits, strict=True):
             each.outcome.commit = commit
+        if self._changes is not None:
+            self._changes.send(commits)  # before the events, which may raise
         announced = self._events.announce(commits, [each.traceparent for each in pending])
         for each in pending:
             each.outcome.announced = announced

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from indexrelay.producers.batch import Batch, Batches, Committer
+from indexrelay.producers.changes import ChangeSender
 from indexrelay.producers.errors import UndeclaredComponentError
 from indexrelay.producers.events import EventDraft, EventSender, JobConnection
 from indexrelay.producers.served import (
@@ -63,7 +64,12 @@ class Producer:
         self._wait = wait
         self._connection = JobConnection(settings, connection)
         self._events = EventSender(settings, connection=self._connection, clock=self._clock)
-        self._committer = Committer(settings, catalog=catalog, events=self._events)
+        changes = None
+        if any(each.live for each in settings.collections.values()):
+            changes = ChangeSender(
+                settings, catalog=catalog, connection=self._connection, clock=self._clock
+            )
+        self._committer = Committer(settings, catalog=catalog, events=self._events, changes=changes)
         self._presence = PresenceView(settings, connection=self._connection, clock=self._clock)
 
     @classmethod

@@ -220,6 +220,9 @@ class StreamTrimmer:
             cap_bytes(self._connection, key, most=min(MAX_HISTORY_BYTES, most_bytes))
         for key in reports:
             self._limit_ttl(key)
+        for key in {*scan(self._connection, keys.changes("*"))}:
+            self._cap(key, most, most_bytes)
+            self._limit_ttl(key)
         self._remove_consumers()
         self._cap(keys.reloads, most, most_bytes)
         return self._cap(keys.events, most, most_bytes)

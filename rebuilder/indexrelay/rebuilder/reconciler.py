@@ -359,6 +359,7 @@ _OF_LABELS: Final = frozenset(
         Code.MEMBER_DROPPED,
         Code.MEMBERS_CROWDED,
         Code.READER_BEHIND,
+        Code.READER_LIVE_BEHIND,
         Code.READER_LOAD_FAILED,
         Code.READER_NOT_READY,
         Code.READER_OTHER_SETTINGS,

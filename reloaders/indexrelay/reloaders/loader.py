@@ -89,6 +89,7 @@ class Round:
             digest=self.release.digest,
             components=self.components,
             groups=self.groups,
+            held=frozenset(self.release.holds),
         )
 
     @property

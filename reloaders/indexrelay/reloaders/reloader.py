@@ -25,6 +25,7 @@ from indexrelay.health.judge import judge_reader
 from indexrelay.health.status import Actor, Code, Problem
 from indexrelay.reloaders.follower import Follower, ReleaseWatch
 from indexrelay.reloaders.heartbeat import Heartbeat
+from indexrelay.reloaders.live import LiveLayer
 from indexrelay.reloaders.loader import Round
 from indexrelay.reloaders.presence import Link, Reporter
 from indexrelay.reloaders.scrubber import Scrubber
@@ -91,6 +92,7 @@ class Reloader:
         self._link = Link(settings, connection)
         self._current = Current(before_swap=before_swap, after_swap=after_swap)
         self._reserve = DescriptorReserve()
+        self._inherited: LiveLayer | None = None
         self._prepare()
         follow_forks(self)
 
@@ -137,6 +139,15 @@ class Reloader:
         self._watch = ReleaseWatch(self._link, self._keys, member=self._identity.member)
         self._announced = 0
         self._heartbeats: tuple[Heartbeat, ...] = ()
+        self._live: LiveLayer | None = None
+        if any(each.live for each in self._settings.collections.values()):
+            self._live = LiveLayer(
+                self._settings,
+                link=self._link,
+                contents=lambda: self._current.contents,
+                member=self._identity.member,
+                clock=self._clock,
+            )
         self._silent_logged = False
         self._reporter = Reporter(
             self._link,
@@ -181,6 +192,7 @@ class Reloader:
             release=self._current.contents.release,
             cursor=self._watch.cursor,
             components=self._follower.states,
+            live={} if self._live is None else self._live.states,
         )
 
     @property
@@ -237,7 +249,9 @@ class Reloader:
         Raises:
             ReloaderStoppedError: the reloader was stopped.
         """
-        return self._current.acquire()
+        if self._live is None:
+            return self._current.acquire()
+        return self._current.acquire(self._live.views)
 
     def wait_ready(self, timeout_seconds: float) -> bool:
         """Wait until every required component is served; whether that is so."""
@@ -307,6 +321,8 @@ class Reloader:
             self._current.open()
             swapped = self._look()
             self._current.release_old()
+            if self._live is not None:
+                self._live.step()
             return swapped
 
     def after_fork_in_child(self) -> None:
@@ -314,6 +330,7 @@ class Reloader:
         _use_one_openmp_thread()
         was_running = self._thread is not None and not self._stopping.is_set()
         self._link.forget()
+        self._inherited = self._live  # kept: its connections are the parent's, and not to be closed
         # What is served stays; the first look finds that it is as the release wants it.
         states, ready = self._follower.states, self.ready
         self._prepare()
@@ -334,6 +351,8 @@ class Reloader:
             self._reporter.publish(self.state)
         stopping.wait(first)
         self._start_scrubber(stopping)
+        if self._live is not None:
+            self._live.start(stopping)
         look_at = publish_at = self._clock.monotonic()
         while not stopping.is_set():
             now = self._clock.monotonic()
@@ -454,6 +473,8 @@ class Reloader:
 
     def _leave(self) -> None:
         """Give back everything; safe twice."""
+        if self._live is not None:
+            self._live.close()
         with self._looking:
             self._reporter.withdraw(self._identity.member, answered=not self._watch.silent)
             self._link.close()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from indexrelay.components.served import Served
 from indexrelay.reloaders.errors import (
@@ -27,7 +27,14 @@ from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.versions import VersionManifest
 
+if TYPE_CHECKING:
+    from indexrelay.components.live.rows import LiveView
+    from indexrelay.components.live.vectors import ReleasedVectors
+
 log = get_logger(__name__)
+
+LIVE_KINDS: Final = frozenset({"vector_index"})
+"""Kinds over whose versions changes can be laid."""
 
 
 class ServedComponent:
@@ -35,6 +42,7 @@ class ServedComponent:
 
     __slots__ = (
         *("__weakref__", "applied_at", "inodes", "manifest", "seconds", "value", "version"),
+        *("_laid", "_released", "live_collection"),
     )
 
     def __init__(
@@ -55,6 +63,12 @@ class ServedComponent:
         self.seconds = seconds
         """How long the load took, warm-up included."""
         self.applied_at = applied_at
+        covers = [*manifest.covers] if manifest.kind in LIVE_KINDS else []
+        self.live_collection: str | None = covers[0] if len(covers) == 1 else None
+        """The collection whose changes can be laid over it; ``None``: it takes none."""
+        self._released: ReleasedVectors | None = None
+        self._laid: tuple[LiveView, Any] | None = None
+        """The last view that was laid over it, and what answers for both."""
         closing = weakref.finalize(self, _close, value, manifest.component, version)
         # A process that ends takes its files and maps along; queries may still be running then.
         closing.atexit = False
@@ -68,6 +82,27 @@ class ServedComponent:
     def covers(self) -> Mapping[str, int]:
         """For each collection at its root: the generation that it contains."""
         return self.manifest.covers
+
+    def with_changes(self, view: "LiveView") -> Any:
+        """The value with the changes since its version laid over it.
+
+        The value itself where nothing changed since, and where the view does not go on from it:
+        it is of another life of the collection, or begins later.
+        """
+        laid = self._laid
+        if laid is not None and laid[0] is view:
+            return laid[1]
+        name = self.live_collection or ""
+        rows, covers = view.rows, self.covers.get(name, -1)
+        if rows.epoch != self.manifest.epochs.get(name) or rows.floor > covers:
+            return self.value
+        from indexrelay.components.live.vectors import ReleasedVectors, lay_over
+
+        if self._released is None:
+            self._released = ReleasedVectors(self.value, covers)
+        answers = lay_over(self._released, view)
+        self._laid = (view, answers)
+        return answers
 
 
 def _close(value: Served, component: str, version: str) -> None:
@@ -96,6 +131,8 @@ class Contents:
     components: Mapping[str, ServedComponent] = field(default_factory=dict)
     groups: Mapping[str, str] = field(default_factory=dict)
     """For each component that flips with others: its group."""
+    held: frozenset[str] = frozenset()
+    """Components that the release holds: nothing is laid over their versions."""
 
 
 class Snapshot(Mapping[str, Any]):
@@ -105,10 +142,12 @@ class Snapshot(Mapping[str, Any]):
     Everything raises `SnapshotClosedError` afterwards.
     """
 
-    __slots__ = ("_contents",)
+    __slots__ = ("_contents", "_views")
 
-    def __init__(self, contents: Contents) -> None:
+    def __init__(self, contents: Contents, views: "Mapping[str, LiveView] | None" = None) -> None:
+        """``views``: by live collection, the changes that are laid over what is served."""
         self._contents: Contents | None = contents
+        self._views = views
 
     def __enter__(self) -> Self:
         return self
@@ -131,7 +170,12 @@ class Snapshot(Mapping[str, Any]):
         Raises:
             ComponentNotServedError: it is not in this snapshot.
         """
-        return self._component(component).value
+        served = self._component(component)
+        if self._views and served.live_collection is not None:
+            view = self._views.get(served.live_collection)
+            if view is not None and component not in self._open.held:
+                return served.with_changes(view)
+        return served.value
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._open.components)
@@ -163,6 +207,15 @@ class Snapshot(Mapping[str, Any]):
     def covers(self) -> dict[str, dict[str, int]]:
         """For each component: the generation that it contains of each collection."""
         return {name: dict(served.covers) for name, served in self._open.components.items()}
+
+    @property
+    def live(self) -> dict[str, int]:
+        """For each live collection: the generation up to which changes are laid over it.
+
+        A component that covers more answers from its version alone, and so does one that is held.
+        """
+        self._open  # noqa: B018 - it raises where the snapshot was closed
+        return {name: view.generation for name, view in (self._views or {}).items()}
 
     def manifest(self, component: str) -> VersionManifest:
         """The manifest of a component's version.
@@ -215,8 +268,12 @@ class Current:
         """What is served now; nothing once it was closed."""
         return self._contents or Contents()
 
-    def acquire(self) -> Snapshot:
+    def acquire(self, views: "Mapping[str, LiveView] | None" = None) -> Snapshot:
         """Borrow what is served now.
+
+        Args:
+            views: the changes to lay over it, taken before this call: what a view leaves out is
+                then in what is served.
 
         Raises:
             ReloaderStoppedError: it was closed.
@@ -224,7 +281,7 @@ class Current:
         contents = self._contents
         if contents is None:
             raise ReloaderStoppedError
-        return Snapshot(contents)
+        return Snapshot(contents, views)
 
     def swap(self, contents: Contents) -> None:
         """Serve ``contents`` from now on; the old contents close with their last user.

@@ -206,8 +206,9 @@ def _is_secret(key: Sequence[str], *, unknown: bool) -> bool:
     in_connection = unknown and any(part in _SECRET_TABLES or part == "source" for part in key[:-1])
     # Where the sha256 of a token belongs, somebody may have written the token itself.
     of_token = "tokens" in key[:-1] and last not in ("scope", "filter")
+    of_live = list(key[:2]) == ["live", "keys"]
     is_named = bool(_SECRET_WORDS.search(last)) or last in _SECRET_TABLES
-    return is_named or near_url or in_connection or of_token
+    return is_named or near_url or in_connection or of_token or of_live
 
 
 _URL_LOGIN = re.compile(r"(?<=://)[^\s/@'\"]*:[^\s@'\"]*(?=@)")

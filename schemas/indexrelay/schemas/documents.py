@@ -28,6 +28,7 @@ from indexrelay.schemas.messages import (
     EVENT_TYPES,
     FIELD,
     BatchCompleted,
+    ChangesCommitted,
     Event,
     EventData,
     ReaderState,
@@ -169,6 +170,14 @@ CHANNELS: Final = {
         receivers=("console",),
         parameters=("label",),
     ),
+    "changes": Channel(
+        description="What changed in a live collection; every reader that lays it over its release "
+        "reads all of it, with its own cursor.",
+        messages=(ChangesCommitted,),
+        senders=("producer",),
+        receivers=("reader",),
+        parameters=("collection",),
+    ),
 }
 """By the name in the stream's key."""
 
@@ -202,6 +211,10 @@ def asyncapi_document() -> Document:
                 "label": {
                     "description": "What a reader is called; each label has a stream of its own.",
                     "examples": ["web-1"],
+                },
+                "collection": {
+                    "description": "The name of a collection; each has a stream of its own.",
+                    "examples": ["tracks"],
                 },
             },
         },

@@ -12,9 +12,11 @@ that all fail, a message holds less about each: first it drops what the log has,
 asked for elsewhere (`fitted_result` and the like).
 """
 
+import hashlib
+import hmac
 import reprlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias, TypeVar
@@ -43,6 +45,7 @@ from indexrelay.schemas.names import (
     MessageText,
     Name,
     ReaderId,
+    canonical_json,
     fitted,
     member_id,
     shortened,
@@ -171,6 +174,38 @@ class ComponentState(_Fact):
     applied_at: AwareDatetime | None = None
 
 
+class LiveStatus(StrEnum):
+    """How far a reader is with the changes of a live collection."""
+
+    FOLLOWING = "following"
+    """Every change that it knows of is laid over its release."""
+    WAITING = "waiting"
+    """Some are missing, and it waits for a release that covers them."""
+    FULL = "full"
+    """There are more than ``live.max_entries``: a release has to take some of them over."""
+    IDLE = "idle"
+    """It serves no component over which they can be laid."""
+
+
+class LiveState(_Fact):
+    """What one reader lays over its release of one live collection."""
+
+    status: LiveStatus
+    epoch: Attribute = ""
+    floor: Generation = 0
+    """Changes from here on are held; earlier ones are in every version that is served."""
+    generation: Generation = 0
+    """… up to this one."""
+    entries: NonNegativeInt = 0
+    """Entries that were written or deleted since ``floor``, each counted once."""
+    ignored: NonNegativeInt = 0
+    """Messages that nobody with a key wrote, or that could not be read."""
+    reason: ErrorText | None = None
+    """Why it does not follow, in words."""
+    since: AwareDatetime | None = None
+    """Since when; ``None`` while it follows."""
+
+
 Role: TypeAlias = Literal["reader", "rebuilder"]
 
 
@@ -226,6 +261,10 @@ class ReaderState(ProcessState):
     components: Annotated[dict[Name, ComponentState], Field(max_length=MAX_COMPONENTS)] = Field(
         default_factory=dict
     )
+    live: Annotated[dict[Name, LiveState], Field(max_length=MAX_COMPONENTS)] = Field(
+        default_factory=dict
+    )
+    """By live collection, what is laid over the release."""
 
 
 class ComponentFailure(_Fact):
@@ -368,10 +407,63 @@ class ReleaseApplied(EventData):
     components: dict[Name, ComponentState]
 
 
+class ChangedEntries(_Fact):
+    """Entries that were written, column by column, and ids that were deleted; each id once."""
+
+    ids: tuple[str, ...] = ()
+    vectors: str = ""
+    """Their vectors, row after row: float32, little-endian, in base64."""
+    texts: tuple[str | None, ...] = ()
+    """The text of each, or none at all where no entry has one."""
+    payloads: tuple[str | None, ...] = ()
+    """The payload of each as JSON, or none at all where no entry has one."""
+    deletes: tuple[str, ...] = ()
+
+
+class ChangesCommitted(EventData):
+    """A live collection changed: what readers lay over their release until one covers it.
+
+    It holds the state that everything which changed in (``after``, ``generation``] has as of
+    ``generation``, whole. So it is the same as what the catalog answers, a reader that is anywhere
+    between the two may take it, and one that is at ``generation`` has no use for it.
+
+    Redis is not trusted, so the content counts only with a MAC by a key that jobs and readers have
+    in their settings (`signed`, `is_signed`). Without one it says: look into the catalog.
+    """
+
+    TYPE: ClassVar[str] = "changes.committed.v1"
+
+    collection: Name
+    epoch: Attribute
+    after: Generation
+    generation: Generation
+    changes: ChangedEntries | None = None
+    """``None``: they are too many for a message, or nobody could sign them."""
+    mac: Digest | None = None
+    """HMAC-SHA256 over all of this and the namespace, in hexadecimal."""
+
+    def signed(self, namespace: str, key: bytes) -> "ChangesCommitted":
+        """The same with its MAC by ``key``."""
+        return self.model_copy(update={"mac": self._mac(namespace, key)})
+
+    def is_signed(self, namespace: str, keys: Iterable[bytes]) -> bool:
+        """Whether one of the keys made its MAC, for this namespace."""
+        given = self.mac
+        if given is None:
+            return False
+        return any(hmac.compare_digest(given, self._mac(namespace, key)) for key in keys)
+
+    def _mac(self, namespace: str, key: bytes) -> str:
+        # The type comes first: a key that is used elsewhere, too, signs nothing of this form.
+        said = [self.TYPE, namespace, self.model_dump(mode="json", exclude={"mac"})]
+        return hmac.new(key, canonical_json(said), hashlib.sha256).hexdigest()
+
+
 EVENT_TYPES: Final[dict[str, type[EventData]]] = {
     data.TYPE: data
     for data in (
         BatchCompleted,
+        ChangesCommitted,
         RebuildFinished,
         RebuildRequested,
         ReleaseApplied,

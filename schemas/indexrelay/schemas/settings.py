@@ -241,6 +241,19 @@ class CollectionSettings(Table):
     goes into an object: ``"album.year"``. A payload in which one holds another type is refused by
     every door. Those of our kinds that search this collection are built again when it changes."""
     source: Source = CatalogSource()
+    live: Annotated[bool, Field(validate_default=True)] = False
+    """Whether readers lay what is committed over their release before one covers it, so that a
+    write is found within milliseconds; for entries that the catalog keeps."""
+
+    @field_validator("live")
+    @classmethod
+    def _the_catalog_knows_the_changes(cls, live: bool, info: ValidationInfo) -> bool:
+        source = info.data.get("source")
+        if live and source is not None and source.kind != "catalog":
+            raise ValueError(
+                f"live takes entries that the catalog keeps, not those of a {source.kind}"
+            )
+        return live
 
 
 def _as_tuple(value: Any) -> Any:
@@ -565,6 +578,23 @@ class ReaderSettings(Table):
     ``false``: none is."""
 
 
+LiveKey = Annotated[SecretStr, Field(min_length=32, max_length=1000)]
+
+
+class LiveSettings(Table):
+    """How changes of live collections reach readers before they are in a release."""
+
+    keys: Annotated[tuple[LiveKey, ...], Field(max_length=8)] = ()
+    """Secrets that jobs and readers share, of 32 characters and more; ``openssl rand -hex 32``
+    makes one. Jobs sign changes with the first, readers take those that any of them signed, so that
+    keys can be changed. Give them by their variable, ``INDEXRELAY_LIVE__KEYS=["…"]``. None: changes
+    are not sent, only that there are some, and readers fetch them from the catalog."""
+    max_entries: PositiveCount = 10_000
+    """Entries of one collection that a reader lays over its release at most: so many are scanned in
+    a millisecond. Past it the reader asks for a rebuild, if it may write to the catalog,
+    and stays where it is until a release takes them over."""
+
+
 class LogSettings(Table):
     """How log lines look."""
 
@@ -591,6 +621,7 @@ class Settings(Table):
     rebuilder: RebuilderSettings = RebuilderSettings()
     reader: ReaderSettings = ReaderSettings()
     http: HttpSettings = HttpSettings()
+    live: LiveSettings = LiveSettings()
     log: LogSettings = LogSettings()
     collections: Annotated[dict[Name, CollectionSettings], Field(max_length=MAX_COMPONENTS)] = (
         Field(default_factory=dict)
@@ -641,6 +672,11 @@ class Settings(Table):
         if self.catalog.url is not None:
             return self.catalog.url.get_secret_value()
         return sqlite_url(self.data_dir / "catalog.db")
+
+    @property
+    def live_keys(self) -> tuple[bytes, ...]:
+        """The keys of live changes, as they are used; never log them."""
+        return tuple(key.get_secret_value().encode() for key in self.live.keys)
 
     @property
     def redis_url(self) -> str | None:

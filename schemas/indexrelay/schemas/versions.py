@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 from indexrelay.schemas.names import Digest, FileName, Name, canonical_json, sha256_hex
 from indexrelay.schemas.settings import ComponentDefinition
 
-SCHEMA_VERSION: Final = "1.3"
+SCHEMA_VERSION: Final = "1.4"
 """major.minor of every document and message that is written today."""
 Seconds = Annotated[float, Field(ge=0)]
 Generation = Annotated[int, Field(ge=0, lt=2**63)]

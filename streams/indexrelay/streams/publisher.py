@@ -126,6 +126,35 @@ def publish_many(connection: Connection, key: str, raws: Sequence[bytes]) -> lis
     return entry_ids
 
 
+CHANGES_BYTES: Final = 16 * 1024 * 1024
+"""Of a stream of changes: seconds of busy writing. A reader that was away for longer looks into the
+catalog."""
+_MOST_CHANGES: Final = 10_000
+CHANGES_SECONDS: Final = 3600.0
+"""A stream of changes ends so long after its last message."""
+
+
+def publish_changes(connection: Connection, key: str, raw: bytes) -> None:
+    """Add a message to a stream of changes, and cut the stream to what readers may still want.
+
+    Raises:
+        MessageTooLargeError: it has more than `MAX_EVENT_BYTES`.
+        BackendRefusedError: the server refused it (out of memory, a replica, forbidden).
+        redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: it did not answer; the
+            message may have arrived or not.
+    """
+    check_size(key, raw)
+    name = key.encode()
+    most = b"%d" % min(_MOST_CHANGES, CHANGES_BYTES // len(raw))
+    commands = [
+        packed(b"XADD", name, b"MAXLEN", b"~", most, b"*", FIELD, raw),
+        packed(b"PEXPIRE", name, b"%d" % round(CHANGES_SECONDS * 1000)),
+    ]
+    for reply in round_trip(connection.commands, commands):
+        if isinstance(reply, ResponseError):
+            raise BackendRefusedError.of(key, reply) from reply
+
+
 def check_size(key: str, raw: bytes) -> None:
     """Refuse an event that its readers would refuse.
 

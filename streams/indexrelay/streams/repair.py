@@ -250,11 +250,13 @@ def find_wrong_keys(
     """
     history = min(limits.history_entries, limits.stream_max_entries)
     reports = sorted({*scan(connection, keys.reports("*"))})
+    changes = sorted({*scan(connection, keys.changes("*"))})
     streams = {
         keys.events: limits.stream_max_entries,
         keys.results: history,
         keys.reloads: limits.stream_max_entries,
         **dict.fromkeys(reports, history),
+        **dict.fromkeys(changes, limits.stream_max_entries),
     }
     wanted = {
         **dict.fromkeys(streams, "stream"),

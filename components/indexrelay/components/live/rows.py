@@ -1,0 +1,278 @@
+"""The changes of one collection since a generation, as rows that are only ever appended.
+
+Each state of an entry is a row: the entry with its vector, text and payload, or that it was
+deleted. A row has the generation in which it was **born** and the one in which it **died**, when
+the same entry changed again. So all that a query needs to see one moment is two numbers, how many
+rows there are and the generation (`LiveView`): rows that come later lie behind the first number,
+and a row that dies later died above the second. One thread writes; any number reads, and none takes
+a lock.
+
+The arrays do not grow. Where there is no room left, and where a release covers what was held, the
+writer makes new rows with what is still needed (`LiveRows.above`); queries finish on the old ones.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic_core import from_json
+
+from indexrelay.components.vector_index.metrics import prepared
+from indexrelay.schemas.filters import (
+    All,
+    AnyOf,
+    Between,
+    Condition,
+    Exists,
+    Fields,
+    FieldType,
+    Filter,
+    Not,
+    Some,
+    Value,
+    values_of,
+)
+from indexrelay.schemas.settings import Metric
+from indexrelay.storage.entries import Changes, Vectors
+
+Mask = NDArray[np.bool_]
+Rows = NDArray[np.int64]
+
+_NEVER: Final = 2**63 - 1
+_FEWEST: Final = 1024
+_MOST_FILTERS: Final = 64
+"""Filters whose matches are kept; a kilobyte for a thousand rows each."""
+FieldValues = list[tuple[Value, ...] | None]
+"""By row, what a payload has in one field; ``None``: it lacks it."""
+Holds = Callable[[tuple[Value, ...]], bool]
+
+
+class LiveRows:
+    """Rows above a generation; written by one thread, read by any without a lock."""
+
+    def __init__(
+        self, *, epoch: str, floor: int, dimension: int, metric: Metric, capacity: int = _FEWEST
+    ) -> None:
+        """No rows yet.
+
+        Args:
+            epoch: the life of the collection that generations count in.
+            floor: every change above it will be in here.
+            dimension: of every vector.
+            metric: under cosine vectors are brought to unit length, as they are in an index.
+            capacity: rows that there is room for.
+        """
+        self.epoch = epoch
+        self.floor = floor
+        self.dimension = dimension
+        self.metric = metric
+        self.ids: list[str] = []
+        self.texts: list[str | None] = []
+        self.payloads: list[bytes | None] = []
+        """Each as JSON in UTF-8."""
+        self.vectors: Vectors = np.empty((capacity, dimension), dtype=np.float32)
+        """Shape ``(capacity, dimension)``; pages that hold no row take no memory."""
+        self.squares: NDArray[np.float32] = np.empty(capacity, dtype=np.float32)
+        """The squared length of each vector, shape ``(capacity,)``."""
+        self.born: Rows = np.empty(capacity, dtype=np.int64)
+        self.died: Rows = np.full(capacity, _NEVER, dtype=np.int64)
+        self.present: Mask = np.zeros(capacity, dtype=bool)
+        """Whether the row is an entry; else its entry was deleted."""
+        self._before: list[int] = []
+        """By row: the row with the state before of the same entry; -1: there is none."""
+        self._newest: dict[str, int] = {}
+        self._fields: dict[tuple[str, FieldType], FieldValues] = {}
+        self._matches: dict[Filter, Mask] = {}
+        self.view = LiveView(self, 0, floor)
+        """What the newest query sees; replaced, never changed."""
+
+    @property
+    def entries(self) -> int:
+        """How many entries were written or deleted, each counted once."""
+        return len(self._newest)
+
+    def has_room(self, changes: Sequence[Changes]) -> bool:
+        """Whether so many rows can be appended."""
+        return len(self.ids) + _count(changes) <= len(self.vectors)
+
+    def grown_by(self, changes: Sequence[Changes]) -> int:
+        """How many `entries` there would be with these changes."""
+        known = self._newest
+        return len(known) + sum(
+            each not in known
+            for some in changes
+            for column in (some.upserts.ids, some.deletes)
+            for each in column
+        )
+
+    def append(self, changes: Sequence[Changes], generation: int) -> None:
+        """Append what changed up to ``generation``, each id at most once, and let it be seen.
+
+        There has to be room for it. Queries see all of it or, in an older view, nothing.
+        """
+        for some in changes:
+            upserts = some.upserts
+            vectors = prepared(upserts.vectors, self.metric)
+            for row, entry_id in enumerate(upserts.ids):
+                payload = upserts.payloads[row]
+                self._put(
+                    entry_id,
+                    vectors[row],
+                    upserts.texts[row],
+                    None if payload is None else payload.encode(),
+                    generation,
+                )
+            for entry_id in some.deletes:
+                self._put(entry_id, None, None, None, generation)
+        self.view = LiveView(self, len(self.ids), generation)
+
+    def above(self, floor: int, *, room_for: Sequence[Changes] = ()) -> "LiveRows":
+        """New rows with the newest states of what was born above ``floor``, and room for more."""
+        newest = sorted(row for row in self._newest.values() if self.born[row] > floor)
+        capacity = max(_FEWEST, 2 * (len(newest) + _count(room_for)))
+        rows = LiveRows(
+            epoch=self.epoch,
+            floor=floor,
+            dimension=self.dimension,
+            metric=self.metric,
+            capacity=capacity,
+        )
+        for row in newest:
+            rows._put(
+                self.ids[row],
+                self.vectors[row] if self.present[row] else None,
+                self.texts[row],
+                self.payloads[row],
+                int(self.born[row]),
+            )
+        rows.view = LiveView(rows, len(newest), max(floor, self.view.generation))
+        return rows
+
+    def newest_row(self, entry_id: str, view: "LiveView") -> int | None:
+        """The row that a view has for an entry, whichever state it says; ``None``: none."""
+        row = self._newest.get(entry_id, -1)
+        while row >= view.count:  # it came after the view
+            row = self._before[row]
+        return None if row < 0 else row
+
+    def matching(self, asked: Filter, kinds: Fields, count: int) -> Mask:
+        """Which of the first ``count`` rows have a payload that a filter matches.
+
+        Args:
+            asked: a filter over some of ``kinds``.
+            kinds: the type of each field.
+            count: rows that a view has.
+        """
+        known = self._matches.get(asked)
+        if known is not None and len(known) >= count:
+            return known[:count]
+        first = 0 if known is None else len(known)
+        more = self._evaluated(asked.condition, kinds, first, count)
+        found = more if known is None else np.concatenate([known, more])
+        # Another thread may have come further meanwhile: either is right for its rows.
+        matches = self._matches if len(self._matches) < _MOST_FILTERS else {}
+        self._matches = {**matches, asked: found}
+        return found
+
+    def _put(
+        self,
+        entry_id: str,
+        vector: Vectors | None,
+        text: str | None,
+        payload: bytes | None,
+        generation: int,
+    ) -> None:
+        row = len(self.ids)
+        before = self._newest.get(entry_id, -1)
+        self.born[row] = generation
+        self.present[row] = vector is not None
+        self.vectors[row] = 0 if vector is None else vector
+        self.squares[row] = 0 if vector is None else np.dot(vector, vector)
+        self.texts.append(text)
+        self.payloads.append(payload)
+        self._before.append(before)
+        self.ids.append(entry_id)
+        self._newest[entry_id] = row
+        if before >= 0:
+            self.died[before] = generation
+
+    def _evaluated(self, condition: Condition, kinds: Fields, first: int, end: int) -> Mask:
+        match condition:
+            case AnyOf(field, values):
+                wanted = frozenset(values)
+                return self._each(
+                    field, kinds, first, end, lambda given: not wanted.isdisjoint(given)
+                )
+            case Between():
+                return self._each(
+                    condition.field, kinds, first, end, lambda given: _lies(given[0], condition)
+                )
+            case Exists(field):
+                return self._each(field, kinds, first, end, lambda _: True)
+            case Not(part):
+                return ~self._evaluated(part, kinds, first, end)
+            case All(parts):
+                found = np.ones(end - first, dtype=bool)
+                for part in parts:
+                    found &= self._evaluated(part, kinds, first, end)
+                return found
+            case Some(parts):
+                found = np.zeros(end - first, dtype=bool)
+                for part in parts:
+                    found |= self._evaluated(part, kinds, first, end)
+                return found
+
+    def _each(self, field: str, kinds: Fields, first: int, end: int, holds: Holds) -> Mask:
+        values = self._values(field, kinds[field], end)[first:end]
+        return np.fromiter((given is not None and holds(given) for given in values), dtype=bool)
+
+    def _values(self, field: str, kind: FieldType, end: int) -> FieldValues:
+        known = self._fields.get((field, kind), [])
+        if len(known) < end:
+            more = [_values(payload, field, kind) for payload in self.payloads[len(known) : end]]
+            known = known + more  # a new list: another query may be reading the old one
+            self._fields = {**self._fields, (field, kind): known}
+        return known
+
+
+@dataclass(frozen=True, slots=True)
+class LiveView:
+    """The rows as they were at one moment."""
+
+    rows: LiveRows
+    count: int
+    """How many rows there were."""
+    generation: int
+    """The newest generation in them."""
+
+    def current(self, above: int) -> Rows:
+        """The newest row of each entry that changed after the generation ``above``."""
+        rows, count = self.rows, self.count
+        return np.flatnonzero((rows.died[:count] > self.generation) & (rows.born[:count] > above))
+
+    def find(self, entry_id: str, above: int) -> int | None:
+        """The newest row of an entry; ``None``: it did not change after ``above``."""
+        row = self.rows.newest_row(entry_id, self)
+        return None if row is None or self.rows.born[row] <= above else row
+
+
+def _count(changes: Iterable[Changes]) -> int:
+    return sum(len(some.upserts) + len(some.deletes) for some in changes)
+
+
+def _lies(value: Any, limits: Between) -> bool:
+    low, high = limits.low, limits.high
+    above = low is None or (value > low if limits.above_low else value >= low)
+    return above and (high is None or (value < high if limits.below_high else value <= high))
+
+
+def _values(payload: bytes | None, field: str, kind: FieldType) -> tuple[Value, ...] | None:
+    """What a payload has in a field; what is of another type counts as missing, as in a version."""
+    if payload is None:
+        return None
+    try:
+        return values_of(from_json(payload), field, kind)
+    except ValueError:
+        return None

@@ -1,0 +1,312 @@
+"""A released vector index and the changes since it, searched as one.
+
+Live rows are compared with the query one by one, so their scores are exact; the index answers as
+ever. `LiveVectorSearch` is one such pair, made for a view and kept until the next one. What is the
+same for every view of one version, such as which changed ids the version holds, is kept beside it
+in a `ReleasedVectors`.
+"""
+
+from collections.abc import Collection, Sequence
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from indexrelay.components.arrangement import Arrangement, of_candidates
+from indexrelay.components.live.entries import (
+    CATALOG,
+    Find,
+    FindLive,
+    LiveEntries,
+    LiveQuestion,
+    merged_ids,
+)
+from indexrelay.components.live.rows import LiveView, Rows
+from indexrelay.components.query import Hits, checked_ids, checked_without
+from indexrelay.components.served import Hit, check_payload_bytes, checked_k, stored_hits
+from indexrelay.components.vector_index.examples import ExampleList, examples_of
+from indexrelay.components.vector_index.search import Queries, VectorSearch
+from indexrelay.schemas.settings import Metric
+from indexrelay.storage.entries import Vectors
+
+_TIED: Final = 32
+"""More live rows than are wanted are compared exactly: a product of matrices rounds."""
+
+
+class ReleasedVectors:
+    """One version of a vector index as changes are laid over it; safe to use from many threads."""
+
+    def __init__(self, index: VectorSearch, covers: int) -> None:
+        """``covers``: the generation that it contains of its collection."""
+        self.index = index
+        self.covers = covers
+        self.queries = Queries(dimension=index.dimension, metric=index.metric)
+        self._rows: dict[str, int | None] = {}
+
+    def with_changes(self, view: LiveView) -> "LiveVectorSearch":
+        """What answers for the version and a view."""
+        return LiveVectorSearch(self, view)
+
+    def rows_of(self, ids: Collection[str]) -> Rows:
+        """The rows of those ids that the version holds, in no order."""
+        known, find = self._rows, self.index.contents.find
+        found = []
+        for each in ids:
+            if each not in known:
+                known[each] = find(each)
+            row = known[each]
+            if row is not None:
+                found.append(row)
+        return np.array(found, dtype=np.int64)
+
+
+class LiveVectorSearch(LiveEntries):
+    """Searches a version and the changes since it; immutable, and safe to use from many threads.
+
+    It answers what a `VectorSearch` does, with the same arguments and the same errors.
+    """
+
+    _index: VectorSearch
+
+    def __init__(self, released: ReleasedVectors, view: LiveView) -> None:
+        """``view`` holds every change since the version, up to its generation."""
+        super().__init__(released.index, released.covers, view)
+        self._released = released
+        self.metric: Metric = released.index.metric
+        """What the score of a hit is."""
+        self.dimension: int = released.index.dimension
+        """Length of every vector."""
+        self._is_l2 = self.metric is Metric.L2
+
+    @cached_property
+    def ids(self) -> Sequence[str]:
+        """Every id, in the order of the collection; a list that is made when it is first read."""
+        return merged_ids(self._index.ids, self)
+
+    def search(
+        self,
+        vector: ArrayLike,
+        *,
+        k: int = 10,
+        filter: Any = None,  # noqa: A002 - what people call it
+        without: Collection[str] = (),
+        group_by: str | None = None,
+        per_group: int = 1,
+        diversity: float | None = None,
+        explain: bool = False,
+        max_payload_bytes: int | None = None,
+    ) -> Hits:
+        """As `VectorSearch.search`."""
+        arrangement = Arrangement.of(group_by, per_group, diversity, self.fields)
+        question = self._question(filter, without, explain, max_payload_bytes)
+        return self._asked(question, arrangement, self._released.queries.one(vector), checked_k(k))
+
+    def search_many(
+        self,
+        vectors: ArrayLike,
+        *,
+        k: int = 10,
+        filter: Any = None,  # noqa: A002 - what people call it
+        max_payload_bytes: int | None = None,
+    ) -> list[Hits]:
+        """As `VectorSearch.search_many`."""
+        queries, k = self._released.queries.many(vectors), checked_k(k)
+        question = self._question(filter, (), False, None)
+        depth = question.first_depth(k)
+        answers = [
+            question.merged(self._find(query), self._find_live(query), k, hits, depth)
+            for query, hits in zip(
+                queries, self._index.search_many(queries, k=depth, filter=filter), strict=True
+            )
+        ]
+        _check_bytes(answers, max_payload_bytes)
+        return answers
+
+    def neighbours(
+        self,
+        ids: Collection[str],
+        *,
+        k: int = 10,
+        filter: Any = None,  # noqa: A002 - what people call it
+        max_payload_bytes: int | None = None,
+    ) -> dict[str, Hits]:
+        """As `VectorSearch.neighbours`."""
+        wanted, k = list(dict.fromkeys(checked_ids(ids))), checked_k(k)
+        if not wanted:
+            return {}
+        found = self.search_many(
+            np.array([self.vector(each) for each in wanted], dtype=np.float32),
+            k=k + 1,
+            filter=filter,
+            max_payload_bytes=of_candidates(max_payload_bytes, k + 1, k),
+        )
+        answers = {
+            each: Hits([hit for hit in hits if hit.id != each][:k])
+            for each, hits in zip(wanted, found, strict=True)
+        }
+        _check_bytes(answers.values(), max_payload_bytes)
+        return answers
+
+    def search_arrays(
+        self, vectors: ArrayLike, *, k: int = 10
+    ) -> tuple[NDArray[np.object_], NDArray[np.float32]]:
+        """As `VectorSearch.search_arrays`."""
+        found = self.search_many(vectors, k=k)
+        shape = (len(found), min(checked_k(k), len(self)))
+        ids = np.full(shape, None, dtype=object)
+        scores = np.full(shape, np.nan, dtype=np.float32)
+        for place, hits in enumerate(found):
+            ids[place, : len(hits)] = [hit.id for hit in hits]
+            scores[place, : len(hits)] = [hit.score for hit in hits]
+        return ids, scores
+
+    def search_by_id(
+        self,
+        entry_id: str,
+        *,
+        k: int = 10,
+        filter: Any = None,  # noqa: A002 - what people call it
+        without: Collection[str] = (),
+        group_by: str | None = None,
+        per_group: int = 1,
+        diversity: float | None = None,
+        explain: bool = False,
+        max_payload_bytes: int | None = None,
+    ) -> Hits:
+        """As `VectorSearch.search_by_id`."""
+        k, vector = checked_k(k), self.vector(entry_id)
+        arrangement = Arrangement.of(group_by, per_group, diversity, self.fields)
+        question = self._question(filter, without, explain, max_payload_bytes, own=entry_id)
+        return self._asked(question, arrangement, vector, k)
+
+    def search_like(
+        self,
+        like: ExampleList,
+        unlike: ExampleList = (),
+        *,
+        k: int = 10,
+        filter: Any = None,  # noqa: A002 - what people call it
+        without: Collection[str] = (),
+        group_by: str | None = None,
+        per_group: int = 1,
+        diversity: float | None = None,
+        explain: bool = False,
+        max_payload_bytes: int | None = None,
+    ) -> Hits:
+        """As `VectorSearch.search_like`."""
+        examples = examples_of(like, unlike, entry=self.vector, vector=self._released.queries.one)
+        return self.search(
+            examples.query,
+            k=k,
+            filter=filter,
+            without={*checked_without(without), *examples.ids},
+            group_by=group_by,
+            per_group=per_group,
+            diversity=diversity,
+            explain=explain,
+            max_payload_bytes=max_payload_bytes,
+        )
+
+    def vector(self, entry_id: str) -> Vectors:
+        """As `VectorSearch.vector`."""
+        row = self.live_row(entry_id)
+        return self._index.vector(entry_id) if row is None else self.view.rows.vectors[row].copy()
+
+    def vectors_of(self, hits: Sequence[Hit]) -> Vectors:
+        """As `VectorSearch.vectors_of`."""
+        vectors = [self.vector(hit.id) for hit in hits]
+        return np.array(vectors, dtype=np.float32).reshape(len(hits), self.dimension)
+
+    def _question(
+        self,
+        filter_: Any,
+        without: Collection[str],
+        explain: bool,
+        max_payload_bytes: int | None,
+        *,
+        own: str | None = None,
+    ) -> LiveQuestion:
+        return LiveQuestion(
+            self,
+            filter_=filter_,
+            without=without,
+            explain=explain,
+            max_payload_bytes=max_payload_bytes,
+            smaller_first=self._is_l2,
+            own=own,
+        )
+
+    def _asked(
+        self, question: LiveQuestion, arrangement: Arrangement | None, query: Vectors, k: int
+    ) -> Hits:
+        return question.arranged(
+            arrangement, self._find(query), self._find_live(query), k, vectors=self.vectors_of
+        )
+
+    def _find(self, query: Vectors) -> Find:
+        return lambda options: self._index.search(query, **options)
+
+    def _find_live(self, query: Vectors) -> FindLive:
+        return lambda k, among: self._nearest(query, k, among)
+
+    def _nearest(self, query: Vectors, k: int, among: Rows) -> list[Hit]:
+        """The ``k`` nearest live rows of ``among``, the best first."""
+        rows = self.view.rows
+        if not len(among):
+            return []
+        if len(among) > k + _TIED:
+            scores = self._products(query, among)
+            best = np.argpartition(scores if self._is_l2 else -scores, k + _TIED - 1)[: k + _TIED]
+            among = among[best]
+        scores = self._scores(query, among)
+        order = np.argsort(scores if self._is_l2 else -scores, kind="stable")[:k]
+        chosen = among[order].tolist()
+        return stored_hits(
+            [rows.ids[row] for row in chosen],
+            scores[order].tolist(),
+            [rows.payloads[row] for row in chosen],
+            [CATALOG] * len(chosen),
+        )
+
+    def _products(self, query: Vectors, among: Rows) -> NDArray[np.float32]:
+        """What orders the rows as their scores do, up to rounding."""
+        # All rows in one product: to gather some of them takes longer than to compare them.
+        products = self.view.rows.vectors[: self.view.count] @ query
+        if self._is_l2:
+            products = self.view.rows.squares[: self.view.count] - 2 * products
+        return np.asarray(products[among])
+
+    def _scores(self, query: Vectors, among: Rows) -> NDArray[np.float32]:
+        vectors = self.view.rows.vectors[among]
+        if self._is_l2:
+            apart = vectors - query
+            return np.asarray(np.sqrt(np.einsum("nd,nd->n", apart, apart)))
+        return np.asarray(vectors @ query)
+
+    @cached_property
+    def _replaced_rows(self) -> Rows:
+        """The rows of the version that live rows replace or delete."""
+        return self._released.rows_of(self._changed_ids)
+
+    def _replaced(self, filter_: Any) -> int:
+        columns = self._index.contents.columns
+        matches = None if filter_ is None else columns.matching(filter_)
+        if matches is None:
+            return len(self._replaced_rows)
+        is_among = np.concatenate([matches.base.mask, matches.delta.mask])
+        return int(is_among[self._replaced_rows].sum())
+
+
+def _check_bytes(answers: Collection[Hits], most: int | None) -> None:
+    """See that the payloads of all hits together may be given."""
+    if most is not None:
+        size = sum(len(hit.payload_json or b"") for hits in answers for hit in hits)
+        check_payload_bytes(size, most)
+
+
+def lay_over(released: ReleasedVectors, view: LiveView) -> VectorSearch | LiveVectorSearch:
+    """What answers for a version and a view: the version itself where nothing changed since."""
+    if view.generation <= released.covers or not view.count:
+        return released.index
+    return released.with_changes(view)
