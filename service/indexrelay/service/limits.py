@@ -11,9 +11,12 @@ Python runs one thread at a time, and forty of them that parse and encode would 
 before the event loop has its own again.
 """
 
+import asyncio
 import ipaddress
+from collections import Counter, deque
 from collections.abc import Callable, Collection
-from typing import Final, TypeVar
+from enum import Enum, auto
+from typing import Final, Literal, TypeVar
 
 import anyio.from_thread
 import anyio.to_thread
@@ -153,58 +156,129 @@ class AnswerRoom:
     def __init__(self, connection: GuardedConnection | None) -> None:
         """``connection``: whose answer it is; ``None``: another server's, and nothing counts."""
         self._connection = connection
+        self._few_bytes = 0
         self.held_bytes = 0
 
     def hold(self, count: int) -> None:
         """Count so many bytes; to be called on the thread that answers.
 
-        Few are counted only when they are sent: to ask the event loop takes longer than to encode
-        them.
+        Few are counted with the next ones, or when they are sent: to ask the event loop takes
+        longer than to encode them.
 
         Raises:
             OverloadedError: there is no room for them.
         """
-        if self._connection is None or count <= _BLOCK_BYTES:
+        if self._connection is None:
+            return
+        count += self._few_bytes
+        if count <= _BLOCK_BYTES:
+            self._few_bytes = count
             return
         if not anyio.from_thread.run_sync(self._connection.hold, count):
             raise OverloadedError("answers on their way, and no room for one more")
+        self._few_bytes = 0
         self.held_bytes += count
 
 
+class More(Enum):
+    """What a search gives that gives its thread to others for now."""
+
+    MORE = auto()
+
+
+MORE: Final = More.MORE
+
+
 class SearchThreads:
-    """Runs searches on threads; for one event loop."""
+    """Runs searches on threads, a few at a time; for one event loop.
+
+    Those that wait are taken in the order in which they came, but each caller's in turn with those
+    of the others. A batch gives its thread back between its searches while others wait. So neither
+    many nor long requests of one caller keep another's search for long.
+    """
 
     def __init__(self, settings: HttpSettings) -> None:
         self._limiter = CapacityLimiter(settings.searches)
+        self._free = settings.searches
         self._most = settings.searches + settings.max_waiting_searches
-        self._inside = 0
+        self._most_of_one = self._most if len(settings.tokens) < 2 else max(1, self._most // 2)
+        self._inside: Counter[str | None] = Counter()
+        self._waiting: dict[str | None, deque[asyncio.Future[None]]] = {}
+        """By caller; whose turn is next comes first."""
 
     def __len__(self) -> int:
         """How many run or wait."""
-        return self._inside
+        return self._inside.total()
+
+    @property
+    def others_wait(self) -> bool:
+        """Whether a thread is waited for; from any thread."""
+        return bool(self._waiting)
 
     async def run(
         self,
-        function: Callable[[], T],
+        function: Callable[[], T | Literal[More.MORE]],
         *,
         connection: GuardedConnection | None,
+        caller: str | None = None,
     ) -> T:
         """What ``function`` returns, from a thread.
+
+        Args:
+            function: called again where it gives `MORE`, perhaps on another thread.
+            connection: whose search it is; ``None``: another server's.
+            caller: whose token was shown; ``None``: nobody has to.
 
         Raises:
             OverloadedError: too many searches are waiting, or the client has left.
             Exception: what ``function`` raises.
         """
-        if self._inside >= self._most:
+        if len(self) >= self._most:
             raise OverloadedError(f"{self._most} searches to answer")
+        if self._inside[caller] >= self._most_of_one:
+            raise OverloadedError(f"{self._most_of_one} searches of this token to answer")
 
-        def work() -> T:
+        def work() -> T | Literal[More.MORE]:
             if connection is not None and connection.gone:
                 raise OverloadedError("no client to answer")
             return function()
 
-        self._inside += 1
+        self._inside[caller] += 1
         try:
-            return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+            while True:
+                await self._take(caller)
+                try:
+                    found = await anyio.to_thread.run_sync(work, limiter=self._limiter)
+                finally:
+                    self._give()
+                if found is not MORE:
+                    return found
         finally:
-            self._inside -= 1
+            self._inside[caller] -= 1
+
+    async def _take(self, caller: str | None) -> None:
+        """Wait for a thread."""
+        if self._free:
+            self._free -= 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(caller, deque()).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._give()  # it had come already
+            raise
+
+    def _give(self) -> None:
+        """Give a thread to the next caller who waits for one."""
+        while self._waiting:
+            caller = next(iter(self._waiting))
+            turns = self._waiting.pop(caller)
+            turn = turns.popleft()
+            if turns:
+                self._waiting[caller] = turns
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1

@@ -2,11 +2,12 @@
 
 Whatever is asked of a component goes this way: a thread is waited for, a snapshot is borrowed, the
 body is read and the component asked, the answer is encoded, and who observes is given what it was:
-the metrics, and the log of slow queries. Nothing that was sent is among that.
+the metrics, and the log of slow queries. Nothing that was sent is among that. A batch may lose its
+thread between two of its searches, and keeps its snapshot.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -22,7 +23,7 @@ from indexrelay.service.answers import Answering, Hold, LargeResponse
 from indexrelay.service.bodies import JSON
 from indexrelay.service.connections import connection_of
 from indexrelay.service.dispatch import NotFilteredError
-from indexrelay.service.limits import AnswerRoom, SearchThreads
+from indexrelay.service.limits import MORE, AnswerRoom, More, SearchThreads
 from indexrelay.service.problems import OverloadedError, RefusedError
 from indexrelay.service.tokens import caller_of
 
@@ -43,6 +44,8 @@ _OUTCOMES: Final[tuple[tuple[type[Exception], Outcome], ...]] = (
 """By the error; whatever else is raised has failed."""
 _OUR_KINDS: Final = "indexrelay.components."
 """What kinds of our own serve has the payloads of entries."""
+_TURN_SECONDS: Final = 0.05
+"""How long a batch keeps a thread for which others wait: as long as a slow search."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +82,7 @@ class Observation:
     operation: Operation
     outcome: Outcome
     seconds: float
-    """On its thread; it may have waited for that before."""
+    """On its threads; it may have waited for them."""
     component: str = ""
     """Empty where no such component is served."""
     version: str = ""
@@ -88,7 +91,8 @@ class Observation:
 
 
 Observer: TypeAlias = Callable[[Observation], None]
-Ask: TypeAlias = Callable[[Lent], Answered]
+Ask: TypeAlias = Callable[[Lent], Answered | Generator[None, None, Answered]]
+"""Asks a component; one that yields may go on in another turn, on another thread."""
 
 
 class Queries:
@@ -122,55 +126,66 @@ class Queries:
             OverloadedError: too many queries wait.
             Exception: what ``ask`` raises, and what a snapshot does.
         """
-        forced = caller_of(request).filter
+        caller = caller_of(request)
         connection = connection_of(request.scope)
         room = AnswerRoom(connection)
+        found: dict[str, Any] = {"operation": operation, "outcome": "overloaded"}
+        steps = self._steps(component, ask, caller.filter, room.hold, found)
+        seconds = 0.0
 
-        def run() -> bytes:
-            return self._run(component, operation, ask, forced, room.hold)
+        def turn() -> bytes | More:
+            nonlocal seconds
+            began = time.perf_counter()
+            try:
+                while True:
+                    next(steps)
+                    if self._threads.others_wait and time.perf_counter() - began >= _TURN_SECONDS:
+                        return MORE
+            except StopIteration as ended:
+                body: bytes = ended.value
+                return body
+            finally:
+                seconds += time.perf_counter() - began
 
         try:
-            body = await self._threads.run(run, connection=connection)
-        except OverloadedError:
-            self._observe(Observation(operation=operation, outcome="overloaded", seconds=0.0))
-            raise
-        response = LargeResponse(body, media_type="application/json")
-        response.held_bytes = room.held_bytes
-        return response
-
-    def _run(
-        self,
-        component: str,
-        operation: Operation,
-        ask: Ask,
-        forced: Mapping[str, Any] | None,
-        hold: Hold,
-    ) -> bytes:
-        began = time.perf_counter()
-        found: dict[str, Any] = {"operation": operation, "outcome": "answered"}
-        try:
-            with self._reloader.acquire() as snapshot:
-                served = _of(snapshot, component, names_others=forced is None)
-                version = snapshot.versions[component]
-                found |= {"component": component, "version": version}
-                lent = Lent(
-                    served=served,
-                    answering=Answering(
-                        component=component, release=snapshot.release, version=version
-                    ),
-                    forced=forced,
-                    max_bytes=self._limits.max_answer_bytes,
-                    are_json=type(served).__module__.startswith(_OUR_KINDS),
-                    hold=hold,
-                )
-                answered = ask(lent)
-                found |= {"k": answered.k, "plan": answered.plan}
-                return answered.body
+            body = await self._threads.run(turn, connection=connection, caller=caller.name)
+            found["outcome"] = "answered"
         except Exception as error:
             found["outcome"] = outcome_of(error)
             raise
         finally:
-            self._observe(Observation(seconds=time.perf_counter() - began, **found))
+            steps.close()
+            self._observe(Observation(seconds=seconds, **found))
+        response = LargeResponse(body, media_type="application/json")
+        response.held_bytes = room.held_bytes
+        return response
+
+    def _steps(
+        self,
+        component: str,
+        ask: Ask,
+        forced: Mapping[str, Any] | None,
+        hold: Hold,
+        found: dict[str, Any],
+    ) -> Generator[None, None, bytes]:
+        """Ask the component; ``found`` gets what may be observed of it."""
+        with self._reloader.acquire() as snapshot:
+            served = _of(snapshot, component, names_others=forced is None)
+            version = snapshot.versions[component]
+            found |= {"component": component, "version": version}
+            lent = Lent(
+                served=served,
+                answering=Answering(component=component, release=snapshot.release, version=version),
+                forced=forced,
+                max_bytes=self._limits.max_answer_bytes,
+                are_json=type(served).__module__.startswith(_OUR_KINDS),
+                hold=hold,
+            )
+            answered = ask(lent)
+            if isinstance(answered, Generator):
+                answered = yield from answered
+            found |= {"k": answered.k, "plan": answered.plan}
+            return answered.body
 
     def _observe(self, observation: Observation) -> None:
         for observer in self._observers:

@@ -17,7 +17,7 @@ of vectors that differ in nothing else is searched at once, where the component 
 batch that cannot be answered has a problem in its place.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -128,7 +128,7 @@ def _searching(read: Callable[[], Search]) -> Ask:
 
 
 def _searching_many(read: Callable[[], Sequence[Search]]) -> Ask:
-    def ask(lent: Lent) -> Answered:
+    def ask(lent: Lent) -> Generator[None, None, Answered]:
         searches = read()
         together = _together(lent, searches)
         head, tail = b'{"answers":[', b"]}"
@@ -142,6 +142,8 @@ def _searching_many(read: Callable[[], Sequence[Search]]) -> Ask:
                 piece = _refused(error)
             left -= len(piece) + 1
             pieces.append(piece)
+            if not together:  # what all of them found would wait, too
+                yield
         body = b"".join((head, b",".join(pieces), tail))
         return Answered(body=body, k=max(each.k for each in searches))
 

@@ -22,6 +22,7 @@ from indexrelay.service.bodies import (
 from indexrelay.service.limits import BodyLimit, SearchThreads
 from indexrelay.service.problems import OverloadedError, ProblemDetails
 from indexrelay.service.requests import PIECE_BYTES
+from indexrelay.service.tokens import digest_of
 from tests.security.limits.table import Row, exercises
 from tests.service.test_connections import CHUNKED, POST, WHOLE, Application
 from tests.service.transports import HeldTransport, Service, receive, status
@@ -309,6 +310,13 @@ def _searches(row: Row, _request: pytest.FixtureRequest) -> None:
 def _waiting(row: Row, _request: pytest.FixtureRequest) -> None:
     one = HttpSettings(searches=1)
     assert _peak(one, asked=1 + row.number + 3) == (1, 3)
+
+
+@exercises("searches of one token, where there are several, that run or wait")
+def _of_one_token(row: Row, _request: pytest.FixtureRequest) -> None:
+    tokens = {name: {"sha256": digest_of(name)} for name in ("shop", "bank")}
+    settings = HttpSettings.model_validate({"tokens": tokens})
+    assert _peak(settings, asked=row.number + 3) == (settings.searches, 3)
 
 
 def _peak(settings: HttpSettings, *, asked: int) -> tuple[int, int]:
