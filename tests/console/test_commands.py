@@ -301,7 +301,7 @@ def test_a_component_that_is_not_released_is_refused_with_a_suggestion(
 
 def test_a_component_that_cannot_be_searched_is_refused(run: Run, built: Path) -> None:
     said = run("search", "map", "--text", "x", "--config", str(built))
-    assert said.code == 1
+    assert said.code == 2
     assert "answers no search" in said.err
 
 
@@ -314,12 +314,17 @@ def test_a_search_takes_a_text_or_a_vector_or_both_or_an_id(
     assert "give --text, --vector, both of them, or --id" in said.err
 
 
-def test_a_vector_that_is_none_is_refused(run: Run, built: Path, tmp_path: Path) -> None:
+def test_what_is_no_vector_is_a_wrong_call(run: Run, built: Path, tmp_path: Path) -> None:
     file = tmp_path / "vector.npy"
     file.write_text("not numpy")
-    said = run("search", "map", "--vector", str(file), "--config", str(built))
-    assert said.code == 1
-    assert "holds no vector" in said.err
+    for option, given, why in (
+        ("--vector", str(file), "holds no vector"),
+        ("--vector", "1,2", "1,2 holds no vector"),
+        ("--vector", '["a"]', '["a"] holds no vector'),
+        ("--vector", "[[1, 2], [3, 4]]", "an array of shape (2, 2); give one vector"),
+    ):
+        said = run("search", "map", "--text", "x", option, given, "--config", str(built))
+        assert (said.code, why in said.err) == (2, True), said.err
 
 
 def test_a_rebuild_is_requested_and_a_missing_rebuilder_is_reported(run: Run, built: Path) -> None:

@@ -32,6 +32,12 @@ class CommandError(IndexRelayError):
     """Raised when a command cannot do what it was asked; the message is what to do instead."""
 
 
+class WrongCallError(CommandError):
+    """Raised when a command is given what nobody could carry out; the message is what is wrong."""
+
+    is_misuse = True
+
+
 class CorpusError(IndexRelayError):
     """Raised when the demo's texts cannot be read or are too few; names how many are enough."""
 

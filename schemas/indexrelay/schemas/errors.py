@@ -56,6 +56,8 @@ class UnknownNameError(IndexRelayError):
 class InvalidQueryError(IndexRelayError, ValueError):
     """Raised when a query cannot be answered; the message says what would be right."""
 
+    is_misuse = True
+
 
 class MissingExtraError(IndexRelayError):
     """Raised when an optional dependency is used that is not installed."""

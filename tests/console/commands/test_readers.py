@@ -36,7 +36,9 @@ def test_a_token_is_shown_to_a_reader_of_this_machine(monkeypatch: pytest.Monkey
     received: list[bytes] = []
     with (
         refusing(received) as address,
-        pytest.raises(CommandError, match="reader 'web-1' refused"),
+        pytest.raises(
+            CommandError, match=f"'web-1' refused: .*; it does not know the one in {TOKEN}"
+        ),
         asking("web-1", address) as client,
     ):
         client.state()

@@ -63,7 +63,7 @@ def test_each_release_shows_who_made_it_and_what_it_changed(store: ArtifactStore
     newest, held, second, first = release_history(store, most=10)
     assert (first.by, first.added, first.reason) == ("rebuilder/r1", ("index", "maps"), "first")
     assert (second.by, second.changed, second.added) == ("ada@desk", ("index",), ("words",))
-    assert (held.holds, held.changed, held.reason) == (("index",), (), "good enough")
+    assert (held.holds, held.changed, held.reason) == (("index",), (), "held index: good enough")
     assert newest.removed == ("maps",)
     assert [each.number for each in release_history(store, most=2)] == [4, 3]
 
@@ -114,7 +114,7 @@ def test_people_see_lists_details_and_differences(run: Run, built: Path) -> None
     listed = json.loads(run("releases", "--json", *at).out)["releases"]
     assert listed == json.loads(run("releases", "list", "--json", *at).out)["releases"]
     newest = listed[0]
-    assert (newest["holds"], newest["reason"]) == (["map"], "for now")
+    assert (newest["holds"], newest["reason"]) == (["map"], "held map: for now")
     assert newest["by"].startswith(f"{getpass.getuser()}@")
     assert listed[-1]["by"].startswith("rebuilder/")
 

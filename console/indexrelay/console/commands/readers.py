@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
 import typer
@@ -15,7 +15,7 @@ import typer
 from indexrelay.console import figures
 from indexrelay.console.commands import Config, Json, alone
 from indexrelay.console.commands.status import LOAD_MARKS, NONE, covered
-from indexrelay.console.errors import CommandError, ExitCode
+from indexrelay.console.errors import CommandError, ExitCode, WrongCallError
 from indexrelay.console.installation import Installation, signals_of
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
 from indexrelay.console.terminal import adapted, note, print_json, stdout, visible
@@ -27,6 +27,8 @@ from indexrelay.schemas.settings_file import TOKEN
 if TYPE_CHECKING:
     from indexrelay.service.client import Client
 
+_NOT_TO_BE_ASKED: Final = frozenset({400, 422})
+"""What a reader answers to a query that nobody could answer."""
 app = typer.Typer(add_completion=False)
 Reader = Annotated[str, typer.Argument(metavar="READER", help="As readers list shows it.")]
 
@@ -102,10 +104,15 @@ def asking(reader: str, address: str) -> "Iterator[Client]":
         with Client(address, token=token or None) as client:
             yield client
     except NotAllowedError as error:
-        advice = f"; {TOKEN} is shown to readers of this machine" if token is None else ""
+        advice = (
+            f"; {TOKEN} is shown to readers of this machine"
+            if token is None
+            else f"; it does not know the one in {TOKEN}, or not for this"
+        )
         raise CommandError(f"reader {reader!r} refused: {error}{advice}") from error
     except RequestRefusedError as error:
-        raise CommandError(f"reader {reader!r} refused: {error}") from error
+        kind = WrongCallError if error.status in _NOT_TO_BE_ASKED else CommandError
+        raise kind(f"reader {reader!r} refused: {error}") from error
     except ReaderError as error:
         raise CommandError(
             f"reader {reader!r} does not answer: {error}; "

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from indexrelay.console.commands import Config, Json, component_names
 from indexrelay.console.commands.readers import reader_client
-from indexrelay.console.errors import CommandError
+from indexrelay.console.errors import WrongCallError
 from indexrelay.console.installation import Installation
 from indexrelay.console.sheet import Sheet, flowing, number, whole
 from indexrelay.console.terminal import print_json, stdout, visible
@@ -50,7 +50,9 @@ def search(
     ] = None,
     vector: Annotated[
         str | None,
-        typer.Option(metavar="FILE.npy|-", help="One vector; - reads a JSON array from stdin."),
+        typer.Option(
+            metavar="JSON|FILE.npy|-", help="One vector; - reads it from stdin, as a JSON array."
+        ),
     ] = None,
     only: Annotated[
         str | None,
@@ -102,21 +104,21 @@ def hits_table(hits: Iterable[Mapping[str, Any]]) -> Sheet:
 def _request(
     *, text: str | None, entry_id: str | None, vector: str | None, only: str | None, k: int
 ) -> SearchRequest:
-    """A request from what was given on the command line; ``vector`` names a file, or ``-``.
+    """A request from what was given on the command line; ``vector`` as `_read_vector` takes it.
 
     Raises:
-        CommandError: it is none that a reader would take.
+        WrongCallError: it is none that a reader would take.
     """
     values = None if vector is None else _read_vector(vector)
     try:
         asked = None if only is None else loads(only)
     except ValueError as error:
-        raise CommandError(f"--filter is no JSON: {error}") from error
+        raise WrongCallError(f"--filter is no JSON: {error}") from error
     try:
         return SearchRequest(text=text, id=entry_id, vector=values, filter=asked, k=k)
     except ValidationError as error:
         reasons = "; ".join(each["msg"] for each in error.errors(include_input=False))
-        raise CommandError(f"this cannot be asked: {reasons}") from error
+        raise WrongCallError(f"this cannot be asked: {reasons}") from error
 
 
 def _ask_release(
@@ -148,17 +150,22 @@ def _shown(hit: "Hit | FoundHit") -> dict[str, Any]:
 
 
 def _read_vector(source: str) -> list[float]:
-    """One vector from an ``.npy`` file, or (``-``) as a JSON array from stdin."""
+    """One vector: a JSON array, here or (``-``) on stdin, or an ``.npy`` file."""
     try:
         if source == "-":
             values = np.asarray(load(sys.stdin), dtype=np.float32)
+        elif source.lstrip().startswith("["):
+            values = np.asarray(loads(source), dtype=np.float32)
         else:
             values = np.asarray(np.load(Path(source), allow_pickle=False), dtype=np.float32)
     except (ValueError, TypeError, OSError, EOFError) as error:
-        raise CommandError(f"{source} holds no vector: {error}") from error
+        raise WrongCallError(
+            f"{source} holds no vector: {error}; give a JSON array of numbers, an .npy file, "
+            "or - for an array on stdin"
+        ) from error
     if values.ndim == 2 and len(values) == 1:
         values = values[0]
     if values.ndim != 1:
-        raise CommandError(f"{source} holds an array of shape {values.shape}; give one vector")
+        raise WrongCallError(f"{source} holds an array of shape {values.shape}; give one vector")
     numbers: list[float] = values.tolist()
     return numbers

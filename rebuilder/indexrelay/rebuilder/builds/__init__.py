@@ -155,8 +155,11 @@ def _revealed(value: Any) -> str:
 
 
 def _reason(check: Check) -> str:
-    if check.detail:
-        return check.detail
-    if check.measured is None and check.limit is None:
-        return "it did not pass, and its check says no more (Check.detail)"
-    return f"measured {check.measured}, limit {check.limit}"
+    """Its figures and its detail; the detail is last, since it may end with a command to type."""
+    figures = ", ".join(
+        f"{name} {figure:.6g}"
+        for name, figure in (("measured", check.measured), ("limit", check.limit))
+        if figure is not None
+    )
+    parts = [part for part in (figures, check.detail) if part]
+    return "; ".join(parts) or "it did not pass, and its check says no more (Check.detail)"

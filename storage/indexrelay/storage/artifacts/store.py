@@ -10,7 +10,7 @@ one, which is applied again when another publisher was faster, so that a hold ne
 released meanwhile.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, suppress
 from functools import partial
@@ -327,7 +327,6 @@ class ArtifactStore:
             ComponentNotReleasedError: the newest release does not have one of them.
             NothingReleasedError: there is no release.
         """
-        reason = shortened(reason, MAX_ERROR)
         return self._change(partial(_without_holds, components=components, reason=reason))
 
     def rollback(
@@ -448,7 +447,8 @@ def _with_holds(newest: Release, *, components: Collection[str], hold: Hold) -> 
     """``newest``, with these components held at the versions that they have."""
     _check_released(components, newest)
     holds = newest.holds | dict.fromkeys(components, hold)
-    return newest.model_copy(update={"holds": holds, "reason": hold.reason})
+    reason = _decision(f"held {_listed(components)}", hold.reason)
+    return newest.model_copy(update={"holds": holds, "reason": reason})
 
 
 def _without_holds(newest: Release, *, components: Collection[str], reason: str) -> Release | None:
@@ -458,7 +458,17 @@ def _without_holds(newest: Release, *, components: Collection[str], reason: str)
     holds = {name: hold for name, hold in newest.holds.items() if name not in components}
     if len(holds) == len(newest.holds):
         return None
+    reason = _decision(f"lifted {_listed(newest.holds.keys() - holds.keys())}", reason)
     return newest.model_copy(update={"holds": holds, "reason": reason})
+
+
+def _decision(what: str, reason: str) -> str:
+    """Why a release was made that a person decided on: ``held clap, map: too loud``."""
+    return shortened(f"{what}: {reason}", MAX_ERROR)
+
+
+def _listed(components: Iterable[str]) -> str:
+    return ", ".join(sorted(components))
 
 
 def _rolled_back(
@@ -484,7 +494,9 @@ def _rolled_back(
             "components": newest.components | versions,
             "groups": groups,
             "holds": newest.holds | dict.fromkeys(chosen, hold),
-            "reason": hold.reason,
+            "reason": _decision(
+                f"rolled back {_listed(chosen)} to release {target.number}", hold.reason
+            ),
         }
     )
     for group in sorted({groups[name] for name in chosen if name in groups}):
