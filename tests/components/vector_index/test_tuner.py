@@ -15,7 +15,7 @@ from indexrelay.schemas.settings import Metric
 
 
 @given(most=st.integers(1, 5000), answer=st.integers(1, 6000))
-def test_the_least_sufficient_value_is_found_within_an_eighth(most: int, answer: int) -> None:
+def test_the_least_sufficient_value_is_found_within_a_sixteenth(most: int, answer: int) -> None:
     asked: list[int] = []
 
     def enough(value: int) -> bool:
@@ -27,7 +27,7 @@ def test_the_least_sufficient_value_is_found_within_an_eighth(most: int, answer:
         assert found is None
     else:
         assert found is not None
-        assert answer <= found <= min(most, answer + answer // 8)
+        assert answer <= found <= min(most, answer + answer // 16)
     assert len(asked) <= 2 + 2 * 13
 
 

@@ -48,7 +48,8 @@ _FEWEST_LISTS: Final = 16
 """With fewer lists than this, finding the right ones costs what it saves."""
 _ENCODINGS: Final = ("Flat", "SQfp16", "SQ8", "SQ8,RFlat", "SQ4,RFlat", "RaBitQ,RFlat")
 """Ways to keep a vector, the most exact first."""
-_GRAPHS: Final = ("HNSW32", "HNSW32,SQfp16", "HNSW32,SQ8,RFlat")
+_GRAPHS: Final = ("HNSW24", "HNSW24,SQfp16", "HNSW24,SQ8,RFlat")
+"""24 links: as fast as 32 with a tenth less to keep, and faster than 16 near a recall of 0.99."""
 
 
 def candidates(spec: IndexSpec) -> tuple[Candidate, ...]:
@@ -88,6 +89,7 @@ def candidates(spec: IndexSpec) -> tuple[Candidate, ...]:
             )
     if parameters.prefer is not Prefer.MEMORY:  # then what keeps less of each vector gains nothing
         fitting[:2] = (_most_exact(some) for some in fitting[:2])
+        fitting[2] = fitting[2][: len(_GRAPHS) - 1]  # a second look is what makes the last slower
     return tuple(candidate for some in fitting for candidate in some)
 
 

@@ -43,6 +43,9 @@ _ROOMY_BYTES: Final = 256 * 1024 * 1024
 than FAISS does, which learns them where a build may hold less."""
 _KMEANS_ROUNDS: Final = 6
 """Of inverted lists; FAISS's default of ten costs more and saves no comparison."""
+_LINKED_AMONG: Final = 150
+"""Candidates for the links of a row in a graph (``efConstruction``). FAISS's default of 40 is built
+in half of the time, and takes half as long again for a query at the same recall (decision 023)."""
 _NSG_CANDIDATES: Final = 128
 """Of an NSG search, which takes no parameters per search, so this is fixed in the index."""
 
@@ -88,6 +91,8 @@ def build_index(
     try:
         index = faiss.index_factory(spec.dimension, factory.text, faiss_metric(spec.metric))
         _seed_kmeans(faiss, index, seed)
+        if factory.graph == "HNSW":
+            _graph_of(faiss, index).efConstruction = _LINKED_AMONG
         spec.memory.hold(_version_bytes(index, count))
         if count and not index.is_trained:
             rows = min(factory.trained_rows, trainable_rows(spec.dimension, spec.memory))
@@ -109,6 +114,18 @@ def build_index(
             f"{error}"
         ) from error
     progress(1.0)
+
+
+def _graph_of(faiss: Any, index: Any) -> Any:
+    """The graph of an index that has one."""
+    index = faiss.downcast_index(index)
+    match index:
+        case faiss.IndexPreTransform():
+            return _graph_of(faiss, index.index)
+        case faiss.IndexRefine():
+            return _graph_of(faiss, index.base_index)
+        case _:
+            return index.hnsw
 
 
 def _training_rows(vectors: Vectors, limit: int, seed: int) -> Vectors:

@@ -197,7 +197,7 @@ def least(
     first: int = 1,
     worth_more: Callable[[], bool] = lambda: True,
 ) -> int | None:
-    """The least of ``first``…``most`` that is enough, if more is never less, within an eighth.
+    """The least of ``first``…``most`` that is enough, if more is never less, within a sixteenth.
 
     ``None``: not even ``most`` is, or ``worth_more`` was false after one that was not enough.
     """
@@ -206,7 +206,7 @@ def least(
         if high >= most or not worth_more():
             return None
         low, high = high, min(2 * high, most)
-    while high - low > max(1, low // 8):
+    while high - low > max(1, low // 16):
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
