@@ -29,6 +29,7 @@ from indexrelay.reloaders.fallback import fallback_versions
 from indexrelay.reloaders.retry import Failures, error_text
 from indexrelay.reloaders.sandbox import SANDBOX
 from indexrelay.reloaders.scrubber import Corruption
+from indexrelay.reloaders.slow_queries import time_queries
 from indexrelay.reloaders.snapshot import Contents, ServedComponent
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock
@@ -145,7 +146,12 @@ class Loader:
         self._store = store
         self._chosen = settings.reader.components
         self._clock = clock
-        self._opener = Opener(store, definitions=settings.components, clock=clock)
+        self._opener = Opener(
+            store,
+            definitions=settings.components,
+            clock=clock,
+            slow_query_ms=settings.reader.slow_query_ms,
+        )
         self._failures = Failures(
             store,
             first_wait_seconds=settings.reader.retry_seconds,
@@ -417,10 +423,13 @@ class Opener:
         *,
         definitions: Mapping[str, ComponentDefinition],
         clock: Clock,
+        slow_query_ms: float | None = None,
     ) -> None:
+        """``slow_query_ms``: queries that take longer are logged; ``None``: none are timed."""
         self._store = store
         self._definitions = definitions
         self._clock = clock
+        self._slow_query_ms = slow_query_ms
 
     def open(
         self, component: str, version: str, *, serving: ServedComponent | None
@@ -451,6 +460,10 @@ class Opener:
         except SystemExit as error:  # of a user's code: it must not end the thread that reloads
             raise ContractError(f"load ended the process: {describe_error(error)}") from error
         failpoint("reader.after_load")
+        if self._slow_query_ms is not None:
+            time_queries(
+                value, component=component, version=version, threshold_ms=self._slow_query_ms
+            )
         return ServedComponent(
             value,
             version=version,

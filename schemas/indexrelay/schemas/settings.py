@@ -573,9 +573,9 @@ class ReaderSettings(Table):
     scrub_bytes_per_second: PositiveCount = 20_000_000
     """… and how fast at most: a tenth of what a plain disk gives, and 2 % of a core."""
     slow_query_ms: MillisecondsOrFalse = None
-    """A query over HTTP that takes more milliseconds is logged (``query.slow``), with component,
-    version, plan where it was explained, ``k`` and seconds, and nothing of what was asked.
-    ``false``: none is."""
+    """A query that takes more milliseconds is logged (``query.slow``), with component, version,
+    plan where it was explained, ``k`` and seconds, and nothing of what was asked; over HTTP the
+    whole of a request, and in a process that asks by itself each call. ``false``: none is."""
 
 
 LiveKey = Annotated[SecretStr, Field(min_length=32, max_length=1000)]

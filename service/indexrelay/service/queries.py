@@ -17,7 +17,7 @@ from starlette.responses import Response
 from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
 from indexrelay.reloaders import Reloader, Snapshot
 from indexrelay.reloaders.errors import ComponentNotServedError, ReloaderStoppedError
-from indexrelay.schemas.loggers import get_logger
+from indexrelay.reloaders.slow_queries import counted_elsewhere, log_slow_query
 from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service.answers import Answering, Hold, LargeResponse
 from indexrelay.service.bodies import JSON
@@ -26,8 +26,6 @@ from indexrelay.service.dispatch import NotFilteredError
 from indexrelay.service.limits import MORE, AnswerRoom, More, SearchThreads
 from indexrelay.service.problems import OverloadedError, RefusedError
 from indexrelay.service.tokens import caller_of
-
-log = get_logger(__name__)
 
 Operation: TypeAlias = Literal["search", "batch", "entries", "count", "scroll", "neighbours"]
 Outcome: TypeAlias = Literal[
@@ -137,10 +135,12 @@ class Queries:
             nonlocal seconds
             began = time.perf_counter()
             try:
-                while True:
-                    next(steps)
-                    if self._threads.others_wait and time.perf_counter() - began >= _TURN_SECONDS:
-                        return MORE
+                with counted_elsewhere():
+                    while True:
+                        next(steps)
+                        lasted = time.perf_counter() - began
+                        if self._threads.others_wait and lasted >= _TURN_SECONDS:
+                            return MORE
             except StopIteration as ended:
                 body: bytes = ended.value
                 return body
@@ -229,21 +229,17 @@ def outcome_of(error: Exception) -> Outcome:
 
 
 def slow_query_log(threshold_ms: float) -> Observer:
-    """Logs queries that took longer, without anything that was sent.
-
-    As every kind of line it is rate-limited (`indexrelay.schemas.logs`).
-    """
+    """Logs queries that took longer, without anything that was sent."""
 
     def observe(observation: Observation) -> None:
         if observation.seconds * 1000 > threshold_ms and observation.outcome == "answered":
-            log.warning(
-                "query.slow",
+            log_slow_query(
                 component=observation.component,
                 version=observation.version,
                 operation=observation.operation,
                 plan=observation.plan,
                 k=observation.k,
-                seconds=round(observation.seconds, 6),
+                seconds=observation.seconds,
             )
 
     return observe
