@@ -1,13 +1,13 @@
 """Slow queries of a process that asks by itself; the service has tests of its own for them."""
 
 import gc
+import time
 import weakref
 from typing import Any
 
 import numpy as np
 import pytest
 
-from indexrelay.reloaders import slow_queries
 from indexrelay.reloaders.slow_queries import counted_elsewhere, time_queries
 from indexrelay.schemas.loggers import FIELDS
 from indexrelay.schemas.settings import ComponentDefinition, ReaderSettings
@@ -72,7 +72,9 @@ def test_a_query_that_asks_another_is_logged_once_and_not_at_all_where_it_is_tim
     value = songs()
     search = ServedSongs.search
     monkeypatch.setattr(ServedSongs, "count", lambda self: len(self.search([0, 0])), raising=True)
-    monkeypatch.setattr(ServedSongs, "search", lambda self, *_: search(self, np.zeros(2)))
+    monkeypatch.setattr(
+        ServedSongs, "search", lambda self, *_: search(self, np.zeros(2, np.float32))
+    )
     time_queries(value, component="songs", version="v", threshold_ms=0.0)
     assert value.count() == 1
     assert [each["operation"] for each in slow(caplog)] == ["count"]
@@ -89,7 +91,7 @@ def test_only_what_takes_longer_is_slow(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter([0.0, 0.02, 1.0, 1.021])
-    monkeypatch.setattr(slow_queries.time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(times))
     value = songs()
     time_queries(value, component="songs", version="v", threshold_ms=20.0)
     assert value.count() == value.count() == 1
