@@ -1,6 +1,7 @@
 """How the least effort is found."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from indexrelay.components.vector_index.index_search import search_parameters
+from indexrelay.components.vector_index.mapped_index import led_around, open_index
 from indexrelay.components.vector_index.sample import Dataset, draw_sample
 from indexrelay.components.vector_index.spec import Effort, IndexSpec, VectorIndexParameters
 from indexrelay.components.vector_index.tuner import Trial, Tuner, least
@@ -74,3 +77,58 @@ def test_what_a_sample_may_be_wrong_by_costs_at_most_twice_the_effort_asked_for(
 def test_what_a_sample_may_be_wrong_by_is_added_where_that_costs_little(dataset: Dataset) -> None:
     # The target takes about 173.
     assert 165 <= tuned(dataset, power=1.5) <= 195
+
+
+@pytest.mark.parametrize("factory", ["HNSW16", "HNSW16,SQ8,RFlat"])
+def test_a_graph_is_tuned_as_though_its_queries_were_no_entries(
+    tmp_path: Path, factory: str
+) -> None:
+    path = tmp_path / "index.faiss"
+    vectors = np.random.default_rng(5).standard_normal((3000, 16), dtype=np.float32)
+    index = faiss.index_factory(16, factory)
+    index.train(vectors)
+    index.add(vectors)
+    faiss.write_index(index, str(path))
+    written = path.read_bytes()
+    mapped = open_index(path)
+    parameters = VectorIndexParameters(index=factory, min_recall=0.95)
+    spec = IndexSpec(parameters=parameters, metric=Metric.L2, dimension=16, count=3000)
+    sample = draw_sample(vectors, Metric.L2, seed=0, progress=lambda _share: None)
+    dataset = Dataset(spec=spec, vectors=vectors, sample=sample)
+
+    def itself(effort: int) -> int:
+        parameters = search_parameters(mapped, Effort(ef_search=effort, k_factor=1))
+        _, found = mapped.search(sample.vectors, 10, params=parameters)
+        return int((found == sample.rows[:, None]).any(axis=1).sum())
+
+    def fails_meanwhile() -> None:
+        with led_around(mapped, path, sample.rows) as led:
+            assert led
+            assert path.read_bytes() != written
+            assert itself(100) <= 1  # where a search begins is found in any case
+            raise ZeroDivisionError
+
+    assert itself(100) >= 198
+    with pytest.raises(ZeroDivisionError):
+        fails_meanwhile()
+    assert path.read_bytes() == written
+    as_entries = Tuner(index=mapped, dataset=dataset).tune(refined=False)
+    as_others = Tuner(index=mapped, dataset=dataset, path=path).tune(refined=False)
+    assert as_entries is not None
+    assert as_others is not None
+    assert path.read_bytes() == written
+    queries = np.random.default_rng(6).standard_normal((500, 16), dtype=np.float32)
+    _, exact = faiss.knn(queries, vectors, 10)
+    _, found = mapped.search(queries, 10, params=search_parameters(mapped, as_others.effort))
+    hits = sum(len(set(a) & set(b)) for a, b in zip(exact.tolist(), found.tolist(), strict=True))
+    assert hits >= 0.95 * exact.size
+
+
+def test_what_is_no_graph_is_tuned_as_it_is(tmp_path: Path, dataset: Dataset) -> None:
+    path = tmp_path / "index.faiss"
+    index = faiss.index_factory(8, "IVF16,Flat")
+    index.train(dataset.vectors)
+    index.add(dataset.vectors)
+    faiss.write_index(index, str(path))
+    with led_around(open_index(path), path, dataset.sample.rows) as led:
+        assert not led

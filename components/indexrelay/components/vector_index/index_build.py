@@ -27,7 +27,7 @@ from indexrelay.components.errors import UnbuildableIndexError
 from indexrelay.components.kind import BuildMemory
 from indexrelay.components.vector_index.centroids import Centroids, k_means
 from indexrelay.components.vector_index.index_search import openmp_threads
-from indexrelay.components.vector_index.mapped_index import release_rows, require_faiss
+from indexrelay.components.vector_index.mapped_index import graph_in, release_rows, require_faiss
 from indexrelay.components.vector_index.metrics import faiss_metric
 from indexrelay.components.vector_index.spec import Factory, IndexSpec
 from indexrelay.schemas.settings import Metric
@@ -92,7 +92,7 @@ def build_index(
         index = faiss.index_factory(spec.dimension, factory.text, faiss_metric(spec.metric))
         _seed_kmeans(faiss, index, seed)
         if factory.graph == "HNSW":
-            _graph_of(faiss, index).efConstruction = _LINKED_AMONG
+            graph_in(index).efConstruction = _LINKED_AMONG
         spec.memory.hold(_version_bytes(index, count))
         if count and not index.is_trained:
             rows = min(factory.trained_rows, trainable_rows(spec.dimension, spec.memory))
@@ -114,18 +114,6 @@ def build_index(
             f"{error}"
         ) from error
     progress(1.0)
-
-
-def _graph_of(faiss: Any, index: Any) -> Any:
-    """The graph of an index that has one."""
-    index = faiss.downcast_index(index)
-    match index:
-        case faiss.IndexPreTransform():
-            return _graph_of(faiss, index.index)
-        case faiss.IndexRefine():
-            return _graph_of(faiss, index.base_index)
-        case _:
-            return index.hnsw
 
 
 def _training_rows(vectors: Vectors, limit: int, seed: int) -> Vectors:

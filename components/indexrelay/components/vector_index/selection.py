@@ -355,7 +355,10 @@ def _attempt(
     growth = _Growth.of(factory, max(over.count, 1) / max(dataset.spec.count, 1))
     limit = _LATENCY_SHARE * parameters.max_latency_ms
     tuner = Tuner(
-        index=open_index(files.index), dataset=dataset, max_latency_ms=limit / growth.latency
+        index=open_index(files.index),
+        dataset=dataset,
+        path=files.index,
+        max_latency_ms=limit / growth.latency,
     )
     best = tuner.tune(refined=factory.refined)
     shortfalls = set()

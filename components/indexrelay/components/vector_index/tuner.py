@@ -10,10 +10,14 @@ lists they come from. Each number of candidates gets its own least number of lis
 candidates make it no faster. A number of candidates with which the recall stays out of reach is
 abandoned early: gains of doublings shrink at least geometrically.
 
+A graph holds the entries that it is asked with, and would find their neighbours by their own links;
+so it is tuned with links that lead around them. Of what is then out of reach for any effort nothing
+is counted: built without these entries, it would have other links.
+
 The target is a little higher than the recall asked for, by what a sample of this size may be wrong:
 otherwise every other set of queries would miss it, and so would the same sample after the next
-small batch, which would then cost a full build. It may cost no more than twice the effort that the
-recall asked for takes: near 1 a graph may need ten times as much for the last thousandth. Where it
+small batch, which would then cost a full build. How much more effort it may cost than the recall
+asked for is bounded: near 1 a graph may need ten times as much for the last thousandth. Where it
 is out of reach, what was asked for is enough.
 
 Recall is measured in one batch; the time by single queries on one thread, as in a reader.
@@ -24,6 +28,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from math import sqrt
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any, Final
@@ -34,6 +39,7 @@ from indexrelay.components.vector_index.index_search import (
     openmp_threads,
     search_parameters,
 )
+from indexrelay.components.vector_index.mapped_index import led_around
 from indexrelay.components.vector_index.metrics import distances_of_found, without_itself
 from indexrelay.components.vector_index.sample import Dataset
 from indexrelay.components.vector_index.spec import Effort
@@ -44,12 +50,28 @@ _TIMED_QUERIES: Final = 40
 """Asked one by one for the time; the median of so many varies by a few percent."""
 _TIMED_SECONDS: Final = 0.5
 """… but no longer than this for one effort: a slow one is recognized after a few queries."""
-_STANDARD_ERRORS: Final = 2.5
-"""Of the sample's recall, added to the target: 0.012 for 200 queries at 0.95. As many, because the
-ten neighbours of one query are found or missed together: measured, 400 other queries had 0.937
-where the sample had 0.950."""
-_MOST_FOR_SAFETY: Final = 2
-"""How many times the effort that the recall asked for takes, the target may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Safety:
+    """What is added to the recall asked for, because a sample is only a sample."""
+
+    standard_errors: float
+    """Of the sample's recall."""
+    most: float
+    """How many times the effort that the recall asked for takes, the target may take."""
+
+
+_ENTRIES: Final = Safety(2.5, 2)
+"""For queries that are entries: 0.012 for 200 of them at 0.95. As many, because the ten neighbours
+of one query are found or missed together, and because entries are found more easily: measured, 400
+other queries had 0.937 where the sample had 0.950."""
+_OTHERS: Final = Safety(1.5, 1.25)
+"""For queries that are asked as though they were no entries (`led_around`)."""
+_EXHAUSTIVE: Final = 1000
+"""Candidates of a graph with which what is not found is not linked."""
+_EXHAUSTED: Final = 0.99
+"""… if so much is found."""
 _PREDICTING_TRIALS: Final = 3
 """Efforts after which the next gains can be predicted."""
 
@@ -78,8 +100,13 @@ class Tuner:
 
     index: Any
     dataset: Dataset
+    path: Path | None = None
+    """The file that ``index`` is mapped from, and that may be changed meanwhile."""
     max_latency_ms: float = float("inf")
     trials: list[Trial] = field(default_factory=list)
+    _safety: Safety = _ENTRIES
+    _to_be_found: float = 1.0
+    """The share of the neighbours that any effort finds while links lead around the entries."""
 
     def tune(self, *, refined: bool) -> Trial | None:
         """The trial of the effort to search with: what the user fixed, and the least of the rest.
@@ -90,6 +117,20 @@ class Tuner:
         """
         if not self.dataset.sample.depth:
             return None
+        if self.path is None:
+            return self._best(refined)
+        knob = knob_of(self.index)
+        if knob is None or knob.name != "ef_search":
+            return self._best(refined)
+        most = _with(knob, min(_EXHAUSTIVE, knob.most), _K_FACTORS[-1] if refined else None)
+        as_entries = self._recall(most)
+        with led_around(self.index, self.path, self.dataset.sample.rows) as led:
+            self._safety = _OTHERS if led else _ENTRIES
+            if led and as_entries >= _EXHAUSTED:
+                self._to_be_found = min(self._recall(most) / as_entries, 1.0)
+            return self._best(refined)
+
+    def _best(self, refined: bool) -> Trial | None:
         knob = knob_of(self.index)
         fixed = getattr(self.dataset.spec.parameters, knob.name) if knob is not None else None
         best: Trial | None = None
@@ -136,7 +177,7 @@ class Tuner:
         value = min(reached) if enough is None else enough
         safe = [value for value, trial in tried.items() if trial.recall >= target]
         if safe:
-            value = min(_MOST_FOR_SAFETY * value, *safe)
+            value = min(int(self._safety.most * value), *safe)
             reaches(target, value)
         return tried[value]
 
@@ -155,7 +196,7 @@ class Tuner:
         recall, sample = self.dataset.spec.parameters.min_recall, self.dataset.sample
         answers = max(sample.neighbours.shape[0] * sample.depth, 1)
         error = sqrt(recall * (1 - recall) / answers)
-        return min(recall + _STANDARD_ERRORS * error, 1.0)
+        return min(recall + self._safety.standard_errors * error, 1.0)
 
     def _try_more(self, knob: Knob, best: Trial) -> None:
         """One trial of twice the effort, so that the table of trials shows what it would gain."""
@@ -165,18 +206,21 @@ class Tuner:
             self._try(more)
 
     def _try(self, effort: Effort) -> Trial:
+        recall = min(self._recall(effort) / self._to_be_found, 1.0)
         parameters = search_parameters(self.index, effort)
-        vectors, sample = self.dataset.vectors, self.dataset.sample
-        depth = sample.depth + 1
-        _, found = self.index.search(sample.vectors, depth, params=parameters)
-        rows = without_itself(found, sample.rows)
-        metric = self.dataset.spec.metric
-        true = distances_of_found(sample.vectors, rows, vectors[rows], metric)
         with openmp_threads(1):
-            seconds = median(self._single_queries(depth, parameters))
-        trial = Trial(effort, sample.recall(true), 1000 * seconds)
+            seconds = median(self._single_queries(self.dataset.sample.depth + 1, parameters))
+        trial = Trial(effort, recall, 1000 * seconds)
         self.trials.append(trial)
         return trial
+
+    def _recall(self, effort: Effort) -> float:
+        vectors, sample = self.dataset.vectors, self.dataset.sample
+        parameters = search_parameters(self.index, effort)
+        _, found = self.index.search(sample.vectors, sample.depth + 1, params=parameters)
+        rows = without_itself(found, sample.rows)
+        metric = self.dataset.spec.metric
+        return sample.recall(distances_of_found(sample.vectors, rows, vectors[rows], metric))
 
     def _single_queries(self, depth: int, parameters: Any) -> Iterator[float]:
         """How many seconds each took."""
