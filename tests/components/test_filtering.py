@@ -107,6 +107,36 @@ def test_what_is_kept_takes_a_bounded_memory(
     )
 
 
+def test_room_for_sketches_counts_as_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filtering, "_KEPT_BYTES", 1000)
+    base = columns_of(tmp_path / "base", [{"year": year % 2} for year in range(10)])
+    none = np.empty(0, dtype=np.int64)
+    columns = FilterColumns(base, None, rows=10, delta_rows=0, tombstones=none, sketch_bytes=64)
+    for year in range(2):
+        columns.matching({"year": year})
+    assert len(columns._kept) == 1
+    assert 5 * 64 < columns._kept_bytes <= 1000
+
+
+def test_a_filter_is_parsed_once_and_none_passes_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filtering, "_KEPT", 3)
+    columns = of(tmp_path, [{"year": 1, "live": True}], [], set())
+    first = columns.parse({"year": 1})
+    assert columns.parse({"year": 1}) is first
+    assert columns.parse({"year": 1.0}) == first
+    assert columns.parse({"live": True}) != first
+    for wrong in ({"year": True}, {"live": 1}, {"year": "1"}, {"year": object()}):
+        with pytest.raises(InvalidFilterError):
+            columns.parse(wrong)
+    for year in range(10):
+        columns.parse({"year": year})
+        columns.parse({"year": year, "genre": "x" * 5000})
+    assert len(columns._parsed) <= 3
+    assert columns.parse({"year": 1}) == first
+
+
 def test_a_version_without_columns_answers_only_filters_that_ask_for_nothing() -> None:
     none = np.empty(0, dtype=np.int64)
     columns = FilterColumns(None, None, rows=3, delta_rows=0, tombstones=none)

@@ -9,6 +9,7 @@ Filters repeat: a shop asks for the same genres all day. So a version keeps what
 matched (`FilterColumns.matches`), as rows where they are few, and as bits.
 """
 
+import marshal
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -43,12 +44,14 @@ from indexrelay.schemas.filters import (
     parse_filter,
 )
 
-FEW_ROWS: Final = 20_000
-"""Up to so many matches their rows are kept: 160 kB. More are kept as bits."""
+FEW_ROWS: Final = 100_000
+"""Up to so many matches their rows are kept: 800 kB. More are kept as bits."""
 _KEPT: Final = 128
 """Filters whose matches a version keeps."""
 _KEPT_BYTES: Final = 16 << 20
 """… and how much memory they may take in one process."""
+_PARSED_BYTES: Final = 4096
+"""Filters that are no longer than this are kept parsed, too: most of them have a hundred."""
 
 
 class LayerMatches:
@@ -58,6 +61,10 @@ class LayerMatches:
         """Of ``rows`` in increasing order, or of a ``mask`` of ``of`` rows."""
         self.prepared: dict[int, Any] = {}
         """What a planner keeps for queries that come with the same filter, by ``k``."""
+        self.sketched = False
+        """Whether a query read the sketches of these rows."""
+        self.sketches: NDArray[np.uint8] | None = None
+        """These, where a second query did."""
         self._of = of
         self._rows: Rows | None = rows
         self._bits: NDArray[np.uint8] | None = None
@@ -147,8 +154,11 @@ class FilterColumns:
         rows: int,
         delta_rows: int,
         tombstones: Rows,
+        sketch_bytes: int = 0,
     ) -> None:
         """Of a base of ``rows`` rows and of a delta of ``delta_rows``.
+
+        ``sketch_bytes`` may be kept for each row of the base that matches.
 
         A version that was built without filterable fields has no columns: only filters that ask for
         nothing can be answered.
@@ -158,8 +168,10 @@ class FilterColumns:
         self._base, self._delta = base, delta
         self._rows, self._delta_rows = rows, delta_rows
         self._tombstones = tombstones
+        self._sketch_bytes = sketch_bytes
         self._kept: OrderedDict[Filter, Matches] = OrderedDict()
         self._kept_bytes = 0
+        self._parsed: dict[bytes, Filter | None] = {}
         self._lock = threading.Lock()
 
     def parse(self, given: Any) -> Filter | None:
@@ -170,8 +182,20 @@ class FilterColumns:
         """
         if given is None:
             return None
-        found = parse_filter(given, self.fields)
-        return None if found.everything else found
+        try:
+            written = marshal.dumps(given, 2)  # equal bytes are equal filters, down to the types
+        except ValueError:  # something that JSON does not have, or nested too deep
+            written = b""
+        try:
+            return self._parsed[written]
+        except KeyError:
+            found = parse_filter(given, self.fields)
+        asked = None if found.everything else found
+        if 0 < len(written) <= _PARSED_BYTES:
+            if len(self._parsed) >= _KEPT:
+                self._parsed.clear()
+            self._parsed[written] = asked
+        return asked
 
     def matching(self, given: Any) -> Matches | None:
         """What matches a filter as it was given; ``None`` where it asks for nothing.
@@ -212,7 +236,7 @@ class FilterColumns:
         return {"filterable": field_details(self._base, self._delta, self._tombstones)}
 
     def _keep(self, asked: Filter, found: Matches) -> None:
-        size = found.base.bytes_held + found.delta.bytes_held
+        size = self._size(found)
         if size > _KEPT_BYTES:
             return
         with self._lock:
@@ -222,7 +246,12 @@ class FilterColumns:
             self._kept_bytes += size
             while len(self._kept) > _KEPT or self._kept_bytes > _KEPT_BYTES:
                 _, old = self._kept.popitem(last=False)
-                self._kept_bytes -= old.base.bytes_held + old.delta.bytes_held
+                self._kept_bytes -= self._size(old)
+
+    def _size(self, found: Matches) -> int:
+        """About how much memory they may take."""
+        of_sketches = found.base.count * self._sketch_bytes
+        return found.base.bytes_held + found.delta.bytes_held + of_sketches
 
 
 def fields_in(fields: Fields, path: Path) -> dict[str, Any]:
@@ -271,8 +300,9 @@ def columns_gate(
 
 
 _BLOCK: Final = 4096
-_SPARSE: Final = 16
-"""Where a value has less than one in so many rows, the other conditions look at its rows only."""
+_SPARSE: Final = 8
+"""Where a condition matches less than one in so many rows, these rows are sorted, and the other
+conditions look at them only: to find them in a mask of all rows takes twice as long."""
 
 
 def _matching(columns: FieldColumns | None, condition: Condition, rows: int) -> LayerMatches:
@@ -286,23 +316,25 @@ def _matching(columns: FieldColumns | None, condition: Condition, rows: int) -> 
 
 
 def _few_rows(columns: FieldColumns, condition: Condition, rows: int) -> Rows | None:
-    """The matching rows where one value has few of them and decides; ``None``: it is not so."""
+    """The matching rows where one condition has few of them and decides; ``None``: none has."""
     parts = condition.parts if isinstance(condition, All) else (condition,)
-    best: tuple[int, Column, Slice, Condition] | None = None
+    best: tuple[int, Column, list[Slice], Condition] | None = None
     for part in parts:
         if isinstance(part, AnyOf | Between):
             column = columns[part.field]
             slices = column.slices(part)
             if not slices:
                 return np.empty(0, dtype=np.int64)
-            if len(slices) == 1 and column.one_value(slices[0]):
-                count = slices[0][1] - slices[0][0]
-                if best is None or count < best[0]:
-                    best = (count, column, slices[0], part)
-    if best is None or (len(parts) > 1 and best[0] * _SPARSE > rows):
+            count = sum(stop - start for start, stop in slices)
+            if best is None or count < best[0]:
+                best = (count, column, slices, part)
+    if best is None:
         return None
-    _, column, where, decisive = best
-    found = column.sorted_rows(where)
+    count, column, where, decisive = best
+    in_order = len(parts) == 1 and len(where) == 1 and column.one_value(where[0])
+    if count * _SPARSE > rows and not in_order:
+        return None
+    found = column.rows_of(where)
     for part in parts:
         if part is not decisive:
             found = found[_mask(columns, part, rows)[found]]

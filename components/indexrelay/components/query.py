@@ -44,8 +44,9 @@ class Explanation:
 
     plan: str
     """What was done about the filter. ``unfiltered``: there was none. ``nothing``: no entry
-    matches. ``exact``: every match was compared. ``selector``: the index was searched, and only
-    matches were taken. ``hybrid``: see `arms`."""
+    matches. ``exact``: every match was compared. ``sketches``: the matches whose sketches are
+    nearest were. ``selector``: the index was searched, and only matches were taken. ``hybrid``:
+    see `arms`."""
     layers: tuple[Layer, ...] = ()
     """What was searched."""
     effort: Mapping[str, int] = field(default_factory=dict)

@@ -45,7 +45,7 @@ def test_the_rows_of_a_value_are_a_slice(columns: FieldColumns) -> None:
     [where] = year.slices(AnyOf("year", (3.0,)))
     assert where[1] - where[0] == 2, "how many there are is known before they are read"
     assert year.one_value(where)
-    assert year.sorted_rows(where).tolist() == [0, 3]
+    assert year.rows_of([where]).tolist() == [0, 3]
     assert year.slices(AnyOf("year", (2.0,))) == []
 
 
@@ -129,7 +129,7 @@ def test_a_changed_file_raises_or_leads_to_rows_that_exist(
             for value in column.values:
                 [*slices] = column.slices(AnyOf(column.name, (value,)))
                 for where in slices:
-                    assert all(0 <= row < columns.rows for row in column.sorted_rows(where))
+                    assert all(0 <= row < columns.rows for row in column.rows_of([where]))
                 assert len(column.mask(slices)) == columns.rows
         columns.check()
     except CorruptFileError:

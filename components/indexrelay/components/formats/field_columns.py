@@ -243,16 +243,18 @@ class Column:
             found[self._checked(self.rows_at(where))] = True
         return found
 
-    def sorted_rows(self, where: Slice) -> Rows:
-        """The rows of one value as int64.
+    def rows_of(self, slices: Sequence[Slice]) -> Rows:
+        """The rows of one slice or more as int64, in increasing order, each once.
 
         Raises:
-            CorruptFileError: they are not strictly increasing rows.
+            CorruptFileError: they are no rows, or one has several values of a field that has one.
         """
-        rows = self._checked(self.rows_at(where)).astype(np.int64)
+        rows = self._checked(np.concatenate([self.rows_at(each) for each in slices]))
+        if len(slices) > 1 or not self.one_value(slices[0]):
+            rows = np.unique(rows) if self.kind is FieldType.KEYWORDS else np.sort(rows)
         if len(rows) > 1 and not (rows[1:] > rows[:-1]).all():
             raise CorruptFileError(self._path, f"the rows of {self.name!r} are not in order")
-        return rows
+        return rows.astype(np.int64)
 
     def presence(self) -> NDArray[np.bool_]:
         """For each row whether it has the field."""

@@ -27,12 +27,13 @@ from indexrelay.components.layered import (
 from indexrelay.components.vector_index.candidates import Candidate
 from indexrelay.components.vector_index.delta_lists import has_delta_lists, train_delta_lists
 from indexrelay.components.vector_index.index_build import IndexFiles, Progress, try_factory
-from indexrelay.components.vector_index.index_search import openmp_threads, refusal
+from indexrelay.components.vector_index.index_search import is_graph, openmp_threads, refusal
 from indexrelay.components.vector_index.lookups import VECTORS, write_lookup
 from indexrelay.components.vector_index.mapped_index import is_mapped
 from indexrelay.components.vector_index.metrics import indexable
 from indexrelay.components.vector_index.sample import SAMPLE, Dataset, draw_sample
 from indexrelay.components.vector_index.selection import decide, soonest
+from indexrelay.components.vector_index.sketches import SKETCHES, write_sketches
 from indexrelay.components.vector_index.spec import (
     AUTO,
     IndexFacts,
@@ -89,6 +90,15 @@ def build_in_full(job: Job, mode: Full, parameters: VectorIndexParameters) -> Bu
         refused = refusal(decision.index, effort, sample.vectors[:1])
         if not refused and has_delta_lists(decision.chosen.factory):
             effort = train_delta_lists(files, dataset, effort)
+        sketched = None
+        if parameters.filterable and (refused or is_graph(decision.index)):
+            sketched = write_sketches(
+                folder / SKETCHES,
+                columns.vectors,
+                queries=sample.vectors,
+                neighbours=sample.neighbours,
+                min_recall=parameters.min_recall,
+            )
     sample.save(folder / SAMPLE)
     facts = IndexFacts(
         factory=decision.chosen.factory.text,
@@ -98,6 +108,7 @@ def build_in_full(job: Job, mode: Full, parameters: VectorIndexParameters) -> Bu
         base_bytes=files.index.stat().st_size,
         effort=effort,
         refusal=refused,
+        sketched=sketched,
     )
     facts.save(folder / FACTS)
     lookup = write_lookup(decision.index, folder, columns.matrix)
@@ -109,6 +120,8 @@ def build_in_full(job: Job, mode: Full, parameters: VectorIndexParameters) -> Bu
     extra = {TRAINED: files.trained} if files.trained.exists() else {}
     if parameters.filterable:
         extra[FIELDS] = folder / FIELDS
+    if sketched is not None:
+        extra[SKETCHES] = folder / SKETCHES
     job.progress(1.0)
     written = (BASE, FACTS, IDS, PAYLOADS, SAMPLE)
     return Built(

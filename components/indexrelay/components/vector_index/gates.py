@@ -54,6 +54,7 @@ from indexrelay.components.vector_index.metrics import (
 )
 from indexrelay.components.vector_index.sample import KEPT, SAMPLE, QuerySample
 from indexrelay.components.vector_index.search import VectorSearch
+from indexrelay.components.vector_index.sketches import SKETCHES, Sketches
 from indexrelay.components.vector_index.spec import VectorIndexParameters
 from indexrelay.components.vector_index.version import BASE, FIELDS, Contents
 from indexrelay.schemas.settings import Metric
@@ -121,6 +122,10 @@ def full_gates(
             yield concerning(fields, built, FIELDS)
         true = judge("vectors_match_source", lambda: _vectors(seen, index, sample))
         yield concerning(true, built, BASE)
+        sketches = index.contents.base.sketches
+        if sketches is not None:
+            same = judge("sketches_match_vectors", lambda: _sketches(seen, sketches))
+            yield concerning(same, built, SKETCHES)
         yield judge("sample_is_exact", lambda: _sample(seen, sample))
         answers = Answers(
             index=index, sample=sample, found=found, gather=seen.gather, parameters=parameters
@@ -214,6 +219,8 @@ def _entries(seen: _SourcePass, source: SourceSnapshot) -> Verdict:
 
 _SAME: Final = 1e-5
 """Two float32 computations of one value differ by this share of the largest."""
+_OTHER_BITS: Final = 1e-3
+"""… and turn at most this share of the bits of sketches."""
 
 
 def _vectors(seen: _SourcePass, index: VectorSearch, sample: QuerySample) -> Verdict:
@@ -231,6 +238,14 @@ def _vectors(seen: _SourcePass, index: VectorSearch, sample: QuerySample) -> Ver
         measured=worst,
         limit=limit,
     )
+
+
+def _sketches(seen: _SourcePass, sketches: Sketches) -> Verdict:
+    """The sketches of some entries are those of their vectors, but for bits at the very mean."""
+    kept, true = sketches.bits[seen.wanted], sketches.of(seen.gather(seen.wanted))
+    differing = float(np.bitwise_count(kept ^ true).sum() / (8 * max(true.size, 1)))
+    wrong = "" if differing <= _OTHER_BITS else "sketches are not those of their vectors"
+    return Verdict(not wrong, wrong, measured=differing, limit=_OTHER_BITS)
 
 
 def _sample(seen: _SourcePass, sample: QuerySample) -> Verdict:
@@ -316,6 +331,8 @@ def _base_checks(
     wanted, named = _BASE_CHECKS, [BASE, IDS]
     if parameters.filterable:
         wanted, named = wanted | {"fields_match_payloads"}, [*named, FIELDS]
+    if SKETCHES in built.files:
+        wanted, named = wanted | {"sketches_match_vectors"}, [*named, SKETCHES]
     blobs = (built.files.get(name) for name in named)
     digests = {blob.digest for blob in blobs if isinstance(blob, BlobRef)}
     inherited = [

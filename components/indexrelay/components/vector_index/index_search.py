@@ -280,6 +280,12 @@ def knob_of(index: Any) -> Knob | None:
             return None
 
 
+def is_graph(index: Any) -> bool:
+    """Whether its search follows the links of a graph, and can be tuned."""
+    knob = knob_of(index)
+    return knob is not None and knob.name == "ef_search"
+
+
 def efforts_beyond(index: Any, effort: Effort) -> Iterator[Effort]:
     """Twice the effort, and twice again, up to the most that makes a difference."""
     knob = knob_of(index)

@@ -85,7 +85,7 @@ def open_lookup(index: Any, path: Path, files: Mapping[str, Path]) -> Lookup:
     return _ByIndex(index, path)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _ByIndex:
     row_cost: ClassVar[float] = 1.0
     index: Any
@@ -104,8 +104,12 @@ class _ByIndex:
 
     def nearest(self, queries: Vectors, rows: Rows, k: int, metric: Metric) -> Found:
         """See `Lookup.nearest`."""
+        return nearest_among(self._matrix, queries, rows, k, metric)
+
+    @cached_property
+    def _matrix(self) -> "MatrixOf":
         flat = _flat_in(require_faiss(), self.index)
-        return nearest_among(MatrixOf(flat.get_xb(), flat.ntotal, flat), queries, rows, k, metric)
+        return MatrixOf(flat.get_xb(), flat.ntotal, flat)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
 """Decides how a query that may not find everything is answered, and answers it.
 
-Few matches are compared one by one, which is exact. Among many the index is searched around what
-does not match. A graph or inverted lists then meet fewer matches on their way, so the effort rises
-with what the filter leaves out (`raised`), and is doubled while fewer hits come back than there are
-matches. Where that is not enough, or the index takes no selector, all matches are compared. Few are
-as many as a search of the index would compare in the same time (`compared`); docs/decisions/035 has
-what was measured.
+Few matches are compared one by one, which is exact. Of more, where the base has `sketches`, these
+are compared, and then the vectors of those that are nearest by them. Among many the index is
+searched around what does not match. A graph or inverted lists then meet fewer matches on their way,
+so the effort rises with what the filter leaves out (`raised`), and is doubled while fewer hits come
+back than there are matches. Where that is not enough, or the index takes no selector, matches are
+compared after all. The way that costs least is taken, counted in rows that could be compared in the
+same time (`compared`); docs/decisions/028 and 031 have what was measured.
 """
 
 import math
@@ -29,6 +30,7 @@ from indexrelay.components.vector_index.index_search import (
 )
 from indexrelay.components.vector_index.lookups import MatrixOf, nearest_among
 from indexrelay.components.vector_index.mapped_index import require_faiss
+from indexrelay.components.vector_index.sketches import Sketches, nearest_sketches
 from indexrelay.components.vector_index.spec import Effort, parse_factory
 from indexrelay.components.vector_index.version import Contents
 from indexrelay.schemas.settings import Metric
@@ -150,6 +152,7 @@ class Planner:
         base = self._in_base(queries, min(k, matches.base.count), matches.base)
         delta = self._in_delta(queries, min(k, matches.delta.count), matches.delta)
         exact = base.effort is None and delta.effort is None
+        sketched = base.candidates is not None
         if not exact and self._other_distances and len(matches.delta):
             base = self._measured_again(queries, base)
             delta = self._measured_again(queries, delta)
@@ -157,24 +160,28 @@ class Planner:
         return Answers(
             found=found,
             rows=rows,
-            plan="exact" if exact else "selector",
+            plan="selector" if not exact else "sketches" if sketched else "exact",
             effort=base.effort or delta.effort,
             rounds=max(base.rounds, delta.rounds),
             matches=len(matches),
-            candidates=len(matches) if exact else None,
+            candidates=_compared_rows(base, matches) if exact else None,
         )
 
     def _in_base(self, queries: Vectors, k: int, matches: LayerMatches) -> "_Searched":
         if not k:
             return _searched_nothing(len(queries))
-        lookup, metric = self._contents.base.lookup, self._facts.metric
+        base = self._contents.base
+        all_of_them = matches.count * base.lookup.row_cost
+        candidates, by_sketches = self._candidates(k, matches.count)
         searched = None
         if not self._facts.refusal:
-            index, cost = self._contents.base.index, lookup.row_cost
-            searched = self._around(index, queries, k, matches, row_cost=cost)
+            least = min(all_of_them, by_sketches)
+            searched = self._around(base.index, queries, k, matches, otherwise=least)
         if searched is not None:
             return searched
-        return _Searched(*lookup.nearest(queries, matches.rows, k, metric))
+        if base.sketches is not None and by_sketches < all_of_them:
+            return self._by_sketches(base.sketches, queries, k, matches, candidates)
+        return _Searched(*base.lookup.nearest(queries, matches.rows, k, self._facts.metric))
 
     def _in_delta(self, queries: Vectors, k: int, matches: LayerMatches) -> "_Searched":
         delta = self._contents.delta
@@ -182,21 +189,46 @@ class Planner:
             return _searched_nothing(len(queries))
         searched = None
         if delta.index is not None:
-            searched = self._around(delta.index, queries, k, matches, row_cost=1.0)
+            searched = self._around(delta.index, queries, k, matches, otherwise=matches.count)
         if searched is None:
             searched = _Searched(*delta.nearest_among(queries, matches.rows, k))
         searched.rows[searched.rows >= 0] += self._contents.first_of_delta
         return searched
 
+    def _candidates(self, k: int, matches: int) -> tuple[int, float]:
+        """How many rows with the nearest sketches are compared, and what that costs with finding
+        them; infinite where there are no sketches."""
+        if self._facts.sketched is None:
+            return 0, math.inf
+        candidates = math.ceil(self._facts.sketched * max(k / _SKETCHED_HITS, 1))
+        return candidates, _SKETCHING + matches * _SKETCH + candidates * _CANDIDATE
+
+    def _by_sketches(
+        self, sketches: Sketches, queries: Vectors, k: int, matches: LayerMatches, candidates: int
+    ) -> "_Searched":
+        """Compare the rows whose sketches are nearest: ``candidates``, from ``k`` to all."""
+        rows, of_queries = matches.rows, sketches.of(queries)
+        found = np.empty((len(queries), k), dtype=np.float32)
+        nearest = np.empty((len(queries), k), dtype=np.int64)
+        lookup, metric = self._contents.base.lookup, self._facts.metric
+        most = 0
+        with sketches.among(matches) as bits:
+            for number in range(len(queries)):
+                one = slice(number, number + 1)
+                places = nearest_sketches(of_queries[one], bits, candidates)
+                most = max(most, len(places))
+                found[one], nearest[one] = lookup.nearest(queries[one], rows[places], k, metric)
+        return _Searched(found, nearest, candidates=most)
+
     def _around(
-        self, index: Any, queries: Vectors, k: int, matches: LayerMatches, *, row_cost: float
+        self, index: Any, queries: Vectors, k: int, matches: LayerMatches, *, otherwise: float
     ) -> "_Searched | None":
-        """Search the index for matches only; ``None``: to compare all of them is less work, or it
-        does not find as many as there are."""
+        """Search the index for matches only; ``None``: to compare them costs less (``otherwise``),
+        or it does not find as many as there are."""
         try:
             first = matches.prepared[k]
         except KeyError:  # a thread that is as fast prepares the same
-            first = self._prepared(index, k, matches, row_cost)
+            first = self._prepared(index, k, matches, otherwise)
             if len(matches.prepared) >= _KEPT:
                 matches.prepared.clear()
             matches.prepared[k] = first
@@ -205,8 +237,9 @@ class Planner:
         found, rows = first.search.nearest_at_effort(queries, k)
         if not missing(rows):
             return _Searched(found, rows, first.effort)
+        share = matches.count / matches.of
         for rounds, effort in enumerate(efforts_beyond(index, first.effort), start=2):
-            if _few(index, effort, matches, row_cost):
+            if otherwise <= compared(index, effort, share):
                 break
             found, rows = IndexSearch(index, effort, first.selector).nearest_at_effort(queries, k)
             if not missing(rows):
@@ -214,10 +247,11 @@ class Planner:
         return None
 
     def _prepared(
-        self, index: Any, k: int, matches: LayerMatches, row_cost: float
+        self, index: Any, k: int, matches: LayerMatches, otherwise: float
     ) -> "_Around | None":
-        effort = raised(index, self._facts.effort, k, matches.count / matches.of)
-        if _few(index, effort, matches, row_cost):
+        share = matches.count / matches.of
+        effort = raised(index, self._facts.effort, k, share)
+        if otherwise <= compared(index, effort, share):
             return None
         selector = selector_of(matches.bits)
         return _Around(IndexSearch(index, effort, selector), effort, selector)
@@ -254,8 +288,16 @@ class _Searched:
     found: NDArray[np.float32]
     rows: Rows
     effort: Effort | None = None
-    """``None``: every match was compared."""
+    """``None``: matches were compared."""
     rounds: int = 1
+    candidates: int | None = None
+    """How many of the matches were compared; ``None``: all, or the index was searched."""
+
+
+def _compared_rows(base: _Searched, matches: Matches) -> int:
+    """How many entries were compared with each query."""
+    of_base = matches.base.count if base.candidates is None else base.candidates
+    return of_base + matches.delta.count
 
 
 def _left_out(found: NDArray[np.float32], rows: Rows, without: Rows) -> Found:
@@ -291,11 +333,6 @@ def _merged(base: _Searched, delta: _Searched, k: int, *, smaller_is_nearer: boo
     rows = np.concatenate([base.rows, delta.rows], axis=1)
     best = (found if smaller_is_nearer else -found).argsort(axis=1, kind="stable")[:, :k]
     return np.take_along_axis(found, best, axis=1), np.take_along_axis(rows, best, axis=1)
-
-
-def _few(index: Any, effort: Effort, matches: LayerMatches, row_cost: float) -> bool:
-    """Whether to compare all matches takes no longer than to search the index for them."""
-    return matches.count * row_cost <= compared(index, effort, matches.count / matches.of)
 
 
 def raised(index: Any, effort: Effort, k: int, share: float) -> Effort:
@@ -339,5 +376,16 @@ _LISTS: Final = 0.4
 _PASSED_BY: Final = 0.03
 """A row of a list that does not match, beside one that is compared."""
 _CENTROID: Final = 0.25
-_NEIGHBOURS: Final = 0.42
-"""Of the links of each candidate of a graph: those that it has not met before."""
+_NEIGHBOURS: Final = 0.8
+"""Of the links of each candidate of a graph: those that it has not met before, each of them
+somewhere else in memory. Over 30,000 entries it was 0.42, over 100,000 it is 0.9."""
+
+# Measured on 100,000 embeddings of sentences (256 dimensions), in rows that are compared.
+_SKETCHED_HITS: Final = 10
+"""For so many hits the candidates were measured; more hits need as many times more."""
+_SKETCHING: Final = 500.0
+"""Whatever the number of rows is."""
+_SKETCH: Final = 0.07
+"""To read and compare one."""
+_CANDIDATE: Final = 2.0
+"""A row that lies anywhere, and takes a line of its own in the list of candidates."""

@@ -204,6 +204,8 @@ class IndexFacts(BaseModel):
     effort: Effort
     refusal: str = ""
     """Why this index cannot be searched around tombstones; empty: it can, and may be extended."""
+    sketched: PositiveInt | None = None
+    """How many rows of the nearest sketches are compared for ten hits; ``None``: no sketches."""
     delta: DeltaFacts | None = None
     """``None``: there is only the base."""
 

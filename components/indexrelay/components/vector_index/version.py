@@ -49,6 +49,7 @@ from indexrelay.components.vector_index.mapped_index import (
     release_pages,
     require_faiss,
 )
+from indexrelay.components.vector_index.sketches import SKETCHES, Sketches
 from indexrelay.components.vector_index.spec import DeltaFacts, IndexFacts
 from indexrelay.schemas.filters import Fields
 from indexrelay.schemas.settings import Metric
@@ -61,7 +62,7 @@ TRAINED: Final = "trained.faiss"
 PAYLOADS: Final = "payloads.table"
 FIELDS: Final = "fields.columns"
 """Only where the collection has filterable fields."""
-BASE_FILES: Final = frozenset({BASE, IDS, PAYLOADS, FIELDS, PLACES, VECTORS})
+BASE_FILES: Final = frozenset({BASE, IDS, PAYLOADS, FIELDS, PLACES, VECTORS, SKETCHES})
 """Those that a base consists of, where it has them."""
 DELTA_VECTORS: Final = "delta_vectors.npy"
 DELTA_PAYLOADS: Final = "delta_payloads.table"
@@ -111,13 +112,14 @@ class Contents(Closable):
     @cached_property
     def columns(self) -> FilterColumns:
         """What can be filtered by, and what recent filters matched."""
-        layers = self.ids.layers
+        layers, sketches = self.ids.layers, self.base.sketches
         return FilterColumns(
             self.base.columns,
             None if self.delta is None else self.delta.columns,
             rows=self.facts.count,
             delta_rows=len(layers.places),
             tombstones=layers.tombstones,
+            sketch_bytes=0 if sketches is None else sketches.bits.shape[1],
         )
 
     def __len__(self) -> int:
@@ -293,6 +295,10 @@ class Base:
                 raise CorruptFileError(files[name], f"it has {len(table)} rows, not {facts.count}")
         self.columns = opened_columns(files, FIELDS, rows=facts.count)
         self.lookup: Lookup = open_lookup(self.index, files[BASE], files)
+        self.sketches: Sketches | None = None
+        """``None``: there are none."""
+        if facts.sketched is not None:
+            self.sketches = Sketches(files[SKETCHES], rows=facts.count, dimension=facts.dimension)
 
     def __del__(self) -> None:
         # FAISS unmaps the file next, and holds the interpreter's lock.
