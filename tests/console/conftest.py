@@ -12,6 +12,7 @@ import structlog
 
 from indexrelay.console import main as command_line
 from indexrelay.console.installation import Installation
+from indexrelay.console.terminal import ANSWERS
 from indexrelay.producers import Producer
 from indexrelay.rebuilder import InlineRunner, Rebuilder
 from indexrelay.schemas.clock import SystemClock
@@ -64,15 +65,6 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return running
 
 
-def called(*arguments: str) -> int:
-    """The exit code of ``indexrelay ARGUMENTS`` in this process, for what outlives a test."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["indexrelay", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            command_line.main()
-    return int(ended.value.code or 0)
-
-
 def commit(config: Path, batch_id: str, count: int, *, deletes: int = 0) -> None:
     """A job that commits ``count`` entries, and deletes the first of them again."""
     vectors = np.random.default_rng(0).normal(size=(count, 3))
@@ -98,6 +90,7 @@ def build(config: Path) -> None:
         )
         rebuilder.step()
         rebuilder.stop()
+    ANSWERS.give_back()  # as a command does when it ends
 
 
 @pytest.fixture(scope="session")
@@ -107,5 +100,5 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     config.write_text(CONFIG)
     with EmbeddedServer(config.parent / "indexrelay-data"):
         commit(config, "first", 20)
-        assert called("rebuild", "--here", "--config", str(config)) == 0
+        build(config)
         yield config

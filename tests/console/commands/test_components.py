@@ -18,7 +18,7 @@ from indexrelay.schemas.settings_file import load_settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.streams import EmbeddedServer
 from tests.components.jobs import clustered
-from tests.console.conftest import Run, called
+from tests.console.conftest import Run, build
 
 pytestmark = pytest.mark.server
 
@@ -64,7 +64,7 @@ def test_a_component_that_was_never_released_is_shown_with_the_reason(
             producer.batch("tracks", "without-texts") as batch,
         ):
             batch.upsert(["a", "b"], np.eye(2, 8))
-        run("rebuild", "--here", *at)
+        build(config)
         for asking in (("components", "show"), ("hold",)):
             said = run(*asking, "words", *at)
             assert said.code == 1
@@ -83,7 +83,7 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with EmbeddedServer(folder / "indexrelay-data"):
         for batch, (first, count) in enumerate([(0, 700), (700, 100)]):
             commit(config, f"batch-{batch}", first, count)
-            assert called("rebuild", "--here", "--config", str(config)) == 0
+            build(config)
     return folder
 
 
@@ -230,7 +230,7 @@ def test_golden_queries_are_shown_over_the_versions(run: Run, twice_built: Path)
         query = {"vector": clustered(700, 8)[0].tolist(), "expected": {expected: grade, "gone": 2}}
         (twice_built.parent / "queries.jsonl").write_text(json.dumps(query))
         twice_built.write_text(CONFIG.replace(table, f'{table}golden = "queries.jsonl"\n'))
-        assert run("rebuild", "--here", *at).code == 0
+        build(twice_built)
     shown = json.loads(run("components", "show", "similar", "--json", *at).out)
     figures = [each["golden"] for each in shown["history"]]
     assert figures[2:] == [None, None]

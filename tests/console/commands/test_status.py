@@ -3,7 +3,6 @@
 import json
 import shutil
 import sqlite3
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from indexrelay.console import main as command_line
 from indexrelay.console.installation import Installation
 from indexrelay.producers import Producer
 from indexrelay.schemas.settings_file import load_settings
@@ -79,17 +77,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     config = folder / "indexrelay.toml"
     config.write_text(CONFIG.format(books=folder / "books.db"))
     fill(folder)
-    with EmbeddedServer(folder / "indexrelay-data"), pytest.MonkeyPatch.context() as patch:
+    with EmbeddedServer(folder / "indexrelay-data"):
         commit(config, "first", 20)
         with Installation.at(config) as installation:
             installation.catalog.collections.declare(
                 "books", dimension=2, metric=installation.settings.collections["books"].metric
             )
             installation.producer.batch_completed("books")
-        patch.setattr(sys, "argv", ["indexrelay", "rebuild", "--here", "--config", str(config)])
-        with pytest.raises(SystemExit) as ended:
-            command_line.main()
-        assert ended.value.code == 0
+        build(config)
         yield config
 
 
