@@ -1,11 +1,26 @@
 """Which method of a served object answers a request, and what is said where none does."""
 
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 
 from indexrelay.components.errors import InvalidQueryError
 from indexrelay.components.served import Hit
+from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters
+from indexrelay.schemas.filters import InvalidFilterError
 from indexrelay.service.bodies import SearchRequest
-from indexrelay.service.dispatch import Search, both, count, get, neighbours, scroll, search
+from indexrelay.service.dispatch import (
+    Search,
+    both,
+    count,
+    get,
+    neighbours,
+    scroll,
+    search,
+    search_many,
+)
+from tests.components.jobs import clustered, make_job, make_snapshot, run
 
 
 class HalfSearchable:
@@ -65,3 +80,25 @@ def test_a_forced_filter_is_and_ed_to_the_given_one(
 ) -> None:
     assert both(FORCED, given) == together
     assert both(None, given) == given
+
+
+@pytest.mark.parametrize("filterable", [{}, {"year": "number"}])
+def test_a_forced_filter_by_a_field_that_is_not_declared_lets_nothing_through(
+    tmp_path: Path, filterable: dict[str, str]
+) -> None:
+    source = make_snapshot(clustered(30, 4), payloads=['{"tenant": "a"}'] * 30)
+    kind = VectorIndex(VectorIndexParameters.model_validate({"filterable": filterable}))
+    done = run(kind, make_job(tmp_path / "work", source))
+    with closing(kind.load(done.files)) as served:
+        known = source.ids[0]
+        for ask in (
+            lambda: search(served, Search.of(SearchRequest(vector=[1.0] * 4)), forced=FORCED),
+            lambda: search(served, Search.of(SearchRequest(id=known)), forced=FORCED),
+            lambda: search_many(served, clustered(2, 4), {}, forced=FORCED),
+            lambda: get(served, [known], forced=FORCED),
+            lambda: count(served, None, forced=FORCED),
+            lambda: scroll(served, None, after=None, limit=1, forced=FORCED),
+            lambda: neighbours(served, [known], k=1, forced=FORCED),
+        ):
+            with pytest.raises(InvalidFilterError):
+                ask()

@@ -5,7 +5,12 @@ from typing import Any
 
 import pytest
 
-from indexrelay.console.commands.check import component_trials, url_mistakes
+from indexrelay.console.commands.check import (
+    component_trials,
+    token_trials,
+    trial_notes,
+    url_mistakes,
+)
 from indexrelay.schemas.errors import SettingsError
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import check_settings
@@ -136,6 +141,52 @@ def test_check_exits_2_for_what_only_trying_shows(run: Run, tmp_path: Path) -> N
     said = run("check", "--config", str(config))
     assert said.code == 2
     assert "IVF64,PQ16 of vectors of length 10" in said.err
+
+
+def with_tenant(asked: Any, **kinds: str) -> Settings:
+    """Components of two collections, of which only ``docs`` declares ``tenant``."""
+    token = {"sha256": "0" * 64, "filter": asked}
+    return Settings.model_validate(
+        {
+            "http": {"tokens": {"acme": token}},
+            "collections": {
+                "docs": {"dimension": 2, "filterable": {"tenant": "keyword"}},
+                "tracks": {"dimension": 2},
+            },
+            "components": {
+                name: {"kind": kind, "from": "docs" if name == "found" else "tracks"}
+                for name, kind in kinds.items()
+            },
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "kinds", "right"),
+    [
+        ({"tenant": "acme"}, {"similar": "vector_index"}, "no field can be filtered by"),
+        ({"tenat": "acme"}, {"found": "search"}, "'tenat' is no filterable field"),
+        ({"tenant": 3}, {"found": "search", "similar": "text_index"}, "filter.tenant"),
+        ({"$and": [{}]}, {"found": "text_index"}, "matches all of found"),
+    ],
+)
+def test_a_tenant_filter_that_nothing_can_answer_is_a_mistake(
+    asked: Any, kinds: dict[str, str], right: str
+) -> None:
+    [mistake], _ = token_trials(with_tenant(asked, **kinds))
+    assert str(mistake).startswith("http.tokens.acme.filter")
+    assert right in str(mistake)
+    with pytest.raises(SettingsError, match=r"http\.tokens\.acme\.filter"):
+        trial_notes(with_tenant(asked, **kinds))
+
+
+def test_check_says_which_components_answer_nothing_to_a_tenant() -> None:
+    kinds = {"found": "search", "similar": "vector_index"}
+    assert token_trials(with_tenant({"tenant": "acme"}, found="search")) == ([], {})
+    mistakes, notes = token_trials(with_tenant({"tenant": "acme"}, **kinds))
+    assert mistakes == []
+    assert "nothing is answered by similar" in notes["http.tokens.acme.filter"]
+    assert "found" not in notes["http.tokens.acme.filter"]
 
 
 NUMBERS: list[tuple[str, str, list[Any], list[Any]]] = [

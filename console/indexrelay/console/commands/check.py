@@ -25,7 +25,8 @@ from indexrelay.health.judge import judge
 from indexrelay.health.status import PLACES
 from indexrelay.schemas.diagnostics import HIDDEN
 from indexrelay.schemas.errors import MissingExtraError, Mistake, SettingsError
-from indexrelay.schemas.settings import Settings, TableSource
+from indexrelay.schemas.filters import InvalidFilterError, parse_filter
+from indexrelay.schemas.settings import FILTERING_KINDS, Settings, TableSource
 from indexrelay.storage.artifacts import SigningKey, SigningKeyError
 from indexrelay.storage.urls import lacking_driver, refused_options
 from indexrelay.streams.connection import try_url
@@ -87,9 +88,11 @@ def trial_notes(settings: Settings) -> dict[str, str]:
     """
     mistakes, notes = component_trials(settings)
     mistakes += url_mistakes(settings)
+    wrong, blind = token_trials(settings)
+    mistakes += wrong
     if mistakes:
         raise SettingsError(mistakes, origin="settings")
-    return notes
+    return {**notes, **blind}
 
 
 def url_mistakes(settings: Settings) -> Iterator[Mistake]:
@@ -103,6 +106,40 @@ def url_mistakes(settings: Settings) -> Iterator[Mistake]:
         refused = refused_options(url)
         if refused is not None:
             yield Mistake(key=key, value=HIDDEN, right=refused)
+
+
+def token_trials(settings: Settings) -> tuple[list[Mistake], dict[str, str]]:
+    """Forced filters of tokens that nothing can answer, or that leave nothing out; and by key of
+    the settings, which components answer nothing to a token because their collection does not
+    declare what it filters by."""
+    mistakes: list[Mistake] = []
+    notes: dict[str, str] = {}
+    filtered = {
+        name: settings.collections[each.inputs[0]].filterable
+        for name, each in settings.components.items()
+        if each.kind in FILTERING_KINDS and each.inputs[0] in settings.collections
+    }
+    for token, each in settings.http.tokens.items():
+        if each.filter is None:
+            continue
+        key, refusals, open_to_all = f"http.tokens.{token}.filter", {}, []
+        for name, fields in filtered.items():
+            try:
+                if parse_filter(each.filter, fields).everything:
+                    open_to_all.append(name)
+            except InvalidFilterError as error:
+                refusals[name] = str(error)
+        others = len(settings.components) > len(filtered)  # a kind of one's own may filter, too
+        if open_to_all:
+            right = f"a filter that leaves something out: this one matches all of {open_to_all[0]}"
+            mistakes.append(Mistake(key=key, value=each.filter, right=right))
+        elif refusals and len(refusals) == len(filtered) and not others:
+            right = f"a filter that a component can answer: {next(iter(refusals.values()))}"
+            mistakes.append(Mistake(key=key, value=each.filter, right=right))
+        elif refusals:
+            blind = "; ".join(f"{name} ({reason})" for name, reason in refusals.items())
+            notes[key] = f"with this token nothing is answered by {blind}"
+    return mistakes, notes
 
 
 def component_trials(settings: Settings) -> tuple[list[Mistake], dict[str, str]]:
