@@ -197,6 +197,10 @@ def test_a_source_that_cannot_be_read_is_reported_by_every_command_in_the_same_w
     try:
         rebuilds = fault in {"folder moved", "table dropped"}
         assert said in told_by_every_door(run, installed, collection, rebuilds=rebuilds)
+        if rebuilds:
+            listed = run("collections", "--config", str(installed)).out.splitlines()
+            [row] = (line for line in listed if line.strip().startswith(collection))
+            assert row.rstrip().endswith("cannot be read")
     finally:
         if (folder / "songs").is_file():
             (folder / "songs").unlink()

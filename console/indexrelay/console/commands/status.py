@@ -125,9 +125,16 @@ def collections_table(collections: Mapping[str, CollectionHealth]) -> Sheet:
             str(facts.dimension),
             str(facts.metric),
             str(facts.generation),
-            counted(facts.entries),
+            _entries(facts),
         )
     return sheet
+
+
+def _entries(facts: CollectionHealth) -> str:
+    """How many there are, or that nothing is built of them."""
+    if facts.conflict is not None:
+        return "cannot be used"
+    return "cannot be read" if facts.unreadable is not None else counted(facts.entries)
 
 
 def components_table(components: Mapping[str, ComponentHealth]) -> Sheet:
