@@ -39,6 +39,8 @@ from indexrelay.storage.entries import Vectors
 SAMPLE: Final = "sample.npz"
 MAX_QUERIES: Final = 200
 """Recall@10 of 2,000 neighbours is known to about half a percent."""
+_TUNED_BY: Final = 400
+"""Queries that a graph is tuned by: it answers them in a fraction of a second."""
 KEPT: Final = 50
 """Neighbours of each query: a later version can drop some, and still have ten."""
 MEASURED: Final = 10
@@ -124,12 +126,17 @@ def _refuse_packed(path: Path, raw: BinaryIO) -> None:
 
 
 def draw_sample(
-    vectors: Vectors, metric: Metric, *, seed: int, progress: Callable[[float], None]
+    vectors: Vectors,
+    metric: Metric,
+    *,
+    seed: int,
+    progress: Callable[[float], None],
+    queries_wanted: int = MAX_QUERIES,
 ) -> QuerySample:
     """Draw queries from ``vectors`` and search them exactly, block by block."""
     count = len(vectors)
     rng = np.random.default_rng(seed)
-    rows = np.sort(rng.choice(count, size=min(MAX_QUERIES, count), replace=False))
+    rows = np.sort(rng.choice(count, size=min(queries_wanted, count), replace=False))
     queries = np.ascontiguousarray(vectors[rows])
     nearest = NearestRows(queries, k=min(KEPT + 1, count), metric=metric)
     for start in range(0, count, BLOCK_ROWS):
@@ -156,6 +163,23 @@ class Dataset:
     """Shape ``(count, dimension)``, as `metrics.prepared` makes them; best a mapped file."""
     sample: QuerySample
     """Drawn from ``vectors``."""
+
+    def with_more_queries(self) -> "Dataset":
+        """The same with up to 400 queries, of which no version keeps any; at most 1 % of entries.
+
+        The recall of 200 queries differs by 0.008 from that of 200 others at 0.95.
+        """
+        queries = min(_TUNED_BY, self.spec.count // 100)
+        if queries <= len(self.sample.vectors):
+            return self
+        sample = draw_sample(
+            self.vectors,
+            self.spec.metric,
+            seed=self.spec.parameters.seed,
+            progress=lambda _share: None,
+            queries_wanted=queries,
+        )
+        return replace(self, sample=sample)
 
     def part(self, rows: int) -> "Dataset":
         """So many random entries of it, with queries of their own; all where there are no more."""

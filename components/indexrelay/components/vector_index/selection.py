@@ -356,7 +356,7 @@ def _attempt(
     limit = _LATENCY_SHARE * parameters.max_latency_ms
     tuner = Tuner(
         index=open_index(files.index),
-        dataset=dataset,
+        dataset=dataset.with_more_queries() if factory.graph == "HNSW" else dataset,
         path=files.index,
         max_latency_ms=limit / growth.latency,
     )
