@@ -49,6 +49,16 @@ def test_the_rows_of_a_value_are_a_slice(columns: FieldColumns) -> None:
     assert year.slices(AnyOf("year", (2.0,))) == []
 
 
+def test_rows_of_several_values_come_in_order_and_once(columns: FieldColumns) -> None:
+    for condition, rows in (
+        (AnyOf("tags", ("x", "y")), [0, 3]),
+        (AnyOf("year", (1.0, 3.0)), [0, 1, 3]),
+        (Between("year", 0.0, 9.0, above_low=True, below_high=True), [0, 1, 3]),
+    ):
+        column = columns[condition.field]
+        assert column.rows_of(column.slices(condition)).tolist() == rows
+
+
 def test_a_range_is_one_slice_of_many_values(columns: FieldColumns) -> None:
     between = Between("year", 0.0, None, above_low=False, below_high=False)
     [where] = columns["year"].slices(between)
