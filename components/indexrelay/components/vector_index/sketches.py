@@ -29,7 +29,6 @@ from indexrelay.components.filtering import LayerMatches
 from indexrelay.components.formats.mapped_array import mapped_array, new_mapped_array
 from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.vector_index.mapped_index import release_rows, require_faiss
-from indexrelay.components.vector_index.metrics import BLOCK_ROWS
 from indexrelay.storage.entries import Vectors
 
 SKETCHES: Final = "sketches.npy"
@@ -42,6 +41,8 @@ _FEWEST_ROWS: Final = 5_000
 """Below this a filter leaves few enough to compare all."""
 _MEAN_OF: Final = 20_000
 """Rows that the thresholds are the mean of."""
+_WRITTEN_AT_ONCE: Final = 8_192
+"""Rows: 8 MB of truth values where vectors have 1,024 dimensions."""
 _RANKED: Final = 100_000
 """Rows among which the candidates that it takes are measured; more are counted up from these."""
 _SHARES: Final = (1, 2, 5)
@@ -148,8 +149,8 @@ def write_sketches(
     thresholds[:dimension] = vectors[:: -(-count // _MEAN_OF)].mean(axis=0)
     lines = new_mapped_array(path, (_LINES + count, width), np.uint8)
     lines[:_LINES] = thresholds.view(np.uint8).reshape(_LINES, width)
-    for start in range(0, count, BLOCK_ROWS):
-        block = vectors[start : start + BLOCK_ROWS]
+    for start in range(0, count, _WRITTEN_AT_ONCE):
+        block = vectors[start : start + _WRITTEN_AT_ONCE]
         lines[_LINES + start :][: len(block)] = np.packbits(block > thresholds[:dimension], axis=1)
         release_rows(block)
     lines.flush()
