@@ -29,6 +29,7 @@ from indexrelay.components.vector_index.centroids import Centroids, k_means
 from indexrelay.components.vector_index.index_search import openmp_threads
 from indexrelay.components.vector_index.mapped_index import graph_in, release_rows, require_faiss
 from indexrelay.components.vector_index.metrics import faiss_metric
+from indexrelay.components.vector_index.products import threads_at_once
 from indexrelay.components.vector_index.spec import Factory, IndexSpec
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
@@ -98,15 +99,17 @@ def build_index(
             rows = min(factory.trained_rows, trainable_rows(spec.dimension, spec.memory))
             # A named index is trained on what it needs, whatever the memory allows.
             training = _training_rows(vectors, max(rows, factory.needed_rows), seed)
-            if spec.memory.working_bytes is None or spec.memory.working_bytes >= _ROOMY_BYTES:
+            if _is_roomy(spec.memory):
                 _learn_lists(index, training, seed)
             index.train(training)
+            del training  # the rows are not needed again, and the index takes the room
         faiss.write_index(index, str(files.trained))
         progress(0.4)
         if factory.graph == "NSG":
             faiss.downcast_index(index).nsg.search_L = _NSG_CANDIDATES
         if count:
-            add_all(index, vectors, lambda share: progress(0.4 + 0.5 * share))
+            threads = threads_at_once() if _is_roomy(spec.memory) else 1
+            add_all(index, vectors, lambda share: progress(0.4 + 0.5 * share), threads=threads)
         faiss.write_index(index, str(files.index))
     except RuntimeError as error:  # what every FAISS exception becomes
         raise UnbuildableIndexError(
@@ -138,7 +141,10 @@ def _learn_lists(index: Any, rows: Vectors, seed: int) -> None:
     quantizer = faiss.downcast_index(index.quantizer)
     if isinstance(quantizer, faiss.IndexFlat) and not quantizer.ntotal:
         metric = _metric_of(faiss, quantizer)
-        quantizer.add(k_means(rows, index.nlist, metric, rounds=_KMEANS_ROUNDS, seed=seed))
+        threads = threads_at_once()
+        quantizer.add(
+            k_means(rows, index.nlist, metric, rounds=_KMEANS_ROUNDS, seed=seed, threads=threads)
+        )
 
 
 def _metric_of(faiss: Any, index: Any) -> Metric:
@@ -179,6 +185,11 @@ _TABLE_ROW_BYTES: Final = 24
 and its place in a list."""
 _SLACK: Final = 1.03
 """What the allocator rounds up."""
+
+
+def _is_roomy(memory: BuildMemory) -> bool:
+    """Whether there is room for centroids that are learned here, and for threads that do it."""
+    return memory.working_bytes is None or memory.working_bytes >= _ROOMY_BYTES
 
 
 def trainable_rows(dimension: int, memory: BuildMemory) -> int:
@@ -231,7 +242,7 @@ _BLOCK_BYTES: Final = 16 * 1024 * 1024
 _FEWEST_ROWS: Final = 1024
 
 
-def add_all(index: Any, vectors: Vectors, progress: Progress) -> None:
+def add_all(index: Any, vectors: Vectors, progress: Progress, *, threads: int = 1) -> None:
     """Add ``vectors``, shape ``(n, dimension)``, with their row numbers as ids.
 
     Blocks of a mapped array are passed to FAISS without a copy.
@@ -241,7 +252,7 @@ def add_all(index: Any, vectors: Vectors, progress: Progress) -> None:
     refinement = index.refine_index if isinstance(index, faiss.IndexRefine) else None
     base = index if refinement is None else faiss.downcast_index(index.base_index)
     if _has_plain_lists(faiss, base):
-        within = _assigned(base, vectors, lambda share: progress(0.7 * share))
+        within = _assigned(base, vectors, lambda share: progress(0.7 * share), threads)
         add_to_lists(base, vectors, within, lambda share: progress(0.7 + 0.3 * share))
         if refinement is not None:
             _reserve_codes(faiss, refinement, len(vectors))
@@ -278,7 +289,7 @@ def add_to_lists(
         progress(rows.stop / len(vectors))
 
 
-def _assigned(index: Any, vectors: Vectors, progress: Progress) -> Lists:
+def _assigned(index: Any, vectors: Vectors, progress: Progress, threads: int) -> Lists:
     """The list of each row."""
     faiss = require_faiss()
     within = np.empty(len(vectors), dtype=np.int32)
@@ -286,7 +297,7 @@ def _assigned(index: Any, vectors: Vectors, progress: Progress) -> Lists:
     centroids = None
     if isinstance(quantizer, faiss.IndexFlat):
         kept = quantizer.reconstruct_n(0, quantizer.ntotal)
-        centroids = Centroids(kept, _metric_of(faiss, quantizer))
+        centroids = Centroids(kept, _metric_of(faiss, quantizer), threads=threads)
     for rows in _blocks(vectors):
         if centroids is None:
             _, nearest = quantizer.search(np.ascontiguousarray(vectors[rows]), 1)

@@ -44,6 +44,8 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 _OPENBLAS_BYTES = 128 * 1024 * 1024
 """The buffer of FAISS's on processors with AVX-512, elsewhere less; where it cannot be mapped it
 crashes."""
+_PRODUCT_BYTES = 40 * 1024 * 1024
+"""NumPy's buffer for a product, of which each of several threads that compute one needs its own."""
 _PRODUCT_ROWS = 256
 """A product of matrices of this size is computed by all threads; it takes a millisecond."""
 _STACK_BYTES = 1024 * 1024
@@ -59,10 +61,10 @@ def die_with_parent(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def limit_memory(allowance_bytes: int | None) -> BuildMemory:
+def limit_memory(allowance_bytes: int | None, *, threads: int = 1) -> BuildMemory:
     """Allow this process that much more private memory than it has now; a build may raise that.
 
-    ``None`` lifts the limit of an earlier build.
+    ``None`` lifts the limit of an earlier build; ``threads`` are those of the build.
 
     What was loaded before the fork does not count, nor does what the two copies of OpenBLAS,
     NumPy's and FAISS's, map at their first products of matrices and hardly touch. Only the soft
@@ -75,7 +77,8 @@ def limit_memory(allowance_bytes: int | None) -> BuildMemory:
         return UNLIMITED
     threading.stack_size(_STACK_BYTES)
     _use_numpys_openblas()
-    _set_soft_limit(_data_bytes() + _OPENBLAS_BYTES + allowance_bytes, hard)
+    libraries = _OPENBLAS_BYTES + (threads - 1) * _PRODUCT_BYTES
+    _set_soft_limit(_data_bytes() + libraries + allowance_bytes, hard)
     return BuildMemory(working_bytes=allowance_bytes, raise_limit=_raise_limit)
 
 

@@ -194,7 +194,7 @@ class _Child:
                 request = BuildRequest.model_validate(message["request"])
                 if request.goal is Goal.IMPROVEMENT:  # of a child of its own
                     os.nice(_LEAST_PRIORITY)
-                memory = limit_memory(message["memory_bytes"])
+                memory = limit_memory(message["memory_bytes"], threads=request.threads)
                 if snapshots is None:
                     url = request.catalog_url.get_secret_value()
                     catalog = Catalog.open(url, clock=self._clock)
