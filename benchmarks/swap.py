@@ -36,7 +36,7 @@ CAVEATS = """\
 - The quiet side serves the same versions. "New deltas" and "new bases" were built beforehand and
   take turns. "Deltas arrive" builds each when it is due, with its gates; "swaps" says how many of
   those of ten seconds were released, which are 50 where the processors have nothing else to do.
-- Builds run in a process of their own with the niceness, the threads and the OpenMP settings of a
+- Builds run in a process of their own with the session, niceness, threads and OpenMP settings of a
   rebuilder's child, gates included, and begin before the queries do. They are ended with the turn,
   so that a turn of a few seconds sees a part of a build, from its beginning.
 - p99.9 is told for orientation: a few dozen queries decide it in each round.
@@ -65,6 +65,7 @@ class Building:
             "OMP_NUM_THREADS": threads,
             "OPENBLAS_NUM_THREADS": threads,
             "OMP_WAIT_POLICY": "PASSIVE",
+            "OPENBLAS_THREAD_TIMEOUT": "4",
         }
         with companion("builder", *self.arguments, variables=variables) as builder:
             builder.ask(**self.question)

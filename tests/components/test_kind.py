@@ -1,5 +1,7 @@
 """The contract of a kind: its parameters, and the one collection of a job."""
 
+import os
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -7,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 
-from indexrelay.components import Built, Check, Job, Kind, KindParameters, UnusableInputError
+from indexrelay.components import Built, Check, Job, Kind, KindParameters, UnusableInputError, kind
 from tests.components.jobs import make_job, make_snapshot
 
 
@@ -77,3 +79,44 @@ def test_a_job_gives_its_one_collection(tmp_path: Path) -> None:
     assert make_job(tmp_path, songs).collection is songs
     with pytest.raises(UnusableInputError, match="exactly one collection, not: songs, artists"):
         _ = make_job(tmp_path, songs, artists).collection
+
+
+@pytest.mark.parametrize(
+    ("others", "own", "most", "free"),
+    [
+        (0.0, 1.0, 4, 4),
+        (0.0, 3.0, 2, 2),  # what the build uses itself is free to it
+        (1.0, 1.0, 4, 3),
+        (0.4, 1.0, 4, 4),
+        (3.9, 0.1, 4, 1),
+        (4.5, 0.0, 4, 1),  # the counters of the kernel are not exact
+    ],
+)
+def test_a_build_leaves_processors_to_others_that_use_them(
+    others: float, own: float, most: int, free: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter(
+        [
+            kind._Look(at=at, processors=4, busy=50 + at * (others + own), own=7 + at * own)
+            for at in (0.0, 0.1, 10.0)
+        ]
+    )
+    monkeypatch.setattr(kind._Look, "now", lambda: next(looks))
+    load = kind.HostLoad()
+    assert load.free_threads(most) == most  # that was too short a time to say
+    assert load.free_threads(most) == free
+
+
+def test_the_kernel_says_what_this_process_and_the_host_used() -> None:
+    look = kind._Look.now()
+    assert look is not None
+    assert look.processors == len(os.sched_getaffinity(0))
+    assert 0 < look.own <= time.process_time()
+    assert look.busy > 0
+
+
+def test_where_the_kernel_does_not_say_what_others_use_a_build_has_all_its_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kind._Look, "now", lambda: None)
+    assert kind.HostLoad().free_threads(3) == 3

@@ -11,12 +11,13 @@ it calls `BuildMemory.hold` with its size, and the limit rises by that much; a b
 still meets the limit. Mapped files do not count: the kernel may drop their pages.
 """
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter, process_time
 from typing import Any, ClassVar, Final, Generic, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -55,6 +56,69 @@ class BuildMemory:
 
 UNLIMITED: Final = BuildMemory()
 """For builds in the caller's own process."""
+
+
+_SHORTEST_LOOK: Final = 0.25
+"""Seconds: the kernel counts a processor's time in hundredths of one."""
+
+
+class HostLoad:
+    """How many processors other processes use, seen from one look to the next.
+
+    A build with a thread for each processor takes time from queries on the same host, and gains
+    little: its threads wait for the one that shares a processor with them.
+    """
+
+    def __init__(self) -> None:
+        self._last = _Look.now()
+        self._used = 0.0
+
+    def free_threads(self, most: int) -> int:
+        """``most``, or as many as others left processors idle since the last look; one at least."""
+        last, now = self._last, _Look.now()
+        if last is None or now is None:  # no Linux
+            return most
+        if now.at - last.at >= _SHORTEST_LOOK:
+            self._used = (now.busy - last.busy - (now.own - last.own)) / (now.at - last.at)
+            self._last = now
+        return max(min(round(now.processors - self._used), most), 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """What the kernel counted, in seconds."""
+
+    at: float
+    processors: int
+    """That this process may use."""
+    busy: float
+    """Of these, by anybody."""
+    own: float
+    """By this process, wherever it ran."""
+
+    @classmethod
+    def now(cls) -> "_Look | None":
+        """A new one; ``None``: this kernel does not say."""
+        try:
+            lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+            allowed = os.sched_getaffinity(0)
+        except (OSError, AttributeError):
+            return None
+        ticks, processors = 0, 0
+        for line in lines:
+            name, *counts = line.split()
+            if name[3:].isdigit() and name.startswith("cpu") and int(name[3:]) in allowed:
+                user, nice, system, _idle, _iowait, *interrupts = map(int, counts)
+                ticks += user + nice + system + sum(interrupts[:3])
+                processors += 1
+        if not processors:
+            return None
+        return cls(
+            at=monotonic(),
+            processors=processors,
+            busy=ticks / os.sysconf("SC_CLK_TCK"),
+            own=process_time(),
+        )
 
 
 Files = Mapping[str, Path]
@@ -136,7 +200,7 @@ class Job:
     workdir: Path
     """An empty folder for new files; removed afterwards, whatever happens."""
     threads: int
-    """At most this many threads."""
+    """At most this many threads, and better only `free_threads` for what takes long."""
     progress: Callable[[float], None]
     """Call it now and then with the share done, 0 to 1."""
     from_scratch: bool = False
@@ -149,6 +213,13 @@ class Job:
     """What it may hold; call `BuildMemory.hold` before making something large."""
     goal: Goal = Goal.BEST
     """What it is to make."""
+    load: HostLoad = field(default_factory=HostLoad, compare=False, repr=False)
+    """Of the host, since this was made or since it was asked last."""
+
+    @property
+    def free_threads(self) -> int:
+        """Of `threads` as many as other processes leave processors for, but one at least."""
+        return self.load.free_threads(self.threads)
 
     @property
     def collection(self) -> SourceSnapshot:

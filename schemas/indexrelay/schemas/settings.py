@@ -479,7 +479,8 @@ class RebuilderSettings(Table):
     workers: PositiveCount = 2
     """Builds at the same time on this host."""
     build_threads: PositiveCount = 2
-    """OpenMP threads of one build: bounded, so that queries on the same host are not starved."""
+    """Threads of one build at most. A full build takes fewer while other processes use the host's
+    processors, so that queries are not disturbed."""
     build_timeout_seconds: PositiveSeconds = 3600.0
     """How long one build may take, its verification included; then its process is killed."""
     build_memory_bytes: PositiveCount | None = None

@@ -31,6 +31,7 @@ from indexrelay.components.vector_index.index_search import is_graph, openmp_thr
 from indexrelay.components.vector_index.lookups import VECTORS, write_lookup
 from indexrelay.components.vector_index.mapped_index import is_mapped
 from indexrelay.components.vector_index.metrics import indexable
+from indexrelay.components.vector_index.products import numpy_threads
 from indexrelay.components.vector_index.sample import SAMPLE, Dataset, draw_sample
 from indexrelay.components.vector_index.selection import decide, soonest
 from indexrelay.components.vector_index.sketches import SKETCHES, write_sketches
@@ -77,9 +78,10 @@ def build_in_full(job: Job, mode: Full, parameters: VectorIndexParameters) -> Bu
         named = parse_factory(parameters.index)
         try_factory(named, dimension=spec.dimension, metric=spec.metric)
     files = IndexFiles(index=folder / BASE, trained=folder / TRAINED)
-    with openmp_threads(job.threads):
-        job.memory.hold(memory_of_columns(spec.count, parameters.filterable))
-        columns = _read_columns(source, folder, parameters.filterable, _part(job, 0.0, 0.3))
+    job.memory.hold(memory_of_columns(spec.count, parameters.filterable))
+    columns = _read_columns(source, folder, parameters.filterable, _part(job, 0.0, 0.3))
+    threads = job.free_threads
+    with openmp_threads(threads), numpy_threads(threads):
         sample = draw_sample(
             columns.vectors, spec.metric, seed=parameters.seed, progress=_part(job, 0.3, 0.4)
         )

@@ -158,7 +158,7 @@ class VectorIndex(Kind[VectorIndexParameters, VectorSearch]):
             gates = golden_gates(
                 gates, self.parameters, load=lambda: VectorSearch(files), ask=_answer
             )
-        with openmp_threads(job.threads):
+        with openmp_threads(job.threads if built.extends else job.free_threads):
             passed = True
             for check in gates:
                 passed = passed and check.passed
