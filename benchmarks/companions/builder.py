@@ -1,7 +1,7 @@
 """Builds in a process of its own, as a rebuilder's child runs them: ``builder.py FOLDER URL``.
 
-It has the niceness, the threads and the OpenMP settings of such a child, and runs the gates. The
-first question says what it builds, until the process ends:
+It has the session, the niceness, the threads and the OpenMP settings of such a child, and runs the
+gates. The first question says what it builds, until the process ends:
 
 - ``full`` (``index``, ``rows``): one full build after the other, into a store that nobody reads;
 - ``deltas`` (``version``, ``rows``, ``lists``): five times a second a batch of a few entries on top
@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from indexrelay.rebuilder.builds.process import group_stands_back
 from indexrelay.schemas.settings import RebuilderSettings
 from measuring.arrays import ArrayCollection, drawn
 from measuring.companion_side import answering
@@ -125,6 +126,8 @@ def lists_of(lists: int) -> dict[str, Any]:
 
 def main() -> None:
     folder, url = sys.argv[1:]
+    os.setsid()
+    group_stands_back(LIMITS.build_niceness)
     os.nice(LIMITS.build_niceness)
     builder = Builder(Path(folder), url)
     does = {name: getattr(builder, name) for name in ("full", "deltas", "done")}

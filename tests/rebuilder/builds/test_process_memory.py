@@ -133,6 +133,17 @@ def test_a_child_has_the_niceness_of_the_settings(building: Building) -> None:
     assert watched.niceness == os.nice(0) + 1
 
 
+def test_builds_stand_back_behind_other_sessions(building: Building) -> None:
+    building.runner.start()
+    group = Path(f"/proc/{building.runner.server_pid}/autogroup")
+    if not group.exists():
+        pytest.skip("this kernel does not group processes by their session")
+    build(building, of="few", memory=WORKING_BYTES, index="Flat")
+    name, niceness = group.read_text().split(" nice ")
+    assert name != Path("/proc/self/autogroup").read_text().split(" nice ")[0]
+    assert int(niceness) == os.nice(0) + 1
+
+
 def test_threads_that_wait_for_each_other_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.delenv("OPENBLAS_THREAD_TIMEOUT", raising=False)

@@ -61,6 +61,21 @@ def die_with_parent(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def group_stands_back(niceness: int) -> bool:
+    """Have all processes of this session stand back behind those of other sessions; whether it is
+    done, or cannot be.
+
+    Where the kernel groups processes by their session, which most distributions have it do,
+    niceness counts only within a group: sched(7), "The autogroup feature". A reader that another
+    service or terminal started would notice nothing of it.
+    """
+    try:
+        Path("/proc/self/autogroup").write_text(str(os.nice(0) + niceness), encoding="ascii")
+    except OSError as error:
+        return error.errno != errno.EAGAIN  # another session was changed a moment ago
+    return True
+
+
 def limit_memory(allowance_bytes: int | None, *, threads: int = 1) -> BuildMemory:
     """Allow this process that much more private memory than it has now; a build may raise that.
 

@@ -240,7 +240,9 @@ class ForkingRunner:
                 stdin=subprocess.DEVNULL,
                 stdout=output.descriptor,
                 stderr=output.descriptor,
-                process_group=0,  # what a terminal sends to the rebuilder is not for its builds
+                # What a terminal sends to the rebuilder is not for its builds, and their niceness
+                # has to count against readers.
+                start_new_session=True,
                 env={
                     **os.environ,
                     # A user's kind is found where this process found it, and nowhere else.

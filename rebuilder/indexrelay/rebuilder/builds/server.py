@@ -47,7 +47,12 @@ from typing import Any
 from indexrelay.components.kind import Goal
 from indexrelay.rebuilder.builds import BuildRequest
 from indexrelay.rebuilder.builds.job import Snapshots, build_component
-from indexrelay.rebuilder.builds.process import MESSAGE_BYTES, die_with_parent, limit_memory
+from indexrelay.rebuilder.builds.process import (
+    MESSAGE_BYTES,
+    die_with_parent,
+    group_stands_back,
+    limit_memory,
+)
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.failpoints import arm
 from indexrelay.storage.artifacts import ArtifactStore
@@ -68,6 +73,8 @@ class BuildServer:
         self._selector = selectors.DefaultSelector()
         self._selector.register(channel, selectors.EVENT_READ)
         self._pids: dict[str, int] = {}
+        self._niceness: int | None = None
+        """That of the session, once it is set."""
 
     def serve(self) -> None:
         """Work until the client has ended."""
@@ -99,6 +106,8 @@ class BuildServer:
 
     def _fork(self, message: dict[str, Any], requests: socket.socket) -> None:
         server = os.getpid()
+        if message["niceness"] != self._niceness and group_stands_back(message["niceness"]):
+            self._niceness = message["niceness"]
         try:
             pid = os.fork()
         except OSError as error:  # too many processes, or no memory: this build fails, no other
