@@ -1,6 +1,7 @@
 """Strings in a mapped file: what was written is read, and what is corrupt is refused."""
 
 import struct
+from bisect import bisect_left
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,23 @@ def test_ids_are_read_from_cells_as_they_are_from_the_text(
     expected = [ids[row] for row in drawn]
     assert table.many(np.array(drawn)) == table.many(drawn) == expected
     assert [table.row(each) for each in ids] == [table.row(each) for each in table]
+
+
+@on_disk
+@given(
+    ids=st.lists(st.text("abé\0", max_size=9) | st.text("ab", max_size=3), max_size=60),
+    wanted=st.text("abéz\0", max_size=12),
+    data=st.data(),
+)
+def test_an_id_stands_where_the_order_of_the_bytes_has_it_with_cells_and_without(
+    tmp_path: Path, ids: list[str], wanted: str, data: st.DataObject
+) -> None:
+    raws = sorted(each.encode() for each in ids)
+    table = IdTable.write(tmp_path / "ids", [raw.decode() for raw in raws])
+    start = data.draw(st.integers(0, len(raws)))
+    end = data.draw(st.integers(start, len(raws)))
+    assert table.place(wanted, start, end) == bisect_left(raws, wanted.encode(), start, end)
+    assert (table.find(wanted) is None) == (wanted.encode() not in raws)
 
 
 def cell_bytes(path: Path) -> int:

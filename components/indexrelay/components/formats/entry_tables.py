@@ -100,9 +100,11 @@ class IdTable(Sequence[str]):
         """The row of one id; ``None``: it is not in here."""
         # Half a surrogate pair has no UTF-8, so no stored id has one: let it simply not be found.
         wanted = entry_id.encode("utf-8", "surrogatepass")
-        raw_at = self._table.raw if self._table.order is None else self._raw_at
-        place = bisect_left(range(len(self)), wanted, key=raw_at)
-        if place == len(self) or raw_at(place) != wanted:
+        if self._table.order is None:
+            row = self._table.place(wanted, 0, len(self))
+            return row if row < len(self) and self._table.raw(row) == wanted else None
+        place = bisect_left(range(len(self)), wanted, key=self._raw_at)
+        if place == len(self) or self._raw_at(place) != wanted:
             return None
         return self._at(place)
 
@@ -111,8 +113,7 @@ class IdTable(Sequence[str]):
 
         The rows from ``start`` up to ``end`` stand in the order of their UTF-8 bytes.
         """
-        wanted = entry_id.encode()
-        return bisect_left(range(len(self)), wanted, start, end, key=self._table.raw)
+        return self._table.place(entry_id.encode(), start, end)
 
     def check(self) -> int:
         """Look at every id, and say how many repeat another one (0: they are unique).

@@ -26,6 +26,7 @@ import mmap
 import struct
 import sys
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,6 +207,17 @@ class StringTable(Closable):
         if not 0 <= start <= end <= self._layout.text_bytes:
             raise CorruptFileError(self.path, "a row lies outside of the text")
         return self._bytes[HEADER_SIZE + start : HEADER_SIZE + end]
+
+    def place(self, wanted: bytes, start: int, end: int) -> int:
+        """The row in [``start``, ``end``] that ``wanted`` stands at, or would stand before.
+
+        The rows from ``start`` up to ``end`` stand in the order of their bytes.
+        """
+        cells = self._cells
+        if cells is None or b"\0" in wanted:  # which ends a cell
+            return bisect_left(range(len(self)), wanted, start, end, key=self.raw)
+        # No cell is as long as it could be, so a longer text stands where its beginning would.
+        return start + int(cells[start:end].searchsorted(wanted[: cells.itemsize]))
 
     def raw_many(self, rows: Rows | Sequence[int]) -> list[bytes | None]:
         """The bytes of ``rows``, in that order; ``None`` of a row without.
