@@ -28,7 +28,7 @@ def run_gates(
     min_kept: float,
     pool: Executor,
 ) -> tuple[Check, ...]:
-    """Every check of one new version, in the order in which they ran.
+    """Every check of one new version: of its bytes, its counts, and those of its kind.
 
     Args:
         built: with its files by content (`BlobRef`).
@@ -47,17 +47,19 @@ def run_gates(
         blob = blobs[name]
         return known.get(("bytes", blob.digest)) or _check_bytes(name, blob, files[name])
 
-    checks = list(pool.map(read_back, sorted(blobs)))
+    bytes_checks = pool.map(read_back, sorted(blobs))  # beside the gates of the kind
+    counts: list[Check] = []
     if previous is not None:
-        checks.append(
+        counts.append(
             _check_count(job.component, "entries", built.entries, previous.entries, min_kept)
         )
-        checks.extend(
+        counts.extend(
             _check_count(job.component, what, built.counts[what], before, min_kept)
             for what, before in previous.counts.items()
             if what in built.counts  # a kind may come to count other things
         )
-    checks.extend(checks_of(kind, job, built, files))
+    of_kind = [*checks_of(kind, job, built, files)]
+    checks = [*bytes_checks, *counts, *of_kind]
     if all(check.passed for check in checks):
         loaded = loads(kind, files)
         checks += [loaded] if loaded is not None else []
