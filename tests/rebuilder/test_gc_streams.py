@@ -203,3 +203,13 @@ def test_what_people_read_goes_by_age_and_by_number(
         trimmer(each_connection, keys, history_entries=3).trim()
     assert kept(each_connection, key) == ids[-3:]
     assert [event for event in events if event["event"] == "stream.capped"] == []
+
+
+def test_streams_of_changes_are_capped_and_end_by_themselves(
+    each_connection: Connection, keys: Keys
+) -> None:
+    ids = fill(each_connection, keys.changes("tracks"))
+    trimmer(each_connection, keys, stream_max_entries=4, history_seconds=60).trim()
+    assert kept(each_connection, keys.changes("tracks")) == ids[-4:]
+    left: Any = each_connection.commands.pttl(keys.changes("tracks"))
+    assert 0 < left <= 60_000

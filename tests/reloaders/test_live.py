@@ -157,6 +157,45 @@ def test_a_release_takes_over_what_was_laid_over_it(pipeline: Pipeline) -> None:
         assert not isinstance(snapshot["similar"], LiveVectorSearch)
 
 
+def test_texts_and_both_together_are_found_before_any_release_has_them(tmp_path: Path) -> None:
+    both = {"kind": "search", "from": "tracks", "vector": {"index": "Flat"}}
+    words = {"kind": "text_index", "from": "tracks"}
+    pipeline = Pipeline(make_settings(components={"both": both, "words": words}), tmp_path)
+    texts = ["a quiet river", "the loud sea", "nights in spring"]
+    with pipeline.producer.batch("tracks") as batch:
+        batch.upsert(["a", "b", "c"], VECTORS[:3], texts=texts)
+    pipeline.settle()
+    with pipeline.producer.batch("tracks") as batch:
+        batch.upsert(["new"], VECTORS[9:10], texts=["a river in the night"])
+        batch.set_texts(["b"], ["the sea is a river"])
+        batch.delete(["a"])
+    reader = pipeline.reader("web")
+    reader.step()
+    with reader.acquire() as snapshot:
+        assert {hit.id for hit in snapshot["words"].search("river", k=9)} == {"b", "new"}
+        assert snapshot["words"].search("loud", k=9) == []
+        found = snapshot["both"]
+        assert {hit.id for hit in found.search(text="river", k=9)} == {"b", "new"}
+        assert found.search(vector=VECTORS[9], text="river", k=9)[0].id in {"b", "new"}
+        assert found.search(vector=VECTORS[9], k=1)[0].id == "new"
+        assert [each and each.text for each in found.get(["new", "a", "b", "c"])] == [
+            "a river in the night",
+            None,
+            "the sea is a river",
+            "nights in spring",
+        ]
+        assert len(found) == found.count() == 3
+        assert np.allclose(found.by_vector.vector("b"), VECTORS[1] / np.linalg.norm(VECTORS[1]))
+        before = [(hit.id, hit.payload) for hit in found.search(vector=VECTORS[0], k=9)]
+    pipeline.settle()
+    with reader.acquire() as snapshot:
+        assert reader.state.live["tracks"].entries == 0
+        found = snapshot["both"]
+        assert [(hit.id, hit.payload) for hit in found.search(vector=VECTORS[0], k=9)] == before
+        assert {hit.id for hit in found.search(text="river", k=9)} == {"b", "new"}
+    pipeline.close()
+
+
 def test_a_snapshot_stays_as_it_was_borrowed(pipeline: Pipeline) -> None:
     released(pipeline)
     reader = pipeline.reader("web")

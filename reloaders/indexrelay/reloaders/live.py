@@ -168,6 +168,7 @@ class LiveFollower:
     def forget(self) -> None:
         """Hold nothing, and start from nothing at the next step."""
         self._rows: LiveRows | None = None
+        self._prepared: LiveView | None = None
         self._tail: Tail | None = None
         self._look_due = True
         self._look_at = self._poll_at = self._clock.monotonic()
@@ -224,7 +225,18 @@ class LiveFollower:
             self._look_due = False
             self._poll_at = now + self._poll_seconds
             self._look_at = now + self._look()
+        self._prepare()
         return self._pause_seconds(block_seconds) if messages is None else 0.0
+
+    def _prepare(self) -> None:
+        """Let the versions that are served get ready for what is new, so that no query has to."""
+        view = self.view
+        if view is None or view is self._prepared:
+            return
+        self._prepared = view
+        for each in self._contents().components.values():
+            if each.live_collection == self._collection:
+                each.prepare_changes(view)
 
     def _settle(self) -> None:
         """Hold what is not in every version that is served, and no more."""

@@ -19,13 +19,12 @@ import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from indexrelay.health.judge import judge_reader
 from indexrelay.health.status import Actor, Code, Problem
 from indexrelay.reloaders.follower import Follower, ReleaseWatch
 from indexrelay.reloaders.heartbeat import Heartbeat
-from indexrelay.reloaders.live import LiveLayer
 from indexrelay.reloaders.loader import Round
 from indexrelay.reloaders.presence import Link, Reporter
 from indexrelay.reloaders.scrubber import Scrubber
@@ -42,6 +41,9 @@ from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.streams import Connection, Identity, Keys
 from indexrelay.streams.connection import import_driver
 from indexrelay.streams.presence import follow_forks
+
+if TYPE_CHECKING:
+    from indexrelay.reloaders.live import LiveLayer
 
 log = get_logger(__name__)
 
@@ -139,15 +141,7 @@ class Reloader:
         self._watch = ReleaseWatch(self._link, self._keys, member=self._identity.member)
         self._announced = 0
         self._heartbeats: tuple[Heartbeat, ...] = ()
-        self._live: LiveLayer | None = None
-        if any(each.live for each in self._settings.collections.values()):
-            self._live = LiveLayer(
-                self._settings,
-                link=self._link,
-                contents=lambda: self._current.contents,
-                member=self._identity.member,
-                clock=self._clock,
-            )
+        self._live = self._live_layer()
         self._silent_logged = False
         self._reporter = Reporter(
             self._link,
@@ -161,6 +155,20 @@ class Reloader:
             member=self._identity.member,
             store=self._store,
             current=self._current,
+            clock=self._clock,
+        )
+
+    def _live_layer(self) -> "LiveLayer | None":
+        """What follows the live collections; ``None``: there are none, and nothing is imported."""
+        if not any(each.live for each in self._settings.collections.values()):
+            return None
+        from indexrelay.reloaders.live import LiveLayer
+
+        return LiveLayer(
+            self._settings,
+            link=self._link,
+            contents=lambda: self._current.contents,
+            member=self._identity.member,
             clock=self._clock,
         )
 

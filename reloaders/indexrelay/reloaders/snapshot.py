@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from indexrelay.components.live import LIVE_KINDS, Released, released_of
 from indexrelay.components.served import Served
 from indexrelay.reloaders.errors import (
     ComponentNotServedError,
@@ -29,12 +30,8 @@ from indexrelay.schemas.versions import VersionManifest
 
 if TYPE_CHECKING:
     from indexrelay.components.live.rows import LiveView
-    from indexrelay.components.live.vectors import ReleasedVectors
 
 log = get_logger(__name__)
-
-LIVE_KINDS: Final = frozenset({"vector_index"})
-"""Kinds over whose versions changes can be laid."""
 
 
 class ServedComponent:
@@ -66,7 +63,7 @@ class ServedComponent:
         covers = [*manifest.covers] if manifest.kind in LIVE_KINDS else []
         self.live_collection: str | None = covers[0] if len(covers) == 1 else None
         """The collection whose changes can be laid over it; ``None``: it takes none."""
-        self._released: ReleasedVectors | None = None
+        self._released: Released | None = None
         self._laid: tuple[LiveView, Any] | None = None
         """The last view that was laid over it, and what answers for both."""
         closing = weakref.finalize(self, _close, value, manifest.component, version)
@@ -92,17 +89,28 @@ class ServedComponent:
         laid = self._laid
         if laid is not None and laid[0] is view:
             return laid[1]
+        released = self._released_for(view)
+        answers = self.value if released is None else released.with_changes(view)
+        self._laid = (view, answers)
+        return answers
+
+    def prepare_changes(self, view: "LiveView") -> None:
+        """Do now what the first query with these changes would have to."""
+        released = self._released_for(view)
+        if released is not None:
+            released.prepare(view)
+
+    def _released_for(self, view: "LiveView") -> "Released | None":
+        """The version, to lay a view over; ``None``: it answers alone."""
         name = self.live_collection or ""
         rows, covers = view.rows, self.covers.get(name, -1)
         if rows.epoch != self.manifest.epochs.get(name) or rows.floor > covers:
-            return self.value
-        from indexrelay.components.live.vectors import ReleasedVectors, lay_over
-
+            return None
+        if not view.count or view.generation <= covers:
+            return None
         if self._released is None:
-            self._released = ReleasedVectors(self.value, covers)
-        answers = lay_over(self._released, view)
-        self._laid = (view, answers)
-        return answers
+            self._released = released_of(self.manifest.kind, self.value, covers)
+        return self._released
 
 
 def _close(value: Served, component: str, version: str) -> None:

@@ -233,8 +233,8 @@ Options = dict[str, Any]
 """Keyword arguments of a search."""
 Find = Callable[[Options], Hits]
 """The hits of the version with these options."""
-FindLive = Callable[[int, Rows], Sequence[Hit]]
-"""So many hits among live rows, the best first."""
+FindLive = Callable[[int, Rows, float | None], Sequence[Hit]]
+"""So many hits among live rows, the best first, that are better than a score; ``None``: any."""
 
 
 class LiveQuestion:
@@ -322,7 +322,8 @@ class LiveQuestion:
         if gone:
             names = over.view.rows.ids
             among = among[[names[row] not in gone for row in among.tolist()]]
-        both = [*kept, *of_rows(k, among)]
+        # Most rows are farther than what the version found: of them no hit is made.
+        both = [*kept, *of_rows(k, among, kept[k - 1].score if len(kept) >= k else None)]
         if len(both) > len(kept):
             both.sort(key=lambda hit: hit.score, reverse=not self._smaller_first)
         hits = Hits(both[:k])
@@ -344,8 +345,12 @@ class LiveQuestion:
         }
 
     def _kept(self, found: Sequence[Hit]) -> list[Hit]:
-        find, own = self._over.find, self._own
-        return [hit for hit in found if hit.id != own and find(hit.id) is None]
+        find, own, changed = self._over.find, self._own, self._over.view.rows.changed
+        return [
+            hit
+            for hit in found
+            if hit.id != own and (hit.id not in changed or find(hit.id) is None)
+        ]
 
     def _explained(self, found: Explanation, watch: Stopwatch, compared: int) -> Explanation:
         """How the version was searched, and the live rows besides."""

@@ -11,7 +11,7 @@ The arrays do not grow. Where there is no room left, and where a release covers 
 writer makes new rows with what is still needed (`LiveRows.above`); queries finish on the old ones.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -74,8 +74,6 @@ class LiveRows:
         """Each as JSON in UTF-8."""
         self.vectors: Vectors = np.empty((capacity, dimension), dtype=np.float32)
         """Shape ``(capacity, dimension)``; pages that hold no row take no memory."""
-        self.squares: NDArray[np.float32] = np.empty(capacity, dtype=np.float32)
-        """The squared length of each vector, shape ``(capacity,)``."""
         self.born: Rows = np.empty(capacity, dtype=np.int64)
         self.died: Rows = np.full(capacity, _NEVER, dtype=np.int64)
         self.present: Mask = np.zeros(capacity, dtype=bool)
@@ -83,6 +81,8 @@ class LiveRows:
         self._before: list[int] = []
         """By row: the row with the state before of the same entry; -1: there is none."""
         self._newest: dict[str, int] = {}
+        self.changed: Container[str] = self._newest.keys()
+        """The entries that have rows, in views that came later, too."""
         self._fields: dict[tuple[str, FieldType], FieldValues] = {}
         self._matches: dict[Filter, Mask] = {}
         self.view = LiveView(self, 0, floor)
@@ -189,7 +189,6 @@ class LiveRows:
         self.born[row] = generation
         self.present[row] = vector is not None
         self.vectors[row] = 0 if vector is None else vector
-        self.squares[row] = 0 if vector is None else np.dot(vector, vector)
         self.texts.append(text)
         self.payloads.append(payload)
         self._before.append(before)

@@ -8,7 +8,7 @@ in a `ReleasedVectors`.
 
 from collections.abc import Collection, Sequence
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,12 +26,11 @@ from indexrelay.components.live.rows import LiveView, Rows
 from indexrelay.components.query import Hits, checked_ids, checked_without
 from indexrelay.components.served import Hit, check_payload_bytes, checked_k, stored_hits
 from indexrelay.components.vector_index.examples import ExampleList, examples_of
+from indexrelay.components.vector_index.mapped_index import require_faiss
+from indexrelay.components.vector_index.metrics import as_scores
 from indexrelay.components.vector_index.search import Queries, VectorSearch
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
-
-_TIED: Final = 32
-"""More live rows than are wanted are compared exactly: a product of matrices rounds."""
 
 
 class ReleasedVectors:
@@ -43,10 +42,18 @@ class ReleasedVectors:
         self.covers = covers
         self.queries = Queries(dimension=index.dimension, metric=index.metric)
         self._rows: dict[str, int | None] = {}
+        faiss = require_faiss()
+        self.pointer = faiss.swig_ptr
+        is_l2 = index.metric is Metric.L2
+        self.compare = faiss.fvec_L2sqr_ny if is_l2 else faiss.fvec_inner_products_ny
+        """Compares one vector with many."""
 
     def with_changes(self, view: LiveView) -> "LiveVectorSearch":
         """What answers for the version and a view."""
         return LiveVectorSearch(self, view)
+
+    def prepare(self, view: LiveView) -> None:
+        """Nothing: rows are compared as they are."""
 
     def rows_of(self, ids: Collection[str]) -> Rows:
         """The rows of those ids that the version holds, in no order."""
@@ -248,41 +255,46 @@ class LiveVectorSearch(LiveEntries):
         return lambda options: self._index.search(query, **options)
 
     def _find_live(self, query: Vectors) -> FindLive:
-        return lambda k, among: self._nearest(query, k, among)
+        return lambda k, among, worst: self._nearest(query, k, among, worst)
 
-    def _nearest(self, query: Vectors, k: int, among: Rows) -> list[Hit]:
-        """The ``k`` nearest live rows of ``among``, the best first."""
+    def _nearest(self, query: Vectors, k: int, among: Rows, worst: float | None) -> list[Hit]:
+        """The ``k`` nearest live rows of ``among`` whose score is better than ``worst``."""
         rows = self.view.rows
         if not len(among):
             return []
-        if len(among) > k + _TIED:
-            scores = self._products(query, among)
-            best = np.argpartition(scores if self._is_l2 else -scores, k + _TIED - 1)[: k + _TIED]
-            among = among[best]
-        scores = self._scores(query, among)
-        order = np.argsort(scores if self._is_l2 else -scores, kind="stable")[:k]
-        chosen = among[order].tolist()
+        scores = as_scores(self._compared(query)[among], self.metric)
+        if worst is not None:
+            near = np.flatnonzero(scores < worst if self._is_l2 else scores > worst)
+            if not len(near):
+                return []
+            scores, among = scores[near], among[near]
+        far = scores if self._is_l2 else -scores
+        best = np.argpartition(far, k)[:k] if len(far) > k else np.arange(len(far))
+        best = best[np.argsort(far[best], kind="stable")]
+        chosen = among[best].tolist()
         return stored_hits(
             [rows.ids[row] for row in chosen],
-            scores[order].tolist(),
+            scores[best].tolist(),
             [rows.payloads[row] for row in chosen],
             [CATALOG] * len(chosen),
         )
 
-    def _products(self, query: Vectors, among: Rows) -> NDArray[np.float32]:
-        """What orders the rows as their scores do, up to rounding."""
-        # All rows in one product: to gather some of them takes longer than to compare them.
-        products = self.view.rows.vectors[: self.view.count] @ query
-        if self._is_l2:
-            products = self.view.rows.squares[: self.view.count] - 2 * products
-        return np.asarray(products[among])
+    def _compared(self, query: Vectors) -> NDArray[np.float32]:
+        """The inner product, or under L2 the squared distance, of each row of the view.
 
-    def _scores(self, query: Vectors, among: Rows) -> NDArray[np.float32]:
-        vectors = self.view.rows.vectors[among]
-        if self._is_l2:
-            apart = vectors - query
-            return np.asarray(np.sqrt(np.einsum("nd,nd->n", apart, apart)))
-        return np.asarray(vectors @ query)
+        By FAISS's own function, on this thread: NumPy's product takes threads, which spin while
+        they wait for each other. To gather some rows takes longer than to compare all.
+        """
+        found = np.empty(self.view.count, dtype=np.float32)
+        pointer = self._released.pointer
+        self._released.compare(
+            pointer(found),
+            pointer(query),
+            pointer(self.view.rows.vectors),
+            self.dimension,
+            self.view.count,
+        )
+        return found
 
     @cached_property
     def _replaced_rows(self) -> Rows:
@@ -303,10 +315,3 @@ def _check_bytes(answers: Collection[Hits], most: int | None) -> None:
     if most is not None:
         size = sum(len(hit.payload_json or b"") for hits in answers for hit in hits)
         check_payload_bytes(size, most)
-
-
-def lay_over(released: ReleasedVectors, view: LiveView) -> VectorSearch | LiveVectorSearch:
-    """What answers for a version and a view: the version itself where nothing changed since."""
-    if view.generation <= released.covers or not view.count:
-        return released.index
-    return released.with_changes(view)

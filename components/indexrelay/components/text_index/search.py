@@ -16,6 +16,7 @@ So threads say when they are inside SQLite (`ForkGate`), and a fork waits until 
 """
 
 import json
+import math
 import os
 import re
 import sqlite3
@@ -206,6 +207,13 @@ class TextSearch(TextEntries):
             if self.analyser is None:
                 return _first_texts_with(connection, term)
             return texts_with(connection, (term,))
+
+    def weights(self, text: str) -> "TermWeights":
+        """What BM25 weighs the terms of a query by, also those that no text of the version has."""
+        if self.analyser is None:
+            raise InvalidQueryError("a version of the first format has no terms of ours")
+        with self._connection() as connection:
+            return term_weights(connection, self.analyser, text, findable=self._findable)
 
     def search(
         self,
@@ -402,15 +410,81 @@ def match_expression(
 
     ``findable`` is how many texts there are.
     """
+    found, _ = counted_phrases(connection, analyser, text, findable=findable)
+    return " OR ".join(quoted(phrase) for phrase in found)
+
+
+def counted_phrases(
+    connection: sqlite3.Connection, analyser: Analyser, text: str, *, findable: int
+) -> tuple[list[Phrase], list[Phrase]]:
+    """The terms of ``text`` that a query asks for, and those that no text has."""
     phrases = analyser.phrases(text[:MOST_CHARACTERS])
-    counted = sorted(
-        (texts, place, phrase)
-        for place, phrase in enumerate(phrases)
-        if (texts := texts_with(connection, phrase))
+    every = sorted(
+        (texts_with(connection, phrase), place, phrase) for place, phrase in enumerate(phrases)
     )
+    counted = [each for each in every if each[0]]
     common = common_above(findable)
     rare = [each for each in counted if each[0] <= common] or counted[:1]
-    return " OR ".join(quoted(phrase) for _, _, phrase in rare[:MOST_PHRASES])
+    absent = [phrase for texts, _, phrase in every[:MOST_PHRASES] if not texts]
+    return [phrase for _, _, phrase in rare[:MOST_PHRASES]], absent
+
+
+@dataclass(frozen=True, slots=True)
+class TermWeights:
+    """What BM25 makes of a query: FTS5's own numbers."""
+
+    phrases: tuple[tuple[Phrase, float], ...] = ()
+    """Each with its inverse document frequency."""
+    mean_length: float = 1.0
+    """Terms of a text on average."""
+
+
+def term_weights(
+    connection: sqlite3.Connection, analyser: Analyser, text: str, *, findable: int
+) -> TermWeights:
+    """The weights of the terms of ``text``, over the texts of a file.
+
+    The inverse document frequency is FTS5's: the logarithm of (N - n + 0.5) / (n + 0.5), where n of
+    N texts have the phrase, and a millionth where it is not above 0.
+    """
+    asked, absent = counted_phrases(connection, analyser, text, findable=findable)
+    rows, terms = _averages(connection)
+    weighed: list[tuple[Phrase, float]] = []
+    for phrase in (*asked, *absent):
+        texts = 0 if phrase in absent else _texts_with_phrase(connection, phrase)
+        weight = math.log((rows - texts + 0.5) / (texts + 0.5))
+        weighed.append((phrase, weight if weight > 0 else _LEAST_WEIGHT))
+    return TermWeights(tuple(weighed), terms / rows if rows and terms else 1.0)
+
+
+_LEAST_WEIGHT: Final = 1e-6
+_AVERAGES_ROW: Final = 1
+
+
+def _texts_with_phrase(connection: sqlite3.Connection, phrase: Phrase) -> int:
+    if len(phrase) == 1:
+        return texts_with(connection, phrase)
+    query = "SELECT count(*) FROM terms WHERE terms MATCH ?"
+    return int(connection.execute(query, (quoted(phrase),)).fetchone()[0])
+
+
+def _averages(connection: sqlite3.Connection) -> tuple[int, int]:
+    """How many texts FTS5 has indexed, and how many terms they have together.
+
+    They lie in its record of averages: two numbers of seven bits a byte, the highest first.
+    """
+    found = connection.execute(
+        "SELECT block FROM terms_data WHERE id = ?", (_AVERAGES_ROW,)
+    ).fetchone()
+    numbers: list[int] = []
+    number = 0
+    for byte in b"" if found is None or not isinstance(found[0], bytes) else found[0]:
+        number = number << 7 | byte & 0x7F
+        if byte < 0x80:
+            numbers.append(number)
+            number = 0
+    rows, terms = (*numbers, 0, 0)[:2]
+    return rows, terms
 
 
 def common_above(findable: int) -> int:

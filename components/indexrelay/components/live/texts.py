@@ -1,0 +1,255 @@
+"""A released text index and the changes since it, searched as one.
+
+The texts of live rows are cut by the analyser of the version and weighed by BM25 as FTS5 computes
+it, with the version's numbers: how many texts there are, how long they are, and how many have each
+term. So a live row has the score that it would have in the version, and both compare. A term that
+no text of the version has counts in live rows as one that none has: it is the rarest.
+
+Rows are only appended, so what was made of the first ones stays: each is cut once, and every
+`BLOCK` of them gets a list of rows for each term (`Postings`), made by whichever thread needs it
+first. The rows behind the last whole block are looked through one by one.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexrelay.components.arrangement import Arrangement
+from indexrelay.components.errors import InvalidQueryError
+from indexrelay.components.live.entries import (
+    CATALOG,
+    Find,
+    FindLive,
+    LiveEntries,
+    LiveQuestion,
+)
+from indexrelay.components.live.rows import LiveRows, LiveView, Rows
+from indexrelay.components.query import MAX_IDS, Hits
+from indexrelay.components.served import Hit, checked_k, stored_hits
+from indexrelay.components.text_index.analyser import Analyser, Phrase
+from indexrelay.components.text_index.search import TermWeights, TextSearch
+
+_K1: Final = 1.2
+_B: Final = 0.75
+"""Of BM25, as FTS5 has them."""
+BLOCK: Final = 128
+"""Rows that have postings together: one by one so many take a third of a millisecond."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowTerms:
+    """The terms of one live row."""
+
+    counts: Counter[str]
+    length: int
+    """How many there are, repeated ones too."""
+    terms: tuple[str, ...]
+    """In their order, where phrases of several are looked for; else none."""
+
+    @classmethod
+    def of(cls, text: str | None, analyser: Analyser) -> "RowTerms":
+        """Cut a text."""
+        terms = () if text is None else tuple(analyser.terms(text))
+        # Only pieces of words follow each other in a phrase.
+        kept = terms if analyser.tokenizer == "trigram" else ()
+        return cls(Counter(terms), len(terms), kept)
+
+    def frequency(self, phrase: Phrase) -> int:
+        """How often the terms of a phrase follow each other in it."""
+        if len(phrase) == 1:
+            return self.counts[phrase[0]]
+        if any(term not in self.counts for term in phrase):
+            return 0
+        size = len(phrase)
+        places = range(len(self.terms) - size + 1)
+        return sum(self.terms[place : place + size] == phrase for place in places)
+
+
+@lru_cache(maxsize=4096)
+def terms_of(text: str | None, analyser: Analyser) -> RowTerms:
+    """`RowTerms.of`; the last ones are kept, for rows that are made anew when a release comes."""
+    return RowTerms.of(text, analyser)
+
+
+class Postings:
+    """Which rows of one block have each term; immutable."""
+
+    def __init__(self, block: Sequence[RowTerms]) -> None:
+        found: dict[str, list[tuple[int, int]]] = {}
+        for row, terms in enumerate(block):
+            for term, count in terms.counts.items():
+                found.setdefault(term, []).append((row, count))
+        self._block = block
+        self._rows = {term: np.array(rows).T for term, rows in found.items()}
+        self._lengths = np.array([terms.length for terms in block], dtype=np.float64)
+
+    def scores(self, weights: TermWeights) -> NDArray[np.float64] | None:
+        """The score of each row of the block; ``None``: no row has any of the terms."""
+        scores: NDArray[np.float64] | None = None
+        longer = _K1 * (1.0 - _B + _B * self._lengths / weights.mean_length)
+        for phrase, weight in weights.phrases:
+            found = self._rows.get(phrase[0])
+            if found is None:
+                continue
+            rows, counts = found
+            if len(phrase) > 1:
+                counts = np.array([self._block[row].frequency(phrase) for row in rows.tolist()])
+            if scores is None:
+                scores = np.zeros(len(self._block))
+            scores[rows] += weight * counts * (_K1 + 1.0) / (counts + longer[rows])
+        return scores
+
+
+class ReleasedTexts:
+    """One version of a text index as changes are laid over it; safe to use from many threads."""
+
+    def __init__(self, index: TextSearch, covers: int, analyser: Analyser) -> None:
+        """``covers``: the generation that it contains of its collection."""
+        self.index = index
+        self.covers = covers
+        self.analyser = analyser
+        self._holds: dict[str, bool] = {}
+        self._cut: tuple[LiveRows | None, list[RowTerms], dict[int, Postings]] = (None, [], {})
+
+    def with_changes(self, view: LiveView) -> "LiveTextSearch":
+        """What answers for the version and a view."""
+        return LiveTextSearch(self, view)
+
+    def held(self, ids: Iterable[str]) -> list[str]:
+        """Those of the ids that the version holds."""
+        known = self._holds
+        for each in ids:
+            if each not in known:
+                known[each] = each in self.index
+        return [each for each in ids if known[each]]
+
+    def scored(self, view: LiveView, weights: TermWeights) -> NDArray[np.float64]:
+        """The score of each row of a view; 0: it has none of the terms."""
+        cut, blocks = self._prepared(view)
+        whole = view.count // BLOCK
+        scores = np.zeros(view.count)
+        for block in range(whole):
+            found = blocks[block].scores(weights)
+            if found is not None:
+                scores[block * BLOCK : (block + 1) * BLOCK] = found
+        for row in range(whole * BLOCK, view.count):
+            scores[row] = _score(cut[row], weights)
+        return scores
+
+    def prepare(self, view: LiveView) -> None:
+        """Cut the texts that are new in a view, so that no query has to."""
+        self._prepared(view)
+
+    def _prepared(self, view: LiveView) -> tuple[list[RowTerms], dict[int, Postings]]:
+        """The terms of each row, and the postings of each whole block, at least of the view."""
+        rows, cut, blocks = self._cut
+        if rows is not view.rows:
+            cut, blocks = [], {}
+        if len(cut) < view.count:
+            texts = view.rows.texts[len(cut) : view.count]
+            # New ones: another query may be reading the old ones, or have come as far.
+            cut = cut + [terms_of(text, self.analyser) for text in texts]
+            more = range(len(blocks), len(cut) // BLOCK)
+            blocks = blocks | {
+                block: Postings(cut[block * BLOCK : (block + 1) * BLOCK]) for block in more
+            }
+            self._cut = (view.rows, cut, blocks)
+        return cut, blocks
+
+
+class LiveTextSearch(LiveEntries):
+    """Searches a version and the changes since it; immutable, and safe to use from many threads.
+
+    It answers what a `TextSearch` does, with the same arguments and the same errors.
+    """
+
+    with_texts = True
+    _index: TextSearch
+
+    def __init__(self, released: ReleasedTexts, view: LiveView) -> None:
+        """``view`` holds every change since the version, up to its generation."""
+        super().__init__(released.index, released.covers, view)
+        self._released = released
+        self.analyser: Analyser | None = released.analyser
+        """What cuts its texts."""
+
+    def search(
+        self,
+        text: str,
+        *,
+        k: int = 10,
+        filter: Any = None,  # noqa: A002 - what people call it
+        without: Collection[str] = (),
+        group_by: str | None = None,
+        per_group: int = 1,
+        explain: bool = False,
+        max_payload_bytes: int | None = None,
+    ) -> Hits:
+        """As `TextSearch.search`."""
+        if not isinstance(text, str):
+            raise InvalidQueryError(f"a query is a str, not {type(text).__name__}")
+        k = checked_k(k)
+        arrangement = Arrangement.of(group_by, per_group, None, self.fields)
+        question = LiveQuestion(
+            self,
+            filter_=filter,
+            without=without,
+            explain=explain,
+            max_payload_bytes=max_payload_bytes,
+        )
+        return question.arranged(arrangement, self._find(text), self._find_live(text), k)
+
+    def text(self, entry_id: str) -> str | None:
+        """As `TextSearch.text`."""
+        row = self.live_row(entry_id)
+        return self._index.text(entry_id) if row is None else self.view.rows.texts[row]
+
+    def _find(self, text: str) -> Find:
+        return lambda options: self._index.search(text, **options)
+
+    def _find_live(self, text: str) -> FindLive:
+        weights = self._index.weights(text) if self.entries else TermWeights()
+        return lambda k, among, worst: self._best(weights, k, among, worst or 0.0)
+
+    def _best(self, weights: TermWeights, k: int, among: Rows, worst: float) -> Sequence[Hit]:
+        """The ``k`` live rows of ``among`` that fit best, and better than ``worst``."""
+        if not len(among) or not weights.phrases:
+            return []
+        scores = self._released.scored(self.view, weights)[among]
+        fitting = np.flatnonzero(scores > worst)
+        best = fitting[np.argsort(-scores[fitting], kind="stable")[:k]]
+        found = list(zip(scores[best].tolist(), among[best].tolist(), strict=True))
+        rows = self.view.rows
+        return stored_hits(
+            [rows.ids[row] for _, row in found],
+            [score for score, _ in found],
+            [rows.payloads[row] for _, row in found],
+            [CATALOG] * len(found),
+        )
+
+    def _replaced(self, filter_: Any) -> int:
+        held = self._released.held(self._changed_ids)
+        if filter_ is None:
+            return len(held)
+        ids = iter(held)
+        count = 0
+        while some := list(islice(ids, MAX_IDS)):
+            count += sum(each is not None for each in self._index.get(some, filter=filter_))
+        return count
+
+
+def _score(terms: RowTerms, weights: TermWeights) -> float:
+    """BM25 of one row, as FTS5's ``bm25`` with its sign turned."""
+    score = 0.0
+    longer = _K1 * (1.0 - _B + _B * terms.length / weights.mean_length)
+    for phrase, weight in weights.phrases:
+        frequency = terms.frequency(phrase)
+        if frequency:
+            score += weight * frequency * (_K1 + 1.0) / (frequency + longer)
+    return score
