@@ -124,6 +124,25 @@ def test_a_graph_is_tuned_as_though_its_queries_were_no_entries(
     assert hits >= 0.95 * exact.size
 
 
+@pytest.mark.parametrize("count", [2, 12, 700])
+def test_a_graph_over_few_entries_is_tuned_as_it_is(tmp_path: Path, count: int) -> None:
+    path = tmp_path / "index.faiss"
+    vectors = np.random.default_rng(5).standard_normal((count, 8), dtype=np.float32)
+    index = faiss.index_factory(8, "HNSW16")
+    index.add(vectors)
+    faiss.write_index(index, str(path))
+    parameters = VectorIndexParameters(index="HNSW16", min_recall=0.95)
+    spec = IndexSpec(parameters=parameters, metric=Metric.L2, dimension=8, count=count)
+    sample = draw_sample(vectors, Metric.L2, seed=0, progress=lambda _share: None)
+    given = Dataset(spec=spec, vectors=vectors, sample=sample)
+    mapped = open_index(path)
+    found = Tuner(index=mapped, dataset=given, path=path).tune(refined=False)
+    as_it_is = Tuner(index=mapped, dataset=given).tune(refined=False)
+    assert found is not None
+    assert as_it_is is not None
+    assert (found.effort, found.recall) == (as_it_is.effort, as_it_is.recall)
+
+
 def test_what_is_no_graph_is_tuned_as_it_is(tmp_path: Path, dataset: Dataset) -> None:
     path = tmp_path / "index.faiss"
     index = faiss.index_factory(8, "IVF16,Flat")

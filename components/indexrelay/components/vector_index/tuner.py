@@ -72,6 +72,10 @@ _EXHAUSTIVE: Final = 1000
 """Candidates of a graph with which what is not found is not linked."""
 _EXHAUSTED: Final = 0.99
 """… if so much is found."""
+_LEAST_TO_BE_FOUND: Final = 0.97
+"""If more is out of reach, the graph is so poor that it would be so with other links, too."""
+_LED_AROUND: Final = 10
+"""The sample is at most one in so many entries: without more of them a graph is another one."""
 _PREDICTING_TRIALS: Final = 3
 """Efforts after which the next gains can be predicted."""
 
@@ -120,14 +124,16 @@ class Tuner:
         if self.path is None:
             return self._best(refined)
         knob = knob_of(self.index)
-        if knob is None or knob.name != "ef_search":
+        rows = self.dataset.sample.rows
+        if knob is None or knob.name != "ef_search" or _LED_AROUND * len(rows) > self.index.ntotal:
             return self._best(refined)
         most = _with(knob, min(_EXHAUSTIVE, knob.most), _K_FACTORS[-1] if refined else None)
         as_entries = self._recall(most)
-        with led_around(self.index, self.path, self.dataset.sample.rows) as led:
+        with led_around(self.index, self.path, rows) as led:
             self._safety = _OTHERS if led else _ENTRIES
             if led and as_entries >= _EXHAUSTED:
-                self._to_be_found = min(self._recall(most) / as_entries, 1.0)
+                share = self._recall(most) / as_entries
+                self._to_be_found = min(max(share, _LEAST_TO_BE_FOUND), 1.0)
             return self._best(refined)
 
     def _best(self, refined: bool) -> Trial | None:
