@@ -136,7 +136,7 @@ def test_a_child_has_the_niceness_of_the_settings(building: Building) -> None:
 def test_builds_stand_back_behind_other_sessions(building: Building) -> None:
     building.runner.start()
     group = Path(f"/proc/{building.runner.server_pid}/autogroup")
-    if not group.exists():
+    if not group.exists() or not group.read_text():
         pytest.skip("this kernel does not group processes by their session")
     build(building, of="few", memory=WORKING_BYTES, index="Flat")
     name, niceness = group.read_text().split(" nice ")

@@ -40,6 +40,7 @@ MESSAGE_BYTES: Final = 128 * 1024
 """The most that one message between the processes may take: below the kernel's default socket
 buffer (about 200 KiB)."""
 
+_LEAST_PRIORITY = 19  # nice(2)
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _OPENBLAS_BYTES = 128 * 1024 * 1024
 """The buffer of FAISS's on processors with AVX-512, elsewhere less; where it cannot be mapped it
@@ -69,8 +70,9 @@ def group_stands_back(niceness: int) -> bool:
     niceness counts only within a group: sched(7), "The autogroup feature". A reader that another
     service or terminal started would notice nothing of it.
     """
+    wanted = min(os.nice(0) + niceness, _LEAST_PRIORITY)
     try:
-        Path("/proc/self/autogroup").write_text(str(os.nice(0) + niceness), encoding="ascii")
+        Path("/proc/self/autogroup").write_text(str(wanted), encoding="ascii")
     except OSError as error:
         return error.errno != errno.EAGAIN  # another session was changed a moment ago
     return True
