@@ -1,6 +1,7 @@
 """What comes off a stream: read exactly, or refused with its bytes kept."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -44,6 +45,15 @@ def reread(raw: bytes) -> None:
 @by_type
 def test_an_event_comes_back_as_it_was_sent(data: EventData) -> None:
     event = event_of(data)
+    assert Event.from_bytes(event.to_bytes()) == event
+
+
+@by_type
+def test_an_event_as_it_is_sent_is_read_in_one_go(
+    data: EventData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = event_of(data)
+    monkeypatch.delattr(Event, "_step_by_step")
     assert Event.from_bytes(event.to_bytes()) == event
 
 
@@ -101,6 +111,42 @@ def test_another_major_version_is_unreadable(attributes: dict[str, str]) -> None
 )
 def test_garbage_is_unreadable(raw: bytes) -> None:
     assert refused(raw)
+
+
+_ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2**70)
+    | st.floats()
+    | st.sampled_from(["", "1.7", "tracks", "2026-03-01T12:00:00Z", "batch.completed.v1", "0" * 64])
+    | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+@given(st.sampled_from(SAID), st.booleans(), st.data())
+def test_an_event_that_is_read_in_one_go_is_the_one_that_is_read_step_by_step(
+    said: EventData, in_data: bool, draw: st.DataObject
+) -> None:
+    document = json.loads(event_of(said).to_bytes())
+    part = document["data"] if in_data else document
+    key = draw.draw(st.sampled_from([*part, "unknown"]))
+    if draw.draw(st.booleans()):
+        part[key] = draw.draw(_ANYTHING)
+    else:
+        part.pop(key, None)
+    raw = json.dumps(document).encode()
+
+    def read(reader: Callable[[bytes], Event]) -> object:
+        try:
+            return reader(raw)
+        except UnreadableEventError as error:
+            return error.reason
+
+    assert read(Event.from_bytes) == read(Event._step_by_step)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])

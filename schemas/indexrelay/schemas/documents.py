@@ -18,9 +18,9 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from indexrelay.schemas.filters import filter_schema
@@ -29,7 +29,6 @@ from indexrelay.schemas.messages import (
     FIELD,
     BatchCompleted,
     ChangesCommitted,
-    Event,
     EventData,
     ReaderState,
     RebuilderState,
@@ -37,6 +36,7 @@ from indexrelay.schemas.messages import (
     RebuildRequested,
     ReleaseApplied,
     ReleasePublished,
+    event_class,
 )
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import SCHEMA_VERSION, Release, VersionManifest
@@ -89,7 +89,7 @@ _MODELS: dict[str, type[BaseModel]] = {
 
 def json_schemas() -> dict[str, dict[str, Any]]:
     """Every schema by its name: the events' types, and the other documents."""
-    models = {name: _event(data) for name, data in EVENT_TYPES.items()} | _MODELS
+    models = {name: event_class(data) for name, data in EVENT_TYPES.items()} | _MODELS
     schemas = {name: json_schema_of(model) for name, model in models.items()}
     schemas["filter"] = {"description": "The filter of a search.", **filter_schema()}
     return {
@@ -101,14 +101,6 @@ def json_schemas() -> dict[str, dict[str, Any]]:
 def json_schema_of(model: type[BaseModel]) -> dict[str, Any]:
     """The schema of one model, with the sentences under its fields."""
     return model.model_json_schema(schema_generator=_Generator)
-
-
-def _event(data: type[EventData]) -> type[BaseModel]:
-    """The envelope for one type: its ``data`` is of that type and no other."""
-    kind: Any = Literal[data.TYPE]
-    return create_model(
-        f"{data.__name__}Event", __base__=Event, __doc__=data.__doc__, type=(kind, ...), data=data
-    )
 
 
 class _Generator(GenerateJsonSchema):

@@ -396,7 +396,7 @@ def entries_in(reply: Any) -> list[Entry]:
 
 def deliveries_of(entries: Iterable[Entry]) -> list[Delivery]:
     """Deliveries in the order of the stream, each counted as the first of its entry."""
-    return [Delivery(entry_id=entry_id, raw=raw_of(fields)) for entry_id, fields in entries]
+    return [Delivery(entry_id, raw_of(fields)) for entry_id, fields in entries]
 
 
 def raw_of(fields: Mapping[bytes, bytes]) -> bytes | None:
@@ -405,10 +405,10 @@ def raw_of(fields: Mapping[bytes, bytes]) -> bytes | None:
     An entry that is not ours (another field, or several) keeps all its bytes, as ``name=value``
     lines: nothing can parse that as an event, so it becomes a dead letter with all it held.
     """
+    if FIELD in fields and len(fields) == 1:
+        return fields[FIELD]
     if not fields:
         return None
-    if len(fields) == 1 and FIELD in fields:
-        return fields[FIELD]
     return b"\n".join(name + b"=" + value for name, value in fields.items())
 
 

@@ -220,7 +220,7 @@ class DeadLetters:
         letter is opened again: it was finished without having been understood. It is a request
         again, as it was before; a letter that came from a stream never becomes one.
         """
-        row = dict(vars(event))
+        row = event._asdict()
         known = [inbox.c.event_id]
         received = self._database.insert(inbox).values(**row)
         with self._database.write() as connection:
