@@ -76,12 +76,17 @@ class QueryCounts:
             "Seconds that queries took which were answered, without waiting for a thread.",
             labels=["component", "operation"],
         )
-        with self._lock:
-            for labels, count in self._ended.items():
-                ended.add_metric(labels, count)
-            for labels_, found in self._answered.items():
-                counted = zip((*map(str, BUCKETS), "+Inf"), accumulate(found.buckets), strict=True)
-                durations.add_metric(labels_, list(counted), found.seconds)
+        with self._lock:  # the event loop counts, too, and is not to wait for a page
+            counts = dict(self._ended)
+            answered = {
+                labels: (tuple(found.buckets), found.seconds)
+                for labels, found in self._answered.items()
+            }
+        for ended_by, count in counts.items():
+            ended.add_metric(ended_by, count)
+        for labels, (buckets, seconds) in answered.items():
+            counted = zip((*map(str, BUCKETS), "+Inf"), accumulate(buckets), strict=True)
+            durations.add_metric(labels, list(counted), seconds)
         yield ended
         yield durations
 
