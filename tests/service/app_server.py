@@ -1,5 +1,6 @@
 """A web application behind a real server, on a thread of the test."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,20 +10,52 @@ import httpx
 import uvicorn
 
 from indexrelay.service.server import address_of, listening
-from tests.streams.polling import eventually
+
+_START_SECONDS = 30.0
+
+
+class _Server(uvicorn.Server):
+    """Says when it has started, and ends at once; uvicorn looks ten times a second."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.started_or_ended = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._end = asyncio.Event()
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
+        self.started_or_ended.set()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await self._end.wait()
+
+    def run(self, sockets: Any = None) -> None:
+        try:
+            super().run(sockets)
+        finally:
+            self.started_or_ended.set()
+
+    def end(self) -> None:
+        """Have it end; from another thread."""
+        self.should_exit = True
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._end.set)
 
 
 @contextmanager
 def running(app: Any) -> Iterator[httpx.Client]:
     """A client of ``app``, which is started, lifespan and all, and stopped again."""
     with listening("127.0.0.1", 0, None) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+        server = _Server(uvicorn.Config(app, log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            eventually(lambda: server.started or not thread.is_alive())
+            assert server.started_or_ended.wait(_START_SECONDS)
             with httpx.Client(base_url=address_of(listener), trust_env=False) as client:
                 yield client
         finally:
-            server.should_exit = True
+            server.end()
             thread.join()
