@@ -1,6 +1,7 @@
 """Text embeddings without a network: the static word vectors that the wheel ``wordllama`` ships.
 
-A text's vector is the mean of its tokens' vectors, scaled to unit length. The vectors were trained
+A text's vector is the sum of its tokens' vectors, each times the square root of how often it comes
+up, scaled to unit length: a word that a text repeats says less each time. The vectors were trained
 by wordllama's authors from the token embeddings of Llama 2 (MIT licence; 32,000 tokens, 256
 dimensions, https://github.com/dleemiller/WordLlama). Weights and tokenizer are read from the
 installed files: wordllama's own loader asks a network for what is there already, so the package is
@@ -53,7 +54,9 @@ class Embedding:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         for row, encoding in zip(vectors, encodings, strict=True):
             if encoding.ids:
-                self._weights[encoding.ids].mean(axis=0, dtype=np.float32, out=row)
+                tokens, counts = np.unique(encoding.ids, return_counts=True)
+                each = self._weights[tokens].astype(np.float32)
+                row[:] = np.sqrt(counts, dtype=np.float32) @ each
         lengths = np.linalg.norm(vectors, axis=1)
         known = lengths > 0
         np.divide(vectors, lengths[:, None], out=vectors, where=known[:, None])
