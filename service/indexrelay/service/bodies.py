@@ -98,6 +98,8 @@ class SearchOptions(Body):
     """What of the two parts is added: ``ranks`` (reciprocal rank fusion) or ``scores``."""
     rrf_k: Annotated[FiniteFloat, Field(ge=0, le=1e6)] | None = None
     """The constant of the fusion of ranks."""
+    rerank: bool | None = None
+    """``false``: without the function that scores the best hits again, where there is one."""
     explain: bool | None = None
     """Whether the answer says how it was found."""
 
@@ -298,6 +300,10 @@ def _json(text: str) -> Any:
         return text
 
 
+def _truth(text: str) -> Any:
+    return {"true": True, "false": False}.get(text, text)
+
+
 _READERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "k": _number,
     "per_group": _number,
@@ -306,7 +312,8 @@ _READERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "queries": _number,
     "filter": _json,
     "weights": _json,
-    "explain": lambda text: {"true": True, "false": False}.get(text, text),
+    "rerank": _truth,
+    "explain": _truth,
 }
 
 

@@ -72,7 +72,8 @@ class _Model(BaseModel):
 class ArmRank(_Model):
     """Where one part of a search by vector and text had found an entry."""
 
-    rank: int
+    rank: int | None = None
+    """``None``: beyond what that part was searched for; only its score was asked for."""
     score: float
 
 

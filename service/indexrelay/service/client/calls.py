@@ -52,6 +52,7 @@ class Query(TypedDict, total=False):
     weights: Mapping[str, float]
     fusion: Literal["ranks", "scores"]
     rrf_k: float
+    rerank: bool
     explain: bool
 
 
