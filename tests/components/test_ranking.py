@@ -16,6 +16,7 @@ from indexrelay.components.ranking import (
     marginal_relevance,
     reciprocal_rank_fusion,
     scaled,
+    scaled_scores,
     score_fusion,
     within_groups,
 )
@@ -73,13 +74,21 @@ def test_any_rankings_are_fused_as_computed_by_hand(
 
 def test_scores_are_scaled_and_their_weighted_mean_is_taken() -> None:
     fused = score_fusion(
-        [[("a", 10.0), ("b", 7.5), ("c", 0.0)], [("c", 0.2), ("d", 0.3), ("a", 0.6)]],
+        [{"a": 10.0, "b": 7.5, "c": 2.0}, {"c": -0.2, "d": -0.3, "a": -0.6}],
         weights=[3, 1],
+        worst=[0.0, None],
     )
-    # The second ranking is one of distances: the lowest is the best.
     assert [name for name, _ in fused] == ["a", "b", "c", "d"]
-    by_mean = [0.75 * 1 + 0.25 * 0, 0.75 * 0.75, 0.75 * 0 + 0.25 * 1, 0.25 * 0.75]
+    by_mean = [0.75 * 1 + 0.25 * 0, 0.75 * 0.75, 0.75 * 0.2 + 0.25 * 1, 0.25 * 0.75]
     assert [score for _, score in fused] == pytest.approx(by_mean)
+
+
+@pytest.mark.parametrize(("scores", "worst"), [([], None), ([2.0, 2.0], None), ([-1.0], -1.0)])
+def test_scores_of_which_none_is_above_the_worst_are_all_the_best(
+    scores: list[float], worst: float | None
+) -> None:
+    given = {str(place): score for place, score in enumerate(scores)}
+    assert scaled_scores(given, worst=worst) == dict.fromkeys(given, 1.0)
 
 
 @pytest.mark.parametrize("scores", [[], [2.0], [2.0, 2.0]])

@@ -12,7 +12,7 @@ more until the answer is full or there are no more.
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from math import ceil
 from typing import Final, Protocol, TypeVar
 
@@ -49,29 +49,45 @@ def reciprocal_rank_fusion(
 
 
 def score_fusion(
-    rankings: Sequence[Sequence[tuple[str, float]]], *, weights: Sequence[float]
+    scores: Sequence[Mapping[str, float]],
+    *,
+    weights: Sequence[float],
+    worst: Sequence[float | None],
 ) -> list[tuple[str, float]]:
     """One ranking of all ids, with their scores: the weighted mean of the scaled scores.
 
-    The scores of each ranking are scaled so that its best id has 1 and its last one 0. An id gets
-    nothing from a ranking that lacks it. Equal scores are ordered as in `reciprocal_rank_fusion`.
+    See `scaled_scores`. An id that is among none of a ranking's scores gets nothing from it. Equal
+    ones are ordered as in `reciprocal_rank_fusion`.
 
     Args:
-        rankings: ids and scores, the best first, no id twice; a lower score may be the better one.
+        scores: of each ranking, higher for better.
         weights: one for each ranking, at least one of them above 0.
+        worst: for each ranking what no score can be below, as `scaled_scores` takes it.
     """
     total = sum(weights)
-    return _added(
-        [
-            [
-                (entry_id, weight / total * share)
-                for (entry_id, _), share in zip(
-                    ranking, scaled([score for _, score in ranking]).tolist(), strict=True
-                )
-            ]
-            for ranking, weight in zip(rankings, weights, strict=True)
-        ]
-    )
+    rankings = []
+    for each, weight, lowest in zip(scores, weights, worst, strict=True):
+        shares = scaled_scores(each, worst=lowest)
+        best_first = sorted(shares, key=lambda entry_id: (-shares[entry_id], entry_id))
+        rankings.append([(entry_id, weight / total * shares[entry_id]) for entry_id in best_first])
+    return _added(rankings)
+
+
+def scaled_scores(scores: Mapping[str, float], *, worst: float | None) -> dict[str, float]:
+    """Scores from 1 for the best to 0 for ``worst``; where none is better than that, all are 1.
+
+    Args:
+        scores: higher for better.
+        worst: the lowest that a score can be (the theoretical minimum of Bruch, Gai and Ingber:
+            what a query finds does not move it); ``None``: the lowest of ``scores``.
+    """
+    if not scores:
+        return {}
+    best = max(scores.values())
+    lowest = min(scores.values()) if worst is None else worst
+    if best <= lowest:
+        return dict.fromkeys(scores, 1.0)
+    return {entry_id: (score - lowest) / (best - lowest) for entry_id, score in scores.items()}
 
 
 def scaled(scores: Sequence[float]) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from indexrelay.components.search import HybridIndex, HybridIndexParameters, HybridSearch
+from indexrelay.schemas.settings import Metric
 from tests.components.jobs import MemorySnapshot, Run, clustered, make_job, make_snapshot, run
 
 WORDS = ("sea", "blue", "river", "moon", "train", "rain", "road", "fire")
@@ -14,14 +15,17 @@ ARTISTS = ("Ada", "Bo", "Cy", "Di")
 DIMENSION = 8
 
 
-def songs(count: int = 200, *, seed: int = 3) -> MemorySnapshot:
+def songs(count: int = 200, *, seed: int = 3, metric: Metric = Metric.COSINE) -> MemorySnapshot:
     """Each with two or three words and an artist; the vectors know nothing of either."""
     rng = np.random.default_rng(seed)
     texts = [" ".join(rng.choice(WORDS, size=rng.integers(2, 4))) for _ in range(count)]
     artists = [ARTISTS[row % len(ARTISTS)] for row in range(count)]
     payloads = [json.dumps({"artist": artist, "n": row}) for row, artist in enumerate(artists)]
     return make_snapshot(
-        clustered(count, DIMENSION, clusters=6, seed=seed), texts=texts, payloads=payloads
+        clustered(count, DIMENSION, clusters=6, seed=seed),
+        texts=texts,
+        payloads=payloads,
+        metric=metric,
     )
 
 

@@ -24,6 +24,7 @@ from indexrelay.components.registry import served
 from indexrelay.components.search import ArmHit, HybridHit, HybridQuery, HybridSearch
 from indexrelay.components.served import Hit
 from indexrelay.schemas.filters import InvalidFilterError
+from indexrelay.schemas.settings import Metric
 from tests.components.changing_collection import WORDS as CHANGING_WORDS
 from tests.components.changing_collection import ChangingCollection
 from tests.components.jobs import Run
@@ -54,7 +55,7 @@ def fused_by_hand(
     return scores
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 1000),
     words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=3),
@@ -97,23 +98,62 @@ def test_the_answer_is_the_fusion_of_both_rankings(
     assert all(hit.score >= score - missed for hit, score in zip(hits, best, strict=True))
 
 
-def test_scores_may_be_fused_instead_of_ranks(search: HybridSearch) -> None:
+def fused_scores_by_hand(
+    search: HybridSearch, vector: Any, text: str, *, share: float, among: set[str]
+) -> dict[str, float]:
+    """Of ``among``: ``share`` of the closeness, at most 1, and the rest of BM25 ÷ the best."""
+    near = {hit.id: hit.score for hit in search.by_vector.search(vector, k=200) if hit.id in among}
+    words = {hit.id: hit.score for hit in search.by_text.search(text, k=200) if hit.id in among}
+    if search.by_vector.metric is Metric.L2:
+        farthest = max(near.values(), default=0)
+        near = {each: farthest - score for each, score in near.items()}
+    else:
+        near = {each: 1 + cosine for each, cosine in near.items()}
+    nearest, best = max(near.values(), default=1), max(words.values(), default=1)
+    return {
+        each: share * near[each] / nearest + (1 - share) * words.get(each, 0.0) / best
+        for each in among
+    }
+
+
+def test_scores_are_fused_unless_ranks_are_asked_for(search: HybridSearch) -> None:
     vector = SONGS.rows["e000007"].vector
-    scores: dict[str, float] = {}
-    for weight, ranking in (
-        (0.75, search.by_vector.search(vector, k=100)),
-        (0.25, search.by_text.search("moon river", k=100)),
-    ):
-        best, last = ranking[0].score, ranking[-1].score
-        for hit in ranking:
-            share = (hit.score - last) / (best - last)
-            scores[hit.id] = scores.get(hit.id, 0.0) + weight * share
-    hits = search.search(
-        vector=vector, text="moon river", weights={"vector": 3}, fusion="scores", k=20
-    )
+    found = [search.by_vector.search(vector, k=100), search.by_text.search("moon river", k=100)]
+    among = {hit.id for hits in found for hit in hits}
+    assert 100 < len(among) < 200
+    scores = fused_scores_by_hand(search, vector, "moon river", share=0.75, among=among)
+    hits = search.search(vector=vector, text="moon river", weights={"vector": 3}, k=20)
     expected = sorted(scores, key=lambda entry_id: -scores[entry_id])[:20]
     assert [hit.id for hit in hits] == expected
     assert [hit.score for hit in hits] == pytest.approx([scores[name] for name in expected])
+    ranks = search.search(vector=vector, text="moon river", fusion="ranks", k=20)
+    assert ranks[0].score == pytest.approx(
+        sum(1 / (60 + (arm.rank or 0)) for arm in ranks[0].arms.values())
+    )
+
+
+def test_distances_are_scaled_between_the_nearest_and_the_farthest(tmp_path: Path) -> None:
+    vector = SONGS.rows["e000007"].vector
+    with closing(opened(tmp_path, songs(metric=Metric.L2))) as search:
+        hits = search.search(vector=vector, text="moon", k=200)
+        among = {hit.id for hit in hits}
+        scores = fused_scores_by_hand(search, vector, "moon", share=0.5, among=among)
+    assert {hit.id: hit.score for hit in hits} == pytest.approx(scores, abs=1e-5)
+
+
+def test_what_only_one_half_found_has_the_score_of_the_other_too(search: HybridSearch) -> None:
+    vector = SONGS.rows["e000007"].vector
+    far = {hit.id: hit.score for hit in search.by_vector.search(vector, k=200)}
+    words = {hit.id: hit.score for hit in search.by_text.search("moon river", k=200)}
+    hits = search.search(vector=vector, text="moon river", k=150)
+    beyond = 0
+    for hit in hits:
+        assert hit.arms["vector"].score == pytest.approx(far[hit.id], rel=1e-5)
+        assert ("text" in hit.arms) == (hit.id in words)
+        if hit.id in words:
+            assert hit.arms["text"].score == pytest.approx(words[hit.id])
+        beyond += sum(arm.rank is None for arm in hit.arms.values())
+    assert beyond, "some are beyond the depth of one half"
 
 
 FILTERS: list[Any] = [
@@ -157,14 +197,13 @@ def test_a_filtered_answer_is_the_fusion_of_what_matches_in_both_halves(
     )
     may_be = {each for each in SONGS.ids if matches(each, asked)} - set(without)
     assert {hit.id for hit in found} == may_be, "the vectors rank every entry"
-    by_hand: dict[str, float] = {}
-    for whole in (search.by_vector.search(vector, k=200), search.by_text.search(word, k=200)):
-        ranking = [hit for hit in whole if hit.id in may_be]
-        for rank, hit in enumerate(ranking, 1):
-            best, last = ranking[0].score, ranking[-1].score
-            share = 1.0 if best == last else (hit.score - last) / (best - last)
-            gain = 1 / (60 + rank) if fusion == "ranks" else share / 2
-            by_hand[hit.id] = by_hand.get(hit.id, 0.0) + gain
+    if fusion == "scores":
+        by_hand = fused_scores_by_hand(search, vector, word, share=0.5, among=may_be)
+    else:
+        by_hand = {}
+        for whole in (search.by_vector.search(vector, k=200), search.by_text.search(word, k=200)):
+            for rank, hit in enumerate((hit for hit in whole if hit.id in may_be), 1):
+                by_hand[hit.id] = by_hand.get(hit.id, 0.0) + 1 / (60 + rank)
     assert {hit.id: hit.score for hit in found} == pytest.approx(by_hand, abs=1e-5)
 
 
@@ -175,7 +214,14 @@ def test_an_explanation_tells_of_each_half_and_of_what_came_after(search: Hybrid
     explained = hits.explanation
     assert explained is not None
     assert explained.plan == "hybrid"
-    assert [stage.name for stage in explained.stages] == ["vector", "text", "fusion", "rerank"]
+    assert [stage.name for stage in explained.stages] == [
+        "vector",
+        "text",
+        "scores",
+        "fusion",
+        "texts",
+        "rerank",
+    ]
     assert {arm: each.plan for arm, each in explained.arms.items()} == {
         "vector": "exact",
         "text": "exact",
@@ -254,8 +300,9 @@ def test_a_hit_says_where_each_half_found_it(search: HybridSearch) -> None:
     hits = search.search(vector=vector, text="moon river", k=20)
     for name, ranking in (("vector", by_vector), ("text", by_text)):
         places = {hit.id: ArmHit(rank, hit.score) for rank, hit in enumerate(ranking, 1)}
-        assert {hit.id: hit.arms.get(name) for hit in hits} == {
-            hit.id: places.get(hit.id) for hit in hits
+        found = {hit.id: hit.arms[name] for hit in hits if name in hit.arms}
+        assert {each: arm for each, arm in found.items() if arm.rank} == {
+            hit.id: places[hit.id] for hit in hits if hit.id in places
         }
     assert all(hit.payload == json.loads(SONGS.rows[hit.id].payload or "") for hit in hits)
 
@@ -378,6 +425,22 @@ def test_a_function_of_the_query_scores_them_again(search: HybridSearch) -> None
     assert [hit.id for hit in hits] == [hit.id for hit in reversed(everything)][:3]
 
 
+def test_a_function_may_give_an_order_by_what_it_sees_of_each_hit(search: HybridSearch) -> None:
+    vector = SONGS.rows["e000004"].vector
+    seen: list[HybridHit] = []
+
+    def by_text(_: HybridQuery, hits: Sequence[HybridHit]) -> list[str]:
+        seen.extend(hits)
+        return sorted((hit.id for hit in hits if "sea" in (hit.text or "")), reverse=True)
+
+    hits = search.search(vector=vector, text="sea", k=10, rerank=by_text)
+    assert {hit.id: hit.text for hit in seen} == {hit.id: SONGS.rows[hit.id].text for hit in seen}
+    assert all(hit.arms and hit.fused and hit.payload for hit in seen)
+    expected = sorted((hit.id for hit in seen if "sea" in (hit.text or "")), reverse=True)[:10]
+    assert [hit.id for hit in hits] == expected
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
 @pytest.mark.parametrize(
     ("scores", "said"),
     [
@@ -385,6 +448,8 @@ def test_a_function_of_the_query_scores_them_again(search: HybridSearch) -> None
         (lambda _, hits: [float("nan")] * len(hits), "a score that is no finite number"),
         (lambda _, hits: hits[0].payload["missing"], "it raised KeyError: 'missing'"),
         (lambda *_: None, r"it gave scores of the shape \(\) for 50"),
+        (lambda _, hits: [hits[0].id, "nowhere"], "it gave 'nowhere', which is none of the hits"),
+        (lambda _, hits: [hits[0].id] * 2, "it gave an id twice"),
     ],
 )
 def test_a_function_that_gives_no_scores_is_named(

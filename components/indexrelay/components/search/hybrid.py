@@ -1,9 +1,9 @@
 """A vector index and a text index, as a reader serves them: searched by either, or by both at once.
 
-Each half ranks the entries on its own, and a fusion makes one ranking of the two: of their ranks,
-or of their scores (`ranking`). Both halves are asked as deep as it takes for the best hits to be
-among their answers: an entry that is beyond that depth in both has a smaller fused score than every
-hit. What stands beyond it in one of them gets nothing from that one.
+Each half ranks the entries on its own, and a fusion makes one ranking of the two (`ranking`): of
+their scores, where each half is asked for the score of what only the other one found; or of their
+ranks, where what stands beyond the depth that was searched in one half gets nothing from that one.
+For ranks both halves are asked as deep as it takes for the best hits to be among their answers.
 
 After the fusion a function of the user's may score the best hits again; groups and diversity come
 last (`arrangement`).
@@ -21,13 +21,20 @@ from numpy.typing import ArrayLike, NDArray
 from indexrelay.components.arrangement import Arrangement, FilterObject, narrowed, of_candidates
 from indexrelay.components.errors import InvalidQueryError, RerankFunctionError
 from indexrelay.components.query import Entry, Explanation, Hits, Page, Stopwatch
-from indexrelay.components.ranking import RRF_K, fusion_depth, reciprocal_rank_fusion, score_fusion
+from indexrelay.components.ranking import (
+    RRF_K,
+    fusion_depth,
+    reciprocal_rank_fusion,
+    scaled_scores,
+    score_fusion,
+)
 from indexrelay.components.served import Closable, Hit, check_payload_bytes, checked_k
 from indexrelay.components.text_index.search import TextSearch
 from indexrelay.components.vector_index.examples import ExampleList
 from indexrelay.components.vector_index.search import VectorSearch
 from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.filters import Fields
+from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
 
 ARMS: Final = ("vector", "text")
@@ -39,8 +46,9 @@ _SHALLOWEST: Final = 100
 class ArmHit:
     """Where one half found an entry."""
 
-    rank: int
-    """Among the half's own hits, from 1; of groups of one half alone: among the answer's."""
+    rank: int | None
+    """Among the half's own hits, from 1; of groups of one half alone: among the answer's. ``None``:
+    beyond the depth that was searched, where only its score was asked for."""
     score: float
     """As the half has it: see `VectorSearch` and `TextSearch`."""
 
@@ -52,7 +60,7 @@ class HybridHit(Hit):
     where both halves were asked; else that of the one half.
     """
 
-    __slots__ = ("_found", "arms", "fused")
+    __slots__ = ("_found", "arms", "fused", "text")
 
     def __init__(
         self, found: Hit, score: float, arms: Mapping[str, ArmHit], fused: float | None = None
@@ -62,9 +70,11 @@ class HybridHit(Hit):
         self.score = score
         self._found = found
         self.arms = arms
-        """``vector`` and ``text``, as far as they found it within the depth that was searched."""
+        """``vector`` and ``text``, as far as they found it, or were asked for its score."""
         self.fused = fused
         """What the fusion gave it; ``None``: only one half was asked."""
+        self.text: str | None = None
+        """The entry's text, where ``rerank`` was given the hit; else ``None``."""
 
     @property
     def payload(self) -> Any:
@@ -116,8 +126,10 @@ class HybridQuery:
     """``None``: only a vector was given."""
 
 
-Rerank = Callable[[HybridQuery, list[HybridHit]], Sequence[float]]
-"""Gives a number for each hit, in their order; higher is better."""
+Rerank = Callable[[HybridQuery, list[HybridHit]], Sequence[float] | Sequence[str]]
+"""Gives a number for each hit, in their order, higher for better; or the ids in a new order, the
+best first, of which those that it leaves out are dropped. Each hit has its ``text``, its
+``payload``, its ``fused`` score, and the rank and score of each half in ``arms``."""
 
 
 Fusion = Literal["ranks", "scores"]
@@ -137,8 +149,12 @@ class HybridSearch(Closable):
         fields: Fields,
         rerank: Rerank | None = None,
         rerank_hits: int = 50,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
-        """Serve two halves of one version, which are closed with it."""
+        """Serve two halves of one version, which are closed with it.
+
+        ``weights`` are those of a fusion of scores where a search gives none; ``None``: equal.
+        """
         self.by_vector: VectorSearch = by_vector
         """The half that is searched by vector."""
         self.by_text: TextSearch = by_text
@@ -147,6 +163,8 @@ class HybridSearch(Closable):
         """The fields that it can be filtered and grouped by."""
         self._rerank = rerank
         self._rerank_hits = rerank_hits
+        self.weights: Mapping[str, float] = dict.fromkeys(ARMS, 1.0) if weights is None else weights
+        """Of ``vector`` and ``text`` in a fusion of scores, where a search gives none."""
 
     def __len__(self) -> int:
         """How many entries it holds."""
@@ -168,8 +186,8 @@ class HybridSearch(Closable):
         filter: Any = None,  # noqa: A002 - what people call it
         without: Collection[str] = (),
         weights: Mapping[str, float] | None = None,
-        fusion: Fusion = "ranks",
-        rrf_k: float = RRF_K,
+        fusion: Fusion | None = None,
+        rrf_k: float | None = None,
         rerank: Rerank | bool | None = None,
         group_by: str | None = None,
         per_group: int = 1,
@@ -187,12 +205,15 @@ class HybridSearch(Closable):
             filter: a JSON object that entries must match (`indexrelay.schemas.filters`).
             without: ids of entries that must not be found.
             weights: of ``vector`` and ``text`` in the fusion, 1 where one is not named; a half of
-                weight 0 is not asked.
-            fusion: ``ranks``: the sum of ``weight / (rrf_k + rank)``; ``scores``: the weighted mean
-                of the scores, each half's scaled from 1 for its best to 0 for its last.
+                weight 0 is not asked. ``None``: those of the component (`weights`) for scores, and
+                1 for ranks.
+            fusion: ``scores``: the weighted mean of the scores, each half's scaled from 1 for its
+                best to 0 for the lowest there can be; ``ranks``: the sum of
+                ``weight / (rrf_k + rank)``. ``None``: ranks where ``rrf_k`` is given, else scores.
             rrf_k: how flat the fusion of ranks is: the larger, the less the first ranks count for.
-            rerank: scores the best hits again. ``None``: the component's function, where it has
-                one; ``False``: none; or a function of its own.
+                ``None``: 60.
+            rerank: scores or orders the best hits again (`Rerank`). ``None``: the component's
+                function, where it has one; ``False``: none; or a function of its own.
             group_by: a filterable field; of entries with the same value only the first
                 ``per_group`` are given. Entries that lack it are not limited.
             per_group: see ``group_by``.
@@ -205,12 +226,14 @@ class HybridSearch(Closable):
             InvalidFilterError: the filter cannot be answered, or ``group_by`` is no such field.
             InvalidQueryError: there is neither a vector nor a text, or an argument is not what it
                 has to be.
-            RerankFunctionError: the function raised something, or did not give a number for each
-                hit.
+            RerankFunctionError: the function raised something, or gave neither a number for each
+                hit nor ids of them; ``rerank=False`` answers without it.
         """
         most = checked_k(k)
-        asked = self._asked(vector, text, _checked_weights(weights))
-        fuse = _Fuse.of(fusion, rrf_k, list(asked.values()))
+        by = _checked_fusion(fusion, rrf_k)
+        given = self.weights if weights is None and by == "scores" else _checked_weights(weights)
+        asked = self._asked(vector, text, given)
+        fuse = _Fuse.of(by, rrf_k, list(asked.values()))
         arrangement = Arrangement.of(group_by, per_group, diversity, self.fields)
         function = self._function(rerank)
         asking = _Asking(
@@ -223,7 +246,7 @@ class HybridSearch(Closable):
 
         def find(depth: int, beyond: FilterObject | None = None) -> HybridHits:
             hits = self._fused(asking.narrowed(beyond), fuse, depth)
-            return hits if function is None else _reranked(function, asking.query, hits)
+            return hits if function is None else self._reranked(function, asking.query, hits)
 
         narrows = len(asked) == 1 and function is None
         first = most if function is None else max(most, self._rerank_hits)
@@ -379,6 +402,8 @@ class HybridSearch(Closable):
         asked = {name: weights[name] for name in ARMS if given[name] is not None}
         if not asked:
             raise InvalidQueryError("give a vector, a text, or both")
+        if len(asked) == 1 and weights is self.weights:  # they are about both
+            return dict.fromkeys(asked, 1.0)
         heavy = {name: weight for name, weight in asked.items() if weight}
         if not heavy:
             raise InvalidQueryError(f"the weight of {' and of '.join(asked)} is 0: nothing is left")
@@ -394,13 +419,22 @@ class HybridSearch(Closable):
         for arm in asking.asked:
             found[arm] = self._ask(arm, asking, fuse.window(depth))
             watch.stage(arm)
-        ranked = {
-            arm: {hit.id: (rank, hit) for rank, hit in enumerate(hits, 1)}
-            for arm, hits in found.items()
-        }
-        fused = fuse(found.values())
+        found_by = _arm_hits(found)
+        if fuse.fusion == "scores":
+            for arm, scores in self._scores_of_others(asking.query, found_by).items():
+                found_by[arm] |= {each: ArmHit(None, score) for each, score in scores.items()}
+            watch.stage("scores")
+            fused = fuse.scores([self._comparable(arm, found_by[arm]) for arm in asking.asked])
+        else:
+            fused = fuse.ranks(found.values())
+        first = {hit.id: hit for hits in reversed(found.values()) for hit in hits}
         hits = HybridHits(
-            _hit({arm: of[entry_id] for arm, of in ranked.items() if entry_id in of}, score)
+            HybridHit(
+                first[entry_id],
+                score,
+                {arm: of[entry_id] for arm, of in found_by.items() if entry_id in of},
+                score,
+            )
             for entry_id, score in fused[:depth]
         )
         watch.stage("fusion")
@@ -412,6 +446,54 @@ class HybridSearch(Closable):
             )
         return hits
 
+    def shares(self, vector: Vectors, text: str) -> dict[str, dict[str, float]]:
+        """What the fusion of scores adds for a query: ``vector`` and ``text``, by id.
+
+        Of the best entries of each half; see `scaled_scores`.
+        """
+        query = HybridQuery(vector=vector, text=text)
+        found = {
+            "vector": self.by_vector.search(vector, k=_SHALLOWEST),
+            "text": self.by_text.search(text, k=_SHALLOWEST),
+        }
+        found_by = _arm_hits(found)
+        others = self._scores_of_others(query, found_by)
+        shares = {}
+        for arm, of in found_by.items():
+            of |= {each: ArmHit(None, score) for each, score in others[arm].items()}
+            scores, worst = self._comparable(arm, of)
+            shares[arm] = scaled_scores(scores, worst=worst)
+        return shares
+
+    def _scores_of_others(
+        self, query: HybridQuery, found_by: Mapping[str, Mapping[str, ArmHit]]
+    ) -> dict[str, dict[str, float]]:
+        """Each half's scores of what only the other one found."""
+        by_vector, by_text = found_by["vector"], found_by["text"]
+        vector, text = cast("Vectors", query.vector), cast("str", query.text)
+        return {
+            "vector": self.by_vector.scores_of(
+                vector, [each for each in by_text if each not in by_vector]
+            ),
+            "text": self.by_text.scores_of(
+                text, [each for each in by_vector if each not in by_text]
+            ),
+        }
+
+    def _comparable(
+        self, arm: str, found: Mapping[str, ArmHit]
+    ) -> tuple[dict[str, float], float | None]:
+        """A half's scores, higher for better, and the lowest that one can be, where there is one.
+
+        BM25 is never below 0 and a cosine never below -1; distances and products have no end.
+        """
+        scores = {entry_id: hit.score for entry_id, hit in found.items()}
+        if arm == "text":
+            return scores, 0.0
+        if self.by_vector.metric is Metric.L2:
+            return {entry_id: -score for entry_id, score in scores.items()}, None
+        return scores, -1.0 if self.by_vector.metric is Metric.COSINE else None
+
     def _ask(self, arm: str, asking: "_Asking", k: int) -> Hits:
         limit = of_candidates(asking.max_payload_bytes, k, asking.k)
         if arm == "vector":
@@ -419,6 +501,22 @@ class HybridSearch(Closable):
             return self.by_vector.search(vector, k=k, max_payload_bytes=limit, **asking.options)
         text = cast("str", asking.query.text)
         return self.by_text.search(text, k=k, max_payload_bytes=limit, **asking.options)
+
+    def _reranked(self, function: Rerank, query: HybridQuery, hits: HybridHits) -> HybridHits:
+        """The hits as ``function`` orders or scores them; each has its text."""
+        if not hits:
+            return hits
+        watch = Stopwatch()
+        found = cast("list[HybridHit]", list(hits))
+        for hit, entry in zip(found, self.by_text.get([hit.id for hit in found]), strict=True):
+            hit.text = None if entry is None else entry.text
+        watch.stage("texts")
+        judged = _judged(function, query, found)
+        watch.stage("rerank")
+        explanation = hits.explanation
+        if explanation is not None:
+            explanation = replace(explanation, stages=(*explanation.stages, *watch.stages))
+        return _answer(judged, explanation)
 
     def _function(self, rerank: Any) -> Rerank | None:
         if rerank is None or rerank is True:
@@ -460,11 +558,9 @@ class _Fuse:
     """One for each ranking, above 0."""
 
     @classmethod
-    def of(cls, fusion: Any, rrf_k: Any, weights: Sequence[float]) -> Self:
+    def of(cls, fusion: Fusion, rrf_k: Any, weights: Sequence[float]) -> Self:
         """From the arguments of a search, which are checked."""
-        if fusion not in get_args(Fusion):
-            raise InvalidQueryError(f"fusion is ranks or scores, not {fusion!r:.100}")
-        return cls(fusion, _checked_number("rrf_k", rrf_k), weights)
+        return cls(fusion, _checked_number("rrf_k", RRF_K if rrf_k is None else rrf_k), weights)
 
     def window(self, depth: int) -> int:
         """How many hits of each half the best ``depth`` are made of."""
@@ -472,13 +568,36 @@ class _Fuse:
             return max(_SHALLOWEST, depth)
         return max(_SHALLOWEST, fusion_depth(depth, weights=self.weights, rrf_k=self.rrf_k))
 
-    def __call__(self, rankings: Iterable[Sequence[Hit]]) -> list[tuple[str, float]]:
+    def scores(
+        self, found: Sequence[tuple[Mapping[str, float], float | None]]
+    ) -> list[tuple[str, float]]:
         """All ids with their fused scores, the best first."""
-        if self.fusion == "scores":
-            scored = [[(hit.id, hit.score) for hit in hits] for hits in rankings]
-            return score_fusion(scored, weights=self.weights)
+        return score_fusion(
+            [scores for scores, _ in found],
+            weights=self.weights,
+            worst=[worst for _, worst in found],
+        )
+
+    def ranks(self, rankings: Iterable[Sequence[Hit]]) -> list[tuple[str, float]]:
+        """All ids with their fused scores, the best first."""
         ids = [[hit.id for hit in hits] for hits in rankings]
         return reciprocal_rank_fusion(ids, weights=self.weights, rrf_k=self.rrf_k)
+
+
+def _checked_fusion(fusion: Any, rrf_k: Any) -> Fusion:
+    if fusion is None:
+        return "scores" if rrf_k is None else "ranks"
+    if fusion not in get_args(Fusion):
+        raise InvalidQueryError(f"fusion is ranks or scores, not {fusion!r:.100}")
+    return cast("Fusion", fusion)
+
+
+def _arm_hits(found: Mapping[str, Hits]) -> dict[str, dict[str, ArmHit]]:
+    """By half and id, where the halves found the entries."""
+    return {
+        arm: {hit.id: ArmHit(rank, hit.score) for rank, hit in enumerate(hits, 1)}
+        for arm, hits in found.items()
+    }
 
 
 def _as_vector(vector: ArrayLike) -> Vectors:
@@ -488,17 +607,14 @@ def _as_vector(vector: ArrayLike) -> Vectors:
         raise InvalidQueryError(f"a query is an array of numbers: {error}") from error
 
 
-def _hit(found: Mapping[str, tuple[int, Hit]], fused: float | None = None) -> HybridHit:
-    """One entry, from what the halves found of it."""
-    first = next(iter(found.values()))[1]
-    arms = {arm: ArmHit(rank, hit.score) for arm, (rank, hit) in found.items()}
-    return HybridHit(first, first.score if fused is None else fused, arms, fused)
-
-
 def _of_one(arm: str, found: Hits) -> HybridHits:
     """What one half found."""
     return _answer(
-        (_hit({arm: (rank, hit)}) for rank, hit in enumerate(found, 1)), found.explanation
+        (
+            HybridHit(hit, hit.score, {arm: ArmHit(rank, hit.score)})
+            for rank, hit in enumerate(found, 1)
+        ),
+        found.explanation,
     )
 
 
@@ -508,31 +624,45 @@ def _answer(hits: Iterable[HybridHit], explanation: Explanation | None) -> Hybri
     return answer
 
 
-def _reranked(function: Rerank, query: HybridQuery, hits: HybridHits) -> HybridHits:
-    """The hits in the order of the scores that ``function`` gives them."""
-    if not hits:
-        return hits
-    watch = Stopwatch()
-    found = cast("list[HybridHit]", list(hits))
+def _judged(function: Rerank, query: HybridQuery, found: list[HybridHit]) -> list[HybridHit]:
+    """The hits as ``function`` orders or scores them.
+
+    Raises:
+        RerankFunctionError: it raised something, or gave neither ids of these hits nor a finite
+            number for each.
+    """
     name = getattr(function, "__qualname__", type(function).__name__)
     try:
-        scores = np.asarray(function(query, found), dtype=np.float64)
+        given = function(query, list(found))
+        if isinstance(given, list | tuple) and given and isinstance(given[0], str):
+            return _in_order(name, cast("Sequence[str]", given), found)
+        scores = np.asarray(given, dtype=np.float64)
+    except RerankFunctionError:
+        raise
     except Exception as error:
         raise RerankFunctionError(name, f"it raised {describe_error(error)}") from error
-    if scores.shape != (len(hits),):
+    if scores.shape != (len(found),):
         raise RerankFunctionError(
-            name, f"it gave scores of the shape {scores.shape} for {len(hits)} hits"
+            name, f"it gave scores of the shape {scores.shape} for {len(found)} hits"
         )
     if not np.isfinite(scores).all():
         raise RerankFunctionError(name, "it gave a score that is no finite number")
     for hit, score in zip(found, scores.tolist(), strict=True):
         hit.score = score
-    order = np.argsort(-scores, kind="stable")
-    watch.stage("rerank")
-    explanation = hits.explanation
-    if explanation is not None:
-        explanation = replace(explanation, stages=(*explanation.stages, *watch.stages))
-    return _answer((found[place] for place in order.tolist()), explanation)
+    return [found[place] for place in np.argsort(-scores, kind="stable").tolist()]
+
+
+def _in_order(name: str, ids: Sequence[str], found: Sequence[HybridHit]) -> list[HybridHit]:
+    """The hits with these ids; their scores fall from 1 as their places do."""
+    hits = {hit.id: hit for hit in found}
+    if len(set(ids)) < len(ids):
+        raise RerankFunctionError(name, "it gave an id twice")
+    unknown = [each for each in ids if each not in hits]
+    if unknown:
+        raise RerankFunctionError(name, f"it gave {unknown[0]!r:.100}, which is none of the hits")
+    for place, each in enumerate(ids):
+        hits[each].score = 1 - place / len(ids)
+    return [hits[each] for each in ids]
 
 
 def _checked_weights(weights: Any) -> dict[str, float]:

@@ -5,9 +5,10 @@ fuses their answers (`hybrid`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, cast
+from typing import Annotated, Any, ClassVar, Final, Literal, cast
 
 from pydantic import Field, field_validator
 
@@ -19,19 +20,25 @@ from indexrelay.components.golden import (
     GoldenQuery,
     dimension_mistakes,
     golden_gates,
+    read_golden,
 )
-from indexrelay.components.kind import Built, Improvable, Job, Kind, Trial
-from indexrelay.components.search.hybrid import HybridSearch
+from indexrelay.components.kind import Built, Files, Improvable, Job, Kind, Trial
+from indexrelay.components.search.hybrid import ARMS, HybridSearch
 from indexrelay.components.search.parts import Part, part_of, together
+from indexrelay.components.search.weights import LearnedWeights, learned
 from indexrelay.components.text_index import TextIndex, TextIndexParameters
 from indexrelay.components.vector_index.kind import VectorIndex
 from indexrelay.components.vector_index.spec import VectorIndexParameters
 from indexrelay.schemas.filters import FilterableFields
 from indexrelay.schemas.settings import CollectionSettings
-from indexrelay.schemas.versions import Check, VersionManifest
+from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
+from indexrelay.storage.entries import Vectors
 
 VECTOR: Final = "vector"
 TEXT: Final = "text"
+WEIGHTS: Final = "weights.json"
+"""The file of a version whose golden queries chose weights."""
+Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 _KINDS: Final[Mapping[str, type[Kind[Any, Any]]]] = {VECTOR: VectorIndex, TEXT: TextIndex}
 _VECTORS_SHARE: Final = 0.7
 """Of the time of a build."""
@@ -51,14 +58,27 @@ class HybridIndexParameters(GoldenParameters):
     filterable: FilterableFields = Field(default_factory=dict)
     """Taken from the collection, where it is declared: do not give it here."""
 
+    weights: Mapping[Literal["vector", "text"], Weight] | None = None
+    """Of the two halves in a fusion of scores, where a search gives none:
+    ``{ vector = 1, text = 2 }``. Absent: golden queries that ask by text and by vector choose them
+    (20 at least), and without those they are equal."""
+
     rerank: FunctionName | None = None
     """``module:function``; called in the readers as ``function(query, hits)`` for each search, with
-    a `HybridQuery` and the best hits, and returns a number for each of them: higher is better.
-    ``None``: the fusion decides. Readers import it, and builds that ask golden queries."""
+    a `HybridQuery` and the best hits (text, payload, rank and score of each half). It returns a
+    number for each, higher for better, or the ids in a new order. ``None``: the fusion decides.
+    Readers import it, and builds that ask golden queries."""
 
     rerank_hits: Annotated[int, Field(ge=1, le=1000)] = 50
     """How many of the best hits ``rerank`` is given; at least as many as are asked for. 50: where a
     model looks at each of them, more would be felt."""
+
+    @field_validator("weights")
+    @classmethod
+    def _one_counts(cls, weights: Mapping[str, float] | None) -> Mapping[str, float] | None:
+        if weights is not None and not any(weights.get(name, 1.0) for name in ARMS):
+            raise ValueError("one of them must be above 0")
+        return weights
 
     @field_validator("vector", "text", mode="before")
     @classmethod
@@ -78,8 +98,8 @@ class HybridIndex(Kind[HybridIndexParameters, HybridSearch]):
     """
 
     preload = VectorIndex.preload
-    # The files depend on neither: a build with others names the same ones again.
-    gate_parameters = GOLDEN_KEYS | {"rerank", "rerank_hits"}
+    # The halves depend on none: a build with others names their files again.
+    gate_parameters = GOLDEN_KEYS | {"rerank", "rerank_hits", "weights"}
     sandboxed = frozenset(f"{VECTOR}.{name}" for name in VectorIndex.sandboxed)
     max_inputs = 1
     takes_components = False
@@ -142,7 +162,54 @@ class HybridIndex(Kind[HybridIndexParameters, HybridSearch]):
         """
         vector = self._vector.build(job, start=0.0, end=_VECTORS_SHARE)
         text = self._text.build(job, start=_VECTORS_SHARE, end=1.0)
-        return together({self._vector: vector, self._text: text})
+        made = together({self._vector: vector, self._text: text})
+        learned = self._learned(job, made)
+        if learned is None:
+            return made
+        file, weights = learned
+        return replace(
+            made,
+            files={**made.files, WEIGHTS: file},
+            details={**made.details, "weights": weights.model_dump(mode="json")},
+        )
+
+    def _learned(self, job: Job, made: Built) -> tuple[Path | BlobRef, LearnedWeights] | None:
+        """The weights that golden queries choose; ``None``: nothing is left to them.
+
+        An incremental build keeps those of the last version while the queries are the same ones: a
+        small batch would wait for hundreds of searches, and hardly moves one number.
+        """
+        golden, k = self.parameters.golden, self.parameters.golden_k
+        if golden is None or self.parameters.weights is not None:
+            return None
+        files: dict[str, Path] = {}
+        previous = job.previous
+        if previous is not None:
+            before = previous.manifest.files
+            if made.extends and WEIGHTS in before:
+                weights = LearnedWeights.load(previous.files[WEIGHTS])
+                if (weights.golden, weights.k) == (golden.sha256, k):
+                    return before[WEIGHTS], weights
+            kept = {blob: previous.files[name] for name, blob in before.items()}
+            files = {
+                name: kept[ref] for name, ref in made.files.items() if isinstance(ref, BlobRef)
+            }
+        files |= {name: file for name, file in made.files.items() if isinstance(file, Path)}
+        with closing(self.load(files)) as search:
+            found = learned(
+                read_golden(golden, forms=self.parameters.golden_by),
+                k=k,
+                golden=golden.sha256,
+                shares=lambda query: search.shares(
+                    cast("Vectors", query.vector), cast("str", query.text)
+                ),
+                known=search.__contains__,
+            )
+        if found is None:
+            return None
+        file = job.workdir / WEIGHTS
+        found.save(file)
+        return file, found
 
     def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
         """The gates of both halves, with ``vector.`` or ``text.`` before their names."""
@@ -157,13 +224,15 @@ class HybridIndex(Kind[HybridIndexParameters, HybridSearch]):
             MissingExtraError: FAISS is not installed.
             RerankFunctionError: the function of ``rerank`` cannot be imported.
         """
-        return self._opened(lambda part: part.kind.load(part.files(files)))
+        return self._opened(files, lambda part: part.kind.load(part.files(files)))
 
     def reload(self, files: Mapping[str, Path], previous: Any) -> HybridSearch:
         """`load`, where each half may share what ``previous`` has open."""
         served = cast("HybridSearch", previous)
         halves = {VECTOR: served.by_vector, TEXT: served.by_text}
-        return self._opened(lambda part: part.kind.reload(part.files(files), halves[part.name]))
+        return self._opened(
+            files, lambda part: part.kind.reload(part.files(files), halves[part.name])
+        )
 
     def inspect(self, value: Any) -> None:
         """Let each half's kind inspect what it opened.
@@ -175,8 +244,13 @@ class HybridIndex(Kind[HybridIndexParameters, HybridSearch]):
         self._vector.kind.inspect(served.by_vector)
         self._text.kind.inspect(served.by_text)
 
-    def _opened(self, open_: Callable[[Part], Any]) -> HybridSearch:
+    def _opened(self, files: Files, open_: Callable[[Part], Any]) -> HybridSearch:
         rerank = self._rerank()
+        weights: Mapping[str, float] | None = None
+        if self.parameters.weights is not None:
+            weights = {name: self.parameters.weights.get(name, 1.0) for name in ARMS}
+        elif WEIGHTS in files:
+            weights = LearnedWeights.load(files[WEIGHTS]).weights
         with ExitStack() as stack:
             vector = open_(self._vector)
             stack.callback(vector.close)
@@ -188,6 +262,7 @@ class HybridIndex(Kind[HybridIndexParameters, HybridSearch]):
             fields=self.parameters.filterable,
             rerank=rerank,
             rerank_hits=self.parameters.rerank_hits,
+            weights=weights,
         )
 
     def _rerank(self) -> Callable[..., Any] | None:

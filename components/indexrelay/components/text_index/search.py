@@ -74,6 +74,15 @@ _RANKED: Final = """
 """
 _AMONG: Final = "AND +rowid IN (SELECT value FROM json_each(?))"
 """The plus sign keeps SQLite from asking FTS5 for each of these rows by itself."""
+_SCORES_OF: Final = """
+    SELECT entries.id, -found.rank
+    FROM (
+        SELECT rowid, rank FROM terms WHERE terms MATCH ? AND +rowid IN (
+            SELECT row FROM entries WHERE id IN (SELECT value FROM json_each(?))
+        )
+    ) AS found
+    JOIN entries ON entries.row = found.rowid
+"""
 _MOST_ROWS: Final = 20_000
 """That go into a query: SQLite sorts them in 5 ms."""
 _MORE: Final = 8
@@ -299,6 +308,21 @@ class TextSearch(TextEntries):
                 stages=watch.stages,
             )
         return hits
+
+    def scores_of(self, text: str, ids: Collection[str]) -> dict[str, float]:
+        """What a search for ``text`` gives these entries, however many fit better.
+
+        Those that have none of its words are left out: they are as good as nothing. So are all of
+        them in a version from before there was an analyser.
+        """
+        if self.analyser is None or not ids:
+            return {}
+        with self._connection() as connection:
+            expression = match_expression(connection, self.analyser, text, findable=self._findable)
+            if not expression:
+                return {}
+            found = connection.execute(_SCORES_OF, (expression, json.dumps(list(ids))))
+            return dict(found)
 
     def text(self, entry_id: str) -> str | None:
         """The text of one entry, or ``None`` where it has none.

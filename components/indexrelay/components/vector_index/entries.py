@@ -20,6 +20,12 @@ from indexrelay.components.query import (
     checked_limit,
 )
 from indexrelay.components.served import Hit, check_payload_bytes, check_payload_values
+from indexrelay.components.vector_index.metrics import (
+    as_distances,
+    as_scores,
+    distances,
+    prepared,
+)
 from indexrelay.components.vector_index.version import Contents
 from indexrelay.schemas.filters import Fields
 from indexrelay.storage.entries import Vectors
@@ -128,6 +134,22 @@ class VectorEntries:
         """The vectors of hits, shape ``(n, dimension)``, as they are indexed."""
         rows = [self.contents.row(hit.id) for hit in hits]
         return self.contents.vectors(np.array(rows, dtype=np.int64))
+
+    def scores_of(self, vector: Vectors, ids: Sequence[str]) -> dict[str, float]:
+        """What a search by ``vector`` gives these entries, whether it would find them or not.
+
+        Args:
+            vector: shape ``(dimension,)``, one that can be searched with.
+            ids: those that are not in here are left out.
+        """
+        found = [(each, row) for each in ids if (row := self.contents.find(each)) is not None]
+        if not found:
+            return {}
+        metric = self.contents.facts.metric
+        vectors = self.contents.vectors(np.array([row for _, row in found], dtype=np.int64))
+        apart = distances(prepared(vector, metric)[None], vectors[None], metric)[0]
+        scores = as_scores(as_distances(apart, metric).astype(np.float32), metric)
+        return dict(zip([each for each, _ in found], scores.tolist(), strict=True))
 
     def payload(self, entry_id: str) -> Any:
         """The parsed payload of one entry, or ``None``.
