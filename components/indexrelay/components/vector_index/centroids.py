@@ -110,7 +110,7 @@ def _sums(rows: Vectors, within: NDArray[np.int32], sizes: NDArray[np.int64]) ->
     return sums
 
 
-def _split(centroids: Vectors, sizes: NDArray[np.int64], rng: np.random.Generator) -> None:
+def _split(centroids: Vectors, sizes: NDArray[np.int64], rng: "np.random.Generator") -> None:
     """Put each centroid that has no rows beside one that has many, and share its rows."""
     sign = np.where(np.arange(centroids.shape[1]) % 2, np.float32(-1), np.float32(1))
     for empty in np.flatnonzero(sizes == 0):
