@@ -116,6 +116,15 @@ def test_the_others_are_tried_where_what_is_ready_soonest_falls_short(
     assert all(Shortfall.LATENCY in attempt.shortfalls for attempt in decision.attempts)
 
 
+def test_a_graph_over_full_vectors_is_only_tried_where_half_of_their_bits_fall_short(
+    tmp_path: Path, hard: tuple[Vectors, QuerySample]
+) -> None:
+    decision = decided(tmp_path, hard)
+    tried = {each.factory.text: each for each in decision.attempts}
+    assert not tried["HNSW24,SQfp16"].shortfalls
+    assert "HNSW24" not in tried
+
+
 def test_what_takes_longer_to_build_than_it_may_is_left_out(
     tmp_path: Path, hard: tuple[Vectors, QuerySample]
 ) -> None:

@@ -246,6 +246,9 @@ class _Contest:
             pool = sorted(pool, key=lambda each: each.bytes(spec))
         foreseen = []
         for candidate in pool:
+            instead = self.attempts.get(candidate.unless)
+            if instead is not None and not instead.shortfalls:
+                continue
             beside = self.files.beside()
             tried = _attempt(beside, candidate, part, over=spec)
             beside.remove()
