@@ -25,11 +25,10 @@ from indexrelay.health.judge import judge_reader
 from indexrelay.health.status import Actor, Code, Problem
 from indexrelay.reloaders.follower import Follower, ReleaseWatch
 from indexrelay.reloaders.heartbeat import Heartbeat
-from indexrelay.reloaders.loader import Round
+from indexrelay.reloaders.loader import Round, switch_interval
 from indexrelay.reloaders.presence import Link, Reporter
 from indexrelay.reloaders.scrubber import Scrubber
 from indexrelay.reloaders.snapshot import Current, Snapshot, SwapCallback
-from indexrelay.reloaders.switch_interval import switch_interval
 from indexrelay.schemas.clock import Clock, SupervisedThread, SystemClock
 from indexrelay.schemas.declarations import declared_to_serve
 from indexrelay.schemas.failpoints import failpoint

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from indexrelay.reloaders.switch_interval import INTERVAL_SECONDS, switch_interval
+from indexrelay.reloaders.loader import INTERVAL_SECONDS, switch_interval
 
 USUAL_SECONDS = 0.005
 
