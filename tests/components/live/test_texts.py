@@ -157,6 +157,8 @@ def test_every_answer_is_that_of_a_model(
         (score for name, score in scores.items() if name in matching and name not in gone),
         reverse=True,
     )
+    held = {name: score for name, score in scores.items() if name in model}
+    assert served.scores_of(query, NAMES) == pytest.approx(held)
     hits = served.search(query, k=k, filter=asked, without=gone)
     assert [hit.score for hit in hits] == pytest.approx(wanted[:k])
     for hit in hits:

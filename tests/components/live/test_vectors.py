@@ -166,6 +166,9 @@ def test_every_answer_is_that_of_a_model_at_the_moment_of_its_view(
 
     hits = served.search(vector, k=k, filter=asked, without=gone)
     assert_found(hits, expected(model, vector, bench.metric, asked=asked, gone=gone), k, model)
+    everything = expected(model, vector, bench.metric)
+    scores = served.scores_of(vector, NAMES)
+    assert scores == pytest.approx({name: score for score, name in everything}, abs=1e-5)
     [hits] = served.search_many(vector[None, :], k=k, filter=asked)
     assert_found(hits, expected(model, vector, bench.metric, asked=asked), k, model)
 

@@ -210,6 +210,17 @@ class LiveTextSearch(LiveEntries):
         row = self.live_row(entry_id)
         return self._index.text(entry_id) if row is None else self.view.rows.texts[row]
 
+    def scores_of(self, text: str, ids: Collection[str]) -> dict[str, float]:
+        """As `TextSearch.scores_of`."""
+        rows = {each: self.find(each) for each in ids}
+        found = self._index.scores_of(text, [each for each in ids if rows[each] is None])
+        live = [(each, row) for each, row in rows.items() if row is not None]
+        if live:
+            # A row that was deleted has no text, and so none of the words.
+            scores = self._released.scored(self.view, self._index.weights(text))
+            found |= {each: float(scores[row]) for each, row in live if scores[row] > 0}
+        return found
+
     def _find(self, text: str) -> Find:
         return lambda options: self._index.search(text, **options)
 

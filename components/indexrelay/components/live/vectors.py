@@ -225,6 +225,18 @@ class LiveVectorSearch(LiveEntries):
         vectors = [self.vector(hit.id) for hit in hits]
         return np.array(vectors, dtype=np.float32).reshape(len(hits), self.dimension)
 
+    def scores_of(self, vector: Vectors, ids: Sequence[str]) -> dict[str, float]:
+        """As `VectorSearch.scores_of`."""
+        rows = {each: self.find(each) for each in ids}
+        found = self._index.scores_of(vector, [each for each in ids if rows[each] is None])
+        present = self.view.rows.present
+        live = {each: row for each, row in rows.items() if row is not None and present[row]}
+        if live:
+            compared = self._compared(self._released.queries.one(vector))
+            scores = as_scores(compared[list(live.values())], self.metric)
+            found |= zip(live, scores.tolist(), strict=True)
+        return found
+
     def _question(
         self,
         filter_: Any,
