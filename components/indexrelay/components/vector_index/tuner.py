@@ -72,9 +72,9 @@ _EXHAUSTIVE: Final = 1000
 """Candidates of a graph with which what is not found is not linked."""
 _EXHAUSTED: Final = 0.99
 """… if so much is found."""
-_LEAST_TO_BE_FOUND: Final = 0.97
+_LEAST_TO_BE_FOUND: Final = 0.9
 """If more is out of reach, the graph is so poor that it would be so with other links, too."""
-_LED_AROUND: Final = 10
+_LED_AROUND: Final = 50
 """The sample is at most one in so many entries: without more of them a graph is another one."""
 _PREDICTING_TRIALS: Final = 3
 """Efforts after which the next gains can be predicted."""
