@@ -123,7 +123,8 @@ def _texts(row: Row, request: pytest.FixtureRequest) -> None:
         bench.store.rollback(1, reason=text).holds["index"].reason,
     ]
     assert [len(each) for each in kept] == [row.number] * len(kept)
-    assert bench.store.hold("index", reason="x" * row.number).reason == "x" * row.number
+    held = bench.store.hold("index", reason="x" * row.number)
+    assert held.holds["index"].reason == "x" * row.number
 
 
 @exercises(
