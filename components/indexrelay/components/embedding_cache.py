@@ -105,7 +105,7 @@ class Embeddings(Closable):
     def warm(self) -> None:
         """Touch what a first look-up would have to fetch from disk."""
         if len(self):
-            self._vectors.block(0, 1).sum()
+            self._vectors.block(0, 1).copy()  # no sum: of what a file may hold NumPy warns
 
     def close(self) -> None:
         """Let go of the maps; a view that was handed out keeps its own hold on them."""
