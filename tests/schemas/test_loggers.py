@@ -38,7 +38,7 @@ def test_what_a_program_bound_to_structlogs_context_is_among_the_fields(
 ) -> None:
     with structlog.contextvars.bound_contextvars(request="r-1", n=1):
         get_logger("indexrelay.test").warning("query.slow", n=2)
-    assert caplog.messages == ["query.slow request='r-1' n=2"]
+    assert caplog.messages == ["query.slow n=2 request='r-1'"]
 
 
 @pytest.mark.parametrize("level", ["error", "exception"])

@@ -77,9 +77,12 @@ def get_logger(name: str) -> EventLogger:
 
 
 def _bound_fields() -> dict[str, Any]:
-    """What the program has bound to structlog's context, where it uses that."""
+    """What the program has bound to structlog's context, where it uses that, by name.
+
+    A context has no order of its own.
+    """
     context = sys.modules.get("structlog.contextvars")
-    return {} if context is None else dict(context.get_contextvars())
+    return {} if context is None else dict(sorted(context.get_contextvars().items()))
 
 
 def _exception(given: object) -> BaseException | None:
