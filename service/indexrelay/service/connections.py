@@ -54,6 +54,10 @@ _SEND_BUFFER_BYTES: Final = 256 * 1024
 """Of the kernel, for each connection; by itself it holds 4 MB for a client that does not read."""
 _TRIMMED_BYTES: Final = 8 * 1024 * 1024
 """Once more than this was held at a time, and is no longer, its memory is given back."""
+_LARGE_BYTES: Final = 128 * 1024
+"""What glibc begins with."""
+_M_MMAP_THRESHOLD: Final = -3
+"""Of `mallopt`, from glibc's malloc.h."""
 GRACE_SECONDS: Final = 1.0
 """So long a client that has sent a request is waited for before its connection makes room."""
 _SPARE_PART: Final = 10
@@ -554,6 +558,17 @@ def give_memory_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none, and keeps little
     if trim is not None:
         trim(0)
+
+
+def give_large_memory_back_at_once() -> None:
+    """Have the C library return what is large as soon as it is free; called once, by a process.
+
+    glibc lets this go after the first large block that is freed: from then on it keeps them, for
+    each thread apart, and answers that nobody reads made it keep 150 MB more than they have bytes.
+    """
+    option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if option is not None:
+        option(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 def set_up(opened: socket.socket | None) -> None:

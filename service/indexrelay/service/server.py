@@ -23,7 +23,12 @@ from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.settings import Settings
 from indexrelay.service.app import create_app
-from indexrelay.service.connections import ACCEPTED_AT_ONCE, Connections, fitting
+from indexrelay.service.connections import (
+    ACCEPTED_AT_ONCE,
+    Connections,
+    fitting,
+    give_large_memory_back_at_once,
+)
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.streams import Connection
 from indexrelay.streams.presence import host_name
@@ -85,6 +90,7 @@ def serve(
         OSError: it cannot listen there.
         KeyboardInterrupt: SIGINT came, once everything has been stopped.
     """
+    give_large_memory_back_at_once()
     may_be_open = insecure or bool(settings.http.tokens)
     with listening(host, port or 0, uds, backlog=_BACKLOG, insecure=may_be_open) as listener:
         reloader = Reloader(
