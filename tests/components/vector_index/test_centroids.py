@@ -1,5 +1,6 @@
 """Centroids: learned by k-means, and the nearest one for each vector."""
 
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,15 @@ def test_centroids_without_rows_are_put_beside_those_that_have_many() -> None:
     centroids = k_means(vectors, 12, Metric.L2, rounds=8, seed=3)
     assert np.isfinite(centroids).all()
     assert spread(vectors, centroids) < 0.05 * spread(vectors, vectors[:1])
+
+
+def test_few_centroids_are_compared_in_as_little_memory_as_many() -> None:
+    for count in (1, 16, 4_096):
+        tracemalloc.start()
+        Centroids(clustered(count, 128), Metric.L2, threads=2)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert most < 2 * 2 * module.SCORES_BYTES + 3 * 4 * 129 * count, count
 
 
 @pytest.mark.parametrize("count", [1, 40])

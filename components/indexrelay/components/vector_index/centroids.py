@@ -41,7 +41,7 @@ class Centroids:
         if metric is Metric.L2:
             self._weights[:-1] *= 2
             self._weights[-1] = squares(centroids)
-        self._step = step = max(SCORES_BYTES // (4 * count), 1)
+        self._step = step = max(SCORES_BYTES // (4 * max(count, dimension + 1)), 1)
         # Kept, and not each thread's own: the allocator keeps what a thread gave back.
         self._rooms = [
             _Room(
