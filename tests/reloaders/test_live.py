@@ -3,8 +3,9 @@
 import json
 import random
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ KEY, OLD_KEY, FOREIGN_KEY = "k" * 32, "o" * 32, "f" * 32
 VECTORS = np.random.default_rng(3).standard_normal((30, 3)).astype(np.float32)
 STREAM = Keys("test").changes("tracks")
 
+OpenPipeline: TypeAlias = Callable[[Settings], Pipeline]
+
 
 def make_settings(*, keys: tuple[str, ...] = (KEY,), most: int = 1000, **more: Any) -> Settings:
     return Settings.model_validate(
@@ -40,10 +43,19 @@ def make_settings(*, keys: tuple[str, ...] = (KEY,), most: int = 1000, **more: A
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
-    opened = Pipeline(make_settings(), tmp_path)
-    yield opened
-    opened.close()
+def open_pipeline(tmp_path: Path) -> Iterator[OpenPipeline]:
+    """Opens a pipeline with settings of one's own, and closes it after the test."""
+    with ExitStack() as stack:
+
+        def opened(settings: Settings) -> Pipeline:
+            return stack.enter_context(closing(Pipeline(settings, tmp_path)))
+
+        yield opened
+
+
+@pytest.fixture
+def pipeline(open_pipeline: OpenPipeline) -> Pipeline:
+    return open_pipeline(make_settings())
 
 
 def put(
@@ -157,10 +169,12 @@ def test_a_release_takes_over_what_was_laid_over_it(pipeline: Pipeline) -> None:
         assert not isinstance(snapshot["similar"], LiveVectorSearch)
 
 
-def test_texts_and_both_together_are_found_before_any_release_has_them(tmp_path: Path) -> None:
+def test_texts_and_both_together_are_found_before_any_release_has_them(
+    open_pipeline: OpenPipeline,
+) -> None:
     both = {"kind": "search", "from": "tracks", "vector": {"index": "Flat"}}
     words = {"kind": "text_index", "from": "tracks"}
-    pipeline = Pipeline(make_settings(components={"both": both, "words": words}), tmp_path)
+    pipeline = open_pipeline(make_settings(components={"both": both, "words": words}))
     texts = ["a quiet river", "the loud sea", "nights in spring"]
     with pipeline.producer.batch("tracks") as batch:
         batch.upsert(["a", "b", "c"], VECTORS[:3], texts=texts)
@@ -193,7 +207,6 @@ def test_texts_and_both_together_are_found_before_any_release_has_them(tmp_path:
         found = snapshot["both"]
         assert [(hit.id, hit.payload) for hit in found.search(vector=VECTORS[0], k=9)] == before
         assert {hit.id for hit in found.search(text="river", k=9)} == {"b", "new"}
-    pipeline.close()
 
 
 def test_a_snapshot_stays_as_it_was_borrowed(pipeline: Pipeline) -> None:
@@ -274,8 +287,10 @@ def test_a_reader_that_starts_late_finds_the_changes_in_the_stream(pipeline: Pip
     far.stop()
 
 
-def test_messages_that_nobody_signed_send_readers_to_the_catalog(tmp_path: Path) -> None:
-    pipeline = Pipeline(make_settings(keys=()), tmp_path)
+def test_messages_that_nobody_signed_send_readers_to_the_catalog(
+    open_pipeline: OpenPipeline,
+) -> None:
+    pipeline = open_pipeline(make_settings(keys=()))
     released(pipeline)
     reader, far = pipeline.reader("web"), reader_without_catalog(pipeline)
     put(pipeline, {"new": 9})
@@ -288,11 +303,10 @@ def test_messages_that_nobody_signed_send_readers_to_the_catalog(tmp_path: Path)
     assert "new" not in ids(far)
     assert "no live.keys" in str(far.state.live["tracks"].reason)
     far.stop()
-    pipeline.close()
 
 
-def test_a_key_is_changed_in_readers_first(tmp_path: Path) -> None:
-    pipeline = Pipeline(make_settings(keys=(OLD_KEY, KEY)), tmp_path)
+def test_a_key_is_changed_in_readers_first(open_pipeline: OpenPipeline) -> None:
+    pipeline = open_pipeline(make_settings(keys=(OLD_KEY, KEY)))
     released(pipeline)
     update = {"live": pipeline.settings.live.model_validate({"keys": (KEY, OLD_KEY)})}
     pipeline.settings = pipeline.settings.model_copy(update=update)
@@ -300,7 +314,6 @@ def test_a_key_is_changed_in_readers_first(tmp_path: Path) -> None:
     put(pipeline, {"new": 9})  # signed with the first key of the producer
     assert "new" in ids(far)
     far.stop()
-    pipeline.close()
 
 
 def test_a_large_batch_is_fetched_from_the_catalog(pipeline: Pipeline) -> None:
@@ -314,8 +327,10 @@ def test_a_large_batch_is_fetched_from_the_catalog(pipeline: Pipeline) -> None:
     assert ids(reader) == ["a", "b", "c", *names]
 
 
-def test_past_its_limit_a_reader_asks_for_a_rebuild_and_stays_where_it_is(tmp_path: Path) -> None:
-    pipeline = Pipeline(make_settings(most=3), tmp_path)
+def test_past_its_limit_a_reader_asks_for_a_rebuild_and_stays_where_it_is(
+    open_pipeline: OpenPipeline,
+) -> None:
+    pipeline = open_pipeline(make_settings(most=3))
     released(pipeline)
     reader, other = pipeline.reader("web"), pipeline.reader("api")
     put(pipeline, {"n1": 4, "n2": 5, "n3": 6})
@@ -359,13 +374,12 @@ def test_changes_of_a_collection_that_was_made_anew_wait_for_its_version(
     assert status(reader) is LiveStatus.WAITING
 
 
-def test_a_collection_that_is_not_live_has_no_stream(tmp_path: Path) -> None:
+def test_a_collection_that_is_not_live_has_no_stream(open_pipeline: OpenPipeline) -> None:
     plain = make_settings(collections={"tracks": {"dimension": 3}})
-    pipeline = Pipeline(plain, tmp_path)
+    pipeline = open_pipeline(plain)
     released(pipeline)
     assert messages(pipeline) == []
     assert pipeline.reader("web").state.live == {}
-    pipeline.close()
 
 
 def test_a_reader_that_stopped_holds_nothing(pipeline: Pipeline) -> None:
@@ -572,8 +586,7 @@ def test_every_reader_answers_as_of_a_generation_and_after_quiet_as_of_the_last(
     tmp_path_factory: pytest.TempPathFactory,
     operations: list[tuple[Callable[[World, str, int], None], str, int]],
 ) -> None:
-    world = World(tmp_path_factory.mktemp("world"))
-    for operation, name, place in operations:
-        operation(world, name, place)
-    world.check_after_quiet()
-    world.close()
+    with closing(World(tmp_path_factory.mktemp("world"))) as world:
+        for operation, name, place in operations:
+            operation(world, name, place)
+        world.check_after_quiet()

@@ -1,7 +1,7 @@
 """A text index with changes over it: scores compare, and every answer is that of a model."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,9 @@ class Bench:
 
 
 @pytest.fixture(scope="module", params=["words", "english", "trigram"])
-def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def bench(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bench]:
     model: Model = {
         name: (text, place % 3)
         for place, (name, text) in enumerate(zip(RELEASED, TEXTS, strict=True))
@@ -69,7 +71,8 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     assert done.failed == []
     index = kind.load(done.files)
     assert index.analyser is not None
-    return Bench(index, index.analyser, model)
+    yield Bench(index, index.analyser, model)
+    index.close()
 
 
 def changes_of(commit: Commit) -> Changes:
