@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from indexrelay.components.errors import InvalidQueryError
 from indexrelay.components.query import Explanation, Hits, Stopwatch
 from indexrelay.components.ranking import gather, marginal_relevance, scaled, within_groups
-from indexrelay.components.served import Hit, check_payload_bytes, checked_k
+from indexrelay.components.served import Hit, check_bytes_of_hits, checked_k
 from indexrelay.schemas.filters import Fields, FieldType, InvalidFilterError, Value, values_of
 from indexrelay.storage.entries import Vectors
 
@@ -127,7 +127,7 @@ class Arrangement:
         )
         hits = Hits(chosen)
         watch.stage("all rounds")
-        check_payload_bytes(sum(len(hit.payload_json or b"") for hit in hits), max_payload_bytes)
+        check_bytes_of_hits(hits, max_payload_bytes)
         if rounds.explanation is not None:
             hits.explanation = replace(
                 rounds.explanation,

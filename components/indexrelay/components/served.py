@@ -284,6 +284,12 @@ def check_payload_bytes(found: int, most: int | None) -> None:
         )
 
 
+def check_bytes_of_hits(hits: Iterable[Hit], most: int | None) -> None:
+    """`check_payload_bytes` of hits that are there already; nothing is counted without a limit."""
+    if most is not None:
+        check_payload_bytes(sum(len(hit.payload_json or b"") for hit in hits), most)
+
+
 MAX_PAYLOAD_VALUES: Final = 200_000
 """Of the payloads that are parsed for one answer whose payloads have a limit of bytes: a value of
 two bytes of JSON takes up to a hundred bytes of memory."""

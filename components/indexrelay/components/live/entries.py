@@ -31,6 +31,7 @@ from indexrelay.components.query import (
 )
 from indexrelay.components.served import (
     Hit,
+    check_bytes_of_hits,
     check_payload_bytes,
     check_payload_values,
     parsed_payload,
@@ -327,9 +328,7 @@ class LiveQuestion:
         if len(both) > len(kept):
             both.sort(key=lambda hit: hit.score, reverse=not self._smaller_first)
         hits = Hits(both[:k])
-        if self._most_bytes is not None:
-            size = sum(len(hit.payload_json or b"") for hit in hits)
-            check_payload_bytes(size, self._most_bytes)
+        check_bytes_of_hits(hits, self._most_bytes)
         watch.stage(LIVE)
         if found.explanation is not None:
             hits.explanation = self._explained(found.explanation, watch, len(among))

@@ -8,6 +8,7 @@ in a `ReleasedVectors`.
 
 from collections.abc import Collection, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from indexrelay.components.live.entries import (
 )
 from indexrelay.components.live.rows import LiveView, Rows
 from indexrelay.components.query import Hits, checked_ids, checked_without
-from indexrelay.components.served import Hit, check_payload_bytes, checked_k, stored_hits
+from indexrelay.components.served import Hit, check_bytes_of_hits, checked_k, stored_hits
 from indexrelay.components.vector_index.examples import ExampleList, examples_of
 from indexrelay.components.vector_index.mapped_index import require_faiss
 from indexrelay.components.vector_index.metrics import as_scores
@@ -127,7 +128,7 @@ class LiveVectorSearch(LiveEntries):
                 queries, self._index.search_many(queries, k=depth, filter=filter), strict=True
             )
         ]
-        _check_bytes(answers, max_payload_bytes)
+        check_bytes_of_hits(chain.from_iterable(answers), max_payload_bytes)
         return answers
 
     def neighbours(
@@ -152,7 +153,7 @@ class LiveVectorSearch(LiveEntries):
             each: Hits([hit for hit in hits if hit.id != each][:k])
             for each, hits in zip(wanted, found, strict=True)
         }
-        _check_bytes(answers.values(), max_payload_bytes)
+        check_bytes_of_hits(chain.from_iterable(answers.values()), max_payload_bytes)
         return answers
 
     def search_arrays(
@@ -320,10 +321,3 @@ class LiveVectorSearch(LiveEntries):
             return len(self._replaced_rows)
         is_among = np.concatenate([matches.base.mask, matches.delta.mask])
         return int(is_among[self._replaced_rows].sum())
-
-
-def _check_bytes(answers: Collection[Hits], most: int | None) -> None:
-    """See that the payloads of all hits together may be given."""
-    if most is not None:
-        size = sum(len(hit.payload_json or b"") for hits in answers for hit in hits)
-        check_payload_bytes(size, most)

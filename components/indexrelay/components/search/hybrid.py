@@ -28,7 +28,7 @@ from indexrelay.components.ranking import (
     scaled_scores,
     score_fusion,
 )
-from indexrelay.components.served import Closable, Hit, check_payload_bytes, checked_k
+from indexrelay.components.served import Closable, Hit, check_bytes_of_hits, checked_k
 from indexrelay.components.text_index.search import TextSearch
 from indexrelay.components.vector_index.examples import ExampleList
 from indexrelay.components.vector_index.search import VectorSearch
@@ -265,7 +265,7 @@ class HybridSearch(Closable):
             return _answer(cast("list[HybridHit]", arranged), arranged.explanation)
         hits = find(first)
         del hits[most:]
-        check_payload_bytes(sum(len(hit.payload_json or b"") for hit in hits), max_payload_bytes)
+        check_bytes_of_hits(hits, max_payload_bytes)
         return hits
 
     def search_by_id(
