@@ -9,6 +9,7 @@ import pytest
 
 from indexrelay.reloaders.live import LiveFollower
 from indexrelay.schemas.messages import FIELD, MAX_EVENT_BYTES
+from indexrelay.schemas.settings import Settings
 from indexrelay.storage.changes import read_changes
 from indexrelay.storage.entries import Changes, Entries
 from indexrelay.streams.publisher import publish_changes
@@ -38,14 +39,14 @@ def _stream(row: Row, request: pytest.FixtureRequest) -> None:
         publish_changes(pipeline.connection, "changes", b"x" * MAX_EVENT_BYTES)
     left: Any = pipeline.connection.commands.xrange("changes")
     assert sum(len(fields[FIELD]) for _, fields in left) == row.number
-    pipeline.close()
 
 
 @exercises("changed entries that a reader lays over a release, of one collection")
 def _entries(row: Row, request: pytest.FixtureRequest) -> None:
     assert row.setting == "live.max_entries"  # three of them stand for the limit
-    folder: Path = request.getfixturevalue("tmp_path")
-    test_live.test_past_its_limit_a_reader_asks_for_a_rebuild_and_stays_where_it_is(folder)
+    test_live.test_past_its_limit_a_reader_asks_for_a_rebuild_and_stays_where_it_is(
+        lambda settings: _pipeline(request, settings)
+    )
 
 
 @exercises("looks into the catalog that messages without a valid MAC can cause, in a second")
@@ -72,8 +73,10 @@ def _looks(row: Row, request: pytest.FixtureRequest) -> None:
         pipeline.clock.advance(1 / (4 * row.number))
         reader.step()
     assert row.number / 2 <= looks <= row.number
-    pipeline.close()
 
 
-def _pipeline(request: pytest.FixtureRequest) -> Pipeline:
-    return Pipeline(test_live.make_settings(), request.getfixturevalue("tmp_path"))
+def _pipeline(request: pytest.FixtureRequest, settings: Settings | None = None) -> Pipeline:
+    folder: Path = request.getfixturevalue("tmp_path")
+    pipeline = Pipeline(settings or test_live.make_settings(), folder)
+    request.addfinalizer(pipeline.close)
+    return pipeline
