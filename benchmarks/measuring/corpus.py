@@ -27,7 +27,7 @@ from indexrelay.storage.entries import Vectors
 from measuring.rounds import Say
 
 _KEPT: Final = Path(__file__).parents[1] / ".corpus"
-_FORMAT: Final = "1"
+_FORMAT: Final = "2"
 """Counted up when other texts are taken, or embedded otherwise."""
 _SENTENCE: Final = re.compile(r"(?<=[.!?:])\s+(?=[A-Z`\"'(])|\n\s*\n|\n\s*[-*>]+\s")
 _FEWEST_CHARACTERS: Final = 25
