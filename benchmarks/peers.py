@@ -48,7 +48,7 @@ CAVEATS = """\
 - Ours is what `auto` chose for the asked recall. Its build tunes the effort on entries, and these
   queries are other texts: where it reaches less on them ("as built"), the effort is raised by
   tenths until it reaches the recall. Where it reaches more, it stays. The others have the least
-  effort of a list of twenty that reaches the recall on the first 200 queries.
+  effort, within a tenth, that reaches the recall on these same queries.
 - hnswlib has M = 16 and ef_construction = 200, as its examples do, USearch its defaults, LanceDB a
   graph over scalar-quantized vectors with a second look at twice as many full ones, pgvector its
   defaults. Nothing else of them is tuned.

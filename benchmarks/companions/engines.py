@@ -6,7 +6,8 @@ query the inner product of its tenth nearest. Questions are ``do`` and what belo
 
 - ``build``: index everything, on as many threads as there are cores; how many seconds that took;
 - ``open``: what was built, as a process does that only serves;
-- ``tune`` (``recall``): the least effort that reaches it; that effort and its recall;
+- ``tune`` (``recall``): the least effort, within a tenth, that reaches it over every query; that
+  effort and its recall;
 - ``ask`` (``effort``): every query once, one after another, on one thread; ids and payloads come
   back with each; how many seconds that took.
 """
@@ -26,9 +27,7 @@ from measuring.companion_side import answering
 K = 10
 _LOOKED_AT_AGAIN = 2
 """Times as many full vectors as hits, beside LanceDB's scalar-quantized ones."""
-TUNED_BY = 200
-"""Queries that an effort is chosen by."""
-EFFORTS = (10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 400, 512, 640, 800)
+EFFORTS = (10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448, 640, 800)
 CORES = len(os.sched_getaffinity(0))
 Answer = Sequence[tuple[str, Any]]
 """Ids and payloads."""
@@ -264,12 +263,22 @@ class Asked:
         return {}
 
     def tune(self, recall: float) -> dict[str, Any]:
-        found = 0.0
+        low, found = 0, 0.0
         for effort in EFFORTS:
             found = self._recall(effort)
             if found >= recall:
-                return {"effort": effort, "recall": found}
-        return {"effort": None, "recall": found}
+                break
+            low = effort
+        else:
+            return {"effort": None, "recall": found}
+        while effort - low > max(1, low // 10):
+            middle = (low + effort) // 2
+            between = self._recall(middle)
+            if between >= recall:
+                effort, found = middle, between
+            else:
+                low = middle
+        return {"effort": effort, "recall": found}
 
     def ask(self, effort: int) -> dict[str, Any]:
         queries = self._engine.prepare(self._queries, effort)
@@ -284,10 +293,10 @@ class Asked:
         vectors = _vectors(self._folder)
         nearest = np.load(self._folder / "nearest.npy")
         rows = {each: row for row, each in enumerate(json.loads(_text(self._folder / "ids.json")))}
-        queries = self._queries[:TUNED_BY]
+        queries = self._queries
         found = 0
         for query, asked, tenth in zip(
-            queries, self._engine.prepare(queries, effort), nearest, strict=False
+            queries, self._engine.prepare(queries, effort), nearest, strict=True
         ):
             near = vectors[[rows[entry_id] for entry_id, _ in self._engine.ask(asked)]] @ query
             found += int((near >= tenth - 1e-5).sum())
