@@ -138,14 +138,13 @@ def stored_hits(
         paths: the file that each payload is in; may be longer.
     """
     hits: list[Hit] = []
-    append = hits.append
     if payloads is None:
         for entry_id, score in zip(ids, scores, strict=True):
             hit = StoredHit()
             hit.id = entry_id
             hit.score = score
             hit._json = None  # noqa: SLF001 - its own module
-            append(hit)
+            hits.append(hit)
         return hits
     for entry_id, score, payload, path in zip(ids, scores, payloads, paths, strict=False):
         hit = StoredHit()
@@ -153,7 +152,7 @@ def stored_hits(
         hit.score = score
         hit._json = payload  # noqa: SLF001
         hit._path = path  # noqa: SLF001
-        append(hit)
+        hits.append(hit)
     return hits
 
 

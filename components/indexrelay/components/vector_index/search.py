@@ -480,7 +480,7 @@ class VectorSearch(VectorEntries, Closable):
             raise of_faiss(self.contents.base.paths[BASE], error) from error
         return as_scores(found, self.metric), rows
 
-    def _nearest_to_one(self, query: Vectors, k: int) -> FoundByOne:
+    def _nearest_to_one(self, query: Vectors, k: int) -> tuple[list[float], Rows]:
         """The scores and the rows of the ``k`` nearest to ``query``, of shape ``(dimension,)``."""
         k = min(checked_k(k), self._entries)
         if not k:
@@ -499,7 +499,7 @@ class VectorSearch(VectorEntries, Closable):
         if rows.item(-1) < 0:  # FAISS found fewer; what is missing comes last
             count = np.count_nonzero(rows >= 0)
             found, rows = found[:count], rows[:count]
-        return (l2_scores(found) if self._is_l2 else found), rows
+        return (l2_scores(found) if self._is_l2 else found).tolist(), rows
 
     def _nearest_of_all(self, queries: Vectors, k: int, filter_: Any) -> Found:
         """`_nearest` of what a filter matches; ``None``: of everything."""
@@ -662,27 +662,27 @@ class BothLayers:
             of_delta = self._delta.one_at_effort(query, in_delta)
         if of_base[1].item(-1) < 0:
             return by_one(self.nearest(query[None, :], k))
-        answer = self._merged_lists(of_base, of_delta, k)
+        answer = self._merged_by_one(of_base, of_delta, k)
         return answer if answer[1].item(-1) >= 0 else by_one(self.nearest(query[None, :], k))
 
-    def _merged_lists(self, of_base: FoundByOne, of_delta: FoundByOne, k: int) -> FoundByOne:
-        farthest, nearest = of_base[0][-1], of_delta[0][0]
+    def _merged_by_one(self, of_base: FoundByOne, of_delta: FoundByOne, k: int) -> FoundByOne:
+        farthest, nearest = of_base[0].item(-1), of_delta[0].item(0)
         none_nearer = farthest <= nearest if self._smaller_is_nearer else farthest >= nearest
         if none_nearer and len(of_base[0]) == k:  # most queries, as most entries are in the base
             return of_base
         first = self._first_of_delta
-        in_base, in_delta = of_base[1].tolist(), of_delta[1].tolist()
         both = [
-            *zip(of_base[0], in_base, strict=True),
+            *zip(of_base[0].tolist(), of_base[1].tolist(), strict=True),
             *(
                 (far, row + first if row >= 0 else row)
-                for far, row in zip(of_delta[0], in_delta, strict=True)
+                for far, row in zip(of_delta[0].tolist(), of_delta[1].tolist(), strict=True)
             ),
         ]
         # FAISS gives a missing row the largest distance, so it comes last.
         both.sort(key=itemgetter(0), reverse=not self._smaller_is_nearer)
         del both[k:]
-        return [far for far, _ in both], np.array([row for _, row in both], dtype=np.int64)
+        found = np.array([far for far, _ in both], dtype=np.float32)
+        return found, np.array([row for _, row in both], dtype=np.int64)
 
     def _merged(self, of_base: Found, of_delta: Found, k: int) -> Found:
         of_delta = self._moved(of_delta)
