@@ -120,6 +120,8 @@ class Publisher:
             failed = [check.name for check in checks if not check.passed]
             if failed:
                 raise RuntimeError(f"gates failed: {', '.join(failed)}")
+            for label in (kind.sandboxed & blobs.keys()) if gates else ():
+                self._store.remember_opened(blobs[label])  # as a rebuilder does
             manifest = VersionManifest(
                 component=COMPONENT,
                 kind=definition.kind,
