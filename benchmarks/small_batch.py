@@ -2,7 +2,7 @@
 
 1,000 changes to 1,000,000 vectors of 128 dimensions in an `IVF4096,Flat`: from the commit until a
 reader serves them, with all gates. On a fresh base, where the delta is 9 % of the base, and over
-the whole cycle from one full build to the next. The same with 300 changes to 300,000 vectors in a
+the whole cycle from one full build to the next. The same with 100 changes to 100,000 vectors in a
 graph, `HNSW32`.
 """
 
@@ -46,7 +46,7 @@ class Case:
 
 
 LISTS = Case(count=1_000_000, index="IVF4096,Flat")
-GRAPH = Case(count=300_000, index="HNSW32", named="a graph: ")
+GRAPH = Case(count=100_000, index="HNSW32", named="a graph: ")
 QUICK_LISTS = Case(count=20_000, index="IVF128,Flat")
 QUICK_GRAPH = Case(count=20_000, index="HNSW32", named="a graph: ")
 
