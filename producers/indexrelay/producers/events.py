@@ -67,7 +67,6 @@ class EventSender:
         Raises:
             BackPressureError: they were not added, and the commits stand.
         """
-        failpoint("producer.after_commit")
         for commit in commits:
             _log.info(
                 "batch.committed",

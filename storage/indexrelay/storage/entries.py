@@ -16,13 +16,13 @@ of the database: in any other order overwriting a tenth of a million rows takes 
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain, islice
 from operator import lt
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,6 +177,11 @@ MAX_BATCH_ID = 200
 """Characters; as in the events that carry it."""
 
 
+Guard: TypeAlias = Callable[[str | None], bool]
+"""Whether an entry with this payload, JSON as text or ``None``, is one that the writer may change;
+called inside of the transaction, so it looks at nothing else and takes no time."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BatchChanges:
     """What a job hands over under one batch id, applied in the order of the fields."""
@@ -193,6 +198,23 @@ class BatchChanges:
     deletes: Sequence[str] = ()
     own_data: bool = False
     """Whether the job keeps the entries itself: what changed is then not known here."""
+    guard: Guard | None = None
+    """Of a writer who may change a part of the entries only: those whose payload it accepts, before
+    the batch and after it. An entry of somebody else is neither deleted, as if it were not there,
+    nor changed. ``None``: all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredEntry:
+    """One entry as the catalog has it, and the moment at which it was read."""
+
+    id: str
+    text: str | None
+    payload: str | None
+    """A JSON value as text."""
+    epoch: str
+    generation: int
+    """Of its collection: what the entry is in every later state is another read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +257,11 @@ class Update(NamedTuple):
     """``None`` where it is set: the text is removed."""
     sets_payload: bool
     payload: str | None
+
+    @property
+    def sets(self) -> bool:
+        """Whether it sets one of them, and not only takes away."""
+        return (self.text, self.payload) != (None, None)
 
 
 DIGEST_FORM: Final = "2:"

@@ -156,6 +156,27 @@ class UnknownEntriesError(IndexRelayError):
         self.ids = tuple(ids)
 
 
+class GuardedEntriesError(IndexRelayError):
+    """Raised when a batch changes entries that its writer may not change, or would make them such;
+    nothing is written."""
+
+    def __init__(self, collection: str, ids: Sequence[str], *, become: bool) -> None:
+        """``become``: whether they may be changed, and not into what they would be."""
+        shown = UnknownEntriesError.SHOWN
+        named = ", ".join(f"{id_!r:.80}" for id_ in ids[:shown])
+        more = f" and {len(ids) - shown} more" if len(ids) > shown else ""
+        what = (
+            "would have a payload that the filter of this writer does not match: give each the "
+            "fields that the filter asks for"
+            if become
+            else "belong to others: choose other ids"
+        )
+        super().__init__(f"{len(ids)} entries of {collection!r} {what}: {named}{more}")
+        self.collection = collection
+        self.ids = tuple(ids)
+        self.become = become
+
+
 class SnapshotClosedError(IndexRelayError):
     """Raised when a snapshot is read after the ``with`` that opened it has ended."""
 

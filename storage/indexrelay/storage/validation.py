@@ -329,8 +329,7 @@ def _no_json(text: str) -> str | None:
     """Why a JSON text cannot be a payload."""
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
-        if len(_KEY.findall(text)) != _count_keys(value):
-            json.loads(text, object_pairs_hook=_refuse_repeated)
+        refuse_repeated_keys(text, value)
         _refuse_deep(value, text)
     except RecursionError:
         return f"nested deeper than {MAX_PAYLOAD_DEPTH} levels"
@@ -366,6 +365,16 @@ def _count_keys(value: Any) -> int:
     return (len(value) if isinstance(value, dict) else 0) + sum(
         _count_keys(inner) for inner in _inside(value) if isinstance(inner, _CONTAINERS)
     )
+
+
+def refuse_repeated_keys(text: str, value: Any) -> None:
+    """See that no object of a JSON text names a key twice; ``value`` is what it was parsed to.
+
+    Raises:
+        ValueError: one does, and parsing has dropped what came first.
+    """
+    if len(_KEY.findall(text)) != _count_keys(value):
+        json.loads(text, object_pairs_hook=_refuse_repeated)
 
 
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

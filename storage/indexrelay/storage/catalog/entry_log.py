@@ -11,7 +11,7 @@ rows of the batches and the new count follow.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
@@ -19,10 +19,11 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog.collections import advance, lock, require
-from indexrelay.storage.catalog.database import BulkRows, Database, entries_of
+from indexrelay.storage.catalog.database import BulkRows, Database, entries_of, savepoint
 from indexrelay.storage.catalog.schema import batches, collections, entries
 from indexrelay.storage.entries import (
     CHUNK_ROWS,
@@ -32,14 +33,18 @@ from indexrelay.storage.entries import (
     Changes,
     Commit,
     Entries,
+    Guard,
     SnapshotBase,
+    StoredEntry,
     check_batch_id,
     content_of,
 )
 from indexrelay.storage.errors import (
     BatchContentError,
+    GuardedEntriesError,
     InvalidEntriesError,
     SnapshotClosedError,
+    UnknownCollectionError,
     UnknownEntriesError,
 )
 from indexrelay.storage.validation import in_order
@@ -84,24 +89,71 @@ class EntryLog:
             UnknownCollectionError, InvalidBatchIdError, InvalidEntriesError, BatchContentError: as
                 `commit`; nothing is written.
             UnknownEntriesError: a text or payload is set of entries that do not exist.
+            GuardedEntriesError: a batch changes entries that its writer may not change.
         """
+        commits: list[Commit] = []
+        for outcome in self._written(batches, alone=False):
+            if not isinstance(outcome, Commit):
+                raise outcome
+            commits.append(outcome)
+        return commits
+
+    def commit_each(self, batches: Sequence[BatchChanges]) -> list[Commit | IndexRelayError]:
+        """Write batches of writers that have nothing to do with each other, in one transaction.
+
+        As `commit_many`, but what is wrong with one batch is the outcome of that batch, in its
+        place, and the others are written: each by itself is written whole or not at all.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: the catalog cannot be written; where the connection
+                broke at the commit, it is not known whether all of them were written, or none.
+        """
+        return self._written(batches, alone=True)
+
+    def _written(
+        self, batches: Sequence[BatchChanges], *, alone: bool
+    ) -> list[Commit | IndexRelayError]:
+        """The outcome of each; without ``alone`` the first error is raised instead."""
         by_collection: dict[str, list[SettledBatch]] = {}
         for each in batches:
             check_batch_id(each.batch_id)
             content = None if each.own_data else content_of(each)
-            settled = SettledBatch(batch_id=each.batch_id, content=content)
+            settled = SettledBatch(batch_id=each.batch_id, content=content, guard=each.guard)
             by_collection.setdefault(each.collection, []).append(settled)
         if not batches:
             return []
         with self._database.write() as connection:
-            done: dict[str, Iterator[Commit]] = {}
+            done: dict[str, Iterator[Commit | IndexRelayError]] = {}
             for name in sorted(by_collection):  # so that no two transactions wait for each other
                 settled_ones = by_collection[name]
-                row = advance(connection, name, by=len(settled_ones))
+                try:
+                    row = advance(connection, name, by=len(settled_ones))
+                except UnknownCollectionError as error:
+                    if not alone:
+                        raise
+                    done[name] = iter([error] * len(settled_ones))
+                    continue
                 writer = BatchWriter(connection, self._database.bulk, self._clock, row)
-                done[name] = iter(writer.write(settled_ones))
+                done[name] = iter(writer.write(settled_ones, alone=alone))
             failpoint("producer.before_commit")
+        failpoint("producer.after_commit")
         return [next(done[each.collection]) for each in batches]
+
+    def get(self, collection: str, entry_id: str) -> StoredEntry | None:
+        """One entry as it is now; ``None``: the collection does not hold it.
+
+        Raises:
+            UnknownCollectionError: the collection does not exist.
+        """
+        with self._database.snapshot() as connection:
+            row = require(connection, collection)  # the first read: it fixes the view
+            found = self._database.bulk.find(connection, row.key, entry_id)
+        if found is None:
+            return None
+        text, payload = found
+        return StoredEntry(
+            id=entry_id, text=text, payload=payload, epoch=row.epoch, generation=row.generation
+        )
 
     def mark(self, collection: str, batch_id: str) -> Commit:
         """Number a batch of a job that keeps its own data: a commit without rows.
@@ -250,6 +302,8 @@ class SettledBatch:
     batch_id: str
     content: BatchContent | None
     """``None``: the job keeps the entries itself, and what changed is not known."""
+    guard: Guard | None = None
+    """See `BatchChanges.guard`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,39 +329,52 @@ class BatchWriter:
         self._clock = clock
         self._row = row
 
-    def write(self, batches: Sequence[SettledBatch]) -> list[Commit]:
+    def write(
+        self, batches: Sequence[SettledBatch], *, alone: bool = False
+    ) -> list[Commit | IndexRelayError]:
         """One commit for each batch, in the same order.
+
+        Args:
+            batches: to be written.
+            alone: whether an error takes its batch's place, and the others are written.
 
         Raises:
             InvalidEntriesError: the vectors are of another dimension than the collection's.
             BatchContentError: other content was committed under one of the ids.
             UnknownEntriesError: a text or payload is set of entries that do not exist.
+            GuardedEntriesError: a batch changes entries that its writer may not change.
         """
         row = self._row
         known = self._committed_before(list(dict.fromkeys(each.batch_id for each in batches)))
         generation = row.generation - len(batches)
         live = row.live
         written: dict[str, _Known] = {}
-        commits: list[Commit] = []
+        outcomes: list[Commit | IndexRelayError] = []
         for each in batches:
             earlier = written.get(each.batch_id) or known.get(each.batch_id)
-            if earlier is not None and each.content is not None:
-                if not self._is_same(earlier, each.content):
-                    raise _other_content(earlier, each.content)
-                commits.append(replace(earlier.commit, repeated=True))
+            empty = not live and not written
+            try:
+                if earlier is not None and each.content is not None:
+                    outcomes.append(self._repeated(earlier, each.content))
+                    continue
+                # What a batch has written when it fails is taken back without the others.
+                with savepoint(self._connection) if alone else nullcontext():
+                    commit, grown = self._apply(each, generation + 1, empty=empty)
+            except IndexRelayError as error:
+                if not alone:
+                    raise
+                outcomes.append(error)
                 continue
             generation += 1
-            empty = not live and not written
-            commit, grown = self._apply(each, generation, empty=empty)
             live += grown
             digest = None if each.content is None else each.content.digest
             written[each.batch_id] = _Known(commit=commit, digest=digest)
-            commits.append(commit)
+            outcomes.append(commit)
         if generation < row.generation or live != row.live:
             self._settle(generation, live)
         self._forget([batch_id for batch_id in written if batch_id in known])
         self._record(written.values())
-        return commits
+        return outcomes
 
     def _committed_before(self, ids: Sequence[str]) -> dict[str, _Known]:
         """Those of ``ids`` that the collection knows."""
@@ -328,6 +395,12 @@ class BatchWriter:
                     committed_at=batch.committed_at,
                 )
         return found
+
+    def _repeated(self, earlier: _Known, content: BatchContent) -> Commit:
+        """The commit that the same batch got before; raises `BatchContentError` for another one."""
+        if not self._is_same(earlier, content):
+            raise _other_content(earlier, content)
+        return replace(earlier.commit, repeated=True)
 
     def _is_same(self, earlier: _Known, content: BatchContent) -> bool:
         """Whether ``content`` is that of a committed batch, as far as that is known."""
@@ -357,18 +430,55 @@ class BatchWriter:
             return self._commit(batch.batch_id, generation, 0, 0), 0
         key = self._row.key
         upserted = known = deleted = 0
-        for chunk in batch.content.upserts:
+        content = batch.content
+        if batch.guard is not None:
+            content = self._guarded(content, batch.guard)
+        for chunk in content.upserts:
             _check_dimension(chunk, self._row.dimension)
             if not empty:  # into an empty collection everything is new
                 known += self._bulk.count_live(self._connection, key, chunk.ids)
             self._bulk.upsert(self._connection, key, generation, chunk)
             upserted += len(chunk)
-        updated = self._update(batch.content, generation)
-        if batch.content.deletes:
-            deletes = batch.content.deletes
-            deleted = self._bulk.delete(self._connection, key, generation, deletes)
+        updated = self._update(content, generation)
+        if content.deletes:
+            deleted = self._bulk.delete(self._connection, key, generation, content.deletes)
         commit = self._commit(batch.batch_id, generation, upserted + updated, deleted)
         return commit, upserted - known - deleted
+
+    def _guarded(self, content: BatchContent, guard: Guard) -> BatchContent:
+        """The content as if what the guard does not accept were not there.
+
+        Raises:
+            UnknownEntriesError: a text or payload is set of an entry of somebody else's.
+            GuardedEntriesError: one is upserted, or what is written would not be the writer's.
+        """
+        upserted = [id_ for chunk in content.upserts for id_ in chunk.ids]
+        updated = {each.id for each in content.updates}.difference(upserted)
+        ids = [*upserted, *updated, *content.deletes]
+        stored: dict[str, str | None] = {}
+        for start in range(0, len(ids), _IDS_AT_A_TIME):
+            some = ids[start : start + _IDS_AT_A_TIME]
+            stored |= self._bulk.payloads(self._connection, self._row.key, some)
+        others = {id_ for id_, payload in stored.items() if not guard(payload)}
+        updates = [each for each in content.updates if each.id not in updated & others]
+        if hidden := [each.id for each in content.updates if each not in updates and each.sets]:
+            raise UnknownEntriesError(self._row.name, hidden)
+        if taken := [id_ for id_ in upserted if id_ in others]:
+            raise GuardedEntriesError(self._row.name, taken, become=False)
+        becoming = {
+            id_: stored.get(id_) if payload is None else payload
+            for chunk in content.upserts
+            for id_, payload in zip(chunk.ids, chunk.payloads, strict=True)
+        }
+        becoming |= {
+            each.id: each.payload
+            for each in updates
+            if each.sets_payload and (each.id in stored or each.id in becoming)
+        }
+        if lost := [id_ for id_, payload in becoming.items() if not guard(payload)]:
+            raise GuardedEntriesError(self._row.name, lost, become=True)
+        deletes = [id_ for id_ in content.deletes if id_ not in others]
+        return replace(content, updates=updates, deletes=deletes)
 
     def _update(self, content: BatchContent, generation: int) -> int:
         """Set and clear texts and payloads; returns of how many entries that are not upserted."""
@@ -380,11 +490,7 @@ class BatchWriter:
             ids = [update.id for update in updates]
             there = self._bulk.live_among(self._connection, key, ids)
             # To clear what does not exist is no error, as with deletes.
-            unknown = [
-                update.id
-                for update in updates
-                if update.id not in there and (update.text, update.payload) != (None, None)
-            ]
+            unknown = [update.id for update in updates if update.id not in there and update.sets]
             if unknown:
                 raise UnknownEntriesError(self._row.name, unknown)
         return found - (len(updates) - content.updated)  # `found` counts upserted ones, too
