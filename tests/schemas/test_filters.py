@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given as drawn
 from jsonschema import Draft202012Validator
 
 from indexrelay.schemas.errors import InvalidQueryError
@@ -22,9 +23,11 @@ from indexrelay.schemas.filters import (
     Not,
     Some,
     filter_schema,
+    matches,
     parse_filter,
     values_of,
 )
+from tests.components import filter_model
 
 FIELDS = {
     "year": FieldType.NUMBER,
@@ -267,3 +270,16 @@ def test_the_schema_of_declared_fields_knows_their_types() -> None:
 def test_a_moment_without_a_zone_is_utc() -> None:
     with_zone = parse_filter({"added": datetime(2024, 5, 1, tzinfo=UTC)}, FIELDS)
     assert parse_filter({"added": "2024-05-01 00:00"}, FIELDS) == with_zone
+
+
+@drawn(payload=filter_model.payloads(), asked=filter_model.filters())
+def test_one_payload_matches_what_the_filter_means(payload: Any, asked: dict[str, Any]) -> None:
+    parsed = parse_filter(asked, filter_model.FIELDS)
+    assert matches(parsed, payload, filter_model.FIELDS) == filter_model.fulfils(payload, asked)
+
+
+def test_what_is_of_another_type_counts_as_missing() -> None:
+    fields = {"year": FieldType.NUMBER}
+    assert matches(parse_filter({"year": 1}, fields), {"year": 1}, fields)
+    assert not matches(parse_filter({"year": 1}, fields), {"year": "1"}, fields)
+    assert matches(parse_filter({"year": {"$ne": 1}}, fields), {"year": "1"}, fields)

@@ -341,6 +341,49 @@ class _Parser:
         return InvalidFilterError(where[:_MAX_WHERE], reason, self._fields)
 
 
+def matches(asked: Filter, payload: Any, fields: Fields) -> bool:
+    """Whether one parsed payload matches a filter.
+
+    A field that holds what its type does not counts as missing, as it does in a version.
+
+    Args:
+        asked: a filter over some of ``fields``.
+        payload: a JSON value; ``None``: the entry has none.
+        fields: the declared fields.
+    """
+
+    def holds(condition: Condition) -> bool:
+        match condition:
+            case AnyOf(field, values):
+                return not frozenset(values).isdisjoint(given(field) or ())
+            case Between():
+                found = given(condition.field)
+                return found is not None and lies_between(found[0], condition)
+            case Exists(field):
+                return given(field) is not None
+            case Not(part):
+                return not holds(part)
+            case All(parts):
+                return all(map(holds, parts))
+            case Some(parts):
+                return any(map(holds, parts))
+
+    def given(field: str) -> tuple[Value, ...] | None:
+        try:
+            return values_of(payload, field, fields[field])
+        except ValueError:
+            return None
+
+    return holds(asked.condition)
+
+
+def lies_between(value: Any, limits: Between) -> bool:
+    """Whether a value of the field's type lies between the limits."""
+    low, high = limits.low, limits.high
+    above = low is None or (value > low if limits.above_low else value >= low)
+    return above and (high is None or (value < high if limits.below_high else value <= high))
+
+
 _MAX_WHERE: Final = 200
 _EQUALITY: Final = ("$eq", "$ne", "$in", "$nin", "$exists", "$not")
 _LIMITS: Final = ("$gt", "$gte", "$lt", "$lte")
