@@ -11,6 +11,7 @@ from indexrelay.producers.errors import (
     BatchClosedError,
     Behind,
     EventRefusedError,
+    GroupFullError,
     NoRunningServerError,
     NotCommittedError,
     NotServedError,
@@ -18,6 +19,7 @@ from indexrelay.producers.errors import (
     UndeclaredComponentError,
     WrongSourceError,
 )
+from indexrelay.producers.group import GroupCommit
 from indexrelay.producers.producer import Producer
 from indexrelay.producers.served import ServedBy
 from indexrelay.schemas.errors import SettingsError
@@ -26,6 +28,7 @@ from indexrelay.storage.catalog import Commit
 from indexrelay.storage.errors import (
     BatchContentError,
     CollectionMismatchError,
+    GuardedEntriesError,
     InvalidBatchIdError,
     InvalidEntriesError,
     TooManyRequestsError,
@@ -46,6 +49,9 @@ __all__ = [
     "CollectionMismatchError",
     "Commit",
     "EventRefusedError",
+    "GroupCommit",
+    "GroupFullError",
+    "GuardedEntriesError",
     "InvalidBatchIdError",
     "InvalidEntriesError",
     "NoRunningServerError",

@@ -30,6 +30,7 @@ from indexrelay.producers.errors import (
     WrongSourceError,
 )
 from indexrelay.producers.events import EventSender
+from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.settings import CollectionSettings, Settings
 from indexrelay.storage.catalog import BatchChanges, Catalog, Commit
 from indexrelay.storage.entries import Entries, check_batch_id
@@ -87,7 +88,8 @@ class Batch:
     ) -> None:
         self.collection = collection
         self.batch_id = batch_id
-        self._declared = declared
+        self.declared = declared
+        """The settings of the collection."""
         self._rules = EntryRules.of(declared)
         self._submit = submit
         self._traceparent = traceparent
@@ -128,8 +130,8 @@ class Batch:
             vectors,
             texts,
             payloads,
-            dimension=self._declared.dimension,
-            metric=self._declared.metric,
+            dimension=self.declared.dimension,
+            metric=self.declared.metric,
             rules=self._rules,
         )
         if not len(entries):
@@ -403,6 +405,7 @@ class Committer:
         *,
         traceparent: str | None,
         submit: Submit | None = None,
+        declared: CollectionSettings | None = None,
     ) -> Batch:
         """A batch of a collection, which is declared where it is missing.
 
@@ -411,6 +414,7 @@ class Committer:
             batch_id: ``None``: drawn.
             traceparent: a W3C trace context that the event carries along.
             submit: takes it at the end of its block; ``None``: it is committed at once.
+            declared: its settings, where it is known to be declared in the catalog.
 
         Raises:
             ValueError: ``traceparent`` is none.
@@ -421,7 +425,7 @@ class Committer:
         return Batch(
             collection,
             _checked_id(batch_id),
-            declared=self.declare(collection, own_data=False),
+            declared=declared or self.declare(collection, own_data=False),
             submit=submit or (lambda pending: self.commit([pending])),
             traceparent=traceparent,
         )
@@ -459,11 +463,29 @@ class Committer:
         commits = self._catalog.entries.commit_many([each.changes for each in pending])
         for each, commit in zip(pending, commits, strict=True):
             each.outcome.commit = commit
-        if self._changes is not None:
-            self._changes.send(commits)  # before the events, which may raise
-        announced = self._events.announce(commits, [each.traceparent for each in pending])
+        announced = self.announce(commits, [each.traceparent for each in pending])
         for each in pending:
             each.outcome.announced = announced
+
+    def commit_each(self, pending: Sequence[PendingBatch]) -> list[Commit | IndexRelayError]:
+        """Commit batches of several writers in one transaction; the outcome of each, in its place.
+
+        They are not announced yet: the writers can be answered before.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: see `EntryLog.commit_each`.
+        """
+        return self._catalog.entries.commit_each([each.changes for each in pending])
+
+    def announce(self, commits: Sequence[Commit], traceparents: Sequence[str | None]) -> bool:
+        """Send the changes and add the event of each commit; whether the events were added.
+
+        Raises:
+            BackPressureError: they were not, and the commits stand.
+        """
+        if self._changes is not None:
+            self._changes.send(commits)  # before the events, which may raise
+        return self._events.announce(commits, traceparents)
 
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{1,256})?")

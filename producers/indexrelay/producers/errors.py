@@ -112,6 +112,18 @@ class BacklogFullError(BackPressureError):
         self.max_backlog = max_backlog
 
 
+class GroupFullError(IndexRelayError):
+    """Raised when as many batches as may wait for the next transaction do so; nothing is written.
+    Hand it over again in a moment."""
+
+    def __init__(self, max_waiting: int, *, closed: bool) -> None:
+        """``closed``: nothing is taken any more."""
+        why = "no more is taken" if closed else f"{max_waiting} batches wait for their commit"
+        super().__init__(f"{why}; nothing was written, and the same again may be in a moment")
+        self.max_waiting = max_waiting
+        self.closed = closed
+
+
 class BatchClosedError(IndexRelayError):
     """Raised when a batch is changed, or entered again, after its ``with`` block ended."""
 

@@ -16,6 +16,7 @@ from indexrelay.producers.batch import Batch, Batches, Committer
 from indexrelay.producers.changes import ChangeSender
 from indexrelay.producers.errors import UndeclaredComponentError
 from indexrelay.producers.events import EventDraft, EventSender, JobConnection
+from indexrelay.producers.group import GroupCommit
 from indexrelay.producers.served import (
     PresenceView,
     Readers,
@@ -122,6 +123,17 @@ class Producer:
         for every batch. Leaving the block may raise a `BackPressureError`: the commits stand.
         """
         return Batches(self._committer)
+
+    def group_commit(self, *, max_waiting: int = 200) -> GroupCommit:
+        """For many writers with small batches: those that come together share one transaction.
+
+        Where `batches` is for one job, this is for writers that know nothing of each other, such as
+        the requests to a service: what is wrong with one batch concerns that batch alone.
+
+        Args:
+            max_waiting: batches that may wait for the next transaction.
+        """
+        return GroupCommit(self._committer, max_waiting=max_waiting)
 
     def batch_completed(
         self, collection: str, *, batch_id: str | None = None, traceparent: str | None = None
@@ -237,13 +249,19 @@ class Producer:
         readers: Readers = None,
         components: Collection[str] | None = None,
         fail_fast: bool = True,
+        live: bool = False,
     ) -> ServedWait:
-        """The wait of `wait_served`, for a caller with a loop of its own."""
+        """The wait of `wait_served`, for a caller with a loop of its own.
+
+        ``live``: whether a reader that has laid the commit over its release serves it, too. Readers
+        say so when they publish their presence, some seconds later.
+        """
         query = ServedQuery(
             commit=commit,
             readers=readers,
             components=components,
             definitions=self._settings.components,
+            live=live,
         )
         return ServedWait(
             query,

@@ -93,6 +93,8 @@ class ServedQuery:
     """Those that must cover it, in every reader; ``None``: those of each that concern it."""
     definitions: Mapping[str, ComponentDefinition]
     """The components that the job's settings declare; it may declare none."""
+    live: bool = False
+    """Whether a process serves it that has laid it over its release."""
 
     def __post_init__(self) -> None:
         readers, components = self.readers, self.components
@@ -566,6 +568,8 @@ def _behind(
     Components that were asked for by name must all be there; otherwise a process answers for those
     that it serves, since its settings may leave the others out.
     """
+    if query.live and _is_laid_over(query.commit, state):
+        return
     process = f"{state.host}:{state.pid}"
     mine = sorted(name for name in state.components if name in concerned)
     if query.components is not None:
@@ -589,6 +593,12 @@ def _behind(
             outcome=component.outcome,
             error=doubt or component.error,
         )
+
+
+def _is_laid_over(commit: Commit, state: ReaderState) -> bool:
+    """Whether a process has laid the commit over its release."""
+    live = state.live.get(commit.collection)
+    return live is not None and live.epoch == commit.epoch and live.generation >= commit.generation
 
 
 def _generation(commit: Commit, component: ComponentState) -> int | None:
