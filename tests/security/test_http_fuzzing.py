@@ -24,7 +24,7 @@ from tests.security.reader_service import DIMENSION, Installation, Service
 TOKENS: dict[str, dict[str, Any]] = {
     "reads": {"scope": "read"},
     "changes": {"scope": "admin"},
-    "tenant": {"scope": "read", "filter": {"tenant": "shop"}},
+    "tenant": {"scope": "write", "filter": {"tenant": "shop"}},
 }
 SHOWN = {name: new_token() for name in TOKENS}
 EXPECTED = {
@@ -46,6 +46,14 @@ CHECKS = [
 NAMES = ["similar", "words"]
 
 
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """One of its own: what is written to it is nothing for other tests."""
+    made = Installation.made(tmp_path_factory.mktemp("fuzzed"), entries=100, payload_bytes=1000)
+    yield made
+    made.pipeline.close()
+
+
 @pytest.fixture(scope="module", params=EXPECTED)
 def service(installation: Installation, request: pytest.FixtureRequest) -> Iterator[Service]:
     """Without tokens, and with one of each kind."""
@@ -55,7 +63,8 @@ def service(installation: Installation, request: pytest.FixtureRequest) -> Itera
         for name, token in TOKENS.items()
         if shown is not None
     }
-    with installation.serving(http={"tokens": tokens}, token=shown) as service:
+    http = {"tokens": tokens, "writes": True}
+    with installation.serving(http=http, token=shown) as service:
         yield service
 
 
@@ -71,12 +80,15 @@ def document(service: Service, mode: GenerationMode) -> dict[str, Any]:
             for parameter in operation.get("parameters", ()):
                 if parameter["name"] == "name":
                     parameter["schema"] = {"type": "string", "enum": NAMES}
+                if parameter["name"] == "collection":
+                    parameter["schema"] = {"type": "string", "enum": ["tracks"]}
             operation["parameters"] = [
                 # Options in the address are for bodies of float32 values.
                 each
                 for each in operation.get("parameters", ())
                 if each["in"] != "query" or operation.get("requestBody") is None
             ]
+    describe_writes(described["components"]["schemas"], mode)
     arms = described["components"]["schemas"]["SearchRequest"]["oneOf"]
     for arm in arms if mode is GenerationMode.POSITIVE else ():
         asked = arm["properties"]
@@ -85,6 +97,15 @@ def document(service: Service, mode: GenerationMode) -> dict[str, Any]:
         if asked["id"]["type"] == "string":
             asked["id"] = {"type": "string", "enum": ["track-0-1", "track-0-2", "none"]}
     return described
+
+
+def describe_writes(schemas: dict[str, Any], mode: GenerationMode) -> None:
+    """Writes that are answered at once, and may have vectors of the collection's dimension."""
+    for write in ("UpsertRequest", "DeleteRequest", "PatchRequest"):
+        schemas[write]["properties"]["wait"] = {"type": "string", "enum": ["durable"]}
+    if mode is GenerationMode.POSITIVE:
+        [vector, _] = schemas["WrittenEntry"]["properties"]["vector"]["anyOf"]
+        vector |= {"minItems": DIMENSION, "maxItems": DIMENSION}
 
 
 def operations_of(service: Service, mode: GenerationMode) -> list[Any]:
@@ -99,7 +120,7 @@ def test_whatever_is_asked_is_answered_as_the_document_says(
 ) -> None:
     modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
     operations = [(mode, each) for mode in modes for each in operations_of(service, mode)]
-    assert len(operations) >= 2 * 13
+    assert len(operations) >= 2 * 17
     seen: Counter[int] = Counter()
     shown = {} if service.token is None else {"authorization": f"Bearer {service.token}"}
     url = f"http://127.0.0.1:{service.port}"
@@ -142,5 +163,6 @@ def test_whatever_is_asked_is_answered_as_the_document_says(
     assert seen.keys() >= {200, 422, *(EXPECTED[request.node.callspec.params["service"]])}, seen
     assert service.process.poll() is None
     logged = service.log.read_text()
-    assert not [line for line in logged.splitlines() if "request.failed" in line]
+    assert "request.failed" not in logged
+    assert "write.failed" not in logged
     assert service.token is None or service.token not in logged

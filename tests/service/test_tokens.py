@@ -281,7 +281,7 @@ def test_every_digest_is_compared_in_the_same_time(monkeypatch: pytest.MonkeyPat
         {"sha256": "A" * 64},
         {"sha256": new_token()},
         {"sha256": "a" * 64, "token": "secret"},
-        {"sha256": "a" * 64, "scope": "write"},
+        {"sha256": "a" * 64, "scope": "all"},
         {"sha256": "a" * 64, "filter": {}},
         {"sha256": "a" * 64, "filter": {"a": 1}, "scope": "admin"},
     ],

@@ -172,6 +172,11 @@ class Reloader:
         )
 
     @property
+    def settings(self) -> Settings:
+        """The installation."""
+        return self._settings
+
+    @property
     def reader_id(self) -> str:
         """The label of this reader: the id that was given, or host and process number."""
         return self._identity.label

@@ -79,7 +79,7 @@ class Table(BaseModel):
         return truths_as_text(cls, table)
 
 
-TokenScope = Literal["read", "admin"]
+TokenScope = Literal["read", "write", "admin"]
 
 
 class TokenSettings(Table):
@@ -89,17 +89,18 @@ class TokenSettings(Table):
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     """Of the token, in hexadecimal: who reads the settings cannot ask with it."""
     scope: TokenScope = "read"
-    """``read``: searches, entries, documents, metrics. ``admin``: also what changes something, as
-    ``/v1/retry``."""
+    """``read``: searches, entries, documents, metrics. ``write``: also writes of entries, where
+    ``http.writes`` allows them. ``admin``: also what changes the reader, as ``/v1/retry``."""
     filter: Annotated[dict[str, Any], Field(min_length=1)] | None = None
     """Of a tenant: a filter that is forced into everything that is asked with this token, so that
-    it sees only what matches; what shows everybody's entries or counts is refused. It goes with the
-    scope ``read``. ``None``: everything may be seen."""
+    it sees, and with the scope ``write`` changes, only what matches; what shows everybody's entries
+    or counts is refused. It goes with the scopes ``read`` and ``write``. ``None``: everything may
+    be seen."""
 
     @model_validator(mode="after")
-    def _a_tenant_reads(self) -> Self:
-        if self.filter is not None and self.scope != "read":
-            raise ValueError('a token with a filter has the scope "read"')
+    def _a_tenant_is_no_admin(self) -> Self:
+        if self.filter is not None and self.scope == "admin":
+            raise ValueError('a token with a filter has the scope "read" or "write"')
         return self
 
 
@@ -136,6 +137,12 @@ class HttpSettings(Table):
     max_waiting_searches: Annotated[int, Field(ge=0)] = 200
     """Searches that may wait for such a thread; one more is refused (503). Fewer where all of them
     were more than half of the connections: the rest is for smaller requests."""
+    writes: bool = False
+    """Whether entries may be written over HTTP: by whoever reaches the reader, or, with tokens, by
+    those whose scope is ``write`` or ``admin``. The reader opens the catalog then."""
+    max_waiting_writes: PositiveCount = 200
+    """Writes that may wait for the next transaction; one more is refused (503). Also those that may
+    wait to be visible or released; one more is answered at once (202)."""
     tokens: dict[Name, TokenSettings] = Field(default_factory=dict)
     """Who may ask, by names that are only for people. None: whoever reaches the reader, which
     listens on a loopback address or a unix socket then. One or more: nothing is answered without

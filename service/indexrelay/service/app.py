@@ -4,7 +4,7 @@
     GET  /ready         200 when every required component is served, else 503
     GET  /metrics       for a monitoring system; docs/metrics.md lists them
     GET  /openapi.json  the description of everything
-    …    /v1/…          `indexrelay.service.routes`
+    …    /v1/…          `indexrelay.service.routes`, and where it may be written `….writes`
 
 Every answer about a component names the version and the release that gave it. Every error is a
 problem (RFC 9457) whose ``detail`` says what would be right. Queries run on threads of their own, a
@@ -12,7 +12,7 @@ few at a time; everything else is answered from memory on the event loop, whatev
 """
 
 import json
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from anyio import to_thread
 from fastapi import FastAPI, Request, Response
@@ -30,8 +30,11 @@ from indexrelay.service.metrics import CONTENT_TYPE, MetricsPage, QueryCounts
 from indexrelay.service.problems import answer_problems
 from indexrelay.service.queries import Observer, Queries, slow_query_log
 from indexrelay.service.requests import Methods
-from indexrelay.service.routes import v1_routes
+from indexrelay.service.routes import PREFIX, v1_routes
 from indexrelay.service.tokens import NOBODY, Authentication, Tokens, caller_of, see_everything
+
+if TYPE_CHECKING:
+    from indexrelay.service.writes import EntryWriter
 
 
 def create_app(
@@ -40,6 +43,7 @@ def create_app(
     *,
     is_local: bool = False,
     slow_query_ms: float | None = None,
+    writer: "EntryWriter | None" = None,
 ) -> FastAPI:
     """The service on ``reloader``, which is started and stopped with the application.
 
@@ -50,18 +54,26 @@ def create_app(
         is_local: whether it listens on a loopback address: it answers to names of that, and to
             ``http.hosts``, only.
         slow_query_ms: a query that takes longer is logged; ``None``: none is.
+        writer: what entries are written with, where ``limits`` allow that; ``None``: the catalog of
+            the reloader's settings, which is opened with the first write.
     """
     limits = limits or HttpSettings()
+    lifespan = reloader_lifespan(reloader, wait_ready_seconds=0)
+    if limits.writes:
+        from indexrelay.service.writes import EntryWriter, closing, write_routes
+
+        writer = writer or EntryWriter(reloader.settings, max_waiting=limits.max_waiting_writes)
+        lifespan = closing(writer, lifespan)
     app = FastAPI(
         title="A reader of indexrelay",
-        lifespan=reloader_lifespan(reloader, wait_ready_seconds=0),
+        lifespan=lifespan,
         docs_url=None,  # such pages fetch their scripts from elsewhere
         redoc_url=None,
         openapi_url=None,  # it would render the description for each request
         redirect_slashes=False,  # it would send people to whatever host the request names
     )
     answer_problems(app, reloader)
-    app.add_middleware(Methods)
+    app.add_middleware(Methods, writes=limits.writes)
     app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)
     tokens = Tokens(limits.tokens)
     if tokens:
@@ -76,7 +88,10 @@ def create_app(
     queries = Queries(reloader, limits, observers)
     _add_metrics(app, MetricsPage(reloader, counts, lambda: queries.in_progress))
     app.include_router(v1_routes(reloader, queries))
-    description = json.dumps(describe(app, with_tokens=bool(tokens))).encode()
+    if writer is not None and limits.writes:
+        app.include_router(write_routes(writer, reloader, queries), prefix=PREFIX)
+    described = describe(app, with_tokens=bool(tokens), with_writes=limits.writes)
+    description = json.dumps(described).encode()
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:

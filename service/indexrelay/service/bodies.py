@@ -1,4 +1,4 @@
-"""What a request to a component may hold: a search, a batch of them, or ids, a count, a page.
+"""What a request may hold: a search, a batch of them, ids, a count, a page; or entries to write.
 
 A body is checked in three steps, each of which costs little whatever it holds: the number of its
 elements and colons, before it is parsed; its keys; then every value. A number in a string, or true
@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import from_json
 
 from indexrelay.components.errors import InvalidQueryError
+from indexrelay.storage.validation import refuse_repeated_keys
 
 JSON: Final = "application/json"
 VECTORS: Final = "application/octet-stream"
@@ -42,6 +43,8 @@ MAX_ELEMENTS: Final = 100_000
 a vector of the greatest dimension has fewer, and so has a text of nothing else."""
 MAX_COLONS: Final = MAX_TEXT + 100
 """Of a body, those in texts included: a search has a few keys, and a batch a few hundred."""
+MAX_WAIT_SECONDS: Final = 60.0
+"""How long a write may wait to be visible, or released."""
 _MAX_NAMED: Final = 5
 _GREATEST: Final = float(np.finfo(np.float32).max)
 ModelT = TypeVar("ModelT", bound="Body")
@@ -203,6 +206,106 @@ class NeighboursRequest(Body):
     k: Count = 10
 
 
+class WriteOptions(Body):
+    """What the answer to a write waits for, beside its commit."""
+
+    wait: Annotated[str, Field(pattern="^(durable|released|visible:[1-9][0-9]{0,2})$")] = "durable"
+    """``durable``: nothing else. ``visible:N``: N readers, this one for N = 1, have it in their
+    answers. ``released``: every reader serves a release with it."""
+    wait_seconds: Annotated[FiniteFloat, Field(ge=0, le=MAX_WAIT_SECONDS)] = 10.0
+    """For how long at most; then the answer is 202, and the write stands."""
+
+
+class WrittenEntry(Body):
+    """One entry; a text or payload that is not given stays as it is."""
+
+    id: EntryId
+    vector: Vector | None = None
+    """Of the collection's dimension. With a body that ends in float32 values it is among them."""
+    text: str | None = None
+    payload: Any = None
+    """A JSON value."""
+
+
+class UpsertRequest(WriteOptions):
+    """Entries that are new, or replace those of the same id."""
+
+    WANTED: ClassVar[str] = "with entries"
+
+    entries: Annotated[list[WrittenEntry], Field(min_length=1, max_length=MAX_IDS)]
+
+
+class DeleteRequest(WriteOptions):
+    """Entries that are to go; an id that is not there is no error."""
+
+    WANTED: ClassVar[str] = "with ids"
+
+    ids: Annotated[Ids, Field(min_length=1)]
+
+
+class PatchRequest(WriteOptions):
+    """A new payload or text of one entry, whole; null takes it away, and what is left out stays."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["payload"]}, {"required": ["text"]}]}
+    )
+    WANTED: ClassVar[str] = "with payload or text"
+
+    payload: Any = None
+    """A JSON value."""
+    text: str | None = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if not self.model_fields_set & {"payload", "text"}:
+            raise ValueError("give payload, text or both; null takes one away")
+        return self
+
+
+def read_write(body: bytes, model: type[ModelT]) -> ModelT:
+    """The write that a body holds: as `read_body`, but payloads may have many keys, each once."""
+    parsed = _object_of(body, model, max_colons=MAX_ELEMENTS)
+    try:
+        refuse_repeated_keys(body.decode(), parsed)
+    except ValueError as error:
+        raise InvalidQueryError(f"the body: {error}") from error
+    return checked(parsed, model)
+
+
+def read_upserts(
+    body: bytes, kind: str
+) -> tuple[UpsertRequest, Sequence[Any] | NDArray[np.float32]]:
+    """Entries, and the vector of each.
+
+    Args:
+        body: of JSON; or one line of it, whose entries have no vectors, and behind the end of the
+            line all vectors as float32 values, little-endian, in the order of the entries.
+        kind: `JSON` or `VECTORS`.
+
+    Returns:
+        The request and its vectors: lists of numbers, or an array of the shape ``(n, dimension)``.
+
+    Raises:
+        InvalidQueryError: as `read_body`; an entry has no vector, or has one in the wrong place.
+    """
+    if kind == JSON:
+        request = read_write(body, UpsertRequest)
+        for number, entry in enumerate(request.entries):
+            if entry.vector is None:
+                raise InvalidQueryError(f"entries.{number}.vector: {entry.id!r:.80} has none")
+        return request, [entry.vector for entry in request.entries]
+    line, end, values = body.partition(b"\n")
+    if not end:
+        raise InvalidQueryError("the body is no line of JSON with float32 values behind it")
+    request = read_write(line, UpsertRequest)
+    for number, entry in enumerate(request.entries):
+        if entry.vector is not None:
+            raise InvalidQueryError(
+                f"entries.{number}.vector: the vectors of this body are the float32 values"
+            )
+    return request, read_vectors(values, len(request.entries))
+
+
 def read_body(body: bytes, model: type[ModelT]) -> ModelT:
     """The request that a body holds.
 
@@ -210,18 +313,23 @@ def read_body(body: bytes, model: type[ModelT]) -> ModelT:
         InvalidQueryError: it is no JSON, has too many elements, or is none of ``model``; its
             sentence is bounded in size.
     """
+    return checked(_object_of(body, model, max_colons=MAX_COLONS), model)
+
+
+def _object_of(body: bytes, model: type[Body], *, max_colons: int) -> dict[str, Any]:
+    """The object that a body holds, whatever its keys; raises as `read_body`."""
     elements = sum(body.count(sign) for sign in b",[{")
     if elements > MAX_ELEMENTS:
         raise InvalidQueryError(f"the body may have at most {MAX_ELEMENTS} elements")
-    if body.count(b":") > MAX_COLONS:
-        raise InvalidQueryError(f"the body may have at most {MAX_COLONS} keys, or colons in texts")
+    if body.count(b":") > max_colons:
+        raise InvalidQueryError(f"the body may have at most {max_colons} keys, or colons in texts")
     try:
         parsed = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise InvalidQueryError(f"the body is no JSON: {error}") from error
     if not isinstance(parsed, dict):
         raise InvalidQueryError(f"the body is no JSON object {model.WANTED}")
-    return checked(parsed, model)
+    return parsed
 
 
 def checked(given: dict[str, Any], model: type[ModelT]) -> ModelT:

@@ -19,11 +19,14 @@ from indexrelay.service.bodies import (
     BatchRequest,
     Body,
     CountRequest,
+    DeleteRequest,
     EntriesRequest,
     NeighboursRequest,
+    PatchRequest,
     RawOptions,
     ScrollRequest,
     SearchRequest,
+    UpsertRequest,
 )
 from indexrelay.service.entries import NeighboursAnswer
 from indexrelay.service.problems import MEDIA_TYPE, ProblemDetails
@@ -42,6 +45,7 @@ _BODIES: Final[tuple[type[BaseModel], ...]] = (
     ScrollRequest,
     NeighboursRequest,
 )
+_WRITES: Final[tuple[type[BaseModel], ...]] = (UpsertRequest, DeleteRequest, PatchRequest)
 
 
 def refusals(
@@ -66,24 +70,23 @@ def refusals(
     return found
 
 
-def body_of(model: type[Body]) -> dict[str, Any]:
-    """A body in JSON."""
-    schema = {"$ref": _REF.format(model=model.__name__)}
-    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
+def body_of(model: type[Body], *, raw: str = "") -> dict[str, Any]:
+    """A body in JSON; ``raw``: what else it may be, as bytes, in words."""
+    content: dict[str, Any] = {JSON: {"schema": {"$ref": _REF.format(model=model.__name__)}}}
+    if raw:
+        schema = {"type": "string", "format": "binary", "description": raw}
+        content[VECTORS] = {"schema": schema}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def body_or_vectors_of(model: type[Body], *, many: bool) -> dict[str, Any]:
     """A body in JSON, or float32 values with the options in the address."""
-    described = body_of(model)
     what = "Vectors one after another" if many else "One vector"
-    described["requestBody"]["content"][VECTORS] = {
-        "schema": {
-            "type": "string",
-            "format": "binary",
-            "description": f"{what}: float32 values, little-endian. The options stand in the "
-            "address then; with a body in JSON there are none.",
-        }
-    }
+    described = body_of(
+        model,
+        raw=f"{what}: float32 values, little-endian. The options stand in the address then; with a "
+        "body in JSON there are none.",
+    )
     described["parameters"] = [
         {"name": name, "in": "query", "required": False, **_parameter(schema)}
         for name, schema in _options_schema().items()
@@ -107,15 +110,18 @@ def _parameter(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"schema": value}
 
 
-def describe(app: FastAPI, *, with_tokens: bool) -> dict[str, Any]:
+def describe(app: FastAPI, *, with_tokens: bool, with_writes: bool = False) -> dict[str, Any]:
     """The document of an application whose routes are all there.
 
     Args:
         app: whose routes are described.
         with_tokens: whether it answers to those who have a token.
+        with_writes: whether entries may be written.
     """
     described = get_openapi(title=app.title, version=app.version, routes=app.routes)
-    models: list[tuple[type[BaseModel], str]] = [(model, "validation") for model in _BODIES]
+    models: list[tuple[type[BaseModel], str]] = [
+        (model, "validation") for model in (*_BODIES, *(_WRITES if with_writes else ()))
+    ]
     models += [(ProblemDetails, "serialization"), (NeighboursAnswer, "serialization")]
     _, found = models_json_schema(models, ref_template=_REF)  # type: ignore[arg-type] # literals
     described["components"]["schemas"] |= found["$defs"]

@@ -9,7 +9,7 @@ thread between two of its searches, and keeps its snapshot.
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -27,6 +27,7 @@ from indexrelay.service.limits import MORE, AnswerRoom, More, SearchThreads
 from indexrelay.service.problems import OverloadedError, RefusedError
 from indexrelay.service.tokens import caller_of
 
+ResultT = TypeVar("ResultT")
 Operation: TypeAlias = Literal["search", "batch", "entries", "count", "scroll", "neighbours"]
 Outcome: TypeAlias = Literal[
     "answered", "refused", "unknown", "forbidden", "not_served", "overloaded", "failed"
@@ -160,6 +161,19 @@ class Queries:
         response.held_bytes = room.held_bytes
         return response
 
+    async def on_thread(self, request: Request, work: Callable[[], ResultT]) -> ResultT:
+        """What ``work`` returns, from one of the threads of queries, in turn with them.
+
+        For what is no query of a component, and takes as long as one.
+
+        Raises:
+            OverloadedError: too many queries wait.
+            Exception: what ``work`` raises.
+        """
+        return await self._threads.run(
+            work, connection=connection_of(request.scope), caller=caller_of(request).name
+        )
+
     def _steps(
         self,
         component: str,
@@ -220,7 +234,8 @@ async def sent(request: Request, *kinds: str) -> tuple[bytes, str, list[tuple[st
     given = request.query_params.multi_items()
     if kind == JSON and given:
         raise RefusedError(422, "with a body in JSON the address has no options")
-    return await request.body(), kind, given
+    body = b"".join([piece async for piece in request.stream()])  # which the request does not keep
+    return body, kind, given
 
 
 def outcome_of(error: Exception) -> Outcome:

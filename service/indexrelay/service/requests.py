@@ -190,10 +190,11 @@ class Methods:
     for proxies, is refused as a method.
     """
 
-    _ALLOWED: Final = {"Allow": "GET, HEAD, POST"}
-
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, writes: bool = False) -> None:
+        """``writes``: whether entries may be written."""
         self._app = app
+        more = ", PATCH, PUT" if writes else ""
+        self._allowed = {"Allow": f"GET, HEAD, POST{more}"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Have it answered."""
@@ -202,7 +203,7 @@ class Methods:
             if scope["method"] == "HEAD":
                 scope = {**scope, "method": "GET"}
             elif scope["method"] == "CONNECT":
-                answer = problem(405, "this is no proxy", self._ALLOWED)
+                answer = problem(405, "this is no proxy", self._allowed)
             elif scope["method"] == "OPTIONS" and scope["path"] == "*":
-                answer = Response(status_code=204, headers=self._ALLOWED)
+                answer = Response(status_code=204, headers=self._allowed)
         await (answer or self._app)(scope, receive, send)

@@ -138,6 +138,16 @@ def see_admin(request: Request) -> None:
         raise _forbidden('this takes a token whose scope is "admin"', scope="admin")
 
 
+def see_writer(request: Request) -> None:
+    """See that the caller may write entries.
+
+    Raises:
+        RefusedError: its token is for reading.
+    """
+    if caller_of(request).scope not in ("write", "admin"):
+        raise _forbidden('this takes a token whose scope is "write"', scope="write")
+
+
 def see_everything(request: Request) -> None:
     """See that the caller may see what belongs to everybody.
 

@@ -29,7 +29,7 @@ def generate(json: Json = False) -> None:
         "settings, under a name of your choice, and are started again:\n"
         "  [http.tokens.NAME]\n"
         f'  sha256 = "{digest}"\n'
-        '  scope = "read"        # or "admin", which may also have failed loads tried again',
+        '  scope = "read"        # or "write", or "admin", which may have failed loads tried again',
         soft_wrap=True,
         markup=False,
     )

@@ -33,8 +33,10 @@ from indexrelay.service.client.answers import (  # noqa: E402 - a missing module
     SearchResult,
     ServedComponents,
     ServedVersion,
+    StoredEntry,
+    WriteResult,
 )
-from indexrelay.service.client.calls import Query  # noqa: E402
+from indexrelay.service.client.calls import Keep, Query  # noqa: E402
 from indexrelay.service.client.clients import AsyncClient, Client  # noqa: E402
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "EntryPage",
     "FoundHit",
     "InvalidRequestError",
+    "Keep",
     "NeighboursResult",
     "NotAllowedError",
     "NotFoundError",
@@ -59,4 +62,6 @@ __all__ = [
     "SearchResult",
     "ServedComponents",
     "ServedVersion",
+    "StoredEntry",
+    "WriteResult",
 ]

@@ -134,6 +134,34 @@ class NeighboursResult(_Answer):
     neighbours: Mapping[str, tuple[FoundHit, ...]]
 
 
+class WriteResult(_Model):
+    """What a write came to; it is durable."""
+
+    collection: str
+    generation: int
+    upserts: int
+    deletes: int
+    repeated: bool
+    """Whether it had been committed before: by an attempt whose answer got lost."""
+    wait: str
+    """What it was to wait for …"""
+    reached: bool
+    """… and whether that came in time."""
+    reason: str | None = None
+    """Why not."""
+
+
+class StoredEntry(_Model):
+    """One entry, as the catalog has it."""
+
+    collection: str
+    generation: int
+    """Of the collection when it was read."""
+    id: str
+    payload: Any = None
+    text: str | None = None
+
+
 class ServedVersion(_Model):
     """One version that is served."""
 

@@ -2,15 +2,17 @@
 
 import json
 import re
+import secrets
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Any, Final, Generic, Literal, TypedDict, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ValidationError
 
 from indexrelay.schemas import commands
@@ -23,6 +25,8 @@ from indexrelay.service.client.answers import (
     RequestRefusedError,
     SearchResult,
     ServedComponents,
+    StoredEntry,
+    WriteResult,
     refusal,
 )
 
@@ -30,6 +34,8 @@ _VERSION: Final = "/v1"
 _JSON: Final = "application/json"
 _VECTORS: Final = "application/octet-stream"
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
+_LONGEST_WAIT_SECONDS: Final = 60.0
+"""A reader waits for no longer."""
 ResultT = TypeVar("ResultT")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -65,6 +71,8 @@ class Call(Generic[ResultT]):
     read: Callable[[bytes], ResultT]
     body: bytes | None = None
     kind: str = _JSON
+    key: str | None = None
+    """Of a write: a repeat of it under the same one is harmless."""
 
 
 def read_by(model: type[ModelT]) -> Callable[[bytes], ModelT]:
@@ -109,8 +117,106 @@ def _plain(value: Any) -> Any:
     return value
 
 
+class Keep(Enum):
+    """What stays as it is in a patch."""
+
+    KEEP = auto()
+
+
+KEEP: Final = Keep.KEEP
+
+
+def path_of(collection: str, entry_id: str = "") -> str:
+    """Of the entries of a collection, or of one of them, whose id may have slashes."""
+    path = f"{_VERSION}/collections/{quote(collection, safe='')}/entries"
+    if not entry_id:
+        return path
+    # A part of dots alone would be taken for a way upwards.
+    parts = (
+        part.replace(".", "%2E") if part in (".", "..") else quote(part, safe="")
+        for part in entry_id.split("/")
+    )
+    return f"{path}/{'/'.join(parts)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Write:
+    """How a write is to be answered."""
+
+    wait: str
+    wait_seconds: float
+    key: str | None
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        vectors: "NDArray[np.float32] | None" = None,
+    ) -> "Call[WriteResult]":
+        """The call; ``vectors`` follow its JSON, which is one line."""
+        said = _json({**body, "wait": self.wait, "wait_seconds": self.wait_seconds}).encode()
+        return Call(
+            method=method,
+            path=path,
+            read=read_by(WriteResult),
+            body=said if vectors is None else said + b"\n" + vectors.tobytes(),
+            kind=_JSON if vectors is None else _VECTORS,
+            key=self.key or secrets.token_hex(16),
+        )
+
+
 class Calls:
     """What can be asked, for both clients."""
+
+    @staticmethod
+    def upsert(
+        collection: str,
+        ids: Sequence[str],
+        vectors: ArrayLike,
+        texts: Sequence[str | None] | None,
+        payloads: Sequence[Any] | None,
+        write: Write,
+    ) -> Call[WriteResult]:
+        """Entries with their vectors, shape ``(n, dimension)``, as float32 values."""
+        rows = np.ascontiguousarray(vectors, dtype="<f4")
+        if rows.ndim != 2 or len(rows) != len(ids):
+            raise InvalidRequestError(
+                422, f"vectors have the shape ({len(ids)}, d), not {rows.shape}"
+            )
+        columns: dict[str, Sequence[Any] | None] = {"id": ids, "text": texts, "payload": payloads}
+        for name, column in columns.items():
+            if column is not None and len(column) != len(ids):
+                raise InvalidRequestError(422, f"{len(ids)} ids, but {len(column)} {name}s")
+        entries = [
+            {
+                name: column[row]
+                for name, column in columns.items()
+                if column is not None and column[row] is not None
+            }
+            for row in range(len(ids))
+        ]
+        return write.call("PUT", path_of(collection), {"entries": entries}, vectors=rows)
+
+    @staticmethod
+    def delete(collection: str, ids: Sequence[str], write: Write) -> Call[WriteResult]:
+        """Entries that are to go."""
+        return write.call("POST", f"{path_of(collection)}/delete", {"ids": list(ids)})
+
+    @staticmethod
+    def patch(
+        collection: str, entry_id: str, payload: Any, text: str | Keep | None, write: Write
+    ) -> Call[WriteResult]:
+        """Another payload or text of one entry."""
+        given = {"payload": payload, "text": text}
+        body = {name: value for name, value in given.items() if value is not KEEP}
+        return write.call("PATCH", path_of(collection, entry_id), body)
+
+    @staticmethod
+    def stored(collection: str, entry_id: str) -> Call[StoredEntry]:
+        """One entry as the catalog has it."""
+        return Call(method="GET", path=path_of(collection, entry_id), read=read_by(StoredEntry))
 
     @staticmethod
     def of_component(
@@ -204,6 +310,19 @@ class Target:
             return httpx.create_ssl_context(trust_env=False)
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
+    def writing(self, wait: str, wait_seconds: float | None, key: str | None) -> Write:
+        """How a write is to be answered; raises `InvalidRequestError` for a wait that is too long.
+
+        ``wait_seconds``: ``None``: half of the deadline.
+        """
+        if wait_seconds is None:
+            wait_seconds = self.deadline_seconds / 2
+        if not 0 <= wait_seconds < self.deadline_seconds:
+            raise InvalidRequestError(
+                422, f"wait_seconds={wait_seconds}: less than deadline_seconds of this client"
+            )
+        return Write(wait=wait, wait_seconds=min(wait_seconds, _LONGEST_WAIT_SECONDS), key=key)
+
     def request(self, call: Call[Any]) -> httpx.Request:
         """The request of a call."""
         headers = {"Accept-Encoding": "identity", "Accept": _JSON}
@@ -211,6 +330,8 @@ class Target:
             headers["Authorization"] = f"Bearer {self.token}"
         if call.body is not None:
             headers["Content-Type"] = call.kind
+        if call.key is not None:
+            headers["Idempotency-Key"] = f'"{call.key}"'
         extensions = {"timeout": httpx.Timeout(self.deadline_seconds).as_dict()}
         return httpx.Request(
             call.method,

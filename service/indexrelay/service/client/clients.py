@@ -1,6 +1,7 @@
 """The two clients: `Client`, which waits, and `AsyncClient` for programs on an event loop."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
@@ -14,16 +15,22 @@ from indexrelay.service.client.answers import (
     EntriesResult,
     EntryPage,
     NeighboursResult,
+    ReaderBusyError,
+    ReaderUnreachableError,
     RequestRefusedError,
     SearchResult,
     ServedComponents,
+    StoredEntry,
+    WriteResult,
 )
 from indexrelay.service.client.calls import (
     COMPONENTS,
+    KEEP,
     RETRY,
     STATE,
     Call,
     Calls,
+    Keep,
     Query,
     ResultT,
     Target,
@@ -35,6 +42,8 @@ from indexrelay.service.client.deadline import DeadlineTransport, within
 DEADLINE_SECONDS: Final = 10.0
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 """Twice of what a reader gives by default."""
+ATTEMPT_PAUSES_SECONDS: Final = (0.1, 0.5)
+"""Before a write is sent a second and a third time."""
 
 
 class Client:
@@ -126,6 +135,82 @@ class Client:
         call = Calls.of_component(component, "neighbours", body, read_by(NeighboursResult))
         return self._send(call)
 
+    def upsert(
+        self,
+        collection: str,
+        ids: Sequence[str],
+        vectors: ArrayLike,
+        *,
+        texts: Sequence[str | None] | None = None,
+        payloads: Sequence[Any] | None = None,
+        wait: str = "durable",
+        wait_seconds: float | None = None,
+        key: str | None = None,
+    ) -> WriteResult:
+        """Write entries; what is not given of one that is there stays as it is.
+
+        Args:
+            collection: its name.
+            ids: ``n`` ids.
+            vectors: shape ``(n, dimension)``, sent as float32.
+            texts: ``n`` texts; ``None``, the whole or one of them: not given.
+            payloads: ``n`` JSON values; ``None`` as for texts.
+            wait: ``durable``, ``visible:N`` (N readers have it in their answers, this one for 1)
+                or ``released`` (every reader serves a release with it).
+            wait_seconds: for how long at most; then the result says that it did not come. ``None``:
+                half of the deadline.
+            key: an ``Idempotency-Key``, for a program that repeats the write after its own crash;
+                ``None``: drawn, so that an attempt whose answer was lost is repeated here without
+                harm.
+
+        Raises:
+            InvalidRequestError: an entry cannot be one of the collection; nothing was written.
+            NotAllowedError: the token may not write, or not these entries; nothing was written.
+            ReaderUnreachableError: no answer, after some attempts; it may have been written.
+            ReaderError: what else may go wrong; see the errors above.
+        """
+        write = self._to.writing(wait, wait_seconds, key)
+        call = Calls.upsert(collection, ids, vectors, texts, payloads, write)
+        return self._write(call)
+
+    def delete(
+        self,
+        collection: str,
+        ids: Sequence[str],
+        *,
+        wait: str = "durable",
+        wait_seconds: float | None = None,
+        key: str | None = None,
+    ) -> WriteResult:
+        """Delete entries; one that is not there is no error. Takes and raises as `upsert`."""
+        write = self._to.writing(wait, wait_seconds, key)
+        return self._write(Calls.delete(collection, ids, write))
+
+    def patch(
+        self,
+        collection: str,
+        entry_id: str,
+        *,
+        payload: Any = KEEP,
+        text: str | Keep | None = KEEP,
+        wait: str = "durable",
+        wait_seconds: float | None = None,
+        key: str | None = None,
+    ) -> WriteResult:
+        """Give one entry another payload or text, whole; ``None`` takes it away.
+
+        Takes and raises as `upsert`; `NotFoundError`: there is no such entry.
+        """
+        write = self._to.writing(wait, wait_seconds, key)
+        return self._write(Calls.patch(collection, entry_id, payload, text, write))
+
+    def stored(self, collection: str, entry_id: str) -> StoredEntry:
+        """One entry as the catalog has it: every write that was answered is in it.
+
+        Raises as `search`; `NotFoundError`: there is no such entry.
+        """
+        return self._send(Calls.stored(collection, entry_id))
+
     def components(self) -> ServedComponents:
         """What is served; raises as `search`."""
         return self._send(COMPONENTS)
@@ -152,6 +237,15 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _write(self, call: Call[ResultT]) -> ResultT:
+        """Send a write, and again where its answer is not known: its key makes that harmless."""
+        for pause in ATTEMPT_PAUSES_SECONDS:
+            try:
+                return self._send(call)
+            except (ReaderBusyError, ReaderUnreachableError):
+                time.sleep(pause)
+        return self._send(call)
 
     def _send(self, call: Call[ResultT]) -> ResultT:
         try:
@@ -255,6 +349,55 @@ class AsyncClient:
         call = Calls.of_component(component, "neighbours", body, read_by(NeighboursResult))
         return await self._send(call)
 
+    async def upsert(
+        self,
+        collection: str,
+        ids: Sequence[str],
+        vectors: ArrayLike,
+        *,
+        texts: Sequence[str | None] | None = None,
+        payloads: Sequence[Any] | None = None,
+        wait: str = "durable",
+        wait_seconds: float | None = None,
+        key: str | None = None,
+    ) -> WriteResult:
+        """Write entries."""
+        write = self._to.writing(wait, wait_seconds, key)
+        call = Calls.upsert(collection, ids, vectors, texts, payloads, write)
+        return await self._write(call)
+
+    async def delete(
+        self,
+        collection: str,
+        ids: Sequence[str],
+        *,
+        wait: str = "durable",
+        wait_seconds: float | None = None,
+        key: str | None = None,
+    ) -> WriteResult:
+        """Delete entries."""
+        write = self._to.writing(wait, wait_seconds, key)
+        return await self._write(Calls.delete(collection, ids, write))
+
+    async def patch(
+        self,
+        collection: str,
+        entry_id: str,
+        *,
+        payload: Any = KEEP,
+        text: str | Keep | None = KEEP,
+        wait: str = "durable",
+        wait_seconds: float | None = None,
+        key: str | None = None,
+    ) -> WriteResult:
+        """Give one entry another payload or text."""
+        write = self._to.writing(wait, wait_seconds, key)
+        return await self._write(Calls.patch(collection, entry_id, payload, text, write))
+
+    async def stored(self, collection: str, entry_id: str) -> StoredEntry:
+        """One entry as the catalog has it."""
+        return await self._send(Calls.stored(collection, entry_id))
+
     async def components(self) -> ServedComponents:
         """What is served."""
         return await self._send(COMPONENTS)
@@ -281,6 +424,14 @@ class AsyncClient:
         trace: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+    async def _write(self, call: Call[ResultT]) -> ResultT:
+        for pause in ATTEMPT_PAUSES_SECONDS:
+            try:
+                return await self._send(call)
+            except (ReaderBusyError, ReaderUnreachableError):
+                await asyncio.sleep(pause)
+        return await self._send(call)
 
     async def _send(self, call: Call[ResultT]) -> ResultT:
         try:

@@ -1,0 +1,588 @@
+"""Writes over HTTP: the routes ``/v1/collections/…``, there where ``http.writes`` allows them.
+
+    PUT   /v1/collections/{collection}/entries         entries that are new, or replace others
+    POST  /v1/collections/{collection}/entries/delete  entries that are to go
+    PATCH /v1/collections/{collection}/entries/{id}    another payload or text of one entry
+    GET   /v1/collections/{collection}/entries/{id}    one entry, as the catalog has it now
+
+A write is answered once it is durable: it is one batch, committed with those of other requests that
+came meanwhile (`indexrelay.producers.GroupCommit`). What it waits for beyond that has a limit, and
+ends in 202 where it did not come: the write stands all the same. An ``Idempotency-Key`` becomes the
+id of the batch, which the catalog keeps in the same transaction: the same request again gets the
+answer of the first one, also after a crash between commit and answer, and another one is refused.
+
+A caller whose token has a filter writes what it matches and nothing else. Whether an entry is its
+own is looked up inside of the transaction: an upsert of another's entry is refused, and for every
+other request that entry is not there.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import re
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, TypeAlias
+
+import numpy as np
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Header, Request, Response
+from numpy.typing import NDArray
+from pydantic import BaseModel
+from pydantic_core import from_json
+
+from indexrelay.components.errors import InvalidQueryError
+from indexrelay.producers import (
+    Batch,
+    BatchContentError,
+    CollectionMismatchError,
+    Commit,
+    GroupCommit,
+    GroupFullError,
+    GuardedEntriesError,
+    InvalidEntriesError,
+    NotServedError,
+    Producer,
+    UndeclaredCollectionError,
+    UnknownEntriesError,
+    WrongSourceError,
+)
+from indexrelay.producers.served import ServedQuery, served_status
+from indexrelay.reloaders import Reloader
+from indexrelay.reloaders.fastapi import Lifespan
+from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.filters import matches, parse_filter
+from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.settings import Settings
+from indexrelay.service.answers import LargeResponse, plain_json
+from indexrelay.service.bodies import (
+    JSON,
+    VECTORS,
+    DeleteRequest,
+    PatchRequest,
+    UpsertRequest,
+    WriteOptions,
+    read_upserts,
+    read_write,
+)
+from indexrelay.service.connections import connection_of
+from indexrelay.service.description import body_of, refusals
+from indexrelay.service.problems import OverloadedError, RefusedError
+from indexrelay.service.queries import Queries, sent
+from indexrelay.service.tokens import Caller, caller_of, see_writer
+from indexrelay.storage.catalog import Catalog
+from indexrelay.storage.entries import Guard, StoredEntry
+from indexrelay.storage.errors import UnknownCollectionError
+from indexrelay.storage.validation import check_ids
+from indexrelay.streams import Connection
+from indexrelay.streams.presence import follow_forks
+
+log = get_logger(__name__)
+
+_KEY: Final = re.compile(r'"[\x20\x21\x23-\x7e]{1,200}"|[\x21\x23-\x7e]{1,200}')
+"""Of the header ``Idempotency-Key``: a text in quotes, as the draft of the IETF has it, or without.
+(draft-ietf-httpapi-idempotency-key-header)"""
+_FIRST_PAUSE_SECONDS: Final = 0.002
+_LONGEST_PAUSE_SECONDS: Final = 0.05
+_GROWTH: Final = 1.5
+_LOOKERS: Final = 2
+"""Threads that look at presence; where Redis does not answer each look takes seconds."""
+
+
+class WriteAnswer(BaseModel):
+    """What was committed; it is durable."""
+
+    collection: str
+    generation: int
+    """Of the commit."""
+    upserts: int
+    """Entries that were written, or whose text or payload was set or taken away."""
+    deletes: int
+    """Entries that were deleted; ids that were not there do not count."""
+    repeated: bool
+    """Whether it had been committed before, under the same ``Idempotency-Key``."""
+    wait: str
+    """What it was to wait for."""
+    reached: bool
+    """Whether that has come; with 202 it had not."""
+    reason: str | None = None
+    """Why not."""
+
+
+class StoredAnswer(BaseModel):
+    """One entry, as the catalog has it."""
+
+    collection: str
+    generation: int
+    """Of the collection when the entry was read: it is what every write up to that made of it."""
+    id: str
+    payload: Any
+    """Its JSON payload; null where it has none."""
+    text: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """What is open in this process."""
+
+    catalog: Catalog
+    producer: Producer
+    group: GroupCommit
+
+
+class EntryWriter:
+    """The catalog and the group commit of one service; from any thread, and across forks.
+
+    Opened with the first request that needs it, in the process that has it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        max_waiting: int = 200,
+        catalog: Catalog | None = None,
+        connection: Connection | None = None,
+    ) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            settings: the installation.
+            max_waiting: writes that may wait for the next transaction; also those that may wait to
+                be visible or released.
+            catalog: stays open at `close`; ``None``: the one that the settings name.
+            connection: to Redis; the same.
+        """
+        self.settings = settings
+        self.max_waiting = max_waiting
+        self._catalog = catalog
+        self._connection = connection
+        self.after_fork_in_child()
+        follow_forks(self)
+
+    def after_fork_in_child(self) -> None:
+        """Leave what is open to the parent."""
+        self._opening = threading.Lock()
+        self._opened: _Opened | None = None
+
+    def open(self) -> _Opened:
+        """Everything that it takes to write.
+
+        Raises:
+            CatalogVersionError, sqlalchemy.exc.SQLAlchemyError: the catalog cannot be opened.
+        """
+        with self._opening:
+            if self._opened is None:
+                catalog = self._catalog or Catalog.open(self.settings.catalog_url)
+                producer = Producer(self.settings, catalog=catalog, connection=self._connection)
+                group = producer.group_commit(max_waiting=self.max_waiting)
+                self._opened = _Opened(catalog=catalog, producer=producer, group=group)
+            return self._opened
+
+    def close(self) -> None:
+        """Commit what waits, and close what was opened here; safe twice."""
+        with self._opening:
+            opened, self._opened = self._opened, None
+        if opened is None:
+            return
+        opened.group.close()
+        opened.producer.close()
+        if self._catalog is None:
+            opened.catalog.close()
+
+
+def closing(writer: EntryWriter, lifespan: Lifespan) -> Lifespan:
+    """A lifespan at whose end the writer is closed, once all requests are answered."""
+
+    @contextlib.asynccontextmanager
+    async def closed(app: Any) -> AsyncIterator[None]:
+        async with lifespan(app):
+            try:
+                yield
+            finally:
+                await to_thread.run_sync(writer.close)
+
+    return closed
+
+
+class _Waits:
+    """Waits until a commit is visible or released; for one event loop."""
+
+    def __init__(self, writer: EntryWriter, reloader: Reloader) -> None:
+        self._writer = writer
+        self._reloader = reloader
+        self._most = writer.max_waiting
+        self._waiting = 0
+        self._lookers = CapacityLimiter(_LOOKERS)
+
+    async def until(self, commit: Commit, asked: WriteOptions) -> str | None:
+        """Wait for what was asked for; why it did not come, or ``None``: it did."""
+        what, _, count = asked.wait.partition(":")
+        if what == "durable":
+            return None
+        if self._waiting >= self._most:
+            return f"{self._most} writes wait already"
+        self._waiting += 1
+        try:
+            if count == "1":
+                return await self._seen_here(commit, asked.wait_seconds)
+            readers = int(count) if count else None
+            return await self._served(commit, readers, asked.wait_seconds)
+        finally:
+            self._waiting -= 1
+
+    async def _seen_here(self, commit: Commit, seconds: float) -> str | None:
+        """Wait for the answers of this reader."""
+        query = ServedQuery(
+            commit=commit,
+            readers=1,
+            components=None,
+            definitions=self._writer.settings.components,
+            live=True,
+        )
+        pause = _FIRST_PAUSE_SECONDS
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not served_status(query, [self._reloader.state]).served:
+                    await asyncio.sleep(pause)
+                    pause = min(pause * _GROWTH, _LONGEST_PAUSE_SECONDS)
+                return None
+        return f"not in the answers of this reader within {seconds:g} s"
+
+    async def _served(self, commit: Commit, readers: int | None, seconds: float) -> str | None:
+        """Wait for what readers say of themselves; ``readers``: how many, ``None``: all.
+
+        So many may have it laid over their releases; all have to serve a release with it.
+        """
+        waiting = self._writer.open().producer.served_wait(
+            commit, timeout_seconds=seconds, readers=readers, live=readers is not None
+        )
+        try:
+            while await to_thread.run_sync(waiting.look, limiter=self._lookers) is None:
+                await asyncio.sleep(waiting.pause_seconds())
+        except NotServedError as error:
+            return str(error)
+        except Exception as error:  # the commit stands, whatever keeps us from looking
+            log.exception("write.wait_failed", error=type(error).__name__)
+            return f"who serves it cannot be seen: {type(error).__name__}"
+        return None
+
+
+Change: TypeAlias = Callable[[Batch], None]
+Read: TypeAlias = Callable[[bytes, str], tuple[WriteOptions, Change]]
+"""Reads a body of a media type: what is waited for, and what makes the changes."""
+
+
+class _Requests:
+    """Reads a request, has it committed, waits, and answers; for one event loop."""
+
+    def __init__(self, writer: EntryWriter, reloader: Reloader, queries: Queries) -> None:
+        self._writer = writer
+        self._queries = queries
+        self._waits = _Waits(writer, reloader)
+        several = len(writer.settings.http.tokens) > 1
+        self._most_of_one = max(1, writer.max_waiting // 2) if several else writer.max_waiting
+        self._inside: Counter[str | None] = Counter()
+
+    async def write(
+        self,
+        request: Request,
+        collection: str,
+        key: str | None,
+        read: Read,
+        *,
+        kinds: Sequence[str] = (JSON,),
+        only: str | None = None,
+    ) -> Response:
+        """The answer to a write.
+
+        Args:
+            request: whose write it is.
+            collection: its name.
+            key: of the header ``Idempotency-Key``.
+            read: reads the body, on a thread.
+            kinds: the media types that a body may have.
+            only: the one entry that has to be there.
+
+        Raises:
+            RefusedError: nothing was written, or nobody knows whether it was; it says which.
+        """
+        see_writer(request)
+        caller = caller_of(request)
+        if self._inside[caller.name] >= self._most_of_one:
+            raise OverloadedError(f"{self._most_of_one} writes of this token to commit")
+        self._inside[caller.name] += 1
+        try:
+            commit, asked = await self._committed(request, collection, key, read, kinds)
+        finally:
+            self._inside[caller.name] -= 1
+        if only is not None and not commit.upserts:
+            raise _no_entry(collection, only)  # to take away what is not there is no batch's error
+        connection = connection_of(request.scope)
+        if connection is not None:
+            connection.release()  # its body is gone, and a wait may be long
+        return await self._answer(commit, asked, caller)
+
+    async def _committed(
+        self, request: Request, collection: str, key: str | None, read: Read, kinds: Sequence[str]
+    ) -> tuple[Commit, WriteOptions]:
+        """The commit of a request, and what it waits for; keeps nothing of its body."""
+        caller = caller_of(request)
+        batch_id = _batch_id(key, caller)
+        body, kind, given = await sent(request, *kinds)
+        if given:
+            raise RefusedError(422, "a write has no options in the address")
+
+        def prepare() -> tuple["Future[Commit]", WriteOptions]:
+            asked, change = read(body, kind)
+            guard = self._guard(caller, collection)
+            group = self._writer.open().group
+            prepared = group.prepared(collection, batch_id, change, guard=guard)
+            waits = WriteOptions(wait=asked.wait, wait_seconds=asked.wait_seconds)
+            return group.submit(prepared), waits
+
+        outcome, asked = await self._told(self._queries.on_thread(request, prepare), caller)
+        return await self._told(asyncio.wrap_future(outcome), caller), asked
+
+    async def _answer(self, commit: Commit, asked: WriteOptions, caller: Caller) -> Response:
+        """The answer, when what was asked for has come, or its time is over."""
+        reason = await self._waits.until(commit, asked)
+        if reason is not None and caller.filter is not None:
+            reason = f"not {asked.wait} within {asked.wait_seconds:g} s"  # no names of readers
+        body = WriteAnswer(
+            collection=commit.collection,
+            generation=commit.generation,
+            upserts=commit.upserts,
+            deletes=commit.deletes,
+            repeated=commit.repeated,
+            wait=asked.wait,
+            reached=reason is None,
+            reason=reason,
+        )
+        status = 200 if reason is None else 202
+        return Response(body.model_dump_json(), status, media_type=JSON)
+
+    async def stored(self, request: Request, collection: str, entry_id: str) -> Response:
+        """One entry."""
+        caller = caller_of(request)
+
+        def find() -> StoredEntry | None:
+            check_ids([entry_id])
+            guard = self._guard(caller, collection)
+            self._see_declared(collection)
+            try:
+                found = self._writer.open().catalog.entries.get(collection, entry_id)
+            except UnknownCollectionError:  # nothing was written to it yet
+                return None
+            return None if found is None or (guard and not guard(found.payload)) else found
+
+        found = await self._told(self._queries.on_thread(request, find), caller)
+        if found is None:
+            raise _no_entry(collection, entry_id)
+        head = {"collection": collection, "generation": found.generation, "id": found.id}
+        text = plain_json(found.text)
+        payload = b"null" if found.payload is None else found.payload.encode()
+        body = b'%b,"text":%b,"payload":%b}' % (plain_json(head)[:-1], text, payload)
+        return LargeResponse(body, media_type=JSON)
+
+    def _see_declared(self, collection: str) -> None:
+        declared = self._writer.settings.collections.get(collection)
+        if declared is None:
+            raise UndeclaredCollectionError(collection, self._writer.settings.collections)
+        if declared.source.kind != "catalog":
+            raise WrongSourceError(collection, declared.source.kind)
+
+    def _guard(self, caller: Caller, collection: str) -> Guard | None:
+        """Which entries the caller may see and change; ``None``: all.
+
+        Raises:
+            InvalidFilterError: the collection does not declare a field of the token's filter.
+        """
+        declared = self._writer.settings.collections.get(collection)
+        if caller.filter is None or declared is None:
+            return None
+        fields = declared.filterable
+        asked = parse_filter(caller.filter, fields)
+        return lambda payload: matches(
+            asked, None if payload is None else from_json(payload), fields
+        )
+
+    async def _told(self, outcome: Awaitable[Any], caller: Caller) -> Any:
+        """What comes of it; its error as an answer."""
+        try:
+            return await outcome
+        except (RefusedError, InvalidQueryError):
+            raise
+        except IndexRelayError as error:
+            raise _refusal(error, hides_others=caller.filter is not None) from error
+        except Exception as error:  # the catalog's, or its driver's
+            log.exception("write.failed", error=type(error).__name__)
+            raise RefusedError(
+                503,
+                "the catalog does not answer as it should, and whether this was written is not "
+                "known: send it again with the same Idempotency-Key",
+            ) from error
+
+
+def _refusal(error: IndexRelayError, *, hides_others: bool) -> RefusedError:
+    """The answer to what is wrong with a request."""
+    match error:
+        case UndeclaredCollectionError() if hides_others:
+            return RefusedError(404, f"there is no collection {error.collection!r:.200}")
+        case UndeclaredCollectionError():
+            return RefusedError(404, str(error))
+        case UnknownEntriesError():
+            return _no_entry(error.collection, error.ids[0])
+        case GuardedEntriesError():
+            return RefusedError(422 if error.become else 403, str(error))
+        case BatchContentError():
+            return RefusedError(
+                422,
+                "this Idempotency-Key was used before for another write of this collection, "
+                f"generation {error.generation}; nothing was written: draw a key for each write, "
+                "and send it again only with the same write",
+            )
+        case InvalidEntriesError() | WrongSourceError():
+            return RefusedError(422, str(error))
+        case GroupFullError():
+            return OverloadedError(f"{error.max_waiting} writes to commit")
+        case UnknownCollectionError() | CollectionMismatchError():
+            return RefusedError(503, f"nothing was written: {error}")
+        case _:
+            raise error
+
+
+def _no_entry(collection: str, entry_id: str) -> RefusedError:
+    """The same for an entry that is not there and for one of another tenant."""
+    return RefusedError(404, f"{collection!r:.200} holds no entry {entry_id!r:.200}")
+
+
+def _batch_id(key: str | None, caller: Caller) -> str | None:
+    """The id of the batch for an ``Idempotency-Key``, which is the caller's own."""
+    if key is None:
+        return None
+    if not _KEY.fullmatch(key):
+        raise RefusedError(
+            422, "Idempotency-Key: a text of at most 200 printable characters of ASCII, in quotes"
+        )
+    said = f"{caller.name or ''}\n{key.strip(chr(34))}"
+    return f"http-{hashlib.sha256(said.encode()).hexdigest()}"
+
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(description="The same write again under the same key is harmless."),
+]
+_WRITTEN: Final[dict[int | str, dict[str, Any]]] = {
+    202: {"model": WriteAnswer, "description": "Durable; what it waits for has not come"},
+    **refusals(403, 404, 415, 422),
+}
+
+
+RAW_ENTRIES: Final = (
+    "One line of this JSON, whose entries have no vectors, ended by a line feed; behind it the "
+    "vectors of all entries, one after another: float32 values, little-endian."
+)
+
+
+def write_routes(writer: EntryWriter, reloader: Reloader, queries: Queries) -> APIRouter:
+    """All of them, under the prefix of the version."""
+    router = APIRouter(prefix="/collections/{collection}/entries")
+    requests = _Requests(writer, reloader, queries)
+
+    @router.put(
+        "",
+        response_model=WriteAnswer,
+        responses=_WRITTEN,
+        openapi_extra=body_of(UpsertRequest, raw=RAW_ENTRIES),
+    )
+    async def upsert(
+        collection: str, request: Request, idempotency_key: IdempotencyKey = None
+    ) -> Response:
+        return await requests.write(
+            request, collection, idempotency_key, _upserting, kinds=(JSON, VECTORS)
+        )
+
+    @router.post(
+        "/delete",
+        response_model=WriteAnswer,
+        responses=_WRITTEN,
+        openapi_extra=body_of(DeleteRequest),
+    )
+    async def delete(
+        collection: str, request: Request, idempotency_key: IdempotencyKey = None
+    ) -> Response:
+        return await requests.write(request, collection, idempotency_key, _deleting)
+
+    @router.patch(
+        "/{id:path}",
+        response_model=WriteAnswer,
+        responses=_WRITTEN,
+        openapi_extra=body_of(PatchRequest),
+    )
+    async def patch(
+        collection: str,
+        id: str,  # noqa: A002 - its name
+        request: Request,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Response:
+        return await requests.write(request, collection, idempotency_key, _patching(id), only=id)
+
+    @router.get("/{id:path}", response_model=StoredAnswer, responses=refusals(404, 422))
+    async def stored(collection: str, id: str, request: Request) -> Response:  # noqa: A002
+        return await requests.stored(request, collection, id)
+
+    return router
+
+
+def _upserting(body: bytes, kind: str) -> tuple[WriteOptions, Change]:
+    asked, vectors = read_upserts(body, kind)
+    return asked, lambda batch: _upsert(batch, asked, vectors)
+
+
+def _upsert(
+    batch: Batch, asked: UpsertRequest, vectors: Sequence[Any] | NDArray[np.float32]
+) -> None:
+    """Hand the entries over; raises `InvalidEntriesError` as the batch does, by row and id."""
+    ids = [each.id for each in asked.entries]
+    dimension = batch.declared.dimension
+    wrong = [row for row, vector in enumerate(vectors) if len(vector) != dimension]
+    if wrong:
+        problem = f"vector of {len(vectors[wrong[0]])} numbers, where {dimension} are wanted"
+        raise InvalidEntriesError(problem, rows=wrong, ids=ids)
+    batch.upsert(
+        ids,
+        vectors,
+        texts=[each.text for each in asked.entries],
+        payloads=[each.payload for each in asked.entries],
+    )
+
+
+def _deleting(body: bytes, _kind: str) -> tuple[WriteOptions, Change]:
+    asked = read_write(body, DeleteRequest)
+    return asked, lambda batch: batch.delete(asked.ids)
+
+
+def _patching(entry_id: str) -> Read:
+    def read(body: bytes, _kind: str) -> tuple[WriteOptions, Change]:
+        asked = read_write(body, PatchRequest)
+        return asked, lambda batch: _patch(batch, entry_id, asked)
+
+    return read
+
+
+def _patch(batch: Batch, entry_id: str, asked: PatchRequest) -> None:
+    """Set what was given, and take away what was given as null."""
+    if "payload" in asked.model_fields_set:
+        if asked.payload is None:
+            batch.clear_payloads([entry_id])
+        else:
+            batch.set_payloads([entry_id], [asked.payload])
+    if "text" in asked.model_fields_set:
+        if asked.text is None:
+            batch.clear_texts([entry_id])
+        else:
+            batch.set_texts([entry_id], [asked.text])
