@@ -391,6 +391,44 @@ def test_where_nobody_can_see_who_serves_it_the_write_stands(
     assert late["reason"] == "who serves it cannot be seen: ZeroDivisionError"
 
 
+def test_writes_are_counted_by_collection_operation_and_outcome(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def counted() -> dict[str, float]:
+        page = client.get("/metrics").text
+        lines = re.findall(r"^indexrelay_writes_total\{(.*)\} (.*)$", page, re.MULTILINE)
+        found = {re.sub(r"\w+=|\"", "", labels): float(value) for labels, value in lines}
+        durable = re.findall(
+            r'^indexrelay_write_seconds_count\{collection="songs"\} (.*)$', page, re.MULTILINE
+        )
+        return {**found, "durable": float(durable[0])}
+
+    for _ in range(2):
+        client.put(ENTRIES, json=upserts("counted"), headers={"idempotency-key": "counted"})
+    before = counted()
+    client.put(ENTRIES, json=upserts("counted"), headers={"idempotency-key": "counted"})
+    client.put(ENTRIES, json=upserts("counted"))
+    client.put(ENTRIES, json={})
+    client.put("/v1/collections/nothing/entries", json=upserts("a"))
+    client.patch(f"{ENTRIES}/counted", json={"text": "a"})
+    client.post(f"{ENTRIES}/delete", json={"ids": ["counted"]})
+    monkeypatch.setattr(GroupCommit, "submit", lambda *_: 1 / 0)
+    client.put(ENTRIES, json=upserts("counted"))
+    after = counted()
+    assert {
+        name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name)
+    } == {
+        "songs,upsert,repeated": 1,
+        "songs,upsert,written": 1,
+        "songs,upsert,refused": 1,
+        "songs,upsert,failed": 1,
+        "songs,patch,written": 1,
+        "songs,delete,written": 1,
+        ",upsert,refused": 1,
+        "durable": 3,
+    }
+
+
 def test_the_description_has_the_writes_where_they_are_allowed(
     client: httpx.Client, pipeline: Pipeline
 ) -> None:

@@ -26,7 +26,7 @@ from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service.answers import SharedResponse
 from indexrelay.service.description import describe, refusals
 from indexrelay.service.limits import BodyLimit, HostCheck
-from indexrelay.service.metrics import CONTENT_TYPE, MetricsPage, QueryCounts
+from indexrelay.service.metrics import CONTENT_TYPE, MetricsPage, QueryCounts, WriteCounts
 from indexrelay.service.problems import answer_problems
 from indexrelay.service.queries import Observer, Queries, slow_query_log
 from indexrelay.service.requests import Methods
@@ -86,10 +86,11 @@ def create_app(
         observers.append(slow_query_log(slow_query_ms))
     _add_health(app, reloader)
     queries = Queries(reloader, limits, observers)
-    _add_metrics(app, MetricsPage(reloader, counts, lambda: queries.in_progress))
+    writes = WriteCounts()
+    _add_metrics(app, MetricsPage(reloader, counts, writes, lambda: queries.in_progress))
     app.include_router(v1_routes(reloader, queries))
     if writer is not None and limits.writes:
-        app.include_router(write_routes(writer, reloader, queries), prefix=PREFIX)
+        app.include_router(write_routes(writer, reloader, queries, writes), prefix=PREFIX)
     described = describe(app, with_tokens=bool(tokens), with_writes=limits.writes)
     description = json.dumps(described).encode()
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from prometheus_client import generate_latest
 from prometheus_client.core import (
@@ -43,6 +43,16 @@ class _Durations:
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     seconds: float = 0.0
 
+    def add(self, seconds: float) -> None:
+        """Count one."""
+        self.buckets[bisect_left(BUCKETS, seconds)] += 1
+        self.seconds += seconds
+
+    def copied(self) -> tuple[list[tuple[str, float]], float]:
+        """As the library takes them: so many up to each bound, and their sum."""
+        counted = zip((*map(str, BUCKETS), "+Inf"), accumulate(self.buckets), strict=True)
+        return list(counted), self.seconds
+
 
 class QueryCounts:
     """Counts queries; from any thread."""
@@ -61,8 +71,7 @@ class QueryCounts:
                 found = self._answered.get((component, operation))
                 if found is None:
                     found = self._answered[component, operation] = _Durations()
-                found.buckets[bisect_left(BUCKETS, observation.seconds)] += 1
-                found.seconds += observation.seconds
+                found.add(observation.seconds)
 
     def families(self) -> Iterator[Metric]:
         """What was counted."""
@@ -78,28 +87,79 @@ class QueryCounts:
         )
         with self._lock:  # the event loop counts, too, and is not to wait for a page
             counts = dict(self._ended)
-            answered = {
-                labels: (tuple(found.buckets), found.seconds)
-                for labels, found in self._answered.items()
-            }
+            answered = {labels: found.copied() for labels, found in self._answered.items()}
         for ended_by, count in counts.items():
             ended.add_metric(ended_by, count)
         for labels, (buckets, seconds) in answered.items():
-            counted = zip((*map(str, BUCKETS), "+Inf"), accumulate(buckets), strict=True)
-            durations.add_metric(labels, list(counted), seconds)
+            durations.add_metric(labels, buckets, seconds)
         yield ended
         yield durations
+
+
+WriteOutcome: TypeAlias = Literal["written", "repeated", "refused", "overloaded", "failed"]
+
+
+class WriteCounts:
+    """Counts writes over HTTP; from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ended: Counter[tuple[str, str, str]] = Counter()
+        self._durable: dict[str, _Durations] = {}
+
+    def observe(
+        self, collection: str, operation: str, outcome: WriteOutcome, seconds: float
+    ) -> None:
+        """Count one write.
+
+        Args:
+            collection: its name; empty where the settings declare none of that name.
+            operation: what it does.
+            outcome: how it ended.
+            seconds: until it was durable, or refused.
+        """
+        with self._lock:
+            self._ended[collection, operation, outcome] += 1
+            if outcome == "written":
+                self._durable.setdefault(collection, _Durations()).add(seconds)
+
+    def families(self) -> Iterator[Metric]:
+        """What was counted."""
+        ended = CounterMetricFamily(
+            "indexrelay_writes",
+            "Writes over HTTP that ended, by how they did.",
+            labels=["collection", "operation", "outcome"],
+        )
+        durable = HistogramMetricFamily(
+            "indexrelay_write_seconds",
+            "Seconds from a write's header until it was durable.",
+            labels=["collection"],
+        )
+        with self._lock:
+            counts = dict(self._ended)
+            durations = {each: found.copied() for each, found in self._durable.items()}
+        for labels, count in counts.items():
+            ended.add_metric(labels, count)
+        for collection, (buckets, seconds) in durations.items():
+            durable.add_metric([collection], buckets, seconds)
+        yield ended
+        yield durable
 
 
 class MetricsPage(Collector):
     """Everything on the page, at the moment when it is written."""
 
     def __init__(
-        self, reloader: Reloader, counts: QueryCounts, in_progress: Callable[[], int]
+        self,
+        reloader: Reloader,
+        counts: QueryCounts,
+        writes: WriteCounts,
+        in_progress: Callable[[], int],
     ) -> None:
         """``in_progress`` gives how many queries run, or wait for a thread."""
         self._reloader = reloader
         self._counts = counts
+        self._writes = writes
         self._in_progress = in_progress
 
     def to_bytes(self) -> bytes:
@@ -118,6 +178,7 @@ class MetricsPage(Collector):
             "Queries that run, or wait for a thread.",
             self._in_progress(),
         )
+        yield from self._writes.families()
         state = self._reloader.state
         yield from self._releases(state)
         yield from self._components(state)

@@ -21,6 +21,7 @@ import contextlib
 import hashlib
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future
@@ -70,6 +71,7 @@ from indexrelay.service.bodies import (
 )
 from indexrelay.service.connections import connection_of
 from indexrelay.service.description import body_of, refusals
+from indexrelay.service.metrics import WriteCounts, WriteOutcome
 from indexrelay.service.problems import OverloadedError, RefusedError
 from indexrelay.service.queries import Queries, sent
 from indexrelay.service.tokens import Caller, caller_of, see_writer
@@ -85,6 +87,8 @@ log = get_logger(__name__)
 _KEY: Final = re.compile(r'"[\x20\x21\x23-\x7e]{1,200}"|[\x21\x23-\x7e]{1,200}')
 """Of the header ``Idempotency-Key``: a text in quotes, as the draft of the IETF has it, or without.
 (draft-ietf-httpapi-idempotency-key-header)"""
+_OPERATIONS: Final = {"PUT": "upsert", "POST": "delete", "PATCH": "patch"}
+"""As the metrics call them."""
 _FIRST_PAUSE_SECONDS: Final = 0.002
 _LONGEST_PAUSE_SECONDS: Final = 0.05
 _GROWTH: Final = 1.5
@@ -279,9 +283,12 @@ Read: TypeAlias = Callable[[bytes, str], tuple[WriteOptions, Change]]
 class _Requests:
     """Reads a request, has it committed, waits, and answers; for one event loop."""
 
-    def __init__(self, writer: EntryWriter, reloader: Reloader, queries: Queries) -> None:
+    def __init__(
+        self, writer: EntryWriter, reloader: Reloader, queries: Queries, counts: WriteCounts
+    ) -> None:
         self._writer = writer
         self._queries = queries
+        self._counts = counts
         self._waits = _Waits(writer, reloader)
         several = len(writer.settings.http.tokens) > 1
         self._most_of_one = max(1, writer.max_waiting // 2) if several else writer.max_waiting
@@ -312,19 +319,31 @@ class _Requests:
         """
         see_writer(request)
         caller = caller_of(request)
-        if self._inside[caller.name] >= self._most_of_one:
-            raise OverloadedError(f"{self._most_of_one} writes of this token to commit")
+        began = time.perf_counter()
+        outcome: WriteOutcome = "failed"
         self._inside[caller.name] += 1
         try:
+            self._see_room(caller)
             commit, asked = await self._committed(request, collection, key, read, kinds)
+            outcome = "repeated" if commit.repeated else "written"
+        except Exception as error:
+            outcome = _outcome_of(error)
+            raise
         finally:
             self._inside[caller.name] -= 1
+            known = collection if collection in self._writer.settings.collections else ""
+            seconds = time.perf_counter() - began
+            self._counts.observe(known, _OPERATIONS[request.method], outcome, seconds)
         if only is not None and not commit.upserts:
             raise _no_entry(collection, only)  # to take away what is not there is no batch's error
         connection = connection_of(request.scope)
         if connection is not None:
             connection.release()  # its body is gone, and a wait may be long
         return await self._answer(commit, asked, caller)
+
+    def _see_room(self, caller: Caller) -> None:
+        if self._inside[caller.name] > self._most_of_one:
+            raise OverloadedError(f"{self._most_of_one} writes of this token to commit")
 
     async def _committed(
         self, request: Request, collection: str, key: str | None, read: Read, kinds: Sequence[str]
@@ -455,6 +474,16 @@ def _refusal(error: IndexRelayError, *, hides_others: bool) -> RefusedError:
             raise error
 
 
+def _outcome_of(error: Exception) -> WriteOutcome:
+    """How a write ended that raised ``error``."""
+    if isinstance(error, OverloadedError):
+        return "overloaded"
+    refused = isinstance(error, InvalidQueryError) or (
+        isinstance(error, RefusedError) and error.status < 500
+    )
+    return "refused" if refused else "failed"
+
+
 def _no_entry(collection: str, entry_id: str) -> RefusedError:
     """The same for an entry that is not there and for one of another tenant."""
     return RefusedError(404, f"{collection!r:.200} holds no entry {entry_id!r:.200}")
@@ -488,10 +517,12 @@ RAW_ENTRIES: Final = (
 )
 
 
-def write_routes(writer: EntryWriter, reloader: Reloader, queries: Queries) -> APIRouter:
+def write_routes(
+    writer: EntryWriter, reloader: Reloader, queries: Queries, counts: WriteCounts
+) -> APIRouter:
     """All of them, under the prefix of the version."""
     router = APIRouter(prefix="/collections/{collection}/entries")
-    requests = _Requests(writer, reloader, queries)
+    requests = _Requests(writer, reloader, queries, counts)
 
     @router.put(
         "",

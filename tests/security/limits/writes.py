@@ -15,6 +15,7 @@ from indexrelay.producers import Commit, GroupCommit, GroupFullError
 from indexrelay.producers.batch import PendingBatch
 from indexrelay.schemas.settings import HttpSettings, Settings
 from indexrelay.service.bodies import DeleteRequest, UpsertRequest, checked, read_write
+from indexrelay.service.metrics import WriteCounts
 from indexrelay.service.problems import RefusedError
 from indexrelay.service.tokens import EVERYBODY, Caller, caller_of, digest_of
 from indexrelay.service.writes import EntryWriter, _batch_id, _Requests
@@ -72,7 +73,11 @@ def _of_one(row: Row, request: pytest.FixtureRequest) -> None:
         raise RefusedError(422, "over")
 
     async def ask(name: str, times: int) -> list[Any]:
-        scope = {"type": "http", "indexrelay.caller": Caller(name=name, scope="write")}
+        scope = {
+            "type": "http",
+            "method": "PUT",
+            "indexrelay.caller": Caller(name=name, scope="write"),
+        }
         asked = [requests.write(Request(scope), "songs", None, read) for _ in range(times)]
         return await asyncio.gather(*asked, return_exceptions=True)
 
@@ -89,7 +94,7 @@ def _of_one(row: Row, request: pytest.FixtureRequest) -> None:
     monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
     monkeypatch.setattr(_Requests, "_committed", committed)
     nothing: Any = None
-    requests = _Requests(writer, nothing, nothing)
+    requests = _Requests(writer, nothing, nothing, WriteCounts())
     asyncio.run(body())
     assert began == ["a"] * row.number + ["b"]
 
