@@ -247,3 +247,16 @@ def test_fewer_coordinates_than_ids_are_refused_when_opened(tmp_path: Path) -> N
     np.save(files["coordinates.npy"], np.load(files["coordinates.npy"])[:-1])
     with pytest.raises(CorruptFileError, match="49"):
         kind.load(files)
+
+
+@pytest.mark.parametrize("wrong", [[np.nan], [np.inf], [np.inf, -np.inf]], ids=str)
+def test_a_coordinate_that_is_no_number_is_refused_when_opened(
+    tmp_path: Path, wrong: list[float]
+) -> None:
+    kind, job = projection(), make_job(tmp_path / "work", make_snapshot(clustered(50, 8)))
+    files = run(kind, job).files
+    coordinates = np.load(files["coordinates.npy"])
+    coordinates[: len(wrong), 0] = wrong
+    np.save(files["coordinates.npy"], coordinates)
+    with pytest.raises(CorruptFileError, match="no number"):  # and no warning, which is an error
+        kind.load(files)

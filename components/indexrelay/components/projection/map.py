@@ -34,7 +34,7 @@ class ProjectionMap(Closable):
 
     @classmethod
     def open(cls, files: Mapping[str, Path]) -> Self:
-        """Map the files, and touch what a first look would.
+        """Map the files.
 
         Raises:
             CorruptFileError: a file is not what was written, or they do not belong together.
@@ -48,7 +48,6 @@ class ProjectionMap(Closable):
             raise CorruptFileError(
                 files[COORDINATES], f"it has {len(coordinates)} rows for {count} ids"
             )
-        coordinates.sum()
         return cls(ids, coordinates)
 
     @property
