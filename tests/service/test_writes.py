@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,34 @@ def test_float32_values_behind_a_line_of_json_are_the_vectors(
     rows = [chunk.ids.index(each) for each in ("raw-1", "raw-2")]
     assert np.array_equal(chunk.vectors[rows], vectors)
     assert chunk.texts[rows[0]] == "a\nb"
+
+
+def test_writers_at_the_same_time_lose_nothing_and_read_what_they_wrote(
+    client: httpx.Client, pipeline: Pipeline
+) -> None:
+    before = pipeline.catalog.collections.get("songs").generation
+
+    def write(writer: int) -> list[int]:
+        generations = []
+        for number in range(4):
+            name = f"writer-{writer}-{number}"
+            body = {**upserts(name, payload=[writer, number]), "wait": "visible:1"}
+            answer = written(client.put(ENTRIES, json=body))
+            assert answer["reached"]
+            stored = written(client.get(f"{ENTRIES}/{name}"))
+            assert stored["payload"] == [writer, number]
+            assert stored["generation"] >= answer["generation"]
+            generations.append(answer["generation"])
+        return generations
+
+    with ThreadPoolExecutor(5) as threads:
+        of_each = list(threads.map(write, range(5)))
+    assert all(each == sorted(each) for each in of_each)
+    together = sorted(generation for each in of_each for generation in each)
+    assert together == list(range(before + 1, before + 21))
+    ids = [f"writer-{writer}-{number}" for writer in range(5) for number in range(4)]
+    found = client.post("/v1/components/similar/entries", json={"ids": ids}).json()["entries"]
+    assert [entry["id"] for entry in found] == ids
 
 
 NAN = b'{"entries":[{"id":"a"}]}\n' + np.array([np.nan, 0], "<f4").tobytes()
