@@ -39,10 +39,12 @@ class Curve(Tuner):
     """A graph that misses one of a hundred with an effort of 100, and less by a power of more."""
 
     power: float = field(kw_only=True)
+    never: float = 0.0
+    """What is missed with any effort."""
 
     def _try(self, effort: Effort) -> Trial:
         assert effort.ef_search is not None
-        missed = 0.01 * (100 / effort.ef_search) ** self.power
+        missed = max(0.01 * (100 / effort.ef_search) ** self.power, self.never)
         trial = Trial(effort, max(1 - missed, 0.0), effort.ef_search / 1000)
         self.trials.append(trial)
         return trial
@@ -58,10 +60,11 @@ def dataset() -> Dataset:
     return Dataset(spec=spec, vectors=vectors, sample=sample)
 
 
-def tuned(dataset: Dataset, *, power: float) -> int:
+def tuned(dataset: Dataset, *, power: float, never: float = 0.0, at_most: float = 10.0) -> int:
     index = faiss.index_factory(8, "HNSW32")
     index.add(dataset.vectors)
-    best = Curve(index=index, dataset=dataset, power=power).tune(refined=False)
+    curve = Curve(index=index, dataset=dataset, power=power, never=never, max_latency_ms=at_most)
+    best = curve.tune(refined=False)
     assert best is not None
     assert best.effort.ef_search is not None
     return best.effort.ef_search
@@ -77,6 +80,20 @@ def test_what_a_sample_may_be_wrong_by_costs_at_most_twice_the_effort_asked_for(
 def test_what_a_sample_may_be_wrong_by_is_added_where_that_costs_little(dataset: Dataset) -> None:
     # The target takes about 173.
     assert 165 <= tuned(dataset, power=1.5) <= 195
+
+
+def test_more_effort_is_spent_where_it_finds_more_though_the_target_is_out_of_reach(
+    dataset: Dataset,
+) -> None:
+    assert 195 <= tuned(dataset, power=0.8, never=0.005) <= 215
+
+
+def test_no_effort_is_spent_that_finds_no_more(dataset: Dataset) -> None:
+    assert tuned(dataset, power=0.8, never=0.0095) <= 108
+
+
+def test_no_effort_is_spent_that_takes_longer_than_a_query_may(dataset: Dataset) -> None:
+    assert tuned(dataset, power=0.8, never=0.005, at_most=0.15) <= 108
 
 
 @pytest.mark.parametrize("factory", ["HNSW16", "HNSW16,SQ8,RFlat"])
