@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexrelay.components.arrangement import MOST_CANDIDATES, Arrangement, FilterObject
+from indexrelay.components.arrangement import MOST_CANDIDATES, Arrangement
 from indexrelay.components.errors import InvalidQueryError
+from indexrelay.components.query import FilterObject, QueryOptions
 from indexrelay.components.served import Hit
 from indexrelay.schemas.filters import FieldType, InvalidFilterError, parse_filter
 from indexrelay.storage.entries import Vectors
@@ -27,7 +28,10 @@ FIELDS = {
 def arrangement_of(
     group_by: Any = None, per_group: Any = 1, diversity: Any = None, fields: Any = FIELDS
 ) -> Arrangement | None:
-    return Arrangement.of(group_by, per_group, diversity, fields)
+    options = QueryOptions.of(
+        10, {"group_by": group_by, "per_group": per_group, "diversity": diversity}
+    )
+    return Arrangement.of(options, fields)
 
 
 class Entries:

@@ -2,10 +2,12 @@
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any, Unpack
 
 import pytest
 
 from indexrelay.components.errors import InvalidQueryError
+from indexrelay.components.query import TextKeywords
 from indexrelay.components.served import Hit
 from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters
 from indexrelay.schemas.filters import InvalidFilterError
@@ -66,6 +68,31 @@ def test_a_method_that_only_has_the_name_is_not_asked() -> None:
     ):
         with pytest.raises(InvalidQueryError, match="this component answers no"):
             ask()
+
+
+class TakesKeywords:
+    """Declares its options as a `TypedDict`, by name or by text."""
+
+    def search(self, vector: object, *, k: int = 10, **options: Unpack[TextKeywords]) -> list[Hit]:
+        return [Hit(f"{vector} {k} {options}", 1.0, None)]
+
+    def search_by_id(
+        self, entry_id: str, *, k: int = 10, **options: "Unpack[TextKeywords]"
+    ) -> list[Hit]:
+        return [Hit(f"{entry_id} {k} {options}", 1.0, None)]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.mark.parametrize("asked", [{"vector": [1.0]}, {"id": "a"}])
+def test_options_that_are_declared_together_are_passed_on(asked: dict[str, Any]) -> None:
+    served = TakesKeywords()
+    request_ = SearchRequest(**asked, filter={"a": 1}, explain=True)
+    (hit,) = search(served, Search.of(request_), forced=None, max_payload_bytes=7)
+    assert hit.id.endswith("10 {'filter': {'a': 1}, 'explain': True, 'max_payload_bytes': 7}")
+    with pytest.raises(InvalidQueryError, match="takes no diversity here; it takes k, filter"):
+        search(served, Search.of(SearchRequest(**asked, diversity=0.5)))
 
 
 FORCED = {"tenant": "a"}

@@ -10,10 +10,8 @@ so that equal ones have 1 and those that are least alike 0. So ``diversity`` mea
 the metric is, whatever the scores are of, and however close together all candidates lie.
 """
 
-import math
-import numbers
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, Self, TypeVar
 
@@ -21,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexrelay.components.errors import InvalidQueryError
-from indexrelay.components.query import Explanation, Hits, Stopwatch
+from indexrelay.components.query import Explanation, FilterObject, Hits, QueryOptions, Stopwatch
 from indexrelay.components.ranking import gather, marginal_relevance, scaled, within_groups
-from indexrelay.components.served import Hit, check_bytes_of_hits, checked_k
+from indexrelay.components.served import Hit, check_bytes_of_hits
 from indexrelay.schemas.filters import Fields, FieldType, InvalidFilterError, Value, values_of
 from indexrelay.storage.entries import Vectors
 
@@ -36,21 +34,10 @@ _COMPARED: Final = 500
 """Candidates among which those that are least alike are looked for: the others are like them."""
 _SAME: Final = 1e-6
 """Cosines in float32 differ by so much where vectors are equal."""
-_CANDIDATE_BYTES: Final = 16 << 20
-"""Payloads of candidates may always have so many: they are larger here and smaller there."""
 _GROUPED: Final = 2
 """Candidates for each hit at first, where groups may drop some."""
 
 HitT = TypeVar("HitT", bound=Hit)
-FilterObject = Mapping[str, Any]
-"""A filter as JSON has it; see `schemas.filters`."""
-
-
-def narrowed(asked: Any, beyond: FilterObject | None) -> Any:
-    """The filter of a query, and another one besides; ``None``: there is none."""
-    if asked is None or beyond is None:
-        return beyond if asked is None else asked
-    return {"$and": [asked, beyond]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,33 +51,27 @@ class Arrangement:
     diversity: float
 
     @classmethod
-    def of(cls, group_by: Any, per_group: Any, diversity: Any, fields: Fields) -> Self | None:
-        """From the arguments of a search; ``None``: nothing is to be arranged.
+    def of(cls, options: QueryOptions, fields: Fields) -> Self | None:
+        """As a search was asked for it; ``None``: nothing is to be arranged.
 
         Args:
-            group_by: one of ``fields``, or ``None``.
-            per_group: places of each group.
-            diversity: from 0 to 1; ``None``: 0.
+            options: of the search.
             fields: the filterable fields.
 
         Raises:
             InvalidFilterError: ``group_by`` is no field that hits can be grouped by.
-            InvalidQueryError: another of them is not what it has to be.
+            InvalidQueryError: there is a ``per_group`` without it.
         """
-        if group_by is None and diversity is None:
-            if per_group != 1:
+        group_by = options.group_by
+        if group_by is None and options.diversity is None:
+            if options.per_group != 1:
                 raise InvalidQueryError("per_group goes with group_by")
             return None
-        try:
-            per_group = checked_k(per_group)
-        except InvalidQueryError:
-            reason = f"per_group is a whole number and at least 1, not {per_group!r:.100}"
-            raise InvalidQueryError(reason) from None
         return cls(
             group_by=group_by,
             field_type=None if group_by is None else _field_type(group_by, fields),
-            per_group=per_group,
-            diversity=_checked_share(diversity),
+            per_group=options.per_group,
+            diversity=options.diversity or 0.0,
         )
 
     def search(
@@ -219,13 +200,6 @@ class Arrangement:
         return values[0], values[0]
 
 
-def of_candidates(max_payload_bytes: int | None, candidates: int, k: int) -> int | None:
-    """What the payloads of candidates may have where those of ``k`` hits may have so much."""
-    if max_payload_bytes is None:
-        return None
-    return max(max_payload_bytes * -(-candidates // k), _CANDIDATE_BYTES)
-
-
 class _Rounds(Generic[HitT]):
     """Searches, and remembers how often and how the last answer was found."""
 
@@ -263,16 +237,6 @@ def _best_first(hits: list[HitT]) -> list[HitT]:
     """In the order of their scores; the first hit is one of the best, so it says which way."""
     mean = sum(hit.score for hit in hits) / max(len(hits), 1)
     return sorted(hits, key=lambda hit: hit.score, reverse=bool(hits) and hits[0].score > mean)
-
-
-def _checked_share(diversity: Any) -> float:
-    if diversity is None:
-        return 0.0
-    if isinstance(diversity, numbers.Real) and not isinstance(diversity, bool):
-        share = float(diversity)
-        if math.isfinite(share) and 0 <= share <= 1:
-            return share
-    raise InvalidQueryError(f"diversity is a number from 0 to 1, not {diversity!r:.100}")
 
 
 def _similarity(vectors: Vectors) -> Callable[[int], NDArray[np.float32]]:

@@ -1,21 +1,183 @@
-"""What a search gives besides its hits, and what is asked of any served entries alike.
+"""What any search is asked for, what it gives besides its hits, and what else entries are asked.
+
+Callers give options by name (`TextKeywords`, `VectorKeywords`). They are checked once, and one
+frozen value of them goes through all steps of a search (`QueryOptions`).
 
 `Hits` are a list, so that nothing changes for who only reads hits; with ``explain=True`` they carry
 an `Explanation`. `Entry` and `Page` are the answers of ``get`` and ``scroll``. `Stopwatch` measures
 the stages of a query that is explained; a query that is not makes none.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+import math
+import numbers
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from time import perf_counter
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, ClassVar, Final, Protocol, Self, TypedDict, runtime_checkable
 
 from indexrelay.components.errors import InvalidQueryError
-from indexrelay.components.served import Hit, Served
+from indexrelay.components.served import Hit, Served, checked_k
 
 MAX_IDS: Final = 10_000
 """Ids that one query may name: to leave out, or to get."""
+_CANDIDATE_BYTES: Final = 16 << 20
+"""Payloads of candidates may always have so many: they are larger here and smaller there."""
+FilterObject = Mapping[str, Any]
+"""A filter as JSON has it; see `schemas.filters`."""
+
+
+class TextKeywords(TypedDict, total=False):
+    """What any search takes by name, beside ``k``."""
+
+    filter: FilterObject | None
+    """A JSON object that entries must match (`indexrelay.schemas.filters`)."""
+    without: Collection[str]
+    """Ids of entries that must not be found."""
+    group_by: str | None
+    """A filterable field: of entries with the same value only the first ``per_group`` are given.
+    Entries that lack it are not limited."""
+    per_group: int
+    """1, where it is not given."""
+    explain: bool
+    """Whether the hits carry an `Explanation`."""
+    max_payload_bytes: int | None
+    """The answer is refused where its payloads have more bytes of JSON; ``None``: any number."""
+
+
+class VectorKeywords(TextKeywords, total=False):
+    """What a search by vectors takes by name, beside ``k``."""
+
+    diversity: float | None
+    """From 0 to 1; how much being unlike the hits above counts, beside fitting
+    (`indexrelay.components.arrangement`)."""
+
+
+TEXT_KEYWORDS: Final = tuple(TextKeywords.__annotations__)
+VECTOR_KEYWORDS: Final = tuple(VectorKeywords.__annotations__)
+
+
+def checked_ids(ids: Any, name: str = "ids") -> Collection[str]:
+    """The ids of a query; ``name`` is what its argument is called.
+
+    Raises:
+        InvalidQueryError: they are no list, tuple or set of at most `MAX_IDS` texts.
+    """
+    if not isinstance(ids, list | tuple | set | frozenset):
+        raise InvalidQueryError(f"{name} is a list of ids, not a {type(ids).__name__}")
+    if len(ids) > MAX_IDS:
+        raise InvalidQueryError(f"{name} has at most {MAX_IDS:,} ids")
+    if not all(isinstance(each, str) for each in ids):
+        raise InvalidQueryError(f"{name} is a list of ids, and one of them is no text")
+    return ids
+
+
+def _checked_without(without: Any) -> Collection[str]:
+    return checked_ids(without, "without")
+
+
+def _checked_per_group(per_group: Any) -> int:
+    try:
+        return checked_k(per_group)
+    except InvalidQueryError:
+        reason = f"per_group is a whole number and at least 1, not {per_group!r:.100}"
+        raise InvalidQueryError(reason) from None
+
+
+def _checked_diversity(diversity: Any) -> float | None:
+    if diversity is None:
+        return None
+    if isinstance(diversity, numbers.Real) and not isinstance(diversity, bool):
+        share = float(diversity)
+        if math.isfinite(share) and 0 <= share <= 1:
+            return share
+    raise InvalidQueryError(f"diversity is a number from 0 to 1, not {diversity!r:.100}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryOptions:
+    """What one search is asked for, beside what it looks for; `of` checks it.
+
+    `TextKeywords` and `VectorKeywords` say what each is. A filter and ``group_by`` are checked
+    where the fields are known.
+    """
+
+    k: int = 10
+    filter: FilterObject | None = None
+    without: Collection[str] = ()
+    group_by: str | None = None
+    per_group: int = 1
+    diversity: float | None = None
+    explain: bool = False
+    max_payload_bytes: int | None = None
+
+    checks: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
+        "without": _checked_without,
+        "per_group": _checked_per_group,
+        "diversity": _checked_diversity,
+    }
+    """What makes an option of what was given, by its name."""
+
+    @classmethod
+    def of(cls, k: Any, given: Mapping[str, Any], takes: Collection[str] = VECTOR_KEYWORDS) -> Self:
+        """From the arguments of a search.
+
+        Args:
+            k: how many hits.
+            given: the other options, by name.
+            takes: the names that there are.
+
+        Raises:
+            InvalidQueryError: a value is not what it has to be.
+            TypeError: there is no option of that name.
+        """
+        checks = cls.checks
+        checked: dict[str, Any] = {"k": checked_k(k)}
+        for name, value in given.items():
+            if name not in takes:
+                there = ", ".join(("k", *takes))
+                raise TypeError(f"search takes no {name!r:.100}; it takes {there}")
+            check = checks.get(name)
+            checked[name] = value if check is None else check(value)
+        return cls(**checked)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether any entry may be found, and nobody asks how."""
+        return self.filter is None and not self.without and not self.explain
+
+    def candidates(self, number: int, beyond: FilterObject | None = None) -> "QueryOptions":
+        """The same for so many candidates for the hits, in no arrangement.
+
+        Args:
+            number: how many.
+            beyond: a filter that they must match besides; ``None``: none.
+        """
+        return QueryOptions(
+            k=number,
+            filter=narrowed(self.filter, beyond),
+            without=self.without,
+            explain=self.explain,
+            max_payload_bytes=of_candidates(self.max_payload_bytes, number, self.k),
+        )
+
+    def leaving_out(self, ids: Iterable[str]) -> Self:
+        """The same, where ``ids`` are not to be found either."""
+        return replace(self, without=frozenset((*self.without, *ids)))
+
+
+def narrowed(asked: FilterObject | None, beyond: FilterObject | None) -> FilterObject | None:
+    """The filter of a query, and another one besides; ``None``: there is none."""
+    if asked is None or beyond is None:
+        return beyond if asked is None else asked
+    return {"$and": [asked, beyond]}
+
+
+def of_candidates(max_payload_bytes: int | None, candidates: int, k: int) -> int | None:
+    """What the payloads of candidates may have where those of ``k`` hits may have so much."""
+    if max_payload_bytes is None:
+        return None
+    return max(max_payload_bytes * -(-candidates // k), _CANDIDATE_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,26 +316,6 @@ class Stopwatch:
     def stages(self) -> tuple[Stage, ...]:
         """The stages that ended."""
         return tuple(Stage(name, end - begun) for (_, begun), (name, end) in pairwise(self._ends))
-
-
-def checked_ids(ids: Any, name: str = "ids") -> Collection[str]:
-    """The ids of a query; ``name`` is what its argument is called.
-
-    Raises:
-        InvalidQueryError: they are no list, tuple or set of at most `MAX_IDS` texts.
-    """
-    if not isinstance(ids, list | tuple | set | frozenset):
-        raise InvalidQueryError(f"{name} is a list of ids, not a {type(ids).__name__}")
-    if len(ids) > MAX_IDS:
-        raise InvalidQueryError(f"{name} has at most {MAX_IDS:,} ids")
-    if not all(isinstance(each, str) for each in ids):
-        raise InvalidQueryError(f"{name} is a list of ids, and one of them is no text")
-    return ids
-
-
-def checked_without(without: Any) -> Collection[str]:
-    """The ids that a query leaves out; raises as `checked_ids` does."""
-    return checked_ids(without, "without")
 
 
 MAX_PAGE: Final = 10_000

@@ -14,7 +14,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, Unpack, get_args, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
@@ -338,5 +338,22 @@ def _takes(method: Any) -> dict[str, None]:
 
 @functools.lru_cache(maxsize=200)
 def _parameters(function: Callable[..., Any]) -> dict[str, None]:
-    """The names of a function's parameters, in their order; a set that keeps it."""
-    return dict.fromkeys(name for name in inspect.signature(function).parameters if name != "self")
+    """The names of a function's parameters, in their order; a set that keeps it.
+
+    Of ``**options: Unpack[Keywords]`` they are the keys of the `TypedDict`.
+    """
+    names: dict[str, None] = {}
+    for name, parameter in _signature(function).parameters.items():
+        if get_origin(parameter.annotation) is Unpack:
+            (keywords,) = get_args(parameter.annotation)
+            names |= dict.fromkeys(keywords.__annotations__)
+        elif name != "self":
+            names[name] = None
+    return names
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(function, eval_str=True)
+    except NameError:  # of what only a type checker imports
+        return inspect.signature(function)

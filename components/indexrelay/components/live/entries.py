@@ -13,21 +13,22 @@ from heapq import merge
 from pathlib import Path
 from typing import Any, Final
 
-from indexrelay.components.arrangement import Arrangement, FilterObject, narrowed, of_candidates
+from indexrelay.components.arrangement import Arrangement
 from indexrelay.components.errors import UnknownEntryError
 from indexrelay.components.live.rows import LiveView, Mask, Rows
 from indexrelay.components.query import (
     MAX_PAGE,
     Entry,
     Explanation,
+    FilterObject,
     Hits,
     Layer,
     Page,
+    QueryOptions,
     Stopwatch,
     checked_after,
     checked_ids,
     checked_limit,
-    checked_without,
 )
 from indexrelay.components.served import (
     Hit,
@@ -230,25 +231,21 @@ class LiveEntries:
         return sum(len(self.view.rows.payloads[row] or b"") for row in rows)
 
 
-Options = dict[str, Any]
-"""Keyword arguments of a search."""
-Find = Callable[[Options], Hits]
-"""The hits of the version with these options."""
+Find = Callable[[QueryOptions], Hits]
+"""The hits of the version."""
 FindLive = Callable[[int, Rows, float | None], Sequence[Hit]]
 """So many hits among live rows, the best first, that are better than a score; ``None``: any."""
 
 
 class LiveQuestion:
-    """One question to a version and its changes, but for what is looked for."""
+    """One question to a version and its changes."""
 
     def __init__(
         self,
         over: LiveEntries,
+        of_version: Find,
+        of_rows: FindLive,
         *,
-        filter_: Any,
-        without: Collection[str],
-        explain: bool,
-        max_payload_bytes: int | None,
         smaller_first: bool = False,
         own: str | None = None,
     ) -> None:
@@ -256,92 +253,68 @@ class LiveQuestion:
 
         Args:
             over: what is asked.
-            filter_: as given.
-            without: ids that are not to be found.
-            explain: whether the hits carry an explanation.
-            max_payload_bytes: of the hits; ``None``: any number.
+            of_version: asks the version.
+            of_rows: asks the live rows.
             smaller_first: whether a lower score is better.
             own: an entry that is not to be found, since it is asked about.
         """
         self._over = over
-        self._filter = filter_
-        self._without = checked_without(without)
-        self._explain = explain
-        self._most_bytes = max_payload_bytes
+        self._of_version = of_version
+        self._of_rows = of_rows
         self._smaller_first = smaller_first
         self._own = own
         self._hidden = over.changed + (own is not None)
+
+    def answer(
+        self,
+        options: QueryOptions,
+        vectors: Callable[[Sequence[Hit]], Vectors] | None = None,
+    ) -> Hits:
+        """The hits; ``vectors`` are those of hits, ``None`` where there are none."""
+        arrangement = Arrangement.of(options, self._over.fields)
+        if arrangement is None:
+            return self._nearest(options)
+        return arrangement.search(
+            lambda number, beyond: self._nearest(options.candidates(number, beyond)),
+            k=options.k,
+            entries=len(self._over),
+            vectors=vectors,
+            max_payload_bytes=options.max_payload_bytes,
+        )
 
     def first_depth(self, k: int) -> int:
         """How many hits of the version are asked for at first, where ``k`` are wanted."""
         return k + min(self._hidden, _SPARE)
 
-    def arranged(
-        self,
-        arrangement: Arrangement | None,
-        of_version: Find,
-        of_rows: FindLive,
-        k: int,
-        *,
-        vectors: Callable[[Sequence[Hit]], Vectors] | None = None,
-    ) -> Hits:
-        """The hits in the order of an arrangement; ``None``: by their scores."""
-        if arrangement is None:
-            return self.nearest(of_version, of_rows, k)
-        most_bytes, asked = self._most_bytes, self._filter
-
-        def find(depth: int, beyond: FilterObject | None) -> Hits:
-            self._filter = narrowed(asked, beyond)
-            self._most_bytes = of_candidates(most_bytes, depth, k)
-            return self.nearest(of_version, of_rows, depth)
-
-        return arrangement.search(
-            find,
-            k=k,
-            entries=len(self._over),
-            vectors=vectors,
-            max_payload_bytes=most_bytes,
-        )
-
-    def nearest(self, of_version: Find, of_rows: FindLive, k: int) -> Hits:
-        """The ``k`` best of both, the best first."""
-        depth = self.first_depth(k)
-        found = of_version(self._options(depth, k))
-        return self.merged(of_version, of_rows, k, found, depth)
-
-    def merged(self, of_version: Find, of_rows: FindLive, k: int, found: Hits, depth: int) -> Hits:
+    def merged(self, options: QueryOptions, found: Hits, depth: int) -> Hits:
         """Both together, where the version gave ``found`` to ``depth``; more is asked as needed."""
         over = self._over
-        kept = self._kept(found)
+        k, kept = options.k, self._kept(found)
         while len(kept) < k and len(found) >= depth and depth < k + self._hidden:
             depth = min(k + self._hidden, _STEP * depth)
-            found = of_version(self._options(depth, k))
+            found = self._of_version(options.candidates(depth))
             kept = self._kept(found)
         watch = Stopwatch()
-        among = over.among(self._filter)
-        gone = {*self._without, *(() if self._own is None else (self._own,))}
+        among = over.among(options.filter)
+        gone = {*options.without, *(() if self._own is None else (self._own,))}
         if gone:
             names = over.view.rows.ids
             among = among[[names[row] not in gone for row in among.tolist()]]
         # Most rows are farther than what the version found: of them no hit is made.
-        both = [*kept, *of_rows(k, among, kept[k - 1].score if len(kept) >= k else None)]
+        both = [*kept, *self._of_rows(k, among, kept[k - 1].score if len(kept) >= k else None)]
         if len(both) > len(kept):
             both.sort(key=lambda hit: hit.score, reverse=not self._smaller_first)
         hits = Hits(both[:k])
-        check_bytes_of_hits(hits, self._most_bytes)
+        check_bytes_of_hits(hits, options.max_payload_bytes)
         watch.stage(LIVE)
         if found.explanation is not None:
-            hits.explanation = self._explained(found.explanation, watch, len(among))
+            hits.explanation = self._explained(found.explanation, watch, len(among), options.filter)
         return hits
 
-    def _options(self, depth: int, k: int) -> Options:
-        return {
-            "k": depth,
-            "filter": self._filter,
-            "without": self._without,
-            "explain": self._explain,
-            "max_payload_bytes": of_candidates(self._most_bytes, depth, k),
-        }
+    def _nearest(self, options: QueryOptions) -> Hits:
+        """The best of both, the best first."""
+        depth = self.first_depth(options.k)
+        return self.merged(options, self._of_version(options.candidates(depth)), depth)
 
     def _kept(self, found: Sequence[Hit]) -> list[Hit]:
         find, own, changed = self._over.find, self._own, self._over.view.rows.changed
@@ -351,13 +324,15 @@ class LiveQuestion:
             if hit.id != own and (hit.id not in changed or find(hit.id) is None)
         ]
 
-    def _explained(self, found: Explanation, watch: Stopwatch, compared: int) -> Explanation:
+    def _explained(
+        self, found: Explanation, watch: Stopwatch, compared: int, filter_: FilterObject | None
+    ) -> Explanation:
         """How the version was searched, and the live rows besides."""
         over, candidates = self._over, found.candidates
         return replace(
             found,
             layers=(*found.layers, Layer(LIVE, over.entries, "scan")),
-            matches=None if found.matches is None else over.count(self._filter),
+            matches=None if found.matches is None else over.count(filter_),
             candidates=None if candidates is None else candidates + compared,
             stages=(*found.stages, *watch.stages),
         )

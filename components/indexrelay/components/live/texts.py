@@ -15,23 +15,21 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexrelay.components.arrangement import Arrangement
 from indexrelay.components.errors import InvalidQueryError
 from indexrelay.components.live.entries import (
     CATALOG,
-    Find,
     FindLive,
     LiveEntries,
     LiveQuestion,
 )
 from indexrelay.components.live.rows import LiveRows, LiveView, Rows
-from indexrelay.components.query import MAX_IDS, Hits
-from indexrelay.components.served import Hit, checked_k, stored_hits
+from indexrelay.components.query import MAX_IDS, TEXT_KEYWORDS, Hits, QueryOptions, TextKeywords
+from indexrelay.components.served import Hit, stored_hits
 from indexrelay.components.text_index.analyser import Analyser, Phrase
 from indexrelay.components.text_index.search import TermWeights, TextSearch
 
@@ -179,31 +177,18 @@ class LiveTextSearch(LiveEntries):
         self.analyser: Analyser | None = released.analyser
         """What cuts its texts."""
 
-    def search(
-        self,
-        text: str,
-        *,
-        k: int = 10,
-        filter: Any = None,  # noqa: A002 - what people call it
-        without: Collection[str] = (),
-        group_by: str | None = None,
-        per_group: int = 1,
-        explain: bool = False,
-        max_payload_bytes: int | None = None,
-    ) -> Hits:
+    def search(self, text: str, *, k: int = 10, **options: Unpack[TextKeywords]) -> Hits:
         """As `TextSearch.search`."""
+        return self.ask(text, QueryOptions.of(k, options, TEXT_KEYWORDS))
+
+    def ask(self, text: str, options: QueryOptions) -> Hits:
+        """As `TextSearch.ask`."""
         if not isinstance(text, str):
             raise InvalidQueryError(f"a query is a str, not {type(text).__name__}")
-        k = checked_k(k)
-        arrangement = Arrangement.of(group_by, per_group, None, self.fields)
         question = LiveQuestion(
-            self,
-            filter_=filter,
-            without=without,
-            explain=explain,
-            max_payload_bytes=max_payload_bytes,
+            self, lambda asked: self._index.ask(text, asked), self._find_live(text)
         )
-        return question.arranged(arrangement, self._find(text), self._find_live(text), k)
+        return question.answer(options)
 
     def text(self, entry_id: str) -> str | None:
         """As `TextSearch.text`."""
@@ -220,9 +205,6 @@ class LiveTextSearch(LiveEntries):
             scores = self._released.scored(self.view, self._index.weights(text))
             found |= {each: float(scores[row]) for each, row in live if scores[row] > 0}
         return found
-
-    def _find(self, text: str) -> Find:
-        return lambda options: self._index.search(text, **options)
 
     def _find_live(self, text: str) -> FindLive:
         weights = self._index.weights(text) if self.entries else TermWeights()

@@ -9,22 +9,27 @@ in a `ReleasedVectors`.
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from indexrelay.components.arrangement import Arrangement, of_candidates
 from indexrelay.components.live.entries import (
     CATALOG,
-    Find,
     FindLive,
     LiveEntries,
     LiveQuestion,
     merged_ids,
 )
 from indexrelay.components.live.rows import LiveView, Rows
-from indexrelay.components.query import Hits, checked_ids, checked_without
+from indexrelay.components.query import (
+    FilterObject,
+    Hits,
+    QueryOptions,
+    VectorKeywords,
+    checked_ids,
+    of_candidates,
+)
 from indexrelay.components.served import Hit, check_bytes_of_hits, checked_k, stored_hits
 from indexrelay.components.vector_index.examples import ExampleList, examples_of
 from indexrelay.components.vector_index.mapped_index import require_faiss
@@ -92,41 +97,32 @@ class LiveVectorSearch(LiveEntries):
         """Every id, in the order of the collection; a list that is made when it is first read."""
         return merged_ids(self._index.ids, self)
 
-    def search(
-        self,
-        vector: ArrayLike,
-        *,
-        k: int = 10,
-        filter: Any = None,  # noqa: A002 - what people call it
-        without: Collection[str] = (),
-        group_by: str | None = None,
-        per_group: int = 1,
-        diversity: float | None = None,
-        explain: bool = False,
-        max_payload_bytes: int | None = None,
-    ) -> Hits:
+    def search(self, vector: ArrayLike, *, k: int = 10, **options: Unpack[VectorKeywords]) -> Hits:
         """As `VectorSearch.search`."""
-        arrangement = Arrangement.of(group_by, per_group, diversity, self.fields)
-        question = self._question(filter, without, explain, max_payload_bytes)
-        return self._asked(question, arrangement, self._released.queries.one(vector), checked_k(k))
+        return self.ask(vector, QueryOptions.of(k, options))
+
+    def ask(self, vector: ArrayLike, options: QueryOptions) -> Hits:
+        """As `VectorSearch.ask`."""
+        query = self._released.queries.one(vector)
+        return self._question(query).answer(options, self.vectors_of)
 
     def search_many(
         self,
         vectors: ArrayLike,
         *,
         k: int = 10,
-        filter: Any = None,  # noqa: A002 - what people call it
+        filter: FilterObject | None = None,  # noqa: A002 - its name
         max_payload_bytes: int | None = None,
     ) -> list[Hits]:
         """As `VectorSearch.search_many`."""
-        queries, k = self._released.queries.many(vectors), checked_k(k)
-        question = self._question(filter, (), False, None)
-        depth = question.first_depth(k)
+        queries = self._released.queries.many(vectors)
+        options = QueryOptions(k=checked_k(k), filter=filter)
+        questions = [self._question(query) for query in queries]
+        depth = max((each.first_depth(options.k) for each in questions), default=options.k)
+        found = self._index.search_many(queries, k=depth, filter=filter)
         answers = [
-            question.merged(self._find(query), self._find_live(query), k, hits, depth)
-            for query, hits in zip(
-                queries, self._index.search_many(queries, k=depth, filter=filter), strict=True
-            )
+            question.merged(options, hits, depth)
+            for question, hits in zip(questions, found, strict=True)
         ]
         check_bytes_of_hits(chain.from_iterable(answers), max_payload_bytes)
         return answers
@@ -136,7 +132,7 @@ class LiveVectorSearch(LiveEntries):
         ids: Collection[str],
         *,
         k: int = 10,
-        filter: Any = None,  # noqa: A002 - what people call it
+        filter: FilterObject | None = None,  # noqa: A002 - its name
         max_payload_bytes: int | None = None,
     ) -> dict[str, Hits]:
         """As `VectorSearch.neighbours`."""
@@ -170,23 +166,11 @@ class LiveVectorSearch(LiveEntries):
         return ids, scores
 
     def search_by_id(
-        self,
-        entry_id: str,
-        *,
-        k: int = 10,
-        filter: Any = None,  # noqa: A002 - what people call it
-        without: Collection[str] = (),
-        group_by: str | None = None,
-        per_group: int = 1,
-        diversity: float | None = None,
-        explain: bool = False,
-        max_payload_bytes: int | None = None,
+        self, entry_id: str, *, k: int = 10, **options: Unpack[VectorKeywords]
     ) -> Hits:
         """As `VectorSearch.search_by_id`."""
-        k, vector = checked_k(k), self.vector(entry_id)
-        arrangement = Arrangement.of(group_by, per_group, diversity, self.fields)
-        question = self._question(filter, without, explain, max_payload_bytes, own=entry_id)
-        return self._asked(question, arrangement, vector, k)
+        asked = QueryOptions.of(k, options)
+        return self._question(self.vector(entry_id), own=entry_id).answer(asked, self.vectors_of)
 
     def search_like(
         self,
@@ -194,27 +178,11 @@ class LiveVectorSearch(LiveEntries):
         unlike: ExampleList = (),
         *,
         k: int = 10,
-        filter: Any = None,  # noqa: A002 - what people call it
-        without: Collection[str] = (),
-        group_by: str | None = None,
-        per_group: int = 1,
-        diversity: float | None = None,
-        explain: bool = False,
-        max_payload_bytes: int | None = None,
+        **options: Unpack[VectorKeywords],
     ) -> Hits:
         """As `VectorSearch.search_like`."""
         examples = examples_of(like, unlike, entry=self.vector, vector=self._released.queries.one)
-        return self.search(
-            examples.query,
-            k=k,
-            filter=filter,
-            without={*checked_without(without), *examples.ids},
-            group_by=group_by,
-            per_group=per_group,
-            diversity=diversity,
-            explain=explain,
-            max_payload_bytes=max_payload_bytes,
-        )
+        return self.ask(examples.query, QueryOptions.of(k, options).leaving_out(examples.ids))
 
     def vector(self, entry_id: str) -> Vectors:
         """As `VectorSearch.vector`."""
@@ -238,34 +206,14 @@ class LiveVectorSearch(LiveEntries):
             found |= zip(live, scores.tolist(), strict=True)
         return found
 
-    def _question(
-        self,
-        filter_: Any,
-        without: Collection[str],
-        explain: bool,
-        max_payload_bytes: int | None,
-        *,
-        own: str | None = None,
-    ) -> LiveQuestion:
+    def _question(self, query: Vectors, *, own: str | None = None) -> LiveQuestion:
         return LiveQuestion(
             self,
-            filter_=filter_,
-            without=without,
-            explain=explain,
-            max_payload_bytes=max_payload_bytes,
+            lambda options: self._index.ask(query, options),
+            self._find_live(query),
             smaller_first=self._is_l2,
             own=own,
         )
-
-    def _asked(
-        self, question: LiveQuestion, arrangement: Arrangement | None, query: Vectors, k: int
-    ) -> Hits:
-        return question.arranged(
-            arrangement, self._find(query), self._find_live(query), k, vectors=self.vectors_of
-        )
-
-    def _find(self, query: Vectors) -> Find:
-        return lambda options: self._index.search(query, **options)
 
     def _find_live(self, query: Vectors) -> FindLive:
         return lambda k, among, worst: self._nearest(query, k, among, worst)

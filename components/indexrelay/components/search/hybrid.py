@@ -13,14 +13,34 @@ import math
 import numbers
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, SupportsIndex, cast, get_args, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Final,
+    Literal,
+    SupportsIndex,
+    Unpack,
+    cast,
+    get_args,
+    overload,
+)
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from indexrelay.components.arrangement import Arrangement, FilterObject, narrowed, of_candidates
+from indexrelay.components.arrangement import Arrangement
 from indexrelay.components.errors import InvalidQueryError, RerankFunctionError
-from indexrelay.components.query import Entry, Explanation, Hits, Page, Stopwatch
+from indexrelay.components.query import (
+    Entry,
+    Explanation,
+    FilterObject,
+    Hits,
+    Page,
+    QueryOptions,
+    Stopwatch,
+    VectorKeywords,
+)
 from indexrelay.components.ranking import (
     RRF_K,
     fusion_depth,
@@ -28,7 +48,7 @@ from indexrelay.components.ranking import (
     scaled_scores,
     score_fusion,
 )
-from indexrelay.components.served import Closable, Hit, check_bytes_of_hits, checked_k
+from indexrelay.components.served import Closable, Hit, check_bytes_of_hits
 from indexrelay.components.text_index.search import TextSearch
 from indexrelay.components.vector_index.examples import ExampleList
 from indexrelay.components.vector_index.search import VectorSearch
@@ -136,6 +156,77 @@ Fusion = Literal["ranks", "scores"]
 """What of the two rankings is added."""
 
 
+class HybridKeywords(VectorKeywords, total=False):
+    """What a search by vector, by text or by both takes by name, beside ``k``."""
+
+    weights: Mapping[str, float] | None
+    """Of ``vector`` and ``text`` in the fusion, 1 where one is not named; a half of weight 0 is not
+    asked. ``None``: those of the component (`HybridSearch.weights`) for scores, and 1 for ranks."""
+    fusion: Fusion | None
+    """``scores``: the weighted mean of the scores, each half's scaled from 1 for its best to 0 for
+    the lowest there can be; ``ranks``: the sum of ``weight / (rrf_k + rank)``. ``None``: ranks
+    where ``rrf_k`` is given, else scores."""
+    rrf_k: float | None
+    """How flat the fusion of ranks is: the larger, the less the first ranks count for. ``None``:
+    60."""
+    rerank: Rerank | bool | None
+    """Scores or orders the best hits again. ``None``: the component's function, where it has one;
+    ``False``: none; or a function of the caller's own."""
+
+
+HYBRID_KEYWORDS: Final = tuple(HybridKeywords.__annotations__)
+
+
+def _checked_weights(weights: Any) -> dict[str, float] | None:
+    if weights is None:
+        return None
+    if not isinstance(weights, Mapping):
+        raise InvalidQueryError('weights are a dict, such as {"vector": 1, "text": 0.5}')
+    unknown = [name for name in weights if name not in ARMS]
+    if unknown:
+        raise InvalidQueryError(f"weights has {unknown[0]!r:.100}; there are vector and text")
+    return {name: _checked_number(f"weights[{name!r}]", weights.get(name, 1.0)) for name in ARMS}
+
+
+def _checked_fusion(fusion: Any) -> Fusion | None:
+    if fusion is not None and fusion not in get_args(Fusion):
+        raise InvalidQueryError(f"fusion is ranks or scores, not {fusion!r:.100}")
+    return cast("Fusion | None", fusion)
+
+
+def _checked_rerank(rerank: Any) -> Rerank | bool | None:
+    if rerank is None or isinstance(rerank, bool) or callable(rerank):
+        return cast("Rerank | bool | None", rerank)
+    raise InvalidQueryError(f"rerank is a function, or False, not {rerank!r:.100}")
+
+
+def _checked_number(what: str, value: Any) -> float:
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        number = float(value)
+        if math.isfinite(number) and number >= 0:
+            return number
+    raise InvalidQueryError(f"{what} is a finite number from 0, not {value!r:.100}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HybridOptions(QueryOptions):
+    """What one search of both halves is asked for; see `HybridKeywords`."""
+
+    weights: Mapping[str, float] | None = None
+    """One for each of `ARMS`."""
+    fusion: Fusion | None = None
+    rrf_k: float | None = None
+    rerank: Rerank | bool | None = None
+
+    checks: ClassVar[Mapping[str, Callable[[Any], Any]]] = {
+        **QueryOptions.checks,
+        "weights": _checked_weights,
+        "fusion": _checked_fusion,
+        "rrf_k": lambda given: None if given is None else _checked_number("rrf_k", given),
+        "rerank": _checked_rerank,
+    }
+
+
 class HybridSearch(Closable):
     """Searches by a vector, by a text, or by both; immutable, and safe to use from many threads."""
 
@@ -183,17 +274,7 @@ class HybridSearch(Closable):
         text: str | None = None,
         *,
         k: int = 10,
-        filter: Any = None,  # noqa: A002 - what people call it
-        without: Collection[str] = (),
-        weights: Mapping[str, float] | None = None,
-        fusion: Fusion | None = None,
-        rrf_k: float | None = None,
-        rerank: Rerank | bool | None = None,
-        group_by: str | None = None,
-        per_group: int = 1,
-        diversity: float | None = None,
-        explain: bool = False,
-        max_payload_bytes: int | None = None,
+        **options: Unpack[HybridKeywords],
     ) -> HybridHits:
         """The ``k`` entries that fit best, or all of them where there are fewer.
 
@@ -202,98 +283,50 @@ class HybridSearch(Closable):
             text: plain words, as `TextSearch.search` takes them. With both, their rankings are
                 fused; one of the two is enough.
             k: how many.
-            filter: a JSON object that entries must match (`indexrelay.schemas.filters`).
-            without: ids of entries that must not be found.
-            weights: of ``vector`` and ``text`` in the fusion, 1 where one is not named; a half of
-                weight 0 is not asked. ``None``: those of the component (`weights`) for scores, and
-                1 for ranks.
-            fusion: ``scores``: the weighted mean of the scores, each half's scaled from 1 for its
-                best to 0 for the lowest there can be; ``ranks``: the sum of
-                ``weight / (rrf_k + rank)``. ``None``: ranks where ``rrf_k`` is given, else scores.
-            rrf_k: how flat the fusion of ranks is: the larger, the less the first ranks count for.
-                ``None``: 60.
-            rerank: scores or orders the best hits again (`Rerank`). ``None``: the component's
-                function, where it has one; ``False``: none; or a function of its own.
-            group_by: a filterable field; of entries with the same value only the first
-                ``per_group`` are given. Entries that lack it are not limited.
-            per_group: see ``group_by``.
-            diversity: from 0 to 1; how much being unlike the hits above counts, beside fitting.
-            explain: whether the hits carry an `Explanation`, with that of each half.
-            max_payload_bytes: no more payloads are given than have so many bytes of JSON; ``None``:
-                any number.
+            options: see `HybridKeywords`. With ``explain`` the hits carry that of each half, too.
 
         Raises:
             InvalidFilterError: the filter cannot be answered, or ``group_by`` is no such field.
-            InvalidQueryError: there is neither a vector nor a text, or an argument is not what it
-                has to be.
+            InvalidQueryError: there is neither a vector nor a text, or an option is not what it has
+                to be.
             RerankFunctionError: the function raised something, or gave neither a number for each
                 hit nor ids of them; ``rerank=False`` answers without it.
         """
-        most = checked_k(k)
-        by = _checked_fusion(fusion, rrf_k)
-        given = self.weights if weights is None and by == "scores" else _checked_weights(weights)
-        asked = self._asked(vector, text, given)
-        fuse = _Fuse.of(by, rrf_k, list(asked.values()))
-        arrangement = Arrangement.of(group_by, per_group, diversity, self.fields)
-        function = self._function(rerank)
-        asking = _Asking(
-            query=HybridQuery(vector=None if vector is None else _as_vector(vector), text=text),
-            asked=asked,
-            options={"filter": filter, "without": without, "explain": explain},
-            k=most,
-            max_payload_bytes=max_payload_bytes,
-        )
+        asked = HybridOptions.of(k, options, HYBRID_KEYWORDS)
+        fusing = self._fusing(vector, text, asked)
+        arrangement = Arrangement.of(asked, self.fields)
+        query = HybridQuery(vector=None if vector is None else _as_vector(vector), text=text)
+        function = self._function(asked.rerank)
 
-        def find(depth: int, beyond: FilterObject | None = None) -> HybridHits:
-            hits = self._fused(asking.narrowed(beyond), fuse, depth)
-            return hits if function is None else self._reranked(function, asking.query, hits)
+        def find(number: int, beyond: FilterObject | None = None) -> HybridHits:
+            hits = self._fused(query, fusing, number, lambda n: asked.candidates(n, beyond))
+            return hits if function is None else self._reranked(function, query, hits)
 
-        narrows = len(asked) == 1 and function is None
-        first = most if function is None else max(most, self._rerank_hits)
+        narrows = len(fusing.arms) == 1 and function is None
+        first = asked.k if function is None else max(asked.k, self._rerank_hits)
         if arrangement is not None:
             arranged = arrangement.search(
                 find,
-                k=most,
+                k=asked.k,
                 entries=len(self),
                 vectors=self.by_vector.vectors_of,
                 narrows=narrows,
                 first=first,
-                max_payload_bytes=max_payload_bytes,
+                max_payload_bytes=asked.max_payload_bytes,
             )
-            if narrows and group_by is not None:  # each round has ranks of its own
-                return _of_one(next(iter(asked)), arranged)
+            if narrows and asked.group_by is not None:  # each round has ranks of its own
+                return _of_one(fusing.arms[0], arranged)
             return _answer(cast("list[HybridHit]", arranged), arranged.explanation)
         hits = find(first)
-        del hits[most:]
-        check_bytes_of_hits(hits, max_payload_bytes)
+        del hits[asked.k :]
+        check_bytes_of_hits(hits, asked.max_payload_bytes)
         return hits
 
     def search_by_id(
-        self,
-        entry_id: str,
-        *,
-        k: int = 10,
-        filter: Any = None,  # noqa: A002 - what people call it
-        without: Collection[str] = (),
-        group_by: str | None = None,
-        per_group: int = 1,
-        diversity: float | None = None,
-        explain: bool = False,
-        max_payload_bytes: int | None = None,
+        self, entry_id: str, *, k: int = 10, **options: Unpack[VectorKeywords]
     ) -> HybridHits:
         """The entries whose vectors are nearest to that of one; see `VectorSearch.search_by_id`."""
-        found = self.by_vector.search_by_id(
-            entry_id,
-            k=k,
-            filter=filter,
-            without=without,
-            group_by=group_by,
-            per_group=per_group,
-            diversity=diversity,
-            explain=explain,
-            max_payload_bytes=max_payload_bytes,
-        )
-        return _of_one("vector", found)
+        return _of_one("vector", self.by_vector.search_by_id(entry_id, k=k, **options))
 
     def search_like(
         self,
@@ -301,36 +334,18 @@ class HybridSearch(Closable):
         unlike: ExampleList = (),
         *,
         k: int = 10,
-        filter: Any = None,  # noqa: A002 - what people call it
-        without: Collection[str] = (),
-        group_by: str | None = None,
-        per_group: int = 1,
-        diversity: float | None = None,
-        explain: bool = False,
-        max_payload_bytes: int | None = None,
+        **options: Unpack[VectorKeywords],
     ) -> HybridHits:
         """The entries whose vectors are like some examples and unlike others; see
         `VectorSearch.search_like`."""
-        found = self.by_vector.search_like(
-            like,
-            unlike,
-            k=k,
-            filter=filter,
-            without=without,
-            group_by=group_by,
-            per_group=per_group,
-            diversity=diversity,
-            explain=explain,
-            max_payload_bytes=max_payload_bytes,
-        )
-        return _of_one("vector", found)
+        return _of_one("vector", self.by_vector.search_like(like, unlike, k=k, **options))
 
     def search_many(
         self,
         vectors: ArrayLike,
         *,
         k: int = 10,
-        filter: Any = None,  # noqa: A002
+        filter: FilterObject | None = None,  # noqa: A002 - its name
         max_payload_bytes: int | None = None,
     ) -> list[HybridHits]:
         """The nearest entries to each of ``vectors``; see `VectorSearch.search_many`."""
@@ -350,7 +365,7 @@ class HybridSearch(Closable):
         ids: Collection[str],
         *,
         k: int = 10,
-        filter: Any = None,  # noqa: A002
+        filter: FilterObject | None = None,  # noqa: A002 - its name
         max_payload_bytes: int | None = None,
     ) -> dict[str, HybridHits]:
         """`search_by_id` for each of ``ids``; see `VectorSearch.neighbours`."""
@@ -359,7 +374,7 @@ class HybridSearch(Closable):
         )
         return {entry_id: _of_one("vector", hits) for entry_id, hits in found.items()}
 
-    def count(self, filter: Any = None) -> int:  # noqa: A002
+    def count(self, filter: FilterObject | None = None) -> int:  # noqa: A002 - its name
         """How many entries match ``filter``; see `VectorSearch.count`."""
         return self.by_vector.count(filter)
 
@@ -367,7 +382,7 @@ class HybridSearch(Closable):
         self,
         ids: Collection[str],
         *,
-        filter: Any = None,  # noqa: A002
+        filter: FilterObject | None = None,  # noqa: A002 - its name
         max_payload_bytes: int | None = None,
     ) -> list[Entry | None]:
         """The entries with these ids, with their texts; see `TextSearch.get`."""
@@ -375,7 +390,7 @@ class HybridSearch(Closable):
 
     def scroll(
         self,
-        filter: Any = None,  # noqa: A002
+        filter: FilterObject | None = None,  # noqa: A002 - its name
         *,
         after: str | None = None,
         limit: int = 100,
@@ -392,41 +407,51 @@ class HybridSearch(Closable):
         self.by_text.close()
         del self.by_vector, self.by_text
 
-    def _asked(
-        self, vector: object, text: object, weights: Mapping[str, float]
-    ) -> dict[str, float]:
-        """The halves that are to be asked, with their weights."""
+    def _fusing(self, vector: object, text: object, options: HybridOptions) -> "_Fusing":
+        """The halves that are to be asked, and how their rankings become one."""
         if isinstance(vector, str):
             raise InvalidQueryError("a text is given by name: search(text=…)")
+        fusion = options.fusion or ("scores" if options.rrf_k is None else "ranks")
+        weights = options.weights
+        if weights is None:
+            weights = self.weights if fusion == "scores" else dict.fromkeys(ARMS, 1.0)
         given = {"vector": vector, "text": text}
         asked = {name: weights[name] for name in ARMS if given[name] is not None}
         if not asked:
             raise InvalidQueryError("give a vector, a text, or both")
         if len(asked) == 1 and weights is self.weights:  # they are about both
-            return dict.fromkeys(asked, 1.0)
+            asked = dict.fromkeys(asked, 1.0)
         heavy = {name: weight for name, weight in asked.items() if weight}
         if not heavy:
             raise InvalidQueryError(f"the weight of {' and of '.join(asked)} is 0: nothing is left")
-        return heavy
+        rrf_k = RRF_K if options.rrf_k is None else options.rrf_k
+        return _Fusing(tuple(heavy), tuple(heavy.values()), fusion, rrf_k)
 
-    def _fused(self, asking: "_Asking", fuse: "_Fuse", depth: int) -> HybridHits:
-        """The best ``depth`` of what the halves find."""
-        if len(asking.asked) == 1:
-            (arm,) = asking.asked
-            return _of_one(arm, self._ask(arm, asking, depth))
+    def _fused(
+        self,
+        query: HybridQuery,
+        fusing: "_Fusing",
+        number: int,
+        options: Callable[[int], QueryOptions],
+    ) -> HybridHits:
+        """The best ``number`` of what the halves find; ``options`` are those of so many hits."""
+        if len(fusing.arms) == 1:
+            (arm,) = fusing.arms
+            return _of_one(arm, self._ask(arm, query, options(number)))
         watch = Stopwatch()
         found = {}
-        for arm in asking.asked:
-            found[arm] = self._ask(arm, asking, fuse.window(depth))
+        asked = options(fusing.window(number))
+        for arm in fusing.arms:
+            found[arm] = self._ask(arm, query, asked)
             watch.stage(arm)
         found_by = _arm_hits(found)
-        if fuse.fusion == "scores":
-            for arm, scores in self._scores_of_others(asking.query, found_by).items():
+        if fusing.fusion == "scores":
+            for arm, scores in self._scores_of_others(query, found_by).items():
                 found_by[arm] |= {each: ArmHit(None, score) for each, score in scores.items()}
             watch.stage("scores")
-            fused = fuse.scores([self._comparable(arm, found_by[arm]) for arm in asking.asked])
+            fused = fusing.scores([self._comparable(arm, found_by[arm]) for arm in fusing.arms])
         else:
-            fused = fuse.ranks(found.values())
+            fused = fusing.ranks(found.values())
         first = {hit.id: hit for hits in reversed(found.values()) for hit in hits}
         hits = HybridHits(
             HybridHit(
@@ -435,7 +460,7 @@ class HybridSearch(Closable):
                 {arm: of[entry_id] for arm, of in found_by.items() if entry_id in of},
                 score,
             )
-            for entry_id, score in fused[:depth]
+            for entry_id, score in fused[:number]
         )
         watch.stage("fusion")
         arms = {arm: each.explanation for arm, each in found.items()}
@@ -494,13 +519,10 @@ class HybridSearch(Closable):
             return {entry_id: -score for entry_id, score in scores.items()}, None
         return scores, -1.0 if self.by_vector.metric is Metric.COSINE else None
 
-    def _ask(self, arm: str, asking: "_Asking", k: int) -> Hits:
-        limit = of_candidates(asking.max_payload_bytes, k, asking.k)
+    def _ask(self, arm: str, query: HybridQuery, options: QueryOptions) -> Hits:
         if arm == "vector":
-            vector = cast("Vectors", asking.query.vector)
-            return self.by_vector.search(vector, k=k, max_payload_bytes=limit, **asking.options)
-        text = cast("str", asking.query.text)
-        return self.by_text.search(text, k=k, max_payload_bytes=limit, **asking.options)
+            return self.by_vector.ask(cast("Vectors", query.vector), options)
+        return self.by_text.ask(cast("str", query.text), options)
 
     def _reranked(self, function: Rerank, query: HybridQuery, hits: HybridHits) -> HybridHits:
         """The hits as ``function`` orders or scores them; each has its text."""
@@ -518,49 +540,21 @@ class HybridSearch(Closable):
             explanation = replace(explanation, stages=(*explanation.stages, *watch.stages))
         return _answer(judged, explanation)
 
-    def _function(self, rerank: Any) -> Rerank | None:
-        if rerank is None or rerank is True:
-            return self._rerank
-        if rerank is False:
-            return None
-        if not callable(rerank):
-            raise InvalidQueryError(f"rerank is a function, or False, not {rerank!r:.100}")
-        return rerank  # type: ignore[no-any-return] # callable() narrows to an unknown signature
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Asking:
-    """What the halves are asked for."""
-
-    query: HybridQuery
-    asked: Mapping[str, float]
-    """The halves, with their weights."""
-    options: Mapping[str, Any]
-    """For both."""
-    k: int
-    max_payload_bytes: int | None
-
-    def narrowed(self, beyond: FilterObject | None) -> "_Asking":
-        """The same of what ``beyond`` matches, too."""
-        if beyond is None:
-            return self
-        asked = narrowed(self.options["filter"], beyond)
-        return replace(self, options={**self.options, "filter": asked})
+    def _function(self, rerank: Rerank | bool | None) -> Rerank | None:
+        if callable(rerank):
+            return rerank
+        return None if rerank is False else self._rerank
 
 
 @dataclass(frozen=True, slots=True)
-class _Fuse:
-    """One way to make one ranking of several."""
+class _Fusing:
+    """Which halves are asked, and how one ranking is made of theirs."""
 
+    arms: tuple[str, ...]
+    weights: tuple[float, ...]
+    """One for each, above 0."""
     fusion: Fusion
     rrf_k: float
-    weights: Sequence[float]
-    """One for each ranking, above 0."""
-
-    @classmethod
-    def of(cls, fusion: Fusion, rrf_k: Any, weights: Sequence[float]) -> Self:
-        """From the arguments of a search, which are checked."""
-        return cls(fusion, _checked_number("rrf_k", RRF_K if rrf_k is None else rrf_k), weights)
 
     def window(self, depth: int) -> int:
         """How many hits of each half the best ``depth`` are made of."""
@@ -582,14 +576,6 @@ class _Fuse:
         """All ids with their fused scores, the best first."""
         ids = [[hit.id for hit in hits] for hits in rankings]
         return reciprocal_rank_fusion(ids, weights=self.weights, rrf_k=self.rrf_k)
-
-
-def _checked_fusion(fusion: Any, rrf_k: Any) -> Fusion:
-    if fusion is None:
-        return "scores" if rrf_k is None else "ranks"
-    if fusion not in get_args(Fusion):
-        raise InvalidQueryError(f"fusion is ranks or scores, not {fusion!r:.100}")
-    return cast("Fusion", fusion)
 
 
 def _arm_hits(found: Mapping[str, Hits]) -> dict[str, dict[str, ArmHit]]:
@@ -663,22 +649,3 @@ def _in_order(name: str, ids: Sequence[str], found: Sequence[HybridHit]) -> list
     for place, each in enumerate(ids):
         hits[each].score = 1 - place / len(ids)
     return [hits[each] for each in ids]
-
-
-def _checked_weights(weights: Any) -> dict[str, float]:
-    """A weight for each half."""
-    given = {} if weights is None else weights
-    if not isinstance(given, Mapping):
-        raise InvalidQueryError('weights are a dict, such as {"vector": 1, "text": 0.5}')
-    unknown = [name for name in given if name not in ARMS]
-    if unknown:
-        raise InvalidQueryError(f"weights has {unknown[0]!r:.100}; there are vector and text")
-    return {name: _checked_number(f"weights[{name!r}]", given.get(name, 1.0)) for name in ARMS}
-
-
-def _checked_number(what: str, value: Any) -> float:
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        number = float(value)
-        if math.isfinite(number) and number >= 0:
-            return number
-    raise InvalidQueryError(f"{what} is a finite number from 0, not {value!r:.100}")

@@ -32,6 +32,7 @@ from indexrelay.components.layered.build import (
     inherit_all,
     numbered_chunks,
 )
+from indexrelay.components.query import TextKeywords
 from indexrelay.components.text_index.analyser import REVISION, Analyser, Tokenizer
 from indexrelay.components.text_index.changes import CannotExtendError, change_database
 from indexrelay.components.text_index.database import (
@@ -48,7 +49,7 @@ from indexrelay.schemas.filters import FilterableFields
 from indexrelay.schemas.versions import Check, VersionManifest
 from indexrelay.storage.entries import Entries
 
-__all__ = ["TextIndex", "TextIndexParameters", "TextSearch"]
+__all__ = ["TextIndex", "TextIndexParameters", "TextKeywords", "TextSearch"]
 
 _FORMER: Final = {
     "unicode61 remove_diacritics 2": "words",

@@ -30,18 +30,25 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import numpy as np
 
-from indexrelay.components.arrangement import Arrangement, narrowed, of_candidates
+from indexrelay.components.arrangement import Arrangement
 from indexrelay.components.errors import CorruptFileError, InvalidQueryError, UnknownEntryError
 from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.layered import among
-from indexrelay.components.query import Explanation, Hits, Layer, Stopwatch, checked_without
+from indexrelay.components.query import (
+    TEXT_KEYWORDS,
+    Explanation,
+    Hits,
+    Layer,
+    QueryOptions,
+    Stopwatch,
+    TextKeywords,
+)
 from indexrelay.components.served import (
     check_payload_bytes,
-    checked_k,
     parsed_payload,
     stored_hits,
 )
@@ -224,63 +231,41 @@ class TextSearch(TextEntries):
         with self._connection() as connection:
             return term_weights(connection, self.analyser, text, findable=self._findable)
 
-    def search(
-        self,
-        text: str,
-        *,
-        k: int = 10,
-        filter: Any = None,  # noqa: A002 - what people call it
-        without: Collection[str] = (),
-        group_by: str | None = None,
-        per_group: int = 1,
-        explain: bool = False,
-        max_payload_bytes: int | None = None,
-    ) -> Hits:
+    def search(self, text: str, *, k: int = 10, **options: Unpack[TextKeywords]) -> Hits:
         """The ``k`` entries that fit best to any of the words of ``text``, the best first.
 
         ``text`` is plain words: nothing in it is syntax. It is cut as the texts were (`analyser`).
         Of its first 100,000 characters the 64 rarest terms count. Where there is no word in it
         there is no hit. The score is BM25 with its sign turned, so that higher is better; it only
-        compares within one answer. No more payloads are read when they have more bytes of JSON than
-        ``max_payload_bytes``; ``None``: any number.
+        compares within one answer.
 
         Args:
             text: what is looked for.
             k: how many entries.
-            filter: a JSON object that entries must match (`indexrelay.schemas.filters`).
-            without: ids of entries that must not be found.
-            group_by: a filterable field; of entries with the same value only the first
-                ``per_group`` are given. Entries that lack it are not limited.
-            per_group: see ``group_by``.
-            explain: whether the hits carry an `Explanation`.
-            max_payload_bytes: see above.
+            options: see `TextKeywords`.
 
         Raises:
             InvalidFilterError: the filter cannot be answered, or ``group_by`` is no such field.
-            InvalidQueryError: ``text`` is no string, ``k`` no whole number from 1 on, or the
-                payloads have too many bytes.
+            InvalidQueryError: ``text`` is no string, ``k`` no whole number from 1 on, an option is
+                not what it has to be, or the payloads have too many bytes.
         """
+        return self.ask(text, QueryOptions.of(k, options, TEXT_KEYWORDS))
+
+    def ask(self, text: str, options: QueryOptions) -> Hits:
+        """`search`, with options that were checked before."""
         if not isinstance(text, str):
             raise InvalidQueryError(f"a query is a str, not {type(text).__name__}")
-        most = checked_k(k)
-        arrangement = Arrangement.of(group_by, per_group, None, self.fields)
+        arrangement = Arrangement.of(options, self.fields)
         if arrangement is not None:
             return arrangement.search(
-                lambda depth, beyond: self.search(
-                    text,
-                    k=depth,
-                    filter=narrowed(filter, beyond),
-                    without=without,
-                    explain=explain,
-                    max_payload_bytes=of_candidates(max_payload_bytes, depth, most),
-                ),
-                k=most,
+                lambda number, beyond: self.ask(text, options.candidates(number, beyond)),
+                k=options.k,
                 entries=len(self),
-                max_payload_bytes=max_payload_bytes,
+                max_payload_bytes=options.max_payload_bytes,
             )
         watch = Stopwatch()
-        asked = self._fields.columns.parse(filter)
-        gone = frozenset(checked_without(without))
+        asked = self._fields.columns.parse(options.filter)
+        gone = frozenset(options.without)
         matching = None if asked is None else self._fields.rows(asked)
         watch.stage("filter")
         with self._connection() as connection:
@@ -295,11 +280,11 @@ class TextSearch(TextEntries):
             found = Ranked((), "nothing" if matching is not None else "unfiltered")
             if expression:
                 ranking = Ranking(connection, table, expression, entries=self._entries)
-                found = ranking.best(most, matching, gone)
+                found = ranking.best(options.k, matching, gone)
             watch.stage("search")
-            hits = _hits(_within(found.entries, max_payload_bytes), self._path)
+            hits = _hits(_within(found.entries, options.max_payload_bytes), self._path)
         watch.stage("payloads")
-        if explain:
+        if options.explain:
             hits.explanation = Explanation(
                 plan=found.plan,
                 layers=(Layer("texts", self._entries, "bm25"),),

@@ -7,8 +7,9 @@ opens the files, and `search` is what a reader serves, by `index_search` in each
 FAISS is imported when one of these runs.
 """
 
+from indexrelay.components.query import VectorKeywords
 from indexrelay.components.vector_index.kind import VectorIndex
 from indexrelay.components.vector_index.search import VectorSearch
 from indexrelay.components.vector_index.spec import VectorIndexParameters
 
-__all__ = ["VectorIndex", "VectorIndexParameters", "VectorSearch"]
+__all__ = ["VectorIndex", "VectorIndexParameters", "VectorKeywords", "VectorSearch"]

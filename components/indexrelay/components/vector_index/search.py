@@ -12,22 +12,28 @@ and nearer ones of the base would be left out.
 
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from operator import itemgetter
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from indexrelay.components.arrangement import Arrangement, FilterObject, narrowed, of_candidates
+from indexrelay.components.arrangement import Arrangement
 from indexrelay.components.errors import CorruptFileError, InvalidQueryError, of_faiss
 from indexrelay.components.filtering import Matches
 from indexrelay.components.formats.string_table import Rows
-from indexrelay.components.query import Hits, Stopwatch, checked_ids, checked_without
+from indexrelay.components.query import (
+    FilterObject,
+    Hits,
+    QueryOptions,
+    Stopwatch,
+    VectorKeywords,
+    checked_ids,
+)
 from indexrelay.components.served import (
     Closable,
     check_payload_bytes,
@@ -225,60 +231,40 @@ class VectorSearch(VectorEntries, Closable):
         """The last few queries of `search`, each of the shape ``(1, dimension)``, prepared."""
         return [query[None, :] for query in self._asked]
 
-    def search(
-        self,
-        vector: ArrayLike,
-        *,
-        k: int = 10,
-        filter: Any = None,  # noqa: A002 - what people call it
-        without: Collection[str] = (),
-        group_by: str | None = None,
-        per_group: int = 1,
-        diversity: float | None = None,
-        explain: bool = False,
-        max_payload_bytes: int | None = None,
-    ) -> Hits:
+    def search(self, vector: ArrayLike, *, k: int = 10, **options: Unpack[VectorKeywords]) -> Hits:
         """The ``k`` nearest entries, or all of them where there are fewer.
 
-        ``vector`` has the shape ``(dimension,)`` and any length but zero: under cosine it is
-        brought to unit length. No payload is read where all of them have more bytes of JSON than
-        ``max_payload_bytes``; ``None``: any number.
-
         Args:
-            vector: what is looked for.
+            vector: what is looked for, of the shape ``(dimension,)`` and any length but zero: under
+                cosine it is brought to unit length.
             k: how many entries.
-            filter: a JSON object that entries must match (`indexrelay.schemas.filters`).
-            without: ids of entries that must not be found.
-            group_by: a filterable field; of entries with the same value only the first
-                ``per_group`` are given. Entries that lack it are not limited.
-            per_group: see ``group_by``.
-            diversity: from 0 to 1; how much being unlike the hits above counts, beside being near
-                (`indexrelay.components.arrangement`).
-            explain: whether the hits carry an `Explanation`.
-            max_payload_bytes: see above.
+            options: see `VectorKeywords`.
 
         Raises:
             InvalidFilterError: the filter cannot be answered, or ``group_by`` is no such field.
             InvalidQueryError: it has another shape, holds a NaN or an infinity, is zero under
-                cosine, ``k`` is no whole number from 1, or the payloads have too many bytes.
+                cosine, ``k`` is no whole number from 1, an option is not what it has to be, or the
+                payloads have too many bytes, of which none is read then.
         """
         query = self._queries.one(vector)
         self._asked.append(query)
-        if group_by is not None or diversity is not None or per_group != 1:
-            arrangement = Arrangement.of(group_by, per_group, diversity, self.fields)
-            only = Only(filter, without, explain)
-            return self._arranged(arrangement, query, k, only, max_payload_bytes)
-        if filter is not None or without or explain:
-            return self._planned(query, k, Only(filter, without, explain), max_payload_bytes)
+        if options:
+            return self._answer(query, QueryOptions.of(k, options))
         scores, rows = self._nearest_to_one(query, k)
-        return self._hits(scores, rows, max_payload_bytes)
+        return self._hits(scores, rows)
+
+    def ask(self, vector: ArrayLike, options: QueryOptions) -> Hits:
+        """`search`, with options that were checked before."""
+        query = self._queries.one(vector)
+        self._asked.append(query)
+        return self._answer(query, options)
 
     def search_many(
         self,
         vectors: ArrayLike,
         *,
         k: int = 10,
-        filter: Any = None,  # noqa: A002 - what people call it
+        filter: FilterObject | None = None,  # noqa: A002 - its name
         max_payload_bytes: int | None = None,
     ) -> list[Hits]:
         """`search` for each row of ``vectors``, of shape ``(n, dimension)``, in much less time.
@@ -293,7 +279,7 @@ class VectorSearch(VectorEntries, Closable):
         ids: Collection[str],
         *,
         k: int = 10,
-        filter: Any = None,  # noqa: A002 - what people call it
+        filter: FilterObject | None = None,  # noqa: A002 - its name
         max_payload_bytes: int | None = None,
     ) -> dict[str, Hits]:
         """`search_by_id` for each of ``ids``, by id, in much less time; see `search_many`.
@@ -340,42 +326,17 @@ class VectorSearch(VectorEntries, Closable):
         return ids, scores
 
     def search_by_id(
-        self,
-        entry_id: str,
-        *,
-        k: int = 10,
-        filter: Any = None,  # noqa: A002 - what people call it
-        without: Collection[str] = (),
-        group_by: str | None = None,
-        per_group: int = 1,
-        diversity: float | None = None,
-        explain: bool = False,
-        max_payload_bytes: int | None = None,
+        self, entry_id: str, *, k: int = 10, **options: Unpack[VectorKeywords]
     ) -> Hits:
         """The ``k`` entries nearest to one that is in here, which itself is left out.
 
-        The other arguments are those of `search`.
-
         Raises:
             UnknownEntryError: it is not in here.
-            InvalidFilterError: the filter cannot be answered.
-            InvalidQueryError: ``k`` is no whole number from 1, or the payloads have more bytes than
-                ``max_payload_bytes``.
+            InvalidFilterError: the filter cannot be answered, or ``group_by`` is no such field.
+            InvalidQueryError: an option is not what it has to be, or as `search` does.
         """
-        k = checked_k(k)
-        row = self.contents.row(entry_id)
-        only = Only(filter, without, explain, row)
-        if group_by is not None or diversity is not None or per_group != 1:
-            arrangement = Arrangement.of(group_by, per_group, diversity, self.fields)
-            vector = self.contents.vector(row)
-            return self._arranged(arrangement, vector, k, only, max_payload_bytes)
-        if filter is not None or without or explain:
-            return self._planned(self.contents.vector(row), k, only, max_payload_bytes)
-        scores, rows = self._nearest_to_one(self.contents.vector(row), k + 1)
-        others = rows != row
-        kept = others.tolist()
-        scores = [score for score, other in zip(scores, kept, strict=True) if other]
-        return self._hits(scores[:k], rows[others][:k], max_payload_bytes)
+        asked, row = QueryOptions.of(k, options), self.contents.row(entry_id)
+        return self._answer(self.contents.vector(row), asked, row)
 
     def search_like(
         self,
@@ -383,36 +344,19 @@ class VectorSearch(VectorEntries, Closable):
         unlike: ExampleList = (),
         *,
         k: int = 10,
-        filter: Any = None,  # noqa: A002 - what people call it
-        without: Collection[str] = (),
-        group_by: str | None = None,
-        per_group: int = 1,
-        diversity: float | None = None,
-        explain: bool = False,
-        max_payload_bytes: int | None = None,
+        **options: Unpack[VectorKeywords],
     ) -> Hits:
         """The entries that are like some examples and unlike others, which are left out.
 
         ``like`` and ``unlike`` are ids of entries, and vectors; at least one is wanted. The query
-        is the mean of ``like`` minus half the mean of ``unlike`` (`vector_index.examples`). The
-        other arguments are those of `search`.
+        is the mean of ``like`` minus half the mean of ``unlike`` (`vector_index.examples`).
 
         Raises:
             UnknownEntryError: an id is not in here.
             InvalidQueryError: the examples make no query; and as `search` does.
         """
         examples = examples_of(like, unlike, entry=self.vector, vector=self._queries.one)
-        return self.search(
-            examples.query,
-            k=k,
-            filter=filter,
-            without={*checked_without(without), *examples.ids},
-            group_by=group_by,
-            per_group=per_group,
-            diversity=diversity,
-            explain=explain,
-            max_payload_bytes=max_payload_bytes,
-        )
+        return self.ask(examples.query, QueryOptions.of(k, options).leaving_out(examples.ids))
 
     def nearest_rows(self, queries: Vectors, *, k: int) -> Rows:
         """The rows (see `Contents`) of the ``k`` nearest of each query; -1 where there are fewer.
@@ -501,56 +445,53 @@ class VectorSearch(VectorEntries, Closable):
             found, rows = found[:count], rows[:count]
         return (l2_scores(found) if self._is_l2 else found).tolist(), rows
 
-    def _nearest_of_all(self, queries: Vectors, k: int, filter_: Any) -> Found:
+    def _nearest_of_all(self, queries: Vectors, k: int, filter_: FilterObject | None) -> Found:
         """`_nearest` of what a filter matches; ``None``: of everything."""
         if filter_ is None:
             return self._nearest(queries, k)
         answers = self._answers(queries, k, self.contents.columns.matching(filter_))
         return as_scores(answers.found, self.metric), answers.rows
 
-    def _arranged(
-        self,
-        arrangement: Arrangement | None,
-        query: Vectors,
-        k: int,
-        only: "Only",
-        max_payload_bytes: int | None,
-    ) -> Hits:
-        """The hits of a query, of the shape ``(dimension,)``, in an order of its own."""
-        if arrangement is None:
-            return self._planned(query, k, only, max_payload_bytes)
-        most = checked_k(k)
+    def _answer(self, query: Vectors, options: QueryOptions, own: int | None = None) -> Hits:
+        """The hits of a query, of the shape ``(dimension,)``, without the row ``own``."""
+        arrangement = Arrangement.of(options, self.fields)
+        if arrangement is not None:
+            return arrangement.search(
+                lambda number, beyond: self._planned(
+                    query, options.candidates(number, beyond), own
+                ),
+                k=options.k,
+                entries=self._entries,
+                vectors=self.vectors_of,
+                max_payload_bytes=options.max_payload_bytes,
+            )
+        if not options.is_plain:
+            return self._planned(query, options, own)
+        if own is None:
+            scores, rows = self._nearest_to_one(query, options.k)
+        else:
+            scores, rows = self._nearest_to_one(query, options.k + 1)
+            others = np.flatnonzero(rows != own)[: options.k]
+            scores, rows = [scores[place] for place in others.tolist()], rows[others]
+        return self._hits(scores, rows, options.max_payload_bytes)
 
-        def find(depth: int, beyond: FilterObject | None) -> Hits:
-            narrower = replace(only, filter=narrowed(only.filter, beyond))
-            most_bytes = of_candidates(max_payload_bytes, depth, most)
-            return self._planned(query, depth, narrower, most_bytes)
-
-        return arrangement.search(
-            find,
-            k=most,
-            entries=self._entries,
-            vectors=self.vectors_of,
-            max_payload_bytes=max_payload_bytes,
-        )
-
-    def _planned(self, query: Vectors, k: int, only: "Only", max_payload_bytes: int | None) -> Hits:
-        """The hits of a query, of the shape ``(dimension,)``, that may not find everything."""
+    def _planned(self, query: Vectors, options: QueryOptions, own: int | None) -> Hits:
+        """`_answer`, in no arrangement, of some of the entries, or explained."""
         watch = Stopwatch()
-        matches = self.contents.columns.matching(only.filter)
-        gone = [self.contents.find(each) for each in checked_without(only.without)]
-        left_out = [row for row in (only.row, *gone) if row is not None]
+        matches = self.contents.columns.matching(options.filter)
+        gone = [self.contents.find(each) for each in options.without]
+        left_out = [row for row in (own, *gone) if row is not None]
         without = np.array(left_out, dtype=np.int64) if left_out else _NO_ROWS
         watch.stage("filter")
-        answers = self._answers(query[None, :], k, matches, without)
+        answers = self._answers(query[None, :], options.k, matches, without)
         watch.stage("search")
         rows = answers.rows[0].tolist()
         if rows and rows[-1] < 0:  # FAISS found fewer; what is missing comes last
             del rows[rows.index(-1) :]
         scores = as_scores(answers.found[0], self.metric).tolist()[: len(rows)]
-        hits = self._hits(scores, rows, max_payload_bytes)
+        hits = self._hits(scores, rows, options.max_payload_bytes)
         watch.stage("payloads")
-        if only.explain:
+        if options.explain:
             hits.explanation = self._planner.explanation(answers, watch)
         return hits
 
@@ -600,17 +541,6 @@ class VectorSearch(VectorEntries, Closable):
 
     def _no_such_row(self) -> CorruptFileError:
         return CorruptFileError(self.contents.base.paths[BASE], "it finds rows that do not exist")
-
-
-@dataclass(slots=True)
-class Only:
-    """What one query may find, and whether it is explained; not frozen, which would cost 2 µs."""
-
-    filter: Any = None
-    without: Collection[str] = ()
-    explain: bool = False
-    row: int | None = None
-    """One more that it may not find."""
 
 
 class BothLayers:
