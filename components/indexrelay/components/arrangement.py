@@ -4,23 +4,25 @@ A group is the value of a filterable field. Hits of a group that has no place le
 more are searched for, until there are enough: beyond the groups that are full, where the search can
 leave them out by a filter, else among more and more candidates, up to `MOST_CANDIDATES`.
 
-What differs is chosen by marginal relevance (`ranking`). Relevance is the score, scaled so that the
-best candidate has 1 and the last one 0; similarity is the cosine of two candidates' vectors, scaled
-so that equal ones have 1 and those that are least alike 0. So ``diversity`` means the same whatever
-the metric is, whatever the scores are of, and however close together all candidates lie.
+What differs is chosen by marginal relevance, the greedy selection of Carbonell and Goldstein (SIGIR
+1998): each place goes to what fits the query and is least like what stands above. Relevance is the
+score, scaled so that the best candidate has 1 and the last one 0; similarity is the cosine of two
+candidates' vectors, scaled so that equal ones have 1 and those that are least alike 0. So
+``diversity`` means the same whatever the metric is, whatever the scores are of, and however close
+together all candidates lie.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexrelay.components.errors import InvalidQueryError
+from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.query import Explanation, FilterObject, Hits, QueryOptions, Stopwatch
-from indexrelay.components.ranking import gather, marginal_relevance, scaled, within_groups
 from indexrelay.components.served import Hit, check_bytes_of_hits
 from indexrelay.schemas.filters import Fields, FieldType, InvalidFilterError, Value, values_of
 from indexrelay.storage.entries import Vectors
@@ -35,7 +37,9 @@ _COMPARED: Final = 500
 _SAME: Final = 1e-6
 """Cosines in float32 differ by so much where vectors are equal."""
 _GROUPED: Final = 2
-"""Candidates for each hit at first, where groups may drop some."""
+"""Candidates for each hit at first, where groups may drop some …"""
+_MORE: Final = 4
+"""… and each time that too few are left, so many times as many."""
 
 HitT = TypeVar("HitT", bound=Hit)
 
@@ -251,3 +255,100 @@ def _similarity(vectors: Vectors) -> Callable[[int], NDArray[np.float32]]:
         return similar
 
     return similar_to
+
+
+def scaled(scores: Sequence[float]) -> NDArray[np.float64]:
+    """Scores, the best first, as numbers from 1 to 0, whichever way they go; shape ``(n,)``."""
+    given = np.array(scores, dtype=np.float64)
+    if not len(given) or given[0] == given[-1]:
+        return np.ones(len(given))
+    shares: NDArray[np.float64] = (given - given[-1]) / (given[0] - given[-1])
+    return shares
+
+
+def within_groups(groups: Sequence[Hashable | None], per_group: int) -> list[int]:
+    """The places that stay when each group keeps its first ``per_group``, in increasing order.
+
+    What belongs to no group (``None``) stays.
+    """
+    kept: list[int] = []
+    taken: Counter[Hashable] = Counter()
+    for place, group in enumerate(groups):
+        if group is not None:
+            taken[group] += 1
+            if taken[group] > per_group:
+                continue
+        kept.append(place)
+    return kept
+
+
+def marginal_relevance(
+    relevance: NDArray[np.float64],
+    similar_to: Callable[[int], NDArray[np.float32]],
+    *,
+    diversity: float,
+    k: int,
+) -> Rows:
+    """The places of the ``k`` that are chosen, in the order in which they are.
+
+    Each is the one with the greatest ``(1 - diversity) * relevance - diversity * similarity``,
+    where the similarity is that to the nearest of those chosen before; the first is the most
+    relevant. Of equal ones the first given is taken. ``diversity`` is one minus the paper's λ.
+
+    Args:
+        relevance: of each candidate, shape ``(n,)``; higher is better.
+        similar_to: gives for one place how similar each candidate is to it, shape ``(n,)``, on the
+            scale of ``relevance``.
+        diversity: from 0 (by relevance alone) to 1 (by difference alone).
+        k: at least 1.
+    """
+    count = min(k, len(relevance))
+    chosen = np.empty(count, dtype=np.int64)
+    if not count:
+        return chosen
+    left = np.ones(len(relevance), dtype=bool)
+    nearest = np.full(len(relevance), -np.inf, dtype=np.float64)
+    chosen[0] = int(np.argmax(relevance))
+    wanted = (1 - diversity) * relevance
+    for place in range(1, count):
+        left[chosen[place - 1]] = False
+        np.maximum(nearest, similar_to(int(chosen[place - 1])), out=nearest)
+        marginal = wanted - diversity * nearest
+        chosen[place] = int(np.argmax(np.where(left, marginal, -np.inf)))
+    return chosen
+
+
+class Sized(Protocol):
+    """Whatever has a length."""
+
+    def __len__(self) -> int: ...
+
+
+FoundT = TypeVar("FoundT", bound=Sized)
+AnswerT = TypeVar("AnswerT", bound=Sized)
+
+
+def gather(
+    find: Callable[[int], FoundT],
+    arrange: Callable[[FoundT], AnswerT],
+    *,
+    k: int,
+    first: int,
+    most: int,
+) -> AnswerT:
+    """An answer of ``k``, or of all there are, from as many candidates as that takes.
+
+    Args:
+        find: the best so many candidates; fewer only where there are no more.
+        arrange: makes an answer of candidates, and may drop some.
+        k: how many are wanted.
+        first: how many candidates to begin with.
+        most: how many entries there are.
+    """
+    depth = min(max(first, k), max(most, 1))
+    while True:
+        found = find(depth)
+        answer = arrange(found)
+        if len(answer) >= k or len(found) < depth or depth >= most:
+            return answer
+        depth = min(_MORE * depth, most)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexrelay.components.filtering import Matches
+from indexrelay.components.matches import Matches
 from indexrelay.components.query import Stopwatch
 from indexrelay.components.vector_index import VectorSearch, planner
 from indexrelay.components.vector_index.index_search import knob_of

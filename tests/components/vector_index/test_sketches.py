@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from indexrelay.components.errors import CorruptFileError
-from indexrelay.components.filtering import LayerMatches
+from indexrelay.components.matches import LayerMatches
 from indexrelay.components.served import VersionFiles
 from indexrelay.components.vector_index import VectorSearch, planner, sketches
 from indexrelay.components.vector_index.metrics import NearestRows

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from indexrelay.components.filtering import FilterColumns
 from indexrelay.components.formats.field_columns import FieldColumns, FieldColumnsWriter
+from indexrelay.components.matches import FilterColumns
 from indexrelay.schemas.filters import FieldType, InvalidFilterError, parse_filter
 from indexrelay.schemas.settings import CollectionSettings
 from tests.security.limits.table import Row, exercises

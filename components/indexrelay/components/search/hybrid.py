@@ -1,6 +1,6 @@
 """A vector index and a text index, as a reader serves them: searched by either, or by both at once.
 
-Each half ranks the entries on its own, and a fusion makes one ranking of the two (`ranking`): of
+Each half ranks the entries on its own, and a fusion makes one ranking of the two (`fusion`): of
 their scores, where each half is asked for the score of what only the other one found; or of their
 ranks, where what stands beyond the depth that was searched in one half gets nothing from that one.
 For ranks both halves are asked as deep as it takes for the best hits to be among their answers.
@@ -41,7 +41,7 @@ from indexrelay.components.query import (
     Stopwatch,
     VectorKeywords,
 )
-from indexrelay.components.ranking import (
+from indexrelay.components.search.fusion import (
     RRF_K,
     fusion_depth,
     reciprocal_rank_fusion,

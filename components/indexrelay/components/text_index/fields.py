@@ -16,12 +16,12 @@ from typing import Final
 import numpy as np
 
 from indexrelay.components.errors import CorruptFileError
-from indexrelay.components.filtering import FilterColumns, columns_gate
 from indexrelay.components.formats.field_columns import FieldColumns, FieldColumnsWriter
 from indexrelay.components.formats.mapped_array import mapped_array, save_array
 from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.kind import Verdict
 from indexrelay.components.layered import among, row_set_of, without
+from indexrelay.components.matches import FilterColumns, columns_gate
 from indexrelay.components.served import Closable
 from indexrelay.components.text_index.database import open_database, reading, row_numbers
 from indexrelay.schemas.filters import Fields, Filter

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from indexrelay.components.filtering import Matches
 from indexrelay.components.formats.string_table import Rows
+from indexrelay.components.matches import Matches
 from indexrelay.components.query import (
     Entry,
     Page,

@@ -12,7 +12,6 @@ from typing import Final
 
 import numpy as np
 
-from indexrelay.components.filtering import fields_in
 from indexrelay.components.formats.entry_tables import IdTable, PayloadTable
 from indexrelay.components.formats.field_columns import FieldColumnsWriter, memory_of_columns
 from indexrelay.components.formats.mapped_array import new_mapped_array
@@ -24,6 +23,7 @@ from indexrelay.components.layered import (
     numbered_chunks,
     refuse_infinite,
 )
+from indexrelay.components.matches import fields_in
 from indexrelay.components.vector_index.candidates import Candidate
 from indexrelay.components.vector_index.delta_lists import has_delta_lists, train_delta_lists
 from indexrelay.components.vector_index.index_build import IndexFiles, Progress, try_factory

@@ -27,7 +27,6 @@ from typing import Final
 
 import numpy as np
 
-from indexrelay.components.filtering import columns_gate
 from indexrelay.components.formats.entry_tables import IdTable, PayloadTable
 from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.kind import (
@@ -42,6 +41,7 @@ from indexrelay.components.kind import (
     reads_back,
 )
 from indexrelay.components.layered import IDS, Unchanged, among, changes_of
+from indexrelay.components.matches import columns_gate
 from indexrelay.components.vector_index.metrics import (
     Distances,
     NearestRows,

@@ -16,9 +16,9 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from indexrelay.components.filtering import LayerMatches, Matches
 from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.layered import row_set_of
+from indexrelay.components.matches import LayerMatches, Matches
 from indexrelay.components.query import Explanation, Layer, Stopwatch
 from indexrelay.components.vector_index.index_search import (
     Found,

@@ -24,8 +24,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from indexrelay.components.arrangement import Arrangement
 from indexrelay.components.errors import CorruptFileError, InvalidQueryError, of_faiss
-from indexrelay.components.filtering import Matches
 from indexrelay.components.formats.string_table import Rows
+from indexrelay.components.matches import Matches
 from indexrelay.components.query import (
     FilterObject,
     Hits,

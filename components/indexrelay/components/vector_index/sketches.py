@@ -25,9 +25,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from indexrelay.components.filtering import LayerMatches
 from indexrelay.components.formats.mapped_array import mapped_array, new_mapped_array
 from indexrelay.components.formats.string_table import Rows
+from indexrelay.components.matches import LayerMatches
 from indexrelay.components.vector_index.mapped_index import release_rows, require_faiss
 from indexrelay.storage.entries import Vectors
 

@@ -23,12 +23,12 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from indexrelay.components.errors import CorruptFileError, UnknownEntryError
-from indexrelay.components.filtering import FilterColumns
 from indexrelay.components.formats.entry_tables import IdTable, PayloadTable
 from indexrelay.components.formats.field_columns import FieldColumns
 from indexrelay.components.formats.mapped_array import mapped_array
 from indexrelay.components.formats.string_table import Rows, listed
 from indexrelay.components.layered import IDS, LayeredIds, among
+from indexrelay.components.matches import FilterColumns
 from indexrelay.components.served import Closable
 from indexrelay.components.vector_index.index_search import (
     Found,

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexrelay.components import filtering
-from indexrelay.components.filtering import FilterColumns, LayerMatches, field_details
+from indexrelay.components import matches
 from indexrelay.components.formats.field_columns import FieldColumns, FieldColumnsWriter
+from indexrelay.components.matches import FilterColumns, LayerMatches, field_details
 from indexrelay.schemas.filters import InvalidFilterError
 from tests.components.filter_model import FIELDS, filters, fulfils, payloads
 
@@ -48,23 +48,23 @@ def test_a_filter_matches_what_the_model_says(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     dead = data.draw(st.sets(st.sampled_from(range(len(base))), max_size=5)) if base else set()
-    columns = of(tmp_path_factory.mktemp("filtering"), base, delta, dead)
+    columns = of(tmp_path_factory.mktemp("matches"), base, delta, dead)
     parsed = columns.parse(asked)
-    matches = columns.everything() if parsed is None else columns.matches(parsed)
+    found = columns.everything() if parsed is None else columns.matches(parsed)
     alive = [row for row in range(len(base)) if row not in dead]
-    assert matches.base.rows.tolist() == [row for row in alive if fulfils(base[row], asked)]
-    assert matches.delta.rows.tolist() == [
+    assert found.base.rows.tolist() == [row for row in alive if fulfils(base[row], asked)]
+    assert found.delta.rows.tolist() == [
         row for row, payload in enumerate(delta) if fulfils(payload, asked)
     ]
-    assert len(matches) == matches.base.count + matches.delta.count
+    assert len(found) == found.base.count + found.delta.count
     if parsed is not None:
-        assert columns.matches(parsed) is matches, "it is kept"
+        assert columns.matches(parsed) is found, "it is kept"
 
 
 def test_few_matches_and_many_are_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     mask = np.arange(1000) % 3 == 0
     few = LayerMatches(None, mask, 1000)
-    monkeypatch.setattr(filtering, "FEW_ROWS", 10)
+    monkeypatch.setattr(matches, "FEW_ROWS", 10)
     many = LayerMatches(None, mask, 1000)
     many_rows = LayerMatches(np.flatnonzero(mask), None, 1000)
     assert many_rows.bytes_held == many.bytes_held < few.bytes_held
@@ -80,7 +80,7 @@ def test_few_matches_and_many_are_the_same_rows(monkeypatch: pytest.MonkeyPatch)
 def test_a_version_keeps_a_bounded_number_of_filters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filtering, "_KEPT", 3)
+    monkeypatch.setattr(matches, "_KEPT", 3)
     columns = of(tmp_path, [{"year": year} for year in range(10)], [], set())
     asked = [columns.parse({"year": year}) for year in range(10)]
     answers = [columns.matches(each) for each in asked if each is not None]
@@ -95,7 +95,7 @@ def test_a_version_keeps_a_bounded_number_of_filters(
 def test_what_is_kept_takes_a_bounded_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filtering, "_KEPT_BYTES", 1000)
+    monkeypatch.setattr(matches, "_KEPT_BYTES", 1000)
     columns = of(tmp_path, [{"year": year} for year in range(10)], [], set())
     for year in range(10):
         parsed = columns.parse({"year": year})
@@ -108,7 +108,7 @@ def test_what_is_kept_takes_a_bounded_memory(
 
 
 def test_room_for_sketches_counts_as_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filtering, "_KEPT_BYTES", 1000)
+    monkeypatch.setattr(matches, "_KEPT_BYTES", 1000)
     base = columns_of(tmp_path / "base", [{"year": year % 2} for year in range(10)])
     none = np.empty(0, dtype=np.int64)
     columns = FilterColumns(base, None, rows=10, delta_rows=0, tombstones=none, sketch_bytes=64)
@@ -121,7 +121,7 @@ def test_room_for_sketches_counts_as_kept(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_filter_is_parsed_once_and_none_passes_for_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filtering, "_KEPT", 3)
+    monkeypatch.setattr(matches, "_KEPT", 3)
     columns = of(tmp_path, [{"year": 1, "live": True}], [], set())
     first = columns.parse({"year": 1})
     assert columns.parse({"year": 1}) is first
