@@ -78,12 +78,18 @@ MOST_EVENTS: Final = 1000
 
 
 def publish(
-    connection: Connection, key: str, raw: bytes, *, keep_seconds: float | None = None
+    connection: Connection,
+    key: str,
+    raw: bytes,
+    *,
+    keep_seconds: float | None = None,
+    keep_entries: int | None = None,
 ) -> bytes:
     """Add one event; returns its entry id.
 
     Args:
         keep_seconds: the stream ends so long after its last event; ``None``: never.
+        keep_entries: it is cut to about so many; ``None``: not at all.
 
     Raises:
         MessageTooLargeError: it has more than `MAX_EVENT_BYTES`.
@@ -92,10 +98,11 @@ def publish(
             event may have arrived or not.
     """
     check_size(key, raw)
-    commands = [packed(b"XADD", key.encode(), b"*", FIELD, raw)]
+    name = key.encode()
+    cut = () if keep_entries is None else (b"MAXLEN", b"~", b"%d" % keep_entries)
+    commands = [packed(b"XADD", name, *cut, b"*", FIELD, raw)]
     if keep_seconds is not None:
-        milliseconds = b"%d" % round(keep_seconds * 1000)
-        commands.append(packed(b"PEXPIRE", key.encode(), milliseconds))
+        commands.append(packed(b"PEXPIRE", name, b"%d" % round(keep_seconds * 1000)))
     replies = round_trip(connection.commands, commands)
     for reply in replies:
         if isinstance(reply, ResponseError):
@@ -135,24 +142,9 @@ CHANGES_SECONDS: Final = 3600.0
 
 
 def publish_changes(connection: Connection, key: str, raw: bytes) -> None:
-    """Add a message to a stream of changes, and cut the stream to what readers may still want.
-
-    Raises:
-        MessageTooLargeError: it has more than `MAX_EVENT_BYTES`.
-        BackendRefusedError: the server refused it (out of memory, a replica, forbidden).
-        redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: it did not answer; the
-            message may have arrived or not.
-    """
-    check_size(key, raw)
-    name = key.encode()
-    most = b"%d" % min(_MOST_CHANGES, CHANGES_BYTES // len(raw))
-    commands = [
-        packed(b"XADD", name, b"MAXLEN", b"~", most, b"*", FIELD, raw),
-        packed(b"PEXPIRE", name, b"%d" % round(CHANGES_SECONDS * 1000)),
-    ]
-    for reply in round_trip(connection.commands, commands):
-        if isinstance(reply, ResponseError):
-            raise BackendRefusedError.of(key, reply) from reply
+    """`publish` to a stream of changes, which is cut to what readers may still want."""
+    most = min(_MOST_CHANGES, CHANGES_BYTES // len(raw))
+    publish(connection, key, raw, keep_seconds=CHANGES_SECONDS, keep_entries=most)
 
 
 def check_size(key: str, raw: bytes) -> None:

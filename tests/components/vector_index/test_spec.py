@@ -27,5 +27,5 @@ def test_facts_that_cannot_be_are_corruption(key: str, value: object, tmp_path: 
     file.write_bytes(canonical_json(FACTS))
     assert IndexFacts.load(file).factory == "IVF16,Flat"
     file.write_bytes(canonical_json({**FACTS, key: value}))
-    with pytest.raises(CorruptFileError, match=r"1 fact\(s\) that cannot be"):
+    with pytest.raises(CorruptFileError, match=r"1 value\(s\) that cannot be"):
         IndexFacts.load(file)

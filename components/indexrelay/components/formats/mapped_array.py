@@ -10,7 +10,7 @@ import math
 import mmap
 import os
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, ClassVar, Final, NamedTuple, Self
 
 import numpy as np
 from numpy.lib.format import (
@@ -23,8 +23,10 @@ from numpy.lib.format import (
     write_array_header_1_0,
 )
 from numpy.typing import DTypeLike, NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from indexrelay.components.errors import CorruptFileError
+from indexrelay.schemas.names import canonical_json
 
 _MOST_HEADER_BYTES: Final = 10_000
 """NumPy's own limit; ours have 128."""
@@ -132,3 +134,30 @@ def read_small(path: Path, most_bytes: int) -> bytes:
     if len(content) > most_bytes:
         raise CorruptFileError(path, f"it has more than {most_bytes} bytes")
     return content
+
+
+class SmallDocument(BaseModel):
+    """The content of a small JSON file of a version."""
+
+    model_config = ConfigDict(frozen=True)
+
+    most_bytes: ClassVar[int] = 1 << 16
+    """Of the file: far more than any has."""
+
+    def save(self, path: Path) -> None:
+        """Write it in canonical form."""
+        path.write_bytes(canonical_json(self.model_dump(mode="json")))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read it.
+
+        Raises:
+            CorruptFileError: the file is not what was written.
+            OSError: it cannot be read.
+        """
+        try:
+            return cls.model_validate_json(read_small(path, cls.most_bytes))
+        except ValidationError as error:
+            reason = f"{error.error_count()} value(s) that cannot be"
+            raise CorruptFileError(path, reason) from error

@@ -13,17 +13,15 @@ chooses a share for the other half, and that figure stands beside the first.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import Field, NonNegativeInt
 
-from indexrelay.components.errors import CorruptFileError, InvalidQueryError
-from indexrelay.components.formats.mapped_array import read_small
+from indexrelay.components.errors import InvalidQueryError
+from indexrelay.components.formats.mapped_array import SmallDocument
 from indexrelay.components.golden import GoldenQuery, ndcg
-from indexrelay.schemas.names import canonical_json
 
 FEWEST: Final = 20
 """Queries from which a share is learned; from fewer it would be chance."""
@@ -31,15 +29,12 @@ MOST: Final = 500
 """Queries that are asked; more hardly move one number, and each takes two searches."""
 SHARES: Final = np.linspace(0, 1, 41)
 """Of the vectors."""
-_MAX_FILE_BYTES: Final = 4096
 Shares = Mapping[str, Mapping[str, float]]
 """What ``vector`` and ``text`` give each id, from 0 to 1."""
 
 
-class LearnedWeights(BaseModel):
+class LearnedWeights(SmallDocument):
     """What was chosen, and what it is worth; the content of a version's ``weights.json``."""
-
-    model_config = ConfigDict(frozen=True)
 
     vector: float = Field(ge=0, le=1)
     text: float = Field(ge=0, le=1)
@@ -60,24 +55,6 @@ class LearnedWeights(BaseModel):
     def weights(self) -> dict[str, float]:
         """As a search takes them."""
         return {"vector": self.vector, "text": self.text}
-
-    def save(self, path: Path) -> None:
-        """Write it in canonical form."""
-        path.write_bytes(canonical_json(self.model_dump(mode="json")))
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read it.
-
-        Raises:
-            CorruptFileError: the file is not what was written.
-        """
-        try:
-            return cls.model_validate_json(read_small(path, _MAX_FILE_BYTES))
-        except ValidationError as error:
-            raise CorruptFileError(
-                path, f"{error.error_count()} weight(s) that cannot be"
-            ) from error
 
 
 @dataclass(frozen=True)

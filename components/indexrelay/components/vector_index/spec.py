@@ -20,7 +20,6 @@ product, or cannot be read back).
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Final, Self
 
 from pydantic import (
@@ -29,17 +28,14 @@ from pydantic import (
     Field,
     NonNegativeInt,
     PositiveInt,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
-from indexrelay.components.errors import CorruptFileError
-from indexrelay.components.formats.mapped_array import read_small
+from indexrelay.components.formats.mapped_array import SmallDocument
 from indexrelay.components.golden import GoldenParameters
 from indexrelay.components.kind import UNLIMITED, BuildMemory
 from indexrelay.schemas.filters import FilterableFields
-from indexrelay.schemas.names import canonical_json
 from indexrelay.schemas.settings import Metric
 
 AUTO: Final = "auto"
@@ -184,14 +180,8 @@ class DeltaFacts(BaseModel):
     """Length of its FAISS file; ``None``: it has none and is scanned."""
 
 
-_MAX_FACTS_BYTES: Final = 1 << 16
-"""The file has a few hundred."""
-
-
-class IndexFacts(BaseModel):
+class IndexFacts(SmallDocument):
     """The content of ``index.json``."""
-
-    model_config = ConfigDict(frozen=True)
 
     factory: str
     """The FAISS factory string that was built."""
@@ -224,22 +214,6 @@ class IndexFacts(BaseModel):
     def entries(self) -> int:
         """How many entries the version holds."""
         return self.rows - (self.delta.dead if self.delta else 0)
-
-    def save(self, path: Path) -> None:
-        """Write it in canonical form."""
-        path.write_bytes(canonical_json(self.model_dump(mode="json")))
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read it.
-
-        Raises:
-            CorruptFileError: the file is not what was written.
-        """
-        try:
-            return cls.model_validate_json(read_small(path, _MAX_FACTS_BYTES))
-        except ValidationError as error:
-            raise CorruptFileError(path, f"{error.error_count()} fact(s) that cannot be") from error
 
 
 _TRANSFORM: Final = r"(?:OPQ\d+(?:_\d+)?|PCA[RW]?\d+|RR\d+|Pad\d+),"
