@@ -118,3 +118,19 @@ def test_one_query_warms_a_new_delta_beside_a_base_that_is_served(
     now = kind.reload(second.files, last)
     assert now.contents.base is last.contents.base
     assert asked == [now]
+
+
+def test_a_version_is_loaded_while_the_last_one_is_asked(tmp_path: Path) -> None:
+    kind = _kind("Flat")
+    done = _built(kind, tmp_path, make_snapshot(VECTORS))
+    last = _served(kind, done, queries=3)
+
+    class AskedMeanwhile:
+        """A recent query; whoever looks at it is overtaken by one more."""
+
+        def __getitem__(self, key: object) -> object:
+            last.search(VECTORS[3])
+            return VECTORS[0][key]
+
+    last._asked.append(AskedMeanwhile())  # type: ignore[arg-type]
+    assert len(last.recent_queries) == 4

@@ -229,7 +229,7 @@ class VectorSearch(VectorEntries, Closable):
     @property
     def recent_queries(self) -> list[Vectors]:
         """The last few queries of `search`, each of the shape ``(1, dimension)``, prepared."""
-        return [query[None, :] for query in self._asked]
+        return [query[None, :] for query in tuple(self._asked)]  # others ask meanwhile
 
     def search(self, vector: ArrayLike, *, k: int = 10, **options: Unpack[VectorKeywords]) -> Hits:
         """The ``k`` nearest entries, or all of them where there are fewer.
