@@ -31,6 +31,7 @@ def test_a_batch_is_committed_and_waited_for(
                 await batch.upsert(["a"], np.ones((1, 3), np.float32))
                 await batch.delete(["b"])
             assert batch.announced
+            assert batch.session == batch.commit.session
             with pytest.raises(NotServedError):
                 await producer.wait_served(batch.commit, timeout_seconds=0)
             waiting = asyncio.create_task(producer.wait_served(batch.commit, timeout_seconds=30))

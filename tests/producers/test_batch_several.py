@@ -14,6 +14,7 @@ from indexrelay.producers.errors import (
     WrongSourceError,
 )
 from indexrelay.schemas.messages import FIELD, BatchCompleted, Event
+from indexrelay.schemas.session import SessionToken
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.catalog.database import Database
@@ -69,6 +70,19 @@ def test_batches_are_committed_when_the_outer_block_ends_and_each_is_announced(
         ("files", "folder", 1),
     ]
     assert [commit.batch_id for commit in batches.commits][-2:] == ["song 2", "folder"]
+
+
+def test_what_was_committed_gives_a_session_token(producer: Producer, catalog: Catalog) -> None:
+    with producer.batches() as batches:
+        for number in range(2):
+            with batches.batch("tracks") as batch:
+                batch.upsert([f"id {number}"], ROW)
+        batches.batch_completed("files")
+        with pytest.raises(NotCommittedError):
+            _ = batch.session
+    tracks, files = (catalog.collections.get(name).epoch for name in ("tracks", "files"))
+    assert batch.session == SessionToken.at("tracks", tracks, 2)
+    assert batches.session == batch.session.merge(SessionToken.at("files", files, 1))
 
 
 def test_they_are_one_transaction_and_one_publish(
@@ -261,6 +275,7 @@ def test_the_awaitable_producer_has_them_too(
             assert len(batches) == 21
         assert batches.announced
         assert {commit.generation for commit in batches.commits[:20]} == set(range(1, 21))
+        assert max(each.generation for each in batches.session if each.collection == "tracks") == 20
 
     asyncio.run(job())
     assert count(catalog, "tracks") == 20

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, Self
+from typing import TYPE_CHECKING, Any, ParamSpec, Self
 
 from numpy.typing import ArrayLike
 
@@ -25,6 +25,9 @@ from indexrelay.producers.producer import Producer
 from indexrelay.producers.served import Readers, ServedBy
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Commit
+
+if TYPE_CHECKING:
+    from indexrelay.schemas.session import SessionToken
 
 GivenP = ParamSpec("GivenP")
 
@@ -72,6 +75,11 @@ class AsyncBatch:
     def commit(self) -> Commit:
         """As `Batch.commit`."""
         return self._batch.commit
+
+    @property
+    def session(self) -> "SessionToken":
+        """As `Batch.session`."""
+        return self._batch.session
 
     @property
     def announced(self) -> bool:
@@ -148,6 +156,11 @@ class AsyncBatches:
     def commits(self) -> tuple[Commit, ...]:
         """As `Batches.commits`."""
         return self._batches.commits
+
+    @property
+    def session(self) -> "SessionToken":
+        """As `Batches.session`."""
+        return self._batches.session
 
     @property
     def announced(self) -> bool:

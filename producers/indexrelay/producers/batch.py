@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from numpy.typing import ArrayLike
 
@@ -43,6 +43,9 @@ from indexrelay.storage.validation import (
     check_texts,
     encode_payloads,
 )
+
+if TYPE_CHECKING:
+    from indexrelay.schemas.session import SessionToken
 
 
 @dataclass(kw_only=True)
@@ -238,6 +241,11 @@ class Batch:
         return self._outcome.commit
 
     @property
+    def session(self) -> "SessionToken":
+        """What a reader has to contain so that it has this batch; raises as `commit`."""
+        return self.commit.session
+
+    @property
     def announced(self) -> bool:
         """Whether the event was added; if not, the reconcile loop finds the commit."""
         return self._outcome.announced
@@ -344,6 +352,13 @@ class Batches:
     def commits(self) -> tuple[Commit, ...]:
         """What was committed, in the order in which the batches' blocks ended; empty before."""
         return tuple(each.commit for each in self._outcomes if each.commit is not None)
+
+    @property
+    def session(self) -> "SessionToken":
+        """What a reader has to contain so that it has what was committed."""
+        from indexrelay.schemas.session import SessionToken
+
+        return SessionToken().merge(*(each.session for each in self.commits))
 
     @property
     def announced(self) -> bool:

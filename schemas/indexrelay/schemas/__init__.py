@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         ReaderState,
         RebuildResult,
     )
+    from indexrelay.schemas.session import SessionToken, SessionTokenError
     from indexrelay.schemas.settings import LogSettings, RedisSettings, Settings
     from indexrelay.schemas.settings_file import load_settings
 
@@ -42,6 +43,8 @@ __all__ = [
     "ReaderState",
     "RebuildResult",
     "RedisSettings",
+    "SessionToken",
+    "SessionTokenError",
     "Settings",
     "SettingsError",
     "SystemClock",
@@ -63,6 +66,8 @@ _HOMES = {
     "ReaderState": "messages",
     "RebuildResult": "messages",
     "RedisSettings": "settings",
+    "SessionToken": "session",
+    "SessionTokenError": "session",
     "Settings": "settings",
     "SettingsError": "errors",
     "SystemClock": "clock",

@@ -22,13 +22,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain, islice
 from operator import lt
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.errors import InvalidBatchIdError, InvalidEntriesError
+
+if TYPE_CHECKING:
+    from indexrelay.schemas.session import SessionToken
 
 Vectors = NDArray[np.float32]
 """Shape ``(n, dimension)``, float32."""
@@ -231,6 +234,13 @@ class Commit:
     """Entries that were deleted; ids that did not exist do not count."""
     repeated: bool
     """Whether the batch had been committed before: this is the result of that commit."""
+
+    @property
+    def session(self) -> "SessionToken":
+        """What a reader has to contain so that it has this commit."""
+        from indexrelay.schemas.session import SessionToken
+
+        return SessionToken.at(self.collection, self.epoch, self.generation)
 
 
 def check_batch_id(batch_id: str) -> None:
