@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from indexrelay.components.errors import UnknownEntryError
 from indexrelay.components.live.vectors import LiveVectorSearch
-from indexrelay.reloaders import Reloader
+from indexrelay.reloaders import Consistency, NotFreshError, Reloader, Snapshot
 from indexrelay.schemas.messages import FIELD, ChangesCommitted, Event, LiveStatus
+from indexrelay.schemas.session import SessionToken
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Commit
 from indexrelay.streams import Keys
@@ -468,17 +469,23 @@ class World:
         self.seen: dict[str, int] = {}
         self.late: list[bytes] = []
         self.genuine: list[bytes] = []
+        self.sessions = [SessionToken(), SessionToken()]
+        """Of two clients, which write, and ask whichever reader."""
+        self.known = [0, 0]
+        """By client: the newest generation that it has written or seen."""
 
     @property
     def newest(self) -> int:
         return max(self.models)
 
     def write(self, name: str, place: int) -> None:
-        put(self.pipeline, {name: place}, year=place)
+        commit = put(self.pipeline, {name: place}, year=place)
+        self._client_saw(place % 2, commit.session)
         self._is_now({**self.models[self.newest], name: (place, {"year": place})})
 
-    def delete(self, name: str, _: int) -> None:
-        put(self.pipeline, {}, name)
+    def delete(self, name: str, place: int) -> None:
+        commit = put(self.pipeline, {}, name)
+        self._client_saw(place % 2, commit.session)
         model = self.models[self.newest]
         self._is_now({each: state for each, state in model.items() if each != name})
 
@@ -516,10 +523,38 @@ class World:
     def rebuild(self, _: str, __: int) -> None:
         self.pipeline.rebuild()
 
-    def restart(self, _: str, __: int) -> None:
+    def restart(self, _: str, place: int) -> None:
+        near = self.near[place % 2]
+        near.stop()
+        near.step()
+        self.seen.pop(near.reader_id, None)
         self.far.stop()
         self.far = reader_without_catalog(self.pipeline)
         self.seen.pop(self.far.reader_id, None)
+
+    def ask(self, name: str, place: int) -> None:
+        """A client asks a reader for what it has written and seen, and never misses any of it."""
+        client, reader = place % 2, [*self.near, self.far][place % 3]
+        sent = self.sessions[client]
+        try:
+            snapshot = reader.acquire(Consistency.session(sent), timeout_seconds=0)
+        except NotFreshError:
+            assert reader is self.far  # it cannot find out what it lacks
+            return
+        with snapshot:
+            generation = self._generation(snapshot)
+            assert generation >= self.known[client]
+            assert (name in snapshot["similar"]) is (name in self.models[generation])
+            self._client_saw(client, snapshot.session(), sent)
+
+    def ask_strongly(self, name: str, place: int) -> None:
+        with self.near[place % 2].acquire(Consistency.strong(), timeout_seconds=0) as snapshot:
+            assert self._generation(snapshot) == self.newest
+            assert (name in snapshot["similar"]) is (name in self.models[self.newest])
+            self._client_saw(place % 2, snapshot.session())
+
+    def hand_over(self, _: str, place: int) -> None:
+        self._client_saw(place % 2, self.sessions[1 - place % 2])
 
     def look(self, _: str = "", __: int = 0) -> None:
         for reader in (*self.near, self.far):
@@ -530,7 +565,7 @@ class World:
         reader.step()
         with reader.acquire() as snapshot:
             found = snapshot["similar"]
-            generation = max(snapshot.live["tracks"], snapshot.covers["similar"]["tracks"])
+            generation = self._generation(snapshot)
             assert generation >= self.seen.get(reader.reader_id, 0)
             assert at is None or generation == at
             self.seen[reader.reader_id] = generation
@@ -558,6 +593,19 @@ class World:
         self.far.stop()
         self.pipeline.close()
 
+    def _generation(self, snapshot: Snapshot) -> int:
+        generation = max(snapshot.live["tracks"], snapshot.covers["similar"]["tracks"])
+        [life] = snapshot.session()
+        assert life.generation == generation
+        return generation
+
+    def _client_saw(
+        self, client: int, seen: SessionToken, sent: SessionToken | None = None
+    ) -> None:
+        session = self.sessions[client].after(sent or SessionToken(), seen)
+        self.sessions[client] = session
+        self.known[client] = max((life.generation for life in session), default=0)
+
     def _is_now(self, model: Model) -> None:
         self.models[self.newest + 1] = model
         self.genuine.append(messages(self.pipeline)[-1][1])
@@ -570,19 +618,20 @@ OPERATIONS = st.lists(
                 *(World.write, World.write, World.write, World.delete, World.payload),
                 *(World.lose, World.delay, World.deliver, World.repeat, World.forge),
                 *(World.poll, World.look, World.look, World.rebuild, World.restart),
+                *(World.ask, World.ask, World.ask_strongly, World.hand_over),
             ]
         ),
         st.sampled_from("abcdefghij"),
         st.integers(0, len(VECTORS) - 1),
     ),
-    min_size=8,
-    max_size=30,
+    min_size=10,
+    max_size=36,
 )
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(operations=OPERATIONS)
-def test_every_reader_answers_as_of_a_generation_and_after_quiet_as_of_the_last(
+def test_every_reader_answers_as_of_a_generation_and_no_client_goes_backwards(
     tmp_path_factory: pytest.TempPathFactory,
     operations: list[tuple[Callable[[World, str, int], None], str, int]],
 ) -> None:

@@ -8,9 +8,11 @@ HTTP service is `indexrelay.service`.
 from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
 from indexrelay.components.query import Entry, Explanation, Hits, Page
 from indexrelay.components.served import Hit
+from indexrelay.reloaders.consistency import Consistency
 from indexrelay.reloaders.errors import (
     ComponentNotServedError,
     KindNotAllowedError,
+    NotFreshError,
     ReloaderStoppedError,
     SnapshotClosedError,
 )
@@ -21,6 +23,7 @@ from indexrelay.schemas.logs import show_logs
 
 __all__ = [
     "ComponentNotServedError",
+    "Consistency",
     "Entry",
     "Explanation",
     "Hit",
@@ -28,6 +31,7 @@ __all__ = [
     "InvalidFilterError",
     "InvalidQueryError",
     "KindNotAllowedError",
+    "NotFreshError",
     "Page",
     "Reloader",
     "ReloaderStoppedError",

@@ -58,9 +58,41 @@ class KindNotAllowedError(IndexRelayError):
         self.kind = kind
 
 
+@dataclass(frozen=True, kw_only=True)
+class CollectionBehind:
+    """A collection of which a component does not contain what was asked for."""
+
+    component: str
+    collection: str
+    generation: int
+    """What the component contains."""
+    wanted: int | None
+    """What was asked for; ``None``: nobody could say."""
+    reason: str
+
+    def __str__(self) -> str:
+        asked = "" if self.wanted is None else f", and {self.wanted} was asked for"
+        return (
+            f"{self.component} has {self.collection} up to generation {self.generation}{asked}: "
+            f"{self.reason}"
+        )
+
+
+class NotFreshError(IndexRelayError):
+    """Raised when a reader does not contain what a query asked for, and did not in time.
+
+    Ask again, ask another reader, or ask for less: ``eventual`` is always answered.
+    """
+
+    def __init__(self, behind: Iterable[CollectionBehind]) -> None:
+        self.behind = tuple(behind)
+        super().__init__("; ".join(map(str, self.behind)) or "it was not fresh enough in time")
+
+
 HTTP_ERRORS: Final[tuple[type[IndexRelayError], ...]] = (
     ComponentNotServedError,
     InvalidQueryError,
+    NotFreshError,
     ReloaderStoppedError,
     UnknownEntryError,
 )
@@ -82,7 +114,7 @@ def http_error(error: Exception, *, ready: bool) -> HttpError:
     """What to answer, in the service, FastAPI and Flask alike.
 
     404 for an unknown id or component, 422 for a query that cannot be answered, and 503 with
-    ``Retry-After`` while the reader is not ready, or was stopped.
+    ``Retry-After`` while the reader is not ready, was stopped, or is behind what was asked for.
 
     Args:
         error: one of `HTTP_ERRORS`.

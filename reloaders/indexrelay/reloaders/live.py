@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, Final
 from redis.exceptions import RedisError
 
 from indexrelay.components.live.rows import LiveRows, LiveView
+from indexrelay.reloaders.catalog import CatalogAccess, Look
 from indexrelay.reloaders.presence import Link
 from indexrelay.reloaders.snapshot import Contents, ServedComponent
 from indexrelay.schemas.clock import Clock, SupervisedThread, backoff_seconds
-from indexrelay.schemas.errors import IndexRelayError, UnreadableEventError
-from indexrelay.schemas.loggers import LogOnce, get_logger
+from indexrelay.schemas.errors import UnreadableEventError
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import (
     FIELD,
     ChangesCommitted,
@@ -65,6 +66,8 @@ class LiveLayer:
         *,
         link: Link,
         contents: Callable[[], Contents],
+        catalog: CatalogAccess,
+        changed: Callable[[], None],
         member: str,
         clock: Clock,
     ) -> None:
@@ -74,10 +77,11 @@ class LiveLayer:
             settings: which collections are live.
             link: the reader's connection.
             contents: what is served now.
+            catalog: where missing changes are filled in from.
+            changed: called when a query sees more than before.
             member: spreads the retries of readers.
             clock: for durations and stamps.
         """
-        self._catalog = CatalogAccess(settings, clock)
         self._block_seconds = settings.reader.block_seconds
         self._followers = {
             name: LiveFollower(
@@ -85,7 +89,8 @@ class LiveLayer:
                 name,
                 link=link,
                 contents=contents,
-                catalog=self._catalog,
+                catalog=catalog,
+                changed=changed,
                 member=member,
                 clock=clock,
             )
@@ -105,6 +110,17 @@ class LiveLayer:
     def states(self) -> dict[str, LiveState]:
         """By collection, what is held and what is missing."""
         return {name: each.state for name, each in self._followers.items()}
+
+    def status(self, collection: str) -> LiveStatus | None:
+        """Whether a collection is followed; ``None``: it is not live."""
+        follower = self._followers.get(collection)
+        return None if follower is None else follower.status
+
+    def fill(self, collection: str) -> None:
+        """Fill in what is missing from the catalog, now, whatever its thread does."""
+        follower = self._followers.get(collection)
+        if follower is not None:
+            follower.fill()
 
     def step(self) -> None:
         """Take what there is, without waiting for more; nothing where threads do it."""
@@ -133,11 +149,13 @@ class LiveLayer:
             thread.join()
         for each in self._followers.values():
             each.forget()
-        self._catalog.close()
 
 
 class LiveFollower:
-    """Holds the changes of one collection; used by one thread at a time, but for its properties."""
+    """Holds the changes of one collection.
+
+    One thread follows; its properties and `fill` may be used from any.
+    """
 
     def __init__(
         self,
@@ -146,7 +164,8 @@ class LiveFollower:
         *,
         link: Link,
         contents: Callable[[], Contents],
-        catalog: "CatalogAccess",
+        catalog: CatalogAccess,
+        changed: Callable[[], None],
         member: str,
         clock: Clock,
     ) -> None:
@@ -160,13 +179,20 @@ class LiveFollower:
         self._link = link
         self._contents = contents
         self._catalog = catalog
+        self._changed = changed
         self._member = member
         self._clock = clock
         self._asked_for: tuple[str, int] | None = None
-        self.forget()
+        self._turn = threading.Lock()
+        """Who changes what is held; nobody has it while messages are waited for."""
+        self._start_over()
 
     def forget(self) -> None:
         """Hold nothing, and start from nothing at the next step."""
+        with self._turn:
+            self._start_over()
+
+    def _start_over(self) -> None:
         self._rows: LiveRows | None = None
         self._prepared: LiveView | None = None
         self._tail: Tail | None = None
@@ -183,6 +209,11 @@ class LiveFollower:
         """What a query sees from now on; ``None``: nothing is held."""
         rows = self._rows
         return None if rows is None else rows.view
+
+    @property
+    def status(self) -> LiveStatus:
+        """Whether it has all that it knows of."""
+        return self._status.status
 
     @property
     def state(self) -> LiveState:
@@ -214,19 +245,32 @@ class LiveFollower:
         Returns:
             The seconds to pause for, since the server was not waited for.
         """
-        self._settle()
-        messages = self._read(block_seconds)
-        for raw in messages or ():
-            self._take(raw)
-        now = self._clock.monotonic()
-        if now >= self._poll_at:
-            self._look_due = True
-        if self._look_due and now >= self._look_at:
-            self._look_due = False
-            self._poll_at = now + self._poll_seconds
-            self._look_at = now + self._look()
+        with self._turn:
+            self._settle()
+        messages, gap = self._read(block_seconds)
+        with self._turn:
+            before = self.view
+            self._look_due = self._look_due or gap
+            for raw in messages or ():
+                self._take(raw)
+            now = self._clock.monotonic()
+            if now >= self._poll_at:
+                self._look_due = True
+            if self._look_due and now >= self._look_at:
+                self._look_now(now)
+        if self.view is not before:
+            self._changed()
         self._prepare()
         return self._pause_seconds(block_seconds) if messages is None else 0.0
+
+    def fill(self) -> None:
+        """Fill in what is missing from the catalog, now; raises nothing that the catalog raises."""
+        with self._turn:
+            before = self.view
+            self._settle()
+            self._look_now(self._clock.monotonic())
+        if self.view is not before:
+            self._changed()
 
     def _prepare(self) -> None:
         """Let the versions that are served get ready for what is new, so that no query has to."""
@@ -252,21 +296,29 @@ class LiveFollower:
                 dimension=self._declared.dimension,
                 metric=self._declared.metric,
             )
-            self._look_now()
+            self._look_soon()
         elif served.floor > rows.floor:
             self._rows = rows.above(served.floor)
             if self._status.status is not LiveStatus.FOLLOWING:
                 self._say(LiveStatus.FOLLOWING)  # until the look says otherwise
-                self._look_now()
+                self._look_soon()
 
-    def _look_now(self) -> None:
+    def _look_soon(self) -> None:
         self._look_due, self._look_at = True, self._clock.monotonic()
 
-    def _read(self, block_seconds: float) -> list[bytes] | None:
-        """The messages that came; ``None``: the server was not asked, or did not answer."""
+    def _look_now(self, now: float) -> None:
+        self._look_due = False
+        self._poll_at = now + self._poll_seconds
+        self._look_at = now + self._look()
+
+    def _read(self, block_seconds: float) -> tuple[list[bytes] | None, bool]:
+        """The messages that came, and whether there is a gap before them.
+
+        ``None``: the server was not asked, or did not answer.
+        """
         connection = self._link.connection
         if connection is None:
-            return None
+            return None, False
         now = self._clock.monotonic()
         until = min(self._poll_at, self._look_at) if self._look_due else self._poll_at
         longest = _IDLE_SECONDS if self._rows is None else connection.block_seconds
@@ -277,10 +329,9 @@ class LiveFollower:
             read = self._tail.read(count=_BURST, block_seconds=seconds)
         except RedisError:  # the tail has logged it, and its next read has a gap
             self._failures += 1
-            return None
+            return None, False
         self._failures = 0
-        self._look_due = self._look_due or read.gap
-        return [each.raw for each in read.deliveries if each.raw is not None]
+        return [each.raw for each in read.deliveries if each.raw is not None], read.gap
 
     def _pause_seconds(self, block_seconds: float) -> float:
         if not self._failures:
@@ -324,7 +375,7 @@ class LiveFollower:
         self._newest = max(self._newest, said.generation)
         if said.after > have or said.changes is None:
             if look and self._answered:
-                self._look_now()  # a key holder says so: the catalog has it
+                self._look_soon()  # a key holder says so: the catalog has it
             self._look_due = self._look_due or look
             return
         try:
@@ -366,8 +417,11 @@ class LiveFollower:
 
     def _look_into(self, catalog: "Catalog") -> bool:
         """Fill in from the catalog; whether it answered."""
+        begun = self._catalog.moment()
         try:
             with catalog.entries.snapshot(self._collection) as snapshot:
+                look = Look(begun, snapshot.epoch, snapshot.generation)
+                self._catalog.note(self._collection, look)
                 self._fill_from(snapshot)
         except Exception as error:  # noqa: BLE001 - whatever it is, the release is served
             self._catalog.failed(error)
@@ -525,76 +579,3 @@ def served_of(contents: Contents, collection: str) -> LiveBase | None:
 
 def _names(components: Iterable[ServedComponent]) -> Iterator[str]:
     return (each.name for each in components)
-
-
-class CatalogAccess:
-    """A reader's view of the catalog, if it can have one; safe to use from several threads."""
-
-    def __init__(self, settings: Settings, clock: Clock) -> None:
-        """Nothing is opened before it is first asked for."""
-        self._url = settings.catalog_url
-        self._retry_seconds = settings.reader.poll_seconds
-        self._clock = clock
-        self._opening = threading.Lock()
-        self._opened: Catalog | None = None
-        self._retry_at = clock.monotonic()
-        self._complaints = LogOnce()
-
-    def get(self) -> "Catalog | None":
-        """The catalog; ``None``: there is none here, or it cannot be opened now."""
-        with self._opening:
-            if self._opened is None and self._clock.monotonic() >= self._retry_at:
-                self._opened = self._open()
-            return self._opened
-
-    def failed(self, error: Exception) -> None:
-        """Leave it alone for a while."""
-        with self._opening:
-            self._later(error)
-
-    def request(self, request_id: str, components: Sequence[str], reason: str) -> None:
-        """Ask for a rebuild, if that can be written down."""
-        catalog = self.get()
-        if catalog is None:
-            return
-        try:
-            catalog.inbox.request(request_id, components=components, reason=reason)
-        except Exception as error:  # noqa: BLE001 - the state says that a rebuild is needed
-            log.warning("rebuild.not_requested", reason=reason, error=f"{error}")
-        else:
-            log.info("rebuild.requested", request_id=request_id, reason=reason)
-
-    def close(self) -> None:
-        """Close what was opened; safe twice."""
-        with self._opening:
-            opened, self._opened = self._opened, None
-        if opened is not None:
-            opened.close()
-
-    def _open(self) -> "Catalog | None":
-        from indexrelay.storage.catalog import Catalog
-
-        try:
-            # A reader makes no catalog: where there is none it has no access to one.
-            if Catalog.is_there(self._url):
-                return Catalog.open(self._url, clock=self._clock)
-        except Exception as error:  # noqa: BLE001 - whatever keeps it away, the release is served
-            self._later(error)
-        else:
-            self._later(None)
-        return None
-
-    def _later(self, error: Exception | None) -> None:
-        self._retry_at = self._clock.monotonic() + self._retry_seconds
-        text = "there is none" if error is None else f"{type(error).__name__}: {error}"
-        kind = type(error) if isinstance(error, IndexRelayError) else None
-        for event in self._complaints.new(
-            {"catalog.not_readable": kind or text.partition("\n")[0]}
-        ):
-            write = log.info if error is None else log.warning
-            write(
-                event,
-                error=text,
-                consequence="changes come by their stream alone, and what is lost there waits for "
-                "a release",
-            )

@@ -16,13 +16,16 @@ import hashlib
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from indexrelay.health.judge import judge_reader
 from indexrelay.health.status import Actor, Code, Problem
+from indexrelay.reloaders.catalog import CatalogAccess
+from indexrelay.reloaders.consistency import Consistency, Freshness
+from indexrelay.reloaders.errors import NotFreshError
 from indexrelay.reloaders.follower import Follower, ReleaseWatch
 from indexrelay.reloaders.heartbeat import Heartbeat
 from indexrelay.reloaders.loader import Round, switch_interval
@@ -33,7 +36,8 @@ from indexrelay.schemas.clock import Clock, SupervisedThread, SystemClock
 from indexrelay.schemas.declarations import declared_to_serve
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.messages import ReaderState, ReleaseApplied
+from indexrelay.schemas.messages import LiveStatus, ReaderState, ReleaseApplied
+from indexrelay.schemas.session import SessionToken
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import settings_of
 from indexrelay.storage.artifacts import ArtifactStore
@@ -140,7 +144,9 @@ class Reloader:
         self._watch = ReleaseWatch(self._link, self._keys, member=self._identity.member)
         self._announced = 0
         self._heartbeats: tuple[Heartbeat, ...] = ()
+        self._catalog = CatalogAccess(self._settings, self._clock)
         self._live = self._live_layer()
+        self._freshness: Freshness | None = None
         self._silent_logged = False
         self._reporter = Reporter(
             self._link,
@@ -167,6 +173,8 @@ class Reloader:
             self._settings,
             link=self._link,
             contents=lambda: self._current.contents,
+            catalog=self._catalog,
+            changed=self._note_change,
             member=self._identity.member,
             clock=self._clock,
         )
@@ -253,17 +261,92 @@ class Reloader:
             broken=seen.broken,
         )
 
-    def acquire(self) -> Snapshot:
+    def acquire(
+        self,
+        consistency: Consistency | None = None,
+        *,
+        components: Collection[str] | None = None,
+        timeout_seconds: float = 2.0,
+    ) -> Snapshot:
         """Borrow what is served now: ``with reloader.acquire() as snapshot:``.
 
-        Never waits. Before the first release the snapshot is empty.
+        Never waits, unless it is asked for freshness. Before the first release the snapshot is
+        empty.
+
+        Args:
+            consistency: how fresh it has to be; ``None``: as it is.
+            components: those that have to be that fresh; ``None``: all that are served.
+            timeout_seconds: how long that may be waited for; 0: not at all.
 
         Raises:
+            NotFreshError: it was not that fresh in time.
+            ComponentNotServedError: one of the components is not served.
             ReloaderStoppedError: the reloader was stopped.
         """
+        if consistency is not None:
+            return self.freshness.acquire(
+                consistency, components=components, timeout_seconds=timeout_seconds
+            )
         if self._live is None:
             return self._current.acquire()
         return self._current.acquire(self._live.views)
+
+    @property
+    def freshness(self) -> Freshness:
+        """How fresh it is, for those who wait for that in a loop of their own."""
+        with self._starting:
+            if self._freshness is None:
+                self._freshness = Freshness(
+                    acquire=self.acquire,
+                    catalog=self._catalog,
+                    live=self._live,
+                    has_thread=lambda: self._thread is not None and self._thread.is_alive(),
+                )
+            return self._freshness
+
+    def wait_covers(
+        self,
+        token: SessionToken,
+        *,
+        timeout_seconds: float,
+        components: Collection[str] | None = None,
+    ) -> bool:
+        """Wait until what is served contains all that a session token names; whether it does.
+
+        Raises what `acquire` raises, but for `NotFreshError`.
+        """
+        try:
+            self.acquire(
+                Consistency.session(token), components=components, timeout_seconds=timeout_seconds
+            ).close()
+        except NotFreshError:
+            return False
+        return True
+
+    def lag_seconds(self, snapshot: Snapshot, component: str) -> float | None:
+        """How old an answer of a component is at most; ``None``: the catalog did not say.
+
+        Everything is in it that was committed so many seconds ago, by this process's own clock.
+        """
+        now, lags = self._clock.monotonic(), [0.0]
+        for life in snapshot.reached(component):
+            known = [
+                look.begun.at
+                for look in self._catalog.looks(life.collection)
+                if look.epoch == life.epoch and look.generation <= life.generation
+            ]
+            if not known:
+                return None
+            lags.append(now - max(known))
+        return max(lags)
+
+    def is_missing_changes(self, snapshot: Snapshot, component: str) -> bool:
+        """Whether changes are known to be missing in the answers of a component."""
+        live = self._live
+        return live is not None and any(
+            live.status(life.collection) in (LiveStatus.WAITING, LiveStatus.FULL)
+            for life in snapshot.reached(component)
+        )
 
     def wait_ready(self, timeout_seconds: float) -> bool:
         """Wait until every required component is served; whether that is so."""
@@ -420,6 +503,7 @@ class Reloader:
                 self._note_ready()
                 if changed:
                     swapped = True
+                    self._note_change()
                     self._report(done)
                 if not done.superseded or self._stopping.is_set():
                     break
@@ -455,6 +539,11 @@ class Reloader:
         )
         return True
 
+    def _note_change(self) -> None:
+        """Something is served that was not: wake those who wait for it."""
+        if self._freshness is not None:
+            self._freshness.changed()
+
     def _note_ready(self) -> None:
         if self._follower.ready:
             self._ready.set()
@@ -485,8 +574,12 @@ class Reloader:
 
     def _leave(self) -> None:
         """Give back everything; safe twice."""
+        freshness, self._freshness = self._freshness, None
+        if freshness is not None:
+            freshness.close()
         if self._live is not None:
             self._live.close()
+        self._catalog.close()
         with self._looking:
             self._reporter.withdraw(self._identity.member, answered=not self._watch.silent)
             self._link.close()

@@ -26,6 +26,7 @@ from indexrelay.reloaders.errors import (
 )
 from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.session import Life, SessionToken
 from indexrelay.schemas.versions import VersionManifest
 
 if TYPE_CHECKING:
@@ -100,12 +101,30 @@ class ServedComponent:
         if released is not None:
             released.prepare(view)
 
+    def reached(self, view: "LiveView | None") -> Iterator[Life]:
+        """For each collection at its root: what it answers from, with a view laid over it."""
+        for name, covers in self.covers.items():
+            generation = covers
+            if view is not None and name == self.live_collection and self._shows(view):
+                generation = max(covers, view.generation)
+            yield Life(name, self.manifest.epochs.get(name, ""), generation)
+
+    def _shows(self, view: "LiveView") -> bool:
+        """Whether its answers have everything up to a view's generation, if not more."""
+        # Where nothing changed in between there is nothing to lay over it either.
+        return self._goes_on(view) and (not view.count or self._released_for(view) is not None)
+
+    def _goes_on(self, view: "LiveView") -> bool:
+        """Whether a view holds every change after the version."""
+        name = self.live_collection or ""
+        rows = view.rows
+        return rows.epoch == self.manifest.epochs.get(name) and rows.floor <= self.covers[name]
+
     def _released_for(self, view: "LiveView") -> "Released | None":
         """The version, to lay a view over; ``None``: it answers alone."""
-        name = self.live_collection or ""
-        rows, covers = view.rows, self.covers.get(name, -1)
-        if rows.epoch != self.manifest.epochs.get(name) or rows.floor > covers:
+        if not self._goes_on(view):
             return None
+        covers = self.covers[self.live_collection or ""]
         if not view.count or view.generation <= covers:
             return None
         if self._released is None:
@@ -224,6 +243,27 @@ class Snapshot(Mapping[str, Any]):
         """
         self._open  # noqa: B018 - it raises where the snapshot was closed
         return {name: view.generation for name, view in (self._views or {}).items()}
+
+    def reached(self, component: str) -> tuple[Life, ...]:
+        """What a component answers from: each collection at its root, with epoch and generation.
+
+        Raises:
+            ComponentNotServedError: it is not in this snapshot.
+        """
+        served = self._component(component)
+        view = None
+        if self._views and served.live_collection is not None and component not in self._open.held:
+            view = self._views.get(served.live_collection)
+        return tuple(served.reached(view))
+
+    def session(self, *components: str) -> SessionToken:
+        """What is asked for by whoever has seen the answers of these components; none: of all.
+
+        Raises:
+            ComponentNotServedError: one of them is not in this snapshot.
+        """
+        seen = (life for name in components or self for life in self.reached(name))
+        return SessionToken(life for life in seen if life.epoch)
 
     def manifest(self, component: str) -> VersionManifest:
         """The manifest of a component's version.
