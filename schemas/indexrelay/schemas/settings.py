@@ -143,6 +143,12 @@ class HttpSettings(Table):
     max_waiting_writes: PositiveCount = 200
     """Writes that may wait for the next transaction; one more is refused (503). Also those that may
     wait to be visible or released; one more is answered at once (202)."""
+    fresh_seconds: PositiveSeconds = 2.0
+    """How long a request waits that asks for a fresh answer, until the reader has what it asks for
+    (503). Others wait for nothing."""
+    max_waiting_reads: PositiveCount = 100
+    """Requests that wait so at a time; one more is refused (503). Fewer where all of them were more
+    than a quarter of the connections."""
     tokens: dict[Name, TokenSettings] = Field(default_factory=dict)
     """Who may ask, by names that are only for people. None: whoever reaches the reader, which
     listens on a loopback address or a unix socket then. One or more: nothing is answered without

@@ -17,7 +17,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from pydantic import BaseModel
@@ -119,12 +119,28 @@ class FoundEntry(BaseModel):
     """Of a search by vector and text: by the part that found it, its rank and score there."""
 
 
-class SearchAnswer(BaseModel):
-    """What was found, and the version that answered."""
+class Answer(BaseModel):
+    """What every answer of a component says of itself."""
 
     component: str
     release: int
     version: str
+    generations: dict[str, int]
+    """By collection: the answer contains everything up to this generation."""
+    lag_seconds: float | None
+    """Everything is in it that was committed so long ago, and perhaps more; null: that is not
+    known."""
+    degraded: bool
+    """Whether it is less than the component could give …"""
+    reason: str | None
+    """… and why."""
+    session: str
+    """Send it with the next request, to any reader: no answer goes back behind this one."""
+
+
+class SearchAnswer(Answer):
+    """What was found, and the version that answered."""
+
     hits: list[FoundEntry]
     explanation: dict[str, Any] | None = None
     """How it was found, where that was asked for: plan, effort, layers, candidates, stages."""
@@ -168,12 +184,22 @@ class SharedResponse(LargeResponse):
 
 @dataclass(frozen=True, kw_only=True)
 class Answering:
-    """The version that answers a search."""
+    """The version that answers a search, and how fresh it is."""
 
     component: str
     release: int
     """The release that it is served of."""
     version: str
+    generations: Mapping[str, int] = field(default_factory=dict)
+    """By collection: the answer contains everything up to this generation."""
+    lag_seconds: float | None = None
+    """Everything is in it that was committed so long ago; ``None``: that is not known."""
+    degraded: bool = False
+    """Whether it is less than the component could give …"""
+    reason: str | None = None
+    """… and why."""
+    session: str = ""
+    """The session token of whoever has seen it."""
 
 
 def encoded(
@@ -207,8 +233,8 @@ def encoded(
 
 
 def head_of(answering: Answering) -> bytes:
-    """The beginning of every answer: the version that gives it."""
-    return plain_json(asdict(answering))[:-1]
+    """The beginning of every answer: the version that gives it, and how fresh that is."""
+    return plain_json(answering)[:-1]
 
 
 def encoded_hits(

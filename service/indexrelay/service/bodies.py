@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import from_json
 
 from indexrelay.components.errors import InvalidQueryError
+from indexrelay.schemas.session import MAX_CHARACTERS as MAX_SESSION
 from indexrelay.storage.validation import refuse_repeated_keys
 
 JSON: Final = "application/json"
@@ -38,6 +39,8 @@ MAX_IDS: Final = 1000
 MAX_QUERIES: Final = 100
 """Searches of one batch; ids whose neighbours one request asks for."""
 MAX_PER_GROUP: Final = 100
+MAX_LAG_SECONDS: Final = 86_400
+"""A day: who asks for less asks for nothing."""
 MAX_ELEMENTS: Final = 100_000
 """Commas, brackets and braces of a body, those in texts included. Each may become a Python object;
 a vector of the greatest dimension has fewer, and so has a text of nothing else."""
@@ -75,6 +78,18 @@ class Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     WANTED: ClassVar[str] = "of the keys that the description lists"
     """For the sentence about a body that is no object."""
+
+
+class FreshnessOptions(Body):
+    """How fresh the answer has to be; without any of them: as it is."""
+
+    consistency: Literal["eventual", "bounded", "session", "strong"] | None = None
+    """``strong``: with everything that was committed before the request came. The others go by what
+    is given with them."""
+    max_lag_seconds: Annotated[FiniteFloat, Field(ge=0, le=MAX_LAG_SECONDS)] | None = None
+    """``bounded``: with everything that was committed so many seconds before it came."""
+    session: Annotated[str, Field(min_length=1, max_length=MAX_SESSION)] | None = None
+    """``session``: with everything that this session token names."""
 
 
 class SearchOptions(Body):
@@ -137,8 +152,8 @@ def _one_form(schema: dict[str, Any]) -> None:
     ]
 
 
-class SearchRequest(SearchOptions):
-    """One search: by ``vector``, by ``text`` or by both, by an ``id``, or by examples.
+class SearchQuery(SearchOptions):
+    """What is searched for: by ``vector``, by ``text`` or by both, by an ``id``, or by examples.
 
     ``like`` (and ``unlike``) are ids and vectors.
     """
@@ -166,15 +181,21 @@ class SearchRequest(SearchOptions):
         return self
 
 
-class BatchRequest(Body):
-    """Several searches of one component; each gets an answer of its own."""
+class SearchRequest(SearchQuery, FreshnessOptions):
+    """One search."""
+
+    model_config = ConfigDict(json_schema_extra=_one_form)
+
+
+class BatchRequest(FreshnessOptions):
+    """Several searches of one component; each gets an answer of its own, and all of one moment."""
 
     WANTED: ClassVar[str] = "with queries"
 
-    queries: Annotated[list[SearchRequest], Field(min_length=1, max_length=MAX_QUERIES)]
+    queries: Annotated[list[SearchQuery], Field(min_length=1, max_length=MAX_QUERIES)]
 
 
-class EntriesRequest(Body):
+class EntriesRequest(FreshnessOptions):
     """Entries by their ids."""
 
     WANTED: ClassVar[str] = "with ids"
@@ -182,13 +203,13 @@ class EntriesRequest(Body):
     ids: Annotated[Ids, Field(min_length=1)]
 
 
-class CountRequest(Body):
+class CountRequest(FreshnessOptions):
     """How many entries there are that a filter matches; without one: how many there are."""
 
     filter: FilterObject | None = None
 
 
-class ScrollRequest(Body):
+class ScrollRequest(FreshnessOptions):
     """A page of entries in the order of their ids."""
 
     filter: FilterObject | None = None
@@ -197,7 +218,7 @@ class ScrollRequest(Body):
     limit: Annotated[int, Field(ge=1, le=MAX_IDS), BeforeValidator(_whole)] = 100
 
 
-class NeighboursRequest(Body):
+class NeighboursRequest(FreshnessOptions):
     """The entries nearest to each of several."""
 
     WANTED: ClassVar[str] = "with ids"
@@ -340,7 +361,9 @@ def checked(given: dict[str, Any], model: type[ModelT]) -> ModelT:
         unknown = (name for name in given if name not in known)
         named = ", ".join(repr(name[:40]) for name in itertools.islice(unknown, _MAX_NAMED))
         more = f" and {count - _MAX_NAMED} more" if count > _MAX_NAMED else ""
-        raise InvalidQueryError(f"unknown: {named}{more}; there are {', '.join(known)}")
+        # What every request may say comes last.
+        there = sorted(known, key=lambda name: name in FreshnessOptions.model_fields)
+        raise InvalidQueryError(f"unknown: {named}{more}; there are {', '.join(there)}")
     try:
         return model.model_validate(given)
     except ValidationError as error:
@@ -367,7 +390,7 @@ def read_vectors(body: bytes, rows: int) -> NDArray[np.float32]:
     return vectors
 
 
-class RawOptions(SearchOptions):
+class RawOptions(SearchOptions, FreshnessOptions):
     """What stands in the address where the body is float32 values."""
 
     queries: Annotated[int, Field(ge=1, le=MAX_QUERIES)] = 1
@@ -418,6 +441,7 @@ _READERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "diversity": _number,
     "rrf_k": _number,
     "queries": _number,
+    "max_lag_seconds": _number,
     "filter": _json,
     "weights": _json,
     "rerank": _truth,

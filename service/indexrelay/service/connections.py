@@ -524,8 +524,8 @@ def _with_spare(most: int) -> int:
 def fitting(settings: HttpSettings) -> HttpSettings:
     """The settings as far as this process can keep them.
 
-    Connections leave some files to everything else, whatever clients do; and searches leave half of
-    the connections to those who ask for less.
+    Connections leave some files to everything else, whatever clients do; searches leave half of the
+    connections to those who ask for less, and who waits for a fresh answer leaves three quarters.
     """
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = settings.max_connections
@@ -549,6 +549,7 @@ def fitting(settings: HttpSettings) -> HttpSettings:
             "max_connections": most,
             "searches": running,
             "max_waiting_searches": waiting,
+            "max_waiting_reads": min(settings.max_waiting_reads, max(1, most // 4)),
         }
     )
 

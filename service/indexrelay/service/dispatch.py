@@ -23,7 +23,7 @@ from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
 from indexrelay.components.query import EntriesServed, Entry, Page
 from indexrelay.components.served import Hit, TextSearchable, VectorSearchable, takes_vector
 from indexrelay.schemas.errors import IndexRelayError
-from indexrelay.service.bodies import SearchOptions, SearchRequest
+from indexrelay.service.bodies import SearchOptions, SearchQuery
 
 _LIMIT: Final = "max_payload_bytes"
 FilterObject: TypeAlias = Mapping[str, Any]
@@ -52,7 +52,7 @@ class Search:
     """Those that were given; ``k`` always is."""
 
     @classmethod
-    def of(cls, request: SearchRequest) -> "Search":
+    def of(cls, request: SearchQuery) -> "Search":
         """From the JSON of a request."""
         return cls(
             vector=None if request.vector is None else _vector(request.vector),

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from indexrelay.components.query import Entry
 from indexrelay.components.served import Hit
 from indexrelay.service.answers import (
+    Answer,
     Answering,
     FoundEntry,
     Hold,
@@ -31,25 +32,19 @@ class ReadEntry(BaseModel):
     """Its text, where the component knows it."""
 
 
-class _Answer(BaseModel):
-    component: str
-    release: int
-    version: str
-
-
-class EntriesAnswer(_Answer):
+class EntriesAnswer(Answer):
     """One entry for each id that was asked for; null where there is none."""
 
     entries: list[ReadEntry | None]
 
 
-class CountAnswer(_Answer):
+class CountAnswer(Answer):
     """How many entries there are, of those that the filter matches."""
 
     count: int
 
 
-class ScrollAnswer(_Answer):
+class ScrollAnswer(Answer):
     """A page of entries in the order of their ids."""
 
     entries: list[ReadEntry]
@@ -57,7 +52,7 @@ class ScrollAnswer(_Answer):
     """What to ask for with ``after`` to get the next page; null: this was the last one."""
 
 
-class NeighboursAnswer(_Answer):
+class NeighboursAnswer(Answer):
     """By each id: the entries nearest to it."""
 
     neighbours: dict[str, list[FoundEntry]]

@@ -6,7 +6,8 @@ hold a NaN.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Final
 
@@ -17,7 +18,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from indexrelay.reloaders.errors import HTTP_ERRORS, RETRY_AFTER_SECONDS, http_error
+from indexrelay.reloaders.errors import (
+    HTTP_ERRORS,
+    RETRY_AFTER_SECONDS,
+    CollectionBehind,
+    NotFreshError,
+    http_error,
+)
 from indexrelay.reloaders.reloader import Reloader
 from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.errors import IndexRelayError
@@ -32,6 +39,23 @@ MAX_DETAIL: Final = 1000
 """Characters: our own sentences fit in, and what a client sent does not come back tenfold."""
 
 
+class BehindDetails(BaseModel):
+    """A collection of which a component does not have what was asked for."""
+
+    component: str
+    collection: str
+    generation: int
+    """What the component has."""
+    wanted: int | None
+    """What was asked for; null: nobody could say."""
+    reason: str
+
+    @classmethod
+    def of(cls, behind: CollectionBehind) -> "BehindDetails":
+        """As HTTP says it."""
+        return cls(**asdict(behind))
+
+
 class ProblemDetails(BaseModel):
     """Why a request was refused; ``detail`` says what would be right."""
 
@@ -44,17 +68,23 @@ class ProblemDetails(BaseModel):
     status: int
     detail: str
     """At most `MAX_DETAIL` characters."""
+    behind: tuple[BehindDetails, ...] | None = None
+    """Of a request that asked for freshness: how far the reader is from it."""
 
     @classmethod
-    def of(cls, status: int, detail: str) -> "ProblemDetails":
+    def of(
+        cls, status: int, detail: str, behind: Iterable[CollectionBehind] = ()
+    ) -> "ProblemDetails":
         """The problem; a sentence that is too long is cut."""
         if len(detail) > MAX_DETAIL:
             detail = f"{detail[: MAX_DETAIL - 1]}…"
-        return cls(title=HTTPStatus(status).phrase, status=status, detail=detail)
+        told = tuple(map(BehindDetails.of, behind)) or None
+        return cls(title=HTTPStatus(status).phrase, status=status, detail=detail, behind=told)
 
     def to_bytes(self) -> bytes:
         """As JSON in ASCII: a name may hold a lone surrogate."""
-        return json.dumps(self.model_dump()).encode("ascii")
+        given = self.model_dump() if self.behind else self.model_dump(exclude={"behind"})
+        return json.dumps(given).encode("ascii")
 
 
 class RefusedError(IndexRelayError):
@@ -76,7 +106,12 @@ class OverloadedError(RefusedError):
 
 
 def problem(
-    status: int, detail: str, headers: Mapping[str, str] | None = None, *, close: bool = False
+    status: int,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    behind: Iterable[CollectionBehind] = (),
+    close: bool = False,
 ) -> Response:
     """A response that refuses; ``close``: the connection ends with it."""
     given = dict(headers or {})
@@ -84,7 +119,7 @@ def problem(
         given.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
     if close:
         given["Connection"] = "close"
-    body = ProblemDetails.of(status, detail).to_bytes()
+    body = ProblemDetails.of(status, detail, behind).to_bytes()
     return Response(body, status, given, media_type=MEDIA_TYPE)
 
 
@@ -93,7 +128,8 @@ def answer_problems(app: FastAPI, reloader: Reloader) -> None:
 
     def known(_request: Request, error: Exception) -> Response:
         found = http_error(error, ready=reloader.ready)
-        return problem(found.status, found.detail, found.headers)
+        behind = error.behind if isinstance(error, NotFreshError) else ()
+        return problem(found.status, found.detail, found.headers, behind=behind)
 
     for each in HTTP_ERRORS:
         app.add_exception_handler(each, known)

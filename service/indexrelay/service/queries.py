@@ -1,27 +1,35 @@
 """One query of a client: run on a thread, against one snapshot, and observed.
 
-Whatever is asked of a component goes this way: a thread is waited for, a snapshot is borrowed, the
-body is read and the component asked, the answer is encoded, and who observes is given what it was:
+Whatever is asked of a component goes this way: a thread is waited for, the body is read, a snapshot
+is borrowed and the component asked, the answer is encoded, and who observes is given what it was:
 the metrics, and the log of slow queries. Nothing that was sent is among that. A batch may lose its
-thread between two of its searches, and keeps its snapshot.
+thread between two of its searches, and keeps its snapshot. A request for a fresh answer that the
+reader does not have yet gives its thread back, too, and comes again when the reader has it.
 """
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
 from indexrelay.reloaders import Reloader, Snapshot
-from indexrelay.reloaders.errors import ComponentNotServedError, ReloaderStoppedError
+from indexrelay.reloaders.consistency import Consistency, FreshWait
+from indexrelay.reloaders.errors import (
+    ComponentNotServedError,
+    NotFreshError,
+    ReloaderStoppedError,
+)
 from indexrelay.reloaders.slow_queries import counted_elsewhere, log_slow_query
+from indexrelay.schemas.session import HEADER
 from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service.answers import Answering, Hold, LargeResponse
 from indexrelay.service.bodies import JSON
 from indexrelay.service.connections import connection_of
+from indexrelay.service.consistency import WaitingRoom
 from indexrelay.service.dispatch import NotFilteredError
 from indexrelay.service.limits import MORE, AnswerRoom, More, SearchThreads
 from indexrelay.service.problems import OverloadedError, RefusedError
@@ -30,7 +38,14 @@ from indexrelay.service.tokens import caller_of
 ResultT = TypeVar("ResultT")
 Operation: TypeAlias = Literal["search", "batch", "entries", "count", "scroll", "neighbours"]
 Outcome: TypeAlias = Literal[
-    "answered", "refused", "unknown", "forbidden", "not_served", "overloaded", "failed"
+    "answered",
+    "refused",
+    "unknown",
+    "forbidden",
+    "not_served",
+    "not_fresh",
+    "overloaded",
+    "failed",
 ]
 _OUTCOMES: Final[tuple[tuple[type[Exception], Outcome], ...]] = (
     (UnknownEntryError, "unknown"),
@@ -38,11 +53,13 @@ _OUTCOMES: Final[tuple[tuple[type[Exception], Outcome], ...]] = (
     (NotFilteredError, "forbidden"),
     (ComponentNotServedError, "not_served"),
     (ReloaderStoppedError, "not_served"),
+    (NotFreshError, "not_fresh"),
     (OverloadedError, "overloaded"),
 )
 """By the error; whatever else is raised has failed."""
 _OUR_KINDS: Final = "indexrelay.components."
 """What kinds of our own serve has the payloads of entries."""
+_MISSING: Final = "changes are missing that were committed since, until this reader finds them"
 _TURN_SECONDS: Final = 0.05
 """How long a batch keeps a thread for which others wait: as long as a slow search."""
 
@@ -90,8 +107,21 @@ class Observation:
 
 
 Observer: TypeAlias = Callable[[Observation], None]
-Ask: TypeAlias = Callable[[Lent], Answered | Generator[None, None, Answered]]
-"""Asks a component; one that yields may go on in another turn, on another thread."""
+QuestionT = TypeVar("QuestionT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask(Generic[QuestionT]):
+    """How a component is asked; both run on a thread."""
+
+    read: Callable[[], tuple[QuestionT, Consistency | None]]
+    """Reads what is asked, and how fresh the answer has to be; ``None``: as it is."""
+    answer: Callable[[Lent, QuestionT], Answered | Generator[None, None, Answered]]
+    """Asks the component; what yields may go on in another turn, on another thread."""
+
+
+_Steps: TypeAlias = Generator[FreshWait | None, None, bytes]
+"""Of one query: gives what is to be waited for without a thread; ``None``: nothing."""
 
 
 class Queries:
@@ -103,15 +133,16 @@ class Queries:
         self._reloader = reloader
         self._limits = limits
         self._threads = SearchThreads(limits)
+        self._waiting = WaitingRoom(limits)
         self._observers = tuple(observers)
 
     @property
     def in_progress(self) -> int:
-        """How many run, or wait for a thread."""
-        return len(self._threads)
+        """How many run, or wait for a thread or for a fresh answer."""
+        return len(self._threads) + len(self._waiting)
 
     async def answer(
-        self, request: Request, component: str, operation: Operation, ask: Ask
+        self, request: Request, component: str, operation: Operation, ask: Ask[Any]
     ) -> Response:
         """The response to a query.
 
@@ -119,10 +150,11 @@ class Queries:
             request: whose query it is.
             component: what is asked.
             operation: what for.
-            ask: asks it; runs on a thread.
+            ask: asks it.
 
         Raises:
             OverloadedError: too many queries wait.
+            NotFreshError: the answer would not be as fresh as asked, nor was it in time.
             Exception: what ``ask`` raises, and what a snapshot does.
         """
         caller = caller_of(request)
@@ -132,13 +164,14 @@ class Queries:
         steps = self._steps(component, ask, caller.filter, room.hold, found)
         seconds = 0.0
 
-        def turn() -> bytes | More:
+        def turn() -> bytes | FreshWait | Literal[More.MORE]:
             nonlocal seconds
             began = time.perf_counter()
             try:
                 with counted_elsewhere():
                     while True:
-                        next(steps)
+                        if (wait := next(steps)) is not None:
+                            return wait
                         lasted = time.perf_counter() - began
                         if self._threads.others_wait and lasted >= _TURN_SECONDS:
                             return MORE
@@ -150,14 +183,18 @@ class Queries:
 
         try:
             body = await self._threads.run(turn, connection=connection, caller=caller.name)
+            while isinstance(body, FreshWait):
+                await self._waiting.wait(body, caller=caller.name)
+                body = await self._threads.run(turn, connection=connection, caller=caller.name)
             found["outcome"] = "answered"
         except Exception as error:
             found["outcome"] = outcome_of(error)
             raise
         finally:
             steps.close()
-            self._observe(Observation(seconds=seconds, **found))
-        response = LargeResponse(body, media_type="application/json")
+            self._observe(_observed(seconds, found))
+        session = {HEADER: found["session"]}
+        response = LargeResponse(body, media_type="application/json", headers=session)
         response.held_bytes = room.held_bytes
         return response
 
@@ -177,33 +214,68 @@ class Queries:
     def _steps(
         self,
         component: str,
-        ask: Ask,
+        ask: Ask[Any],
         forced: Mapping[str, Any] | None,
         hold: Hold,
         found: dict[str, Any],
-    ) -> Generator[None, None, bytes]:
-        """Ask the component; ``found`` gets what may be observed of it."""
-        with self._reloader.acquire() as snapshot:
+    ) -> _Steps:
+        """Ask the component; ``found`` gets what may be observed of it, and its session token."""
+        with self._reloader.acquire() as now:
+            _of(now, component, names_others=forced is None)
+            found |= {"component": component, "version": now.versions[component]}
+        question, consistency = ask.read()
+        with (yield from self._snapshot(component, consistency)) as snapshot:
             served = _of(snapshot, component, names_others=forced is None)
-            version = snapshot.versions[component]
-            found |= {"component": component, "version": version}
+            answering = self._answering(snapshot, component)
+            found |= {"version": answering.version, "session": answering.session}
             lent = Lent(
                 served=served,
-                answering=Answering(component=component, release=snapshot.release, version=version),
+                answering=answering,
                 forced=forced,
                 max_bytes=self._limits.max_answer_bytes,
                 are_json=type(served).__module__.startswith(_OUR_KINDS),
                 hold=hold,
             )
-            answered = ask(lent)
+            answered = ask.answer(lent, question)
             if isinstance(answered, Generator):
                 answered = yield from answered
             found |= {"k": answered.k, "plan": answered.plan}
             return answered.body
 
+    def _snapshot(
+        self, component: str, asked: Consistency | None
+    ) -> Generator[FreshWait, None, Snapshot]:
+        """What is served, as fresh as asked."""
+        if asked is None:
+            return self._reloader.acquire()
+        with self._reloader.freshness.begin(asked, components=[component]) as wait:
+            if not wait.settled:
+                yield wait
+            return wait.result()
+
+    def _answering(self, snapshot: Snapshot, component: str) -> Answering:
+        is_missing = self._reloader.is_missing_changes(snapshot, component)
+        lag = self._reloader.lag_seconds(snapshot, component)
+        return Answering(
+            component=component,
+            release=snapshot.release,
+            version=snapshot.versions[component],
+            generations={life.collection: life.generation for life in snapshot.reached(component)},
+            lag_seconds=None if lag is None else round(lag, 3),
+            degraded=is_missing,
+            reason=_MISSING if is_missing else None,
+            session=str(snapshot.session(component)),
+        )
+
     def _observe(self, observation: Observation) -> None:
         for observer in self._observers:
             observer(observation)
+
+
+def _observed(seconds: float, found: Mapping[str, Any]) -> Observation:
+    return Observation(
+        seconds=seconds, **{name: each for name, each in found.items() if name != "session"}
+    )
 
 
 def _of(snapshot: Snapshot, component: str, *, names_others: bool) -> Any:

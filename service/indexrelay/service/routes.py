@@ -19,7 +19,7 @@ batch that cannot be answered has a problem in its place.
 
 from collections.abc import Callable, Generator, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import numpy as np
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -28,7 +28,7 @@ from pydantic import BaseModel
 
 from indexrelay.components.query import Hits
 from indexrelay.components.served import Hit
-from indexrelay.reloaders import Reloader
+from indexrelay.reloaders import Consistency, Reloader
 from indexrelay.reloaders.errors import HTTP_ERRORS, http_error
 from indexrelay.schemas.messages import ReaderState
 from indexrelay.schemas.versions import VersionManifest
@@ -41,6 +41,7 @@ from indexrelay.service.bodies import (
     BatchRequest,
     CountRequest,
     EntriesRequest,
+    FreshnessOptions,
     NeighboursRequest,
     ScrollRequest,
     SearchRequest,
@@ -49,6 +50,7 @@ from indexrelay.service.bodies import (
     read_options,
     read_vectors,
 )
+from indexrelay.service.consistency import consistency_of
 from indexrelay.service.description import body_of, body_or_vectors_of, refusals
 from indexrelay.service.dispatch import NotFilteredError, Search
 from indexrelay.service.entries import (
@@ -88,13 +90,16 @@ def search_routes(queries: Queries) -> APIRouter:
     async def search(name: str, request: Request) -> Response:
         body, kind, given = await sent(request, JSON, VECTORS)
 
-        def read() -> Search:
+        def read() -> tuple[Search, Consistency | None]:
             if kind == JSON:
-                return Search.of(read_body(body, SearchRequest))
+                asked = read_body(body, SearchRequest)
+                return Search.of(asked), consistency_of(asked, request)
             options = read_options(given, many=False)
-            return Search.by_vector(read_vectors(body, 1)[0], options)
+            vector = read_vectors(body, 1)[0]
+            return Search.by_vector(vector, options), consistency_of(options, request)
 
-        return await queries.answer(request, name, "search", _searching(read))
+        ask = Ask(read=read, answer=_searched)
+        return await queries.answer(request, name, "search", ask)
 
     @router.post(
         "/search/batch",
@@ -105,49 +110,44 @@ def search_routes(queries: Queries) -> APIRouter:
     async def batch(name: str, request: Request) -> Response:
         body, kind, given = await sent(request, JSON, VECTORS)
 
-        def read() -> Sequence[Search]:
+        def read() -> tuple[Sequence[Search], Consistency | None]:
             if kind == JSON:
-                return [Search.of(each) for each in read_body(body, BatchRequest).queries]
+                asked = read_body(body, BatchRequest)
+                return [Search.of(each) for each in asked.queries], consistency_of(asked, request)
             options = read_options(given, many=True)
             vectors = read_vectors(body, options.queries)
-            return [Search.by_vector(vector, options) for vector in vectors]
+            searches = [Search.by_vector(vector, options) for vector in vectors]
+            return searches, consistency_of(options, request)
 
-        return await queries.answer(request, name, "batch", _searching_many(read))
+        ask = Ask(read=read, answer=_searched_many)
+        return await queries.answer(request, name, "batch", ask)
 
     return router
 
 
-def _searching(read: Callable[[], Search]) -> Ask:
-    def ask(lent: Lent) -> Answered:
-        asked = read()
-        hits = _search(lent, asked, max_bytes=lent.max_bytes)
-        body = _encoded(hits, lent, max_bytes=lent.max_bytes)
-        return Answered(body=body, k=asked.k, plan=_plan(hits))
-
-    return ask
+def _searched(lent: Lent, asked: Search) -> Answered:
+    hits = _search(lent, asked, max_bytes=lent.max_bytes)
+    body = _encoded(hits, lent, max_bytes=lent.max_bytes)
+    return Answered(body=body, k=asked.k, plan=_plan(hits))
 
 
-def _searching_many(read: Callable[[], Sequence[Search]]) -> Ask:
-    def ask(lent: Lent) -> Generator[None, None, Answered]:
-        searches = read()
-        together = _together(lent, searches)
-        head, tail = b'{"answers":[', b"]}"
-        left = lent.max_bytes - len(head) - len(tail)
-        pieces: list[bytes] = []
-        for number, asked in enumerate(searches):
-            try:
-                hits = together[number] if together else _search(lent, asked, max_bytes=left)
-                piece = _encoded(hits, lent, max_bytes=left - 1)
-            except _ANSWERED as error:
-                piece = _refused(error)
-            left -= len(piece) + 1
-            pieces.append(piece)
-            if not together:  # what all of them found would wait, too
-                yield
-        body = b"".join((head, b",".join(pieces), tail))
-        return Answered(body=body, k=max(each.k for each in searches))
-
-    return ask
+def _searched_many(lent: Lent, searches: Sequence[Search]) -> Generator[None, None, Answered]:
+    together = _together(lent, searches)
+    head, tail = b'{"answers":[', b"]}"
+    left = lent.max_bytes - len(head) - len(tail)
+    pieces: list[bytes] = []
+    for number, asked in enumerate(searches):
+        try:
+            hits = together[number] if together else _search(lent, asked, max_bytes=left)
+            piece = _encoded(hits, lent, max_bytes=left - 1)
+        except _ANSWERED as error:
+            piece = _refused(error)
+        left -= len(piece) + 1
+        pieces.append(piece)
+        if not together:  # what all of them found would wait, too
+            yield
+    body = b"".join((head, b",".join(pieces), tail))
+    return Answered(body=body, k=max(each.k for each in searches))
 
 
 def _together(lent: Lent, searches: Sequence[Search]) -> Sequence[Sequence[Hit]]:
@@ -207,9 +207,17 @@ def entry_routes(queries: Queries) -> APIRouter:
         name: str,
         request: Request,
         id: Annotated[list[str], Query(min_length=1, max_length=MAX_IDS)],  # noqa: A002 - its name
+        consistency: str | None = None,
+        max_lag_seconds: float | None = None,
+        session: str | None = None,
     ) -> Response:
-        asked = checked({"ids": id}, EntriesRequest)
-        return await queries.answer(request, name, "entries", _getting(lambda: asked))
+        fresh = {
+            "consistency": consistency,
+            "max_lag_seconds": max_lag_seconds,
+            "session": session,
+        }
+        asked = checked({"ids": id, **fresh}, EntriesRequest)
+        return await queries.answer(request, name, "entries", _getting(request, lambda: asked))
 
     @router.post(
         "/entries",
@@ -219,7 +227,7 @@ def entry_routes(queries: Queries) -> APIRouter:
     )
     async def many_entries(name: str, request: Request) -> Response:
         body, _, _ = await sent(request, JSON)
-        ask = _getting(lambda: read_body(body, EntriesRequest))
+        ask = _getting(request, lambda: read_body(body, EntriesRequest))
         return await queries.answer(request, name, "entries", ask)
 
     @router.post(
@@ -231,11 +239,11 @@ def entry_routes(queries: Queries) -> APIRouter:
     async def count(name: str, request: Request) -> Response:
         body, _, _ = await sent(request, JSON)
 
-        def ask(lent: Lent) -> Answered:
-            asked = read_body(body, CountRequest)
+        def answer(lent: Lent, asked: CountRequest) -> Answered:
             found = dispatch.count(lent.served, asked.filter, forced=lent.forced)
             return Answered(body=encoded_count(found, lent.answering))
 
+        ask = _asking(request, lambda: read_body(body, CountRequest), answer)
         return await queries.answer(request, name, "count", ask)
 
     @router.post(
@@ -247,8 +255,7 @@ def entry_routes(queries: Queries) -> APIRouter:
     async def scroll(name: str, request: Request) -> Response:
         body, _, _ = await sent(request, JSON)
 
-        def ask(lent: Lent) -> Answered:
-            asked = read_body(body, ScrollRequest)
+        def answer(lent: Lent, asked: ScrollRequest) -> Answered:
             page = dispatch.scroll(
                 lent.served,
                 asked.filter,
@@ -257,11 +264,12 @@ def entry_routes(queries: Queries) -> APIRouter:
                 forced=lent.forced,
                 max_payload_bytes=lent.max_bytes,
             )
-            answer = encoded_entries(
+            encoded_page = encoded_entries(
                 page.entries, lent.answering, max_bytes=lent.max_bytes, after=(page.after,)
             )
-            return Answered(body=answer, k=asked.limit)
+            return Answered(body=encoded_page, k=asked.limit)
 
+        ask = _asking(request, lambda: read_body(body, ScrollRequest), answer)
         return await queries.answer(request, name, "scroll", ask)
 
     @router.post(
@@ -273,8 +281,7 @@ def entry_routes(queries: Queries) -> APIRouter:
     async def neighbours(name: str, request: Request) -> Response:
         body, _, _ = await sent(request, JSON)
 
-        def ask(lent: Lent) -> Answered:
-            asked = read_body(body, NeighboursRequest)
+        def answer(lent: Lent, asked: NeighboursRequest) -> Answered:
             found = dispatch.neighbours(
                 lent.served,
                 asked.ids,
@@ -282,28 +289,42 @@ def entry_routes(queries: Queries) -> APIRouter:
                 forced=lent.forced,
                 max_payload_bytes=lent.max_bytes,
             )
-            answer = encoded_neighbours(
+            encoded_lists = encoded_neighbours(
                 found.items(),
                 lent.answering,
                 max_bytes=lent.max_bytes,
                 are_json=lent.are_json,
                 hold=lent.hold,
             )
-            return Answered(body=answer, k=asked.k)
+            return Answered(body=encoded_lists, k=asked.k)
 
+        ask = _asking(request, lambda: read_body(body, NeighboursRequest), answer)
         return await queries.answer(request, name, "neighbours", ask)
 
     return router
 
 
-def _getting(read: Callable[[], EntriesRequest]) -> Ask:
-    def ask(lent: Lent) -> Answered:
+RequestT = TypeVar("RequestT", bound=FreshnessOptions)
+
+
+def _asking(
+    request: Request, read: Callable[[], RequestT], answer: Callable[[Lent, RequestT], Answered]
+) -> Ask[RequestT]:
+    def read_both() -> tuple[RequestT, Consistency | None]:
+        asked = read()
+        return asked, consistency_of(asked, request)
+
+    return Ask(read=read_both, answer=answer)
+
+
+def _getting(request: Request, read: Callable[[], EntriesRequest]) -> Ask[EntriesRequest]:
+    def answer(lent: Lent, asked: EntriesRequest) -> Answered:
         found = dispatch.get(
-            lent.served, read().ids, forced=lent.forced, max_payload_bytes=lent.max_bytes
+            lent.served, asked.ids, forced=lent.forced, max_payload_bytes=lent.max_bytes
         )
         return Answered(body=encoded_entries(found, lent.answering, max_bytes=lent.max_bytes))
 
-    return ask
+    return _asking(request, read, answer)
 
 
 PREFIX: Final = "/v1"

@@ -57,6 +57,7 @@ from indexrelay.reloaders.fastapi import Lifespan
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.filters import matches, parse_filter
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.session import HEADER
 from indexrelay.schemas.settings import Settings
 from indexrelay.service.answers import LargeResponse, plain_json
 from indexrelay.service.bodies import (
@@ -114,6 +115,8 @@ class WriteAnswer(BaseModel):
     """Whether that has come; with 202 it had not."""
     reason: str | None = None
     """Why not."""
+    session: str
+    """Send it with the next question, to any reader: its answer has this write."""
 
 
 class StoredAnswer(BaseModel):
@@ -380,9 +383,11 @@ class _Requests:
             wait=asked.wait,
             reached=reason is None,
             reason=reason,
+            session=str(commit.session),
         )
         status = 200 if reason is None else 202
-        return Response(body.model_dump_json(), status, media_type=JSON)
+        session = {HEADER: body.session}
+        return Response(body.model_dump_json(), status, session, media_type=JSON)
 
     async def stored(self, request: Request, collection: str, entry_id: str) -> Response:
         """One entry."""

@@ -6,7 +6,9 @@
 
 `Client` waits and `AsyncClient` is awaited; both ask the same and read answers alike. A request has
 one deadline for all of it: for the connection, the header and the last byte of the answer, however
-slowly they come. An answer is read up to a size, is not unpacked, and is followed nowhere else: the
+slowly they come. Of several instances of a reader the one is asked that answered last, and where it
+cannot answer the next one; what the client has written and read is in every answer (its session).
+An answer is read up to a size, is not unpacked, and is followed nowhere else: the
 address may be one that somebody else has said.
 """
 
@@ -17,6 +19,7 @@ see_installed("httpcore", "httpx")
 from indexrelay.service.client.answers import (  # noqa: E402 - a missing module is named first
     ArmRank,
     BadAnswerError,
+    Behind,
     CountResult,
     EntriesResult,
     EntryPage,
@@ -26,6 +29,7 @@ from indexrelay.service.client.answers import (  # noqa: E402 - a missing module
     NotAllowedError,
     NotFoundError,
     ReadEntry,
+    ReaderBehindError,
     ReaderBusyError,
     ReaderError,
     ReaderUnreachableError,
@@ -36,18 +40,21 @@ from indexrelay.service.client.answers import (  # noqa: E402 - a missing module
     StoredEntry,
     WriteResult,
 )
-from indexrelay.service.client.calls import Keep, Query  # noqa: E402
+from indexrelay.service.client.calls import Freshness, FreshQuery, Keep, Query  # noqa: E402
 from indexrelay.service.client.clients import AsyncClient, Client  # noqa: E402
 
 __all__ = [
     "ArmRank",
     "AsyncClient",
     "BadAnswerError",
+    "Behind",
     "Client",
     "CountResult",
     "EntriesResult",
     "EntryPage",
     "FoundHit",
+    "FreshQuery",
+    "Freshness",
     "InvalidRequestError",
     "Keep",
     "NeighboursResult",
@@ -55,6 +62,7 @@ __all__ = [
     "NotFoundError",
     "Query",
     "ReadEntry",
+    "ReaderBehindError",
     "ReaderBusyError",
     "ReaderError",
     "ReaderUnreachableError",

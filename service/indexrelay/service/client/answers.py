@@ -3,15 +3,18 @@
 Fields that a newer reader adds are left out.
 """
 
+import contextlib
 from collections.abc import Mapping
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from indexrelay.schemas.errors import IndexRelayError
 
 _MAX_DETAIL: Final = 1000
+_MAX_BEHIND: Final = 100
 
 
 class ReaderError(IndexRelayError):
@@ -22,6 +25,9 @@ class ReaderError(IndexRelayError):
 class ReaderUnreachableError(ReaderError):
     """Raised when a reader cannot be connected to, or does not answer within the deadline: see
     whether it runs, or ask another one."""
+
+    was_sent = True
+    """Whether the request may have come there."""
 
 
 class BadAnswerError(ReaderError):
@@ -57,6 +63,14 @@ class ReaderBusyError(RequestRefusedError):
     another one."""
 
 
+class ReaderBehindError(ReaderBusyError):
+    """Raised when a reader does not have what was asked for, and did not in time: 503. Ask again,
+    ask another one, or ask with the consistency ``eventual``, which every reader answers."""
+
+    behind: tuple["Behind", ...] = ()
+    """How far it is."""
+
+
 _REFUSALS: Final[Mapping[int, type[RequestRefusedError]]] = {
     **dict.fromkeys((400, 405, 408, 413, 415, 421, 422), InvalidRequestError),
     **dict.fromkeys((401, 403), NotAllowedError),
@@ -67,6 +81,16 @@ _REFUSALS: Final[Mapping[int, type[RequestRefusedError]]] = {
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+class Behind(_Model):
+    """A collection of which a component does not have what was asked for."""
+
+    component: str
+    collection: str
+    generation: int
+    wanted: int | None = None
+    reason: str = ""
 
 
 class ArmRank(_Model):
@@ -91,6 +115,16 @@ class _Answer(_Model):
     component: str
     release: int
     version: str
+    generations: Mapping[str, int] = Field(default_factory=dict)
+    """By collection: the answer contains everything up to this generation."""
+    lag_seconds: float | None = None
+    """Everything is in it that was committed so long ago; ``None``: the reader does not know."""
+    degraded: bool = False
+    """Whether it is less than the component could give …"""
+    reason: str | None = None
+    """… and why."""
+    session: str = ""
+    """The session token of whoever has seen it; the client has it, too."""
 
 
 class SearchResult(_Answer):
@@ -149,6 +183,8 @@ class WriteResult(_Model):
     """… and whether that came in time."""
     reason: str | None = None
     """Why not."""
+    session: str = ""
+    """The session token of whoever has made it; the client has it, too."""
 
 
 class StoredEntry(_Model):
@@ -185,4 +221,10 @@ def refusal(status: int, problem: Any) -> RequestRefusedError:
     detail = problem.get("detail") if isinstance(problem, dict) else None
     if not isinstance(detail, str) or not detail:
         detail = f"the answer is the status {status}, without a reason"
+    found = problem.get("behind") if isinstance(problem, dict) else None
+    if status == HTTPStatus.SERVICE_UNAVAILABLE and isinstance(found, list):
+        error = ReaderBehindError(status, detail[:_MAX_DETAIL])
+        with contextlib.suppress(ValidationError):
+            error.behind = tuple(Behind.model_validate(each) for each in found[:_MAX_BEHIND])
+        return error
     return _REFUSALS.get(status, RequestRefusedError)(status, detail[:_MAX_DETAIL])

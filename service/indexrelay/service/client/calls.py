@@ -4,7 +4,8 @@ import json
 import re
 import secrets
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Final, Generic, Literal, TypedDict, TypeVar
@@ -17,10 +18,13 @@ from pydantic import BaseModel, ValidationError
 
 from indexrelay.schemas import commands
 from indexrelay.schemas.messages import ReaderState
+from indexrelay.schemas.session import HEADER, SessionToken, SessionTokenError
 from indexrelay.service.client.answers import (
     BadAnswerError,
     InvalidRequestError,
     NotAllowedError,
+    ReaderBusyError,
+    ReaderError,
     ReaderUnreachableError,
     RequestRefusedError,
     SearchResult,
@@ -36,8 +40,18 @@ _VECTORS: Final = "application/octet-stream"
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 _LONGEST_WAIT_SECONDS: Final = 60.0
 """A reader waits for no longer."""
+_CONNECT_SECONDS: Final = 2.0
+"""For one reader of several; a whole request has the deadline of the client."""
 ResultT = TypeVar("ResultT")
 ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class Freshness(TypedDict, total=False):
+    """How fresh an answer has to be; without any of them: as fresh as what the client has seen."""
+
+    consistency: Literal["eventual", "bounded", "session", "strong"]
+    max_lag_seconds: float
+    """Of ``bounded``."""
 
 
 class Query(TypedDict, total=False):
@@ -62,6 +76,10 @@ class Query(TypedDict, total=False):
     explain: bool
 
 
+class FreshQuery(Query, Freshness, total=False):
+    """What is searched for, and how fresh the answer has to be."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Call(Generic[ResultT]):
     """One request, and how its answer is read."""
@@ -73,6 +91,10 @@ class Call(Generic[ResultT]):
     kind: str = _JSON
     key: str | None = None
     """Of a write: a repeat of it under the same one is harmless."""
+    is_repeatable: bool = True
+    """Whether it does no harm to send it twice, so that another reader may be asked."""
+    is_fresh: bool = False
+    """Whether it asks for freshness itself, and not for the client's session."""
 
 
 def read_by(model: type[ModelT]) -> Callable[[bytes], ModelT]:
@@ -146,6 +168,23 @@ class Write:
     wait: str
     wait_seconds: float
     key: str | None
+
+    @classmethod
+    def within(
+        cls, deadline_seconds: float, wait: str, wait_seconds: float | None, key: str | None
+    ) -> "Write":
+        """One of a client with this deadline; ``wait_seconds``: ``None``: half of it.
+
+        Raises:
+            InvalidRequestError: the wait is too long.
+        """
+        if wait_seconds is None:
+            wait_seconds = deadline_seconds / 2
+        if not 0 <= wait_seconds < deadline_seconds:
+            raise InvalidRequestError(
+                422, f"wait_seconds={wait_seconds}: less than deadline_seconds of this client"
+            )
+        return cls(wait=wait, wait_seconds=min(wait_seconds, _LONGEST_WAIT_SECONDS), key=key)
 
     def call(
         self,
@@ -229,6 +268,7 @@ class Calls:
             path=f"{_VERSION}/components/{quote(component, safe='')}/{what}",
             read=read,
             body=_json(given).encode(),
+            is_fresh=_asks_itself(given),
         )
 
     @staticmethod
@@ -239,7 +279,11 @@ class Calls:
         rows = np.ascontiguousarray(vectors, dtype="<f4")
         if rows.ndim != 2:
             raise InvalidRequestError(422, f"vectors have the shape (n, d), not {rows.shape}")
-        given = {name: _json(value) for name, value in options.items() if value is not None}
+        given = {
+            name: value if isinstance(value, str) else _json(value)
+            for name, value in options.items()
+            if value is not None
+        }
         address = urlencode({"queries": len(rows), **given})
         return Call(
             method="POST",
@@ -247,7 +291,13 @@ class Calls:
             read=read_batch,
             body=rows.tobytes(),
             kind=_VECTORS,
+            is_fresh=_asks_itself(options),
         )
+
+
+def _asks_itself(given: Mapping[str, Any]) -> bool:
+    level = given.get("consistency")
+    return level not in (None, "session") or given.get("max_lag_seconds") is not None
 
 
 def _retried(_body: bytes) -> None:
@@ -270,6 +320,84 @@ def _is_url(address: str) -> bool:
     except ValueError:
         return False
     return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+class ClientSession:
+    """What a client has written and read, on all of its threads."""
+
+    def __init__(self, token: SessionToken | str | None, *, is_sent: bool) -> None:
+        """Begin with what another client has seen.
+
+        Raises:
+            SessionTokenError: that is no token.
+        """
+        self._lock = threading.Lock()
+        self._token = _token_of(token)
+        self._is_sent = is_sent
+
+    @property
+    def token(self) -> SessionToken:
+        """All of it so far."""
+        return self._token
+
+    def merge(self, token: SessionToken | str) -> None:
+        """Take in what another client has seen; raises `SessionTokenError`."""
+        merged = _token_of(token)
+        with self._lock:
+            self._token = self._token.merge(merged)
+
+    def forget(self) -> None:
+        """Ask for nothing any more."""
+        with self._lock:
+            self._token = SessionToken()
+
+    def sent(self, call: Call[Any]) -> SessionToken:
+        """What a request asks for."""
+        return SessionToken() if call.is_fresh or not self._is_sent else self._token
+
+    def answered(self, sent: SessionToken, response: httpx.Response) -> None:
+        """Take in what an answer says that it contains; raises `BadAnswerError`."""
+        text = response.headers.get(HEADER)
+        if text is None:
+            return
+        try:
+            answer = SessionToken.from_text(text)
+        except SessionTokenError as error:
+            raise BadAnswerError(f"the header {HEADER} of the answer: {error}") from error
+        with self._lock:
+            self._token = self._token.after(sent, answer)
+
+
+def _token_of(given: SessionToken | str | None) -> SessionToken:
+    if isinstance(given, str):
+        return SessionToken.from_text(given)
+    return given or SessionToken()
+
+
+class Readers(Generic[ResultT]):
+    """Instances of one reader, of which the one is asked that answered last."""
+
+    def __init__(self, addresses: str | Sequence[str], target: Callable[[str], ResultT]) -> None:
+        """One for each address; raises `ReaderUnreachableError` where there is none."""
+        each = [addresses] if isinstance(addresses, str) else list(addresses)
+        if not each:
+            raise ReaderUnreachableError("give the address of at least one reader")
+        self.all = tuple(map(target, each))
+        self._first = 0
+
+    def in_order(self) -> Iterator[tuple[ResultT, int]]:
+        """Each, and how many come after it."""
+        first, count = self._first, len(self.all)
+        for number in range(count):
+            self._first = place = (first + number) % count
+            yield self.all[place], count - number - 1
+
+
+def may_ask_another(call: Call[Any], error: ReaderError) -> bool:
+    """Whether a request that failed may be sent to another reader."""
+    if isinstance(error, ReaderUnreachableError):
+        return call.is_repeatable or not error.was_sent
+    return isinstance(error, ReaderBusyError) and call.is_repeatable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,21 +438,18 @@ class Target:
             return httpx.create_ssl_context(trust_env=False)
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
-    def writing(self, wait: str, wait_seconds: float | None, key: str | None) -> Write:
-        """How a write is to be answered; raises `InvalidRequestError` for a wait that is too long.
+    def request(
+        self, call: Call[Any], session: SessionToken, *, seconds: float, others: int = 0
+    ) -> httpx.Request:
+        """The request of a call.
 
-        ``wait_seconds``: ``None``: half of the deadline.
+        Args:
+            call: what is asked.
+            session: what the answer has to contain.
+            seconds: that are left.
+            others: how many readers can be asked if this one is not there: they get their share of
+                the time.
         """
-        if wait_seconds is None:
-            wait_seconds = self.deadline_seconds / 2
-        if not 0 <= wait_seconds < self.deadline_seconds:
-            raise InvalidRequestError(
-                422, f"wait_seconds={wait_seconds}: less than deadline_seconds of this client"
-            )
-        return Write(wait=wait, wait_seconds=min(wait_seconds, _LONGEST_WAIT_SECONDS), key=key)
-
-    def request(self, call: Call[Any]) -> httpx.Request:
-        """The request of a call."""
         headers = {"Accept-Encoding": "identity", "Accept": _JSON}
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
@@ -332,7 +457,10 @@ class Target:
             headers["Content-Type"] = call.kind
         if call.key is not None:
             headers["Idempotency-Key"] = f'"{call.key}"'
-        extensions = {"timeout": httpx.Timeout(self.deadline_seconds).as_dict()}
+        if session:
+            headers[HEADER] = str(session)
+        connecting = min(seconds / (others + 1), _CONNECT_SECONDS) if others else seconds
+        extensions = {"timeout": httpx.Timeout(seconds, connect=connecting).as_dict()}
         return httpx.Request(
             call.method,
             f"{self.url}{call.path}",
@@ -366,4 +494,6 @@ class Target:
         why = str(error) or type(error).__name__
         if isinstance(error, TimeoutError | httpx.TimeoutException):
             why = f"no answer within {self.deadline_seconds:g} s"
-        return ReaderUnreachableError(f"{self.address} does not answer: {why}")
+        unreachable = ReaderUnreachableError(f"{self.address} does not answer: {why}")
+        unreachable.was_sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+        return unreachable

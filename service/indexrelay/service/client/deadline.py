@@ -6,7 +6,7 @@ be too late. Here each wait ends when the request has to.
 
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -19,11 +19,15 @@ _DEADLINE: ContextVar[float] = ContextVar("indexrelay_client_deadline")
 
 
 @contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Every wait of a `DeadlineTransport` in here ends after so many seconds together."""
-    reset = _DEADLINE.set(time.monotonic() + seconds)
+def within(seconds: float) -> Iterator[Callable[[], float]]:
+    """Every wait of a `DeadlineTransport` in here ends after so many seconds together.
+
+    Gives how many of them are left.
+    """
+    end = time.monotonic() + seconds
+    reset = _DEADLINE.set(end)
     try:
-        yield
+        yield lambda: end - time.monotonic()
     finally:
         _DEADLINE.reset(reset)
 
