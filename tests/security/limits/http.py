@@ -3,22 +3,31 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from starlette.requests import Request
 
 from indexrelay.components.errors import InvalidQueryError
 from indexrelay.components.served import Hit, check_payload_values
-from indexrelay.reloaders import Reloader
+from indexrelay.reloaders import Consistency, NotFreshError, Reloader
+from indexrelay.reloaders.catalog import Moment
+from indexrelay.reloaders.consistency import FreshWait
+from indexrelay.schemas.session import Life, SessionToken
 from indexrelay.schemas.settings import HttpSettings, Settings
 from indexrelay.service.answers import Answering, encoded
 from indexrelay.service.bodies import (
     BatchRequest,
+    CountRequest,
     EntriesRequest,
     NeighboursRequest,
     ScrollRequest,
     SearchRequest,
     read_body,
 )
+from indexrelay.service.connections import fitting
+from indexrelay.service.consistency import WaitingRoom, consistency_of
 from indexrelay.service.limits import BodyLimit, SearchThreads
 from indexrelay.service.problems import OverloadedError, ProblemDetails
 from indexrelay.service.requests import PIECE_BYTES
@@ -317,6 +326,77 @@ def _of_one_token(row: Row, _request: pytest.FixtureRequest) -> None:
     tokens = {name: {"sha256": digest_of(name)} for name in ("shop", "bank")}
     settings = HttpSettings.model_validate({"tokens": tokens})
     assert _peak(settings, asked=row.number + 3) == (settings.searches, 3)
+
+
+def fresh_wait() -> FreshWait:
+    """A request that nothing ends."""
+    freshness: Any = SimpleNamespace(lacks=lambda _wait: [])
+    return FreshWait(freshness, Consistency.strong(), None, Moment(0, 0.0))
+
+
+def _waiting_together(settings: HttpSettings, *, asked: int) -> tuple[int, int]:
+    """How many waited at a time, and how many were refused."""
+
+    async def body() -> tuple[int, int]:
+        room = WaitingRoom(settings)
+        waits = [fresh_wait() for _ in range(asked)]
+        tasks = [asyncio.create_task(room.wait(each, caller="shop")) for each in waits]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        peak = len(room)
+        for each in waits:
+            each.settle(OverloadedError("no more to wait for"))
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert len(room) == 0
+        return peak, sum("until it is fresh" in str(each) for each in ended)
+
+    return asyncio.run(body())
+
+
+@exercises("requests that wait for a fresh answer")
+def _waiting_reads(row: Row, _request: pytest.FixtureRequest) -> None:
+    assert _waiting_together(SETTINGS, asked=row.number + 3) == (row.number, 3)
+    for connections, most in ((500, row.number), (40, 10), (1, 1)):
+        few = fitting(HttpSettings(max_connections=connections))
+        assert few.max_waiting_reads == most
+
+
+@exercises("requests of one token, where there are several, that wait for a fresh answer")
+def _waiting_reads_of_one(row: Row, _request: pytest.FixtureRequest) -> None:
+    tokens = {name: {"sha256": digest_of(name)} for name in ("shop", "bank")}
+    settings = HttpSettings.model_validate({"tokens": tokens})
+    assert _waiting_together(settings, asked=row.number + 3) == (row.number, 3)
+
+
+@exercises("seconds that a request waits for a fresh answer")
+def _fresh_seconds(row: Row, request: pytest.FixtureRequest) -> None:
+    timeout, waited = asyncio.timeout, list[float]()
+
+    def over(seconds: float) -> asyncio.Timeout:
+        waited.append(seconds)
+        return timeout(0)
+
+    request.getfixturevalue("monkeypatch").setattr(asyncio, "timeout", over)
+    with pytest.raises(NotFreshError):
+        asyncio.run(WaitingRoom(SETTINGS).wait(fresh_wait(), caller=None))
+    assert waited == [row.number]
+
+
+@exercises("characters of a session token")
+def _session_characters(row: Row, _request: pytest.FixtureRequest) -> None:
+    def read(count: int) -> None:
+        asked = read_body(json.dumps({"session": "x" * count}).encode(), CountRequest)
+        consistency_of(asked, Request({"type": "http", "headers": []}))
+
+    for count, says in ((row.number, "session: this is no"), (row.number + 1, "at most")):
+        with pytest.raises(InvalidQueryError, match=says):
+            read(count)
+
+
+@exercises("collections, each once for each epoch, that a session token names")
+def _session_collections(row: Row, _request: pytest.FixtureRequest) -> None:
+    lives = [Life(f"c{number}", "e", 1) for number in range(row.number + 1)]
+    assert set(SessionToken(lives)) == set(lives[1:])
 
 
 def _peak(settings: HttpSettings, *, asked: int) -> tuple[int, int]:
