@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
-from faults.history import Batch, History, Released, Sample, Version, content_digest
+from faults.history import Batch, History, Released, Sample, Told, Version, content_digest
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ def check(history: History) -> list[Violation]:
         "I6": _torn_or_failed(history),
         "I7": _split(history),
         "I8": _wrongly_well(history),
+        "I9": _missed_writes(history),
+        "I10": _older_answers(history),
         "I11": _unaccounted(history),
     }
     return [Violation(name, what) for name, found in checks.items() for what in found]
@@ -192,6 +194,35 @@ def _wrongly_well(history: History) -> Iterator[str]:
                     f"well at release {look.newest}, and {reader} served {release}"
                     + (f", without the newest of {', '.join(wrong)}" if wrong else "")
                 )
+
+
+def _missed_writes(history: History) -> Iterator[str]:
+    """I9: an answer has what its client knows of, a strong one all commits before it was asked for;
+    and it holds what the batches up to its generation add up to."""
+    expected = contents(history.batches)
+    known: dict[str, int] = {}
+    for event in history.clients:
+        if isinstance(event, Told):
+            known[event.client] = max(event.generation, known.get(event.client, 0))
+            continue
+        least = {"eventual": 0, "session": known.get(event.client, 0), "strong": event.committed}
+        who = f"{event.client} asked {event.reader} ({event.level})"
+        if event.generation < least[event.level]:
+            yield f"{who} and got {event.generation}, before {least[event.level]}"
+        if event.content != expected.get(event.generation):
+            yield f"{who} and got other entries than those of {event.generation}"
+
+
+def _older_answers(history: History) -> Iterator[str]:
+    """I10: no answer that goes by a session is older than one before it, whoever gave that."""
+    seen: dict[str, int] = {}
+    for event in history.clients:
+        if isinstance(event, Told):
+            continue
+        before = seen.get(event.client, 0)
+        if event.generation < before and event.level != "eventual":
+            yield f"{event.client} got {event.generation} of {event.reader} after {before}"
+        seen[event.client] = max(before, event.generation)
 
 
 def _unaccounted(history: History) -> Iterator[str]:

@@ -114,6 +114,30 @@ class Reported:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Told:
+    """A generation that a client knows of: it committed that, or got another client's session."""
+
+    client: str
+    generation: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """What a client got from one reader, which it asked with its session."""
+
+    client: str
+    reader: str
+    level: str
+    """``eventual``, ``session`` or ``strong``."""
+    generation: int
+    """What the answer contains, as the reader says."""
+    content: str
+    """`content_digest` of the entries in it."""
+    committed: int
+    """The newest commit that anybody was told of before the client asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SaidWell:
     """A moment at which the judge found that all is well, and what there was then."""
 
@@ -153,6 +177,8 @@ class History:
     """Those of one thread in the order in which it took them, processes in order of their start."""
     query_failures: tuple[QueryFailed, ...] = ()
     reports: tuple[Reported, ...] = ()
+    clients: tuple[Told | Answered, ...] = ()
+    """Those of one client in the order in which they happened to it."""
     failures: Mapping[str, int] = field(default_factory=dict)
     """By component that failed: the generation that it was to cover."""
     dead: frozenset[int] = frozenset()

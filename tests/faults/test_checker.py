@@ -9,6 +9,7 @@ import pytest
 from faults.checker import check
 from faults.history import (
     Announced,
+    Answered,
     AskedFor,
     Batch,
     History,
@@ -19,6 +20,7 @@ from faults.history import (
     Reported,
     SaidWell,
     Sample,
+    Told,
     Version,
     content_digest,
 )
@@ -69,6 +71,21 @@ def well(release: int = 2, served: dict[str, str | None] | None = None) -> SaidW
     )
 
 
+def told(generation: int, client: str = "one") -> Told:
+    return Told(client=client, generation=generation)
+
+
+def answered(level: str, generation: int, *, committed: int = 2, content: str = "") -> Answered:
+    return Answered(
+        client="one",
+        reader=f"of {generation}",
+        level=level,
+        generation=generation,
+        content=content or {1: FIRST, 2: SECOND}[generation],
+        committed=committed,
+    )
+
+
 GOOD = History(
     components=NAMES,
     batches=(
@@ -82,11 +99,24 @@ GOOD = History(
     reports=(Reported(reader="a", release=1), Reported(reader="a", release=2)),
     said_well=(well(),),
 )
+ASKED = replace(
+    GOOD,
+    clients=(
+        answered("strong", 1, committed=1),
+        told(2, "other"),
+        answered("session", 1),
+        answered("strong", 2),
+        answered("eventual", 1),
+        told(2),
+        answered("session", 2),
+    ),
+)
 HELD = frozenset(NAMES)
 
 
 def test_a_good_history_passes() -> None:
     assert check(GOOD) == []
+    assert check(ASKED) == []
 
 
 @pytest.mark.parametrize(
@@ -239,6 +269,13 @@ WRONG = {
     "I8 nobody": replace(GOOD, said_well=(replace(well(), readers={}),)),
     "I8 lacking": replace(GOOD, said_well=(replace(well(), components={"left": "left-2"}),)),
     "I6 no release": replace(GOOD, samples=(sample(3, 2, 2),)),
+    "I9 own write": replace(GOOD, clients=(told(2), answered("session", 1))),
+    "I9 strong": replace(GOOD, clients=(told(2, "other"), answered("strong", 1))),
+    "I9 content": replace(GOOD, clients=(answered("session", 2, content=FIRST),)),
+    "I10": replace(GOOD, clients=(answered("session", 2), answered("session", 1))),
+    "I10 after eventual": replace(
+        GOOD, clients=(answered("eventual", 2), answered("session", 1, committed=0))
+    ),
     "I7 release": replace(
         GOOD, releases=(*GOOD.releases, released(3, 2, 1, holds=HELD)), samples=GOOD.samples[:1]
     ),
