@@ -412,7 +412,7 @@ def test_an_answer_that_would_be_too_large_names_the_k_that_fits(
 ) -> None:
     bench.publish_texts({"points": CONTENTS["points"]}, kind=KINDS["points"])
     reader.step()
-    with running(create_app(reader, HttpSettings(max_answer_bytes=210))) as client:
+    with running(create_app(reader, HttpSettings(max_answer_bytes=340))) as client:
         asked = {"vector": [0, 0], "k": 3}
         answer = client.post("/v1/components/points/search", json=asked)
         assert answer.status_code == 422

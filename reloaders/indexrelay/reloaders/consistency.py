@@ -153,8 +153,7 @@ class FreshWait:
             NotFreshError: the time is over, or to wait is no use.
             ReloaderStoppedError: the reader was stopped meanwhile.
         """
-        if not self.settled:
-            self.settle(NotFreshError(self._freshness.lacks(self)))
+        self._freshness.end(self)
         if self._error is not None:
             raise self._error
         return cast("Snapshot", self._snapshot)
@@ -257,10 +256,12 @@ class Freshness:
         if self._looker is not None:
             self._looker.join()
 
-    def lacks(self, wait: FreshWait) -> list[CollectionBehind]:
-        """What keeps a wait from its end now."""
-        with self._acquire() as snapshot:
-            return [self._told(*found) for found in self._lacking(wait, snapshot)]
+    def end(self, wait: FreshWait) -> None:
+        """Settle a wait, one way or the other: its time is over."""
+        self._settle(wait)
+        if not wait.settled:
+            lacking = self._lacking(wait, self._acquire())
+            wait.settle(NotFreshError(self._told(*found) for found in lacking))
 
     def _settle(self, wait: FreshWait) -> set[str]:
         """End a wait if it can be; else the collections that the catalog is to be asked about."""
@@ -384,22 +385,24 @@ class Freshness:
         """Ask the catalog; fill in what somebody still waits for then."""
         for name in sorted(names):
             began = self._catalog.moment()
-            if not self._catalog.look(name):
+            has_answered = self._catalog.look(name)
+            if not has_answered:
                 self._failed_at[name] = began
             self.changed()
-            if self._live is not None and any(
-                behind.collection == name
-                for wait in tuple(self._waits)
-                for behind in self._of(wait)
-            ):
+            # Without the catalog there is nothing that messages do not bring.
+            if has_answered and self._live is not None and self._is_waited_for(name):
                 self._live.fill(name)
 
-    def _of(self, wait: FreshWait) -> list[CollectionBehind]:
-        if wait.settled:
-            return []
+    def _is_waited_for(self, collection: str) -> bool:
         with contextlib.suppress(ComponentNotServedError, ReloaderStoppedError):
-            return self.lacks(wait)
-        return []
+            snapshot = self._acquire()
+            return any(
+                life.collection == collection
+                for wait in tuple(self._waits)
+                if not wait.settled
+                for _, life, _ in self._lacking(wait, snapshot)
+            )
+        return False
 
 
 def _contains(life: Life, look: Look) -> bool:

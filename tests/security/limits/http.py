@@ -330,7 +330,7 @@ def _of_one_token(row: Row, _request: pytest.FixtureRequest) -> None:
 
 def fresh_wait() -> FreshWait:
     """A request that nothing ends."""
-    freshness: Any = SimpleNamespace(lacks=lambda _wait: [])
+    freshness: Any = SimpleNamespace(end=lambda wait: wait.settle(NotFreshError([])))
     return FreshWait(freshness, Consistency.strong(), None, Moment(0, 0.0))
 
 
