@@ -1,7 +1,8 @@
 """How fresh an answer has to be, what a reader does for it, and what it refuses."""
 
 import threading
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -157,8 +158,7 @@ def test_a_reader_without_the_catalog_refuses_what_only_the_catalog_knows(
     pipeline: Pipeline,
 ) -> None:
     released(pipeline)
-    far = reader_without_catalog(pipeline)
-    with closing_reader(far):
+    with closing_reader(reader_without_catalog(pipeline)) as far:
         for asked in (STRONG, Consistency.bounded(60)):
             assert "cannot look into the catalog" in refused(far, asked)
         commit = put(pipeline, {"new": 9})
@@ -169,9 +169,12 @@ def test_a_reader_without_the_catalog_refuses_what_only_the_catalog_knows(
         assert "and 3 was asked for" in refused(far, Consistency.session(lost.session))
 
 
-def closing_reader(reader: Reloader) -> closing:  # type: ignore[type-arg]
-    reader.close = reader.stop  # type: ignore[attr-defined]
-    return closing(reader)  # type: ignore[type-var]
+@contextmanager
+def closing_reader(reader: Reloader) -> Iterator[Reloader]:
+    try:
+        yield reader
+    finally:
+        reader.stop()
 
 
 def test_a_made_up_session_is_refused_at_once_and_says_why(pipeline: Pipeline) -> None:
@@ -211,8 +214,7 @@ def test_what_was_written_into_a_dropped_collection_is_asked_for_no_longer(
         assert found(reader, asked) == ["other"]
     with reader.acquire() as snapshot:
         assert both.after(both, snapshot.session()) == anew
-    far = reader_without_catalog(pipeline)
-    with closing_reader(far):
+    with closing_reader(reader_without_catalog(pipeline)) as far:
         assert "only the catalog knows which" in refused(far, Consistency.session(before))
 
 

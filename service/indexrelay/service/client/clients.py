@@ -100,7 +100,9 @@ class _Asking(Generic[TransportT]):
                 max_answer_bytes=max_answer_bytes,
             )
 
-        self._readers = Readers(address, lambda each: self._reader(target(each)))
+        self._readers: Readers[tuple[Target, TransportT]] = Readers(
+            address, lambda each: self._reader(target(each))
+        )
         self._deadline_seconds = deadline_seconds
         self._session = ClientSession(session, is_sent=keep_session)
 
