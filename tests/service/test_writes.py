@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from indexrelay.producers import GroupCommit, GroupFullError
+from indexrelay.schemas.session import HEADER, SessionToken
 from indexrelay.schemas.settings import Settings
 from indexrelay.service import Client
 from indexrelay.service.app import create_app
@@ -111,8 +112,13 @@ def test_what_was_answered_is_read_and_found(client: httpx.Client, pipeline: Pip
     before = pipeline.catalog.collections.get("songs").generation
     more = {"text": "a song", "payload": {"tenant": "shop", "year": 1999}}
     body = {**upserts("new/1 ü", vector=(9, 9), **more), "wait": "visible:1"}
-    answer = written(client.put(ENTRIES, json=body))
+    put = client.put(ENTRIES, json=body)
+    answer = written(put)
+    epoch = pipeline.catalog.collections.get("songs").epoch
+    session = str(SessionToken.at("songs", epoch, before + 1))
+    assert put.headers[HEADER] == session
     assert answer == {
+        "session": session,
         "collection": "songs",
         "generation": before + 1,
         "upserts": 1,
