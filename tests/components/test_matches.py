@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexrelay.components import matches
+from indexrelay.components.errors import CorruptFileError
 from indexrelay.components.formats.field_columns import FieldColumns, FieldColumnsWriter
 from indexrelay.components.matches import FilterColumns, LayerMatches, field_details
-from indexrelay.schemas.filters import InvalidFilterError
+from indexrelay.schemas.filters import Fields, FieldType, InvalidFilterError
 from tests.components.filter_model import FIELDS, filters, fulfils, payloads
 
 
-def columns_of(path: Path, rows: list[Any]) -> FieldColumns:
-    writer = FieldColumnsWriter(FIELDS)
+def columns_of(path: Path, rows: list[Any], fields: Fields = FIELDS) -> FieldColumns:
+    writer = FieldColumnsWriter(fields)
     writer.extend(0, map(json.dumps, rows))
     writer.write(path, len(rows))
     return FieldColumns(path)
@@ -145,6 +146,25 @@ def test_a_version_without_columns_answers_only_filters_that_ask_for_nothing() -
     assert len(columns.everything()) == 3
     with pytest.raises(InvalidFilterError, match="declare some"):
         columns.parse({"year": 3})
+
+
+NAME, KIND = next(iter(FIELDS.items()))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {name: kind for name, kind in FIELDS.items() if name != NAME},
+        {**FIELDS, "numbre": FieldType.NUMBER},
+        {**FIELDS, NAME: next(kind for kind in FieldType if kind is not KIND)},
+    ],
+    ids=["one is missing", "one too many", "another type"],
+)
+def test_a_delta_with_other_fields_than_its_base_is_corrupt(tmp_path: Path, other: Fields) -> None:
+    base, delta = columns_of(tmp_path / "base", []), columns_of(tmp_path / "delta", [], other)
+    none = np.empty(0, dtype=np.int64)
+    with pytest.raises(CorruptFileError, match="delta is corrupt: it has other fields"):
+        FilterColumns(base, delta, rows=0, delta_rows=0, tombstones=none)
 
 
 def test_details_count_live_entries_and_values_of_another_type(tmp_path: Path) -> None:

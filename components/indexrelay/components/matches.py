@@ -22,6 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from indexrelay.components.errors import CorruptFileError
 from indexrelay.components.formats.field_columns import (
     Column,
     FieldColumns,
@@ -162,7 +163,12 @@ class FilterColumns:
 
         A version that was built without filterable fields has no columns: only filters that ask for
         nothing can be answered.
+
+        Raises:
+            CorruptFileError: the two do not have the same fields.
         """
+        if base is not None and delta is not None and base.fields != delta.fields:
+            raise CorruptFileError(delta.path, "it has other fields than the base")
         self.fields: Fields = {} if base is None else base.fields
         """The fields by which it can be filtered."""
         self._base, self._delta = base, delta
