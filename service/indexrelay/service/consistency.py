@@ -84,19 +84,29 @@ class WaitingRoom:
         """
         if len(self) >= self._most or self._inside[caller] >= self._most_of_one:
             raise OverloadedError(f"{len(self)} requests that wait until it is fresh enough")
-        loop = asyncio.get_running_loop()
-        settled = asyncio.Event()
-
-        def wake() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits there
-                loop.call_soon_threadsafe(settled.set)
-
         self._inside[caller] += 1
         try:
-            wait.when_settled(wake)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._seconds):
-                    await settled.wait()
+            await settled_within(wait, self._seconds)
         finally:
             self._inside[caller] -= 1
-        wait.result()
+
+
+async def settled_within(wait: FreshWait, seconds: float) -> None:
+    """Return once a wait is settled well; on an event loop, without a thread.
+
+    Raises:
+        NotFreshError: the time is over, or to wait is no use.
+        ReloaderStoppedError: the reader was stopped meanwhile.
+    """
+    loop = asyncio.get_running_loop()
+    settled = asyncio.Event()
+
+    def wake() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits there
+            loop.call_soon_threadsafe(settled.set)
+
+    wait.when_settled(wake)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await settled.wait()
+    wait.result()

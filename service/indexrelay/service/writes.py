@@ -36,6 +36,7 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 
 from indexrelay.components.errors import InvalidQueryError
+from indexrelay.components.live import LIVE_KINDS
 from indexrelay.producers import (
     Batch,
     BatchContentError,
@@ -51,13 +52,18 @@ from indexrelay.producers import (
     UnknownEntriesError,
     WrongSourceError,
 )
-from indexrelay.producers.served import ServedQuery, served_status
 from indexrelay.reloaders import Reloader
+from indexrelay.reloaders.consistency import Consistency
+from indexrelay.reloaders.errors import (
+    ComponentNotServedError,
+    NotFreshError,
+    ReloaderStoppedError,
+)
 from indexrelay.reloaders.fastapi import Lifespan
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.filters import matches, parse_filter
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.session import HEADER
+from indexrelay.schemas.session import HEADER, SessionToken
 from indexrelay.schemas.settings import Settings
 from indexrelay.service.answers import LargeResponse, plain_json
 from indexrelay.service.bodies import (
@@ -71,6 +77,7 @@ from indexrelay.service.bodies import (
     read_write,
 )
 from indexrelay.service.connections import connection_of
+from indexrelay.service.consistency import settled_within
 from indexrelay.service.description import body_of, refusals
 from indexrelay.service.metrics import WriteCounts, WriteOutcome
 from indexrelay.service.problems import OverloadedError, RefusedError
@@ -90,9 +97,6 @@ _KEY: Final = re.compile(r'"[\x20\x21\x23-\x7e]{1,200}"|[\x21\x23-\x7e]{1,200}')
 (draft-ietf-httpapi-idempotency-key-header)"""
 _OPERATIONS: Final = {"PUT": "upsert", "POST": "delete", "PATCH": "patch"}
 """As the metrics call them."""
-_FIRST_PAUSE_SECONDS: Final = 0.002
-_LONGEST_PAUSE_SECONDS: Final = 0.05
-_GROWTH: Final = 1.5
 _LOOKERS: Final = 2
 """Threads that look at presence; where Redis does not answer each look takes seconds."""
 
@@ -125,6 +129,8 @@ class StoredAnswer(BaseModel):
     collection: str
     generation: int
     """Of the collection when the entry was read: it is what every write up to that made of it."""
+    session: str
+    """The session token of whoever has seen it."""
     id: str
     payload: Any
     """Its JSON payload; null where it has none."""
@@ -243,21 +249,27 @@ class _Waits:
 
     async def _seen_here(self, commit: Commit, seconds: float) -> str | None:
         """Wait for the answers of this reader."""
-        query = ServedQuery(
-            commit=commit,
-            readers=1,
-            components=None,
-            definitions=self._writer.settings.components,
-            live=True,
-        )
-        pause = _FIRST_PAUSE_SECONDS
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while not served_status(query, [self._reloader.state]).served:
-                    await asyncio.sleep(pause)
-                    pause = min(pause * _GROWTH, _LONGEST_PAUSE_SECONDS)
-                return None
-        return f"not in the answers of this reader within {seconds:g} s"
+        asked = Consistency.session(commit.session)
+        try:
+            components = self._answering(commit.collection)
+            if not components:
+                return "this reader serves nothing of it"
+            with self._reloader.freshness.begin(asked, components=components) as wait:
+                await settled_within(wait, seconds)
+        except (NotFreshError, ReloaderStoppedError, ComponentNotServedError) as error:
+            return str(error)
+        return None
+
+    def _answering(self, collection: str) -> list[str]:
+        """The components that show it: those that take changes, or, where none does, all."""
+        with self._reloader.acquire() as snapshot:
+            kinds = {
+                name: snapshot.manifest(name).kind
+                for name in snapshot
+                if collection in snapshot.manifest(name).covers
+            }
+        live = [name for name, kind in kinds.items() if kind in LIVE_KINDS]
+        return live or list(kinds)
 
     async def _served(self, commit: Commit, readers: int | None, seconds: float) -> str | None:
         """Wait for what readers say of themselves; ``readers``: how many, ``None``: all.
@@ -406,11 +418,17 @@ class _Requests:
         found = await self._told(self._queries.on_thread(request, find), caller)
         if found is None:
             raise _no_entry(collection, entry_id)
-        head = {"collection": collection, "generation": found.generation, "id": found.id}
+        session = str(SessionToken.at(collection, found.epoch, found.generation))
+        head = {
+            "collection": collection,
+            "generation": found.generation,
+            "session": session,
+            "id": found.id,
+        }
         text = plain_json(found.text)
         payload = b"null" if found.payload is None else found.payload.encode()
         body = b'%b,"text":%b,"payload":%b}' % (plain_json(head)[:-1], text, payload)
-        return LargeResponse(body, media_type=JSON)
+        return LargeResponse(body, headers={HEADER: session}, media_type=JSON)
 
     def _see_declared(self, collection: str) -> None:
         declared = self._writer.settings.collections.get(collection)

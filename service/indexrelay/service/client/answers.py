@@ -193,6 +193,8 @@ class StoredEntry(_Model):
     collection: str
     generation: int
     """Of the collection when it was read."""
+    session: str = ""
+    """The session token of whoever has seen it; the client has it, too."""
     id: str
     payload: Any = None
     text: str | None = None
