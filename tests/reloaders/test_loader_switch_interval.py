@@ -2,11 +2,15 @@
 
 import multiprocessing
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from indexrelay.reloaders.loader import INTERVAL_SECONDS, switch_interval
+from indexrelay.reloaders.presence import Reporter
+from indexrelay.storage.artifacts import ArtifactStore
+from tests.reloaders.bench import Bench
 
 USUAL_SECONDS = 0.005
 
@@ -65,3 +69,30 @@ def test_a_child_forked_in_the_middle_of_a_reload_has_what_the_process_had() -> 
         process.start()
         process.join()
     assert told.get() == (USUAL_SECONDS, INTERVAL_SECONDS)
+
+
+def test_turns_are_short_while_a_reader_looks_and_loads_and_reports(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, float] = {}
+
+    def watched(step: Callable[..., Any]) -> Callable[..., Any]:
+        def watching(*given: Any, **named: Any) -> Any:
+            seen[step.__name__] = interval()
+            return step(*given, **named)
+
+        return watching
+
+    bench.publish(voyager="v1")
+    reader = bench.reader()
+    steps: dict[type, tuple[Callable[..., Any], ...]] = {
+        ArtifactStore: (ArtifactStore.newest_release, ArtifactStore.open_version),
+        Reporter: (Reporter.publish, Reporter.report),
+    }
+    for owner, its_steps in steps.items():
+        for step in its_steps:
+            monkeypatch.setattr(owner, step.__name__, watched(step))
+    assert reader.step()
+    names = ("newest_release", "open_version", "publish", "report")
+    assert seen == dict.fromkeys(names, INTERVAL_SECONDS)
+    assert interval() == USUAL_SECONDS

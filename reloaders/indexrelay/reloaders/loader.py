@@ -13,11 +13,12 @@ While a round loads, a newer release may arrive. What it names differently and w
 superseded: it is left for the next round and comes first there, so that a component whose versions
 follow faster than others load gets its turn.
 
-Meanwhile the interpreter's switch interval is short (`SwitchInterval`), so that queries go first.
-A thread that comes out of FAISS waits for the interpreter's lock until the thread that holds it has
-had it for a whole switch interval: 5 ms by default, which is longer than nearly every query. A
-reload computes for a few milliseconds. Where it keeps the lock for a tenth of one at most, a query
-that ends meanwhile hardly waits (figures: docs/decisions/012).
+Meanwhile, and while the reader looks and reports, the interpreter's switch interval is short
+(`SwitchInterval`), so that queries go first. A thread that comes out of FAISS waits for the
+interpreter's lock until the thread that holds it has had it for a whole switch interval: 5 ms by
+default, which is longer than nearly every query. A reload computes for a few milliseconds. Where it
+keeps the lock for a tenth of one at most, a query that ends meanwhile hardly waits (figures:
+docs/decisions/012).
 """
 
 import os

@@ -490,16 +490,13 @@ class Reloader:
             renew_presence: whether presence is to be kept alive while a load takes long.
         """
         swapped = False
-        with self._reserve.lent():
+        with self._reserve.lent(), switch_interval.shortened():
             self._follower.take_requests()
             while (release := self._follower.due(announced=self._announced)) is not None:
-                with switch_interval.shortened():
-                    renewing = (
-                        self._reporter.renewing(lambda: self.state) if renew_presence else None
-                    )
-                    with renewing or contextlib.nullcontext():
-                        done = self._follower.load(release)
-                    changed = self._follower.serve(done)
+                renewing = self._reporter.renewing(lambda: self.state) if renew_presence else None
+                with renewing or contextlib.nullcontext():
+                    done = self._follower.load(release)
+                changed = self._follower.serve(done)
                 self._note_ready()
                 if changed:
                     swapped = True
