@@ -424,9 +424,13 @@ def _decoded(cells: NDArray[np.bytes_]) -> list[str | None]:
     """The texts of some cells.
 
     Decoded together and split at the zeros that end them, they take two thirds of the time of one
-    after another; a text without a byte is not among the pieces.
+    after another. Where texts are shorter than the longest there are pieces without a byte between
+    them, and so is what lies behind the last zero.
     """
-    texts: list[str | None] = [*filter(None, cells.tobytes().decode().split("\0"))]
+    texts: list[str | None] = [*cells.tobytes().decode().split("\0")]
+    texts.pop()
+    if len(texts) != len(cells):
+        texts = [*filter(None, texts)]
     return texts if len(texts) == len(cells) else [*map(bytes.decode, cells.tolist())]
 
 
