@@ -111,6 +111,7 @@ class Arrangement:
             rounds, k=k, entries=entries, vectors=vectors, narrows=narrows, first=first
         )
         hits = Hits(chosen)
+        hits.degraded = rounds.degraded
         watch.stage("all rounds")
         check_bytes_of_hits(hits, max_payload_bytes)
         if rounds.explanation is not None:
@@ -205,17 +206,20 @@ class Arrangement:
 
 
 class _Rounds(Generic[HitT]):
-    """Searches, and remembers how often and how the last answer was found."""
+    """Searches, and remembers how often, how the last answer was found, and what any lacks."""
 
     def __init__(self, find: Callable[[int, FilterObject | None], Sequence[HitT]]) -> None:
         self._find = find
         self.count = 0
         self.explanation: Explanation | None = None
+        self.degraded: str | None = None
 
     def __call__(self, depth: int, beyond: FilterObject | None) -> Sequence[HitT]:
         found = self._find(depth, beyond)
         self.count += 1
-        self.explanation = getattr(found, "explanation", None)
+        if isinstance(found, Hits):
+            self.explanation = found.explanation
+            self.degraded = found.degraded or self.degraded
         return found
 
 

@@ -1,11 +1,17 @@
 """A user's function that a component's table names as ``module:function``.
 
-The name is checked with the settings; the module is imported where the function is called.
+The name is checked with the settings; the module is imported where the function is called. Where
+somebody waits for what it returns, it is called with a time limit (`TimedCalls`).
 """
 
+import contextvars
 import importlib
+import os
 import re
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator
@@ -50,3 +56,101 @@ def function_of(name: str, error: type[FunctionError]) -> Callable[..., Any]:
     if not callable(function):
         raise error(name, f"{module_name} has no function {attribute!r}")
     return function  # type: ignore[no-any-return] # callable() narrows to an unknown signature
+
+
+class OverdueError(Exception):
+    """Raised when a call took longer than it may, or could not begin in that time."""
+
+
+class TimedCalls:
+    """Calls functions on threads of its own, and waits no longer than it may; for many threads.
+
+    No call can be ended from outside. One that is overdue goes on, and what it gives is dropped. So
+    the number of threads is bounded, and while all of them are overdue nothing is begun. Threads
+    are kept, since a function may keep a model or a connection for each. They keep no process from
+    ending. A forked child starts its own.
+    """
+
+    def __init__(self, name: str, *, most: int) -> None:
+        """Start at most so many threads, each when it is first needed, under this name."""
+        self._name = name
+        self._most = most
+        self._start()
+
+    def _start(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._threads = self._open = self._overdue = 0
+
+    def call(self, function: Callable[..., Any], *arguments: Any, seconds: float) -> Any:
+        """What ``function`` returns within so many seconds.
+
+        Raises:
+            OverdueError: it took longer.
+            BaseException: what it raises.
+        """
+        if os.getpid() != self._process:
+            self._start()
+        call = _Call(function, arguments)
+        with self._lock:
+            if self._overdue >= self._most:
+                raise OverdueError
+            self._open += 1
+            if self._threads < min(self._open, self._most):
+                self._threads += 1
+                name = f"{self._name}-{self._threads}"
+                threading.Thread(target=self._work, name=name, daemon=True).start()
+        self._calls.put(call)
+        if not call.ended.wait(seconds) and self._give_up(call):
+            raise OverdueError
+        if call.error is None:
+            return call.result
+        try:
+            raise call.error
+        finally:
+            del call  # or its traceback would hold itself
+
+    def close(self) -> None:
+        """End the threads, each after the call that it is in."""
+        if os.getpid() == self._process:
+            for _ in range(self._threads):
+                self._calls.put(None)
+
+    def _give_up(self, call: "_Call") -> bool:
+        with self._lock:
+            if call.ended.is_set():  # in this moment
+                return False
+            call.given_up = True
+            self._overdue += call.begun
+        return True
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            with self._lock:
+                call.begun = not call.given_up
+            if call.begun:
+                call.run()
+            with self._lock:
+                self._overdue -= call.begun and call.given_up
+                call.ended.set()
+                self._open -= 1
+
+
+@dataclass(slots=True)
+class _Call:
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    """What belongs to the caller, such as what its logs are bound to."""
+    ended: threading.Event = field(default_factory=threading.Event)
+    begun: bool = False
+    given_up: bool = False
+    result: Any = None
+    error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.result = self.context.run(self.function, *self.arguments)
+        except BaseException as error:  # noqa: BLE001 - the caller raises it
+            self.error = error

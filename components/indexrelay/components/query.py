@@ -247,6 +247,8 @@ class Hits(list[Hit]):
 
     explanation: Explanation | None = None
     """How it was answered; ``None``: ``explain`` was not asked for."""
+    degraded: str | None = None
+    """Why the answer is less than what was asked for; ``None``: it is not."""
 
 
 @dataclass(slots=True)

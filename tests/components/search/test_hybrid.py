@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -444,10 +445,20 @@ def test_a_function_may_give_an_order_by_what_it_sees_of_each_hit(search: Hybrid
 @pytest.mark.parametrize(
     ("scores", "said"),
     [
-        (lambda _, hits: [1.0] * (len(hits) - 1), r"it gave scores of the shape \(49,\) for 50"),
-        (lambda _, hits: [float("nan")] * len(hits), "a score that is no finite number"),
+        (lambda _, hits: [1.0] * (len(hits) - 1), "it gave 49 scores for 50 hits"),
+        (lambda *_: [], "it gave 0 scores for 50 hits"),
+        (
+            lambda _, hits: [0.5, float("nan")] * (len(hits) // 2),
+            "it gave nan as the score of hit 1, which is no finite number",
+        ),
+        (lambda _, hits: [(hit.id, 1.0) for hit in hits], r"it gave \('e\d+', 1.0\) as the score"),
+        (lambda _, hits: [1.0, *(hit.id for hit in hits[1:])], "it gave 'e.*' as the score of hit"),
+        (lambda _, hits: {hit.id: 1.0 for hit in hits}, "it gave a dict: return a list, with a"),
+        (lambda _, hits: (1.0 for _ in hits), "it gave a generator: return a list"),
+        (lambda _, hits: np.zeros((len(hits), 1)), r"it gave an array of the shape \(50, 1\)"),
         (lambda _, hits: hits[0].payload["missing"], "it raised KeyError: 'missing'"),
-        (lambda *_: None, r"it gave scores of the shape \(\) for 50"),
+        (lambda *_: None, "it gave nothing: return a list"),
+        (lambda *_: 1.0, "it gave a float: return a list"),
         (lambda _, hits: [hits[0].id, "nowhere"], "it gave 'nowhere', which is none of the hits"),
         (lambda _, hits: [hits[0].id] * 2, "it gave an id twice"),
     ],
@@ -457,6 +468,41 @@ def test_a_function_that_gives_no_scores_is_named(
 ) -> None:
     with pytest.raises(RerankFunctionError, match=said):
         search.search(text="sea blue", rerank=scores)
+
+
+def test_a_function_that_takes_too_long_leaves_the_order_without_it(tmp_path: Path) -> None:
+    vector = SONGS.rows["e000004"].vector
+    begun, may_end, ended = Event(), Event(), Event()
+    late: list[HybridHit] = []
+
+    def hangs(_: HybridQuery, hits: Sequence[HybridHit]) -> list[float]:
+        begun.set()
+        may_end.wait()
+        late.extend(hits)
+        for hit in hits:
+            hit.score = -1.0
+        ended.set()
+        return [0.0] * len(hits)
+
+    with closing(opened(tmp_path, SONGS, rerank_seconds=1e-9)) as search:
+        asked: dict[str, Any] = {"vector": vector, "text": "sea", "k": 5}
+        expected = search.search(**asked, rerank=False)
+        while not begun.is_set():  # one that waits for a thread for so long is not begun
+            hits = search.search(**asked, rerank=hangs, explain=True)
+        grouped = search.search(**asked, rerank=hangs, group_by="artist")
+        may_end.set()
+        assert ended.wait(60)
+    assert hits == expected
+    assert [hit.score for hit in hits] == [hit.score for hit in expected], "late hits are others"
+    assert {hit.id for hit in hits} <= {hit.id for hit in late}
+    assert hits.degraded is not None
+    assert hits.degraded.endswith(
+        "hangs took longer than 1e-09 s (rerank_seconds): the order is the one without it"
+    )
+    assert grouped.degraded == hits.degraded
+    assert expected.degraded is None
+    assert hits.explanation is not None
+    assert "rerank" in [stage.name for stage in hits.explanation.stages]
 
 
 def test_each_group_has_so_many_places(search: HybridSearch) -> None:

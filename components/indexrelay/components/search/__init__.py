@@ -5,17 +5,10 @@ collection: a version names the files of both, so they always hold the same entr
 what a reader serves: it asks both halves and fuses their rankings.
 """
 
-from indexrelay.components.search.hybrid import (
-    ArmHit,
-    Fusion,
-    HybridHit,
-    HybridHits,
-    HybridKeywords,
-    HybridQuery,
-    HybridSearch,
-    Rerank,
-)
+from indexrelay.components.search.hits import ArmHit, HybridHit, HybridHits, HybridQuery
+from indexrelay.components.search.hybrid import Fusion, HybridKeywords, HybridSearch
 from indexrelay.components.search.kind import HybridIndex, HybridIndexParameters
+from indexrelay.components.search.rerank import Rerank
 
 __all__ = [
     "ArmHit",

@@ -11,26 +11,23 @@ last (`arrangement`).
 
 import math
 import numbers
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import (
-    TYPE_CHECKING,
     Any,
     ClassVar,
     Final,
     Literal,
-    SupportsIndex,
     Unpack,
     cast,
     get_args,
-    overload,
 )
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from indexrelay.components.arrangement import Arrangement
-from indexrelay.components.errors import InvalidQueryError, RerankFunctionError
+from indexrelay.components.errors import InvalidQueryError
 from indexrelay.components.query import (
     Entry,
     Explanation,
@@ -48,11 +45,12 @@ from indexrelay.components.search.fusion import (
     scaled_scores,
     score_fusion,
 )
+from indexrelay.components.search.hits import ArmHit, HybridHit, HybridHits, HybridQuery
+from indexrelay.components.search.rerank import Rerank, Reranker
 from indexrelay.components.served import Closable, Hit, check_bytes_of_hits
 from indexrelay.components.text_index.search import TextSearch
 from indexrelay.components.vector_index.examples import ExampleList
 from indexrelay.components.vector_index.search import VectorSearch
-from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.filters import Fields
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
@@ -60,96 +58,6 @@ from indexrelay.storage.entries import Vectors
 ARMS: Final = ("vector", "text")
 _SHALLOWEST: Final = 100
 """Hits that each half is asked for at least, so that ``k`` up to 20 all give the same order."""
-
-
-@dataclass(frozen=True, slots=True)
-class ArmHit:
-    """Where one half found an entry."""
-
-    rank: int | None
-    """Among the half's own hits, from 1; of groups of one half alone: among the answer's. ``None``:
-    beyond the depth that was searched, where only its score was asked for."""
-    score: float
-    """As the half has it: see `VectorSearch` and `TextSearch`."""
-
-
-class HybridHit(Hit):
-    """An entry that was found, and by which half.
-
-    ``score`` is what ``rerank`` gave it, where there is such a function; else the fused score,
-    where both halves were asked; else that of the one half.
-    """
-
-    __slots__ = ("_found", "arms", "fused", "text")
-
-    def __init__(
-        self, found: Hit, score: float, arms: Mapping[str, ArmHit], fused: float | None = None
-    ) -> None:
-        """``found`` is the hit of a half: its payload stays unparsed until it is read."""
-        self.id = found.id
-        self.score = score
-        self._found = found
-        self.arms = arms
-        """``vector`` and ``text``, as far as they found it, or were asked for its score."""
-        self.fused = fused
-        """What the fusion gave it; ``None``: only one half was asked."""
-        self.text: str | None = None
-        """The entry's text, where ``rerank`` was given the hit; else ``None``."""
-
-    @property
-    def payload(self) -> Any:
-        """The entry's JSON payload, parsed; ``None`` where it has none.
-
-        Raises:
-            CorruptFileError: what is stored is not JSON.
-        """
-        return self._found.payload
-
-    @payload.setter
-    def payload(self, payload: Any) -> None:
-        self._found.payload = payload
-
-    @property
-    def payload_json(self) -> bytes | None:
-        """The payload as JSON in UTF-8, unparsed where it was not read; ``None``: none."""
-        return self._found.payload_json
-
-    def __repr__(self) -> str:
-        said = f"id={self.id!r}, score={self.score!r}, payload={self.payload!r}"
-        return f"HybridHit({said}, arms={dict(self.arms)!r}, fused={self.fused!r})"
-
-    def __reduce__(self) -> tuple[type[Hit], tuple[object, ...]]:
-        plain = Hit(self.id, self.score, self.payload)
-        return HybridHit, (plain, self.score, self.arms, self.fused)
-
-
-class HybridHits(Hits):
-    """The hits of one query, the best first: every one is a `HybridHit`."""
-
-    if TYPE_CHECKING:  # a list of hits cannot be said to be one of hybrid hits
-
-        def __iter__(self) -> Iterator[HybridHit]: ...
-        @overload  # type: ignore[override]
-        def __getitem__(self, place: SupportsIndex, /) -> HybridHit: ...
-        @overload
-        def __getitem__(self, place: slice, /) -> list[HybridHit]: ...
-        def __getitem__(self, place: Any, /) -> Any: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HybridQuery:
-    """What was asked for, as ``rerank`` is given it."""
-
-    vector: Vectors | None
-    """Shape ``(dimension,)``; ``None``: only a text was given."""
-    text: str | None
-    """``None``: only a vector was given."""
-
-
-Rerank = Callable[[HybridQuery, list[HybridHit]], Sequence[float] | Sequence[str]]
-"""Gives a number for each hit, in their order, higher for better; or the ids in a new order, the
-best first, of which those that it leaves out are dropped. Each hit has its ``text``, its
-``payload``, its ``fused`` score, and the rank and score of each half in ``arms``."""
 
 
 Fusion = Literal["ranks", "scores"]
@@ -240,11 +148,19 @@ class HybridSearch(Closable):
         fields: Fields,
         rerank: Rerank | None = None,
         rerank_hits: int = 50,
+        rerank_seconds: float | None = None,
         weights: Mapping[str, float] | None = None,
     ) -> None:
         """Serve two halves of one version, which are closed with it.
 
-        ``weights`` are those of a fusion of scores where a search gives none; ``None``: equal.
+        Args:
+            by_vector: one half.
+            by_text: the other.
+            fields: of both.
+            rerank: judges the best hits again; ``None``: the fusion decides.
+            rerank_hits: so many, at least.
+            rerank_seconds: how long that may take; ``None``: as long as it does.
+            weights: of a fusion of scores where a search gives none; ``None``: equal.
         """
         self.by_vector: VectorSearch = by_vector
         """The half that is searched by vector."""
@@ -254,6 +170,7 @@ class HybridSearch(Closable):
         """The fields that it can be filtered and grouped by."""
         self._rerank = rerank
         self._rerank_hits = rerank_hits
+        self._reranker = Reranker(rerank_seconds)
         self.weights: Mapping[str, float] = dict.fromkeys(ARMS, 1.0) if weights is None else weights
         """Of ``vector`` and ``text`` in a fusion of scores, where a search gives none."""
 
@@ -316,7 +233,9 @@ class HybridSearch(Closable):
             )
             if narrows and asked.group_by is not None:  # each round has ranks of its own
                 return _of_one(fusing.arms[0], arranged)
-            return _answer(cast("list[HybridHit]", arranged), arranged.explanation)
+            return _answer(
+                cast("list[HybridHit]", arranged), arranged.explanation, arranged.degraded
+            )
         hits = find(first)
         del hits[asked.k :]
         check_bytes_of_hits(hits, asked.max_payload_bytes)
@@ -403,6 +322,7 @@ class HybridSearch(Closable):
 
     def close(self) -> None:
         """Close both halves; nothing may be searched afterwards."""
+        self._reranker.close()
         self.by_vector.close()
         self.by_text.close()
         del self.by_vector, self.by_text
@@ -525,7 +445,7 @@ class HybridSearch(Closable):
         return self.by_text.ask(cast("str", query.text), options)
 
     def _reranked(self, function: Rerank, query: HybridQuery, hits: HybridHits) -> HybridHits:
-        """The hits as ``function`` orders or scores them; each has its text."""
+        """The hits as ``function`` orders or scores them, each with its text."""
         if not hits:
             return hits
         watch = Stopwatch()
@@ -533,12 +453,12 @@ class HybridSearch(Closable):
         for hit, entry in zip(found, self.by_text.get([hit.id for hit in found]), strict=True):
             hit.text = None if entry is None else entry.text
         watch.stage("texts")
-        judged = _judged(function, query, found)
+        judged, degraded = self._reranker.judged(function, query, found)
         watch.stage("rerank")
         explanation = hits.explanation
         if explanation is not None:
             explanation = replace(explanation, stages=(*explanation.stages, *watch.stages))
-        return _answer(judged, explanation)
+        return _answer(judged, explanation, degraded)
 
     def _function(self, rerank: Rerank | bool | None) -> Rerank | None:
         if callable(rerank):
@@ -604,48 +524,9 @@ def _of_one(arm: str, found: Hits) -> HybridHits:
     )
 
 
-def _answer(hits: Iterable[HybridHit], explanation: Explanation | None) -> HybridHits:
+def _answer(
+    hits: Iterable[HybridHit], explanation: Explanation | None, degraded: str | None = None
+) -> HybridHits:
     answer = HybridHits(hits)
-    answer.explanation = explanation
+    answer.explanation, answer.degraded = explanation, degraded
     return answer
-
-
-def _judged(function: Rerank, query: HybridQuery, found: list[HybridHit]) -> list[HybridHit]:
-    """The hits as ``function`` orders or scores them.
-
-    Raises:
-        RerankFunctionError: it raised something, or gave neither ids of these hits nor a finite
-            number for each.
-    """
-    name = getattr(function, "__qualname__", type(function).__name__)
-    try:
-        given = function(query, list(found))
-        if isinstance(given, list | tuple) and given and isinstance(given[0], str):
-            return _in_order(name, cast("Sequence[str]", given), found)
-        scores = np.asarray(given, dtype=np.float64)
-    except RerankFunctionError:
-        raise
-    except Exception as error:
-        raise RerankFunctionError(name, f"it raised {describe_error(error)}") from error
-    if scores.shape != (len(found),):
-        raise RerankFunctionError(
-            name, f"it gave scores of the shape {scores.shape} for {len(found)} hits"
-        )
-    if not np.isfinite(scores).all():
-        raise RerankFunctionError(name, "it gave a score that is no finite number")
-    for hit, score in zip(found, scores.tolist(), strict=True):
-        hit.score = score
-    return [found[place] for place in np.argsort(-scores, kind="stable").tolist()]
-
-
-def _in_order(name: str, ids: Sequence[str], found: Sequence[HybridHit]) -> list[HybridHit]:
-    """The hits with these ids; their scores fall from 1 as their places do."""
-    hits = {hit.id: hit for hit in found}
-    if len(set(ids)) < len(ids):
-        raise RerankFunctionError(name, "it gave an id twice")
-    unknown = [each for each in ids if each not in hits]
-    if unknown:
-        raise RerankFunctionError(name, f"it gave {unknown[0]!r:.100}, which is none of the hits")
-    for place, each in enumerate(ids):
-        hits[each].score = 1 - place / len(ids)
-    return [hits[each] for each in ids]

@@ -73,6 +73,11 @@ class HybridIndexParameters(GoldenParameters):
     """How many of the best hits ``rerank`` is given; at least as many as are asked for. 50: where a
     model looks at each of them, more would be felt."""
 
+    rerank_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0
+    """How long ``rerank`` may take for one search, the wait for a thread included. An answer that
+    would come later comes without it, and says so (``degraded``). 5: longer than people wait for a
+    search, so that only what hangs is left out. Builds that ask golden queries wait for it."""
+
     @field_validator("weights")
     @classmethod
     def _one_counts(cls, weights: Mapping[str, float] | None) -> Mapping[str, float] | None:
@@ -99,7 +104,7 @@ class HybridIndex(Kind[HybridIndexParameters, HybridSearch]):
 
     preload = VectorIndex.preload
     # The halves depend on none: a build with others names their files again.
-    gate_parameters = GOLDEN_KEYS | {"rerank", "rerank_hits", "weights"}
+    gate_parameters = GOLDEN_KEYS | {"rerank", "rerank_hits", "rerank_seconds", "weights"}
     sandboxed = frozenset(f"{VECTOR}.{name}" for name in VectorIndex.sandboxed)
     max_inputs = 1
     takes_components = False
@@ -214,7 +219,13 @@ class HybridIndex(Kind[HybridIndexParameters, HybridSearch]):
     def verify(self, job: Job, built: Built, files: Mapping[str, Path]) -> Iterable[Check]:
         """The gates of both halves, with ``vector.`` or ``text.`` before their names."""
         gates = (check for part in self._parts for check in part.verify(job, built, files))
-        return golden_gates(gates, self.parameters, load=lambda: self.load(files), ask=_answer)
+
+        def load() -> HybridSearch:
+            return self._opened(
+                files, lambda part: part.kind.load(part.files(files)), rerank_seconds=None
+            )
+
+        return golden_gates(gates, self.parameters, load=load, ask=_answer)
 
     def load(self, files: Mapping[str, Path]) -> HybridSearch:
         """Open both halves for serving, and import the function of ``rerank``.
@@ -224,14 +235,20 @@ class HybridIndex(Kind[HybridIndexParameters, HybridSearch]):
             MissingExtraError: FAISS is not installed.
             RerankFunctionError: the function of ``rerank`` cannot be imported.
         """
-        return self._opened(files, lambda part: part.kind.load(part.files(files)))
+        return self._opened(
+            files,
+            lambda part: part.kind.load(part.files(files)),
+            rerank_seconds=self.parameters.rerank_seconds,
+        )
 
     def reload(self, files: Mapping[str, Path], previous: Any) -> HybridSearch:
         """`load`, where each half may share what ``previous`` has open."""
         served = cast("HybridSearch", previous)
         halves = {VECTOR: served.by_vector, TEXT: served.by_text}
         return self._opened(
-            files, lambda part: part.kind.reload(part.files(files), halves[part.name])
+            files,
+            lambda part: part.kind.reload(part.files(files), halves[part.name]),
+            rerank_seconds=self.parameters.rerank_seconds,
         )
 
     def inspect(self, value: Any) -> None:
@@ -244,7 +261,9 @@ class HybridIndex(Kind[HybridIndexParameters, HybridSearch]):
         self._vector.kind.inspect(served.by_vector)
         self._text.kind.inspect(served.by_text)
 
-    def _opened(self, files: Files, open_: Callable[[Part], Any]) -> HybridSearch:
+    def _opened(
+        self, files: Files, open_: Callable[[Part], Any], *, rerank_seconds: float | None
+    ) -> HybridSearch:
         rerank = self._rerank()
         weights: Mapping[str, float] | None = None
         if self.parameters.weights is not None:
@@ -262,6 +281,7 @@ class HybridIndex(Kind[HybridIndexParameters, HybridSearch]):
             fields=self.parameters.filterable,
             rerank=rerank,
             rerank_hits=self.parameters.rerank_hits,
+            rerank_seconds=rerank_seconds,
             weights=weights,
         )
 
