@@ -103,8 +103,8 @@ Hold: TypeAlias = Callable[[int], None]
 class ArmRank(BaseModel):
     """Where one part of a search by vector and text had found an entry."""
 
-    rank: int
-    """From 1."""
+    rank: int | None
+    """From 1; null: beyond the depth that was searched, where only its score was asked for."""
     score: float
 
 
