@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from indexrelay.components.errors import CorruptFileError, InvalidQueryError, UnknownEntryError
 from indexrelay.components.text_index import DATABASE, TextIndex, TextIndexParameters, TextSearch
 from indexrelay.components.text_index.analyser import Analyser, Tokenizer
+from indexrelay.components.text_index.database import open_database
 from indexrelay.components.text_index.search import MOST_PHRASES
 from tests.components.jobs import MemorySnapshot, Run, make_job, make_snapshot, run
 
@@ -274,3 +275,13 @@ def test_no_more_payloads_are_read_than_may_be(index: TextSearch) -> None:
     with pytest.raises(InvalidQueryError, match=f"more than {size - 1} bytes; ask for fewer"):
         index.search("read", max_payload_bytes=size - 1)
     assert index.search("read") == hits, "the connection is as it was"
+
+
+def test_a_page_is_checked_when_it_is_read_and_not_with_each_query(tmp_path: Path) -> None:
+    path = build(tmp_path, snapshot()).files[DATABASE]
+    with closing(open_database(path)) as connection:
+        found = [
+            connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("trusted_schema", "cell_size_check", "mmap_size")
+        ]
+    assert found == [0, 1, 0], "each page of a mapped file would be checked whenever it is touched"
