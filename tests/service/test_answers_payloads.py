@@ -46,6 +46,16 @@ def test_a_stored_payload_is_written_byte_for_byte(monkeypatch: pytest.MonkeyPat
     assert [hit.payload for hit in read.hits] == [json.loads(STORED), None, []]
 
 
+def test_an_answer_that_is_less_than_was_asked_for_says_why() -> None:
+    hits = Hits(found(b"1"))
+    hits.degraded = "rerank took too long"
+    read = SearchAnswer.model_validate(json.loads(encoded(hits, WHO, max_bytes=10_000)))
+    assert (read.degraded, read.reason) == (True, "rerank took too long")
+    hits.degraded = None
+    read = SearchAnswer.model_validate(json.loads(encoded(hits, WHO, max_bytes=10_000)))
+    assert (read.degraded, read.reason) == (False, None)
+
+
 def test_an_answer_without_hits_and_one_of_a_users_kind_have_the_same_shape() -> None:
     assert encoded_hits([], max_bytes=2, are_json=True) == b"[]"
     hits = [Hit("é", 1.25, {"a": "\ud800"}), Hit("b", -0.0, None)]

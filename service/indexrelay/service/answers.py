@@ -17,7 +17,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
 from pydantic import BaseModel
@@ -223,8 +223,12 @@ def encoded(
         InvalidQueryError: it would be longer than ``max_bytes``, or a score is no number.
         CorruptFileError, ValueError: a payload is not JSON.
     """
+    explanation = degraded = None
+    if isinstance(hits, Hits):
+        explanation, degraded = hits.explanation, hits.degraded
+    if degraded is not None:
+        answering = replace(answering, degraded=True, reason=degraded)
     head = head_of(answering) + b',"hits":'
-    explanation = hits.explanation if isinstance(hits, Hits) else None
     tail = b"}"
     if explanation is not None:
         tail = b',"explanation":' + checked_json(explanation.as_json()) + b"}"
