@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.settings import Metric
 from indexrelay.storage.catalog import BatchChanges, Catalog, Commit
 from indexrelay.storage.entries import Entries, Guard
 from indexrelay.storage.errors import (
@@ -154,3 +157,72 @@ def test_an_entry_is_read_as_it_is_now(tracks: Catalog) -> None:
     assert tracks.entries.get("tracks", "a") is None
     with pytest.raises(UnknownCollectionError):
         tracks.entries.get("nothing", "a")
+
+
+OWNERS = st.sampled_from(["us", "them", None])
+IDS = st.lists(st.sampled_from("abcd"), unique=True, max_size=3)
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> tuple[str | None, dict[str, Any]]:
+    """Whose batch it is (``None``: of somebody who may change everything), and what it changes."""
+    sets = st.dictionaries(st.sampled_from("abcd"), OWNERS, max_size=2)
+    texts = st.dictionaries(st.sampled_from("abcd"), st.sampled_from(["text", None]), max_size=2)
+    payloads = {id_: None if owner is None else f'"{owner}"' for id_, owner in draw(sets).items()}
+    return draw(OWNERS), {
+        "upserts": [owned(id_, by=draw(OWNERS)) for id_ in draw(IDS)],
+        "texts": draw(texts),
+        "payloads": payloads,
+        "deletes": draw(IDS),
+    }
+
+
+States = dict[str, tuple[str | None, str | None]]
+
+
+def states(catalog: Catalog, collection: str) -> States:
+    """By id, the text and payload of each entry."""
+    with catalog.entries.snapshot(collection) as snapshot:
+        found = {
+            id_: (text, payload)
+            for chunk in snapshot.chunks()
+            for id_, text, payload in zip(chunk.ids, chunk.texts, chunk.payloads, strict=True)
+        }
+        assert snapshot.count == len(found)
+    return found
+
+
+def theirs(entries: States, owner: str) -> States:
+    return {id_: state for id_, state in entries.items() if state[1] != f'"{owner}"'}
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(drawn=st.lists(batches(), min_size=1, max_size=8))
+def test_a_group_is_what_its_batches_are_one_by_one_and_nobody_changes_anothers(
+    tracks: Catalog, drawn: list[tuple[str | None, dict[str, Any]]]
+) -> None:
+    number = len(tracks.collections.all())
+    together, alone = f"together_{number}", f"alone_{number}"
+    for name in (together, alone):
+        tracks.collections.declare(name, dimension=4, metric=Metric.L2)
+        first = [owned("a", "b", by="us"), owned("c", by="them")]
+        tracks.entries.commit(name, "first", upserts=first, deletes=[])
+
+    def batch(row: int, collection: str) -> BatchChanges:
+        owner, changed = drawn[row]
+        guard = None if owner is None else guard_of(owner)
+        return changes(str(row), collection=collection, guard=guard, **changed)
+
+    of_group = tracks.entries.commit_each([batch(row, together) for row in range(len(drawn))])
+    for row, (owner, _) in enumerate(drawn):
+        before = states(tracks, alone)
+        [outcome] = tracks.entries.commit_each([batch(row, alone)])
+        assert type(outcome) is type(of_group[row])
+        after = states(tracks, alone)
+        if not isinstance(outcome, Commit):
+            assert after == before
+        elif owner is not None:
+            assert theirs(after, owner) == theirs(before, owner)
+    assert states(tracks, together) == states(tracks, alone)
+    generations = {tracks.collections.get(name).generation for name in (together, alone)}
+    assert generations == {1 + sum(isinstance(each, Commit) for each in of_group)}
