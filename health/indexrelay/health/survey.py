@@ -142,6 +142,14 @@ class Survey:
         facts = self._attempt(Area.ARTIFACTS, self._with_artifacts, facts)
         return self._with_history(self._attempt(Area.CATALOG, self._with_whole_catalog, facts))
 
+    def of_a_reader(self) -> Facts:
+        """What a reader may look at: the artifacts and the catalog, as of now.
+
+        Nothing is made or numbered; what cannot be read is in ``unknown``.
+        """
+        facts = self._attempt(Area.ARTIFACTS, self._with_artifacts, self._nothing())
+        return self._with_history(self._attempt(Area.CATALOG, self._looked_at, facts))
+
     def of_places(self) -> Facts:
         """What the settings name, as of now; nothing is made or numbered.
 

@@ -265,6 +265,14 @@ class Snapshot(Mapping[str, Any]):
         seen = (life for name in components or self for life in self.reached(name))
         return SessionToken(life for life in seen if life.epoch)
 
+    def released(self, component: str) -> Any:
+        """What the component's version serves alone, without live changes.
+
+        Raises:
+            ComponentNotServedError: it is not in this snapshot.
+        """
+        return self._component(component).value
+
     def manifest(self, component: str) -> VersionManifest:
         """The manifest of a component's version.
 

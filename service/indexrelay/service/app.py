@@ -5,13 +5,17 @@
     GET  /metrics       for a monitoring system; docs/metrics.md lists them
     GET  /openapi.json  the description of everything
     …    /v1/…          `indexrelay.service.routes`, and where it may be written `….writes`
+    …    /admin/…       `indexrelay.service.admin`
 
 Every answer about a component names the version and the release that gave it. Every error is a
 problem (RFC 9457) whose ``detail`` says what would be right. Queries run on threads of their own, a
 few at a time; everything else is answered from memory on the event loop, whatever queries do.
 """
 
+import contextlib
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 
 from anyio import to_thread
@@ -21,8 +25,9 @@ from pydantic import BaseModel
 
 from indexrelay.health.status import Problem
 from indexrelay.reloaders import Reloader
-from indexrelay.reloaders.fastapi import reloader_lifespan
+from indexrelay.reloaders.fastapi import Lifespan, reloader_lifespan
 from indexrelay.schemas.settings import HttpSettings
+from indexrelay.service.admin import IndexAdmin, admin_routes
 from indexrelay.service.answers import SharedResponse
 from indexrelay.service.description import describe, refusals
 from indexrelay.service.limits import BodyLimit, HostCheck
@@ -58,7 +63,8 @@ def create_app(
             the reloader's settings, which is opened with the first write.
     """
     limits = limits or HttpSettings()
-    lifespan = reloader_lifespan(reloader, wait_ready_seconds=0)
+    admin = IndexAdmin(reloader)
+    lifespan = _lifespan(reloader, admin)
     if limits.writes:
         from indexrelay.service.writes import EntryWriter, closing, write_routes
 
@@ -89,6 +95,7 @@ def create_app(
     writes = WriteCounts()
     _add_metrics(app, MetricsPage(reloader, counts, writes, lambda: queries.in_progress))
     app.include_router(v1_routes(reloader, queries))
+    app.include_router(admin_routes(admin))
     if writer is not None and limits.writes:
         app.include_router(write_routes(writer, reloader, queries, writes), prefix=PREFIX)
     described = describe(app, with_tokens=bool(tokens), with_writes=limits.writes)
@@ -99,6 +106,19 @@ def create_app(
         return SharedResponse(description, media_type="application/json")
 
     return app
+
+
+def _lifespan(reloader: Reloader, admin: IndexAdmin) -> Lifespan:
+    """Starts and stops the reloader, and closes what was opened for requests."""
+    reading = reloader_lifespan(reloader, wait_ready_seconds=0)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with contextlib.closing(admin):
+            async with reading(app):
+                yield
+
+    return lifespan
 
 
 def _add_health(app: FastAPI, reloader: Reloader) -> None:

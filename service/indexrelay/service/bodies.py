@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import from_json
 
 from indexrelay.components.errors import InvalidQueryError
+from indexrelay.schemas.names import Name
 from indexrelay.schemas.session import MAX_CHARACTERS as MAX_SESSION
 from indexrelay.storage.validation import refuse_repeated_keys
 
@@ -41,6 +42,8 @@ MAX_QUERIES: Final = 100
 MAX_PER_GROUP: Final = 100
 MAX_LAG_SECONDS: Final = 86_400
 """A day: who asks for less asks for nothing."""
+MAX_COMPONENTS: Final = 1000
+"""That one request for a rebuild names."""
 MAX_ELEMENTS: Final = 100_000
 """Commas, brackets and braces of a body, those in texts included. Each may become a Python object;
 a vector of the greatest dimension has fewer, and so has a text of nothing else."""
@@ -225,6 +228,18 @@ class NeighboursRequest(FreshnessOptions):
 
     ids: Annotated[list[EntryId], Field(min_length=1, max_length=MAX_QUERIES)]
     k: Count = 10
+
+
+class RebuildRequest(Body):
+    """What is to be built; without names whatever is due."""
+
+    components: Annotated[list[Name], Field(max_length=MAX_COMPONENTS)] = []
+    force: bool = False
+    """Also if more entries went than ``max_shrink`` allows."""
+    full: bool = False
+    """From scratch."""
+    reason: Annotated[str, Field(max_length=1000)] = "over HTTP"
+    """For those who read the result."""
 
 
 class WriteOptions(Body):

@@ -24,6 +24,7 @@ from indexrelay.service.bodies import (
     NeighboursRequest,
     PatchRequest,
     RawOptions,
+    RebuildRequest,
     ScrollRequest,
     SearchRequest,
     UpsertRequest,
@@ -44,6 +45,7 @@ _BODIES: Final[tuple[type[BaseModel], ...]] = (
     CountRequest,
     ScrollRequest,
     NeighboursRequest,
+    RebuildRequest,
 )
 _WRITES: Final[tuple[type[BaseModel], ...]] = (UpsertRequest, DeleteRequest, PatchRequest)
 

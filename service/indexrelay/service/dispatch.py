@@ -26,6 +26,7 @@ from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.service.bodies import SearchOptions, SearchQuery
 
 _LIMIT: Final = "max_payload_bytes"
+_SAID: Final = {"vector": "a vector", "text": "a text", "id": "an id", "like": "like"}
 FilterObject: TypeAlias = Mapping[str, Any]
 
 
@@ -263,6 +264,14 @@ def _arms(served: Any) -> tuple[str, ...]:
     return ()
 
 
+def questions_for(served: Any) -> tuple[str, ...]:
+    """What it can be searched for: ``vector``, ``text``, ``id``, ``like``; empty: nothing."""
+    arms = _arms(served.__class__)
+    by_entries = {"id": "search_by_id", "like": "search_like"} if arms else {}
+    others = [name for name, method in by_entries.items() if _method(served, method) is not None]
+    return (*arms, *others)
+
+
 def _what_it_answers(served: Any, arms: Sequence[str]) -> str:
     method: Any = getattr(type(served), "search", None)
     if not arms and method is not None and takes_vector(method):
@@ -270,9 +279,7 @@ def _what_it_answers(served: Any, arms: Sequence[str]) -> str:
             "this component's search takes a vector, and it lacks search_by_id: it is "
             "asked in Python only"
         )
-    words = [f"a {arm}" for arm in arms]
-    words += ["an id"] if _method(served, "search_by_id") is not None and arms else []
-    words += ["like"] if _method(served, "search_like") is not None and arms else []
+    words = [_SAID[each] for each in questions_for(served)]
     if not words:
         return "this component answers no search"
     if len(arms) > 1:

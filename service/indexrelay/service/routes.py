@@ -1,6 +1,7 @@
 """The routes ``/v1/…``: what a client asks of the components and of the reader.
 
     GET  /v1/components                            what is served, version by version
+    GET  /v1/collections                           whose entries, and how they can be asked
     POST /v1/components/{name}/search              one search
     POST /v1/components/{name}/search/batch        several, each with an answer of its own
     GET  /v1/components/{name}/entries?id=…&id=…   entries by their ids
@@ -50,6 +51,7 @@ from indexrelay.service.bodies import (
     read_options,
     read_vectors,
 )
+from indexrelay.service.collections import collection_routes
 from indexrelay.service.consistency import consistency_of
 from indexrelay.service.description import body_of, body_or_vectors_of, refusals
 from indexrelay.service.dispatch import NotFilteredError, Search
@@ -334,6 +336,7 @@ def v1_routes(reloader: Reloader, queries: Queries) -> APIRouter:
     """All of them."""
     router = APIRouter(prefix=PREFIX)
     router.include_router(_reader_routes(reloader))
+    router.include_router(collection_routes(reloader))
     for of_components in (search_routes(queries), entry_routes(queries)):
         router.include_router(of_components, prefix="/components/{name}")
     return router
