@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import uvicorn
 
+from indexrelay.schemas.settings import HttpSettings
+from indexrelay.service.connections import Connections
 from indexrelay.service.server import address_of, listening
 
 _START_SECONDS = 30.0
@@ -46,10 +48,18 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def running(app: Any) -> Iterator[httpx.Client]:
-    """A client of ``app``, which is started, lifespan and all, and stopped again."""
+def running(app: Any, limits: HttpSettings | None = None) -> Iterator[httpx.Client]:
+    """A client of ``app``, which is started, lifespan and all, and stopped again.
+
+    Args:
+        app: the application.
+        limits: of connections, as a reader guards them; ``None``: they are not guarded.
+    """
+    config = uvicorn.Config(app, log_config=None, access_log=False)
+    if limits is not None:
+        config.http = Connections(limits).protocol
     with listening("127.0.0.1", 0, None) as listener:
-        server = _Server(uvicorn.Config(app, log_config=None, access_log=False))
+        server = _Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

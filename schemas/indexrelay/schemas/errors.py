@@ -82,6 +82,8 @@ EXTRAS: Final = MappingProxyType(
         "h11": "service",
         "httpcore": "client",
         "httpx": "client",
+        "mcp": "mcp",
+        "mcp_types": "mcp",
         "prometheus_client": "service",
         "psycopg": "postgresql",
         "pytest": "testing",

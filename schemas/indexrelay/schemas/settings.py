@@ -149,6 +149,9 @@ class HttpSettings(Table):
     max_waiting_reads: PositiveCount = 100
     """Requests that wait so at a time; one more is refused (503). Fewer where all of them were more
     than a quarter of the connections."""
+    mcp: bool = False
+    """Whether agents may ask by the Model Context Protocol, at ``/mcp``: by the same tokens, and
+    within the same limits. It takes the extra ``mcp``."""
     tokens: dict[Name, TokenSettings] = Field(default_factory=dict)
     """Who may ask, by names that are only for people. None: whoever reaches the reader, which
     listens on a loopback address or a unix socket then. One or more: nothing is answered without

@@ -101,6 +101,13 @@ def create_app(
     described = describe(app, with_tokens=bool(tokens), with_writes=limits.writes)
     description = json.dumps(described).encode()
 
+    if limits.mcp:
+        from indexrelay.service.mcp.http import McpEndpoint
+
+        agents = McpEndpoint(app, limits)
+        app.router.routes.append(agents.route)
+        app.router.lifespan_context = agents.around(app.router.lifespan_context)
+
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
         return SharedResponse(description, media_type="application/json")

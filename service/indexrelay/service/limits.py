@@ -93,7 +93,7 @@ class BodyLimit:
                 detail = f"the body may have at most {self._max_bytes} bytes"
                 await problem(413, detail, close=True)(scope, receive, send)
             elif message["type"] != "http.disconnect":
-                await self._app(scope, _first(message, receive), send)
+                await self._app(scope, replayed(message, receive), send)
         finally:
             if connection is not None:
                 connection.release()
@@ -140,7 +140,7 @@ def _announced(scope: Scope) -> int:
     return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
 
 
-def _first(message: Message, receive: Receive) -> Receive:
+def replayed(message: Message, receive: Receive) -> Receive:
     """Give ``message`` first, then whatever comes."""
     pending = [message]
 

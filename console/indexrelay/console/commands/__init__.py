@@ -63,6 +63,11 @@ COMMANDS: Final[Mapping[str, Listed]] = {
         panel=_RUN,
         help="Serve what is released, over HTTP, until SIGTERM or Ctrl-C.",
     ),
+    "mcp": Listed(
+        module="commands.mcp",
+        panel=_RUN,
+        help="Answer an agent over stdin and stdout, by the Model Context Protocol.",
+    ),
     "status": Listed(
         module="commands.status",
         panel=_LOOK,
