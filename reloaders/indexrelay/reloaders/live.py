@@ -55,6 +55,8 @@ _IDLE_SECONDS: Final = 0.1
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 _CHUNK_ROWS: Final = 1000
+_INDEX_SECONDS: Final = 0.2
+"""Between two looks for what is to be indexed: a thousand rows more are compared in 20 µs."""
 
 
 class LiveLayer:
@@ -128,6 +130,7 @@ class LiveLayer:
             return
         for each in self._followers.values():
             each.step(block_seconds=0)
+            each.index()
 
     def start(self, stopping: threading.Event) -> None:
         """Follow each collection on a thread of its own, until ``stopping``; once."""
@@ -141,6 +144,17 @@ class LiveLayer:
             )
             thread.start()
             self._threads.append(thread)
+        indexing = SupervisedThread(
+            lambda: self._index(stopping), name="indexrelay-live-index", wait=stopping.wait
+        )
+        indexing.start()
+        self._threads.append(indexing)
+
+    def _index(self, stopping: threading.Event) -> None:
+        """Index what the followers hold: a thread of its own, since it may take seconds."""
+        while not stopping.wait(_INDEX_SECONDS):
+            for each in self._followers.values():
+                each.index()
 
     def close(self) -> None:
         """Wait for the threads, which were told to stop, and let go of everything; safe twice."""
@@ -260,7 +274,8 @@ class LiveFollower:
                 self._look_now(now)
         if self.view is not before:
             self._changed()
-        self._prepare()
+        if self.view is not None:
+            self._prepare(self.view)
         return self._pause_seconds(block_seconds) if messages is None else 0.0
 
     def fill(self) -> None:
@@ -272,15 +287,28 @@ class LiveFollower:
         if self.view is not before:
             self._changed()
 
-    def _prepare(self) -> None:
-        """Let the versions that are served get ready for what is new, so that no query has to."""
+    def index(self) -> bool:
+        """Index what is held, as far as it pays; whether anything was indexed.
+
+        May take seconds, beside `step` and queries; used by one thread at a time.
+        """
         view = self.view
-        if view is None or view is self._prepared:
+        if view is None:
+            return False
+        indexed = [each.index_changes(view) for each in self._served()]
+        return any(indexed)
+
+    def _prepare(self, view: LiveView) -> None:
+        """Let the versions that are served get ready for what is new, so that no query has to."""
+        if view is self._prepared:
             return
         self._prepared = view
-        for each in self._contents().components.values():
-            if each.live_collection == self._collection:
-                each.prepare_changes(view)
+        for each in self._served():
+            each.prepare_changes(view)
+
+    def _served(self) -> list[ServedComponent]:
+        components = self._contents().components.values()
+        return [each for each in components if each.live_collection == self._collection]
 
     def _settle(self) -> None:
         """Hold what is not in every version that is served, and no more."""
@@ -396,8 +424,10 @@ class LiveFollower:
             self._is_full(generation)
             return False
         if not rows.has_room(changes):
-            rows = rows.above(rows.floor, room_for=changes)
+            rows = rows.with_room(changes)
         rows.append(changes, generation)
+        if rows is not self._rows:
+            self._prepare(rows.view)
         self._rows = rows  # only now: a view of it holds all of them
         return True
 

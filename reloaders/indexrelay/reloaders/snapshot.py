@@ -101,6 +101,11 @@ class ServedComponent:
         if released is not None:
             released.prepare(view)
 
+    def index_changes(self, view: "LiveView") -> bool:
+        """Index what is not indexed of these changes, off the way of queries; whether any was."""
+        released = self._released_for(view)
+        return released is not None and released.index_rows(view)
+
     def reached(self, view: "LiveView | None") -> Iterator[Life]:
         """For each collection at its root: what it answers from, with a view laid over it."""
         for name, covers in self.covers.items():
@@ -128,7 +133,8 @@ class ServedComponent:
         if not view.count or view.generation <= covers:
             return None
         if self._released is None:
-            self._released = released_of(self.manifest.kind, self.value, covers)
+            manifest = self.manifest
+            self._released = released_of(manifest.kind, self.value, covers, manifest.parameters)
         return self._released
 
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
+from indexrelay.components.live.graph import GraphSizes
 from indexrelay.components.live.rows import LiveRows, LiveView
 from indexrelay.components.live.vectors import LiveVectorSearch, ReleasedVectors
 from indexrelay.components.query import Hits
@@ -40,10 +41,16 @@ class Bench:
     metric: Metric
     index: VectorSearch
     model: Model
+    sizes: GraphSizes
 
 
-@pytest.fixture(scope="module", params=[Metric.COSINE, Metric.L2])
+@pytest.fixture(
+    scope="module",
+    params=[(Metric.COSINE, "Flat"), (Metric.COSINE, "HNSW8"), (Metric.L2, "HNSW8")],
+    ids=" ".join,
+)
 def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    metric, index = request.param
     model: Model = {
         name: (POOL[place], PAYLOADS[place % len(PAYLOADS)]) for place, name in enumerate(RELEASED)
     }
@@ -51,15 +58,16 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         np.array([vector for vector, _ in model.values()]),
         ids=list(model),
         payloads=[None if each is None else json.dumps(each) for _, each in model.values()],
-        metric=request.param,
+        metric=metric,
     )
     job = make_job(Path(tmp_path_factory.mktemp("version")), snapshot)
     kind = VectorIndex(
-        VectorIndexParameters(index="Flat", filterable={n: str(k) for n, k in FIELDS.items()})
+        VectorIndexParameters(index=index, filterable={n: str(k) for n, k in FIELDS.items()})
     )
     done = run(kind, job)
     assert done.failed == []
-    return Bench(request.param, VectorSearch(done.files), model)
+    # A few rows make a graph here, which is what the tests are about.
+    return Bench(metric, VectorSearch(done.files), model, GraphSizes(first=2, step=1))
 
 
 Commit = dict[str, tuple[int, Any] | None]
@@ -100,7 +108,9 @@ def new_rows(bench: Bench, *, capacity: int = 64, floor: int = COVERS) -> LiveRo
 
 
 def over(bench: Bench, view: LiveView) -> LiveVectorSearch:
-    return ReleasedVectors(bench.index, COVERS).with_changes(view)
+    released = ReleasedVectors(bench.index, COVERS, sizes=bench.sizes)
+    released.index_rows(view)
+    return released.with_changes(view)
 
 
 def unit(vectors: Vectors, metric: Metric) -> Vectors:

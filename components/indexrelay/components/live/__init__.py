@@ -6,6 +6,7 @@ or of both together. Who fills the rows is a reader (`indexrelay.reloaders.live`
 """
 
 import copy
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
@@ -24,6 +25,13 @@ class Released(Protocol):
 
     def prepare(self, view: "LiveView") -> None:
         """Do now what the first query of a view would have to, on the thread of the writer."""
+        ...
+
+    def index_rows(self, view: "LiveView") -> bool:
+        """Index rows of a view that are not yet, if that pays; whether any were.
+
+        May take seconds; called by one thread at a time, which is not that of the writer.
+        """
         ...
 
 
@@ -47,20 +55,28 @@ class ReleasedSearch:
         self._by_vector.prepare(view)
         self._by_text.prepare(view)
 
+    def index_rows(self, view: "LiveView") -> bool:
+        """Index the rows of both halves."""
+        return self._by_vector.index_rows(view) | self._by_text.index_rows(view)
 
-def released_of(kind: str, index: Any, covers: int) -> Released | None:
+
+def released_of(
+    kind: str, index: Any, covers: int, parameters: Mapping[str, Any] | None = None
+) -> Released | None:
     """A version of one of the `LIVE_KINDS`; ``None``: it takes no changes.
 
     Args:
         kind: what it is.
         index: what its kind serves.
         covers: the generation that it contains of its collection.
+        parameters: of the component, as far as they were given.
     """
+    given = parameters or {}
     match kind:
         case "vector_index":
-            from indexrelay.components.live.vectors import ReleasedVectors
+            from indexrelay.components.live.vectors import MIN_RECALL, ReleasedVectors
 
-            return ReleasedVectors(index, covers)
+            return ReleasedVectors(index, covers, min_recall=given.get("min_recall", MIN_RECALL))
         case "text_index":
             from indexrelay.components.live.texts import ReleasedTexts
 
@@ -69,7 +85,7 @@ def released_of(kind: str, index: Any, covers: int) -> Released | None:
             return None if analyser is None else ReleasedTexts(index, covers, analyser)
         case "search":
             by_text = released_of("text_index", index.by_text, covers)
-            by_vector = released_of("vector_index", index.by_vector, covers)
+            by_vector = released_of("vector_index", index.by_vector, covers, given.get("vector"))
             if by_text is None or by_vector is None:
                 return None
             return ReleasedSearch(index, by_vector, by_text)

@@ -44,9 +44,9 @@ LIVE: Final = "live"
 """The layer of changes, beside those of a version."""
 CATALOG: Final = Path("the catalog")
 """Where the payloads of live rows come from, for an error."""
-_SPARE: Final = 8
+SPARE: Final = 8
 """More hits of the version than are wanted, at first; most changes are far from a query."""
-_STEP: Final = 4
+STEP: Final = 4
 """By how much more it is asked for where that was too few."""
 
 
@@ -64,9 +64,16 @@ class LiveEntries:
         self._index = index
         self._covers = covers
         self.view = view
-        rows = view.rows
-        self._current = view.current(covers)
-        self._alive: Rows = self._current[rows.present[self._current]]
+
+    @cached_property
+    def _current(self) -> Rows:
+        """The newest row of each entry that changed since the version."""
+        return self.view.current(self._covers)
+
+    @cached_property
+    def _alive(self) -> Rows:
+        """Those of them that are entries."""
+        return self._current[self.view.rows.present[self._current]]
 
     @property
     def fields(self) -> Fields:
@@ -216,6 +223,11 @@ class LiveEntries:
         names = self.view.rows.ids
         return [names[row] for row in self._current.tolist()]
 
+    @property
+    def searched_by(self) -> str:
+        """How live rows are found, for an explanation."""
+        return "scan"
+
     @abstractmethod
     def _replaced(self, filter_: Any) -> int:
         """How many entries of the version that a filter matches were written or deleted since."""
@@ -284,31 +296,32 @@ class LiveQuestion:
 
     def first_depth(self, k: int) -> int:
         """How many hits of the version are asked for at first, where ``k`` are wanted."""
-        return k + min(self._hidden, _SPARE)
+        return k + min(self._hidden, SPARE)
 
     def merged(self, options: QueryOptions, found: Hits, depth: int) -> Hits:
         """Both together, where the version gave ``found`` to ``depth``; more is asked as needed."""
         over = self._over
         k, kept = options.k, self._kept(found)
         while len(kept) < k and len(found) >= depth and depth < k + self._hidden:
-            depth = min(k + self._hidden, _STEP * depth)
+            depth = min(k + self._hidden, STEP * depth)
             found = self._of_version(options.candidates(depth))
             kept = self._kept(found)
         watch = Stopwatch()
         among = over.among(options.filter)
         gone = {*options.without, *(() if self._own is None else (self._own,))}
-        if gone:
-            names = over.view.rows.ids
-            among = among[[names[row] not in gone for row in among.tolist()]]
         # Most rows are farther than what the version found: of them no hit is made.
-        both = [*kept, *self._of_rows(k, among, kept[k - 1].score if len(kept) >= k else None)]
+        worst = kept[k - 1].score if len(kept) >= k else None
+        live = self._of_rows(k + len(gone), among, worst)
+        both = [*kept, *(hit for hit in live if hit.id not in gone)]
         if len(both) > len(kept):
             both.sort(key=lambda hit: hit.score, reverse=not self._smaller_first)
         hits = Hits(both[:k])
         check_bytes_of_hits(hits, options.max_payload_bytes)
         watch.stage(LIVE)
         if found.explanation is not None:
-            hits.explanation = self._explained(found.explanation, watch, len(among), options.filter)
+            left_out = {over.find(each) for each in gone}
+            compared = len(among) - len(left_out.intersection(among.tolist()))
+            hits.explanation = self._explained(found.explanation, watch, compared, options.filter)
         return hits
 
     def _nearest(self, options: QueryOptions) -> Hits:
@@ -331,7 +344,7 @@ class LiveQuestion:
         over, candidates = self._over, found.candidates
         return replace(
             found,
-            layers=(*found.layers, Layer(LIVE, over.entries, "scan")),
+            layers=(*found.layers, Layer(LIVE, over.entries, over.searched_by)),
             matches=None if found.matches is None else over.count(filter_),
             candidates=None if candidates is None else candidates + compared,
             stages=(*found.stages, *watch.stages),

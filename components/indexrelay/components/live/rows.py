@@ -7,13 +7,17 @@ rows there are and the generation (`LiveView`): rows that come later lie behind 
 and a row that dies later died above the second. One thread writes; any number reads, and none takes
 a lock.
 
-The arrays do not grow. Where there is no room left, and where a release covers what was held, the
-writer makes new rows with what is still needed (`LiveRows.above`); queries finish on the old ones.
+The arrays do not grow. Where there is no room left (`LiveRows.with_room`), and where a release
+covers what was held (`LiveRows.above`), the writer makes new rows with what is still needed;
+queries finish on the old ones.
+
+Vectors lie without gaps in an array of their own, since most of what reads them reads all: a row
+that says that its entry was deleted has none.
 """
 
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +41,17 @@ from indexrelay.schemas.filters import (
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Changes, Vectors
 
+if TYPE_CHECKING:
+    from indexrelay.components.live.graph import LiveGraph
+
 Mask = NDArray[np.bool_]
 Rows = NDArray[np.int64]
+Places = NDArray[np.int32]
 
 _NEVER: Final = 2**63 - 1
 _FEWEST: Final = 1024
+_MOST_REPLACED: Final = 0.25
+"""Of rows that are copied where there is no room left; of more the replaced ones are left out."""
 _MOST_FILTERS: Final = 64
 """Filters whose matches are kept; a kilobyte for a thousand rows each."""
 FieldValues = list[tuple[Value, ...] | None]
@@ -73,19 +83,26 @@ class LiveRows:
         self.payloads: list[bytes | None] = []
         """Each as JSON in UTF-8."""
         self.vectors: Vectors = np.empty((capacity, dimension), dtype=np.float32)
-        """Shape ``(capacity, dimension)``; pages that hold no row take no memory."""
+        """Shape ``(capacity, dimension)``, by place; pages that hold none take no memory."""
+        self.places: Places = np.empty(capacity, dtype=np.int32)
+        """By row, the place of its vector; -1: it has none, as its entry was deleted."""
+        self.rows_at: Places = np.empty(capacity, dtype=np.int32)
+        """By place, the row whose vector it is."""
+        self.graph: LiveGraph | None = None
+        """Over the vectors at the first places; replaced by a larger one, never changed."""
         self.born: Rows = np.empty(capacity, dtype=np.int64)
         self.died: Rows = np.full(capacity, _NEVER, dtype=np.int64)
         self.present: Mask = np.zeros(capacity, dtype=bool)
         """Whether the row is an entry; else its entry was deleted."""
         self._before: list[int] = []
         """By row: the row with the state before of the same entry; -1: there is none."""
+        self._placed = 0
         self._newest: dict[str, int] = {}
         self.changed: Container[str] = self._newest.keys()
         """The entries that have rows, in views that came later, too."""
         self._fields: dict[tuple[str, FieldType], FieldValues] = {}
         self._matches: dict[Filter, Mask] = {}
-        self.view = LiveView(self, 0, floor)
+        self.view = LiveView(self, 0, floor, 0, 0)
         """What the newest query sees; replaced, never changed."""
 
     @property
@@ -126,29 +143,71 @@ class LiveRows:
                 )
             for entry_id in some.deletes:
                 self._put(entry_id, None, None, None, generation)
-        self.view = LiveView(self, len(self.ids), generation)
+        self._show(generation)
+
+    def with_room(self, changes: Sequence[Changes]) -> "LiveRows":
+        """New rows above the same floor, with room for ``changes``."""
+        count = len(self.ids)
+        if count - self.entries > _MOST_REPLACED * count:
+            return self.above(self.floor, room_for=changes)
+        grown = LiveRows(
+            epoch=self.epoch,
+            floor=self.floor,
+            dimension=self.dimension,
+            metric=self.metric,
+            capacity=max(_FEWEST, 2 * (count + _count(changes))),
+        )
+        # As they are, so that what was made of them stays right.
+        for own, old in (
+            (grown.places, self.places),
+            (grown.born, self.born),
+            (grown.died, self.died),
+            (grown.present, self.present),
+        ):
+            own[:count] = old[:count]
+        grown.rows_at[: self._placed] = self.rows_at[: self._placed]
+        grown.vectors[: self._placed] = self.vectors[: self._placed]
+        grown.ids += self.ids
+        grown.texts += self.texts
+        grown.payloads += self.payloads
+        grown._before += self._before
+        grown._newest.update(self._newest)
+        grown._placed = self._placed
+        graph = self.graph
+        grown.graph = None if graph is None else graph.over(grown.vectors)
+        grown._show(self.view.generation)
+        return grown
 
     def above(self, floor: int, *, room_for: Sequence[Changes] = ()) -> "LiveRows":
         """New rows with the newest states of what was born above ``floor``, and room for more."""
         newest = sorted(row for row in self._newest.values() if self.born[row] > floor)
-        capacity = max(_FEWEST, 2 * (len(newest) + _count(room_for)))
         rows = LiveRows(
             epoch=self.epoch,
             floor=floor,
             dimension=self.dimension,
             metric=self.metric,
-            capacity=capacity,
+            capacity=max(_FEWEST, 2 * (len(newest) + _count(room_for))),
         )
         for row in newest:
             rows._put(
                 self.ids[row],
-                self.vectors[row] if self.present[row] else None,
+                self.vector(row) if self.present[row] else None,
                 self.texts[row],
                 self.payloads[row],
                 int(self.born[row]),
             )
-        rows.view = LiveView(rows, len(newest), max(floor, self.view.generation))
+        rows._show(max(floor, self.view.generation))
         return rows
+
+    def vector(self, row: int) -> Vectors:
+        """The vector of a row that is an entry; not to be changed."""
+        vector: Vectors = self.vectors[self.places[row]]
+        return vector
+
+    def born_before(self, row: int, *, above: int) -> bool:
+        """Whether the entry of a row has an earlier one that was born above a generation."""
+        before = self._before[row]
+        return before >= 0 and bool(self.born[before] > above)
 
     def newest_row(self, entry_id: str, view: "LiveView") -> int | None:
         """The row that a view has for an entry, whichever state it says; ``None``: none."""
@@ -176,6 +235,11 @@ class LiveRows:
         self._matches = {**matches, asked: found}
         return found
 
+    def _show(self, generation: int) -> None:
+        """Let queries see what there is."""
+        count = len(self.ids)
+        self.view = LiveView(self, count, generation, self._placed, count - self.entries)
+
     def _put(
         self,
         entry_id: str,
@@ -188,7 +252,11 @@ class LiveRows:
         before = self._newest.get(entry_id, -1)
         self.born[row] = generation
         self.present[row] = vector is not None
-        self.vectors[row] = 0 if vector is None else vector
+        self.places[row] = -1
+        if vector is not None:
+            place = self._placed
+            self.vectors[place], self.rows_at[place], self.places[row] = vector, row, place
+            self._placed = place + 1
         self.texts.append(text)
         self.payloads.append(payload)
         self._before.append(before)
@@ -245,6 +313,10 @@ class LiveView:
     """How many rows there were."""
     generation: int
     """The newest generation in them."""
+    placed: int
+    """How many of them have a vector."""
+    replaced: int
+    """How many of them have a newer one of the same entry."""
 
     def current(self, above: int) -> Rows:
         """The newest row of each entry that changed after the generation ``above``."""

@@ -144,6 +144,11 @@ class ReleasedTexts:
         """Cut the texts that are new in a view, so that no query has to."""
         self._prepared(view)
 
+    def index_rows(self, view: LiveView) -> bool:
+        """Nothing: the writer's thread makes the postings."""
+        del view
+        return False
+
     def _prepared(self, view: LiveView) -> tuple[list[RowTerms], dict[int, Postings]]:
         """The terms of each row, and the postings of each whole block, at least of the view."""
         rows, cut, blocks = self._cut

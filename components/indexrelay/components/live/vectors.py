@@ -1,27 +1,42 @@
 """A released vector index and the changes since it, searched as one.
 
-Live rows are compared with the query one by one, so their scores are exact; the index answers as
-ever. `LiveVectorSearch` is one such pair, made for a view and kept until the next one. What is the
-same for every view of one version, such as which changed ids the version holds, is kept beside it
-in a `ReleasedVectors`.
+The scores of live rows are exact, whether they are compared one by one or found by a graph
+(`live.graph`); the index answers as ever. `LiveVectorSearch` is one such pair, made for a view and
+kept until the next one. What is the same for every view of one version, such as which of its rows
+are replaced, is kept beside it in a `ReleasedVectors`.
+
+A query that asks for nothing but the nearest takes the short way (`LiveVectorSearch._nearest_of`):
+no hit is made before it is known which ones there are. All others go by `LiveQuestion`.
 """
 
 from collections.abc import Collection, Sequence
 from functools import cached_property
-from itertools import chain
-from typing import Any, Unpack
+from itertools import chain, compress, repeat
+from operator import itemgetter
+from typing import Any, Final, Unpack
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from indexrelay.components.live.entries import (
     CATALOG,
+    SPARE,
+    STEP,
     FindLive,
     LiveEntries,
     LiveQuestion,
     merged_ids,
 )
-from indexrelay.components.live.rows import LiveView, Rows
+from indexrelay.components.live.graph import (
+    Comparison,
+    GraphSizes,
+    LiveGraph,
+    LiveNeighbours,
+    ScoredRow,
+    grow_graph,
+)
+from indexrelay.components.live.rows import LiveRows, LiveView, Mask, Rows
 from indexrelay.components.query import (
     FilterObject,
     Hits,
@@ -32,46 +47,76 @@ from indexrelay.components.query import (
 )
 from indexrelay.components.served import Hit, check_bytes_of_hits, checked_k, stored_hits
 from indexrelay.components.vector_index.examples import ExampleList, examples_of
-from indexrelay.components.vector_index.mapped_index import require_faiss
-from indexrelay.components.vector_index.metrics import as_scores
+from indexrelay.components.vector_index.index_search import knob_of
 from indexrelay.components.vector_index.search import Queries, VectorSearch
+from indexrelay.components.vector_index.spec import VectorIndexParameters
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
+
+MIN_RECALL: Final = float(VectorIndexParameters.model_fields["min_recall"].default)
 
 
 class ReleasedVectors:
     """One version of a vector index as changes are laid over it; safe to use from many threads."""
 
-    def __init__(self, index: VectorSearch, covers: int) -> None:
-        """``covers``: the generation that it contains of its collection."""
+    def __init__(
+        self,
+        index: VectorSearch,
+        covers: int,
+        *,
+        min_recall: float = MIN_RECALL,
+        sizes: GraphSizes | None = None,
+    ) -> None:
+        """Take what is the same for all views.
+
+        Args:
+            index: what answers for the version.
+            covers: the generation that it contains of its collection.
+            min_recall: what an approximate index has to find of the nearest ten, and so a graph
+                over live rows.
+            sizes: of such graphs; ``None``: those that pay.
+        """
         self.index = index
         self.covers = covers
+        self.min_recall = min_recall
         self.queries = Queries(dimension=index.dimension, metric=index.metric)
-        self._rows: dict[str, int | None] = {}
-        faiss = require_faiss()
-        self.pointer = faiss.swig_ptr
-        is_l2 = index.metric is Metric.L2
-        self.compare = faiss.fvec_L2sqr_ny if is_l2 else faiss.fvec_inner_products_ny
-        """Compares one vector with many."""
+        self.comparison = Comparison(index.dimension, index.metric)
+        self._sizes = sizes or GraphSizes.of(index.dimension)
+        exact = knob_of(index.contents.base.index) is None or min_recall >= 1
+        self.with_graph = not exact
+        """Whether live rows may be found by a graph: where the index compares all, they are."""
+        self._hidden: WeakKeyDictionary[LiveRows, tuple[int, dict[int, int]]]
+        self._hidden = WeakKeyDictionary()
 
     def with_changes(self, view: LiveView) -> "LiveVectorSearch":
         """What answers for the version and a view."""
         return LiveVectorSearch(self, view)
 
     def prepare(self, view: LiveView) -> None:
-        """Nothing: rows are compared as they are."""
+        """Find the rows of the version that are replaced."""
+        self.hidden(view)
 
-    def rows_of(self, ids: Collection[str]) -> Rows:
-        """The rows of those ids that the version holds, in no order."""
-        known, find = self._rows, self.index.contents.find
-        found = []
-        for each in ids:
-            if each not in known:
-                known[each] = find(each)
-            row = known[each]
-            if row is not None:
-                found.append(row)
-        return np.array(found, dtype=np.int64)
+    def index_rows(self, view: LiveView) -> bool:
+        """Let the graph of the rows grow, if that is due."""
+        return self.with_graph and grow_graph(view.rows, view.placed, self._sizes)
+
+    def hidden(self, view: LiveView) -> dict[int, int]:
+        """By row of the version that is replaced or deleted: the first live row that says so.
+
+        A view hides those alone whose first row it has; there may be others.
+        """
+        rows = view.rows
+        count, hidden = self._hidden.get(rows, (0, {}))
+        if count < view.count:
+            find, ids, covers = self.index.contents.find, rows.ids, self.covers
+            for row in (count + np.flatnonzero(rows.born[count : view.count] > covers)).tolist():
+                # Another thread may be here, too: it finds the same.
+                if not rows.born_before(row, above=covers):
+                    own = find(ids[row])
+                    if own is not None:
+                        hidden.setdefault(own, row)
+            self._hidden[rows] = (view.count, hidden)
+        return hidden
 
 
 class LiveVectorSearch(LiveEntries):
@@ -91,6 +136,7 @@ class LiveVectorSearch(LiveEntries):
         self.dimension: int = released.index.dimension
         """Length of every vector."""
         self._is_l2 = self.metric is Metric.L2
+        self._by_graph: tuple[LiveGraph | None, LiveNeighbours] | None = None
 
     @cached_property
     def ids(self) -> Sequence[str]:
@@ -99,11 +145,19 @@ class LiveVectorSearch(LiveEntries):
 
     def search(self, vector: ArrayLike, *, k: int = 10, **options: Unpack[VectorKeywords]) -> Hits:
         """As `VectorSearch.search`."""
-        return self.ask(vector, QueryOptions.of(k, options))
+        query = self._released.queries.one(vector)
+        if not options:
+            return self._nearest_of(query, checked_k(k))
+        return self._answer(query, QueryOptions.of(k, options))
 
     def ask(self, vector: ArrayLike, options: QueryOptions) -> Hits:
         """As `VectorSearch.ask`."""
-        query = self._released.queries.one(vector)
+        return self._answer(self._released.queries.one(vector), options)
+
+    def _answer(self, query: Vectors, options: QueryOptions) -> Hits:
+        arranged = options.group_by is not None or options.diversity is not None
+        if options.is_plain and not arranged and options.per_group == 1:
+            return self._nearest_of(query, options.k, options.max_payload_bytes)
         return self._question(query).answer(options, self.vectors_of)
 
     def search_many(
@@ -187,7 +241,7 @@ class LiveVectorSearch(LiveEntries):
     def vector(self, entry_id: str) -> Vectors:
         """As `VectorSearch.vector`."""
         row = self.live_row(entry_id)
-        return self._index.vector(entry_id) if row is None else self.view.rows.vectors[row].copy()
+        return self._index.vector(entry_id) if row is None else self.view.rows.vector(row).copy()
 
     def vectors_of(self, hits: Sequence[Hit]) -> Vectors:
         """As `VectorSearch.vectors_of`."""
@@ -201,8 +255,8 @@ class LiveVectorSearch(LiveEntries):
         present = self.view.rows.present
         live = {each: row for each, row in rows.items() if row is not None and present[row]}
         if live:
-            compared = self._compared(self._released.queries.one(vector))
-            scores = as_scores(compared[list(live.values())], self.metric)
+            query, among = self._released.queries.one(vector), np.array([*live.values()])
+            scores = self._released.comparison.with_some(query, self.view.rows, among)
             found |= zip(live, scores.tolist(), strict=True)
         return found
 
@@ -220,52 +274,113 @@ class LiveVectorSearch(LiveEntries):
 
     def _nearest(self, query: Vectors, k: int, among: Rows, worst: float | None) -> list[Hit]:
         """The ``k`` nearest live rows of ``among`` whose score is better than ``worst``."""
-        rows = self.view.rows
         if not len(among):
             return []
-        scores = as_scores(self._compared(query)[among], self.metric)
+        if among is self._alive:
+            return self._hits_of(self._neighbours.nearest(query, k, worst))
+        scores = self._released.comparison.with_some(query, self.view.rows, among)
         if worst is not None:
             near = np.flatnonzero(scores < worst if self._is_l2 else scores > worst)
-            if not len(near):
-                return []
             scores, among = scores[near], among[near]
         far = scores if self._is_l2 else -scores
         best = np.argpartition(far, k)[:k] if len(far) > k else np.arange(len(far))
         best = best[np.argsort(far[best], kind="stable")]
-        chosen = among[best].tolist()
-        return stored_hits(
-            [rows.ids[row] for row in chosen],
-            scores[best].tolist(),
-            [rows.payloads[row] for row in chosen],
-            [CATALOG] * len(chosen),
-        )
+        return self._hits_of([*zip(scores[best].tolist(), among[best].tolist(), strict=True)])
 
-    def _compared(self, query: Vectors) -> NDArray[np.float32]:
-        """The inner product, or under L2 the squared distance, of each row of the view.
-
-        By FAISS's own function, on this thread: NumPy's product takes threads, which spin while
-        they wait for each other. To gather some rows takes longer than to compare all.
-        """
-        found = np.empty(self.view.count, dtype=np.float32)
-        pointer = self._released.pointer
-        self._released.compare(
-            pointer(found),
-            pointer(query),
-            pointer(self.view.rows.vectors),
-            self.dimension,
-            self.view.count,
+    def _nearest_of(self, query: Vectors, k: int, max_payload_bytes: int | None = None) -> Hits:
+        """The ``k`` nearest of the version and of all live rows."""
+        index = self._index
+        scores, rows = self._released_rows(query, k)
+        live = self._neighbours.nearest(query, k, scores[-1] if len(rows) == k else None)
+        if not live:
+            return index.hits(scores, rows, max_payload_bytes)
+        both = [
+            *zip(scores, rows, repeat(False), strict=False),
+            *((score, row, True) for score, row in live),
+        ]
+        both.sort(key=itemgetter(0), reverse=not self._is_l2)
+        del both[k:]
+        of_version = iter(
+            index.hits(
+                [score for score, _, is_live in both if not is_live],
+                [row for _, row, is_live in both if not is_live],
+                max_payload_bytes,
+            )
         )
+        of_rows = iter(self._hits_of([(score, row) for score, row, is_live in both if is_live]))
+        hits = Hits(next(of_rows if is_live else of_version) for _, _, is_live in both)
+        check_bytes_of_hits(hits, max_payload_bytes)
+        return hits
+
+    def _released_rows(self, query: Vectors, k: int) -> tuple[list[float], list[int]]:
+        """The ``k`` nearest of the version that no live row replaces or deletes."""
+        index, hidden = self._index, self._hidden
+        most = min(k + len(hidden), len(index))
+        depth = min(k + SPARE, most)
+        while depth:
+            scores, rows = index.nearest_to_one(query, depth)
+            found = len(rows)
+            if not hidden.keys().isdisjoint(rows):
+                count = self.view.count
+                kept = [hidden.get(row, count) >= count for row in rows]
+                scores, rows = [*compress(scores, kept)], [*compress(rows, kept)]
+            if len(rows) >= k or found < depth or depth == most:
+                return scores[:k], rows[:k]
+            depth = min(most, STEP * depth)
+        return [], []
+
+    @property
+    def _neighbours(self) -> LiveNeighbours:
+        """Finds the nearest live rows, by a graph once there is one that the view has all of."""
+        graph, known = self.view.rows.graph, self._by_graph
+        released = self._released
+        usable = graph is not None and graph.count <= self.view.placed and released.with_graph
+        if known is not None and (known[0] is graph or not usable):
+            return known[1]
+        found = LiveNeighbours(
+            self.view,
+            released.comparison,
+            alive=self._alive_places,
+            graph=graph if usable else None,
+            min_recall=released.min_recall,
+        )
+        self._by_graph = (graph if usable else None, found)
         return found
 
     @cached_property
-    def _replaced_rows(self) -> Rows:
-        """The rows of the version that live rows replace or delete."""
-        return self._released.rows_of(self._changed_ids)
+    def _hidden(self) -> dict[int, int]:
+        return self._released.hidden(self.view)
+
+    @cached_property
+    def _alive_places(self) -> Mask | None:
+        """By place, whether the vector is that of an entry; ``None``: all are."""
+        view, rows = self.view, self.view.rows
+        if not view.replaced and self._covers <= rows.floor:
+            return None
+        alive = np.zeros(view.placed, dtype=bool)
+        alive[rows.places[self._alive]] = True
+        return alive
+
+    def _hits_of(self, found: Sequence[ScoredRow]) -> list[Hit]:
+        rows = self.view.rows
+        return stored_hits(
+            [rows.ids[row] for _, row in found],
+            [score for score, _ in found],
+            [rows.payloads[row] for _, row in found],
+            [CATALOG] * len(found),
+        )
+
+    @property
+    def searched_by(self) -> str:
+        """As `LiveEntries.searched_by`."""
+        return "graph and scan" if self._neighbours.by_graph else "scan"
 
     def _replaced(self, filter_: Any) -> int:
+        count = self.view.count
+        rows = [row for row, first in list(self._hidden.items()) if first < count]
         columns = self._index.contents.columns
         matches = None if filter_ is None else columns.matching(filter_)
         if matches is None:
-            return len(self._replaced_rows)
+            return len(rows)
         is_among = np.concatenate([matches.base.mask, matches.delta.mask])
-        return int(is_among[self._replaced_rows].sum())
+        return int(is_among[rows].sum())

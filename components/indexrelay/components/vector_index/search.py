@@ -368,6 +368,19 @@ class VectorSearch(VectorEntries, Closable):
         missing = np.full((len(rows), k - rows.shape[1]), -1, dtype=np.int64)
         return np.hstack([rows, missing])
 
+    def nearest_to_one(self, query: Vectors, k: int) -> tuple[list[float], list[int]]:
+        """The scores and the rows of the ``k`` nearest to a query, or of all that there are.
+
+        ``query``, of shape ``(dimension,)``, is taken as it is; see `nearest_rows`.
+        """
+        self._asked.append(query)
+        scores, rows = self._nearest_to_one(query, k)
+        return scores, rows.tolist()
+
+    def hits(self, scores: list[float], rows: Sequence[int], max_payload_bytes: int | None) -> Hits:
+        """The hits with these scores, of these rows; raises as `search` does."""
+        return self._hits(scores, rows, max_payload_bytes)
+
     def warm(self, like: "VectorSearch | None" = None) -> None:
         """Read what the first queries would have to fetch.
 
