@@ -90,9 +90,20 @@ def changes_of(commit: Commit) -> Changes:
 
 def over(bench: Bench, *commits: Commit) -> LiveTextSearch:
     rows = LiveRows(epoch="e", floor=COVERS, dimension=2, metric=Metric.COSINE)
+    released = ReleasedTexts(bench.index, COVERS, bench.analyser)
     for generation, commit in enumerate(commits, start=COVERS + 1):
         rows.append([changes_of(commit)], generation)
-    return ReleasedTexts(bench.index, COVERS, bench.analyser).with_changes(rows.view)
+        released.index_rows(rows.view)
+    return released.with_changes(rows.view)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_blocks() -> Iterator[None]:
+    """Few rows make a block, and few blocks a larger one: that is what most tests are about."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(texts, "BLOCK", 2)
+        patch.setattr(texts, "JOINED", 2)
+        yield
 
 
 def test_a_live_text_has_the_score_that_it_would_have_in_the_version(bench: Bench) -> None:
@@ -109,11 +120,21 @@ def test_a_live_text_has_the_score_that_it_would_have_in_the_version(bench: Benc
 def test_whole_blocks_of_rows_score_as_single_rows_do(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copies = {f"n{place}": (text, 0) for place, text in enumerate(TEXTS)}
+    copies: Commit = {f"n{place}": (text, 0) for place, text in enumerate(TEXTS)}
+    monkeypatch.setattr(texts, "BLOCK", 1000)
     plain = over(bench, copies).search("the river in spring 川 quiet", k=100)
     monkeypatch.setattr(texts, "BLOCK", 3)
-    served = over(bench, copies)
-    assert served.search("the river in spring 川 quiet", k=100) == plain
+    rows = LiveRows(epoch="e", floor=COVERS, dimension=2, metric=Metric.COSINE)
+    released = ReleasedTexts(bench.index, COVERS, bench.analyser)
+    rows.append([changes_of(copies)], COVERS + 1)
+    view = rows.view
+    assert released.with_changes(view).search("the river in spring 川 quiet", k=100) == plain
+    assert released.index_rows(view)
+    assert not released.index_rows(view), "nothing is left to be joined"
+    assert released.with_changes(view).search("the river in spring 川 quiet", k=100) == plain
+    rows.append([changes_of({f"m{n}": ("a river", 0) for n in range(30)})], COVERS + 2)
+    assert released.index_rows(rows.view)
+    assert released.with_changes(view).search("the river in spring 川 quiet", k=100) == plain
     later = over(bench, copies, {"n0": None, "n1": ("quiet spring", 1)})
     assert len(later.search("quiet spring", k=100)) > 0
     assert "n0" not in {hit.id for hit in later.search("quiet river", k=100)}

@@ -7,7 +7,8 @@ no text of the version has counts in live rows as one that none has: it is the r
 
 Rows are only appended, so what was made of the first ones stays: each is cut once, and every
 `BLOCK` of them gets a list of rows for each term (`Postings`), made by whichever thread needs it
-first. The rows behind the last whole block are looked through one by one.
+first. The rows behind the last whole block are looked through one by one. A query costs something
+for each block, so eight of one size are joined to one, off the path of queries and of the writer.
 """
 
 from collections import Counter
@@ -38,6 +39,10 @@ _B: Final = 0.75
 """Of BM25, as FTS5 has them."""
 BLOCK: Final = 128
 """Rows that have postings together: one by one so many take a third of a millisecond."""
+JOINED: Final = 8
+"""Blocks of one size that become one: a query takes 5 µs for each, however large it is."""
+Lengths = NDArray[np.float64]
+"""Terms of each text, shape ``(rows,)``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,28 +83,59 @@ def terms_of(text: str | None, analyser: Analyser) -> RowTerms:
 class Postings:
     """Which rows of one block have each term; immutable."""
 
-    def __init__(self, block: Sequence[RowTerms]) -> None:
+    def __init__(
+        self, block: Sequence[RowTerms], rows: dict[str, NDArray[np.int64]], lengths: Lengths
+    ) -> None:
+        """``rows``: by term, the rows that have it and how often, shape ``(2, n)``."""
+        self.block = block
+        self.rows = rows
+        self.lengths = lengths
+
+    def __len__(self) -> int:
+        """How many rows the block has."""
+        return len(self.block)
+
+    @classmethod
+    def of(cls, block: Sequence[RowTerms]) -> "Postings":
+        """Those of some rows."""
         found: dict[str, list[tuple[int, int]]] = {}
         for row, terms in enumerate(block):
             for term, count in terms.counts.items():
                 found.setdefault(term, []).append((row, count))
-        self._block = block
-        self._rows = {term: np.array(rows).T for term, rows in found.items()}
-        self._lengths = np.array([terms.length for terms in block], dtype=np.float64)
+        lengths = np.array([terms.length for terms in block], dtype=np.float64)
+        return cls(block, {term: np.array(rows).T for term, rows in found.items()}, lengths)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Postings"]) -> "Postings":
+        """Those of several blocks that follow each other."""
+        found: dict[str, list[NDArray[np.int64]]] = {}
+        first = 0
+        for part in parts:
+            for term, rows in part.rows.items():
+                found.setdefault(term, []).append(rows + np.array([[first], [0]]))
+            first += len(part)
+        return cls(
+            [terms for part in parts for terms in part.block],
+            {
+                term: rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1)
+                for term, rows in found.items()
+            },
+            np.concatenate([part.lengths for part in parts]),
+        )
 
     def scores(self, weights: TermWeights) -> NDArray[np.float64] | None:
         """The score of each row of the block; ``None``: no row has any of the terms."""
         scores: NDArray[np.float64] | None = None
-        longer = _K1 * (1.0 - _B + _B * self._lengths / weights.mean_length)
+        longer = _K1 * (1.0 - _B + _B * self.lengths / weights.mean_length)
         for phrase, weight in weights.phrases:
-            found = self._rows.get(phrase[0])
+            found = self.rows.get(phrase[0])
             if found is None:
                 continue
             rows, counts = found
             if len(phrase) > 1:
-                counts = np.array([self._block[row].frequency(phrase) for row in rows.tolist()])
+                counts = np.array([self.block[row].frequency(phrase) for row in rows.tolist()])
             if scores is None:
-                scores = np.zeros(len(self._block))
+                scores = np.zeros(len(self.block))
             scores[rows] += weight * counts * (_K1 + 1.0) / (counts + longer[rows])
         return scores
 
@@ -113,7 +149,7 @@ class ReleasedTexts:
         self.covers = covers
         self.analyser = analyser
         self._holds: dict[str, bool] = {}
-        self._cut: tuple[LiveRows | None, list[RowTerms], dict[int, Postings]] = (None, [], {})
+        self._cut: CutRows | None = None
 
     def with_changes(self, view: LiveView) -> "LiveTextSearch":
         """What answers for the version and a view."""
@@ -129,41 +165,67 @@ class ReleasedTexts:
 
     def scored(self, view: LiveView, weights: TermWeights) -> NDArray[np.float64]:
         """The score of each row of a view; 0: it has none of the terms."""
-        cut, blocks = self._prepared(view)
-        whole = view.count // BLOCK
-        scores = np.zeros(view.count)
-        for block in range(whole):
-            found = blocks[block].scores(weights)
-            if found is not None:
-                scores[block * BLOCK : (block + 1) * BLOCK] = found
-        for row in range(whole * BLOCK, view.count):
-            scores[row] = _score(cut[row], weights)
-        return scores
+        cut = self._prepared(view)
+        first = 0
+        scores = np.zeros(len(cut.terms))
+        for part in cut.joined:
+            first = _fill(scores, first, part, weights)
+        # What is joined may go on behind the view.
+        for block in range(first // BLOCK, view.count // BLOCK):
+            first = _fill(scores, first, cut.blocks[block], weights)
+        for row in range(first, view.count):
+            scores[row] = _score(cut.terms[row], weights)
+        return scores[: view.count]
 
     def prepare(self, view: LiveView) -> None:
         """Cut the texts that are new in a view, so that no query has to."""
         self._prepared(view)
 
     def index_rows(self, view: LiveView) -> bool:
-        """Nothing: the writer's thread makes the postings."""
-        del view
-        return False
+        """Join blocks, where there are enough of one size."""
+        cut = self._prepared(view)
+        joined, whole = [*cut.joined], len(cut.terms) // BLOCK
+        if cut.first >= whole:
+            return False
+        for block in range(cut.first, whole):
+            joined.append(cut.blocks[block])
+            while len(joined) >= JOINED and len(joined[-JOINED]) == len(joined[-1]):
+                joined[-JOINED:] = [Postings.joined(joined[-JOINED:])]
+        # Another thread may have come further meanwhile: it makes the blocks behind these anew.
+        self._cut = CutRows(cut.rows, cut.terms, {}, joined, whole)
+        return True
 
-    def _prepared(self, view: LiveView) -> tuple[list[RowTerms], dict[int, Postings]]:
+    def _prepared(self, view: LiveView) -> "CutRows":
         """The terms of each row, and the postings of each whole block, at least of the view."""
-        rows, cut, blocks = self._cut
-        if rows is not view.rows:
-            cut, blocks = [], {}
-        if len(cut) < view.count:
-            texts = view.rows.texts[len(cut) : view.count]
+        cut = self._cut
+        if cut is None or cut.rows is not view.rows:
+            cut = CutRows(view.rows, [], {}, [], 0)
+        known = len(cut.terms)
+        if known < view.count:
             # New ones: another query may be reading the old ones, or have come as far.
-            cut = cut + [terms_of(text, self.analyser) for text in texts]
-            more = range(len(blocks), len(cut) // BLOCK)
-            blocks = blocks | {
-                block: Postings(cut[block * BLOCK : (block + 1) * BLOCK]) for block in more
+            texts = view.rows.texts[known : view.count]
+            terms = cut.terms + [terms_of(text, self.analyser) for text in texts]
+            more = range(max(known // BLOCK, cut.first), len(terms) // BLOCK)
+            blocks = cut.blocks | {
+                block: Postings.of(terms[block * BLOCK : (block + 1) * BLOCK]) for block in more
             }
-            self._cut = (view.rows, cut, blocks)
-        return cut, blocks
+            cut = self._cut = CutRows(view.rows, terms, blocks, cut.joined, cut.first)
+        return cut
+
+
+@dataclass(frozen=True, slots=True)
+class CutRows:
+    """What was made of the rows of a collection so far; never changed."""
+
+    rows: LiveRows
+    terms: list[RowTerms]
+    """Of each row."""
+    blocks: dict[int, Postings]
+    """By its number, each whole block that is not joined."""
+    joined: list[Postings]
+    """Those of the first rows, some of many blocks."""
+    first: int
+    """The number of the first block that is not joined."""
 
 
 class LiveTextSearch(LiveEntries):
@@ -240,6 +302,15 @@ class LiveTextSearch(LiveEntries):
         while some := list(islice(ids, MAX_IDS)):
             count += sum(each is not None for each in self._index.get(some, filter=filter_))
         return count
+
+
+def _fill(scores: NDArray[np.float64], first: int, part: Postings, weights: TermWeights) -> int:
+    """Write the scores of a block whose first row is ``first``; the row behind its last."""
+    found = part.scores(weights)
+    end = first + len(part)
+    if found is not None:
+        scores[first:end] = found
+    return end
 
 
 def _score(terms: RowTerms, weights: TermWeights) -> float:
