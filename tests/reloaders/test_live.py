@@ -21,6 +21,7 @@ from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Commit
 from indexrelay.streams import Keys
 from indexrelay.testing.pipeline import Pipeline
+from tests.streams.polling import eventually
 
 KEY, OLD_KEY, FOREIGN_KEY = "k" * 32, "o" * 32, "f" * 32
 VECTORS = np.random.default_rng(3).standard_normal((30, 3)).astype(np.float32)
@@ -139,6 +140,60 @@ def test_a_commit_is_found_before_any_release_has_it(pipeline: Pipeline) -> None
         assert [each and each.payload for each in found.get(["new", "b"])] == [{"year": 1999}, None]
         with pytest.raises(UnknownEntryError):
             found.search_by_id("b")
+
+
+def with_graphs(**more: Any) -> Settings:
+    similar = {"kind": "vector_index", "from": "tracks", "index": "HNSW8"}
+    return make_settings(most=5000, components={"similar": similar}, **more)
+
+
+def put_many(pipeline: Pipeline) -> tuple[list[str], Any]:
+    """Commit more entries than pay for comparing each with a query."""
+    names = [f"n{number:04d}" for number in range(2200)]
+    vectors = np.random.default_rng(7).standard_normal((len(names), 3)).astype(np.float32)
+    with pipeline.producer.batch("tracks") as batch:
+        batch.upsert(names, vectors)
+    return names, vectors
+
+
+def found_by(reader: Reloader) -> str:
+    """By what live rows are found."""
+    with reader.acquire() as snapshot:
+        hits = snapshot["similar"].search(VECTORS[0], explain=True)
+        return str(hits.explanation.layers[-1].how)
+
+
+def test_many_live_rows_get_a_graph_and_each_is_found(open_pipeline: OpenPipeline) -> None:
+    pipeline = open_pipeline(with_graphs())
+    released(pipeline)
+    reader = pipeline.reader("web")
+    assert found_by(reader) == "HNSW8"
+    names, vectors = put_many(pipeline)
+    put(pipeline, {names[7]: 3}, names[8])
+    reader.step()
+    assert found_by(reader).endswith("and scan")
+    with reader.acquire() as snapshot:
+        index = snapshot["similar"]
+        for row in range(0, len(names), 100):
+            assert index.search(vectors[row], k=1)[0].id == names[row]
+        assert names[7] in {hit.id for hit in index.search(VECTORS[3], k=2)}
+        assert not {names[7], names[8]} & {hit.id for hit in index.search(vectors[8], k=3)[:1]}
+        assert len(index) == 3 + len(names) - 1
+
+
+def test_a_running_reader_makes_graphs_on_a_thread_of_its_own(open_pipeline: OpenPipeline) -> None:
+    settings = with_graphs(reader={"start_spread_seconds": 0.0})
+    pipeline = open_pipeline(settings)
+    released(pipeline)
+    reader = Reloader(
+        settings, reader_id="running", store=pipeline.store, connection=pipeline.connection
+    )
+    reader.start()
+    try:
+        put_many(pipeline)
+        eventually(lambda: found_by(reader).endswith("and scan"))
+    finally:
+        reader.stop()
 
 
 def test_what_a_batch_does_not_give_of_an_entry_stays(pipeline: Pipeline) -> None:

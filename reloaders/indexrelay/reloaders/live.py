@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 
 from indexrelay.components.live.rows import LiveRows, LiveView
 from indexrelay.reloaders.catalog import CatalogAccess, Look
+from indexrelay.reloaders.loader import switch_interval
 from indexrelay.reloaders.presence import Link
 from indexrelay.reloaders.snapshot import Contents, ServedComponent
 from indexrelay.schemas.clock import Clock, SupervisedThread, backoff_seconds
@@ -153,8 +154,9 @@ class LiveLayer:
     def _index(self, stopping: threading.Event) -> None:
         """Index what the followers hold: a thread of its own, since it may take seconds."""
         while not stopping.wait(_INDEX_SECONDS):
-            for each in self._followers.values():
-                each.index()
+            with switch_interval.shortened():
+                for each in self._followers.values():
+                    each.index()
 
     def close(self) -> None:
         """Wait for the threads, which were told to stop, and let go of everything; safe twice."""

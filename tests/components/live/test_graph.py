@@ -56,15 +56,19 @@ def alive_in(view: LiveView) -> Mask:
     return alive
 
 
-def neighbours(view: LiveView, *, by_graph: bool) -> LiveNeighbours:
+def neighbours(view: LiveView, *, graph: bool) -> LiveNeighbours:
     rows = view.rows
     return LiveNeighbours(
         view,
         Comparison(DIMENSION, rows.metric),
         alive=alive_in(view),
-        graph=rows.graph if by_graph else None,
+        graph=rows.graph if graph else None,
         min_recall=MIN_RECALL,
     )
+
+
+def by_graph(near: LiveNeighbours) -> bool:
+    return near.how != "scan"
 
 
 def queries(metric: Metric) -> Vectors:
@@ -74,15 +78,15 @@ def queries(metric: Metric) -> Vectors:
     return asked
 
 
-def found_by(view: LiveView, *, by_graph: bool) -> list[list[ScoredRow]]:
-    near = neighbours(view, by_graph=by_graph)
-    assert near.by_graph == by_graph
+def found_by(view: LiveView, *, graph: bool) -> list[list[ScoredRow]]:
+    near = neighbours(view, graph=graph)
+    assert by_graph(near) == graph
     return [near.nearest(query, K) for query in queries(view.rows.metric)]
 
 
 def assert_enough_found(view: LiveView) -> None:
     """As much as is asked for; each with the score that a comparison gives, and one of an entry."""
-    exact, found = found_by(view, by_graph=False), found_by(view, by_graph=True)
+    exact, found = found_by(view, graph=False), found_by(view, graph=True)
     alive, rows = alive_in(view), view.rows
     near = 0
     for wanted, hits in zip(exact, found, strict=True):
@@ -100,13 +104,13 @@ def test_a_graph_that_grows_finds_enough_and_older_ones_stay_as_they_are(metric:
     rows = new_rows(metric)
     view = put(rows, named(0, 150), seed=1)
     assert not grow_graph(rows, view.placed, SIZES), "too few to pay"
-    early, answers = view, found_by(view, by_graph=False)
+    early, answers = view, found_by(view, graph=False)
     for step in range(3):
         view = put(rows, named(150 + 300 * step, 450 + 300 * step), seed=2 + step)
         assert grow_graph(rows, view.placed, SIZES)
         assert_enough_found(put(rows, [f"behind{step}"], seed=50 + step))
         assert not grow_graph(rows, rows.view.placed, SIZES), "one row more is compared"
-    assert found_by(early, by_graph=False) == answers
+    assert found_by(early, graph=False) == answers
     first = rows.graph
     assert first is not None
     search = first.search(64, None)
@@ -126,7 +130,7 @@ def test_what_was_replaced_or_deleted_is_not_found_by_a_graph() -> None:
     grow_graph(rows, view.placed, SIZES)
     assert_enough_found(view)
     assert_enough_found(put(rows, [], seed=0, deletes=tuple(named(300, 310))))
-    assert not neighbours(old, by_graph=False).by_graph
+    assert not by_graph(neighbours(old, graph=False))
 
 
 def test_where_most_of_a_graph_was_replaced_all_rows_are_compared() -> None:
@@ -134,9 +138,9 @@ def test_where_most_of_a_graph_was_replaced_all_rows_are_compared() -> None:
     put(rows, named(0, 300), seed=1)
     grow_graph(rows, rows.view.placed, SIZES)
     view = put(rows, named(0, 200), seed=2)
-    near = neighbours(view, by_graph=True)
-    assert not near.by_graph
-    exact = found_by(view, by_graph=False)
+    near = neighbours(view, graph=True)
+    assert not by_graph(near)
+    exact = found_by(view, graph=False)
     assert [near.nearest(query, K) for query in queries(Metric.COSINE)] == exact
 
 
@@ -156,7 +160,7 @@ def test_a_graph_that_cannot_find_enough_is_not_used() -> None:
     comparison = Comparison(dimension, Metric.L2)
     for recall, used in ((0.5, True), (0.999, False)):
         near = LiveNeighbours(rows.view, comparison, alive=None, graph=graph, min_recall=recall)
-        assert near.by_graph == used
+        assert by_graph(near) == used
 
 
 def test_rows_that_are_moved_keep_their_graph_and_their_numbers() -> None:
@@ -166,11 +170,11 @@ def test_rows_that_are_moved_keep_their_graph_and_their_numbers() -> None:
     grow_graph(rows, rows.view.placed, SIZES)
     more = [Changes(upserts=_entries(named(600, 700), seed=3), deletes=[])]
     assert not rows.has_room(more)
-    found, view = found_by(rows.view, by_graph=True), rows.view
+    found, view = found_by(rows.view, graph=True), rows.view
     grown = rows.with_room(more)
     assert grown.has_room(more)
     rows.vectors[:] = np.nan  # nothing of it is read any more
-    assert found_by(grown.view, by_graph=True) == found
+    assert found_by(grown.view, graph=True) == found
     assert (grown.view.count, grown.entries, grown.view.generation) == (view.count, 600, 2)
     assert [grown.newest_row(each, grown.view) for each in ("n5", "n30", "n99")] == [605, 620, 99]
     grown.append(more, 3)
@@ -193,8 +197,8 @@ def test_more_hits_than_a_graph_is_made_for_are_compared() -> None:
     put(rows, named(0, 400), seed=1)
     grow_graph(rows, rows.view.placed, SIZES)
     query = queries(Metric.COSINE)[0]
-    near = neighbours(rows.view, by_graph=True)
-    assert near.nearest(query, 400) == neighbours(rows.view, by_graph=False).nearest(query, 400)
+    near = neighbours(rows.view, graph=True)
+    assert near.nearest(query, 400) == neighbours(rows.view, graph=False).nearest(query, 400)
     assert len(near.nearest(query, 1000)) == 400
 
 
@@ -204,7 +208,7 @@ def test_only_rows_better_than_a_score_are_given() -> None:
         put(rows, named(0, 400), seed=1)
         grow_graph(rows, rows.view.placed, SIZES)
         put(rows, named(400, 420), seed=2)
-        near = neighbours(rows.view, by_graph=True)
+        near = neighbours(rows.view, graph=True)
         for query in queries(metric)[:20]:
             every = near.nearest(query, 10)
             assert near.nearest(query, 10, worst=every[4][0]) == every[:4]
@@ -215,7 +219,10 @@ def test_a_graph_made_in_one_go_is_tried_before_it_holds_all() -> None:
     vectors = drawn(500, 3)
     graph = LiveGraph.grown(None, vectors, 500, Metric.L2)
     assert graph.count == 500
-    assert graph.effort(MIN_RECALL) is not None
+    effort, least = graph.effort(MIN_RECALL), graph.effort(MIN_RECALL, 3)
+    assert effort is not None
+    assert least is not None
+    assert least <= effort
 
 
 def _entries(ids: list[str], *, seed: int) -> Entries:

@@ -11,6 +11,10 @@ dimensions take 0.7 MB more.
 How hard to search is measured each time: the vectors that come next ask the graph, which does not
 hold them yet, and the least effort counts that finds what `min_recall` asks for. Where none does,
 and where fewer than half of its vectors are those of entries as a view has them, all are compared.
+
+Most queries have few hits among live rows: those that are nearer than what the version found. So
+the graph is searched with less effort first, enough for the nearest three, and again where more
+than three are.
 """
 
 from dataclasses import dataclass
@@ -38,9 +42,9 @@ from indexrelay.components.vector_index.spec import Effort
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
 
-_LINKS: Final = 8
+_LINKS: Final = 16
 """Of a vector on the upper levels; on the lowest it has twice as many, of four bytes."""
-_BUILT_WITH: Final = 40
+_BUILT_WITH: Final = 64
 """Candidates that are kept for a new vector's links."""
 _FIRST_VALUES: Final = 1024 * 128
 """Numbers of float32 that are compared in the time that a graph takes."""
@@ -50,13 +54,14 @@ _STEP: Final = 128
 _STEP_SHARE: Final = 1 / 64
 """A graph is grown by so many rows, and by such a share of its own: each time its links are copied,
 and each query compares what is not in it yet."""
-_EFFORTS: Final = (16, 24, 32, 48, 64, 96, 128, 192, 256)
+_EFFORTS: Final = (12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 _ASKED_FIRST: Final = 100
 _ASKED: Final = 32
 _REMEMBERED: Final = 0.75
 """How much what was measured before counts: with so few rows each time one batch would decide."""
-_HITS: Final = 10
-_MISSES: Final = 2 / 3
+_FEW, _HITS = 3, 10
+"""Of how many hits the recall is measured."""
+_MISSES: Final = 0.8
 """Of what ``min_recall`` allows: other queries than those that were asked miss a few more."""
 _MOST_K: Final = 1 / 8
 """Of a graph's vectors; where more hits are wanted all are compared."""
@@ -89,16 +94,22 @@ class GraphSizes:
 
 @dataclass(frozen=True)
 class Trials:
-    """How much of the nearest ten a graph found, by effort."""
+    """How much of the nearest a graph found, by effort."""
 
-    wanted: float = 0.0
+    asked: float = 0.0
+    """How many queries."""
     found: tuple[float, ...] = (0.0,) * len(_EFFORTS)
+    """Of the nearest ten of each."""
+    few: tuple[float, ...] = (0.0,) * len(_EFFORTS)
+    """Of the nearest three of each."""
 
-    def least(self, min_recall: float) -> int | None:
-        """The least effort that finds enough; ``None``: none does."""
-        wanted = 1 - (1 - min_recall) * _MISSES
-        for effort, found in zip(_EFFORTS, self.found, strict=True):
-            if self.wanted and found / self.wanted >= wanted:
+    def least(self, min_recall: float, hits: int) -> int | None:
+        """The least effort that finds enough of so many hits; ``None``: none does."""
+        counts = self.few if hits <= _FEW else self.found
+        wanted = self.asked * (_FEW if hits <= _FEW else _HITS)
+        wanted *= 1 - (1 - min_recall) * _MISSES
+        for effort, found in zip(_EFFORTS, counts, strict=True):
+            if self.asked and found >= wanted:
                 return effort
         return None
 
@@ -153,9 +164,9 @@ class LiveGraph:
         """The same graph over the same vectors in another array."""
         return LiveGraph(self.index, vectors, count=self.count, trials=self.trials)
 
-    def effort(self, min_recall: float) -> int | None:
-        """The least effort that reaches this recall; ``None``: none that was tried does."""
-        return self.trials.least(min_recall)
+    def effort(self, min_recall: float, hits: int = _HITS) -> int | None:
+        """The least effort that reaches this recall of so many hits; ``None``: none does."""
+        return self.trials.least(min_recall, hits)
 
     def search(self, effort: int, alive: Mask | None) -> IndexSearch:
         """Searches it.
@@ -200,23 +211,26 @@ def _tried(index: Any, queries: Vectors, metric: Metric, before: Trials) -> Tria
     """What ``index`` finds of the nearest of each of ``queries``, which it does not hold."""
     k = min(_HITS, index.ntotal)
     exact = as_distances(IndexSearch(index.storage, Effort()).nearest(queries, k)[0], metric)
-    limit = exact[:, -1:].astype(np.float64)
-    limit += tolerance(limit, queries)
-    wanted, counts = exact.size, []
+    shares = {}
+    for hits in (_FEW, _HITS):
+        limit = exact[:, min(hits, k) - 1][:, None].astype(np.float64)
+        shares[hits] = limit + tolerance(limit, queries)
+    counts: dict[int, list[float]] = {_FEW: [], _HITS: []}
     for effort in _EFFORTS:
-        search = IndexSearch(index, Effort(ef_search=effort))
-        found, rows = search.nearest_at_effort(queries, k)
-        near = (as_distances(found, metric) <= limit) & (rows >= 0)
-        counts.append(int(near.sum()))
-        if counts[-1] == wanted:
-            break
-    counts += [wanted] * (len(_EFFORTS) - len(counts))
+        found, rows = IndexSearch(index, Effort(ef_search=effort)).nearest_at_effort(queries, k)
+        far = np.where(rows < 0, np.inf, as_distances(found, metric))
+        for hits, limit in shares.items():
+            # Fewer rows than hits: each that is there counts as so many more.
+            counts[hits].append(float((far[:, :hits] <= limit).mean()) * hits * len(queries))
     return Trials(
-        wanted=_REMEMBERED * before.wanted + wanted,
-        found=tuple(
-            _REMEMBERED * known + count for known, count in zip(before.found, counts, strict=True)
-        ),
+        asked=_REMEMBERED * before.asked + len(queries),
+        found=_remembered(before.found, counts[_HITS]),
+        few=_remembered(before.few, counts[_FEW]),
     )
+
+
+def _remembered(before: tuple[float, ...], counts: list[float]) -> tuple[float, ...]:
+    return tuple(_REMEMBERED * old + new for old, new in zip(before, counts, strict=True))
 
 
 def grow_graph(rows: LiveRows, placed: int, sizes: GraphSizes) -> bool:
@@ -248,11 +262,14 @@ class Comparison:
         self._by_place = by_place
 
     def with_all(self, query: Vectors, vectors: Any, count: int) -> NDArray[np.float32]:
-        """The score of each of ``count`` vectors, given as what `pointer` makes of them."""
+        """What FAISS measures for each of ``count`` vectors: a product, or a squared distance.
+
+        ``vectors`` is what `pointer` makes of them.
+        """
         found = np.empty(count, dtype=np.float32)
         pointer = self.pointer
         self._all(pointer(found), pointer(query), vectors, self._dimension, count)
-        return as_scores(found, self.metric)
+        return found
 
     def with_some(self, query: Vectors, rows: LiveRows, some: Rows) -> NDArray[np.float32]:
         """The score of each of some rows that are entries."""
@@ -296,19 +313,21 @@ class LiveNeighbours:
         self._comparison = comparison
         self._is_l2 = comparison.is_l2
         self._alive = alive
+        self._dead = None if alive is None else ~alive
         self._placed = view.placed
         self._vectors = view.rows.vectors
         self._first = 0
         self._most_k = 0
         self._search: IndexSearch | None = None
+        self._shallow: IndexSearch | None = None
         if graph is not None:
             self._search_by(graph, min_recall)
         self._behind = comparison.pointer(self._vectors[self._first :])
 
     @property
-    def by_graph(self) -> bool:
-        """Whether a graph is searched."""
-        return self._search is not None
+    def how(self) -> str:
+        """By what it finds them, as `Layer.how`."""
+        return "scan" if self._search is None else f"HNSW{_LINKS} and scan"
 
     def nearest(self, query: Vectors, k: int, worst: float | None = None) -> list[ScoredRow]:
         """The ``k`` nearest rows whose score is better than ``worst``, the best first.
@@ -328,28 +347,40 @@ class LiveNeighbours:
         count, alive = graph.count, self._alive
         left = count if alive is None else int(np.count_nonzero(alive[:count]))
         effort = graph.effort(min_recall)
+        least = graph.effort(min_recall, _FEW)
         if effort is None or left < _LEAST_ALIVE * count:
             return
         if left == count:
             alive = None
         else:
             effort = effort * count // left  # those that may not be found are candidates, too
-        self._search = graph.search(effort, None if alive is None else alive[:count])
+            least = least and least * count // left
+        mask = None if alive is None else alive[:count]
+        self._search = graph.search(effort, mask)
+        if least is not None and least < effort:
+            self._shallow = graph.search(least, mask)
         self._first = count
         self._most_k = max(1, int(_MOST_K * left))
 
     def _in_graph(self, query: Vectors, k: int, worst: float | None) -> list[ScoredRow] | None:
         """Those of the graph; ``None``: it found fewer than there are."""
-        if self._search is None:
-            return None
-        measured, places = self._search.one_at_effort(query, k)
+        if worst is not None and self._shallow is not None:
+            found = self._found_by(self._shallow, query, k, worst)
+            if found is not None and len(found) <= _FEW:
+                return found
+        return None if self._search is None else self._found_by(self._search, query, k, worst)
+
+    def _found_by(
+        self, search: IndexSearch, query: Vectors, k: int, worst: float | None
+    ) -> list[ScoredRow] | None:
+        measured, places = search.one_at_effort(query, k)
         if places.item(-1) < 0:
             return None
         scores = (l2_scores(measured) if self._is_l2 else measured).tolist()
         if worst is not None:
             best = scores[0]
             if best >= worst if self._is_l2 else best <= worst:
-                return []  # most queries, as most entries are in the version
+                return []  # many queries, as most entries are in the version
             scores = [each for each in scores if (each < worst if self._is_l2 else each > worst)]
         rows = self._rows_at[places[: len(scores)]].tolist()
         return list(zip(scores, rows, strict=True))
@@ -361,15 +392,23 @@ class LiveNeighbours:
         count = self._placed - first
         if not count:
             return []
-        scores = self._comparison.with_all(query, vectors, count)
-        far = scores if self._is_l2 else -scores
-        if self._alive is not None:
-            far = np.where(self._alive[first:], far, np.inf)
-        limit = np.inf if worst is None else worst if self._is_l2 else -worst
-        if far.min() >= limit:
-            return []
+        far = self._comparison.with_all(query, vectors, count)
+        if not self._is_l2:
+            np.negative(far, out=far)
+        if self._dead is not None:
+            far[self._dead[first:]] = np.inf
+        if worst is None:
+            limit = np.inf
+        else:
+            limit = worst * worst if self._is_l2 else -worst
+            if far.item(far.argmin()) >= limit:
+                return []  # most queries; a minimum alone takes NumPy three times as long
         near = np.flatnonzero(far < limit)
         if len(near) > k:
             near = near[np.argpartition(far[near], k)[:k]]
         near = near[np.argsort(far[near], kind="stable")]
-        return list(zip(scores[near].tolist(), self._rows_at[first + near].tolist(), strict=True))
+        scores = as_scores(far[near] if self._is_l2 else -far[near], self._comparison.metric)
+        found = list(zip(scores.tolist(), self._rows_at[first + near].tolist(), strict=True))
+        if worst is not None and self._is_l2:  # the square of a root is not quite what it was
+            return [each for each in found if each[0] < worst]
+        return found

@@ -373,7 +373,7 @@ class LiveVectorSearch(LiveEntries):
     @property
     def searched_by(self) -> str:
         """As `LiveEntries.searched_by`."""
-        return "graph and scan" if self._neighbours.by_graph else "scan"
+        return self._neighbours.how
 
     def _replaced(self, filter_: Any) -> int:
         count = self.view.count
