@@ -194,10 +194,10 @@ class Bench:
         """The file with the seconds by which the clock of a ``misdated`` one is wrong."""
         return self.folder / f"{name}.clock"
 
-    def start(self, role: str, name: str) -> Process:
-        """Start a ``rebuilder`` or a ``misdated`` one, a ``reader``, a ``herd`` or ``workers`` of
-        these, or a ``producer``."""
-        config = self._config_of(role, name)
+    def start(self, role: str, name: str, *, config: Path | None = None) -> Process:
+        """Start a ``rebuilder`` or a ``misdated`` one, a ``reader``, a ``live`` one, a ``herd`` or
+        ``workers`` of these, or a ``producer``; with the settings of its role, or its own."""
+        config = config or self._config_of(role, name)
         roles: dict[str, tuple[str, list[object]]] = {
             "rebuilder": (
                 "indexrelay.console.main",
@@ -207,6 +207,7 @@ class Bench:
                 "faults.readers",
                 ["query", config, name, self.folder / "samples" / f"{name}.jsonl"],
             ),
+            "live": ("faults.readers", ["live", config, name]),
             "misdated": ("faults.roles", ["rebuilder", config, name, self.clock(name)]),
             "workers": ("faults.readers", ["workers", config]),
             "producer": ("faults.roles", ["producer", config]),

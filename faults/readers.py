@@ -1,8 +1,13 @@
-"""Programs that read: ``python -m faults.readers query|herd|workers …``.
+"""Programs that read: ``python -m faults.readers query|live|herd|workers …``.
 
 ``query CONFIG ID LOG`` is a reader whose two threads query it all the time. Whatever a query sees
 that its thread had not seen before goes into the log at once, a JSON line in one write, so that a
 kill loses nothing that was seen. Runs until SIGTERM.
+
+``live CONFIG ID`` is a reader of a live collection, whose index ``similar`` one thread searches all
+the time. A line on standard input asks what it finds: the answer has all ``entries`` with their
+payloads, its ``state``, how many messages it ``ignored``, and what was ``wrong``: an answer of an
+earlier generation than one before it, or none at all.
 
 ``herd CONFIG COUNT LOGS`` is many readers at once. What readers import is imported once, and each
 reader is a fork of a process that has done nothing yet, so that fifty of them start within
@@ -105,6 +110,64 @@ def _look(reloader: Reloader) -> dict[str, Any]:
             for name, roll in snapshot.items()
         }
         return {"release": release, "release_after": snapshot.release, "parts": parts}
+
+
+def run_live(config: str, reader_id: str) -> None:
+    arm(os.environ)
+    settings = load_settings(Path(config), environ={})
+    configure_logs(settings.log)
+    reloader = Reloader(settings, reader_id=reader_id)
+    wrong: set[str] = set()
+    done = threading.Event()
+    query = threading.Thread(target=_follow, args=(reloader, wrong, done), name="query")
+    reloader.start()
+    query.start()
+    for _ in sys.stdin:
+        state = reloader.state.live["tracks"]
+        answer = {
+            "entries": _entries(reloader),
+            "state": f"{state.status}: {state.reason}",
+            "ignored": state.ignored,
+            "wrong": sorted(wrong),
+        }
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+    done.set()
+    query.join()
+    reloader.stop()
+
+
+def _follow(reloader: Reloader, wrong: set[str], done: threading.Event) -> None:
+    """Search again and again, and note where an answer is older than one before."""
+    newest = 0
+    while not done.wait(_BETWEEN_SECONDS):
+        try:
+            with reloader.acquire() as snapshot:
+                if "similar" not in snapshot:
+                    continue
+                seen = max(snapshot.covers["similar"]["tracks"], snapshot.live.get("tracks", 0))
+                if not snapshot["similar"].search([1.0, 1.0]):
+                    wrong.add("nothing was found")
+        except Exception as error:  # noqa: BLE001 - that there is one at all is what is recorded
+            wrong.add(f"{type(error).__name__}: {error}")
+            continue
+        if seen < newest:
+            wrong.add(f"generation {seen} after {newest}")
+        newest = max(newest, seen)
+
+
+def _entries(reloader: Reloader) -> dict[str, Any]:
+    """Every entry that is found, and its payload."""
+    found: dict[str, Any] = {}
+    with reloader.acquire() as snapshot:
+        after = None
+        while "similar" in snapshot:
+            page = snapshot["similar"].scroll(after=after, limit=1000)
+            found |= {each.id: each.payload for each in page.entries}
+            after = page.after
+            if after is None:
+                break
+    return found
 
 
 _ORPHANED_SECONDS = 0.5
@@ -269,6 +332,7 @@ def run_workers(config: str) -> None:
 
 PROGRAMS: Mapping[str, Callable[..., None]] = {
     "query": run_queries,
+    "live": run_live,
     "herd": run_herd,
     "workers": run_workers,
 }

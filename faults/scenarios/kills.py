@@ -23,6 +23,7 @@ from typing import Any
 from faults.bench import BLOCK_SECONDS, LEASE_SECONDS, Bench
 from faults.processes import Process
 from faults.rows import Row
+from faults.scenarios.live import LIVE
 from indexrelay.schemas.failpoints import FAILPOINTS
 from indexrelay.streams import publish_many
 
@@ -43,7 +44,7 @@ def at_failpoints(program: Path, row: Row, runs: int, points: Sequence[str] = FA
     """Kill the process that passes each point, ``runs`` times."""
     waiting = [point for point in points for _ in range(runs)]
     while waiting:
-        with Bench(program) as bench:
+        with Bench(program, tables=LIVE) as bench:  # or no job would pass `before_changes`
             _start_all(bench)
             broken = len(row.broken)
             while waiting and len(row.broken) == broken:  # what broke gets no second chance to

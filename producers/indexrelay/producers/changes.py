@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from indexrelay.producers.events import JobConnection
 from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import ChangesCommitted, Event
 from indexrelay.schemas.settings import Settings
@@ -61,6 +62,7 @@ class ChangeSender:
         return spans
 
     def _send(self, collection: str, *, after: int, generation: int) -> None:
+        failpoint("producer.before_changes")
         changes = None
         with self._catalog.entries.snapshot(collection) as snapshot:
             epoch = snapshot.epoch

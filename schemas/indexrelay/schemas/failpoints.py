@@ -32,6 +32,7 @@ VARIABLE: Final = "FAILPOINTS_INDEXRELAY"
 FAILPOINTS: Final = (
     "producer.before_commit",
     "producer.after_commit",
+    "producer.before_changes",
     "producer.before_emit",
     "producer.after_emit",
     "intake.after_read",
