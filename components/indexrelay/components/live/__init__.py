@@ -76,7 +76,8 @@ def released_of(
         case "vector_index":
             from indexrelay.components.live.vectors import MIN_RECALL, ReleasedVectors
 
-            return ReleasedVectors(index, covers, min_recall=given.get("min_recall", MIN_RECALL))
+            min_recall = float(given.get("min_recall", MIN_RECALL))
+            return ReleasedVectors(index, covers, min_recall=min_recall)
         case "text_index":
             from indexrelay.components.live.texts import ReleasedTexts
 
