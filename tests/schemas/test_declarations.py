@@ -36,6 +36,18 @@ def test_a_rebuilder_differs_in_whatever_it_builds_by(keys: dict[str, Any]) -> N
     assert builds(keys).differences(builds({})) == ("map is declared differently there",)
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [{"persistence": "manual"}, {"persistence": "periodic"}],
+)
+def test_a_rebuilder_differs_in_when_it_builds(keys: dict[str, Any]) -> None:
+    said = ("collection tracks is declared differently there",)
+    assert builds({}, keys).differences(builds({})) == said
+    other = {"persistence": "periodic", "save_interval_seconds": 7.0}
+    assert builds({}, keys).differences(builds({}, other)) == said
+    assert builds({}, {"save_interval_seconds": 7.0}).differences(builds({})) == ()
+
+
 def test_a_rebuilder_does_not_differ_in_what_is_a_readers_or_has_its_default() -> None:
     assert builds({"required": False}).differences(builds({})) == ()
     assert builds({"max_shrink": 0.5, "group": None}).differences(builds({})) == ()

@@ -15,6 +15,7 @@ from indexrelay.health.advice import START_A_REBUILDER
 from indexrelay.health.due import Due
 from indexrelay.health.facts import Area, Facts
 from indexrelay.health.improvements import improvement_health, improvement_note
+from indexrelay.health.persistence import WARN_SHARE, Deferral, tombstones
 from indexrelay.health.redis import builders_of, declaring, why_none_builds
 from indexrelay.health.status import (
     Actor,
@@ -24,6 +25,7 @@ from indexrelay.health.status import (
     Condition,
     Decision,
     Problem,
+    TombstoneHealth,
 )
 from indexrelay.schemas import commands
 from indexrelay.schemas.messages import ReaderState
@@ -228,9 +230,18 @@ def component_health(
             failed_at=None if attempt is None else attempt.failed_at,
             error=attempt.error if attempt is not None else facts.corrupt.get(name),
             retry_at=None if attempt is None else facts.retry_policy.retry_at(attempt),
+            deferred_until=due.deferred[name].until if name in due.deferred else None,
+            tombstones=None if manifest is None else _tombstone_health(manifest, facts),
             improvement=improvements.get(name),
         )
     return found
+
+
+def _tombstone_health(manifest: VersionManifest, facts: Facts) -> TombstoneHealth | None:
+    found = tombstones(manifest, facts)
+    if found is None:
+        return None
+    return TombstoneHealth(rows=found.rows, share=round(found.share, 4), limit=found.limit)
 
 
 def _condition(name: str, facts: Facts, due: Due) -> Condition:
@@ -250,6 +261,8 @@ def _condition(name: str, facts: Facts, due: Due) -> Condition:
     if any(name in facts.covering_lost(root) or _is_gone(root, manifest, facts) for root in roots):
         return Condition.OUTRUN
     behind = any(missing_generations(manifest, root, facts) for root in roots)
+    if name in due.deferred:
+        return Condition.DEFERRED
     wanted = behind or name in due.reasons or name in due.waiting
     return Condition.BEHIND if wanted else Condition.CURRENT
 
@@ -338,6 +351,8 @@ def _of_condition(name: str, health: ComponentHealth, facts: Facts, due: Due) ->
         case Condition.BEHIND:
             return _behind_its_sources(name, health, facts, due)
         case Condition.OUTRUN | Condition.CURRENT:  # the collection says so
+            return None
+        case Condition.DEFERRED:  # a note says so: it is as declared
             return None
     return _to_be_built(name, health, facts, code=code, what=what, waits=name not in due.reasons)
 
@@ -548,12 +563,14 @@ def _unserved(release: Release, readers: Mapping[str, ReaderState]) -> Iterator[
         )
 
 
-def notes(facts: Facts, components: Mapping[str, ComponentHealth]) -> Iterator[str]:
-    """What is no fault: a collection without a generation, and the components that wait for it; and
-    what is to be improved."""
+def notes(facts: Facts, components: Mapping[str, ComponentHealth], due: Due) -> Iterator[str]:
+    """What is no fault: a collection without a generation, and the components that wait for it;
+    what is to be improved; what is behind on purpose; and where many entries are deleted."""
     for name, health in components.items():
         if health.improvement is not None:
             yield improvement_note(name, health.improvement, facts)
+    yield from _deferral_notes(components, due)
+    yield from _tombstone_notes(components)
     if Area.CATALOG in facts.unknown:
         return
     for name in sorted(facts.collections):
@@ -575,6 +592,27 @@ def notes(facts: Facts, components: Mapping[str, ComponentHealth]) -> Iterator[s
             yield f"nothing was committed to {name} yet{of}"
         else:
             yield unread + (f"; not built until then: {names}" if waiting else "")
+
+
+def _deferral_notes(components: Mapping[str, ComponentHealth], due: Due) -> Iterator[str]:
+    """One for all that are behind by as much, for the same reason."""
+    alike: dict[tuple[str, Deferral], list[str]] = {}
+    for name, health in components.items():
+        if health.condition is Condition.DEFERRED:
+            key = _generations(health.behind), due.deferred[name]
+            alike.setdefault(key, []).append(name)
+    for (behind, deferral), names in alike.items():
+        yield f"{', '.join(names)}: {behind} behind {deferral.sentence(names)}"
+
+
+def _tombstone_notes(components: Mapping[str, ComponentHealth]) -> Iterator[str]:
+    for name, health in components.items():
+        found = health.tombstones
+        if found is not None and found.rows and found.share >= round(WARN_SHARE * found.limit, 6):
+            yield (
+                f"{name}: {found.share:.1%} of the rows of its base are deleted or replaced; above "
+                f"{found.limit:.0%} (max_tombstones) it is built in full by itself"
+            )
 
 
 def _generations(behind: Mapping[str, int]) -> str:

@@ -11,11 +11,12 @@ nobody who is served. Only while nothing of a group was ever released, each memb
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from indexrelay.health.facts import Facts, RetryPolicy
+from indexrelay.health.persistence import Deferral, deferral, deferral_of
 from indexrelay.schemas import commands
 from indexrelay.schemas.names import canonical_json, sha256_hex
 from indexrelay.schemas.settings import ComponentDefinition
@@ -61,6 +62,16 @@ class Due:
     """When the next failed component may be tried again."""
     waiting: Mapping[str, GroupWait] = field(default_factory=dict)
     """What would be due, but for another member of its group that stays where it is."""
+    deferred: Mapping[str, Deferral] = field(default_factory=dict)
+    """What would be due, but for the policy of a collection (`indexrelay.health.persistence`)."""
+
+    @property
+    def look_at(self) -> datetime | None:
+        """When something may become due that nothing else announces."""
+        deferred = (each.until for each in self.deferred.values())
+        return min(
+            (moment for moment in (self.retry_at, *deferred) if moment is not None), default=None
+        )
 
 
 _BETTER: Final = "a better version of it is built"
@@ -79,8 +90,25 @@ def find_due(facts: Facts, retry_policy: RetryPolicy) -> Due:
         due = _due_besides(waiting, facts, retry_policy)
         found = find_waiting(facts, due.reasons, waiting)
         if not found:
-            return due
+            deferring = any(_defers(each, facts) for each in facts.collections)
+            return replace(due, deferred=_deferred(facts, due)) if deferring else due
         waiting |= found
+
+
+def _deferred(facts: Facts, due: Due) -> dict[str, Deferral]:
+    return {
+        name: found
+        for name in facts.definitions
+        if name not in due.reasons
+        and name not in due.waiting
+        and (found := deferral_of(name, facts)) is not None
+    }
+
+
+def _defers(collection: str, facts: Facts) -> bool:
+    """Whether the changes of a collection may wait; most are built at once."""
+    settings = facts.collections.get(collection)
+    return settings is not None and settings.persistence != "immediate"
 
 
 def _due_besides(waiting: Mapping[str, GroupWait], facts: Facts, retry_policy: RetryPolicy) -> Due:
@@ -205,7 +233,9 @@ def _behind(version: VersionManifest, facts: Facts) -> str | None:
                 if parent in facts.versions
             ]
         )
-        if covered < reach:
+        if covered < reach and not (
+            _defers(source, facts) and deferral(version.component, source, facts)
+        ):
             return f"{source} is at generation {reach}, it covers {covered}"
     return None
 

@@ -27,6 +27,7 @@ from indexrelay.storage.artifacts import ReleaseUnreadableError, ReleaseUntruste
 if TYPE_CHECKING:  # a reader judges itself, and needs no SQLAlchemy
     from indexrelay.storage.catalog import (
         Attempt,
+        ChangeCount,
         Collection,
         CollectionLog,
         DroppedLetters,
@@ -97,6 +98,9 @@ class SourceFact:
     """How many there are; ``None``: a look does not count them."""
     log: "CollectionLog | None" = None
     """Which commits made the generations that are covered; ``None``: not looked at."""
+    changed: "Mapping[int, ChangeCount]" = field(default_factory=dict)
+    """By a generation that is covered: what changed since. Counted of live collections whose
+    changes are not built at once."""
 
     def knows(self, manifest: VersionManifest, collection: str) -> bool:
         """Whether what a version covers of it, in the same epoch, is committed here."""
@@ -210,6 +214,11 @@ class Facts:
     """Folders of ours that every user of the host may enter."""
     unknown: Mapping[Area, Unknown] = field(default_factory=dict)
     requested: AbstractSet[str] = frozenset()
+    asked_for_due: bool = False
+    """Whether somebody asked for a rebuild of whatever is due: then nothing waits by the policy of
+    its collection (`indexrelay.health.persistence`)."""
+    max_live_entries: int = 10_000
+    """Changed entries that readers lay over their release at most."""
     host: str = ""
     """The machine that looks: on another one the same path may lead elsewhere."""
     since: datetime

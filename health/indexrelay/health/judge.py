@@ -72,7 +72,7 @@ def judge(facts: Facts) -> Verdict:
         problems=problems,
         notes=(
             *([] if facts.definitions else [_NOTHING_DECLARED]),
-            *notes(facts, components),
+            *notes(facts, components, due),
             *map(_open_folder_note, facts.open_folders),
             *filter(None, (left_out_note(*each) for each in collections.items())),
         ),

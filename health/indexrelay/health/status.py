@@ -179,6 +179,9 @@ class Condition(StrEnum):
     """Declared differently than it was built."""
     OUTRUN = "outrun"
     """It covers more than is committed: the catalog went back in time, or a collection is gone."""
+    DEFERRED = "deferred"
+    """Behind on purpose, by the policy of its collection (``persistence``); a note says until
+    when. What it contains is served as it should be, so this is no problem."""
     BEHIND = "behind"
     CURRENT = "current"
 
@@ -231,6 +234,18 @@ class ImprovementHealth(_Fact):
     """When a failed one is tried again by itself; ``None``: not at all, or nothing failed."""
 
 
+class TombstoneHealth(_Fact):
+    """Rows of a version's base that are deleted or replaced."""
+
+    rows: int
+    """In the version, and by the changes since where those are counted: in live collections whose
+    changes are not built at once."""
+    share: float
+    """Of the base."""
+    limit: float
+    """Above this share it is built in full by itself (``max_tombstones``)."""
+
+
 class ComponentHealth(_Fact):
     """One component: what is released of it, against what is declared and committed."""
 
@@ -257,6 +272,10 @@ class ComponentHealth(_Fact):
     """Why its last build failed, or what is wrong with its files."""
     retry_at: datetime | None = None
     """When a failed build is tried again by itself; ``None``: not at all, or nothing failed."""
+    deferred_until: datetime | None = None
+    """When it is built, if it is `Condition.DEFERRED`; ``None``: when somebody asks."""
+    tombstones: TombstoneHealth | None = None
+    """``None``: its kind has none."""
     improvement: ImprovementHealth | None = None
     """``None``: there is nothing to improve."""
 

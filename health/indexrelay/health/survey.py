@@ -5,7 +5,7 @@ be read is an error there, and the loop tries again. `Survey.whole` is what peop
 cannot be read is one of its facts.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -37,7 +37,7 @@ from indexrelay.schemas.messages import ReaderState, RebuilderState, Role
 from indexrelay.schemas.settings import CatalogSource, Settings
 from indexrelay.schemas.versions import Definitions, Release, VersionManifest
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
-from indexrelay.storage.catalog import Catalog
+from indexrelay.storage.catalog import Catalog, ChangeCount
 from indexrelay.storage.errors import (
     UnknownCollectionError,
 )
@@ -121,15 +121,22 @@ class Survey:
             since=since,
         )
 
-    def of_builds(self, requested: AbstractSet[str] = frozenset()) -> Facts:
+    def of_builds(
+        self, requested: AbstractSet[str] = frozenset(), *, asked_for_due: bool = False
+    ) -> Facts:
         """What decides what is due, as of now.
+
+        Args:
+            requested: the components that somebody asked for.
+            asked_for_due: whether somebody asked for whatever is due.
 
         Raises:
             ArtifactError, CatalogVersionError, OSError: the artifacts or the catalog cannot be
                 read.
             sqlalchemy.exc.SQLAlchemyError: the database does not answer.
         """
-        facts = self._with_catalog(self._with_artifacts(self._nothing(requested)))
+        nothing = replace(self._nothing(requested), asked_for_due=asked_for_due)
+        facts = self._with_catalog(self._with_artifacts(nothing))
         self._log_new(facts)
         return facts
 
@@ -173,6 +180,7 @@ class Survey:
             release=None,
             versions={},
             requested=requested,
+            max_live_entries=settings.live.max_entries,
             host=host_name(),
             since=self._since,
             now=self._clock.now(),
@@ -336,9 +344,27 @@ class Survey:
                 unreadable[name] = str(error)
                 continue
             facts[name] = SourceFact(
-                epoch=found.epoch, generation=log.generation, entries=entries, log=log
+                epoch=found.epoch,
+                generation=log.generation,
+                entries=entries,
+                log=log,
+                changed=self._changed(catalog, name, log.generation, covered.get(name, ())),
             )
         return facts, unreadable
+
+    def _changed(
+        self, catalog: Catalog, name: str, generation: int, covered: Iterable[int]
+    ) -> dict[int, ChangeCount]:
+        """What changed since the generations that are covered, where that decides a build."""
+        settings = self._settings.collections[name]
+        if not settings.live or settings.persistence == "immediate":
+            return {}
+        most = self._settings.live.max_entries
+        return {
+            each: catalog.entries.count_changes(name, after=each, most=most)
+            for each in covered
+            if each < generation
+        }
 
     # Redis
 

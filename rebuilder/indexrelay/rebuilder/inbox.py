@@ -195,6 +195,11 @@ class OpenRows:
         """The components that are asked for by name."""
         return frozenset(name for request in self.requests.values() for name in request.components)
 
+    @property
+    def asked_for_due(self) -> bool:
+        """Whether whatever is due is asked for, by no name."""
+        return any(not request.components for request in self.requests.values())
+
     def forced(self, due: Iterable[str]) -> frozenset[str]:
         """What may shrink: what a forcing request names, or all that is due if it names nothing."""
         return _meant((each for each in self.requests.values() if each.force), due)

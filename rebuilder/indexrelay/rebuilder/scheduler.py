@@ -264,7 +264,9 @@ class Scheduler:
         self._building: set[str] = set()
         self._taken: set[str] = set()
         self.retry_at: datetime | None = None
-        """When a failed component may be retried, as of the last look or pass."""
+        """When a failed component may be retried, or one that waits by the policy of its collection
+        may be built, as of the last look or pass."""
+        self._deferred_until: Sequence[datetime | None] = ()
         self.blocked: frozenset[str] = frozenset()
         """What was due at the last look and not free: look again soon."""
         self.look_soon = False
@@ -350,7 +352,8 @@ class Scheduler:
             self._free(left)
         attempts = self._catalog.attempts.all().values()
         retries = (self._retry_policy.retry_at(attempt) for attempt in attempts)
-        self.retry_at = min((retry for retry in retries if retry is not None), default=None)
+        moments = (*retries, *self._deferred_until)
+        self.retry_at = min((each for each in moments if each is not None), default=None)
 
     def _free(self, names: Iterable[str]) -> None:
         freed = set(names)
@@ -382,7 +385,7 @@ class Scheduler:
         with self._lock:
             taken = set(self._taken)  # before the rows are read: a pass may finish some meanwhile
         rows = OpenRows.read(self._catalog, besides=taken)
-        facts = self._survey.of_builds(rows.named)
+        facts = self._survey.of_builds(rows.named, asked_for_due=rows.asked_for_due)
         if facts.improvable:
             facts = replace(facts, improved=self._improved(facts))
         return _Look(rows, facts, find_due(facts, self._retry_policy))
@@ -407,7 +410,8 @@ class Scheduler:
         elsewhere = set(look.due.reasons) - leased
         # All of a group goes into one pass: two passes would wait for each other's members.
         blocked = moving_with(elsewhere, self._definitions).intersection(look.due.reasons)
-        self.retry_at = look.due.retry_at
+        self.retry_at = look.due.look_at
+        self._deferred_until = [each.until for each in look.due.deferred.values()]
         self.blocked = frozenset(blocked)
         self.look_soon = False
         self.may_improve = bool(
@@ -416,7 +420,7 @@ class Scheduler:
         )
         rows, facts, due = look.open.ready(blocked), look.facts, look.due
         if rows != look.open:
-            facts = replace(facts, requested=rows.named)
+            facts = replace(facts, requested=rows.named, asked_for_due=rows.asked_for_due)
             due = find_due(facts, self._retry_policy)
         reasons = {name: why for name, why in due.reasons.items() if name not in blocked}
         waiting = {name: wait.sentence for name, wait in due.waiting.items()}

@@ -89,6 +89,7 @@ def declared_to_build(
                     each.source.model_dump(
                         mode="json", exclude_defaults=True, exclude={"url", "path"}
                     ),
+                    *_policy(each),
                 ]
             )
             for name, each in collections.items()
@@ -126,6 +127,17 @@ def _differing(theirs: Mapping[str, str], ours: Mapping[str, str], what: str) ->
             yield f"{what}{name} is not declared there"
         elif theirs[name] != ours[name]:
             yield f"{what}{name} is declared differently there"
+
+
+def _policy(settings: CollectionSettings) -> list[str | float]:
+    """When changes are built, where that is not at once."""
+    match settings.persistence:
+        case "immediate":
+            return []
+        case "manual":
+            return ["manual"]
+        case "periodic":
+            return ["periodic", settings.save_interval_seconds]
 
 
 def _place(settings: CollectionSettings) -> str | None:

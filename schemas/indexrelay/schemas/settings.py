@@ -260,6 +260,13 @@ class CollectionSettings(Table):
     live: Annotated[bool, Field(validate_default=True)] = False
     """Whether readers lay what is committed over their release before one covers it, so that a
     write is found within milliseconds; for entries that the catalog keeps."""
+    persistence: Literal["immediate", "periodic", "manual"] = "immediate"
+    """When what is committed becomes a release. ``immediate``: as soon as it can be built.
+    ``periodic``: at most every ``save_interval_seconds``. ``manual``: when somebody asks
+    (``indexrelay rebuild``). Nothing is lost under any of them: it is in the catalog. Of a live
+    collection readers find it meanwhile, and too many changes become a release by themselves."""
+    save_interval_seconds: PositiveSeconds = 300.0
+    """How long ``periodic`` waits after one version is built until the next one is."""
 
     @field_validator("live")
     @classmethod

@@ -337,3 +337,20 @@ def test_batch_ids_are_those_of_a_half_open_range_oldest_first(tracks: Catalog) 
     assert tracks.entries.batch_ids("tracks", after=0, upto=3) == ["z", "a", "m"]
     assert tracks.entries.batch_ids("tracks", after=1, upto=2) == ["a"]
     assert tracks.entries.batch_ids("tracks", after=3, upto=9) == []
+
+
+def test_changes_since_a_generation_are_counted_once_for_each_entry(tracks: Catalog) -> None:
+    def counted(after: int, most: int = 100) -> tuple[int, int]:
+        found = tracks.entries.count_changes("tracks", after=after, most=most)
+        assert found.entries == found.upserts + found.deletes
+        return found.upserts, found.deletes
+
+    assert counted(0) == (0, 0)
+    commit(tracks, "b1", entries("a", "b", "c"))
+    commit(tracks, "b2", entries("a", "d"), deletes=["b"])
+    commit(tracks, "b3", entries("a"), deletes=["d", "never there"])
+    assert counted(0) == (2, 2)
+    assert counted(1) == (1, 2)
+    assert counted(2) == (1, 1)
+    assert counted(3) == (0, 0)
+    assert sum(counted(0, most=3)) == 3

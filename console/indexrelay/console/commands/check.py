@@ -22,6 +22,7 @@ from indexrelay.console.errors import ExitCode
 from indexrelay.console.installation import Installation
 from indexrelay.console.terminal import print_json, stdout
 from indexrelay.health.judge import judge
+from indexrelay.health.persistence import policy_note
 from indexrelay.health.status import PLACES
 from indexrelay.schemas.diagnostics import HIDDEN
 from indexrelay.schemas.errors import MissingExtraError, Mistake, SettingsError
@@ -90,9 +91,14 @@ def trial_notes(settings: Settings) -> dict[str, str]:
     mistakes += url_mistakes(settings)
     wrong, blind = token_trials(settings)
     mistakes += wrong
+    unseen = {
+        f"collections.{name}": note
+        for name, each in settings.collections.items()
+        if (note := policy_note(name, each)) is not None
+    }
     if mistakes:
         raise SettingsError(mistakes, origin="settings")
-    return {**notes, **blind}
+    return {**notes, **blind, **unseen}
 
 
 def url_mistakes(settings: Settings) -> Iterator[Mistake]:

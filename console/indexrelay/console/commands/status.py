@@ -38,6 +38,7 @@ LOAD_MARKS: Final = {
 }
 _STYLES: Final = {
     Condition.CURRENT: "green",
+    Condition.DEFERRED: "green",
     Condition.BEHIND: "yellow",
     Condition.CHANGED: "yellow",
     Condition.MISSING: "yellow",

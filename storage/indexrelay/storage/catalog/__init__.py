@@ -24,7 +24,7 @@ from indexrelay.storage.catalog.dead_letters import (
     DroppedLetters,
     Unreadable,
 )
-from indexrelay.storage.catalog.entry_log import CatalogSnapshot, EntryLog
+from indexrelay.storage.catalog.entry_log import CatalogSnapshot, ChangeCount, EntryLog
 from indexrelay.storage.catalog.inbox import Answer, Inbox, InboxRow, ReceivedEvent
 from indexrelay.storage.catalog.schema import create_tables, improvements, tables_exist
 from indexrelay.storage.entries import BatchChanges, Commit
@@ -88,6 +88,7 @@ __all__ = [
     "BatchChanges",
     "Catalog",
     "CatalogSnapshot",
+    "ChangeCount",
     "Collection",
     "CollectionLog",
     "Collections",

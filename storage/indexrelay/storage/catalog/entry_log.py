@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.errors import IndexRelayError
@@ -48,6 +48,21 @@ from indexrelay.storage.errors import (
     UnknownEntriesError,
 )
 from indexrelay.storage.validation import in_order
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeCount:
+    """How many entries changed since a generation, each counted once, as it is now."""
+
+    upserts: int
+    """That are there."""
+    deletes: int
+    """That are deleted; some of them may have been written since, too."""
+
+    @property
+    def entries(self) -> int:
+        """All of them."""
+        return self.upserts + self.deletes
 
 
 class EntryLog:
@@ -184,6 +199,29 @@ class EntryLog:
                     .order_by(batches.c.generation)
                 )
             )
+
+    def count_changes(self, collection: str, *, after: int, most: int) -> ChangeCount:
+        """How many entries changed after a generation.
+
+        Args:
+            collection: its name.
+            after: the generation.
+            most: no more are counted, which bounds what it costs.
+
+        Raises:
+            UnknownCollectionError: the collection does not exist.
+        """
+        with self._database.read() as connection:
+            row = require(connection, collection)
+            changed = (
+                select(entries.c.deleted)
+                .where(entries.c.collection == row.key, entries.c.generation > after)
+                .limit(most)
+                .subquery()
+            )
+            counted = select(changed.c.deleted, func.count()).group_by(changed.c.deleted)
+            found = {bool(deleted): int(count) for deleted, count in connection.execute(counted)}
+        return ChangeCount(upserts=found.get(False, 0), deletes=found.get(True, 0))
 
     @contextmanager
     def snapshot(self, collection: str) -> "Iterator[CatalogSnapshot]":
