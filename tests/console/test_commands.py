@@ -153,6 +153,33 @@ def test_what_a_build_would_not_find_is_named_before_one_is_tried(run: Run, tmp_
     assert "⚠ components.gone" in run("check", "--config", str(config)).out
 
 
+def test_an_embedder_that_makes_no_vectors_here_is_named_and_prints_nothing_to_stdout(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "vectors_of_check.py").write_text(
+        "def good(texts):\n    print('loading')\n    return [[1.0, 2.0] for _ in texts]\n"
+        "def short(texts):\n    return [[1.0] for _ in texts]\n"
+    )
+    config = tmp_path / "indexrelay.toml"
+    functions = {"a": "good", "b": "short", "c": "absent"}
+    config.write_text(
+        "".join(
+            f'[collections.{name}]\ndimension = 2\nembedder = "vectors_of_check:{function}"\n'
+            for name, function in functions.items()
+        )
+        + '[collections.d]\ndimension = 2\npersistence = "manual"\n'
+    )
+    said = run("check", "--json", "--config", str(config))
+    document = json.loads(said.out)
+    assert said.code == 3
+    lacking = document["lacking"]
+    assert lacking.keys() == {"collections.b.embedder", "collections.c.embedder"}
+    assert "an array of shape (1, 1), and not (1, 2)" in lacking["collections.b.embedder"]
+    assert "has no function 'absent'" in lacking["collections.c.embedder"]
+    assert "loading" in said.err
+    assert any("committed to d only with the next release" in each for each in document["notes"])
+
+
 def test_a_driver_that_is_not_there_is_named_without_the_password(run: Run, tmp_path: Path) -> None:
     config = tmp_path / "indexrelay.toml"
     urls = {

@@ -121,6 +121,14 @@ class RerankFunctionError(FunctionError):
     """
 
 
+class EmbedderFunctionError(FunctionError):
+    """Raised when the function that ``embedder`` names cannot be imported.
+
+    Change ``embedder`` in the collection's table, or install its module where jobs hand over texts
+    and where searches are answered.
+    """
+
+
 class DocumentError(IndexRelayError):
     """Raised when what a JSON cache's function returned is not JSON; ``path`` is where.
 

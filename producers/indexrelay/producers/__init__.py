@@ -22,7 +22,7 @@ from indexrelay.producers.errors import (
 from indexrelay.producers.group import GroupCommit
 from indexrelay.producers.producer import Producer
 from indexrelay.producers.served import ServedBy
-from indexrelay.schemas.errors import SettingsError
+from indexrelay.schemas.errors import EmbeddingError, SettingsError
 from indexrelay.schemas.logs import show_logs
 from indexrelay.storage.catalog import Commit
 from indexrelay.storage.errors import (
@@ -48,6 +48,7 @@ __all__ = [
     "Behind",
     "CollectionMismatchError",
     "Commit",
+    "EmbeddingError",
     "EventRefusedError",
     "GroupCommit",
     "GroupFullError",

@@ -44,7 +44,7 @@ class AsyncBatch:
     async def upsert(
         self,
         ids: Sequence[str],
-        vectors: ArrayLike,
+        vectors: ArrayLike | None = None,
         texts: Sequence[str | None] | None = None,
         payloads: Sequence[Any] | None = None,
     ) -> None:

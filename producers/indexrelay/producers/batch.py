@@ -17,6 +17,7 @@ import secrets
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -33,7 +34,7 @@ from indexrelay.producers.events import EventSender
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.settings import CollectionSettings, Settings
 from indexrelay.storage.catalog import BatchChanges, Catalog, Commit
-from indexrelay.storage.entries import Entries, check_batch_id
+from indexrelay.storage.entries import Entries, Vectors, check_batch_id
 from indexrelay.storage.errors import InvalidEntriesError, UnknownEntriesError
 from indexrelay.storage.validation import (
     EntryRules,
@@ -44,8 +45,12 @@ from indexrelay.storage.validation import (
     encode_payloads,
 )
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a job whose collections have no embedder needs none
+    from indexrelay.components.embedder import Embedders
     from indexrelay.schemas.session import SessionToken
+
+Embed: TypeAlias = Callable[[Sequence[str]], Vectors]
+"""Makes the vectors of texts, shape ``(n, dimension)``; raises where one has none."""
 
 
 @dataclass(kw_only=True)
@@ -88,13 +93,16 @@ class Batch:
         declared: CollectionSettings,
         submit: Submit,
         traceparent: str | None = None,
+        embed: Embed | None = None,
     ) -> None:
+        """``embed`` makes vectors of texts; ``None``: the collection has no embedder."""
         self.collection = collection
         self.batch_id = batch_id
         self.declared = declared
         """The settings of the collection."""
         self._rules = EntryRules.of(declared)
         self._submit = submit
+        self._embed = embed
         self._traceparent = traceparent
         self._upserts: list[Entries] = []
         self._upserted: set[str] = set()
@@ -108,7 +116,7 @@ class Batch:
     def upsert(
         self,
         ids: Sequence[str],
-        vectors: ArrayLike,
+        vectors: ArrayLike | None = None,
         texts: Sequence[str | None] | None = None,
         payloads: Sequence[Any] | None = None,
     ) -> None:
@@ -117,17 +125,23 @@ class Batch:
         Args:
             ids: ``n`` ids, each non-empty; a list, a tuple or an array.
             vectors: shape ``(n, dimension)``; taken as float32. Copied, so that the job may reuse
-                its array.
+                its array. ``None``: the collection's embedder makes them of the texts.
             texts: ``n`` texts for text components; ``None``, the whole or one of them: not given.
             payloads: ``n`` JSON values to be served beside the ids; ``None`` as for texts.
 
         Raises:
             InvalidEntriesError: names the rows that are wrong (dimension, NaN or infinity, a zero
                 vector under cosine, empty or repeated ids, lengths that differ, payloads that JSON
-                has no form for, texts and payloads that are too large).
+                has no form for, texts and payloads that are too large); or no vectors are given,
+                and there is no embedder, or not a text for each.
+            EmbeddingError: the embedder gave no vector for some texts. Nothing of this call is in
+                the batch; a call without those rows has the other vectors already.
+            EmbedderFunctionError: the embedder cannot be imported.
             BatchClosedError: the block has ended.
         """
         self._check_open()
+        if vectors is None:
+            vectors = self._embedded(ids, texts)
         entries = check_entries(
             ids,
             vectors,
@@ -148,8 +162,23 @@ class Batch:
         self._upserts.append(entries)
         self._upserted.update(entries.ids)
 
+    def _embedded(self, ids: Sequence[str], texts: Sequence[str | None] | None) -> Vectors:
+        """The vectors of texts, one for each id."""
+        if self._embed is None:
+            raise InvalidEntriesError(
+                f"no vectors are given, and collection {self.collection} has no embedder"
+            )
+        known = check_ids(ids)
+        checked = check_texts(texts, known, max_bytes=self._rules.text)
+        given = [text for text in checked if text is not None]
+        if len(given) < len(checked):
+            rows = [row for row, text in enumerate(checked) if text is None]
+            raise InvalidEntriesError("neither a vector nor a text", rows=rows, ids=known)
+        return self._embed(given)
+
     def set_texts(self, ids: Sequence[str], texts: Sequence[str]) -> None:
-        """Give entries other texts; their vectors and payloads stay.
+        """Give entries other texts; their vectors and payloads stay. Where an embedder makes the
+        vectors, `upsert` gives the vector of the other text as well.
 
         The entries have to be in the collection, or upserted by this batch before.
 
@@ -407,8 +436,11 @@ class Committer:
         catalog: Catalog,
         events: EventSender,
         changes: ChangeSender | None,
+        embedders: "Embedders | None" = None,
     ) -> None:
+        """``embedders``: those of this process; ``None``: made when one is first needed."""
         self._settings = settings
+        self._embedders = embedders
         self._catalog = catalog
         self._events = events
         self._changes = changes
@@ -437,13 +469,34 @@ class Committer:
             Error: as `declare`.
         """
         check_traceparent(traceparent)
+        batch_id = _checked_id(batch_id)
+        declared = declared or self.declare(collection, own_data=False)
         return Batch(
             collection,
-            _checked_id(batch_id),
-            declared=declared or self.declare(collection, own_data=False),
+            batch_id,
+            declared=declared,
             submit=submit or (lambda pending: self.commit([pending])),
             traceparent=traceparent,
+            embed=None if declared.embedder is None else partial(self._embed, collection),
         )
+
+    def _embed(self, collection: str, texts: Sequence[str]) -> Vectors:
+        """The vectors of texts, by the collection's embedder.
+
+        Raises:
+            EmbeddingError: one of them has none.
+            EmbedderFunctionError: the function cannot be imported.
+        """
+        from indexrelay.components.embedder import Embedders
+
+        if self._embedders is None:
+            self._embedders = Embedders(self._settings)
+        embedder = self._embedders.of(collection)
+        if embedder is None:
+            raise UndeclaredCollectionError(collection, self._settings.collections)
+        found = embedder.embed(texts)
+        found.raise_for_failures()
+        return found.vectors
 
     def declare(self, name: str, *, own_data: bool) -> CollectionSettings:
         """Declare a collection in the catalog where it is missing; its settings.

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from indexrelay.producers.batch import Batch, Batches, Committer
 from indexrelay.producers.changes import ChangeSender
@@ -32,6 +32,9 @@ from indexrelay.storage.catalog import Catalog, Commit
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.errors import BackendRefusedError
 
+if TYPE_CHECKING:  # needed by a collection with an embedder only
+    from indexrelay.components.embedder import Embedders
+
 
 class Producer:
     """Commits batches, announces them, and waits until readers serve them.
@@ -48,6 +51,7 @@ class Producer:
         connection: Connection | None = None,
         clock: Clock | None = None,
         wait: Callable[[float], None] = time.sleep,
+        embedders: "Embedders | None" = None,
     ) -> None:
         """Work with a catalog that the caller closes.
 
@@ -57,6 +61,7 @@ class Producer:
             connection: to Redis; ``None``: opened by the settings when it is first needed.
             clock: stamps events and measures waits.
             wait: pauses between two looks in `wait_served`; takes seconds.
+            embedders: those of this process; ``None``: its own.
         """
         self._settings = settings
         self._catalog = catalog
@@ -70,7 +75,9 @@ class Producer:
             changes = ChangeSender(
                 settings, catalog=catalog, connection=self._connection, clock=self._clock
             )
-        self._committer = Committer(settings, catalog=catalog, events=self._events, changes=changes)
+        self._committer = Committer(
+            settings, catalog=catalog, events=self._events, changes=changes, embedders=embedders
+        )
         self._presence = PresenceView(settings, connection=self._connection, clock=self._clock)
 
     @classmethod

@@ -15,10 +15,11 @@ twice, circles. It works on the raw tables, so that it reports even where other 
 
 import difflib
 import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from importlib.util import find_spec
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, get_args, get_origin
 
@@ -51,6 +52,27 @@ class UnknownNameError(IndexRelayError):
     """Raised when a name is given that does not exist: the caller's mistake, nothing was done."""
 
     is_misuse = True
+
+
+class EmbeddingError(IndexRelayError):
+    """Raised when the embedder of a collection gave no vector for a text.
+
+    ``errors`` has the reason by row, counted from 0 in the call that was refused; nothing was
+    written. ``transient``: the embedder did not answer in time, so the same texts may get vectors
+    later; else some of them get none, whenever they are given.
+    """
+
+    SHOWN = 3
+    """So many of the rows are named."""
+
+    def __init__(self, collection: str, errors: Mapping[int, str], *, transient: bool) -> None:
+        self.collection = collection
+        self.errors = dict(errors)
+        self.transient = transient
+        named = [f"row {row}: {why}" for row, why in islice(self.errors.items(), self.SHOWN)]
+        more = len(self.errors) - len(named)
+        named += [f"and {more} more"] if more else []
+        super().__init__(f"the embedder of {collection} gave no vector for {'; '.join(named)}")
 
 
 class InvalidQueryError(IndexRelayError, ValueError):

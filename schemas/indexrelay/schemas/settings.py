@@ -238,6 +238,35 @@ class FolderSource(Table):
 Source = Annotated[CatalogSource | TableSource | FolderSource, Field(discriminator="kind")]
 
 
+FunctionReference = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
+"""``module:function``, both as Python spells them."""
+
+
+class EmbedderSettings(Table):
+    """What makes vectors of texts: a function of yours, which gets a list of ``n`` texts and gives
+    an array of ``n`` vectors. In short: ``embedder = "module:function"`` in ``[collections.NAME]``.
+    """
+
+    function: FunctionReference
+    """Where it is: ``module:function``. It runs on a thread of its own in jobs that hand over texts
+    without vectors, and in whatever answers searches by text."""
+    timeout_seconds: PositiveSeconds = 30.0
+    """How long one call of it may take. What takes longer has failed, and is left alone on its
+    thread."""
+    query_seconds: PositiveSeconds = 2.0
+    """How long a search waits for the vector of its text; then it is answered by words."""
+    batch_texts: PositiveCount = 64
+    """Texts that one call gets at most: enough for a model to work on at once, few enough that a
+    search that comes meanwhile does not wait for long."""
+    cache_texts: PositiveCount = 10_000
+    """Vectors that are kept in memory, those that were used last: 15 MB at 384 dimensions."""
+
+
+def _as_embedder(value: Any) -> Any:
+    """Let ``embedder = "module:function"`` stand for a table."""
+    return {"function": value} if isinstance(value, str) else value
+
+
 class CollectionSettings(Table):
     """One table ``[collections.NAME]``."""
 
@@ -267,6 +296,14 @@ class CollectionSettings(Table):
     collection readers find it meanwhile, and too many changes become a release by themselves."""
     save_interval_seconds: PositiveSeconds = 300.0
     """How long ``periodic`` waits after one version is built until the next one is."""
+    embedder: Annotated[
+        EmbedderSettings | None,
+        BeforeValidator(
+            _as_embedder, json_schema_input_type=FunctionReference | EmbedderSettings | None
+        ),
+    ] = None
+    """What makes vectors of texts, as ``module:function`` or a table: entries then need no vector,
+    and searches by text are searches by vector, too. ``None``: vectors are given."""
 
     @field_validator("live")
     @classmethod

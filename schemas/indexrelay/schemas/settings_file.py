@@ -305,8 +305,9 @@ _added: list[str] = []
 
 
 def let_import(settings: "Settings") -> None:
-    """Let the modules be imported that the components of ``settings`` name; safe twice."""
-    named = any(
+    """Let the modules be imported that components and embedders of ``settings`` name; safe
+    twice."""
+    named = any(each.embedder is not None for each in settings.collections.values()) or any(
         _names_module(definition.kind) or any(map(_names_module, definition.parameters.values()))
         for definition in settings.components.values()
     )

@@ -11,10 +11,11 @@ import os
 from collections.abc import Iterator
 from json import dumps, loads
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import typer
 
+from indexrelay.components.errors import EmbedderFunctionError
 from indexrelay.components.registry import kind_of, lacks_of, trial_of
 from indexrelay.console.commands import Config, Json
 from indexrelay.console.commands.status import verdict_lines
@@ -25,13 +26,16 @@ from indexrelay.health.judge import judge
 from indexrelay.health.persistence import policy_note
 from indexrelay.health.status import PLACES
 from indexrelay.schemas.diagnostics import HIDDEN
-from indexrelay.schemas.errors import MissingExtraError, Mistake, SettingsError
+from indexrelay.schemas.errors import EmbeddingError, MissingExtraError, Mistake, SettingsError
 from indexrelay.schemas.filters import InvalidFilterError, parse_filter
 from indexrelay.schemas.settings import FILTERING_KINDS, Settings, TableSource
 from indexrelay.storage.artifacts import SigningKey, SigningKeyError
 from indexrelay.storage.urls import lacking_driver, refused_options
 from indexrelay.streams.connection import try_url
 from indexrelay.streams.errors import RedisUrlError
+
+_TRIED_TEXT: Final = "Is there a vector of these words?"
+"""What embedders are tried with."""
 
 
 def check(config: Config = None, json: Json = False) -> None:
@@ -167,12 +171,13 @@ def component_trials(settings: Settings) -> tuple[list[Mistake], dict[str, str]]
 
 
 def lacks_of_host(settings: Settings) -> dict[str, str]:
-    """By key of the settings: what a build on this host would not find.
+    """By key of the settings: what builds and texts on this host would not find.
 
-    A host that only reads needs none of it.
+    A host that only reads needs none of it, unless it is asked by text.
     """
     return {
         **dict(_lacks_of_kinds(settings)),
+        **dict(_lacking_embedders(settings)),
         **dict(_lacking_drivers(settings)),
         **dict(_lacking_folders(settings)),
         **dict(_lacks_of_signing(settings)),
@@ -184,6 +189,23 @@ def _lacks_of_kinds(settings: Settings) -> Iterator[tuple[str, str]]:
         lacks = "; ".join(lacks_of(kind_of(definition)))
         if lacks:
             yield f"components.{name}", f"{lacks}; a build on this host would fail"
+
+
+def _lacking_embedders(settings: Settings) -> Iterator[tuple[str, str]]:
+    """The embedders that make no vector of a short text here, and why."""
+    if not any(each.embedder is not None for each in settings.collections.values()):
+        return
+    from indexrelay.components.embedder import Embedders
+
+    embedders = Embedders(settings)
+    for name in settings.collections:
+        embedder = embedders.of(name)
+        if embedder is None:
+            continue
+        try:
+            embedder.embed([_TRIED_TEXT]).raise_for_failures()
+        except (EmbedderFunctionError, EmbeddingError) as error:
+            yield f"collections.{name}.embedder", f"{error}; no text gets a vector on this host"
 
 
 def _lacking_drivers(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -6,10 +6,13 @@ by wordllama's authors from the token embeddings of Llama 2 (MIT licence; 32,000
 dimensions, https://github.com/dleemiller/WordLlama). Weights and tokenizer are read from the
 installed files: wordllama's own loader asks a network for what is there already, so the package is
 found and never imported.
+
+In settings it is ``embedder = "indexrelay.console.demo.embedding:embed"``, for a collection of 256
+dimensions.
 """
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -78,3 +81,18 @@ class Embedding:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return tokenizer
+
+
+def embed(texts: Sequence[str]) -> Vectors:
+    """The vectors of ``texts``, for settings; of a text without a token it is zero, and refused.
+
+    Raises:
+        MissingExtraError: the extra ``demo`` is not installed.
+    """
+    vectors, _ = _embedding()(texts)
+    return vectors
+
+
+@cache
+def _embedding() -> Embedding:
+    return Embedding()

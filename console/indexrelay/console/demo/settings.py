@@ -26,6 +26,7 @@ COLLECTION: Final = "docstrings"
 VECTOR_INDEX: Final = "meanings"
 TEXT_INDEX: Final = "words"
 SEARCH: Final = "both"
+EMBEDDER: Final = "indexrelay.console.demo.embedding:embed"
 FILTERABLE: Final = {"place": "keyword", "kind": "keyword"}
 COMPONENTS: Final[Mapping[str, Mapping[str, Any]]] = {
     VECTOR_INDEX: {"kind": "vector_index", "from": COLLECTION},
@@ -63,6 +64,7 @@ def declare(
             "dimension": dimension,
             "metric": "cosine",
             "filterable": FILTERABLE,
+            "embedder": EMBEDDER,
         },
     }
     for name, definition in COMPONENTS.items():
