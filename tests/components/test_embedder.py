@@ -335,13 +335,13 @@ def test_a_function_that_cannot_be_loaded_is_named_before_the_first_text(
     assert module
     embedders = Embedders(settings_with(name))
     with pytest.raises(EmbedderFunctionError, match=reason):
-        embedders.load()
+        embedders.start()
 
 
 def test_a_collection_without_an_embedder_has_none() -> None:
     settings = Settings.model_validate({"collections": {"notes": {"dimension": 2}}})
     embedders = Embedders(settings)
-    embedders.load()
+    embedders.start()
     assert embedders.of("notes") is None
     assert embedders.of("unknown") is None
 
@@ -359,7 +359,7 @@ def settings_with(name: str) -> Settings:
 
 def test_what_is_no_text_is_refused(embedder_of: Callable[..., Embedder]) -> None:
     with pytest.raises(TypeError, match="takes texts, not int"):
-        embedder_of(Recorder()).embed(["a", 7])
+        embedder_of(Recorder()).embed(["a", 7])  # type: ignore[list-item]
 
 
 def test_a_forked_child_embeds_with_a_thread_of_its_own_and_the_vectors_that_there_were(

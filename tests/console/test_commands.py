@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from indexrelay.console.commands import COMMANDS, command_names, load
 from indexrelay.console.terminal import print_json
+from indexrelay.producers import Producer
 from tests.console.conftest import CONFIG, Run, commit
 
 pytestmark = pytest.mark.server
@@ -201,6 +203,47 @@ def test_a_driver_that_is_not_there_is_named_without_the_password(run: Run, tmp_
     assert "No module named 'MySQLdb'" in lacking["collections.far.source.url"]
     assert "does not know this kind of database" in lacking["collections.odd.source.url"]
     assert "s3cret" not in said.out + said.err
+
+
+def test_a_text_is_searched_for_by_its_vector_and_by_words_where_it_gets_none(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "vectors_of_search.py").write_text(
+        "def embed(texts):\n"
+        "    print('loading')\n"
+        "    return 1 / 0 if 'none' in texts else [[float(each == 'b'), 1.0] for each in texts]\n"
+    )
+    config = tmp_path / "indexrelay.toml"
+    config.write_text(
+        '[collections.tracks]\ndimension = 2\nmetric = "l2"\n'
+        'embedder = "vectors_of_search:embed"\n'
+        '[components.similar]\nkind = "vector_index"\nfrom = "tracks"\n'
+        '[components.both]\nkind = "search"\nfrom = "tracks"\n'
+    )
+    with Producer.open(config) as producer, producer.batch("tracks") as batch:
+        batch.upsert(
+            ["a", "b", "c"], texts=["a", "b", "none at all"], vectors=[[0, 1], [1, 1], [9, 9]]
+        )
+    assert run("rebuild", "--here", "--config", str(config)).code == 0
+
+    def found(component: str, text: str) -> Any:
+        said = run("search", component, "--text", text, "--json", "--config", str(config))
+        assert said.code == 0, said.err
+        return json.loads(said.out)
+
+    answer = found("similar", "b")
+    assert [hit["id"] for hit in answer["hits"]] == ["b", "a", "c"]
+    assert "degraded" not in answer
+    assert found("both", "b")["hits"][0]["arms"].keys() == {"vector", "text"}
+    answer = found("both", "none")
+    assert [hit["id"] for hit in answer["hits"]] == ["c"]
+    assert answer["degraded"] is True
+    assert "raised ZeroDivisionError" in answer["reason"]
+    said = run("search", "both", "--text", "none", "--config", str(config))
+    assert "⚠ the embedder raised ZeroDivisionError" in said.out
+    said = run("search", "similar", "--text", "none", "--config", str(config))
+    assert said.code == 1
+    assert "the embedder of tracks gave no vector" in said.err
 
 
 @pytest.mark.parametrize(

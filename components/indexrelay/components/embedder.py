@@ -41,6 +41,7 @@ _log = get_logger(__name__)
 
 _MOST_LEFT: Final = 4
 """Threads whose calls may have outlasted their limit: one hangs by chance, four do not."""
+_FIRST_TEXT: Final = "words"
 _IDLE_SECONDS: Final = 5.0
 """How long a thread without work is kept."""
 _SHORTEST_WAIT_SECONDS: Final = 0.001
@@ -167,6 +168,19 @@ class Embedder:
         self._function: Callable[[list[str]], Any] | None = None
         self._start_over()
         self._forget_threads_in_children()
+
+    def _start_over(self) -> None:
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._queue: deque[_Wanted] = deque()
+        self._wanted: dict[bytes, _Wanted] = {}
+        """By digest: what is in the queue or in a call."""
+        self._thread: threading.Thread | None = None
+        """The one that takes from the queue; ``None``: none runs, or it was left."""
+        self._call: _Call | None = None
+        """What it does."""
+        self._left = 0
+        """Threads that were left alone and have not come back."""
 
     @classmethod
     def of(cls, settings: Settings, collection: str, *, clock: Clock | None = None) -> Self | None:
@@ -450,19 +464,6 @@ class Embedder:
         for each in ended:
             each.end()
 
-    def _start_over(self) -> None:
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._queue: deque[_Wanted] = deque()
-        self._wanted: dict[bytes, _Wanted] = {}
-        """By digest: what is in the queue or in a call."""
-        self._thread: threading.Thread | None = None
-        """The one that takes from the queue; ``None``: none runs, or it was left."""
-        self._call: _Call | None = None
-        """What it does."""
-        self._left = 0
-        """Threads that were left alone and have not come back."""
-
 
 def _digest(text: object) -> bytes:
     if not isinstance(text, str):
@@ -545,13 +546,16 @@ class Embedders:
                 self._made[collection] = Embedder.of(self._settings, collection, clock=self._clock)
             return self._made[collection]
 
-    def load(self) -> None:
-        """Import the functions of all.
+    def start(self) -> None:
+        """Import the functions of all, and have each make a vector, which is not waited for: the
+        first call is the one that reads weights.
 
         Raises:
             EmbedderFunctionError: one cannot be imported.
         """
-        for collection in self._settings.collections:
-            embedder = self.of(collection)
-            if embedder is not None:
-                embedder.load()
+        found = [self.of(collection) for collection in self._settings.collections]
+        embedders = [each for each in found if each is not None]
+        for embedder in embedders:
+            embedder.load()
+        for embedder in embedders:
+            embedder.submit([_FIRST_TEXT])

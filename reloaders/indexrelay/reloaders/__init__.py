@@ -18,12 +18,14 @@ from indexrelay.reloaders.errors import (
 )
 from indexrelay.reloaders.reloader import Reloader
 from indexrelay.reloaders.snapshot import Snapshot, SwapCallback
+from indexrelay.schemas.errors import EmbeddingError
 from indexrelay.schemas.filters import InvalidFilterError
 from indexrelay.schemas.logs import show_logs
 
 __all__ = [
     "ComponentNotServedError",
     "Consistency",
+    "EmbeddingError",
     "Entry",
     "Explanation",
     "Hit",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
-from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.errors import EmbeddingError, IndexRelayError
 
 
 class ReloaderStoppedError(IndexRelayError):
@@ -91,6 +91,7 @@ class NotFreshError(IndexRelayError):
 
 HTTP_ERRORS: Final[tuple[type[IndexRelayError], ...]] = (
     ComponentNotServedError,
+    EmbeddingError,
     InvalidQueryError,
     NotFreshError,
     ReloaderStoppedError,
@@ -114,7 +115,8 @@ def http_error(error: Exception, *, ready: bool) -> HttpError:
     """What to answer, in the service, FastAPI and Flask alike.
 
     404 for an unknown id or component, 422 for a query that cannot be answered, and 503 with
-    ``Retry-After`` while the reader is not ready, was stopped, or is behind what was asked for.
+    ``Retry-After`` while the reader is not ready, was stopped, or is behind what was asked for, and
+    where a text got no vector.
 
     Args:
         error: one of `HTTP_ERRORS`.
@@ -129,5 +131,10 @@ def http_error(error: Exception, *, ready: bool) -> HttpError:
         case ComponentNotServedError() if ready:
             return HttpError(status=404, detail=detail)
         case _:
+            if isinstance(error, EmbeddingError):  # its sentence repeats what the embedder said
+                detail = (
+                    f"the embedder of {error.collection} gave no vector of this text; ask again in "
+                    "a moment, or by vector"
+                )
             headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
             return HttpError(status=503, detail=detail, headers=headers)

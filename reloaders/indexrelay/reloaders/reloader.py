@@ -46,6 +46,7 @@ from indexrelay.streams.connection import import_driver
 from indexrelay.streams.presence import follow_forks
 
 if TYPE_CHECKING:
+    from indexrelay.components.embedder import Embedders
     from indexrelay.reloaders.live import LiveLayer
 
 log = get_logger(__name__)
@@ -98,6 +99,8 @@ class Reloader:
         self._current = Current(before_swap=before_swap, after_swap=after_swap)
         self._reserve = DescriptorReserve()
         self._inherited: LiveLayer | None = None
+        self.embedders = _embedders_of(settings)
+        """What makes vectors of texts; ``None``: no collection has an embedder."""
         self._prepare()
         follow_forks(self)
 
@@ -694,3 +697,11 @@ def _use_one_openmp_thread() -> None:
     faiss = sys.modules.get("faiss")
     if faiss is not None:
         faiss.omp_set_num_threads(1)
+
+
+def _embedders_of(settings: Settings) -> "Embedders | None":
+    if not any(each.embedder is not None for each in settings.collections.values()):
+        return None
+    from indexrelay.components.embedder import Embedders
+
+    return Embedders(settings)

@@ -61,8 +61,13 @@ def create_app(
         slow_query_ms: a query that takes longer is logged; ``None``: none is.
         writer: what entries are written with, where ``limits`` allow that; ``None``: the catalog of
             the reloader's settings, which is opened with the first write.
+
+    Raises:
+        EmbedderFunctionError: a collection names an embedder that cannot be imported here.
     """
     limits = limits or HttpSettings()
+    if reloader.embedders is not None:
+        reloader.embedders.start()
     admin = IndexAdmin(reloader)
     lifespan = _lifespan(reloader, admin)
     if limits.writes:

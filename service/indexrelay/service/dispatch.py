@@ -235,7 +235,7 @@ def _question(served: Any, asked: Search) -> tuple[Callable[..., Any], _Question
         return method, _Question(
             named={name: value for name, value in named.items() if value is not None}
         )
-    method, arms = _method(served, "search"), _arms(served.__class__)
+    method, arms = _method(served, "search"), arms_of(served)
     given = {
         name: value
         for name, value in (("vector", asked.vector), ("text", asked.text))
@@ -248,9 +248,19 @@ def _question(served: Any, asked: Search) -> tuple[Callable[..., Any], _Question
     raise InvalidQueryError(_what_it_answers(served, arms))
 
 
+def arms_of(served: Any) -> tuple[str, ...]:
+    """What the search of a served object takes: a vector, a text, or either of them and both."""
+    return _arms(served.__class__)
+
+
+def takes_options(served: Any, options: Iterable[str]) -> bool:
+    """Whether the search of a served object takes all of these."""
+    method = _method(served, "search")
+    return method is not None and _takes(method).keys() >= set(options)
+
+
 @functools.lru_cache(maxsize=100)
 def _arms(served: Any) -> tuple[str, ...]:
-    """What its ``search`` takes: a vector, a text, or either of them and both."""
     method: Any = getattr(served, "search", None)
     if method is None:
         return ()

@@ -9,8 +9,9 @@ reader does not have yet gives its thread back, too, and comes again when the re
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,16 +25,22 @@ from indexrelay.reloaders.errors import (
     ReloaderStoppedError,
 )
 from indexrelay.reloaders.slow_queries import counted_elsewhere, log_slow_query
+from indexrelay.schemas.errors import EmbeddingError
 from indexrelay.schemas.session import HEADER
 from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service.answers import Answering, Hold, LargeResponse
 from indexrelay.service.bodies import JSON
 from indexrelay.service.connections import connection_of
 from indexrelay.service.consistency import WaitingRoom
-from indexrelay.service.dispatch import NotFilteredError
+from indexrelay.service.dispatch import NotFilteredError, Search
 from indexrelay.service.limits import MORE, AnswerRoom, More, SearchThreads
 from indexrelay.service.problems import OverloadedError, RefusedError
 from indexrelay.service.tokens import caller_of
+
+if TYPE_CHECKING:  # needed where a collection has an embedder
+    from indexrelay.components.embedder import Embedders, TextFailure
+    from indexrelay.service.texts import QueryVectors
+    from indexrelay.storage.entries import Vectors
 
 ResultT = TypeVar("ResultT")
 Operation: TypeAlias = Literal["search", "batch", "entries", "count", "scroll", "neighbours"]
@@ -54,6 +61,7 @@ _OUTCOMES: Final[tuple[tuple[type[Exception], Outcome], ...]] = (
     (ComponentNotServedError, "not_served"),
     (ReloaderStoppedError, "not_served"),
     (NotFreshError, "not_fresh"),
+    (EmbeddingError, "not_served"),
     (OverloadedError, "overloaded"),
 )
 """By the error; whatever else is raised has failed."""
@@ -79,6 +87,58 @@ class Lent:
     """Whether payloads are those of entries, which are written as they are stored."""
     hold: Hold
     """Counts what an answer takes before it is encoded."""
+    snapshot: Snapshot
+    """Where it is served of."""
+    answering_of: Callable[[str], Answering]
+    """As ``answering``, of another component."""
+    embedders: "Embedders | None" = None
+    """What makes vectors of texts; ``None``: no collection has an embedder."""
+
+    def vectors_of(
+        self, searches: Sequence[Search]
+    ) -> "Generator[QueryVectors, None, Mapping[int, Vectors | TextFailure]]":
+        """What comes of the texts of searches, by their number; it is waited for without a thread.
+
+        Nothing where searches are asked as they are.
+
+        Raises:
+            EmbedderFunctionError: the embedder cannot be imported.
+        """
+        if self.embedders is None:
+            return {}
+        from indexrelay.service.texts import QueryVectors
+
+        component = self.answering.component
+        vectors = QueryVectors.submit(self.embedders, self.snapshot, component, searches)
+        if vectors is None:
+            return {}
+        try:
+            yield vectors
+            return vectors.outcomes()
+        finally:
+            vectors.leave()
+
+    def routed(
+        self, search: Search, outcome: "Vectors | TextFailure | None"
+    ) -> "tuple[Lent, Search]":
+        """What is asked with what, by what came of a text; see `indexrelay.service.texts.route`."""
+        if outcome is None:
+            return self, search
+        from indexrelay.service.texts import route
+
+        asked = self.answering.component
+        found = route(self.snapshot, asked, search, outcome, filtered=self.forced is not None)
+        if found.degraded is None:
+            return self, found.search
+        answering = self.answering_of(found.component)
+        reasons = "; ".join(filter(None, (answering.reason, found.degraded)))
+        other = replace(
+            self,
+            served=found.served,
+            answering=replace(answering, degraded=True, reason=reasons),
+            are_json=_are_payloads_json(found.served),
+        )
+        return other, found.search
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +149,8 @@ class Answered:
     k: int | None = None
     plan: str | None = None
     """Where it was explained."""
+    session: str | None = None
+    """The session token, where another component answered; ``None``: that of the one asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,11 +178,13 @@ class Ask(Generic[QuestionT]):
 
     read: Callable[[], tuple[QuestionT, Consistency | None]]
     """Reads what is asked, and how fresh the answer has to be; ``None``: as it is."""
-    answer: Callable[[Lent, QuestionT], Answered | Generator[None, None, Answered]]
-    """Asks the component; what yields may go on in another turn, on another thread."""
+    answer: "Callable[[Lent, QuestionT], Answered | Asking]"
+    """Asks the component; what yields may go on in another turn, on another thread, and not before
+    vectors have come that it yields."""
 
 
-_Steps: TypeAlias = Generator[FreshWait | None, None, bytes]
+Asking: TypeAlias = "Generator[QueryVectors | None, None, Answered]"
+_Steps: TypeAlias = "Generator[FreshWait | QueryVectors | None, None, bytes]"
 """Of one query: gives what is to be waited for without a thread; ``None``: nothing."""
 
 
@@ -134,6 +198,7 @@ class Queries:
         self._limits = limits
         self._threads = SearchThreads(limits)
         self._waiting = WaitingRoom(limits)
+        self._embedders = reloader.embedders
         self._observers = tuple(observers)
 
     @property
@@ -164,7 +229,7 @@ class Queries:
         steps = self._steps(component, ask, caller.filter, room.hold, found)
         seconds = 0.0
 
-        def turn() -> bytes | FreshWait | Literal[More.MORE]:
+        def turn() -> "bytes | FreshWait | QueryVectors | Literal[More.MORE]":
             nonlocal seconds
             began = time.perf_counter()
             try:
@@ -182,9 +247,13 @@ class Queries:
                 seconds += time.perf_counter() - began
 
         try:
+            body: bytes | FreshWait | QueryVectors
             body = await self._threads.run(turn, connection=connection, caller=caller.name)
-            while isinstance(body, FreshWait):
-                await self._waiting.wait(body, caller=caller.name)
+            while not isinstance(body, bytes):
+                if isinstance(body, FreshWait):
+                    await self._waiting.wait(body, caller=caller.name)
+                else:
+                    await body.arrive()
                 body = await self._threads.run(turn, connection=connection, caller=caller.name)
             found["outcome"] = "answered"
         except Exception as error:
@@ -233,13 +302,18 @@ class Queries:
                 answering=answering,
                 forced=forced,
                 max_bytes=self._limits.max_answer_bytes,
-                are_json=type(served).__module__.startswith(_OUR_KINDS),
+                are_json=_are_payloads_json(served),
                 hold=hold,
+                snapshot=snapshot,
+                answering_of=partial(self._answering, snapshot),
+                embedders=self._embedders,
             )
             answered = ask.answer(lent, question)
             if isinstance(answered, Generator):
                 answered = yield from answered
             found |= {"k": answered.k, "plan": answered.plan}
+            if answered.session is not None:
+                found["session"] = answered.session
             return answered.body
 
     def _snapshot(
@@ -270,6 +344,10 @@ class Queries:
     def _observe(self, observation: Observation) -> None:
         for observer in self._observers:
             observer(observation)
+
+
+def _are_payloads_json(served: Any) -> bool:
+    return type(served).__module__.startswith(_OUR_KINDS)
 
 
 def _observed(seconds: float, found: Mapping[str, Any]) -> Observation:

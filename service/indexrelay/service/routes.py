@@ -18,9 +18,9 @@ of vectors that differ in nothing else is searched at once, where the component 
 batch that cannot be answered has a problem in its place.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 import numpy as np
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -65,8 +65,12 @@ from indexrelay.service.entries import (
     encoded_neighbours,
 )
 from indexrelay.service.problems import ProblemDetails
-from indexrelay.service.queries import Answered, Ask, Lent, Queries, sent
+from indexrelay.service.queries import Answered, Ask, Asking, Lent, Queries, sent
 from indexrelay.service.tokens import see_admin, see_everything
+
+if TYPE_CHECKING:  # needed where a collection has an embedder
+    from indexrelay.components.embedder import TextFailure
+    from indexrelay.storage.entries import Vectors
 
 _ANSWERED: Final[tuple[type[Exception], ...]] = (*HTTP_ERRORS, NotFilteredError)
 """Errors of one search that are told in its place."""
@@ -127,33 +131,53 @@ def search_routes(queries: Queries) -> APIRouter:
     return router
 
 
-def _searched(lent: Lent, asked: Search) -> Answered:
-    hits = _search(lent, asked, max_bytes=lent.max_bytes)
-    body = _encoded(hits, lent, max_bytes=lent.max_bytes)
-    return Answered(body=body, k=asked.k, plan=_plan(hits))
+def _searched(lent: Lent, asked: Search) -> Asking:
+    vectors = yield from lent.vectors_of([asked])
+    own, question = lent.routed(asked, vectors.get(0))
+    hits = _search(own, question, max_bytes=lent.max_bytes)
+    body = _encoded(hits, own, max_bytes=lent.max_bytes)
+    session = None if own is lent else own.answering.session
+    return Answered(body=body, k=asked.k, plan=_plan(hits), session=session)
 
 
-def _searched_many(lent: Lent, searches: Sequence[Search]) -> Generator[None, None, Answered]:
-    together = _together(lent, searches)
+def _searched_many(lent: Lent, searches: Sequence[Search]) -> Asking:
+    vectors = yield from lent.vectors_of(searches)
+    together = _together(lent, _alike(lent, searches, vectors))
     head, tail = b'{"answers":[', b"]}"
     left = lent.max_bytes - len(head) - len(tail)
     pieces: list[bytes] = []
     for number, asked in enumerate(searches):
         try:
-            hits = together[number] if together else _search(lent, asked, max_bytes=left)
-            piece = _encoded(hits, lent, max_bytes=left - 1)
+            own, question = lent.routed(asked, vectors.get(number))
+            hits = together[number] if together else _search(own, question, max_bytes=left)
+            piece = _encoded(hits, own, max_bytes=left - 1)
         except _ANSWERED as error:
             piece = _refused(error)
         left -= len(piece) + 1
         pieces.append(piece)
         if not together:  # what all of them found would wait, too
-            yield
+            yield None
     body = b"".join((head, b",".join(pieces), tail))
     return Answered(body=body, k=max(each.k for each in searches))
 
 
+def _alike(
+    lent: Lent, searches: Sequence[Search], vectors: "Mapping[int, Vectors | TextFailure]"
+) -> Sequence[Search]:
+    """The searches with the vectors of their texts; none, where another component is asked."""
+    if not vectors:
+        return searches
+    try:
+        routed = [lent.routed(each, vectors.get(number)) for number, each in enumerate(searches)]
+    except HTTP_ERRORS:
+        return ()  # each is told by itself
+    return [asked for _, asked in routed] if all(own is lent for own, _ in routed) else ()
+
+
 def _together(lent: Lent, searches: Sequence[Search]) -> Sequence[Sequence[Hit]]:
     """The hits of searches by vector that differ in nothing else; empty: each goes by itself."""
+    if not searches:
+        return ()
     first = searches[0]
     vectors: list[NDArray[np.float32]] = [
         each.vector

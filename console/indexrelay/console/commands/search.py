@@ -4,7 +4,8 @@ Both ways take the same request and run the same search, so that the answers are
 """
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from json import dumps, load, loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import numpy as np
 import typer
 from pydantic import ValidationError
+from rich.text import Text
 
 from indexrelay.console.commands import Config, Json, component_names
 from indexrelay.console.commands.readers import reader_client
@@ -22,8 +24,9 @@ from indexrelay.console.terminal import print_json, stdout, visible
 from indexrelay.console.versions import released_version
 from indexrelay.reloaders.loader import Opener
 from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.settings import Settings
 from indexrelay.service.bodies import SearchRequest
-from indexrelay.service.dispatch import Search
+from indexrelay.service.dispatch import Search, arms_of
 from indexrelay.service.dispatch import search as search_served
 
 if TYPE_CHECKING:
@@ -67,20 +70,28 @@ def search(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Find the nearest entries; give --text, --vector, both of them, or --id."""
+    """Find the nearest entries; give --text, --vector, both of them, or --id.
+
+    Where the collection has an embedder, --text is searched for by its vector, too.
+    """
     if (entry_id is not None) == (text is not None or vector is not None):
         raise typer.BadParameter("give --text, --vector, both of them, or --id")
     request = _request(text=text, entry_id=entry_id, vector=vector, only=only, k=k)
     with Installation.at(config) as installation:
         if reader is None:
-            hits = _ask_release(installation, component, request)
+            hits, degraded = _ask_release(installation, component, request)
         else:
             with reader_client(installation, reader) as client:
                 asked: Any = request.model_dump(exclude_none=True)
-                hits = [_shown(hit) for hit in client.search(component, **asked).hits]
+                answer = client.search(component, **asked)
+                hits = [_shown(hit) for hit in answer.hits]
+                degraded = answer.reason if answer.degraded else None
     if json:
-        print_json({"component": component, "reader": reader, "hits": hits})
+        less = {} if degraded is None else {"degraded": True, "reason": degraded}
+        print_json({"component": component, "reader": reader, "hits": hits, **less})
     else:
+        if degraded is not None:
+            stdout().print(Text(f"⚠ {visible(degraded)}", style="yellow"))
         stdout().print(hits_table(hits))
 
 
@@ -123,8 +134,8 @@ def _request(
 
 def _ask_release(
     installation: Installation, component: str, request: SearchRequest
-) -> list[dict[str, Any]]:
-    """Open the released version here, and ask it.
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Open the released version here, and ask it; and why the answer is less than it could be.
 
     Raises:
         CommandError: it is not released.
@@ -136,7 +147,39 @@ def _ask_release(
     )
     # Closed by its last user, which is this function, when it returns.
     served = opener.open(component, released.id, serving=None)
-    return [_shown(hit) for hit in search_served(served.value, Search.of(request))]
+    asked, degraded = _with_vector(
+        Search.of(request), served.value, [*released.manifest.covers], installation.settings
+    )
+    return [_shown(hit) for hit in search_served(served.value, asked)], degraded
+
+
+def _with_vector(
+    asked: Search, served: Any, collections: Sequence[str], settings: Settings
+) -> tuple[Search, str | None]:
+    """The search with the vector of its text, where there is an embedder; or why there is none.
+
+    Raises:
+        EmbedderFunctionError: the embedder cannot be imported.
+        EmbeddingError: it gives no vector, and the component finds no words.
+    """
+    arms = arms_of(served)
+    declared = settings.collections.get(collections[0]) if len(collections) == 1 else None
+    if asked.text is None or asked.vector is not None or "vector" not in arms:
+        return asked, None
+    if declared is None or declared.embedder is None:
+        return asked, None
+    from indexrelay.components.embedder import Embedder
+
+    embedder = Embedder.of(settings, collections[0])
+    if embedder is None:
+        return asked, None
+    found = embedder.embed([asked.text])  # not as a search waits: this is the first call
+    text = asked.text if "text" in arms else None
+    if not found.failures:
+        return replace(asked, vector=found.vectors[0], text=text), None
+    if text is None:
+        found.raise_for_failures()
+    return asked, f"{found.failures[0]}: found by words alone"
 
 
 def _shown(hit: "Hit | FoundHit") -> dict[str, Any]:

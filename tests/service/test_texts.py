@@ -1,0 +1,225 @@
+"""Searches by text in a collection with an embedder: by the vector, or by words where it fails."""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pytest
+
+from indexrelay.components.errors import EmbedderFunctionError
+from indexrelay.reloaders import Reloader
+from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition, HttpSettings
+from indexrelay.service.app import create_app
+from tests.reloaders.bench import Bench
+from tests.service.app_server import running
+from tests.service.conftest import KINDS, publish_all
+
+MODULE = "function_of_the_text_tests"
+VECTORS = {"north": [5.0, 5.0], "lo": [4.0, 0.0], "read": [1.0, 0.0], "words": [9.0, 9.0]}
+
+
+class Function:
+    """Knows a few texts; one hangs until `open` is set, and others raise."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.open = threading.Event()
+        self.hangs = threading.Event()
+
+    def __call__(self, texts: list[str]) -> Any:
+        if texts == ["words"]:  # the first one, at the start
+            return [VECTORS["words"]]
+        self.calls.append(texts)
+        if "hangs" in texts:
+            self.hangs.set()
+            self.open.wait(30)
+            return [VECTORS["north"]] * len(texts)
+        return [VECTORS[text] for text in texts]
+
+
+@pytest.fixture
+def function() -> Iterator[Function]:
+    module = sys.modules[MODULE] = ModuleType(MODULE)
+    module.function = found = Function()  # type: ignore[attr-defined]
+    yield found
+    found.open.set()
+    del sys.modules[MODULE]
+
+
+Serve = Callable[..., Any]
+
+
+@pytest.fixture
+def serve(bench: Bench, function: Function) -> Serve:
+    """Runs a service over a collection that has an embedder."""
+    assert function
+
+    @contextmanager
+    def serving(
+        http: HttpSettings | None = None, *, kinds: Any = KINDS, **keys: Any
+    ) -> Iterator[httpx.Client]:
+        table = {"function": f"{MODULE}:function", **keys}
+        tracks = CollectionSettings.model_validate(
+            {"dimension": 2, "metric": "l2", "embedder": table}
+        )
+        declared = {name: ComponentDefinition.of(kind, "tracks") for name, kind in kinds.items()}
+        bench.settings = bench.settings.model_copy(
+            update={"collections": {"tracks": tracks}, "components": declared}
+        )
+        reader = bench.reader()
+        publish_all(bench)
+        reader.step()
+        with running(create_app(reader, http)) as client:
+            yield client
+
+    return serving
+
+
+@pytest.fixture
+def client(serve: Serve) -> Iterator[httpx.Client]:
+    with serve() as found:
+        yield found
+
+
+def search(client: httpx.Client, component: str, **asked: Any) -> dict[str, Any]:
+    answer = client.post(f"/v1/components/{component}/search", json=asked)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def ids(answer: dict[str, Any]) -> list[str]:
+    return [hit["id"] for hit in answer["hits"]]
+
+
+def test_a_component_of_vectors_is_searched_by_the_vector_of_the_text(client: httpx.Client) -> None:
+    answer = search(client, "points", text="north", k=1)
+    assert ids(answer) == ["c"]
+    assert (answer["degraded"], answer["reason"]) == (False, None)
+    assert answer["hits"] == search(client, "points", vector=[5, 5], k=1)["hits"]
+
+
+def test_a_component_of_both_is_searched_by_the_text_and_its_vector(client: httpx.Client) -> None:
+    answer = search(client, "songs", text="lo")
+    assert answer["hits"] == search(client, "songs", text="lo", vector=[4, 0])["hits"]
+    assert ids(answer) == ["loud", "slow"]
+
+
+@pytest.mark.parametrize(
+    ("component", "asked"),
+    [
+        ("lines", {"text": "read"}),
+        ("songs", {"vector": [4, 0]}),
+        ("songs", {"text": "lo", "vector": [0, 0]}),
+        ("songs", {"text": "lo", "weights": {"vector": 0, "text": 1}}),
+        ("songs", {"id": "calm"}),
+    ],
+)
+def test_what_needs_no_vector_of_a_text_is_asked_as_ever(
+    client: httpx.Client, function: Function, component: str, asked: dict[str, Any]
+) -> None:
+    answer = search(client, component, **asked)
+    assert not answer["degraded"]
+    assert function.calls == ([["read"]] if component == "lines" else [])  # it may be of any kind
+
+
+def test_without_a_vector_a_component_of_both_finds_words_and_says_that_it_is_less(
+    client: httpx.Client,
+) -> None:
+    answer = search(client, "songs", text="low")  # its vector raises a KeyError: 'low'
+    assert ids(answer) == ["slow"]
+    assert answer["degraded"] is True
+    assert answer["reason"] == "the embedder raised KeyError: found by words alone"
+
+
+def test_without_a_vector_another_component_of_the_collection_finds_words(
+    client: httpx.Client,
+) -> None:
+    answer = search(client, "points", text="split")
+    assert (answer["component"], ids(answer)) == ("lines", ["split a path"])
+    lines = search(client, "lines", text="split")
+    assert [answer[each] for each in ("version", "generations", "session")] == [
+        lines[each] for each in ("version", "generations", "session")
+    ]
+    assert answer["degraded"] is True
+    # One that takes the options of the search.
+    answer = search(client, "points", text="low", filter={"genre": "jazz"})
+    assert (answer["component"], ids(answer)) == ("songs", ["slow"])
+
+
+def test_where_nothing_finds_words_there_is_no_answer_now(client: httpx.Client) -> None:
+    refused = client.post(
+        "/v1/components/points/search", json={"text": "secret", "group_by": "genre"}
+    )
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"] == "1"
+    assert refused.json()["detail"].startswith("the embedder of tracks gave no vector")
+    assert "secret" not in refused.text
+
+
+def test_an_embedder_that_hangs_keeps_no_other_search_waiting_not_even_on_one_thread(
+    serve: Serve, function: Function
+) -> None:
+    with serve(HttpSettings(searches=1), query_seconds=30) as client:
+        found: list[dict[str, Any]] = []
+        asking = threading.Thread(
+            target=lambda: found.append(search(client, "points", text="hangs", k=1))
+        )
+        asking.start()
+        assert function.hangs.wait(30)
+        assert ids(search(client, "points", vector=[0, 0], k=1)) == ["a"]
+        assert not found
+        function.open.set()
+        asking.join()
+    assert ids(found[0]) == ["c"]
+
+
+def test_an_embedder_that_is_too_slow_is_not_waited_for(serve: Serve) -> None:
+    with serve(query_seconds=0.01) as client:
+        answer = search(client, "songs", text="hangs")
+        assert answer["reason"] == "the embedder gave no vector in time: found by words alone"
+
+
+def test_the_texts_of_a_batch_go_into_one_call_and_one_without_a_vector_is_told_in_its_place(
+    client: httpx.Client, function: Function
+) -> None:
+    queries = [
+        {"text": "north", "k": 1},
+        {"text": "split"},
+        {"vector": [0, 0], "k": 1},
+        {"text": "nobody", "group_by": "genre"},
+        {"text": "read", "k": 1},
+    ]
+    answer = client.post("/v1/components/points/search/batch", json={"queries": queries})
+    first, second, third, fourth, fifth = answer.json()["answers"]
+    assert [ids(each) for each in (first, second, third, fifth)] == [
+        ["c"],
+        ["split a path"],
+        ["a"],
+        ["b"],
+    ]
+    degraded = [each["degraded"] for each in (first, second, third, fifth)]
+    assert degraded == [False, True, False, False]
+    assert fourth["status"] == 503
+    assert function.calls[0] == ["north", "split", "nobody", "read"]
+
+
+def test_a_batch_of_texts_alone_is_searched_at_once(client: httpx.Client) -> None:
+    queries = [{"text": text, "k": 1} for text in ("north", "read")]
+    answer = client.post("/v1/components/points/search/batch", json={"queries": queries})
+    assert [ids(each) for each in answer.json()["answers"]] == [["c"], ["b"]]
+
+
+def test_a_service_whose_embedder_cannot_be_imported_does_not_start(bench: Bench) -> None:
+    tracks = CollectionSettings.model_validate({"dimension": 2, "embedder": "no_such:function"})
+    bench.settings = bench.settings.model_copy(update={"collections": {"tracks": tracks}})
+    with pytest.raises(EmbedderFunctionError, match="no_such cannot be imported"):
+        create_app(bench.reader())
+
+
+def test_a_reader_without_an_embedder_has_none(reader: Reloader) -> None:
+    assert reader.embedders is None
