@@ -61,7 +61,7 @@ soak: $(INSTALLED) ## Kill at random for long: MINUTES=30 SERVER=all
 
 .PHONY: fuzz
 fuzz: $(INSTALLED) ## Attack it with messages, files and requests of all kinds, MINUTES=30 each
-	@INDEXRELAY_FUZZ_MINUTES=$(MINUTES) $(BIN)/python -m pytest -x $(PYTEST_ARGS) \
+	@INDEXRELAY_FUZZ_MINUTES=$(MINUTES) $(BIN)/python -m pytest -x --tb=native $(PYTEST_ARGS) \
 		tests/security/test_*_fuzzing.py
 
 .PHONY: bench
