@@ -28,7 +28,7 @@ from indexrelay.components.kind import Built, Kind, KindParameters
 from indexrelay.schemas.versions import Check
 
 def say(where):
-    print("print in", where)
+    print(f"print in {where}")
     os.write(1, f"write in {where}\\n".encode())
     subprocess.run(["/bin/echo", "child in", where])
 
