@@ -7,8 +7,9 @@ PYTHON ?= python3
 VENV ?= .venv
 # More for pytest: make test PYTEST_ARGS="-k coalescing -x"
 PYTEST_ARGS ?=
-# Processes that share the tests; each has servers of its own.
-WORKERS ?= 2
+# Processes that share the tests; each has servers of its own. Three keep two processors busy: a
+# test that waits for a process, a server or a time-out leaves its processor to another.
+WORKERS ?= 3
 # make faults: valkey, redis, redis62 or all.
 SERVER ?= valkey
 MINUTES ?= 30
