@@ -18,8 +18,9 @@ from schemathesis import checks as known
 from schemathesis.specs.openapi import checks as documented
 
 from indexrelay.service.tokens import OPEN_PATHS, digest_of, new_token
+from indexrelay.testing import Pipeline
 from tests.security.fuzzing import MINUTES, seeds
-from tests.security.reader_service import DIMENSION, Installation, Service
+from tests.security.reader_service import DIMENSION, Installation, Service, settings_in
 
 TOKENS: dict[str, dict[str, Any]] = {
     "reads": {"scope": "read"},
@@ -48,8 +49,13 @@ NAMES = ["similar", "words"]
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """One of its own: what is written to it is nothing for other tests."""
-    made = Installation.made(tmp_path_factory.mktemp("fuzzed"), entries=100, payload_bytes=1000)
+    """One of its own: what is written to it is nothing for other tests. It is live, so that what
+    was written is in the answers, too, where one has to be as fresh as that."""
+    folder = tmp_path_factory.mktemp("fuzzed")
+    declared = settings_in(folder).model_dump(mode="json", exclude_defaults=True)
+    collections = {"tracks": {**declared["collections"]["tracks"], "live": True}}
+    made = Installation(folder, Pipeline(settings_in(folder, collections=collections), folder))
+    made.release(100, payload_bytes=1000)
     yield made
     made.pipeline.close()
 
