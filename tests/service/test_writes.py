@@ -46,7 +46,7 @@ def settings_in(folder: Path, *, tokens: bool = False, **http: Any) -> Settings:
         {
             "namespace": "writes",
             "data_dir": folder,
-            "reader": {"start_spread_seconds": 0},
+            "reader": {"start_spread_seconds": 0, "block_seconds": 0.1},
             "live": {"keys": ["k" * 32]},
             "http": {"writes": True, "tokens": known if tokens else {}, **http},
             "collections": {
