@@ -3,7 +3,8 @@
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,11 +13,18 @@ import pytest
 
 from indexrelay.components.errors import EmbedderFunctionError
 from indexrelay.reloaders import Reloader
-from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition, HttpSettings
+from indexrelay.schemas.settings import (
+    CollectionSettings,
+    ComponentDefinition,
+    EmbedderSettings,
+    HttpSettings,
+)
 from indexrelay.service.app import create_app
+from indexrelay.testing.pipeline import Pipeline
 from tests.reloaders.bench import Bench
 from tests.service.app_server import running
 from tests.service.conftest import KINDS, publish_all
+from tests.service.test_writes import ENTRIES, serving, settings_in
 
 MODULE = "function_of_the_text_tests"
 VECTORS = {"north": [5.0, 5.0], "lo": [4.0, 0.0], "read": [1.0, 0.0], "words": [9.0, 9.0]}
@@ -223,3 +231,37 @@ def test_a_service_whose_embedder_cannot_be_imported_does_not_start(bench: Bench
 
 def test_a_reader_without_an_embedder_has_none(reader: Reloader) -> None:
     assert reader.embedders is None
+
+
+def test_entries_that_are_written_with_a_text_alone_get_its_vector(
+    function: Function, tmp_path: Path
+) -> None:
+    settings = settings_in(tmp_path)
+    embedder = EmbedderSettings(function=f"{MODULE}:function")
+    songs = settings.collections["songs"].model_copy(update={"embedder": embedder})
+    collections = {**settings.collections, "songs": songs}
+    pipeline = Pipeline(settings.model_copy(update={"collections": collections}), tmp_path)
+    with closing(pipeline), serving(pipeline) as client:
+
+        def put(*entries: dict[str, Any]) -> httpx.Response:
+            return client.put(ENTRIES, json={"entries": entries})
+
+        given = {"id": "given", "vector": [7, 7], "text": "of its own"}
+        answer = put({"id": "north", "text": "north"}, given, {"id": "lo", "text": "lo"})
+        assert answer.status_code == 200, answer.text
+        with pipeline.catalog.entries.snapshot("songs") as snapshot:
+            [chunk] = snapshot.chunks()
+        found = dict(zip(chunk.ids, chunk.vectors.tolist(), strict=True))
+        assert (found["north"], found["given"], found["lo"]) == ([5, 5], [7, 7], [4, 0])
+        assert function.calls == [["north", "lo"]]
+        for entry, says in (
+            (
+                {"id": "x", "text": "low"},
+                "entries.1.text: nothing was written: the embedder raised",
+            ),
+            ({"id": "x"}, "entries.1: 'x' has neither a vector nor a text"),
+        ):
+            refused = put({"id": "good", "text": "lo"}, entry)
+            assert refused.status_code == 422
+            assert refused.json()["detail"].startswith(says)
+        assert client.get(f"{ENTRIES}/good").status_code == 404

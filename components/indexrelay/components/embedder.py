@@ -13,6 +13,7 @@ A call that raises, or gives another number of vectors, says nothing about singl
 tried one by one. What it prints goes to stderr: stdout may carry an answer.
 """
 
+import asyncio
 import hashlib
 import os
 import sys
@@ -122,6 +123,11 @@ class Embedding:
     def wait(self, seconds: float | None = None) -> Embedded:
         """The vectors, after ``seconds`` at most; ``None``: as long as the calls may take."""
         self._embedder.wait(self, seconds)
+        return self.result()
+
+    async def arrival(self, seconds: float | None = None) -> Embedded:
+        """As `wait`, on an event loop and without a thread."""
+        await self._embedder.arrival(self, seconds)
         return self.result()
 
     def end(self) -> None:
@@ -266,19 +272,31 @@ class Embedder:
     def wait(self, asked: Embedding, seconds: float | None) -> None:
         """Wait until all of it has an outcome, or ``seconds`` are over."""
         until = None if seconds is None else self._clock.monotonic() + seconds
-        while not asked.finished.done():
-            now = self._clock.monotonic()
-            if until is not None and now >= until:
-                return
-            with self._lock:
-                began = now if self._call is None else self._call.began
-            pause = began + self.settings.timeout_seconds - now
-            if until is not None:
-                pause = min(pause, until - now)
+        while not asked.finished.done() and (pause := self._pause(until)) is not None:
             try:
-                asked.finished.result(max(pause, _SHORTEST_WAIT_SECONDS))
+                asked.finished.result(pause)
             except TimeoutError:
                 self.leave_late_calls()
+
+    async def arrival(self, asked: Embedding, seconds: float | None) -> None:
+        """As `wait`, on an event loop."""
+        until = None if seconds is None else self._clock.monotonic() + seconds
+        while not asked.finished.done() and (pause := self._pause(until)) is not None:
+            done, _ = await asyncio.wait([asyncio.wrap_future(asked.finished)], timeout=pause)
+            if not done:
+                self.leave_late_calls()
+
+    def _pause(self, until: float | None) -> float | None:
+        """How long to wait before late calls are looked for; ``None``: not at all."""
+        now = self._clock.monotonic()
+        if until is not None and now >= until:
+            return None
+        with self._lock:
+            began = now if self._call is None else self._call.began
+        pause = began + self.settings.timeout_seconds - now
+        if until is not None:
+            pause = min(pause, until - now)
+        return max(pause, _SHORTEST_WAIT_SECONDS)
 
     def leave(self, asked: Embedding) -> None:
         """Who asked waits no more."""

@@ -319,16 +319,14 @@ def read_upserts(
         kind: `JSON` or `VECTORS`.
 
     Returns:
-        The request and its vectors: lists of numbers, or an array of the shape ``(n, dimension)``.
+        The request and its vectors: lists of numbers, ``None`` for an entry that has none, or an
+        array of the shape ``(n, dimension)``.
 
     Raises:
-        InvalidQueryError: as `read_body`; an entry has no vector, or has one in the wrong place.
+        InvalidQueryError: as `read_body`; an entry has a vector in the wrong place.
     """
     if kind == JSON:
         request = read_write(body, UpsertRequest)
-        for number, entry in enumerate(request.entries):
-            if entry.vector is None:
-                raise InvalidQueryError(f"entries.{number}.vector: {entry.id!r:.80} has none")
         return request, [entry.vector for entry in request.entries]
     line, end, values = body.partition(b"\n")
     if not end:

@@ -12,7 +12,6 @@ A component that finds words alone is asked as ever, and nothing of it is less. 
 entered where no collection has an embedder.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -71,11 +70,7 @@ class QueryVectors:
 
     async def arrive(self) -> None:
         """Return when they are there, or when searches wait no longer."""
-        finished = self.embedding.finished
-        if not finished.done():
-            waiting = asyncio.wrap_future(finished)
-            await asyncio.wait([waiting], timeout=self.embedder.settings.query_seconds)
-            self.embedder.leave_late_calls()
+        await self.embedder.arrival(self.embedding, self.embedder.settings.query_seconds)
 
     def leave(self) -> None:
         """Wait for them no more."""

@@ -26,7 +26,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import numpy as np
 from anyio import CapacityLimiter, to_thread
@@ -89,6 +90,9 @@ from indexrelay.storage.errors import UnknownCollectionError
 from indexrelay.storage.validation import check_ids
 from indexrelay.streams import Connection
 from indexrelay.streams.presence import follow_forks
+
+if TYPE_CHECKING:  # needed where a collection has an embedder
+    from indexrelay.components.embedder import Embedder
 
 log = get_logger(__name__)
 
@@ -305,6 +309,7 @@ class _Requests:
         self._queries = queries
         self._counts = counts
         self._waits = _Waits(writer, reloader)
+        self._embedders = reloader.embedders
         several = len(writer.settings.http.tokens) > 1
         self._most_of_one = max(1, writer.max_waiting // 2) if several else writer.max_waiting
         self._inside: Counter[str | None] = Counter()
@@ -370,6 +375,10 @@ class _Requests:
         if given:
             raise RefusedError(422, "a write has no options in the address")
 
+        embedder = None if self._embedders is None else self._embedders.of(collection)
+        if embedder is not None:
+            read = await self._embedding(embedder, request, partial(read, body, kind), caller)
+
         def prepare() -> tuple["Future[Commit]", WriteOptions]:
             asked, change = read(body, kind)
             guard = self._guard(caller, collection)
@@ -380,6 +389,19 @@ class _Requests:
 
         outcome, asked = await self._told(self._queries.on_thread(request, prepare), caller)
         return await self._told(asyncio.wrap_future(outcome), caller), asked
+
+    async def _embedding(
+        self,
+        embedder: "Embedder",
+        request: Request,
+        read: Callable[[], tuple[WriteOptions, Change]],
+        caller: Caller,
+    ) -> Read:
+        """What gives the body as it was read, with the vectors of its texts."""
+        asked, change = await self._told(self._queries.on_thread(request, read), caller)
+        if isinstance(change, _Upsert) and change.lacking:
+            change = await change.embedded(embedder)  # no thread waits for it
+        return lambda _body, _kind: (asked, change)
 
     async def _answer(self, commit: Commit, asked: WriteOptions, caller: Caller) -> Response:
         """The answer, when what was asked for has come, or its time is over."""
@@ -594,25 +616,67 @@ def write_routes(
 
 def _upserting(body: bytes, kind: str) -> tuple[WriteOptions, Change]:
     asked, vectors = read_upserts(body, kind)
-    return asked, lambda batch: _upsert(batch, asked, vectors)
+    return asked, _Upsert(asked, vectors)
 
 
-def _upsert(
-    batch: Batch, asked: UpsertRequest, vectors: Sequence[Any] | NDArray[np.float32]
-) -> None:
-    """Hand the entries over; raises `InvalidEntriesError` as the batch does, by row and id."""
-    ids = [each.id for each in asked.entries]
-    dimension = batch.declared.dimension
-    wrong = [row for row, vector in enumerate(vectors) if len(vector) != dimension]
-    if wrong:
-        problem = f"vector of {len(vectors[wrong[0]])} numbers, where {dimension} are wanted"
-        raise InvalidEntriesError(problem, rows=wrong, ids=ids)
-    batch.upsert(
-        ids,
-        vectors,
-        texts=[each.text for each in asked.entries],
-        payloads=[each.payload for each in asked.entries],
-    )
+@dataclass(frozen=True)
+class _Upsert:
+    """Hands entries over."""
+
+    asked: UpsertRequest
+    vectors: Sequence[Any] | NDArray[np.float32]
+    """One for each entry; ``None``: it has none."""
+
+    @property
+    def lacking(self) -> list[int]:
+        """The rows without a vector."""
+        return [row for row, vector in enumerate(self.vectors) if vector is None]
+
+    async def embedded(self, embedder: "Embedder") -> "_Upsert":
+        """The same with the vectors of texts where there was none.
+
+        Raises:
+            RefusedError: a text has none, or there is neither.
+        """
+        vectors = list(self.vectors)
+        rows, size = self.lacking, embedder.settings.batch_texts
+        texts = [self.asked.entries[row].text for row in rows]
+        for row, text in zip(rows, texts, strict=True):
+            if text is None:
+                entry_id = self.asked.entries[row].id
+                raise RefusedError(
+                    422, f"entries.{row}: {entry_id!r:.80} has neither a vector nor a text"
+                )
+        for first in range(0, len(rows), size):
+            some = [text for text in texts[first : first + size] if text is not None]
+            found = await embedder.submit(some).arrival()
+            for number, failure in found.failures.items():
+                row = rows[first + number]
+                raise RefusedError(
+                    503 if failure.transient else 422,
+                    f"entries.{row}.text: nothing was written: {failure.reason}",
+                )
+            for number, vector in enumerate(found.vectors):
+                vectors[rows[first + number]] = vector
+        return _Upsert(self.asked, vectors)
+
+    def __call__(self, batch: Batch) -> None:
+        """Raises `InvalidEntriesError` as the batch does, by row and id."""
+        ids = [each.id for each in self.asked.entries]
+        dimension = batch.declared.dimension
+        for row in self.lacking:
+            raise InvalidQueryError(f"entries.{row}.vector: {ids[row]!r:.80} has none")
+        wrong = [row for row, vector in enumerate(self.vectors) if len(vector) != dimension]
+        if wrong:
+            numbers = len(self.vectors[wrong[0]])
+            problem = f"vector of {numbers} numbers, where {dimension} are wanted"
+            raise InvalidEntriesError(problem, rows=wrong, ids=ids)
+        batch.upsert(
+            ids,
+            self.vectors,
+            texts=[each.text for each in self.asked.entries],
+            payloads=[each.payload for each in self.asked.entries],
+        )
 
 
 def _deleting(body: bytes, _kind: str) -> tuple[WriteOptions, Change]:
