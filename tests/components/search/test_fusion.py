@@ -66,23 +66,25 @@ def test_any_rankings_are_fused_as_computed_by_hand(
     assert [scores[name] for name in exact] == pytest.approx([score for _, score in fused])
 
 
-def test_scores_are_scaled_and_their_weighted_mean_is_taken() -> None:
+def test_the_weighted_mean_of_the_shares_is_taken() -> None:
     fused = score_fusion(
-        [{"a": 10.0, "b": 7.5, "c": 2.0}, {"c": -0.2, "d": -0.3, "a": -0.6}],
-        weights=[3, 1],
-        worst=[0.0, None],
+        [{"a": 1.0, "b": 0.75, "c": 0.2}, {"c": 1.5, "d": 0.75, "a": -0.25}], weights=[3, 1]
     )
     assert [name for name, _ in fused] == ["a", "b", "c", "d"]
-    by_mean = [0.75 * 1 + 0.25 * 0, 0.75 * 0.75, 0.75 * 0.2 + 0.25 * 1, 0.25 * 0.75]
+    by_mean = [0.75 * 1 - 0.25 * 0.25, 0.75 * 0.75, 0.75 * 0.2 + 0.25 * 1.5, 0.25 * 0.75]
     assert [score for _, score in fused] == pytest.approx(by_mean)
 
 
-@pytest.mark.parametrize(("scores", "worst"), [([], None), ([2.0, 2.0], None), ([-1.0], -1.0)])
-def test_scores_of_which_none_is_above_the_worst_are_all_the_best(
-    scores: list[float], worst: float | None
-) -> None:
+def test_scores_are_scaled_from_the_best_to_the_lowest() -> None:
+    assert scaled_scores({"a": -0.2, "b": -0.6, "c": -0.3}) == pytest.approx(
+        {"a": 1.0, "b": 0.0, "c": 0.75}
+    )
+
+
+@pytest.mark.parametrize("scores", [[], [2.0, 2.0], [-1.0]])
+def test_scores_that_are_equal_are_all_the_best(scores: list[float]) -> None:
     given = {str(place): score for place, score in enumerate(scores)}
-    assert scaled_scores(given, worst=worst) == dict.fromkeys(given, 1.0)
+    assert scaled_scores(given) == dict.fromkeys(given, 1.0)
 
 
 @given(

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -102,19 +103,14 @@ def test_the_answer_is_the_fusion_of_both_rankings(
 def fused_scores_by_hand(
     search: HybridSearch, vector: Any, text: str, *, share: float, among: set[str]
 ) -> dict[str, float]:
-    """Of ``among``: ``share`` of the closeness, at most 1, and the rest of BM25 ÷ the best."""
+    """Of ``among``: ``share`` of the closeness, and the rest of BM25 in units of a rare word."""
     near = {hit.id: hit.score for hit in search.by_vector.search(vector, k=200) if hit.id in among}
     words = {hit.id: hit.score for hit in search.by_text.search(text, k=200) if hit.id in among}
     if search.by_vector.metric is Metric.L2:
-        farthest = max(near.values(), default=0)
-        near = {each: farthest - score for each, score in near.items()}
-    else:
-        near = {each: 1 + cosine for each, cosine in near.items()}
-    nearest, best = max(near.values(), default=1), max(words.values(), default=1)
-    return {
-        each: share * near[each] / nearest + (1 - share) * words.get(each, 0.0) / best
-        for each in among
-    }
+        farthest, nearest = max(near.values(), default=0), min(near.values(), default=0)
+        near = {each: (farthest - score) / (farthest - nearest) for each, score in near.items()}
+    rare = 2.2 * math.log((search.by_text.findable - 1 + 0.5) / (1 + 0.5))
+    return {each: share * near[each] + (1 - share) * words.get(each, 0.0) / rare for each in among}
 
 
 def test_scores_are_fused_unless_ranks_are_asked_for(search: HybridSearch) -> None:

@@ -244,6 +244,11 @@ class LiveTextSearch(LiveEntries):
         self.analyser: Analyser | None = released.analyser
         """What cuts its texts."""
 
+    @property
+    def word_score(self) -> float:
+        """As `TextSearch.word_score`, of the version: live rows are weighed by its numbers."""
+        return self._index.word_score
+
     def search(self, text: str, *, k: int = 10, **options: Unpack[TextKeywords]) -> Hits:
         """As `TextSearch.search`."""
         return self.ask(text, QueryOptions.of(k, options, TEXT_KEYWORDS))

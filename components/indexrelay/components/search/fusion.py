@@ -1,8 +1,8 @@
 """One ranking of several of the same entries.
 
 By reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009), which needs no common scale of
-scores, or by adding the scores, each ranking's brought to one scale (the convex combination that
-Bruch, Gai and Ingber compare with it, TOIS 2023). All of it works on ranks and scores alone,
+scores, or by adding the scores on one scale (the convex combination that Bruch, Gai and Ingber
+compare with it, TOIS 2023). All of it works on ranks and scores alone,
 whatever was searched.
 """
 
@@ -36,42 +36,31 @@ def reciprocal_rank_fusion(
 
 
 def score_fusion(
-    scores: Sequence[Mapping[str, float]],
-    *,
-    weights: Sequence[float],
-    worst: Sequence[float | None],
+    shares: Sequence[Mapping[str, float]], *, weights: Sequence[float]
 ) -> list[tuple[str, float]]:
-    """One ranking of all ids, with their scores: the weighted mean of the scaled scores.
+    """One ranking of all ids, with their scores: the weighted mean of what each ranking gives them.
 
-    See `scaled_scores`. An id that is among none of a ranking's scores gets nothing from it. Equal
-    ones are ordered as in `reciprocal_rank_fusion`.
+    An id that a ranking gives nothing gets 0 from it. Equal ones are ordered as in
+    `reciprocal_rank_fusion`.
 
     Args:
-        scores: of each ranking, higher for better.
+        shares: of each ranking, higher for better, on one scale.
         weights: one for each ranking, at least one of them above 0.
-        worst: for each ranking what no score can be below, as `scaled_scores` takes it.
     """
     total = sum(weights)
     rankings = []
-    for each, weight, lowest in zip(scores, weights, worst, strict=True):
-        shares = scaled_scores(each, worst=lowest)
-        best_first = sorted(shares, key=lambda entry_id: (-shares[entry_id], entry_id))
-        rankings.append([(entry_id, weight / total * shares[entry_id]) for entry_id in best_first])
+    for each, weight in zip(shares, weights, strict=True):
+        best_first = sorted(each, key=lambda entry_id: (-each[entry_id], entry_id))
+        rankings.append([(entry_id, weight / total * each[entry_id]) for entry_id in best_first])
     return _added(rankings)
 
 
-def scaled_scores(scores: Mapping[str, float], *, worst: float | None) -> dict[str, float]:
-    """Scores from 1 for the best to 0 for ``worst``; where none is better than that, all are 1.
-
-    Args:
-        scores: higher for better.
-        worst: the lowest that a score can be (the theoretical minimum of Bruch, Gai and Ingber:
-            what a query finds does not move it); ``None``: the lowest of ``scores``.
-    """
+def scaled_scores(scores: Mapping[str, float]) -> dict[str, float]:
+    """Scores, higher for better, from 1 for the best to 0 for the lowest; all 1 where all are
+    equal."""
     if not scores:
         return {}
-    best = max(scores.values())
-    lowest = min(scores.values()) if worst is None else worst
+    best, lowest = max(scores.values()), min(scores.values())
     if best <= lowest:
         return dict.fromkeys(scores, 1.0)
     return {entry_id: (score - lowest) / (best - lowest) for entry_id, score in scores.items()}

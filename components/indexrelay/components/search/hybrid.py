@@ -71,9 +71,9 @@ class HybridKeywords(VectorKeywords, total=False):
     """Of ``vector`` and ``text`` in the fusion, 1 where one is not named; a half of weight 0 is not
     asked. ``None``: those of the component (`HybridSearch.weights`) for scores, and 1 for ranks."""
     fusion: Fusion | None
-    """``scores``: the weighted mean of the scores, each half's scaled from 1 for its best to 0 for
-    the lowest there can be; ``ranks``: the sum of ``weight / (rrf_k + rank)``. ``None``: ranks
-    where ``rrf_k`` is given, else scores."""
+    """``scores``: the weighted mean of the cosine and of BM25 in units of a word that one text has
+    (`HybridSearch`); ``ranks``: the sum of ``weight / (rrf_k + rank)``. ``None``: ranks where
+    ``rrf_k`` is given, else scores."""
     rrf_k: float | None
     """How flat the fusion of ranks is: the larger, the less the first ranks count for. ``None``:
     60."""
@@ -136,7 +136,12 @@ class HybridOptions(QueryOptions):
 
 
 class HybridSearch(Closable):
-    """Searches by a vector, by a text, or by both; immutable, and safe to use from many threads."""
+    """Searches by a vector, by a text, or by both; immutable, and safe to use from many threads.
+
+    A fusion of scores adds a cosine, from 1 to -1, and BM25 in units of what one word is worth that
+    a single text has (`TextSearch.word_score`). Distances and products are scaled first, from 1 for
+    the nearest candidate to 0 for the farthest.
+    """
 
     _closed_by = frozenset({"by_vector", "by_text"})
 
@@ -369,7 +374,8 @@ class HybridSearch(Closable):
             for arm, scores in self._scores_of_others(query, found_by).items():
                 found_by[arm] |= {each: ArmHit(None, score) for each, score in scores.items()}
             watch.stage("scores")
-            fused = fusing.scores([self._comparable(arm, found_by[arm]) for arm in fusing.arms])
+            shares = [self._shares(arm, found_by[arm]) for arm in fusing.arms]
+            fused = score_fusion(shares, weights=fusing.weights)
         else:
             fused = fusing.ranks(found.values())
         first = {hit.id: hit for hits in reversed(found.values()) for hit in hits}
@@ -394,7 +400,7 @@ class HybridSearch(Closable):
     def shares(self, vector: Vectors, text: str) -> dict[str, dict[str, float]]:
         """What the fusion of scores adds for a query: ``vector`` and ``text``, by id.
 
-        Of the best entries of each half; see `scaled_scores`.
+        Of the best entries of each half.
         """
         query = HybridQuery(vector=vector, text=text)
         found = {
@@ -406,8 +412,7 @@ class HybridSearch(Closable):
         shares = {}
         for arm, of in found_by.items():
             of |= {each: ArmHit(None, score) for each, score in others[arm].items()}
-            scores, worst = self._comparable(arm, of)
-            shares[arm] = scaled_scores(scores, worst=worst)
+            shares[arm] = self._shares(arm, of)
         return shares
 
     def _scores_of_others(
@@ -425,19 +430,22 @@ class HybridSearch(Closable):
             ),
         }
 
-    def _comparable(
-        self, arm: str, found: Mapping[str, ArmHit]
-    ) -> tuple[dict[str, float], float | None]:
-        """A half's scores, higher for better, and the lowest that one can be, where there is one.
+    def _shares(self, arm: str, found: Mapping[str, ArmHit]) -> dict[str, float]:
+        """What a half gives each entry in a fusion of scores.
 
-        BM25 is never below 0 and a cosine never below -1; distances and products have no end.
+        Both are measures that mean the same in every query: a cosine, and BM25 in units of what one
+        word is worth that a single text has. So a half that has little to say of a query says
+        little. Distances and products have no such measure, and are scaled among the candidates.
         """
         scores = {entry_id: hit.score for entry_id, hit in found.items()}
         if arm == "text":
-            return scores, 0.0
+            unit = self.by_text.word_score
+            return {entry_id: score / unit for entry_id, score in scores.items()}
+        if self.by_vector.metric is Metric.COSINE:
+            return scores
         if self.by_vector.metric is Metric.L2:
-            return {entry_id: -score for entry_id, score in scores.items()}, None
-        return scores, -1.0 if self.by_vector.metric is Metric.COSINE else None
+            scores = {entry_id: -score for entry_id, score in scores.items()}
+        return scaled_scores(scores)
 
     def _ask(self, arm: str, query: HybridQuery, options: QueryOptions) -> Hits:
         if arm == "vector":
@@ -481,16 +489,6 @@ class _Fusing:
         if self.fusion == "scores":  # what is deeper in both has no score at all
             return max(_SHALLOWEST, depth)
         return max(_SHALLOWEST, fusion_depth(depth, weights=self.weights, rrf_k=self.rrf_k))
-
-    def scores(
-        self, found: Sequence[tuple[Mapping[str, float], float | None]]
-    ) -> list[tuple[str, float]]:
-        """All ids with their fused scores, the best first."""
-        return score_fusion(
-            [scores for scores, _ in found],
-            weights=self.weights,
-            worst=[worst for _, worst in found],
-        )
 
     def ranks(self, rankings: Iterable[Sequence[Hit]]) -> list[tuple[str, float]]:
         """All ids with their fused scores, the best first."""

@@ -1,10 +1,10 @@
 """How much each half of a search counts, chosen by golden queries that ask both.
 
-A fusion of scores adds what each half gives an entry, from 0 to 1, by one number: the share of the
-vectors. Every share from 0 to 1 is tried on queries whose answers people have judged, and the one
-of the best nDCG is taken. Few queries are enough for one number (Bruch, Gai and Ingber, "An
-Analysis of Fusion Functions for Hybrid Retrieval", TOIS 2023), and 0 and 1 are among the shares: on
-these queries both halves never find less than the better one alone.
+A fusion of scores adds what each half gives an entry, by one number: the share of the vectors.
+Every share from 0 to 1 is tried on queries whose answers people have judged, and the one of the
+best nDCG is taken. Few queries are enough for one number (Bruch, Gai and Ingber, "An Analysis of
+Fusion Functions for Hybrid Retrieval", TOIS 2023), and 0 and 1 are among the shares: on these
+queries both halves never find less than the better one alone.
 
 What is chosen on queries looks better on them than on others. So each half of the queries also
 chooses a share for the other half, and that figure stands beside the first.
@@ -30,7 +30,7 @@ MOST: Final = 500
 SHARES: Final = np.linspace(0, 1, 41)
 """Of the vectors."""
 Shares = Mapping[str, Mapping[str, float]]
-"""What ``vector`` and ``text`` give each id, from 0 to 1."""
+"""What ``vector`` and ``text`` give each id."""
 
 
 class LearnedWeights(SmallDocument):

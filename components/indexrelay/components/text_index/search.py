@@ -90,6 +90,10 @@ _SCORES_OF: Final = """
     ) AS found
     JOIN entries ON entries.row = found.rowid
 """
+K1: Final = 1.2
+"""Of BM25, as FTS5 has it."""
+_FEWEST_TEXTS: Final = 10
+"""Fewer do not show what is rare."""
 _MOST_ROWS: Final = 20_000
 """That go into a query: SQLite sorts them in 5 ms."""
 _MORE: Final = 8
@@ -216,6 +220,15 @@ class TextSearch(TextEntries):
     def findable(self) -> int:
         """How many of its texts have a word or a symbol; punctuation alone cannot be found."""
         return int(self._findable)
+
+    @property
+    def word_score(self) -> float:
+        """About what BM25 gives at most for one word that a single text has: a unit for scores.
+
+        BM25 has none of its own: the scores of one collection say nothing in another.
+        """
+        texts = max(self._findable, _FEWEST_TEXTS)
+        return (K1 + 1.0) * math.log((texts - 0.5) / 1.5)
 
     def frequency(self, term: str) -> int:
         """How many texts have ``term``, which is one of `analyser`'s: what BM25 weighs it by."""
