@@ -10,7 +10,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from indexrelay.reloaders import Reloader
-from indexrelay.schemas.settings import HttpSettings, Settings, TokenSettings
+from indexrelay.schemas.settings import (
+    EmbedderSettings,
+    HttpSettings,
+    Settings,
+    TokenSettings,
+)
 from indexrelay.service.app import create_app
 from indexrelay.service.tokens import digest_of
 from indexrelay.testing import Pipeline
@@ -94,6 +99,24 @@ def test_a_collection_tells_whose_entries_it_has_and_how_they_can_be_asked(
     assert answer["collections"]["empty"]["components"] == {}
 
 
+def test_a_collection_with_an_embedder_is_asked_by_text_wherever_it_has_vectors(
+    unchanged: Pipeline,
+) -> None:
+    embedder = EmbedderSettings(function="indexrelay.console.demo.embedding:embed")
+    notes = unchanged.settings.collections["notes"].model_copy(update={"embedder": embedder})
+    collections = {**unchanged.settings.collections, "notes": notes}
+    settings = unchanged.settings.model_copy(update={"collections": collections})
+    reader = Reloader(settings, store=unchanged.store, connection=unchanged.connection)
+    reader.step()
+    answer = asking(reader).get("/v1/collections").json()["collections"]["notes"]
+    reader.stop()
+    assert answer["embedder"] == "indexrelay.console.demo.embedding:embed"
+    assert {name: each["answers"] for name, each in answer["components"].items()} == {
+        "near": ["text", "vector", "id", "like"],
+        "words": ["text"],
+    }
+
+
 def test_the_status_of_a_collection_that_is_well_has_no_reasons(unchanged: Pipeline) -> None:
     answer = status(asking(unchanged.reader("a")))
     notes = answer["collections"]["notes"]
@@ -101,7 +124,7 @@ def test_the_status_of_a_collection_that_is_well_has_no_reasons(unchanged: Pipel
     assert (notes["available"], notes["reasons"], notes["rebuild_needed"]) == (True, [], False)
     assert (notes["entries"], notes["dimension"], notes["committed_generation"]) == (40, 3, 1)
     assert (notes["tombstone_ratio"], notes["delta_share"]) == (0.0, 0.0)
-    assert notes["last_release"] == 1
+    assert (notes["last_release"], notes["model"]) == (1, None)
     assert notes["last_persisted_at"] is not None
     assert not answer["collections"]["empty"]["available"], "nothing is built from it"
 

@@ -49,6 +49,8 @@ _KEPT_SECONDS: Final = 1.0
 """How long an answer serves for those who ask next."""
 _LONGEST_SECONDS: Final = 10.0
 """After which whoever asked is told that the catalog or the artifacts do not answer."""
+_UP_TO_DATE: Final = frozenset({Condition.CURRENT, Condition.DEFERRED})
+"""As it should be, with what was committed since laid over it where the collection is live."""
 _NO_CATALOG: Final = (
     "this reader cannot open the catalog, so it does not know what is committed: ask where the "
     f"catalog is, {commands.STATUS}"
@@ -88,6 +90,8 @@ class CollectionStatus(BaseModel):
     reasons: tuple[str, ...]
     """What is not well with it; empty: nothing."""
     dimension: int
+    model: str | None
+    """The function that embeds its texts; null: vectors are given."""
     entries: int | None
     """How many are committed; null: unknown here, or they are not counted."""
     committed_generation: int | None
@@ -270,6 +274,7 @@ def _status_of(
         available=bool(components) and all(each.served for each in components.values()),
         reasons=tuple(dict.fromkeys(reasons)),
         dimension=facts.dimension,
+        model=facts.embedder,
         entries=None if committed is None else committed.entries,
         committed_generation=None if committed is None else committed.generation,
         tombstone_ratio=_greatest(each.tombstone_ratio for each in components.values()),
@@ -277,7 +282,7 @@ def _status_of(
         live=live,
         rebuild_needed=None
         if None in conditions or not conditions
-        else any(each is not Condition.CURRENT for each in conditions),
+        else not _UP_TO_DATE.issuperset(conditions),
         last_release=snapshot.release,
         last_persisted_at=max(built, default=None),
         components=components,

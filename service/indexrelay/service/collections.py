@@ -43,6 +43,8 @@ class CollectionFacts(BaseModel):
     """Whether what is committed is found within milliseconds, and not only once it is released."""
     fields: dict[str, FieldType]
     """By which fields of the payloads searches may filter."""
+    embedder: str | None
+    """What makes vectors of its texts, as ``module:function``; null: vectors are given."""
     components: dict[str, Answering]
 
 
@@ -65,6 +67,7 @@ def collections_of(reloader: Reloader) -> CollectionsAnswer:
                     metric=collection.metric,
                     live=collection.live,
                     fields=dict(collection.filterable),
+                    embedder=None if collection.embedder is None else collection.embedder.function,
                     components={
                         each: _answering(each, name, settings, snapshot)
                         for each in sorted(components_of(name, settings, snapshot))
@@ -99,11 +102,14 @@ def _answering(name: str, collection: str, settings: Settings, snapshot: Snapsho
     if name not in snapshot:
         return Answering(kind=settings.components[name].kind, served=False)
     served, manifest = snapshot[name], snapshot.manifest(name)
+    answers = questions_for(served)
+    if settings.collections[collection].embedder is not None and "vector" in answers:
+        answers = ("text", *(each for each in answers if each != "text"))
     reached = {each.collection: each.generation for each in snapshot.reached(name)}
     return Answering(
         kind=manifest.kind,
         served=True,
-        answers=questions_for(served),
+        answers=answers,
         entries=served.count() if isinstance(served, EntriesServed) else manifest.entries,
         generation=reached.get(collection),
     )

@@ -186,7 +186,8 @@ async def search(api: Api, asked: SearchArguments) -> dict[str, Any]:
         try:
             # Not from before these hits, whichever instance answers.
             body = {"ids": [*found], "session": answer["session"] or None}
-            held = await api.ask("POST", _component(asked.component, "entries"), body)
+            # Another component may have stood in.
+            held = await api.ask("POST", _component(answer["component"], "entries"), body)
         except RequestRefusedError:  # a kind of a user's own, which gives no entries
             return answer
         for entry in held["entries"]:
