@@ -51,6 +51,29 @@ class Installation:
         stack.callback(self._rebuilder.stop)
         self._reader = Reloader(settings, reader_id="bench", store=self._store)
         stack.callback(self._reader.stop)
+        self._stack = stack
+        self._settings = settings
+        self.folder = settings.data_dir
+        """Of the catalog and the store."""
+
+    @property
+    def producer(self) -> Producer:
+        """What commits to the collection."""
+        return self._producer
+
+    @property
+    def reader(self) -> Reloader:
+        """What serves it."""
+        return self._reader
+
+    def without_live_changes(self) -> Reloader:
+        """Another reader, which serves releases alone."""
+        collection = self._settings.collections[COLLECTION].model_copy(update={"live": False})
+        settings = self._settings.model_copy(update={"collections": {COLLECTION: collection}})
+        reader = Reloader(settings, reader_id="plain", store=self._store)
+        self._stack.callback(reader.stop)
+        reader.step()
+        return reader
 
     def fill(self, say: Say, *, quick: bool = False) -> float:
         """Commit all vectors in one batch, and build the first version; when that was begun.
@@ -137,21 +160,33 @@ def _told(result: RebuildResult | None) -> str:
     return f"{result.message} {errors}"
 
 
+def settings_in(
+    folder: Path, url: str, dimension: int, *, name: str, index: str, live: bool = False
+) -> Settings:
+    """What all of one installation runs with."""
+    return Settings.model_validate(
+        {
+            "namespace": name,
+            "data_dir": folder,
+            "redis": {"url": url},
+            "producer": {"max_backlog": None},
+            "rebuilder": {"build_timeout_seconds": _BUILD_SECONDS, "build_memory_bytes": 8e9},
+            "live": {"keys": ["benchmark" * 4] if live else [], "max_entries": 1_000_000},
+            "collections": {COLLECTION: {"dimension": dimension, "metric": "l2", "live": live}},
+            "components": {
+                COMPONENT: {"kind": "vector_index", "from": [COLLECTION], "index": index}
+            },
+        }
+    )
+
+
 @contextmanager
-def installed(url: str, vectors: Vectors, *, name: str, index: str) -> Iterator[Installation]:
+def installed(
+    url: str, vectors: Vectors, *, name: str, index: str, live: bool = False
+) -> Iterator[Installation]:
     """An installation over a copy of ``vectors``, with nothing committed yet."""
     with tempfile.TemporaryDirectory(prefix="ir-") as folder, ExitStack() as stack:
-        settings = Settings.model_validate(
-            {
-                "namespace": name,
-                "data_dir": Path(folder),
-                "redis": {"url": url},
-                "producer": {"max_backlog": None},
-                "rebuilder": {"build_timeout_seconds": _BUILD_SECONDS, "build_memory_bytes": 8e9},
-                "collections": {COLLECTION: {"dimension": vectors.shape[1], "metric": "l2"}},
-                "components": {
-                    COMPONENT: {"kind": "vector_index", "from": [COLLECTION], "index": index}
-                },
-            }
+        settings = settings_in(
+            Path(folder), url, vectors.shape[1], name=name, index=index, live=live
         )
         yield Installation(settings, url, vectors.copy(), stack)
