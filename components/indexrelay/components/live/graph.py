@@ -6,7 +6,7 @@ queries and of the writer: a copy of its links gets the vectors that came since,
 place. Queries that hold the old one finish on it; a view that is older than a graph keeps the one
 that it had. Neither is locked. The graph has links alone; the vectors that it compares are those of
 `LiveRows`, which FAISS reads where they lie. So scores are exact, and ten thousand vectors of 128
-dimensions take 0.7 MB more.
+dimensions take 1.4 MB more.
 
 How hard to search is measured each time: the vectors that come next ask the graph, which does not
 hold them yet, and the least effort counts that finds what `min_recall` asks for. Where none does,
@@ -120,12 +120,12 @@ class LiveGraph:
     def __init__(self, like: Any, vectors: Vectors, *, count: int, trials: Trials) -> None:
         """Copy the links of a FAISS index, and have them read the vectors where they lie."""
         self.count = count
-        self._vectors = vectors  # FAISS does not keep them
         self.trials = trials
         """What it found of what it was asked."""
         self.index: Any = _empty(vectors.shape[1], like.metric_type)
         """As FAISS has it; not to be changed."""
         self.index.hnsw, self.index.ntotal = like.hnsw, count
+        self.index.referenced_objects = [vectors]  # for whoever searches it without this
         own = self.index.storage
         self.index.storage = _lent(vectors[:count], like.metric_type)  # and owns it, as it did this
         own.this.own(True)
@@ -136,8 +136,7 @@ class LiveGraph:
     ) -> "LiveGraph":
         """A graph over the first ``count`` vectors, from one over fewer of them, or none.
 
-        Takes some 50 microseconds for each vector that is new, most of it without the interpreter's
-        lock.
+        Takes some 0.2 ms for each vector that is new, most of it without the interpreter's lock.
         """
         known = 0 if before is None else before.count
         trials = Trials() if before is None else before.trials
