@@ -56,8 +56,8 @@ CAVEATS = """\
 - Recall is counted by distance, over 400 entries that ask for their nearest ten, and are left out
   of their own answer.
 """
-COUNT, QUICK_COUNT = 200_000, 25_000
-LISTS, QUICK_LISTS = 1024, 512
+COUNT, QUICK_COUNT = 200_000, 6_000
+LISTS, QUICK_LISTS = 1024, 128
 FASTEST, SOONEST = "indexrelay", "indexrelay, ready soonest"
 PREFERRED = {FASTEST: Prefer.LATENCY, SOONEST: Prefer.BUILD}
 PEER, TOLD = "autofaiss", "autofaiss, told to take lists"

@@ -30,6 +30,8 @@ CAVEATS = """\
 BATCH = 100
 BATCHES_BEFORE = 10
 QUICK_COUNT = 70_000
+QUICK_BATCHES = 5
+"""Of the quick form, before and meanwhile: an improvement that has the processors takes seconds."""
 QUERIES = 200
 
 
@@ -47,10 +49,10 @@ class Meanwhile:
         self.batches.append(self._bench.change(BATCH, quick=True))
         self.asked += self._bench.ask(self._queries)
 
-    def until(self, over: Callable[[], bool]) -> None:
-        """Again and again, and once at least."""
+    def until(self, over: Callable[[], bool], *, most: int | None) -> None:
+        """Again and again, and once at least; ``most``: no more batches than so many."""
         self.once()
-        while not over():
+        while not over() and len(self.batches) != most:
             self.once()
 
 
@@ -71,13 +73,15 @@ def measure(asked: Asked) -> Findings:
         first_seconds = perf_counter() - began
         quick = bench.served
         before, during = Meanwhile(bench, queries), Meanwhile(bench, queries)
-        for _ in range(BATCHES_BEFORE):
+        for _ in range(QUICK_BATCHES if asked.quick else BATCHES_BEFORE):
             before.once()
         asked.say(f"improving {quick.details['index']}")
         improving_since = perf_counter()
         improvement = threading.Thread(target=bench.improve)
         improvement.start()
-        during.until(lambda: not improvement.is_alive())
+        during.until(
+            lambda: not improvement.is_alive(), most=QUICK_BATCHES if asked.quick else None
+        )
         improvement.join()
         bench.change(BATCH, quick=True)
         best = bench.served

@@ -33,6 +33,8 @@ SHARE = 1_000
 TO_HALF, TO_NINE = 0.045, 0.043
 """Shares of the collection that change in between, so that batches meet a delta of 4.5 and 9 %."""
 CYCLE = 100
+BATCHES, QUICK_BATCHES = 3, 1
+"""On each size of the delta, in each round: their median counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +49,8 @@ class Case:
 
 LISTS = Case(count=1_000_000, index="IVF4096,Flat")
 GRAPH = Case(count=100_000, index="HNSW32", named="a graph: ")
-QUICK_LISTS = Case(count=20_000, index="IVF128,Flat")
-QUICK_GRAPH = Case(count=20_000, index="HNSW32", named="a graph: ")
+QUICK_LISTS = Case(count=10_000, index="IVF64,Flat")
+QUICK_GRAPH = Case(count=10_000, index="HNSW32", named="a graph: ")
 
 
 def measure(asked: Asked) -> Findings:
@@ -70,6 +72,7 @@ def _of(case: Case, asked: Asked) -> Findings:
 def _round(bench: Installation, case: Case, number: int, asked: Asked) -> dict[str, float]:
     """One full build, and batches on three sizes of delta after it."""
     batch = case.count // SHARE
+    batches = QUICK_BATCHES if asked.quick else BATCHES
     told = f"{case.index}, round {number} of {asked.rounds}"
     asked.say(f"full build: {told}")
     found = {"full build": bench.rebuild()}
@@ -77,7 +80,7 @@ def _round(bench: Installation, case: Case, number: int, asked: Asked) -> dict[s
         asked.say(f"{name}: {told}")
         if growth:
             bench.change(int(growth * case.count))
-        found[name] = statistics.median(bench.change(batch) for _ in range(3))
+        found[name] = statistics.median(bench.change(batch) for _ in range(batches))
         delta = bench.served.details["delta"]
         if not delta:
             raise RuntimeError(f"{name}: built in full: {bench.served.details['build']}")

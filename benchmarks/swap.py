@@ -201,7 +201,7 @@ def held(publisher: Publisher, reader: Companion, versions: Sequence[StoredVersi
 
 def measure(asked: Asked) -> Findings:
     # A build is looked at for longer: it does one thing after the other.
-    seconds, while_building = (0.6, 2.0) if asked.quick else (3.0, 10.0)
+    seconds, while_building = (0.6, 1.0) if asked.quick else (3.0, 10.0)
     with bench_server() as server, publishing(server) as (publisher, folder):
         versions = build(asked, publisher)
         with companion("reader", str(folder), server.url, "3") as reader:

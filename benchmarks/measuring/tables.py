@@ -21,7 +21,7 @@ def show(result: dict[str, Any], console: Console) -> None:
         spread = f"{shown(each['low'])} to {shown(each['high'])}"
         measured.add(each["name"], shown(each["median"]), each["unit"], spread)
     quick = " (quick: small sizes, for correctness only)" if result["quick"] else ""
-    console.print(f"\n{result['benchmark']}{quick}")
+    console.print(f"\n{result['benchmark']}{quick}, in {result['seconds']:g} s")
     console.print(figures)
     for figure in result["figures"]:
         if figure.get("note"):
