@@ -19,8 +19,6 @@ from typing import Any, Protocol
 import httpx
 from mcp import Client, StdioServerParameters, stdio_client
 
-from indexrelay.console.demo.embedding import Embedding
-
 COMMAND = str(Path(sys.executable).with_name("indexrelay"))
 COLLECTION, COMPONENT = "experiences", "memory"
 
@@ -90,30 +88,18 @@ async def opened(way: str, url: str) -> AsyncIterator[Door]:
             yield McpDoor(client)
 
 
-def vectors_of(texts: list[str]) -> list[list[float]]:
-    """Static word vectors, without a network: what the demo embeds with."""
-    vectors, _ = Embedding()(texts)
-    found: list[list[float]] = vectors.tolist()
-    return found
-
-
 async def main(name: str, way: str, url: str = "") -> None:
     async with opened(way, url) as door:
         while line := await asyncio.to_thread(sys.stdin.readline):
             told = json.loads(line)
             if "remember" in told:
-                texts = told["remember"]
-                entries: list[dict[str, Any]] = [
+                entries = [
                     {"id": f"{name}-{number}", "text": text, "payload": {"agent": name}}
-                    for number, text in enumerate(texts, 1)
+                    for number, text in enumerate(told["remember"], 1)
                 ]
-                for entry, vector in zip(entries, vectors_of(texts), strict=True):
-                    entry["vector"] = vector
                 said = await door.remember(entries)
             else:
-                [vector] = vectors_of([told["ask"]])
-                question = {"text": told["ask"], "vector": vector, "session": told["session"]}
-                said = await door.search({**question, "k": 1})
+                said = await door.search({"text": told["ask"], "k": 1, "session": told["session"]})
             print(json.dumps(said), flush=True)
 
 

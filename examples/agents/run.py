@@ -20,7 +20,6 @@ from typing import Any
 
 import httpx
 
-from indexrelay.console.demo.embedding import Embedding
 from indexrelay.producers import Producer
 from indexrelay.schemas import load_settings
 from indexrelay.streams import EmbeddedServer
@@ -112,8 +111,7 @@ def main() -> int:
             started(stack, "reader", "--id", name, "--port", str(port))
         producer = stack.enter_context(Producer.open(load_settings(HERE / "indexrelay.toml")))
         with producer.batch("experiences") as batch:
-            vectors, _ = Embedding()([FIRST])
-            batch.upsert(["handbook"], vectors, texts=[FIRST], payloads=[{"agent": "nobody"}])
+            batch.upsert(["handbook"], texts=[FIRST], payloads=[{"agent": "nobody"}])
         for url in urls.values():
             await_ready(url)
         print("two instances serve what is known so far: one entry")
