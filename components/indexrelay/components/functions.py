@@ -18,6 +18,7 @@ from pydantic import AfterValidator
 
 from indexrelay.components.errors import FunctionError
 from indexrelay.schemas.diagnostics import describe_error
+from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.settings_file import where_was_looked
 
 _NAME: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -58,7 +59,7 @@ def function_of(name: str, error: type[FunctionError]) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return] # callable() narrows to an unknown signature
 
 
-class OverdueError(Exception):
+class OverdueError(IndexRelayError):
     """Raised when a call took longer than it may, or could not begin in that time."""
 
 
