@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,9 @@ def test_an_answer_that_is_less_than_was_asked_for_says_why() -> None:
     hits.degraded = "rerank took too long"
     read = SearchAnswer.model_validate(json.loads(encoded(hits, WHO, max_bytes=10_000)))
     assert (read.degraded, read.reason) == (True, "rerank took too long")
+    behind = replace(WHO, degraded=True, reason="changes are missing")
+    read = SearchAnswer.model_validate(json.loads(encoded(hits, behind, max_bytes=10_000)))
+    assert read.reason == "changes are missing; rerank took too long"
     hits.degraded = None
     read = SearchAnswer.model_validate(json.loads(encoded(hits, WHO, max_bytes=10_000)))
     assert (read.degraded, read.reason) == (False, None)

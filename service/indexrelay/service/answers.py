@@ -227,7 +227,8 @@ def encoded(
     if isinstance(hits, Hits):
         explanation, degraded = hits.explanation, hits.degraded
     if degraded is not None:
-        answering = replace(answering, degraded=True, reason=degraded)
+        reasons = "; ".join(filter(None, (answering.reason, degraded)))
+        answering = replace(answering, degraded=True, reason=reasons)
     head = head_of(answering) + b',"hits":'
     tail = b"}"
     if explanation is not None:
