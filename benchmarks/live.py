@@ -3,7 +3,8 @@
 A reader with nothing live, and with 10,000 changed entries laid over its release, beside one that
 serves the release alone; searches and durable writes in one process, beside the same FAISS index
 behind one lock that is saved after each write; and how long it takes from a commit until a query in
-another process could find it, beside a bare XADD that an XREAD waits for.
+another process could find it, beside a bare XADD that an XREAD waits for; and the durable writes of
+clients that share transactions, beside a commit for each.
 """
 
 import sys
@@ -23,6 +24,7 @@ import numpy as np
 
 from indexrelay.components.vector_index.index_search import search_parameters
 from indexrelay.components.vector_index.version import BASE
+from indexrelay.producers import Batch
 from indexrelay.producers.changes import ChangeSender
 from indexrelay.reloaders import Reloader
 from indexrelay.storage.catalog import Commit
@@ -49,6 +51,9 @@ CAVEATS = """\
   fsync; it has no ids, no payloads and no deletes.
 - From the commit, by its sender, until the view of the other process has the change, one at a time
   with 5 ms between. Two processes, the server and two cores: p99 is mostly the scheduler's.
+- The clients that write are threads of one process, each with one entry at a time, without HTTP.
+  With a commit for each write a thread also sends its changes and its event before the next
+  one; shared transactions are announced by a thread of their own, after the answers.
 - Memory is what a fresh process grows by (proportional set size), beyond a few rows before:
   vectors, ids of 14 characters, what finds them, and the graph. The C library returns large blocks
   at once, as in a reader service; by itself glibc keeps several times the vectors of what the
@@ -62,6 +67,10 @@ MIXED, QUICK_MIXED = 200, 20
 """Operations of a round; one of ten is a write."""
 SENT, QUICK_SENT = 200, 20
 BETWEEN_SECONDS = 0.005
+WRITERS = 8
+WRITES, QUICK_WRITES = 50, 3
+"""Of each writer, in a round."""
+TOGETHER, ALONE = "clients together", "a commit each"
 INDEX = "HNSW32"
 NOTHING, EMPTY, FULL, TWO = "no live layer", "nothing live", "10,000 live", "two threads"
 
@@ -405,6 +414,58 @@ def _bare(server: BenchServer, far: Companion, times: int) -> Sending:
     return Sending(send=send, came=came, times=times)
 
 
+def writing(asked: Asked, server: BenchServer) -> Findings:
+    """Durable writes of several clients that share transactions, beside a commit for each write."""
+    vectors = drawn(2_000, DIMENSION)
+    times = QUICK_WRITES if asked.quick else WRITES
+    with installed(server.url, vectors, name="live_writing", index="Flat", live=True) as there:
+        group = there.producer.group_commit()
+        numbers = count()
+
+        def change(batch: Batch) -> None:
+            batch.upsert([f"written-{next(numbers)}"], vectors[:1])
+
+        def write_together() -> None:
+            group.submit(group.prepared(COLLECTION, None, change)).result()
+
+        def write_alone() -> None:
+            with there.producer.batch(COLLECTION) as batch:
+                change(batch)
+
+        contenders = {
+            TOGETHER: by_writers(write_together, times),
+            ALONE: by_writers(write_alone, times),
+        }
+        rounds = interleaved(contenders, rounds=asked.rounds, say=asked.say)
+        group.close()
+    ratio = Figure(
+        name=f"durable writes of {WRITERS} clients ÷ a commit for each",
+        value=rounds.speed(TOGETHER, ALONE),
+        target=at_least(3),
+    )
+    measured = tuple(rounds.rates(each, WRITERS * times, "writes/s") for each in contenders)
+    return Findings(figures=(ratio,), measured=measured, servers=server.versions)
+
+
+def by_writers(write: Callable[[], None], times: int) -> Contender:
+    """Several writers at a time, each of which waits for its commit before the next write."""
+
+    def work() -> None:
+        for _ in range(times):
+            write()
+
+    def turn() -> float:
+        threads = [threading.Thread(target=work) for _ in range(WRITERS)]
+        began = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return time.perf_counter() - began
+
+    return turn
+
+
 def memory(asked: Asked) -> Findings:
     """What live rows take, beside their vectors."""
     figures = []
@@ -432,6 +493,7 @@ def measure(asked: Asked) -> Findings:
                 searching(asked, server, synthetic(asked)),
                 searching(asked, server, real(asked)),
                 visible(asked, server),
+                writing(asked, server),
                 memory(asked),
             ]
         )
