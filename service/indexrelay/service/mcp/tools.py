@@ -185,7 +185,7 @@ async def search(api: Api, asked: SearchArguments) -> dict[str, Any]:
     if found and asked.texts:
         try:
             # Not from before these hits, whichever instance answers.
-            body = {"ids": [*found], "session": answer["session"] or None}
+            body = {"ids": [*found], "session": answer.get("session") or None}
             # Another component may have stood in.
             held = await api.ask("POST", _component(answer["component"], "entries"), body)
         except RequestRefusedError:  # a kind of a user's own, which gives no entries
