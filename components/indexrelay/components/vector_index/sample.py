@@ -76,6 +76,13 @@ class QuerySample:
         limit = self.distances[:, self.depth - 1 : self.depth]
         return float(np.mean(found <= limit + tolerance(limit, self.vectors)))
 
+    def thinned(self, queries: int) -> Self:
+        """So many of the queries, evenly spread over the rows; all where there are no more."""
+        if queries >= len(self.vectors):
+            return self
+        kept = np.linspace(0, len(self.vectors) - 1, queries).astype(np.int64)
+        return replace(self, **{name: getattr(self, name)[kept] for name in _COLUMNS})
+
     def save(self, path: Path) -> None:
         """Write it; equal samples make equal files."""
         np.savez(path, **{name: getattr(self, name) for name in _COLUMNS})

@@ -24,7 +24,7 @@ Recall is measured in one batch; the time by single queries on one thread, as in
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from math import sqrt
@@ -81,6 +81,8 @@ _LEAST_TO_BE_FOUND: Final = 0.9
 """If more is out of reach, the graph is so poor that it would be so with other links, too."""
 _LED_AROUND: Final = 50
 """The sample is at most one in so many entries: without more of them a graph is another one."""
+_FEWEST_QUERIES: Final = 50
+"""… and if that is fewer than so many, a graph is tuned as it is."""
 _PREDICTING_TRIALS: Final = 3
 """Efforts after which the next gains can be predicted."""
 
@@ -128,10 +130,11 @@ class Tuner:
             return None
         if self.path is None:
             return self._best(refined)
-        knob = knob_of(self.index)
-        rows = self.dataset.sample.rows
-        if knob is None or knob.name != "ef_search" or _LED_AROUND * len(rows) > self.index.ntotal:
+        knob, queries = knob_of(self.index), self.index.ntotal // _LED_AROUND
+        if knob is None or knob.name != "ef_search" or queries < _FEWEST_QUERIES:
             return self._best(refined)
+        self.dataset = replace(self.dataset, sample=self.dataset.sample.thinned(queries))
+        rows = self.dataset.sample.rows
         most = _with(knob, min(_EXHAUSTIVE, knob.most), _K_FACTORS[-1] if refined else None)
         as_entries = self._recall(most)
         with led_around(self.index, self.path, rows) as led:
