@@ -133,6 +133,19 @@ def test_only_who_asks_for_freshness_is_refused_and_is_told_how_far_it_is(shared
     assert 'outcome="not_fresh"' in metrics
 
 
+def test_the_description_names_the_header_of_questions_and_answers(shared: Two) -> None:
+    described = shared.near.get("/openapi.json").json()
+    for path in ("search", "search/batch", "entries", "count", "scroll", "neighbours"):
+        operation = described["paths"][f"/v1/components/{{name}}/{path}"]["post"]
+        assert HEADER in {each["name"] for each in operation["parameters"]}
+        assert HEADER in operation["responses"]["200"]["headers"]
+    asked = described["components"]["schemas"]["SearchRequest"]["properties"]
+    assert asked.keys() >= {"consistency", "max_lag_seconds", "session", "vector"}
+    in_batch = described["components"]["schemas"]["SearchQuery"]["properties"]
+    assert "consistency" not in in_batch
+    assert "behind" in described["components"]["schemas"]["ProblemDetails"]["properties"]
+
+
 @pytest.mark.parametrize(
     ("body", "header", "says"),
     [

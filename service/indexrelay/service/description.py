@@ -13,6 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from indexrelay.schemas.session import HEADER, MAX_CHARACTERS
 from indexrelay.service.bodies import (
     JSON,
     VECTORS,
@@ -127,9 +128,29 @@ def describe(app: FastAPI, *, with_tokens: bool, with_writes: bool = False) -> d
     models += [(ProblemDetails, "serialization"), (NeighboursAnswer, "serialization")]
     _, found = models_json_schema(models, ref_template=_REF)  # type: ignore[arg-type] # literals
     described["components"]["schemas"] |= found["$defs"]
+    _describe_sessions(described)
     if with_tokens:
         _describe_tokens(described)
     return described
+
+
+def _describe_sessions(described: dict[str, Any]) -> None:
+    """The header of questions to a component, and of their answers."""
+    schema = {"type": "string", "maxLength": MAX_CHARACTERS}
+    asked = {
+        "name": HEADER,
+        "in": "header",
+        "required": False,
+        "description": "A session token: the answer contains everything that it names",
+        "schema": schema,
+    }
+    answered = {"description": "The session token of whoever has seen the answer", "schema": schema}
+    for path, operations in described["paths"].items():
+        if "/components/{name}/" not in path or path.endswith("/document"):
+            continue
+        for operation in operations.values():
+            operation.setdefault("parameters", []).append(asked)
+            operation["responses"]["200"]["headers"] = {HEADER: answered}
 
 
 def _describe_tokens(described: dict[str, Any]) -> None:
