@@ -7,7 +7,9 @@ kill loses nothing that was seen. Runs until SIGTERM.
 ``live CONFIG ID`` is a reader of a live collection, whose index ``similar`` one thread searches all
 the time. A line on standard input asks what it finds: the answer has all ``entries`` with their
 payloads, its ``state``, how many messages it ``ignored``, and what was ``wrong``: an answer of an
-earlier generation than one before it, or none at all.
+earlier generation than one before it, or none at all. A line of JSON asks for an answer of a
+``level`` of consistency within so many ``seconds``; it has the ``generation``, the ``ids`` and the
+``session``, or why it was ``refused``.
 
 ``herd CONFIG COUNT LOGS`` is many readers at once. What readers import is imported once, and each
 reader is a fork of a process that has done nothing yet, so that fifty of them start within
@@ -36,9 +38,10 @@ from pathlib import Path
 from typing import Any
 
 from indexrelay.console.processes import Stop
-from indexrelay.reloaders import Reloader
+from indexrelay.reloaders import ComponentNotServedError, Consistency, NotFreshError, Reloader
 from indexrelay.schemas.failpoints import arm
 from indexrelay.schemas.logs import configure_logs
+from indexrelay.schemas.session import SessionToken
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import load_settings
 
@@ -122,7 +125,11 @@ def run_live(config: str, reader_id: str) -> None:
     query = threading.Thread(target=_follow, args=(reloader, wrong, done), name="query")
     reloader.start()
     query.start()
-    for _ in sys.stdin:
+    for line in sys.stdin:
+        if line.strip() != "?":
+            sys.stdout.write(json.dumps(_fresh(reloader, json.loads(line))) + "\n")
+            sys.stdout.flush()
+            continue
         state = reloader.state.live["tracks"]
         answer = {
             "entries": _entries(reloader),
@@ -154,6 +161,28 @@ def _follow(reloader: Reloader, wrong: set[str], done: threading.Event) -> None:
         if seen < newest:
             wrong.add(f"generation {seen} after {newest}")
         newest = max(newest, seen)
+
+
+def _fresh(reloader: Reloader, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What there is that is as fresh as asked, or why there is nothing."""
+    token = SessionToken.from_text(asked["session"])
+    consistency = {
+        "eventual": Consistency.eventual(),
+        "session": Consistency.session(token),
+        "strong": Consistency.strong(),
+    }[asked["level"]]
+    try:
+        with reloader.acquire(
+            consistency, components=["similar"], timeout_seconds=asked["seconds"]
+        ) as snapshot:
+            [life] = snapshot.reached("similar")
+            return {
+                "generation": life.generation,
+                "session": str(snapshot.session("similar")),
+                "ids": list(snapshot["similar"].ids),
+            }
+    except (NotFreshError, ComponentNotServedError) as error:
+        return {"refused": str(error)}
 
 
 def _entries(reloader: Reloader) -> dict[str, Any]:

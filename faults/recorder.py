@@ -10,6 +10,7 @@ from sqlalchemy import create_engine, text
 
 from faults.history import (
     Announced,
+    Answered,
     AskedFor,
     Batch,
     History,
@@ -20,6 +21,7 @@ from faults.history import (
     Reported,
     SaidWell,
     Sample,
+    Told,
     Version,
     content_digest,
 )
@@ -77,6 +79,8 @@ class Recorder:
         """What was in each batch, by its id; written by who commits it."""
         self.deleted: dict[str, tuple[str, ...]] = {}
         """What a batch took away, by its id; written by who commits it."""
+        self.clients: list[Told | Answered] = []
+        """What clients were told and answered; written by them."""
         self.forged: set[bytes] = set()
         """Forged messages: they prove nothing."""
         self.corrupt: set[Path] = set()
@@ -172,6 +176,7 @@ class Recorder:
             samples=tuple(samples),
             query_failures=tuple(failed),
             reports=tuple(self._reports.values()),
+            clients=tuple(self.clients),
             failures={
                 name: attempt.targets.get(COLLECTION, 0)
                 for name, attempt in self._catalog.attempts.all().items()

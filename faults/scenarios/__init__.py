@@ -13,6 +13,7 @@ from faults.scenarios import (
     publishers,
     readers,
     servers,
+    sessions,
     volumes,
 )
 
@@ -51,6 +52,7 @@ SCENARIOS = {
     "F23": Entry(messages.intruded, runs=3),
     "F24": Entry(messages.forged, runs=20),
     "F25": Entry(live.follow_through),
+    "F26": Entry(sessions.keep, runs=20),
     "F10": Entry(volumes.run, runs=5, by_server=False),
     "F11": Entry(corruption.corrupted, runs=3, by_server=False),
     "F19": Entry(publishers.run, runs=100, by_server=False),

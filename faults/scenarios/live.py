@@ -26,9 +26,9 @@ from faults.rows import Row
 KEY, OTHER_KEY = "k" * 32, "o" * 32
 LIVE = f'live = true\n[live]\nkeys = ["{KEY}"]\n'
 """More of the settings, which end in the table of the collection."""
-_SIMILAR: Mapping[str, Any] = {"kind": "vector_index", "from": [COLLECTION], "index": "Flat"}
-_NEAR, _FAR, _STRANGER = "reader-near", "reader-far", "reader-stranger"
-_WITH_CATALOG = (_NEAR, _STRANGER)
+SIMILAR: Mapping[str, Any] = {"kind": "vector_index", "from": [COLLECTION], "index": "Flat"}
+NEAR, FAR, STRANGER = "reader-near", "reader-far", "reader-stranger"
+WITH_CATALOG = (NEAR, STRANGER)
 _FOUND_SECONDS = 4.0
 """The time-out of a command (1 s), a look into the catalog each 0.5 s, and a busy machine."""
 _HEALED_SECONDS = 8.0
@@ -38,26 +38,26 @@ _HEALED_SECONDS = 8.0
 def follow_through(program: Path, row: Row, runs: int) -> None:
     """One fault after the other, on one installation."""
     with Bench(
-        program, components={**COMPONENTS, "similar": _SIMILAR}, tables=LIVE, linked=("live",)
+        program, components={**COMPONENTS, "similar": SIMILAR}, tables=LIVE, linked=("live",)
     ) as bench:
-        _start(bench)
-        for number, what in zip(range(runs), cycle(_FAULTS), strict=False):
+        start(bench)
+        for number, what in zip(range(runs), cycle(FAULTS), strict=False):
             with row.run(f"{what}, run {number}"):
-                _once(bench, row, _FAULTS[what])
+                _once(bench, row, FAULTS[what])
         # The files of a real index do not say what it holds; that was compared with the catalog.
         row.broke([each for each in bench.violations() if "similar" not in each])
 
 
-def _start(bench: Bench) -> None:
+def start(bench: Bench) -> None:
     whole = bench.config.read_text(encoding="utf-8")
     elsewhere = bench.folder / "far.toml"
     nowhere = f'[catalog]\nurl = "sqlite:///{bench.folder}/nowhere/catalog.db"\n'
     elsewhere.write_text(whole + nowhere, encoding="utf-8")
     foreign = bench.folder / "stranger.toml"
     foreign.write_text(whole.replace(KEY, OTHER_KEY), encoding="utf-8")
-    bench.start("live", _NEAR)
-    bench.start("live", _FAR, config=elsewhere)
-    bench.start("live", _STRANGER, config=foreign)
+    bench.start("live", NEAR)
+    bench.start("live", FAR, config=elsewhere)
+    bench.start("live", STRANGER, config=foreign)
     bench.start("producer", "producer-1")
     bench.bring_up(readers=0)
 
@@ -65,17 +65,17 @@ def _start(bench: Bench) -> None:
 def _once(bench: Bench, row: Row, fault: Callable[[Bench], AbstractContextManager[None]]) -> None:
     with _no_builds(bench):
         _change(bench)
-        _equal_the_catalog(bench, _WITH_CATALOG)
+        _equal_the_catalog(bench, WITH_CATALOG)
         with fault(bench):
             broken_at = time.monotonic()
-            _equal_the_catalog(bench, _WITH_CATALOG)
+            _equal_the_catalog(bench, WITH_CATALOG)
             row.recovered(time.monotonic() - broken_at, within=_FOUND_SECONDS)
         _change(bench)
-        _equal_the_catalog(bench, _WITH_CATALOG)
-    assert _ask(bench, _STRANGER)["ignored"] > 0, "a message with another key counted"
+        _equal_the_catalog(bench, WITH_CATALOG)
+    assert _ask(bench, STRANGER)["ignored"] > 0, "a message with another key counted"
     row.recovered(bench.settle(), within=_HEALED_SECONDS)
-    _equal_the_catalog(bench, (*_WITH_CATALOG, _FAR))
-    for name in (*_WITH_CATALOG, _FAR):
+    _equal_the_catalog(bench, (*WITH_CATALOG, FAR))
+    for name in (*WITH_CATALOG, FAR):
         wrong = _ask(bench, name)["wrong"]
         assert not wrong, f"{name}: {wrong}"
 
@@ -133,7 +133,7 @@ def _cut_off(bench: Bench) -> Iterator[None]:
         link.become("open")
 
 
-_FAULTS: Mapping[str, Callable[[Bench], AbstractContextManager[None]]] = {
+FAULTS: Mapping[str, Callable[[Bench], AbstractContextManager[None]]] = {
     "job killed before its changes": _killed_before_changes,
     "server emptied": _emptied,
     "server stalled": _stalled,
