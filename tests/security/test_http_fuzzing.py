@@ -69,7 +69,7 @@ def service(installation: Installation, request: pytest.FixtureRequest) -> Itera
         for name, token in TOKENS.items()
         if shown is not None
     }
-    http = {"tokens": tokens, "writes": True}
+    http = {"tokens": tokens, "fresh_seconds": 0.01, "writes": True}
     with installation.serving(http=http, token=shown) as service:
         yield service
 
@@ -146,7 +146,9 @@ def test_whatever_is_asked_is_answered_as_the_document_says(
         def once(case: Any) -> None:
             case.headers = {**(case.headers or {}), **shown}
             answer = case.call(base_url=url, timeout=20)
-            case.validate_response(answer, checks=CHECKS)
+            # Who asks for more than is released is refused, and is told how far it is.
+            is_behind = answer.status_code == 503 and bool(answer.json()["behind"])
+            case.validate_response(answer, checks=CHECKS[is_behind:])
             seen[answer.status_code] += 1
             if answer.status_code >= 400:
                 assert len(answer.content) < 8_000

@@ -159,6 +159,7 @@ def test_the_description_names_the_header_of_questions_and_answers(shared: Two) 
         ({"session": "nonsense"}, None, "session: this is no session token"),
         ({"session": "s1." + "A" * 6000}, None, "session: String should have at most"),
         ({}, "s1.!", f"the header {HEADER}: this is no session token"),
+        ({"consistency": "eventual"}, "s1.!", f"the header {HEADER}: this is no session token"),
     ],
 )
 def test_what_does_not_go_together_is_refused_and_named(

@@ -28,6 +28,7 @@ def consistency_of(given: FreshnessOptions, request: Request) -> Consistency | N
         InvalidQueryError: what it says does not go together, or is no session token.
     """
     level = given.consistency
+    token = _session(given.session, request.headers.getlist(HEADER))
     if given.max_lag_seconds is not None and level in (None, "bounded"):
         level = "bounded"
     elif given.max_lag_seconds is not None or level == "bounded":
@@ -35,7 +36,6 @@ def consistency_of(given: FreshnessOptions, request: Request) -> Consistency | N
     if given.session is not None and level not in (None, "session"):
         raise InvalidQueryError(f"session: with the consistency {level} there is none")
     if level in (None, "session"):
-        token = _session(given.session, request.headers.getlist(HEADER))
         if token is not None:
             return Consistency.session(token)
         if level is not None:
